@@ -1,0 +1,126 @@
+"""Which settings deserve to be the default: strategies compared at equal budget.
+
+    python benchmarks/strategies.py digits --trials 5
+    python benchmarks/strategies.py cifar --arrays FOLDER --trials 3
+
+``digits`` needs scikit-learn and nothing else. ``cifar`` reads ``train_images.npy``,
+``train_labels.npy``, ``test_images.npy`` and ``test_labels.npy`` of FOLDER, and uses a pool of
+10,000 and a test set of 5,000. Each trial starts every strategy from the same labeled set.
+One JSON line a cycle goes to ``--out``; a table of means is printed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import numpy as np
+
+from lloss.settings import settings_of
+from lloss.simulation import ENTROPY, RANDOM, Experiment, Strategy, simulate
+from lloss.training import TrainingData
+
+PAPER = {"head_loss": "margin", "head_summary": False}
+
+
+def strategies(epochs: int) -> list[Strategy]:
+    paper = {**PAPER, "gradient_stop": epochs * 6 // 10}
+    stop = epochs * 6 // 10
+    detached = {"gradient_stop": 0}
+    return [
+        RANDOM,
+        ENTROPY,
+        Strategy("paper, top", paper),
+        Strategy("paper, top of half", paper, subset=0.5),
+        Strategy("soft joint, top", {"gradient_stop": stop}),
+        Strategy("soft joint, top of half", {"gradient_stop": stop}, subset=0.5),
+        Strategy("soft joint, diverse", {"gradient_stop": stop}, how="diverse"),
+        Strategy("soft joint, diverse of half", {"gradient_stop": stop}, how="diverse", subset=0.5),
+        Strategy("soft detached, top of half", detached, subset=0.5),
+        Strategy("soft detached, diverse", detached, how="diverse"),
+        Strategy("soft detached, diverse of half", detached, how="diverse", subset=0.5),
+        Strategy("ranknet joint, diverse", {"head_loss": "ranknet", "gradient_stop": stop},
+                 how="diverse"),
+    ]
+
+
+def digits() -> tuple[TrainingData, TrainingData]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = (bunch.images * 255 / 16).round().astype(np.uint8)
+    images = np.repeat(grey[..., None], 3, axis=3)
+    order = np.random.default_rng(0).permutation(len(images))
+    classes = tuple(map(str, range(10)))
+    pool, test = order[:1297], order[1297:]
+    targets = bunch.target.astype(np.int64)
+    return (TrainingData(images[pool], targets[pool], classes),
+            TrainingData(images[test], targets[test], classes))
+
+
+def cifar(folder: Path) -> tuple[TrainingData, TrainingData]:
+    classes = tuple(map(str, range(10)))
+    sets = []
+    for split, count in (("train", 10_000), ("test", 5_000)):
+        images = np.load(folder / f"{split}_images.npy", mmap_mode="r")[:count]
+        labels = np.load(folder / f"{split}_labels.npy")[:count].astype(np.int64)
+        sets.append(TrainingData(np.ascontiguousarray(images), labels, classes))
+    return sets[0], sets[1]
+
+
+@click.command()
+@click.argument("data", type=click.Choice(["digits", "cifar"]))
+@click.option("--arrays", type=click.Path(path_type=Path), help="CIFAR-10 as .npy files.")
+@click.option("--trials", default=3)
+@click.option("--first", default=0, help="Number of the first trial.")
+@click.option("--epochs", default=0, help="Passes a training; 0 for 60 (digits) or 40 (cifar).")
+@click.option("--only", multiple=True, help="Names of strategies to run.")
+@click.option("--out", type=click.Path(path_type=Path))
+def main(data: str, arrays: Path | None, trials: int, first: int, epochs: int,
+         only: tuple[str, ...], out: Path | None) -> None:
+    """Compare strategies."""
+    small = {"model": "resnet10-cifar-narrow"}
+    if data == "digits":
+        pool, test = digits()
+        budget = {"initial": 50, "k": 40, "cycles": 6}
+        epochs = epochs or 60
+        settings = settings_of("default", **small, size=8, epochs=epochs, batch_size=32,
+                               augment="crop", crop_padding=1, lr=0.05)
+    else:
+        assert arrays, "--arrays FOLDER"
+        pool, test = cifar(arrays)
+        budget = {"initial": 1000, "k": 500, "cycles": 4}
+        epochs = epochs or 40
+        settings = settings_of("default", **small, size=32, epochs=epochs, batch_size=64,
+                               amp="bf16")
+    experiment = Experiment(pool, test, **budget)
+    table = defaultdict(list)
+    for trial in range(first, first + trials):
+        for strategy in strategies(epochs):
+            if only and strategy.name not in only:
+                continue
+            results = simulate(experiment, settings, strategy, trial)
+            table[strategy.name].append([r.metric for r in results])
+            last = results[-1]
+            click.echo(f"{trial} {strategy.name:32s} "
+                       + " ".join(f"{r.metric:.3f}" for r in results)
+                       + (f"  head {last.head.spearman:.3f}" if last.head else "  head  –   ")
+                       + f"  entropy {last.entropy.spearman:.3f}")
+            if out:
+                with out.open("a") as file:
+                    for r in results:
+                        row = {"data": data, "trial": trial, "strategy": strategy.name,
+                               "epochs": epochs, **asdict(r)}
+                        file.write(json.dumps(row) + "\n")
+    click.echo("\nmean of the trials")
+    for name, runs in table.items():
+        means = np.mean(runs, 0)
+        click.echo(f"{name:34s}" + " ".join(f"{m:.3f}" for m in means)
+                   + f"   mean after the first {means[1:].mean():.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Every error that a user can cause.
+
+::
+
+    labels.csv, images ──train──▶ checkpoint ──export──▶ model.onnx ──score──▶ scores/ ──select──▶ ids
+       LabelError                 CheckpointError        ArtifactError         ScoresError   SelectionError
+       PoolError                                         ParityError           EngineError
+       ImageError (one image)
+
+Each message is one line: what was wrong, with the value, and what to do. The CLI prints it and
+exits with 2.
+"""
+
+from __future__ import annotations
+
+
+class LlossError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class SettingsError(LlossError, ValueError):
+    """An option or a value in ``lloss.toml`` that cannot be used."""
+
+
+class PoolError(LlossError):
+    """A pool that cannot be read, or an id that it does not hold."""
+
+
+class LabelError(LlossError):
+    """Labels that do not fit the pool, the model or each other."""
+
+
+class ImageError(LlossError):
+    """One image that cannot be decoded or resized; a row in ``skipped.parquet``, never a lost run."""
+
+
+class CheckpointError(LlossError):
+    """A training run that cannot be opened or continued."""
+
+
+class ArtifactError(LlossError):
+    """A model file that is no lloss artifact."""
+
+
+class ParityError(ArtifactError):
+    """An exported graph that does not compute what the network computes."""
+
+
+class EngineError(LlossError):
+    """A provider that cannot run the artifact."""
+
+
+class ScoresError(LlossError):
+    """A scores folder that cannot be read or resumed."""
+
+
+class SelectionError(LlossError):
+    """A selection that cannot be made, such as a K larger than what is left."""
+
+
+class ProjectError(LlossError):
+    """A project folder that cannot be opened or continued."""
+
+
+class MissingExtraError(LlossError, ImportError):
+    """A part of lloss whose optional packages are not installed."""
+
+    def __init__(self, what: str, extra: str, missing: str) -> None:
+        super().__init__(
+            f"{what} needs the package {missing!r}, which is not installed: "
+            f"pip install 'lloss[{extra}]'"
+        )

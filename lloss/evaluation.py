@@ -1,0 +1,81 @@
+"""A trained network on held-out labeled images: its metric, and how well the head ranks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lloss.network import TappedNetwork
+from lloss.ranking import RankingFigures, ranking_figures
+from lloss.settings import TrainSettings
+from lloss.training import predict
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures on N held-out images.
+
+    Attributes:
+        images: N.
+        metric_name: ``accuracy`` for classification.
+        metric: its value, 0 to 1.
+        mean_loss: of the target network.
+        head: how the predicted loss ranks; None for a network without a head.
+        entropy: how the entropy of the same network ranks.
+        true_loss: float [N].
+        predicted_loss: float [N], or None.
+    """
+
+    images: int
+    metric_name: str
+    metric: float
+    mean_loss: float
+    head: RankingFigures | None
+    entropy: RankingFigures
+    true_loss: NDArray[np.float32]
+    predicted_loss: NDArray[np.float32] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures without the arrays, for JSON."""
+        return {
+            "images": self.images,
+            self.metric_name: self.metric,
+            "mean_loss": self.mean_loss,
+            "head": asdict(self.head) if self.head else None,
+            "entropy": asdict(self.entropy),
+        }
+
+
+def measure(
+    model: TappedNetwork,
+    settings: TrainSettings,
+    images: NDArray[np.uint8],
+    targets: NDArray[np.int64],
+) -> Evaluation:
+    """Evaluate on images of the input's size, uint8 [N, H, W, 3], and targets, int64 [N]."""
+    losses, entropies, hits, predicted = [], [], [], []
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for rows, forward in predict(model, settings, images):
+            truth = torch.from_numpy(targets[rows]).to(device)
+            losses.append(model.task.loss_per_image(forward.output, truth).cpu().numpy())
+            hits.append(model.task.hits(forward.output, truth).cpu().numpy())
+            entropies.append(model.task.outputs(forward.output)["entropy"].cpu().numpy())
+            if forward.loss is not None:
+                predicted.append(forward.loss.float().cpu().numpy())
+    true_loss = np.concatenate(losses)
+    predicted_loss = np.concatenate(predicted) if predicted else None
+    return Evaluation(
+        images=len(images),
+        metric_name=model.task.metric,
+        metric=float(np.concatenate(hits).mean()),
+        mean_loss=float(true_loss.mean()),
+        head=ranking_figures(predicted_loss, true_loss) if predicted_loss is not None else None,
+        entropy=ranking_figures(np.concatenate(entropies), true_loss),
+        true_loss=true_loss,
+        predicted_loss=predicted_loss,
+    )

@@ -1,0 +1,70 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lloss.errors import LlossError
+
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; rename it into place when the block succeeds.
+
+    The file is flushed to disk before the rename, so that a crash leaves the old file or the new
+    one. When the block fails, what was written is removed and ``path`` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise explained(error, path) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def explained(error: OSError, path: Path) -> LlossError:
+    """An operating system's error on ``path`` as one line with a remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = 0
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+        return LlossError(
+            f"{path}: the disk is full ({free / 1e6:.1f} MB free); make room and run it again"
+        )
+    return LlossError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """The hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

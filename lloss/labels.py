@@ -1,0 +1,199 @@
+"""Labeled images: items with a class name each.
+
+All sources come to one shape, :class:`LabeledSet`, so that training knows nothing of files:
+a CSV ``id,label`` beside a pool, a class-per-folder tree, a ``.npz`` of ``images, labels``, and
+torchvision's CIFAR sets by name.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.errors import LabelError, MissingExtraError, PoolError
+from lloss.pools import ArrayPool, FolderPool, Item, ItemsPool, Pool, load_array, open_pool
+
+TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+@dataclass(frozen=True)
+class LabeledSet:
+    """Items of a pool and the class name of each, in the same order."""
+
+    items: Sequence[Item]
+    labels: Sequence[str]
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names that occur, numbers in the order of numbers, others of their text."""
+        return tuple(sorted(set(self.labels), key=_numbers_first))
+
+    @property
+    def sha256(self) -> str:
+        """Identifies the set: a digest of its ids and labels, whatever their order."""
+        rows = sorted(f"{item.id}\0{label}\n" for item, label in zip(self.items, self.labels))
+        return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+    def targets(self, classes: Sequence[str]) -> NDArray[np.int64]:
+        """Each image's index into ``classes``, ``int64 [N]``.
+
+        Raises:
+            LabelError: a label is none of the classes.
+        """
+        index = {name: number for number, name in enumerate(classes)}
+        for item, label in zip(self.items, self.labels):
+            if label not in index:
+                known = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+                raise LabelError(
+                    f"{self.origin}: {item.id!r} is labeled {label!r}, which the model does not "
+                    f"know (its classes: {known}); relabel it or train again with that class"
+                )
+        return np.array([index[label] for label in self.labels], np.int64)
+
+    def take(self, rows: Sequence[int]) -> LabeledSet:
+        """The set of these rows alone."""
+        return LabeledSet(
+            [self.items[row] for row in rows], [self.labels[row] for row in rows], self.origin
+        )
+
+    def pool(self) -> Pool:
+        """The same images as a pool, their labels forgotten."""
+        return ItemsPool(self.items, self.origin)
+
+
+def open_labeled(
+    data: str, labels: Path | None = None, data_root: Path = Path("~/.cache/lloss")
+) -> LabeledSet:
+    """Open labeled data of any kind.
+
+    Args:
+        data: a pool (then ``labels`` is needed), a class-per-folder tree, a ``.npz`` with
+            ``images`` and ``labels``, or ``cifar10``/``cifar100``, optionally with ``:train`` or
+            ``:test``.
+        labels: a CSV with the columns ``id`` and ``label``.
+        data_root: where torchvision's sets lie or are downloaded to.
+
+    Raises:
+        LabelError: the labels are missing, empty, doubled, or of unknown ids.
+        PoolError: the images cannot be found.
+    """
+    name, _, split = data.partition(":")
+    if labels is not None:
+        table = read_labels(labels)
+        return label_items(open_pool(data), table, str(labels))
+    if name in TORCHVISION_SETS:
+        return _torchvision_set(name, split or "train", data_root.expanduser())
+    path = Path(data)
+    if path.is_dir():
+        return _class_folders(path)
+    if path.suffix == ".npz":
+        return _labeled_array(path)
+    if not path.exists():
+        raise PoolError(f"{data}: no such labeled data; give a folder, a .npz or cifar10/cifar100")
+    raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv")
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """Read a CSV with the columns ``id`` and ``label`` (others are ignored).
+
+    Raises:
+        LabelError: no such file or column, an empty field, or an id that stands there twice.
+    """
+    labels: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            if not {"id", "label"} <= set(table.fieldnames or ()):
+                found = ", ".join(table.fieldnames or ()) or "an empty file"
+                raise LabelError(f"{path}: needs the columns 'id' and 'label' (found: {found})")
+            for row in table:
+                id, label = row["id"] or "", (row["label"] or "").strip()
+                if not id or not label:
+                    raise LabelError(f"{path}, line {table.line_num}: an empty id or label")
+                if id in labels:
+                    raise LabelError(
+                        f"{path}: the id {id!r} stands in line {lines[id]} and in line "
+                        f"{table.line_num}; keep one of them"
+                    )
+                labels[id], lines[id] = label, table.line_num
+    except FileNotFoundError as error:
+        raise LabelError(f"{path}: no such file; it needs the columns 'id' and 'label'") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelError(f"{path}: cannot be read as CSV: {error}") from error
+    return labels
+
+
+def label_items(pool: Pool, labels: dict[str, str], origin: str) -> LabeledSet:
+    """Join labels to the items of a pool.
+
+    Raises:
+        LabelError: there are no labels, or one of an id that the pool does not hold.
+    """
+    if not labels:
+        raise LabelError(f"{origin}: holds no label yet; label some images first")
+    try:
+        items = pool.find(labels)
+    except PoolError as error:
+        raise LabelError(f"{origin}: {error}") from error
+    return LabeledSet(items, list(labels.values()), origin)
+
+
+def _numbers_first(label: str) -> tuple[int, int, str]:
+    return (0, int(label), label) if label.isascii() and label.isdecimal() else (1, 0, label)
+
+
+def _class_folders(root: Path) -> LabeledSet:
+    items, labels = [], []
+    for item in FolderPool(root):
+        folder, slash, _ = item.id.partition("/")
+        if not slash:
+            raise LabelError(
+                f"{root}: {item.id!r} lies in no class folder; put it in one, "
+                "or add --labels labels.csv"
+            )
+        items.append(item)
+        labels.append(folder)
+    if not items:
+        raise PoolError(f"{root}: holds no image")
+    return LabeledSet(items, labels, str(root))
+
+
+def _labeled_array(path: Path) -> LabeledSet:
+    pool = ArrayPool(load_array(path, "images"), str(path))
+    labels = np.asarray(load_array(path, "labels"))
+    if labels.shape != (len(pool.images),):
+        raise LabelError(
+            f"{path}: {len(pool.images)} images, but labels of shape {list(labels.shape)}; "
+            "there is one label an image"
+        )
+    if labels.dtype.kind not in "iuU":
+        raise LabelError(f"{path}: labels of {labels.dtype}; give integers or strings")
+    if not len(labels):
+        raise PoolError(f"{path}: holds no image")
+    return LabeledSet(list(pool), [str(label) for label in labels.tolist()], str(path))
+
+
+def _torchvision_set(name: str, split: str, root: Path) -> LabeledSet:
+    if split not in ("train", "test"):
+        raise PoolError(f"{name}:{split}: no such split; give {name}:train or {name}:test")
+    try:
+        from torchvision import datasets  # an extra, and heavy
+    except ImportError as error:
+        raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
+    try:
+        data = getattr(datasets, TORCHVISION_SETS[name])(root, split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
+    items = list(ArrayPool(data.data, name))
+    return LabeledSet(items, [data.classes[t] for t in data.targets], f"{name}:{split}")

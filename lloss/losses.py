@@ -1,0 +1,102 @@
+"""Losses that train the head to predict losses.
+
+Each takes the predictions ``p`` and the true losses ``l`` of one batch, both ``float [B]``, and
+returns a scalar. The scale of ``l`` drifts as training goes on, so all but :func:`mse` compare
+images of the batch with each other. ``l`` is a target: no gradient flows into it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class HeadLoss(Protocol):
+    """What every loss here looks like from outside."""
+
+    def __call__(self, predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
+        """Return the scalar loss; ``xi`` matters to the margin alone."""
+
+
+def margin(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
+    r"""The paper's margin ranking loss over disjoint pairs.
+
+    ``mean over pairs (i, j) of max(0, -sign(l_i - l_j) * (p_i - p_j) + xi)``
+    (Yoo & Kweon 2019, equation 2). Image ``i`` is paired with ``i + ceil(B/2)``, modulo ``B``: an
+    even batch gives B/2 disjoint pairs; in an odd one the first image takes part twice, so none is
+    dropped.
+
+    Args:
+        predicted: ``p``, float [B].
+        target: ``l``, float [B].
+        xi: the margin, in the units of ``p``.
+
+    Raises:
+        ValueError: the shapes are not [B] and [B].
+    """
+    p, l = _checked(predicted, target)
+    half = (len(p) + 1) // 2
+    partner = (torch.arange(half, device=p.device) + half) % len(p)
+    sign = torch.sign(l[:half] - l[partner])
+    return F.relu(xi - sign * (p[:half] - p[partner])).mean() if len(p) > 1 else p.sum() * 0.0
+
+
+def ranknet(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
+    r"""RankNet over all pairs (Burges et al. 2005): ``log(1 + exp(-(p_i - p_j)))`` where l_i > l_j.
+
+    Pairs of equal true loss have no order and are left out. ``xi`` is unused.
+    """
+    p, l = _checked(predicted, target)
+    i, j = _all_pairs(p)
+    sign = torch.sign(l[i] - l[j])
+    ordered = sign != 0
+    each = F.softplus(-sign * (p[i] - p[j])) * ordered
+    return each.sum() / ordered.sum().clamp(min=1)
+
+
+def soft_pairs(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
+    r"""All pairs with soft targets: how much larger a loss is counts, not only that it is.
+
+    Cross entropy of ``sigmoid(p_i - p_j)`` against ``l_i / (l_i + l_j)``; its minimum is at
+    ``p = log l`` plus a constant. Losses must not be negative; a pair of zeros has the target 1/2.
+    ``xi`` is unused.
+    """
+    p, l = _checked(predicted, target)
+    i, j = _all_pairs(p)
+    total = l[i] + l[j]
+    share = torch.where(total > 0, l[i] / total.clamp(min=torch.finfo(l.dtype).tiny), 0.5)
+    if not len(i):
+        return p.sum() * 0.0
+    return F.binary_cross_entropy_with_logits(p[i] - p[j], share)
+
+
+def mse(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
+    """Mean squared error on the loss itself: the paper's ablation. ``xi`` is unused."""
+    p, l = _checked(predicted, target)
+    return F.mse_loss(p, l)
+
+
+HEAD_LOSSES: dict[str, HeadLoss] = {
+    "margin": margin,
+    "ranknet": ranknet,
+    "soft-pairs": soft_pairs,
+    "mse": mse,
+}
+"""The losses by the name that ``--head-loss`` takes."""
+
+
+def _checked(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    # A prediction [B, 1] would broadcast against [B] to [B, B] and still train, wrongly.
+    if predicted.ndim != 1 or predicted.shape != target.shape:
+        raise ValueError(
+            f"predicted {list(predicted.shape)} and target {list(target.shape)}: both must be [B]"
+        )
+    return predicted.float(), target.detach().float()
+
+
+def _all_pairs(values: Tensor) -> tuple[Tensor, Tensor]:
+    i, j = torch.triu_indices(len(values), len(values), 1, device=values.device)
+    return i, j

@@ -1,0 +1,182 @@
+"""Everything that decides what a training run computes, and the named presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lloss.errors import SettingsError
+from lloss.images import Fit
+
+HeadLossName = Literal["margin", "ranknet", "soft-pairs", "mse"]
+Augment = Literal["none", "flip", "crop", "flip-crop"]
+Schedule = Literal["onecycle", "step"]
+Amp = Literal["auto", "off", "bf16"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """One training run. Each field is an option of ``lloss train`` and a key of ``lloss.toml``.
+
+    Attributes:
+        task: what is learned; ``classification``.
+        model: the network's name (see :mod:`lloss.models`).
+        weights: what it starts from: ``none``, ``imagenet``, or a state dict's path.
+        size: side of the square input in pixels; 0 for the model's own.
+        fit: how an image comes to that size (see :class:`lloss.images.ImageSpec`).
+        taps: modules that the head reads; none for an automatic choice.
+        head: whether there is a head; without one the run is a baseline.
+        head_loss: see :mod:`lloss.losses`.
+        head_summary: whether the head also sees the network's own outputs, detached.
+        hidden: units a tap in the head.
+        xi: margin of the ``margin`` loss.
+        head_weight: lambda, the weight of the head's loss in the total.
+        gradient_stop: epochs after which the head's gradient no longer reaches the network;
+            0 never lets it reach it, None never stops it.
+        epochs: passes over the labeled images.
+        batch_size: images a step, at most; an epoch is cut into near-equal batches.
+        lr: peak learning rate of SGD with momentum.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        schedule: ``onecycle`` (rise, then cosine fall) or ``step`` (times 0.1 at milestones).
+        milestones: epochs at which ``step`` multiplies the learning rate by 0.1.
+        augment: random horizontal flip, random crop from the zero-padded image, both or none.
+        crop_padding: pixels of that padding; -1 for an eighth of the size.
+        mean: subtracted from the channels (of images scaled to 0..1).
+        std: the channels are divided by it.
+        seed: of the weights, the order of images and the augmentation.
+        amp: mixed precision; ``auto`` is bf16 on a GPU that has it and off elsewhere.
+        compile: run the network through ``torch.compile``.
+    """
+
+    task: str = "classification"
+    model: str = "resnet18"
+    weights: str = "none"
+    size: int = 0
+    fit: Fit = "crop"
+    taps: tuple[str, ...] = ()
+    head: bool = True
+    head_loss: HeadLossName = "soft-pairs"
+    head_summary: bool = True
+    hidden: int = 128
+    xi: float = 1.0
+    head_weight: float = 1.0
+    gradient_stop: int | None = None
+    epochs: int = 60
+    batch_size: int = 64
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "onecycle"
+    milestones: tuple[int, ...] = ()
+    augment: Augment = "flip-crop"
+    crop_padding: int = -1
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    seed: int = 0
+    amp: Amp = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            _check_kind(field.name, getattr(self, field.name), hints[field.name])
+        at_least = {"epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0}
+        for name, low in at_least.items():
+            if getattr(self, name) < low:
+                raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
+        if not (self.lr > 0 and self.head_weight >= 0 and self.xi >= 0):
+            raise SettingsError(
+                f"lr = {self.lr}, head_weight = {self.head_weight}, xi = {self.xi}: "
+                "lr must be above 0, the others not below"
+            )
+        if self.gradient_stop is not None and self.gradient_stop < 0:
+            raise SettingsError(f"gradient_stop = {self.gradient_stop}: must be 0 or more")
+        if min(self.std) <= 0:
+            raise SettingsError(f"std = {self.std}: must be above 0")
+
+    @property
+    def padding(self) -> int:
+        """The crop's padding in pixels, for a size that is known."""
+        return self.size // 8 if self.crop_padding < 0 else self.crop_padding
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON, TOML and checkpoints can hold them (tuples as lists)."""
+        fields = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "settings") -> TrainSettings:
+        """The reverse of :meth:`as_dict`; keys left out take their defaults.
+
+        Raises:
+            SettingsError: an unknown key or an unusable value.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise SettingsError(
+                f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
+            )
+        tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**tupled)
+
+
+def _check_kind(name: str, value: Any, hint: Any) -> None:
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
+    if choices is not None:
+        if value not in choices:
+            raise SettingsError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
+        return
+    kinds = {
+        bool: (bool,), int: (int,), float: (int, float), str: (str,), int | None: (int, type(None))
+    }.get(hint, (tuple,))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = getattr(hint, "__name__", str(hint))
+        raise SettingsError(f"{name} = {value!r}: must be of the kind {wanted}")
+    if name in ("mean", "std") and len(value) != 3:
+        raise SettingsError(f"{name} = {value!r}: must be three numbers, one a channel")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Yoo & Kweon 2019, section 4.1: ResNet-18 with a 3×3 stem, 200 epochs, gradient stop at 120.
+    "paper-cifar10": {
+        "model": "resnet18-cifar",
+        "size": 32,
+        "head_loss": "margin",
+        "head_summary": False,
+        "hidden": 128,
+        "xi": 1.0,
+        "head_weight": 1.0,
+        "gradient_stop": 120,
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "milestones": [160],
+        "augment": "flip-crop",
+        "crop_padding": 4,
+        "mean": [0.4914, 0.4822, 0.4465],
+        "std": [0.2023, 0.1994, 0.2010],
+    },
+}
+"""Named settings; options given beside ``--preset`` win over its values."""
+
+
+def settings_of(preset: str, **given: Any) -> TrainSettings:
+    """A preset's settings with some of them replaced (those given as None are not).
+
+    Raises:
+        SettingsError: no such preset, or an unusable value.
+    """
+    if preset not in PRESETS:
+        raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return TrainSettings.from_dict({**PRESETS[preset], **chosen})

@@ -1,0 +1,128 @@
+"""Where the head reads a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lloss.errors import SettingsError
+
+Layout = Literal["NCHW", "NHWC", "NTC"]
+
+MAX_TAPS = 4
+"""The paper taps four stages of its classifier; deeper maps carry more of what decides the loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """One tapped module: its dotted name, its output's layout and number of channels."""
+
+    module: str
+    layout: Layout
+    channels: int
+
+    def pool(self, output: Tensor) -> Tensor:
+        """Average a feature map over its positions: float [N, channels], in float32."""
+        over = {"NCHW": (2, 3), "NHWC": (1, 2), "NTC": (1,)}[self.layout]
+        return output.float().mean(over)
+
+
+def find_taps(
+    network: nn.Module, image: tuple[int, int], names: Sequence[str] = ()
+) -> tuple[Tap, ...]:
+    """Choose the modules to tap, by running the network once.
+
+    Without ``names``: the last feature map of each resolution, the four deepest; for a network of
+    token maps (a vision transformer), the last block of each quarter of its depth.
+
+    Args:
+        network: takes float [N, 3, H, W].
+        image: H and W.
+        names: dotted module names, to tap just these.
+
+    Raises:
+        SettingsError: a name is no module, or its output is no feature map.
+    """
+    maps = _feature_maps(network, image)
+    if names:
+        for name in names:
+            if name not in maps:
+                some = ", ".join(list(maps)[-6:])
+                raise SettingsError(f"tap {name!r}: no module with a feature map (such are {some})")
+        return tuple(_tap(name, maps[name], image) for name in names)
+    chosen = _last_of_each_resolution(maps, image)
+    if len(chosen) < 2:
+        chosen = _quarters_of_blocks(maps) or chosen
+    if not chosen:
+        raise SettingsError("the network has no feature map to tap; name modules with --tap")
+    return tuple(_tap(name, maps[name], image) for name in chosen)
+
+
+def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of all [2, ., .] and [2, ., ., .] module outputs, in the order they were last made."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def record(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == 2:
+            shapes.pop(name, None)
+            shapes[name] = tuple(output.shape)
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: record(name, output))
+        for name, module in network.named_modules()
+        if name and not isinstance(module, nn.AdaptiveAvgPool2d)
+    ]
+    training = network.training
+    parameter = next(network.parameters())
+    try:
+        network.eval()
+        with torch.no_grad():
+            network(torch.zeros(2, 3, *image, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+        network.train(training)
+    return shapes
+
+
+def _layout(shape: tuple[int, ...], image: tuple[int, int]) -> Layout:
+    if len(shape) == 3:
+        return "NTC"
+    _, a, b, c = shape
+    # A map keeps the image's aspect; the channels are the axis that spoils it.
+    aspect = image[0] / image[1]
+    first, last = abs(a / b - aspect), abs(b / c - aspect)
+    return "NHWC" if first < last else "NCHW"
+
+
+def _last_of_each_resolution(
+    maps: dict[str, tuple[int, ...]], image: tuple[int, int]
+) -> list[str]:
+    last: dict[tuple[int, int], str] = {}
+    for name, shape in maps.items():
+        if len(shape) == 4:
+            _, a, b, c = shape
+            size = (a, b) if _layout(shape, image) == "NHWC" else (b, c)
+            last.pop(size, None)
+            last[size] = name
+    return list(last.values())[-MAX_TAPS:]
+
+
+def _quarters_of_blocks(maps: dict[str, tuple[int, ...]]) -> list[str]:
+    """Sibling modules with token maps of one shape, as deep a row of them as there is."""
+    rows: dict[str, list[str]] = {}
+    for name, shape in maps.items():
+        if len(shape) == 3:
+            rows.setdefault(name.rpartition(".")[0], []).append(name)
+    blocks = max(rows.values(), key=len, default=[])
+    count = min(MAX_TAPS, len(blocks))
+    return [blocks[(k + 1) * len(blocks) // count - 1] for k in range(count)]
+
+
+def _tap(name: str, shape: tuple[int, ...], image: tuple[int, int]) -> Tap:
+    layout = _layout(shape, image)
+    return Tap(name, layout, shape[1] if layout == "NCHW" else shape[-1])

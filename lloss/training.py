@@ -1,0 +1,275 @@
+"""The training loop: schedule, gradient stop, and a state that can be left and taken up again.
+
+Every draw of a step comes from (seed, epoch, step), so a run that was left at any step and taken
+up again computes what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lloss.errors import CheckpointError, LabelError, LlossError
+from lloss.images import Pixels
+from lloss.losses import HEAD_LOSSES
+from lloss.network import Forward, Normalize, TappedNetwork, build
+from lloss.ranking import pair_counts
+from lloss.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Decoded labeled images.
+
+    Attributes:
+        images: uint8 [N, H, W, 3].
+        targets: int64 [N], indices into ``classes``.
+        classes: the class names.
+        sha256: identifies the labeled set it was made of.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.int64]
+    classes: tuple[str, ...]
+    sha256: str = ""
+
+
+@dataclass
+class Totals:
+    """Sums over the images of an epoch so far."""
+
+    images: int = 0
+    loss: float = 0.0
+    head_loss: float = 0.0
+    hits: float = 0.0
+    pairs: int = 0
+    ordered: float = 0.0
+    seconds: float = 0.0
+
+    def means(self, metric: str) -> dict[str, float]:
+        """What the progress bar and ``metrics.jsonl`` show."""
+        count = max(self.images, 1)
+        shown = {"loss": self.loss / count, metric: self.hits / count}
+        if self.pairs:
+            shown["head_loss"] = self.head_loss / count
+            shown["ranking_accuracy"] = self.ordered / self.pairs
+        return shown
+
+
+@dataclass
+class Trainer:
+    """Trains one network on one labeled set.
+
+    Args:
+        settings: with a ``size`` that is not 0.
+        data: its images are of that size.
+        device: ``cpu``, ``cuda``, or empty for CUDA where there is one.
+        start: a state dict to start from instead of fresh weights (a warm start).
+
+    Raises:
+        LabelError: one class only, or fewer images than a batch.
+    """
+
+    settings: TrainSettings
+    data: TrainingData
+    device: str = ""
+    start: dict[str, Tensor] | None = None
+    epoch: int = field(default=0, init=False)
+    step: int = field(default=0, init=False)
+    totals: Totals = field(default_factory=Totals, init=False)
+
+    def __post_init__(self) -> None:
+        _check(self.settings, self.data)
+        self._device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        size = (self.settings.size, self.settings.size)
+        with _seeded(self.settings.seed):
+            self.model = build(self.settings, self.data.classes, size)
+        if self.start is not None:
+            self.model.load_state_dict(self.start)
+        self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.normalize = Normalize(self.settings.mean, self.settings.std).to(self._device)
+        self.steps = math.ceil(len(self.data.images) / self.settings.batch_size)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=self.settings.lr,
+            momentum=self.settings.momentum,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.schedule = self._schedule()
+        self._run: nn.Module = (
+            torch.compile(self.model) if self.settings.compile else self.model  # type: ignore[assignment]
+        )
+
+    def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler:
+        """Stepped once after each optimizer step; its milestones are counted in steps."""
+        if self.settings.schedule == "step":
+            at = [epoch * self.steps for epoch in self.settings.milestones]
+            return torch.optim.lr_scheduler.MultiStepLR(self.optimizer, at)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            self.settings.lr,
+            total_steps=self.settings.epochs * self.steps + 1,
+            cycle_momentum=False,
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.settings.epochs
+
+    @property
+    def gradient_stopped(self) -> bool:
+        """Whether the head's gradient is kept from the network in the current epoch (from 0)."""
+        stop = self.settings.gradient_stop
+        return stop is not None and self.epoch >= stop
+
+    def advance(self) -> dict[str, float] | None:
+        """Take one step; at the end of an epoch return its figures."""
+        began = time.perf_counter()
+        rows = self._batches()[self.step]
+        with _seeded(self.settings.seed, 1, self.epoch, self.step):
+            self._learn(*self._batch(rows))
+        self.totals.seconds += time.perf_counter() - began
+        self.step += 1
+        return self._close_epoch() if self.step == self.steps else None
+
+    def _close_epoch(self) -> dict[str, float]:
+        seconds = max(self.totals.seconds, 1e-9)
+        figures = {
+            "epoch": self.epoch + 1,
+            **self.totals.means(self.model.task.metric),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": round(self.totals.images / seconds, 1),
+        }
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
+        return figures
+
+    def _batches(self) -> list[NDArray[np.int64]]:
+        """This epoch's order, cut into near-equal batches: no image is dropped, none stands alone."""
+        order = np.random.default_rng([self.settings.seed, 2, self.epoch])
+        return np.array_split(order.permutation(len(self.data.images)), self.steps)
+
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(
+            _entropy(self.settings.seed, 3, self.epoch, self.step)
+        )
+        images = torch.from_numpy(self.data.images[rows])
+        targets = torch.from_numpy(self.data.targets[rows])
+        images, targets = self.model.task.augment(images, targets, self.settings, generator)
+        return images.to(self._device, non_blocking=True), targets.to(self._device)
+
+    def _learn(self, images: Tensor, targets: Tensor) -> None:
+        self.model.train()
+        with self._autocast():
+            normalised = self.normalize(images).contiguous(memory_format=torch.channels_last)
+            forward: Forward = self._run(normalised, stop_gradient=self.gradient_stopped)
+        losses = self.model.task.loss_per_image(forward.output, targets)
+        total = losses.mean()
+        head_loss = torch.zeros(())
+        if forward.loss is not None:
+            compare = HEAD_LOSSES[self.settings.head_loss]
+            head_loss = compare(forward.loss, losses, self.settings.xi)
+            total = total + self.settings.head_weight * head_loss
+        if not torch.isfinite(total):
+            raise LlossError(
+                f"the loss became {total.item()} in epoch {self.epoch + 1}; "
+                f"lower --lr (it is {self.settings.lr:g})"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()
+        self._count(forward, losses.detach(), float(head_loss.detach()), targets)
+
+    def _count(self, forward: Forward, losses: Tensor, head_loss: float, targets: Tensor) -> None:
+        count = len(losses)
+        self.totals.images += count
+        self.totals.loss += float(losses.sum())
+        self.totals.head_loss += head_loss * count
+        self.totals.hits += float(self.model.task.hits(forward.output, targets).sum())
+        if forward.loss is not None:
+            ordered, pairs = pair_counts(
+                forward.loss.detach().float().cpu().numpy(), losses.cpu().numpy()
+            )
+            self.totals.ordered += ordered
+            self.totals.pairs += pairs
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        wanted = self.settings.amp
+        on_gpu = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
+        enabled = wanted == "bf16" or (wanted == "auto" and on_gpu)
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`load_state` needs to go on from here."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "totals": vars(self.totals).copy(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from where :meth:`state` was taken."""
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
+        self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        self.totals = Totals(**state["totals"])
+
+
+def predict(
+    model: TappedNetwork, settings: TrainSettings, images: NDArray[np.uint8], batch: int = 256
+) -> Iterator[tuple[slice, Forward]]:
+    """Run a network over decoded images without gradient: (rows, forward pass) a batch."""
+    device = next(model.parameters()).device
+    normalize = Normalize(settings.mean, settings.std).to(device)
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(images), batch):
+            rows = slice(start, min(start + batch, len(images)))
+            chunk = torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)
+            yield rows, model(normalize(chunk).contiguous(memory_format=torch.channels_last))
+
+
+def images_of(pixels: Sequence[Pixels]) -> NDArray[np.uint8]:
+    """Images of one size as one array, uint8 [N, H, W, 3]."""
+    return np.stack(list(pixels))
+
+
+def _check(settings: TrainSettings, data: TrainingData) -> None:
+    counts = np.bincount(data.targets, minlength=len(data.classes))
+    if np.count_nonzero(counts) < 2:
+        only = data.classes[int(counts.argmax())] if len(counts) else "none"
+        raise LabelError(f"all {len(data.targets)} labels are {only!r}: label a second class first")
+    if len(data.images) < settings.batch_size:
+        raise LabelError(
+            f"{len(data.images)} labeled images are fewer than a batch of {settings.batch_size}: "
+            f"label more, or set the batch size to {len(data.images)} or less"
+        )
+
+
+def _entropy(*words: int) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextlib.contextmanager
+def _seeded(*words: int) -> Iterator[None]:
+    """Torch's global generator, seeded here (weights, dropout) and given back as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_entropy(*words))
+        yield
