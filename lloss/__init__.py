@@ -1,0 +1,62 @@
+"""Learning Loss for Active Learning, in production: train, export, score, select.
+
+``import lloss`` loads neither torch nor onnxruntime; each public name loads its own module when it
+is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lloss.errors import LlossError
+
+if TYPE_CHECKING:
+    from lloss.artifact import Manifest, read_manifest
+    from lloss.head import LossPredictionHead
+    from lloss.images import ImageSpec
+    from lloss.pools import open_pool
+    from lloss.scores import ScoresFolder
+    from lloss.selection import Selection, SelectionSettings, select
+    from lloss.serve.scorer import Scorer, Scores
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ImageSpec": "lloss.images",
+    "LossPredictionHead": "lloss.head",
+    "Manifest": "lloss.artifact",
+    "Scorer": "lloss.serve.scorer",
+    "Scores": "lloss.serve.scorer",
+    "ScoresFolder": "lloss.scores",
+    "Selection": "lloss.selection",
+    "SelectionSettings": "lloss.selection",
+    "open_pool": "lloss.pools",
+    "read_manifest": "lloss.artifact",
+    "select": "lloss.selection",
+}
+
+__all__ = [
+    "ImageSpec",
+    "LlossError",
+    "LossPredictionHead",
+    "Manifest",
+    "Scorer",
+    "Scores",
+    "ScoresFolder",
+    "Selection",
+    "SelectionSettings",
+    "open_pool",
+    "read_manifest",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lloss' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

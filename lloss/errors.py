@@ -2,10 +2,10 @@
 
 ::
 
-    labels.csv, images ──train──▶ checkpoint ──export──▶ model.onnx ──score──▶ scores/ ──select──▶ ids
-       LabelError                 CheckpointError        ArtifactError         ScoresError   SelectionError
-       PoolError                                         ParityError           EngineError
-       ImageError (one image)
+    images ──train──▶ checkpoint ──export──▶ model.onnx ──score──▶ scores/ ──select──▶ ids
+    LabelError        CheckpointError        ArtifactError         ScoresError
+    PoolError                                ParityError           SelectionError
+    ImageError (one image)                   EngineError
 
 Each message is one line: what was wrong, with the value, and what to do. The CLI prints it and
 exits with 2.
@@ -16,6 +16,9 @@ from __future__ import annotations
 
 class LlossError(Exception):
     """Base of all errors that a user can cause and mend."""
+
+    exit_code = 2
+    """What the CLI exits with."""
 
 
 class SettingsError(LlossError, ValueError):
@@ -31,7 +34,7 @@ class LabelError(LlossError):
 
 
 class ImageError(LlossError):
-    """One image that cannot be decoded or resized; a row in ``skipped.parquet``, never a lost run."""
+    """One image that cannot be decoded or resized: a row in ``skipped.parquet``, not a lost run."""
 
 
 class CheckpointError(LlossError):
@@ -60,6 +63,12 @@ class SelectionError(LlossError):
 
 class ProjectError(LlossError):
     """A project folder that cannot be opened or continued."""
+
+
+class InterruptedRunError(LlossError):
+    """Ctrl-C or SIGTERM; what was done is kept and the same command goes on from there."""
+
+    exit_code = 130
 
 
 class MissingExtraError(LlossError, ImportError):

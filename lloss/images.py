@@ -21,7 +21,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 """``uint8 [height, width, 3]``, RGB."""
 
 Raw: TypeAlias = bytes | NDArray[Any]
-"""What a pool hands over: an encoded file's bytes, or an array ``uint8 [H, W]`` or ``[H, W, 3]``."""
+"""What a pool hands over: a file's bytes, or an array ``uint8 [H, W]`` or ``[H, W, 3]``."""
 
 Fit = Literal["crop", "pad", "stretch"]
 

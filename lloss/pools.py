@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from lloss.errors import ImageError, PoolError
 from lloss.images import Raw
 
-SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .png .ppm .pgm .tif .tiff .webp".split())
+SUFFIXES = frozenset(
+    [".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"]
+)
 """What counts as an image file in a folder (compared in lower case)."""
 
 

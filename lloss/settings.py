@@ -18,68 +18,45 @@ Amp = Literal["auto", "off", "bf16"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def _setting(default: Any, help: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """One training run. Each field is an option of ``lloss train`` and a key of ``lloss.toml``.
+    """One training run. Each field is an option of ``lloss train`` and a key of ``lloss.toml``."""
 
-    Attributes:
-        task: what is learned; ``classification``.
-        model: the network's name (see :mod:`lloss.models`).
-        weights: what it starts from: ``none``, ``imagenet``, or a state dict's path.
-        size: side of the square input in pixels; 0 for the model's own.
-        fit: how an image comes to that size (see :class:`lloss.images.ImageSpec`).
-        taps: modules that the head reads; none for an automatic choice.
-        head: whether there is a head; without one the run is a baseline.
-        head_loss: see :mod:`lloss.losses`.
-        head_summary: whether the head also sees the network's own outputs, detached.
-        hidden: units a tap in the head.
-        xi: margin of the ``margin`` loss.
-        head_weight: lambda, the weight of the head's loss in the total.
-        gradient_stop: epochs after which the head's gradient no longer reaches the network;
-            0 never lets it reach it, None never stops it.
-        epochs: passes over the labeled images.
-        batch_size: images a step, at most; an epoch is cut into near-equal batches.
-        lr: peak learning rate of SGD with momentum.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        schedule: ``onecycle`` (rise, then cosine fall) or ``step`` (times 0.1 at milestones).
-        milestones: epochs at which ``step`` multiplies the learning rate by 0.1.
-        augment: random horizontal flip, random crop from the zero-padded image, both or none.
-        crop_padding: pixels of that padding; -1 for an eighth of the size.
-        mean: subtracted from the channels (of images scaled to 0..1).
-        std: the channels are divided by it.
-        seed: of the weights, the order of images and the augmentation.
-        amp: mixed precision; ``auto`` is bf16 on a GPU that has it and off elsewhere.
-        compile: run the network through ``torch.compile``.
-    """
-
-    task: str = "classification"
-    model: str = "resnet18"
-    weights: str = "none"
-    size: int = 0
-    fit: Fit = "crop"
-    taps: tuple[str, ...] = ()
-    head: bool = True
-    head_loss: HeadLossName = "soft-pairs"
-    head_summary: bool = True
-    hidden: int = 128
-    xi: float = 1.0
-    head_weight: float = 1.0
-    gradient_stop: int | None = None
-    epochs: int = 60
-    batch_size: int = 64
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: Schedule = "onecycle"
-    milestones: tuple[int, ...] = ()
-    augment: Augment = "flip-crop"
-    crop_padding: int = -1
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    seed: int = 0
-    amp: Amp = "auto"
-    compile: bool = False
+    task: str = _setting("classification", "What is learned.")
+    model: str = _setting("resnet18", "The network: torchvision's name, or one of lloss's own.")
+    weights: str = _setting("none", "What it starts from: none, imagenet, or a state dict's path.")
+    size: int = _setting(0, "Side of the square input in pixels; 0 for the model's own.")
+    fit: Fit = _setting("crop", "How an image comes to that size.")
+    taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: chosen by itself.")
+    head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
+    head_loss: HeadLossName = _setting("soft-pairs", "What the head is trained by.")
+    head_summary: bool = _setting(True, "The head also sees the network's own outputs, detached.")
+    hidden: int = _setting(128, "Units a tap in the head.")
+    xi: float = _setting(1.0, "Margin of the margin loss.")
+    head_weight: float = _setting(1.0, "Lambda: weight of the head's loss in the total.")
+    gradient_stop: int | None = _setting(
+        None, "Epochs after which the head's gradient no longer reaches the network; 0: never does."
+    )
+    epochs: int = _setting(60, "Passes over the labeled images.")
+    batch_size: int = _setting(64, "Images a step at most; an epoch is cut into equal batches.")
+    lr: float = _setting(0.1, "Peak learning rate of SGD with momentum.")
+    momentum: float = _setting(0.9, "Momentum of SGD.")
+    weight_decay: float = _setting(5e-4, "Weight decay of SGD.")
+    schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
+    milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")
+    augment: Augment = _setting("flip-crop", "Random change of the training images.")
+    crop_padding: int = _setting(-1, "Pixels of zeros around before the crop; -1: size / 8.")
+    mean: tuple[float, float, float] = _setting(
+        IMAGENET_MEAN, "Subtracted from the channels of images scaled to 0..1."
+    )
+    std: tuple[float, float, float] = _setting(IMAGENET_STD, "The channels are divided by it.")
+    seed: int = _setting(0, "Of the weights, the order of images and the augmentation.")
+    amp: Amp = _setting("auto", "Mixed precision; auto: bf16 where the hardware computes in it.")
+    compile: bool = _setting(False, "Run the network through torch.compile.")
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -133,7 +110,11 @@ def _check_kind(name: str, value: Any, hint: Any) -> None:
             raise SettingsError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
         return
     kinds = {
-        bool: (bool,), int: (int,), float: (int, float), str: (str,), int | None: (int, type(None))
+        bool: (bool,),
+        int: (int,),
+        float: (int, float),
+        str: (str,),
+        int | None: (int, type(None)),
     }.get(hint, (tuple,))
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         wanted = getattr(hint, "__name__", str(hint))

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lloss.ranking import RankingFigures, ranking_figures
+from lloss.ranking import RankingFigures
 from lloss.selection import SelectionSettings, TableScores, draw_ids, select
 from lloss.settings import TrainSettings
 from lloss.training import Trainer, TrainingData, predict
@@ -117,7 +117,11 @@ def _pick(
         {"id": [str(row) for row in rest], strategy.by: columns[strategy.by], "embedding": vectors}
     )
     how = SelectionSettings(
-        k=experiment.k, strategy=strategy.how, by=strategy.by, subset=strategy.subset, seed=seed  # type: ignore[arg-type]
+        k=experiment.k,
+        strategy=strategy.how,
+        by=strategy.by,
+        subset=strategy.subset,
+        seed=seed,  # type: ignore[arg-type]
     )
     return select(TableScores(table), how).ids
 

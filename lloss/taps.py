@@ -99,9 +99,7 @@ def _layout(shape: tuple[int, ...], image: tuple[int, int]) -> Layout:
     return "NHWC" if first < last else "NCHW"
 
 
-def _last_of_each_resolution(
-    maps: dict[str, tuple[int, ...]], image: tuple[int, int]
-) -> list[str]:
+def _last_of_each_resolution(maps: dict[str, tuple[int, ...]], image: tuple[int, int]) -> list[str]:
     last: dict[tuple[int, int], str] = {}
     for name, shape in maps.items():
         if len(shape) == 4:

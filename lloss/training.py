@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lloss.errors import CheckpointError, LabelError, LlossError
-from lloss.images import Pixels
 from lloss.losses import HEAD_LOSSES
 from lloss.network import Forward, Normalize, TappedNetwork, build
 from lloss.ranking import pair_counts
@@ -94,7 +93,7 @@ class Trainer:
         with _seeded(self.settings.seed):
             self.model = build(self.settings, self.data.classes, size)
         if self.start is not None:
-            self.model.load_state_dict(self.start)
+            _start_from(self.model, self.start)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(self.settings.mean, self.settings.std).to(self._device)
         self.steps = math.ceil(len(self.data.images) / self.settings.batch_size)
@@ -154,7 +153,7 @@ class Trainer:
         return figures
 
     def _batches(self) -> list[NDArray[np.int64]]:
-        """This epoch's order, cut into near-equal batches: no image is dropped, none stands alone."""
+        """This epoch's order in near-equal batches: no image is dropped, none stands alone."""
         order = np.random.default_rng([self.settings.seed, 2, self.epoch])
         return np.array_split(order.permutation(len(self.data.images)), self.steps)
 
@@ -205,8 +204,7 @@ class Trainer:
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         wanted = self.settings.amp
-        on_gpu = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
-        enabled = wanted == "bf16" or (wanted == "auto" and on_gpu)
+        enabled = wanted == "bf16" or (wanted == "auto" and computes_in_bf16(self._device))
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def state(self) -> dict[str, Any]:
@@ -242,13 +240,25 @@ def predict(
     with torch.no_grad():
         for start in range(0, len(images), batch):
             rows = slice(start, min(start + batch, len(images)))
-            chunk = torch.from_numpy(np.ascontiguousarray(images[rows])).to(device)
+            chunk = torch.from_numpy(np.array(images[rows])).to(device)  # may be read-only
             yield rows, model(normalize(chunk).contiguous(memory_format=torch.channels_last))
 
 
-def images_of(pixels: Sequence[Pixels]) -> NDArray[np.uint8]:
-    """Images of one size as one array, uint8 [N, H, W, 3]."""
-    return np.stack(list(pixels))
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 itself; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch has no public name for these two.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _start_from(model: TappedNetwork, state: dict[str, Tensor]) -> None:
+    """Take over the weights that fit; a classifier of another number of classes starts afresh."""
+    own = model.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    if not any(key.startswith("network.") for key in fitting):
+        raise CheckpointError("the warm start's network has no layer in common with this one")
+    model.load_state_dict(fitting, strict=False)
 
 
 def _check(settings: TrainSettings, data: TrainingData) -> None:
