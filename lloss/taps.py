@@ -36,8 +36,9 @@ def find_taps(
 ) -> tuple[Tap, ...]:
     """Choose the modules to tap, by running the network once.
 
-    Without ``names``: the last feature map of each resolution, the four deepest; for a network of
-    token maps (a vision transformer), the last block of each quarter of its depth.
+    Without ``names``: the last feature map of each resolution, the four deepest, taken from the
+    outermost level of modules that has them (a network's stages, not the layers inside a block);
+    for a network of token maps (a vision transformer), the last block of each quarter of its depth.
 
     Args:
         network: takes float [N, 3, H, W].
@@ -48,33 +49,37 @@ def find_taps(
         SettingsError: a name is no module, or its output is no feature map.
     """
     maps = _feature_maps(network, image)
-    if names:
-        for name in names:
-            if name not in maps:
-                some = ", ".join(list(maps)[-6:])
-                raise SettingsError(f"tap {name!r}: no module with a feature map (such are {some})")
-        return tuple(_tap(name, maps[name], image) for name in names)
-    chosen = _last_of_each_resolution(maps, image)
-    if len(chosen) < 2:
+    for name in names:
+        if name not in maps:
+            some = ", ".join(list(maps)[-6:])
+            raise SettingsError(f"tap {name!r}: no module with a feature map (such are {some})")
+    chosen = list(names) or _last_of_each_resolution(maps, image)
+    if not names and len(chosen) < 2:
         chosen = _quarters_of_blocks(maps) or chosen
     if not chosen:
-        raise SettingsError("the network has no feature map to tap; name modules with --tap")
+        raise SettingsError("the network has no feature map to tap; name modules with --taps")
     return tuple(_tap(name, maps[name], image) for name in chosen)
 
 
 def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all [2, ., .] and [2, ., ., .] module outputs, in the order they were last made."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    """Shapes of all [2, ., .] and [2, ., ., .] module outputs, in the order they were last made.
 
-    def record(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == 2:
+    What comes after the network's global pooling is no feature map any more.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    pooled = False
+
+    def record(name: str, module: nn.Module, output: object) -> None:
+        nonlocal pooled
+        pooled = pooled or ("." not in name and isinstance(module, nn.AdaptiveAvgPool2d))
+        if not pooled and isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == 2:
             shapes.pop(name, None)
             shapes[name] = tuple(output.shape)
 
     handles = [
-        module.register_forward_hook(lambda _m, _i, output, name=name: record(name, output))
+        module.register_forward_hook(lambda m, _, output, name=name: record(name, m, output))
         for name, module in network.named_modules()
-        if name and not isinstance(module, nn.AdaptiveAvgPool2d)
+        if name
     ]
     training = network.training
     parameter = next(network.parameters())
@@ -100,14 +105,17 @@ def _layout(shape: tuple[int, ...], image: tuple[int, int]) -> Layout:
 
 
 def _last_of_each_resolution(maps: dict[str, tuple[int, ...]], image: tuple[int, int]) -> list[str]:
-    last: dict[tuple[int, int], str] = {}
+    levels: dict[int, dict[tuple[int, int], str]] = {}
     for name, shape in maps.items():
         if len(shape) == 4:
             _, a, b, c = shape
             size = (a, b) if _layout(shape, image) == "NHWC" else (b, c)
+            last = levels.setdefault(name.count("."), {})
             last.pop(size, None)
             last[size] = name
-    return list(last.values())[-MAX_TAPS:]
+    # max() keeps the first of equals: the outermost level with the most resolutions, up to four.
+    level = max(sorted(levels), key=lambda depth: min(len(levels[depth]), MAX_TAPS), default=None)
+    return [] if level is None else list(levels[level].values())[-MAX_TAPS:]
 
 
 def _quarters_of_blocks(maps: dict[str, tuple[int, ...]]) -> list[str]:

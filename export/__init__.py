@@ -1,0 +1,1 @@
+"""torch → one verified ONNX graph."""

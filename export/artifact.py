@@ -1,0 +1,77 @@
+"""From a checkpoint to a verified artifact."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from lloss.artifact import Manifest
+from lloss.checkpoint import Checkpoint
+from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
+from lloss.export.verify import check_parity
+from lloss.files import written_aside
+from lloss.images import ImageSpec
+
+
+def export_artifact(checkpoint: Checkpoint, path: Path) -> Manifest:
+    """Export network and head as one ONNX file, checked against torch before it gets its name.
+
+    Args:
+        checkpoint: of a run with a head; its sample images are the check's.
+        path: where to write; an existing file is replaced only by one that passed.
+
+    Returns:
+        The manifest that the file carries.
+
+    Raises:
+        ParityError: the graph does not compute what the network does; nothing is left.
+        CheckpointError: the checkpoint cannot be exported.
+    """
+    settings = checkpoint.settings
+    spec = ImageSpec(settings.size, settings.size, settings.fit)
+    graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
+    manifest = Manifest(
+        task=settings.task,
+        model=settings.model,
+        classes=checkpoint.classes,
+        image=spec,
+        mean=settings.mean,
+        std=settings.std,
+        outputs=outputs_of(graph, (spec.height, spec.width)),
+        provenance=_provenance(checkpoint),
+    )
+    with written_aside(path) as aside:
+        # The measured fidelity is part of the file that it is measured on; metadata only.
+        write_onnx(graph, manifest, aside)
+        fidelity = check_parity(aside, graph, checkpoint.sample)
+        manifest = dataclasses.replace(manifest, fidelity=fidelity)
+        _replace_manifest(aside, manifest)
+    return manifest
+
+
+def _replace_manifest(path: Path, manifest: Manifest) -> None:
+    import onnx
+
+    from lloss.artifact import KEY
+
+    model = onnx.load(str(path), load_external_data=False)
+    for prop in model.metadata_props:
+        if prop.key == KEY:
+            prop.value = manifest.to_json()
+    onnx.save(model, str(path))
+
+
+def _provenance(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "checkpoint_sha256": checkpoint.sha256,
+        "labeled_images": checkpoint.labeled,
+        "labels_sha256": checkpoint.labels_sha256,
+        "epochs": f"{checkpoint.epoch}/{checkpoint.settings.epochs}",
+        "settings": checkpoint.settings.as_dict(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("lloss", "torch", "torchvision", "onnx", "onnxscript")
+        },
+    }

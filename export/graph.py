@@ -1,0 +1,95 @@
+"""The network that is exported: uint8 images in, all scores out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lloss.artifact import INPUT, KEY, Manifest
+from lloss.errors import CheckpointError
+from lloss.network import Normalize, TappedNetwork
+
+OPSET = 20
+
+
+class ScoringGraph(nn.Module):
+    """Normalisation, network, head and the task's free outputs as one module.
+
+    Args:
+        model: a network with a head, in eval mode.
+        mean: see :class:`lloss.network.Normalize`.
+        std: likewise.
+
+    Raises:
+        CheckpointError: the network has no head, so there is no loss to predict.
+    """
+
+    def __init__(self, model: TappedNetwork, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if model.head is None:
+            raise CheckpointError(
+                "the run was trained without a head (--no-head): it predicts no loss to export"
+            )
+        self.normalize = Normalize(mean, std)
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs in the order of :meth:`names`, each float32 [N, ...]."""
+        return tuple(self.outputs(images).values())
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs by name, of uint8 [N, H, W, 3]."""
+        forward = self.model(self.normalize(images))
+        free = self.model.task.outputs(forward.output)
+        return {"loss": forward.loss, **free, "embedding": forward.embedding}
+
+
+def outputs_of(graph: ScoringGraph, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Name and shape after N of each output."""
+    with torch.no_grad():
+        made = graph.outputs(torch.zeros(2, *image, 3, dtype=torch.uint8))
+    return {name: tuple(value.shape[1:]) for name, value in made.items()}
+
+
+def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
+    """Write the graph with its manifest as one self-contained file."""
+    height, width = manifest.image.height, manifest.image.width
+    # An example batch of 1 would be taken for a constant.
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(manifest.outputs),
+            dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
+        )
+        assert program is not None, "with dynamo=True there always is one"
+        program.model.metadata_props[KEY] = manifest.to_json()
+        program.save(str(path), external_data=False)
+
+
+class _quiet:
+    """Loggers that speak only of what went wrong."""
+
+    def __init__(self, *names: str) -> None:
+        self.loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self.loggers, self.levels):
+            logger.setLevel(level)
