@@ -9,10 +9,11 @@ from typing import Any
 
 from lloss.artifact import Manifest
 from lloss.checkpoint import Checkpoint
-from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.export.verify import check_parity
 from lloss.files import written_aside
 from lloss.images import ImageSpec
+
+from .graph import ScoringGraph, outputs_of, write_onnx
+from .verify import check_parity
 
 
 def export_artifact(checkpoint: Checkpoint, path: Path) -> Manifest:

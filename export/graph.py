@@ -61,7 +61,7 @@ def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
     height, width = manifest.image.height, manifest.image.width
     # An example batch of 1 would be taken for a constant.
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript"):
+    with warnings.catch_warnings(), _Quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph,
@@ -79,7 +79,7 @@ def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
         program.save(str(path), external_data=False)
 
 
-class _quiet:
+class _Quiet:
     """Loggers that speak only of what went wrong."""
 
     def __init__(self, *names: str) -> None:

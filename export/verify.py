@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from lloss.artifact import INPUT
 from lloss.errors import ParityError
-from lloss.export.graph import ScoringGraph
+
+from .graph import ScoringGraph
 
 BATCHES = (1, 2, 3, 64)
 ABSOLUTE, RELATIVE = 1e-3, 1e-3

@@ -1,4 +1,4 @@
-"""The manifest inside ``model.onnx``: all that a scorer, a selection or a person must know of it."""
+"""The manifest inside ``model.onnx``: all that a scorer or a person must know of it."""
 
 from __future__ import annotations
 

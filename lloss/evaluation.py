@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lloss.checkpoint import load_checkpoint
+from lloss.decoding import decode_all
+from lloss.files import written_aside
+from lloss.images import ImageSpec
+from lloss.labels import LabeledSet
 from lloss.network import TappedNetwork
 from lloss.ranking import RankingFigures, ranking_figures
 from lloss.settings import TrainSettings
@@ -79,3 +85,42 @@ def measure(
         true_loss=true_loss,
         predicted_loss=predicted_loss,
     )
+
+
+def evaluate_checkpoint(run: Path, labeled: LabeledSet) -> Evaluation:
+    """Evaluate a run's folder, or its checkpoint as it lies there now, on labeled images.
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+        LabelError: a label that the model does not know, or an image that cannot be read.
+    """
+    checkpoint = load_checkpoint(run)
+    settings = checkpoint.settings
+    targets = labeled.targets(checkpoint.classes)
+    spec = ImageSpec(settings.size, settings.size, settings.fit)
+    images = decode_all(labeled.items, spec, what="held-out")
+    return measure(checkpoint.network(), settings, images, targets)
+
+
+def scatter(found: Evaluation, path: Path) -> None:
+    """A PNG of predicted against true loss, one point an image."""
+    from matplotlib.figure import Figure  # only here, and heavy
+
+    assert found.predicted_loss is not None and found.head is not None, "there is a head"
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    size = max(2.0, min(18.0, 4000 / len(found.true_loss)))
+    axes.scatter(found.predicted_loss, found.true_loss, s=size, alpha=0.5, linewidths=0)
+    axes.set_yscale("symlog", linthresh=1e-2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("predicted loss (a score to rank by, in no unit)")
+    axes.set_ylabel("true loss (nats)")
+    axes.set_title(
+        f"{found.images} held-out images: {found.head.ranking_accuracy:.1%} of pairs ordered "
+        f"right, Spearman {found.head.spearman:.2f}",
+        fontsize=10,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png", dpi=130)

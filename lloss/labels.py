@@ -103,8 +103,12 @@ def open_labeled(
     raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv")
 
 
-def read_labels(path: Path) -> dict[str, str]:
+def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
     """Read a CSV with the columns ``id`` and ``label`` (others are ignored).
+
+    Args:
+        path: UTF-8, with a header.
+        needs_label: whether each row has a label; without, ids alone will do.
 
     Raises:
         LabelError: no such file or column, an empty field, or an id that stands there twice.
@@ -114,12 +118,14 @@ def read_labels(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
-            if not {"id", "label"} <= set(table.fieldnames or ()):
+            needed = ["id", "label"] if needs_label else ["id"]
+            if not set(needed) <= set(table.fieldnames or ()):
                 found = ", ".join(table.fieldnames or ()) or "an empty file"
-                raise LabelError(f"{path}: needs the columns 'id' and 'label' (found: {found})")
+                wanted = " and ".join(map(repr, needed))
+                raise LabelError(f"{path}: needs a column {wanted} (found: {found})")
             for row in table:
-                id, label = row["id"] or "", (row["label"] or "").strip()
-                if not id or not label:
+                id, label = row["id"] or "", (row.get("label") or "").strip()
+                if not id or (needs_label and not label):
                     raise LabelError(f"{path}, line {table.line_num}: an empty id or label")
                 if id in labels:
                     raise LabelError(

@@ -35,81 +35,46 @@ _JOINERS = "\u200c\u200d"  # unprintable to Python, but part of many scripts' wo
 
 @dataclass(frozen=True)
 class Pick:
-    """One image to label next.
-
-    Attributes:
-        id: of the pool.
-        rank: from 1.
-        score: the predicted loss.
-        guess: name of the guessed class, "" if there is none.
-        confidence: of the guess, 0 to 1; NaN if there is none.
-        thumbnail: what :func:`thumbnail` made; None if the image could not be read.
-    """
+    """One image to label next."""
 
     id: str
-    rank: int
-    score: float
-    guess: str
-    confidence: float
-    thumbnail: bytes | None
+    rank: int  # from 1
+    score: float  # the predicted loss
+    guess: str  # name of the guessed class, "" if there is none
+    confidence: float  # of the guess, 0 to 1; NaN if there is none
+    thumbnail: bytes | None  # from thumbnail(); None if the image could not be read
 
 
 @dataclass(frozen=True)
 class CyclePoint:
-    """One cycle of the learning curve.
-
-    Attributes:
-        cycle: its number.
-        labeled: images trained on.
-        metric: 0 to 1 on the held-out images, None when there are none.
-        ranking_accuracy: of the head's predicted loss on the held-out images, 0 to 1.
-        entropy_ranking_accuracy: of the same network's entropy.
-    """
+    """One cycle of the learning curve; its shares are 0 to 1, and None when not measured."""
 
     cycle: int
-    labeled: int
-    metric: float | None
-    ranking_accuracy: float | None
+    labeled: int  # images trained on
+    metric: float | None  # on the held-out images
+    ranking_accuracy: float | None  # of the predicted loss, on the same
     entropy_ranking_accuracy: float | None
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the page shows.
-
-    Attributes:
-        project: its name.
-        cycle: this one's number.
-        task: such as ``classification``.
-        model: such as ``resnet18``.
-        metric_name: such as ``accuracy``.
-        held_out: images the figures were measured on; 0 when none.
-        strategy: one plain sentence on how the picks were chosen.
-        pool: images scored.
-        skipped: images that could not be read.
-        labeled: images trained on.
-        classes: labeled images per class.
-        losses: predicted, of all scored images, float32 [pool]; may hold NaN.
-        picks: the images to label next, best first.
-        history: all cycles so far, the last is this one.
-        provenance: for the small print.
-    """
+    """Everything the page shows."""
 
     project: str
     cycle: int
     task: str
     model: str
-    metric_name: str
-    held_out: int
-    strategy: str
-    pool: int
-    skipped: int
-    labeled: int
-    classes: Mapping[str, int]
-    losses: NDArray[np.float32]
-    picks: Sequence[Pick]
-    history: Sequence[CyclePoint]
-    provenance: Mapping[str, str]
+    metric_name: str  # such as "accuracy"
+    held_out: int  # images the figures were measured on; 0 when none
+    strategy: str  # one plain sentence on how the picks were chosen
+    pool: int  # images scored
+    skipped: int  # images that could not be read
+    labeled: int  # images trained on
+    classes: Mapping[str, int]  # labeled images of each
+    losses: NDArray[np.float32]  # predicted, of all scored images [pool]; may hold NaN
+    picks: Sequence[Pick]  # best first
+    history: Sequence[CyclePoint]  # all cycles so far, the last is this one
+    provenance: Mapping[str, str]  # for the small print
 
 
 def thumbnail(pixels: NDArray[np.uint8], side: int = 96) -> bytes:
@@ -142,8 +107,10 @@ def write_report(data: ReportData, path: Path) -> None:
             strategy=_text(data.strategy),
             figures=_figures(data),
             picks=_picks(data.picks),
-            charts=_histogram(data) + (_curves(data) if data.held_out else _NO_FIGURES),
-            table=_table(data.history) if data.held_out else "",
+            measured=_MEASURED.format(held_out=data.held_out) if data.held_out else "",
+            charts=_histogram(data) + (_curves(data) if data.held_out else _UNMEASURED),
+            metric=_text(data.metric_name),
+            cycles="\n".join(map(_row, data.history)),
             classes=_classes(data.classes),
             provenance="\n".join(
                 f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>"
@@ -153,10 +120,13 @@ def write_report(data: ReportData, path: Path) -> None:
     )
 
 
-_NO_FIGURES = """<p class="note">How accurate the model is, and how well its predicted loss ranks
-images, can only be measured on labeled images that it does not train on. This project has none.
-Run <code>lloss init</code> with <code>--test</code> to name some, or with <code>--holdout</code>
-to keep back a share of the labels, and this page shows both over the cycles.</p>"""
+_MEASURED = """<p class="note">Measured on {held_out:,} held-out images. Ranking accuracy is the
+share of pairs that a score puts in the order of their true loss.</p>"""
+
+_UNMEASURED = """<p class="note">How accurate the model is, and how well its predicted loss ranks
+images, can only be measured on labeled images that it does not train on, and this project has
+none. <code>lloss init</code> takes some by <code>--test</code>, or keeps back a share of the
+labels by <code>--holdout</code>; then this page shows both over the cycles.</p>"""
 
 
 def _text(value: str) -> str:
@@ -172,16 +142,10 @@ def _percent(value: float | None) -> str:
     return f"{value:.1%}" if value is not None and math.isfinite(value) else "–"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def _loss(value: float) -> str:
-    """A predicted loss at a glance: three digits."""
+    """A predicted loss at a glance: about three digits."""
     size = abs(value)
-    if 1e3 <= size < 1e6:
-        return f"{value:,.0f}".replace("-", "−")
-    digits = "#.3g" if 1e-2 <= size < 1e3 else ".2g"
+    digits = "#.3g" if 0.1 <= size < 999.5 else ",.0f" if 999.5 <= size < 1e6 else ".2g"
     return f"{value:{digits}}".rstrip(".").replace("-", "−")
 
 
@@ -198,9 +162,9 @@ def _figures(data: ReportData) -> str:
     growth = f"{data.labeled - before.labeled:+,} {since}" if before else ""
     change = ""
     if before and before.metric is not None and now.metric is not None:
-        change = f"{100 * (now.metric - before.metric):+.1f} points {since}".replace("-", "−")
+        change = f"{100 * (now.metric - before.metric):+z.1f} points {since}".replace("-", "−")
     skipped = f"{data.skipped:,} more" if data.skipped else ""
-    ranking = f"chance is 50%, entropy {_percent(now.entropy_ranking_accuracy)}"
+    ranking = f"entropy {_percent(now.entropy_ranking_accuracy)}, chance 50%"
     rows = [
         ("labeled", f"{data.labeled:,}", growth or f"in {len(data.classes):,} classes"),
         ("pool", f"{data.pool:,}", f"{skipped} could not be read" if skipped else "images scored"),
@@ -218,13 +182,12 @@ def _figures(data: ReportData) -> str:
 def _picks(picks: Sequence[Pick]) -> str:
     if not picks:
         return '<p class="note">Every image of the pool is labeled or could not be read.</p>'
-    guess = ", the guessed class and how sure the model is" if any(p.guess for p in picks) else ""
     more = len(picks) - SHOWN_PICKS
-    rest = f'<p class="note more">{more:,} more are in <code>selected.csv</code>.</p>'
+    rest = f'\n<p class="note more">{more:,} more are in <code>selected.csv</code>.</p>'
     tiles = "\n".join(_tile(pick) for pick in picks[:SHOWN_PICKS])
     return (
-        f'<p class="note">Each with its rank, the <b>predicted loss</b>{guess}.'
-        " All ids are in <code>selected.csv</code>.</p>\n"
+        '<p class="note">Each with its rank, its <b>predicted loss</b>, and what the model takes it'
+        " for. All ids are in <code>selected.csv</code>.</p>\n"
         f'<ol class="picks" role="list">\n{tiles}\n</ol>{rest if more > 0 else ""}'
     )
 
@@ -241,7 +204,7 @@ def _tile(pick: Pick) -> str:
     guess = f'<div class="pair"><span class="guess" title="{name}">{name}</span>{sure}</div>'
     return (
         f'<li><div class="thumb">{image}</div>'
-        f'<div class="pair"><span class="rank">{pick.rank:,}</span><b>{_loss(pick.score)}</b></div>'
+        f'<div class="pair"><span class="rank">#{pick.rank}</span><b>{_loss(pick.score)}</b></div>'
         f'{guess if name else ""}<bdi class="id" title="{_text(pick.id)}">'
         f'<bdi dir="ltr">{_text(pick.id)}</bdi></bdi></li>'
     )
@@ -264,34 +227,36 @@ class _Plane:
         """Marks between axes; ``says`` is for those who cannot see them."""
         rows = "".join(
             f'<path class="grid" d="M44 {self.up(y)}h284"/>'
-            f'<text x="37" y="{self.up(y) + 4:.1f}" text-anchor="end">{_tick(y)}{unit}</text>'
-            for y in _ticks(*self.y)
+            f'<text x="37" y="{self.up(y) + 4:.1f}" text-anchor="end">{name}{unit}</text>'
+            for y, name in _named(_ticks(*self.y))
         )
         columns = "".join(
-            f'<text x="{self.across(x)}" y="194" text-anchor="middle">{_tick(x)}</text>'
-            for x in x_ticks
+            f'<text x="{self.across(x)}" y="194" text-anchor="middle">{name}</text>'
+            for x, name in _named(x_ticks)
         )
         return (
             f'<svg viewBox="0 0 340 220" role="img" aria-label="{_text(says)}">{rows}'
-            f'<path class="base" d="M44 {_BASE}h284"/>{marks}{columns}'
+            f"{marks}{columns}"
             f'<text x="328" y="215" text-anchor="end">{label}</text></svg>'
         )
 
 
 def _ticks(low: float, high: float, least: float = 0) -> list[float]:
-    """Round numbers from ``low`` to ``high``, at most six, at least ``least`` apart."""
-    rough = max((high - low) / 5, least)
+    """Round numbers from ``low`` to ``high``, at most seven, at least ``least`` apart."""
+    rough = max((high - low) / 6, least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough * 0.999)
     numbers = range(math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6) + 1)
     return [float(f"{number * step:.12g}") for number in numbers]
 
 
-def _tick(value: float) -> str:
-    size = abs(value)
-    if 1e6 <= size < 1e9:
-        return f"{value / 1e6:g}M".replace("-", "−")
-    return (f"{value / 1e3:g}k" if 1e4 <= size < 1e6 else f"{value:,g}").replace("-", "−")
+def _named(ticks: Sequence[float]) -> list[tuple[float, str]]:
+    """Ticks and their labels, all in the same unit."""
+    largest = max(map(abs, ticks), default=0)
+    size, unit = (
+        (1e6, "M") if 1e6 <= largest < 1e9 else (1e3, "k") if 1e4 <= largest < 1e6 else (1, "")
+    )
+    return [(x, f"{x / size:,g}{unit if x else ''}".replace("-", "−")) for x in ticks]
 
 
 def _figure(title: str, caption: str, chart: str) -> str:
@@ -307,19 +272,22 @@ def _histogram(data: ReportData) -> str:
     counts, edges = np.histogram(losses.clip(*span), _BINS, span)
     picked = np.minimum(np.histogram(picks.clip(*span), edges)[0], counts)
     plane = _Plane(span, (0, float(counts.max())))
-    marks = _bars(plane, edges, counts, "rest") + _bars(plane, edges, picked, "picked")
+    marks = f'<path class="base" d="M44 {_BASE}h284"/>'
+    marks += _bars(plane, edges, counts, "rest") + _bars(plane, edges, picked, "picked")
     caption = '<span class="key"></span>the pool'
-    says = f"{_count(losses.size, 'image')} from {losses.min():.3g} to {losses.max():.3g}"
+    says = f"{losses.size:,} images from {losses.min():.3g} to {losses.max():.3g}"
     if picks.size:
         marks += _where_picked(plane, picks)
-        caption += ' &ensp;<span class="key hot"></span>the picks, each also a stroke below'
+        caption += ' &ensp;<span class="key hot"></span>the picks, also as strokes below'
         says += f"; {picks.size:,} picked from {picks.min():.3g} to {picks.max():.3g}"
-    if outside := int(((losses < span[0]) | (losses > span[1])).sum()):
-        caption += f". Farther out, in the outermost bars: {_count(outside, 'image')}"
-    if unknown := data.losses.size - losses.size:
-        caption += f". Without a loss (NaN): {_count(unknown, 'image')}"
+    outside = int(((losses < span[0]) | (losses > span[1])).sum())
+    unknown = data.losses.size - losses.size
+    notes = [f"{outside:,} off the scale"] * bool(outside) + [f"{unknown:,} NaN"] * bool(unknown)
+    caption += "<br>" * bool(notes) + ", ".join(notes)
     return _figure(
-        "Predicted loss", caption, plane.chart(marks, _ticks(*span), "predicted loss", "", says)
+        "Images by predicted loss",
+        caption,
+        plane.chart(marks, _ticks(*span), "predicted loss", "", says),
     )
 
 
@@ -361,7 +329,7 @@ def _curves(data: ReportData) -> str:
     entropy = [(p.cycle, p.entropy_ranking_accuracy) for p in data.history]
     return _figure(
         name[:1].upper() + name[1:],
-        f"{_percent(now.metric)} after training on {_count(now.labeled, 'image')}",
+        f"{_percent(now.metric)} after training on {now.labeled:,} images",
         _lines("images labeled", [metric]),
     ) + _figure(
         "Ranking accuracy",
@@ -388,12 +356,14 @@ def _lines(
         for y in chance
     )
     for kind, line in reversed(list(zip(("head", "other"), known, strict=False))):
-        points = [f'{plane.across(x)} {plane.up(y)}' for x, y in line]
+        points = [f"{plane.across(x)} {plane.up(y)}" for x, y in line]
         marks += f'<path class="curve {kind}" d="M{"L".join(points)}"/>' if points else ""
         marks += f'<path class="dots {kind}" d="M{"h0M".join(points)}h0"/>' if points else ""
-    ticks = [x for x in _ticks(*plane.x, least=1) if min(xs) <= x <= max(xs)]
+    ticks: list[float] = sorted(set(xs))
+    if len(ticks) > 6 or min(np.diff(ticks), default=1) < (ticks[-1] - ticks[0]) / 8:
+        ticks = [x for x in _ticks(*plane.x, least=1) if xs[0] <= x <= xs[-1]]
     says = "; ".join(", ".join(f"{x:,}: {y:.1f}%" for x, y in line) for line in known)
-    return plane.chart(marks, ticks if len(set(xs)) > 1 else xs[:1], label, "%", f"{label} {says}")
+    return plane.chart(marks, ticks, label, "%", f"{label} {says}")
 
 
 def _around(low: float, high: float, least: float) -> tuple[float, float]:
@@ -402,31 +372,27 @@ def _around(low: float, high: float, least: float) -> tuple[float, float]:
     return low - air, high + air
 
 
-def _table(history: Sequence[CyclePoint]) -> str:
-    names = ("cycle", "labeled", "metric", "ranking accuracy", "of entropy")
-    rows = "\n".join(
-        f"<tr><td>{p.cycle}</td><td>{p.labeled:,}</td><td>{_percent(p.metric)}</td>"
-        f"<td>{_percent(p.ranking_accuracy)}</td>"
-        f"<td>{_percent(p.entropy_ranking_accuracy)}</td></tr>"
-        for p in history
-    )
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    return (
-        '<details><summary>All cycles as a table</summary><div class="scroll">'
-        f"<table><tr>{head}</tr>\n{rows}</table></div></details>"
-    )
+def _row(point: CyclePoint) -> str:
+    shares = (point.metric, point.ranking_accuracy, point.entropy_ranking_accuracy)
+    cells = (str(point.cycle), f"{point.labeled:,}", *map(_percent, shares))
+    return f"<tr><td>{'</td><td>'.join(cells)}</td></tr>"
 
 
 def _classes(classes: Mapping[str, int]) -> str:
+    if not classes:
+        return '<p class="note">No image is labeled.</p>'
     fewest = sorted(classes.items(), key=lambda item: item[1])
-    most = max(classes.values(), default=0) or 1
     shown, rest = fewest[:SHOWN_CLASSES], fewest[SHOWN_CLASSES:]
+    most, longest = max(shown[-1][1], 1), max(len(name) for name, _ in shown)
     bars = "\n".join(
         f'<li><span title="{_text(name)}">{_text(name)}</span><span class="bar"'
-        f' style="width: {100 * count / most:.1f}%"></span><span class="count">{count:,}</span></li>'
+        f' style="width: {count / most:.1%}"></span><span class="count">{count:,}</span></li>'
         for name, count in shown
     )
     note = f"{len(classes):,} classes, the one with the fewest images first."
     if rest:
         note += f" {len(rest):,} more have {rest[0][1]:,} to {rest[-1][1]:,} images each."
-    return f'<p class="note">{note}</p>\n<ul class="classes" role="list">\n{bars}\n</ul>'
+    return (
+        f'<p class="note">{note}</p>\n'
+        f'<ul class="classes" role="list" style="--name: {min(longest, 16)}ch">\n{bars}\n</ul>'
+    )

@@ -1,0 +1,5 @@
+"""``python -m lloss``."""
+
+from lloss.cli import main
+
+main()

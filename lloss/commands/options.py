@@ -1,0 +1,107 @@
+"""Options that more than one command takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from lloss.settings import PRESETS, TrainSettings, settings_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+ALIASES = {"head_weight": ["--head-weight", "--lambda"]}
+NOT_OFFERED = {"task"}
+"""There is one task so far; its option comes with the second."""
+
+
+def training_settings(command: F) -> F:
+    """Every field of the training settings as an option, and ``--preset``.
+
+    The command receives them all in ``**given``; those not given are None.
+    """
+    hints = typing.get_type_hints(TrainSettings)
+    for field in reversed(dataclasses.fields(TrainSettings)):
+        if field.name not in NOT_OFFERED:
+            command = _option(field, hints[field.name])(command)
+    command = click.option("--detach-head", is_flag=True, help="The same as --gradient-stop 0.")(
+        command
+    )
+    return click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default="default",
+        show_default=True,
+        help="Named settings; options beside it win.",
+    )(command)
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
+    flag = "--" + field.name.replace("_", "-")
+    names = [*ALIASES.get(field.name, [flag]), field.name]
+    shown = field.default if not isinstance(field.default, tuple) else _words(field.default)
+    help = f"{field.metadata['help']}  [default: {'none' if shown in (None, '') else shown}]"
+    if hint is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=help)
+    if typing.get_origin(hint) is Literal:
+        choice = click.Choice(typing.get_args(hint))
+        return click.option(*names, type=choice, default=None, help=help)
+    if typing.get_origin(hint) is tuple:
+        kind = {int: int, str: str, float: float}[typing.get_args(hint)[0]]
+        return click.option(*names, type=_List(kind), default=None, help=help)
+    kind = int if hint == int | None else hint
+    return click.option(*names, type=kind, default=None, help=help)
+
+
+def _words(values: tuple[Any, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+class _List(click.ParamType):
+    """Comma-separated values."""
+
+    name = "list"
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        try:
+            return tuple(self.kind(word.strip()) for word in str(value).split(",") if word.strip())
+        except ValueError:
+            self.fail(
+                f"{value!r}: give {self.kind.__name__} values with commas between", param, ctx
+            )
+
+
+def chosen_settings(preset: str, detach_head: bool, given: dict[str, Any]) -> TrainSettings:
+    """What :func:`training_settings` collected, as settings.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    if detach_head:
+        if given.get("gradient_stop") not in (None, 0):
+            raise click.UsageError("--detach-head is --gradient-stop 0: give one of them")
+        given = {**given, "gradient_stop": 0}
+    return settings_of(preset, **given)
+
+
+def labeled_data(command: F) -> F:
+    """``DATA``, ``--labels`` and ``--data-root``: labeled images of any kind."""
+    command = click.option(
+        "--data-root",
+        type=PATH,
+        default=Path("~/.cache/lloss"),
+        show_default=True,
+        help="Where torchvision's sets lie or are downloaded to.",
+    )(command)
+    command = click.option(
+        "--labels", type=PATH, help="CSV with the columns id and label, when DATA is a pool."
+    )(command)
+    return click.argument("data")(command)

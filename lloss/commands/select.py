@@ -1,0 +1,129 @@
+"""``lloss select`` and ``lloss info``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lloss.artifact import read_manifest
+from lloss.commands.options import PATH
+from lloss.errors import SettingsError
+from lloss.files import sha256_of
+from lloss.labels import read_labels
+from lloss.scores import ScoresFolder
+from lloss.selection import SelectionSettings
+from lloss.selection import select as select_from
+from lloss.tables import FORMATS, format_of, formatted, write_selection
+
+
+class _Subset(click.ParamType):
+    """A number of images, or a share such as 50% or 0.5."""
+
+    name = "M"
+
+    def convert(self, value: object, param: object, ctx: object) -> float:
+        text = str(value)
+        try:
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            raise SettingsError(f"--subset {text}: give a number, or a share such as 50%") from None
+
+
+@click.command()
+@click.argument("scores", type=PATH)
+@click.option("-k", "k", type=int, required=True, help="How many images to select.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["top", "diverse", "random"]),
+    default="top",
+    show_default=True,
+    help="The highest scores; spread over the 4K highest; or at random.",
+)
+@click.option("--by", default="loss", show_default=True, help="The column to select by.")
+@click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: never select.")
+@click.option("--subset", type=_Subset(), default="0", help="Choose from a random M or M% alone.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --subset and random.")
+@click.option("--at-most", is_flag=True, help="Take what is left when fewer than K are.")
+@click.option("-o", "--out", type=PATH, help="Write here, by its suffix.  [default: stdout]")
+@click.option("--format", "kind", type=click.Choice(FORMATS), help="ids, csv, jsonl or parquet.")
+def select(
+    scores: Path,
+    k: int,
+    strategy: str,
+    by: str,
+    exclude: tuple[Path, ...],
+    subset: float,
+    seed: int,
+    at_most: bool,
+    out: Path | None,
+    kind: str | None,
+) -> None:
+    """Choose the K images to label next from a SCORES folder.
+
+    The order is total, (-score, id): the same scores and settings give the same bytes anywhere.
+    """
+    kind = kind or format_of(out)
+    if out is None and kind == "parquet":
+        raise click.UsageError("Parquet does not go to a terminal: give -o FILE.parquet")
+    excluded: set[str] = set()
+    for path in exclude:
+        excluded.update(read_ids(path))
+    settings = SelectionSettings(
+        k=k,
+        strategy=strategy,
+        by=by,
+        subset=subset,
+        seed=seed,
+        at_most=at_most,  # type: ignore[arg-type]
+    )
+    chosen = select_from(ScoresFolder(scores).opened(), settings, excluded)
+    if out is None:
+        click.echo(formatted(chosen, kind), nl=False)
+    else:
+        write_selection(chosen, out, kind)
+    notes = [f"{len(chosen)} of {chosen.eligible} selected"]
+    notes += [f"{chosen.excluded} excluded"] if chosen.excluded else []
+    notes += [f"{chosen.nan} without a score"] if chosen.nan else []
+    click.echo(", ".join(notes) + (f": {out}" if out else ""), err=True)
+
+
+def read_ids(path: Path) -> set[str]:
+    """Ids of a CSV: labels, or a selection."""
+    return set(read_labels(path, needs_label=False))
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="The whole manifest as JSON.")
+def info(model: Path, as_json: bool) -> None:
+    """Tell what the artifact MODEL is."""
+    manifest = read_manifest(model)
+    if as_json:
+        click.echo(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
+        return
+    image = manifest.image
+    classes = ", ".join(manifest.classes[:12]) + (", …" if len(manifest.classes) > 12 else "")
+    outputs = ", ".join(
+        name + (f" [{', '.join(map(str, shape))}]" if shape else "")
+        for name, shape in manifest.outputs.items()
+    )
+    parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
+    came = manifest.provenance
+    rows = {
+        "file": f"{model} ({model.stat().st_size / 1e6:.1f} MB)",
+        "sha256": sha256_of(model),
+        "task": manifest.task,
+        "model": manifest.model,
+        "input": f"images uint8 [N, {image.height}, {image.width}, 3], by {image.fit}",
+        "outputs": f"{outputs}; float32 [N, …]",
+        "classes": f"{len(manifest.classes)}: {classes}",
+        "precision": manifest.precision,
+        "fidelity": f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch",
+        "trained on": f"{came.get('labeled_images')} images, {came.get('epochs')} epochs",
+        "checkpoint": came.get("checkpoint_sha256"),
+        "versions": ", ".join(f"{k} {v}" for k, v in came.get("versions", {}).items()),
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:11s} {value}")

@@ -1,0 +1,61 @@
+"""``lloss train``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lloss.commands.options import PATH, chosen_settings, labeled_data, training_settings
+from lloss.labels import open_labeled
+
+
+@click.command()
+@labeled_data
+@click.option("-o", "--out", type=PATH, help="The run's folder.")
+@click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
+@click.option("--warm-start", type=PATH, help="A run to take the first weights from.")
+@click.option("--device", default="", help="cpu or cuda.  [default: cuda where there is one]")
+@click.option("--show", is_flag=True, help="Print the settings as JSON and do nothing.")
+@training_settings
+def train(
+    data: str,
+    labels: Path | None,
+    data_root: Path,
+    out: Path | None,
+    resume: bool,
+    warm_start: Path | None,
+    device: str,
+    show: bool,
+    preset: str,
+    detach_head: bool,
+    **given: Any,
+) -> None:
+    """Train a network with its loss prediction head on DATA.
+
+    DATA is a class-per-folder tree, a pool with --labels, a .npz of images and labels, or
+    cifar10/cifar100. The run's folder gets checkpoint.pt and metrics.jsonl.
+    """
+    settings = chosen_settings(preset, detach_head, given)
+    if show:
+        click.echo(json.dumps(settings.as_dict(), indent=2))
+        return
+    if out is None:
+        raise click.UsageError("give the run's folder: -o RUN")
+    from lloss import runs  # brings torch, which --show and --help do not need
+
+    labeled = open_labeled(data, labels, data_root)
+    click.echo(f"train {settings.model} on {len(labeled)} images of {len(labeled.classes)} classes")
+    done = runs.train(labeled, settings, out, resume=resume, warm_start=warm_start, device=device)
+    click.echo(f"{done.path}: {done.epoch} epochs{_last_figures(out)}")
+
+
+def _last_figures(run: Path) -> str:
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1]) if lines else {}
+    shown = [f"{name} {last[name]:.3f}" for name in ("loss", "accuracy") if name in last]
+    if "ranking_accuracy" in last:
+        shown.append(f"ranking accuracy {last['ranking_accuracy']:.3f}")
+    return f" ({', '.join(shown)} on the training images)" if shown else ""

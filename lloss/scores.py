@@ -1,0 +1,152 @@
+"""The scores table on disk: a folder of Parquet parts.
+
+``part-00000.parquet`` … hold a row an image (``id`` and the graph's outputs),
+``skipped.parquet`` the images that could not be read (``id``, ``reason``), and ``run.json`` what
+was scored by what. A part holds a fixed range of the pool's items and appears whole or not at all,
+its skipped images with it, so that an interrupted run goes on at the first missing part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lloss.errors import ScoresError
+from lloss.files import write_json, written_aside
+
+RUN = "run.json"
+SKIPPED = "skipped.parquet"
+_PART = "part-{:05d}.parquet"
+_SKIPPED_KEY = b"lloss.skipped"
+_SKIPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string())])
+
+Skipped = Sequence[tuple[str, str]]
+"""Ids and reasons."""
+
+
+def scores_table(ids: Sequence[str], columns: Mapping[str, NDArray[np.float32]]) -> pa.Table:
+    """Ids and outputs as a table: float32 columns, vectors as fixed-size lists."""
+    arrays: dict[str, pa.Array] = {"id": pa.array(ids, pa.string())}
+    for name, values in columns.items():
+        flat = pa.array(np.ascontiguousarray(values, np.float32).ravel(), pa.float32())
+        width = int(np.prod(values.shape[1:]))
+        arrays[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
+    return pa.table(arrays)
+
+
+class ScoresFolder:
+    """A scores folder, to read (it is a :class:`lloss.selection.ScoreSource`) or to fill."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def parts(self) -> list[Path]:
+        """The parts that are there, in order.
+
+        Raises:
+            ScoresError: one is missing between others.
+        """
+        found = sorted(self.path.glob("part-*.parquet"))
+        for number, part in enumerate(found):
+            if part.name != _PART.format(number):
+                raise ScoresError(
+                    f"{self.path}: {_PART.format(number)} is missing, but {part.name} is there; "
+                    "score the pool again into an empty folder"
+                )
+        return found
+
+    def run(self) -> dict[str, Any] | None:
+        """What ``run.json`` says; None when there is none.
+
+        Raises:
+            ScoresError: it is damaged.
+        """
+        path = self.path / RUN
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return content
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ScoresError(f"{path}: is damaged; score the pool again elsewhere") from error
+
+    def opened(self) -> ScoresFolder:
+        """Itself, when it holds the scores of a finished run.
+
+        Raises:
+            ScoresError: it holds none, or the run is not finished.
+        """
+        run = self.run()
+        if run is None:
+            raise ScoresError(
+                f"{self.path}: no scores here; make them with lloss score MODEL POOL -o {self.path}"
+            )
+        if run.get("state") != "complete":
+            raise ScoresError(
+                f"{self.path}: the scoring run is not finished ({len(self.parts())} parts so far); "
+                "run the same lloss score again, it goes on where it stopped"
+            )
+        return self
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of all parts with these columns, streamed.
+
+        Raises:
+            ScoresError: a part is damaged or lacks a column.
+        """
+        for part in self.parts():
+            try:
+                with pq.ParquetFile(part) as file:
+                    missing = [name for name in columns if name not in file.schema_arrow.names]
+                    if missing:
+                        has = ", ".join(file.schema_arrow.names)
+                        raise ScoresError(f"{part}: has no column {missing[0]!r} (it has {has})")
+                    yield from file.iter_batches(columns=list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise ScoresError(f"{part}: cannot be read: {error}") from error
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """Ids and reasons of the images that could not be read."""
+        path = self.path / SKIPPED
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ScoresError(f"{path}: cannot be read: {error}") from error
+        return list(zip(table["id"].to_pylist(), table["reason"].to_pylist()))
+
+    def write_run(self, content: Mapping[str, Any]) -> None:
+        """Write ``run.json``."""
+        write_json(self.path / RUN, content)
+
+    def write_part(self, number: int, table: pa.Table, skipped: Skipped) -> None:
+        """Write a part and, in its metadata, the images it would have held."""
+        note = json.dumps([list(row) for row in skipped], ensure_ascii=False).encode()
+        table = table.replace_schema_metadata({_SKIPPED_KEY: note})
+        with written_aside(self.path / _PART.format(number)) as aside:
+            pq.write_table(table, aside, compression="zstd")
+
+    def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
+        """The ids of a part's rows, and its skipped images."""
+        path = self.path / _PART.format(number)
+        try:
+            with pq.ParquetFile(path) as file:
+                note = (file.schema_arrow.metadata or {}).get(_SKIPPED_KEY, b"[]")
+                ids = file.read(["id"])["id"].to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise ScoresError(f"{path}: cannot be read: {error}") from error
+        return ids, [(id, reason) for id, reason in json.loads(note)]
+
+    def write_skipped(self, parts: int) -> int:
+        """Gather the skipped images of all parts into ``skipped.parquet``; tell how many."""
+        rows = [row for number in range(parts) for row in self.part_ids(number)[1]]
+        columns = [[id for id, _ in rows], [reason for _, reason in rows]]
+        with written_aside(self.path / SKIPPED) as aside:
+            pq.write_table(pa.table(columns, schema=_SKIPPED_SCHEMA), aside, compression="zstd")
+        return len(rows)

@@ -1,0 +1,58 @@
+"""A selection as plain ids, CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from lloss.errors import SettingsError
+from lloss.files import write_text, written_aside
+from lloss.selection import Selection
+
+FORMATS = ("ids", "csv", "jsonl", "parquet")
+_SUFFIXES = {".txt": "ids", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+
+
+def format_of(out: Path | None) -> str:
+    """The format that a file's suffix asks for; plain ids without a file.
+
+    Raises:
+        SettingsError: the suffix is none of them.
+    """
+    if out is None:
+        return "ids"
+    if out.suffix not in _SUFFIXES:
+        known = ", ".join(_SUFFIXES)
+        raise SettingsError(f"{out}: choose one of {known}, or say which with --format")
+    return _SUFFIXES[out.suffix]
+
+
+def formatted(selection: Selection, kind: str) -> str:
+    """The selection as text: ``ids`` (an id a line), ``csv`` or ``jsonl`` (id, score, rank)."""
+    rows = zip(selection.ids, selection.scores.tolist(), range(1, len(selection) + 1))
+    text = io.StringIO()
+    if kind == "ids":
+        text.writelines(f"{id}\n" for id in selection.ids)
+    elif kind == "csv":
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(("id", "score", "rank"))
+        table.writerows(rows)
+    else:
+        for id, score, rank in rows:
+            row = {"id": id, "score": score, "rank": rank}
+            text.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return text.getvalue()
+
+
+def write_selection(selection: Selection, path: Path, kind: str = "") -> None:
+    """Write it whole or not at all; ``kind`` as in :func:`formatted` or ``parquet``."""
+    kind = kind or format_of(path)
+    if kind == "parquet":
+        with written_aside(path) as aside:
+            pq.write_table(selection.table(), aside)
+    else:
+        write_text(path, formatted(selection, kind))
