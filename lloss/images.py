@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lloss.errors import ImageError, SettingsError
 
@@ -121,7 +121,7 @@ def _opened(raw: bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"declares more than {MAX_PIXELS} pixels") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from error

@@ -112,6 +112,11 @@ class ScoresFolder:
             except (pa.ArrowException, OSError) as error:
                 raise ScoresError(f"{part}: cannot be read: {error}") from error
 
+    def column(self, name: str) -> NDArray[np.float32]:
+        """One scalar column of all rows, float32 [N]."""
+        parts = [batch[name].to_numpy(zero_copy_only=False) for batch in self.batches([name])]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of the images that could not be read."""
         path = self.path / SKIPPED

@@ -1,0 +1,83 @@
+"""``lloss init`` and ``lloss next``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lloss.commands.options import PATH, chosen_settings, training_settings
+from lloss.project import STRATEGIES, create_project, load_project
+
+
+@click.command()
+@click.argument("project", type=PATH)
+@click.option("--pool", required=True, help="A folder, .npy, .npz, or .txt/.csv list of images.")
+@click.option("--labels", required=True, help="CSV with the columns id and label; it will grow.")
+@click.option("-k", "k", type=int, required=True, help="How many images to select a cycle.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), default="diverse", show_default=True)
+@click.option("--subset", type=float, default=0.0, help="Select from a random sub-pool alone.")
+@click.option("--holdout", type=float, help="Share of the labels kept to measure.  [default: 0.1]")
+@click.option("--test", help="Labeled images to measure on, instead of --holdout.")
+@click.option("--test-labels", help="Their labels, or those of test images in the pool.")
+@click.option("--warm-start", is_flag=True, help="Train each cycle from the weights before it.")
+@training_settings
+def init(
+    project: Path,
+    pool: str,
+    labels: str,
+    k: int,
+    strategy: str,
+    subset: float,
+    holdout: float | None,
+    test: str | None,
+    test_labels: str | None,
+    warm_start: bool,
+    preset: str,
+    detach_head: bool,
+    **given: Any,
+) -> None:
+    """Start a PROJECT: writes PROJECT/lloss.toml, after checking the labels against the pool."""
+    chosen_settings(preset, detach_head, given)
+    values: dict[str, Any] = {"pool": pool, "labels": labels, "k": k, "strategy": strategy}
+    values["subset"] = int(subset) if subset == int(subset) else subset
+    values["seed"] = given["seed"] or 0
+    if test or test_labels:
+        values |= {name: v for name, v in (("test", test), ("test_labels", test_labels)) if v}
+    else:
+        values["holdout"] = 0.1 if holdout is None else holdout
+    values["warm_start"] = warm_start
+    train = {"preset": preset, **{name: v for name, v in given.items() if v is not None}}
+    if detach_head:
+        train["gradient_stop"] = 0
+    made = create_project(project, values, train)
+    labeled = made.open_labels()
+    click.echo(
+        f"{project / 'lloss.toml'}: {len(labeled)} labeled images of {len(labeled.classes)} "
+        f"classes; now run: lloss next {project}"
+    )
+
+
+@click.command("next")
+@click.argument("project", type=PATH)
+@click.option("--at-most", is_flag=True, help="Select what is left when that is fewer than K.")
+def next_cycle(project: Path, at_most: bool) -> None:
+    """Run one cycle of a PROJECT: train, export, score, select.
+
+    Interrupted, the same command goes on where it stopped.
+    """
+    from lloss import cycle  # brings torch, which init does not need
+
+    opened = load_project(project)
+    with opened.locked():
+        outcome = cycle.next_cycle(opened, lambda line: click.echo(line, err=True), at_most)
+    selected = outcome.folder / cycle.SELECTED
+    if not outcome.fresh:
+        click.echo(
+            f"no new labels since cycle {outcome.summary.cycle:03d}: label the images of "
+            f"{selected}, add them to {opened.path(opened.labels)}, then run it again"
+        )
+        return
+    click.echo(f"{selected}: {outcome.summary.selected} images to label next")
+    click.echo(f"{outcome.folder / cycle.REPORT}")

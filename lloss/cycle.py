@@ -1,0 +1,265 @@
+"""One turn of the loop: train → evaluate → export → score → select → report.
+
+::
+
+    cycles/001/
+      cycle.json, labels.csv       what the cycle was begun with
+      checkpoint.pt, metrics.jsonl
+      evaluation.json              when there are held-out images
+      model.onnx, scores/
+      selected.csv, report.html
+      summary.json                 written last: the cycle is complete
+
+Every step writes under its final name only what is whole, so a cycle that was interrupted goes on
+at the first step whose file is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lloss.artifact import read_manifest
+from lloss.checkpoint import Checkpoint
+from lloss.errors import LabelError, ProjectError
+from lloss.evaluation import evaluate_checkpoint
+from lloss.files import write_json, write_text
+from lloss.labels import LabeledSet
+from lloss.picks import picks_of
+from lloss.pools import Pool
+from lloss.project import Project, csv_text
+from lloss.report import CyclePoint, ReportData, write_report
+from lloss.runs import train
+from lloss.scores import ScoresFolder
+from lloss.selection import Selection, select
+from lloss.settings import TrainSettings
+from lloss.tables import write_selection
+
+BEGUN, LABELS, EVALUATION, MODEL = "cycle.json", "labels.csv", "evaluation.json", "model.onnx"
+SELECTED, REPORT, SUMMARY = "selected.csv", "report.html", "summary.json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A complete cycle, as ``summary.json`` holds it."""
+
+    cycle: int
+    labeled: int
+    selected: int
+    scored: int
+    skipped: int
+    classes: dict[str, int]
+    labels_sha256: str
+    evaluation: dict[str, Any] | None
+    metric_name: str
+
+    def point(self) -> CyclePoint:
+        """Its place on the learning curve."""
+        found = self.evaluation or {}
+        return CyclePoint(
+            self.cycle,
+            self.labeled,
+            found.get(self.metric_name),
+            (found.get("head") or {}).get("ranking_accuracy"),
+            (found.get("entropy") or {}).get("ranking_accuracy"),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``lloss next`` came to."""
+
+    folder: Path
+    summary: Summary
+    fresh: bool
+    """False when there were no new labels and nothing was done."""
+
+
+def next_cycle(
+    project: Project, say: Callable[[str], None] = lambda _: None, at_most: bool = False
+) -> Outcome:
+    """Finish the cycle that was interrupted, or run one on the labels there are now.
+
+    Args:
+        project: of a folder.
+        say: told of each step in a line.
+        at_most: select what is left when that is fewer than K.
+
+    Raises:
+        LlossError: whatever a step says; the cycle goes on from there when it is mended.
+    """
+    done = history(project)
+    folder = project.cycles / f"{len(done) + 1:03d}"
+    if not (folder / BEGUN).exists():
+        labeled = project.open_labels()
+        if done and done[-1].labels_sha256 == labeled.sha256:
+            return Outcome(project.cycles / f"{len(done):03d}", done[-1], False)
+        _begin(folder, project, labeled)
+    walk = _Walk(project, folder, done, say)
+    return Outcome(folder, walk.through(at_most), True)
+
+
+def history(project: Project) -> list[Summary]:
+    """The complete cycles, in order.
+
+    Raises:
+        ProjectError: a summary is damaged.
+    """
+    found = []
+    while (path := project.cycles / f"{len(found) + 1:03d}" / SUMMARY).exists():
+        try:
+            found.append(Summary(**json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
+    later = sorted(p.name for p in project.cycles.glob("*") if re.fullmatch(r"\d{3,}", p.name))
+    if later and int(later[-1]) > len(found) + 1:
+        raise ProjectError(
+            f"{project.cycles}: cycle {len(found) + 1:03d} is not complete, "
+            f"but cycle {later[-1]} is there; restore it, or remove the later ones"
+        )
+    return found
+
+
+def _begin(folder: Path, project: Project, labeled: LabeledSet) -> None:
+    """Write down what the cycle is of: labels.csv may grow while it runs."""
+    rows = dict(sorted(zip((item.id for item in labeled.items), labeled.labels)))
+    write_text(folder / LABELS, csv_text(rows))
+    write_json(folder / BEGUN, {"train": project.train.as_dict()})
+
+
+class _Walk:
+    """The steps of one cycle, each skipped when its file is there."""
+
+    def __init__(
+        self, project: Project, folder: Path, done: list[Summary], say: Callable[[str], None]
+    ) -> None:
+        self.project, self.folder, self.done, self.say = project, folder, done, say
+        self.number = len(done) + 1
+        self.labeled = project.open_labels(folder / LABELS)
+        self.training, self.held_out = project.split(self.labeled)
+        begun = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+        self.settings = TrainSettings.from_dict(begun["train"], str(folder / BEGUN))
+
+    def through(self, at_most: bool) -> Summary:
+        """All of them."""
+        checkpoint = self._train()
+        evaluation = self._evaluate()
+        self._export(checkpoint)
+        pool = self.project.open_pool()
+        counts = self._score(pool)
+        selection = self._select(at_most)
+        summary = Summary(
+            cycle=self.number,
+            labeled=len(self.training),
+            selected=len(selection),
+            classes=dict(Counter(sorted(self.training.labels))),
+            labels_sha256=self.labeled.sha256,
+            evaluation=evaluation,
+            metric_name=self._metric(evaluation),
+            **counts,
+        )
+        self._report(summary, selection, pool)
+        write_json(self.folder / SUMMARY, asdict(summary))
+        return summary
+
+    def _train(self) -> Checkpoint:
+        before = self.project.cycles / f"{self.number - 1:03d}"
+        warm = before if self.project.warm_start and self.number > 1 else None
+        count, classes = len(self.training), len(self.training.classes)
+        self.say(f"train {self.settings.model} on {count} labeled images of {classes} classes")
+        return train(self.training, self.settings, self.folder, resume=True, warm_start=warm)
+
+    def _evaluate(self) -> dict[str, Any] | None:
+        if self.held_out is None:
+            return None
+        path = self.folder / EVALUATION
+        if not path.exists():
+            found = evaluate_checkpoint(self.folder, self.held_out)
+            write_json(path, found.as_dict())
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.say(f"measure on {figures['images']} held-out images: {_told(figures)}")
+        return figures
+
+    def _metric(self, evaluation: dict[str, Any] | None) -> str:
+        known = {"images", "mean_loss", "head", "entropy"}
+        return next((name for name in evaluation or {} if name not in known), "accuracy")
+
+    def _export(self, checkpoint: Checkpoint) -> None:
+        if not (self.folder / MODEL).exists():
+            self.say(f"export {self.folder / MODEL}")
+            room = importlib.import_module("lloss.export.artifact")  # the core knows it by name
+            room.export_artifact(checkpoint, self.folder / MODEL)
+
+    def _score(self, pool: Pool) -> dict[str, int]:
+        taken = {item.id for item in self.labeled.items}
+        if self.held_out is not None and not self.project.test:
+            taken |= {item.id for item in self.held_out.items}
+        self.say(f"score what is unlabeled of {self.project.pool}")
+        rooms = [importlib.import_module(f"lloss.serve.{name}") for name in ("scorer", "run")]
+        scorer = rooms[0].Scorer(self.folder / MODEL)
+        report = rooms[1].score_pool(scorer, pool, self.folder / "scores", exclude=taken)
+        if not report.scored:
+            raise LabelError(f"{self.project.pool}: every image is labeled, none is left to select")
+        if report.skipped:
+            where = self.folder / "scores" / "skipped.parquet"
+            self.say(f"{report.skipped} images cannot be read, see {where}")
+        return {"scored": report.scored, "skipped": report.skipped}
+
+    def _select(self, at_most: bool) -> Selection:
+        # Read live from lloss.toml, so that a K that is too large can be mended there.
+        settings = self.project.selection(self.number, at_most)
+        chosen = select(ScoresFolder(self.folder / "scores").opened(), settings)
+        write_selection(chosen, self.folder / SELECTED)
+        return chosen
+
+    def _report(self, summary: Summary, selection: Selection, pool: Pool) -> None:
+        scores = ScoresFolder(self.folder / "scores")
+        manifest = read_manifest(self.folder / MODEL)
+        data = ReportData(
+            project=self.project.root.resolve().name,
+            cycle=self.number,
+            task=self.settings.task,
+            model=self.settings.model,
+            metric_name=summary.metric_name,
+            held_out=len(self.held_out) if self.held_out else 0,
+            strategy=_how(self.project),
+            pool=summary.scored,
+            skipped=summary.skipped,
+            labeled=summary.labeled,
+            classes=summary.classes,
+            losses=scores.column("loss"),
+            picks=picks_of(selection, scores, pool, manifest),
+            history=[*(s.point() for s in self.done), summary.point()],
+            provenance={
+                "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),
+                "labels": summary.labels_sha256,
+                "head": f"{self.settings.head_loss}, weight {self.settings.head_weight:g}",
+                "training": f"{self.settings.epochs} epochs, seed {self.settings.seed}",
+            },
+        )
+        write_report(data, self.folder / REPORT)
+
+
+def _told(figures: dict[str, Any]) -> str:
+    metric = next(name for name in figures if name not in ("images", "mean_loss"))
+    ranking = figures["head"]["ranking_accuracy"]
+    return (
+        f"{metric} {figures[metric]:.3f}; the head orders {ranking:.1%} of pairs right "
+        f"(entropy {figures['entropy']['ranking_accuracy']:.1%}, chance 50%)"
+    )
+
+
+def _how(project: Project) -> str:
+    chosen = {
+        "top": "The highest predicted losses",
+        "diverse": f"Spread by k-center greedy over the {4 * project.k} highest predicted losses",
+    }[project.strategy]
+    if project.subset > 1:
+        return f"{chosen} of a random {project.subset:g} images"
+    return f"{chosen} of a random {project.subset:.0%}" if project.subset else chosen
