@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from lloss.demo import SETTINGS, digits
 from lloss.settings import settings_of
 from lloss.simulation import ENTROPY, RANDOM, Experiment, Strategy, simulate
 from lloss.training import TrainingData
@@ -42,23 +43,10 @@ def strategies(epochs: int) -> list[Strategy]:
         Strategy("soft detached, top of half", detached, subset=0.5),
         Strategy("soft detached, diverse", detached, how="diverse"),
         Strategy("soft detached, diverse of half", detached, how="diverse", subset=0.5),
-        Strategy("ranknet joint, diverse", {"head_loss": "ranknet", "gradient_stop": stop},
-                 how="diverse"),
+        Strategy(
+            "ranknet joint, diverse", {"head_loss": "ranknet", "gradient_stop": stop}, how="diverse"
+        ),
     ]
-
-
-def digits() -> tuple[TrainingData, TrainingData]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    grey = (bunch.images * 255 / 16).round().astype(np.uint8)
-    images = np.repeat(grey[..., None], 3, axis=3)
-    order = np.random.default_rng(0).permutation(len(images))
-    classes = tuple(map(str, range(10)))
-    pool, test = order[:1297], order[1297:]
-    targets = bunch.target.astype(np.int64)
-    return (TrainingData(images[pool], targets[pool], classes),
-            TrainingData(images[test], targets[test], classes))
 
 
 def cifar(folder: Path) -> tuple[TrainingData, TrainingData]:
@@ -79,23 +67,34 @@ def cifar(folder: Path) -> tuple[TrainingData, TrainingData]:
 @click.option("--epochs", default=0, help="Passes a training; 0 for 60 (digits) or 40 (cifar).")
 @click.option("--only", multiple=True, help="Names of strategies to run.")
 @click.option("--out", type=click.Path(path_type=Path))
-def main(data: str, arrays: Path | None, trials: int, first: int, epochs: int,
-         only: tuple[str, ...], out: Path | None) -> None:
+def main(
+    data: str,
+    arrays: Path | None,
+    trials: int,
+    first: int,
+    epochs: int,
+    only: tuple[str, ...],
+    out: Path | None,
+) -> None:
     """Compare strategies."""
-    small = {"model": "resnet10-cifar-narrow"}
     if data == "digits":
-        pool, test = digits()
+        pool, test = digits().pool, digits().test
         budget = {"initial": 50, "k": 40, "cycles": 6}
-        epochs = epochs or 60
-        settings = settings_of("default", **small, size=8, epochs=epochs, batch_size=32,
-                               augment="crop", crop_padding=1, lr=0.05)
+        epochs = epochs or SETTINGS["epochs"]
+        settings = settings_of("default", **{**SETTINGS, "epochs": epochs})
     else:
         assert arrays, "--arrays FOLDER"
         pool, test = cifar(arrays)
         budget = {"initial": 1000, "k": 500, "cycles": 4}
         epochs = epochs or 40
-        settings = settings_of("default", **small, size=32, epochs=epochs, batch_size=64,
-                               amp="bf16")
+        settings = settings_of(
+            "default",
+            model="resnet10-cifar-narrow",
+            size=32,
+            epochs=epochs,
+            batch_size=64,
+            amp="bf16",
+        )
     experiment = Experiment(pool, test, **budget)
     table = defaultdict(list)
     for trial in range(first, first + trials):
@@ -105,21 +104,31 @@ def main(data: str, arrays: Path | None, trials: int, first: int, epochs: int,
             results = simulate(experiment, settings, strategy, trial)
             table[strategy.name].append([r.metric for r in results])
             last = results[-1]
-            click.echo(f"{trial} {strategy.name:32s} "
-                       + " ".join(f"{r.metric:.3f}" for r in results)
-                       + (f"  head {last.head.spearman:.3f}" if last.head else "  head  –   ")
-                       + f"  entropy {last.entropy.spearman:.3f}")
+            click.echo(
+                f"{trial} {strategy.name:32s} "
+                + " ".join(f"{r.metric:.3f}" for r in results)
+                + (f"  head {last.head.spearman:.3f}" if last.head else "  head  –   ")
+                + f"  entropy {last.entropy.spearman:.3f}"
+            )
             if out:
                 with out.open("a") as file:
                     for r in results:
-                        row = {"data": data, "trial": trial, "strategy": strategy.name,
-                               "epochs": epochs, **asdict(r)}
+                        row = {
+                            "data": data,
+                            "trial": trial,
+                            "strategy": strategy.name,
+                            "epochs": epochs,
+                            **asdict(r),
+                        }
                         file.write(json.dumps(row) + "\n")
     click.echo("\nmean of the trials")
     for name, runs in table.items():
         means = np.mean(runs, 0)
-        click.echo(f"{name:34s}" + " ".join(f"{m:.3f}" for m in means)
-                   + f"   mean after the first {means[1:].mean():.4f}")
+        click.echo(
+            f"{name:34s}"
+            + " ".join(f"{m:.3f}" for m in means)
+            + f"   mean after the first {means[1:].mean():.4f}"
+        )
 
 
 if __name__ == "__main__":

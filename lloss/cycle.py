@@ -111,7 +111,7 @@ def history(project: Project) -> list[Summary]:
     Raises:
         ProjectError: a summary is damaged.
     """
-    found = []
+    found: list[Summary] = []
     while (path := project.cycles / f"{len(found) + 1:03d}" / SUMMARY).exists():
         try:
             found.append(Summary(**json.loads(path.read_text(encoding="utf-8"))))

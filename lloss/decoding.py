@@ -81,7 +81,7 @@ def decode_all(
     images: NDArray[np.uint8]
     if np.prod(shape, dtype=np.int64) > _IN_MEMORY:
         with tempfile.TemporaryFile(dir=scratch) as file:  # the mapping keeps it alive
-            images = np.memmap(file, np.uint8, "w+", shape=shape)  # type: ignore[call-overload]
+            images = np.memmap(file, np.uint8, "w+", shape=shape)
     else:
         images = np.empty(shape, np.uint8)
     shown = tqdm(

@@ -103,6 +103,9 @@ def build(settings: TrainSettings, classes: Sequence[str], image: tuple[int, int
 class Normalize(nn.Module):
     """uint8 [N, H, W, 3] to normalised float [N, 3, H, W]."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         # (x / 255 - mean) / std as one multiplication and one addition.

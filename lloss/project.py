@@ -66,12 +66,12 @@ class Project:
     train: TrainSettings
 
     def __post_init__(self) -> None:
-        kinds = {"pool": str, "labels": str, "test": str, "test_labels": str, "strategy": str,
-                 "k": int, "seed": int, "subset": (int, float), "holdout": (int, float),
-                 "warm_start": bool}  # fmt: skip
+        texts = dict.fromkeys(("pool", "labels", "test", "test_labels", "strategy"), str)
+        numbers = {"subset": (int, float), "holdout": (int, float)}
+        kinds: dict[str, Any] = {"k": int, "seed": int, "warm_start": bool, **texts, **numbers}
         for name, kind in kinds.items():
             value = getattr(self, name)
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # type: ignore[arg-type]
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise SettingsError(f"{self.root / FILE}: {name} = {value!r} is of the wrong kind")
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
@@ -84,7 +84,7 @@ class Project:
         """How this cycle selects; the sub-pool is another one each time."""
         return SelectionSettings(
             k=self.k,
-            strategy=self.strategy,  # type: ignore[arg-type]
+            strategy=self.strategy,
             subset=self.subset,
             seed=self.seed * 1000 + cycle,
             at_most=at_most,

@@ -10,7 +10,7 @@ import hashlib
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import SelectionError, SettingsError
 
-Strategy = Literal["top", "diverse", "random"]
+STRATEGIES = ("top", "diverse", "random")
 
 CANDIDATES = 4
 """``diverse`` spreads its K picks over the best 4K."""
@@ -63,7 +63,7 @@ class SelectionSettings:
     """
 
     k: int
-    strategy: Strategy = "top"
+    strategy: str = "top"
     by: str = "loss"
     subset: float = 0
     seed: int = 0
@@ -72,8 +72,8 @@ class SelectionSettings:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise SettingsError(f"k = {self.k}: select at least 1 image")
-        if self.strategy not in get_args(Strategy):
-            choices = ", ".join(get_args(Strategy))
+        if self.strategy not in STRATEGIES:
+            choices = ", ".join(STRATEGIES)
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
         if self.subset < 0 or (self.subset > 1 and self.subset != int(self.subset)):
             raise SettingsError(

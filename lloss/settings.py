@@ -100,27 +100,32 @@ class TrainSettings:
                 f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
             )
         tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**tupled)
+        return cls(**tupled)  # type: ignore[arg-type]  # __post_init__ checks their kinds
+
+
+_KINDS: dict[Any, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    int | None: (int, type(None)),
+}
 
 
 def _check_kind(name: str, value: Any, hint: Any) -> None:
-    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else None
-    if choices is not None:
-        if value not in choices:
-            raise SettingsError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
-        return
-    kinds = {
-        bool: (bool,),
-        int: (int,),
-        float: (int, float),
-        str: (str,),
-        int | None: (int, type(None)),
-    }.get(hint, (tuple,))
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = getattr(hint, "__name__", str(hint))
-        raise SettingsError(f"{name} = {value!r}: must be of the kind {wanted}")
-    if name in ("mean", "std") and len(value) != 3:
-        raise SettingsError(f"{name} = {value!r}: must be three numbers, one a channel")
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if value not in inner:
+            raise SettingsError(f"{name} = {value!r}: choose one of {', '.join(inner)}")
+    elif typing.get_origin(hint) is tuple:
+        free = Ellipsis in inner
+        if not isinstance(value, tuple) or not (free or len(value) == len(inner)):
+            many = "a list" if free else f"a list of {len(inner)}"
+            raise SettingsError(f"{name} = {value!r}: must be {many}")
+        for element in value:
+            _check_kind(name, element, inner[0])
+    elif not isinstance(value, _KINDS[hint]) or (isinstance(value, bool) and hint is not bool):
+        raise SettingsError(f"{name} = {value!r}: must be {getattr(hint, '__name__', hint)}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

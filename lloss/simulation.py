@@ -63,6 +63,7 @@ class Experiment:
         initial: size of the first labeled set, drawn at random by the trial's seed.
         k: images added a cycle.
         cycles: trainings in all, the first on the initial set.
+        first: rows of the first labeled set, for all trials, instead of a draw.
     """
 
     pool: TrainingData
@@ -70,6 +71,7 @@ class Experiment:
     initial: int
     k: int
     cycles: int
+    first: tuple[int, ...] = ()
 
 
 def simulate(
@@ -82,7 +84,7 @@ def simulate(
     """Run one trial. All strategies of a trial start from the same labeled set."""
     settings = replace(settings, **strategy.train, seed=settings.seed + trial)  # type: ignore[arg-type]
     names = [str(row) for row in range(len(experiment.pool.images))]
-    labeled = draw_ids(names, experiment.initial, settings.seed)
+    labeled = list(map(str, experiment.first)) or draw_ids(names, experiment.initial, settings.seed)
     results = []
     for cycle in range(experiment.cycles):
         rows = np.array(sorted(map(int, labeled)))
@@ -121,7 +123,7 @@ def _pick(
         strategy=strategy.how,
         by=strategy.by,
         subset=strategy.subset,
-        seed=seed,  # type: ignore[arg-type]
+        seed=seed,
     )
     return select(TableScores(table), how).ids
 

@@ -62,7 +62,7 @@ def _words(values: tuple[Any, ...]) -> str:
     return ",".join(map(str, values))
 
 
-class _List(click.ParamType):
+class _List(click.ParamType[tuple[Any, ...]]):
     """Comma-separated values."""
 
     name = "list"

@@ -13,12 +13,12 @@ from lloss.errors import SettingsError
 from lloss.files import sha256_of
 from lloss.labels import read_labels
 from lloss.scores import ScoresFolder
-from lloss.selection import SelectionSettings
+from lloss.selection import STRATEGIES, SelectionSettings
 from lloss.selection import select as select_from
 from lloss.tables import FORMATS, format_of, formatted, write_selection
 
 
-class _Subset(click.ParamType):
+class _Subset(click.ParamType[float]):
     """A number of images, or a share such as 50% or 0.5."""
 
     name = "M"
@@ -36,7 +36,7 @@ class _Subset(click.ParamType):
 @click.option("-k", "k", type=int, required=True, help="How many images to select.")
 @click.option(
     "--strategy",
-    type=click.Choice(["top", "diverse", "random"]),
+    type=click.Choice(STRATEGIES),
     default="top",
     show_default=True,
     help="The highest scores; spread over the 4K highest; or at random.",
@@ -76,7 +76,7 @@ def select(
         by=by,
         subset=subset,
         seed=seed,
-        at_most=at_most,  # type: ignore[arg-type]
+        at_most=at_most,
     )
     chosen = select_from(ScoresFolder(scores).opened(), settings, excluded)
     if out is None:

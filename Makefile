@@ -1,0 +1,41 @@
+# make demo    the whole job on scikit-learn's digits
+# make test    lint, types and tests
+# make lint    ruff and mypy alone
+# make bench   which settings deserve to be the default (an hour on two cores)
+# make clean   remove all that these made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# mypy reads packages from folders; here are the three rooms as the one package they are installed as.
+TYPES := .build/types
+
+.PHONY: demo test lint bench clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	rm -rf demo
+	$(BIN)/lloss demo demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf $(TYPES) && mkdir -p $(TYPES)/lloss
+	ln -s $(CURDIR)/lloss/* $(CURDIR)/export $(CURDIR)/serve $(TYPES)/lloss/
+	MYPYPATH=$(TYPES) $(BIN)/mypy -p lloss
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python benchmarks/strategies.py digits --trials 5
+
+clean:
+	rm -rf $(VENV) .build build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

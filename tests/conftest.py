@@ -1,0 +1,56 @@
+"""What several test files share: pictures, made-up labeled data, settings that train in seconds."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from lloss.settings import TrainSettings
+
+# Tiny networks gain nothing from threads, and lose much where the cores are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def encoded() -> Callable[..., bytes]:
+    """Encode an array or a Pillow image as a file of some format."""
+
+    def encode(picture: NDArray[Any] | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def make_data() -> Callable[..., Any]:
+    """Made-up labeled images whose class decides their brightness: ``make_data(count, size)``."""
+
+    def make(count: int = 24, size: int = 8, classes: int = 3, seed: int = 0) -> Any:
+        from lloss.training import TrainingData  # torch: not for the tests of serving
+
+        random = np.random.default_rng(seed)
+        targets = np.arange(count) % classes
+        noise = random.integers(0, 60, (count, size, size, 3))
+        images = (noise + targets[:, None, None, None] * 60).astype(np.uint8)
+        names = tuple(f"class {number}" for number in range(classes))
+        return TrainingData(images, targets.astype(np.int64), names)
+
+    return make
+
+
+@pytest.fixture
+def tiny() -> TrainSettings:
+    """Settings that train in a moment."""
+    return TrainSettings(
+        model="resnet10-cifar-narrow", size=8, hidden=8, epochs=2, batch_size=8, lr=0.05, amp="off"
+    )

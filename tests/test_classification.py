@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from lloss.errors import SettingsError
+from lloss.settings import TrainSettings
+from lloss.tasks import NAMES, get_task
+
+TASK = get_task("classification")
+
+
+def _logits(count: int = 6, classes: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(count, classes, generator=generator) * 3
+    return logits, torch.randint(classes, (count,), generator=generator)
+
+
+def _augmented(images: Tensor, settings: TrainSettings, seed: int = 0) -> Tensor:
+    generator = Generator().manual_seed(seed)
+    found, targets = TASK.augment(images, torch.arange(len(images)), settings, generator)
+    assert torch.equal(targets, torch.arange(len(images)))
+    return found
+
+
+def _random_images(count: int = 64, height: int = 6, width: int = 6) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    shape = (count, height, width, 3)
+    return torch.randint(1, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def test_a_task_comes_by_its_name() -> None:
+    assert [get_task(name).name for name in NAMES] == list(NAMES)
+    with pytest.raises(SettingsError, match=r"task 'sorting': choose one of classification"):
+        get_task("sorting")
+
+
+def test_the_loss_is_one_number_an_image() -> None:
+    logits, targets = _logits()
+    losses = TASK.loss_per_image(logits, targets)
+    assert losses.shape == (6,)
+    assert torch.equal(losses, F.cross_entropy(logits, targets, reduction="none"))
+    assert losses.std() > 0.1
+
+
+def test_the_loss_is_the_cross_entropy_in_nats() -> None:
+    logits, targets = _logits()
+    for row, target, loss in zip(
+        logits.tolist(), targets.tolist(), TASK.loss_per_image(logits, targets), strict=True
+    ):
+        expected = math.log(sum(map(math.exp, row))) - row[target]
+        assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_loss_of_half_precision_logits_is_computed_in_single() -> None:
+    logits, targets = _logits()
+    assert TASK.loss_per_image(logits.bfloat16(), targets).dtype == torch.float32
+
+
+def test_the_outputs_are_their_formulas() -> None:
+    logits, _ = _logits()
+    outputs = TASK.outputs(logits)
+    for n, row in enumerate(logits.tolist()):
+        total = sum(map(math.exp, row))
+        shares = sorted((math.exp(x) / total for x in row), reverse=True)
+        entropy = -sum(p * math.log(p) for p in shares)
+        assert outputs["entropy"][n].item() == pytest.approx(entropy, abs=1e-5)
+        assert outputs["margin"][n].item() == pytest.approx(shares[0] - shares[1], abs=1e-5)
+        assert outputs["confidence"][n].item() == pytest.approx(shares[0], abs=1e-5)
+        assert outputs["prediction"][n].item() == row.index(max(row))
+    assert all(output.dtype == torch.float32 for output in outputs.values())
+    assert all(output.shape == (6,) for output in outputs.values())
+
+
+def test_certainty_has_no_entropy_and_no_nan() -> None:
+    outputs = TASK.outputs(torch.tensor([[1e4, -1e4, 0.0]]))
+    assert outputs["entropy"].abs().item() == 0
+    assert outputs["margin"].item() == outputs["confidence"].item() == 1
+
+
+@pytest.mark.parametrize(("classes", "size"), [(2, 2), (10, 10), (100, 10)])
+def test_the_summary_is_the_largest_log_probabilities_in_falling_order(
+    classes: int, size: int
+) -> None:
+    logits, _ = _logits(classes=classes)
+    found = TASK.summary(logits)
+    assert TASK.summary_size([str(n) for n in range(classes)]) == size
+    assert found.shape == (6, size)
+    for row, summary in zip(logits.tolist(), found, strict=True):
+        total = math.log(sum(map(math.exp, row)))
+        expected = sorted((x - total for x in row), reverse=True)[:size]
+        expected = [max(value, -16.0) for value in expected]
+        assert summary.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_summary_is_detached_and_bounded() -> None:
+    logits = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
+    summary = TASK.summary(logits)
+    assert not summary.requires_grad
+    assert summary.tolist() == [[0, -16, -16]]
+
+
+def test_a_hit_is_the_largest_logit_at_the_target() -> None:
+    logits = torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.0, 1.0]])
+    assert TASK.hits(logits, torch.tensor([1, 1, 0])).tolist() == [1, 0, 0]
+    assert TASK.metric == "accuracy"
+
+
+def test_without_augmentation_images_stay_as_they_are(tiny: TrainSettings) -> None:
+    images = _random_images()
+    assert torch.equal(_augmented(images, replace(tiny, augment="none")), images)
+
+
+def test_a_flip_mirrors_about_half_of_the_images_left_to_right(tiny: TrainSettings) -> None:
+    images = _random_images(400)
+    found = _augmented(images, replace(tiny, augment="flip"))
+    kept = (found == images).flatten(1).all(1)
+    mirrored = (found == images.flip(2)).flatten(1).all(1)
+    assert (kept ^ mirrored).all()
+    assert 150 < mirrored.sum() < 250
+
+
+def test_a_crop_is_a_window_of_the_zero_padded_image(tiny: TrainSettings) -> None:
+    images = _random_images(200, 6, 7)
+    found = _augmented(images, replace(tiny, augment="crop", crop_padding=2))
+    assert found.shape == images.shape
+    corners = set()
+    for before, after in zip(images, found, strict=True):
+        padded = torch.zeros(6 + 4, 7 + 4, 3, dtype=torch.uint8)
+        padded[2:8, 2:9] = before
+        places = [
+            (y, x)
+            for y in range(5)
+            for x in range(5)
+            if torch.equal(padded[y : y + 6, x : x + 7], after)
+        ]
+        assert len(places) == 1
+        corners.update(places)
+    assert len(corners) == 25  # all windows come about, the unmoved one among them
+
+
+def test_augmentation_is_drawn_from_its_generator_alone(tiny: TrainSettings) -> None:
+    images = _random_images()
+    settings = replace(tiny, augment="flip-crop")
+    torch.manual_seed(1)
+    one = _augmented(images, settings)
+    torch.manual_seed(2)
+    assert torch.equal(one, _augmented(images, settings))
+    assert not torch.equal(one, _augmented(images, settings, seed=1))
+
+
+def test_augmentation_leaves_its_input_alone(tiny: TrainSettings) -> None:
+    images = _random_images()
+    copy = images.clone()
+    _augmented(images, replace(tiny, augment="flip-crop"))
+    assert torch.equal(images, copy)

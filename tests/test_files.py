@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lloss.errors import ImageError, LlossError
+from lloss.files import sha256_of, write_json, write_text, written_aside
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with written_aside(path) as aside:
+        aside.write_text("whole")
+        assert aside.parent == path.parent
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert _names(path.parent) == ["a.txt"]
+
+
+def test_the_old_file_is_replaced_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with written_aside(path) as aside:
+        aside.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, ImageError])
+def test_a_failure_leaves_the_old_file_and_no_other(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), written_aside(path) as aside:
+        aside.write_text("half")
+        raise error("stopped")
+    assert path.read_text() == "old"
+    assert _names(tmp_path) == ["a.txt"]
+
+
+def test_bytes_are_on_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "a.txt", []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.exists()))
+    write_text(path, "text")
+    assert synced[0] is False
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with written_aside(path) as one, written_aside(path) as two:
+        assert one != two
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() in ("one", "two")
+    assert _names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_explained_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with (
+        pytest.raises(LlossError, match=r"a\.txt: the disk is full .*make room"),
+        written_aside(path) as aside,
+    ):
+        aside.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old"
+    assert _names(tmp_path) == ["a.txt"]
+
+
+def test_a_file_size_limit_is_explained_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    script = f"""
+import resource
+from pathlib import Path
+from lloss.errors import LlossError
+from lloss.files import write_text
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_text(Path({str(path)!r}), "x" * 100_000)
+except LlossError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "a.txt: cannot be written: File too large" in done.stdout
+    assert path.read_text() == "old"
+    assert _names(tmp_path) == ["a.txt"]
+
+
+def test_a_parent_that_is_a_file_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LlossError, match="cannot be written"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+
+
+def test_a_folder_in_the_way_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(LlossError, match="cannot be written"):
+        write_text(tmp_path / "a", "text")
+    assert _names(tmp_path) == ["a"]
+
+
+def test_a_name_too_long_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LlossError, match="cannot be written"):
+        write_text(tmp_path / ("a" * 300), "text")
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "é\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_json_is_readable_and_ends_with_a_newline(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "é", "list": [1, 2]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"name": "é", "list": [1, 2]}
+    assert '  "name": "é"' in text
+    assert text.endswith("}\n")
+
+
+def test_the_digest_is_hashlibs(tmp_path: Path) -> None:
+    content = os.urandom((1 << 20) + 7)  # more than one chunk
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()

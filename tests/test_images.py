@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from lloss import images
+from lloss.errors import ImageError, SettingsError
+from lloss.images import ImageSpec, decode
+
+Encode = Callable[..., bytes]
+EIGHT = ImageSpec(8, 8)
+
+
+def _random(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _smooth(height: int, width: int) -> NDArray[np.uint8]:
+    """Gradients in x, y and both, so that resampling errors at an edge stay small."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [x * 255 / (width - 1), y * 255 / (height - 1), (x + y) * 255 / (width + height - 2)]
+    return np.stack(planes, 2).astype(np.uint8)
+
+
+def _png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
+    """A PNG written by hand: what Pillow itself cannot write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {}), ("WEBP", {"lossless": True})],
+)
+def test_a_lossless_format_gives_back_its_pixels(
+    encoded: Encode, kind: str, options: dict[str, Any]
+) -> None:
+    picture = _random(8, 8, 3)
+    assert np.array_equal(decode(encoded(picture, kind, **options), EIGHT), picture)
+
+
+def test_a_jpeg_comes_back_nearly(encoded: Encode) -> None:
+    picture = _smooth(8, 8)
+    found = decode(encoded(picture, "JPEG", quality=100, subsampling=0), EIGHT)
+    assert np.abs(found.astype(int) - picture).max() <= 6
+
+
+def test_a_gif_comes_back_with_its_palette(encoded: Encode) -> None:
+    picture = np.repeat(np.repeat(_random(2, 2, 3), 4, 0), 4, 1)  # four colours fit any palette
+    assert np.array_equal(decode(encoded(picture, "GIF"), EIGHT), picture)
+
+
+def test_an_animation_gives_its_first_frame(encoded: Encode) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        raw = encoded(
+            frames[0], kind, save_all=True, append_images=frames[1:], duration=50, lossless=True
+        )
+        assert decode(raw, EIGHT)[3, 3].tolist() == [255, 0, 0], kind
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_grey_becomes_rgb(encoded: Encode, kind: str) -> None:
+    found = decode(encoded(np.full((8, 8), 77, np.uint8), kind), EIGHT)
+    assert found.shape == (8, 8, 3)
+    assert (found == 77).all()
+
+
+def test_a_palette_becomes_its_colours(encoded: Encode) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([1, 2, 3, 40, 50, 60])
+    assert (decode(encoded(image), EIGHT) == [40, 50, 60]).all()
+
+
+def test_a_transparent_palette_becomes_its_colours(encoded: Encode) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([1, 2, 3, 40, 50, 60])
+    assert (decode(encoded(image, transparency=1), EIGHT) == [40, 50, 60]).all()
+
+
+def test_transparency_is_dropped_and_the_colour_below_it_kept(encoded: Encode) -> None:
+    picture = _random(8, 8, 4)
+    assert np.array_equal(decode(encoded(picture), EIGHT), picture[:, :, :3])
+
+
+def test_grey_with_alpha_becomes_rgb(encoded: Encode) -> None:
+    assert (decode(encoded(Image.new("LA", (8, 8), (90, 3))), EIGHT) == 90).all()
+
+
+def test_cmyk_becomes_rgb(encoded: Encode) -> None:
+    raw = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
+    red = decode(raw, EIGHT)[4, 4].astype(int)
+    assert np.abs(red - [255, 0, 0]).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_one_bit_becomes_black_and_white(encoded: Encode, kind: str) -> None:
+    bits = _random(8, 8) > 127
+    found = decode(encoded(Image.fromarray(bits), kind), EIGHT)
+    assert np.array_equal(found, np.repeat(bits[:, :, None], 3, 2) * np.uint8(255))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_upper_eight(encoded: Encode, kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8), dtype=np.uint16)
+    found = decode(encoded(Image.fromarray(values), kind), EIGHT)
+    assert np.array_equal(found, np.repeat((values >> 8)[:, :, None], 3, 2))
+
+
+def test_sixteen_bit_rgb_keeps_its_upper_eight() -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8, 3), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    assert np.array_equal(decode(_png(8, 8, 16, 2, rows), EIGHT), values >> 8)
+
+
+def test_thirty_two_bit_grey_is_read_as_sixteen_bit_values(encoded: Encode) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8)).astype(np.int32)
+    found = decode(encoded(Image.fromarray(values), "TIFF"), EIGHT)
+    assert np.array_equal(found[:, :, 0], values >> 8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_an_image_comes_upright_by_its_exif_orientation(encoded: Encode, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side: turn it by 90° clockwise
+    picture = _smooth(8, 16)
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    raw = encoded(picture, kind, exif=exif, **options.get(kind, {}))
+    upright = np.rot90(picture, -1)
+    found = decode(raw, ImageSpec(16, 8))
+    assert np.abs(found.astype(int) - upright).max() <= 6
+
+
+def test_one_pixel_fills_any_input(encoded: Encode) -> None:
+    raw = encoded(np.array([[[9, 8, 7]]], np.uint8))
+    for fit in ("crop", "pad", "stretch"):
+        found = decode(raw, ImageSpec(5, 5, fit))  # type: ignore[arg-type]
+        assert found.shape == (5, 5, 3)
+        assert (found == [9, 8, 7]).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_line_of_pixels_is_resized(
+    encoded: Encode, shape: tuple[int, int], fit: images.Fit
+) -> None:
+    found = decode(encoded(np.full((*shape, 3), 200, np.uint8)), ImageSpec(16, 24, fit))
+    assert found.shape == (16, 24, 3)
+    assert found.max() == 200
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    began = time.monotonic()
+    for width, height in ((30_000, 30_000), (13_400, 13_400)):
+        with pytest.raises(ImageError, match="declares"):
+            decode(_png(width, height, 8, 2, b""), EIGHT)
+    assert time.monotonic() - began < 2  # 2.7 GB of pixels would take longer to be made
+
+
+def test_a_large_but_lawful_image_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 40
+    )  # 64 pixels: between the warning and the error
+    rows = b"".join(b"\0" + bytes([5, 6, 7]) * 8 for _ in range(8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (decode(_png(8, 8, 8, 2, rows), EIGHT) == [5, 6, 7]).all()
+
+
+def test_threads_that_decode_leave_the_warning_filters_alone(
+    encoded: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``warnings.catch_warnings`` is process-wide: interleaved, it leaves a filter for good."""
+    raw, real = encoded(_random(8, 8, 3)), Image.open
+    first_opens, second_opens, first_is_done = (threading.Event() for _ in range(3))
+
+    def interleaved(*args: Any, **options: Any) -> Image.Image:
+        image = real(*args, **options)
+        mine, others = (first_opens, second_opens), (second_opens, first_is_done)
+        set_now, wait_for = mine if threading.current_thread() is first else others
+        set_now.set()
+        wait_for.wait(0.3)
+        return image
+
+    monkeypatch.setattr(Image, "open", interleaved)
+    before = list(warnings.filters)
+    first = threading.Thread(target=decode, args=(raw, EIGHT))
+    second = threading.Thread(target=decode, args=(raw, EIGHT))
+    first.start()
+    assert first_opens.wait(5)
+    second.start()
+    first.join(5)
+    first_is_done.set()
+    second.join(5)
+    after = list(warnings.filters)
+    warnings.filters[:] = before  # type: ignore[index]
+    assert after == before
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_a_truncated_file_is_an_image_error(encoded: Encode, kind: str) -> None:
+    raw = encoded(_random(64, 64, 3), kind)
+    with pytest.raises(ImageError):
+        decode(raw[: len(raw) // 2], EIGHT)
+
+
+def test_no_bytes_are_an_image_error() -> None:
+    with pytest.raises(ImageError, match="empty"):
+        decode(b"", EIGHT)
+
+
+def test_text_is_an_image_error_that_names_the_formats() -> None:
+    with pytest.raises(ImageError, match=r"known format.*JPEG"):
+        decode(b"this is a text that somebody called picture.jpg", EIGHT)
+
+
+def test_a_format_outside_the_list_is_refused(encoded: Encode) -> None:
+    raw = encoded(_random(8, 8, 3), "TGA")
+    with pytest.raises(ImageError, match="known format"):
+        decode(raw, EIGHT)
+
+
+def test_damaged_bytes_raise_nothing_but_an_image_error(encoded: Encode) -> None:
+    random = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"):
+        whole = np.frombuffer(encoded(_random(16, 16, 3), kind), np.uint8)
+        for _ in range(30):
+            damaged = whole.copy()
+            damaged[random.integers(0, len(damaged), 8)] = random.integers(0, 256, 8)
+            with contextlib.suppress(ImageError):
+                assert decode(damaged.tobytes(), EIGHT).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40)])
+def test_crop_cuts_the_middle_square_out(encoded: Encode, height: int, width: int) -> None:
+    picture = _smooth(height, width)
+    top, left = (height - 40) // 2, (width - 40) // 2
+    middle = Image.fromarray(picture).crop((left, top, left + 40, top + 40))
+    expected = np.asarray(middle.resize((20, 20), Image.Resampling.BILINEAR), int)
+    found = decode(encoded(picture), ImageSpec(20, 20, "crop"))
+    assert np.abs(found - expected).max() <= 3  # an edge may see one pixel beyond it
+
+
+def test_crop_to_a_wide_input_keeps_the_whole_width(encoded: Encode) -> None:
+    picture = _smooth(60, 60)
+    expected = Image.fromarray(picture).crop((0, 15, 60, 45)).resize((30, 15), 2)
+    found = decode(encoded(picture), ImageSpec(15, 30, "crop"))
+    assert np.abs(found - np.asarray(expected, int)).max() <= 4
+
+
+def test_pad_keeps_the_whole_image_between_black_bars(encoded: Encode) -> None:
+    picture = np.maximum(_smooth(30, 60), 10)
+    inner = Image.fromarray(picture).resize((20, 10), Image.Resampling.BILINEAR)
+    found = decode(encoded(picture), ImageSpec(20, 20, "pad"))
+    assert (found[:5] == 0).all()
+    assert (found[15:] == 0).all()
+    assert np.array_equal(found[5:15], np.asarray(inner))
+
+
+def test_stretch_ignores_the_aspect(encoded: Encode) -> None:
+    picture = _smooth(30, 60)
+    expected = Image.fromarray(picture).resize((20, 24), Image.Resampling.BILINEAR)
+    found = decode(encoded(picture), ImageSpec(24, 20, "stretch"))
+    assert np.array_equal(found, np.asarray(expected))
+
+
+def test_scaling_down_is_antialiased(encoded: Encode) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    found = decode(encoded(stripes), ImageSpec(8, 8))
+    assert np.abs(found.astype(int) - 127).max() <= 8
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_an_image_of_the_right_size_is_never_resampled(encoded: Encode, fit: images.Fit) -> None:
+    picture = _random(9, 13, 3)
+    assert np.array_equal(decode(encoded(picture), ImageSpec(9, 13, fit)), picture)
+    assert np.array_equal(decode(picture, ImageSpec(9, 13, fit)), picture)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_an_array_and_a_file_of_it_give_the_same(encoded: Encode, fit: images.Fit) -> None:
+    picture, spec = _random(30, 50, 3), ImageSpec(16, 16, fit)
+    assert np.array_equal(decode(picture, spec), decode(encoded(picture), spec))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1)])
+def test_a_grey_array_becomes_rgb(shape: tuple[int, ...]) -> None:
+    grey = _random(*shape)
+    found = decode(grey, EIGHT)
+    assert found.shape == (8, 8, 3)
+    assert all(np.array_equal(found[:, :, c], grey.reshape(8, 8)) for c in range(3))
+
+
+def test_an_array_that_is_a_strided_view_is_read_right() -> None:
+    whole = _random(16, 16, 3)
+    assert np.array_equal(decode(whole[::2, ::-2], EIGHT), whole[::2, ::-2])
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint16", "bool", "int64"])
+def test_an_array_that_is_not_uint8_is_refused(kind: str) -> None:
+    with pytest.raises(ImageError, match=kind):
+        decode(np.zeros((8, 8, 3), kind), EIGHT)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 5), (8, 8, 4), (8, 8, 2), (8,), (2, 8, 8, 3), (0, 8, 3)])
+def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="shape"):
+        decode(np.zeros(shape, np.uint8), EIGHT)
+
+
+def test_the_spec_round_trips_through_json() -> None:
+    for fit in ("crop", "pad", "stretch"):
+        spec = ImageSpec(3, 1000, fit)  # type: ignore[arg-type]
+        assert ImageSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+
+
+@pytest.mark.parametrize("size", [(0, 8), (8, 0), (8193, 8), (8, -1)])
+def test_an_input_size_out_of_bounds_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(SettingsError, match="pixels"):
+        ImageSpec(*size)
+
+
+def test_an_unknown_fit_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"squeeze.*crop, pad, stretch"):
+        ImageSpec(8, 8, "squeeze")  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lloss.errors import SettingsError
+from lloss.settings import PRESETS, TrainSettings, settings_of
+
+
+def test_the_papers_preset_has_the_values_of_the_papers_table() -> None:
+    settings = settings_of("paper-cifar10")
+    expected: dict[str, Any] = {
+        "task": "classification",
+        "model": "resnet18-cifar",
+        "weights": "none",
+        "size": 32,
+        "taps": (),  # the four stages: see test_taps
+        "head": True,
+        "head_loss": "margin",
+        "head_summary": False,
+        "hidden": 128,
+        "xi": 1,
+        "head_weight": 1,
+        "gradient_stop": 120,
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "milestones": (160,),
+        "augment": "flip-crop",
+        "crop_padding": 4,
+        "mean": (0.4914, 0.4822, 0.4465),
+        "std": (0.2023, 0.1994, 0.2010),
+    }
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+def test_the_default_preset_is_the_defaults() -> None:
+    assert settings_of("default") == TrainSettings()
+
+
+def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
+    settings = settings_of("paper-cifar10", epochs=3, seed=7, lr=None)
+    assert (settings.epochs, settings.seed, settings.lr) == (3, 7, 0.1)
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"paper-mpii.*paper-cifar10"):
+        settings_of("paper-mpii")
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_settings_round_trip_through_json(preset: str) -> None:
+    settings = settings_of(preset, taps=("a", "b.c"), gradient_stop=0)
+    again = TrainSettings.from_dict(json.loads(json.dumps(settings.as_dict())))
+    assert again == settings
+    assert hash(again) == hash(settings)
+
+
+def test_keys_left_out_take_their_defaults() -> None:
+    assert TrainSettings.from_dict({"epochs": 3}) == TrainSettings(epochs=3)
+
+
+def test_an_unknown_key_is_named_with_where_it_stood_and_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"lloss\.toml.*'epoch'.*epochs"):
+        TrainSettings.from_dict({"epoch": 3}, "lloss.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "3"),
+        ("epochs", 3.5),
+        ("epochs", True),
+        ("epochs", None),
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("hidden", 0),
+        ("size", -1),
+        ("seed", -1),
+        ("lr", "fast"),
+        ("lr", 0),
+        ("lr", -0.1),
+        ("lr", float("nan")),
+        ("head_weight", -1.0),
+        ("xi", -1.0),
+        ("gradient_stop", -1),
+        ("gradient_stop", 1.0),
+        ("gradient_stop", True),
+        ("head", 1),
+        ("compile", "yes"),
+        ("head_loss", "hinge"),
+        ("augment", "rotate"),
+        ("schedule", "cosine"),
+        ("amp", "fp8"),
+        ("fit", "squeeze"),
+        ("model", 18),
+        ("taps", "layer1"),
+        ("milestones", 160),
+        ("mean", [0.5, 0.5]),
+        ("std", [0.5, 0.5, 0.0]),
+    ],
+)
+def test_an_unusable_value_is_refused_with_its_name(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=name):
+        TrainSettings.from_dict({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("std", ["a", "b", "c"]),
+        ("mean", ["a", "b", "c"]),
+        ("milestones", ["x"]),
+        ("milestones", [1.5]),
+        ("milestones", [-1]),
+        ("taps", [1]),
+        ("momentum", -0.9),
+        ("weight_decay", -1.0),
+        ("lr", float("inf")),
+        ("std", [float("nan"), 1.0, 1.0]),
+    ],
+)
+def test_a_value_that_would_fail_in_training_is_refused_here(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=name):
+        TrainSettings.from_dict({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", 1),
+        ("gradient_stop", 0),
+        ("gradient_stop", None),
+        ("size", 0),
+        ("head_weight", 0),
+        ("milestones", []),
+        ("batch_size", 2),
+    ],
+)
+def test_a_value_on_the_border_is_taken(name: str, value: Any) -> None:
+    assert TrainSettings.from_dict({name: value}).as_dict()[name] == value
+
+
+def test_the_crops_padding_is_an_eighth_of_the_size_unless_it_is_given() -> None:
+    assert TrainSettings(size=32).padding == 4
+    assert TrainSettings(size=224).padding == 28
+    assert TrainSettings(size=32, crop_padding=2).padding == 2
+    assert TrainSettings(size=32, crop_padding=0).padding == 0
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(AttributeError):
+        TrainSettings().epochs = 3  # type: ignore[misc]
