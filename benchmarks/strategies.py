@@ -28,24 +28,20 @@ PAPER = {"head_loss": "margin", "head_summary": False}
 
 
 def strategies(epochs: int) -> list[Strategy]:
-    paper = {**PAPER, "gradient_stop": epochs * 6 // 10}
     stop = epochs * 6 // 10
-    detached = {"gradient_stop": 0}
+    paper = {**PAPER, "gradient_stop": stop}
+    joint, detached = {"gradient_stop": stop}, {"gradient_stop": 0}
     return [
         RANDOM,
         ENTROPY,
         Strategy("paper, top", paper),
-        Strategy("paper, top of half", paper, subset=0.5),
-        Strategy("soft joint, top", {"gradient_stop": stop}),
-        Strategy("soft joint, top of half", {"gradient_stop": stop}, subset=0.5),
-        Strategy("soft joint, diverse", {"gradient_stop": stop}, how="diverse"),
-        Strategy("soft joint, diverse of half", {"gradient_stop": stop}, how="diverse", subset=0.5),
-        Strategy("soft detached, top of half", detached, subset=0.5),
+        Strategy("soft joint, top", joint),
+        Strategy("soft joint, top of half", joint, subset=0.5),
+        Strategy("soft joint, diverse", joint, how="diverse"),
+        Strategy("soft joint, diverse of half", joint, how="diverse", subset=0.5),
         Strategy("soft detached, diverse", detached, how="diverse"),
         Strategy("soft detached, diverse of half", detached, how="diverse", subset=0.5),
-        Strategy(
-            "ranknet joint, diverse", {"head_loss": "ranknet", "gradient_stop": stop}, how="diverse"
-        ),
+        Strategy("entropy, diverse", {"head": False}, how="diverse", by="entropy"),
     ]
 
 

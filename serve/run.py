@@ -119,11 +119,12 @@ def _score_parts(
 ) -> tuple[int, int, int]:
     scored = skipped = number = 0
     items = iter(pool)
-    with tqdm(total=pool.count(), unit="img", desc="score", disable=None) as bar:
+    total = pool.count()
+    before = min(done * part_size, total)
+    with tqdm(total=total, initial=before, unit="img", desc="score", disable=None) as bar:
         while chunk := list(itertools.islice(items, part_size)):
             if number < done:
                 rows, failed = _check_part(folder, number, chunk)
-                bar.initial += len(chunk)  # not counted into the speed
             else:
                 part = _score_part(scorer, chunk, bar, fail_fast)
                 folder.write_part(number, part.table(), part.skipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,57 @@ def tiny() -> TrainSettings:
     return TrainSettings(
         model="resnet10-cifar-narrow", size=8, hidden=8, epochs=2, batch_size=8, lr=0.05, amp="off"
     )
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-per-folder tree of 60 PNG files of 8×8 pixels: bright, dark and red ones."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(7)
+    for number in range(60):
+        name = ("bright", "dark", "red")[number % 3]
+        base = {"bright": (190, 190, 190), "dark": (40, 40, 40), "red": (190, 40, 40)}[name]
+        pixels = np.clip(random.normal(base, 50, (8, 8, 3)), 0, 255).astype(np.uint8)
+        (root / name).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(root / name / f"{number:03d}.png")
+    return root
+
+
+@pytest.fixture
+def tiny_options() -> list[str]:
+    """The settings of ``tiny`` for the command line."""
+    return [
+        "--model=resnet10-cifar-narrow",
+        "--size=8",
+        "--hidden=8",
+        "--epochs=2",
+        "--batch-size=8",
+        "--lr=0.05",
+        "--amp=off",
+    ]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """The folder of a finished run on ``photos``; not to be written to."""
+    from lloss.labels import open_labeled
+    from lloss.runs import train
+
+    run = tmp_path_factory.mktemp("trained") / "run"
+    settings = TrainSettings(
+        model="resnet10-cifar-narrow", size=8, hidden=8, epochs=2, batch_size=8, lr=0.05, amp="off"
+    )
+    train(open_labeled(str(photos)), settings, run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """``model.onnx`` of that run; not to be written to."""
+    from lloss.export.artifact import export_artifact
+
+    from lloss.checkpoint import load_checkpoint
+
+    path = tmp_path_factory.mktemp("artifact") / "model.onnx"
+    export_artifact(load_checkpoint(trained), path)
+    return path

@@ -176,6 +176,14 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     assert time.monotonic() - began < 2  # 2.7 GB of pixels would take longer to be made
 
 
+def test_a_bomb_is_refused_where_pillows_own_limit_was_lifted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ImageError, match="declares 30000×30000 pixels, over the limit"):
+        decode(_png(30_000, 30_000, 8, 2, b""), EIGHT)
+
+
 def test_a_large_but_lawful_image_gives_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Image, "MAX_IMAGE_PIXELS", 40

@@ -180,7 +180,7 @@ def test_the_gradient_of_the_head_reaches_the_network_in_the_epochs_before_the_s
 
 
 def test_the_head_goes_on_learning_after_the_stop(tiny: TrainSettings, make_data: MakeData) -> None:
-    trainer = _trainer(tiny, make_data(), gradient_stop=0)
+    trainer = _trainer(tiny, make_data(), gradient_stop=0, weight_decay=0.0)
     assert trainer.model.head is not None
     before = _weights(trainer.model.head)
     _run(trainer, 1)
@@ -329,8 +329,14 @@ def test_dropout_goes_on_as_if_never_left(
     changes = {"model": "mobilenet_v3_small", "size": 32, "batch_size": 4, "epochs": 1}
     data = make_data(8, 32)
     whole, left, again = (_trainer(tiny, data, **changes) for _ in range(3))
-    assert any(isinstance(module, nn.Dropout) for module in whole.model.modules())
+    seen: list[tuple[Tensor, Tensor]] = []
+    (dropout,) = (m for m in whole.model.modules() if isinstance(m, nn.Dropout))
+    dropout.inplace = False
+    dropout.register_forward_hook(lambda _, i, o: seen.append((i[0] != 0, o != 0)))
     _run(whole)
+    (one_in, one_out), (two_in, two_out) = seen
+    alive = one_in & two_in
+    assert (one_out[alive] != two_out[alive]).any()  # each step has a draw of its own
     _run(left, 1)
     torch.save(left.state(), tmp_path / "state.pt")
     again.load_state(torch.load(tmp_path / "state.pt", weights_only=True))

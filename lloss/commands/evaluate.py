@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lloss.commands.options import PATH, labeled_data
+from lloss.commands.options import PATH, labels_options
 from lloss.errors import LabelError
 from lloss.evaluation import evaluate_checkpoint, scatter
 from lloss.files import write_json
@@ -15,7 +15,8 @@ from lloss.labels import open_labeled
 
 @click.command()
 @click.argument("run", type=PATH)
-@labeled_data
+@click.argument("data")
+@labels_options
 @click.option("-o", "--out", type=PATH, help="Folder for the figures.  [default: the run's own]")
 def evaluate(run: Path, data: str, labels: Path | None, data_root: Path, out: Path | None) -> None:
     """Measure a RUN on held-out labeled DATA.

@@ -92,8 +92,8 @@ def chosen_settings(preset: str, detach_head: bool, given: dict[str, Any]) -> Tr
     return settings_of(preset, **given)
 
 
-def labeled_data(command: F) -> F:
-    """``DATA``, ``--labels`` and ``--data-root``: labeled images of any kind."""
+def labels_options(command: F) -> F:
+    """``--labels`` and ``--data-root``, beside labeled ``DATA`` of any kind."""
     command = click.option(
         "--data-root",
         type=PATH,
@@ -101,7 +101,6 @@ def labeled_data(command: F) -> F:
         show_default=True,
         help="Where torchvision's sets lie or are downloaded to.",
     )(command)
-    command = click.option(
+    return click.option(
         "--labels", type=PATH, help="CSV with the columns id and label, when DATA is a pool."
     )(command)
-    return click.argument("data")(command)

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from lloss.commands.options import PATH, chosen_settings, labeled_data, training_settings
+from lloss.commands.options import PATH, chosen_settings, labels_options, training_settings
 from lloss.labels import open_labeled
 
 
 @click.command()
-@labeled_data
+@click.argument("data", required=False)
+@labels_options
 @click.option("-o", "--out", type=PATH, help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
 @click.option("--warm-start", type=PATH, help="A run to take the first weights from.")
@@ -21,7 +22,7 @@ from lloss.labels import open_labeled
 @click.option("--show", is_flag=True, help="Print the settings as JSON and do nothing.")
 @training_settings
 def train(
-    data: str,
+    data: str | None,
     labels: Path | None,
     data_root: Path,
     out: Path | None,
@@ -42,8 +43,8 @@ def train(
     if show:
         click.echo(json.dumps(settings.as_dict(), indent=2))
         return
-    if out is None:
-        raise click.UsageError("give the run's folder: -o RUN")
+    if data is None or out is None:
+        raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
     from lloss import runs  # brings torch, which --show and --help do not need
 
     labeled = open_labeled(data, labels, data_root)

@@ -1,0 +1,191 @@
+"""A pool into a folder: resumed, changed, broken."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from lloss.serve.run import score_pool
+
+from lloss import Scorer
+from lloss.errors import ImageError, InterruptedRunError, LlossError, ScoresError
+from lloss.pools import open_pool
+from lloss.scores import ScoresFolder
+
+
+@pytest.fixture(scope="module")
+def scorer(artifact: Path) -> Scorer:
+    return Scorer(artifact, device="cpu", batch_size=8, threads=1)
+
+
+@pytest.fixture
+def pool(photos: Path, tmp_path: Path) -> Path:
+    """A copy of the photos to break, two of them broken already."""
+    copy = tmp_path / "pool"
+    shutil.copytree(photos, copy)
+    (copy / "dark" / "zzz.png").write_bytes(b"broken")
+    (copy / "bright" / "000.png").write_bytes(b"")
+    return copy
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_every_image_is_a_row_or_a_reason(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
+    report = score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=25)
+    folder = ScoresFolder(tmp_path / "s").opened()
+    assert (report.scored, report.skipped) == (59, 2)
+    ids = [id for b in folder.batches(["id"]) for id in b["id"].to_pylist()]
+    reasons = dict(folder.skipped())
+    assert sorted([*ids, *reasons]) == sorted(item.id for item in open_pool(pool))
+    assert reasons["bright/000.png"] == "an empty file"
+    assert len(folder.parts()) == 3
+    table = pa.Table.from_batches(folder.batches(["id", "loss"]))
+    whole = {id: x for batch in scorer.stream(pool) for id, x in zip(batch.ids, batch.loss)}
+    for id, loss in zip(table["id"].to_pylist(), table["loss"].to_pylist()):
+        assert loss == pytest.approx(float(whole[id]), abs=1e-4)
+
+
+def test_a_run_interrupted_anywhere_ends_byte_identical(
+    scorer: Scorer, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=10)
+    run, calls = scorer.engine.run, 0
+
+    def interrupted(images: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        if calls % 5 == 0:
+            raise KeyboardInterrupt
+        return run(images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer.engine, "run", interrupted)
+        interruptions = 0
+        for _ in range(20):
+            try:
+                report = score_pool(scorer, open_pool(pool), tmp_path / "cut", part_size=10)
+                break
+            except InterruptedRunError as error:
+                assert "run the same command again" in str(error)
+                interruptions += 1
+    assert interruptions >= 2 and report.resumed > 0
+    assert contents(tmp_path / "whole") == contents(tmp_path / "cut")
+
+
+def test_a_killed_process_is_finished_by_the_next(artifact: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "pool.npy", random.integers(0, 256, (60_000, 8, 8, 3), np.uint8))
+    command = [sys.executable, "-m", "lloss", "score", str(artifact), str(tmp_path / "pool.npy"),
+               "--part-size", "2000", "--provider", "cpu", "-o"]  # fmt: skip
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    child = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (tmp_path / "cut/part-00003.parquet").exists():
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    done = subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    assert b"of them before" in done.stderr
+    cut = {name: data for name, data in contents(tmp_path / "cut").items() if name[0] != "."}
+    assert cut == contents(tmp_path / "whole")
+
+
+def test_a_complete_folder_is_left_alone(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
+    first = score_pool(scorer, open_pool(pool), tmp_path / "s")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").iterdir()}
+    again = score_pool(scorer, open_pool(pool), tmp_path / "s")
+    assert (again.scored, again.skipped) == (first.scored, first.skipped)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "s").iterdir()}
+
+
+def test_another_setting_is_refused_with_both_values(
+    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
+) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "s")
+    other = Scorer(artifact, device="cpu", batch_size=4)
+    with pytest.raises(ScoresError, match="begun with batch_size = 8, now it is 4"):
+        score_pool(other, open_pool(pool), tmp_path / "s")
+
+
+def test_a_pool_that_changed_under_a_run_is_refused(
+    scorer: Scorer, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, calls = scorer.engine.run, 0
+
+    def stopped(images: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return run(images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer.engine, "run", stopped)
+        with pytest.raises(InterruptedRunError):
+            score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10)
+    shutil.copy(pool / "dark" / "004.png", pool / "bright" / "0000.png")
+    with pytest.raises(ScoresError, match=r"changed since part 0 .*'bright/0000\.png' is new"):
+        score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10)
+
+
+def test_excluded_images_are_not_scored(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "s", exclude={"dark/001.png", "dark/004.png"})
+    ids = {id for b in ScoresFolder(tmp_path / "s").batches(["id"]) for id in b["id"].to_pylist()}
+    assert len(ids) == 57 and not ids & {"dark/001.png", "dark/004.png"}
+
+
+def test_fail_fast_stops_at_the_first_broken_image(
+    scorer: Scorer, pool: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageError, match=r"'bright/000\.png': an empty file"):
+        score_pool(scorer, open_pool(pool), tmp_path / "s", fail_fast=True)
+    assert not list((tmp_path / "s").glob("part-*"))
+
+
+def test_a_pool_of_which_nothing_can_be_read_fails_each_time(
+    scorer: Scorer, tmp_path: Path
+) -> None:
+    (tmp_path / "pool").mkdir()
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / "pool" / name).write_bytes(b"text")
+    for _ in range(2):
+        with pytest.raises(ScoresError, match=r"none of the 2 images .*'a\.png': not an image"):
+            score_pool(scorer, open_pool(tmp_path / "pool"), tmp_path / "s")
+    assert len(ScoresFolder(tmp_path / "s").skipped()) == 2
+
+
+def test_a_folder_of_other_things_is_not_filled(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "thesis.tex").write_text("precious")
+    with pytest.raises(ScoresError, match="not empty and holds no scores"):
+        score_pool(scorer, open_pool(pool), tmp_path / "s")
+
+
+def test_a_full_disk_leaves_no_half_part(scorer: Scorer, artifact: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "pool.npy", random.integers(0, 256, (3000, 8, 8, 3), np.uint8))
+    code = (
+        "import resource, sys; from lloss.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "score", str(artifact), str(tmp_path / "pool.npy"),
+         "-o", str(tmp_path / "s")], capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("lloss: ")
+    assert "part-00000.parquet: cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in (tmp_path / "s").iterdir()] == ["run.json"]
+
+
+def test_errors_of_a_run_are_all_of_the_house() -> None:
+    assert issubclass(InterruptedRunError, LlossError) and issubclass(ScoresError, LlossError)

@@ -1,0 +1,72 @@
+"""Many images at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lloss import decoding
+from lloss.decoding import decode_all, decoded
+from lloss.errors import ImageError, LabelError
+from lloss.images import ImageSpec
+from lloss.pools import Item, open_pool
+
+SPEC = ImageSpec(8, 8)
+
+
+def row(number: int) -> Item:
+    return Item(str(number), lambda: np.full((8, 8, 3), number % 256, np.uint8))
+
+
+def test_order_is_kept_whatever_the_threads() -> None:
+    found = list(decoded((row(n) for n in range(300)), SPEC, threads=5))
+    assert [id for id, _ in found] == [str(n) for n in range(300)]
+    assert all(np.all(pixels == int(id) % 256) for id, pixels in found)  # type: ignore[comparison-overlap]
+
+
+def test_a_broken_image_is_a_reason_and_not_an_end() -> None:
+    def broken() -> bytes:
+        raise ImageError("cannot be read: made up")
+
+    found = dict(decoded([row(0), Item("bad", broken), row(2)], SPEC))
+    assert str(found["bad"]) == "cannot be read: made up"
+    assert isinstance(found["2"], np.ndarray)
+
+
+def test_an_endless_pool_is_read_no_further_than_asked() -> None:
+    read = 0
+    lock = threading.Lock()
+
+    def endless() -> Iterator[Item]:
+        nonlocal read
+        while True:
+            with lock:
+                read += 1
+            yield row(read)
+
+    stream = decoded(endless(), SPEC, threads=2)
+    for _ in range(40):
+        next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert read <= 40 + 2 * 2 * decoding._CHUNK + decoding._CHUNK
+
+
+def test_past_the_memory_limit_the_array_lies_in_a_file(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    items = list(open_pool(photos))
+    held = decode_all(items, SPEC)
+    monkeypatch.setattr(decoding, "_IN_MEMORY", 100)
+    mapped = decode_all(items, SPEC, scratch=tmp_path)
+    assert isinstance(mapped, np.memmap) and not isinstance(held, np.memmap)
+    assert np.array_equal(held, mapped)
+    assert not list(tmp_path.iterdir())  # the file has no name, so none is left behind
+
+
+def test_a_labeled_image_that_is_broken_is_named() -> None:
+    with pytest.raises(LabelError, match="the labeled image 'x': an empty file; mend it"):
+        decode_all([Item("x", lambda: b"")], SPEC)

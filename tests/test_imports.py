@@ -1,0 +1,158 @@
+"""The rooms and the directions between them; a light import; one name in a wheel."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {"lloss": "lloss", "export": "lloss.export", "serve": "lloss.serve"}
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Absolute module names that a file imports (with ``from a import b``, also ``a.b``)."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                inside = path.relative_to(ROOT).with_suffix("").parts
+                package = [*ROOMS[inside[0]].split("."), *inside[1:]][: -node.level]
+                base = ".".join([*package, *([base] if base else [])])
+            yield base, node.lineno
+            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def in_type_checking(path: Path) -> set[int]:
+    """Lines under ``if TYPE_CHECKING``, which never run."""
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def offences(room: str, *forbidden: str) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in FILES
+        if path.relative_to(ROOT).parts[0] == room
+        for name, line in imports(path)
+        if line not in in_type_checking(path)
+        and any(name == f or name.startswith(f + ".") for f in forbidden)
+    ]
+
+
+def test_the_core_imports_neither_room() -> None:
+    assert offences("lloss", "lloss.export", "lloss.serve", "export", "serve") == []
+
+
+def test_the_rooms_do_not_know_each_other() -> None:
+    assert offences("export", "lloss.serve", "serve") == []
+    assert offences("serve", "lloss.export", "export") == []
+
+
+def test_serving_never_names_torch() -> None:
+    assert offences("serve", "torch", "torchvision") == []
+
+
+def test_inside_a_room_imports_are_relative() -> None:
+    for room in ("export", "serve"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    assert not (node.module or "").startswith(ROOMS[room]), f"{path}:{node.lineno}"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_import_lloss_is_light() -> None:
+    done = run(
+        "import lloss, sys; heavy = {'torch', 'onnxruntime', 'onnx', 'pyarrow'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_scoring_and_selecting_work_without_torch(artifact: Path, photos: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"  # import fails
+        "import lloss, lloss.serve\n"
+        f"scorer = lloss.Scorer({str(artifact)!r}, device='cpu')\n"
+        f"batches = list(scorer.stream({str(photos)!r}))\n"
+        "from lloss.selection import TableScores\n"
+        "chosen = lloss.select(TableScores(batches[0].table()), lloss.SelectionSettings(k=3))\n"
+        "assert len(chosen.ids) == 3\n"
+        "import lloss.cli; lloss.cli.main(['--help'])"
+    )
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "export", "evaluate", "next"])
+def test_a_missing_extra_is_one_line_with_the_remedy(command: str, tmp_path: Path) -> None:
+    arguments = {
+        "train": ["cifar10", "-o", str(tmp_path / "run")],
+        "export": [str(tmp_path), "-o", str(tmp_path / "m.onnx")],
+        "evaluate": [str(tmp_path), "cifar10"],
+        "next": [str(tmp_path)],
+    }[command]
+    done = run(
+        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        f"from lloss.cli import main; main({[command, *arguments]!r})"
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "pip install 'lloss[train]'" in done.stderr
+
+
+def test_a_wheel_puts_one_name_into_site_packages(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
+         "-w", str(tmp_path / "dist"), str(_copy(tmp_path))],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"lloss"}
+    missing = {
+        f"{ROOMS[path.relative_to(ROOT).parts[0]].replace('.', '/')}/"
+        + "/".join(path.relative_to(ROOT).parts[1:])
+        for path in FILES
+    } - set(names)
+    assert not missing
+    assert {"lloss/py.typed", "lloss/report.html"} <= set(names)
+
+
+def _copy(tmp_path: Path) -> Path:
+    """The sources alone: a build leaves folders behind."""
+    import shutil
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for room in ROOMS:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / room, source / room, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    return source
+
+
+def test_no_file_and_no_function_is_crowded() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in FILES
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert long == {}

@@ -1,0 +1,190 @@
+"""Runs on disk: resumed, interrupted, killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lloss.checkpoint import load_checkpoint
+from lloss.errors import CheckpointError, InterruptedRunError, LabelError
+from lloss.labels import LabeledSet, open_labeled
+from lloss.runs import METRICS, train
+from lloss.settings import TrainSettings
+from lloss.training import Trainer
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run).state["model"]  # type: ignore[no-any-return]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def labeled(photos: Path) -> LabeledSet:
+    return open_labeled(str(photos))
+
+
+def test_a_run_leaves_a_checkpoint_and_a_line_of_figures_an_epoch(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / METRICS).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert {"loss", "accuracy", "ranking_accuracy", "head_loss", "lr", "images_per_second"} <= set(
+        lines[0]
+    )
+    checkpoint = load_checkpoint(trained)
+    assert checkpoint.finished
+    assert checkpoint.classes == ("bright", "dark", "red")
+    assert checkpoint.sample.shape == (60, 8, 8, 3)
+
+
+def test_one_seed_gives_one_run(labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path) -> None:
+    first = train(labeled, tiny, tmp_path / "a")
+    second = train(labeled, tiny, tmp_path / "b")
+    other = train(labeled, dataclasses.replace(tiny, seed=1), tmp_path / "c")
+    assert same(first.state["model"], second.state["model"])
+    assert not same(first.state["model"], other.state["model"])
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_resuming_ends_as_if_nothing_had_been(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(labeled, tiny, tmp_path / "whole")
+    advance, steps = Trainer.advance, 0
+
+    def interrupted(self: Trainer) -> dict[str, float] | None:
+        nonlocal steps
+        steps += 1
+        if steps == 11:  # of 16: in the middle of the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", interrupted)
+        with pytest.raises(InterruptedRunError, match="after 1 of 2 epochs.*--resume") as caught:
+            train(labeled, tiny, tmp_path / "cut")
+    assert caught.value.exit_code == 130
+    cut = load_checkpoint(tmp_path / "cut")
+    assert (cut.epoch, cut.state["step"], cut.finished) == (1, 3, False)
+    assert cut.network().head is not None  # usable as it is
+    resumed = train(labeled, tiny, tmp_path / "cut", resume=True)
+    assert same(whole.state["model"], resumed.state["model"])
+    left, right = ((tmp_path / name / METRICS).read_text() for name in ("whole", "cut"))
+
+    def untimed(text: str) -> list[dict[str, float]]:
+        rows = [json.loads(line) for line in text.splitlines()]
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+    assert untimed(left) == untimed(right)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(photos: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import lloss.runs as runs\n"
+        "from lloss.labels import open_labeled; from lloss.settings import TrainSettings\n"
+        "runs.CHECKPOINT_SECONDS = 0.0\n"
+        "settings = TrainSettings(model='resnet10-cifar-narrow', size=8, hidden=8, epochs=400,"
+        " batch_size=8, amp='off')\n"
+        f"runs.train(open_labeled({str(photos)!r}), settings, Path(sys.argv[1]), resume=True)"
+    )
+    run = tmp_path / "run"
+    child = subprocess.Popen([sys.executable, "-c", code, str(run)])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (
+        (run / METRICS).exists() and len((run / METRICS).read_text().splitlines()) > 2
+    ):
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    killed = load_checkpoint(run)
+    assert 0 < killed.state["epoch"] < 400
+    stray = [p.name for p in run.iterdir() if p.name not in ("checkpoint.pt", METRICS)]
+    assert all(name.startswith(".") for name in stray)  # nothing half-written under a final name
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    labeled: LabeledSet, tiny: TrainSettings, trained: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="holds a training run already.*--resume"):
+        train(labeled, tiny, trained)
+
+
+def test_resuming_with_other_settings_says_which(
+    labeled: LabeledSet, tiny: TrainSettings, trained: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"lr = 0\.05, now it is 0\.2"):
+        train(labeled, dataclasses.replace(tiny, lr=0.2), trained, resume=True)
+
+
+def test_resuming_with_other_labels_is_refused(
+    labeled: LabeledSet, tiny: TrainSettings, trained: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="other labels"):
+        train(labeled.take(range(30)), tiny, trained, resume=True)
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    labeled: LabeledSet, tiny: TrainSettings, trained: Path
+) -> None:
+    before = (trained / "checkpoint.pt").read_bytes()
+    assert train(labeled, tiny, trained, resume=True).finished
+    assert (trained / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_warm_start_takes_the_weights_that_fit(
+    labeled: LabeledSet, tiny: TrainSettings, trained: Path, tmp_path: Path
+) -> None:
+    two = [row for row, label in enumerate(labeled.labels) if label != "red"]
+    still = dataclasses.replace(tiny, lr=1e-12, epochs=1, weight_decay=0.0, head_summary=False)
+    warm = train(labeled.take(two), still, tmp_path / "warm", warm_start=trained)
+    cold = train(labeled.take(two), still, tmp_path / "cold")
+    name = "network.stages.0.0.conv1.weight"
+    torch.testing.assert_close(warm.state["model"][name], weights(trained)[name])
+    assert not torch.allclose(cold.state["model"][name], weights(trained)[name])
+    assert warm.state["model"]["network.classifier.weight"].shape[0] == 2
+
+
+def test_a_broken_labeled_image_is_named_before_training(
+    photos: Path, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        for source in sorted((photos / "dark").iterdir())[:8]:
+            (tmp_path / "tree" / name / source.name).write_bytes(source.read_bytes())
+    broken = tmp_path / "tree" / "b" / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    with pytest.raises(LabelError, match=r"'b/broken\.png'.*take its row out"):
+        train(open_labeled(str(tmp_path / "tree")), tiny, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 broken"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: is damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    torch.save({"format": 1, "settings": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_no_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="train first"):
+        load_checkpoint(tmp_path)
