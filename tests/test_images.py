@@ -143,7 +143,10 @@ def test_an_image_comes_upright_by_its_exif_orientation(encoded: Encode, kind: s
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its left side: turn it by 90° clockwise
     picture = _smooth(8, 16)
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+    }
     raw = encoded(picture, kind, exif=exif, **options.get(kind, {}))
     upright = np.rot90(picture, -1)
     found = decode(raw, ImageSpec(16, 8))
@@ -153,7 +156,7 @@ def test_an_image_comes_upright_by_its_exif_orientation(encoded: Encode, kind: s
 def test_one_pixel_fills_any_input(encoded: Encode) -> None:
     raw = encoded(np.array([[[9, 8, 7]]], np.uint8))
     for fit in ("crop", "pad", "stretch"):
-        found = decode(raw, ImageSpec(5, 5, fit))  # type: ignore[arg-type]
+        found = decode(raw, ImageSpec(5, 5, fit))
         assert found.shape == (5, 5, 3)
         assert (found == [9, 8, 7]).all()
 
@@ -338,7 +341,7 @@ def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_the_spec_round_trips_through_json() -> None:
     for fit in ("crop", "pad", "stretch"):
-        spec = ImageSpec(3, 1000, fit)  # type: ignore[arg-type]
+        spec = ImageSpec(3, 1000, fit)
         assert ImageSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
 
 

@@ -116,7 +116,7 @@ def test_an_npz_carries_its_labels(tmp_path: Path, labels: list[Any]) -> None:
     data = open_labeled(str(tmp_path / "d.npz"))
     assert list(data.labels) == [str(label) for label in labels]
     assert [item.id for item in data.items] == ["0", "1", "2"]
-    assert np.array_equal([item.read() for item in data.items], images)
+    assert np.array_equal([np.asarray(item.read()) for item in data.items], images)
 
 
 def test_an_npz_with_another_number_of_labels_is_refused(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_torchvisions_sets_come_by_name_and_split(
         found = open_labeled(data, data_root=tmp_path)
         assert asked.pop() == (tmp_path, train)
         assert list(found.labels) == ["car", "plane", "car"]
-        assert np.array_equal([item.read() for item in found.items], images)
+        assert np.array_equal([np.asarray(item.read()) for item in found.items], images)
 
 
 def test_an_unknown_split_is_refused_without_a_download() -> None:

@@ -31,14 +31,10 @@ def test_the_papers_resnet18_has_its_size_stem_and_stages() -> None:
 
 def test_each_stage_but_the_first_halves_the_resolution() -> None:
     with torch.device("meta"):
-        network, x = resnet18(10), network_input()
+        network, x = resnet18(10), torch.zeros(2, 3, 32, 32)
         x = network.stem(x)
         shapes = [tuple((x := stage(x)).shape) for stage in network.stages]
     assert shapes == [(2, 64, 32, 32), (2, 128, 16, 16), (2, 256, 8, 8), (2, 512, 4, 4)]
-
-
-def network_input() -> torch.Tensor:
-    return torch.zeros(2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("name", [NARROW, "resnet18", "squeezenet1_1"])
@@ -46,6 +42,16 @@ def test_a_network_gives_one_logit_a_class(name: str) -> None:
     with torch.device("meta"):
         logits = build_classifier(name, 7).eval()(torch.zeros(2, 3, 64, 64))
     assert logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 128)])
+def test_a_network_with_auxiliary_classifiers_gives_logits_alone_in_training_too(
+    name: str, size: int
+) -> None:
+    with torch.device("meta"):
+        output = build_classifier(name, 7).train()(torch.zeros(2, 3, size, size))
+    assert isinstance(output, torch.Tensor)
+    assert output.shape == (2, 7)
 
 
 def test_the_narrow_network_has_a_third_of_a_million_parameters() -> None:

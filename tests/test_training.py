@@ -147,7 +147,7 @@ def test_the_total_is_the_mean_loss_plus_lambda_times_the_heads(
             torch.clamp(-torch.sign(l[i] - l[i + 4]) * (p[i] - p[i + 4]) + 2.0, min=0)
             for i in range(4)
         ]
-        (losses.mean() + weight * torch.stack(pairs).mean()).backward()
+        (losses.mean() + weight * torch.stack(pairs).mean()).backward()  # type: ignore[no-untyped-call]
         for name, parameter in trainer.model.named_parameters():
             gradient = dict(twin.model.named_parameters())[name].grad
             moved = parameter.detach() - before[name]

@@ -1,0 +1,298 @@
+"""Projects and their cycles."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lloss import cycle as cycle_module
+from lloss.cycle import history, next_cycle
+from lloss.errors import (
+    InterruptedRunError,
+    LabelError,
+    LlossError,
+    ProjectError,
+    SelectionError,
+    SettingsError,
+)
+from lloss.labels import read_labels
+from lloss.project import Project, create_project, load_project
+
+TRAIN = {
+    "model": "resnet10-cifar-narrow",
+    "size": 8,
+    "hidden": 8,
+    "epochs": 2,
+    "batch_size": 8,
+    "lr": 0.05,
+    "amp": "off",
+}
+
+
+def names(photos: Path) -> list[str]:
+    return [p.relative_to(photos).as_posix() for p in sorted(photos.rglob("*.png"))]
+
+
+@pytest.fixture
+def pool(photos: Path, tmp_path: Path) -> Path:
+    """The photos in one folder, their classes known by nobody but the file names' start."""
+    flat = tmp_path / "pool"
+    flat.mkdir()
+    for name in names(photos):
+        shutil.copy(photos / name, flat / name.replace("/", "-"))
+    (flat / "broken.png").write_bytes(b"")
+    return flat
+
+
+@pytest.fixture
+def labels(pool: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\n")
+    add(path, sorted(p.name for p in pool.iterdir() if p.name != "broken.png")[::2])
+    return path
+
+
+def add(labels: Path, ids: list[str]) -> None:
+    with labels.open("a") as file:
+        file.writelines(f"{id},{id.split('-')[0]}\n" for id in ids)
+
+
+@pytest.fixture
+def project(pool: Path, labels: Path, tmp_path: Path) -> Project:
+    values = {"pool": str(pool), "labels": str(labels), "k": 5, "holdout": 0.2}
+    return create_project(tmp_path / "project", values, TRAIN)
+
+
+def selected(folder: Path) -> list[str]:
+    with (folder / "selected.csv").open() as file:
+        return [row["id"] for row in csv.DictReader(file)]
+
+
+def test_two_cycles_give_two_times_k_images_that_nobody_labeled_before(
+    project: Project, labels: Path
+) -> None:
+    first = next_cycle(project)
+    picks = selected(first.folder)
+    assert len(set(picks)) == 5 and not set(picks) & set(read_labels(labels))
+    add(labels, picks)
+    second = next_cycle(project)
+    assert second.folder.name == "002"
+    again = selected(second.folder)
+    assert len(set(again)) == 5 and not set(again) & set(read_labels(labels))
+    assert second.summary.labeled == first.summary.labeled + 5
+    assert sorted(p.name for p in second.folder.iterdir()) == [
+        "checkpoint.pt", "cycle.json", "evaluation.json", "labels.csv", "metrics.jsonl",
+        "model.onnx", "report.html", "scores", "selected.csv", "summary.json",
+    ]  # fmt: skip
+    page = (second.folder / "report.html").read_text()
+    assert all(id in page for id in again)
+    assert [point.labeled for point in history(project)] == [24, 29]
+    assert second.summary.skipped == 1
+
+
+def test_without_new_labels_nothing_is_done(project: Project, labels: Path) -> None:
+    first = next_cycle(project)
+    before = {p: p.stat().st_mtime_ns for p in project.root.rglob("*") if p.name != ".lock"}
+    labels.write_text(labels.read_text() + "\n")  # the same rows in other bytes
+    again = next_cycle(project)
+    assert not again.fresh and again.folder == first.folder
+    assert before == {p: p.stat().st_mtime_ns for p in project.root.rglob("*") if p.name != ".lock"}
+
+
+def test_a_corrected_label_is_a_new_label(project: Project, labels: Path) -> None:
+    next_cycle(project)
+    text = labels.read_text()
+    labels.write_text(text.replace("bright-000.png,bright", "bright-000.png,red"))
+    assert next_cycle(project).folder.name == "002"
+
+
+STEPS = ["train", "evaluate_checkpoint", "select", "write_selection", "write_report", "write_json"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_interrupted_at_any_step_the_cycle_goes_on_from_there(
+    project: Project, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise InterruptedRunError("stopped")
+
+    with monkeypatch.context() as patch:
+        if step == "write_json":  # the first one begins the cycle
+            real, calls = cycle_module.write_json, iter([True, True])
+            patch.setattr(
+                cycle_module,
+                step,
+                lambda *a: real(*a) if next(calls, None) else interrupted(),
+            )
+        else:
+            patch.setattr(cycle_module, step, interrupted)
+        with pytest.raises(InterruptedRunError):
+            next_cycle(project)
+    add(labels, ["bright-003.png"] if "bright-003.png" not in read_labels(labels) else [])
+    outcome = next_cycle(project)  # finishes the first cycle with the labels it was begun with
+    assert outcome.folder.name == "001" and outcome.summary.labeled == 24
+    twin = create_project(
+        tmp_path / "twin",
+        {"pool": str(tmp_path / "pool"), "labels": str(outcome.folder / "labels.csv"), "k": 5,
+         "holdout": 0.2},
+        TRAIN,
+    )  # fmt: skip
+    assert selected(next_cycle(twin).folder) == selected(outcome.folder)
+
+
+def test_the_hold_out_is_drawn_once_and_never_trained_on(project: Project, labels: Path) -> None:
+    first = next_cycle(project)
+    held = read_labels(project.root / "holdout.csv")
+    assert len(held) == 6 and set(held.values()) == {"bright", "dark", "red"}
+    add(labels, selected(first.folder))
+    training, aside = project.split(project.open_labels())
+    assert aside is not None and {item.id for item in aside.items} == set(held)
+    assert not {item.id for item in training.items} & set(held)
+
+
+def test_a_test_set_in_the_pool_is_neither_trained_on_nor_selected(
+    pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    rest = sorted({p.name for p in pool.iterdir()} - set(read_labels(labels)) - {"broken.png"})
+    tested = tmp_path / "test.csv"
+    tested.write_text("id,label\n")
+    add(tested, rest[:20])
+    values = {"pool": str(pool), "labels": str(labels), "k": 10, "test_labels": str(tested)}
+    project = create_project(tmp_path / "p", values, TRAIN)
+    outcome = next_cycle(project)
+    assert sorted(selected(outcome.folder)) == rest[20:]  # just ten are left
+    assert outcome.summary.evaluation is not None
+    assert outcome.summary.evaluation["images"] == 20
+    assert outcome.summary.labeled == len(read_labels(labels))
+    add(labels, rest[:1])
+    with pytest.raises(LabelError, match="trained on or tested on, not both"):
+        next_cycle(project)
+
+
+def test_a_k_larger_than_what_is_left_can_be_mended(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = project.root / "lloss.toml"
+    path.write_text(path.read_text().replace("k = 5 ", "k = 500 "))
+    with pytest.raises(SelectionError, match="k = 500, but 30 images are left"):
+        next_cycle(load_project(project.root))
+    assert not (project.cycles / "001" / "selected.csv").exists()
+    outcome = next_cycle(load_project(project.root), at_most=True)
+    assert outcome.summary.selected == 30
+
+
+def test_a_pool_all_labeled_has_nothing_to_select(
+    project: Project, pool: Path, labels: Path
+) -> None:
+    (pool / "broken.png").unlink()
+    add(labels, sorted({p.name for p in pool.iterdir()} - set(read_labels(labels))))
+    with pytest.raises(LabelError, match="every image is labeled"):
+        next_cycle(project)
+
+
+def test_a_warm_start_is_asked_for(
+    project: Project, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    real = cycle_module.train
+    monkeypatch.setattr(
+        cycle_module, "train", lambda *a, **k: (seen.append(k["warm_start"]), real(*a, **k))[1]
+    )
+    add(labels, selected(next_cycle(project).folder))
+    next_cycle(project)
+    assert seen == [None, None]  # by default each cycle trains afresh
+    path = project.root / "lloss.toml"
+    path.write_text("warm_start = true\n" + path.read_text())
+    warm = load_project(project.root)
+    add(labels, selected(project.cycles / "002"))
+    next_cycle(warm)
+    assert seen[-1] == project.cycles / "002"
+
+
+def test_two_at_once_are_kept_apart(project: Project) -> None:
+    with project.locked(), pytest.raises(ProjectError, match="another lloss next"):
+        with load_project(project.root).locked():
+            pass
+
+
+def test_the_file_is_readable_and_says_where_things_are(project: Project, labels: Path) -> None:
+    text = (project.root / "lloss.toml").read_text()
+    assert 'labels = "../labels.csv"  # id,label' in text and "[train]" in text
+    again = load_project(project.root)
+    assert again.train == project.train and again.k == 5
+    assert again.path(again.labels).resolve() == labels.resolve()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("k = 5", "k = 0"), "k = 0: select at least 1"),
+        (("k = 5", 'k = "5"'), "k = '5' is of the wrong kind"),
+        (("k = 5", "kk = 5"), "unknown setting 'kk'"),
+        (("k = 5", "k = = 5"), "cannot be read"),
+        (("lr = 0.05", "rl = 0.05"), r"\[train\]: unknown setting 'rl'"),
+        (("lr = 0.05", 'lr = "high"'), "lr = 'high'"),
+        (("lr = 0.05", "head = false"), "predicts no loss"),
+        (("holdout = 0.2", "holdout = 2"), "holdout = 2"),
+        (("holdout = 0.2", 'strategy = "best"'), "strategy 'best'"),
+        (("lr = 0.05", 'preset = "paper"'), "preset 'paper'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(
+    project: Project, change: tuple[str, str], expected: str
+) -> None:
+    path = project.root / "lloss.toml"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises((SettingsError, ProjectError), match=expected):
+        load_project(project.root)
+
+
+def test_init_checks_the_labels_and_leaves_nothing_when_they_are_wrong(
+    pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    add(labels, ["nowhere-1.png"])
+    values = {"pool": str(pool), "labels": str(labels), "k": 5}
+    with pytest.raises(LabelError, match=r"nowhere-1\.png' is not in the pool"):
+        create_project(tmp_path / "new", values, TRAIN)
+    assert not (tmp_path / "new").exists()
+    labels.write_text("id,label\ndark-001.png,dark\ndark-004.png,dark\n")
+    with pytest.raises(LabelError, match="label a second class"):
+        create_project(tmp_path / "new", values, TRAIN)
+    assert not (tmp_path / "new").exists()
+
+
+def test_init_does_not_overwrite(project: Project, pool: Path, labels: Path) -> None:
+    with pytest.raises(ProjectError, match="is there already"):
+        create_project(project.root, {"pool": str(pool), "labels": str(labels), "k": 1}, {})
+
+
+def test_a_damaged_summary_is_one_line(project: Project) -> None:
+    folder = next_cycle(project).folder
+    (folder / "summary.json").write_text("{")
+    with pytest.raises(ProjectError, match=r"summary\.json: is damaged"):
+        next_cycle(project)
+
+
+def test_a_cycle_missing_between_others_is_named(project: Project, labels: Path) -> None:
+    next_cycle(project)
+    (project.cycles / "003").mkdir()
+    with pytest.raises(ProjectError, match="cycle 002 is not complete, but cycle 003 is there"):
+        next_cycle(project)
+
+
+def test_the_evaluation_is_of_the_very_checkpoint(project: Project) -> None:
+    outcome = next_cycle(project)
+    from lloss.evaluation import evaluate_checkpoint
+
+    _, held = project.split(project.open_labels())
+    assert held is not None
+    figures = json.loads((outcome.folder / "evaluation.json").read_text())
+    assert evaluate_checkpoint(outcome.folder, held).as_dict() == figures
+
+
+def test_all_errors_are_of_the_house() -> None:
+    assert issubclass(ProjectError, LlossError)
