@@ -25,9 +25,9 @@ def written_aside(path: Path) -> Iterator[Path]:
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new
     one. When the block fails, what was written is removed and ``path`` is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
         with aside.open("rb") as file:
             os.fsync(file.fileno())
@@ -35,7 +35,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise explained(error, path) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def explained(error: OSError, path: Path) -> LlossError:

@@ -7,6 +7,7 @@ same :class:`ImageSpec`, which travels in the artifact.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -68,6 +69,10 @@ class ImageSpec:
         return cls(int(fields["height"]), int(fields["width"]), fields["fit"])
 
 
+_HEADER = threading.Lock()
+"""Held while a header is read: ``warnings.catch_warnings`` is process-wide."""
+
+
 def decode(raw: Raw, spec: ImageSpec) -> Pixels:
     """Turn one encoded image or array into the model's input.
 
@@ -108,15 +113,15 @@ def _opened(raw: bytes) -> Image.Image:
     if not raw:
         raise ImageError("an empty file")
     try:
-        with warnings.catch_warnings():
+        with _HEADER, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit below is the stricter judge
             image = Image.open(io.BytesIO(raw), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(
-                    f"declares {image.width}×{image.height} pixels, over the limit of {MAX_PIXELS}"
-                )
-            image.load()
-            return _rgb_image(ImageOps.exif_transpose(image))
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(
+                f"declares {image.width}×{image.height} pixels, over the limit of {MAX_PIXELS}"
+            )
+        image.load()
+        return _rgb_image(ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except Image.DecompressionBombError as error:

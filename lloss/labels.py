@@ -156,7 +156,8 @@ def label_items(pool: Pool, labels: dict[str, str], origin: str) -> LabeledSet:
 
 
 def _numbers_first(label: str) -> tuple[int, int, str]:
-    return (0, int(label), label) if label.isascii() and label.isdecimal() else (1, 0, label)
+    number = label.isascii() and label.isdecimal() and len(label) < 4000  # int() refuses more
+    return (0, int(label), label) if number else (1, 0, label)
 
 
 def _class_folders(root: Path) -> LabeledSet:
@@ -187,7 +188,10 @@ def _labeled_array(path: Path) -> LabeledSet:
         raise LabelError(f"{path}: labels of {labels.dtype}; give integers or strings")
     if not len(labels):
         raise PoolError(f"{path}: holds no image")
-    return LabeledSet(list(pool), [str(label) for label in labels.tolist()], str(path))
+    names = [str(label).strip() for label in labels.tolist()]
+    if "" in names:
+        raise LabelError(f"{path}: the label of image {names.index('')} is empty")
+    return LabeledSet(list(pool), names, str(path))
 
 
 def _torchvision_set(name: str, split: str, root: Path) -> LabeledSet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -75,7 +76,8 @@ class SelectionSettings:
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
-        if self.subset < 0 or (self.subset > 1 and self.subset != int(self.subset)):
+        whole = self.subset < 1 or float(self.subset).is_integer()
+        if not (0 <= self.subset < math.inf and whole):
             raise SettingsError(
                 f"subset {self.subset}: give a number of images, or a share between 0 and 1"
             )
@@ -128,13 +130,13 @@ def select(
     drawn = _Draw(settings, exclude)
     wanted = settings.k * (CANDIDATES if settings.strategy == "diverse" else 1)
     order = _BY_HASH if settings.strategy == "random" else _DESCENDING
-    if settings.subset > 1:
+    if settings.subset >= 1:
         best = _Best(int(settings.subset), _BY_HASH)
     else:
         best = _Best(wanted, order)
     for batch in source.batches(["id", settings.by]):
         best.add(drawn.eligible(batch))
-    eligible = min(best.seen, int(settings.subset)) if settings.subset > 1 else best.seen
+    eligible = min(best.seen, int(settings.subset)) if settings.subset >= 1 else best.seen
     rows = best.table().sort_by(order).slice(0, wanted)
     _check_enough(settings, eligible, drawn)
     if settings.strategy == "diverse" and len(rows) > settings.k:
@@ -157,7 +159,7 @@ class _Draw:
         self.settings = settings
         self.exclude = pa.array(sorted(exclude), pa.string())
         self.rows = self.excluded = self.nan = 0
-        self._share = settings.subset if 0 < settings.subset <= 1 else 1.0
+        self._share = settings.subset if 0 < settings.subset < 1 else 1.0
 
     def eligible(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows to choose from, with the columns id, score and, where it is needed, hash."""

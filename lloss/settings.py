@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -66,14 +67,19 @@ class TrainSettings:
         for name, low in at_least.items():
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
-        if not (self.lr > 0 and self.head_weight >= 0 and self.xi >= 0):
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} = {getattr(self, name)}: must be 0 or more")
+        if min(self.milestones, default=0) < 0:
+            raise SettingsError(f"milestones = {self.milestones}: epochs are counted from 0")
+        if not (0 < self.lr < math.inf and self.head_weight >= 0 and self.xi >= 0):
             raise SettingsError(
                 f"lr = {self.lr}, head_weight = {self.head_weight}, xi = {self.xi}: "
                 "lr must be above 0, the others not below"
             )
         if self.gradient_stop is not None and self.gradient_stop < 0:
             raise SettingsError(f"gradient_stop = {self.gradient_stop}: must be 0 or more")
-        if min(self.std) <= 0:
+        if not all(0 < value < math.inf for value in self.std):
             raise SettingsError(f"std = {self.std}: must be above 0")
 
     @property

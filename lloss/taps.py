@@ -48,7 +48,15 @@ def find_taps(
     Raises:
         SettingsError: a name is no module, or its output is no feature map.
     """
-    maps = _feature_maps(network, image)
+    try:
+        maps = _feature_maps(network, image)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise SettingsError(
+            f"the network cannot take images of {image[0]}×{image[1]} pixels: {_line(error)}"
+        ) from error
+    doubled = [name for at, name in enumerate(names) if name in names[:at]]
+    if doubled:
+        raise SettingsError(f"tap {doubled[0]!r}: named twice")
     for name in names:
         if name not in maps:
             some = ", ".join(list(maps)[-6:])
@@ -61,6 +69,10 @@ def find_taps(
     return tuple(_tap(name, maps[name], image) for name in chosen)
 
 
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Shapes of all [2, ., .] and [2, ., ., .] module outputs, in the order they were last made.
 
@@ -71,8 +83,11 @@ def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple
 
     def record(name: str, module: nn.Module, output: object) -> None:
         nonlocal pooled
-        pooled = pooled or ("." not in name and isinstance(module, nn.AdaptiveAvgPool2d))
-        if not pooled and isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == 2:
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            pooled = pooled or "." not in name
+        elif (
+            not pooled and isinstance(output, Tensor) and output.ndim in (3, 4) and len(output) == 2
+        ):
             shapes.pop(name, None)
             shapes[name] = tuple(output.shape)
 

@@ -96,7 +96,9 @@ class Trainer:
             _start_from(self.model, self.start)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(self.settings.mean, self.settings.std).to(self._device)
-        self.steps = math.ceil(len(self.data.images) / self.settings.batch_size)
+        count = len(self.data.images)
+        # Batches of 2 in an odd epoch: one of 3 rather than one that stands alone.
+        self.steps = min(math.ceil(count / self.settings.batch_size), count // 2)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=self.settings.lr,
@@ -104,6 +106,7 @@ class Trainer:
             weight_decay=self.settings.weight_decay,
         )
         self.schedule = self._schedule()
+        self._order: tuple[int, list[NDArray[np.int64]]] | None = None
         self._run: nn.Module = (
             torch.compile(self.model) if self.settings.compile else self.model  # type: ignore[assignment]
         )
@@ -135,18 +138,19 @@ class Trainer:
         """Take one step; at the end of an epoch return its figures."""
         began = time.perf_counter()
         rows = self._batches()[self.step]
+        rate = self.optimizer.param_groups[0]["lr"]  # _learn sets the next step's
         with _seeded(self.settings.seed, 1, self.epoch, self.step):
             self._learn(*self._batch(rows))
         self.totals.seconds += time.perf_counter() - began
         self.step += 1
-        return self._close_epoch() if self.step == self.steps else None
+        return self._close_epoch(rate) if self.step == self.steps else None
 
-    def _close_epoch(self) -> dict[str, float]:
+    def _close_epoch(self, rate: float) -> dict[str, float]:
         seconds = max(self.totals.seconds, 1e-9)
         figures = {
             "epoch": self.epoch + 1,
             **self.totals.means(self.model.task.metric),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": rate,
             "images_per_second": round(self.totals.images / seconds, 1),
         }
         self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
@@ -154,8 +158,11 @@ class Trainer:
 
     def _batches(self) -> list[NDArray[np.int64]]:
         """This epoch's order in near-equal batches: no image is dropped, none stands alone."""
-        order = np.random.default_rng([self.settings.seed, 2, self.epoch])
-        return np.array_split(order.permutation(len(self.data.images)), self.steps)
+        if self._order is None or self._order[0] != self.epoch:
+            random = np.random.default_rng([self.settings.seed, 2, self.epoch])
+            order = random.permutation(len(self.data.images))
+            self._order = self.epoch, np.array_split(order, self.steps)
+        return self._order[1]
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(

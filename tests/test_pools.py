@@ -415,3 +415,10 @@ def test_a_folder_that_cannot_be_listed_is_a_pool_error(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(LlossError, match="cannot be listed: Permission denied"):
         list(FolderPool(tmp_path))
+
+
+def test_a_pipe_by_an_images_name_blocks_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (item,) = FolderPool(tmp_path)
+    with pytest.raises(ImageError, match="no regular file"):
+        item.read()

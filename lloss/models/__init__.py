@@ -33,7 +33,9 @@ def build_classifier(name: str, classes: int, weights: str = "none") -> nn.Modul
     if name in OWN:
         network = OWN[name](classes)
     elif name in torchvision_models.list_models(module=torchvision_models):
-        network = torchvision_models.get_model(name, weights=None, num_classes=classes)
+        # Auxiliary classifiers would turn the output of training into a tuple.
+        extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+        network = torchvision_models.get_model(name, weights=None, num_classes=classes, **extra)
     else:
         known = ", ".join([*OWN, "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16"])
         raise SettingsError(f"model {name!r}: unknown; choose {known} or another of torchvision's")
@@ -63,13 +65,16 @@ def _load_weights(network: nn.Module, name: str, weights: str) -> None:
             raise SettingsError(f"weights {weights}: no such file") from error
         except Exception as error:  # unpickling fails in many ways
             raise SettingsError(f"weights {weights}: not a readable state dict") from error
+    if not (isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())):
+        raise SettingsError(f"weights {weights}: not a state dict (names and tensors)")
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own}
     afresh = [key for key, value in fitting.items() if value.shape != own[key].shape]
     layers = {key.rpartition(".")[0] for key in [*afresh, *(own.keys() - fitting.keys())]}
-    if len(layers) > 1:
+    last = next(reversed(own)).rpartition(".")[0]
+    if layers - {last}:
         raise SettingsError(
             f"weights {weights}: do not fit {name} (they differ in {len(layers)} layers, "
-            f"{sorted(layers)[0]!r} among them)"
+            f"{sorted(layers - {last})[0]!r} among them)"
         )
     network.load_state_dict({k: v for k, v in fitting.items() if k not in afresh}, strict=False)
