@@ -39,8 +39,8 @@ class TrainSettings:
     hidden: int = _setting(128, "Units a tap in the head.")
     xi: float = _setting(1.0, "Margin of the margin loss.")
     head_weight: float = _setting(1.0, "Lambda: weight of the head's loss in the total.")
-    gradient_stop: int | None = _setting(
-        None, "Epochs after which the head's gradient no longer reaches the network; 0: never does."
+    gradient_stop: int = _setting(
+        0, "Epochs during which the head's gradient reaches the network; 0: none, -1: all."
     )
     epochs: int = _setting(60, "Passes over the labeled images.")
     batch_size: int = _setting(64, "Images a step at most; an epoch is cut into equal batches.")
@@ -63,7 +63,9 @@ class TrainSettings:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             _check_kind(field.name, getattr(self, field.name), hints[field.name])
-        at_least = {"epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0}
+        at_least = {
+            "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0, "gradient_stop": -1
+        }  # fmt: skip
         for name, low in at_least.items():
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
@@ -77,8 +79,6 @@ class TrainSettings:
                 f"lr = {self.lr}, head_weight = {self.head_weight}, xi = {self.xi}: "
                 "lr must be above 0, the others not below"
             )
-        if self.gradient_stop is not None and self.gradient_stop < 0:
-            raise SettingsError(f"gradient_stop = {self.gradient_stop}: must be 0 or more")
         if not all(0 < value < math.inf for value in self.std):
             raise SettingsError(f"std = {self.std}: must be above 0")
 
@@ -114,7 +114,6 @@ _KINDS: dict[Any, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
     str: (str,),
-    int | None: (int, type(None)),
 }
 
 

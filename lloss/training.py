@@ -132,7 +132,7 @@ class Trainer:
     def gradient_stopped(self) -> bool:
         """Whether the head's gradient is kept from the network in the current epoch (from 0)."""
         stop = self.settings.gradient_stop
-        return stop is not None and self.epoch >= stop
+        return 0 <= stop <= self.epoch
 
     def advance(self) -> dict[str, float] | None:
         """Take one step; at the end of an epoch return its figures."""

@@ -165,7 +165,7 @@ def mistakes(
         ("60 labeled images are fewer than a batch of 64", ["train", photos, "-o", run, *small]),
         ("holds no image", ["train", tmp / "empty", "-o", run, *small]),
         ("no such labeled data", ["train", tmp / "nothing", "-o", run, *small]),
-        ("model 'resnet19': unknown", 
+        ("model 'resnet19': unknown",
          ["train", photos, "-o", run, "--batch-size=8", "--model=resnet19"]),
         ("tap 'layer9'",
          ["train", photos, "-o", run, *small, "--batch-size=8", "--taps=layer9"]),

@@ -88,7 +88,7 @@ def test_an_unknown_key_is_named_with_where_it_stood_and_the_known_ones() -> Non
         ("lr", float("nan")),
         ("head_weight", -1.0),
         ("xi", -1.0),
-        ("gradient_stop", -1),
+        ("gradient_stop", -2),
         ("gradient_stop", 1.0),
         ("gradient_stop", True),
         ("head", 1),
@@ -135,7 +135,7 @@ def test_a_value_that_would_fail_in_training_is_refused_here(name: str, value: A
     [
         ("lr", 1),
         ("gradient_stop", 0),
-        ("gradient_stop", None),
+        ("gradient_stop", -1),
         ("size", 0),
         ("head_weight", 0),
         ("milestones", []),

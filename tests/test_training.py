@@ -129,6 +129,7 @@ def test_the_total_is_the_mean_loss_plus_lambda_times_the_heads(
 ) -> None:
     """Without momentum and decay one step moves each weight by -lr times the total's gradient."""
     plain = {"momentum": 0.0, "weight_decay": 0.0, "schedule": "step", "augment": "none"}
+    plain["gradient_stop"] = -1
     for weight in (0.0, 0.3):
         settings = {**plain, "head_loss": "margin", "head_weight": weight, "xi": 2.0, "lr": 0.01}
         data = make_data(8)
@@ -163,9 +164,9 @@ def _next_step_depends_on_the_head(trainer: Trainer, without: Trainer) -> bool:
     return not _equal(_weights(trainer.model.network), _weights(without.model.network))
 
 
-@pytest.mark.parametrize("stop", [0, 1, 2, None])
+@pytest.mark.parametrize("stop", [0, 1, 2, -1])
 def test_the_gradient_of_the_head_reaches_the_network_in_the_epochs_before_the_stop_alone(
-    tiny: TrainSettings, make_data: MakeData, stop: int | None
+    tiny: TrainSettings, make_data: MakeData, stop: int
 ) -> None:
     trainer, without = (
         _trainer(
@@ -174,7 +175,7 @@ def test_the_gradient_of_the_head_reaches_the_network_in_the_epochs_before_the_s
         for weight in (1.0, 0.0)
     )
     while not trainer.finished:
-        stopped = stop is not None and trainer.epoch >= stop
+        stopped = stop >= 0 and trainer.epoch >= stop
         assert trainer.gradient_stopped is stopped
         assert _next_step_depends_on_the_head(trainer, without) is not stopped
 

@@ -45,7 +45,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     flag = "--" + field.name.replace("_", "-")
     names = [*ALIASES.get(field.name, [flag]), field.name]
     shown = field.default if not isinstance(field.default, tuple) else _words(field.default)
-    help = f"{field.metadata['help']}  [default: {'none' if shown in (None, '') else shown}]"
+    help = f"{field.metadata['help']}  [default: {'none' if shown == '' else shown}]"
     if hint is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=help)
     if typing.get_origin(hint) is Literal:
@@ -54,8 +54,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     if typing.get_origin(hint) is tuple:
         kind = {int: int, str: str, float: float}[typing.get_args(hint)[0]]
         return click.option(*names, type=_List(kind), default=None, help=help)
-    kind = int if hint == int | None else hint
-    return click.option(*names, type=kind, default=None, help=help)
+    return click.option(*names, type=hint, default=None, help=help)
 
 
 def _words(values: tuple[Any, ...]) -> str:
