@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from lloss.artifact import read_manifest
-from lloss.checkpoint import Checkpoint
+from lloss.checkpoint import FILE as CHECKPOINT
+from lloss.checkpoint import Checkpoint, load_checkpoint
 from lloss.errors import LabelError, ProjectError
 from lloss.evaluation import evaluate_checkpoint
 from lloss.files import write_json, write_text
@@ -40,6 +41,7 @@ from lloss.scores import ScoresFolder
 from lloss.selection import Selection, select
 from lloss.settings import TrainSettings
 from lloss.tables import write_selection
+from lloss.tasks import get_task
 
 BEGUN, LABELS, EVALUATION, MODEL = "cycle.json", "labels.csv", "evaluation.json", "model.onnx"
 SELECTED, REPORT, SUMMARY = "selected.csv", "report.html", "summary.json"
@@ -96,7 +98,7 @@ def next_cycle(
     """
     done = history(project)
     folder = project.cycles / f"{len(done) + 1:03d}"
-    if not (folder / BEGUN).exists():
+    if not _goes_on(folder, project, say):
         labeled = project.open_labels()
         if done and done[-1].labels_sha256 == labeled.sha256:
             return Outcome(project.cycles / f"{len(done):03d}", done[-1], False)
@@ -126,6 +128,33 @@ def history(project: Project) -> list[Summary]:
     return found
 
 
+def _goes_on(folder: Path, project: Project, say: Callable[[str], None]) -> bool:
+    """Whether an interrupted cycle is to be finished as it was begun.
+
+    Until there is a checkpoint nothing is lost by beginning anew, with what was mended since.
+    """
+    if not ((folder / BEGUN).exists() and (folder / CHECKPOINT).exists()):
+        return False
+    if _settings(folder) == project.train:
+        say(f"go on with cycle {folder.name}, which was interrupted")
+        return True
+    if load_checkpoint(folder).finished:
+        say(f"go on with cycle {folder.name}; the changed settings count from the next one")
+        return True
+    say(f"the settings changed: cycle {folder.name} trains anew")
+    (folder / CHECKPOINT).unlink()
+    return False
+
+
+def _settings(folder: Path) -> TrainSettings:
+    path = folder / BEGUN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return TrainSettings.from_dict(content["train"], str(path))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
+
+
 def _begin(folder: Path, project: Project, labeled: LabeledSet) -> None:
     """Write down what the cycle is of: labels.csv may grow while it runs."""
     rows = dict(sorted(zip((item.id for item in labeled.items), labeled.labels)))
@@ -143,8 +172,8 @@ class _Walk:
         self.number = len(done) + 1
         self.labeled = project.open_labels(folder / LABELS)
         self.training, self.held_out = project.split(self.labeled)
-        begun = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
-        self.settings = TrainSettings.from_dict(begun["train"], str(folder / BEGUN))
+        self.settings = _settings(folder)
+        self.metric = get_task(self.settings.task).metric
 
     def through(self, at_most: bool) -> Summary:
         """All of them."""
@@ -161,7 +190,7 @@ class _Walk:
             classes=dict(Counter(sorted(self.training.labels))),
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
-            metric_name=self._metric(evaluation),
+            metric_name=self.metric,
             **counts,
         )
         self._report(summary, selection, pool)
@@ -183,12 +212,8 @@ class _Walk:
             found = evaluate_checkpoint(self.folder, self.held_out)
             write_json(path, found.as_dict())
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        self.say(f"measure on {figures['images']} held-out images: {_told(figures)}")
+        self.say(f"measure on {figures['images']} held-out images: {_told(figures, self.metric)}")
         return figures
-
-    def _metric(self, evaluation: dict[str, Any] | None) -> str:
-        known = {"images", "mean_loss", "head", "entropy"}
-        return next((name for name in evaluation or {} if name not in known), "accuracy")
 
     def _export(self, checkpoint: Checkpoint) -> None:
         if not (self.folder / MODEL).exists():
@@ -246,8 +271,7 @@ class _Walk:
         write_report(data, self.folder / REPORT)
 
 
-def _told(figures: dict[str, Any]) -> str:
-    metric = next(name for name in figures if name not in ("images", "mean_loss"))
+def _told(figures: dict[str, Any], metric: str) -> str:
     ranking = figures["head"]["ranking_accuracy"]
     return (
         f"{metric} {figures[metric]:.3f}; the head orders {ranking:.1%} of pairs right "

@@ -133,7 +133,7 @@ def _score_parts(
     if number < done:
         raise ScoresError(
             f"{folder.path}: holds {done} parts, but the pool now has images for {number} only; "
-            "it changed: score it into another folder"
+            "it changed: remove that folder to score again, or choose another"
         )
     return scored, skipped, number
 
@@ -159,6 +159,6 @@ def _check_part(folder: ScoresFolder, number: int, chunk: list[Item]) -> tuple[i
         detail = f" ({changed!r} is new or moved)" if changed is not None else ""
         raise ScoresError(
             f"{folder.path}: the pool changed since part {number} was scored{detail}; "
-            "score it into another folder"
+            "remove that folder to score again, or choose another"
         )
     return len(ids), len(skipped)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from lloss import cycle as cycle_module
+from lloss.checkpoint import load_checkpoint
 from lloss.cycle import history, next_cycle
 from lloss.errors import (
     InterruptedRunError,
@@ -21,6 +24,7 @@ from lloss.errors import (
 )
 from lloss.labels import read_labels
 from lloss.project import Project, create_project, load_project
+from lloss.training import Trainer
 
 TRAIN = {
     "model": "resnet10-cifar-narrow",
@@ -132,8 +136,10 @@ def test_interrupted_at_any_step_the_cycle_goes_on_from_there(
             patch.setattr(cycle_module, step, interrupted)
         with pytest.raises(InterruptedRunError):
             next_cycle(project)
-    add(labels, ["bright-003.png"] if "bright-003.png" not in read_labels(labels) else [])
-    outcome = next_cycle(project)  # finishes the first cycle with the labels it was begun with
+    if step != "train":  # once trained, the cycle is finished with the labels it was begun with
+        add(labels, ["bright-003.png"])
+        assert len(read_labels(labels)) == 31
+    outcome = next_cycle(project)
     assert outcome.folder.name == "001" and outcome.summary.labeled == 24
     twin = create_project(
         tmp_path / "twin",
@@ -142,6 +148,58 @@ def test_interrupted_at_any_step_the_cycle_goes_on_from_there(
         TRAIN,
     )  # fmt: skip
     assert selected(next_cycle(twin).folder) == selected(outcome.folder)
+
+
+def change(project: Project, old: str, new: str) -> Project:
+    path = project.root / "lloss.toml"
+    path.write_text(path.read_text().replace(old, new))
+    return load_project(project.root)
+
+
+def test_a_setting_that_was_wrong_can_be_mended(project: Project) -> None:
+    wrong = change(project, "batch_size = 8", "batch_size = 500")
+    with pytest.raises(LabelError, match="fewer than a batch of 500"):
+        next_cycle(wrong)
+    mended = change(project, "batch_size = 500", "batch_size = 8")
+    assert next_cycle(mended).summary.labeled == 24
+
+
+def test_settings_changed_in_the_middle_of_training_train_anew(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, steps = Trainer.advance, 0
+
+    def interrupted(self: Trainer) -> dict[str, float] | None:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", interrupted)
+        with pytest.raises(InterruptedRunError):
+            next_cycle(project)
+    said: list[str] = []
+    outcome = next_cycle(change(project, "epochs = 2", "epochs = 1"), said.append)
+    assert "the settings changed: cycle 001 trains anew" in said
+    assert load_checkpoint(outcome.folder).settings.epochs == 1
+
+
+def test_settings_changed_after_training_wait_for_the_next_cycle(
+    project: Project, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle_module, "select", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            next_cycle(project)
+    said: list[str] = []
+    changed = change(project, "epochs = 2", "epochs = 1")
+    first = next_cycle(changed, said.append)
+    assert any("count from the next one" in line for line in said)
+    assert load_checkpoint(first.folder).settings.epochs == 2
+    add(labels, selected(first.folder))
+    assert load_checkpoint(next_cycle(changed).folder).settings.epochs == 1
 
 
 def test_the_hold_out_is_drawn_once_and_never_trained_on(project: Project, labels: Path) -> None:
