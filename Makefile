@@ -1,7 +1,7 @@
 # make demo    the whole job on scikit-learn's digits
 # make test    lint, types and tests
 # make lint    ruff and mypy alone
-# make bench   which settings deserve to be the default (an hour on two cores)
+# make bench   which settings deserve to be the default (a quarter of an hour)
 # make clean   remove all that these made
 
 PYTHON ?= python3
@@ -34,7 +34,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 bench: $(READY)
-	$(BIN)/python benchmarks/strategies.py digits --trials 5
+	$(BIN)/python benchmarks/strategies.py digits --trials 3
 
 clean:
 	rm -rf $(VENV) .build build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info

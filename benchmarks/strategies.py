@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import torch
 
 from lloss.demo import SETTINGS, digits
 from lloss.settings import settings_of
@@ -61,6 +62,7 @@ def cifar(folder: Path) -> tuple[TrainingData, TrainingData]:
 @click.option("--trials", default=3)
 @click.option("--first", default=0, help="Number of the first trial.")
 @click.option("--epochs", default=0, help="Passes a training; 0 for 60 (digits) or 40 (cifar).")
+@click.option("--threads", default=1, help="The figures depend on it in their last digits.")
 @click.option("--only", multiple=True, help="Names of strategies to run.")
 @click.option("--out", type=click.Path(path_type=Path))
 def main(
@@ -69,10 +71,12 @@ def main(
     trials: int,
     first: int,
     epochs: int,
+    threads: int,
     only: tuple[str, ...],
     out: Path | None,
 ) -> None:
     """Compare strategies."""
+    torch.set_num_threads(threads)
     if data == "digits":
         pool, test = digits().pool, digits().test
         budget = {"initial": 50, "k": 40, "cycles": 6}
