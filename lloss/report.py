@@ -163,8 +163,8 @@ def _picks(picks: Sequence[Pick]) -> str:
     rest = f'\n<p class="note more">{more:,} more are in <code>selected.csv</code>.</p>'
     tiles = "\n".join(_tile(pick) for pick in picks[:SHOWN_PICKS])
     return (
-        '<p class="note">Each with its rank, its <b>predicted loss</b>, and what the model takes it'
-        " for. All ids are in <code>selected.csv</code>.</p>\n"
+        '<p class="note">Each with its rank, its <b>predicted loss</b> (a score to rank by, in no '
+        "unit), and what the model takes it for. All ids are in <code>selected.csv</code>.</p>\n"
         f'<ol class="picks" role="list">\n{tiles}\n</ol>{rest if more > 0 else ""}'
     )
 

@@ -67,9 +67,8 @@ def train(
     _keep_epochs(run / METRICS, before.epoch if before else 0)
     if before is not None:
         trainer.load_state(before.state)
-    keeper = _Keeper(run, trainer, settings, data)
     with _interruptible() as interrupted:
-        _loop(trainer, keeper, interrupted)
+        _loop(trainer, _Keeper(run, trainer, settings, data), interrupted)
     return load_checkpoint(run)
 
 

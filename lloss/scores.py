@@ -148,10 +148,9 @@ class ScoresFolder:
             raise ScoresError(f"{path}: cannot be read: {error}") from error
         return ids, [(id, reason) for id, reason in json.loads(note)]
 
-    def write_skipped(self, parts: int) -> int:
-        """Gather the skipped images of all parts into ``skipped.parquet``; tell how many."""
-        rows = [row for number in range(parts) for row in self.part_ids(number)[1]]
+    def write_skipped(self) -> None:
+        """Gather the skipped images of all parts into ``skipped.parquet``."""
+        rows = [row for number in range(len(self.parts())) for row in self.part_ids(number)[1]]
         columns = [[id for id, _ in rows], [reason for _, reason in rows]]
         with written_aside(self.path / SKIPPED) as aside:
             pq.write_table(pa.table(columns, schema=_SKIPPED_SCHEMA), aside, compression="zstd")
-        return len(rows)

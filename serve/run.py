@@ -54,28 +54,25 @@ def score_pool(
     folder = ScoresFolder(out)
     settings = _settings(scorer, pool, exclude, part_size)
     before = folder.run()
+    rest = RestPool(pool, exclude) if exclude else pool
     if before is not None:
         _check_same(folder, before, settings)
         if before["state"] == "complete":
-            return _checked(
-                folder, ScoreReport(before["scored"], before["skipped"], before["items"])
-            )
+            return _checked(folder, _verified(folder, rest, part_size))
     elif out.exists() and any(out.iterdir()):
         raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
     folder.write_run({"state": "running", **settings})
-    rest = RestPool(pool, exclude) if exclude else pool
-    done = len(folder.parts())
     try:
-        scored, skipped, parts = _score_parts(scorer, rest, folder, done, part_size, fail_fast)
+        report = _score_parts(scorer, rest, folder, part_size, fail_fast)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"{out}: interrupted, {len(folder.parts())} parts are done; "
             "run the same command again to go on"
         ) from None
-    folder.write_skipped(parts)
-    counts = {"items": scored + skipped, "scored": scored, "skipped": skipped, "parts": parts}
+    folder.write_skipped()
+    counts = {"scored": report.scored, "skipped": report.skipped}
     folder.write_run({"state": "complete", **settings, **counts})
-    return _checked(folder, ScoreReport(scored, skipped, min(done * part_size, scored + skipped)))
+    return _checked(folder, report)
 
 
 def _checked(folder: ScoresFolder, report: ScoreReport) -> ScoreReport:
@@ -115,27 +112,50 @@ def _check_same(folder: ScoresFolder, before: dict[str, Any], now: dict[str, Any
 
 
 def _score_parts(
-    scorer: Scorer, pool: Pool, folder: ScoresFolder, done: int, part_size: int, fail_fast: bool
-) -> tuple[int, int, int]:
-    scored = skipped = number = 0
+    scorer: Scorer, pool: Pool, folder: ScoresFolder, part_size: int, fail_fast: bool
+) -> ScoreReport:
     items = iter(pool)
+    before = _verify(folder, items, part_size)
+    scored, skipped, number = before.scored, before.skipped, len(folder.parts())
     total = pool.count()
-    before = min(done * part_size, total)
-    with tqdm(total=total, initial=before, unit="img", desc="score", disable=None) as bar:
+    done = scored + skipped
+    with tqdm(total=total, initial=done, unit="img", desc="score", disable=None) as bar:
         while chunk := list(itertools.islice(items, part_size)):
-            if number < done:
-                rows, failed = _check_part(folder, number, chunk)
-            else:
-                part = _score_part(scorer, chunk, bar, fail_fast)
-                folder.write_part(number, part.table(), part.skipped)
-                rows, failed = len(part), len(part.skipped)
-            scored, skipped, number = scored + rows, skipped + failed, number + 1
-    if number < done:
-        raise ScoresError(
-            f"{folder.path}: holds {done} parts, but the pool now has images for {number} only; "
-            "it changed: remove that folder to score again, or choose another"
-        )
-    return scored, skipped, number
+            part = _score_part(scorer, chunk, bar, fail_fast)
+            folder.write_part(number, part.table(), part.skipped)
+            scored, skipped, number = scored + len(part), skipped + len(part.skipped), number + 1
+    return ScoreReport(scored, skipped, done)
+
+
+def _verified(folder: ScoresFolder, pool: Pool, part_size: int) -> ScoreReport:
+    """What a complete folder holds, if the pool still is the one that was scored."""
+    items = iter(pool)
+    report = _verify(folder, items, part_size)
+    added = next(items, None)
+    if added is not None:
+        raise _changed(folder, f"{added.id!r} is new")
+    return report
+
+
+def _verify(folder: ScoresFolder, items: Iterator[Item], part_size: int) -> ScoreReport:
+    """Hold the parts that are there against the items they were made of, and use those up."""
+    scored = skipped = 0
+    for number in range(len(folder.parts())):
+        ids, failed = folder.part_ids(number)
+        held = set(ids) | {id for id, _ in failed}
+        chunk = [item.id for item in itertools.islice(items, part_size)]
+        if held != set(chunk):
+            new, gone = sorted(set(chunk) - held), sorted(held - set(chunk))
+            raise _changed(folder, f"{new[0]!r} is new or moved" if new else f"{gone[0]!r} is gone")
+        scored, skipped = scored + len(ids), skipped + len(failed)
+    return ScoreReport(scored, skipped, scored + skipped)
+
+
+def _changed(folder: ScoresFolder, what: str) -> ScoresError:
+    return ScoresError(
+        f"{folder.path}: the pool changed since it was scored ({what}); "
+        "remove that folder to score again, or choose another"
+    )
 
 
 def _score_part(scorer: Scorer, chunk: list[Item], bar: Any, fail_fast: bool) -> Scores:
@@ -149,16 +169,3 @@ def _watched(batches: Iterator[Scores], bar: Any, fail_fast: bool) -> Iterator[S
             raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
         bar.update(len(batch) + len(batch.skipped))
         yield batch
-
-
-def _check_part(folder: ScoresFolder, number: int, chunk: list[Item]) -> tuple[int, int]:
-    ids, skipped = folder.part_ids(number)
-    held = set(ids) | {id for id, _ in skipped}
-    changed = next((item.id for item in chunk if item.id not in held), None)
-    if changed is not None or len(held) != len(chunk):
-        detail = f" ({changed!r} is new or moved)" if changed is not None else ""
-        raise ScoresError(
-            f"{folder.path}: the pool changed since part {number} was scored{detail}; "
-            "remove that folder to score again, or choose another"
-        )
-    return len(ids), len(skipped)

@@ -22,7 +22,7 @@ def filled(path: Path, state: str = "complete") -> ScoresFolder:
         embedding = np.full((4, 2), number, np.float32)
         table = scores_table(ids, {"loss": loss, "embedding": embedding})
         folder.write_part(number, table, [(f"{number}-bad", "it is broken")])
-    folder.write_skipped(3)
+    folder.write_skipped()
     folder.write_run({"state": state})
     return folder
 

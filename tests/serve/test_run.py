@@ -133,8 +133,21 @@ def test_a_pool_that_changed_under_a_run_is_refused(
         with pytest.raises(InterruptedRunError):
             score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10)
     shutil.copy(pool / "dark" / "004.png", pool / "bright" / "0000.png")
-    with pytest.raises(ScoresError, match=r"changed since part 0 .*'bright/0000\.png' is new"):
+    with pytest.raises(ScoresError, match=r"changed .*'bright/0000\.png' is new"):
         score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10)
+
+
+def test_a_complete_folder_is_not_passed_off_for_a_pool_that_changed(
+    scorer: Scorer, pool: Path, tmp_path: Path
+) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=61)  # one part, just full
+    shutil.copy(pool / "dark" / "004.png", pool / "red" / "zzz.png")
+    with pytest.raises(ScoresError, match=r"'red/zzz\.png' is new"):
+        score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=61)
+    (pool / "red" / "zzz.png").unlink()
+    (pool / "dark" / "004.png").unlink()
+    with pytest.raises(ScoresError, match=r"'dark/004\.png' is gone"):
+        score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=61)
 
 
 def test_excluded_images_are_not_scored(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
