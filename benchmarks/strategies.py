@@ -1,6 +1,6 @@
 """Which settings deserve to be the default: strategies compared at equal budget.
 
-    python benchmarks/strategies.py digits --trials 5
+    python benchmarks/strategies.py digits --trials 3
     python benchmarks/strategies.py cifar --arrays FOLDER --trials 3
 
 ``digits`` needs scikit-learn and nothing else. ``cifar`` reads ``train_images.npy``,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import click
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from lloss.commands.options import PATH
@@ -18,6 +20,9 @@ from lloss.demo import CYCLES, INITIAL, SETTINGS, TEST, K, digits, label, write_
 from lloss.errors import LlossError, ProjectError
 from lloss.settings import settings_of
 from lloss.simulation import RANDOM, Experiment, simulate
+
+# Images of 8×8 pixels give a second thread nothing to do, and the figures depend on their number.
+_ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 TRIALS = 3
 """Random selections to compare with; one alone would be luck."""
@@ -54,7 +59,7 @@ def _run(*words: object) -> None:
     command = [str(word) for word in words]
     click.secho(f"$ lloss {shlex.join(command)}", bold=True)
     sys.stdout.flush()
-    done = subprocess.run([sys.executable, "-m", "lloss", *command], check=False)
+    done = subprocess.run([sys.executable, "-m", "lloss", *command], check=False, env=_ONE_THREAD)
     if done.returncode:
         raise LlossError(f"the demo's `lloss {command[0]}` failed; see the line above")
 
@@ -65,6 +70,7 @@ def _cycle(project: Path, number: int) -> Path:
 
 def _random_runs() -> Any:
     """Accuracy of each trial and cycle with random selection, [TRIALS, CYCLES]."""
+    torch.set_num_threads(1)
     data = digits()
     experiment = Experiment(data.pool, data.test, INITIAL, K, CYCLES, first=data.first)
     settings = settings_of("default", **SETTINGS)
