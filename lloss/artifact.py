@@ -130,8 +130,21 @@ def _tensors(graph: Any) -> Any:
 
 def _check_interface(model: Any, manifest: Manifest, path: Path) -> None:
     inputs, outputs = [i.name for i in model.graph.input], [o.name for o in model.graph.output]
-    if inputs != [INPUT] or outputs != list(manifest.outputs) or "loss" not in outputs:
+    height, width = manifest.image.height, manifest.image.width
+    shapes = {INPUT: (height, width, 3), **manifest.outputs}
+    found = {v.name: _trailing(v) for v in (*model.graph.input, *model.graph.output)}
+    if (
+        found != shapes
+        or inputs != [INPUT]
+        or outputs != list(manifest.outputs)
+        or "loss" not in outputs
+    ):
         raise ArtifactError(
-            f"{path}: its graph has inputs {inputs} and outputs {outputs}, which are not its "
-            "manifest's; export it again"
+            f"{path}: its graph has the tensors {found}, which are not its manifest's; "
+            "export it again"
         )
+
+
+def _trailing(value: Any) -> tuple[int, ...]:
+    """The shape after N."""
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)[1:]

@@ -98,6 +98,10 @@ def main(arguments: list[str] | None = None) -> None:
         _leave("interrupted", 130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        _leave(f"{error.filename or 'the output'}: {error.strerror or error}", 2)
+    except UnicodeEncodeError as error:
+        _leave(f"a name that is not UTF-8: {error.object!r}; rename it", 2)
 
 
 def _as_missing_extra(what: str, error: ModuleNotFoundError) -> Exception:
@@ -108,7 +112,7 @@ def _as_missing_extra(what: str, error: ModuleNotFoundError) -> Exception:
 
 
 def _leave(message: str, code: int) -> Any:
-    click.echo(f"lloss: {message}", err=True)
+    click.echo(f"lloss: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 

@@ -21,20 +21,21 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lloss.artifact import read_manifest
 from lloss.checkpoint import FILE as CHECKPOINT
 from lloss.checkpoint import Checkpoint, load_checkpoint
-from lloss.errors import LabelError, ProjectError
+from lloss.errors import InterruptedRunError, LabelError, ProjectError
 from lloss.evaluation import evaluate_checkpoint
-from lloss.files import write_json, write_text
-from lloss.labels import LabeledSet
+from lloss.files import sweep, write_json, write_text
+from lloss.labels import LabeledSet, read_labels
+from lloss.markup import percent
 from lloss.picks import picks_of
 from lloss.pools import Pool
-from lloss.project import Project, csv_text
+from lloss.project import Project, labels_text
 from lloss.report import CyclePoint, ReportData, write_report
 from lloss.runs import train
 from lloss.scores import ScoresFolder
@@ -135,7 +136,8 @@ def _goes_on(folder: Path, project: Project, say: Callable[[str], None]) -> bool
     """
     if not ((folder / BEGUN).exists() and (folder / CHECKPOINT).exists()):
         return False
-    if _settings(folder) == project.train:
+    sweep(folder)
+    if _as_begun(folder, project) == project:
         say(f"go on with cycle {folder.name}, which was interrupted")
         return True
     if load_checkpoint(folder).finished:
@@ -146,11 +148,13 @@ def _goes_on(folder: Path, project: Project, say: Callable[[str], None]) -> bool
     return False
 
 
-def _settings(folder: Path) -> TrainSettings:
+def _as_begun(folder: Path, project: Project) -> Project:
+    """The project with the settings that the cycle was begun with."""
     path = folder / BEGUN
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return TrainSettings.from_dict(content["train"], str(path))
+        settings = TrainSettings.from_dict(content["train"], str(path))
+        return replace(project, train=settings, **content["project"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
 
@@ -158,8 +162,13 @@ def _settings(folder: Path) -> TrainSettings:
 def _begin(folder: Path, project: Project, labeled: LabeledSet) -> None:
     """Write down what the cycle is of: labels.csv may grow while it runs."""
     rows = dict(sorted(zip((item.id for item in labeled.items), labeled.labels)))
-    write_text(folder / LABELS, csv_text(rows))
-    write_json(folder / BEGUN, {"train": project.train.as_dict()})
+    write_text(folder / LABELS, labels_text(rows))
+    kept = {name: getattr(project, name) for name in _KEPT}
+    write_json(folder / BEGUN, {"train": project.train.as_dict(), "project": kept})
+
+
+_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start")
+"""Besides the training settings, what a cycle keeps to the end as it was begun."""
 
 
 class _Walk:
@@ -168,11 +177,12 @@ class _Walk:
     def __init__(
         self, project: Project, folder: Path, done: list[Summary], say: Callable[[str], None]
     ) -> None:
-        self.project, self.folder, self.done, self.say = project, folder, done, say
+        self.project = _as_begun(folder, project)
+        self.folder, self.done, self.say = folder, done, say
         self.number = len(done) + 1
-        self.labeled = project.open_labels(folder / LABELS)
-        self.training, self.held_out = project.split(self.labeled)
-        self.settings = _settings(folder)
+        self.labeled = self.project.open_labels(folder / LABELS)
+        self.training, self.held_out = self.project.split(self.labeled)
+        self.settings = self.project.train
         self.metric = get_task(self.settings.task).metric
 
     def through(self, at_most: bool) -> Summary:
@@ -202,10 +212,17 @@ class _Walk:
         warm = before if self.project.warm_start and self.number > 1 else None
         count, classes = len(self.training), len(self.training.classes)
         self.say(f"train {self.settings.model} on {count} labeled images of {classes} classes")
-        return train(self.training, self.settings, self.folder, resume=True, warm_start=warm)
+        try:
+            return train(self.training, self.settings, self.folder, resume=True, warm_start=warm)
+        except InterruptedRunError as error:
+            raise InterruptedRunError(
+                f"cycle {self.number:03d} was stopped in training; run the same command again, "
+                "it goes on from there"
+            ) from error
 
     def _evaluate(self) -> dict[str, Any] | None:
         if self.held_out is None:
+            self.say("no held-out images, so nothing is measured (see test and holdout)")
             return None
         path = self.folder / EVALUATION
         if not path.exists():
@@ -239,7 +256,9 @@ class _Walk:
     def _select(self, at_most: bool) -> Selection:
         # Read live from lloss.toml, so that a K that is too large can be mended there.
         settings = self.project.selection(self.number, at_most)
-        chosen = select(ScoresFolder(self.folder / "scores").opened(), settings)
+        # Labels that came in since the cycle was begun: nobody is asked twice.
+        known = read_labels(self.project.path(self.project.labels), needs_label=False)
+        chosen = select(ScoresFolder(self.folder / "scores").opened(), settings, known)
         write_selection(chosen, self.folder / SELECTED)
         return chosen
 
@@ -272,10 +291,11 @@ class _Walk:
 
 
 def _told(figures: dict[str, Any], metric: str) -> str:
-    ranking = figures["head"]["ranking_accuracy"]
+    head, entropy = (figures[name]["ranking_accuracy"] for name in ("head", "entropy"))
+    unseen = f" ({figures['unseen']} of unknown classes)" if figures["unseen"] else ""
     return (
-        f"{metric} {figures[metric]:.3f}; the head orders {ranking:.1%} of pairs right "
-        f"(entropy {figures['entropy']['ranking_accuracy']:.1%}, chance 50%)"
+        f"{metric} {figures[metric]:.3f}{unseen}; the head orders {percent(head)} of pairs right "
+        f"(entropy {percent(entropy)}, chance 50%)"
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lloss.errors import ImageError, LabelError
+from lloss.files import explained
 from lloss.images import ImageSpec, Pixels, decode
 from lloss.pools import Item
 
@@ -81,6 +82,7 @@ def decode_all(
     images: NDArray[np.uint8]
     if np.prod(shape, dtype=np.int64) > _IN_MEMORY:
         with tempfile.TemporaryFile(dir=scratch) as file:  # the mapping keeps it alive
+            _take_room(file.fileno(), shape, scratch)
             images = np.memmap(file, np.uint8, "w+", shape=shape)
     else:
         images = np.empty(shape, np.uint8)
@@ -94,3 +96,13 @@ def decode_all(
             )
         images[row] = pixels
     return images
+
+
+def _take_room(file: int, shape: tuple[int, ...], folder: Path | None) -> None:
+    """Take all the disk that the array will need: a mapped write that finds none kills us."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, int(np.prod(shape, dtype=np.int64)))
+    except OSError as error:
+        raise explained(error, (folder or Path(tempfile.gettempdir())) / "images") from error

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from lloss.files import write_text
-from lloss.project import csv_text
+from lloss.project import labels_text
 from lloss.selection import draw_ids
 from lloss.training import TrainingData
 
@@ -74,7 +74,7 @@ def write_files(data: Digits, folder: Path) -> None:
             inner = folder / split if split == "pool" else folder / split / str(target)
             inner.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels[..., 0]).save(inner / name_of(row))
-    write_text(folder / "labels.csv", csv_text(oracle(data, map(name_of, data.first))))
+    write_text(folder / "labels.csv", labels_text(oracle(data, map(name_of, data.first))))
 
 
 def oracle(data: Digits, ids: Iterable[str]) -> dict[str, str]:
@@ -86,6 +86,6 @@ def label(data: Digits, selected: Path, labels: Path) -> None:
     """Do the labeler's work: append the selected ids with their true labels."""
     with selected.open(newline="", encoding="utf-8") as file:
         ids = [row["id"] for row in csv.DictReader(file)]
-    rows = csv_text(oracle(data, ids)).partition("\n")[2]
+    rows = labels_text(oracle(data, ids)).partition("\n")[2]
     with labels.open("a", encoding="utf-8", newline="") as file:
         file.write(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class Evaluation:
 
     Attributes:
         images: N.
+        unseen: how many of them are of classes that the model was never shown: misses, of no
+            known loss, and left out of the ranking.
         metric_name: ``accuracy`` for classification.
         metric: its value, 0 to 1.
         mean_loss: of the target network.
@@ -37,6 +40,7 @@ class Evaluation:
     """
 
     images: int
+    unseen: int
     metric_name: str
     metric: float
     mean_loss: float
@@ -49,11 +53,17 @@ class Evaluation:
         """The figures without the arrays, for JSON."""
         return {
             "images": self.images,
+            "unseen": self.unseen,
             self.metric_name: self.metric,
             "mean_loss": self.mean_loss,
-            "head": asdict(self.head) if self.head else None,
-            "entropy": asdict(self.entropy),
+            "head": _known(self.head) if self.head else None,
+            "entropy": _known(self.entropy),
         }
+
+
+def _known(figures: RankingFigures) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: x if math.isfinite(x) else None for name, x in asdict(figures).items()}
 
 
 def measure(
@@ -61,8 +71,12 @@ def measure(
     settings: TrainSettings,
     images: NDArray[np.uint8],
     targets: NDArray[np.int64],
+    unseen: int = 0,
 ) -> Evaluation:
-    """Evaluate on images of the input's size, uint8 [N, H, W, 3], and targets, int64 [N]."""
+    """Evaluate on images of the input's size, uint8 [N, H, W, 3], and targets, int64 [N].
+
+    ``unseen`` images more, of classes that the network does not have, count as misses.
+    """
     losses, entropies, hits, predicted = [], [], [], []
     device = next(model.parameters()).device
     with torch.no_grad():
@@ -76,9 +90,10 @@ def measure(
     true_loss = np.concatenate(losses)
     predicted_loss = np.concatenate(predicted) if predicted else None
     return Evaluation(
-        images=len(images),
+        images=len(images) + unseen,
+        unseen=unseen,
         metric_name=model.task.metric,
-        metric=float(np.concatenate(hits).mean()),
+        metric=float(np.concatenate(hits).sum()) / (len(images) + unseen),
         mean_loss=float(true_loss.mean()),
         head=ranking_figures(predicted_loss, true_loss) if predicted_loss is not None else None,
         entropy=ranking_figures(np.concatenate(entropies), true_loss),
@@ -92,14 +107,19 @@ def evaluate_checkpoint(run: Path, labeled: LabeledSet) -> Evaluation:
 
     Raises:
         CheckpointError: there is no checkpoint.
-        LabelError: a label that the model does not know, or an image that cannot be read.
+        LabelError: no label that the model knows, or an image that cannot be read.
     """
     checkpoint = load_checkpoint(run)
     settings = checkpoint.settings
+    everything, classes = len(labeled), set(checkpoint.classes)
+    seen = [row for row, label in enumerate(labeled.labels) if label in classes]
+    if not seen:
+        labeled.targets(checkpoint.classes)  # says which label is unknown
+    labeled = labeled.take(seen)
     targets = labeled.targets(checkpoint.classes)
     spec = ImageSpec(settings.size, settings.size, settings.fit)
     images = decode_all(labeled.items, spec, what="held-out")
-    return measure(checkpoint.network(), settings, images, targets)
+    return measure(checkpoint.network(), settings, images, targets, everything - len(seen))
 
 
 def scatter(found: Evaluation, path: Path) -> None:

@@ -39,6 +39,12 @@ def written_aside(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed processes were writing aside here."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def explained(error: OSError, path: Path) -> LlossError:
     """An operating system's error on ``path`` as one line with a remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

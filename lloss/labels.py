@@ -127,7 +127,7 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
                 id, label = row["id"] or "", (row.get("label") or "").strip()
                 if not id or (needs_label and not label):
                     raise LabelError(f"{path}, line {table.line_num}: an empty id or label")
-                if id in labels:
+                if id in labels and needs_label:
                     raise LabelError(
                         f"{path}: the id {id!r} stands in line {lines[id]} and in line "
                         f"{table.line_num}; keep one of them"

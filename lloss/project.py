@@ -11,8 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import tomllib
@@ -22,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
-from lloss.files import write_text
+from lloss.files import explained, write_text
 from lloss.labels import LabeledSet, label_items, open_labeled, read_labels
 from lloss.pools import Pool, open_pool
 from lloss.selection import SelectionSettings, draw_ids
 from lloss.settings import PRESETS, TrainSettings
+from lloss.tables import csv_text
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
@@ -134,7 +133,10 @@ class Project:
             return labeled, None
         path = self.root / HOLDOUT
         if not path.exists():
-            write_text(path, csv_text(_stratified(labeled, self.holdout, self.seed)))
+            drawn = _stratified(labeled, self.holdout, self.seed)
+            if not drawn:
+                return labeled, None
+            write_text(path, labels_text(drawn))
         held = read_labels(path)
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
@@ -152,7 +154,11 @@ class Project:
         except ImportError:  # no such lock on Windows
             yield
             return
-        with (self.root / ".lock").open("w") as file:
+        try:
+            file = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise explained(error, self.root / ".lock") from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -186,9 +192,11 @@ def load_project(root: Path) -> Project:
     for name in ("pool", "labels", "k"):
         if name not in content:
             raise SettingsError(f"{path}: has no {name}")
-    train = dict(content.pop("train", {}))
+    train = content.pop("train", {})
+    if not isinstance(train, dict):
+        raise SettingsError(f"{path}: train = {train!r} is no table; write [train] above its keys")
     preset = train.pop("preset", "default")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise SettingsError(f"{path}: preset {preset!r}: choose one of {', '.join(PRESETS)}")
     settings = TrainSettings.from_dict({**PRESETS[preset], **train}, f"{path} [train]")
     if not settings.head:
@@ -219,27 +227,29 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
     try:
         project = load_project(root)
         labeled = project.open_labels()
-        project.open_test()
+        training, _ = project.split(labeled)
         if len(labeled.classes) < 2:
             raise LabelError(
                 f"{labeled.origin}: all {len(labeled)} labels are {labeled.classes[0]!r}: "
                 "label a second class first"
             )
+        if len(training) < project.train.batch_size:
+            raise LabelError(
+                f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
+                f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
+            )
     except LlossError:
         (root / FILE).unlink()
+        (root / HOLDOUT).unlink(missing_ok=True)
         if made:
             root.rmdir()
         raise
     return project
 
 
-def csv_text(labels: Mapping[str, str]) -> str:
+def labels_text(labels: Mapping[str, str]) -> str:
     """Labels as CSV."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("id", "label"))
-    table.writerows(labels.items())
-    return text.getvalue()
+    return csv_text(("id", "label"), labels.items())
 
 
 _NOTES = {
@@ -257,21 +267,34 @@ _NOTES = {
 
 
 def _toml(values: Mapping[str, Any], train: Mapping[str, Any]) -> str:
-    # json's strings, numbers, booleans and lists are TOML's too.
-    lines = [f"{k} = {json.dumps(v)}  # {_NOTES[k]}" for k, v in values.items()]
+    lines = [f"{k} = {_value(v)}  # {_NOTES[k]}" for k, v in values.items()]
     lines += ["", "[train]  # lloss train --help tells all settings"]
-    lines += [f"{k} = {json.dumps(v)}" for k, v in train.items()]
+    lines += [f"{k} = {_value(v)}" for k, v in train.items()]
     return "\n".join(lines) + "\n"
 
 
+def _value(value: Any) -> str:
+    # json's strings, numbers, booleans and lists are TOML's too, but for this one character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _stratified(labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
-    """A share of each class, so that no class is lost to the measuring."""
-    held: dict[str, str] = {}
-    for name in labeled.classes:
-        ids = [i.id for i, label in zip(labeled.items, labeled.labels) if label == name]
-        count = min(round(len(ids) * share), len(ids) - 1)
-        held.update(dict.fromkeys(draw_ids(ids, count, seed), name))
-    return held
+    """A share of the labels, spread over the classes, and no class lost to the measuring.
+
+    What the shares of the classes leave over goes to those that are rounded down the most. Fewer
+    than two images measure nothing: then there are none.
+    """
+    total = round(len(labeled) * share)
+    members: dict[str, list[str]] = {name: [] for name in labeled.classes}
+    for item, label in zip(labeled.items, labeled.labels):
+        members[label].append(item.id)
+    counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
+    for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
+        if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):
+            counts[name] += 1
+    if sum(counts.values()) < 2:
+        return {}
+    return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}
 
 
 def _refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:

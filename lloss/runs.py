@@ -13,12 +13,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from lloss.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.decoding import decode_all
 from lloss.errors import CheckpointError, InterruptedRunError
-from lloss.files import explained
+from lloss.files import explained, sweep
 from lloss.images import ImageSpec
 from lloss.labels import LabeledSet
 from lloss.models import default_size
@@ -61,7 +62,7 @@ def train(
     if before is not None and before.finished:
         return before
     data = _decoded(labeled, settings, run)
-    start = load_checkpoint(warm_start).state["model"] if warm_start else None
+    start = _first_weights(warm_start, data.classes) if warm_start else None
     trainer = Trainer(settings, data, device, start)
     settings = dataclasses.replace(settings, taps=tuple(t.module for t in trainer.model.taps))
     _keep_epochs(run / METRICS, before.epoch if before else 0)
@@ -78,10 +79,25 @@ def _sized(settings: TrainSettings) -> TrainSettings:
 
 def _decoded(labeled: LabeledSet, settings: TrainSettings, run: Path) -> TrainingData:
     spec = ImageSpec(settings.size, settings.size, settings.fit)
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(error, run) from error
+    sweep(run)
     classes = labeled.classes
     images = decode_all(labeled.items, spec, scratch=run)
     return TrainingData(images, labeled.targets(classes), classes, labeled.sha256)
+
+
+def _first_weights(run: Path, classes: tuple[str, ...]) -> dict[str, Tensor]:
+    """The weights of a run, without its last layer where that speaks of other classes."""
+    before = load_checkpoint(run)
+    weights: dict[str, Tensor] = before.state["model"]
+    if before.classes == classes:
+        return weights
+    own = [name for name in weights if name.startswith("network.")]
+    last = own[-1].rpartition(".")[0] + "."
+    return {name: value for name, value in weights.items() if not name.startswith(last)}
 
 
 def _earlier_run(

@@ -53,7 +53,9 @@ class ScoresFolder:
         Raises:
             ScoresError: one is missing between others.
         """
-        found = sorted(self.path.glob("part-*.parquet"))
+        found = sorted(
+            self.path.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)
+        )
         for number, part in enumerate(found):
             if part.name != _PART.format(number):
                 raise ScoresError(
@@ -71,6 +73,8 @@ class ScoresFolder:
         path = self.path / RUN
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("no object")
             return content
         except FileNotFoundError:
             return None

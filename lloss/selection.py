@@ -164,6 +164,8 @@ class _Draw:
     def eligible(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows to choose from, with the columns id, score and, where it is needed, hash."""
         self.rows += len(batch)
+        if not (pa.types.is_floating(batch[self.settings.by].type)):
+            raise SettingsError(f"the column {self.settings.by!r} holds no numbers to select by")
         table = pa.table(
             {
                 "id": batch["id"].cast(pa.string()),

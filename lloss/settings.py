@@ -64,7 +64,8 @@ class TrainSettings:
         for field in dataclasses.fields(self):
             _check_kind(field.name, getattr(self, field.name), hints[field.name])
         at_least = {
-            "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0, "gradient_stop": -1
+            "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0,
+            "gradient_stop": -1, "crop_padding": -1,
         }  # fmt: skip
         for name, low in at_least.items():
             if getattr(self, name) < low:

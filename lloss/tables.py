@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,15 +37,30 @@ def formatted(selection: Selection, kind: str) -> str:
     rows = zip(selection.ids, selection.scores.tolist(), range(1, len(selection) + 1))
     text = io.StringIO()
     if kind == "ids":
+        broken = next((id for id in selection.ids if len(id.splitlines()) != 1), None)
+        if broken is not None:
+            raise SettingsError(
+                f"the id {broken!r} has a line break in it, so a list of ids would lie: "
+                "choose the format csv, jsonl or parquet"
+            )
         text.writelines(f"{id}\n" for id in selection.ids)
     elif kind == "csv":
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(("id", "score", "rank"))
-        table.writerows(rows)
+        text.write(csv_text(("id", "score", "rank"), rows))
     else:
         for id, score, rank in rows:
             row = {"id": id, "score": score, "rank": rank}
             text.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return text.getvalue()
+
+
+def csv_text(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """CSV with plain line ends that any reader reads back, whatever a field holds."""
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (header, *map(tuple, rows)):
+        # The plain writer quotes a line feed, but not a lone carriage return.
+        (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
     return text.getvalue()
 
 

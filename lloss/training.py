@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lloss.errors import CheckpointError, LabelError, LlossError
+from lloss.errors import CheckpointError, LabelError, LlossError, SettingsError
 from lloss.losses import HEAD_LOSSES
 from lloss.network import Forward, Normalize, TappedNetwork, build
 from lloss.ranking import pair_counts
@@ -88,7 +88,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         _check(self.settings, self.data)
-        self._device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = _device(self.device)
         size = (self.settings.size, self.settings.size)
         with _seeded(self.settings.seed):
             self.model = build(self.settings, self.data.classes, size)
@@ -266,6 +266,14 @@ def _start_from(model: TappedNetwork, state: dict[str, Tensor]) -> None:
     if not any(key.startswith("network.") for key in fitting):
         raise CheckpointError("the warm start's network has no layer in common with this one")
     model.load_state_dict(fitting, strict=False)
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("", "cpu", "cuda"):
+        raise SettingsError(f"device {name!r}: choose cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device 'cuda': torch sees no GPU here; use cpu")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _check(settings: TrainSettings, data: TrainingData) -> None:

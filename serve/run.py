@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lloss.errors import ImageError, InterruptedRunError, ScoresError
+from lloss.files import sweep
 from lloss.pools import Item, Pool, RestPool
 from lloss.scores import ScoresFolder
 
@@ -59,7 +60,8 @@ def score_pool(
         _check_same(folder, before, settings)
         if before["state"] == "complete":
             return _checked(folder, _verified(folder, rest, part_size))
-    elif out.exists() and any(out.iterdir()):
+    sweep(out)
+    if before is None and out.exists() and any(out.iterdir()):
         raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
     folder.write_run({"state": "running", **settings})
     try:

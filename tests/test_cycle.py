@@ -43,8 +43,11 @@ def names(photos: Path) -> list[str]:
 
 @pytest.fixture
 def pool(photos: Path, tmp_path: Path) -> Path:
+    return make_pool(photos, tmp_path / "pool")
+
+
+def make_pool(photos: Path, flat: Path) -> Path:
     """The photos in one folder, their classes known by nobody but the file names' start."""
-    flat = tmp_path / "pool"
     flat.mkdir()
     for name in names(photos):
         shutil.copy(photos / name, flat / name.replace("/", "-"))
@@ -54,10 +57,23 @@ def pool(photos: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def labels(pool: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "labels.csv"
+    return make_labels(pool, tmp_path / "labels.csv")
+
+
+def make_labels(pool: Path, path: Path) -> Path:
     path.write_text("id,label\n")
     add(path, sorted(p.name for p in pool.iterdir() if p.name != "broken.png")[::2])
     return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the first cycle selects when nothing happens to it."""
+    root = tmp_path_factory.mktemp("uninterrupted")
+    pool = make_pool(photos, root / "pool")
+    labels = make_labels(pool, root / "labels.csv")
+    values = {"pool": str(pool), "labels": str(labels), "k": 5, "holdout": 0.2}
+    return selected(next_cycle(create_project(root / "project", values, TRAIN)).folder)
 
 
 def add(labels: Path, ids: list[str]) -> None:
@@ -119,7 +135,11 @@ STEPS = ["train", "evaluate_checkpoint", "select", "write_selection", "write_rep
 
 @pytest.mark.parametrize("step", STEPS)
 def test_interrupted_at_any_step_the_cycle_goes_on_from_there(
-    project: Project, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    project: Project,
+    labels: Path,
+    uninterrupted: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise InterruptedRunError("stopped")
@@ -137,17 +157,14 @@ def test_interrupted_at_any_step_the_cycle_goes_on_from_there(
         with pytest.raises(InterruptedRunError):
             next_cycle(project)
     if step != "train":  # once trained, the cycle is finished with the labels it was begun with
-        add(labels, ["bright-003.png"])
-        assert len(read_labels(labels)) == 31
+        add(labels, uninterrupted[:1])
     outcome = next_cycle(project)
     assert outcome.folder.name == "001" and outcome.summary.labeled == 24
-    twin = create_project(
-        tmp_path / "twin",
-        {"pool": str(tmp_path / "pool"), "labels": str(outcome.folder / "labels.csv"), "k": 5,
-         "holdout": 0.2},
-        TRAIN,
-    )  # fmt: skip
-    assert selected(next_cycle(twin).folder) == selected(outcome.folder)
+    if step == "train":
+        assert selected(outcome.folder) == uninterrupted
+    else:  # and nobody is asked for a label that came in since
+        assert uninterrupted[0] not in selected(outcome.folder)
+        assert set(selected(outcome.folder)) & set(uninterrupted)
 
 
 def change(project: Project, old: str, new: str) -> Project:
@@ -354,3 +371,54 @@ def test_the_evaluation_is_of_the_very_checkpoint(project: Project) -> None:
 
 def test_all_errors_are_of_the_house() -> None:
     assert issubclass(ProjectError, LlossError)
+
+
+def test_a_class_that_only_the_test_set_has_counts_as_missed(
+    pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    rest = sorted({p.name for p in pool.iterdir()} - set(read_labels(labels)) - {"broken.png"})
+    tested = tmp_path / "test.csv"
+    tested.write_text("id,label\n")
+    add(tested, rest[:8])
+    tested.write_text(tested.read_text() + f"{rest[8]},unicorn\n{rest[9]},unicorn\n")
+    values = {"pool": str(pool), "labels": str(labels), "k": 3, "test_labels": str(tested)}
+    said: list[str] = []
+    outcome = next_cycle(create_project(tmp_path / "p", values, TRAIN), said.append)
+    figures = outcome.summary.evaluation
+    assert figures is not None and (figures["images"], figures["unseen"]) == (10, 2)
+    assert figures["accuracy"] <= 0.8
+    assert any("(2 of unknown classes)" in line for line in said)
+
+
+def test_few_labels_are_held_out_by_the_largest_remainder(
+    pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    values = {"pool": str(pool), "labels": str(labels), "k": 3, "holdout": 0.1}
+    project = create_project(tmp_path / "p", values, TRAIN)  # ten a class: one of each
+    held = read_labels(project.root / "holdout.csv")
+    assert sorted(held.values()) == ["bright", "dark", "red"]
+    few = labels.read_text().splitlines()[:9]
+    labels.write_text("\n".join([*few, "red-002.png,red", "red-008.png,red"]) + "\n")
+    none = create_project(tmp_path / "q", values | {"holdout": 0.05}, TRAIN)
+    assert not (none.root / "holdout.csv").exists()
+    assert none.split(none.open_labels())[1] is None
+
+
+def test_a_change_of_the_test_set_waits_for_the_next_cycle(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle_module, "evaluate_checkpoint", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            next_cycle(project)
+    outcome = next_cycle(change(project, "holdout = 0.2", "holdout = 0"))
+    assert outcome.summary.labeled == 24 and outcome.summary.evaluation is not None
+
+
+def test_ids_with_strange_characters_survive_the_way_through_csv(tmp_path: Path) -> None:
+    from lloss.project import labels_text
+
+    strange = {"c\rr.png": "a", 'q"uote.png': "b,c", "l\nf.png": "d", "ü😀.png": "e"}
+    path = tmp_path / "labels.csv"
+    path.write_text(labels_text(strange), newline="")
+    assert read_labels(path) == strange

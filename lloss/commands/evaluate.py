@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from lloss.checkpoint import load_checkpoint
 from lloss.commands.options import PATH, labels_options
 from lloss.errors import LabelError
 from lloss.evaluation import evaluate_checkpoint, scatter
@@ -25,12 +26,15 @@ def evaluate(run: Path, data: str, labels: Path | None, data_root: Path, out: Pa
     network beside it; writes evaluation.json and evaluation.png.
     """
     out = out or (run if run.is_dir() else run.parent)
+    load_checkpoint(run)  # a missing run is told before the images are looked for
     labeled = open_labeled(data, labels, data_root)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")
     found = evaluate_checkpoint(run, labeled)
     write_json(out / "evaluation.json", found.as_dict())
     click.echo(f"images             {found.images}")
+    if found.unseen:
+        click.echo(f"of unknown classes {found.unseen}, counted as misses")
     click.echo(f"{found.metric_name:19s}{found.metric:.4f}")
     click.echo(f"mean loss          {found.mean_loss:.4f}")
     click.echo(f"{'':19s}{'predicted loss':>15s}{'entropy':>10s}{'chance':>9s}")

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from lloss.errors import SettingsError
 from lloss.settings import PRESETS, TrainSettings, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,3 +104,20 @@ def labels_options(command: F) -> F:
     return click.option(
         "--labels", type=PATH, help="CSV with the columns id and label, when DATA is a pool."
     )(command)
+
+
+class Subset(click.ParamType[float]):
+    """A number of images, or a share such as 50% or 0.5."""
+
+    name = "M"
+
+    def convert(self, value: object, param: object, ctx: object) -> float:
+        """0 for all, a share below 1, or a number."""
+        text = str(value)
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            raise SettingsError(f"--subset {text}: give a number, or a share such as 50%") from None
+        if text.endswith("%") and not 0 < share <= 1:
+            raise SettingsError(f"--subset {text}: a share is above 0% and at most 100%")
+        return 0.0 if text.endswith("%") and share == 1 else share

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from lloss.commands.options import PATH, chosen_settings, training_settings
+from lloss.commands.options import PATH, Subset, chosen_settings, training_settings
 from lloss.project import STRATEGIES, create_project, load_project
+from lloss.selection import SelectionSettings
 
 
 @click.command()
@@ -17,7 +18,7 @@ from lloss.project import STRATEGIES, create_project, load_project
 @click.option("--labels", required=True, help="CSV with the columns id and label; it will grow.")
 @click.option("-k", "k", type=int, required=True, help="How many images to select a cycle.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="diverse", show_default=True)
-@click.option("--subset", type=float, default=0.0, help="Select from a random sub-pool alone.")
+@click.option("--subset", type=Subset(), default="0", help="Select from a random M or M% alone.")
 @click.option("--holdout", type=float, help="Share of the labels kept to measure.  [default: 0.1]")
 @click.option("--test", help="Labeled images to measure on, instead of --holdout.")
 @click.option("--test-labels", help="Their labels, or those of test images in the pool.")
@@ -41,7 +42,8 @@ def init(
     """Start a PROJECT: writes PROJECT/lloss.toml, after checking the labels against the pool."""
     chosen_settings(preset, detach_head, given)
     values: dict[str, Any] = {"pool": pool, "labels": labels, "k": k, "strategy": strategy}
-    values["subset"] = int(subset) if subset == int(subset) else subset
+    SelectionSettings(k=k, strategy=strategy, subset=subset)  # says what is wrong with them
+    values["subset"] = int(subset) if subset.is_integer() else subset
     values["seed"] = given["seed"] or 0
     if test or test_labels:
         values |= {name: v for name, v in (("test", test), ("test_labels", test_labels)) if v}

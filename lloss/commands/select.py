@@ -8,27 +8,13 @@ from pathlib import Path
 import click
 
 from lloss.artifact import read_manifest
-from lloss.commands.options import PATH
-from lloss.errors import SettingsError
+from lloss.commands.options import PATH, Subset
 from lloss.files import sha256_of
 from lloss.labels import read_labels
 from lloss.scores import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
 from lloss.selection import select as select_from
 from lloss.tables import FORMATS, format_of, formatted, write_selection
-
-
-class _Subset(click.ParamType[float]):
-    """A number of images, or a share such as 50% or 0.5."""
-
-    name = "M"
-
-    def convert(self, value: object, param: object, ctx: object) -> float:
-        text = str(value)
-        try:
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            raise SettingsError(f"--subset {text}: give a number, or a share such as 50%") from None
 
 
 @click.command()
@@ -43,7 +29,7 @@ class _Subset(click.ParamType[float]):
 )
 @click.option("--by", default="loss", show_default=True, help="The column to select by.")
 @click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: never select.")
-@click.option("--subset", type=_Subset(), default="0", help="Choose from a random M or M% alone.")
+@click.option("--subset", type=Subset(), default="0", help="Choose from a random M or M% alone.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of --subset and random.")
 @click.option("--at-most", is_flag=True, help="Take what is left when fewer than K are.")
 @click.option("-o", "--out", type=PATH, help="Write here, by its suffix.  [default: stdout]")

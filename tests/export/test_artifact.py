@@ -89,8 +89,8 @@ def test_a_wrong_graph_leaves_no_file_and_says_where_it_differs(
         write(graph, manifest, path)  # type: ignore[arg-type]
         model = onnx.load(str(path))
         for weight in model.graph.initializer:
-            if weight.name.endswith("classifier.bias"):
-                values = onnx.numpy_helper.to_array(weight) + np.float32([0, 0.5, 0])
+            if weight.name.endswith("head.output.bias"):
+                values = onnx.numpy_helper.to_array(weight) + np.float32([0.5])
                 weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(model, str(path))
 
