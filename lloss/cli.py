@@ -50,7 +50,7 @@ class _Commands(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            raise _as_missing_extra(f"lloss {name}", error) from error
+            raise _as_missing_extra(f"lloss {name}", error, name) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -104,11 +104,12 @@ def main(arguments: list[str] | None = None) -> None:
         _leave(f"a name that is not UTF-8: {error.object!r}; rename it", 2)
 
 
-def _as_missing_extra(what: str, error: ModuleNotFoundError) -> Exception:
+def _as_missing_extra(what: str, error: ModuleNotFoundError, command: str = "") -> Exception:
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         return error
-    return MissingExtraError(what, EXTRAS[package], package)
+    extra = "demo" if command == "demo" else EXTRAS[package]
+    return MissingExtraError(what, extra, package)
 
 
 def _leave(message: str, code: int) -> Any:

@@ -242,7 +242,7 @@ class _Walk:
         taken = {item.id for item in self.labeled.items}
         if self.held_out is not None and not self.project.test:
             taken |= {item.id for item in self.held_out.items}
-        self.say(f"score what is unlabeled of {self.project.pool}")
+        self.say(f"score what is unlabeled of {self.project.path(self.project.pool)}")
         rooms = [importlib.import_module(f"lloss.serve.{name}") for name in ("scorer", "run")]
         scorer = rooms[0].Scorer(self.folder / MODEL)
         report = rooms[1].score_pool(scorer, pool, self.folder / "scores", exclude=taken)
@@ -300,10 +300,11 @@ def _told(figures: dict[str, Any], metric: str) -> str:
 
 
 def _how(project: Project) -> str:
-    chosen = {
-        "top": "The highest predicted losses",
-        "diverse": f"Spread by k-center greedy over the {4 * project.k} highest predicted losses",
-    }[project.strategy]
-    if project.subset > 1:
-        return f"{chosen} of a random {project.subset:g} images"
-    return f"{chosen} of a random {project.subset:.0%}" if project.subset else chosen
+    among = f" of a random {project.subset:g} images" if project.subset >= 1 else ""
+    among = among or (f" of a random {project.subset:.0%}" if project.subset else "")
+    if project.strategy == "top":
+        return f"The highest predicted losses{among}."
+    return (
+        f"Spread by k-center greedy over the {4 * project.k:,} highest predicted losses{among}, "
+        "in the order picked."
+    )

@@ -36,14 +36,14 @@ class TrainSettings:
     head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
     head_loss: HeadLossName = _setting("soft-pairs", "What the head is trained by.")
     head_summary: bool = _setting(True, "The head also sees the network's own outputs, detached.")
-    hidden: int = _setting(128, "Units a tap in the head.")
+    hidden: int = _setting(128, "Hidden units of the head for each tap.")
     xi: float = _setting(1.0, "Margin of the margin loss.")
     head_weight: float = _setting(1.0, "Lambda: weight of the head's loss in the total.")
     gradient_stop: int = _setting(
         0, "Epochs during which the head's gradient reaches the network; 0: none, -1: all."
     )
     epochs: int = _setting(60, "Passes over the labeled images.")
-    batch_size: int = _setting(64, "Images a step at most; an epoch is cut into equal batches.")
+    batch_size: int = _setting(64, "Images a step; an epoch is cut into nearly equal batches.")
     lr: float = _setting(0.1, "Peak learning rate of SGD with momentum.")
     momentum: float = _setting(0.9, "Momentum of SGD.")
     weight_decay: float = _setting(5e-4, "Weight decay of SGD.")
@@ -55,7 +55,7 @@ class TrainSettings:
         IMAGENET_MEAN, "Subtracted from the channels of images scaled to 0..1."
     )
     std: tuple[float, float, float] = _setting(IMAGENET_STD, "The channels are divided by it.")
-    seed: int = _setting(0, "Of the weights, the order of images and the augmentation.")
+    seed: int = _setting(0, "Random seed of weights, order of images and augmentation.")
     amp: Amp = _setting("auto", "Mixed precision; auto: bf16 where the hardware computes in it.")
     compile: bool = _setting(False, "Run the network through torch.compile.")
 

@@ -29,7 +29,13 @@ PATH = click.Path(path_type=Path)
     help="What computes; auto takes the first that works of tensorrt, cuda, cpu.",
 )
 @click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: do not score.")
-@click.option("--batch-size", type=click.IntRange(1), default=BATCH, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=BATCH,
+    show_default=True,
+    help="Images a run of the engine.",
+)
 @click.option(
     "--part-size",
     type=click.IntRange(1),
@@ -37,7 +43,12 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="Images a Parquet part; an interrupted run repeats one part at most.",
 )
-@click.option("--threads", type=click.IntRange(0), default=0, help="[default: one a core]")
+@click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    help="Of decoding and of the CPU provider.  [default: one a core]",
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that cannot be read.")
 def score(
     model: Path,

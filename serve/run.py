@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,12 @@ def _settings(
 
 def _check_same(folder: ScoresFolder, before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
-        if before.get(name) != value:
+        old = before.get(name)
+        if name == "pool" and os.path.realpath(str(old)) == os.path.realpath(str(value)):
+            continue  # the same one by another path
+        if old != value:
             raise ScoresError(
-                f"{folder.path}: was begun with {name} = {before.get(name)!r}, now it is "
+                f"{folder.path}: was begun with {name} = {old!r}, now it is "
                 f"{value!r}; score into another folder, or go back to the old value"
             )
 

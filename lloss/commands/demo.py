@@ -52,6 +52,7 @@ def demo(folder: Path) -> None:
         if cycle < CYCLES:
             label(data, _cycle(project, cycle) / "selected.csv", labels)
             click.echo(f"… an oracle labels the {K} images\n")
+    click.echo(f"… the same budget with random selection, {TRIALS} times")
     _tell(project, _random_runs())
 
 
@@ -93,7 +94,9 @@ def _tell(project: Path, random: Any) -> None:
     click.echo(f"\nLabel these {len(names)} next:")
     click.echo(" ".join(names) + "\n")
     click.echo(
-        f"Accuracy on {TEST} held-out images; random is the mean of {TRIALS} runs (lowest–highest)"
+        f"Accuracy on {TEST} held-out images: one run of learning loss, {TRIALS} of random "
+        f"selection (mean, lowest–highest).\nAt {INITIAL} labels nothing has been selected yet: "
+        "what differs there is chance."
     )
     click.echo("labeled   learning loss   random selection          ranking accuracy of the head")
     for cycle in range(1, CYCLES + 1):

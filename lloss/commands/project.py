@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lloss.selection import SelectionSettings
 @click.option("--subset", type=Subset(), default="0", help="Select from a random M or M% alone.")
 @click.option("--holdout", type=float, help="Share of the labels kept to measure.  [default: 0.1]")
 @click.option("--test", help="Labeled images to measure on, instead of --holdout.")
-@click.option("--test-labels", help="Their labels, or those of test images in the pool.")
+@click.option("--test-labels", help="CSV of labels for --test; without it, for images of the pool.")
 @click.option("--warm-start", is_flag=True, help="Train each cycle from the weights before it.")
 @training_settings
 def init(
@@ -57,7 +58,7 @@ def init(
     labeled = made.open_labels()
     click.echo(
         f"{project / 'lloss.toml'}: {len(labeled)} labeled images of {len(labeled.classes)} "
-        f"classes; now run: lloss next {project}"
+        f"classes; now run: lloss next {shlex.quote(str(project))}"
     )
 
 

@@ -30,7 +30,9 @@ from lloss.tables import FORMATS, format_of, formatted, write_selection
 @click.option("--by", default="loss", show_default=True, help="The column to select by.")
 @click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: never select.")
 @click.option("--subset", type=Subset(), default="0", help="Choose from a random M or M% alone.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of --subset and random.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed of --subset and random."
+)
 @click.option("--at-most", is_flag=True, help="Take what is left when fewer than K are.")
 @click.option("-o", "--out", type=PATH, help="Write here, by its suffix.  [default: stdout]")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="ids, csv, jsonl or parquet.")
@@ -71,6 +73,8 @@ def select(
         write_selection(chosen, out, kind)
     notes = [f"{len(chosen)} of {chosen.eligible} selected"]
     notes += [f"{chosen.excluded} excluded"] if chosen.excluded else []
+    if excluded and not chosen.excluded:
+        notes.append(f"none of the {len(excluded)} ids to exclude is in the scores")
     notes += [f"{chosen.nan} without a score"] if chosen.nan else []
     click.echo(", ".join(notes) + (f": {out}" if out else ""), err=True)
 
