@@ -61,12 +61,13 @@ def find_taps(
         if name not in maps:
             some = ", ".join(list(maps)[-6:])
             raise SettingsError(f"tap {name!r}: no module with a feature map (such are {some})")
-    chosen = list(names) or _last_of_each_resolution(maps, image)
+    layouts = _layouts(maps, image)
+    chosen = list(names) or _last_of_each_resolution(maps, layouts)
     if not names and len(chosen) < 2:
         chosen = _quarters_of_blocks(maps) or chosen
     if not chosen:
         raise SettingsError("the network has no feature map to tap; name modules with --taps")
-    return tuple(_tap(name, maps[name], image) for name in chosen)
+    return tuple(_tap(name, maps[name], layouts[name]) for name in chosen)
 
 
 def _line(error: Exception) -> str:
@@ -109,22 +110,34 @@ def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple
     return shapes
 
 
-def _layout(shape: tuple[int, ...], image: tuple[int, int]) -> Layout:
+def _layouts(maps: dict[str, tuple[int, ...]], image: tuple[int, int]) -> dict[str, Layout]:
+    """The layout of each output; where its shape fits both, that of most others."""
+    found = {name: _layout(shape, image) for name, shape in maps.items()}
+    known = [layout for layout in found.values() if layout in ("NCHW", "NHWC")]
+    usual: Layout = "NHWC" if 2 * known.count("NHWC") > len(known) else "NCHW"
+    return {name: layout or usual for name, layout in found.items()}
+
+
+def _layout(shape: tuple[int, ...], image: tuple[int, int]) -> Layout | None:
     if len(shape) == 3:
         return "NTC"
     _, a, b, c = shape
     # A map keeps the image's aspect; the channels are the axis that spoils it.
     aspect = image[0] / image[1]
     first, last = abs(a / b - aspect), abs(b / c - aspect)
+    if first == last:
+        return None
     return "NHWC" if first < last else "NCHW"
 
 
-def _last_of_each_resolution(maps: dict[str, tuple[int, ...]], image: tuple[int, int]) -> list[str]:
+def _last_of_each_resolution(
+    maps: dict[str, tuple[int, ...]], layouts: dict[str, Layout]
+) -> list[str]:
     levels: dict[int, dict[tuple[int, int], str]] = {}
     for name, shape in maps.items():
         if len(shape) == 4:
             _, a, b, c = shape
-            size = (a, b) if _layout(shape, image) == "NHWC" else (b, c)
+            size = (a, b) if layouts[name] == "NHWC" else (b, c)
             last = levels.setdefault(name.count("."), {})
             last.pop(size, None)
             last[size] = name
@@ -144,6 +157,5 @@ def _quarters_of_blocks(maps: dict[str, tuple[int, ...]]) -> list[str]:
     return [blocks[(k + 1) * len(blocks) // count - 1] for k in range(count)]
 
 
-def _tap(name: str, shape: tuple[int, ...], image: tuple[int, int]) -> Tap:
-    layout = _layout(shape, image)
+def _tap(name: str, shape: tuple[int, ...], layout: Layout) -> Tap:
     return Tap(name, layout, shape[1] if layout == "NCHW" else shape[-1])

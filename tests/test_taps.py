@@ -110,6 +110,12 @@ def test_a_swin_transformer_is_tapped_at_its_stages_with_channels_last() -> None
         assert shape.count(side) >= 2
 
 
+def test_a_map_as_deep_as_it_is_wide_takes_the_layout_of_the_others() -> None:
+    taps = find_taps(_shapeless("swin_t"), (384, 384))  # its first stage gives [N, 96, 96, 96]
+    assert (taps[0].module, taps[0].layout) == ("features.1", "NHWC")
+    assert [tap.channels for tap in taps] == [96, 192, 384, 768]
+
+
 def test_taps_stand_in_the_order_of_the_network() -> None:
     network = build_classifier(NARROW, 3)
     order = list(_outputs(network, 32))
