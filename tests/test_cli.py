@@ -149,6 +149,7 @@ def mistakes(
     np.save(tmp / "floats.npy", np.zeros((4, 8, 8, 3)))
     np.save(tmp / "bands.npy", np.zeros((4, 8, 8, 7), np.uint8))
     (tmp / "bad.npy").write_bytes(b"\x93NUMPY no")
+    (tmp / "afile").touch()
     (tmp / "noise.onnx").write_bytes(b"\x00\x01\x02")
     run, out = tmp / "run", tmp / "out"
     small: list[object] = ["--model=resnet10-cifar-narrow", "--size=8", "--epochs=1"]
@@ -185,6 +186,13 @@ def mistakes(
         ("no known kind of pool", ["score", artifact, artifact, "-o", out]),
         ("no scores here", ["select", tmp / "empty", "-k", 1]),
         ("no column 'speed'", ["select", scores, "-k", 1, "--by", "speed"]),
+        ("'embedding' holds no numbers", ["select", scores, "-k", 1, "--by", "embedding"]),
+        ("give a number of images, or a share", ["select", scores, "-k", 1, "--subset", "inf"]),
+        ("a share is above 0%", ["select", scores, "-k", 1, "--subset", "150%"]),
+        ("afile: cannot be written",
+         ["train", photos, "-o", tmp / "afile", *small, "--batch-size=8"]),
+        ("choose cpu or cuda",
+         ["train", photos, "-o", run, *small, "--batch-size=8", "--device=tpu"]),
         ("k = 0: select at least 1", ["select", scores, "-k", 0]),
         ("choose one of .txt", ["select", scores, "-k", 1, "-o", tmp / "ids.xlsx"]),
         ("holds no lloss.toml", ["next", tmp / "empty"]),
@@ -203,6 +211,18 @@ def test_each_mistake_is_one_line_and_leaves_nothing(
         assert expected in told.err, shown
         assert not (tmp_path / "out").exists(), shown
         assert not (tmp_path / "run" / "checkpoint.pt").exists(), shown
+
+
+def test_all_of_a_share_is_all(scores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "3 of 60 selected" in call(capsys, "select", scores, "-k", 3, "--subset", "100%").err
+
+
+def test_exclusions_that_match_nothing_are_told(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.csv").write_text("id\n1\n2\n2\n")
+    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "other.csv")
+    assert "none of the 2 ids to exclude is in the scores" in told.err
 
 
 def test_a_real_process_shows_the_same_one_line(tmp_path: Path) -> None:
