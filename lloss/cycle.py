@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -242,7 +243,9 @@ class _Walk:
         taken = {item.id for item in self.labeled.items}
         if self.held_out is not None and not self.project.test:
             taken |= {item.id for item in self.held_out.items}
-        self.say(f"score what is unlabeled of {self.project.path(self.project.pool)}")
+        self.say(
+            f"score what is unlabeled of {os.path.normpath(self.project.path(self.project.pool))}"
+        )
         rooms = [importlib.import_module(f"lloss.serve.{name}") for name in ("scorer", "run")]
         scorer = rooms[0].Scorer(self.folder / MODEL)
         report = rooms[1].score_pool(scorer, pool, self.folder / "scores", exclude=taken)

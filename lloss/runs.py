@@ -19,7 +19,7 @@ from tqdm import tqdm
 from lloss.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.decoding import decode_all
 from lloss.errors import CheckpointError, InterruptedRunError
-from lloss.files import explained, sweep
+from lloss.files import explained, sweep, write_text
 from lloss.images import ImageSpec
 from lloss.labels import LabeledSet
 from lloss.models import default_size
@@ -217,4 +217,4 @@ def _keep_epochs(path: Path, epochs: int) -> None:
     """Drop the metrics of epochs that the checkpoint does not hold."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[:epochs]), encoding="utf-8")
+        write_text(path, "".join(lines[:epochs]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import ImageError, LlossError
-from lloss.files import sha256_of, write_json, write_text, written_aside
+from lloss.files import sha256_of, sweep, write_json, write_text, written_aside
 
 
 def _names(folder: Path) -> list[str]:
@@ -140,3 +140,10 @@ def test_the_digest_is_hashlibs(tmp_path: Path) -> None:
     content = os.urandom((1 << 20) + 7)  # more than one chunk
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".model.onnx.0a1b2c3d.part", ".part-00000.parquet.00.part", "keep.part", ".env"):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "keep.part"]

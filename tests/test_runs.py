@@ -153,6 +153,18 @@ def test_a_warm_start_takes_the_weights_that_fit(
     assert warm.state["model"]["network.classifier.weight"].shape[0] == 2
 
 
+def test_a_warm_start_into_other_classes_forgets_the_classifier_alone(
+    labeled: LabeledSet, tiny: TrainSettings, trained: Path, tmp_path: Path
+) -> None:
+    renamed = LabeledSet(labeled.items, [f"new {name}" for name in labeled.labels], "renamed")
+    still = dataclasses.replace(tiny, lr=1e-12, epochs=1, weight_decay=0.0)
+    warm = train(renamed, still, tmp_path / "warm", warm_start=trained).state["model"]
+    old = weights(trained)
+    torch.testing.assert_close(warm["network.stem.0.weight"], old["network.stem.0.weight"])
+    name = "network.classifier.weight"
+    assert warm[name].shape == old[name].shape and not torch.allclose(warm[name], old[name])
+
+
 def test_a_broken_labeled_image_is_named_before_training(
     photos: Path, tiny: TrainSettings, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,10 @@ def next_cycle(project: Path, at_most: bool) -> None:
         outcome = cycle.next_cycle(opened, lambda line: click.echo(line, err=True), at_most)
     selected = outcome.folder / cycle.SELECTED
     if not outcome.fresh:
+        labels = os.path.normpath(opened.path(opened.labels))
         click.echo(
             f"no new labels since cycle {outcome.summary.cycle:03d}: label the images of "
-            f"{selected}, add them to {opened.path(opened.labels)}, then run it again"
+            f"{selected}, add them to {labels}, then run it again"
         )
         return
     click.echo(f"{selected}: {outcome.summary.selected} images to label next")

@@ -150,6 +150,23 @@ def test_a_complete_folder_is_not_passed_off_for_a_pool_that_changed(
         score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=61)
 
 
+def test_what_a_killed_run_left_aside_is_in_nobodys_way(
+    scorer: Scorer, pool: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".run.json.12345678.part").write_text("{")
+    score_pool(scorer, open_pool(pool), tmp_path / "s")
+    assert not list((tmp_path / "s").glob(".*"))
+
+
+def test_the_same_pool_by_another_path_is_the_same(
+    scorer: Scorer, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = score_pool(scorer, open_pool(pool), tmp_path / "s")
+    monkeypatch.chdir(pool.parent)
+    assert score_pool(scorer, open_pool("pool"), tmp_path / "s").scored == first.scored
+
+
 def test_excluded_images_are_not_scored(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
     score_pool(scorer, open_pool(pool), tmp_path / "s", exclude={"dark/001.png", "dark/004.png"})
     ids = {id for b in ScoresFolder(tmp_path / "s").batches(["id"]) for id in b["id"].to_pylist()}
