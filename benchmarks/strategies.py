@@ -83,7 +83,8 @@ def main(
         epochs = epochs or SETTINGS["epochs"]
         settings = settings_of("default", **{**SETTINGS, "epochs": epochs})
     else:
-        assert arrays, "--arrays FOLDER"
+        if arrays is None:
+            raise click.UsageError("cifar needs --arrays FOLDER")
         pool, test = cifar(arrays)
         budget = {"initial": 1000, "k": 500, "cycles": 4}
         epochs = epochs or 40

@@ -32,7 +32,7 @@ from lloss.checkpoint import Checkpoint, load_checkpoint
 from lloss.errors import InterruptedRunError, LabelError, ProjectError
 from lloss.evaluation import evaluate_checkpoint
 from lloss.files import sweep, write_json, write_text
-from lloss.labels import LabeledSet, read_labels
+from lloss.labels import LabeledSet, read_ids
 from lloss.markup import percent
 from lloss.picks import picks_of
 from lloss.pools import Pool
@@ -189,7 +189,7 @@ class _Walk:
     def through(self, at_most: bool) -> Summary:
         """All of them."""
         checkpoint = self._train()
-        evaluation = self._evaluate()
+        evaluation = self._evaluate(checkpoint)
         self._export(checkpoint)
         pool = self.project.open_pool()
         counts = self._score(pool)
@@ -221,13 +221,13 @@ class _Walk:
                 "it goes on from there"
             ) from error
 
-    def _evaluate(self) -> dict[str, Any] | None:
+    def _evaluate(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         if self.held_out is None:
             self.say("no held-out images, so nothing is measured (see test and holdout)")
             return None
         path = self.folder / EVALUATION
         if not path.exists():
-            found = evaluate_checkpoint(self.folder, self.held_out)
+            found = evaluate_checkpoint(checkpoint, self.held_out)
             write_json(path, found.as_dict())
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         self.say(f"measure on {figures['images']} held-out images: {_told(figures, self.metric)}")
@@ -260,7 +260,7 @@ class _Walk:
         # Read live from lloss.toml, so that a K that is too large can be mended there.
         settings = self.project.selection(self.number, at_most)
         # Labels that came in since the cycle was begun: nobody is asked twice.
-        known = read_labels(self.project.path(self.project.labels), needs_label=False)
+        known = read_ids(self.project.path(self.project.labels))
         chosen = select(ScoresFolder(self.folder / "scores").opened(), settings, known)
         write_selection(chosen, self.folder / SELECTED)
         return chosen

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lloss.checkpoint import load_checkpoint
+from lloss.checkpoint import Checkpoint
 from lloss.decoding import decode_all
 from lloss.files import written_aside
 from lloss.images import ImageSpec
@@ -102,14 +102,12 @@ def measure(
     )
 
 
-def evaluate_checkpoint(run: Path, labeled: LabeledSet) -> Evaluation:
-    """Evaluate a run's folder, or its checkpoint as it lies there now, on labeled images.
+def evaluate_checkpoint(checkpoint: Checkpoint, labeled: LabeledSet) -> Evaluation:
+    """Evaluate a run, finished or not, on labeled images.
 
     Raises:
-        CheckpointError: there is no checkpoint.
         LabelError: no label that the model knows, or an image that cannot be read.
     """
-    checkpoint = load_checkpoint(run)
     settings = checkpoint.settings
     everything, classes = len(labeled), set(checkpoint.classes)
     seen = [row for row, label in enumerate(labeled.labels) if label in classes]

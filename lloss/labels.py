@@ -140,6 +140,11 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
     return labels
 
 
+def read_ids(*paths: Path) -> set[str]:
+    """The ids of CSV files with a column ``id``: labels, selections, or ids alone."""
+    return {id for path in paths for id in read_labels(path, needs_label=False)}
+
+
 def label_items(pool: Pool, labels: dict[str, str], origin: str) -> LabeledSet:
     """Join labels to the items of a pool.
 

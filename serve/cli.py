@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lloss.labels import read_labels
+from lloss.labels import read_ids
 from lloss.pools import open_pool
 
 from .engine import Provider
@@ -67,9 +67,7 @@ def score(
     interruption, the same command goes on where it stopped.
     """
     images = open_pool(pool)
-    without: set[str] = set()
-    for path in exclude:
-        without.update(read_labels(path, needs_label=False))
+    without = read_ids(*exclude)
     scorer = Scorer(model, provider, batch_size, threads)
     click.echo(f"score {pool} with {model} on {scorer.engine.provider}", err=True)
     done = score_pool(

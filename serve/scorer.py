@@ -74,7 +74,7 @@ class Scorer:
     def __init__(
         self, model: str | Path, device: str = "auto", batch_size: int = BATCH, threads: int = 0
     ) -> None:
-        self._made_by = (str(model), device, batch_size, threads)
+        self._made_by = (str(Path(model).absolute()), device, batch_size, threads)
         self.engine = Engine(model, device, threads)
         self.batch_size = batch_size
         self.threads = threads

@@ -366,7 +366,7 @@ def test_the_evaluation_is_of_the_very_checkpoint(project: Project) -> None:
     _, held = project.split(project.open_labels())
     assert held is not None
     figures = json.loads((outcome.folder / "evaluation.json").read_text())
-    assert evaluate_checkpoint(outcome.folder, held).as_dict() == figures
+    assert evaluate_checkpoint(load_checkpoint(outcome.folder), held).as_dict() == figures
 
 
 def test_all_errors_are_of_the_house() -> None:

@@ -149,7 +149,7 @@ def _copy(tmp_path: Path) -> Path:
     return source
 
 
-def test_no_file_and_no_function_is_crowded() -> None:
+def test_no_file_is_crowded() -> None:
     long = {
         str(path.relative_to(ROOT)): count
         for path in FILES

@@ -26,11 +26,11 @@ def evaluate(run: Path, data: str, labels: Path | None, data_root: Path, out: Pa
     network beside it; writes evaluation.json and evaluation.png.
     """
     out = out or (run if run.is_dir() else run.parent)
-    load_checkpoint(run)  # a missing run is told before the images are looked for
+    checkpoint = load_checkpoint(run)  # a missing run is told before the images are looked for
     labeled = open_labeled(data, labels, data_root)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")
-    found = evaluate_checkpoint(run, labeled)
+    found = evaluate_checkpoint(checkpoint, labeled)
     write_json(out / "evaluation.json", found.as_dict())
     click.echo(f"images             {found.images}")
     if found.unseen:

@@ -10,7 +10,7 @@ import click
 from lloss.artifact import read_manifest
 from lloss.commands.options import PATH, Subset
 from lloss.files import sha256_of
-from lloss.labels import read_labels
+from lloss.labels import read_ids
 from lloss.scores import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
 from lloss.selection import select as select_from
@@ -55,9 +55,7 @@ def select(
     kind = kind or format_of(out)
     if out is None and kind == "parquet":
         raise click.UsageError("Parquet does not go to a terminal: give -o FILE.parquet")
-    excluded: set[str] = set()
-    for path in exclude:
-        excluded.update(read_ids(path))
+    excluded = read_ids(*exclude)
     settings = SelectionSettings(
         k=k,
         strategy=strategy,
@@ -77,11 +75,6 @@ def select(
         notes.append(f"none of the {len(excluded)} ids to exclude is in the scores")
     notes += [f"{chosen.nan} without a score"] if chosen.nan else []
     click.echo(", ".join(notes) + (f": {out}" if out else ""), err=True)
-
-
-def read_ids(path: Path) -> set[str]:
-    """Ids of a CSV: labels, or a selection."""
-    return set(read_labels(path, needs_label=False))
 
 
 @click.command()
