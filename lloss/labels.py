@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import LabelError, MissingExtraError, PoolError
-from lloss.pools import ArrayPool, FolderPool, Item, ItemsPool, Pool, load_array, open_pool
+from lloss.pools import ArrayPool, FolderPool, Item, Pool, load_array, open_pool
 
 TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
@@ -65,10 +65,6 @@ class LabeledSet:
         return LabeledSet(
             [self.items[row] for row in rows], [self.labels[row] for row in rows], self.origin
         )
-
-    def pool(self) -> Pool:
-        """The same images as a pool, their labels forgotten."""
-        return ItemsPool(self.items, self.origin)
 
 
 def open_labeled(

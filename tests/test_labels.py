@@ -193,12 +193,6 @@ def test_some_rows_of_a_set_keep_items_and_labels_together() -> None:
     assert list(part.labels) == ["cow", "cat"]
 
 
-def test_a_labeled_set_is_a_pool_too() -> None:
-    pool = _set(("a", "cat"), ("b", "dog")).pool()
-    assert [item.id for item in pool] == ["a", "b"]
-    assert pool.uri == "rows"
-
-
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_torchvisions_sets_come_by_name_and_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lloss.errors import ImageError, LlossError, PoolError
-from lloss.pools import FolderPool, Item, ItemsPool, RestPool, load_array, open_pool
+from lloss.pools import FolderPool, RestPool, load_array, open_pool
 
 
 def _ids(uri: Path) -> list[str]:
@@ -390,12 +390,6 @@ def test_the_rest_is_the_pool_without_some_ids(tmp_path: Path) -> None:
     assert rest.count() == 2
     with pytest.raises(PoolError, match=r"'b\.jpg'"):
         rest.find(["b.jpg"])
-
-
-def test_items_at_hand_are_a_pool_that_can_be_walked_twice() -> None:
-    pool = ItemsPool((Item(name, lambda: b"x") for name in "abc"), "memory")
-    assert [item.id for item in pool] == [item.id for item in pool] == ["a", "b", "c"]
-    assert [item.id for item in pool.find("ca")] == ["c", "a"]
 
 
 def test_listing_a_folder_reads_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lloss.errors import PoolError
 from lloss.pools.arrays import ArrayPool, load_array
-from lloss.pools.base import Item, ItemsPool, Pool, RestPool
+from lloss.pools.base import Item, Pool, RestPool
 from lloss.pools.folder import SUFFIXES, FolderPool
 from lloss.pools.lists import ListPool
 
@@ -22,7 +22,6 @@ __all__ = [
     "ArrayPool",
     "FolderPool",
     "Item",
-    "ItemsPool",
     "ListPool",
     "Pool",
     "RestPool",

@@ -64,21 +64,6 @@ class Pool(ABC):
         raise PoolError(f"id {id!r}{others} is not in the pool {self.uri}{hint}")
 
 
-class ItemsPool(Pool):
-    """Items that are at hand already, such as a labeled data set seen as a pool."""
-
-    def __init__(self, items: Iterable[Item], uri: str) -> None:
-        self.items = list(items)
-        self.uri = uri
-
-    def __iter__(self) -> Iterator[Item]:
-        return iter(self.items)
-
-    def count(self) -> int:
-        """The list's length."""
-        return len(self.items)
-
-
 class RestPool(Pool):
     """A pool without some of its ids, such as the labeled ones."""
 
