@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -80,6 +81,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of the user's are one line on stderr and exit 2."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that a decoder survives
     try:
         cli.main(arguments, prog_name="lloss", standalone_mode=False)
     except LlossError as error:
