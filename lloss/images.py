@@ -151,7 +151,7 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
     else:
         image = _decoded(raw, spec)
     if out.flags.c_contiguous:
-        memoryview(out).cast("B")[:] = image.tobytes()  # spares np.asarray's detour
+        out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
     else:
         out[...] = np.asarray(image)
 
