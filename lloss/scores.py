@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lloss.duplicates import first_duplicate
 from lloss.errors import ScoresError
 from lloss.files import write_json, written_aside
+from lloss.shards import Shard
 
 RUN = "run.json"
 SKIPPED = "skipped.parquet"
@@ -56,13 +58,27 @@ class ScoresFolder:
         found = sorted(
             self.path.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)
         )
-        for number, part in enumerate(found):
+        shard = self.shard()
+        for number, part in zip(shard.parts(), found):
             if part.name != _PART.format(number):
                 raise ScoresError(
                     f"{self.path}: {_PART.format(number)} is missing, but {part.name} is there; "
                     "score the pool again into an empty folder"
                 )
         return found
+
+    def part_numbers(self) -> list[int]:
+        """The numbers in the whole pool of the parts that are there."""
+        shard = self.shard()
+        return [shard.part(place) for place in range(len(self.parts()))]
+
+    def part_path(self, number: int) -> Path:
+        """Where a part lies, whether it is there or not."""
+        return self.path / _PART.format(number)
+
+    def shard(self) -> Shard:
+        """Which shard of its pool the folder holds."""
+        return Shard.parse(str((self.run() or {}).get("shard", "1/1")))
 
     def run(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None when there is none.
@@ -96,6 +112,11 @@ class ScoresFolder:
             raise ScoresError(
                 f"{self.path}: the scoring run is not finished ({len(self.parts())} parts so far); "
                 "run the same lloss score again, it goes on where it stopped"
+            )
+        if self.shard().count > 1:
+            raise ScoresError(
+                f"{self.path}: holds shard {self.shard()} of a pool alone; "
+                "put all of them together first: lloss merge SHARDS… -o SCORES"
             )
         return self
 
@@ -152,9 +173,29 @@ class ScoresFolder:
             raise ScoresError(f"{path}: cannot be read: {error}") from error
         return ids, [(id, reason) for id, reason in json.loads(note)]
 
+    def ids(self) -> Iterator[str]:
+        """The ids of all images, scored or skipped."""
+        for number in self.part_numbers():
+            rows, failed = self.part_ids(number)
+            yield from rows
+            yield from (id for id, _ in failed)
+
+    def check_unique(self) -> None:
+        """Make sure that no id comes twice.
+
+        Raises:
+            ScoresError: one does.
+        """
+        found = first_duplicate(self.ids)
+        if found is not None:
+            raise ScoresError(
+                f"{self.path}: the id {found[0]!r} comes twice in the pool; ids are unique in a "
+                "pool: rename one of the two images and score again"
+            )
+
     def write_skipped(self) -> None:
         """Gather the skipped images of all parts into ``skipped.parquet``."""
-        rows = [row for number in range(len(self.parts())) for row in self.part_ids(number)[1]]
+        rows = [row for number in self.part_numbers() for row in self.part_ids(number)[1]]
         columns = [[id for id, _ in rows], [reason for _, reason in rows]]
         with written_aside(self.path / SKIPPED) as aside:
             pq.write_table(pa.table(columns, schema=_SKIPPED_SCHEMA), aside, compression="zstd")

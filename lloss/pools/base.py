@@ -91,6 +91,10 @@ class Pool(ABC):
         """How many items there are; by default found by listing them."""
         return sum(1 for _ in self.ids())
 
+    def fingerprint(self) -> str:
+        """What changes when the images do although their ids do not; "" where that is not cheap."""
+        return ""
+
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
         """The items at these positions, a chunk a range, in one pass over the pool.
 
