@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from lloss.duplicates import first_duplicate
 from lloss.errors import ScoresError
 from lloss.files import write_json, written_aside
+from lloss.parts import check_columns, opened_part, readable, row_groups, write_part
 from lloss.shards import Shard
+from lloss.sources import Piece
 
 RUN = "run.json"
 SKIPPED = "skipped.parquet"
@@ -44,7 +47,7 @@ def scores_table(ids: Sequence[str], columns: Mapping[str, NDArray[np.float32]])
 
 
 class ScoresFolder:
-    """A scores folder, to read (it is a :class:`lloss.selection.ScoreSource`) or to fill."""
+    """A scores folder, to read (it is a :class:`lloss.sources.ScoreSource`) or to fill."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -120,6 +123,11 @@ class ScoresFolder:
             )
         return self
 
+    def pieces(self) -> Iterator[Piece]:
+        """The parts, each a piece; its row groups are the rows that are read at once."""
+        for part in self.parts():
+            yield partial(row_groups, part)
+
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of all parts with these columns, streamed.
 
@@ -127,15 +135,9 @@ class ScoresFolder:
             ScoresError: a part is damaged or lacks a column.
         """
         for part in self.parts():
-            try:
-                with pq.ParquetFile(part) as file:
-                    missing = [name for name in columns if name not in file.schema_arrow.names]
-                    if missing:
-                        has = ", ".join(file.schema_arrow.names)
-                        raise ScoresError(f"{part}: has no column {missing[0]!r} (it has {has})")
-                    yield from file.iter_batches(columns=list(columns))
-            except (pa.ArrowException, OSError) as error:
-                raise ScoresError(f"{part}: cannot be read: {error}") from error
+            with opened_part(part) as file, readable(part):
+                check_columns(part, file, columns)
+                yield from file.iter_batches(columns=list(columns))
 
     def column(self, name: str) -> NDArray[np.float32]:
         """One scalar column of all rows, float32 [N]."""
@@ -160,7 +162,7 @@ class ScoresFolder:
         note = json.dumps([list(row) for row in skipped], ensure_ascii=False).encode()
         table = table.replace_schema_metadata({_SKIPPED_KEY: note})
         with written_aside(self.path / _PART.format(number)) as aside:
-            pq.write_table(table, aside, compression="zstd")
+            write_part(table, aside)
 
     def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
         """The ids of a part's rows, and its skipped images."""
