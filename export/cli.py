@@ -9,6 +9,8 @@ import click
 from lloss.errors import SettingsError
 from lloss.providers import DEVICE_BATCH
 
+from .tensorrt import build_engine, check_tensorrt
+
 PATH = click.Path(path_type=Path)
 
 
@@ -31,6 +33,8 @@ def export(run: Path, out: Path | None, tensorrt: bool, batch_size: int) -> None
     Nothing is written when the check fails. With --tensorrt, RUN can also be an artifact that was
     exported before; building an engine for it needs no torch.
     """
+    if tensorrt:
+        check_tensorrt()  # before minutes of export
     if tensorrt and out is None and run.suffix == ".onnx":
         out = run
     elif out is None:
@@ -61,8 +65,6 @@ def _export(run: Path, out: Path) -> None:
 
 
 def _build(path: Path, batch_size: int) -> None:
-    from .tensorrt import build_engine
-
     built = build_engine(path, batch_size)
     size = sum(file.stat().st_size for file in built.files)
     batches = ", ".join(map(str, built.buckets))

@@ -41,6 +41,19 @@ class BuiltEngine:
     seconds: float
 
 
+def check_tensorrt() -> None:
+    """Refuse a machine that cannot build an engine.
+
+    Raises:
+        EngineError: there is no TensorRT 10 or no GPU.
+    """
+    import onnxruntime
+
+    problem = missing("tensorrt", onnxruntime.get_available_providers())
+    if problem:
+        raise EngineError(f"no TensorRT engine can be built here: {problem}")
+
+
 def build_engine(path: Path, batch_size: int = DEVICE_BATCH, device_id: int = 0) -> BuiltEngine:
     """Build the engine and the timing cache of an artifact, and run every bucket once.
 
@@ -52,12 +65,8 @@ def build_engine(path: Path, batch_size: int = DEVICE_BATCH, device_id: int = 0)
         ArtifactError: the file is no artifact.
         EngineError: there is no TensorRT 10 or no GPU, or it cannot run the artifact.
     """
-    import onnxruntime
-
     manifest = read_manifest(path)
-    problem = missing("tensorrt", onnxruntime.get_available_providers())
-    if problem:
-        raise EngineError(f"{path}: no TensorRT engine can be built here: {problem}")
+    check_tensorrt()
     begun = time.monotonic()
     sha256 = sha256_of(path)
     setup = setup_of(manifest, "tensorrt", batch_size, device_id)
