@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lloss.artifact import Manifest
-from lloss.checkpoint import load_checkpoint
+from lloss.artifact import PRECISIONS, Manifest
 from lloss.errors import SettingsError
 from lloss.pools import open_pool
+from lloss.providers import DEVICE_BATCH
 
-from .artifact import export_artifact
 from .fidelity import Gate
-from .precision import Precision, Reduction
+from .tensorrt import build_engine, check_tensorrt
+
+if TYPE_CHECKING:
+    from .precision import Reduction
 
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("run", type=PATH)
-@click.option("-o", "--out", type=PATH, required=True, help="The artifact, such as model.onnx.")
+@click.argument("run", type=PATH, metavar="RUN")
+@click.option("-o", "--out", type=PATH, help="The artifact, such as model.onnx.")
 @click.option(
     "--precision",
-    type=click.Choice(typing.get_args(Precision)),
+    type=click.Choice(PRECISIONS),
     default="fp32",
     show_default=True,
     help="fp16 is for GPUs, int8 for CPUs; both are held against fp32.",
@@ -66,41 +68,43 @@ PATH = click.Path(path_type=Path)
     is_flag=True,
     help="int8 with 7-bit weights, for processors without VNNI.",
 )
+@click.option(
+    "--tensorrt", is_flag=True, help="Then build its TensorRT engine for this machine's GPU."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=DEVICE_BATCH,
+    show_default=True,
+    help="Of the TensorRT engine: that which lloss score will use.",
+)
 def export(
-    run: Path,
-    out: Path,
-    precision: Precision,
-    calibrate: str | None,
-    calibration_images: int,
-    held_out: int,
-    min_spearman: float,
-    min_overlap: float,
-    seed: int,
-    reduce_range: bool,
+    run: Path, out: Path | None, precision: str, tensorrt: bool, batch_size: int, **given: Any
 ) -> None:
     """Write network and head of a RUN as one ONNX file, checked against torch.
 
     Nothing is written when the check fails, or when a reduced precision does not rank images of
-    the pool as fp32 does.
+    the pool as fp32 does. With --tensorrt, RUN can also be an artifact that was exported before;
+    building an engine for it needs no torch.
     """
-    reduction = None
-    if precision == "fp32":
-        if calibrate is not None or reduce_range:
-            raise SettingsError("fp32 needs no --calibrate and no --reduce-range: leave them out")
-    elif calibrate is None:
-        raise SettingsError(
-            f"--precision {precision} is held against fp32 on images: add --calibrate POOL"
-        )
+    if tensorrt:
+        check_tensorrt()  # before minutes of export
+    if tensorrt and out is None and run.suffix == ".onnx":
+        out = run
+    elif out is None:
+        raise SettingsError(f"{run}: say where the artifact goes, such as -o model.onnx")
     else:
-        reduction = Reduction(
-            precision=precision,
-            pool=open_pool(calibrate),
-            calibration_images=calibration_images,
-            held_out=held_out,
-            gate=Gate(min_spearman=min_spearman, min_overlap=min_overlap),
-            seed=seed,
-            weight_bits=7 if reduce_range else 8,
-        )
+        _export(run, out, precision, given)
+    if tensorrt:
+        _build(out, batch_size)
+
+
+def _export(run: Path, out: Path, precision: str, given: dict[str, Any]) -> None:
+    from lloss.checkpoint import load_checkpoint  # torch: an engine is built without
+
+    from .artifact import export_artifact
+
+    reduction = _reduction(precision, **given)
     checkpoint = load_checkpoint(run)
     if not checkpoint.finished:
         epochs = checkpoint.settings.epochs
@@ -114,6 +118,37 @@ def export(
     )
 
 
+def _reduction(
+    precision: str,
+    calibrate: str | None,
+    calibration_images: int,
+    held_out: int,
+    min_spearman: float,
+    min_overlap: float,
+    seed: int,
+    reduce_range: bool,
+) -> Reduction | None:
+    from .precision import Reduction
+
+    if precision == "fp32":
+        if calibrate is not None or reduce_range:
+            raise SettingsError("fp32 needs no --calibrate and no --reduce-range: leave them out")
+        return None
+    if calibrate is None:
+        raise SettingsError(
+            f"--precision {precision} is held against fp32 on images: add --calibrate POOL"
+        )
+    return Reduction(
+        precision=precision,
+        pool=open_pool(calibrate),
+        calibration_images=calibration_images,
+        held_out=held_out,
+        gate=Gate(min_spearman=min_spearman, min_overlap=min_overlap),
+        seed=seed,
+        weight_bits=7 if reduce_range else 8,
+    )
+
+
 def _compared(manifest: Manifest) -> str:
     difference = manifest.fidelity["torch_parity"]["max_abs_difference"]["loss"]
     parity = f"predicted loss within {difference:.1e} of torch"
@@ -124,4 +159,14 @@ def _compared(manifest: Manifest) -> str:
         f"{manifest.precision} against fp32 on {measured['images']} images: "
         f"Spearman {measured['spearman']:.5f}, top-10% overlap "
         f"{measured['top_decile_overlap']:.3f}; fp32's {parity}"
+    )
+
+
+def _build(path: Path, batch_size: int) -> None:
+    built = build_engine(path, batch_size)
+    size = sum(file.stat().st_size for file in built.files)
+    batches = ", ".join(map(str, built.buckets))
+    click.echo(
+        f"{built.cache.engines}: TensorRT engine of {size / 1e6:.1f} MB for batches of {batches}, "
+        f"built in {built.seconds:.0f} s"
     )

@@ -20,7 +20,7 @@ from lloss.artifact import INPUT
 from lloss.errors import SettingsError
 from lloss.ranking import spearman
 
-from .verify import open_session
+from .session import open_session
 
 TOP = 0.1
 """The share of the pool whose overlap is measured."""

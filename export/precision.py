@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lloss.artifact import Manifest
+from lloss.artifact import PRECISIONS, Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.pools import Pool
@@ -22,7 +22,6 @@ from .recipes import Search
 from .sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
 from .verify import check_batches, check_parity
 
-Precision = Literal["fp32", "fp16", "int8"]
 
 Tell = Callable[[str], None]
 
@@ -46,7 +45,7 @@ class Reduction:
         SettingsError: a number out of its range.
     """
 
-    precision: Literal["fp16", "int8"]
+    precision: str
     pool: Pool
     calibration_images: int = 512
     held_out: int = 2000
@@ -55,6 +54,9 @@ class Reduction:
     weight_bits: int = 8
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS[1:]:
+            choices = " or ".join(PRECISIONS[1:])
+            raise SettingsError(f"a reduction to {self.precision!r}: choose {choices}")
         if self.weight_bits not in (7, 8):
             raise SettingsError(f"weights of {self.weight_bits} bits: give 7 or 8")
         if self.calibration_images < 1:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from lloss.artifact import INPUT
 from lloss.errors import ParityError
 
 from .graph import ScoringGraph
+from .session import open_session
 
 BATCHES = (1, 2, 3, 64)
 ABSOLUTE, RELATIVE = 1e-3, 1e-3
@@ -33,14 +33,6 @@ classes either of them is a right prediction."""
 HALF = 2e-2
 """Likewise for a network in float16, whose numbers have 11 bits and whose engines on a CPU round
 them at other places than torch."""
-
-
-def open_session(path: Path, threads: int = 0) -> Any:
-    """A session on the CPU, which every machine has."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def check_parity(

@@ -16,6 +16,9 @@ KEY = "lloss.manifest"
 FORMAT = 1
 INPUT = "images"
 
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Of the network; the head and the outputs are float32 in each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "lloss.export.cli:export",
     "info": "lloss.commands.select:info",
     "score": "lloss.serve.cli:score",
+    "merge": "lloss.serve.cli:merge",
     "select": "lloss.commands.select:select",
     "demo": "lloss.commands.demo:demo",
 }
@@ -68,6 +69,7 @@ HELP = {
     "export": "Write network and head as one verified ONNX file.",
     "info": "Tell what an artifact is.",
     "score": "Score a pool of images with an artifact.",
+    "merge": "Put the shards of a scoring run together.",
     "select": "Choose the K images to label next from scores.",
     "demo": "The whole job on scikit-learn's digits, in a few minutes.",
 }

@@ -99,9 +99,7 @@ class Engine:
 
     def _start(self, name: str) -> None:
         host = name == "cpu"
-        self.batch_size = self._asked or (
-            host_batch(self.manifest.image) if host else DEVICE_BATCH
-        )
+        self.batch_size = self._asked or (host_batch(self.manifest.image) if host else DEVICE_BATCH)
         setup = setup_of(self.manifest, name, self.batch_size)
         opened = open_session(self.path, setup, self.sha256, host_options() if host else None)
         self.provider, self.note = name, opened.note

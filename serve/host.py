@@ -1,8 +1,8 @@
 """Run a session on the CPU: as many runs at a time as there are lanes, one thread each.
 
-Threads inside a run wait for each other at every layer, and for whichever of them the decoder has
-just pushed off its core. Runs of one thread beside each other wait for nobody, and what they compute
-does not depend on how many there are.
+Threads inside a run wait for each other at every layer, and for whichever of them the decoder
+has just pushed off its core. Runs of one thread beside each other wait for nobody, and what they
+compute does not depend on how many there are.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ class CudaMemory:
         block = (ctypes.c_uint8 * size).from_address(address)
         # Every view keeps the block alive: pinned memory outlives the executor that made it.
         weakref.finalize(block, _free_pinned, self._driver, self._context, address)
-        return np.frombuffer(block, np.uint8)
+        pinned: NDArray[np.uint8] = np.ctypeslib.as_array(block)
+        return pinned
 
     def device(self, size: int) -> int:
         """Memory of the GPU."""

@@ -6,9 +6,9 @@
     chunks ─▶ feeder      ├─▶ bytes ─▶ decode into buffer ─▶ run ─▶ scores, in the chunks' order
                 └ remote  ┘      └ on the CPU: one thread ┘
 
-On the CPU a worker decodes a batch and runs it itself: nothing is handed over, and no core waits for
-another. For a device, workers decode pieces of a batch and two lanes run what is complete. Pools
-behind a network have readers that fetch ahead; what they hold is bounded in bytes.
+On the CPU a worker decodes a batch and runs it itself: nothing is handed over, and no core waits
+for another. For a device, workers decode pieces of a batch and two lanes run what is complete.
+Pools behind a network have readers that fetch ahead; what they hold is bounded in bytes.
 """
 
 from __future__ import annotations

@@ -86,7 +86,10 @@ _WRITE = "put -o on a faster disk"
 _LISTING = "the pool does not list its images fast enough: larger tar shards, .npy, or a list"
 _REMEDIES = {
     ("infer", True): "export with --precision int8, give it more cores, or a GPU (--provider cuda)",
-    ("infer", False): "export with --precision fp16, try a larger --batch-size, or --shard the pool",
+    (
+        "infer",
+        False,
+    ): "export with --precision fp16, try a larger --batch-size, or --shard the pool",
     **{("decode", host): _DECODE for host in (True, False)},
     **{("read", host): _READ for host in (True, False)},
     **{("write", host): _WRITE for host in (True, False)},

@@ -210,7 +210,9 @@ class _PoolRun:
         if not self.pool.remote:
             total = self.shard.items(self.pool.count(), self.part_size)
         with (
-            tqdm(total=total, initial=before.resumed, unit="img", desc="score", disable=None) as bar,
+            tqdm(
+                total=total, initial=before.resumed, unit="img", desc="score", disable=None
+            ) as bar,
             _Writer(self) as writer,
         ):
             for number, batches in itertools.groupby(self._batches(bar), self._part_of):

@@ -1,0 +1,554 @@
+"""Scoring on an NVIDIA GPU: ceilings, the engine alone, and end to end, in one run.
+
+    python benchmarks/gpu_score.py --out gpu_score.md
+    python benchmarks/gpu_score.py --device cpu --images 500 --quick      # tries every path
+
+It makes its own data (noise) and its own untrained network with head; what is computed does not
+depend on the weights. The contenders of a table take turns, and their medians are compared. TF32 is
+off everywhere, so that fp32 means fp32. Needs lloss[train]; about six minutes on an H100.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnxruntime as ort
+import torch
+from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
+from lloss.serve.device import DeviceExecutor
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import lloss
+from lloss import cuda
+from lloss.artifact import INPUT, Manifest, read_manifest
+from lloss.errors import EngineError
+from lloss.files import sha256_of
+from lloss.images import ImageSpec
+from lloss.network import build
+from lloss.providers import Opened, missing, open_session, setup_of
+from lloss.settings import TrainSettings
+
+LANES = 3
+CLASSES = tuple(map(str, range(10)))
+
+
+@dataclass
+class Plan:
+    """What is measured, and for how long."""
+
+    device: str
+    model: str
+    images: int
+    batches: tuple[int, ...]
+    rounds: int
+    seconds: float
+    workers: int
+    compiled: bool
+    tensorrt: bool
+    deadline: float
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+
+@dataclass
+class Row:
+    """One contender: images a second by column."""
+
+    name: str
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    note: str = ""
+
+    def rate(self, column: str) -> float | None:
+        found = self.rates.get(column)
+        return statistics.median(found) if found else None
+
+
+Work = Callable[[], int]
+"""Does some batches to their end, and tells how many images that was."""
+
+
+def take_turns(contenders: dict[str, Work], plan: Plan, rows: dict[str, Row], column: str) -> None:
+    """Measure contenders in turns; each turn repeats its work for the plan's seconds."""
+    for name in contenders:
+        rows.setdefault(name, Row(name))
+    for round in range(plan.rounds + 1):
+        if round > 1 and plan.left() < 0:
+            break
+        for name, work in contenders.items():
+            begun, count = time.perf_counter(), 0
+            while not count or time.perf_counter() - begun < plan.seconds:
+                count += work()
+            if round:  # the first warms up
+                rate = count / (time.perf_counter() - begun)
+                rows[name].rates.setdefault(column, []).append(rate)
+    done = ", ".join(f"{name} {rows[name].rate(column):,.0f}" for name in contenders)
+    click.echo(f"[{plan.left():4.0f} s left] {column}: {done}", err=True)
+
+
+def synchronized(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+# The network
+
+
+def graph_of(model: str, half: bool) -> tuple[ScoringGraph, Manifest]:
+    """An untrained network with head, and its manifest."""
+    settings = TrainSettings(model=model, size=32)
+    torch.manual_seed(0)
+    network = build(settings, CLASSES, (32, 32))
+    graph = ScoringGraph(network, settings.mean, settings.std).eval()
+    manifest = Manifest(
+        task=settings.task,
+        model=model,
+        classes=CLASSES,
+        image=ImageSpec(32, 32, settings.fit),
+        mean=settings.mean,
+        std=settings.std,
+        outputs=outputs_of(graph, (32, 32)),
+        precision="fp16" if half else "fp32",
+    )
+    if half:  # the network alone; maps are pooled, and the head reads them, in float32
+        network.network.half()
+        network.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].half(),))
+    return graph, manifest
+
+
+def write_artifact(model: str, half: bool, folder: Path) -> Path:
+    path = folder / f"{'fp16' if half else 'fp32'}.onnx"
+    write_onnx(*graph_of(model, half), path)
+    return path
+
+
+def torch_graph(plan: Plan, half: bool) -> nn.Module:
+    graph, _ = graph_of(plan.model, half)
+    graph = graph.to(plan.device)
+    return graph.to(memory_format=torch.channels_last) if half else graph
+
+
+def flops_per_image(model: str) -> float:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    graph, _ = graph_of(model, half=False)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        graph(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    return float(counter.get_total_flops())
+
+
+# Ceilings
+
+
+def ceilings(plan: Plan) -> dict[str, str]:
+    """Matrix products and copies, through torch."""
+    size, megabytes = (8192, 256) if plan.device == "cuda" else (256, 4)
+    found = {}
+    for name, dtype in (("fp16", torch.float16), ("fp32, no TF32", torch.float32)):
+        a = torch.randn(size, size, device=plan.device).to(dtype)
+        rate = 2 * size**3 / best_time(lambda a=a: a @ a, plan)
+        found[f"matmul {size}², {name}"] = f"{rate / 1e12:,.1f} TFLOP/s"
+    there = torch.empty(megabytes << 20, dtype=torch.uint8, device=plan.device)
+    for name in ("pinned", "pageable") if plan.device == "cuda" else ("pageable",):
+        here = torch.ones(megabytes << 20, dtype=torch.uint8, pin_memory=name == "pinned")
+        up = best_time(lambda here=here: there.copy_(here, non_blocking=True), plan)
+        down = best_time(lambda here=here: here.copy_(there, non_blocking=True), plan)
+        rates = [f"{(megabytes << 20) / seconds / 1e9:.1f}" for seconds in (up, down)]
+        found[f"copy of {megabytes} MiB, {name}"] = f"{rates[0]} GB/s up, {rates[1]} GB/s down"
+    return found
+
+
+def best_time(work: Callable[[], Any], plan: Plan) -> float:
+    """Median seconds of one call, of ten in a row."""
+    times = []
+    for _ in range(plan.rounds + 1):
+        synchronized(plan.device)
+        begun = time.perf_counter()
+        for _ in range(10):
+            work()
+        synchronized(plan.device)
+        times.append((time.perf_counter() - begun) / 10)
+    return statistics.median(times[1:])
+
+
+# The engine alone
+
+
+def torch_work(network: Callable[[Tensor], Any], images: Tensor, plan: Plan) -> Work:
+    """Batches that lie on the device already; results stay there."""
+
+    def work() -> int:
+        with torch.inference_mode():
+            for _ in range(4):
+                torch.compiler.cudagraph_mark_step_begin()
+                network(images)
+        synchronized(plan.device)
+        return 4 * len(images)
+
+    return work
+
+
+def bare_work(session: Any, images: np.ndarray) -> Work:
+    """What a first script does: arrays in, arrays out."""
+
+    def work() -> int:
+        session.run(None, {INPUT: images})
+        return len(images)
+
+    return work
+
+
+def bound_work(session: Any, images: np.ndarray, plan: Plan) -> Work:
+    """The session alone: inputs and outputs stay on the device."""
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, plan.device, 0))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, plan.device, 0)
+
+    def work() -> int:
+        session.run_with_iobinding(binding)
+        return len(images)
+
+    return work
+
+
+def executor_work(executor: DeviceExecutor, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
+    """Ours: host to host, each lane fills its buffer, and all copies are in the time."""
+    count = 4 * LANES
+
+    def score(_: int) -> None:
+        buffer = executor.buffer()
+        try:
+            buffer.pixels[: len(images)] = images
+            executor.run(buffer, len(images))
+        finally:
+            executor.release(buffer)
+
+    def work() -> int:
+        list(lanes.map(score, range(count)))
+        return count * len(images)
+
+    return work
+
+
+def opened(path: Path, plan: Plan, provider: str, batch: int, graphs: bool) -> Opened:
+    setup = setup_of(read_manifest(path), provider, batch, graphs=graphs)
+    return open_session(path, setup, sha256_of(path))
+
+
+def engine_table(plan: Plan, artifacts: dict[str, Path]) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
+    networks = {"fp32": torch_graph(plan, False), "fp16": torch_graph(plan, True)}
+    for batch in plan.batches:
+        images = np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3), np.uint8)
+        resident = torch.from_numpy(images).to(plan.device)
+        with ExitStack() as stack:
+            notes: dict[str, str] = {}
+            contenders = {
+                "torch eager, fp32": torch_work(networks["fp32"], resident, plan),
+                "torch eager, fp16 channels_last": torch_work(networks["fp16"], resident, plan),
+            }
+            if plan.compiled:
+                add_compiled(contenders, networks["fp16"], resident, plan, notes)
+            for precision, path in artifacts.items():
+                plain = opened(path, plan, plan.device, batch, graphs=False).session
+                contenders[f"session.run, {precision}"] = bare_work(plain, images)
+                contenders[f"session on resident data, {precision}"] = bound_work(
+                    plain, images, plan
+                )
+            for provider in [plan.device, *(["tensorrt"] if plan.tensorrt else [])]:
+                add_executors(contenders, provider, artifacts, images, plan, notes, stack)
+            take_turns(contenders, plan, rows, str(batch))
+            for name, note in notes.items():
+                rows.setdefault(name, Row(name)).note = note
+    return rows
+
+
+def add_executors(
+    contenders: dict[str, Work],
+    provider: str,
+    artifacts: dict[str, Path],
+    images: np.ndarray,
+    plan: Plan,
+    notes: dict[str, str],
+    stack: ExitStack,
+) -> None:
+    lanes = stack.enter_context(ThreadPoolExecutor(LANES))
+    for precision, path in artifacts.items():
+        name = f"lloss executor, {provider} {precision}"
+        made = opened(path, plan, provider, len(images), graphs=True)
+        executor = stack.enter_context(
+            DeviceExecutor(
+                made.session, read_manifest(path), len(images), LANES + 1, device=plan.device
+            )
+        )
+        notes[name] = "CUDA graphs" if executor.graphs else executor.note or made.note
+        contenders[name] = executor_work(executor, images, lanes)
+
+
+def add_compiled(
+    contenders: dict[str, Work], network: nn.Module, images: Tensor, plan: Plan, notes: Any
+) -> None:
+    """torch.compile searches for a minute or more: left out where it fails or time is short."""
+    name = "torch.compile max-autotune, fp16 channels_last"
+    if plan.left() < 250:
+        notes[name] = "not for every batch: no time"
+        return
+    torch._dynamo.reset()
+    work = torch_work(torch.compile(network, mode="max-autotune", dynamic=False), images, plan)
+    try:
+        work()
+    except Exception as error:  # compilers fail in their own ways
+        notes[name] = f"failed: {str(error).splitlines()[0][:100]}"
+        return
+    contenders[name] = work
+
+
+# End to end
+
+
+class Pictures(Dataset[np.ndarray]):
+    """What a user would write."""
+
+    def __init__(self, files: Sequence[Path] | np.ndarray) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        item = self.files[index]
+        if isinstance(item, np.ndarray):
+            return np.array(item)
+        return np.array(Image.open(item).convert("RGB"))
+
+
+def loader_work(files: Any, network: nn.Module, batch: int, plan: Plan) -> Work:
+    loader = DataLoader(
+        Pictures(files),
+        batch,
+        num_workers=plan.workers,
+        pin_memory=plan.device == "cuda",
+        persistent_workers=plan.workers > 0,
+    )
+
+    def work() -> int:
+        count = 0
+        with torch.inference_mode():
+            for images in loader:
+                outputs = network(images.to(plan.device, non_blocking=True))
+                count += len([output.cpu() for output in outputs].pop())
+        return count
+
+    return work
+
+
+def scorer_work(model: Path, pool: Path, batch: int, plan: Plan) -> Work:
+    scorer = lloss.Scorer(model, device=plan.device, batch_size=batch)
+    return lambda: sum(map(len, scorer.stream(pool)))
+
+
+def pools(plan: Plan, folder: Path) -> Iterator[tuple[str, Path, Any]]:
+    """Name, pool, and what a DataLoader indexes; noise, which PNG cannot shrink."""
+    images = np.random.default_rng(1).integers(0, 256, (plan.images, 32, 32, 3), np.uint8)
+    array = folder / "pool.npy"
+    np.save(array, images)
+    yield ".npy", array, np.load(array, mmap_mode="r")
+    files = folder / "pool"
+    files.mkdir()
+    paths = [files / f"{number:06d}.png" for number in range(max(1, plan.images // 5))]
+    for path, pixels in zip(paths, images):
+        Image.fromarray(pixels).save(path)
+    yield "PNG", files, paths
+
+
+def end_to_end_table(
+    plan: Plan, artifacts: dict[str, Path], batch: int, folder: Path
+) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
+    network = torch_graph(plan, half=True)
+    for column, pool, files in pools(plan, folder):
+        contenders = {"torch DataLoader loop, fp16 eager": loader_work(files, network, batch, plan)}
+        for precision, path in artifacts.items():
+            name = f"lloss Scorer.stream, {precision}"
+            contenders[name] = scorer_work(path, pool, batch, plan)
+        take_turns(contenders, plan, rows, column)
+    return rows
+
+
+# The report
+
+
+def table(rows: dict[str, Row], columns: Sequence[str], reference: str, head: str) -> list[str]:
+    """Images a second; in brackets, the ratio to the fastest row that begins with ``reference``."""
+    lines = [f"| {head} | {' | '.join(columns)} | |", "|---|" + "---:|" * len(columns) + "---|"]
+    for row in rows.values():
+        cells = []
+        for column in columns:
+            rate, base = row.rate(column), best(rows, reference, column)
+            ratio = f" ({rate / base:.2f}×)" if rate and base else ""
+            cells.append(f"{rate:,.0f}{ratio}" if rate else "not measured")
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {row.note} |")
+    return lines
+
+
+def best(rows: dict[str, Row], start: str, column: str) -> float | None:
+    rates = [row.rate(column) for row in rows.values() if row.name.startswith(start)]
+    return max((rate for rate in rates if rate), default=None)
+
+
+def verdicts(engine: dict[str, Row], whole: dict[str, Row], batch: int) -> list[str]:
+    """The targets, held against the best of ours."""
+    columns = list(dict.fromkeys(column for row in engine.values() for column in row.rates))
+    best_of = {
+        start: max((best(engine, start, column) or 0 for column in columns), default=0)
+        for start in ("lloss", "torch")
+    }
+    lines = [_verdict("engine alone ÷ best torch", best_of["lloss"], best_of["torch"], 1.0)]
+    for column in (".npy", "PNG"):
+        ours, torch_loop = best(whole, "lloss", column), best(whole, "torch", column)
+        lines.append(_verdict(f"{column} end to end ÷ torch loop", ours, torch_loop, 2.0))
+    for precision in ("fp32", "fp16"):
+        ours = whole[f"lloss Scorer.stream, {precision}"].rate(".npy")
+        bare = engine[f"session.run, {precision}"].rate(str(batch))
+        name = f".npy end to end ÷ bare session.run, {precision}, batch {batch}"
+        lines.append(_verdict(name, ours, bare, 0.9))
+    return lines
+
+
+def _verdict(name: str, ours: float | None, theirs: float | None, target: float) -> str:
+    if not ours or not theirs:
+        return f"- {name}: not measured (target {target:.1f}×)"
+    passed = "PASS" if ours / theirs >= target else "FAIL"
+    return f"- {name}: {ours / theirs:.2f}× (target {target:.1f}×) **{passed}**"
+
+
+def machine(plan: Plan) -> list[str]:
+    versions = (
+        f"onnxruntime {ort.__version__}, torch {torch.__version__}, lloss {lloss.__version__}"
+    )
+    lines = [f"- {os.cpu_count()} CPU cores, {platform.platform()}, Python "
+             f"{platform.python_version()}", f"- {versions}"]  # fmt: skip
+    try:
+        gpu = cuda.driver().gpu()
+        lines.insert(
+            0,
+            f"- {gpu.name}, compute capability {gpu.compute_capability}, driver "
+            f"{gpu.driver or 'unknown'} (CUDA {gpu.cuda})",
+        )
+    except EngineError as error:
+        lines.insert(0, f"- no GPU: {error}")
+    return lines
+
+
+@click.command()
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option("--model", default="resnet18-cifar", show_default=True)
+@click.option("--images", default=100_000, show_default=True, help="In .npy; a fifth as PNG.")
+@click.option("--batch-sizes", default="1024,512,256", show_default=True)
+@click.option("--rounds", default=5, show_default=True, help="Turns of each contender.")
+@click.option("--workers", default=-1, help="Of the DataLoader; by default one a core.")
+@click.option("--no-compile", is_flag=True, help="Leave torch.compile out.")
+@click.option("--tensorrt", is_flag=True, help="Measure TensorRT too; engines take minutes.")
+@click.option("--quick", is_flag=True, help="One short turn each: to see that it works.")
+@click.option("--budget", default=420.0, show_default=True, help="Seconds, for what is optional.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the report goes, too.")
+def main(
+    device: str,
+    model: str,
+    images: int,
+    batch_sizes: str,
+    rounds: int,
+    workers: int,
+    no_compile: bool,
+    tensorrt: bool,
+    quick: bool,
+    budget: float,
+    out: Path | None,
+) -> None:
+    """Measure, and hold the figures against the targets."""
+    if device != "cpu" and (problem := missing(device, ort.get_available_providers())):
+        raise click.ClickException(f"{device} {problem}")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    plan = Plan(
+        device=device,
+        model=model,
+        images=images,
+        batches=tuple(map(int, batch_sizes.split(","))),
+        rounds=1 if quick else rounds,
+        seconds=0.0 if quick else 0.3,
+        workers=workers if workers >= 0 else os.cpu_count() or 1,
+        compiled=not no_compile,
+        tensorrt=tensorrt,
+        deadline=time.monotonic() + budget,
+    )
+    with tempfile.TemporaryDirectory() as name:
+        report = measured(plan, Path(name))
+    click.echo(report)
+    if out:
+        out.write_text(report + "\n", encoding="utf-8")
+
+
+def measured(plan: Plan, folder: Path) -> str:
+    limits = ceilings(plan)
+    artifacts = {
+        precision: write_artifact(plan.model, precision == "fp16", folder)
+        for precision in ("fp32", "fp16")
+    }
+    engine = engine_table(plan, artifacts)
+    columns = [str(batch) for batch in plan.batches]
+    batch = max(plan.batches, key=lambda size: best(engine, "lloss", str(size)) or 0)
+    whole = end_to_end_table(plan, artifacts, batch, folder)
+    flops = flops_per_image(plan.model)
+    top = max((best(engine, "lloss", column) or 0 for column in columns), default=0)
+    lines = [
+        f"# Scoring on {plan.device}: {plan.model}, 32×32",
+        "",
+        *machine(plan),
+        f"- median of {plan.rounds} turns, contenders alternating; TF32 off",
+        "",
+        "| ceiling | |",
+        "|---|---:|",
+        *[f"| {name} | {value} |" for name, value in limits.items()],
+        "",
+        f"The network takes {flops / 1e9:.2f} GFLOP an image: our best is "
+        f"{top * flops / 1e12:.1f} TFLOP/s.",
+        "",
+        "## Engine alone, images a second",
+        "",
+        "By batch size; in brackets the ratio to the best torch. Ours copies from and to host "
+        "arrays in that time; the others' data lies on the device (session.run copies).",
+        "",
+        *table(engine, columns, "torch", "contender"),
+        "",
+        f"## End to end, images a second, batch {batch}",
+        "",
+        f"{plan.images:,} images as .npy and {max(1, plan.images // 5):,} as PNG; "
+        f"{plan.workers} DataLoader workers.",
+        "",
+        *table(whole, [".npy", "PNG"], "torch", "contender"),
+        "",
+        "## Targets",
+        "",
+        *verdicts(engine, whole, batch),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Build an artifact's TensorRT engine ahead, on the machine that will score with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lloss.artifact import INPUT, read_manifest
+from lloss.enginecache import EngineCache
+from lloss.errors import EngineError
+from lloss.files import sha256_of
+from lloss.providers import (
+    DEVICE_BATCH,
+    buckets,
+    engine_cache,
+    first_line,
+    missing,
+    open_session,
+    setup_of,
+)
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What was built.
+
+    Attributes:
+        cache: where it lies.
+        files: the engine and its profile.
+        buckets: the batch sizes that were run with it.
+        seconds: that all of it took.
+    """
+
+    cache: EngineCache
+    files: Sequence[Path]
+    buckets: Sequence[int]
+    seconds: float
+
+
+def check_tensorrt() -> None:
+    """Refuse a machine that cannot build an engine.
+
+    Raises:
+        EngineError: there is no TensorRT 10 or no GPU.
+    """
+    import onnxruntime
+
+    problem = missing("tensorrt", onnxruntime.get_available_providers())
+    if problem:
+        raise EngineError(f"no TensorRT engine can be built here: {problem}")
+
+
+def build_engine(path: Path, batch_size: int = DEVICE_BATCH, device_id: int = 0) -> BuiltEngine:
+    """Build the engine and the timing cache of an artifact, and run every bucket once.
+
+    The session is the one that the scorer makes: the engine is found by a scorer with the same
+    batch size on this machine, as long as artifact, onnxruntime, TensorRT, driver and GPU stay the
+    same.
+
+    Raises:
+        ArtifactError: the file is no artifact.
+        EngineError: there is no TensorRT 10 or no GPU, or it cannot run the artifact.
+    """
+    manifest = read_manifest(path)
+    check_tensorrt()
+    begun = time.monotonic()
+    sha256 = sha256_of(path)
+    setup = setup_of(manifest, "tensorrt", batch_size, device_id)
+    opened = open_session(path, setup, sha256)
+    for size in buckets(batch_size):
+        images = np.zeros((size, *setup.image, 3), np.uint8)
+        try:
+            opened.session.run(None, {INPUT: images})
+        except Exception as error:  # the runtime's own errors have no common public base
+            raise EngineError(
+                f"{path}: failed on TensorRT in a batch of {size}: {first_line(error)}"
+            ) from error
+    cache = engine_cache(setup, sha256)
+    files = sorted(file for file in cache.engines.iterdir() if file.suffix != ".json")
+    if not files:
+        raise EngineError(f"{path}: TensorRT ran it and left no engine in {cache.engines}")
+    return BuiltEngine(cache, files, buckets(batch_size), time.monotonic() - begun)
