@@ -325,7 +325,8 @@ class _Run:
             if isinstance(outcome, BaseException):
                 job.result.set_exception(outcome)
             else:
-                job.result.set_result(outcome or Scores([], {}, []))
+                # Not "or": scores of skipped images alone are as empty as none.
+                job.result.set_result(Scores([], {}) if outcome is None else outcome)
         self.room.leave()
 
 
