@@ -19,7 +19,7 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.argument("pool", type=PATH)
+@click.argument("pool")
 @click.option("-o", "--out", type=PATH, required=True, help="The scores folder.")
 @click.option(
     "--provider",
@@ -52,7 +52,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that cannot be read.")
 def score(
     model: Path,
-    pool: Path,
+    pool: str,
     out: Path,
     provider: str,
     exclude: tuple[Path, ...],
@@ -63,13 +63,16 @@ def score(
 ) -> None:
     """Score every image of POOL with the artifact MODEL.
 
-    POOL is a folder, a .npy or .npz array, or a .txt/.csv list of paths. Run again after an
-    interruption, the same command goes on where it stopped.
+    POOL is a folder, a .npy or .npz array, a .txt/.csv list of paths, WebDataset shards
+    (shards-{000..123}.tar), .parquet/.arrow files or a folder of them, a data set that Hugging Face
+    saved to disk, or one of these behind a URL (s3://...). Options follow a ?, such as
+    'data.parquet?id=name&image=jpeg'. Run again after an interruption, the same command goes on
+    where it stopped.
     """
     images = open_pool(pool)
     without = read_ids(*exclude)
     scorer = Scorer(model, provider, batch_size, threads)
-    click.echo(f"score {pool} with {model} on {scorer.engine.provider}", err=True)
+    click.echo(f"score {images.uri} with {model} on {scorer.engine.provider}", err=True)
     done = score_pool(
         scorer, images, out, exclude=without, part_size=part_size, fail_fast=fail_fast
     )

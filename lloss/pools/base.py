@@ -73,11 +73,14 @@ class Pool(ABC):
         unique: whether no id can come twice, by how the ids are made or by a check at opening.
             Where False, whoever writes the ids down has to look.
         remote: whether reading an item waits for a network, so that more readers help.
+        streamed: whether listing reads the images too, as in a compressed or remote tar: then
+            counting costs a reading of the whole.
     """
 
     uri: str
     unique: bool = False
     remote: bool = False
+    streamed: bool = False
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]:
@@ -145,6 +148,7 @@ class RestPool(Pool):
         self.uri = pool.uri
         self.unique = pool.unique
         self.remote = pool.remote
+        self.streamed = pool.streamed
 
     def __iter__(self) -> Iterator[Item]:
         return (item for item in self.pool if item.id not in self.without)
@@ -152,6 +156,14 @@ class RestPool(Pool):
     def ids(self) -> Iterator[str]:
         """The pool's ids without those left out."""
         return (id for id in self.pool.ids() if id not in self.without)
+
+    def find(self, ids: Iterable[str]) -> list[Item]:
+        """See :meth:`Pool.find`; as the pool finds them."""
+        wanted = list(ids)
+        left_out = [id for id in wanted if id in self.without]
+        if left_out:
+            self._refuse(left_out[0], len(left_out))
+        return self.pool.find(wanted)
 
 
 def read_file(path: Path) -> bytes:

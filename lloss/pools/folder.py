@@ -23,6 +23,8 @@ class FolderPool(Pool):
     on any machine and only one folder's names are held at a time.
     """
 
+    unique = True
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = str(root)
@@ -30,6 +32,10 @@ class FolderPool(Pool):
     def __iter__(self) -> Iterator[Item]:
         for path, id in self._walk(self.root, "", ()):
             yield Item(id, functools.partial(read_file, path))
+
+    def ids(self) -> Iterator[str]:
+        """Paths below the folder."""
+        return (id for _, id in self._walk(self.root, "", ()))
 
     def _walk(
         self, folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]
@@ -60,7 +66,7 @@ class FolderPool(Pool):
         """See :meth:`Pool.find`; here an id is its path, so nothing is listed."""
         wanted = list(ids)
         paths = [self.root / id for id in wanted]
-        inside = [_is_plain_relative(id) and _is_image(path) for id, path in zip(wanted, paths)]
+        inside = [is_plain_relative(id) and _is_image(path) for id, path in zip(wanted, paths)]
         if not all(inside):
             return super().find(wanted)  # an escaped name, or an error that names the id
         return [Item(id, functools.partial(read_file, path)) for id, path in zip(wanted, paths)]
@@ -77,6 +83,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_plain_relative(id: str) -> bool:
+def is_plain_relative(id: str) -> bool:
+    """Whether an id is a path that stays below its folder, in its one spelling."""
     parts = id.split("/")
     return "\0" not in id and not any(part in ("", ".", "..") for part in parts)
