@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -166,13 +167,14 @@ class RestPool(Pool):
         return self.pool.find(wanted)
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | bytes | Path) -> bytes:
     """The bytes of a regular file; a pipe or a device by an image's name would block for ever."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116  a pool hands over plain paths
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ImageError("is no regular file")
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the path

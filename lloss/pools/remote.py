@@ -9,7 +9,7 @@ from typing import IO, Any, Literal, cast
 
 from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
 from lloss.pools.base import Item, Pool
-from lloss.pools.folder import SUFFIXES, is_plain_relative
+from lloss.pools.folder import has_image_suffix, is_plain_relative
 from lloss.pools.places import Place, RandomFile
 from lloss.pools.uris import without_secrets
 
@@ -164,7 +164,7 @@ class RemoteFolderPool(Pool):
         for name, is_folder in self._folder(prefix).entries():
             if is_folder:
                 yield from self._walk(f"{prefix}{name}/")
-            elif _is_image(name):
+            elif has_image_suffix(name):
                 yield prefix + name
 
     def find(self, ids: Iterable[str]) -> list[Item]:
@@ -178,7 +178,7 @@ class RemoteFolderPool(Pool):
 
     def _holds(self, id: str, names: dict[str, set[str]]) -> bool:
         folder, _, name = id.rpartition("/")
-        if not is_plain_relative(id) or not _is_image(name):
+        if not is_plain_relative(id) or not has_image_suffix(name):
             return False
         if folder not in names:
             place = self._folder(folder)
@@ -196,11 +196,6 @@ class RemoteFolderPool(Pool):
 
 def _read_below(root: RemotePlace, id: str) -> bytes:
     return root.at(id).read_image()
-
-
-def _is_image(name: str) -> bool:
-    stem, dot, suffix = name.rpartition(".")
-    return bool(stem) and dot + suffix.lower() in SUFFIXES
 
 
 class _ToldFile:
