@@ -22,7 +22,7 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import explained, write_text
 from lloss.labels import LabeledSet, is_named_set, label_items, open_labeled, read_labels
 from lloss.pools import Pool, open_pool
-from lloss.pools.uris import from_folder, to_folder
+from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.selection import SelectionSettings, draw_ids
 from lloss.settings import PRESETS, TrainSettings
 from lloss.tables import csv_text
@@ -72,6 +72,12 @@ class Project:
             value = getattr(self, name)
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise SettingsError(f"{self.root / FILE}: {name} = {value!r} is of the wrong kind")
+        for name in ("pool", "test"):
+            if without_secrets(getattr(self, name)) != getattr(self, name):
+                raise SettingsError(
+                    f"{name} = {without_secrets(getattr(self, name))}: was given with credentials, "
+                    f"which do not belong into {FILE}; leave them to the environment"
+                )
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
