@@ -10,10 +10,11 @@ object stores too.
 from __future__ import annotations
 
 from lloss.pools.arrays import ArrayPool, load_array, open_array
-from lloss.pools.base import Chunk, Item, Pool, RestPool
+from lloss.pools.base import Chunk, Item, Pool
 from lloss.pools.folder import SUFFIXES, FolderPool
 from lloss.pools.lists import ListPool
 from lloss.pools.opening import open_pool
+from lloss.pools.rest import RestPool
 
 __all__ = [
     "SUFFIXES",

@@ -120,12 +120,13 @@ class ArrayPool(Pool):
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`; here by index."""
         wanted = list(ids)
-        unknown = [id for id in wanted if not self._holds(id)]
+        unknown = [id for id in wanted if not self.holds(id)]
         if unknown:
             self._refuse(unknown[0], len(unknown))
         return [_item(self.rows, int(id)) for id in wanted]
 
-    def _holds(self, id: str) -> bool:
+    def holds(self, id: str) -> bool:
+        """Whether this is the number of a row, as it is written here."""
         short = len(id) <= len(str(self.count()))  # int() refuses thousands of digits
         return (
             short

@@ -140,33 +140,6 @@ class Pool(ABC):
         raise PoolError(f"id {id!r}{others} is not in the pool {self.uri}{hint}")
 
 
-class RestPool(Pool):
-    """A pool without some of its ids, such as the labeled ones."""
-
-    def __init__(self, pool: Pool, without: Iterable[str]) -> None:
-        self.pool = pool
-        self.without = frozenset(without)
-        self.uri = pool.uri
-        self.unique = pool.unique
-        self.remote = pool.remote
-        self.streamed = pool.streamed
-
-    def __iter__(self) -> Iterator[Item]:
-        return (item for item in self.pool if item.id not in self.without)
-
-    def ids(self) -> Iterator[str]:
-        """The pool's ids without those left out."""
-        return (id for id in self.pool.ids() if id not in self.without)
-
-    def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`; as the pool finds them."""
-        wanted = list(ids)
-        left_out = [id for id in wanted if id in self.without]
-        if left_out:
-            self._refuse(left_out[0], len(left_out))
-        return self.pool.find(wanted)
-
-
 def read_file(path: str | bytes | Path) -> bytes:
     """The bytes of a regular file; a pipe or a device by an image's name would block for ever."""
     try:

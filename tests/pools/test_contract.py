@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import PoolError
-from lloss.pools import Pool, RestPool, open_pool
+from lloss.pools import ArrayPool, Pool, RestPool, open_pool
 
 COUNT = 23
 
@@ -167,6 +167,25 @@ def test_the_rest_keeps_the_promises(pool: Pool) -> None:
     assert [chunk.ids for chunk in rest.chunks([range(2, 5)])] == [ids[2:5]]
     assert rest.find(ids[3:4])[0].id == ids[3]
     assert (rest.unique, rest.remote, rest.streamed) == (pool.unique, pool.remote, pool.streamed)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95, 1.0])
+def test_chunks_of_the_rest_are_its_items(pool: Pool, share: float) -> None:
+    random = np.random.default_rng(int(share * 100))
+    left_out = [id for id in pool.ids() if random.random() < share]
+    rest = RestPool(pool, [*left_out, "unknown", "99999", "007"])
+    items = list(rest)
+    ranges = [range(3), range(3, 4), range(6, 15), range(15, 40), range(40, 50)]
+    chunks = list(rest.chunks(ranges))
+    wanted = [items[r.start : r.stop] for r in ranges if r.start < len(items)]
+    assert [chunk.ids for chunk in chunks] == [[item.id for item in part] for part in wanted]
+    assert [_contents(chunk.items) for chunk in chunks] == [_contents(part) for part in wanted]
+    if isinstance(pool, ArrayPool):
+        for chunk, part in zip(chunks, wanted):
+            out = np.zeros((len(part) + 1, 5, 6, 3), np.uint8)
+            assert chunk.read_rows(out)
+            assert np.array_equal(out[:-1], [item.read() for item in part])
+            assert not chunk.read_rows(out[:, :4])
 
 
 @pytest.mark.parametrize(
