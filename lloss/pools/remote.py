@@ -30,8 +30,9 @@ def remote_place(uri: str) -> Place:
         # A cache of listings would hold every name of the pool, and hide what changed.
         files, path = url_to_fs(uri, use_listings_cache=False)
     except ImportError as error:
-        missing = error.name or str(error)
-        raise MissingExtraError(what, "remote", missing) from error
+        if uri.startswith(("s3:", "s3a:")):
+            raise MissingExtraError(what, "remote", "s3fs") from error
+        raise PoolError(f"{without_secrets(uri)}: {error}") from error  # it names the package
     except Exception as error:  # every kind of store has its own
         raise PoolError(f"{without_secrets(uri)}: {_reason(error)}") from error
     return RemotePlace(files, path, uri)

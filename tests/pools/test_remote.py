@@ -305,7 +305,7 @@ def test_without_the_extra_the_remedy_is_told() -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
         assert "pip install 'lloss[remote]'" in done.stdout, done.stderr
-        assert missing in done.stdout
+        assert f"the package '{missing}'" in done.stdout
 
 
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
