@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -243,14 +242,12 @@ class _Walk:
         taken = {item.id for item in self.labeled.items}
         if self.held_out is not None and not self.project.test:
             taken |= {item.id for item in self.held_out.items}
-        self.say(
-            f"score what is unlabeled of {os.path.normpath(self.project.path(self.project.pool))}"
-        )
+        self.say(f"score what is unlabeled of {pool.uri}")
         rooms = [importlib.import_module(f"lloss.serve.{name}") for name in ("scorer", "run")]
         scorer = rooms[0].Scorer(self.folder / MODEL)
         report = rooms[1].score_pool(scorer, pool, self.folder / "scores", exclude=taken)
         if not report.scored:
-            raise LabelError(f"{self.project.pool}: every image is labeled, none is left to select")
+            raise LabelError(f"{pool.uri}: every image is labeled, none is left to select")
         if report.skipped:
             where = self.folder / "scores" / "skipped.parquet"
             self.say(f"{report.skipped} images cannot be read, see {where}")

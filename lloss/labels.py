@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import LabelError, MissingExtraError, PoolError
-from lloss.pools import ArrayPool, FolderPool, Item, Pool, load_array, open_pool
+from lloss.pools import ArrayPool, FolderPool, Item, Pool, load_array, open_array, open_pool
+from lloss.pools.places import LocalPlace
 
 TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
@@ -99,6 +100,11 @@ def open_labeled(
     raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv")
 
 
+def is_named_set(data: str) -> bool:
+    """Whether this is a name of torchvision's, with or without its split."""
+    return data.partition(":")[0] in TORCHVISION_SETS
+
+
 def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
     """Read a CSV with the columns ``id`` and ``label`` (others are ignored).
 
@@ -178,11 +184,11 @@ def _class_folders(root: Path) -> LabeledSet:
 
 
 def _labeled_array(path: Path) -> LabeledSet:
-    pool = ArrayPool(load_array(path, "images"), str(path))
+    pool = open_array(LocalPlace(path), str(path))
     labels = np.asarray(load_array(path, "labels"))
-    if labels.shape != (len(pool.images),):
+    if labels.shape != (pool.count(),):
         raise LabelError(
-            f"{path}: {len(pool.images)} images, but labels of shape {list(labels.shape)}; "
+            f"{path}: {pool.count()} images, but labels of shape {list(labels.shape)}; "
             "there is one label an image"
         )
     if labels.dtype.kind not in "iuU":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -21,8 +20,9 @@ from typing import Any
 
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import explained, write_text
-from lloss.labels import LabeledSet, label_items, open_labeled, read_labels
+from lloss.labels import LabeledSet, is_named_set, label_items, open_labeled, read_labels
 from lloss.pools import Pool, open_pool
+from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.sampling import draw_ids
 from lloss.selection import SelectionSettings
 from lloss.settings import PRESETS, TrainSettings
@@ -73,6 +73,12 @@ class Project:
             value = getattr(self, name)
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise SettingsError(f"{self.root / FILE}: {name} = {value!r} is of the wrong kind")
+        for name in ("pool", "test"):
+            if without_secrets(getattr(self, name)) != getattr(self, name):
+                raise SettingsError(
+                    f"{name} = {without_secrets(getattr(self, name))}: was given with credentials, "
+                    f"which do not belong into {FILE}; leave them to the environment"
+                )
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
@@ -99,9 +105,14 @@ class Project:
         """A path of ``lloss.toml`` as the process sees it."""
         return self.root / Path(written).expanduser()
 
+    @property
+    def pool_uri(self) -> str:
+        """The pool as the process sees it: a path with its options, or a URL."""
+        return from_folder(self.root, self.pool)
+
     def open_pool(self) -> Pool:
         """The pool of images."""
-        return open_pool(self.path(self.pool))
+        return open_pool(self.pool_uri)
 
     def open_labels(self, labels: Path | None = None) -> LabeledSet:
         """All labels there are now, or those of a snapshot of them."""
@@ -112,9 +123,12 @@ class Project:
         """The separate test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
         if self.test:
-            known = self.path(self.test)
-            return open_labeled(str(known) if known.exists() else self.test, labels)
-        return open_labeled(str(self.path(self.pool)), labels) if labels else None
+            return open_labeled(self._test_uri(), labels)
+        return open_labeled(self.pool_uri, labels) if labels else None
+
+    def _test_uri(self) -> str:
+        uri = from_folder(self.root, self.test)
+        return self.test if is_named_set(self.test) and not Path(uri).exists() else uri
 
     def split(self, labeled: LabeledSet) -> tuple[LabeledSet, LabeledSet | None]:
         """Labels to train on, and labeled images to measure on.
@@ -221,8 +235,11 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
         raise ProjectError(f"{root / FILE}: is there already; edit it, or choose another folder")
     written = dict(values)
     for name in ("pool", "labels", "test", "test_labels"):
-        if written.get(name) and Path(written[name]).exists():
-            written[name] = os.path.relpath(written[name], root)
+        value = written.get(name)
+        if value and (
+            Path(value).exists() or (name in ("pool", "test") and not is_named_set(value))
+        ):
+            written[name] = to_folder(root, value)
     made = not root.exists()
     write_text(root / FILE, _toml(written, train))
     try:
@@ -254,7 +271,7 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 
 _NOTES = {
-    "pool": "images: a folder, .npy, .npz, or a .txt/.csv list of paths",
+    "pool": "images: a folder, array, list, tar shards, Parquet, or a URL such as s3://",
     "labels": "id,label; add a row an image you label",
     "k": "images to select each cycle",
     "strategy": "diverse: spread over the best 4k; top: the k highest predicted losses",

@@ -83,16 +83,18 @@ def score(
 ) -> None:
     """Score every image of POOL with the artifact MODEL.
 
-    POOL is a folder, a .npy or .npz array, a .txt/.csv list of paths, WebDataset tar shards,
-    Parquet or Arrow files, or a saved Hugging Face dataset, here or in a store (s3://…). Run again
-    after an interruption, the same command goes on where it stopped.
+    POOL is a folder, a .npy or .npz array, a .txt/.csv list of paths, WebDataset shards
+    (shards-{000..123}.tar), .parquet/.arrow files or a folder of them, a data set that Hugging Face
+    saved to disk, or one of these behind a URL (s3://...). Options follow a ?, such as
+    'data.parquet?id=name&image=jpeg'. Run again after an interruption, the same command goes on
+    where it stopped.
     """
     part = Shard.parse(shard)
     images = open_pool(pool)
     without = read_ids(*exclude)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     with Scorer(model, provider, batch_size, threads, readers) as scorer:
-        click.echo(_told(scorer, pool, model, part), err=True)
+        click.echo(_told(scorer, images.uri, model, part), err=True)
         profiler = Profiler(scorer)
         with serve_metrics(scorer.telemetry, metrics_port):
             done = score_pool(

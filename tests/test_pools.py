@@ -394,7 +394,7 @@ def test_the_rest_is_the_pool_without_some_ids(tmp_path: Path) -> None:
 
 def test_listing_a_folder_reads_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path / "a.jpg")
-    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr("builtins.open", lambda path, *_, **__: pytest.fail(f"read {path}"))
     assert [item.id for item in FolderPool(tmp_path)] == ["a.jpg"]
 
 

@@ -16,7 +16,7 @@ from lloss.selection import SelectionSettings
 
 @click.command()
 @click.argument("project", type=PATH)
-@click.option("--pool", required=True, help="A folder, .npy, .npz, or .txt/.csv list of images.")
+@click.option("--pool", required=True, help="Of images, as lloss score takes it.")
 @click.option("--labels", required=True, help="CSV with the columns id and label; it will grow.")
 @click.option("-k", "k", type=int, required=True, help="How many images to select a cycle.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="diverse", show_default=True)

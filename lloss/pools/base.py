@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,11 +74,14 @@ class Pool(ABC):
         unique: whether no id can come twice, by how the ids are made or by a check at opening.
             Where False, whoever writes the ids down has to look.
         remote: whether reading an item waits for a network, so that more readers help.
+        streamed: whether listing reads the images too, as in a compressed or remote tar: then
+            counting costs a reading of the whole.
     """
 
     uri: str
     unique: bool = False
     remote: bool = False
+    streamed: bool = False
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]:
@@ -140,31 +144,14 @@ class Pool(ABC):
         raise PoolError(f"id {id!r}{others} is not in the pool {self.uri}{hint}")
 
 
-class RestPool(Pool):
-    """A pool without some of its ids, such as the labeled ones."""
-
-    def __init__(self, pool: Pool, without: Iterable[str]) -> None:
-        self.pool = pool
-        self.without = frozenset(without)
-        self.uri = pool.uri
-        self.unique = pool.unique
-        self.remote = pool.remote
-
-    def __iter__(self) -> Iterator[Item]:
-        return (item for item in self.pool if item.id not in self.without)
-
-    def ids(self) -> Iterator[str]:
-        """The pool's ids without those left out."""
-        return (id for id in self.pool.ids() if id not in self.without)
-
-
-def read_file(path: Path) -> bytes:
+def read_file(path: str | bytes | Path) -> bytes:
     """The bytes of a regular file; a pipe or a device by an image's name would block for ever."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116  a pool hands over plain paths
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ImageError("is no regular file")
-        return path.read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the path

@@ -23,60 +23,92 @@ class FolderPool(Pool):
     on any machine and only one folder's names are held at a time.
     """
 
+    unique = True
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = str(root)
 
     def __iter__(self) -> Iterator[Item]:
-        for path, id in self._walk(self.root, "", ()):
+        for path, id in self._walk(os.fsencode(self.root), "", ()):
             yield Item(id, functools.partial(read_file, path))
 
+    def ids(self) -> Iterator[str]:
+        """Paths below the folder."""
+        return (id for _, id in self._walk(os.fsencode(self.root), "", ()))
+
     def _walk(
-        self, folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]
-    ) -> Iterator[tuple[Path, str]]:
+        self, folder: bytes, prefix: str, parents: tuple[tuple[int, int], ...]
+    ) -> Iterator[tuple[bytes, str]]:
+        """Path and id of each image file. Paths are bytes: those are what names are."""
         try:
-            status = folder.stat()
+            status = os.stat(folder)  # noqa: PTH116  Path knows no bytes
             here = (status.st_dev, status.st_ino)
             if here in parents:  # a symbolic link back to a folder that we are inside of
                 return
-            with os.scandir(folder) as entries:
-                listed = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+            names, folders = _listed(folder)
         except OSError as error:
-            raise PoolError(f"{folder}: cannot be listed: {error.strerror}") from error
-        escaped: dict[str, str] = {}
-        for entry in listed:
-            name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-            if "\\" in name and escaped.setdefault(name, entry.name) != entry.name:
+            where = os.fsdecode(folder)
+            raise PoolError(f"{where}: cannot be listed: {error.strerror}") from error
+        escaped: dict[str, bytes] = {}
+        for name in names:
+            shown = name.decode("utf-8", "backslashreplace")
+            if "\\" in shown and escaped.setdefault(shown, name) != name:
                 raise PoolError(
-                    f"{folder}: two names read {name!r}, one of which is not UTF-8; rename one"
+                    f"{os.fsdecode(folder)}: two names read {shown!r}, "
+                    "one of which is not UTF-8; rename one"
                 )
-            id = prefix + name
-            if _is_folder(entry):
-                yield from self._walk(Path(entry.path), f"{id}/", (*parents, here))
-            elif Path(entry.name).suffix.lower() in SUFFIXES:
-                yield Path(entry.path), id
+            path, id = os.path.join(folder, name), prefix + shown  # noqa: PTH118
+            if name in folders:
+                yield from self._walk(path, f"{id}/", (*parents, here))
+            else:
+                yield path, id
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`; here an id is its path, so nothing is listed."""
         wanted = list(ids)
         paths = [self.root / id for id in wanted]
-        inside = [_is_plain_relative(id) and _is_image(path) for id, path in zip(wanted, paths)]
+        inside = [is_plain_relative(id) and _is_image(path) for id, path in zip(wanted, paths)]
         if not all(inside):
             return super().find(wanted)  # an escaped name, or an error that names the id
         return [Item(id, functools.partial(read_file, path)) for id, path in zip(wanted, paths)]
 
 
+def _listed(folder: bytes) -> tuple[list[bytes], set[bytes]]:
+    """Names of the images and folders in a folder, in order, and which of them are folders.
+
+    Only the names are kept: an entry of the system's takes ten times their memory.
+    """
+    names, folders = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_folder(entry):
+                folders.add(entry.name)
+            elif not has_image_suffix(os.fsdecode(entry.name)):
+                continue
+            names.append(entry.name)
+    names.sort()
+    return names, folders
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name ends as those of images do, and is more than that end."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and dot + suffix.lower() in SUFFIXES
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and os.path.isfile(path)  # noqa: PTH113  Path.is_file() raises on a long name
+    return has_image_suffix(path.name) and os.path.isfile(path)  # noqa: PTH113  Path.is_file() raises on a long name
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a symbolic link to itself
         return False
 
 
-def _is_plain_relative(id: str) -> bool:
+def is_plain_relative(id: str) -> bool:
+    """Whether an id is a path that stays below its folder, in its one spelling."""
     parts = id.split("/")
     return "\0" not in id and not any(part in ("", ".", "..") for part in parts)

@@ -5,94 +5,116 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import io
 import itertools
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from array import array
+from collections.abc import Iterator
 
-from lloss.errors import PoolError
-from lloss.pools.base import Item, Pool, read_file
+import numpy as np
+
+from lloss.errors import ImageError, PoolError
+from lloss.pools.base import Item, Pool
+from lloss.pools.places import Place
 
 
 class ListPool(Pool):
     """The files named by a text file (a path a line) or by a CSV with a column ``path``.
 
     Paths are relative to the list's folder. The id is the path as written, or the column ``id``.
+    The list is read again each time; what stays in memory while it is opened is 8 bytes a row,
+    to find doubled ids.
     """
 
-    def __init__(self, listing: Path) -> None:
+    unique = True
+
+    def __init__(self, listing: Place, uri: str) -> None:
         self.listing = listing
-        self.uri = str(listing)
-        self._paths = _csv_paths(listing) if listing.suffix == ".csv" else _text_paths(listing)
+        self.uri = uri
+        self.remote = listing.remote
+        self._count = _checked(listing)
 
     def __iter__(self) -> Iterator[Item]:
-        return (self._item(id) for id in self._paths)
+        folder = self.listing.parent
+        for _, id, path in _rows(self.listing):
+            yield Item(id, functools.partial(_read, folder, path))
 
-    def _item(self, id: str) -> Item:
-        path = self.listing.parent / self._paths[id]
-        return Item(id, functools.partial(read_file, path))
+    def ids(self) -> Iterator[str]:
+        """The paths as written, or the column ``id``."""
+        return (id for _, id, _ in _rows(self.listing))
 
     def count(self) -> int:
-        """The list's length."""
-        return len(self._paths)
-
-    def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`; here by look-up."""
-        wanted = list(ids)
-        unknown = [id for id in wanted if id not in self._paths]
-        if unknown:
-            self._refuse(unknown[0], len(unknown))
-        return [self._item(id) for id in wanted]
+        """The list's length when it was opened."""
+        return self._count
 
 
-def _text_paths(listing: Path) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    with _readable(listing), _text_of(listing) as file:
-        numbers = itertools.count(1)
-        rows = ((number, line.rstrip("\r\n")) for number, line in zip(numbers, file))
-        _collect(paths, ((n, line, line) for n, line in rows if line), listing)
-    return paths
+def _read(folder: Place, path: str) -> bytes:
+    try:
+        place = folder.at(path)
+    except ValueError as error:  # a NUL in the path
+        raise ImageError(f"cannot be read: {error}") from error
+    return place.read_image()
 
 
-def _csv_paths(listing: Path) -> dict[str, str]:
-    paths: dict[str, str] = {}
-    with _readable(listing), _text_of(listing) as file:
-        table = csv.DictReader(file)
-        if "path" not in (table.fieldnames or ()):
-            named = ", ".join(table.fieldnames or ()) or "none"
-            raise PoolError(f"{listing}: a list of images needs a column 'path' (it has: {named})")
-        key = "id" if "id" in (table.fieldnames or ()) else "path"
-        rows = ((table.line_num, row[key] or "", row["path"] or "") for row in table)
-        _collect(paths, rows, listing)
-    return paths
+def _rows(listing: Place) -> Iterator[tuple[int, str, str]]:
+    """Line, id and path of each row."""
+    with _text_of(listing) as file:
+        rows = _csv_rows(file, listing) if listing.suffix == ".csv" else _text_rows(file)
+        for number, id, path in rows:
+            if not id or not path:
+                raise PoolError(f"{listing}, line {number}: an empty id or path")
+            yield number, id, path
+
+
+def _text_rows(file: io.TextIOWrapper) -> Iterator[tuple[int, str, str]]:
+    lines = ((number, line.rstrip("\r\n")) for number, line in zip(itertools.count(1), file))
+    return ((number, line, line) for number, line in lines if line)
+
+
+def _csv_rows(file: io.TextIOWrapper, listing: Place) -> Iterator[tuple[int, str, str]]:
+    table = csv.reader(file)
+    header = next(table, [])
+    if "path" not in header:
+        named = ", ".join(header) or "none"
+        raise PoolError(f"{listing}: a list of images needs a column 'path' (it has: {named})")
+    path = header.index("path")
+    id = header.index("id") if "id" in header else path
+    for row in table:
+        if row:
+            row += [""] * (len(header) - len(row))
+            yield table.line_num, row[id], row[path]
 
 
 @contextlib.contextmanager
-def _readable(listing: Path) -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise PoolError(f"{listing}: not UTF-8 text: {error.reason}") from error
-    except csv.Error as error:
-        raise PoolError(f"{listing}: cannot be read as CSV: {error}") from error
+def _text_of(listing: Place) -> Iterator[io.TextIOWrapper]:
+    with listing.open() as file:
+        try:
+            yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        except UnicodeDecodeError as error:
+            raise PoolError(f"{listing}: not UTF-8 text: {error.reason}") from error
+        except csv.Error as error:
+            raise PoolError(f"{listing}: cannot be read as CSV: {error}") from error
+        except OSError as error:
+            raise PoolError(f"{listing}: cannot be read: {error.strerror or error}") from error
 
 
-def _text_of(listing: Path) -> Any:
-    try:
-        return listing.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise PoolError(f"{listing}: cannot be read: {error.strerror}") from error
+def _checked(listing: Place) -> int:
+    """Read the list once, refuse doubled ids, and tell its length."""
+    hashes = array("q", (hash(id) for _, id, _ in _rows(listing)))
+    ordered = np.sort(np.frombuffer(hashes, np.int64)) if hashes else np.empty(0, np.int64)
+    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if suspects:
+        _refuse_doubled(listing, suspects)
+    return len(hashes)
 
 
-def _collect(paths: dict[str, str], rows: Iterable[tuple[int, str, str]], listing: Path) -> None:
+def _refuse_doubled(listing: Place, suspects: set[int]) -> None:
     lines: dict[str, int] = {}
-    for number, id, path in rows:
-        if not id or not path:
-            raise PoolError(f"{listing}, line {number}: an empty id or path")
+    for number, id, _ in _rows(listing):
+        if hash(id) not in suspects:
+            continue
         if id in lines:
             raise PoolError(
                 f"{listing}: the id {id!r} stands in line {lines[id]} and in line {number}; "
                 "ids are unique in a pool"
             )
         lines[id] = number
-        paths[id] = path

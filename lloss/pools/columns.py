@@ -1,0 +1,177 @@
+"""Which columns of a table are the ids and the images, and what a row of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lloss.errors import ImageError, PoolError
+from lloss.pools.base import Item
+from lloss.pools.places import Place
+
+ID_NAMES = ("id", "image_id", "key", "__key__")
+PATH_NAMES = ("path", "image_path", "file_name", "file")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that make its items.
+
+    Attributes:
+        image: encoded bytes, a struct of ``bytes`` and ``path``, or a path.
+        id: strings or integers; empty for the row number.
+    """
+
+    image: str
+    id: str
+
+    @classmethod
+    def chosen(cls, schema: Any, options: dict[str, str], uri: str) -> Columns:
+        """Those asked for, or those that are meant beyond doubt.
+
+        Args:
+            schema: the table's ``pyarrow.Schema``.
+            options: ``id`` and ``image``, where given.
+            uri: the pool, for messages.
+
+        Raises:
+            PoolError: there is no such column, none of a fitting type, or more than one.
+        """
+        for name in options.values():
+            if schema.names.count(name) != 1:
+                raise PoolError(f"{uri}: has no one column {name!r} (it has {_listed(schema)})")
+        image = options.get("image") or _image_column(schema, uri)
+        if not any(fits(schema.field(image).type) for fits in (is_binary, is_struct, is_path)):
+            raise PoolError(
+                f"{uri}: the column {image!r} holds no images (it has {_listed(schema)}); "
+                "they are encoded bytes, a struct of bytes and path, or a path"
+            )
+        id = options.get("id") or _id_column(schema, image)
+        if id and not any(fits(schema.field(id).type) for fits in (is_path, pa.types.is_integer)):
+            raise PoolError(
+                f"{uri}: the column {id!r} of {schema.field(id).type} cannot be an id; "
+                "ids are strings or integers; choose another with ?id=COLUMN"
+            )
+        return cls(image, id)
+
+    @property
+    def read(self) -> list[str]:
+        """The columns to read for items."""
+        return list(dict.fromkeys([self.image, *([self.id] if self.id else [])]))
+
+    def ids(self, batch: Any, first: int, place: Place, offset: int) -> list[str]:
+        """The ids of a batch.
+
+        Args:
+            batch: with the column ``id`` at least.
+            first: the file's row that the batch begins with.
+            place: the file.
+            offset: the pool's position of the file's first row.
+
+        Raises:
+            PoolError: an id is null.
+        """
+        if not self.id:
+            return [str(offset + first + row) for row in range(batch.num_rows)]
+        column = batch.column(self.id)
+        if column.null_count:
+            row = pc.index(pc.is_null(column), True).as_py()
+            raise PoolError(f"{place}: the id in row {first + row} (from 0) is null")
+        ids: list[str] = column.cast(pa.string()).to_pylist()
+        return ids
+
+    def items(self, batch: Any, first: int, place: Place, offset: int) -> Iterator[Item]:
+        """The items of a batch; arguments as of :meth:`ids`. They hold it until they are gone."""
+        images, folder = batch.column(self.image), place.parent
+        for row, id in enumerate(self.ids(batch, first, place, offset)):
+            yield Item(id, ImageCell(images, row, folder))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCell:
+    """An image in a row of a column.
+
+    Attributes:
+        column: a ``pyarrow.Array`` or ``ChunkedArray``.
+        row: of it.
+        folder: what paths are relative to.
+    """
+
+    column: Any
+    row: int
+    folder: Place
+
+    def __call__(self) -> bytes:
+        """Read it; see :attr:`lloss.pools.Item.read`."""
+        return _image(self.column[self.row].as_py(), self.folder)
+
+    def carried(self) -> ImageCell:
+        """The same apart from its batch, of which it would keep all the rows in memory."""
+        value = self.column[self.row].as_py()
+        return ImageCell(pa.array([value], self.column.type), 0, self.folder)
+
+
+def _image(value: Any, folder: Place) -> bytes:
+    path = None
+    if isinstance(value, dict):
+        value, path = value.get("bytes"), value.get("path")
+    if isinstance(value, str):
+        value, path = None, value
+    if value is not None:
+        return bytes(value)
+    if not path:
+        raise ImageError("the image is null")
+    try:
+        return folder.at(path).read_image()
+    except ValueError as error:  # a NUL in the path
+        raise ImageError(f"cannot be read: {error}") from error
+
+
+def _image_column(schema: Any, uri: str) -> str:
+    held = [f.name for f in schema if is_binary(f.type) or is_struct(f.type)]
+    found = held or _path_columns(schema)
+    if len(found) != 1:
+        which = "no column of images" if not found else f"images in {' and in '.join(found)}"
+        raise PoolError(
+            f"{uri}: {which} (its columns: {_listed(schema)}); name one with ?image=COLUMN"
+        )
+    return found[0]
+
+
+def _id_column(schema: Any, image: str) -> str:
+    known = [name for name in ID_NAMES if name in schema.names and name != image]
+    own = [image] if is_path(schema.field(image).type) else []
+    return next(iter([*known, *own, *_path_columns(schema)]), "")
+
+
+def _path_columns(schema: Any) -> list[str]:
+    named = [name for name in PATH_NAMES if schema.names.count(name) == 1]
+    return [name for name in named if is_path(schema.field(name).type)]
+
+
+def is_binary(kind: Any) -> bool:
+    """Whether a type holds bytes."""
+    checks = ("is_binary", "is_large_binary", "is_binary_view")
+    return any(getattr(pa.types, check)(kind) for check in checks)
+
+
+def is_struct(kind: Any) -> bool:
+    """Whether it is what Hugging Face makes of an image: bytes, or a path to them."""
+    return pa.types.is_struct(kind) and any(
+        field.name == "bytes" and is_binary(field.type) for field in kind
+    )
+
+
+def is_path(kind: Any) -> bool:
+    """Whether a type holds text."""
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    checks = ("is_string", "is_large_string", "is_string_view")
+    return any(getattr(pa.types, check)(plain) for check in checks)
+
+
+def _listed(schema: Any) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"

@@ -1,0 +1,143 @@
+"""Which kind of pool a name means."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lloss.errors import PoolError
+from lloss.pools.arrays import open_array
+from lloss.pools.base import Pool
+from lloss.pools.folder import SUFFIXES, FolderPool
+from lloss.pools.lists import ListPool
+from lloss.pools.places import LocalPlace, Place, place_of
+from lloss.pools.shards import TAR_SUFFIXES, ShardPool
+from lloss.pools.uris import PoolUri, expanded, is_url, parse
+
+TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+
+_KINDS = "a folder, .npy, .npz, .txt, .csv, .tar, .tar.gz, .parquet, .arrow or .feather"
+
+
+def open_pool(uri: str | Path) -> Pool:
+    """Open a pool of any kind, on this machine or, by a URL, behind fsspec (``s3://...``).
+
+    A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
+    WebDataset shards ``.tar``/``.tar.gz``; ``.parquet``/``.arrow``/``.feather`` tables; a folder
+    of shards or tables; a folder that Hugging Face ``datasets`` saved.
+
+    Args:
+        uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
+            files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
+            a member of shards, ``split`` one of a saved dict of data sets.
+
+    Raises:
+        PoolError: nothing is there, it cannot be read, is of no known kind, or holds no image.
+        MissingExtraError: a URL, and ``lloss[remote]`` is not installed.
+    """
+    asked = parse(str(uri))
+    pool = _opened(asked)
+    if next(iter(pool), None) is None:
+        kinds = " ".join(sorted(SUFFIXES))
+        is_folder = type(pool).__name__.endswith("FolderPool")
+        looked = f" (looked for {kinds})" if is_folder else ""
+        raise PoolError(f"{asked.shown}: the pool holds no image{looked}")
+    return pool
+
+
+def _opened(asked: PoolUri) -> Pool:
+    literal = not is_url(asked.path) and os.path.lexists(asked.path)
+    if not literal and any(brace in asked.path for brace in "{}"):
+        return _of_files([_file(path) for path in expanded(asked.path)], asked)
+    if not literal and "*" in asked.path:
+        return _of_files(_matching(asked), asked)
+    place = place_of(asked.path)
+    kind = place.kind()
+    if kind == "folder":
+        return _of_folder(place, asked)
+    if not kind:
+        raise PoolError(f"{place}: no such pool; give {_KINDS}")
+    return _of_files([place], asked)
+
+
+def _file(path: str) -> Place:
+    place = place_of(path)
+    if isinstance(place, LocalPlace) and place.kind() != "file":  # a request each elsewhere
+        raise PoolError(f"{place}: no such file")
+    return place
+
+
+def _matching(asked: PoolUri) -> Sequence[Place]:
+    head, slash, pattern = asked.path.rpartition("/")
+    folder = place_of(head + slash if not is_url(head) else head)
+    if "*" in head or folder.kind() != "folder":
+        raise PoolError(f"{asked.shown}: no such folder; a * stands in the last part alone")
+    names = [name for name in folder.files() if fnmatch.fnmatchcase(name, pattern)]
+    if not names:
+        raise PoolError(f"{asked.shown}: no file is called so")
+    return [folder.at(name) for name in names]
+
+
+def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
+    kinds = {_kind(place): place for place in places}
+    if len(kinds) > 1:
+        first, second = list(kinds.values())[:2]
+        raise PoolError(f"{asked.shown}: files of two kinds, {first.name} and {second.name}")
+    (kind,) = kinds
+    if kind == "shards":
+        return ShardPool(places, asked.shown, _allowed(asked, "image").get("image", ""))
+    if kind == "tables":
+        from lloss.pools.tabular import TablePool  # brings pyarrow
+
+        return TablePool(places, asked.shown, _allowed(asked, "id", "image"))
+    _allowed(asked)
+    if kind and len(places) > 1:
+        raise PoolError(f"{asked.shown}: several files; of this kind a pool is one file")
+    if kind == "array":
+        return open_array(places[0], asked.shown)
+    if kind == "list":
+        return ListPool(places[0], asked.shown)
+    raise PoolError(f"{places[0]}: no known kind of pool; give {_KINDS}")
+
+
+def _of_folder(place: Place, asked: PoolUri) -> Pool:
+    from lloss.pools.huggingface import open_saved  # brings pyarrow
+
+    saved = open_saved(place, asked.shown, asked.options)
+    if saved is not None:
+        return saved
+    images = _images_of(place, asked)
+    if next(iter(images), None) is None:
+        files = [place.at(name) for name in place.files()]
+        found = [file for file in files if _kind(file) in ("shards", "tables")]
+        if found:
+            return _of_files(found, asked)
+    _allowed(asked)
+    return images
+
+
+def _images_of(place: Place, asked: PoolUri) -> Pool:
+    if isinstance(place, LocalPlace):
+        return FolderPool(place.path)
+    from lloss.pools.remote import RemoteFolderPool, RemotePlace
+
+    assert isinstance(place, RemotePlace)
+    return RemoteFolderPool(place, asked.shown)
+
+
+def _kind(place: Place) -> str:
+    if place.name.lower().endswith(TAR_SUFFIXES):
+        return "shards"
+    if place.suffix in TABLE_SUFFIXES:
+        return "tables"
+    return {".npy": "array", ".npz": "array", ".txt": "list", ".csv": "list"}.get(place.suffix, "")
+
+
+def _allowed(asked: PoolUri, *names: str) -> dict[str, str]:
+    wrong = next((name for name in asked.options if name not in names), None)
+    if wrong is not None:
+        known = ", ".join(names) or "none"
+        raise PoolError(f"{asked.shown}: this kind of pool takes no option {wrong!r} (but {known})")
+    return asked.options

@@ -1,0 +1,217 @@
+"""Where a file or a folder lies: on this machine, or behind fsspec (see ``remote``).
+
+The kinds of pools are written against :class:`Place`, so that each of them works on either.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import IO, Literal
+
+from lloss.errors import ImageError, PoolError
+from lloss.pools.base import read_file
+from lloss.pools.uris import is_url
+
+
+class RandomFile(ABC):
+    """A file that any thread reads anywhere: there is no position to share."""
+
+    @abstractmethod
+    def read_into(self, offset: int, out: memoryview) -> int:
+        """Fill ``out`` (bytes) from there on; returns how much there was."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """That many bytes, or fewer at the end of the file."""
+        out = bytearray(size)
+        return bytes(memoryview(out)[: self.read_into(offset, memoryview(out))])
+
+
+class Place(ABC):
+    """A file or a folder.
+
+    Attributes:
+        uri: for messages; without credentials.
+        remote: whether it takes a network to read it.
+    """
+
+    uri: str
+    remote: bool
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The last part of the path."""
+
+    @property
+    def suffix(self) -> str:
+        """The end of the name from its last dot on, in lower case."""
+        return os.path.splitext(self.name)[1].lower()  # noqa: PTH122  the name is no path
+
+    @property
+    @abstractmethod
+    def parent(self) -> Place:
+        """The folder it lies in."""
+
+    @abstractmethod
+    def at(self, path: str) -> Place:
+        """What lies at this path, relative to here when it is a relative one."""
+
+    @abstractmethod
+    def kind(self) -> Literal["file", "folder", ""]:
+        """What is there; empty where nothing is."""
+
+    @abstractmethod
+    def files(self) -> list[str]:
+        """Names of the files (not folders) that lie in this folder, in the order of their bytes."""
+
+    @abstractmethod
+    def open(self) -> IO[bytes]:
+        """Open the file to read it; it can seek.
+
+        Raises:
+            PoolError: it cannot be read.
+        """
+
+    @abstractmethod
+    def open_random(self) -> RandomFile:
+        """Open the file to read it in many threads.
+
+        Raises:
+            PoolError: it cannot be read.
+        """
+
+    @abstractmethod
+    def size(self) -> int:
+        """The file's length in bytes."""
+
+    @abstractmethod
+    def read_image(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            ImageError: this one file cannot be read.
+        """
+
+
+class LocalPlace(Place):
+    """A path of this machine."""
+
+    remote = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.uri = str(path)
+
+    @property
+    def name(self) -> str:
+        """The path's last part."""
+        return self.path.name
+
+    @property
+    def parent(self) -> Place:
+        """The path's folder."""
+        return LocalPlace(self.path.parent)
+
+    def at(self, path: str) -> Place:
+        """A path below this folder, or an absolute one."""
+        return LocalPlace(self.path / path)
+
+    def kind(self) -> Literal["file", "folder", ""]:
+        """What the path leads to; links are followed."""
+        if os.path.isdir(self.path):  # noqa: PTH112  Path.is_dir() raises on a long name
+            return "folder"
+        return "file" if os.path.exists(self.path) else ""  # noqa: PTH110
+
+    def files(self) -> list[str]:
+        """See :meth:`Place.files`."""
+        try:
+            with os.scandir(self.path) as entries:
+                names = [entry.name for entry in entries if entry.is_file()]
+        except OSError as error:
+            raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
+        return sorted(names, key=os.fsencode)
+
+    def open(self) -> IO[bytes]:
+        """See :meth:`Place.open`."""
+        try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise PoolError(f"{self.path}: is no regular file")
+            return self.path.open("rb")
+        except (OSError, ValueError) as error:
+            raise PoolError(f"{self.path}: cannot be read: {_reason(error)}") from error
+
+    def open_random(self) -> RandomFile:
+        """See :meth:`Place.open_random`."""
+        return LocalFile(self.path)
+
+    def size(self) -> int:
+        """The file's length in bytes."""
+        return self.path.stat().st_size
+
+    def read_image(self) -> bytes:
+        """See :meth:`Place.read_image`."""
+        return read_file(self.path)
+
+
+class LocalFile(RandomFile):
+    """A local file read by position, past Python's buffers and without the interpreter's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except (OSError, ValueError) as error:
+            raise PoolError(f"{path}: cannot be read: {_reason(error)}") from error
+        self._lock = threading.Lock()
+        weakref.finalize(self, os.close, self._file)
+
+    def read_into(self, offset: int, out: memoryview) -> int:
+        """See :meth:`RandomFile.read_into`."""
+        out, done = out.cast("B") if out.format != "B" or out.ndim != 1 else out, 0
+        try:
+            while done < len(out):
+                count = self._read_some(offset + done, out[done:])
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            raise ImageError(f"cannot be read: {error.strerror or error}") from error
+        return done
+
+    def _read_some(self, offset: int, out: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file, [out], offset)
+        with self._lock:  # Windows has no read by position
+            os.lseek(self._file, offset, os.SEEK_SET)
+            read = os.read(self._file, len(out))
+        out[: len(read)] = read
+        return len(read)
+
+
+def place_of(uri: str) -> Place:
+    """Where a path or a URL leads; nothing is opened yet.
+
+    Raises:
+        PoolError: a URL of an unknown kind.
+        MissingExtraError: the package that reads such URLs is not installed.
+    """
+    scheme, mark, rest = uri.partition("://")
+    if scheme in ("file", "local") and mark:
+        return LocalPlace(Path(rest))
+    if is_url(uri):
+        from lloss.pools.remote import remote_place  # fsspec is an extra
+
+        return remote_place(uri)
+    return LocalPlace(Path(uri))
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,252 @@
+"""Files and folders behind fsspec: S3, other object stores, and whatever else it knows."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, Literal, cast
+
+from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
+from lloss.pools.base import Item, Pool
+from lloss.pools.folder import has_image_suffix, is_plain_relative
+from lloss.pools.places import Place, RandomFile
+from lloss.pools.uris import without_secrets
+
+
+def remote_place(uri: str) -> Place:
+    """What a URL leads to; nothing is asked of the server yet.
+
+    Raises:
+        MissingExtraError: fsspec, or what it needs for such URLs, is not installed.
+        PoolError: fsspec knows no such URLs.
+    """
+    what = f"reading {without_secrets(uri)}"
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as error:
+        raise MissingExtraError(what, "remote", "fsspec") from error
+    try:
+        # A cache of listings would hold every name of the pool, and hide what changed.
+        files, path = url_to_fs(uri, use_listings_cache=False)
+    except ImportError as error:
+        if uri.startswith(("s3:", "s3a:")):
+            raise MissingExtraError(what, "remote", "s3fs") from error
+        raise PoolError(f"{without_secrets(uri)}: {error}") from error  # it names the package
+    except Exception as error:  # every kind of store has its own
+        raise PoolError(f"{without_secrets(uri)}: {_reason(error)}") from error
+    return RemotePlace(files, path, uri)
+
+
+class RemotePlace(Place):
+    """A path of an fsspec file system."""
+
+    remote = True
+
+    def __init__(self, files: Any, path: str, uri: str) -> None:
+        self.fs = files
+        self.path = path
+        self._uri = uri
+        self.uri = without_secrets(uri)
+
+    @property
+    def name(self) -> str:
+        """The path's last part, without a server's query."""
+        return self.path.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> Place:
+        """The path's folder."""
+        folder = self.path.rstrip("/").rpartition("/")[0]
+        return RemotePlace(self.fs, folder, self._uri.partition("?")[0].rpartition("/")[0])
+
+    def at(self, path: str) -> Place:
+        """A path below this folder; ``..`` goes up, and a leading ``/`` means nothing."""
+        parts = self.path.rstrip("/").split("/")
+        for part in path.strip("/").split("/"):
+            parts = parts[:-1] if part == ".." else parts if part == "." else [*parts, part]
+        return RemotePlace(self.fs, "/".join(parts), f"{self._uri.rstrip('/')}/{path}")
+
+    def kind(self) -> Literal["file", "folder", ""]:
+        """Asks the server."""
+        with told(self):
+            try:
+                kind = self.fs.info(self.path)["type"]
+            except FileNotFoundError:
+                return ""
+        return "folder" if kind == "directory" else "file"
+
+    def entries(self) -> list[tuple[str, bool]]:
+        """Name of each file and folder in this one and whether it is a folder, in order."""
+        with told(self):
+            listed = self.fs.ls(self.path, detail=True)
+        here = self.path.strip("/")
+        names = {
+            (entry["name"].rstrip("/").rpartition("/")[2], entry["type"] == "directory")
+            for entry in listed
+            if entry["name"].strip("/") != here  # the empty object that stands for a folder
+        }
+        return sorted(names, key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
+
+    def files(self) -> list[str]:
+        """See :meth:`Place.files`."""
+        return [name for name, is_folder in self.entries() if not is_folder]
+
+    def open(self) -> IO[bytes]:
+        """See :meth:`Place.open`."""
+        with told(self):
+            return cast(IO[bytes], _ToldFile(self, self.fs.open(self.path, "rb")))
+
+    def open_random(self) -> RandomFile:
+        """See :meth:`Place.open_random`."""
+        return RemoteFile(self)
+
+    def size(self) -> int:
+        """The file's length in bytes."""
+        with told(self):
+            return int(self.fs.info(self.path)["size"])
+
+    def read_image(self) -> bytes:
+        """See :meth:`Place.read_image`.
+
+        Raises:
+            ImageError: this one object is not there, or not ours to read.
+            PoolError: the store cannot be reached, or refuses us altogether: to go on would
+                skip every image from here on.
+        """
+        with told(self):
+            try:
+                return bytes(self.fs.cat_file(self.path))
+            except (FileNotFoundError, IsADirectoryError) as error:
+                raise ImageError("cannot be read: no such object") from error
+            except PermissionError as error:
+                if "denied" in str(error).lower():
+                    raise ImageError("cannot be read: access denied") from error
+                raise
+
+
+class RemoteFile(RandomFile):
+    """A remote file read by ranges, one request each."""
+
+    def __init__(self, place: RemotePlace) -> None:
+        self.place = place
+
+    def read_into(self, offset: int, out: memoryview) -> int:
+        """See :meth:`RandomFile.read_into`."""
+        if not len(out):
+            return 0
+        with told(self.place):
+            found = self.place.fs.cat_file(self.place.path, start=offset, end=offset + len(out))
+        out[: len(found)] = found
+        return len(found)
+
+
+class RemoteFolderPool(Pool):
+    """Every image file below a remote folder; ids and order are those of a local one.
+
+    Folders are listed one after another, so that only one folder's names are held at a time.
+    """
+
+    unique = True
+    remote = True
+
+    def __init__(self, root: RemotePlace, uri: str) -> None:
+        self.root = root
+        self.uri = uri
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self._item, self.ids())
+
+    def ids(self) -> Iterator[str]:
+        """Paths below the folder."""
+        return self._walk("")
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        for name, is_folder in self._folder(prefix).entries():
+            if is_folder:
+                yield from self._walk(f"{prefix}{name}/")
+            elif has_image_suffix(name):
+                yield prefix + name
+
+    def find(self, ids: Iterable[str]) -> list[Item]:
+        """See :meth:`Pool.find`; here only the folders that ids name are listed."""
+        wanted = list(ids)
+        names: dict[str, set[str]] = {}
+        unknown = [id for id in wanted if not self._holds(id, names)]
+        if unknown:
+            self._refuse(unknown[0], len(unknown))
+        return [self._item(id) for id in wanted]
+
+    def _holds(self, id: str, names: dict[str, set[str]]) -> bool:
+        folder, _, name = id.rpartition("/")
+        if not is_plain_relative(id) or not has_image_suffix(name):
+            return False
+        if folder not in names:
+            place = self._folder(folder)
+            names[folder] = set(place.files()) if place.kind() == "folder" else set()
+        return name in names[folder]
+
+    def _folder(self, prefix: str) -> RemotePlace:
+        place = self.root.at(prefix) if prefix else self.root
+        assert isinstance(place, RemotePlace)
+        return place
+
+    def _item(self, id: str) -> Item:
+        return Item(id, functools.partial(_read_below, self.root, id))
+
+
+def _read_below(root: RemotePlace, id: str) -> bytes:
+    return root.at(id).read_image()
+
+
+class _ToldFile:
+    """An open remote file whose errors are ours."""
+
+    def __init__(self, place: RemotePlace, file: Any) -> None:
+        self._place, self._file = place, file
+
+    def read(self, size: int = -1) -> bytes:
+        with told(self._place):
+            return bytes(self._file.read(size))
+
+    def readinto(self, out: Any) -> int:
+        view = memoryview(out).cast("B")
+        found = self.read(len(view))
+        view[: len(found)] = found
+        return len(found)
+
+    read1 = read
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> _ToldFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._file)
+
+
+@contextlib.contextmanager
+def told(place: RemotePlace) -> Iterator[None]:
+    """Whatever a store or its client raises, as one line."""
+    try:
+        yield
+    except LlossError:
+        raise
+    except FileNotFoundError as error:
+        raise PoolError(f"{place}: no such bucket, folder or object") from error
+    except Exception as error:  # every kind of store has its own
+        raise PoolError(f"{place}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line, with the remedy where there is a usual one."""
+    name = type(error).__name__
+    text = without_secrets(" ".join(str(error).split())) or name
+    if name in ("NoCredentialsError", "PartialCredentialsError"):
+        return f"{text}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    return f"cannot be read: {text}"

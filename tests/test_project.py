@@ -1,0 +1,62 @@
+"""How a project names its pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lloss.errors import SettingsError
+from lloss.project import create_project, load_project
+
+
+def _labels(path: Path, ids: list[str]) -> Path:
+    rows = "".join(f"{id},{number % 2}\n" for number, id in enumerate(ids))
+    path.write_text(f"id,label\n{rows}")
+    return path
+
+
+def _table(path: Path) -> list[str]:
+    names = [f"n{number}" for number in range(12)]
+    pq.write_table(pa.table({"name": names, "jpg": [b"x"] * 12, "png": [b"y"] * 12}), path)
+    return names
+
+
+def test_a_pool_with_options_is_kept_relative_to_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = _table(tmp_path / "data.parquet")
+    _labels(tmp_path / "labels.csv", names)
+    monkeypatch.chdir(tmp_path)
+    values = {"pool": "data.parquet?id=name&image=png", "labels": "labels.csv", "k": 2}
+    create_project(tmp_path / "project", values, {"batch_size": 4})
+    monkeypatch.chdir("/")
+    project = load_project(tmp_path / "project")
+    assert project.pool == "../data.parquet?id=name&image=png"
+    assert list(project.open_pool().ids()) == names
+    assert project.open_labels().items[3].read() == b"y"
+
+
+def test_a_pool_by_url_is_kept_as_it_is(tmp_path: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    names = [f"{number:02d}.jpg" for number in range(12)]
+    for name in names:
+        fsspec.filesystem("memory").pipe(f"/project-pool/{name}", b"x")
+    labels = _labels(tmp_path / "labels.csv", names)
+    values = {"pool": "memory://project-pool", "labels": str(labels), "k": 2}
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    assert project.pool == project.pool_uri == "memory://project-pool"
+    assert load_project(tmp_path / "project").open_pool().count() == 12
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://me:hush@bucket/pool", "https://h/p.npy?X-Amz-Signature=hush"]
+)
+def test_credentials_do_not_get_into_the_projects_file(tmp_path: Path, uri: str) -> None:
+    labels = _labels(tmp_path / "labels.csv", ["a", "b"])
+    with pytest.raises(SettingsError, match="leave them to the environment") as caught:
+        create_project(tmp_path / "p", {"pool": uri, "labels": str(labels), "k": 2}, {})
+    assert "hush" not in str(caught.value)
+    assert not (tmp_path / "p").exists()
