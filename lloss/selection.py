@@ -154,7 +154,7 @@ class _Draw:
         share = 0 < settings.subset < 1
         self._share = np.uint64(int(settings.subset * 2**64)) if share else None
         self._by_hash = settings.strategy == "random" or settings.subset >= 1
-        self._needs_ids = bool(self._by_hash or share or exclude)
+        self._needs_ids = bool(self._by_hash or share or len(self._excluded_ids))
         self.best = Best(int(settings.subset) if settings.subset >= 1 else _wanted(settings))
         # Whether the rows before needed theirs: a guess that costs time, never a result.
         self._ids_likely = True

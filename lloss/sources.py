@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event, Lock
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
@@ -77,24 +77,34 @@ def visit(
             Other pieces are not opened.
     """
 
-    def read(number: int, piece: Piece) -> None:
-        wanted = None if only is None else frozenset(only[number])
-        for place, rows in enumerate(piece()):
-            if wanted is None or place in wanted:
-                use(number, place, rows)
+    pieces = (
+        (number, piece)
+        for number, piece in enumerate(source.pieces())
+        if only is None or number in only
+    )
+    lock = Lock()
+    stopped = Event()
+
+    def work() -> None:
+        # Threads fetch their pieces themselves: to be handed them costs a switch each.
+        try:
+            while not stopped.is_set():
+                with lock:
+                    number, piece = next(pieces, (-1, None))
+                if piece is None:
+                    return
+                wanted = None if only is None else frozenset(only[number])
+                for place, rows in enumerate(piece()):
+                    if wanted is None or place in wanted:
+                        use(number, place, rows)
+        except BaseException:
+            stopped.set()
+            raise
 
     workers = pa.cpu_count()
-    running: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers, "lloss-select") as threads:
         try:
-            for number, piece in enumerate(source.pieces()):
-                if only is not None and number not in only:
-                    continue
-                if len(running) > workers:
-                    running.popleft().result()
-                running.append(threads.submit(read, number, piece))
-            while running:
-                running.popleft().result()
+            for done in [threads.submit(work) for _ in range(workers)]:
+                done.result()
         finally:
-            for waiting in running:
-                waiting.cancel()
+            stopped.set()

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
 from lloss.diversity import k_center
-from lloss.errors import SelectionError, SettingsError
-from lloss.sampling import draw_hash, draw_ids
+from lloss.errors import ScoresError, SelectionError, SettingsError
+from lloss.sampling import draw_hashes, draw_ids
+from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.sources import BatchRows, Piece, Rows, TableScores
 
@@ -169,7 +173,8 @@ def test_a_sub_pool_of_a_number_is_the_images_of_the_smallest_hashes(count: int)
     table = pa.Table.from_batches(_table(scores).to_batches(max_chunksize=7_777))
     chosen = _top(table, k=5, subset=40, seed=9)
     ids = table["id"].to_pylist()
-    drawn = sorted(ids, key=lambda id: (draw_hash(id, 9), id))[:40]
+    hashes = dict(zip(ids, draw_hashes(pa.array(ids), 9).tolist(), strict=True))
+    drawn = sorted(ids, key=lambda id: (hashes[id], id))[:40]
     score = dict(zip(ids, scores.tolist(), strict=True))
     assert chosen.ids == sorted(drawn, key=lambda id: -score[id])[:5]
     assert (chosen.eligible, chosen.pool) == (40, count)
@@ -194,7 +199,8 @@ def test_a_sub_pool_of_a_share_is_the_hashes_below_it() -> None:
     table = _tied(2000)
     chosen = _top(table, k=2000, subset=0.25, seed=4, at_most=True)
     ids = table["id"].to_pylist()
-    assert set(chosen.ids) == {id for id in ids if draw_hash(id, 4) < 2**62}
+    hashes = draw_hashes(pa.array(ids), 4).tolist()
+    assert set(chosen.ids) == {id for id, hash in zip(ids, hashes, strict=True) if hash < 2**62}
     assert 400 < chosen.eligible == len(chosen) < 600
 
 
@@ -214,20 +220,6 @@ def test_random_ignores_the_scores_and_follows_the_seed() -> None:
     draws = [_top(table, k=20, strategy="random", seed=5).ids for table in (one, other)]
     assert draws[0] == draws[1] == draw_ids(ids, 20, 5)
     assert _top(one, k=20, strategy="random", seed=6).ids != draws[0]
-
-
-def test_draws_are_uniform_over_images_and_independent_between_seeds() -> None:
-    ids = [str(row) for row in range(20_000)]
-    one = np.array([draw_hash(id, 0) for id in ids]) / 2.0**64
-    other = np.array([draw_hash(id, 1) for id in ids]) / 2.0**64
-    assert abs(np.histogram(one, 10, (0, 1))[0] - 2000).max() < 250
-    assert abs(np.corrcoef(one, other)[0, 1]) < 0.03
-
-
-def test_a_draw_is_the_same_in_every_release() -> None:
-    """Selections are promised to repeat; whoever changes this number breaks that promise."""
-    assert draw_hash("a/b.jpg", 0) == 8810039071766670580
-    assert draw_hash("ü", 12345678901234567890) == 15050561137743936179
 
 
 def _clusters() -> tuple[pa.Table, NDArray[np.int64]]:
@@ -281,52 +273,6 @@ def test_diverse_with_no_more_candidates_than_picks_takes_all() -> None:
     assert sorted(_top(table, k=64, strategy="diverse").ids) == sorted(table["id"].to_pylist())
 
 
-def _exact_k_center(points: Sequence[Sequence[Fraction]], k: int) -> list[int]:
-    picked = [0]
-    while len(picked) < k:
-        nearest = [
-            min(sum((a - b) ** 2 for a, b in zip(p, points[q], strict=True)) for q in picked)
-            for p in points
-        ]
-        left = [row for row in range(len(points)) if row not in picked]
-        picked.append(max(left, key=lambda row: (nearest[row], -row)))
-    return picked
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_k_center_equals_brute_force_in_exact_arithmetic(seed: int) -> None:
-    points = np.random.default_rng(seed).normal(size=(30, 5)).astype(np.float32)
-    exact = [[Fraction(float(x)) for x in row] for row in points]
-    assert k_center(points, 12).tolist() == _exact_k_center(exact, 12)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_k_center_gives_ties_to_the_earlier_row(seed: int) -> None:
-    points = np.random.default_rng(seed).integers(-1, 2, (40, 4))  # duplicates and equal distances
-    exact = [[Fraction(int(x)) for x in row] for row in points]
-    assert k_center(points.astype(np.float32), 40).tolist() == _exact_k_center(exact, 40)
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_k_center_does_not_depend_on_the_order_or_scale_of_the_columns(scale: float) -> None:
-    random = np.random.default_rng(0)
-    points = random.integers(-2, 3, (200, 512)).astype(np.float64)
-    picks = k_center(points, 50).tolist()
-    for _ in range(3):
-        assert k_center(points[:, random.permutation(512)] * scale, 50).tolist() == picks
-
-
-def test_k_center_of_equal_rows_takes_them_in_order() -> None:
-    assert k_center(np.ones((5, 3)), 4).tolist() == [0, 1, 2, 3]
-    assert k_center(np.zeros((5, 1)), 5).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_k_center_survives_embeddings_that_are_no_numbers() -> None:
-    points = np.random.default_rng(0).normal(size=(10, 3))
-    points[3], points[5, 1] = np.nan, np.inf
-    assert sorted(k_center(points, 10).tolist()) == list(range(10))
-
-
 def test_a_selection_is_a_table_with_ranks() -> None:
     table = _top(_table([1.0, 3.0, 2.0], ["a", "b", "c"]), k=2).table()
     assert table.to_pydict() == {"id": ["b", "c"], "score": [3.0, 2.0], "rank": [1, 2]}
@@ -354,3 +300,132 @@ def test_another_column_can_be_the_score() -> None:
 def test_an_unusable_setting_is_refused_with_its_value(name: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=f"{name}.*{value}"):
         SelectionSettings(**{"k": 1, name: value})
+
+
+def _parts(folder: Path, table: pa.Table, random: np.random.Generator) -> ScoresFolder:
+    """The rows in parts of random sizes, each in small row groups."""
+    cuts = np.sort(random.integers(0, len(table) + 1, 4)).tolist()
+    for number, (start, end) in enumerate(pairwise([0, *cuts, len(table)])):
+        rows = table.slice(start, end - start)
+        size = int(random.integers(1, 80))
+        pq.write_table(rows, folder / f"part-{number:05d}.parquet", row_group_size=size)
+    return ScoresFolder(folder)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_tables_on_disk_equal_a_sort_of_all_rows(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count = int(random.integers(1, 30 if seed < 4 else 2000))
+    values = random.choice([0.0, -0.0, 1.5, -2.0, np.inf, -np.inf, np.nan], count)
+    kind = random.choice(["float16", "float32", "float64"])
+    scores = pa.array(values.astype(kind), mask=random.random(count) < 0.1)
+    table = _table(scores, [f"{n:x}" for n in random.permutation(count)])
+    folder = _parts(tmp_path, table, random)
+    exclude = random.choice([*table["id"].to_pylist(), "unknown"], int(random.integers(0, 30)))
+    rows = zip(scores.to_pylist(), table["id"].to_pylist(), strict=True)
+    left = [(score, id) for score, id in rows if id not in exclude]
+    eligible = [(-score, id) for score, id in left if score is not None and score == score]
+    expected = sorted(eligible)
+    for k in {1, max(len(expected) // 3, 1), max(len(expected), 1), count + 1}:
+        settings = SelectionSettings(k=k, at_most=True)
+        if not expected:
+            with pytest.raises(SelectionError, match="0 images are left"):
+                select(folder, settings, exclude)
+            continue
+        chosen = select(folder, settings, exclude)
+        assert list(zip(-chosen.scores, chosen.ids, strict=True)) == expected[:k]
+        assert (chosen.pool, chosen.eligible) == (count, len(expected))
+        assert (chosen.excluded, chosen.nan) == (count - len(left), len(left) - len(expected))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_the_number_of_threads_changes_no_byte(tmp_path: Path, threads: int) -> None:
+    random = np.random.default_rng(0)
+    folder = _parts(tmp_path, _tied(500), random)
+    before = pa.cpu_count()
+    try:
+        pa.set_cpu_count(threads)
+        for strategy in ("top", "random"):
+            chosen = select(folder, SelectionSettings(k=40, strategy=strategy))
+            whole = _top(_tied(500), k=40, strategy=strategy)
+            assert chosen.ids == whole.ids
+            assert chosen.scores.tobytes() == whole.scores.tobytes()
+    finally:
+        pa.set_cpu_count(before)
+
+
+def test_rows_appended_to_a_pool_do_not_change_who_is_drawn() -> None:
+    before, after = _tied(1000), _table(np.ones(500), [f"new {n}" for n in range(500)])
+    both = pa.concat_tables([after, before])
+    one = _top(before, k=1000, subset=0.3, at_most=True).ids
+    two = _top(both, k=1500, subset=0.3, at_most=True).ids
+    assert set(one) == {id for id in two if not id.startswith("new")}
+
+
+class _Recorded:
+    """A source that notes which columns of which rows are read."""
+
+    def __init__(self, table: pa.Table, size: int) -> None:
+        self.batches = table.to_batches(max_chunksize=size)
+        self.read: list[tuple[str, int]] = []
+
+    def pieces(self) -> Iterator[Piece]:
+        for number in range(len(self.batches)):
+            yield partial(self._rows, number)
+
+    def _rows(self, number: int) -> Iterator[Rows]:
+        yield _RecordedRows(self, number)
+
+
+@dataclass(frozen=True)
+class _RecordedRows:
+    source: _Recorded
+    number: int
+
+    def read(self, *columns: str) -> list[pa.Array]:
+        self.source.read += [(name, self.number) for name in columns]
+        return BatchRows(self.source.batches[self.number]).read(*columns)
+
+
+def test_ids_are_read_only_where_they_may_decide() -> None:
+    scores = np.concatenate([np.full(1000, 2.0), np.ones(99_000)])
+    source = _Recorded(_table(scores, [f"{n:06d}" for n in range(100_000)]), 1000)
+    chosen = select(source, SelectionSettings(k=10))
+    assert chosen.ids == [f"{n:06d}" for n in range(10)]
+    assert {number for name, number in source.read if name == "loss"} == set(range(100))
+    assert len([number for name, number in source.read if name == "id"]) < 20
+
+
+def test_embeddings_are_read_only_where_candidates_lie() -> None:
+    random = np.random.default_rng(0)
+    scores = np.where(np.arange(10_000) // 100 % 20 == 7, 1.0, 0.0) + random.random(10_000)
+    table = _table(scores, vectors=random.normal(size=(10_000, 3)))
+    source = _Recorded(table, 100)
+    chosen = select(source, SelectionSettings(k=20, strategy="diverse"))
+    best = {int(id[:4]) // 100 for _, id in _sorted(table)[:80]}
+    assert {number for name, number in source.read if name == "embedding"} == best
+    assert chosen.ids == _top(table, k=20, strategy="diverse").ids
+
+
+def test_a_damaged_part_stops_a_selection_with_one_line(tmp_path: Path) -> None:
+    folder = _parts(tmp_path, _tied(100), np.random.default_rng(1))
+    (tmp_path / "part-00002.parquet").write_bytes(b"PAR1 but not really PAR1")
+    with pytest.raises(ScoresError, match=r"part-00002\.parquet: cannot be read") as caught:
+        select(folder, SelectionSettings(k=3))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_is_missing_or_holds_no_numbers_is_one_line(tmp_path: Path) -> None:
+    folder = _parts(tmp_path, _tied(100), np.random.default_rng(1))
+    with pytest.raises(ScoresError, match=r"no column 'entropy' \(it has id, loss\)"):
+        select(folder, SelectionSettings(k=3, by="entropy"))
+    with pytest.raises(ScoresError, match=r"no column 'entropy' \(they have id, loss\)"):
+        _top(_tied(10), k=3, by="entropy")
+    with pytest.raises(SettingsError, match="'id' holds no numbers"):
+        _top(_tied(10), k=3, by="id")
+
+
+def test_a_row_without_an_id_is_refused() -> None:
+    table = pa.table({"id": pa.array(["a", None]), "loss": [1.0, 2.0]})
+    with pytest.raises(SelectionError, match="1 rows have no id"):
+        _top(table, k=1)
