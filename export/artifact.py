@@ -13,23 +13,34 @@ from lloss.files import written_aside
 from lloss.images import ImageSpec
 
 from .graph import ScoringGraph, outputs_of, write_onnx
+from .precision import Reducer, Reduction, Tell
 from .verify import check_parity
 
 
-def export_artifact(checkpoint: Checkpoint, path: Path) -> Manifest:
+def export_artifact(
+    checkpoint: Checkpoint,
+    path: Path,
+    reduction: Reduction | None = None,
+    tell: Tell = lambda _: None,
+) -> Manifest:
     """Export network and head as one ONNX file, checked against torch before it gets its name.
 
     Args:
         checkpoint: of a run with a head; its sample images are the check's.
         path: where to write; an existing file is replaced only by one that passed.
+        reduction: a precision below fp32; the fp32 graph is checked first, then this against it.
+        tell: receives a line on each attempt at a reduced precision.
 
     Returns:
         The manifest that the file carries.
 
     Raises:
         ParityError: the graph does not compute what the network does; nothing is left.
+        FidelityError: the reduced precision does not rank images as fp32 does; nothing is left.
         CheckpointError: the checkpoint cannot be exported.
+        PoolError: the reduction's pool is too small.
     """
+    sample = reduction.draw() if reduction else None
     settings = checkpoint.settings
     spec = ImageSpec(settings.size, settings.size, settings.fit)
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
@@ -48,6 +59,8 @@ def export_artifact(checkpoint: Checkpoint, path: Path) -> Manifest:
         write_onnx(graph, manifest, aside)
         fidelity = check_parity(aside, graph, checkpoint.sample)
         manifest = dataclasses.replace(manifest, fidelity=fidelity)
+        if reduction and sample:
+            manifest = Reducer(reduction, sample, checkpoint, tell).run(aside, manifest)
         _replace_manifest(aside, manifest)
     return manifest
 
@@ -58,9 +71,8 @@ def _replace_manifest(path: Path, manifest: Manifest) -> None:
     from lloss.artifact import KEY
 
     model = onnx.load(str(path), load_external_data=False)
-    for prop in model.metadata_props:
-        if prop.key == KEY:
-            prop.value = manifest.to_json()
+    del model.metadata_props[:]  # the tools that reduce a precision leave notes to themselves
+    model.metadata_props.add(key=KEY, value=manifest.to_json())
     onnx.save(model, str(path))
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from lloss.artifact import PRECISIONS, Manifest
 from lloss.errors import SettingsError
+from lloss.pools import open_pool
 from lloss.providers import DEVICE_BATCH
 
+from .fidelity import Gate
 from .tensorrt import build_engine, check_tensorrt
+
+if TYPE_CHECKING:
+    from .precision import Reduction
 
 PATH = click.Path(path_type=Path)
 
@@ -17,6 +24,50 @@ PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("run", type=PATH, metavar="RUN")
 @click.option("-o", "--out", type=PATH, help="The artifact, such as model.onnx.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="fp16 is for GPUs, int8 for CPUs; both are held against fp32.",
+)
+@click.option("--calibrate", help="POOL to calibrate int8 on, and to compare on.")
+@click.option(
+    "--calibration-images",
+    type=int,
+    default=512,
+    show_default=True,
+    help="Images of it that calibrate int8.",
+)
+@click.option(
+    "--held-out",
+    type=int,
+    default=2000,
+    show_default=True,
+    help="Others of it to compare on.",
+)
+@click.option(
+    "--min-spearman",
+    type=float,
+    default=Gate().min_spearman,
+    show_default=True,
+    help="Rank correlation with fp32 below which the export refuses.",
+)
+@click.option(
+    "--min-overlap",
+    type=float,
+    default=Gate().min_overlap,
+    show_default=True,
+    help="Overlap of the top 10% with fp32's below which it refuses.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed of the draw of images."
+)
+@click.option(
+    "--reduce-range",
+    is_flag=True,
+    help="int8 with 7-bit weights, for processors without VNNI.",
+)
 @click.option(
     "--tensorrt", is_flag=True, help="Then build its TensorRT engine for this machine's GPU."
 )
@@ -27,11 +78,14 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="Of the TensorRT engine: that which lloss score will use.",
 )
-def export(run: Path, out: Path | None, tensorrt: bool, batch_size: int) -> None:
+def export(
+    run: Path, out: Path | None, precision: str, tensorrt: bool, batch_size: int, **given: Any
+) -> None:
     """Write network and head of a RUN as one ONNX file, checked against torch.
 
-    Nothing is written when the check fails. With --tensorrt, RUN can also be an artifact that was
-    exported before; building an engine for it needs no torch.
+    Nothing is written when the check fails, or when a reduced precision does not rank images of
+    the pool as fp32 does. With --tensorrt, RUN can also be an artifact that was exported before;
+    building an engine for it needs no torch.
     """
     if tensorrt:
         check_tensorrt()  # before minutes of export
@@ -40,27 +94,71 @@ def export(run: Path, out: Path | None, tensorrt: bool, batch_size: int) -> None
     elif out is None:
         raise SettingsError(f"{run}: say where the artifact goes, such as -o model.onnx")
     else:
-        _export(run, out)
+        _export(run, out, precision, given)
     if tensorrt:
         _build(out, batch_size)
 
 
-def _export(run: Path, out: Path) -> None:
+def _export(run: Path, out: Path, precision: str, given: dict[str, Any]) -> None:
     from lloss.checkpoint import load_checkpoint  # torch: an engine is built without
 
     from .artifact import export_artifact
 
+    reduction = _reduction(precision, **given)
     checkpoint = load_checkpoint(run)
     if not checkpoint.finished:
         epochs = checkpoint.settings.epochs
         click.echo(
             f"note: the run is not finished ({checkpoint.epoch} of {epochs} epochs)", err=True
         )
-    manifest = export_artifact(checkpoint, out)
-    difference = manifest.fidelity["torch_parity"]["max_abs_difference"]["loss"]
+    manifest = export_artifact(checkpoint, out, reduction, lambda line: click.echo(line, err=True))
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, outputs {', '.join(manifest.outputs)}; "
-        f"predicted loss within {difference:.1e} of torch"
+        f"{_compared(manifest)}"
+    )
+
+
+def _reduction(
+    precision: str,
+    calibrate: str | None,
+    calibration_images: int,
+    held_out: int,
+    min_spearman: float,
+    min_overlap: float,
+    seed: int,
+    reduce_range: bool,
+) -> Reduction | None:
+    from .precision import Reduction
+
+    if precision == "fp32":
+        if calibrate is not None or reduce_range:
+            raise SettingsError("fp32 needs no --calibrate and no --reduce-range: leave them out")
+        return None
+    if calibrate is None:
+        raise SettingsError(
+            f"--precision {precision} is held against fp32 on images: add --calibrate POOL"
+        )
+    return Reduction(
+        precision=precision,
+        pool=open_pool(calibrate),
+        calibration_images=calibration_images,
+        held_out=held_out,
+        gate=Gate(min_spearman=min_spearman, min_overlap=min_overlap),
+        seed=seed,
+        weight_bits=7 if reduce_range else 8,
+    )
+
+
+def _compared(manifest: Manifest) -> str:
+    difference = manifest.fidelity["torch_parity"]["max_abs_difference"]["loss"]
+    parity = f"predicted loss within {difference:.1e} of torch"
+    if manifest.precision == "fp32":
+        return parity
+    measured = manifest.fidelity["fp32"]
+    return (
+        f"{manifest.precision} against fp32 on {measured['images']} images: "
+        f"Spearman {measured['spearman']:.5f}, top-10% overlap "
+        f"{measured['top_decile_overlap']:.3f}; fp32's {parity}"
     )
 
 

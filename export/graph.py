@@ -24,12 +24,20 @@ class ScoringGraph(nn.Module):
         model: a network with a head, in eval mode.
         mean: see :class:`lloss.network.Normalize`.
         std: likewise.
+        half: compute the network in float16; pooling, head and outputs stay float32. ``model`` is
+            changed in place.
 
     Raises:
         CheckpointError: the network has no head, so there is no loss to predict.
     """
 
-    def __init__(self, model: TappedNetwork, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        model: TappedNetwork,
+        mean: Sequence[float],
+        std: Sequence[float],
+        half: bool = False,
+    ) -> None:
         super().__init__()
         if model.head is None:
             raise CheckpointError(
@@ -37,6 +45,10 @@ class ScoringGraph(nn.Module):
             )
         self.normalize = Normalize(mean, std)
         self.model = model
+        self.half_network = half
+        _simplify_pooling(model.network)
+        if half:
+            model.network.half()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs in the order of :meth:`names`, each float32 [N, ...]."""
@@ -44,9 +56,31 @@ class ScoringGraph(nn.Module):
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs by name, of uint8 [N, H, W, 3]."""
-        forward = self.model(self.normalize(images))
+        normalized = self.normalize(images)
+        forward = self.model(normalized.half() if self.half_network else normalized)
         free = self.model.task.outputs(forward.output)
         return {"loss": forward.loss, **free, "embedding": forward.embedding}
+
+
+class GlobalAveragePool(nn.Module):
+    """Mean over H and W, both kept as 1."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """float [N, C, H, W] to [N, C, 1, 1]."""
+        return maps.mean((2, 3), keepdim=True)
+
+
+def _simplify_pooling(network: nn.Module) -> None:
+    """Replace adaptive pooling to one position, in place, by the mean that it is.
+
+    The exporter turns the former into a strided view: ten nodes of index arithmetic on N, which
+    stay off the accelerator. A module with hooks is left alone: a tap reads it.
+    """
+    for parent in list(network.modules()):
+        for name, module in parent.named_children():
+            pools = isinstance(module, nn.AdaptiveAvgPool2d) and not module._forward_hooks
+            if pools and module.output_size in (1, (1, 1)):
+                setattr(parent, name, GlobalAveragePool())
 
 
 def outputs_of(graph: ScoringGraph, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -61,7 +95,7 @@ def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
     height, width = manifest.image.height, manifest.image.width
     # An example batch of 1 would be taken for a constant.
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), _Quiet("torch.onnx", "onnxscript"):
+    with warnings.catch_warnings(), Quiet("torch.onnx", "onnxscript"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph,
@@ -79,7 +113,7 @@ def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
         program.save(str(path), external_data=False)
 
 
-class _Quiet:
+class Quiet:
     """Loggers that speak only of what went wrong."""
 
     def __init__(self, *names: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from lloss.artifact import INPUT
 from lloss.errors import ParityError
 
 from .graph import ScoringGraph
+from .session import open_session
 
 BATCHES = (1, 2, 3, 64)
 ABSOLUTE, RELATIVE = 1e-3, 1e-3
@@ -26,7 +26,13 @@ Kernels of the two engines add in other orders; a wrong graph differs by far mor
 """
 
 NEAR_TIE = 1e-3
-"""Below this margin between the two best classes either of them is a right prediction."""
+"""Below this margin (or what an output may differ by, where that is more) between the two best
+classes either of them is a right prediction."""
+
+
+HALF = 2e-2
+"""Likewise for a network in float16, whose numbers have 11 bits and whose engines on a CPU round
+them at other places than torch."""
 
 
 def check_parity(
@@ -45,9 +51,8 @@ def check_parity(
     Raises:
         ParityError: some output differs by more than rounding; it says which and where.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
+    absolute, relative = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
     names = [output.name for output in session.get_outputs()]
     worst = dict.fromkeys(names, 0.0)
     for batch in BATCHES:
@@ -56,9 +61,9 @@ def check_parity(
         with torch.no_grad():
             wanted = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
         for name in names:
-            difference = _difference(name, found, wanted)
+            difference = _difference(name, found, wanted, max(NEAR_TIE, absolute))
             worst[name] = max(worst[name], difference)
-            limit = ABSOLUTE + RELATIVE * float(np.abs(wanted[name]).max())
+            limit = absolute + relative * float(np.abs(wanted[name]).max())
             if not difference <= limit:  # a NaN is no match either
                 raise ParityError(
                     f"the exported graph differs from torch: output {name!r} by {difference:.3g} "
@@ -68,11 +73,38 @@ def check_parity(
     return {"torch_parity": {"batches": list(BATCHES), "max_abs_difference": worst}}
 
 
-def _difference(name: str, found: dict[str, Any], wanted: dict[str, Any]) -> float:
+def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
+    """Check that a graph says the same of an image in a batch of any size.
+
+    Args:
+        path: an ONNX file made from one that passed :func:`check_parity`.
+        images: real ones, uint8 [S, H, W, 3].
+
+    Raises:
+        ParityError: it does not.
+    """
+    session = open_session(path)
+    names = [output.name for output in session.get_outputs()]
+    largest = np.resize(images, (max(BATCHES), *images.shape[1:]))
+    wanted = dict(zip(names, session.run(None, {INPUT: largest})))
+    for batch in BATCHES:
+        found = dict(zip(names, session.run(None, {INPUT: largest[:batch]})))
+        rows = {name: values[:batch] for name, values in wanted.items()}
+        for name in names:
+            difference = _difference(name, found, rows, HALF)
+            if not difference <= HALF * (1 + float(np.abs(rows[name]).max())):
+                raise ParityError(
+                    f"the reduced graph gives another {name!r} at batch {batch} than at "
+                    f"{max(BATCHES)} (by {difference:.3g}); nothing was written. "
+                    "Use --precision fp32, and report the model's name"
+                )
+
+
+def _difference(name: str, found: dict[str, Any], wanted: dict[str, Any], near: float) -> float:
     a, b = found[name], wanted[name]
     if a.shape != b.shape or a.dtype != np.float32:
         return float("inf")
     if name == "prediction" and "margin" in wanted:
-        clear = wanted["margin"] > NEAR_TIE
+        clear = wanted["margin"] > near
         a, b = a[clear], b[clear]
     return float(np.abs(a - b).max(initial=0.0))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lloss.pools import open_pool
     from lloss.scores import ScoresFolder
     from lloss.selection import Selection, SelectionSettings, select
-    from lloss.serve.scorer import Scorer, Scores
+    from lloss.serve.result import Scores
+    from lloss.serve.scorer import Scorer
 
 __version__ = "0.1.0"
 
@@ -27,7 +28,7 @@ _HOME = {
     "LossPredictionHead": "lloss.head",
     "Manifest": "lloss.artifact",
     "Scorer": "lloss.serve.scorer",
-    "Scores": "lloss.serve.scorer",
+    "Scores": "lloss.serve.result",
     "ScoresFolder": "lloss.scores",
     "Selection": "lloss.selection",
     "SelectionSettings": "lloss.selection",

@@ -16,6 +16,9 @@ KEY = "lloss.manifest"
 FORMAT = 1
 INPUT = "images"
 
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Of the network; the head and the outputs are float32 in each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -32,8 +35,11 @@ class Manifest:
         mean: of the normalisation inside, for the record.
         std: likewise.
         outputs: each output's shape after N; ``loss`` is always among them.
-        precision: ``fp32``.
-        fidelity: what was measured at export, such as the largest difference from torch.
+        precision: ``fp32``; ``fp16`` or ``int8`` where the network computes in those, head and
+            outputs in fp32.
+        fidelity: what was measured at export: ``torch_parity``, the largest differences of the
+            fp32 graph from torch; and ``fp32``, how a reduced graph differs from that.
+        recipe: of ``int8``: how it was calibrated, and which layers stayed in fp32.
         provenance: sha256 of the checkpoint, training settings, labels, versions.
     """
 
@@ -46,6 +52,7 @@ class Manifest:
     outputs: Mapping[str, tuple[int, ...]]
     precision: str = "fp32"
     fidelity: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:

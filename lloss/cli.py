@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ COMMANDS = {
     "export": "lloss.export.cli:export",
     "info": "lloss.commands.select:info",
     "score": "lloss.serve.cli:score",
+    "merge": "lloss.serve.cli:merge",
     "select": "lloss.commands.select:select",
     "demo": "lloss.commands.demo:demo",
 }
@@ -67,6 +69,7 @@ HELP = {
     "export": "Write network and head as one verified ONNX file.",
     "info": "Tell what an artifact is.",
     "score": "Score a pool of images with an artifact.",
+    "merge": "Put the shards of a scoring run together.",
     "select": "Choose the K images to label next from scores.",
     "demo": "The whole job on scikit-learn's digits, in a few minutes.",
 }
@@ -80,6 +83,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors of the user's are one line on stderr and exit 2."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that a decoder survives
     try:
         cli.main(arguments, prog_name="lloss", standalone_mode=False)
     except LlossError as error:

@@ -6,10 +6,10 @@ import itertools
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,47 +17,33 @@ from tqdm import tqdm
 
 from lloss.errors import ImageError, LabelError
 from lloss.files import explained
-from lloss.images import ImageSpec, Pixels, decode
+from lloss.images import ImageSpec, Pixels, decode, decode_into
 from lloss.pools import Item
 
 Decoded: TypeAlias = tuple[str, Pixels | ImageError]
 """An id with its pixels, or with why there are none."""
 
 _CHUNK = 32
+_CHUNK_BYTES = 16 << 20
 _IN_MEMORY = 1 << 30
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 def decoded(items: Iterable[Item], spec: ImageSpec, threads: int = 0) -> Iterator[Decoded]:
     """Read and decode items, each once, in their order.
 
-    Decoders release the interpreter's lock, so threads serve; at most two chunks of 32 images a
-    thread are held at a time, however long ``items`` is.
+    Decoders release the interpreter's lock, so threads serve; at most two chunks of 32 images (or
+    of 16 MB, if that is fewer) a thread are held at a time, however long ``items`` is.
 
     Args:
         items: of any pool.
         spec: what to make of each.
         threads: 0 for one a core.
     """
-    threads = threads or os.cpu_count() or 1
-    source = iter(items)
-    waiting: deque[Future[list[Decoded]]] = deque()
-    with ThreadPoolExecutor(threads, "decode") as pool:
-        try:
-            while True:
-                while len(waiting) < 2 * threads:
-                    chunk = list(itertools.islice(source, _CHUNK))
-                    if not chunk:
-                        break
-                    waiting.append(pool.submit(_decode_chunk, chunk, spec))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _decode_chunk(items: Sequence[Item], spec: ImageSpec) -> list[Decoded]:
-    return [(item.id, _decode_one(item, spec)) for item in items]
+    size = max(1, min(_CHUNK, _CHUNK_BYTES // (spec.height * spec.width * 3)))
+    return _mapped(lambda item: (item.id, _decode_one(item, spec)), items, threads, size)
 
 
 def _decode_one(item: Item, spec: ImageSpec) -> Pixels | ImageError:
@@ -65,6 +51,28 @@ def _decode_one(item: Item, spec: ImageSpec) -> Pixels | ImageError:
         return decode(item.read(), spec)
     except ImageError as error:
         return error
+
+
+def _mapped(
+    work: Callable[[_In], _Out], items: Iterable[_In], threads: int, size: int = _CHUNK
+) -> Iterator[_Out]:
+    """``map`` in threads: in order, ``size`` items a task, two tasks a thread ahead at most."""
+    threads = threads or os.cpu_count() or 1
+    source = iter(items)
+    waiting: deque[Future[list[_Out]]] = deque()
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        try:
+            while True:
+                while len(waiting) < 2 * threads:
+                    chunk = list(itertools.islice(source, size))
+                    if not chunk:
+                        break
+                    waiting.append(pool.submit(lambda chunk: [work(item) for item in chunk], chunk))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def decode_all(
@@ -86,15 +94,22 @@ def decode_all(
             images = np.memmap(file, np.uint8, "w+", shape=shape)
     else:
         images = np.empty(shape, np.uint8)
-    shown = tqdm(
-        decoded(items, spec), f"decode {what} images", len(items), disable=None, leave=False
-    )
-    for row, (id, pixels) in enumerate(shown):
-        if isinstance(pixels, ImageError):
+
+    def fill(row: int) -> ImageError | None:
+        try:
+            decode_into(items[row].read(), spec, images[row])
+        except ImageError as error:
+            return error
+        return None
+
+    problems = _mapped(fill, range(len(items)), 0)
+    shown = tqdm(problems, f"decode {what} images", len(items), disable=None, leave=False)
+    for item, problem in zip(items, shown):
+        if problem is not None:
             raise LabelError(
-                f"the {what} image {id!r}: {pixels}; mend it or take its row out of the labels"
+                f"the {what} image {item.id!r}: {problem}; mend it or take its row out of the "
+                "labels"
             )
-        images[row] = pixels
     return images
 
 

@@ -5,7 +5,7 @@
     images ──train──▶ checkpoint ──export──▶ model.onnx ──score──▶ scores/ ──select──▶ ids
     LabelError        CheckpointError        ArtifactError         ScoresError
     PoolError                                ParityError           SelectionError
-    ImageError (one image)                   EngineError
+    ImageError (one image)   FidelityError   EngineError
 
 Each message is one line: what was wrong, with the value, and what to do. The CLI prints it and
 exits with 2.
@@ -47,6 +47,10 @@ class ArtifactError(LlossError):
 
 class ParityError(ArtifactError):
     """An exported graph that does not compute what the network computes."""
+
+
+class FidelityError(ArtifactError):
+    """A graph of reduced precision that does not rank images as the fp32 graph does."""
 
 
 class EngineError(LlossError):

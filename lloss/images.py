@@ -7,6 +7,7 @@ same :class:`ImageSpec`, which travels in the artifact.
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import warnings
 from dataclasses import asdict, dataclass
@@ -14,8 +15,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they register themselves
 
+from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -69,8 +71,36 @@ class ImageSpec:
         return cls(int(fields["height"]), int(fields["width"]), fields["fit"])
 
 
-_HEADER = threading.Lock()
-"""Held while a header is read: ``warnings.catch_warnings`` is process-wide."""
+Image.preinit()  # the other formats
+_READERS = tuple(Image.OPEN[kind] for kind in FORMATS)
+"""What makes an image of a file, and what knows its first bytes; as ``Image.open`` tries them, but
+without that function's own bomb check: it warns through state of the whole process."""
+
+_IN_FLIGHT = ByteBudget(1 << 30)
+"""Decoded pixels that all threads of the process hold at once."""
+
+_SMALL = 1 << 20
+"""Images of fewer bytes than this are not worth counting: a thousand threads would fit."""
+
+_HELD = {"1": 5, "L": 5, "P": 5, "RGB": 8, "I": 29, "F": 29}
+"""Bytes a pixel at the peak, of the image and of what it is converted or turned into (Pillow keeps
+RGB in 4 bytes); 8 for every other mode."""
+
+_QUIET = threading.Lock()
+"""Held where warnings are silenced: ``warnings.catch_warnings`` is process-wide."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation (EXIF 2.32, tag 0x0112)."""
+
+_ORIENTATION = 0x0112
 
 
 def decode(raw: Raw, spec: ImageSpec) -> Pixels:
@@ -84,52 +114,112 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
     Returns:
         ``uint8 [spec.height, spec.width, 3]``, RGB, upright by its EXIF orientation. Grey becomes
         RGB, 16 bits become their upper 8, transparency is dropped, an animation gives its first
-        frame.
+        frame. An array of that size and three colours is returned as it is, not copied.
 
     Raises:
         ImageError: the image cannot be decoded, or is of a kind that cannot be resized.
     """
+    if isinstance(raw, np.ndarray) and raw.shape[:2] == (spec.height, spec.width):
+        return np.ascontiguousarray(np.broadcast_to(_coloured(raw), (*raw.shape[:2], 3)))
+    out = np.empty((spec.height, spec.width, 3), np.uint8)
+    decode_into(raw, spec, out)
+    return out
+
+
+def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
+    """:func:`decode` into a place that is there already, such as a row of a batch.
+
+    Args:
+        raw: as for :func:`decode`.
+        spec: as for :func:`decode`.
+        out: ``uint8 [spec.height, spec.width, 3]``, written whole; left as it was on an error.
+
+    Raises:
+        ImageError: as for :func:`decode`.
+        ValueError: ``out`` is of another shape or type.
+    """
+    shape = (spec.height, spec.width, 3)
+    if out.shape != shape or out.dtype != np.uint8:
+        raise ValueError(f"out is {out.dtype} {list(out.shape)}, not uint8 {list(shape)}")
     if isinstance(raw, np.ndarray):
-        pixels = _rgb_array(raw)
-        if pixels.shape[:2] == (spec.height, spec.width):
-            return pixels
-        return np.asarray(_fitted(Image.fromarray(pixels), spec))
-    return np.asarray(_fitted(_opened(raw), spec))
+        array = _coloured(raw)
+        if array.shape[:2] == shape[:2]:
+            out[...] = array
+            return
+        pixels = np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+        image = _fitted(Image.fromarray(pixels), spec)
+    else:
+        image = _decoded(raw, spec)
+    if out.flags.c_contiguous:
+        out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
+    else:
+        out[...] = np.asarray(image)
 
 
-def _rgb_array(array: NDArray[Any]) -> Pixels:
+def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The array as ``uint8 [H, W, 1]`` or ``[H, W, 3]``, not copied."""
     if array.dtype != np.uint8:
         raise ImageError(f"an array of {array.dtype}: images are uint8, 0 to 255")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
         raise ImageError(f"an array of shape {list(array.shape)}: images are [H, W] or [H, W, 3]")
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(array)
+    return array
 
 
-def _opened(raw: bytes) -> Image.Image:
+def _decoded(raw: bytes, spec: ImageSpec) -> Image.Image:
+    """An encoded image as RGB of the spec's size."""
     if not raw:
         raise ImageError("an empty file")
     try:
-        with _HEADER, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit below is the stricter judge
-            image = Image.open(io.BytesIO(raw), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(
-                f"declares {image.width}×{image.height} pixels, over the limit of {MAX_PIXELS}"
-            )
-        image.load()
-        return _rgb_image(ImageOps.exif_transpose(image))
+        try:
+            return _read(raw, spec)
+        except Warning:  # where the user's filters make errors of them: damage that is survived
+            with _QUIET, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _read(raw, spec)
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError("cannot be decoded: there is not enough memory for it") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"declares more than {MAX_PIXELS} pixels") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})") from error
+        raise ImageError(f"declares more pixels than Pillow allows: {error}") from error
     except Exception as error:  # decoders raise nearly anything on a broken file
-        raise ImageError(f"cannot be decoded: {error or type(error).__name__}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"cannot be decoded: {reason}") from error
+
+
+def _read(raw: bytes, spec: ImageSpec) -> Image.Image:
+    image = _opened(raw)
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"declares {image.width}×{image.height} pixels, over the limit of {MAX_PIXELS}"
+        )
+    held = pixels * _HELD.get(image.mode, 8)
+    if held < _SMALL:
+        return _fitted(_loaded(image), spec)
+    with _IN_FLIGHT.holding(held):
+        return _fitted(_loaded(image), spec)
+
+
+def _opened(raw: bytes) -> Image.Image:
+    """The image with its header read and its pixels not."""
+    prefix = raw[:16]
+    for reader, knows in _READERS:
+        try:
+            if knows is None or knows(prefix) is True:
+                return reader(io.BytesIO(raw), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # not of this format after all
+    raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """The image with its pixels read, upright, RGB."""
+    image.load()
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return _rgb_image(image if turn is None else image.transpose(turn))
 
 
 def _rgb_image(image: Image.Image) -> Image.Image:

@@ -23,7 +23,8 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import explained, write_text
 from lloss.labels import LabeledSet, label_items, open_labeled, read_labels
 from lloss.pools import Pool, open_pool
-from lloss.selection import SelectionSettings, draw_ids
+from lloss.sampling import draw_ids
+from lloss.selection import SelectionSettings
 from lloss.settings import PRESETS, TrainSettings
 from lloss.tables import csv_text
 

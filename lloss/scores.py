@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lloss.duplicates import first_duplicate
 from lloss.errors import ScoresError
 from lloss.files import write_json, written_aside
+from lloss.parts import check_columns, opened_part, readable, row_groups, write_part
+from lloss.shards import Shard
+from lloss.sources import Piece
 
 RUN = "run.json"
 SKIPPED = "skipped.parquet"
@@ -42,7 +47,7 @@ def scores_table(ids: Sequence[str], columns: Mapping[str, NDArray[np.float32]])
 
 
 class ScoresFolder:
-    """A scores folder, to read (it is a :class:`lloss.selection.ScoreSource`) or to fill."""
+    """A scores folder, to read (it is a :class:`lloss.sources.ScoreSource`) or to fill."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -56,13 +61,27 @@ class ScoresFolder:
         found = sorted(
             self.path.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)
         )
-        for number, part in enumerate(found):
+        shard = self.shard()
+        for number, part in zip(shard.parts(), found):
             if part.name != _PART.format(number):
                 raise ScoresError(
                     f"{self.path}: {_PART.format(number)} is missing, but {part.name} is there; "
                     "score the pool again into an empty folder"
                 )
         return found
+
+    def part_numbers(self) -> list[int]:
+        """The numbers in the whole pool of the parts that are there."""
+        shard = self.shard()
+        return [shard.part(place) for place in range(len(self.parts()))]
+
+    def part_path(self, number: int) -> Path:
+        """Where a part lies, whether it is there or not."""
+        return self.path / _PART.format(number)
+
+    def shard(self) -> Shard:
+        """Which shard of its pool the folder holds."""
+        return Shard.parse(str((self.run() or {}).get("shard", "1/1")))
 
     def run(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None when there is none.
@@ -97,7 +116,17 @@ class ScoresFolder:
                 f"{self.path}: the scoring run is not finished ({len(self.parts())} parts so far); "
                 "run the same lloss score again, it goes on where it stopped"
             )
+        if self.shard().count > 1:
+            raise ScoresError(
+                f"{self.path}: holds shard {self.shard()} of a pool alone; "
+                "put all of them together first: lloss merge SHARDS… -o SCORES"
+            )
         return self
+
+    def pieces(self) -> Iterator[Piece]:
+        """The parts, each a piece; its row groups are the rows that are read at once."""
+        for part in self.parts():
+            yield partial(row_groups, part)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of all parts with these columns, streamed.
@@ -106,15 +135,9 @@ class ScoresFolder:
             ScoresError: a part is damaged or lacks a column.
         """
         for part in self.parts():
-            try:
-                with pq.ParquetFile(part) as file:
-                    missing = [name for name in columns if name not in file.schema_arrow.names]
-                    if missing:
-                        has = ", ".join(file.schema_arrow.names)
-                        raise ScoresError(f"{part}: has no column {missing[0]!r} (it has {has})")
-                    yield from file.iter_batches(columns=list(columns))
-            except (pa.ArrowException, OSError) as error:
-                raise ScoresError(f"{part}: cannot be read: {error}") from error
+            with opened_part(part) as file, readable(part):
+                check_columns(part, file, columns)
+                yield from file.iter_batches(columns=list(columns))
 
     def column(self, name: str) -> NDArray[np.float32]:
         """One scalar column of all rows, float32 [N]."""
@@ -139,7 +162,7 @@ class ScoresFolder:
         note = json.dumps([list(row) for row in skipped], ensure_ascii=False).encode()
         table = table.replace_schema_metadata({_SKIPPED_KEY: note})
         with written_aside(self.path / _PART.format(number)) as aside:
-            pq.write_table(table, aside, compression="zstd")
+            write_part(table, aside)
 
     def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
         """The ids of a part's rows, and its skipped images."""
@@ -152,9 +175,29 @@ class ScoresFolder:
             raise ScoresError(f"{path}: cannot be read: {error}") from error
         return ids, [(id, reason) for id, reason in json.loads(note)]
 
+    def ids(self) -> Iterator[str]:
+        """The ids of all images, scored or skipped."""
+        for number in self.part_numbers():
+            rows, failed = self.part_ids(number)
+            yield from rows
+            yield from (id for id, _ in failed)
+
+    def check_unique(self) -> None:
+        """Make sure that no id comes twice.
+
+        Raises:
+            ScoresError: one does.
+        """
+        found = first_duplicate(self.ids)
+        if found is not None:
+            raise ScoresError(
+                f"{self.path}: the id {found[0]!r} comes twice in the pool; ids are unique in a "
+                "pool: rename one of the two images and score again"
+            )
+
     def write_skipped(self) -> None:
         """Gather the skipped images of all parts into ``skipped.parquet``."""
-        rows = [row for number in range(len(self.parts())) for row in self.part_ids(number)[1]]
+        rows = [row for number in self.part_numbers() for row in self.part_ids(number)[1]]
         columns = [[id for id, _ in rows], [reason for _, reason in rows]]
         with written_aside(self.path / SKIPPED) as aside:
             pq.write_table(pa.table(columns, schema=_SKIPPED_SCHEMA), aside, compression="zstd")

@@ -1,50 +1,33 @@
 """Which K images to label next.
 
-Scores stream through in record batches; only the best rows so far are held. The order is total,
+Scores stream through, piece by piece; only the best rows so far are held. The order is total,
 (-score, id), so that the same scores, settings and seed give the same selection on any machine.
+Ids are read where they decide something: a row that cannot be selected needs none.
 """
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lloss.best import COLUMNS, Best
+from lloss.diversity import embeddings_of, k_center
 from lloss.errors import SelectionError, SettingsError
+from lloss.exclusion import ExcludedIds
+from lloss.sampling import draw_hashes
+from lloss.sources import Rows, ScoreSource, visit
 
 STRATEGIES = ("top", "diverse", "random")
 
 CANDIDATES = 4
 """``diverse`` spreads its K picks over the best 4K."""
-
-_DESCENDING = [("score", "descending"), ("id", "ascending")]
-_BY_HASH = [("hash", "ascending"), ("id", "ascending")]
-
-
-class ScoreSource(Protocol):
-    """Scores that can be read more than once."""
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows, with these columns; ``id`` is one of every source's."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableScores:
-    """Scores at hand, as a :class:`ScoreSource`."""
-
-    table: pa.Table
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """See :class:`ScoreSource`."""
-        yield from self.table.select(list(columns)).to_batches()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,186 +109,118 @@ def select(
 
     Raises:
         SelectionError: fewer than K are left and ``at_most`` is off.
+        ScoresError: the source cannot be read or lacks a column.
     """
-    drawn = _Draw(settings, exclude)
-    wanted = settings.k * (CANDIDATES if settings.strategy == "diverse" else 1)
-    order = _BY_HASH if settings.strategy == "random" else _DESCENDING
-    if settings.subset >= 1:
-        best = _Best(int(settings.subset), _BY_HASH)
-    else:
-        best = _Best(wanted, order)
-    for batch in source.batches(["id", settings.by]):
-        best.add(drawn.eligible(batch))
-    eligible = min(best.seen, int(settings.subset)) if settings.subset >= 1 else best.seen
-    rows = best.table().sort_by(order).slice(0, wanted)
-    _check_enough(settings, eligible, drawn)
+    draw = _Draw(settings, exclude)
+    visit(source, draw.consider)
+    rows = draw.best.table()
+    if settings.subset >= 1 and settings.strategy != "random":
+        rows = rows.sort_by([("score", "descending"), ("id", "ascending")])
+    rows = rows.slice(0, _wanted(settings))
+    _check_enough(settings, draw)
     if settings.strategy == "diverse" and len(rows) > settings.k:
-        rows = rows.take(_spread(source, rows, settings.k))
+        rows = rows.take(pa.array(k_center(embeddings_of(source, rows), settings.k)))
     return Selection(
         rows["id"].to_pylist(),
         rows["score"].to_numpy(),
-        drawn.rows,
-        drawn.excluded,
-        drawn.nan,
-        eligible,
+        draw.rows,
+        draw.excluded,
+        draw.nan,
+        draw.eligible,
         settings,
     )
 
 
+def _wanted(settings: SelectionSettings) -> int:
+    return settings.k * (CANDIDATES if settings.strategy == "diverse" else 1)
+
+
 class _Draw:
-    """Which rows may be selected at all; counts the others."""
+    """Finds the best of the rows that may be selected at all; counts the others."""
 
     def __init__(self, settings: SelectionSettings, exclude: Collection[str]) -> None:
-        self.settings = settings
-        self.exclude = pa.array(sorted(exclude), pa.string())
-        self.rows = self.excluded = self.nan = 0
-        self._share = settings.subset if 0 < settings.subset < 1 else 1.0
+        self.by = settings.by
+        self.seed = settings.seed
+        self.rows = self.excluded = self.nan = self._seen = 0
+        self._excluded_ids = ExcludedIds(exclude, settings.seed)
+        self._subset = settings.subset
+        self._limit = int(settings.subset * 2**64) if 0 < settings.subset < 1 else None
+        self._by_hash = settings.strategy == "random" or settings.subset >= 1
+        self._needs_ids = bool(self._by_hash or self._limit is not None or exclude)
+        self.best = Best(int(settings.subset) if settings.subset >= 1 else _wanted(settings))
+        self._lock = Lock()
 
-    def eligible(self, batch: pa.RecordBatch) -> pa.Table:
-        """The rows to choose from, with the columns id, score and, where it is needed, hash."""
-        self.rows += len(batch)
-        if not (pa.types.is_floating(batch[self.settings.by].type)):
-            raise SettingsError(f"the column {self.settings.by!r} holds no numbers to select by")
-        table = pa.table(
-            {
-                "id": batch["id"].cast(pa.string()),
-                "score": batch[self.settings.by].cast(pa.float64()),
-            }
-        )
-        if len(self.exclude):
-            known = pc.is_in(table["id"], value_set=self.exclude)
-            self.excluded += pc.sum(known).as_py() or 0
-            table = table.filter(pc.invert(known))
-        missing = pc.fill_null(pc.is_nan(table["score"]), True)
-        self.nan += pc.sum(missing).as_py() or 0
-        table = table.filter(pc.invert(missing))
-        if self.settings.subset == 0 and self.settings.strategy != "random":
-            return table
-        hashes = [draw_hash(id, self.settings.seed) for id in table["id"].to_pylist()]
-        table = table.append_column("hash", pa.array(hashes, pa.uint64()))
-        if self._share < 1:
-            limit = pa.scalar(int(self._share * 2**64), pa.uint64())
-            table = table.filter(pc.less(table["hash"], limit))
-        return table
+    @property
+    def eligible(self) -> int:
+        """Rows to choose from, after the sub-pool was drawn."""
+        return min(self._seen, int(self._subset)) if self._subset >= 1 else self._seen
 
+    def consider(self, piece: int, place: int, rows: Rows) -> None:
+        """Count these rows, and keep those that are among the best so far."""
+        scores = self._scores(rows)
+        ids = hashes = None
+        excluded = np.zeros(len(scores), np.bool_)
+        if self._needs_ids:
+            ids = _ids(rows)
+            hashes = draw_hashes(ids, self.seed)
+            excluded = self._excluded_ids.mask(ids, hashes)
+        missing = np.isnan(scores) & ~excluded
+        allowed = ~(missing | excluded)
+        if self._limit is not None and hashes is not None:
+            allowed &= hashes < np.uint64(self._limit)
+        with self._lock:
+            self.rows += len(scores)
+            self.excluded += int(np.count_nonzero(excluded))
+            self.nan += int(np.count_nonzero(missing))
+            self._seen += int(np.count_nonzero(allowed))
+        keys = hashes if self._by_hash and hashes is not None else -scores
+        chosen = np.flatnonzero(allowed & self.best.admits(keys))
+        if len(chosen):
+            ids = _ids(rows) if ids is None else ids
+            self.best.add(keys[chosen], _table(ids, scores, piece, place, chosen))
 
-class _Best:
-    """The best ``limit`` rows of all that were added, in no order, in O(limit) memory."""
-
-    def __init__(self, limit: int, order: list[tuple[str, str]]) -> None:
-        self.limit = limit
-        self.order = order
-        self.seen = 0
-        self._held: list[pa.Table] = []
-        self._rows = 0
-
-    def add(self, table: pa.Table) -> None:
-        """Consider these rows."""
-        self.seen += len(table)
-        self._rows += len(table)
-        self._held.append(table)
-        if self._rows > 2 * self.limit + 65_536:
-            self._prune()
-
-    def table(self) -> pa.Table:
-        """The best rows."""
-        self._prune()
-        return self._held[0] if self._held else _NOTHING
-
-    def _prune(self) -> None:
-        if self._held:
-            table = pa.concat_tables(self._held)
-            if len(table) > self.limit:
-                # The id makes every order total, so an unstable selection has one result.
-                table = table.take(pc.select_k_unstable(table, self.limit, sort_keys=self.order))
-            self._held, self._rows = [table.combine_chunks()], len(table)
+    def _scores(self, rows: Rows) -> NDArray[np.float64]:
+        """The scores, float64, NaN where there is none."""
+        column = rows.column(self.by)
+        if not pa.types.is_floating(column.type):
+            raise SettingsError(f"the column {self.by!r} holds no numbers to select by")
+        values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+        return values.astype(np.float64)
 
 
-_NOTHING = pa.table(
-    {
-        "id": pa.array([], pa.string()),
-        "score": pa.array([], pa.float64()),
-        "hash": pa.array([], pa.uint64()),
-    }
-)
+def _ids(rows: Rows) -> pa.Array:
+    ids = rows.column("id")
+    if ids.null_count:
+        raise SelectionError(f"{ids.null_count} rows have no id; score the pool again")
+    plain = pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)
+    return ids if plain else ids.cast(pa.large_string())
 
 
-def draw_hash(id: str, seed: int) -> int:
-    """A uniform draw for an image from its id alone, so that it streams: 0 to 2**64 - 1."""
-    digest = hashlib.blake2b(id.encode("utf-8", "surrogateescape"), digest_size=8, key=_key(seed))
-    return int.from_bytes(digest.digest(), "little")
+def _table(
+    ids: pa.Array, scores: NDArray[np.float64], piece: int, place: int, chosen: NDArray[np.int64]
+) -> pa.Table:
+    columns = [
+        ids.take(pa.array(chosen)).cast(pa.large_string()),
+        pa.array(scores[chosen]),
+        pa.array(np.full(len(chosen), piece)),
+        pa.array(np.full(len(chosen), place)),
+        pa.array(chosen),
+    ]
+    return pa.Table.from_arrays(columns, schema=COLUMNS)
 
 
-def _key(seed: int) -> bytes:
-    return b"lloss" + str(seed).encode()[:59]
-
-
-def draw_ids(ids: Iterable[str], k: int, seed: int) -> list[str]:
-    """K ids at random, by :func:`draw_hash`: what ``random`` selects."""
-    return heapq.nsmallest(k, ids, key=lambda id: (draw_hash(id, seed), id))
-
-
-def _check_enough(settings: SelectionSettings, eligible: int, drawn: _Draw) -> None:
-    if eligible >= settings.k or (settings.at_most and eligible):
+def _check_enough(settings: SelectionSettings, draw: _Draw) -> None:
+    if draw.eligible >= settings.k or (settings.at_most and draw.eligible):
         return
     why = []
-    if drawn.excluded:
-        why.append(f"{drawn.excluded} are excluded")
-    if drawn.nan:
-        why.append(f"{drawn.nan} have no score")
+    if draw.excluded:
+        why.append(f"{draw.excluded} are excluded")
+    if draw.nan:
+        why.append(f"{draw.nan} have no score")
     if settings.subset:
         why.append(f"the sub-pool is {settings.subset:g}")
-    reason = f" ({drawn.rows} scored; {', '.join(why)})" if why else ""
-    remedy = "lower -k, or pass --at-most to take what is left" if eligible else "score more images"
-    raise SelectionError(f"k = {settings.k}, but {eligible} images are left{reason}; {remedy}")
-
-
-def _spread(source: ScoreSource, rows: pa.Table, k: int) -> NDArray[np.int64]:
-    """Positions in ``rows`` of k picks that cover the others."""
-    place = {id: at for at, id in enumerate(rows["id"].to_pylist())}
-    wanted = pa.array(list(place), pa.string())
-    embeddings: NDArray[Any] | None = None
-    for batch in source.batches(["id", "embedding"]):
-        mine = batch.filter(pc.is_in(batch["id"].cast(pa.string()), value_set=wanted))
-        if not len(mine):
-            continue
-        vectors = mine["embedding"].flatten().to_numpy().reshape(len(mine), -1)
-        if embeddings is None:
-            embeddings = np.zeros((len(rows), vectors.shape[1]), np.float32)
-        embeddings[[place[id] for id in mine["id"].to_pylist()]] = vectors
-    assert embeddings is not None, "the candidates came from this very source"
-    return k_center(embeddings, k)
-
-
-def k_center(embeddings: NDArray[Any], k: int) -> NDArray[np.int64]:
-    """k-center greedy: each pick is the row farthest from all picks before it; the first is row 0.
-
-    Distances are Euclidean, between embeddings rounded to so few bits that every sum is an exact
-    integer in float64. Whatever order a BLAS adds in, the result is the same bytes.
-
-    Args:
-        embeddings: float [N, D], best candidate first; ties fall to the earlier row.
-        k: at most N.
-
-    Returns:
-        Row numbers in the order picked, int64 [k].
-    """
-    points = _as_integers(np.nan_to_num(np.asarray(embeddings, np.float64)))
-    squares = (points * points).sum(1)
-    nearest = np.full(len(points), np.inf)
-    picked = np.empty(k, np.int64)
-    row = 0
-    for number in range(k):
-        picked[number] = row
-        distance = squares + squares[row] - 2 * (points @ points[row])
-        nearest = np.minimum(nearest, distance)
-        nearest[picked[: number + 1]] = -1
-        row = int(nearest.argmax())
-    return picked
-
-
-def _as_integers(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    # The largest squared distance is 4 * D * (2**bits)**2 and must stay below 2**53.
-    bits = (53 - 2 - int(np.ceil(np.log2(max(values.shape[1], 2))))) // 2
-    largest = float(np.abs(values).max(initial=0.0))
-    return np.rint(values / largest * (2.0**bits - 1)) if largest else values
+    reason = f" ({draw.rows} scored; {', '.join(why)})" if why else ""
+    remedy = (
+        "lower -k, or pass --at-most to take what is left" if draw.eligible else "score more images"
+    )
+    raise SelectionError(f"k = {settings.k}, but {draw.eligible} images are left{reason}; {remedy}")

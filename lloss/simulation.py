@@ -14,8 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.ranking import RankingFigures
-from lloss.selection import SelectionSettings, TableScores, draw_ids, select
+from lloss.sampling import draw_ids
+from lloss.selection import SelectionSettings, select
 from lloss.settings import TrainSettings
+from lloss.sources import TableScores
 from lloss.training import Trainer, TrainingData, predict
 
 

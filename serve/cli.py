@@ -1,25 +1,32 @@
-"""``lloss score``."""
+"""``lloss score`` and ``lloss merge``."""
 
 from __future__ import annotations
 
+import signal
 import typing
 from pathlib import Path
 
 import click
 
+from lloss.errors import SettingsError
 from lloss.labels import read_ids
 from lloss.pools import open_pool
+from lloss.providers import Provider
+from lloss.shards import Shard
 
-from .engine import Provider
-from .run import PART, score_pool
-from .scorer import BATCH, Scorer
+from .merge import merge_shards
+from .metrics import serve_metrics
+from .pipeline import READERS
+from .profile import Profiler
+from .run import PART, ScoreReport, score_pool
+from .scorer import Scorer
 
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("model", type=PATH)
-@click.argument("pool", type=PATH)
+@click.argument("pool")
 @click.option("-o", "--out", type=PATH, required=True, help="The scores folder.")
 @click.option(
     "--provider",
@@ -31,48 +38,102 @@ PATH = click.Path(path_type=Path)
 @click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: do not score.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
-    default=BATCH,
-    show_default=True,
-    help="Images a run of the engine.",
+    type=click.IntRange(0),
+    default=0,
+    help="Images a run of the engine.  [default: what was measured best on the provider]",
 )
 @click.option(
     "--part-size",
     type=click.IntRange(1),
     default=PART,
     show_default=True,
-    help="Images a Parquet part; an interrupted run repeats one part at most.",
+    help="Images a Parquet part; an interrupted run repeats one part or two.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(0),
     default=0,
-    help="Of decoding and of the CPU provider.  [default: one a core]",
+    help="That decode and, on the CPU, compute; they change no score.  [default: one a core]",
 )
+@click.option(
+    "--readers",
+    type=click.IntRange(1),
+    default=READERS,
+    show_default=True,
+    help="Threads that fetch images from a store.",
+)
+@click.option("--shard", metavar="i/n", default="1/1", help="Score the i-th of n shards of POOL.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that cannot be read.")
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics.")
+@click.option("--profile", is_flag=True, help="Tell which stage bounds the run, what to change.")
 def score(
     model: Path,
-    pool: Path,
+    pool: str,
     out: Path,
     provider: str,
     exclude: tuple[Path, ...],
     batch_size: int,
     part_size: int,
     threads: int,
+    readers: int,
+    shard: str,
     fail_fast: bool,
+    metrics_port: int | None,
+    profile: bool,
 ) -> None:
     """Score every image of POOL with the artifact MODEL.
 
-    POOL is a folder, a .npy or .npz array, or a .txt/.csv list of paths. Run again after an
-    interruption, the same command goes on where it stopped.
+    POOL is a folder, a .npy or .npz array, a .txt/.csv list of paths, WebDataset tar shards,
+    Parquet or Arrow files, or a saved Hugging Face dataset, here or in a store (s3://…). Run again
+    after an interruption, the same command goes on where it stopped.
     """
+    part = Shard.parse(shard)
     images = open_pool(pool)
     without = read_ids(*exclude)
-    scorer = Scorer(model, provider, batch_size, threads)
-    click.echo(f"score {pool} with {model} on {scorer.engine.provider}", err=True)
-    done = score_pool(
-        scorer, images, out, exclude=without, part_size=part_size, fail_fast=fail_fast
-    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+    with Scorer(model, provider, batch_size, threads, readers) as scorer:
+        click.echo(_told(scorer, pool, model, part), err=True)
+        profiler = Profiler(scorer)
+        with serve_metrics(scorer.telemetry, metrics_port):
+            done = score_pool(
+                scorer,
+                images,
+                out,
+                exclude=without,
+                part_size=part_size,
+                fail_fast=fail_fast,
+                shard=part,
+            )
+        if profile:
+            click.echo(profiler.profile(images.remote).text(), err=True)
+    click.echo(_outcome(done, out), err=True)
+
+
+def _told(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
+    engine = scorer.engine
+    what = f"shard {shard} of {pool}" if shard.count > 1 else pool
+    how = f"batches of {engine.batch_size}, {scorer.manifest.precision}"
+    note = f" ({engine.note})" if engine.note else ""
+    return f"score {what} with {model} on {engine.provider}: {how}{note}"
+
+
+def _outcome(done: ScoreReport, out: Path) -> str:
     skipped = f", {done.skipped} skipped ({out / 'skipped.parquet'})" if done.skipped else ""
     resumed = f", {done.resumed} of them before" if done.resumed else ""
-    click.echo(f"{out}: {done.scored} images scored{resumed}{skipped}", err=True)
+    return f"{out}: {done.scored} images scored{resumed}{skipped}"
+
+
+@click.command()
+@click.argument("shards", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--out", type=PATH, required=True, help="The scores folder to make.")
+def merge(shards: tuple[Path, ...], out: Path) -> None:
+    """Put the scores folders of all SHARDS together into one.
+
+    It checks that all of them are there, finished, and of one model, pool and settings. The result
+    is what one run over the whole pool would have written.
+    """
+    if out.resolve() in {shard.resolve() for shard in shards}:
+        raise SettingsError(f"-o {out}: is one of the shards; choose a new folder")
+    counts = merge_shards(shards, out)
+    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    click.echo(f"{out}: {counts['scored']} images scored{skipped}", err=True)

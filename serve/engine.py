@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lloss.artifact import INPUT, Manifest, read_manifest
+from lloss.artifact import Manifest, read_manifest
+from lloss.cores import usable_cores
 from lloss.errors import EngineError
 from lloss.files import sha256_of
+from lloss.images import ImageSpec
+from lloss.providers import DEVICE_BATCH, ORDER, Provider, missing, open_session, setup_of
 
-Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
+from .device import DeviceExecutor
+from .host import HostExecutor, host_options
+from .result import no_columns
 
-_ORT_NAMES = {
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
-_LIBRARIES = {"tensorrt": ("libcuda.so.1", "libnvinfer.so.10"), "cuda": ("libcuda.so.1",)}
-"""Without these a provider is in the wheel and cannot run; asking first spares a page of noise."""
+DEVICE_LANES = 2
+"""Threads that fill and fetch for one device: while one of them computes, the other copies."""
+
+_HOST_PIXELS = 16 * 32 * 32
+_HOST_BATCHES = (4, 64)
+
+
+class Buffer(Protocol):
+    """A batch to fill: ``pixels`` is uint8 [batch_size, H, W, 3]."""
+
+    pixels: NDArray[np.uint8]
+
+
+class Executor(Protocol):
+    """What :class:`HostExecutor` and :class:`DeviceExecutor` do."""
+
+    batch_size: int
+
+    def buffer(self) -> Any:
+        """A :class:`Buffer` to fill; blocks until one is free."""
+
+    def run(self, buffer: Any, count: int) -> dict[str, NDArray[np.float32]]:
+        """All outputs of its first ``count`` rows, fresh arrays."""
+
+    def release(self, buffer: Any) -> None:
+        """Give it back."""
+
+    def close(self) -> None:
+        """Free what is held."""
 
 
 class Engine:
@@ -33,97 +58,104 @@ class Engine:
         model: path of the artifact.
         provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU; a named one is used
             or refused.
-        threads: of the CPU provider; 0 for one a core.
+        threads: on the CPU, runs at a time; 0 for one a core.
+        batch_size: images a run at most; 0 for what was measured best on the provider.
 
     Attributes:
         manifest: of the artifact.
         sha256: of its file.
         provider: the one that really runs.
+        note: what there is to say about how it runs; often nothing.
+        lanes: threads that keep it busy.
+        batch_size: images a run at most.
+        executor: fills and runs batches; see :class:`Executor`.
 
     Raises:
         ArtifactError: the file is no artifact.
         EngineError: the provider cannot run it.
     """
 
-    def __init__(self, model: str | Path, provider: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self, model: str | Path, provider: str = "auto", threads: int = 0, batch_size: int = 0
+    ) -> None:
         if provider not in get_args(Provider):
             choices = ", ".join(get_args(Provider))
             raise EngineError(f"provider {provider!r}: choose one of {choices}")
         self.path = Path(model)
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)
-        asked = [provider] if provider != "auto" else ["tensorrt", "cuda", "cpu"]
+        self._threads, self._asked = threads or usable_cores(), batch_size
         problems = []
-        for name in asked:
-            problem = _missing(name)
+        for name in ORDER if provider == "auto" else [provider]:
+            problem = missing(name, ort.get_available_providers())
             if problem is None:
-                session, problem = _session(self.path, name, threads)
-                if session is not None:
-                    self.provider, self._session = name, session
+                try:
+                    self._start(name)
                     return
+                except EngineError as error:
+                    problem = str(error).removeprefix(f"{self.path}: ")
             problems.append(f"{name}: {problem}")
         raise EngineError(f"{self.path}: cannot be run: {'; '.join(problems)}")
 
+    def _start(self, name: str) -> None:
+        host = name == "cpu"
+        self.batch_size = self._asked or (host_batch(self.manifest.image) if host else DEVICE_BATCH)
+        setup = setup_of(self.manifest, name, self.batch_size)
+        opened = open_session(self.path, setup, self.sha256, host_options() if host else None)
+        self.provider, self.note = name, opened.note
+        self.lanes = self._threads if host else DEVICE_LANES
+        self.executor: Executor
+        if host:
+            self.executor = HostExecutor(
+                opened.session, self.manifest, self.batch_size, buffers=self.lanes
+            )
+            return
+        device = DeviceExecutor(
+            opened.session, self.manifest, self.batch_size, buffers=DEVICE_LANES + 2
+        )
+        self.executor, self.note = device, device.note or opened.note
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it computes on the very cores that decode."""
+        return self.provider == "cpu"
+
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """All outputs of a batch.
+        """All outputs of some images.
 
         Args:
-            images: uint8 [N, H, W, 3] of the manifest's size, N at least 1.
+            images: uint8 [N, H, W, 3] of the manifest's size.
 
         Returns:
             Each output by name, float32 [N, ...].
         """
-        names = list(self.manifest.outputs)
+        parts = [
+            self._batch(images[start : start + self.batch_size])
+            for start in range(0, len(images), self.batch_size)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        empty = no_columns(self.manifest)
+        return {
+            name: np.concatenate([part[name] for part in parts]) if parts else none
+            for name, none in empty.items()
+        }
+
+    def _batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        buffer = self.executor.buffer()
         try:
-            values = self._session.run(names, {INPUT: images})
-        except Exception as error:  # the runtime's own errors have no common public base
-            raise EngineError(f"{self.path}: failed on {self.provider}: {error}") from error
-        return dict(zip(names, values))
+            buffer.pixels[: len(images)] = images
+            return self.executor.run(buffer, len(images))
+        finally:
+            self.executor.release(buffer)
+
+    def close(self) -> None:
+        """Free the session and its buffers."""
+        self.executor.close()
 
 
-def _missing(provider: str) -> str | None:
-    """Why a provider cannot run here at all, or None."""
-    if _ORT_NAMES[provider] not in ort.get_available_providers():
-        return f"is not in the installed onnxruntime{_clash()}"
-    for library in _LIBRARIES.get(provider, ()):
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            extra = "lloss[trt]" if "nvinfer" in library else "lloss[cuda]"
-            return f"{library} is not on this machine (an NVIDIA driver, pip install '{extra}')"
-    return None
-
-
-def _clash() -> str:
-    """Both wheels share one folder; the one installed last wins, often the one without GPU."""
-    held = []
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            held.append(importlib.metadata.distribution(name).metadata["Name"])
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    if len(held) < 2:
-        return ""
-    return (
-        "; onnxruntime and onnxruntime-gpu are installed together and hide each other: "
-        "pip uninstall both, then pip install onnxruntime-gpu"
-    )
-
-
-def _session(path: Path, provider: str, threads: int) -> tuple[Any, str]:
-    """A session that really runs on ``provider``, or why there is none."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; a provider's warnings are told by what comes below
-    options.intra_op_num_threads = threads
-    names = list(dict.fromkeys((_ORT_NAMES[provider], _ORT_NAMES["cpu"])))
-    if provider != "cpu":
-        ort.preload_dlls()
-    try:
-        session = ort.InferenceSession(str(path), options, providers=names)
-    except Exception as error:  # the runtime's own errors have no common public base
-        return None, str(error).splitlines()[0]
-    session.disable_fallback()
-    running = session.get_providers()[0]
-    if running != names[0]:
-        return None, f"could not be started, {running} ran in its place"
-    return session, ""
+def host_batch(image: ImageSpec) -> int:
+    """Images a run on the CPU: as many as keep a layer's maps in the core's own cache."""
+    few, many = _HOST_BATCHES
+    count = _HOST_PIXELS // (image.height * image.width)
+    return max(few, min(many, 1 << max(count, 1).bit_length() - 1))

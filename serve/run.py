@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import itertools
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from lloss.errors import ImageError, InterruptedRunError, ScoresError
+from lloss.duplicates import first_duplicate
+from lloss.errors import ImageError, InterruptedRunError, PoolError, ScoresError
 from lloss.files import sweep
-from lloss.pools import Item, Pool, RestPool
+from lloss.pools import Pool, RestPool
 from lloss.scores import ScoresFolder
+from lloss.shards import Shard
 
-from .scorer import Scorer, Scores, joined
+from .result import Scores, joined
+from .scorer import Scorer
 
 PART = 10_000
 """Items a part: what a killed run does again at most, and what is held in memory of the outputs."""
@@ -41,8 +46,9 @@ def score_pool(
     exclude: Collection[str] = (),
     part_size: int = PART,
     fail_fast: bool = False,
+    shard: Shard = Shard(),  # noqa: B008  frozen
 ) -> ScoreReport:
-    """Score every item of a pool that is not excluded.
+    """Score every item of a pool, or of a shard of it, that is not excluded.
 
     A folder that an interrupted run of the same model, pool and settings left is finished; one
     that is complete is left alone.
@@ -50,111 +56,82 @@ def score_pool(
     Raises:
         ScoresError: the folder holds another run, or the pool changed under it, or no image at
             all could be read.
+        PoolError: the pool cannot be read on, or an id comes twice in it.
         ImageError: an image cannot be read and ``fail_fast`` is on.
         InterruptedRunError: Ctrl-C; the finished parts stay.
     """
     folder = ScoresFolder(out)
-    settings = _settings(scorer, pool, exclude, part_size)
+    settings = _settings(scorer, pool, exclude, part_size, shard)
     before = folder.run()
     rest = RestPool(pool, exclude) if exclude else pool
+    run = _PoolRun(scorer, rest, folder, part_size, shard, fail_fast)
     if before is not None:
         _check_same(folder, before, settings)
         if before["state"] == "complete":
-            return _checked(folder, _verified(folder, rest, part_size))
+            return run.checked(run.verified(to_the_end=True))
     sweep(out)
     if before is None and out.exists() and any(out.iterdir()):
         raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
+    if not (rest.unique or rest.remote):
+        _check_unique(rest)
     folder.write_run({"state": "running", **settings})
     try:
-        report = _score_parts(scorer, rest, folder, part_size, fail_fast)
+        report = run.through()
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"{out}: interrupted, {len(folder.parts())} parts are done; "
             "run the same command again to go on"
         ) from None
+    if rest.remote and not rest.unique:
+        folder.check_unique()
     folder.write_skipped()
     counts = {"scored": report.scored, "skipped": report.skipped}
     folder.write_run({"state": "complete", **settings, **counts})
-    return _checked(folder, report)
+    return run.checked(report)
 
 
-def _checked(folder: ScoresFolder, report: ScoreReport) -> ScoreReport:
-    if report.skipped and not report.scored:
-        id, reason = folder.skipped()[0]
-        raise ScoresError(
-            f"{folder.path}: none of the {report.skipped} images could be read "
-            f"(the first, {id!r}: {reason})"
+def _check_unique(pool: Pool) -> None:
+    found = first_duplicate(pool.ids)
+    if found is not None:
+        id, first, second = found
+        raise PoolError(
+            f"{pool.uri}: the id {id!r} is that of image {first + 1} and of image {second + 1}; "
+            "ids are unique in a pool"
         )
-    return report
 
 
 def _settings(
-    scorer: Scorer, pool: Pool, exclude: Collection[str], part_size: int
+    scorer: Scorer, pool: Pool, exclude: Collection[str], part_size: int, shard: Shard
 ) -> dict[str, Any]:
     """All that decides the bytes of the parts."""
     left_out = hashlib.sha256("\0".join(sorted(exclude)).encode("utf-8", "surrogateescape"))
     return {
         "model_sha256": scorer.engine.sha256,
         "pool": pool.uri,
+        "pool_fingerprint": pool.fingerprint(),
         "excluded": len(exclude),
         "excluded_sha256": left_out.hexdigest(),
         "provider": scorer.engine.provider,
         "precision": scorer.manifest.precision,
         "batch_size": scorer.batch_size,
         "part_size": part_size,
+        "onnxruntime": importlib.metadata.version(_RUNTIME),
+        **({"shard": str(shard)} if shard.count > 1 else {}),
     }
 
 
 def _check_same(folder: ScoresFolder, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        old = before.get(name)
+    for name in dict.fromkeys((*now, "shard")):
+        old, value = before.get(name), now.get(name)
         if name == "pool" and os.path.realpath(str(old)) == os.path.realpath(str(value)):
             continue  # the same one by another path
+        if name == "pool_fingerprint" and old != value:
+            raise _changed(folder, "its images are others than before")
         if old != value:
             raise ScoresError(
                 f"{folder.path}: was begun with {name} = {old!r}, now it is "
                 f"{value!r}; score into another folder, or go back to the old value"
             )
-
-
-def _score_parts(
-    scorer: Scorer, pool: Pool, folder: ScoresFolder, part_size: int, fail_fast: bool
-) -> ScoreReport:
-    items = iter(pool)
-    before = _verify(folder, items, part_size)
-    scored, skipped, number = before.scored, before.skipped, len(folder.parts())
-    total = pool.count()
-    done = scored + skipped
-    with tqdm(total=total, initial=done, unit="img", desc="score", disable=None) as bar:
-        while chunk := list(itertools.islice(items, part_size)):
-            part = _score_part(scorer, chunk, bar, fail_fast)
-            folder.write_part(number, part.table(), part.skipped)
-            scored, skipped, number = scored + len(part), skipped + len(part.skipped), number + 1
-    return ScoreReport(scored, skipped, done)
-
-
-def _verified(folder: ScoresFolder, pool: Pool, part_size: int) -> ScoreReport:
-    """What a complete folder holds, if the pool still is the one that was scored."""
-    items = iter(pool)
-    report = _verify(folder, items, part_size)
-    added = next(items, None)
-    if added is not None:
-        raise _changed(folder, f"{added.id!r} is new")
-    return report
-
-
-def _verify(folder: ScoresFolder, items: Iterator[Item], part_size: int) -> ScoreReport:
-    """Hold the parts that are there against the items they were made of, and use those up."""
-    scored = skipped = 0
-    for number in range(len(folder.parts())):
-        ids, failed = folder.part_ids(number)
-        held = set(ids) | {id for id, _ in failed}
-        chunk = [item.id for item in itertools.islice(items, part_size)]
-        if held != set(chunk):
-            new, gone = sorted(set(chunk) - held), sorted(held - set(chunk))
-            raise _changed(folder, f"{new[0]!r} is new or moved" if new else f"{gone[0]!r} is gone")
-        scored, skipped = scored + len(ids), skipped + len(failed)
-    return ScoreReport(scored, skipped, scored + skipped)
 
 
 def _changed(folder: ScoresFolder, what: str) -> ScoresError:
@@ -164,14 +141,141 @@ def _changed(folder: ScoresFolder, what: str) -> ScoresError:
     )
 
 
-def _score_part(scorer: Scorer, chunk: list[Item], bar: Any, fail_fast: bool) -> Scores:
-    return joined(list(_watched(scorer.items(chunk), bar, fail_fast)), scorer.manifest)
+def _runtime() -> str:
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            importlib.metadata.version(name)
+            return name
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "lloss"  # some other build: its own version is not known by a name of the index
 
 
-def _watched(batches: Iterator[Scores], bar: Any, fail_fast: bool) -> Iterator[Scores]:
-    for batch in batches:
-        if fail_fast and batch.skipped:
-            id, reason = batch.skipped[0]
-            raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
-        bar.update(len(batch) + len(batch.skipped))
-        yield batch
+_RUNTIME = _runtime()
+
+
+@dataclass(frozen=True)
+class _PoolRun:
+    """A pool on its way into a folder."""
+
+    scorer: Scorer
+    pool: Pool
+    folder: ScoresFolder
+    part_size: int
+    shard: Shard
+    fail_fast: bool
+
+    def checked(self, report: ScoreReport) -> ScoreReport:
+        """The report, unless nothing at all could be read."""
+        if report.skipped and not report.scored:
+            id, reason = self.folder.skipped()[0]
+            raise ScoresError(
+                f"{self.folder.path}: none of the {report.skipped} images could be read "
+                f"(the first, {id!r}: {reason})"
+            )
+        return report
+
+    def verified(self, to_the_end: bool = False) -> ScoreReport:
+        """What the parts hold that are there, if the pool still has these very images.
+
+        Args:
+            to_the_end: whether there may be no further image.
+        """
+        scored = skipped = position = 0
+        ids = self.pool.ids()
+        numbers = self.folder.part_numbers()
+        for number in numbers:
+            start = number * self.part_size
+            chunk = list(itertools.islice(ids, start - position, start - position + self.part_size))
+            position = start + self.part_size
+            rows, failed = self.folder.part_ids(number)
+            held = set(rows) | {id for id, _ in failed}
+            if held != set(chunk):
+                new, gone = sorted(set(chunk) - held), sorted(held - set(chunk))
+                what = f"{new[0]!r} is new or moved" if new else f"{gone[0]!r} is gone"
+                raise _changed(self.folder, what)
+            scored, skipped = scored + len(rows), skipped + len(failed)
+        if to_the_end:
+            start = self.shard.part(len(numbers)) * self.part_size
+            added = next(itertools.islice(ids, max(0, start - position), None), None)
+            if added is not None:
+                raise _changed(self.folder, f"{added!r} is new")
+        return ScoreReport(scored, skipped, scored + skipped)
+
+    def through(self) -> ScoreReport:
+        """Score what is not in the folder yet."""
+        before = self.verified()
+        scored, skipped = before.scored, before.skipped
+        total = None
+        if not self.pool.remote:
+            total = self.shard.items(self.pool.count(), self.part_size)
+        with (
+            tqdm(
+                total=total, initial=before.resumed, unit="img", desc="score", disable=None
+            ) as bar,
+            _Writer(self) as writer,
+        ):
+            for number, batches in itertools.groupby(self._batches(bar), self._part_of):
+                part = list(batches)
+                writer.write(number, part)
+                scored += sum(len(batch) for batch in part)
+                skipped += sum(len(batch.skipped) for batch in part)
+        return ScoreReport(scored, skipped, before.resumed)
+
+    def _part_of(self, batch: Scores) -> int:
+        return batch.start // self.part_size
+
+    def _batches(self, bar: Any) -> Iterator[Scores]:
+        done = len(self.folder.part_numbers())
+        for batch in self.scorer.ranges(self.pool, self._ranges(self.shard.parts(done))):
+            if self.fail_fast and batch.skipped:
+                id, reason = batch.skipped[0]
+                raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
+            bar.update(batch.seen)
+            yield batch
+
+    def _ranges(self, parts: Iterable[int]) -> Iterator[range]:
+        """Batches that never reach over the end of a part: a part is the same however it came."""
+        size = self.scorer.batch_size
+        for number in parts:
+            start = number * self.part_size
+            end = start + self.part_size
+            yield from (range(at, min(at + size, end)) for at in range(start, end, size))
+
+
+class _Writer:
+    """Writes a part while the next one is scored."""
+
+    def __init__(self, run: _PoolRun) -> None:
+        self._run = run
+        self._thread = ThreadPoolExecutor(1, "lloss-write")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def write(self, number: int, batches: list[Scores]) -> None:
+        """Begin to write a part, when the one before is written.
+
+        Raises:
+            LlossError: the one before could not be written, such as for a full disk.
+        """
+        self._wait()
+        self._last = self._thread.submit(self._write, number, batches)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+    def _write(self, number: int, batches: list[Scores]) -> None:
+        with self._run.scorer.telemetry.timed("write"):
+            part = joined(batches, self._run.scorer.manifest)
+            batches.clear()
+            self._run.folder.write_part(number, part.table(), part.skipped)

@@ -1,63 +1,47 @@
-"""Score images: embedded in a pipeline, or over a whole pool."""
+"""Score images: embedded in a program, or over a whole pool."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.artifact import Manifest
-from lloss.decoding import Decoded, decoded
-from lloss.errors import ImageError, PoolError
-from lloss.images import Pixels, decode
-from lloss.pools import Item, Pool, open_pool
-from lloss.scores import scores_table
+from lloss.cores import usable_cores
+from lloss.errors import PoolError
+from lloss.pools import ArrayPool, Item, Pool, open_pool
+from lloss.pools.base import read_file
 
 from .engine import Engine
+from .pipeline import READERS, Pipeline
+from .result import Scores, joined
+from .telemetry import Telemetry
 
-BATCH = 64
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of some images.
-
-    Attributes:
-        ids: of the N images that could be read.
-        columns: the artifact's outputs by name, each float32 [N, ...].
-        skipped: ids and reasons of those that could not.
-    """
-
-    ids: Sequence[str]
-    columns: Mapping[str, NDArray[np.float32]]
-    skipped: Sequence[tuple[str, str]] = field(default=())
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def loss(self) -> NDArray[np.float32]:
-        """Predicted loss, float32 [N]: a score to rank by, in no unit."""
-        return self.columns["loss"]
-
-    def table(self) -> pa.Table:
-        """One row an image: ``id`` and the outputs."""
-        return scores_table(self.ids, self.columns)
+Images: TypeAlias = "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | Pool"
+"""What :meth:`Scorer.score` takes."""
 
 
 class Scorer:
     """Scores images with an artifact.
 
+    Any number of threads may use one at a time; they share its engine. As a context manager, or
+    with :meth:`close`, it lets go of its threads and of the device's memory; it also does so when
+    the program ends.
+
     Args:
         model: path of ``model.onnx``.
         device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name.
-        batch_size: images a run of the engine.
-        threads: for decoding and for the CPU provider; 0 for one a core.
+        batch_size: images a run of the engine at most; 0 for what was measured best.
+        threads: that decode and, on the CPU, compute; 0 for one a core.
+        readers: threads that fetch, for pools behind a network.
+
+    Attributes:
+        engine: the artifact on its provider.
+        telemetry: counters, histograms and the registry that holds them.
 
     It pickles by its path, so that it can be sent to workers.
 
@@ -66,108 +50,201 @@ class Scorer:
         EngineError: the device cannot run it.
 
     Example:
-        >>> scorer = Scorer("model.onnx")
-        >>> scorer.score(np.zeros((2, 32, 32, 3), np.uint8)).loss.shape
+        >>> with Scorer("model.onnx") as scorer:
+        ...     scorer.score(np.zeros((2, 32, 32, 3), np.uint8)).loss.shape
         (2,)
     """
 
     def __init__(
-        self, model: str | Path, device: str = "auto", batch_size: int = BATCH, threads: int = 0
+        self,
+        model: str | Path,
+        device: str = "auto",
+        batch_size: int = 0,
+        threads: int = 0,
+        readers: int = READERS,
     ) -> None:
-        self._made_by = (str(Path(model).absolute()), device, batch_size, threads)
-        self.engine = Engine(model, device, threads)
-        self.batch_size = batch_size
-        self.threads = threads
+        self._made_by = (str(Path(model).absolute()), device, batch_size, threads, readers)
+        self.engine = Engine(model, device, threads, batch_size)
+        self.telemetry = Telemetry()
+        self.telemetry.model(self.engine.sha256, self.engine.provider, self.manifest.precision)
+        self.threads = threads or usable_cores()
+        self.readers = readers
+        self._pipeline: Pipeline | None = None
+        self._lock = threading.Lock()
+        self._closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), self._made_by)
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its threads and free what the engine holds; calls after it do nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._pipeline is not None:
+                self._pipeline.close()
+            self.engine.close()
 
     @property
     def manifest(self) -> Manifest:
         """What the artifact is."""
         return self.engine.manifest
 
-    def score(self, images: NDArray[np.uint8]) -> Scores:
+    @property
+    def batch_size(self) -> int:
+        """Images a run of the engine at most."""
+        return self.engine.batch_size
+
+    def score(self, images: Images) -> Scores:
         """Score images at hand.
 
         Args:
-            images: uint8 [N, H, W, 3] or [N, H, W], of any size; resized as in training.
+            images: an array uint8 [N, H, W, 3] or [N, H, W] of any H and W; a sequence of encoded
+                images (``bytes``), paths, or arrays uint8 [H, W, 3], also mixed; or a pool. All
+                are decoded and resized as in training.
 
         Returns:
-            N scores; the ids are the row numbers.
+            Scores of the images that can be read, in their order; the others are ``skipped``, with
+            the reason. Ids are a pool's own, the path as given, or else the row number.
 
         Raises:
-            PoolError: the array is not uint8, or of another shape.
+            PoolError: an array that is not uint8 or of another shape, or an image of no known kind.
+            EngineError: the engine failed, or the scorer was closed.
         """
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise PoolError(
-                f"images of {images.dtype} {list(images.shape)}: give uint8 [N, H, W, 3]"
-            )
-        try:
-            pixels = [
-                (str(row), decode(image, self.manifest.image)) for row, image in enumerate(images)
-            ]
-        except ImageError as error:
-            raise PoolError(str(error)) from error
-        return joined(list(self.batches(iter(pixels))), self.manifest)
+        if isinstance(images, np.ndarray) and self._is_one_batch(images):
+            return self._one_batch(images)
+        return joined(list(self.stream(_pool_of(images))), self.manifest)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Score a dict of arrays, as Ray Data, Hugging Face datasets and Spark hand them over.
 
         Args:
-            batch: ``image`` or ``images``, uint8 [N, H, W, 3]; everything else passes through.
+            batch: ``image`` or ``images``: uint8 [N, H, W, 3], or a sequence of encoded images or
+                of arrays of several sizes; everything else passes through.
 
         Returns:
             The same columns without the images, and the artifact's outputs beside them.
+
+        Raises:
+            PoolError: there are no images, or one of them cannot be read: a row that came in must
+                come out.
         """
         key = next((name for name in ("image", "images") if name in batch), None)
         if key is None:
             raise PoolError(f"a batch with {sorted(batch)}: images stand under 'image' or 'images'")
-        scores = self.score(np.asarray(batch[key]))
+        scores = self.score(_unwrapped(batch[key]))
+        if scores.skipped:
+            row, reason = scores.skipped[0]
+            raise PoolError(f"image {row} of the batch: {reason}; leave such rows out before")
         rest = {name: values for name, values in batch.items() if name != key}
         return {**rest, **scores.columns}
 
     def stream(self, pool: str | Path | Pool) -> Iterator[Scores]:
-        """Score a pool in bounded memory, a batch at a time, in the pool's order."""
+        """Score a pool in bounded memory, a batch at a time, in the pool's order.
+
+        Raises:
+            PoolError: the pool cannot be opened or read on.
+            EngineError: the engine failed, or the scorer was closed.
+        """
         opened = pool if isinstance(pool, Pool) else open_pool(pool)
-        yield from self.items(opened)
+        yield from self.ranges(opened, _all(self.batch_size))
 
-    def items(self, items: Iterable[Item]) -> Iterator[Scores]:
-        """Score items of a pool, a batch at a time; those that cannot be read are told with it."""
-        yield from self.batches(decoded(items, self.manifest.image, self.threads))
+    def ranges(self, pool: Pool, ranges: Iterable[range]) -> Iterator[Scores]:
+        """Score the images at some positions of a pool, a range at a time.
 
-    def batches(self, images: Iterator[Decoded]) -> Iterator[Scores]:
-        """Score decoded images, a full batch at a time."""
-        ids: list[str] = []
-        pixels: list[Pixels] = []
-        skipped: list[tuple[str, str]] = []
-        for id, image in images:
-            if isinstance(image, ImageError):
-                skipped.append((id, str(image)))
-                continue
-            ids.append(id)
-            pixels.append(image)
-            if len(ids) == self.batch_size:
-                yield Scores(ids, self.engine.run(np.stack(pixels)), skipped)
-                ids, pixels, skipped = [], [], []
-        if ids:
-            yield Scores(ids, self.engine.run(np.stack(pixels)), skipped)
-        elif skipped:
-            yield Scores([], _no_columns(self.manifest), skipped)
+        Args:
+            pool: opened.
+            ranges: ascending and apart, none longer than ``batch_size``; there may be more of them
+                than the pool has images.
+        """
+        yield from self._started().run(pool.chunks(ranges), pool.remote)
+
+    def _started(self) -> Pipeline:
+        with self._lock:
+            if self._pipeline is None:
+                self._pipeline = Pipeline(self.engine, self.telemetry, self.threads, self.readers)
+            return self._pipeline
+
+    def _is_one_batch(self, images: NDArray[Any]) -> bool:
+        image = self.manifest.image
+        return (
+            images.dtype == np.uint8
+            and images.shape[1:] == (image.height, image.width, 3)
+            and 0 < len(images) <= self.batch_size
+        )
+
+    def _one_batch(self, images: NDArray[np.uint8]) -> Scores:
+        """In the caller's thread: for a few images the hand-over would cost more than it brings."""
+        with self.telemetry.timed("infer"):
+            columns = self.engine.run(images)
+        self.telemetry.ran(columns["loss"], 0)
+        return Scores([str(row) for row in range(len(images))], columns)
 
 
-def joined(parts: Sequence[Scores], manifest: Manifest) -> Scores:
-    """Scores of several batches as one."""
-    columns = {
-        name: np.concatenate([part.columns[name] for part in parts]) if parts else empty
-        for name, empty in _no_columns(manifest).items()
-    }
-    return Scores(
-        [id for part in parts for id in part.ids],
-        columns,
-        [row for part in parts for row in part.skipped],
+def _all(size: int) -> Iterator[range]:
+    """Ranges of this size, without end."""
+    start = 0
+    while True:
+        yield range(start, start + size)
+        start += size
+
+
+class _GivenPool(Pool):
+    """Images that the caller has at hand or names."""
+
+    uri = "the images given"
+    unique = True
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        self.images = images
+
+    def __iter__(self) -> Iterator[Item]:
+        return (_given(row, image) for row, image in enumerate(self.images))
+
+
+def _given(row: int, image: Any) -> Item:
+    if isinstance(image, (str, Path)):
+        return Item(str(image), lambda: read_file(Path(image)))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return Item(str(row), lambda: bytes(image))
+    if isinstance(image, np.ndarray):
+        return Item(str(row), lambda: image)
+    raise PoolError(
+        f"image {row} is a {type(image).__name__}: give bytes, a path or an array uint8 [H, W, 3]"
     )
 
 
-def _no_columns(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
-    return {name: np.empty((0, *shape), np.float32) for name, shape in manifest.outputs.items()}
+def _pool_of(images: Any) -> Pool:
+    if isinstance(images, Pool):
+        return images
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise PoolError(
+                f"images of {images.dtype} {list(images.shape)}: give uint8 [N, H, W, 3]"
+            )
+        return ArrayPool(images, "the array given")
+    if isinstance(images, (str, bytes, Path)):
+        raise PoolError(
+            f"one {type(images).__name__}: give a list of images, or use stream() for a pool"
+        )
+    return _GivenPool(list(images))
+
+
+def _unwrapped(images: Any) -> Any:
+    """Object arrays (ragged images, or bytes) as a list; anything else that is array-like as is."""
+    if isinstance(images, np.ndarray):
+        return images if images.dtype != object else list(images)
+    if len(images) and isinstance(images[0], (bytes, str, Path)):
+        return images
+    try:
+        array = np.asarray(images)
+    except ValueError:  # of several shapes
+        return list(images)
+    return array if array.dtype != object else list(images)

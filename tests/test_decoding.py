@@ -12,7 +12,7 @@ import pytest
 from lloss import decoding
 from lloss.decoding import decode_all, decoded
 from lloss.errors import ImageError, LabelError
-from lloss.images import ImageSpec
+from lloss.images import ImageSpec, decode
 from lloss.pools import Item, open_pool
 
 SPEC = ImageSpec(8, 8)
@@ -53,6 +53,35 @@ def test_an_endless_pool_is_read_no_further_than_asked() -> None:
         next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert read <= 40 + 2 * 2 * decoding._CHUNK + decoding._CHUNK
+
+
+def test_of_large_images_fewer_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_CHUNK_BYTES", 2 * 8 * 8 * 3)
+    read: list[int] = []
+
+    def counted(number: int) -> Item:
+        return Item(str(number), lambda: (read.append(number), np.zeros((8, 8), np.uint8))[1])
+
+    stream = decoded((counted(n) for n in range(1000)), SPEC, threads=2)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert len(read) <= 2 * 2 * 2
+
+
+def test_all_rows_are_those_of_one_at_a_time(photos: Path) -> None:
+    items = list(open_pool(photos))
+    spec = ImageSpec(5, 7)
+    assert np.array_equal(
+        decode_all(items, spec), np.stack([decode(item.read(), spec) for item in items])
+    )
+
+
+def test_the_first_of_several_broken_images_is_named() -> None:
+    items = [row(n) for n in range(100)]
+    for number in (90, 40):
+        items[number] = Item(f"bad {number}", lambda: b"")
+    with pytest.raises(LabelError, match="bad 40"):
+        decode_all(items, SPEC)
 
 
 def test_past_the_memory_limit_the_array_lies_in_a_file(

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lloss import images
+from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
 from lloss.images import ImageSpec, decode
 
@@ -67,6 +72,43 @@ def test_a_jpeg_comes_back_nearly(encoded: Encode) -> None:
 def test_a_gif_comes_back_with_its_palette(encoded: Encode) -> None:
     picture = np.repeat(np.repeat(_random(2, 2, 3), 4, 0), 4, 1)  # four colours fit any palette
     assert np.array_equal(decode(encoded(picture, "GIF"), EIGHT), picture)
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def _written_out(raw: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
+    """What Pillow's own public calls make of a file, one after the other."""
+    with Image.open(io.BytesIO(raw)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    if spec.fit == "crop":
+        scale = min(upright.width / spec.width, upright.height / spec.height)
+        size = (scale * spec.width, scale * spec.height)
+        corner = ((upright.width - size[0]) / 2, (upright.height - size[1]) / 2)
+        box = (*corner, corner[0] + size[0], corner[1] + size[1])
+        return np.asarray(upright.resize((spec.width, spec.height), 2, box=box))
+    return np.asarray(upright.resize((spec.width, spec.height), 2))
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "YCbCr"])
+def test_pixels_are_those_of_pillows_own_calls(encoded: Encode, mode: str, fit: images.Fit) -> None:
+    """The decoder takes short cuts; what comes out is what the plain calls give, bit for bit."""
+    image = Image.fromarray(_random(48, 64, 3)).convert(mode)
+    written = 0
+    for kind in images.FORMATS:
+        for orientation in range(1, 9) if kind in ("JPEG", "PNG", "TIFF", "WEBP") else (1,):
+            try:
+                raw = encoded(image, kind, exif=_exif(orientation))
+            except (OSError, ValueError):  # a mode that the format cannot hold
+                continue
+            spec = ImageSpec(12, 12, fit)
+            assert np.array_equal(decode(raw, spec), _written_out(raw, spec)), (kind, orientation)
+            written += 1
+    assert written
 
 
 def test_an_animation_gives_its_first_frame(encoded: Encode) -> None:
@@ -138,6 +180,27 @@ def test_thirty_two_bit_grey_is_read_as_sixteen_bit_values(encoded: Encode) -> N
     assert np.array_equal(found[:, :, 0], values >> 8)
 
 
+_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+    9: lambda stored: stored,  # no such orientation: as it is
+}
+
+
+@pytest.mark.parametrize("orientation", _UPRIGHT)
+def test_each_exif_orientation_is_undone(encoded: Encode, orientation: int) -> None:
+    stored = _random(8, 16, 3)
+    upright = _UPRIGHT[orientation](stored)
+    raw = encoded(stored, "PNG", exif=_exif(orientation))
+    assert np.array_equal(decode(raw, ImageSpec(*upright.shape[:2])), upright)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_an_image_comes_upright_by_its_exif_orientation(encoded: Encode, kind: str) -> None:
     exif = Image.Exif()
@@ -197,34 +260,26 @@ def test_a_large_but_lawful_image_gives_no_warning(monkeypatch: pytest.MonkeyPat
         assert (decode(_png(8, 8, 8, 2, rows), EIGHT) == [5, 6, 7]).all()
 
 
-def test_threads_that_decode_leave_the_warning_filters_alone(
+def test_decoding_leaves_the_warning_filters_of_the_process_alone(
     encoded: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``warnings.catch_warnings`` is process-wide: interleaved, it leaves a filter for good."""
-    raw, real = encoded(_random(8, 8, 3)), Image.open
-    first_opens, second_opens, first_is_done = (threading.Event() for _ in range(3))
+    """``warnings.catch_warnings`` is process-wide: threads that use it undo each other's."""
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"):
+        decode(encoded(_random(9, 9, 3), kind), EIGHT)
 
-    def interleaved(*args: Any, **options: Any) -> Image.Image:
-        image = real(*args, **options)
-        mine, others = (first_opens, second_opens), (second_opens, first_is_done)
-        set_now, wait_for = mine if threading.current_thread() is first else others
-        set_now.set()
-        wait_for.wait(0.3)
-        return image
 
-    monkeypatch.setattr(Image, "open", interleaved)
+def test_damage_that_is_survived_is_survived_where_warnings_are_errors(encoded: Encode) -> None:
+    whole = encoded(_random(8, 8, 3))
+    counts = struct.pack(">II", 0, 0)  # an animation of no frames: Pillow warns and goes on
+    control = struct.pack(">I", 8) + b"acTL" + counts
+    at = whole.index(b"IDAT") - 4
+    raw = whole[:at] + control + struct.pack(">I", zlib.crc32(control[4:])) + whole[at:]
     before = list(warnings.filters)
-    first = threading.Thread(target=decode, args=(raw, EIGHT))
-    second = threading.Thread(target=decode, args=(raw, EIGHT))
-    first.start()
-    assert first_opens.wait(5)
-    second.start()
-    first.join(5)
-    first_is_done.set()
-    second.join(5)
-    after = list(warnings.filters)
-    warnings.filters[:] = before  # type: ignore[index]
-    assert after == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(decode(raw, EIGHT), decode(whole, EIGHT))
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
@@ -337,6 +392,124 @@ def test_an_array_that_is_not_uint8_is_refused(kind: str) -> None:
 def test_an_array_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match="shape"):
         decode(np.zeros(shape, np.uint8), EIGHT)
+
+
+def _raws(encoded: Encode) -> list[images.Raw]:
+    picture = _random(9, 13, 3)
+    return [encoded(picture), encoded(picture, "JPEG"), encoded(picture[:, :, 0]), picture,
+            picture[:, :, 0], picture[:, :, :1], picture[::-1, ::2]]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [ImageSpec(9, 13), EIGHT, ImageSpec(9, 7, "pad")])
+def test_decoding_into_a_row_is_decoding(encoded: Encode, spec: ImageSpec) -> None:
+    for raw in _raws(encoded):
+        batch = np.full((3, spec.height, spec.width, 3), 99, np.uint8)
+        images.decode_into(raw, spec, batch[1])
+        assert np.array_equal(batch[1], decode(raw, spec))
+        assert (batch[[0, 2]] == 99).all()
+
+
+def test_decoding_into_a_strided_place_writes_there(encoded: Encode) -> None:
+    for raw in _raws(encoded):
+        planes = np.full((3, 8, 8), 99, np.uint8)
+        images.decode_into(raw, EIGHT, planes.transpose(1, 2, 0))
+        assert np.array_equal(planes, decode(raw, EIGHT).transpose(2, 0, 1))
+
+
+def test_a_place_is_left_as_it_was_when_the_image_is_broken(encoded: Encode) -> None:
+    out = np.full((8, 8, 3), 99, np.uint8)
+    whole = encoded(_random(64, 64, 3), "JPEG")
+    for raw in (b"", b"text", whole[: len(whole) // 2], np.zeros((2, 2, 4), np.uint8)):
+        with pytest.raises(ImageError):
+            images.decode_into(raw, EIGHT, out)
+    assert (out == 99).all()
+
+
+@pytest.mark.parametrize("out", [np.zeros((8, 9, 3), np.uint8), np.zeros((8, 8, 3), np.int8)])
+def test_a_place_of_another_shape_or_type_is_refused(encoded: Encode, out: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match=r"not uint8 \[8, 8, 3\]"):
+        images.decode_into(encoded(_random(8, 8, 3)), EIGHT, out)
+
+
+def test_an_array_of_the_right_kind_is_not_copied() -> None:
+    picture = _random(8, 8, 3)
+    assert np.shares_memory(decode(picture, EIGHT), picture)
+
+
+def test_large_images_wait_for_the_budget_and_small_ones_do_not(
+    encoded: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = ByteBudget(10_000_000)
+    monkeypatch.setattr(images, "_IN_FLIGHT", budget)
+    large, small = encoded(np.zeros((1000, 500, 3), np.uint8)), encoded(_random(9, 9, 3))
+    done = threading.Event()
+    waiting = threading.Thread(target=lambda: (decode(large, EIGHT), done.set()))
+    with budget.holding(budget.total):
+        waiting.start()
+        decode(small, EIGHT)
+        assert not done.wait(0.2)
+    assert done.wait(10)
+    waiting.join()
+    assert budget.free == budget.total
+
+
+def test_a_broken_large_image_gives_its_bytes_back(
+    encoded: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = ByteBudget(1000)
+    monkeypatch.setattr(images, "_IN_FLIGHT", budget)
+    raw = encoded(np.zeros((1000, 500, 3), np.uint8), "JPEG")
+    for _ in range(3):
+        with pytest.raises(ImageError):
+            decode(raw[: len(raw) // 2], EIGHT)
+        assert decode(raw, EIGHT).shape == (8, 8, 3)
+    assert budget.free == budget.total
+
+
+_PEAK = """
+import resource, struct, sys, zlib
+from PIL import Image
+from lloss.errors import ImageError
+from lloss.images import ImageSpec, decode
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+before = peak()
+for path in sys.argv[1:]:
+    try:
+        decode(open(path, "rb").read(), ImageSpec(8, 8))
+    except ImageError as error:
+        assert "declares" in str(error), error
+    else:
+        raise SystemExit(path)
+print(peak() - before)
+"""
+
+
+def test_bombs_take_no_memory(encoded: Encode, tmp_path: Path) -> None:
+    """Peak memory of a process that is given images of 0.5 to 17 GB, each in a small file."""
+    jpeg = bytearray(encoded(_random(8, 8, 3), "JPEG"))
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 65_500, 65_500)
+    bombs = {
+        "png": _png(30_000, 30_000, 8, 2, b"\0" * 100_000),
+        "jpg": bytes(jpeg),
+        "bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 30_000, 30_000, 1, 24,
+                                   0, 0, 0, 0, 0, 0),
+        "gif": b"GIF89a" + struct.pack("<HHBBB", 60_000, 60_000, 0, 0, 0)
+        + b"," + struct.pack("<HHHHB", 0, 0, 60_000, 60_000, 0) + b"\x02\x02\x4c\x01\0;",
+        "webp": b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<II", 10, 0)
+        + b"\xff\x3f\0\xff\x3f\0",
+        "ppm": b"P6 30000 30000 255\n",
+    }  # fmt: skip
+    for kind, raw in bombs.items():
+        (tmp_path / kind).write_bytes(raw)
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, *(str(tmp_path / kind) for kind in bombs)],
+        capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 30  # MB
 
 
 def test_the_spec_round_trips_through_json() -> None:

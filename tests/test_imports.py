@@ -90,7 +90,7 @@ def test_scoring_and_selecting_work_without_torch(artifact: Path, photos: Path) 
         "import lloss, lloss.serve\n"
         f"scorer = lloss.Scorer({str(artifact)!r}, device='cpu')\n"
         f"batches = list(scorer.stream({str(photos)!r}))\n"
-        "from lloss.selection import TableScores\n"
+        "from lloss.sources import TableScores\n"
         "chosen = lloss.select(TableScores(batches[0].table()), lloss.SelectionSettings(k=3))\n"
         "assert len(chosen.ids) == 3\n"
         "import lloss.cli; lloss.cli.main(['--help'])"

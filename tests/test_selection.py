@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,36 +11,37 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from lloss.diversity import k_center
 from lloss.errors import SelectionError, SettingsError
-from lloss.selection import (
-    Selection,
-    SelectionSettings,
-    TableScores,
-    draw_hash,
-    draw_ids,
-    k_center,
-    select,
-)
+from lloss.sampling import draw_hash, draw_ids
+from lloss.selection import Selection, SelectionSettings, select
+from lloss.sources import BatchRows, Piece, Rows, TableScores
 
 
 class _Chunks:
-    """A source whose record batches are cut at random, some of them empty."""
+    """A source in pieces of record batches, both cut at random, some of them empty."""
 
     def __init__(self, table: pa.Table, seed: int) -> None:
-        self.table, self.seed = table, seed
+        self.table, self.seed = table.combine_chunks(), seed
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def pieces(self) -> Iterator[Piece]:
         random = np.random.default_rng(self.seed)
-        cuts = np.sort(random.integers(0, len(self.table) + 1, 6))
-        for start, end in zip([0, *cuts], [*cuts, len(self.table)], strict=True):
-            part = self.table.select(list(columns)).slice(int(start), int(end - start))
-            whole = part.combine_chunks()
-            arrays = [_one(whole[name], whole.schema.field(name).type) for name in columns]
-            yield pa.RecordBatch.from_arrays(arrays, list(columns))
+        cuts = np.sort(random.integers(0, len(self.table) + 1, 9)).tolist()
+        whole = pa.RecordBatch.from_arrays(
+            [_one(self.table[name]) for name in self.table.column_names], schema=self.table.schema
+        )
+        bounds = list(zip([0, *cuts], [*cuts, len(self.table)], strict=True))
+        batches = [whole.slice(start, end - start) for start, end in bounds]
+        for piece in range(0, len(batches), 3):
+            yield partial(_rows, batches[piece : piece + 3])
 
 
-def _one(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else pa.array([], kind)
+def _rows(batches: Sequence[pa.RecordBatch]) -> Iterator[Rows]:
+    yield from map(BatchRows, batches)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def _table(scores: Any, ids: Sequence[str] | None = None, vectors: Any = None) -> pa.Table:

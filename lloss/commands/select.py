@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lloss.artifact import read_manifest
+from lloss.artifact import Manifest, read_manifest
 from lloss.commands.options import PATH, Subset
 from lloss.files import sha256_of
 from lloss.labels import read_ids
@@ -92,7 +92,6 @@ def info(model: Path, as_json: bool) -> None:
         name + (f" [{', '.join(map(str, shape))}]" if shape else "")
         for name, shape in manifest.outputs.items()
     )
-    parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
     came = manifest.provenance
     rows = {
         "file": f"{model} ({model.stat().st_size / 1e6:.1f} MB)",
@@ -102,11 +101,37 @@ def info(model: Path, as_json: bool) -> None:
         "input": f"images uint8 [N, {image.height}, {image.width}, 3], by {image.fit}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {classes}",
-        "precision": manifest.precision,
-        "fidelity": f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch",
+        "precision": manifest.precision + _recipe(manifest),
+        "fidelity": _fidelity(manifest),
         "trained on": f"{came.get('labeled_images')} images, {came.get('epochs')} epochs",
         "checkpoint": came.get("checkpoint_sha256"),
         "versions": ", ".join(f"{k} {v}" for k, v in came.get("versions", {}).items()),
     }
     for name, value in rows.items():
         click.echo(f"{name:11s} {value}")
+
+
+def _recipe(manifest: Manifest) -> str:
+    recipe = manifest.recipe
+    if not recipe:
+        return ""
+    kept = recipe.get("kept", [])
+    layers = f", in fp32: {', '.join(kept)}" if kept else ""
+    return (
+        f", calibrated by {recipe.get('calibration')} on {recipe.get('images')} images, "
+        f"weights of {recipe.get('weight_bits')} bits{layers}"
+    )
+
+
+def _fidelity(manifest: Manifest) -> str:
+    parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
+    torch = f"fp32 graph's predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
+    measured = manifest.fidelity.get("fp32")
+    if not measured:
+        return torch
+    return (
+        f"to fp32 on {measured['images']} images of {measured['pool']}: "
+        f"Spearman {measured['spearman']:.5f}, "
+        f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
+        f"largest difference {measured['max_abs_difference']:.2g}; {torch}"
+    )

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from lloss.errors import PoolError
 from lloss.pools.arrays import ArrayPool, load_array
-from lloss.pools.base import Item, Pool, RestPool
+from lloss.pools.base import Chunk, Item, Pool, RestPool
 from lloss.pools.folder import SUFFIXES, FolderPool
 from lloss.pools.lists import ListPool
 
 __all__ = [
     "SUFFIXES",
     "ArrayPool",
+    "Chunk",
     "FolderPool",
     "Item",
     "ListPool",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
 from lloss.images import Raw
@@ -25,18 +29,90 @@ class Item:
     read: Callable[[], Raw]
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Items of a pool that stand one after another.
+
+    Attributes:
+        start: the position of the first one in the pool.
+        items: they; may be made one by one as they are asked for.
+    """
+
+    start: int
+    items: Sequence[Item]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, in order."""
+        return [item.id for item in self.items]
+
+    def read_rows(self, out: NDArray[np.uint8]) -> bool:
+        """Read all images at once, where they lie in the file as the rows of ``out``.
+
+        Args:
+            out: C-contiguous uint8 [M, H, W, 3] or [M, H, W], M at least ``len(self)``.
+
+        Returns:
+            Whether ``out[:len(self)]`` now holds the images. False, and nothing is read, where
+            they are encoded or of another shape: then read them item by item.
+
+        Raises:
+            PoolError: the file shrank or cannot be read any more.
+        """
+        return False
+
+
 class Pool(ABC):
-    """Images in a fixed order, each with a unique id."""
+    """Images in a fixed order, each with a unique id.
+
+    Attributes:
+        uri: what it was opened by, without credentials.
+        unique: whether no id can come twice, by how the ids are made or by a check at opening.
+            Where False, whoever writes the ids down has to look.
+        remote: whether reading an item waits for a network, so that more readers help.
+    """
 
     uri: str
+    unique: bool = False
+    remote: bool = False
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]:
         """Every item, in the same order each time, without reading any image."""
 
+    def ids(self) -> Iterator[str]:
+        """Every id, in the order of the items; cheaper than those where it can be."""
+        return (item.id for item in self)
+
     def count(self) -> int:
         """How many items there are; by default found by listing them."""
-        return sum(1 for _ in self)
+        return sum(1 for _ in self.ids())
+
+    def fingerprint(self) -> str:
+        """What changes when the images do although their ids do not; "" where that is not cheap."""
+        return ""
+
+    def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
+        """The items at these positions, a chunk a range, in one pass over the pool.
+
+        Args:
+            ranges: of step 1, ascending and apart; there may be infinitely many.
+
+        Yields:
+            A chunk for each range, with fewer items where the pool ends in it; none any more from
+            the first range on that lies beyond the end.
+        """
+        items, position = iter(self), 0
+        for wanted in ranges:
+            skipped = wanted.start - position
+            chunk = list(itertools.islice(items, skipped, skipped + len(wanted)))
+            if not chunk:
+                return
+            position = wanted.stop
+            yield Chunk(wanted.start, chunk)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         """The items of these ids, in the order given.
@@ -71,9 +147,15 @@ class RestPool(Pool):
         self.pool = pool
         self.without = frozenset(without)
         self.uri = pool.uri
+        self.unique = pool.unique
+        self.remote = pool.remote
 
     def __iter__(self) -> Iterator[Item]:
         return (item for item in self.pool if item.id not in self.without)
+
+    def ids(self) -> Iterator[str]:
+        """The pool's ids without those left out."""
+        return (id for id in self.pool.ids() if id not in self.without)
 
 
 def read_file(path: Path) -> bytes:

@@ -1,0 +1,163 @@
+"""How fast images decode: ours, Pillow's floor below it, and what others do.
+
+    python benchmarks/decode.py [--seconds 1.5] [--only jpeg]
+
+Makes its images itself: a noisy gradient as a 32×32 PNG file (2 kB) and as a 500×375 JPEG file of
+quality 85 (46 kB) that becomes 224×224. Prints images a CPU-second and images a second, with one
+thread and with two. ``simplejpeg``, ``cv2`` and ``torchvision`` are measured where installed.
+Compare columns of one run only; images a CPU-second bear a busy machine better.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from lloss.images import ImageSpec, decode, decode_into
+
+Work = Callable[[], Any]
+ROUNDS = 15
+
+
+def picture(height: int, width: int) -> NDArray[np.uint8]:
+    """A gradient with noise: compresses about as a photograph does."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = np.stack([x * 255 / width, y * 255 / height, (x + y) % 256], 2)
+    noise = np.random.default_rng(0).normal(0, 10, planes.shape)
+    return (planes + noise).clip(0, 255).astype(np.uint8)
+
+
+def encoded(image: NDArray[np.uint8], kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rates(work: Work, threads: int, seconds: float) -> tuple[float, float]:
+    """Images a CPU-second and a second: the best of some rounds, since others disturb one only."""
+    count = 1
+    while (took := _timed(work, count)) < seconds / ROUNDS / 4:
+        count *= 2
+    count = max(1, int(count * seconds / ROUNDS / took / threads))
+    cpu = wall = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(ROUNDS):
+            began, burnt = time.perf_counter(), time.process_time()
+            for done in [pool.submit(_timed, work, count) for _ in range(threads)]:
+                done.result()
+            wall = min(wall, time.perf_counter() - began)
+            cpu = min(cpu, time.process_time() - burnt)
+    return count * threads / cpu, count * threads / wall
+
+
+def _timed(work: Work, count: int) -> float:
+    began = time.perf_counter()
+    for _ in range(count):
+        work()
+    return time.perf_counter() - began
+
+
+def plain(raw: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
+    """What one writes with Pillow alone."""
+    with Image.open(io.BytesIO(raw)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    size = (spec.width, spec.height)
+    return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BILINEAR))
+
+
+def floor(raw: bytes) -> None:
+    """Pillow's decoder alone."""
+    Image.open(io.BytesIO(raw)).load()
+
+
+def with_simplejpeg(module: Any, raw: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
+    return decode(module.decode_jpeg(raw), spec)
+
+
+def with_cv2(module: Any, raw: bytes, spec: ImageSpec) -> Any:
+    image = module.imdecode(np.frombuffer(raw, np.uint8), module.IMREAD_COLOR_RGB)
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    if (side, side) == (spec.height, spec.width):
+        return image
+    middle = image[top : top + side, left : left + side]
+    return module.resize(middle, (spec.width, spec.height), interpolation=module.INTER_AREA)
+
+
+def with_torchvision(module: Any, raw: bytes, spec: ImageSpec) -> Any:
+    torch, functional = (importlib.import_module(m) for m in ("torch", "torch.nn.functional"))
+    image = module.decode_image(torch.frombuffer(bytearray(raw), dtype=torch.uint8))
+    side = min(image.shape[1:])
+    if side == spec.height == spec.width:
+        return image
+    top, left = (image.shape[1] - side) // 2, (image.shape[2] - side) // 2
+    middle = image[None, :, top : top + side, left : left + side]
+    size = (spec.height, spec.width)
+    return functional.interpolate(middle, size, mode="bilinear", antialias=True)
+
+
+OTHERS = {
+    "simplejpeg": ("simplejpeg, then ours", with_simplejpeg),
+    "cv2": ("cv2 (other pixels)", with_cv2),
+    "torchvision.io": ("torchvision (other pixels)", with_torchvision),
+}
+
+
+def contestants(raw: bytes, spec: ImageSpec, kind: str) -> dict[str, Work]:
+    row = np.empty((spec.height, spec.width, 3), np.uint8)
+    work: dict[str, Work] = {
+        "lloss decode_into": lambda: decode_into(raw, spec, row),
+        "lloss decode": lambda: decode(raw, spec),
+        "plain Pillow": lambda: plain(raw, spec),
+        "Pillow, open and load alone": lambda: floor(raw),
+    }
+    for name, (title, function) in OTHERS.items():
+        if name == "simplejpeg" and kind != "jpeg":
+            continue
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        if hasattr(module, "setNumThreads"):
+            module.setNumThreads(1)
+        work[title] = lambda f=function, m=module: f(m, raw, spec)  # type: ignore[misc]
+    return work
+
+
+@click.command()
+@click.option("--seconds", type=float, default=1.5, show_default=True, help="Of each measurement.")
+@click.option("--only", type=click.Choice(["png", "jpeg"]), help="One of the two kinds.")
+def main(seconds: float, only: str | None) -> None:
+    """Print a Markdown table for each kind of image."""
+    kinds = {
+        "png": ("32×32 PNG", encoded(picture(32, 32), "PNG"), ImageSpec(32, 32)),
+        "jpeg": (
+            "500×375 JPEG → 224×224",
+            encoded(picture(375, 500), "JPEG", quality=85),
+            ImageSpec(224, 224),
+        ),
+    }
+    for kind, (title, raw, spec) in kinds.items():
+        if only not in (None, kind):
+            continue
+        print(
+            f"\n| {title} ({len(raw)} bytes) | img/CPU-s | img/s | 2 threads: img/CPU-s | img/s |"
+        )
+        print("|---|---|---|---|---|")
+        for name, work in contestants(raw, spec, kind).items():
+            cells = [*rates(work, 1, seconds), *rates(work, 2, seconds)]
+            print(f"| {name} |" + "".join(f" {cell:,.0f} |" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

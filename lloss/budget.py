@@ -1,0 +1,53 @@
+"""A bound of the bytes that the threads of a process hold at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+
+class ByteBudget:
+    """Bytes that threads share: who asks for more than is left waits, in the order of asking.
+
+    A request larger than the whole budget waits until nothing else is held, and then goes alone,
+    so that no request waits for ever.
+
+    Args:
+        total: bytes in all.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._free = total
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @property
+    def free(self) -> int:
+        """Bytes that nobody holds."""
+        return self._free
+
+    @contextlib.contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        """Hold ``count`` bytes of the budget while the block runs."""
+        count = min(count, self.total)
+        self._take(count)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()
+
+    def _take(self, count: int) -> None:
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self._free >= count)
+                self._free -= count
+            finally:  # an interrupted wait must not block those behind it
+                self._queue.remove(ticket)
+                self._changed.notify_all()

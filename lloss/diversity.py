@@ -1,0 +1,165 @@
+"""Picks that cover: k-center greedy (Sener & Savarese 2018, https://arxiv.org/abs/1708.00489)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lloss.errors import SelectionError
+from lloss.sources import Rows, ScoreSource, visit
+
+_PICKS = 128
+"""Picks after which every row's distance is brought up to date by one matrix product."""
+
+_ROWS = 4096
+"""Rows that are widened to float64 at once."""
+
+
+def embeddings_of(source: ScoreSource, rows: pa.Table) -> NDArray[np.float32]:
+    """The embeddings of some rows; of the source, only the rows around them are read.
+
+    Args:
+        source: with the column ``embedding``.
+        rows: their places, as :data:`lloss.best.COLUMNS` has them, [N].
+
+    Returns:
+        float32 [N, D], in the order of ``rows``.
+    """
+    piece, place, row = (rows[name].to_numpy() for name in ("piece", "place", "row"))
+    parts: dict[tuple[int, int], NDArray[np.int64]] = {}
+    order = np.lexsort((place, piece))
+    starts = np.flatnonzero(np.diff(piece[order]) | np.diff(place[order])) + 1
+    for mine in np.split(order, starts):
+        parts[int(piece[mine[0]]), int(place[mine[0]])] = mine
+    found: dict[tuple[int, int], NDArray[Any]] = {}
+
+    def read(piece: int, place: int, rows: Rows) -> None:
+        mine = parts[piece, place]
+        vectors = rows.column("embedding").take(pa.array(row[mine]))
+        if vectors.null_count:
+            raise SelectionError("images have no embedding; choose --strategy top")
+        found[piece, place] = vectors.flatten().to_numpy().reshape(len(mine), -1)
+
+    wanted: dict[int, set[int]] = {}
+    for number, at in parts:
+        wanted.setdefault(number, set()).add(at)
+    visit(source, read, wanted)
+    width = next(iter(found.values())).shape[1]
+    embeddings = np.empty((len(rows), width), np.float32)
+    while found:
+        where, vectors = found.popitem()
+        embeddings[parts[where]] = vectors
+    return embeddings
+
+
+def k_center(embeddings: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """k-center greedy: each pick is the row farthest from all picks before it; the first is row 0.
+
+    Distances are Euclidean, between embeddings rounded to so few bits that every sum is an exact
+    integer in float64. Whatever order a BLAS adds in, the result is the same bytes.
+
+    A distance to the nearest pick only falls, so an old one bounds it from above: after a pick,
+    only rows whose bound is the largest are measured again, all others once in a while by matrix
+    products. That changes no pick, and is some ten times faster than measuring all rows each time.
+
+    Args:
+        embeddings: float [N, D], best candidate first; ties fall to the earlier row. Beside it
+            4 N D bytes are needed.
+        k: at most N.
+
+    Returns:
+        Row numbers in the order picked, int64 [k].
+    """
+    distances = _Distances(_as_integers(np.asarray(embeddings)))
+    picked = np.empty(k, np.int64)
+    for number in range(k):
+        picked[number] = distances.pick(distances.farthest() if number else 0)
+    return picked
+
+
+class _Distances:
+    """Squared distances to the nearest pick, or bounds of them from above."""
+
+    def __init__(self, points: NDArray[np.int32]) -> None:
+        self._points = points
+        self._nearest = np.full(len(points), np.inf)
+        self._squares = np.empty(len(points))
+        for rows in _blocks(len(points)):
+            block = points[rows].astype(np.float64)
+            self._squares[rows] = np.einsum("nd,nd->n", block, block)
+        # Picks that not every row has been measured to yet, and how many of them each row has.
+        self._centers = np.empty((_PICKS, points.shape[1]))
+        self._center_squares = np.empty(_PICKS)
+        self._recent = 0
+        self._measured = np.zeros(len(points), np.int64)
+
+    def pick(self, row: int) -> int:
+        """Make this row a pick."""
+        if self._recent == _PICKS:
+            for rows in _blocks(len(self._points)):
+                self._measure(np.arange(rows.start, rows.stop))
+            self._recent = 0
+            self._measured[:] = 0
+        self._centers[self._recent] = self._points[row]
+        self._center_squares[self._recent] = self._squares[row]
+        self._recent += 1
+        self._nearest[row] = -1.0
+        return row
+
+    def farthest(self) -> int:
+        """The earliest of the rows farthest from all picks."""
+        some = 1
+        while True:
+            row = int(self._nearest.argmax())
+            if self._measured[row] == self._recent or self._nearest[row] < 0:
+                # Up to date and no bound is larger; an earlier row as far would have been found.
+                return row
+            self._measure(self._promising(row, some))
+            some = min(4 * some, _ROWS)
+
+    def _promising(self, row: int, count: int) -> NDArray[np.int64]:
+        """The rows of the largest bounds, ``row`` among them."""
+        if count == 1:
+            return np.array([row])
+        count = min(count, len(self._nearest))
+        rows = np.argpartition(self._nearest, len(self._nearest) - count)[-count:]
+        stale = rows[self._measured[rows] < self._recent]
+        return np.append(stale, row)
+
+    def _measure(self, rows: NDArray[np.int64]) -> None:
+        """Bring these rows up to date."""
+        first = int(self._measured[rows].min())
+        centers = self._centers[first : self._recent]
+        products = self._points[rows].astype(np.float64) @ centers.T
+        squares = self._center_squares[first : self._recent] - 2 * products
+        # A pick stays below every row that is none: its own distance is never measured again.
+        distances = squares.min(1) + self._squares[rows]
+        picked = self._nearest[rows] < 0
+        self._nearest[rows] = np.where(picked, -1, np.minimum(self._nearest[rows], distances))
+        self._measured[rows] = self._recent
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, _ROWS):
+        yield slice(start, min(start + _ROWS, count))
+
+
+def _as_integers(values: NDArray[Any]) -> NDArray[np.int32]:
+    # The largest squared distance is 4 * D * (2**bits)**2 and must stay below 2**53.
+    bits = (53 - 2 - int(np.ceil(np.log2(max(values.shape[1], 2))))) // 2
+    largest = 0.0
+    for rows in _blocks(len(values)):
+        largest = max(largest, float(np.abs(_numbers(values[rows])).max(initial=0.0)))
+    points = np.zeros(values.shape, np.int32)
+    if largest:
+        for rows in _blocks(len(values)):
+            points[rows] = np.rint(_numbers(values[rows]) / largest * (2.0**bits - 1))
+    return points
+
+
+def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(values, np.float64))

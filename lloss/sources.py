@@ -1,0 +1,98 @@
+"""Where a selection reads scores: in pieces, and in them only the columns that it asks for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import pyarrow as pa
+
+from lloss.errors import ScoresError
+
+
+class Rows(Protocol):
+    """Some consecutive rows of a source."""
+
+    def column(self, name: str) -> pa.Array:
+        """A column of these rows, read now.
+
+        Raises:
+            ScoresError: there is no such column, or it cannot be read.
+        """
+
+
+Piece: TypeAlias = Callable[[], Iterator[Rows]]
+"""A part of a source. Called, it gives its rows, the same in the same order every time."""
+
+
+class ScoreSource(Protocol):
+    """Scores that can be read more than once; ``id`` is one of every source's columns."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces, the same in the same order every time; several may be read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableScores:
+    """Scores at hand, as a :class:`ScoreSource`."""
+
+    table: pa.Table
+
+    def pieces(self) -> Iterator[Piece]:
+        """See :class:`ScoreSource`: the whole table is one piece."""
+        yield lambda: map(BatchRows, self.table.to_batches())
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRows:
+    """A record batch, as :class:`Rows`."""
+
+    batch: pa.RecordBatch
+
+    def column(self, name: str) -> pa.Array:
+        """See :class:`Rows`."""
+        names = self.batch.schema.names
+        if name not in names:
+            raise ScoresError(f"the scores have no column {name!r} (they have {', '.join(names)})")
+        return self.batch.column(name)
+
+
+def visit(
+    source: ScoreSource,
+    use: Callable[[int, int, Rows], None],
+    only: Mapping[int, Iterable[int]] | None = None,
+) -> None:
+    """Read a source with as many threads as pyarrow uses (``pyarrow.cpu_count()``).
+
+    Args:
+        source: of the rows.
+        use: called with the number of a piece, the number of the rows in it, and the rows; from
+            several threads, in no order.
+        only: numbers of the pieces, and of the rows in each, that are wanted; all by default.
+            Other pieces are not opened.
+    """
+
+    def read(number: int, piece: Piece) -> None:
+        wanted = None if only is None else frozenset(only[number])
+        for place, rows in enumerate(piece()):
+            if wanted is None or place in wanted:
+                use(number, place, rows)
+
+    workers = pa.cpu_count()
+    running: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(workers, "lloss-select") as threads:
+        try:
+            for number, piece in enumerate(source.pieces()):
+                if only is not None and number not in only:
+                    continue
+                if len(running) > workers:
+                    running.popleft().result()
+                running.append(threads.submit(read, number, piece))
+            while running:
+                running.popleft().result()
+        finally:
+            for waiting in running:
+                waiting.cancel()

@@ -1,0 +1,369 @@
+"""Read → decode → engine, in threads, in order, in bounded memory.
+
+::
+
+                ┌ readers ┐      ┌ workers ─────────────┐
+    chunks ─▶ feeder      ├─▶ bytes ─▶ decode into buffer ─▶ run ─▶ scores, in the chunks' order
+                └ remote  ┘      └ on the CPU: one thread ┘
+
+On the CPU a worker decodes a batch and runs it itself: nothing is handed over, and no core waits
+for another. For a device, workers decode pieces of a batch and two lanes run what is complete.
+Pools behind a network have readers that fetch ahead; what they hold is bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from lloss.errors import EngineError, ImageError
+from lloss.images import Raw, decode_into
+from lloss.pools import Chunk
+
+from .engine import Engine
+from .result import Scores, no_columns
+from .telemetry import Telemetry
+
+READERS = 32
+"""Threads that fetch from a store: each mostly waits."""
+
+PIECE = 16
+"""Images that one thread decodes in a row for a device's batch."""
+
+_AHEAD = 4
+"""Batches that may be begun beyond those that are worked on."""
+
+_BYTES_A_LANE = 128 << 20
+_FIRST_GUESS = 1 << 18
+
+
+class Pipeline:
+    """Scores chunks of a pool with an engine.
+
+    Its threads start when they are first needed, serve any number of runs at a time, and end with
+    :meth:`close`.
+
+    Args:
+        engine: what computes.
+        telemetry: what to tell of it.
+        threads: that decode.
+        readers: that fetch from remote pools.
+    """
+
+    def __init__(
+        self, engine: Engine, telemetry: Telemetry, threads: int, readers: int = READERS
+    ) -> None:
+        self.engine, self.telemetry = engine, telemetry
+        self.spec = engine.manifest.image
+        workers = engine.lanes if engine.on_host else threads
+        self.workers = ThreadPoolExecutor(workers, "lloss-decode")
+        self.lanes = None if engine.on_host else ThreadPoolExecutor(engine.lanes, "lloss-lane")
+        self.readers = ThreadPoolExecutor(readers, "lloss-read")
+        self.window = 2 * max(workers, engine.lanes) + _AHEAD
+        self.at_once = workers
+
+    def run(self, chunks: Iterable[Chunk], remote: bool = False) -> Iterator[Scores]:
+        """Score chunks, each of at most the engine's batch size, in their order.
+
+        Args:
+            chunks: of a pool.
+            remote: whether reading waits for a network.
+
+        Raises:
+            EngineError: a run failed.
+            PoolError: the pool could not be read on.
+        """
+        return _Run(self, remote).through(chunks)
+
+    def close(self) -> None:
+        """End the threads; batches that nobody waits for any more are dropped."""
+        for pool in (self.readers, self.workers, self.lanes):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+
+class _Job:
+    """A chunk on its way."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self.items = chunk.items
+        self.fetched: list[Raw | ImageError | None] = [None] * len(self.items)
+        self.errors: dict[int, ImageError] = {}
+        self.failure: BaseException | None = None
+        self.buffer: Any = None
+        self.begun = time.perf_counter()
+        self.reading = 0.0
+        self.result: Future[Scores] = Future()
+        self._open = 0
+        self._lock = threading.Lock()
+
+    def split(self, parts: int) -> None:
+        """Wait for so many parts from now on."""
+        self._open = parts
+
+    @contextlib.contextmanager
+    def part(self, then: Callable[[], None]) -> Iterator[None]:
+        """One of the parts: a failure waits for the others, which write to the same buffer."""
+        begun = time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            self.failure = error
+        with self._lock:
+            self.reading += time.perf_counter() - begun
+            self._open -= 1
+            last = self._open == 0
+        if last:
+            then()
+
+    def raw(self, row: int) -> Raw:
+        """The image's bytes, fetched before or read now.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        fetched, self.fetched[row] = self.fetched[row], None
+        if fetched is None:
+            return self.items[row].read()
+        if isinstance(fetched, ImageError):
+            raise fetched
+        return fetched
+
+
+class _Run:
+    """One pass: a feeder thread begins chunks, the caller takes their scores in order."""
+
+    def __init__(self, pipeline: Pipeline, remote: bool) -> None:
+        self.pipeline = pipeline
+        self.engine, self.telemetry = pipeline.engine, pipeline.telemetry
+        self.executor = pipeline.engine.executor
+        self.remote = remote
+        self.stopped = threading.Event()
+        self.room = _Room(
+            2 if remote else pipeline.at_once + 1, _BYTES_A_LANE * max(4, pipeline.at_once)
+        )
+        self.line: queue.Queue[Future[Scores] | None] = queue.Queue(pipeline.window)
+
+    def through(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
+        """The scores of all chunks."""
+        feeder = threading.Thread(target=self._feed, args=(chunks,), name="lloss-feed", daemon=True)
+        feeder.start()
+        try:
+            while (job := self.line.get()) is not None:
+                self.telemetry.queued(self.line.qsize())
+                yield job.result()
+        finally:
+            self.stopped.set()
+            self.room.open()
+            while feeder.is_alive():  # it may wait for room in the line
+                try:
+                    self.line.get(timeout=0.05)
+                except queue.Empty:
+                    continue
+            self.room.wait_until_empty()
+            self.telemetry.queued(0)
+
+    def _feed(self, chunks: Iterable[Chunk]) -> None:
+        try:
+            for chunk in chunks:
+                if self.stopped.is_set():
+                    return
+                self.room.enter(len(chunk))
+                job = _Job(chunk)
+                self.line.put(job.result)
+                self._begin(job)
+        except BaseException as error:
+            failed: Future[Scores] = Future()
+            failed.set_exception(error)
+            self.line.put(failed)
+        finally:
+            self.line.put(None)
+
+    def _begin(self, job: _Job) -> None:
+        if not self.remote:
+            self._decode(job)
+            return
+        job.split(len(job.items))
+        for row in range(len(job.items)):
+            self._submit(self.pipeline.readers, job, self._fetch, row)
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, job: _Job, step: Callable[..., None], *given: Any
+    ) -> None:
+        """Do a step of a job in a pool's thread; whatever goes wrong is the job's result."""
+
+        def guarded() -> None:
+            try:
+                step(job, *given)
+            except BaseException as error:
+                self._finish(job, error)
+
+        try:
+            pool.submit(guarded)
+        except RuntimeError:  # the pool of threads was shut down
+            self._finish(job, EngineError("the scorer was closed"))
+
+    def _fetch(self, job: _Job, row: int) -> None:
+        with job.part(then=lambda: self._fetched(job)):
+            if not self.stopped.is_set():
+                try:
+                    job.fetched[row] = job.items[row].read()
+                except ImageError as error:
+                    job.fetched[row] = error
+
+    def _fetched(self, job: _Job) -> None:
+        self.telemetry.spent("read", job.reading)
+        self._decode(job)
+
+    def _decode(self, job: _Job) -> None:
+        if job.failure is not None:
+            self._finish(job, job.failure)
+            return
+        if self.pipeline.lanes is None:
+            self._submit(self.pipeline.workers, job, self._decode_and_compute)
+            return
+        job.buffer = self.executor.buffer()
+        self._submit(self.pipeline.workers, job, self._decode_pieces)
+
+    def _decode_and_compute(self, job: _Job) -> None:
+        """On the CPU: everything in one thread."""
+        self.telemetry.spent("queue", time.perf_counter() - job.begun)
+        job.buffer = self.executor.buffer()
+        if not self._read_rows(job):
+            self._fill(job, range(len(job.items)))
+        self._compute(job)
+
+    def _decode_pieces(self, job: _Job) -> None:
+        """For a device: the pieces of a batch beside each other."""
+        self.telemetry.spent("queue", time.perf_counter() - job.begun)
+        if self._read_rows(job):
+            self._to_lane(job)
+            return
+        rows = range(len(job.items))
+        pieces = [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
+        job.split(len(pieces))
+        for piece in pieces:
+            self._submit(self.pipeline.workers, job, self._decode_piece, piece)
+
+    def _decode_piece(self, job: _Job, rows: Sequence[int]) -> None:
+        with job.part(then=lambda: self._to_lane(job)):
+            self._fill(job, rows)
+
+    def _to_lane(self, job: _Job) -> None:
+        assert self.pipeline.lanes is not None, "only asked of a device"
+        self._submit(self.pipeline.lanes, job, self._compute)
+
+    def _read_rows(self, job: _Job) -> bool:
+        with self.telemetry.timed("read"):
+            return job.chunk.read_rows(job.buffer.pixels)
+
+    def _fill(self, job: _Job, rows: Sequence[int]) -> None:
+        """Read and decode some rows into the buffer; what cannot be is noted."""
+        pixels, spec = job.buffer.pixels, self.pipeline.spec
+        reading = decoding = 0.0
+        held = 0
+        clock = time.perf_counter
+        for row in rows:
+            if self.stopped.is_set():
+                return
+            begun = clock()
+            try:
+                raw = job.raw(row)
+                read = clock()
+                held += len(raw) if isinstance(raw, bytes) else raw.nbytes
+                decode_into(raw, spec, pixels[row])
+                decoding += clock() - read
+                reading += read - begun
+            except ImageError as error:
+                reading += clock() - begun
+                job.errors[row] = error
+        self.room.learn(held, len(rows))
+        self.telemetry.spent("read", reading)
+        self.telemetry.spent("decode", decoding)
+
+    def _compute(self, job: _Job) -> None:
+        if self.stopped.is_set() or job.failure is not None:
+            self._finish(job, job.failure)
+            return
+        ids = job.chunk.ids
+        skipped = [(ids[row], str(job.errors[row])) for row in sorted(job.errors)]
+        pixels = job.buffer.pixels
+        if skipped:
+            good = [row for row in range(len(ids)) if row not in job.errors]
+            ids = [ids[row] for row in good]
+            pixels[: len(good)] = pixels[good]
+        if ids:
+            with self.telemetry.timed("infer"):
+                columns = self.executor.run(job.buffer, len(ids))
+        else:
+            columns = no_columns(self.engine.manifest)
+        self.telemetry.ran(columns["loss"], len(skipped))
+        self._finish(job, Scores(ids, columns, skipped, job.chunk.start))
+
+    def _finish(self, job: _Job, outcome: Scores | BaseException | None) -> None:
+        """Give the buffer back, then the result out; of several failures the first counts."""
+        with job._lock:
+            if job.result.done():
+                return
+            buffer, job.buffer = job.buffer, None
+            if buffer is not None:
+                self.executor.release(buffer)
+            if isinstance(outcome, BaseException):
+                job.result.set_exception(outcome)
+            else:
+                job.result.set_result(outcome or Scores([], {}, []))
+        self.room.leave()
+
+
+class _Room:
+    """Holds back chunks while those under way may hold too many bytes.
+
+    How many bytes an image has is known when it was read; so the mean of those read so far stands
+    for the next ones.
+    """
+
+    def __init__(self, least: int, limit: int) -> None:
+        self._least, self._limit = least, limit
+        self._inside = 0
+        self._bytes, self._images = float(_FIRST_GUESS), 1
+        self._changed = threading.Condition()
+        self._opened = False
+
+    def enter(self, images: int) -> None:
+        """Wait until there is room for a chunk of so many images."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._opened or self._fits(images))
+            self._inside += 1
+
+    def _fits(self, images: int) -> bool:
+        mean = self._bytes / self._images
+        return self._inside < self._least or (self._inside + 1) * images * mean <= self._limit
+
+    def learn(self, size: int, images: int) -> None:
+        """Some images have so many bytes."""
+        with self._changed:
+            self._bytes += size
+            self._images += images
+
+    def leave(self) -> None:
+        """A chunk is done."""
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def open(self) -> None:
+        """Hold nobody back any more."""
+        with self._changed:
+            self._opened = True
+            self._changed.notify_all()
+
+    def wait_until_empty(self) -> None:
+        """Wait for the chunks under way."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside <= 0)
