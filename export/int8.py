@@ -145,7 +145,7 @@ def layer_names(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _layer(node: onnx.NodeProto) -> str:
-    weight = node.input[1]
+    weight = str(node.input[1])
     if not weight.startswith("model.network."):
         return str(node.name)
     return weight.removeprefix("model.network.").removesuffix(".weight")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lloss.artifact import PRECISIONS, Manifest
 from lloss.checkpoint import Checkpoint
@@ -21,7 +21,6 @@ from .int8 import Int8Quantizer
 from .recipes import Search
 from .sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
 from .verify import check_batches, check_parity
-
 
 Tell = Callable[[str], None]
 

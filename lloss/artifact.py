@@ -96,6 +96,8 @@ def read_manifest(path: str | Path) -> Manifest:
     import onnx  # half a second, and not everybody who imports this reads a model
 
     path = Path(path)
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; an artifact is one file, such as model.onnx")
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; make it with lloss export RUN -o {path}")
     try:

@@ -19,40 +19,37 @@ _ROWS = 4096
 """Rows that are widened to float64 at once."""
 
 
-def embeddings_of(source: ScoreSource, rows: pa.Table) -> NDArray[np.float32]:
+def embeddings_of(source: ScoreSource, places: NDArray[np.int64]) -> NDArray[np.float32]:
     """The embeddings of some rows; of the source, only the rows around them are read.
 
     Args:
         source: with the column ``embedding``.
-        rows: their places, as :data:`lloss.best.COLUMNS` has them, [N].
+        places: as in :class:`lloss.best.Found`, int64 [N, 3].
 
     Returns:
-        float32 [N, D], in the order of ``rows``.
+        float32 [N, D], in the order of ``places``.
+
+    Raises:
+        SelectionError: one of the rows has none.
     """
-    piece, place, row = (rows[name].to_numpy() for name in ("piece", "place", "row"))
-    parts: dict[tuple[int, int], NDArray[np.int64]] = {}
-    order = np.lexsort((place, piece))
-    starts = np.flatnonzero(np.diff(piece[order]) | np.diff(place[order])) + 1
-    for mine in np.split(order, starts):
-        parts[int(piece[mine[0]]), int(place[mine[0]])] = mine
-    found: dict[tuple[int, int], NDArray[Any]] = {}
+    wanted: dict[int, dict[int, list[int]]] = {}
+    for at, (piece, place, _) in enumerate(places.tolist()):
+        wanted.setdefault(piece, {}).setdefault(place, []).append(at)
+    found: list[tuple[list[int], NDArray[Any]]] = []
 
     def read(piece: int, place: int, rows: Rows) -> None:
-        mine = parts[piece, place]
-        vectors = rows.column("embedding").take(pa.array(row[mine]))
+        mine = wanted[piece][place]
+        (column,) = rows.read("embedding")
+        vectors = column.take(pa.array(places[mine, 2]))
         if vectors.null_count:
-            raise SelectionError("images have no embedding; choose --strategy top")
-        found[piece, place] = vectors.flatten().to_numpy().reshape(len(mine), -1)
+            raise SelectionError("an image has no embedding; choose --strategy top")
+        found.append((mine, vectors.flatten().to_numpy().reshape(len(mine), -1)))
 
-    wanted: dict[int, set[int]] = {}
-    for number, at in parts:
-        wanted.setdefault(number, set()).add(at)
     visit(source, read, wanted)
-    width = next(iter(found.values())).shape[1]
-    embeddings = np.empty((len(rows), width), np.float32)
+    embeddings = np.empty((len(places), found[0][1].shape[1]), np.float32)
     while found:
-        where, vectors = found.popitem()
-        embeddings[parts[where]] = vectors
+        mine, vectors = found.pop()
+        embeddings[mine] = vectors
     return embeddings
 
 

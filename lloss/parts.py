@@ -49,14 +49,14 @@ class RowGroup:
     file: pq.ParquetFile
     number: int
 
-    def column(self, name: str) -> pa.Array:
+    def read(self, *columns: str) -> list[pa.Array]:
         """See :class:`lloss.sources.Rows`."""
         with readable(self.path):
-            table = self.file.read_row_group(self.number, columns=[name], use_threads=False)
-            if name not in table.column_names:
-                check_columns(self.path, self.file, [name])
-            column = table.column(name)
-            return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+            table = self.file.read_row_group(self.number, columns=columns, use_threads=False)
+            if len(table.column_names) < len(columns):
+                check_columns(self.path, self.file, columns)
+            read = [table.column(name) for name in columns]
+            return [one.chunk(0) if one.num_chunks == 1 else one.combine_chunks() for one in read]
 
 
 def row_groups(path: Path) -> Iterator[Rows]:
@@ -78,8 +78,11 @@ def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
         ScoresError: it is damaged.
     """
     with readable(path):
-        file = pq.ParquetFile(path)
-    with file:
+        # Opened here, it saves pyarrow's search for the file system: a tenth of a part's reading.
+        source = pa.OSFile(str(path), "rb")
+    with source:
+        with readable(path):
+            file = pq.ParquetFile(source)
         yield file
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lloss.best import COLUMNS, Best
+from lloss.best import Best, Found
 from lloss.diversity import embeddings_of, k_center
 from lloss.errors import SelectionError, SettingsError
 from lloss.exclusion import ExcludedIds
@@ -113,22 +114,28 @@ def select(
     """
     draw = _Draw(settings, exclude)
     visit(source, draw.consider)
-    rows = draw.best.table()
+    rows = draw.best.rows()
     if settings.subset >= 1 and settings.strategy != "random":
-        rows = rows.sort_by([("score", "descending"), ("id", "ascending")])
-    rows = rows.slice(0, _wanted(settings))
+        rows = _by_score(rows)
+    rows = rows.take(np.arange(min(len(rows), _wanted(settings))))
     _check_enough(settings, draw)
     if settings.strategy == "diverse" and len(rows) > settings.k:
-        rows = rows.take(pa.array(k_center(embeddings_of(source, rows), settings.k)))
+        rows = rows.take(k_center(embeddings_of(source, rows.places), settings.k))
     return Selection(
-        rows["id"].to_pylist(),
-        rows["score"].to_numpy(),
+        rows.ids.to_pylist(),
+        rows.scores,
         draw.rows,
         draw.excluded,
         draw.nan,
         draw.eligible,
         settings,
     )
+
+
+def _by_score(rows: Found) -> Found:
+    table = pa.table({"score": rows.scores, "id": rows.ids})
+    order = pc.sort_indices(table, sort_keys=[("score", "descending"), ("id", "ascending")])
+    return rows.take(order.to_numpy())
 
 
 def _wanted(settings: SelectionSettings) -> int:
@@ -144,10 +151,13 @@ class _Draw:
         self.rows = self.excluded = self.nan = self._seen = 0
         self._excluded_ids = ExcludedIds(exclude, settings.seed)
         self._subset = settings.subset
-        self._limit = int(settings.subset * 2**64) if 0 < settings.subset < 1 else None
+        share = 0 < settings.subset < 1
+        self._share = np.uint64(int(settings.subset * 2**64)) if share else None
         self._by_hash = settings.strategy == "random" or settings.subset >= 1
-        self._needs_ids = bool(self._by_hash or self._limit is not None or exclude)
+        self._needs_ids = bool(self._by_hash or share or exclude)
         self.best = Best(int(settings.subset) if settings.subset >= 1 else _wanted(settings))
+        # Whether the rows before needed theirs: a guess that costs time, never a result.
+        self._ids_likely = True
         self._lock = Lock()
 
     @property
@@ -157,56 +167,62 @@ class _Draw:
 
     def consider(self, piece: int, place: int, rows: Rows) -> None:
         """Count these rows, and keep those that are among the best so far."""
-        scores = self._scores(rows)
-        ids = hashes = None
-        excluded = np.zeros(len(scores), np.bool_)
-        if self._needs_ids:
-            ids = _ids(rows)
-            hashes = draw_hashes(ids, self.seed)
-            excluded = self._excluded_ids.mask(ids, hashes)
-        missing = np.isnan(scores) & ~excluded
-        allowed = ~(missing | excluded)
-        if self._limit is not None and hashes is not None:
-            allowed &= hashes < np.uint64(self._limit)
+        scores, ids = self._read(rows)
+        # Only those who ask for hashes use them: an empty array would not fit.
+        hashes = draw_hashes(ids, self.seed) if self._needs_ids else _NO_HASHES
+        allowed = self._allowed(scores, ids, hashes)
+        keys = hashes if self._by_hash else -scores
+        chosen = np.flatnonzero(allowed & self.best.admits(keys))
+        self._ids_likely = bool(len(chosen))
+        if len(chosen):
+            ids = _ids(*rows.read("id")) if ids is None else ids
+            places = np.empty((len(chosen), 3), np.int64)
+            places[:, 0], places[:, 1], places[:, 2] = piece, place, chosen
+            self.best.add(keys[chosen], Found(ids.take(pa.array(chosen)), scores[chosen], places))
+
+    def _allowed(
+        self, scores: NDArray[np.float64], ids: pa.Array | None, hashes: NDArray[np.uint64]
+    ) -> NDArray[np.bool_]:
+        """The rows that may be selected; the others are counted."""
+        allowed: NDArray[np.bool_] = ~np.isnan(scores)
+        excluded, missing = 0, len(scores) - int(np.count_nonzero(allowed))
+        if len(self._excluded_ids):
+            known = self._excluded_ids.mask(ids, hashes)
+            excluded = int(np.count_nonzero(known))
+            missing -= excluded - int(np.count_nonzero(known & allowed))
+            allowed &= ~known
+        if self._share is not None:
+            allowed &= hashes < self._share
         with self._lock:
             self.rows += len(scores)
-            self.excluded += int(np.count_nonzero(excluded))
-            self.nan += int(np.count_nonzero(missing))
+            self.excluded += excluded
+            self.nan += missing
             self._seen += int(np.count_nonzero(allowed))
-        keys = hashes if self._by_hash and hashes is not None else -scores
-        chosen = np.flatnonzero(allowed & self.best.admits(keys))
-        if len(chosen):
-            ids = _ids(rows) if ids is None else ids
-            self.best.add(keys[chosen], _table(ids, scores, piece, place, chosen))
+        return allowed
 
-    def _scores(self, rows: Rows) -> NDArray[np.float64]:
-        """The scores, float64, NaN where there is none."""
-        column = rows.column(self.by)
+    def _read(self, rows: Rows) -> tuple[NDArray[np.float64], pa.Array | None]:
+        """The scores, NaN where there is none, and the ids if they are or may be needed."""
+        if self._needs_ids or self._ids_likely:
+            # Two columns at once are read faster than one after the other.
+            column, ids = rows.read(self.by, "id")
+            return self._scores(column), _ids(ids)
+        return self._scores(*rows.read(self.by)), None
+
+    def _scores(self, column: pa.Array) -> NDArray[np.float64]:
         if not pa.types.is_floating(column.type):
             raise SettingsError(f"the column {self.by!r} holds no numbers to select by")
         values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
         return values.astype(np.float64)
 
 
-def _ids(rows: Rows) -> pa.Array:
-    ids = rows.column("id")
-    if ids.null_count:
-        raise SelectionError(f"{ids.null_count} rows have no id; score the pool again")
-    plain = pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)
-    return ids if plain else ids.cast(pa.large_string())
+_NO_HASHES = np.empty(0, np.uint64)
 
 
-def _table(
-    ids: pa.Array, scores: NDArray[np.float64], piece: int, place: int, chosen: NDArray[np.int64]
-) -> pa.Table:
-    columns = [
-        ids.take(pa.array(chosen)).cast(pa.large_string()),
-        pa.array(scores[chosen]),
-        pa.array(np.full(len(chosen), piece)),
-        pa.array(np.full(len(chosen), place)),
-        pa.array(chosen),
-    ]
-    return pa.Table.from_arrays(columns, schema=COLUMNS)
+def _ids(column: pa.Array) -> pa.Array:
+    if column.null_count:
+        raise SelectionError(f"{column.null_count} rows have no id; score the pool again")
+    plain = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return column if plain else column.cast(pa.large_string())
 
 
 def _check_enough(settings: SelectionSettings, draw: _Draw) -> None:

@@ -16,8 +16,8 @@ from lloss.errors import ScoresError
 class Rows(Protocol):
     """Some consecutive rows of a source."""
 
-    def column(self, name: str) -> pa.Array:
-        """A column of these rows, read now.
+    def read(self, *columns: str) -> list[pa.Array]:
+        """Columns of these rows, read now.
 
         Raises:
             ScoresError: there is no such column, or it cannot be read.
@@ -52,12 +52,14 @@ class BatchRows:
 
     batch: pa.RecordBatch
 
-    def column(self, name: str) -> pa.Array:
+    def read(self, *columns: str) -> list[pa.Array]:
         """See :class:`Rows`."""
         names = self.batch.schema.names
-        if name not in names:
-            raise ScoresError(f"the scores have no column {name!r} (they have {', '.join(names)})")
-        return self.batch.column(name)
+        for name in columns:
+            if name not in names:
+                has = ", ".join(names)
+                raise ScoresError(f"the scores have no column {name!r} (they have {has})")
+        return [self.batch.column(name) for name in columns]
 
 
 def visit(

@@ -217,9 +217,9 @@ class _PoolRun:
         ):
             for number, batches in itertools.groupby(self._batches(bar), self._part_of):
                 part = list(batches)
-                writer.write(number, part)
                 scored += sum(len(batch) for batch in part)
                 skipped += sum(len(batch.skipped) for batch in part)
+                writer.write(number, part)
         return ScoreReport(scored, skipped, before.resumed)
 
     def _part_of(self, batch: Scores) -> int:
@@ -262,7 +262,7 @@ class _Writer:
             self._thread.shutdown()
 
     def write(self, number: int, batches: list[Scores]) -> None:
-        """Begin to write a part, when the one before is written.
+        """Begin to write a part, when the one before is written; the list is emptied meanwhile.
 
         Raises:
             LlossError: the one before could not be written, such as for a full disk.

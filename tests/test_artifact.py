@@ -48,6 +48,11 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
         read_manifest(tmp_path / "none.onnx")
 
 
+def test_a_folder_is_no_artifact(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is a folder; an artifact is one file"):
+        read_manifest(tmp_path)
+
+
 def foreign(path: Path, weight: TensorProto | None = None) -> Path:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])

@@ -8,9 +8,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from lloss.serve import engine
-from lloss.serve.engine import Engine
+from lloss.serve.engine import Engine, host_batch
 
 from lloss.errors import ArtifactError, EngineError
+from lloss.images import ImageSpec
+from lloss.providers import Opened, Setup, missing
 
 
 def test_auto_runs_on_what_there_is_and_says_so(artifact: Path) -> None:
@@ -21,6 +23,51 @@ def test_auto_runs_on_what_there_is_and_says_so(artifact: Path) -> None:
     assert found["loss"].shape == (3,) and found["embedding"].shape == (3, 128)
 
 
+def test_a_provider_that_fails_is_passed_over_by_auto_and_refused_by_name(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = engine.open_session
+
+    def no_cuda(path: Path, setup: Setup, *rest: object) -> Opened:
+        if setup.provider == "cuda":
+            raise EngineError(f"{path}: out of memory")
+        return real(path, setup, *rest)
+
+    monkeypatch.setattr(
+        engine, "missing", lambda name, _: "no TensorRT" if name[0] == "t" else None
+    )
+    monkeypatch.setattr(engine, "open_session", no_cuda)
+    assert Engine(artifact).provider == "cpu"
+    with pytest.raises(EngineError, match=r"model\.onnx: cannot be run: cuda: out of memory$"):
+        Engine(artifact, "cuda")
+
+
+def test_any_number_of_images_in_batches_of_the_engine(artifact: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), np.uint8)
+    small, large = Engine(artifact, "cpu", batch_size=4), Engine(artifact, "cpu", batch_size=64)
+    assert len(small.run(images[:0])["embedding"]) == 0
+    for name, values in small.run(images).items():
+        np.testing.assert_allclose(values, large.run(images)[name], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_computed_does_not_depend_on_the_threads(artifact: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    one, four = (Engine(artifact, "cpu", threads, 8).run(images) for threads in (1, 4))
+    assert all(np.array_equal(one[name], four[name]) for name in one)
+
+
+def test_small_images_go_in_larger_batches() -> None:
+    sides = [host_batch(ImageSpec(side, side)) for side in (8, 16, 32, 224)]
+    assert sides == sorted(sides, reverse=True) and sides[0] > sides[-1]
+
+
+def test_a_closed_engine_says_so(artifact: Path) -> None:
+    made = Engine(artifact, "cpu")
+    made.close()
+    with pytest.raises(EngineError, match="closed"):
+        made.run(np.zeros((1, 8, 8, 3), np.uint8))
+
+
 def test_a_provider_that_is_not_here_is_refused_and_not_replaced(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -28,33 +75,6 @@ def test_a_provider_that_is_not_here_is_refused_and_not_replaced(
     with pytest.raises(EngineError, match="cuda: is not in the installed onnxruntime"):
         Engine(artifact, "cuda")
     assert Engine(artifact, "auto").provider == "cpu"
-
-
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(engine.ort, "get_available_providers", lambda: names)
-    monkeypatch.setattr(
-        engine, "_LIBRARIES", {"tensorrt": ("libnvinfer.so.none",), "cuda": ("libcuda.so.none",)}
-    )
-    with pytest.raises(EngineError, match=r"tensorrt: libnvinfer\.so\.none.*lloss\[trt\]"):
-        Engine(artifact, "tensorrt")
-    with pytest.raises(EngineError, match=r"cuda: libcuda\.so\.none.*lloss\[cuda\]"):
-        Engine(artifact, "cuda")
-
-
-def test_a_silent_fall_back_is_found_out(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_missing", lambda provider: None)
-    monkeypatch.setattr(engine.ort, "preload_dlls", lambda: None)
-    real = ort.InferenceSession
-
-    def on_cpu(path: str, options: object, providers: list[str]) -> ort.InferenceSession:
-        return real(path, options, providers=["CPUExecutionProvider"])
-
-    monkeypatch.setattr(engine.ort, "InferenceSession", on_cpu)
-    with pytest.raises(EngineError, match="cuda: could not be started, CPUExecutionProvider ran"):
-        Engine(artifact, "cuda")
 
 
 def test_an_unknown_provider_names_the_known(artifact: Path) -> None:
@@ -69,7 +89,7 @@ def test_no_artifact_no_engine(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(
     "CUDAExecutionProvider" not in ort.get_available_providers()
-    or engine._missing("cuda") is not None,
+    or missing("cuda", ort.get_available_providers()) is not None,
     reason="needs an NVIDIA GPU and the CUDA provider",
 )
 def test_cuda_scores_as_the_cpu_does(artifact: Path) -> None:

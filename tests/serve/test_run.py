@@ -58,17 +58,17 @@ def test_a_run_interrupted_anywhere_ends_byte_identical(
     scorer: Scorer, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=10)
-    run, calls = scorer.engine.run, 0
+    run, calls = scorer.engine.executor.run, 0
 
-    def interrupted(images: np.ndarray) -> dict[str, np.ndarray]:
+    def interrupted(buffer: object, count: int) -> dict[str, np.ndarray]:
         nonlocal calls
         calls += 1
         if calls % 5 == 0:
             raise KeyboardInterrupt
-        return run(images)
+        return run(buffer, count)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scorer.engine, "run", interrupted)
+        patch.setattr(scorer.engine.executor, "run", interrupted)
         interruptions = 0
         for _ in range(20):
             try:
@@ -119,17 +119,17 @@ def test_another_setting_is_refused_with_both_values(
 def test_a_pool_that_changed_under_a_run_is_refused(
     scorer: Scorer, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, calls = scorer.engine.run, 0
+    run, calls = scorer.engine.executor.run, 0
 
-    def stopped(images: np.ndarray) -> dict[str, np.ndarray]:
+    def stopped(buffer: object, count: int) -> dict[str, np.ndarray]:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return run(images)
+        return run(buffer, count)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scorer.engine, "run", stopped)
+        patch.setattr(scorer.engine.executor, "run", stopped)
         with pytest.raises(InterruptedRunError):
             score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10)
     shutil.copy(pool / "dark" / "004.png", pool / "bright" / "0000.png")

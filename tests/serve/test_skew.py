@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,29 +38,33 @@ def _files(folder: Path) -> Path:
 
 
 def _fed(
-    scorer: Scorer, items: Sequence[Item], monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, images: Path | list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> NDArray[np.uint8]:
     """The images that the scorer hands to the engine, in order."""
-    run, batches = scorer.engine.run, []
+    executor, batches = scorer.engine.executor, []
+    run = executor.run
 
-    def watched(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        batches.append(images.copy())  # its buffer may be used again
-        return run(images)
+    def watched(buffer: Any, count: int) -> dict[str, NDArray[np.float32]]:
+        batches.append(buffer.pixels[:count].copy())  # it will be used again
+        return run(buffer, count)
 
-    monkeypatch.setattr(scorer.engine, "run", watched)
-    ids = [id for scores in scorer.items(items) for id in scores.ids]
-    assert ids == [item.id for item in items]
-    return np.concatenate(batches)[: len(items)]
+    monkeypatch.setattr(executor, "run", watched)
+    if isinstance(images, list):
+        scorer.score(images)
+    else:
+        ids = [id for scores in scorer.stream(images) for id in scores.ids]
+        assert ids == [item.id for item in open_pool(images)]
+    return np.concatenate(batches)
 
 
 def test_the_scorer_feeds_the_engine_what_training_sees(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = list(open_pool(_files(tmp_path / "pool")))
-    scorer = Scorer(artifact, device="cpu", batch_size=8, threads=2)
+    scorer = Scorer(artifact, device="cpu", batch_size=8, threads=1)  # so that batches keep order
     trained_on = decode_all(items, scorer.manifest.image)
     assert len(items) == 42 and trained_on.std() > 30  # pictures, not blanks
-    assert np.array_equal(_fed(scorer, items, monkeypatch), trained_on)
+    assert np.array_equal(_fed(scorer, tmp_path / "pool", monkeypatch), trained_on)
 
 
 def test_an_array_at_hand_is_resized_as_its_file_was_in_training(
@@ -71,5 +75,5 @@ def test_an_array_at_hand_is_resized_as_its_file_was_in_training(
     Image.fromarray(picture).save(buffer, "PNG")
     scorer = Scorer(artifact, device="cpu", threads=1)
     from_file = decode_all([Item("x", buffer.getvalue)], scorer.manifest.image)
-    from_array = _fed(scorer, [Item("x", lambda: picture)], monkeypatch)
+    from_array = _fed(scorer, [picture], monkeypatch)
     assert np.array_equal(from_array, from_file)

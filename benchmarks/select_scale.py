@@ -1,0 +1,179 @@
+"""How long the best K of many scores take, beside reading the two columns with pyarrow.
+
+    python benchmarks/select_scale.py --rows 100000000 --parts 10000 -k 10000
+
+Writes made-up scores once, as ``lloss score`` writes them, then measures, alternating, each in a
+process of its own: pyarrow reading ``id`` and ``loss`` of all parts, streaming, in two ways; and
+``lloss select``. Prints a Markdown table with the medians, and their ratio to the faster reading.
+The parts lie in the page cache where it is large enough: this measures decoding, not the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from lloss.parts import write_part
+from lloss.scores import ScoresFolder
+from lloss.selection import SelectionSettings, select
+
+COLUMNS = ["id", "loss"]
+ORDERS = ("scattered", "by folder", "rising")
+"""Where the high scores lie: anywhere, in some folders of the pool, or at its end (the worst)."""
+
+
+def read_dataset(parts: list[str], k: int) -> int:
+    """pyarrow's dataset scanner: its own threads and readahead."""
+    scanner = ds.dataset(parts, format="parquet").scanner(columns=COLUMNS)
+    return sum(len(batch) for batch in scanner.to_batches())
+
+
+def read_files(parts: list[str], k: int) -> int:
+    """A part a thread, by row groups."""
+
+    def rows(part: str) -> int:
+        count = 0
+        with pq.ParquetFile(part) as file:
+            for group in range(file.num_row_groups):
+                count += len(file.read_row_group(group, columns=COLUMNS, use_threads=False))
+        return count
+
+    with ThreadPoolExecutor(pa.cpu_count()) as threads:
+        return sum(threads.map(rows, parts))
+
+
+def selecting(exclude: int = 0, **settings: object) -> Callable[[list[str], int], int]:
+    def run(parts: list[str], k: int) -> int:
+        folder = ScoresFolder(Path(parts[0]).parent)
+        known: Collection[str] = [_id(7 * row) for row in range(exclude)]
+        return select(folder, SelectionSettings(k=k, **settings), known).pool
+
+    return run
+
+
+WORK = {
+    "pyarrow, dataset scanner": read_dataset,
+    "pyarrow, a part a thread": read_files,
+    "lloss select": selecting(),
+    "lloss select, 100,000 excluded": selecting(exclude=100_000),
+    "lloss select, of a random half": selecting(subset=0.5),
+    "lloss select, random": selecting(strategy="random"),
+}
+
+
+def _id(row: int) -> str:
+    return f"n{row // 1300:08d}/img_{row:08d}.jpg"
+
+
+def write(folder: Path, rows: int, parts: int, order: str) -> None:
+    random = np.random.default_rng(0)
+    cuts = np.linspace(0, rows, parts + 1).astype(np.int64).tolist()
+    for number, (start, end) in enumerate(pairwise(cuts)):
+        loss = random.gamma(2.0, 1.0, end - start)
+        if order == "by folder":
+            loss *= np.random.default_rng(number).gamma(2.0, 1.0)
+        elif order == "rising":
+            loss += np.arange(start, end) / rows * 20
+        ids = pa.array([_id(row) for row in range(start, end)], pa.string())
+        table = pa.table({"id": ids, "loss": loss.astype(np.float32)})
+        write_part(table, folder / f"part-{number:05d}.parquet")
+
+
+def measure(name: str, folder: Path, k: int) -> dict[str, float]:
+    """Wall and CPU seconds, and peak memory, in a process of its own."""
+    command = [sys.executable, __file__, "--worker", name, "--folder", str(folder), "-k", str(k)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def worker(name: str, folder: Path, k: int) -> None:
+    parts = sorted(map(str, folder.glob("part-*.parquet")), key=lambda p: (len(p), p))
+    wall, cpu = time.perf_counter(), time.process_time()
+    rows = WORK[name](parts, k)
+    found = {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        # KiB on Linux.
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rows": rows,
+    }
+    click.echo(json.dumps(found))
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> None:
+    middle = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for name, runs in found.items()
+    }
+    reading = min(
+        (row for name, row in middle.items() if name.startswith("pyarrow")),
+        key=lambda row: row["wall"],
+    )
+    click.echo("| | seconds | of reading | CPU seconds | of reading | peak MiB |")
+    click.echo("| --- | --: | --: | --: | --: | --: |")
+    for name, row in middle.items():
+        click.echo(
+            f"| {name} | {row['wall']:.2f} | {row['wall'] / reading['wall']:.2f} "
+            f"| {row['cpu']:.2f} | {row['cpu'] / reading['cpu']:.2f} | {row['peak']:.0f} |"
+        )
+
+
+@click.command()
+@click.option("--rows", default=10_000_000)
+@click.option("--parts", default=1000)
+@click.option("-k", default=10_000)
+@click.option("--repeats", default=3)
+@click.option("--order", type=click.Choice(ORDERS), default=ORDERS[0])
+@click.option("--only", multiple=True, type=click.Choice(list(WORK)), help="Of the table's rows.")
+@click.option("--folder", type=click.Path(path_type=Path, exists=True), hidden=True)
+@click.option("--worker", "name", hidden=True)
+def main(
+    rows: int,
+    parts: int,
+    k: int,
+    repeats: int,
+    order: str,
+    only: tuple[str, ...],
+    folder: Path | None,
+    name: str | None,
+) -> None:
+    """Measure selection beside reading."""
+    if name and folder:
+        return worker(name, folder, k)
+    with tempfile.TemporaryDirectory(prefix="lloss-select-") as temporary:
+        written = time.perf_counter()
+        write(Path(temporary), rows, parts, order)
+        size = sum(part.stat().st_size for part in Path(temporary).iterdir())
+        click.echo(
+            f"{rows:,} rows ({order}) in {parts:,} parts, {size / 1e6:,.0f} MB, written in "
+            f"{time.perf_counter() - written:.0f} s; k = {k:,}; {pa.cpu_count()} threads; "
+            f"Python {sys.version.split()[0]}, pyarrow {pa.__version__}, NumPy {np.__version__}; "
+            f"medians of {repeats}\n"
+        )
+        found = defaultdict(list)
+        for _ in range(repeats):
+            for each in only or WORK:
+                found[each].append(measure(each, Path(temporary), k))
+        assert {run["rows"] for runs in found.values() for run in runs} == {rows}
+        table(found)
+
+
+if __name__ == "__main__":
+    main()
