@@ -38,6 +38,8 @@ PIECE = 16
 _AHEAD = 4
 """Batches that may be begun beyond those that are worked on."""
 
+_CLOSED = "the scorer was closed"
+
 _BYTES_A_LANE = 128 << 20
 _FIRST_GUESS = 1 << 18
 
@@ -66,6 +68,7 @@ class Pipeline:
         self.readers = ThreadPoolExecutor(readers, "lloss-read")
         self.window = 2 * max(workers, engine.lanes) + _AHEAD
         self.at_once = workers
+        self.closed = threading.Event()
 
     def run(self, chunks: Iterable[Chunk], remote: bool = False) -> Iterator[Scores]:
         """Score chunks, each of at most the engine's batch size, in their order.
@@ -81,10 +84,12 @@ class Pipeline:
         return _Run(self, remote).through(chunks)
 
     def close(self) -> None:
-        """End the threads; batches that nobody waits for any more are dropped."""
+        """End the threads; what is under way fails with an :class:`EngineError`."""
+        self.closed.set()
+        # Nothing is cancelled: each job that was begun ends, gives its buffer back and says so.
         for pool in (self.readers, self.workers, self.lanes):
             if pool is not None:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown()
 
 
 class _Job:
@@ -200,6 +205,9 @@ class _Run:
 
         def guarded() -> None:
             try:
+                if self.pipeline.closed.is_set():
+                    self.stopped.set()
+                    job.failure = job.failure or EngineError(_CLOSED)
                 step(job, *given)
             except BaseException as error:
                 self._finish(job, error)
@@ -207,7 +215,7 @@ class _Run:
         try:
             pool.submit(guarded)
         except RuntimeError:  # the pool of threads was shut down
-            self._finish(job, EngineError("the scorer was closed"))
+            self._finish(job, EngineError(_CLOSED))
 
     def _fetch(self, job: _Job, row: int) -> None:
         with job.part(then=lambda: self._fetched(job)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,8 +215,9 @@ class _PoolRun:
                 total=total, initial=before.resumed, unit="img", desc="score", disable=None
             ) as bar,
             _Writer(self) as writer,
+            contextlib.closing(self._batches(bar)) as scored_batches,
         ):
-            for number, batches in itertools.groupby(self._batches(bar), self._part_of):
+            for number, batches in itertools.groupby(scored_batches, self._part_of):
                 part = list(batches)
                 scored += sum(len(batch) for batch in part)
                 skipped += sum(len(batch.skipped) for batch in part)
@@ -225,14 +227,15 @@ class _PoolRun:
     def _part_of(self, batch: Scores) -> int:
         return batch.start // self.part_size
 
-    def _batches(self, bar: Any) -> Iterator[Scores]:
-        done = len(self.folder.part_numbers())
-        for batch in self.scorer.ranges(self.pool, self._ranges(self.shard.parts(done))):
-            if self.fail_fast and batch.skipped:
-                id, reason = batch.skipped[0]
-                raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
-            bar.update(batch.seen)
-            yield batch
+    def _batches(self, bar: Any) -> Generator[Scores]:
+        ranges = self._ranges(self.shard.parts(len(self.folder.part_numbers())))
+        with contextlib.closing(self.scorer.ranges(self.pool, ranges)) as batches:
+            for batch in batches:
+                if self.fail_fast and batch.skipped:
+                    id, reason = batch.skipped[0]
+                    raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
+                bar.update(batch.seen)
+                yield batch
 
     def _ranges(self, parts: Iterable[int]) -> Iterator[range]:
         """Batches that never reach over the end of a part: a part is the same however it came."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lloss.artifact import Manifest
 from lloss.cores import usable_cores
-from lloss.errors import PoolError
+from lloss.errors import EngineError, PoolError
 from lloss.pools import ArrayPool, Item, Pool, open_pool
 from lloss.pools.base import read_file
 
@@ -156,7 +156,7 @@ class Scorer:
         opened = pool if isinstance(pool, Pool) else open_pool(pool)
         yield from self.ranges(opened, _all(self.batch_size))
 
-    def ranges(self, pool: Pool, ranges: Iterable[range]) -> Iterator[Scores]:
+    def ranges(self, pool: Pool, ranges: Iterable[range]) -> Generator[Scores]:
         """Score the images at some positions of a pool, a range at a time.
 
         Args:
@@ -168,6 +168,8 @@ class Scorer:
 
     def _started(self) -> Pipeline:
         with self._lock:
+            if self._closed:
+                raise EngineError("the scorer was closed")
             if self._pipeline is None:
                 self._pipeline = Pipeline(self.engine, self.telemetry, self.threads, self.readers)
             return self._pipeline
