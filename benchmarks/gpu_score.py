@@ -113,7 +113,7 @@ def graph_of(model: str, half: bool) -> tuple[ScoringGraph, Manifest]:
     settings = TrainSettings(model=model, size=32)
     torch.manual_seed(0)
     network = build(settings, CLASSES, (32, 32))
-    graph = ScoringGraph(network, settings.mean, settings.std).eval()
+    graph = ScoringGraph(network, settings.mean, settings.std, half).eval()
     manifest = Manifest(
         task=settings.task,
         model=model,
@@ -124,9 +124,6 @@ def graph_of(model: str, half: bool) -> tuple[ScoringGraph, Manifest]:
         outputs=outputs_of(graph, (32, 32)),
         precision="fp16" if half else "fp32",
     )
-    if half:  # the network alone; maps are pooled, and the head reads them, in float32
-        network.network.half()
-        network.network.register_forward_pre_hook(lambda module, inputs: (inputs[0].half(),))
     return graph, manifest
 
 

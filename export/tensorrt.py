@@ -63,9 +63,14 @@ def build_engine(path: Path, batch_size: int = DEVICE_BATCH, device_id: int = 0)
 
     Raises:
         ArtifactError: the file is no artifact.
-        EngineError: there is no TensorRT 10 or no GPU, or it cannot run the artifact.
+        EngineError: there is no TensorRT 10 or no GPU, or it cannot run the artifact (int8).
     """
     manifest = read_manifest(path)
+    if manifest.precision == "int8":
+        # Its activations are uint8 with a zero point; TensorRT's quantization is symmetric.
+        raise EngineError(
+            f"{path}: is int8, which is for CPUs; for TensorRT export with --precision fp16"
+        )
     check_tensorrt()
     begun = time.monotonic()
     sha256 = sha256_of(path)

@@ -11,19 +11,14 @@ from pathlib import Path
 TENSORRT = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 """TensorRT 10: what onnxruntime is built for. TensorRT 11 has other names and cannot stand in."""
 
-_CUDA = {
-    "12": ("libcufft.so.11", "libcurand.so.10", "libcudart.so.12"),
-    "13": ("libcufft.so.12", "libcurand.so.10", "libcudart.so.13"),
-}
-_CUDNN = "libcudnn.so.9"
 _HOMES = ("nvidia", "tensorrt_libs")
 """Packages whose folders hold NVIDIA's libraries, outside of the loader's own paths."""
 
 
 def cuda_libraries(major: str) -> tuple[str, ...]:
-    """What the CUDA provider of an onnxruntime for CUDA ``major`` loads, dependencies first."""
-    blas = (f"libcublasLt.so.{major}", f"libcublas.so.{major}")
-    return (*blas, *_CUDA.get(major, ()), _CUDNN)
+    """What the CUDA provider of an onnxruntime for CUDA ``major`` needs, dependencies first."""
+    own = (f"lib{name}.so.{major}" for name in ("cudart", "cublasLt", "cublas"))
+    return (*own, "libcurand.so.10", "libcudnn.so.9")
 
 
 def first_missing(names: Sequence[str]) -> str | None:

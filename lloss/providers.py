@@ -226,7 +226,7 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
     import onnxruntime
 
     if setup.provider != "cpu":
-        onnxruntime.preload_dlls()
+        onnxruntime.preload_dlls()  # what it can do with and without, such as cuFFT
     cache = engine_cache(setup, sha256) if setup.provider == "tensorrt" else None
     wanted = provider_options(setup, cache)
     graphs = any(given.get("enable_cuda_graph") == "1" for _, given in wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from lloss.export import tensorrt
 from lloss.export.tensorrt import build_engine
 
+from lloss.artifact import read_manifest
 from lloss.enginecache import EngineCache
 from lloss.errors import ArtifactError, EngineError
 from lloss.providers import Opened, missing
@@ -73,6 +75,15 @@ def test_every_bucket_is_run_once(artifact: Path, machine: FakeSession) -> None:
     built = build_engine(artifact, batch_size=32)
     assert machine.shapes == [(1, 8, 8, 3), (2, 8, 8, 3), (8, 8, 8, 3), (32, 8, 8, 3)]
     assert [file.name for file in built.files] == ["model_sm90.engine"]
+
+
+def test_int8_is_not_for_tensorrt(
+    artifact: Path, machine: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = replace(read_manifest(artifact), precision="int8")
+    monkeypatch.setattr(tensorrt, "read_manifest", lambda path: manifest)
+    with pytest.raises(EngineError, match="is int8, which is for CPUs.*--precision fp16"):
+        build_engine(artifact)
 
 
 def test_no_engine_is_not_a_success(artifact: Path, machine: FakeSession) -> None:
