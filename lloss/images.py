@@ -19,6 +19,7 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they regi
 
 from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
+from lloss.jpeg import decode_plain_jpeg_into
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """``uint8 [height, width, 3]``, RGB."""
@@ -132,7 +133,8 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
     Args:
         raw: as for :func:`decode`.
         spec: as for :func:`decode`.
-        out: ``uint8 [spec.height, spec.width, 3]``, written whole; left as it was on an error.
+        out: ``uint8 [spec.height, spec.width, 3]``, written whole; on an error it may hold
+            anything.
 
     Raises:
         ImageError: as for :func:`decode`.
@@ -149,6 +151,8 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
         pixels = np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
         image = _fitted(Image.fromarray(pixels), spec)
     else:
+        if out.flags.c_contiguous and decode_plain_jpeg_into(raw, out):
+            return
         image = _decoded(raw, spec)
     if out.flags.c_contiguous:
         out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
