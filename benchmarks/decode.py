@@ -3,9 +3,10 @@
     python benchmarks/decode.py [--seconds 1.5] [--only jpeg] [--without-fast]
 
 Makes its images itself: a noisy gradient as a 32×32 PNG file (2 kB), as a 500×375 JPEG file of
-quality 85 (46 kB) that becomes 224×224, and as a 224×224 JPEG file that stays so. Prints images a CPU-second and images a second, with one
-thread and with two. ``simplejpeg``, ``cv2`` and ``torchvision`` are measured where installed.
-Compare columns of one run only; images a CPU-second bear a busy machine better.
+quality 85 (46 kB) that becomes 224×224, and as a 224×224 JPEG file that stays so. Prints images a
+CPU-second and images a second, with one thread and with two. ``simplejpeg``, ``cv2`` and
+``torchvision`` are measured where installed. Compare rows of one run only; images a CPU-second
+bear a busy machine better.
 """
 
 from __future__ import annotations
