@@ -1,11 +1,12 @@
 """How fast images decode: ours, Pillow's floor below it, and what others do.
 
-    python benchmarks/decode.py [--seconds 1.5] [--only jpeg]
+    python benchmarks/decode.py [--seconds 1.5] [--only jpeg] [--without-fast]
 
-Makes its images itself: a noisy gradient as a 32×32 PNG file (2 kB) and as a 500×375 JPEG file of
-quality 85 (46 kB) that becomes 224×224. Prints images a CPU-second and images a second, with one
-thread and with two. ``simplejpeg``, ``cv2`` and ``torchvision`` are measured where installed.
-Compare columns of one run only; images a CPU-second bear a busy machine better.
+Makes its images itself: a noisy gradient as a 32×32 PNG file (2 kB), as a 500×375 JPEG file of
+quality 85 (46 kB) that becomes 224×224, and as a 224×224 JPEG file that stays so. Prints images a
+CPU-second and images a second, with one thread and with two. ``simplejpeg``, ``cv2`` and
+``torchvision`` are measured where installed. Compare rows of one run only; images a CPU-second
+bear a busy machine better.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from lloss import jpeg
 from lloss.images import ImageSpec, decode, decode_into
 
 Work = Callable[[], Any]
@@ -122,7 +124,7 @@ def contestants(raw: bytes, spec: ImageSpec, kind: str) -> dict[str, Work]:
         "Pillow, open and load alone": lambda: floor(raw),
     }
     for name, (title, function) in OTHERS.items():
-        if name == "simplejpeg" and kind != "jpeg":
+        if name == "simplejpeg" and kind == "png":
             continue
         try:
             module = importlib.import_module(name)
@@ -136,14 +138,22 @@ def contestants(raw: bytes, spec: ImageSpec, kind: str) -> dict[str, Work]:
 
 @click.command()
 @click.option("--seconds", type=float, default=1.5, show_default=True, help="Of each measurement.")
-@click.option("--only", type=click.Choice(["png", "jpeg"]), help="One of the two kinds.")
-def main(seconds: float, only: str | None) -> None:
+@click.option("--only", type=click.Choice(["png", "jpeg", "fitting"]), help="One kind.")
+@click.option("--without-fast", is_flag=True, help="As if the extra fast were not installed.")
+def main(seconds: float, only: str | None, without_fast: bool) -> None:
     """Print a Markdown table for each kind of image."""
+    if without_fast:
+        jpeg._decoder = lambda: None  # type: ignore[assignment]
     kinds = {
         "png": ("32×32 PNG", encoded(picture(32, 32), "PNG"), ImageSpec(32, 32)),
         "jpeg": (
             "500×375 JPEG → 224×224",
             encoded(picture(375, 500), "JPEG", quality=85),
+            ImageSpec(224, 224),
+        ),
+        "fitting": (
+            "224×224 JPEG",
+            encoded(picture(224, 224), "JPEG", quality=85),
             ImageSpec(224, 224),
         ),
     }

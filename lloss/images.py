@@ -19,6 +19,7 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they regi
 
 from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
+from lloss.jpeg import decode_plain_jpeg_into
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """``uint8 [height, width, 3]``, RGB."""
@@ -82,9 +83,12 @@ _IN_FLIGHT = ByteBudget(1 << 30)
 _SMALL = 1 << 20
 """Images of fewer bytes than this are not worth counting: a thousand threads would fit."""
 
-_HELD = {"1": 5, "L": 5, "P": 5, "RGB": 8, "I": 29, "F": 29}
-"""Bytes a pixel at the peak, of the image and of what it is converted or turned into (Pillow keeps
-RGB in 4 bytes); 8 for every other mode."""
+_HELD = {"1": 7, "L": 7, "P": 7, "RGB": 8, "I": 22, "F": 22}
+"""Measured bytes a pixel at the peak, by mode: of the image and of what it is turned and converted
+into (Pillow keeps RGB in 4 bytes). Every other mode takes 12."""
+
+_HELD_WEBP = 20
+"""Its decoder holds canvases of its own."""
 
 _QUIET = threading.Lock()
 """Held where warnings are silenced: ``warnings.catch_warnings`` is process-wide."""
@@ -132,7 +136,8 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
     Args:
         raw: as for :func:`decode`.
         spec: as for :func:`decode`.
-        out: ``uint8 [spec.height, spec.width, 3]``, written whole; left as it was on an error.
+        out: ``uint8 [spec.height, spec.width, 3]``, written whole; on an error it may hold
+            anything.
 
     Raises:
         ImageError: as for :func:`decode`.
@@ -149,6 +154,8 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
         pixels = np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
         image = _fitted(Image.fromarray(pixels), spec)
     else:
+        if out.flags.c_contiguous and decode_plain_jpeg_into(raw, out):
+            return
         image = _decoded(raw, spec)
     if out.flags.c_contiguous:
         out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
@@ -196,7 +203,7 @@ def _read(raw: bytes, spec: ImageSpec) -> Image.Image:
         raise ImageError(
             f"declares {image.width}×{image.height} pixels, over the limit of {MAX_PIXELS}"
         )
-    held = pixels * _HELD.get(image.mode, 8)
+    held = pixels * (_HELD_WEBP if image.format == "WEBP" else _HELD.get(image.mode, 12))
     if held < _SMALL:
         return _fitted(_loaded(image), spec)
     with _IN_FLIGHT.holding(held):

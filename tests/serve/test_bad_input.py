@@ -59,6 +59,15 @@ def _looping_tiff() -> bytes:
     return bytes(raw)
 
 
+def _tiff_with_a_lost_tag() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (9, 99, 199)).save(buffer, "TIFF", dpi=(72, 72))
+    raw = bytearray(buffer.getvalue())
+    entry = raw.index(struct.pack("<HHI", 282, 5, 1))  # the resolution, kept elsewhere
+    struct.pack_into("<I", raw, entry + 8, 0x7FFFFF00)
+    return bytes(raw)
+
+
 class _Made:
     """Encoded pictures, named after what is wrong with them, with what is to be said of each."""
 
@@ -96,6 +105,7 @@ class _Made:
             "icc.png": self.encode(self.image, "PNG", icc_profile=b"garbage" * 99),
             "icc.jpg": self.encode(self.image, "JPEG", icc_profile=b"garbage" * 99),
             "looping.tiff": _looping_tiff(),
+            "lost-tag.tiff": _tiff_with_a_lost_tag(),  # Pillow warns of it
             "new\nline.png": self.png,
         }
         for orientation in range(1, 9):
@@ -122,6 +132,7 @@ class _Made:
                 self.jpeg[:frame] + size + self.jpeg[frame + 4 :],
                 "declares 65500×65500 pixels, over the limit",
             ),
+            "twelve-bit.jpg": (_with_byte(self.jpeg, frame - 1, 12), "known format"),
             "crc.png": (_with_byte(self.png, 29, self.png[29] ^ 1), "known format"),
             "zlib.png": (_png(8, 8, b"\x78\x9c" + b"\xff" * 99), "cannot be decoded"),
         }
