@@ -85,11 +85,16 @@ def spdl_pipeline_by_image(folder: Path, spec: ImageSpec) -> Iterator[Batch]:
     )
 
 
+def _lists(folder: Path) -> Iterator[list[Item]]:
+    items = iter(open_pool(folder))
+    while chunk := list(itertools.islice(items, BATCH)):
+        yield chunk
+
+
 def spdl_pipeline_by_batch(folder: Path, spec: ImageSpec) -> Iterator[Batch]:
     yield from _run(
         PipelineBuilder()
-        .add_source(open_pool(folder))
-        .aggregate(BATCH)
+        .add_source(_lists(folder))
         .pipe(lambda items: _many(items, spec), concurrency=THREADS, output_order="input")
     )
 
