@@ -56,8 +56,8 @@ class Engine:
 
     Args:
         model: path of the artifact.
-        provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU; a named one is used
-            or refused.
+        provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 artifacts are for
+            CPUs); a named one is used or refused.
         threads: on the CPU, runs at a time; 0 for one a core.
         batch_size: images a run at most; 0 for what was measured best on the provider.
 
@@ -86,7 +86,7 @@ class Engine:
         self.sha256 = sha256_of(self.path)
         self._threads, self._asked = threads or usable_cores(), batch_size
         problems = []
-        for name in ORDER if provider == "auto" else [provider]:
+        for name in self._order() if provider == "auto" else [provider]:
             problem = missing(name, ort.get_available_providers())
             if problem is None:
                 try:
@@ -97,6 +97,10 @@ class Engine:
             problems.append(f"{name}: {problem}")
         raise EngineError(f"{self.path}: cannot be run: {'; '.join(problems)}")
 
+    def _order(self) -> tuple[str, ...]:
+        """What ``auto`` tries; int8 graphs are made for the instructions of CPUs."""
+        return ("cpu",) if self.manifest.precision == "int8" else ORDER
+
     def _start(self, name: str) -> None:
         host = name == "cpu"
         self.batch_size = self._asked or (host_batch(self.manifest.image) if host else DEVICE_BATCH)
@@ -106,6 +110,8 @@ class Engine:
         self.lanes = self._threads if host else DEVICE_LANES
         self.executor: Executor
         if host:
+            if self.manifest.precision == "fp16":
+                self.note = "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
             self.executor = HostExecutor(
                 opened.session, self.manifest, self.batch_size, buffers=self.lanes
             )

@@ -21,6 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lloss.errors import EngineError, ImageError
 from lloss.images import Raw, decode_into
 from lloss.pools import Chunk
@@ -101,6 +104,7 @@ class _Job:
         self.fetched: list[Raw | ImageError | None] = [None] * len(self.items)
         self.errors: dict[int, ImageError] = {}
         self.failure: BaseException | None = None
+        self.rows: NDArray[np.uint8] | None = None
         self.buffer: Any = None
         self.begun = time.perf_counter()
         self.reading = 0.0
@@ -147,6 +151,7 @@ class _Run:
     def __init__(self, pipeline: Pipeline, remote: bool) -> None:
         self.pipeline = pipeline
         self.engine, self.telemetry = pipeline.engine, pipeline.telemetry
+        self.spec = pipeline.spec
         self.executor = pipeline.engine.executor
         self.remote = remote
         self.stopped = threading.Event()
@@ -191,12 +196,10 @@ class _Run:
             self.line.put(None)
 
     def _begin(self, job: _Job) -> None:
-        if not self.remote:
+        if self.remote:
+            self._submit(self.pipeline.readers, job, self._fetch_all)
+        else:
             self._decode(job)
-            return
-        job.split(len(job.items))
-        for row in range(len(job.items)):
-            self._submit(self.pipeline.readers, job, self._fetch, row)
 
     def _submit(
         self, pool: ThreadPoolExecutor, job: _Job, step: Callable[..., None], *given: Any
@@ -216,6 +219,19 @@ class _Run:
             pool.submit(guarded)
         except RuntimeError:  # the pool of threads was shut down
             self._finish(job, EngineError(_CLOSED))
+
+    def _fetch_all(self, job: _Job) -> None:
+        """Rows of an array in one reading, files beside each other."""
+        rows = np.empty((len(job.items), self.spec.height, self.spec.width, 3), np.uint8)
+        with self.telemetry.timed("read"):
+            if job.chunk.read_rows(rows):
+                job.rows = rows
+        if job.rows is not None:
+            self._decode(job)
+            return
+        job.split(len(job.items))
+        for row in range(len(job.items)):
+            self._submit(self.pipeline.readers, job, self._fetch, row)
 
     def _fetch(self, job: _Job, row: int) -> None:
         with job.part(then=lambda: self._fetched(job)):
@@ -268,12 +284,16 @@ class _Run:
         self._submit(self.pipeline.lanes, job, self._compute)
 
     def _read_rows(self, job: _Job) -> bool:
+        """Fill the buffer with rows of an array, if that is what the chunk is made of."""
+        if job.rows is not None:
+            job.buffer.pixels[: len(job.rows)] = job.rows
+            return True
         with self.telemetry.timed("read"):
-            return job.chunk.read_rows(job.buffer.pixels)
+            return not self.remote and job.chunk.read_rows(job.buffer.pixels)
 
     def _fill(self, job: _Job, rows: Sequence[int]) -> None:
         """Read and decode some rows into the buffer; what cannot be is noted."""
-        pixels, spec = job.buffer.pixels, self.pipeline.spec
+        pixels, spec = job.buffer.pixels, self.spec
         reading = decoding = 0.0
         held = 0
         clock = time.perf_counter

@@ -73,7 +73,7 @@ def score_pool(
     sweep(out)
     if before is None and out.exists() and any(out.iterdir()):
         raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
-    if not (rest.unique or rest.remote):
+    if not (rest.unique or rest.streamed):
         _check_unique(rest)
     folder.write_run({"state": "running", **settings})
     try:
@@ -83,7 +83,7 @@ def score_pool(
             f"{out}: interrupted, {len(folder.parts())} parts are done; "
             "run the same command again to go on"
         ) from None
-    if rest.remote and not rest.unique:
+    if rest.streamed and not rest.unique:
         folder.check_unique()
     folder.write_skipped()
     counts = {"scored": report.scored, "skipped": report.skipped}
@@ -208,7 +208,7 @@ class _PoolRun:
         before = self.verified()
         scored, skipped = before.scored, before.skipped
         total = None
-        if not self.pool.remote:
+        if not self.pool.streamed:
             total = self.shard.items(self.pool.count(), self.part_size)
         with (
             tqdm(

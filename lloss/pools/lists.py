@@ -7,11 +7,9 @@ import csv
 import functools
 import io
 import itertools
-from array import array
 from collections.abc import Iterator
 
-import numpy as np
-
+from lloss.duplicates import first_duplicate
 from lloss.errors import ImageError, PoolError
 from lloss.pools.base import Item, Pool
 from lloss.pools.places import Place
@@ -99,22 +97,22 @@ def _text_of(listing: Place) -> Iterator[io.TextIOWrapper]:
 
 def _checked(listing: Place) -> int:
     """Read the list once, refuse doubled ids, and tell its length."""
-    hashes = array("q", (hash(id) for _, id, _ in _rows(listing)))
-    ordered = np.sort(np.frombuffer(hashes, np.int64)) if hashes else np.empty(0, np.int64)
-    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    if suspects:
-        _refuse_doubled(listing, suspects)
-    return len(hashes)
+    lines = [0, 0]
+    count = 0
 
+    def ids() -> Iterator[str]:
+        nonlocal count
+        for count, (_, id, _) in enumerate(_rows(listing), 1):  # noqa: B007
+            yield id
 
-def _refuse_doubled(listing: Place, suspects: set[int]) -> None:
-    lines: dict[str, int] = {}
-    for number, id, _ in _rows(listing):
-        if hash(id) not in suspects:
-            continue
-        if id in lines:
-            raise PoolError(
-                f"{listing}: the id {id!r} stands in line {lines[id]} and in line {number}; "
-                "ids are unique in a pool"
-            )
-        lines[id] = number
+    found = first_duplicate(ids)
+    if found is not None:
+        id, *positions = found
+        for position, (number, _, _) in enumerate(_rows(listing)):
+            if position in positions:
+                lines[positions.index(position)] = number
+        raise PoolError(
+            f"{listing}: the id {id!r} stands in line {lines[0]} and in line {lines[1]}; "
+            "ids are unique in a pool"
+        )
+    return count

@@ -30,6 +30,10 @@ class RestPool(Pool):
         """The pool's ids without those left out."""
         return (id for id in self.pool.ids() if id not in self.without)
 
+    def fingerprint(self) -> str:
+        """That of the whole pool."""
+        return self.pool.fingerprint()
+
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`; as the pool finds them."""
         wanted = list(ids)
