@@ -119,6 +119,7 @@ class Int8Quantizer:
                 },
             )
             quantizer.quantize_model()
+            quantizer.model.topological_sort()  # new nodes come last; ONNX wants them before use
         onnx.save(quantizer.model.model, str(path))
 
 
@@ -145,7 +146,7 @@ def layer_names(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _layer(node: onnx.NodeProto) -> str:
-    weight = node.input[1]
+    weight = str(node.input[1])
     if not weight.startswith("model.network."):
         return str(node.name)
     return weight.removeprefix("model.network.").removesuffix(".weight")
