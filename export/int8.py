@@ -119,6 +119,7 @@ class Int8Quantizer:
                 },
             )
             quantizer.quantize_model()
+            quantizer.model.topological_sort()  # new nodes come last; ONNX wants them before use
         onnx.save(quantizer.model.model, str(path))
 
 

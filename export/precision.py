@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lloss.artifact import PRECISIONS, Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.errors import FidelityError, PoolError, SettingsError
@@ -136,8 +138,8 @@ class Reducer:
         settings = self.checkpoint.settings
         network = self.checkpoint.network()
         graph = ScoringGraph(network, settings.mean, settings.std, half=True).eval()
+        self._refuse_overflow(graph)
         write_onnx(graph, manifest, out)
-        # Engines for a CPU compute float16 in float32 and would hide an overflow; torch does not.
         check_parity(out, graph, self.checkpoint.sample)
         shown = batches(self.sample.held_out, manifest.image, "compare fp16")
         reached = fidelity(reference, predict(out, shown))
@@ -150,6 +152,16 @@ class Reducer:
                 "--min-overlap"
             )
         return reached, {}
+
+    def _refuse_overflow(self, graph: ScoringGraph) -> None:
+        # ONNX Runtime computes float16 in float32 on a CPU and would hide it; torch does not.
+        with torch.no_grad():
+            outputs = graph.outputs(torch.from_numpy(self.checkpoint.sample))
+        if not all(bool(value.isfinite().all()) for value in outputs.values()):
+            raise FidelityError(
+                "the network overflows in float16 (numbers beyond 65,504 inside): nothing was "
+                "written. Use --precision fp32 or int8"
+            )
 
     def _int8(
         self, fp32: Path, out: Path, manifest: Manifest, reference: Predicted

@@ -125,7 +125,7 @@ def _recipe(manifest: Manifest) -> str:
 
 def _fidelity(manifest: Manifest) -> str:
     parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
-    torch = f"fp32 graph's predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
+    torch = f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
     measured = manifest.fidelity.get("fp32")
     if not measured:
         return torch
@@ -133,5 +133,5 @@ def _fidelity(manifest: Manifest) -> str:
         f"to fp32 on {measured['images']} images of {measured['pool']}: "
         f"Spearman {measured['spearman']:.5f}, "
         f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
-        f"largest difference {measured['max_abs_difference']:.2g}; {torch}"
+        f"largest difference {measured['max_abs_difference']:.2g}; fp32's {torch}"
     )

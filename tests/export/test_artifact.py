@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from lloss.export import artifact as export_module
-from lloss.export import verify
+from lloss.export import session, verify
 from lloss.export.artifact import export_artifact
 from torch.nn import functional as F
 
@@ -106,11 +106,11 @@ def test_a_graph_wrong_at_one_batch_size_alone_is_caught(
     checkpoint = load_checkpoint(trained)
     settings = checkpoint.settings
     graph = export_module.ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
-    session = ort.InferenceSession
+    real = ort.InferenceSession
 
     class Batchy:
         def __init__(self, *arguments: object, **options: object) -> None:
-            self.inner = session(*arguments, **options)
+            self.inner = real(*arguments, **options)
             self.get_outputs = self.inner.get_outputs
 
         def run(self, names: object, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -119,7 +119,7 @@ def test_a_graph_wrong_at_one_batch_size_alone_is_caught(
                 values[0] = values[0] + 1
             return values  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(verify.ort, "InferenceSession", Batchy)
+    monkeypatch.setattr(session.ort, "InferenceSession", Batchy)
     with pytest.raises(ParityError, match="output 'loss' by 1 at batch 3"):
         verify.check_parity(artifact, graph, checkpoint.sample)
 

@@ -1,0 +1,383 @@
+"""How fast a CPU scores a pool, against what a user would write and against the bare engine.
+
+    python benchmarks/score.py --png FOLDER --npy FILE --run RUN --int8 MODEL
+
+Without these it makes images and an untrained network itself (speed does not depend on weights).
+Every contestant has its turn in every round; the table holds medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnxruntime as ort
+import torch
+from lloss.export.artifact import export_artifact
+from lloss.export.fidelity import Gate
+from lloss.export.precision import Reduction
+from lloss.serve.run import score_pool
+from lloss.serve.scorer import Scorer
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lloss.artifact import INPUT
+from lloss.checkpoint import Checkpoint, load_checkpoint
+from lloss.images import decode_into
+from lloss.labels import open_labeled
+from lloss.network import Normalize
+from lloss.pools import open_pool
+from lloss.runs import train
+from lloss.settings import TrainSettings
+
+PATH = click.Path(path_type=Path)
+Turn = Callable[[], float]
+"""Does its work once and returns images a second."""
+
+
+# What a user would write
+
+
+class Files(Dataset[Any]):
+    """PNG files of the network's size, as float [3, H, W] in 0..1."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.paths = list(itertools.islice(sorted(folder.rglob("*.png")), count))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        with Image.open(self.paths[row]) as image:
+            return torch.from_numpy(np.array(image.convert("RGB")))
+
+
+class Array(Dataset[Any]):
+    """Rows of a ``.npy`` file."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.images = np.load(path, mmap_mode="r")[:count]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return torch.from_numpy(np.array(self.images[row]))
+
+
+class Loop(nn.Module):
+    """Normalisation, network and head in eager PyTorch."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.normalize = Normalize(checkpoint.settings.mean, checkpoint.settings.std)
+        self.model = checkpoint.network()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        predicted: torch.Tensor = self.model(self.normalize(images)).loss
+        return predicted
+
+
+def torch_loop(network: Any, data: Dataset[Any], batch: int, workers: int) -> float:
+    loader = DataLoader(data, batch, num_workers=workers)
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        losses = [network(images) for images in loader]
+    assert sum(map(len, losses)) == len(data)  # type: ignore[arg-type]
+    return len(data) / (time.perf_counter() - begun)  # type: ignore[arg-type]
+
+
+def best_loop(network: Any, make: Callable[[int], Dataset[Any]], tried: int) -> tuple[int, int]:
+    """Its best batch size and number of workers, on a few images."""
+    data = make(tried)
+    choices = list(itertools.product((32, 128, 256), (0, 1, 2)))
+    rates = {choice: torch_loop(network, data, *choice) for choice in choices}
+    best = max(rates, key=lambda choice: rates[choice])
+    click.echo(f"torch's best batch size and workers: {best[0]}, {best[1]}", err=True)
+    return best
+
+
+# The ceiling: the engine on images that are in memory
+
+
+def bare_session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def bare(session: ort.InferenceSession, images: np.ndarray, batch: int) -> float:
+    begun = time.perf_counter()
+    for start in range(0, len(images), batch):
+        session.run(None, {INPUT: images[start : start + batch]})
+    return len(images) / (time.perf_counter() - begun)
+
+
+def bare_lanes(session: ort.InferenceSession, images: np.ndarray, batch: int, lanes: int) -> float:
+    """Runs of one thread beside each other, as the scorer does them."""
+    starts = iter(range(0, len(images), batch))
+    lock = threading.Lock()
+
+    def lane() -> None:
+        while True:
+            with lock:
+                start = next(starts, None)
+            if start is None:
+                return
+            session.run(None, {INPUT: images[start : start + batch]})
+
+    threads = [threading.Thread(target=lane) for _ in range(lanes)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(images) / (time.perf_counter() - begun)
+
+
+# Ours
+
+
+def ours(scorer: Scorer, pool: Path) -> float:
+    with tempfile.TemporaryDirectory() as out:
+        begun = time.perf_counter()
+        report = score_pool(scorer, open_pool(pool), Path(out) / "scores")
+        return report.scored / (time.perf_counter() - begun)
+
+
+def decode_alone(pool: Path, spec: Any, threads: int) -> float:
+    items = list(open_pool(pool))
+    rows = iter(items)
+    lock = threading.Lock()
+
+    def worker() -> None:
+        out = np.empty((spec.height, spec.width, 3), np.uint8)
+        while True:
+            with lock:
+                chunk = list(itertools.islice(rows, 16))
+            if not chunk:
+                return
+            for item in chunk:
+                decode_into(item.read(), spec, out)
+
+    workers = [threading.Thread(target=worker) for _ in range(threads)]
+    begun = time.perf_counter()
+    for thread in workers:
+        thread.start()
+    for thread in workers:
+        thread.join()
+    return len(items) / (time.perf_counter() - begun)
+
+
+# The runs
+
+
+def rounds(turns: dict[str, Turn], count: int) -> dict[str, float]:
+    rates: dict[str, list[float]] = {name: [] for name in turns}
+    with tqdm(total=count * len(turns), disable=None, leave=False) as bar:
+        for _ in range(count):
+            for name, turn in turns.items():
+                bar.set_description(name)
+                rates[name].append(turn())
+                bar.update()
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def table(title: str, rates: dict[str, float], against: dict[str, str]) -> str:
+    """Rows of rates, with their ratio to each of the named contestants."""
+    lines = [
+        f"### {title}",
+        "",
+        f"| | images/s | {' | '.join(f'÷ {short}' for short in against)} |",
+        "|---|--:|" + "--:|" * len(against),
+    ]
+    for name, rate in rates.items():
+        ratios = " | ".join(f"{rate / rates[other]:.2f}" for other in against.values())
+        lines.append(f"| {name} | {rate:,.0f} | {ratios} |")
+    return "\n".join([*lines, ""])
+
+
+def small_images(run: Path, artifacts: dict[str, Path], png: Path, npy: Path, options: Any) -> None:
+    """CIFAR-sized images: files and an array, against PyTorch and the bare engine."""
+    eager = Loop(load_checkpoint(run)).eval()
+    compiled = torch.compile(eager, dynamic=False)
+    cores = len(os.sched_getaffinity(0))
+    few = options["torch_images"]
+    batch, workers = best_loop(eager, lambda count: Files(png, count), min(512, few))
+    few -= few % batch  # one shape for the compiler
+    compiled(torch.zeros(batch, *np.load(npy, mmap_mode="r").shape[1:], dtype=torch.uint8))
+    images = np.load(npy)[: options["images"]]
+    turns: dict[str, Turn] = {
+        "PyTorch eager, PNG": lambda: torch_loop(eager, Files(png, few), batch, workers),
+        "torch.compile, PNG": lambda: torch_loop(compiled, Files(png, few), batch, workers),
+        "PyTorch eager, .npy": lambda: torch_loop(eager, Array(npy, few), batch, workers),
+        "torch.compile, .npy": lambda: torch_loop(compiled, Array(npy, few), batch, workers),
+    }
+    with contextlib.ExitStack() as stack:
+        for name, path in artifacts.items():
+            session = bare_session(path, cores)
+            size = max((16, 64, 128), key=lambda b, s=session: bare(s, images[:1024], b))
+            scorer = stack.enter_context(Scorer(path, "cpu"))
+            single = bare_session(path, 1)
+            turns |= {
+                f"bare session, {name}, batch {size}": _turn(bare, session, images, size),
+                f"bare session, {name}, {cores} runs at a time": _turn(
+                    bare_lanes, single, images, scorer.batch_size, cores
+                ),
+                f"lloss, {name}, .npy": _turn(ours, scorer, npy),
+                f"lloss, {name}, PNG": _turn(ours, scorer, png),
+            }
+        rates = rounds(turns, options["rounds"])
+    against = {"eager PNG": "PyTorch eager, PNG", "eager .npy": "PyTorch eager, .npy"}
+    for name in artifacts:
+        bares = [key for key in rates if key.startswith(f"bare session, {name}")]
+        against[f"bare {name}"] = max(bares, key=lambda key: rates[key])
+    click.echo(
+        table(f"{len(images):,} images of {images.shape[1]}×{images.shape[2]}", rates, against)
+    )
+
+
+def _turn(function: Callable[..., float], *given: Any) -> Turn:
+    return lambda: function(*given)
+
+
+def photos(artifact: Path, name: str, folder: Path, options: Any) -> None:
+    """JPEG files of 500×375 at the network's 224×224: decoding and computing share the cores."""
+    cores = len(os.sched_getaffinity(0))
+    with Scorer(artifact, "cpu") as scorer:
+        spec = scorer.manifest.image
+        count = len(list(open_pool(folder)))
+        images = np.random.default_rng(0).integers(
+            0, 256, (count, spec.height, spec.width, 3), np.uint8
+        )
+        single = bare_session(artifact, 1)
+        rates = rounds(
+            {
+                "decode alone": _turn(decode_alone, folder, spec, cores),
+                "engine alone": _turn(bare_lanes, single, images, scorer.batch_size, cores),
+                "lloss": _turn(ours, scorer, folder),
+            },
+            options["rounds"],
+        )
+    slower = min("decode alone", "engine alone", key=lambda key: rates[key])
+    rates["both on the same cores (the bound)"] = 1 / (
+        1 / rates["decode alone"] + 1 / rates["engine alone"]
+    )
+    against = {"the slower": slower, "the bound": "both on the same cores (the bound)"}
+    click.echo(table(f"{count:,} JPEG files of 500×375, {name}", rates, against))
+
+
+def make_png(folder: Path, npy: Path, count: int) -> None:
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (count, 8, 8, 3), np.uint8)
+    images = np.empty((count, 32, 32, 3), np.uint8)
+    for number, small in enumerate(tqdm(coarse, "make images", disable=None, leave=False)):
+        image = Image.fromarray(small).resize((32, 32), Image.Resampling.BICUBIC)
+        noise = random.integers(-8, 9, (32, 32, 3))
+        images[number] = (np.asarray(image).astype(int) + noise).clip(0, 255)
+        path = folder / f"{number % 10}" / f"{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[number]).save(path)
+    np.save(npy, images)
+
+
+def make_jpeg(folder: Path, count: int) -> None:
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(count):
+        coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8))
+        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(
+            folder / f"{number:05d}.jpg", quality=90
+        )
+
+
+def make_run(folder: Path, model: str, size: int, images: np.ndarray) -> Path:
+    """An untrained network: one step of training, for the sake of its checkpoint."""
+    np.savez(folder / "labeled.npz", images=images[:64], labels=np.arange(64) % 10)
+    settings = TrainSettings(model=model, size=size, epochs=1, batch_size=32, augment="none")
+    train(open_labeled(str(folder / "labeled.npz")), settings, folder / "run")
+    return folder / "run"
+
+
+def exported(run: Path, out: Path, precision: str, pool: Path) -> Path:
+    checkpoint = load_checkpoint(run)
+    reduction = None
+    if precision != "fp32":
+        # Untrained, so that no fidelity is to be expected of it, and none is claimed.
+        gate = Gate(min_spearman=0, min_overlap=0)
+        reduction = Reduction(precision=precision, pool=open_pool(pool), held_out=200, gate=gate)
+    export_artifact(checkpoint, out, reduction)
+    return out
+
+
+@click.command()
+@click.option("--png", type=PATH, help="Folder of PNG files of 32×32 pixels.")
+@click.option("--npy", type=PATH, help="The same images, uint8 [N, 32, 32, 3].")
+@click.option("--run", type=PATH, help="A trained ResNet-18 (resnet18-cifar).")
+@click.option("--fp32", type=PATH, help="Its artifact.")
+@click.option("--int8", type=PATH, help="Its artifact of reduced precision.")
+@click.option("--images", default=10_000, show_default=True)
+@click.option("--torch-images", default=2_048, show_default=True, help="Of them for PyTorch.")
+@click.option("--jpegs", default=600, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--only", type=click.Choice(["small", "photos"]))
+def main(
+    png: Path | None,
+    npy: Path | None,
+    run: Path | None,
+    fp32: Path | None,
+    int8: Path | None,
+    only: str | None,
+    **options: Any,
+) -> None:
+    versions = f"torch {torch.__version__}, onnxruntime {ort.__version__}"
+    click.echo(f"{_processor()}, {len(os.sched_getaffinity(0))} cores; {versions}\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if only != "photos":
+            if png is None or npy is None:
+                png, npy = folder / "png", folder / "images.npy"
+                make_png(png, npy, options["images"])
+            run = run or make_run(folder, "resnet18-cifar", 32, np.load(npy)[:64])
+            fp32 = fp32 or exported(run, folder / "fp32.onnx", "fp32", npy)
+            int8 = int8 or exported(run, folder / "int8.onnx", "int8", npy)
+            small_images(run, {"fp32": fp32, "int8": int8}, png, npy, options)
+        if only != "small":
+            for precision, model in _photo_models(folder, options["jpegs"]):
+                photos(model, f"ResNet-18 at 224×224, {precision}", folder / "jpeg", options)
+
+
+def _photo_models(folder: Path, count: int) -> Iterator[tuple[str, Path]]:
+    make_jpeg(folder / "jpeg", count)
+    large = folder / "large"
+    large.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 224, 224, 3), np.uint8)
+    run = make_run(large, "resnet18", 224, noise)
+    for precision in ("fp32", "int8"):
+        yield precision, exported(run, large / f"{precision}.onnx", precision, folder / "jpeg")
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

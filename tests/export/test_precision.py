@@ -1,0 +1,225 @@
+"""fp16 and int8 artifacts: what they are, what they tell, when they are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from lloss.export.artifact import export_artifact
+from lloss.export.fidelity import Gate
+from lloss.export.precision import Reducer, Reduction
+from lloss.export.verify import open_session
+from onnx import TensorProto
+
+from lloss.artifact import Manifest, read_manifest
+from lloss.checkpoint import Checkpoint, load_checkpoint
+from lloss.cli import main
+from lloss.errors import FidelityError, PoolError, SettingsError
+from lloss.pools import open_pool
+from lloss.pools.arrays import ArrayPool
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (300, 8, 8, 3), np.uint8)
+POOL = ArrayPool(IMAGES, "images.npy")
+LOOSE = Gate(min_spearman=0.99, min_overlap=0.85)
+
+
+def reduction(precision: str, **given: object) -> Reduction:
+    options = {"pool": POOL, "held_out": 200, "calibration_images": 64, "gate": LOOSE, **given}
+    return Reduction(precision=precision, **options)  # type: ignore[arg-type]
+
+
+def weights_of(path: Path) -> dict[int, int]:
+    """Numbers in the file by their type."""
+    found: dict[int, int] = {}
+    for tensor in onnx.load(str(path)).graph.initializer:
+        found[tensor.data_type] = found.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(
+    trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Manifest, list[str]]]:
+    folder = tmp_path_factory.mktemp("reduced")
+    result = {}
+    for precision in ("fp16", "int8"):
+        told: list[str] = []
+        path = folder / f"{precision}.onnx"
+        manifest = export_artifact(
+            load_checkpoint(trained), path, reduction(precision), told.append
+        )
+        result[precision] = path, manifest, told
+    assert sorted(p.name for p in folder.iterdir()) == ["fp16.onnx", "int8.onnx"]
+    return result
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_file_tells_what_it_is(
+    made: dict[str, tuple[Path, Manifest, list[str]]], artifact: Path, precision: str
+) -> None:
+    path, manifest, told = made[precision]
+    assert read_manifest(path) == manifest
+    assert manifest.precision == precision
+    measured = manifest.fidelity["fp32"]
+    assert measured["images"] == 200 and measured["pool"] == "images.npy"
+    assert measured["spearman"] >= 0.99 and measured["broken"] == 0
+    assert len(told) == 1 and f"{measured['spearman']:.5f}" in told[0]
+    assert manifest.outputs == read_manifest(artifact).outputs
+    assert path.stat().st_size < 0.7 * artifact.stat().st_size
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_is_measured_is_what_the_files_do(
+    made: dict[str, tuple[Path, Manifest, list[str]]], artifact: Path, precision: str
+) -> None:
+    path, manifest, _ = made[precision]
+    drawn = reduction(precision).draw().held_out
+    images = np.stack([IMAGES[int(item.id)] for item in drawn])
+    a, b = (open_session(p).run(["loss"], {"images": images})[0] for p in (artifact, path))
+    assert a.dtype == b.dtype == np.float32
+    wanted = float(np.abs(a - b).max())
+    assert manifest.fidelity["fp32"]["max_abs_difference"] == pytest.approx(wanted, abs=1e-3)
+    assert 0 < wanted < 0.5 * float(np.ptp(a))
+
+
+def test_fp16_is_the_network_alone(made: dict[str, tuple[Path, Manifest, list[str]]]) -> None:
+    path, manifest, _ = made["fp16"]
+    types = {t.name: t.data_type for t in onnx.load(str(path)).graph.initializer}
+    half = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
+    assert any("stages.3" in name for name in half)
+    assert not [name for name in half if name.startswith("model.head.")]
+    assert all(
+        kind == TensorProto.FLOAT for name, kind in types.items() if name.startswith("model.head.")
+    )
+    assert manifest.recipe == {}
+
+
+def test_int8_keeps_the_head_and_says_its_recipe(
+    made: dict[str, tuple[Path, Manifest, list[str]]],
+) -> None:
+    path, manifest, _ = made["int8"]
+    found = weights_of(path)
+    assert found[TensorProto.INT8] > 10 * found[TensorProto.FLOAT]
+    wanted = {"calibration": "min-max", "images": 64, "weight_bits": 8, "kept": []}
+    assert manifest.recipe == wanted
+
+
+class _Closed(Gate):
+    def passes(self, fidelity: object) -> bool:
+        return False  # a network so small may well be perfect in float16
+
+
+def test_below_the_gate_nothing_is_left(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"an older one")
+    strict = reduction("fp16", gate=_Closed())
+    with pytest.raises(FidelityError, match=r"fp16 does not rank .* reached Spearman .* nothing"):
+        export_artifact(load_checkpoint(trained), path, strict)
+    assert path.read_bytes() == b"an older one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def reduce(reduction: Reduction, checkpoint: Checkpoint, fp32: Path) -> Manifest:
+    reducer = Reducer(reduction, reduction.draw(), checkpoint, lambda _: None)
+    return reducer.run(fp32, read_manifest(fp32))
+
+
+def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    weights = dict(checkpoint.state["model"])
+    # Folded into one convolution these cancel; as torch and a GPU compute it, 65,504 is passed.
+    name = "network.stages.0.0"
+    weights[f"{name}.conv1.weight"] = weights[f"{name}.conv1.weight"] * 1e6
+    weights[f"{name}.bn1.running_var"] = weights[f"{name}.bn1.running_var"] * 1e12
+    weights[f"{name}.bn1.running_mean"] = weights[f"{name}.bn1.running_mean"] * 1e6
+    loud = dataclasses.replace(checkpoint, state={**checkpoint.state, "model": weights})
+    with pytest.raises(FidelityError, match="overflows in float16"):
+        reduce(reduction("fp16"), loud, artifact)
+
+
+def test_a_network_that_gives_nan_is_told(trained: Path, artifact: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(artifact))
+    for tensor in model.graph.initializer:
+        if tensor.name == "model.head.output.bias":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32([np.nan]), tensor.name))
+    onnx.save(model, str(tmp_path / "nan.onnx"))
+    with pytest.raises(FidelityError, match="in fp32, gives NaN .* for 200 of 200 images"):
+        reduce(reduction("int8"), load_checkpoint(trained), tmp_path / "nan.onnx")
+
+
+def test_a_pool_of_few_or_broken_images_is_refused(
+    trained: Path, artifact: Path, tmp_path: Path
+) -> None:
+    few = ArrayPool(IMAGES[:150], "few.npy")
+    with pytest.raises(PoolError, match=r"few.npy: its 150 images leave 150 .* at least 200"):
+        export_artifact(load_checkpoint(trained), tmp_path / "m.onnx", reduction("fp16", pool=few))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(220):
+        (broken / f"{number}.png").write_bytes(b"no image")
+    pool = reduction("fp16", pool=open_pool(broken))
+    with pytest.raises(PoolError, match="only 0 of 200 images drawn can be decoded"):
+        reduce(pool, load_checkpoint(trained), artifact)
+
+
+def test_settings_out_of_range() -> None:
+    with pytest.raises(SettingsError, match="--calibration-images 0"):
+        reduction("int8", calibration_images=0)
+    with pytest.raises(SettingsError, match="7 or 8"):
+        reduction("int8", weight_bits=4)
+
+
+def lloss(*arguments: object) -> subprocess.CompletedProcess[str]:
+    code = "from lloss.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_line(trained: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "pool.npy", IMAGES)
+    model = tmp_path / "model.onnx"
+    done = lloss(
+        "export", trained, "-o", model, "--precision=int8", "--calibrate", tmp_path / "pool.npy",
+        "--held-out=200", "--calibration-images=64", "--min-spearman=.99", "--min-overlap=.85",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "int8 by min-max on 64 images: Spearman 0.9" in done.stderr
+    assert "int8 against fp32 on 200 images: Spearman 0.9" in done.stdout
+    told = lloss("info", model).stdout
+    assert "int8, calibrated by min-max on 64 images" in told and "top-10% overlap" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--precision=int8"], "add --calibrate POOL"),
+        (["--calibrate=pool"], "fp32 needs no --calibrate"),
+        (["--precision=fp16", "--calibrate=nowhere"], "nowhere"),
+        (["--precision=fp16", "--calibrate={pool}", "--min-overlap=97"], "--min-overlap 97"),
+    ],
+)
+def test_mistakes_are_one_line(
+    options: list[str],
+    wanted: str,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.save(tmp_path / "pool.npy", IMAGES)
+    options = [option.replace("{pool}", str(tmp_path / "pool.npy")) for option in options]
+    with pytest.raises(SystemExit) as left:
+        main(["export", str(trained), "-o", str(tmp_path / "m.onnx"), *options])
+    told = capsys.readouterr().err
+    assert left.value.code == 2 and wanted in told
+    assert told.count("\n") == 1, told
+    assert not (tmp_path / "m.onnx").exists()
