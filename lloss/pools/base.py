@@ -144,15 +144,37 @@ class Pool(ABC):
         raise PoolError(f"id {id!r}{others} is not in the pool {self.uri}{hint}")
 
 
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Not blocking: nobody may ever write to a pipe by an image's name."""
+
+
 def read_file(path: str | bytes | Path) -> bytes:
-    """The bytes of a regular file; a pipe or a device by an image's name would block for ever."""
+    """The bytes of a regular file.
+
+    Raises:
+        ImageError: it cannot be read, or is a folder, a pipe or a device.
+    """
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  a pool hands over plain paths
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise ImageError("is no regular file")
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.readall()
+        file = os.open(path, _OPEN)
+        try:
+            return _read_regular(file)
+        finally:
+            os.close(file)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the path
         raise ImageError(f"cannot be read: {error}") from error
+
+
+def _read_regular(file: int) -> bytes:
+    status = os.fstat(file)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise ImageError("is no regular file")
+    data = os.read(file, status.st_size + 1)
+    if len(data) == status.st_size:
+        return data
+    # It grows, or a read gives two gigabytes at most.
+    parts = [data]
+    while part := os.read(file, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
