@@ -244,8 +244,8 @@ class _Walk:
             taken |= {item.id for item in self.held_out.items}
         self.say(f"score what is unlabeled of {pool.uri}")
         rooms = [importlib.import_module(f"lloss.serve.{name}") for name in ("scorer", "run")]
-        scorer = rooms[0].Scorer(self.folder / MODEL)
-        report = rooms[1].score_pool(scorer, pool, self.folder / "scores", exclude=taken)
+        with rooms[0].Scorer(self.folder / MODEL) as scorer:
+            report = rooms[1].score_pool(scorer, pool, self.folder / "scores", exclude=taken)
         if not report.scored:
             raise LabelError(f"{pool.uri}: every image is labeled, none is left to select")
         if report.skipped:

@@ -53,7 +53,7 @@ PATH = click.Path(path_type=Path)
     "--threads",
     type=click.IntRange(0),
     default=0,
-    help="That decode and, on the CPU, compute; they change no score.  [default: one a core]",
+    help="Threads that decode and, on the CPU, compute; they change no score.  [default: one a core]",
 )
 @click.option(
     "--readers",
@@ -64,7 +64,9 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--shard", metavar="i/n", default="1/1", help="Score the i-th of n shards of POOL.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first image that cannot be read.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics.")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1."
+)
 @click.option("--profile", is_flag=True, help="Tell which stage bounds the run, what to change.")
 def score(
     model: Path,
