@@ -1,7 +1,8 @@
 # make demo    the whole job on scikit-learn's digits
 # make test    lint, types and tests
 # make lint    ruff and mypy alone
-# make bench   which settings deserve to be the default (a quarter of an hour)
+# make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
+# make strategies  which settings deserve to be the default (a quarter of an hour)
 # make clean   remove all that these made
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 # mypy reads packages from folders; here are the three rooms as the one package they are installed as.
 TYPES := .build/types
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench strategies clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -34,6 +35,12 @@ test: lint
 	$(BIN)/python -m pytest
 
 bench: $(READY)
+	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/select_scale.py --rows 100000000 --parts 10000 -k 10000 --repeats 5
+	$(BIN)/python benchmarks/decode.py
+
+strategies: $(READY)
 	$(BIN)/python benchmarks/strategies.py digits --trials 3
 
 clean:

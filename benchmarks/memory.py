@@ -1,7 +1,8 @@
 """Peak memory of scoring, over the number of images in the pool.
 
-    python benchmarks/memory.py MODEL --counts 10000,1000000
+    python benchmarks/memory.py [MODEL] --counts 10000,1000000
 
+Without a model it makes an untrained narrow one, fast enough for a million images.
 Each pool is scored by a process of its own, which tells its high-water mark at the end. Arrays are
 sparse files, folders are full of hard links to a few files: only their number matters here.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
+from score import exported, make_run
 from tqdm import tqdm
 
 from lloss.artifact import read_manifest
@@ -83,10 +85,22 @@ def scored(model: Path, pool: Path, out: Path) -> tuple[float, float]:
 
 
 @click.command()
-@click.argument("model", type=PATH)
+@click.argument("model", type=PATH, required=False)
 @click.option("--counts", default="10000,1000000", show_default=True)
 @click.option("--kind", type=click.Choice(list(KINDS)), multiple=True, default=list(KINDS))
-def main(model: Path, counts: str, kind: tuple[str, ...]) -> None:
+def main(model: Path | None, counts: str, kind: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(model or untrained(Path(scratch)), counts, kind)
+
+
+def untrained(folder: Path) -> Path:
+    images = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), np.uint8)
+    np.save(folder / "images.npy", images)
+    run = make_run(folder, "resnet10-cifar-narrow", 32, images[:64])
+    return exported(run, folder / "model.onnx", "int8", folder / "images.npy")
+
+
+def measure(model: Path, counts: str, kind: tuple[str, ...]) -> None:
     image = read_manifest(model).image
     click.echo("| pool | images | peak MiB | ÷ the first | images/s |\n|---|--:|--:|--:|--:|")
     for name in kind:

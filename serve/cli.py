@@ -53,7 +53,7 @@ PATH = click.Path(path_type=Path)
     "--threads",
     type=click.IntRange(0),
     default=0,
-    help="Threads that decode and, on the CPU, compute; they change no score.  [default: one a core]",
+    help="Threads that decode and (on the CPU) compute; no score changes.  [default: one a core]",
 )
 @click.option(
     "--readers",
