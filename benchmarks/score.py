@@ -32,6 +32,7 @@ from lloss.serve.scorer import Scorer
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from lloss.artifact import INPUT
@@ -110,7 +111,24 @@ def best_loop(network: Any, make: Callable[[int], Dataset[Any]], tried: int) -> 
     return best
 
 
-# The ceiling: the engine on images that are in memory
+# The limits: what the cores can multiply, and the engine on images that are in memory
+
+
+def matmul_flops(seconds: float = 3.0) -> float:
+    """Operations a second of a large fp32 product on all cores: the best of several."""
+    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        torch.mm(a, b)
+        best = max(best, 2 * 2048**3 / (time.perf_counter() - begun))
+    return best
+
+
+def flops_an_image(network: nn.Module, image: tuple[int, ...]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, *image, dtype=torch.uint8))
+    return int(counter.get_total_flops())
 
 
 def bare_session(path: Path, threads: int) -> ort.InferenceSession:
