@@ -211,7 +211,9 @@ def test_bytes_under_way_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch
         return made
 
     scorer = make()
-    assert sum(map(len, within(lambda: list(scorer.stream(Made(images, read, remote=True)))))) == 120
+    assert (
+        sum(map(len, within(lambda: list(scorer.stream(Made(images, read, remote=True)))))) == 120
+    )
     # Two batches may be under way whatever their size; all the window has room for is 8.
     assert most <= 3 * BATCH
 
@@ -242,7 +244,11 @@ def test_a_batch_of_bad_images_alone_is_told(make: Make) -> None:
     scorer, images = make(), pictures(24)
     pool = Made(images, lambda n: b"" if 8 <= n < 16 else images[n])
     batches = within(lambda: list(scorer.stream(pool)))
-    assert [(len(b), len(b.skipped), b.start) for b in batches] == [(8, 0, 0), (0, 8, 8), (8, 0, 16)]
+    assert [(len(b), len(b.skipped), b.start) for b in batches] == [
+        (8, 0, 0),
+        (0, 8, 8),
+        (8, 0, 16),
+    ]
     assert set(batches[1].columns) == set(scorer.manifest.outputs)
 
 

@@ -18,7 +18,7 @@ from lloss.pools import Item, Pool
 
 
 def samples(telemetry: Telemetry) -> dict[tuple[str, ...], float]:
-    """Each sample as a scraper reads it, by its name and the values of its labels (in their order)."""
+    """Samples as a scraper reads them, by name and values of the labels (by the labels' names)."""
     text = generate_latest(telemetry.registry).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
