@@ -317,8 +317,12 @@ def test_a_listing_that_breaks_is_told_in_order(make: Make, artifact: Path, remo
 
 
 def test_any_other_error_of_a_pool_surfaces_too(make: Make, artifact: Path) -> None:
-    scorer = make()
-    pool = Made(pictures(50), lambda n: 1 // (n - 20))
+    scorer, images = make(), pictures(50)
+
+    def read(number: int) -> np.ndarray:
+        return images[number * (1 // (number != 20))]
+
+    pool = Made(images, read)
     taken_until(scorer.stream(pool), ZeroDivisionError, "zero")
     assert_sound(scorer, artifact)
 
