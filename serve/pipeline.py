@@ -352,14 +352,15 @@ class _Run:
         depend in its last bit on how many there are, and a bad image must not change its
         neighbours.
         """
-        good = [row for row in range(count) if row not in job.errors]
-        if not good:
+        if len(job.errors) == count:
             return no_columns(self.engine.manifest)
-        job.buffer.pixels[list(job.errors)] = 0
+        if job.errors:
+            job.buffer.pixels[list(job.errors)] = 0
         with self.telemetry.timed("infer"):
             columns = self.executor.run(job.buffer, count)
-        if len(good) == count:
+        if not job.errors:
             return columns
+        good = [row for row in range(count) if row not in job.errors]
         return {name: values[good] for name, values in columns.items()}
 
     def _finish(self, job: _Job, outcome: Scores | BaseException) -> None:
