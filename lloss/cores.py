@@ -25,5 +25,5 @@ def _quota(path: Path) -> int:
     try:
         allowed, period = path.read_text(encoding="ascii").split()
         return math.ceil(int(allowed) / int(period))
-    except (OSError, ValueError):  # no such file, or "max"
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
         return 1_000_000

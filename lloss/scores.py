@@ -121,6 +121,13 @@ class ScoresFolder:
                 f"{self.path}: holds shard {self.shard()} of a pool alone; "
                 "put all of them together first: lloss merge SHARDS… -o SCORES"
             )
+        if {"scored", "skipped", "part_size"} <= run.keys():
+            wanted = -(-(run["scored"] + run["skipped"]) // run["part_size"])
+            if len(self.parts()) < wanted:
+                raise ScoresError(
+                    f"{self.path}: has {len(self.parts())} of its {wanted} parts; "
+                    "score the pool again into an empty folder"
+                )
         return self
 
     def pieces(self) -> Iterator[Piece]:
@@ -174,6 +181,27 @@ class ScoresFolder:
         except (pa.ArrowException, OSError) as error:
             raise ScoresError(f"{path}: cannot be read: {error}") from error
         return ids, [(id, reason) for id, reason in json.loads(note)]
+
+    def check_whole(self) -> None:
+        """Make sure that the parts hold as many images as the finished run says.
+
+        Raises:
+            ScoresError: a part is missing or damaged; only the parts' footers are read.
+        """
+        run = self.run() or {}
+        rows = failed = 0
+        for part in self.parts():
+            with opened_part(part) as file, readable(part):
+                rows += file.metadata.num_rows
+                failed += len(
+                    json.loads((file.schema_arrow.metadata or {}).get(_SKIPPED_KEY, b"[]"))
+                )
+        if (rows, failed) != (run.get("scored"), run.get("skipped")):
+            raise ScoresError(
+                f"{self.path}: its parts hold {rows} images and {failed} skipped ones, run.json "
+                f"says {run.get('scored')} and {run.get('skipped')}: a part is missing; "
+                "score that folder again from the start"
+            )
 
     def ids(self) -> Iterator[str]:
         """The ids of all images, scored or skipped."""

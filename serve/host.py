@@ -71,10 +71,11 @@ class HostExecutor:
         Raises:
             EngineError: the session failed, or the executor was closed.
         """
-        if self._session is None:
+        session = self._session  # once: another thread may close it now
+        if session is None:
             raise EngineError("the executor was closed")
         try:
-            values = self._session.run(self._names, {INPUT: buffer.pixels[:count]})
+            values = session.run(self._names, {INPUT: buffer.pixels[:count]})
         except Exception as error:  # the runtime's own errors have no common public base
             raise EngineError(f"failed on cpu: {error}") from error
         return dict(zip(self._names, values))

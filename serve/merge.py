@@ -30,12 +30,15 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
         How many images are ``scored`` and ``skipped``.
 
     Raises:
-        ScoresError: a shard is missing, doubled, not finished, or of another run than the others.
+        ScoresError: a shard is missing, doubled, not finished, or of another run than the others,
+            or one of its parts is missing or damaged.
     """
     folders = [ScoresFolder(path) for path in shards]
     runs = [_finished(folder) for folder in folders]
     _check_same(folders, runs)
     _check_complete(folders, runs)
+    for folder in folders:
+        folder.check_whole()
     common = {key: value for key, value in runs[0].items() if key not in _OWN}
     target = ScoresFolder(out)
     before = target.run()

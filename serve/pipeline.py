@@ -30,6 +30,7 @@ from lloss.pools import Chunk
 
 from .engine import Engine
 from .result import Scores, no_columns
+from .room import Room
 from .telemetry import Telemetry
 
 READERS = 32
@@ -44,7 +45,6 @@ _AHEAD = 4
 _CLOSED = "the scorer was closed"
 
 _BYTES_A_LANE = 128 << 20
-_FIRST_GUESS = 1 << 18
 
 
 class Pipeline:
@@ -70,6 +70,8 @@ class Pipeline:
         self.lanes = None if engine.on_host else ThreadPoolExecutor(engine.lanes, "lloss-lane")
         self.readers = ThreadPoolExecutor(readers, "lloss-read")
         self.window = 2 * max(workers, engine.lanes) + _AHEAD
+        # Small batches in a short line would leave most readers idle.
+        self.far_window = max(self.window, -(-2 * readers // engine.batch_size))
         self.at_once = workers
         self.closed = threading.Event()
 
@@ -107,7 +109,7 @@ class _Job:
         self.rows: NDArray[np.uint8] | None = None
         self.buffer: Any = None
         self.begun = time.perf_counter()
-        self.reading = 0.0
+        self.seconds = {"read": 0.0, "decode": 0.0}
         self.result: Future[Scores] = Future()
         self._open = 0
         self._lock = threading.Lock()
@@ -119,17 +121,20 @@ class _Job:
     @contextlib.contextmanager
     def part(self, then: Callable[[], None]) -> Iterator[None]:
         """One of the parts: a failure waits for the others, which write to the same buffer."""
-        begun = time.perf_counter()
         try:
             yield
         except BaseException as error:
             self.failure = error
         with self._lock:
-            self.reading += time.perf_counter() - begun
             self._open -= 1
             last = self._open == 0
         if last:
             then()
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Add to what all threads together spent on it."""
+        with self._lock:
+            self.seconds[stage] += seconds
 
     def raw(self, row: int) -> Raw:
         """The image's bytes, fetched before or read now.
@@ -155,10 +160,11 @@ class _Run:
         self.executor = pipeline.engine.executor
         self.remote = remote
         self.stopped = threading.Event()
-        self.room = _Room(
+        self.room = Room(
             2 if remote else pipeline.at_once + 1, _BYTES_A_LANE * max(4, pipeline.at_once)
         )
-        self.line: queue.Queue[Future[Scores] | None] = queue.Queue(pipeline.window)
+        window = pipeline.far_window if remote else pipeline.window
+        self.line: queue.Queue[Future[Scores] | None] = queue.Queue(window)
 
     def through(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """The scores of all chunks."""
@@ -196,10 +202,13 @@ class _Run:
             self.line.put(None)
 
     def _begin(self, job: _Job) -> None:
-        if self.remote:
-            self._submit(self.pipeline.readers, job, self._fetch_all)
-        else:
-            self._decode(job)
+        try:
+            if self.remote:
+                self._submit(self.pipeline.readers, job, self._fetch_all)
+            else:
+                self._decode(job)
+        except BaseException as error:  # such as that a device was closed meanwhile
+            self._finish(job, error)
 
     def _submit(
         self, pool: ThreadPoolExecutor, job: _Job, step: Callable[..., None], *given: Any
@@ -223,10 +232,9 @@ class _Run:
     def _fetch_all(self, job: _Job) -> None:
         """Rows of an array in one reading, files beside each other."""
         rows = np.empty((len(job.items), self.spec.height, self.spec.width, 3), np.uint8)
-        with self.telemetry.timed("read"):
-            if job.chunk.read_rows(rows):
-                job.rows = rows
-        if job.rows is not None:
+        if self._rows_read(job, rows):
+            job.rows = rows
+            self.room.learn(rows.nbytes, len(rows))
             self._decode(job)
             return
         job.split(len(job.items))
@@ -234,16 +242,17 @@ class _Run:
             self._submit(self.pipeline.readers, job, self._fetch, row)
 
     def _fetch(self, job: _Job, row: int) -> None:
-        with job.part(then=lambda: self._fetched(job)):
-            if not self.stopped.is_set():
-                try:
-                    job.fetched[row] = job.items[row].read()
-                except ImageError as error:
-                    job.fetched[row] = error
-
-    def _fetched(self, job: _Job) -> None:
-        self.telemetry.spent("read", job.reading)
-        self._decode(job)
+        with job.part(then=lambda: self._decode(job)):
+            if self.stopped.is_set():
+                return
+            begun = time.perf_counter()
+            try:
+                raw = job.items[row].read()
+                job.fetched[row] = raw
+                self.room.learn(_size(raw), 1)
+            except ImageError as error:
+                job.fetched[row] = error
+            job.spent("read", time.perf_counter() - begun)
 
     def _decode(self, job: _Job) -> None:
         if job.failure is not None:
@@ -288,8 +297,14 @@ class _Run:
         if job.rows is not None:
             job.buffer.pixels[: len(job.rows)] = job.rows
             return True
-        with self.telemetry.timed("read"):
-            return not self.remote and job.chunk.read_rows(job.buffer.pixels)
+        return not self.remote and self._rows_read(job, job.buffer.pixels)
+
+    def _rows_read(self, job: _Job, out: NDArray[np.uint8]) -> bool:
+        begun = time.perf_counter()
+        try:
+            return job.chunk.read_rows(out)
+        finally:
+            job.spent("read", time.perf_counter() - begun)
 
     def _fill(self, job: _Job, rows: Sequence[int]) -> None:
         """Read and decode some rows into the buffer; what cannot be is noted."""
@@ -304,37 +319,51 @@ class _Run:
             try:
                 raw = job.raw(row)
                 read = clock()
-                held += len(raw) if isinstance(raw, bytes) else raw.nbytes
+                held += _size(raw)
                 decode_into(raw, spec, pixels[row])
                 decoding += clock() - read
                 reading += read - begun
             except ImageError as error:
                 reading += clock() - begun
                 job.errors[row] = error
-        self.room.learn(held, len(rows))
-        self.telemetry.spent("read", reading)
-        self.telemetry.spent("decode", decoding)
+        if not self.remote:
+            self.room.learn(held, len(rows))
+        job.spent("read", reading)
+        job.spent("decode", decoding)
 
     def _compute(self, job: _Job) -> None:
         if self.stopped.is_set() or job.failure is not None:
-            self._finish(job, job.failure)
+            self._finish(job, job.failure or EngineError(_CLOSED))
             return
+        for stage, seconds in job.seconds.items():
+            self.telemetry.spent(stage, seconds)
         ids = job.chunk.ids
         skipped = [(ids[row], str(job.errors[row])) for row in sorted(job.errors)]
-        pixels = job.buffer.pixels
+        columns = self._columns(job, len(ids))
         if skipped:
-            good = [row for row in range(len(ids)) if row not in job.errors]
-            ids = [ids[row] for row in good]
-            pixels[: len(good)] = pixels[good]
-        if ids:
-            with self.telemetry.timed("infer"):
-                columns = self.executor.run(job.buffer, len(ids))
-        else:
-            columns = no_columns(self.engine.manifest)
+            ids = [id for row, id in enumerate(ids) if row not in job.errors]
         self.telemetry.ran(columns["loss"], len(skipped))
         self._finish(job, Scores(ids, columns, skipped, job.chunk.start))
 
-    def _finish(self, job: _Job, outcome: Scores | BaseException | None) -> None:
+    def _columns(self, job: _Job, count: int) -> dict[str, NDArray[np.float32]]:
+        """The outputs of the rows that were decoded.
+
+        The others are run with them and left out after: what a kernel computes for a row may
+        depend in its last bit on how many there are, and a bad image must not change its
+        neighbours.
+        """
+        if len(job.errors) == count:
+            return no_columns(self.engine.manifest)
+        if job.errors:
+            job.buffer.pixels[list(job.errors)] = 0
+        with self.telemetry.timed("infer"):
+            columns = self.executor.run(job.buffer, count)
+        if not job.errors:
+            return columns
+        good = [row for row in range(count) if row not in job.errors]
+        return {name: values[good] for name, values in columns.items()}
+
+    def _finish(self, job: _Job, outcome: Scores | BaseException) -> None:
         """Give the buffer back, then the result out; of several failures the first counts."""
         with job._lock:
             if job.result.done():
@@ -345,54 +374,9 @@ class _Run:
             if isinstance(outcome, BaseException):
                 job.result.set_exception(outcome)
             else:
-                # Not "or": scores of skipped images alone are as empty as none.
-                job.result.set_result(Scores([], {}) if outcome is None else outcome)
+                job.result.set_result(outcome)
         self.room.leave()
 
 
-class _Room:
-    """Holds back chunks while those under way may hold too many bytes.
-
-    How many bytes an image has is known when it was read; so the mean of those read so far stands
-    for the next ones.
-    """
-
-    def __init__(self, least: int, limit: int) -> None:
-        self._least, self._limit = least, limit
-        self._inside = 0
-        self._bytes, self._images = float(_FIRST_GUESS), 1
-        self._changed = threading.Condition()
-        self._opened = False
-
-    def enter(self, images: int) -> None:
-        """Wait until there is room for a chunk of so many images."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._opened or self._fits(images))
-            self._inside += 1
-
-    def _fits(self, images: int) -> bool:
-        mean = self._bytes / self._images
-        return self._inside < self._least or (self._inside + 1) * images * mean <= self._limit
-
-    def learn(self, size: int, images: int) -> None:
-        """Some images have so many bytes."""
-        with self._changed:
-            self._bytes += size
-            self._images += images
-
-    def leave(self) -> None:
-        """A chunk is done."""
-        with self._changed:
-            self._inside -= 1
-            self._changed.notify_all()
-
-    def open(self) -> None:
-        """Hold nobody back any more."""
-        with self._changed:
-            self._opened = True
-            self._changed.notify_all()
-
-    def wait_until_empty(self) -> None:
-        """Wait for the chunks under way."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._inside <= 0)
+def _size(raw: Raw) -> int:
+    return len(raw) if isinstance(raw, bytes) else raw.nbytes

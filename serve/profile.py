@@ -51,18 +51,15 @@ class Profile:
         shares = {stage.name: stage.share for stage in self.stages}
         if shares["write"] >= _BOUND:
             return "write"
-        if self.on_host:
-            working = [name for name in shares if name != "write" and not self._fetched(name)]
-            if sum(shares[name] for name in working) >= _BOUND:
-                return max(working, key=lambda name: shares[name])
-        else:
-            busiest = max(("decode", "infer"), key=lambda name: shares[name])
-            if shares[busiest] >= _BOUND:
-                return busiest
+        for team in self._teams():
+            if sum(shares[name] for name in team) >= _BOUND:
+                return max(team, key=lambda name: shares[name])
         return "read" if self.remote else "listing"
 
-    def _fetched(self, name: str) -> bool:
-        return name == "read" and self.remote
+    def _teams(self) -> list[list[str]]:
+        """Stages that the same threads do, one after another."""
+        workers = ["decode"] if self.remote else ["read", "decode"]
+        return [[*workers, "infer"]] if self.on_host else [["infer"], workers]
 
     def text(self) -> str:
         """A table of the stages, and a line that says what to change."""

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from lloss.artifact import Manifest
 from lloss.cores import usable_cores
-from lloss.errors import EngineError, PoolError
+from lloss.errors import EngineError, PoolError, SettingsError
 from lloss.pools import ArrayPool, Item, Pool, open_pool
 from lloss.pools.base import read_file
 
@@ -48,6 +49,7 @@ class Scorer:
     Raises:
         ArtifactError: the file is no artifact.
         EngineError: the device cannot run it.
+        SettingsError: a number that cannot be.
 
     Example:
         >>> with Scorer("model.onnx") as scorer:
@@ -63,6 +65,13 @@ class Scorer:
         threads: int = 0,
         readers: int = READERS,
     ) -> None:
+        for name, value, least in (
+            ("batch_size", batch_size, 0),
+            ("threads", threads, 0),
+            ("readers", readers, 1),
+        ):
+            if value < least:
+                raise SettingsError(f"{name} = {value}: give at least {least}")
         self._made_by = (str(Path(model).absolute()), device, batch_size, threads, readers)
         self.engine = Engine(model, device, threads, batch_size)
         self.telemetry = Telemetry()
@@ -168,11 +177,14 @@ class Scorer:
 
     def _started(self) -> Pipeline:
         with self._lock:
-            if self._closed:
-                raise EngineError("the scorer was closed")
+            self._check_open()
             if self._pipeline is None:
                 self._pipeline = Pipeline(self.engine, self.telemetry, self.threads, self.readers)
             return self._pipeline
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the scorer was closed")
 
     def _is_one_batch(self, images: NDArray[Any]) -> bool:
         image = self.manifest.image
@@ -184,6 +196,7 @@ class Scorer:
 
     def _one_batch(self, images: NDArray[np.uint8]) -> Scores:
         """In the caller's thread: for a few images the hand-over would cost more than it brings."""
+        self._check_open()
         with self.telemetry.timed("infer"):
             columns = self.engine.run(images)
         self.telemetry.ran(columns["loss"], 0)
@@ -236,17 +249,26 @@ def _pool_of(images: Any) -> Pool:
         raise PoolError(
             f"one {type(images).__name__}: give a list of images, or use stream() for a pool"
         )
-    return _GivenPool(list(images))
+    return _GivenPool(_listed(images))
+
+
+def _listed(images: Any) -> list[Any]:
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise PoolError(f"a {type(images).__name__}: give an array, a list of images, or a pool")
+    return list(images)
 
 
 def _unwrapped(images: Any) -> Any:
     """Object arrays (ragged images, or bytes) as a list; anything else that is array-like as is."""
     if isinstance(images, np.ndarray):
         return images if images.dtype != object else list(images)
-    if len(images) and isinstance(images[0], (bytes, str, Path)):
-        return images
+    listed = _listed(images)
+    first = listed[0] if listed else None
+    # Pillow's would become arrays too, those with a palette of its indexes.
+    if first is None or isinstance(first, (bytes, str, Path, Image.Image)):
+        return listed
     try:
         array = np.asarray(images)
     except ValueError:  # of several shapes
-        return list(images)
-    return array if array.dtype != object else list(images)
+        return listed
+    return array if array.dtype != object else listed

@@ -126,6 +126,39 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert told.code == 0 and "Usage: lloss " + name in told.out
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("score", "--out --provider --exclude --batch-size --part-size --threads --readers --shard "
+         "--fail-fast --metrics-port --profile"),
+        ("merge", "--out"),
+    ],
+)  # fmt: skip
+def test_help_lists_the_options(
+    command: str, options: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = call(capsys, command, "--help").out
+    for option in options.split():
+        (line,) = [
+            line for line in told.splitlines() if f"{option} " in line or line.endswith(option)
+        ]
+        assert line.strip().startswith("-"), line
+    assert "where it stopped" in " ".join(told.split()) or command == "merge"
+
+
+def test_a_shard_that_cannot_be_is_one_line(
+    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for expected, words in {
+        "shard '3': give i/n": ["--shard", "3"],
+        "shard 4/3: give i/n": ["--shard", "4/3"],
+    }.items():
+        told = call(capsys, "score", artifact, photos, "-o", out, *words)
+        assert told.code == 2 and told.err.count("\n") == 1, told.err
+        assert expected in told.err and not out.exists()
+
+
 @pytest.fixture
 def labels(photos: Path, tmp_path: Path) -> Path:
     path = tmp_path / "labels.csv"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "onnxruntime", "onnx", "pyarrow", "prometheus_client"}
 ROOMS = {"lloss": "lloss", "export": "lloss.export", "serve": "lloss.serve"}
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
@@ -77,10 +78,31 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_import_lloss_is_light() -> None:
+    done = run(f"import lloss, sys\nheavy = {HEAVY} & set(sys.modules)\nassert not heavy, heavy")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["shards", "duplicates", "cores", "budget", "jpeg"])
+def test_small_nouns_of_the_core_are_light(module: str) -> None:
     done = run(
-        "import lloss, sys; heavy = {'torch', 'onnxruntime', 'onnx', 'pyarrow'} & set(sys.modules);"
+        f"import lloss.{module}, sys\nheavy = {HEAVY} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_scores_are_written_and_merged_without_torch_or_a_runtime() -> None:
+    done = run(
+        "import lloss.scores, lloss.pools, lloss.selection, sys\n"
+        "heavy = {'torch', 'onnxruntime', 'prometheus_client'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_whole_of_serving_loads_no_torch() -> None:
+    modules = [f"lloss.serve.{path.stem}" for path in (ROOT / "serve").glob("[a-z]*.py")]
+    assert len(modules) > 10
+    done = run(f"import {', '.join(modules)}, sys; assert 'torch' not in sys.modules")
     assert done.returncode == 0, done.stderr
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pyarrow as pa
 import pytest
 from lloss.serve.run import score_pool
 
 from lloss import Scorer
-from lloss.errors import ImageError, InterruptedRunError, LlossError, ScoresError
+from lloss.errors import ImageError, InterruptedRunError, LlossError, PoolError, ScoresError
 from lloss.pools import open_pool
 from lloss.scores import ScoresFolder
+from lloss.shards import Shard
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +87,8 @@ def test_a_run_interrupted_anywhere_ends_byte_identical(
 
 
 def test_a_killed_process_is_finished_by_the_next(artifact: Path, tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    np.save(tmp_path / "pool.npy", random.integers(0, 256, (60_000, 8, 8, 3), np.uint8))
+    noise = np.random.default_rng(0)
+    np.save(tmp_path / "pool.npy", noise.integers(0, 256, (60_000, 8, 8, 3), np.uint8))
     command = [sys.executable, "-m", "lloss", "score", str(artifact), str(tmp_path / "pool.npy"),
                "--part-size", "2000", "--provider", "cpu", "-o"]  # fmt: skip
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
@@ -201,8 +206,8 @@ def test_a_folder_of_other_things_is_not_filled(scorer: Scorer, pool: Path, tmp_
 
 
 def test_a_full_disk_leaves_no_half_part(scorer: Scorer, artifact: Path, tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    np.save(tmp_path / "pool.npy", random.integers(0, 256, (3000, 8, 8, 3), np.uint8))
+    noise = np.random.default_rng(0)
+    np.save(tmp_path / "pool.npy", noise.integers(0, 256, (3000, 8, 8, 3), np.uint8))
     code = (
         "import resource, sys; from lloss.cli import main\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); main(sys.argv[1:])"
@@ -215,6 +220,129 @@ def test_a_full_disk_leaves_no_half_part(scorer: Scorer, artifact: Path, tmp_pat
     assert "part-00000.parquet: cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert [p.name for p in (tmp_path / "s").iterdir()] == ["run.json"]
+
+
+def test_a_lost_last_part_is_not_passed_over(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10)
+    (tmp_path / "s" / "part-00006.parquet").unlink()
+    with pytest.raises(ScoresError, match="has 6 of its 7 parts"):
+        ScoresFolder(tmp_path / "s").opened()
+
+
+def begun(scorer: Scorer, pool: Path, out: Path, **options: Any) -> None:
+    """A run that was interrupted after some parts of ten."""
+    score_pool(scorer, open_pool(pool), out, part_size=10, **options)
+    for part in sorted(out.glob("part-*"))[3:]:
+        part.unlink()
+    (out / "skipped.parquet").unlink()
+    run = json.loads((out / "run.json").read_text())
+    counts = ("scored", "skipped")
+    state = {key: value for key, value in run.items() if key not in counts}
+    (out / "run.json").write_text(json.dumps({**state, "state": "running"}))
+
+
+def test_each_setting_that_decides_the_bytes_is_refused_when_it_changed(
+    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
+) -> None:
+    begun(scorer, pool, tmp_path / "s", exclude=["dark/001.png"])
+    kept = contents(tmp_path / "s")
+    usual: dict[str, Any] = {"part_size": 10, "exclude": ["dark/001.png"]}
+    changes: dict[str, dict[str, Any]] = {
+        "part_size = 10, now it is 11": {"part_size": 11},
+        "excluded = 1, now it is 0": {"exclude": []},
+        "excluded = 1, now it is 2": {"exclude": ["dark/001.png", "dark/004.png"]},
+        "excluded_sha256 = '.*', now it is '": {"exclude": ["dark/004.png"]},
+        "shard = None, now it is '1/2'": {"shard": Shard(1, 2)},
+    }
+    for match, change in changes.items():
+        with pytest.raises(ScoresError, match=f"s: was begun with {match}.*or go back to the old"):
+            score_pool(scorer, open_pool(pool), tmp_path / "s", **{**usual, **change})
+    shutil.copytree(pool, tmp_path / "copy")
+    with pytest.raises(ScoresError, match="begun with pool = '.*/pool', now it is '.*/copy'"):
+        score_pool(scorer, open_pool(tmp_path / "copy"), tmp_path / "s", **usual)
+    with Scorer(artifact, device="cpu", batch_size=4) as other:
+        with pytest.raises(ScoresError, match="begun with batch_size = 8, now it is 4"):
+            score_pool(other, open_pool(pool), tmp_path / "s", **usual)
+        other.engine.batch_size = 8
+        for name, value in {"sha256": "ab12", "provider": "cuda"}.items():
+            old = getattr(other.engine, name)
+            setattr(other.engine, name, value)
+            with pytest.raises(
+                ScoresError, match=f"begun with .*{name} = '.*', now it is '{value}'"
+            ):
+                score_pool(other, open_pool(pool), tmp_path / "s", **usual)
+            setattr(other.engine, name, old)
+    assert contents(tmp_path / "s") == kept
+    link = tmp_path / "link"
+    link.symlink_to(pool)
+    assert score_pool(scorer, open_pool(link), tmp_path / "s", **usual).resumed == 30
+
+
+def test_another_model_is_refused(
+    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
+) -> None:
+    begun(scorer, pool, tmp_path / "s")
+    model = onnx.load(artifact)
+    model.doc_string += " "
+    onnx.save(model, tmp_path / "other.onnx")
+    with (
+        Scorer(tmp_path / "other.onnx", "cpu", batch_size=8) as other,
+        pytest.raises(ScoresError, match="begun with model_sha256 = '[0-9a-f]{64}', now it is '"),
+    ):
+        score_pool(other, open_pool(pool), tmp_path / "s", part_size=10)
+
+
+def test_another_array_under_the_same_path_is_refused(scorer: Scorer, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (61, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    begun(scorer, tmp_path / "a.npy", tmp_path / "s")
+    np.save(tmp_path / "a.npy", images[::-1])
+    with pytest.raises(ScoresError, match=r"pool changed .*\(its images are others than before"):
+        score_pool(scorer, open_pool(tmp_path / "a.npy"), tmp_path / "s", part_size=10)
+    np.save(tmp_path / "a.npy", images)
+    assert score_pool(scorer, open_pool(tmp_path / "a.npy"), tmp_path / "s", part_size=10).resumed
+
+
+def test_an_array_of_no_images_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((0, 8, 8, 3), np.uint8))
+    with pytest.raises(PoolError, match=r"a\.npy: the pool holds no image"):
+        open_pool(tmp_path / "a.npy")
+
+
+def test_threads_may_change_between_an_interruption_and_the_rest(
+    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
+) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=10)
+    for threads in (2, 5):
+        begun(scorer, pool, tmp_path / f"{threads}")
+        with Scorer(artifact, device="cpu", batch_size=8, threads=threads, readers=3) as other:
+            score_pool(other, open_pool(pool), tmp_path / f"{threads}", part_size=10)
+        assert contents(tmp_path / f"{threads}") == contents(tmp_path / "whole")
+
+
+def test_a_run_killed_at_any_moment_ends_the_same(artifact: Path, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    images = np.random.default_rng(0).integers(0, 256, (50_000, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "pool.npy", images)
+    command = [sys.executable, "-m", "lloss", "score", str(artifact), str(tmp_path / "pool.npy"),
+               "--part-size", "1000", "--provider", "cpu", "-o"]  # fmt: skip
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    killed = 0
+    for attempt in range(8):
+        child = subprocess.Popen(
+            [*command, str(tmp_path / "cut"), "--threads", str(1 + attempt % 3)],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert child.wait(draw.uniform(0.3, 1.2)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            child.kill()
+            killed += 1
+            child.wait()
+    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    assert killed
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_errors_of_a_run_are_all_of_the_house() -> None:
