@@ -13,7 +13,6 @@ Pools behind a network have readers that fetch ahead; what they hold is bounded 
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -29,6 +28,7 @@ from lloss.images import Raw, decode_into
 from lloss.pools import Chunk
 
 from .engine import Engine
+from .job import Job
 from .result import Scores, no_columns
 from .room import Room
 from .telemetry import Telemetry
@@ -97,59 +97,6 @@ class Pipeline:
                 pool.shutdown()
 
 
-class _Job:
-    """A chunk on its way."""
-
-    def __init__(self, chunk: Chunk) -> None:
-        self.chunk = chunk
-        self.items = chunk.items
-        self.fetched: list[Raw | ImageError | None] = [None] * len(self.items)
-        self.errors: dict[int, ImageError] = {}
-        self.failure: BaseException | None = None
-        self.rows: NDArray[np.uint8] | None = None
-        self.buffer: Any = None
-        self.begun = time.perf_counter()
-        self.seconds = {"read": 0.0, "decode": 0.0}
-        self.result: Future[Scores] = Future()
-        self._open = 0
-        self._lock = threading.Lock()
-
-    def split(self, parts: int) -> None:
-        """Wait for so many parts from now on."""
-        self._open = parts
-
-    @contextlib.contextmanager
-    def part(self, then: Callable[[], None]) -> Iterator[None]:
-        """One of the parts: a failure waits for the others, which write to the same buffer."""
-        try:
-            yield
-        except BaseException as error:
-            self.failure = error
-        with self._lock:
-            self._open -= 1
-            last = self._open == 0
-        if last:
-            then()
-
-    def spent(self, stage: str, seconds: float) -> None:
-        """Add to what all threads together spent on it."""
-        with self._lock:
-            self.seconds[stage] += seconds
-
-    def raw(self, row: int) -> Raw:
-        """The image's bytes, fetched before or read now.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        fetched, self.fetched[row] = self.fetched[row], None
-        if fetched is None:
-            return self.items[row].read()
-        if isinstance(fetched, ImageError):
-            raise fetched
-        return fetched
-
-
 class _Run:
     """One pass: a feeder thread begins chunks, the caller takes their scores in order."""
 
@@ -191,7 +138,7 @@ class _Run:
                 if self.stopped.is_set():
                     return
                 self.room.enter(len(chunk))
-                job = _Job(chunk)
+                job = Job(chunk)
                 self.line.put(job.result)
                 self._begin(job)
         except BaseException as error:
@@ -201,7 +148,7 @@ class _Run:
         finally:
             self.line.put(None)
 
-    def _begin(self, job: _Job) -> None:
+    def _begin(self, job: Job) -> None:
         try:
             if self.remote:
                 self._submit(self.pipeline.readers, job, self._fetch_all)
@@ -211,7 +158,7 @@ class _Run:
             self._finish(job, error)
 
     def _submit(
-        self, pool: ThreadPoolExecutor, job: _Job, step: Callable[..., None], *given: Any
+        self, pool: ThreadPoolExecutor, job: Job, step: Callable[..., None], *given: Any
     ) -> None:
         """Do a step of a job in a pool's thread; whatever goes wrong is the job's result."""
 
@@ -229,7 +176,7 @@ class _Run:
         except RuntimeError:  # the pool of threads was shut down
             self._finish(job, EngineError(_CLOSED))
 
-    def _fetch_all(self, job: _Job) -> None:
+    def _fetch_all(self, job: Job) -> None:
         """Rows of an array in one reading, files beside each other."""
         rows = np.empty((len(job.items), self.spec.height, self.spec.width, 3), np.uint8)
         if self._rows_read(job, rows):
@@ -241,7 +188,7 @@ class _Run:
         for row in range(len(job.items)):
             self._submit(self.pipeline.readers, job, self._fetch, row)
 
-    def _fetch(self, job: _Job, row: int) -> None:
+    def _fetch(self, job: Job, row: int) -> None:
         with job.part(then=lambda: self._decode(job)):
             if self.stopped.is_set():
                 return
@@ -254,7 +201,7 @@ class _Run:
                 job.fetched[row] = error
             job.spent("read", time.perf_counter() - begun)
 
-    def _decode(self, job: _Job) -> None:
+    def _decode(self, job: Job) -> None:
         if job.failure is not None:
             self._finish(job, job.failure)
             return
@@ -264,7 +211,7 @@ class _Run:
         job.buffer = self.executor.buffer()
         self._submit(self.pipeline.workers, job, self._decode_pieces)
 
-    def _decode_and_compute(self, job: _Job) -> None:
+    def _decode_and_compute(self, job: Job) -> None:
         """On the CPU: everything in one thread."""
         self.telemetry.spent("queue", time.perf_counter() - job.begun)
         job.buffer = self.executor.buffer()
@@ -272,7 +219,7 @@ class _Run:
             self._fill(job, range(len(job.items)))
         self._compute(job)
 
-    def _decode_pieces(self, job: _Job) -> None:
+    def _decode_pieces(self, job: Job) -> None:
         """For a device: the pieces of a batch beside each other."""
         self.telemetry.spent("queue", time.perf_counter() - job.begun)
         if self._read_rows(job):
@@ -284,29 +231,29 @@ class _Run:
         for piece in pieces:
             self._submit(self.pipeline.workers, job, self._decode_piece, piece)
 
-    def _decode_piece(self, job: _Job, rows: Sequence[int]) -> None:
+    def _decode_piece(self, job: Job, rows: Sequence[int]) -> None:
         with job.part(then=lambda: self._to_lane(job)):
             self._fill(job, rows)
 
-    def _to_lane(self, job: _Job) -> None:
+    def _to_lane(self, job: Job) -> None:
         assert self.pipeline.lanes is not None, "only asked of a device"
         self._submit(self.pipeline.lanes, job, self._compute)
 
-    def _read_rows(self, job: _Job) -> bool:
+    def _read_rows(self, job: Job) -> bool:
         """Fill the buffer with rows of an array, if that is what the chunk is made of."""
         if job.rows is not None:
             job.buffer.pixels[: len(job.rows)] = job.rows
             return True
         return not self.remote and self._rows_read(job, job.buffer.pixels)
 
-    def _rows_read(self, job: _Job, out: NDArray[np.uint8]) -> bool:
+    def _rows_read(self, job: Job, out: NDArray[np.uint8]) -> bool:
         begun = time.perf_counter()
         try:
             return job.chunk.read_rows(out)
         finally:
             job.spent("read", time.perf_counter() - begun)
 
-    def _fill(self, job: _Job, rows: Sequence[int]) -> None:
+    def _fill(self, job: Job, rows: Sequence[int]) -> None:
         """Read and decode some rows into the buffer; what cannot be is noted."""
         pixels, spec = job.buffer.pixels, self.spec
         reading = decoding = 0.0
@@ -331,7 +278,7 @@ class _Run:
         job.spent("read", reading)
         job.spent("decode", decoding)
 
-    def _compute(self, job: _Job) -> None:
+    def _compute(self, job: Job) -> None:
         if self.stopped.is_set() or job.failure is not None:
             self._finish(job, job.failure or EngineError(_CLOSED))
             return
@@ -345,7 +292,7 @@ class _Run:
         self.telemetry.ran(columns["loss"], len(skipped))
         self._finish(job, Scores(ids, columns, skipped, job.chunk.start))
 
-    def _columns(self, job: _Job, count: int) -> dict[str, NDArray[np.float32]]:
+    def _columns(self, job: Job, count: int) -> dict[str, NDArray[np.float32]]:
         """The outputs of the rows that were decoded.
 
         The others are run with them and left out after: what a kernel computes for a row may
@@ -363,9 +310,9 @@ class _Run:
         good = [row for row in range(count) if row not in job.errors]
         return {name: values[good] for name, values in columns.items()}
 
-    def _finish(self, job: _Job, outcome: Scores | BaseException) -> None:
+    def _finish(self, job: Job, outcome: Scores | BaseException) -> None:
         """Give the buffer back, then the result out; of several failures the first counts."""
-        with job._lock:
+        with job.lock:
             if job.result.done():
                 return
             buffer, job.buffer = job.buffer, None

@@ -38,6 +38,7 @@ class Profile:
         stages: in the order of the data.
         on_host: whether one thread does read, decode and infer, as on the CPU.
         remote: whether the pool lies behind a network.
+        precision: of the artifact.
     """
 
     images: int
@@ -45,6 +46,7 @@ class Profile:
     stages: tuple[Stage, ...]
     on_host: bool
     remote: bool
+    precision: str = "fp32"
 
     def bound(self) -> str:
         """The stage that bounds the run; ``listing`` when the threads mostly wait for the pool."""
@@ -71,7 +73,14 @@ class Profile:
             for stage in self.stages
         ]
         bound = self.bound()
-        return "\n".join([*lines, f"bound by {bound}: {_REMEDIES[bound, self.on_host]}"])
+        return "\n".join([*lines, f"bound by {bound}: {self.remedy()}"])
+
+    def remedy(self) -> str:
+        """What to change so that the stage that bounds the run takes less."""
+        bound = self.bound()
+        if bound == "infer":
+            return _FASTER_ENGINE[self.on_host][self.precision]
+        return _REMEDIES[bound]
 
 
 _DECODE = (
@@ -81,17 +90,20 @@ _DECODE = (
 _READ = "more --readers for a store; a faster disk, or fewer and larger files (tar shards, .npy)"
 _WRITE = "put -o on a faster disk"
 _LISTING = "the pool does not list its images fast enough: larger tar shards, .npy, or a list"
-_REMEDIES = {
-    ("infer", True): "export with --precision int8, give it more cores, or a GPU (--provider cuda)",
-    (
-        "infer",
-        False,
-    ): "export with --precision fp16, try a larger --batch-size, or --shard the pool",
-    **{("decode", host): _DECODE for host in (True, False)},
-    **{("read", host): _READ for host in (True, False)},
-    **{("write", host): _WRITE for host in (True, False)},
-    **{("listing", host): _LISTING for host in (True, False)},
+_REMEDIES = {"decode": _DECODE, "read": _READ, "write": _WRITE, "listing": _LISTING}
+_FASTER_ENGINE = {
+    True: {
+        "fp32": "export with --precision int8, give it more cores, or a GPU (--provider cuda)",
+        "int8": "give it more cores, --shard the pool, or a GPU with an fp16 artifact",
+        "fp16": "on a CPU int8 is faster: export with --precision int8; or use a GPU",
+    },
+    False: {
+        "fp32": "export with --precision fp16, try a larger --batch-size, or --shard the pool",
+        "fp16": "try a larger --batch-size, build TensorRT's engine, or --shard the pool",
+        "int8": "int8 is for CPUs: export with --precision fp16",
+    },
 }
+"""What to change where the engine bounds a run: on the host or a device, by precision."""
 
 
 class Profiler:
@@ -120,4 +132,5 @@ class Profiler:
             busy = spent[name] - self._before[name]
             stages.append(Stage(name, busy, count, busy / (seconds * count) if seconds else 0.0))
         images = scorer.telemetry.images - self._images
-        return Profile(images, seconds, tuple(stages), scorer.engine.on_host, remote)
+        host, precision = scorer.engine.on_host, scorer.manifest.precision
+        return Profile(images, seconds, tuple(stages), host, remote, precision)
