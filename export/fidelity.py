@@ -32,8 +32,7 @@ DRAWS = 100
 ROOM = 1.0
 """Standard errors by which a recipe should clear the gate on the images that it is chosen on. The
 gate's own images are as many, so at this edge three of four pass there: the difference between the
-two has √2 of that error, and Φ(1/√2) = .76. More room is bought with layers kept in fp32, which
-cost the speed that the precision is for."""
+two has √2 of that error, and Φ(1/√2) = .76."""
 
 
 @dataclass(frozen=True, slots=True)

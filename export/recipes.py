@@ -7,7 +7,8 @@ and kept in fp32, one, two, four, … of them, up to half.
 
 Which of many recipes looks best is partly luck of the images that it is seen on. So the search has
 its own, and the gate judges what it chose on others; and the search looks for some room above the
-thresholds. Where no recipe has it, the best of those that pass at all is put forward.
+thresholds. Where no calibration has it, the roomiest of those that pass at all is put forward:
+layers in fp32 cost the speed that int8 is for, and are tried only when no calibration passes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ them for each layer is what it costs."""
 
 MIN_PROBES = 8
 PROBE_PIXELS = PROBES * 64 * 64
-"""Larger images say more each, and cost more: as few are run as have so many pixels."""
+"""Larger images say more each, and cost more: as few are run as have so many pixels together."""
 
 Tell = Callable[[str], None]
 
@@ -88,6 +89,11 @@ class Attempt:
         )
 
 
+def probes_of(spec: ImageSpec) -> int:
+    """Images to measure a layer's sensitivity on: 32, fewer beyond 64 by 64 pixels, at least 8."""
+    return min(PROBES, max(MIN_PROBES, PROBE_PIXELS // (spec.height * spec.width)))
+
+
 class Search:
     """Tries recipes for one network.
 
@@ -122,9 +128,10 @@ class Search:
         self.weight_bits = weight_bits
         self.tell = tell
         self.best: Attempt | None = None
+        self.passed: Attempt | None = None
 
     def run(self) -> Attempt:
-        """The first attempt with room above the gate, or the best that passes it.
+        """The first attempt with room above the gate, or the roomiest that passes it.
 
         Its graph is in ``out``.
 
@@ -133,7 +140,6 @@ class Search:
             PoolError: none of the calibration images can be decoded.
         """
         count = 0
-        passed: Attempt | None = None
         widest = 0.0
         for attempt in self._attempts():
             count += 1
@@ -142,13 +148,13 @@ class Search:
                 room = self.gate.room(attempt.reached, attempt.spread)
                 if room >= ROOM:
                     return attempt
-                if passed is None or room > widest:  # of equals the earlier, which keeps less
-                    passed, widest = attempt, room
+                if self.passed is None or room > widest:  # of equals the earlier, which keeps less
+                    self.passed, widest = attempt, room
             if self.best is None or attempt.rank > self.best.rank:
                 self.best = attempt
-        if passed is not None:
-            self._write(passed.recipe, passed.ranges)
-            return passed
+        if self.passed is not None:
+            self._write(self.passed.recipe, self.passed.ranges)
+            return self.passed
         assert self.best is not None, "there is at least one method"
         raise FidelityError(
             f"int8 does not rank images as fp32 does: the best of {count} recipes "
@@ -164,6 +170,8 @@ class Search:
         if self.sample.spare:
             more = [*self.sample.calibration, *self.sample.spare]
             yield self._calibrated(self.best.recipe.calibration, more)
+        if self.passed is not None:
+            return
         ranges, recipe = self.best.ranges, self.best.recipe
         order = self._most_sensitive(ranges)
         count = 1
@@ -198,8 +206,7 @@ class Search:
 
     def _most_sensitive(self, ranges: TensorsData) -> list[str]:
         """The layers by how far the predicted loss moves when one alone is quantized."""
-        count = PROBE_PIXELS // (self.spec.height * self.spec.width)
-        shown = self.sample.calibration[: min(PROBES, max(MIN_PROBES, count))]
+        shown = self.sample.calibration[: probes_of(self.spec)]
         probes = list(batches(shown, self.spec, "read images"))
         exact = predict(self.quantizer.prepared, probes).loss
         layers = self.quantizer.layers

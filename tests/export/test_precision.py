@@ -46,21 +46,14 @@ def weights_of(path: Path) -> dict[int, int]:
     return found
 
 
+Writer = Callable[[object, object, Path], None]
+
 QUICK = functools.partial(measure_speed, seconds=0.1)
-
-
-def copied(artifact: Path) -> Callable[[object, object, Path], None]:
-    """In the place of the export of the fp32 graph, which ``artifact`` is: seconds a time."""
-
-    def write(graph: object, manifest: object, path: Path) -> None:
-        shutil.copyfile(artifact, path)
-
-    return write
 
 
 @pytest.fixture(scope="session")
 def made(
-    trained: Path, artifact: Path, tmp_path_factory: pytest.TempPathFactory
+    trained: Path, ready: Writer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Path, Manifest, list[str]]]:
     folder = tmp_path_factory.mktemp("reduced")
     result = {}
@@ -68,7 +61,7 @@ def made(
         told: list[str] = []
         path = folder / f"{precision}.onnx"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(artifact_module, "write_onnx", copied(artifact))
+            patch.setattr(artifact_module, "write_onnx", ready)
             patch.setattr(precision_module, "measure_speed", QUICK)
             manifest = export_artifact(
                 load_checkpoint(trained), path, reduction(precision), told.append
@@ -148,12 +141,12 @@ class _Closed(Gate):
 
 
 def test_below_the_gate_nothing_is_left(
-    trained: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an older one")
-    monkeypatch.setattr(artifact_module, "write_onnx", copied(artifact))
-    monkeypatch.setattr(precision_module, "write_onnx", copied(artifact))
+    monkeypatch.setattr(artifact_module, "write_onnx", ready)
+    monkeypatch.setattr(precision_module, "write_onnx", ready)
     monkeypatch.setattr(precision_module, "check_parity", lambda *_: {})
     strict = reduction("fp16", gate=_Closed())
     with pytest.raises(
