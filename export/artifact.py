@@ -29,7 +29,7 @@ def export_artifact(
         checkpoint: of a run with a head; its sample images are the check's.
         path: where to write; an existing file is replaced only by one that passed.
         reduction: a precision below fp32; the fp32 graph is checked first, then this against it.
-        tell: receives a line on each attempt at a reduced precision.
+        tell: receives a line on each attempt at a reduced precision, and on the judgement.
 
     Returns:
         The manifest that the file carries.

@@ -44,7 +44,7 @@ PATH = click.Path(path_type=Path)
     type=int,
     default=2000,
     show_default=True,
-    help="Others of it to compare on.",
+    help="Others of it to compare on in the end; for int8 as many again to choose a recipe on.",
 )
 @click.option(
     "--min-spearman",
@@ -155,10 +155,12 @@ def _compared(manifest: Manifest) -> str:
     if manifest.precision == "fp32":
         return parity
     measured = manifest.fidelity["fp32"]
+    times = manifest.speed.get("times_fp32")
+    speed = f"; {times:.2g}× fp32 on this CPU" if times else ""
     return (
         f"{manifest.precision} against fp32 on {measured['images']} images: "
         f"Spearman {measured['spearman']:.5f}, top-10% overlap "
-        f"{measured['top_decile_overlap']:.3f}; fp32's {parity}"
+        f"{measured['top_decile_overlap']:.3f}; fp32's {parity}{speed}"
     )
 
 

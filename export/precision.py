@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import torch
 from lloss.artifact import PRECISIONS, Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.errors import FidelityError, PoolError, SettingsError
-from lloss.pools import Pool
+from lloss.pools import Item, Pool
 
 from .fidelity import Fidelity, Gate, Predicted, fidelity, predict
 from .graph import ScoringGraph, write_onnx
 from .int8 import Int8Quantizer
 from .recipes import Search
 from .sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
+from .speed import measure_speed
 from .verify import check_batches, check_parity
 
 Tell = Callable[[str], None]
@@ -36,9 +37,10 @@ class Reduction:
             8-bit integers. Head and outputs are float32 in both.
         pool: images as they will be scored.
         calibration_images: of the pool, to find the ranges of ``int8``.
-        held_out: other images of the pool, to compare with fp32 on; at least 200.
+        held_out: other images of the pool, to compare with fp32 on in the end; at least 200.
+            For ``int8`` as many again choose between recipes.
         gate: what has to be reached there.
-        seed: of the draw of both.
+        seed: of the draw of all.
         weight_bits: of ``int8``: 8, or 7 for processors without VNNI, which add up products of
             8 bits in 16 and saturate.
 
@@ -71,6 +73,21 @@ class Reduction:
         return draw_sample(self.pool, self.held_out, calibration, self.seed)
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """How a graph came about, before it is judged.
+
+    Attributes:
+        how: for the reader of an error; empty where there was nothing to choose.
+        remedy: what to do when it is refused.
+        recipe: for the manifest.
+    """
+
+    how: str
+    remedy: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Reducer:
     """Makes one artifact of reduced precision.
 
@@ -78,7 +95,7 @@ class Reducer:
         reduction: which, and how it is judged.
         sample: drawn from its pool.
         checkpoint: what is exported.
-        tell: receives a line on each attempt.
+        tell: receives a line on each attempt, and one on the judgement.
     """
 
     def __init__(
@@ -92,6 +109,8 @@ class Reducer:
     def run(self, path: Path, manifest: Manifest) -> Manifest:
         """Put the reduced graph in the place of the fp32 graph in ``path``.
 
+        The held-out images are looked at once, when the graph is finished.
+
         Returns:
             The manifest with what was measured.
 
@@ -104,22 +123,37 @@ class Reducer:
             scratch = Path(folder)
             fp32, out = scratch / "fp32.onnx", scratch / "reduced.onnx"
             shutil.copyfile(path, fp32)
-            reference = self._reference(fp32, manifest)
             make = {"fp16": self._fp16, "int8": self._int8}[self.reduction.precision]
-            reached, recipe = make(fp32, out, manifest, reference)
+            chosen = make(fp32, out, manifest)
+            reached = self._judged(fp32, out, manifest, chosen)
+            speed = self._speed(fp32, out, manifest)
             shutil.copyfile(out, path)
         measured = {**reached.as_dict(), "pool": self.sample.uri}
         return dataclasses.replace(
             manifest,
             precision=self.reduction.precision,
             fidelity={**manifest.fidelity, "fp32": measured},
-            recipe=recipe,
+            recipe=chosen.recipe,
+            speed=speed,
         )
 
-    def _reference(self, fp32: Path, manifest: Manifest) -> Predicted:
-        shown = batches(self.sample.held_out, manifest.image, "score by fp32")
-        reference = predict(fp32, shown)
-        asked, found = len(self.sample.held_out), len(reference.ids)
+    def _judged(self, fp32: Path, out: Path, manifest: Manifest, chosen: Chosen) -> Fidelity:
+        precision, items = self.reduction.precision, self.sample.held_out
+        reference = self._reference(fp32, items, manifest)
+        shown = batches(items, manifest.image, f"compare {precision}")
+        reached = fidelity(reference, predict(out, shown))
+        self.tell(f"{precision} on {reached.images} held-out images: {reached}")
+        if self.reduction.gate.passes(reached):
+            return reached
+        raise FidelityError(
+            f"{precision} does not rank images as fp32 does: {chosen.how}it reached {reached} on "
+            f"{reached.images} held-out images, and {self.reduction.gate} are asked for; "
+            f"nothing was written. {chosen.remedy}, or lower --min-spearman and --min-overlap"
+        )
+
+    def _reference(self, fp32: Path, items: Sequence[Item], manifest: Manifest) -> Predicted:
+        reference = predict(fp32, batches(items, manifest.image, "score by fp32"))
+        asked, found = len(items), len(reference.ids)
         if found < MIN_HELD_OUT:
             raise PoolError(
                 f"{self.sample.uri}: only {found} of {asked} images drawn can be decoded, and "
@@ -132,26 +166,14 @@ class Reducer:
             )
         return reference
 
-    def _fp16(
-        self, fp32: Path, out: Path, manifest: Manifest, reference: Predicted
-    ) -> tuple[Fidelity, Mapping[str, Any]]:
+    def _fp16(self, fp32: Path, out: Path, manifest: Manifest) -> Chosen:
         settings = self.checkpoint.settings
         network = self.checkpoint.network()
         graph = ScoringGraph(network, settings.mean, settings.std, half=True).eval()
         self._refuse_overflow(graph)
         write_onnx(graph, manifest, out)
         check_parity(out, graph, self.checkpoint.sample)
-        shown = batches(self.sample.held_out, manifest.image, "compare fp16")
-        reached = fidelity(reference, predict(out, shown))
-        self.tell(f"fp16: {reached}")
-        if not self.reduction.gate.passes(reached):
-            raise FidelityError(
-                f"fp16 does not rank images as fp32 does: it reached {reached} on "
-                f"{reached.images} held-out images, and {self.reduction.gate} are asked for; "
-                "nothing was written. Use --precision fp32, or lower --min-spearman and "
-                "--min-overlap"
-            )
-        return reached, {}
+        return Chosen("", "Use --precision fp32")
 
     def _refuse_overflow(self, graph: ScoringGraph) -> None:
         # ONNX Runtime computes float16 in float32 on a CPU and would hide it; torch does not.
@@ -163,15 +185,13 @@ class Reducer:
                 "written. Use --precision fp32 or int8"
             )
 
-    def _int8(
-        self, fp32: Path, out: Path, manifest: Manifest, reference: Predicted
-    ) -> tuple[Fidelity, Mapping[str, Any]]:
+    def _int8(self, fp32: Path, out: Path, manifest: Manifest) -> Chosen:
         quantizer = Int8Quantizer(fp32, out.parent)
         search = Search(
             quantizer,
             self.sample,
             manifest.image,
-            reference,
+            self._reference(fp32, self.sample.tuning, manifest),
             self.reduction.gate,
             out,
             self.reduction.weight_bits,
@@ -179,4 +199,21 @@ class Reducer:
         )
         passed = search.run()
         check_batches(out, self.checkpoint.sample)
-        return passed.reached, passed.recipe.as_dict()
+        seen = passed.reached
+        return Chosen(
+            f"the recipe chosen ({passed.recipe}) reached {seen} on {seen.images} tuning images, "
+            "but ",
+            "Give more --calibration-images or a larger --held-out, or --precision fp16 or fp32",
+            {**passed.recipe.as_dict(), "tuning": seen.as_dict()},
+        )
+
+    def _speed(self, fp32: Path, out: Path, manifest: Manifest) -> Mapping[str, Any]:
+        if self.reduction.precision != "int8":
+            return {}  # fp16 is for GPUs, of which a CPU says nothing
+        speed = measure_speed(fp32, out, manifest.image, self.checkpoint.sample)
+        if speed.times_fp32 <= 1:
+            self.tell(
+                f"note: int8 is no faster than fp32 on this CPU ({speed.times_fp32:.2g}×): "
+                "here --precision fp32 is the better artifact"
+            )
+        return dataclasses.asdict(speed)

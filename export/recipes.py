@@ -4,6 +4,11 @@ Ranges from the smallest to the largest value seen come first. Where they fall s
 may have stretched them (ranges cut at a percentile, or where the entropy lost is least), or too
 few images were seen, or a few layers do not bear 8 bits: these are found by measuring each alone,
 and kept in fp32, one, two, four, … of them, up to half.
+
+Which of many recipes looks best is partly luck of the images that it is seen on. So the search has
+its own, and the gate judges what it chose on others; and the search looks for some room above the
+thresholds. Where no calibration has it, the roomiest of those that pass at all is put forward:
+layers in fp32 cost the speed that int8 is for, and are tried only when no calibration passes.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from lloss.errors import FidelityError, PoolError
 from lloss.images import ImageSpec
 from lloss.pools import Item
 
-from .fidelity import Fidelity, Gate, Predicted, fidelity, predict
+from .fidelity import ROOM, Fidelity, Gate, Predicted, Spread, fidelity, predict, spread
 from .int8 import Calibration, Int8Quantizer
 from .sample import PoolSample, batches
 
@@ -31,6 +36,10 @@ METHODS: tuple[Calibration, ...] = ("min-max", "percentile", "entropy")
 PROBES = 32
 """Images on which a layer's sensitivity is measured: enough for an order of layers, and a run of
 them for each layer is what it costs."""
+
+MIN_PROBES = 8
+PROBE_PIXELS = PROBES * 64 * 64
+"""Larger images say more each, and cost more: as few are run as have so many pixels together."""
 
 Tell = Callable[[str], None]
 
@@ -63,11 +72,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A recipe and what it reached."""
+    """A recipe and what it reached on the tuning images, give or take a standard error."""
 
     recipe: Recipe
     ranges: TensorsData
     reached: Fidelity
+    spread: Spread
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -79,6 +89,11 @@ class Attempt:
         )
 
 
+def probes_of(spec: ImageSpec) -> int:
+    """Images to measure a layer's sensitivity on: 32, fewer beyond 64 by 64 pixels, at least 8."""
+    return min(PROBES, max(MIN_PROBES, PROBE_PIXELS // (spec.height * spec.width)))
+
+
 class Search:
     """Tries recipes for one network.
 
@@ -86,8 +101,8 @@ class Search:
         quantizer: of its fp32 graph.
         sample: of a pool.
         spec: the graph's input.
-        reference: the fp32 graph's predictions on the held-out images.
-        gate: what has to be reached.
+        reference: the fp32 graph's predictions on the tuning images.
+        gate: what will have to be reached on other images.
         out: where the graph of each attempt is written; in the end that of the one that passed.
         weight_bits: 8 or 7.
         tell: receives a line on each attempt.
@@ -113,27 +128,38 @@ class Search:
         self.weight_bits = weight_bits
         self.tell = tell
         self.best: Attempt | None = None
+        self.passed: Attempt | None = None
 
     def run(self) -> Attempt:
-        """The first attempt that passes; its graph is in ``out``.
+        """The first attempt with room above the gate, or the roomiest that passes it.
+
+        Its graph is in ``out``.
 
         Raises:
-            FidelityError: none does.
+            FidelityError: none passes.
             PoolError: none of the calibration images can be decoded.
         """
         count = 0
+        widest = 0.0
         for attempt in self._attempts():
             count += 1
-            self.tell(f"int8 by {attempt.recipe}: {attempt.reached}")
+            self.tell(f"int8 by {attempt.recipe}: {attempt.reached} ({attempt.spread})")
             if self.gate.passes(attempt.reached):
-                return attempt
+                room = self.gate.room(attempt.reached, attempt.spread)
+                if room >= ROOM:
+                    return attempt
+                if self.passed is None or room > widest:  # of equals the earlier, which keeps less
+                    self.passed, widest = attempt, room
             if self.best is None or attempt.rank > self.best.rank:
                 self.best = attempt
+        if self.passed is not None:
+            self._write(self.passed.recipe, self.passed.ranges)
+            return self.passed
         assert self.best is not None, "there is at least one method"
         raise FidelityError(
             f"int8 does not rank images as fp32 does: the best of {count} recipes "
             f"({self.best.recipe}) reached {self.best.reached} on {self.best.reached.images} "
-            f"held-out images, and {self.gate} are asked for; nothing was written. "
+            f"tuning images, and {self.gate} are asked for; nothing was written. "
             "Use --precision fp16 or fp32, or lower --min-spearman and --min-overlap"
         )
 
@@ -144,6 +170,8 @@ class Search:
         if self.sample.spare:
             more = [*self.sample.calibration, *self.sample.spare]
             yield self._calibrated(self.best.recipe.calibration, more)
+        if self.passed is not None:
+            return
         ranges, recipe = self.best.ranges, self.best.recipe
         order = self._most_sensitive(ranges)
         count = 1
@@ -168,13 +196,18 @@ class Search:
         return self._tried(recipe, ranges)
 
     def _tried(self, recipe: Recipe, ranges: TensorsData) -> Attempt:
+        self._write(recipe, ranges)
+        shown = batches(self.sample.tuning, self.spec, "compare int8")
+        found, wanted = predict(self.out, shown), self.reference
+        return Attempt(recipe, ranges, fidelity(wanted, found), spread(wanted, found))
+
+    def _write(self, recipe: Recipe, ranges: TensorsData) -> None:
         self.quantizer.write(self.out, ranges, recipe.kept, recipe.weight_bits)
-        shown = batches(self.sample.held_out, self.spec, "compare int8")
-        return Attempt(recipe, ranges, fidelity(self.reference, predict(self.out, shown)))
 
     def _most_sensitive(self, ranges: TensorsData) -> list[str]:
         """The layers by how far the predicted loss moves when one alone is quantized."""
-        probes = list(batches(self.sample.calibration[:PROBES], self.spec, "read images"))
+        shown = self.sample.calibration[: probes_of(self.spec)]
+        probes = list(batches(shown, self.spec, "read images"))
         exact = predict(self.quantizer.prepared, probes).loss
         layers = self.quantizer.layers
         moved = {}

@@ -17,6 +17,7 @@ from lloss import cuda, libraries
 from lloss.artifact import INPUT, Manifest
 from lloss.enginecache import EngineCache
 from lloss.errors import EngineError
+from lloss.images import ImageSpec
 
 Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
 
@@ -32,7 +33,17 @@ ORT_NAMES = {
 DEVICE_BATCH = 256
 """Images a run on a GPU where nobody asks for another number."""
 
+_HOST_PIXELS = 16 * 32 * 32
+_HOST_BATCHES = (4, 64)
+
 Options = list[tuple[str, dict[str, str]]]
+
+
+def host_batch(image: ImageSpec) -> int:
+    """Images a run on the CPU: as many as keep a layer's maps in the core's own cache."""
+    few, many = _HOST_BATCHES
+    count = _HOST_PIXELS // (image.height * image.width)
+    return max(few, min(many, 1 << max(count, 1).bit_length() - 1))
 
 
 def buckets(batch_size: int) -> tuple[int, ...]:

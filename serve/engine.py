@@ -13,8 +13,15 @@ from lloss.artifact import Manifest, read_manifest
 from lloss.cores import usable_cores
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.images import ImageSpec
-from lloss.providers import DEVICE_BATCH, ORDER, Provider, missing, open_session, setup_of
+from lloss.providers import (
+    DEVICE_BATCH,
+    ORDER,
+    Provider,
+    host_batch,
+    missing,
+    open_session,
+    setup_of,
+)
 
 from .device import DeviceExecutor
 from .host import HostExecutor, host_options
@@ -22,9 +29,6 @@ from .result import no_columns
 
 DEVICE_LANES = 2
 """Threads that fill and fetch for one device: while one of them computes, the other copies."""
-
-_HOST_PIXELS = 16 * 32 * 32
-_HOST_BATCHES = (4, 64)
 
 
 class Buffer(Protocol):
@@ -158,10 +162,3 @@ class Engine:
     def close(self) -> None:
         """Free the session and its buffers."""
         self.executor.close()
-
-
-def host_batch(image: ImageSpec) -> int:
-    """Images a run on the CPU: as many as keep a layer's maps in the core's own cache."""
-    few, many = _HOST_BATCHES
-    count = _HOST_PIXELS // (image.height * image.width)
-    return max(few, min(many, 1 << max(count, 1).bit_length() - 1))

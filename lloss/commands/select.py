@@ -107,6 +107,8 @@ def info(model: Path, as_json: bool) -> None:
         "checkpoint": came.get("checkpoint_sha256"),
         "versions": ", ".join(f"{k} {v}" for k, v in came.get("versions", {}).items()),
     }
+    if manifest.speed:
+        rows["speed"] = f"{manifest.speed['times_fp32']:.2g}× fp32 on {manifest.speed['cpu']}"
     for name, value in rows.items():
         click.echo(f"{name:11s} {value}")
 

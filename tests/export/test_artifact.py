@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +82,13 @@ def test_input_is_uint8_images_of_any_number(artifact: Path) -> None:
 
 
 def test_a_wrong_graph_leaves_no_file_and_says_where_it_differs(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    ready: Callable[[object, object, Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = export_module.write_onnx
-
     def spoiled(graph: object, manifest: object, path: Path) -> None:
-        write(graph, manifest, path)  # type: ignore[arg-type]
+        ready(graph, manifest, path)
         model = onnx.load(str(path))
         for weight in model.graph.initializer:
             if weight.name.endswith("head.output.bias"):
@@ -144,9 +146,14 @@ def test_a_baseline_has_no_loss_to_export(
 
 
 def test_an_older_artifact_survives_a_failed_export(
-    artifact: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifact: Path,
+    ready: Callable[[object, object, Path], None],
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "model.onnx"
+    monkeypatch.setattr(export_module, "write_onnx", ready)
     path.write_bytes(artifact.read_bytes())
     monkeypatch.setattr(verify, "ABSOLUTE", -1.0)
     monkeypatch.setattr(verify, "RELATIVE", 0.0)

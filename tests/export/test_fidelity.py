@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from lloss.export.fidelity import Fidelity, Gate, Predicted, fidelity, predict, top_overlap
+from lloss.export.fidelity import (
+    Fidelity,
+    Gate,
+    Predicted,
+    Spread,
+    fidelity,
+    predict,
+    spread,
+    top_overlap,
+)
 
 from lloss.errors import SettingsError
 
@@ -75,6 +84,44 @@ def test_a_nan_in_any_output_passes_no_gate() -> None:
 )
 def test_both_thresholds_count(spearman: float, overlap: float, passes: bool) -> None:
     assert Gate().passes(figures(spearman, overlap)) is passes
+
+
+def noisy(seed: int, count: int) -> tuple[Predicted, Predicted]:
+    random = np.random.default_rng(seed)
+    a = random.normal(size=count).astype(np.float32)
+    return predicted(a), predicted((a + random.normal(0, 0.1, count)).astype(np.float32))
+
+
+def test_standard_errors_are_how_far_other_images_differ() -> None:
+    others = [fidelity(*noisy(seed, 400)) for seed in range(200)]
+    found = [spread(*noisy(seed, 400)) for seed in range(20)]
+    for name in ("spearman", "top_decile_overlap"):
+        wanted = float(np.std([getattr(figures, name) for figures in others]))
+        told = float(np.median([getattr(errors, name) for errors in found]))
+        assert told == pytest.approx(wanted, rel=0.35)
+
+
+def test_the_spread_is_repeatable_and_of_nothing_is_nan() -> None:
+    assert spread(*noisy(0, 300)) == spread(*noisy(0, 300))
+    same = predicted(np.arange(300, dtype=np.float32))
+    assert spread(same, same).top_decile_overlap == 0
+    assert spread(same, same).spearman == pytest.approx(0, abs=1e-12)
+    broken = predicted(np.full(300, np.nan, np.float32))
+    assert np.isnan(spread(same, broken).spearman)
+
+
+@pytest.mark.parametrize(
+    ("spearman", "overlap", "wanted"),
+    [(0.9995, 1.0, 2.5), (0.9999, 0.98, 1.0), (0.9989, 1.0, -0.5), (1.0, 0.96, -1.0)],
+)
+def test_room_is_the_nearer_figures(spearman: float, overlap: float, wanted: float) -> None:
+    errors = Spread(spearman=0.0002, top_decile_overlap=0.01)
+    assert Gate().room(figures(spearman, overlap), errors) == pytest.approx(wanted)
+
+
+def test_figures_that_no_draw_moves_have_room() -> None:
+    none = Spread(spearman=0.0, top_decile_overlap=0.0)
+    assert Gate().room(figures(), none) > 1000
 
 
 def test_a_threshold_out_of_range_is_named() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
+import functools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
 import pytest
+from lloss.export import artifact as artifact_module
+from lloss.export import precision as precision_module
 from lloss.export.artifact import export_artifact
-from lloss.export.fidelity import Gate
+from lloss.export.fidelity import Fidelity, Gate
 from lloss.export.precision import Reducer, Reduction
+from lloss.export.speed import Speed, measure_speed
 from lloss.export.verify import open_session
 from onnx import TensorProto
 
@@ -23,7 +28,7 @@ from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.pools import open_pool
 from lloss.pools.arrays import ArrayPool
 
-IMAGES = np.random.default_rng(1).integers(0, 256, (300, 8, 8, 3), np.uint8)
+IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
 POOL = ArrayPool(IMAGES, "images.npy")
 LOOSE = Gate(min_spearman=0.99, min_overlap=0.85)
 
@@ -41,18 +46,26 @@ def weights_of(path: Path) -> dict[int, int]:
     return found
 
 
-@pytest.fixture(scope="module")
+Writer = Callable[[object, object, Path], None]
+
+QUICK = functools.partial(measure_speed, seconds=0.1)
+
+
+@pytest.fixture(scope="session")
 def made(
-    trained: Path, tmp_path_factory: pytest.TempPathFactory
+    trained: Path, ready: Writer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Path, Manifest, list[str]]]:
     folder = tmp_path_factory.mktemp("reduced")
     result = {}
     for precision in ("fp16", "int8"):
         told: list[str] = []
         path = folder / f"{precision}.onnx"
-        manifest = export_artifact(
-            load_checkpoint(trained), path, reduction(precision), told.append
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(artifact_module, "write_onnx", ready)
+            patch.setattr(precision_module, "measure_speed", QUICK)
+            manifest = export_artifact(
+                load_checkpoint(trained), path, reduction(precision), told.append
+            )
         result[precision] = path, manifest, told
     assert sorted(p.name for p in folder.iterdir()) == ["fp16.onnx", "int8.onnx"]
     return result
@@ -68,7 +81,8 @@ def test_the_file_tells_what_it_is(
     measured = manifest.fidelity["fp32"]
     assert measured["images"] == 200 and measured["pool"] == "images.npy"
     assert measured["spearman"] >= 0.99 and measured["broken"] == 0
-    assert len(told) == 1 and f"{measured['spearman']:.5f}" in told[0]
+    judged = [line for line in told if "held-out" in line]
+    assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
     assert manifest.outputs == read_manifest(artifact).outputs
     assert path.stat().st_size < 0.7 * artifact.stat().st_size
     onnx.checker.check_model(str(path), full_check=True)
@@ -106,8 +120,19 @@ def test_int8_keeps_the_head_and_says_its_recipe(
     path, manifest, _ = made["int8"]
     found = weights_of(path)
     assert found[TensorProto.INT8] > 10 * found[TensorProto.FLOAT]
+    tuning = manifest.recipe["tuning"]
     wanted = {"calibration": "min-max", "images": 64, "weight_bits": 8, "kept": []}
-    assert manifest.recipe == wanted
+    assert manifest.recipe == {**wanted, "tuning": tuning}
+    assert tuning["images"] == 200 and tuning != manifest.fidelity["fp32"]
+
+
+def test_int8_says_its_speed_and_fp16_none(
+    made: dict[str, tuple[Path, Manifest, list[str]]],
+) -> None:
+    speed = made["int8"][1].speed
+    assert set(speed) == {"times_fp32", "images_per_second", "batch", "cpu"}
+    assert 0.02 < speed["times_fp32"] < 50 and speed["cpu"]
+    assert made["fp16"][1].speed == {}
 
 
 class _Closed(Gate):
@@ -115,18 +140,74 @@ class _Closed(Gate):
         return False  # a network so small may well be perfect in float16
 
 
-def test_below_the_gate_nothing_is_left(trained: Path, tmp_path: Path) -> None:
+def test_below_the_gate_nothing_is_left(
+    trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an older one")
+    monkeypatch.setattr(artifact_module, "write_onnx", ready)
+    monkeypatch.setattr(precision_module, "write_onnx", ready)
+    monkeypatch.setattr(precision_module, "check_parity", lambda *_: {})
     strict = reduction("fp16", gate=_Closed())
-    with pytest.raises(FidelityError, match=r"fp16 does not rank .* reached Spearman .* nothing"):
+    with pytest.raises(
+        FidelityError, match=r"fp16 does not rank .* it reached Spearman .* nothing"
+    ):
         export_artifact(load_checkpoint(trained), path, strict)
     assert path.read_bytes() == b"an older one"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def reduce(reduction: Reduction, checkpoint: Checkpoint, fp32: Path) -> Manifest:
-    reducer = Reducer(reduction, reduction.draw(), checkpoint, lambda _: None)
+class _Lucky(Gate):
+    """Passes what the search shows it, and nothing after."""
+
+    shown: ClassVar[list[Fidelity]] = []
+
+    def passes(self, fidelity: Fidelity) -> bool:
+        self.shown.append(fidelity)
+        return len(self.shown) == 1
+
+    def room(self, fidelity: object, spread: object) -> float:
+        return 1.0
+
+
+def test_a_recipe_that_was_lucky_on_the_tuning_images_is_refused(trained: Path, copy: Path) -> None:
+    _Lucky.shown.clear()
+    before = copy.read_bytes()
+    with pytest.raises(FidelityError) as refused:
+        reduce(reduction("int8", gate=_Lucky()), load_checkpoint(trained), copy)
+    tuned, judged = _Lucky.shown
+    message = str(refused.value)
+    assert f"(min-max on 64 images) reached {tuned} on 200 tuning images" in message
+    assert f"but it reached {judged} on 200 held-out images" in message
+    assert "--calibration-images" in message and "--precision fp16 or fp32" in message
+    assert "\n" not in message and copy.read_bytes() == before
+
+
+@pytest.mark.parametrize(("times", "noted"), [(0.8, True), (3.4, False)])
+def test_a_slower_graph_is_told(
+    times: float, noted: bool, trained: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = Speed(times_fp32=times, images_per_second=100.0, batch=4, cpu="a processor")
+    monkeypatch.setattr(precision_module, "measure_speed", lambda *_: speed)
+    told: list[str] = []
+    manifest = reduce(reduction("int8"), load_checkpoint(trained), copy, told.append)
+    assert manifest.speed == dataclasses.asdict(speed)
+    assert ("int8 is no faster than fp32 on this CPU (0.8×)" in told[-1]) is noted
+    assert ("--precision fp32" in told[-1]) is noted
+
+
+@pytest.fixture
+def copy(artifact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(artifact, tmp_path / "model.onnx"))
+
+
+def reduce(
+    reduction: Reduction,
+    checkpoint: Checkpoint,
+    fp32: Path,
+    tell: Callable[[str], Any] = lambda _: None,
+) -> Manifest:
+    reducer = Reducer(reduction, reduction.draw(), checkpoint, tell)
     return reducer.run(fp32, read_manifest(fp32))
 
 
@@ -157,13 +238,13 @@ def test_a_pool_of_few_or_broken_images_is_refused(
     trained: Path, artifact: Path, tmp_path: Path
 ) -> None:
     few = ArrayPool(IMAGES[:150], "few.npy")
-    with pytest.raises(PoolError, match=r"few.npy: its 150 images leave 150 .* at least 200"):
+    with pytest.raises(PoolError, match=r"few.npy: has 150 images, .* at least 200"):
         export_artifact(load_checkpoint(trained), tmp_path / "m.onnx", reduction("fp16", pool=few))
     broken = tmp_path / "broken"
     broken.mkdir()
-    for number in range(220):
+    for number in range(401):
         (broken / f"{number}.png").write_bytes(b"no image")
-    pool = reduction("fp16", pool=open_pool(broken))
+    pool = reduction("int8", pool=open_pool(broken), calibration_images=1)
     with pytest.raises(PoolError, match="only 0 of 200 images drawn can be decoded"):
         reduce(pool, load_checkpoint(trained), artifact)
 
@@ -175,28 +256,25 @@ def test_settings_out_of_range() -> None:
         reduction("int8", weight_bits=4)
 
 
-def lloss(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = "from lloss.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_command_line(trained: Path, tmp_path: Path) -> None:
+def test_the_command_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     np.save(tmp_path / "pool.npy", IMAGES)
     model = tmp_path / "model.onnx"
-    done = lloss(
-        "export", trained, "-o", model, "--precision=int8", "--calibrate", tmp_path / "pool.npy",
-        "--held-out=200", "--calibration-images=64", "--min-spearman=.99", "--min-overlap=.85",
+    main(
+        ["export", str(trained), "-o", str(model), "--precision=int8",
+         "--calibrate", str(tmp_path / "pool.npy"), "--held-out=200", "--calibration-images=64",
+         "--min-spearman=.99", "--min-overlap=.85"]
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "int8 by min-max on 64 images: Spearman 0.9" in done.stderr
-    assert "int8 against fp32 on 200 images: Spearman 0.9" in done.stdout
-    told = lloss("info", model).stdout
+    done = capsys.readouterr()
+    assert "int8 by min-max on 64 images: Spearman 0.9" in done.err
+    assert "int8 on 200 held-out images: Spearman 0.9" in done.err
+    assert "int8 against fp32 on 200 images: Spearman 0.9" in done.out
+    assert done.out.endswith("× fp32 on this CPU\n")
+    main(["info", str(model)])
+    told = capsys.readouterr().out
     assert "int8, calibrated by min-max on 64 images" in told and "top-10% overlap" in told
+    assert f"× fp32 on {read_manifest(model).speed['cpu']}" in told
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,11 @@ def ids(items: object) -> list[str]:
 
 def test_parts_are_disjoint_and_the_seeds() -> None:
     sample = draw_sample(pool(600), held_out=250, calibration=50, seed=3)
-    parts = [ids(sample.held_out), ids(sample.calibration), ids(sample.spare)]
-    assert [len(part) for part in parts] == [250, 50, 150]
-    assert len({id for part in parts for id in part}) == 450
+    parts = [
+        ids(part) for part in (sample.held_out, sample.tuning, sample.calibration, sample.spare)
+    ]
+    assert [len(part) for part in parts] == [250, 250, 50, 50]
+    assert len({id for part in parts for id in part}) == 600
     again = draw_sample(pool(600), held_out=250, calibration=50, seed=3)
     assert ids(again.held_out) == parts[0]
     other = draw_sample(pool(600), held_out=250, calibration=50, seed=4)
@@ -34,16 +36,26 @@ def test_parts_are_disjoint_and_the_seeds() -> None:
 
 
 def test_a_small_pool_is_shared_out() -> None:
-    sample = draw_sample(pool(450), held_out=2000, calibration=512)
-    assert len(sample.held_out) == 225 and len(sample.calibration) == 225
-    assert not sample.spare
+    for count, judged, calibrating in [(600, 265, 70), (450, 200, 50), (401, 200, 1)]:
+        sample = draw_sample(pool(count), held_out=2000, calibration=512)
+        assert len(sample.held_out) == len(sample.tuning) == judged
+        assert len(sample.calibration) == calibrating and not sample.spare
     whole = draw_sample(pool(300), held_out=2000, calibration=0)
-    assert len(whole.held_out) == 300 and not whole.calibration
+    assert len(whole.held_out) == 300 and not whole.tuning and not whole.calibration
+
+
+def test_one_calibration_image_of_a_pool_one_too_small_is_left() -> None:
+    sample = draw_sample(pool(600), held_out=300, calibration=1)
+    assert len(sample.held_out) == len(sample.tuning) == 299
+    assert len(sample.calibration) == 1
 
 
 def test_too_small_a_pool_is_refused_with_its_number() -> None:
-    with pytest.raises(PoolError, match=r"images.npy: its 390 images leave 195 .* at least 200"):
-        draw_sample(pool(390), held_out=2000, calibration=512)
+    wanted = r"images.npy: has 400 images, .* 200 .* to judge .* 200 others to tune .* calibrate on"
+    with pytest.raises(PoolError, match=wanted):
+        draw_sample(pool(400), held_out=2000, calibration=512)
+    with pytest.raises(PoolError, match=r"has 199 images, .* 200 are needed to judge"):
+        draw_sample(pool(199), held_out=200, calibration=0)
     with pytest.raises(SettingsError, match="--held-out 50"):
         draw_sample(pool(600), held_out=50, calibration=0)
 

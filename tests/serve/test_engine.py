@@ -8,11 +8,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from lloss.serve import engine
-from lloss.serve.engine import Engine, host_batch
+from lloss.serve.engine import Engine
 
 from lloss.errors import ArtifactError, EngineError
 from lloss.images import ImageSpec
-from lloss.providers import Opened, Setup, missing
+from lloss.providers import Opened, Setup, host_batch, missing
 
 
 def test_auto_runs_on_what_there_is_and_says_so(artifact: Path) -> None:
