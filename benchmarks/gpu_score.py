@@ -33,13 +33,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import lloss
-from lloss import cuda
 from lloss.artifact import INPUT, Manifest, read_manifest
 from lloss.errors import EngineError
 from lloss.files import sha256_of
 from lloss.images import ImageSpec
 from lloss.network import build
-from lloss.providers import Opened, missing, open_session, setup_of
+from lloss.runtime import cuda
+from lloss.runtime.providers import Opened, missing, open_session, setup_of
 from lloss.settings import TrainSettings
 
 LANES = 3

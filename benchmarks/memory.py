@@ -94,7 +94,7 @@ def main(model: Path | None, counts: str, kind: tuple[str, ...]) -> None:
 
 
 def untrained(folder: Path) -> Path:
-    images = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (700, 32, 32, 3), np.uint8)
     np.save(folder / "images.npy", images)
     run = make_run(folder, "resnet10-cifar-narrow", 32, images[:64])
     return exported(run, folder / "model.onnx", "int8", folder / "images.npy")

@@ -10,7 +10,7 @@ import click
 from lloss.artifact import PRECISIONS, Manifest
 from lloss.errors import SettingsError
 from lloss.pools import open_pool
-from lloss.providers import DEVICE_BATCH
+from lloss.runtime.providers import DEVICE_BATCH
 
 from .fidelity import Gate
 from .tensorrt import build_engine, check_tensorrt

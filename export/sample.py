@@ -13,7 +13,7 @@ from lloss.decoding import decoded
 from lloss.errors import ImageError, PoolError, SettingsError
 from lloss.images import ImageSpec, Pixels
 from lloss.pools import Item, Pool
-from lloss.sampling import draw_ids
+from lloss.selection.sampling import draw_ids
 
 MIN_HELD_OUT = 200
 """Below it the top tenth is under 20 images, and one image moves its overlap by over 5 %."""

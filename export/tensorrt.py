@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from lloss.artifact import INPUT, read_manifest
-from lloss.enginecache import EngineCache
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.providers import (
+from lloss.runtime.enginecache import EngineCache
+from lloss.runtime.providers import (
     DEVICE_BATCH,
     buckets,
     engine_cache,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lloss.files import write_text
 from lloss.project import labels_text
-from lloss.sampling import draw_ids
+from lloss.selection.sampling import draw_ids
 from lloss.training import TrainingData
 
 TEST = 500

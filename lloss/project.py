@@ -23,8 +23,8 @@ from lloss.files import explained, write_text
 from lloss.labels import LabeledSet, is_named_set, label_items, open_labeled, read_labels
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
-from lloss.sampling import draw_ids
 from lloss.selection import SelectionSettings
+from lloss.selection.sampling import draw_ids
 from lloss.settings import PRESETS, TrainSettings
 from lloss.tables import csv_text
 

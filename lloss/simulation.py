@@ -14,8 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.ranking import RankingFigures
-from lloss.sampling import draw_ids
 from lloss.selection import SelectionSettings, select
+from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings
 from lloss.sources import TableScores
 from lloss.training import Trainer, TrainingData, predict

@@ -11,7 +11,7 @@ import click
 from lloss.errors import SettingsError
 from lloss.labels import read_ids
 from lloss.pools import open_pool
-from lloss.providers import Provider
+from lloss.runtime.providers import Provider
 from lloss.shards import Shard
 
 from .merge import merge_shards

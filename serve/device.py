@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lloss.artifact import INPUT, Manifest
 from lloss.errors import EngineError
-from lloss.providers import ORT_NAMES, bucket_of, buckets, first_line
+from lloss.runtime.providers import ORT_NAMES, bucket_of, buckets, first_line
 
 from .memory import Copy, CudaMemory, HostMemory, Memory
 
@@ -115,11 +115,11 @@ class DeviceExecutor:
         finally:
             executor.release(buffer)
 
-    A count is padded to one of a few batch sizes (:func:`lloss.providers.buckets`), all of which
-    are run once at construction: no later batch starts a search for algorithms. Where the session
-    captures CUDA graphs, one is captured for each buffer and bucket, and its replay is compared
-    with a plain run; if it fails or differs, the executor goes on without graphs. Capturing fails
-    while other threads of the process use the same GPU: construct it before they start.
+    A count is padded to one of a few batch sizes (:func:`lloss.runtime.providers.buckets`), all of
+    which are run once at construction: no later batch starts a search for algorithms. Where the
+    session captures CUDA graphs, one is captured for each buffer and bucket, and its replay is
+    compared with a plain run; if it fails or differs, the executor goes on without graphs.
+    Capturing fails while other threads use the same GPU: construct it before they start.
 
     What it does not do: onnxruntime waits for the end of a run before it returns, so between two
     runs the GPU idles for as long as Python takes to start the next, some tens of microseconds;

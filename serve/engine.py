@@ -13,7 +13,7 @@ from lloss.artifact import Manifest, read_manifest
 from lloss.cores import usable_cores
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.providers import (
+from lloss.runtime.providers import (
     DEVICE_BATCH,
     ORDER,
     Provider,

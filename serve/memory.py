@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.cuda import Driver, driver
+from lloss.runtime.cuda import Driver, driver
 
 
 class Copy(NamedTuple):

@@ -14,15 +14,15 @@ from lloss.export import tensorrt
 from lloss.export.tensorrt import build_engine
 
 from lloss.artifact import read_manifest
-from lloss.enginecache import EngineCache
 from lloss.errors import ArtifactError, EngineError
-from lloss.providers import Opened, missing
+from lloss.runtime.enginecache import EngineCache
+from lloss.runtime.providers import Opened, missing
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        f"from lloss import cuda; cuda.LIBRARY = 'libcuda.so.none'\n"
+        f"from lloss.runtime import cuda; cuda.LIBRARY = 'libcuda.so.none'\n"
         f"from lloss.cli import main; main({list(arguments)!r})"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -16,10 +16,10 @@ from lloss.serve.device import DeviceExecutor
 from lloss.serve.memory import CudaMemory
 
 from lloss.artifact import Manifest, read_manifest
-from lloss.cuda import Driver
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.providers import Opened, missing, open_session, setup_of
+from lloss.runtime.cuda import Driver
+from lloss.runtime.providers import Opened, missing, open_session, setup_of
 
 BATCH = 32
 

@@ -12,7 +12,7 @@ from lloss.serve.engine import Engine
 
 from lloss.errors import ArtifactError, EngineError
 from lloss.images import ImageSpec
-from lloss.providers import Opened, Setup, host_batch, missing
+from lloss.runtime.providers import Opened, Setup, host_batch, missing
 
 
 def test_auto_runs_on_what_there_is_and_says_so(artifact: Path) -> None:

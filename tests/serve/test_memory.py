@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from lloss.serve.memory import Copy, CudaMemory, HostMemory, Memory
 
-from lloss.cuda import Driver
 from lloss.errors import EngineError
+from lloss.runtime.cuda import Driver
 
 
 @pytest.fixture

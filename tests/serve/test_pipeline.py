@@ -23,7 +23,7 @@ from lloss import Scorer
 from lloss.errors import EngineError, ImageError, PoolError
 from lloss.pools import ArrayPool, Item, Pool
 from lloss.pools.arrays import HeldRows
-from lloss.providers import open_session, setup_of
+from lloss.runtime.providers import open_session, setup_of
 
 BATCH = 8
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lloss.best import Best, Found
+from lloss.selection.best import Best, Found
 
 
 def _found(ids: list[str]) -> Found:

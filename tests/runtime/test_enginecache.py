@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lloss.enginecache import EngineCache, default_root
 from lloss.errors import EngineError, LlossError
+from lloss.runtime.enginecache import EngineCache, default_root
 
 MACHINE = {
     "onnxruntime": "1.31.1",

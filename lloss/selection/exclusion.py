@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lloss.sampling import binary, draw_hashes
+from lloss.selection.sampling import binary, draw_hashes
 
 _SLOTS = 16
 """Slots of the filter for each id: one row in 16 that is not excluded passes it."""
@@ -43,7 +43,7 @@ class ExcludedIds:
 
         Args:
             ids: string or large string, [N].
-            hashes: theirs, by :func:`lloss.sampling.draw_hashes`, uint64 [N].
+            hashes: theirs, by :func:`lloss.selection.sampling.draw_hashes`, uint64 [N].
 
         Returns:
             bool [N].

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lloss import cuda, libraries
 from lloss.artifact import INPUT, Manifest
-from lloss.enginecache import EngineCache
 from lloss.errors import EngineError
 from lloss.images import ImageSpec
+from lloss.runtime import cuda, libraries
+from lloss.runtime.enginecache import EngineCache
 
 Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from lloss.diversity import embeddings_of, k_center
 from lloss.errors import SelectionError
+from lloss.selection.diversity import embeddings_of, k_center
 from lloss.sources import TableScores
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from lloss import cuda, libraries, providers
 from lloss.artifact import read_manifest
-from lloss.enginecache import EngineCache
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.providers import (
+from lloss.runtime import cuda, libraries, providers
+from lloss.runtime.enginecache import EngineCache
+from lloss.runtime.providers import (
     Setup,
     bucket_of,
     buckets,
@@ -33,7 +33,9 @@ SETUP = Setup("cuda", (32, 48), 256)
 
 
 def test_importing_it_loads_no_runtime() -> None:
-    code = "import lloss.providers, sys; assert not {'onnxruntime', 'onnx'} & set(sys.modules)"
+    code = (
+        "import lloss.runtime.providers, sys; assert not {'onnxruntime', 'onnx'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

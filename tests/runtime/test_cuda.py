@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lloss import cuda
-from lloss.cuda import Driver
 from lloss.errors import EngineError
+from lloss.runtime import cuda
+from lloss.runtime.cuda import Driver
 
 
 @pytest.fixture

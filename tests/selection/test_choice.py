@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from lloss.diversity import k_center
 from lloss.errors import ScoresError, SelectionError, SettingsError
-from lloss.sampling import draw_hashes, draw_ids
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
+from lloss.selection.diversity import k_center
+from lloss.selection.sampling import draw_hashes, draw_ids
 from lloss.sources import BatchRows, Piece, Rows, TableScores
 
 

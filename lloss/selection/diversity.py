@@ -24,7 +24,7 @@ def embeddings_of(source: ScoreSource, places: NDArray[np.int64]) -> NDArray[np.
 
     Args:
         source: with the column ``embedding``.
-        places: as in :class:`lloss.best.Found`, int64 [N, 3].
+        places: as in :class:`lloss.selection.best.Found`, int64 [N, 3].
 
     Returns:
         float32 [N, D], in the order of ``places``.

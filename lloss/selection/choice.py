@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lloss.best import Best, Found
-from lloss.diversity import embeddings_of, k_center
 from lloss.errors import SelectionError, SettingsError
-from lloss.exclusion import ExcludedIds
-from lloss.sampling import draw_hashes
+from lloss.selection.best import Best, Found
+from lloss.selection.diversity import embeddings_of, k_center
+from lloss.selection.exclusion import ExcludedIds
+from lloss.selection.sampling import draw_hashes
 from lloss.sources import Rows, ScoreSource, visit
 
 STRATEGIES = ("top", "diverse", "random")

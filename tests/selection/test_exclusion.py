@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from lloss import exclusion
-from lloss.exclusion import ExcludedIds
-from lloss.sampling import draw_hashes
+from lloss.selection import exclusion
+from lloss.selection.exclusion import ExcludedIds
+from lloss.selection.sampling import draw_hashes
 
 
 @pytest.mark.parametrize("count", [0, 1, 17, 3000])

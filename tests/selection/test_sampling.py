@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from lloss.sampling import draw_hash, draw_hashes, draw_ids
+from lloss.selection.sampling import draw_hash, draw_hashes, draw_ids
 
 P1, P2, P3, P4, P5 = (
     11400714785074694791,

@@ -1,0 +1,1 @@
+"""What computes on this machine: providers of onnxruntime, their libraries, the GPU's driver."""

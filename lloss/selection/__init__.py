@@ -1,0 +1,7 @@
+"""Which K images to label next."""
+
+from __future__ import annotations
+
+from lloss.selection.choice import STRATEGIES, Selection, SelectionSettings, select
+
+__all__ = ["STRATEGIES", "Selection", "SelectionSettings", "select"]
