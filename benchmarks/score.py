@@ -29,6 +29,7 @@ from lloss.export.fidelity import Gate
 from lloss.export.precision import Reduction
 from lloss.serve.run import score_pool
 from lloss.serve.scorer import Scorer
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -114,14 +115,36 @@ def best_loop(network: Any, make: Callable[[int], Dataset[Any]], tried: int) -> 
 # The limits: what the cores can multiply, and the engine on images that are in memory
 
 
-def matmul_flops(seconds: float = 3.0) -> float:
-    """Operations a second of a large fp32 product on all cores: the best of several."""
-    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
+def matmul_rate(kind: type, seconds: float = 4.0) -> float:
+    """Operations a second of a large product on all cores, at its best.
+
+    ``np.float32`` by PyTorch or by onnxruntime, whichever is faster; ``np.uint8`` times int8 by
+    onnxruntime.
+    """
+    side = 2048
+    op, other = ("MatMul", np.float32) if kind is np.float32 else ("MatMulInteger", np.int8)
+    a, b = np.ones((side, side), kind), np.ones((side, side), other)
+    number = helper.np_dtype_to_tensor_dtype(a.dtype)
+    shape = [side, side]
+    result = TensorProto.FLOAT if kind is np.float32 else TensorProto.INT32
+    graph = helper.make_graph(
+        [helper.make_node(op, ["a", "b"], ["c"])],
+        "product",
+        [helper.make_tensor_value_info("a", number, shape)],
+        [helper.make_tensor_value_info("c", result, shape)],
+        [numpy_helper.from_array(b, "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    works: list[Callable[[], object]] = [lambda: session.run(None, {"a": a})]
+    if kind is np.float32:
+        works.append(lambda: torch.mm(torch.from_numpy(a), torch.from_numpy(b)))
     best, end = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
-        begun = time.perf_counter()
-        torch.mm(a, b)
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - begun))
+        for work in works:
+            begun = time.perf_counter()
+            work()
+            best = max(best, 2 * side**3 / (time.perf_counter() - begun))
     return best
 
 
@@ -264,9 +287,16 @@ def small_images(run: Path, artifacts: dict[str, Path], png: Path, npy: Path, op
     for name in artifacts:
         bares = [key for key in rates if key.startswith(f"bare session, {name}")]
         against[f"bare {name}"] = max(bares, key=lambda key: rates[key])
+    flops = flops_an_image(eager, images.shape[1:])
+    single, eight = matmul_rate(np.float32), matmul_rate(np.uint8)
     click.echo(
-        table(f"{len(images):,} images of {images.shape[1]}×{images.shape[2]}", rates, against)
+        f"Limit of the cores at {flops / 1e9:.2f} GFLOP an image: {single / flops:,.0f} images/s "
+        f"in fp32 (a large product: {single / 1e9:.0f} GFLOP/s), {eight / flops:,.0f} in int8 "
+        f"({eight / 1e9:.0f} Gop/s).\n"
     )
+    size = "×".join(map(str, images.shape[1:3]))
+    title = f"{len(images):,} images of {size}, ResNet-18 with head"
+    click.echo(table(title, rates, against))
 
 
 def _turn(function: Callable[..., float], *given: Any) -> Turn:
