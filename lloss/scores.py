@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -134,6 +135,23 @@ class ScoresFolder:
         """The parts, each a piece; its row groups are the rows that are read at once."""
         for part in self.parts():
             yield partial(row_groups, part)
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of all parts with these columns, decoded by pyarrow's own threads.
+
+        Raises:
+            ScoresError: a part is damaged or lacks a column.
+        """
+        parts = self.parts()
+        if not parts:
+            return
+        with readable(self.path):
+            dataset = ds.dataset(list(map(str, parts)), format="parquet")
+            missing = [name for name in columns if name not in dataset.schema.names]
+            if missing:
+                has = ", ".join(dataset.schema.names)
+                raise ScoresError(f"{self.path}: has no column {missing[0]!r} (it has {has})")
+            yield from dataset.scanner(columns=list(columns)).to_batches()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of all parts with these columns, streamed.

@@ -23,7 +23,7 @@ from lloss.selection.best import Best, Found
 from lloss.selection.diversity import embeddings_of, k_center
 from lloss.selection.exclusion import ExcludedIds
 from lloss.selection.sampling import draw_hashes
-from lloss.sources import Rows, ScoreSource, visit
+from lloss.sources import BatchRows, Rows, ScannedSource, ScoreSource, visit
 
 STRATEGIES = ("top", "diverse", "random")
 
@@ -113,7 +113,11 @@ def select(
         ScoresError: the source cannot be read or lacks a column.
     """
     draw = _Draw(settings, exclude)
-    visit(source, draw.consider)
+    if isinstance(source, ScannedSource) and not (draw.needs_ids or settings.strategy == "diverse"):
+        for batch in source.scan(["id", settings.by]):
+            draw.consider(0, 0, BatchRows(batch))
+    else:
+        visit(source, draw.consider)
     rows = draw.best.rows()
     if settings.subset >= 1 and settings.strategy != "random":
         rows = _by_score(rows)
@@ -154,7 +158,7 @@ class _Draw:
         share = 0 < settings.subset < 1
         self._share = np.uint64(int(settings.subset * 2**64)) if share else None
         self._by_hash = settings.strategy == "random" or settings.subset >= 1
-        self._needs_ids = bool(self._by_hash or share or len(self._excluded_ids))
+        self.needs_ids = bool(self._by_hash or share or len(self._excluded_ids))
         self.best = Best(int(settings.subset) if settings.subset >= 1 else _wanted(settings))
         # Whether the rows before needed theirs: a guess that costs time, never a result.
         self._ids_likely = True
@@ -169,7 +173,7 @@ class _Draw:
         """Count these rows, and keep those that are among the best so far."""
         scores, ids = self._read(rows)
         # Only those who ask for hashes use them: an empty array would not fit.
-        hashes = draw_hashes(ids, self.seed) if self._needs_ids else _NO_HASHES
+        hashes = draw_hashes(ids, self.seed) if self.needs_ids else _NO_HASHES
         allowed = self._allowed(scores, ids, hashes)
         keys = hashes if self._by_hash else -scores
         chosen = np.flatnonzero(allowed & self.best.admits(keys))
@@ -202,7 +206,7 @@ class _Draw:
 
     def _read(self, rows: Rows) -> tuple[NDArray[np.float64], pa.Array | None]:
         """The scores, NaN where there is none, and the ids if they are or may be needed."""
-        if self._needs_ids or self._ids_likely:
+        if self.needs_ids or self._ids_likely:
             # Two columns at once are read faster than one after the other.
             column, ids = rows.read(self.by, "id")
             return self._scores(column), _ids(ids)
