@@ -259,7 +259,7 @@ def small_images(run: Path, artifacts: dict[str, Path], png: Path, npy: Path, op
     cores = len(os.sched_getaffinity(0))
     few = options["torch_images"]
     batch, workers = best_loop(eager, lambda count: Files(png, count), min(512, few))
-    few -= few % batch  # one shape for the compiler
+    few = max(batch, few - few % batch)  # one shape for the compiler
     compiled(torch.zeros(batch, *np.load(npy, mmap_mode="r").shape[1:], dtype=torch.uint8))
     images = np.load(npy)[: options["images"]]
     turns: dict[str, Turn] = {
