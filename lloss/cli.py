@@ -104,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     except OSError as error:
         _leave(f"{error.filename or 'the output'}: {error.strerror or error}", 2)
+    except MemoryError as error:
+        _leave(f"not enough memory: {error or 'for one piece of work'}; give it less at a time", 2)
     except UnicodeEncodeError as error:
         _leave(f"a name that is not UTF-8: {error.object!r}; rename it", 2)
 

@@ -16,6 +16,8 @@ from typing import Any
 from lloss.errors import LlossError
 
 _CHUNK = 1 << 20
+_TOKEN = 4
+_HEX = "[0-9a-f]"
 
 
 @contextlib.contextmanager
@@ -25,7 +27,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new
     one. When the block fails, what was written is removed and ``path`` is untouched.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -40,9 +42,35 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes were writing aside here."""
-    for path in folder.glob(".*.part"):
+    """Remove what killed processes were writing aside here, and nothing of anybody else's."""
+    for path in folder.glob(f".*.{_HEX * 2 * _TOKEN}.part"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, busy: LlossError) -> Iterator[None]:
+    """Hold a folder for this process alone, where the system has such locks.
+
+    Args:
+        folder: it exists; the lock is on itself, so that nothing is left in it.
+        busy: raised when another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(held)
 
 
 def explained(error: OSError, path: Path) -> LlossError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
-from lloss.files import explained, write_text
+from lloss.files import locked, write_text
 from lloss.labels import LabeledSet, is_named_set, label_items, open_labeled, read_labels
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
@@ -164,22 +164,10 @@ class Project:
         Raises:
             ProjectError: another process is at it.
         """
-        try:
-            import fcntl
-        except ImportError:  # no such lock on Windows
-            yield
-            return
-        try:
-            file = (self.root / ".lock").open("w")
-        except OSError as error:
-            raise explained(error, self.root / ".lock") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ProjectError(
-                    f"{self.root}: another lloss next is at work on this project; wait for it"
-                ) from error
+        busy = ProjectError(
+            f"{self.root}: another lloss next is at work on this project; wait for it"
+        )
+        with locked(self.root, busy):
             yield
 
 

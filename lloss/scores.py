@@ -98,6 +98,10 @@ class ScoresFolder:
             return content
         except FileNotFoundError:
             return None
+        except NotADirectoryError as error:
+            raise ScoresError(
+                f"{self.path}: is no folder; scores are a folder that lloss score makes"
+            ) from error
         except (OSError, ValueError) as error:
             raise ScoresError(f"{path}: is damaged; score the pool again elsewhere") from error
 

@@ -251,7 +251,7 @@ class DeviceExecutor:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._running)
         self._runner.shutdown()
-        self._bindings = {}
+        self._bindings, self._session = {}, None
         self._memory.close()
 
     def __enter__(self) -> DeviceExecutor:

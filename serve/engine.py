@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -10,9 +11,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lloss.artifact import Manifest, read_manifest
-from lloss.cores import usable_cores
+from lloss.cores import lacks_vnni, usable_cores
 from lloss.errors import EngineError
 from lloss.files import sha256_of
+from lloss.runtime import cuda
 from lloss.runtime.providers import (
     DEVICE_BATCH,
     ORDER,
@@ -89,12 +91,13 @@ class Engine:
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)
         self._threads, self._asked = threads or usable_cores(), batch_size
-        problems = []
+        problems: list[str] = []
         for name in self._order() if provider == "auto" else [provider]:
             problem = missing(name, ort.get_available_providers())
             if problem is None:
                 try:
                     self._start(name)
+                    self._tell(problems)
                     return
                 except EngineError as error:
                     problem = str(error).removeprefix(f"{self.path}: ")
@@ -114,8 +117,7 @@ class Engine:
         self.lanes = self._threads if host else DEVICE_LANES
         self.executor: Executor
         if host:
-            if self.manifest.precision == "fp16":
-                self.note = "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
+            self.note = _host_note(self.manifest)
             self.executor = HostExecutor(
                 opened.session, self.manifest, self.batch_size, buffers=self.lanes
             )
@@ -124,6 +126,11 @@ class Engine:
             opened.session, self.manifest, self.batch_size, buffers=DEVICE_LANES + 2
         )
         self.executor, self.note = device, device.note or opened.note
+
+    def _tell(self, problems: Sequence[str]) -> None:
+        """Note why a GPU that is there is not used as it could be."""
+        if problems and _has_gpu():
+            self.note = "; ".join([*([self.note] if self.note else []), *problems])
 
     @property
     def on_host(self) -> bool:
@@ -162,3 +169,22 @@ class Engine:
     def close(self) -> None:
         """Free the session and its buffers."""
         self.executor.close()
+
+
+def _has_gpu() -> bool:
+    try:
+        cuda.driver().gpu(0)
+    except EngineError:
+        return False
+    return True
+
+
+def _host_note(manifest: Manifest) -> str:
+    if manifest.precision == "fp16":
+        return "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
+    if manifest.precision == "int8" and manifest.recipe.get("weight_bits") == 8 and lacks_vnni():
+        return (
+            "this CPU has no VNNI: int8 saturates here, and the fidelity measured at export does "
+            "not hold; export with --reduce-range or fp32"
+        )
+    return ""

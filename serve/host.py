@@ -55,8 +55,13 @@ class HostExecutor:
         self._names = list(manifest.outputs)
         self._free: queue.SimpleQueue[HostBuffer] = queue.SimpleQueue()
         shape = (batch_size, manifest.image.height, manifest.image.width, 3)
-        for _ in range(buffers):
-            self._free.put(HostBuffer(shape))
+        try:
+            for _ in range(buffers):
+                self._free.put(HostBuffer(shape))
+        except MemoryError as error:
+            raise EngineError(
+                f"no memory for {buffers} batches of {batch_size} images; give a smaller batch size"
+            ) from error
 
     def buffer(self) -> HostBuffer:
         """A buffer to fill; blocks until one is free."""

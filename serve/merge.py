@@ -41,6 +41,7 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
         folder.check_whole()
     common = {key: value for key, value in runs[0].items() if key not in _OWN}
     target = ScoresFolder(out)
+    sweep(out)
     before = target.run()
     if before is None and out.exists() and any(out.iterdir()):
         raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
@@ -49,7 +50,6 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
         if before == {**common, **counts}:
             return counts
         raise ScoresError(f"{out}: holds other scores; choose another -o")
-    sweep(out)
     target.write_run({**common, "state": "merging"})
     for number, source in sorted(_parts(folders).items()):
         _take(source, target.part_path(number))

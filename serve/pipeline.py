@@ -44,6 +44,9 @@ _AHEAD = 4
 
 _CLOSED = "the scorer was closed"
 
+_PATIENCE = 0.1
+"""Seconds after which a thread that waits looks whether the run was stopped."""
+
 _BYTES_A_LANE = 128 << 20
 
 
@@ -106,7 +109,7 @@ class _Run:
         self.spec = pipeline.spec
         self.executor = pipeline.engine.executor
         self.remote = remote
-        self.stopped = threading.Event()
+        self.stopped = False
         self.room = Room(
             2 if remote else pipeline.at_once + 1, _BYTES_A_LANE * max(4, pipeline.at_once)
         )
@@ -115,38 +118,43 @@ class _Run:
 
     def through(self, chunks: Iterable[Chunk]) -> Iterator[Scores]:
         """The scores of all chunks."""
-        feeder = threading.Thread(target=self._feed, args=(chunks,), name="lloss-feed", daemon=True)
-        feeder.start()
+        threading.Thread(target=self._feed, args=(chunks,), name="lloss-feed", daemon=True).start()
         try:
             while (job := self.line.get()) is not None:
                 self.telemetry.queued(self.line.qsize())
                 yield job.result()
         finally:
-            self.stopped.set()
-            self.room.open()
-            while feeder.is_alive():  # it may wait for room in the line
-                try:
-                    self.line.get(timeout=0.05)
-                except queue.Empty:
-                    continue
-            self.room.wait_until_empty()
-            self.telemetry.queued(0)
+            # Perhaps the garbage collector's doing, in any thread, whatever locks that one holds:
+            # nothing is waited for here, and no lock taken. All others look at this flag.
+            self.stopped = True
 
     def _feed(self, chunks: Iterable[Chunk]) -> None:
         try:
             for chunk in chunks:
-                if self.stopped.is_set():
+                if self.stopped or not self.room.enter(len(chunk), lambda: self.stopped):
                     return
-                self.room.enter(len(chunk))
                 job = Job(chunk)
-                self.line.put(job.result)
+                if not self._offer(job.result):
+                    self.room.leave()
+                    return
                 self._begin(job)
         except BaseException as error:
             failed: Future[Scores] = Future()
             failed.set_exception(error)
-            self.line.put(failed)
+            self._offer(failed)
         finally:
-            self.line.put(None)
+            self._offer(None)
+            self.telemetry.queued(0)
+
+    def _offer(self, entry: Future[Scores] | None) -> bool:
+        """Put it into the line; False when nobody takes from that any more."""
+        while not self.stopped:
+            try:
+                self.line.put(entry, timeout=_PATIENCE)
+                return True
+            except queue.Full:
+                continue
+        return False
 
     def _begin(self, job: Job) -> None:
         try:
@@ -165,7 +173,7 @@ class _Run:
         def guarded() -> None:
             try:
                 if self.pipeline.closed.is_set():
-                    self.stopped.set()
+                    self.stopped = True
                     job.failure = job.failure or EngineError(_CLOSED)
                 step(job, *given)
             except BaseException as error:
@@ -173,13 +181,14 @@ class _Run:
 
         try:
             pool.submit(guarded)
-        except RuntimeError:  # the pool of threads was shut down
-            self._finish(job, EngineError(_CLOSED))
+        except RuntimeError as error:  # the pool of threads was shut down, or cannot grow
+            closed = self.pipeline.closed.is_set()
+            self._finish(job, EngineError(_CLOSED if closed else f"no thread to be had: {error}"))
 
     def _fetch_all(self, job: Job) -> None:
         """Rows of an array in one reading, files beside each other."""
         rows = np.empty((len(job.items), self.spec.height, self.spec.width, 3), np.uint8)
-        if self._rows_read(job, rows):
+        if self._read_at_once(job, rows):
             job.rows = rows
             self.room.learn(rows.nbytes, len(rows))
             self._decode(job)
@@ -190,7 +199,7 @@ class _Run:
 
     def _fetch(self, job: Job, row: int) -> None:
         with job.part(then=lambda: self._decode(job)):
-            if self.stopped.is_set():
+            if self.stopped:
                 return
             begun = time.perf_counter()
             try:
@@ -244,9 +253,9 @@ class _Run:
         if job.rows is not None:
             job.buffer.pixels[: len(job.rows)] = job.rows
             return True
-        return not self.remote and self._rows_read(job, job.buffer.pixels)
+        return not self.remote and self._read_at_once(job, job.buffer.pixels)
 
-    def _rows_read(self, job: Job, out: NDArray[np.uint8]) -> bool:
+    def _read_at_once(self, job: Job, out: NDArray[np.uint8]) -> bool:
         begun = time.perf_counter()
         try:
             return job.chunk.read_rows(out)
@@ -260,7 +269,7 @@ class _Run:
         held = 0
         clock = time.perf_counter
         for row in rows:
-            if self.stopped.is_set():
+            if self.stopped:
                 return
             begun = clock()
             try:
@@ -270,16 +279,20 @@ class _Run:
                 decode_into(raw, spec, pixels[row])
                 decoding += clock() - read
                 reading += read - begun
-            except ImageError as error:
+            except (ImageError, MemoryError) as error:
                 reading += clock() - begun
-                job.errors[row] = error
+                job.errors[row] = (
+                    error
+                    if isinstance(error, ImageError)
+                    else ImageError("there is not enough memory to read it")
+                )
         if not self.remote:
             self.room.learn(held, len(rows))
         job.spent("read", reading)
         job.spent("decode", decoding)
 
     def _compute(self, job: Job) -> None:
-        if self.stopped.is_set() or job.failure is not None:
+        if self.stopped or job.failure is not None:
             self._finish(job, job.failure or EngineError(_CLOSED))
             return
         for stage, seconds in job.seconds.items():

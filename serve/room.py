@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+
+_PATIENCE = 0.1
+"""Seconds after which a thread that waits looks whether it is still wanted."""
 
 
 class Room:
@@ -21,13 +25,16 @@ class Room:
         self._inside = 0
         self._bytes = self._images = 0
         self._changed = threading.Condition()
-        self._opened = False
 
-    def enter(self, images: int) -> None:
-        """Wait until there is room for a chunk of so many images."""
+    def enter(self, images: int, stopped: Callable[[], bool]) -> bool:
+        """Wait until there is room for a chunk of so many images; False when stopped before."""
         with self._changed:
-            self._changed.wait_for(lambda: self._opened or self._fits(images))
+            while not self._fits(images):
+                if stopped():
+                    return False
+                self._changed.wait(_PATIENCE)
             self._inside += 1
+            return True
 
     def _fits(self, images: int) -> bool:
         if self._inside < self._least:
@@ -49,14 +56,3 @@ class Room:
         with self._changed:
             self._inside -= 1
             self._changed.notify_all()
-
-    def open(self) -> None:
-        """Hold nobody back any more."""
-        with self._changed:
-            self._opened = True
-            self._changed.notify_all()
-
-    def wait_until_empty(self) -> None:
-        """Wait for the chunks under way."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._inside <= 0)

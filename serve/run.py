@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import os
+import sys
 from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from typing import Any
 from tqdm import tqdm
 
 from lloss.duplicates import first_duplicate
-from lloss.errors import ImageError, InterruptedRunError, PoolError, ScoresError
-from lloss.files import sweep
+from lloss.errors import ImageError, InterruptedRunError, LlossError, PoolError, ScoresError
+from lloss.files import explained, locked, sweep
 from lloss.pools import Pool, RestPool
 from lloss.scores import ScoresFolder
 from lloss.shards import Shard
@@ -63,32 +64,21 @@ def score_pool(
     """
     folder = ScoresFolder(out)
     settings = _settings(scorer, pool, exclude, part_size, shard)
-    before = folder.run()
     rest = RestPool(pool, exclude) if exclude else pool
     run = _PoolRun(scorer, rest, folder, part_size, shard, fail_fast)
-    if before is not None:
-        _check_same(folder, before, settings)
-        if before["state"] == "complete":
-            return run.checked(run.verified(to_the_end=True))
-    sweep(out)
-    if before is None and out.exists() and any(out.iterdir()):
-        raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
-    if not (rest.unique or rest.streamed):
-        _check_unique(rest)
-    folder.write_run({"state": "running", **settings})
+    folder.run()  # says what is wrong with it, before anything is made
     try:
-        report = run.through()
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"{out}: interrupted, {len(folder.parts())} parts are done; "
-            "run the same command again to go on"
-        ) from None
-    if rest.streamed and not rest.unique:
-        folder.check_unique()
-    folder.write_skipped()
-    counts = {"scored": report.scored, "skipped": report.skipped}
-    folder.write_run({"state": "complete", **settings, **counts})
-    return run.checked(report)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(error, out) from error
+    busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
+    try:
+        with locked(out, busy):
+            return run.into(settings)
+    except LlossError:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # where nothing came into it
+        raise
 
 
 def _check_unique(pool: Pool) -> None:
@@ -116,7 +106,7 @@ def _settings(
         "precision": scorer.manifest.precision,
         "batch_size": scorer.batch_size,
         "part_size": part_size,
-        "onnxruntime": importlib.metadata.version(_RUNTIME),
+        **_versions(),
         **({"shard": str(shard)} if shard.count > 1 else {}),
     }
 
@@ -142,17 +132,13 @@ def _changed(folder: ScoresFolder, what: str) -> ScoresError:
     )
 
 
-def _runtime() -> str:
-    for name in ("onnxruntime-gpu", "onnxruntime"):
-        try:
-            importlib.metadata.version(name)
-            return name
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "lloss"  # some other build: its own version is not known by a name of the index
-
-
-_RUNTIME = _runtime()
+def _versions() -> dict[str, str]:
+    """Of the packages that decode, compute and write; both wheels of onnxruntime are one."""
+    found = {}
+    for name in ("onnxruntime", "onnxruntime-gpu", "pillow", "pyarrow", "simplejpeg"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name.removesuffix("-gpu")] = importlib.metadata.version(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -165,6 +151,34 @@ class _PoolRun:
     part_size: int
     shard: Shard
     fail_fast: bool
+
+    def into(self, settings: dict[str, Any]) -> ScoreReport:
+        """Fill the folder, or finish or check what is there already."""
+        before = self.folder.run()
+        if before is not None:
+            _check_same(self.folder, before, settings)
+            if before["state"] == "complete":
+                return self.checked(self.verified(to_the_end=True))
+        path = self.folder.path
+        sweep(path)
+        if before is None and any(path.iterdir()):
+            raise ScoresError(f"{path}: is not empty and holds no scores; choose another -o")
+        if not (self.pool.unique or self.pool.streamed):
+            _check_unique(self.pool)
+        self.folder.write_run({"state": "running", **settings})
+        try:
+            report = self.through()
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                f"{path}: interrupted, {len(self.folder.parts())} parts are done; "
+                "run the same command again to go on"
+            ) from None
+        if self.pool.streamed and not self.pool.unique:
+            self.folder.check_unique()
+        self.folder.write_skipped()
+        counts = {"scored": report.scored, "skipped": report.skipped}
+        self.folder.write_run({"state": "complete", **settings, **counts})
+        return self.checked(report)
 
     def checked(self, report: ScoreReport) -> ScoreReport:
         """The report, unless nothing at all could be read."""
@@ -205,17 +219,18 @@ class _PoolRun:
 
     def through(self) -> ScoreReport:
         """Score what is not in the folder yet."""
+        done = len(self.folder.part_numbers())
         before = self.verified()
         scored, skipped = before.scored, before.skipped
         total = None
-        if not self.pool.streamed:
+        if sys.stderr.isatty() and not self.pool.streamed:  # else nobody sees the share
             total = self.shard.items(self.pool.count(), self.part_size)
         with (
             tqdm(
                 total=total, initial=before.resumed, unit="img", desc="score", disable=None
             ) as bar,
             _Writer(self) as writer,
-            contextlib.closing(self._batches(bar)) as scored_batches,
+            contextlib.closing(self._batches(done, bar)) as scored_batches,
         ):
             for number, batches in itertools.groupby(scored_batches, self._part_of):
                 part = list(batches)
@@ -227,8 +242,8 @@ class _PoolRun:
     def _part_of(self, batch: Scores) -> int:
         return batch.start // self.part_size
 
-    def _batches(self, bar: Any) -> Generator[Scores]:
-        ranges = self._ranges(self.shard.parts(len(self.folder.part_numbers())))
+    def _batches(self, done: int, bar: Any) -> Generator[Scores]:
+        ranges = self._ranges(self.shard.parts(done))
         with contextlib.closing(self.scorer.ranges(self.pool, ranges)) as batches:
             for batch in batches:
                 if self.fail_fast and batch.skipped:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import ImageError, LlossError
-from lloss.files import sha256_of, sweep, write_json, write_text, written_aside
+from lloss.files import locked, sha256_of, sweep, write_json, write_text, written_aside
 
 
 def _names(folder: Path) -> list[str]:
@@ -143,7 +143,28 @@ def test_the_digest_is_hashlibs(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".model.onnx.0a1b2c3d.part", ".part-00000.parquet.00.part", "keep.part", ".env"):
+    for name in (".model.onnx.0a1b2c3d.part", ".film.mkv.part", "keep.part", ".env"):
         (tmp_path / name).touch()
     sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", "keep.part"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".env",
+        ".film.mkv.part",
+        "keep.part",
+    ]
+
+
+def test_a_locked_folder_is_refused_to_others_and_holds_nothing_new(tmp_path: Path) -> None:
+    busy = LlossError("busy")
+    code = (
+        "import sys, time; from pathlib import Path; from lloss.errors import LlossError\n"
+        "from lloss.files import locked\n"
+        "with locked(Path(sys.argv[1]), LlossError('')): print('held', flush=True); input()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"held\n"
+        with pytest.raises(LlossError, match="busy"), locked(tmp_path, busy):
+            pass
+        child.communicate(b"\n")
+    with locked(tmp_path, busy):
+        assert list(tmp_path.iterdir()) == []

@@ -60,6 +60,8 @@ class SelectionSettings:
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
+        if self.by == "id":
+            raise SettingsError(f"by {self.by!r}: select by a column of numbers, such as loss")
         whole = self.subset < 1 or float(self.subset).is_integer()
         if not (0 <= self.subset < math.inf and whole):
             raise SettingsError(

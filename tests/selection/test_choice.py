@@ -421,7 +421,7 @@ def test_a_column_that_is_missing_or_holds_no_numbers_is_one_line(tmp_path: Path
         select(folder, SelectionSettings(k=3, by="entropy"))
     with pytest.raises(ScoresError, match=r"no column 'entropy' \(they have id, loss\)"):
         _top(_tied(10), k=3, by="entropy")
-    with pytest.raises(SettingsError, match="'id' holds no numbers"):
+    with pytest.raises(SettingsError, match="by 'id': select by a column of numbers"):
         _top(_tied(10), k=3, by="id")
 
 

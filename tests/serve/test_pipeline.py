@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -130,7 +131,7 @@ def losses_of(batches: list[Scores]) -> np.ndarray:
     return np.concatenate([batch.loss for batch in batches])
 
 
-def assert_idle(scorer: Scorer) -> None:
+def _assert_idle_now(scorer: Scorer) -> None:
     """Every buffer is back, and no thread feeds."""
     executor: Any = scorer.engine.executor
     if scorer.engine.on_host:
@@ -138,6 +139,18 @@ def assert_idle(scorer: Scorer) -> None:
     else:
         assert len(executor._free) == 4 and not executor._held
     assert not [t for t in threading.enumerate() if t.name == "lloss-feed"]
+
+
+def assert_idle(scorer: Scorer) -> None:
+    """All threads end and all buffers come back, soon after a run was left."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return _assert_idle_now(scorer)
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def assert_sound(scorer: Scorer, artifact: Path) -> None:
@@ -464,3 +477,29 @@ def test_a_device_gives_what_the_host_gives(artifact: Path, photos: Path) -> Non
         ours, theirs = (within(lambda s=s: list(s.stream(photos))) for s in (host, device))
         assert ids_of(ours) == ids_of(theirs)
         np.testing.assert_allclose(losses_of(ours), losses_of(theirs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stream_that_the_garbage_collector_ends_blocks_nobody(artifact: Path) -> None:
+    """It may run in any thread, at any moment, whatever locks that thread holds."""
+
+    class Holder:
+        """Part of a cycle, so that only the collector frees it."""
+
+        def __init__(self, scorer: Scorer) -> None:
+            self.me = self
+            self.stream = scorer.stream(Made(pictures(400)))
+            next(self.stream)
+
+    def rounds() -> None:
+        with Scorer(artifact, "cpu", batch_size=4, threads=1) as scorer:
+            for _ in range(15):
+                Holder(scorer)
+                assert sum(map(len, scorer.stream(Made(pictures(200))))) == 200
+            gc.collect()
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(20, 2, 2)
+    try:
+        within(rounds)
+    finally:
+        gc.set_threshold(*threshold)

@@ -20,6 +20,7 @@ from lloss.serve.run import score_pool
 
 from lloss import Scorer
 from lloss.errors import ImageError, InterruptedRunError, LlossError, PoolError, ScoresError
+from lloss.files import locked
 from lloss.pools import open_pool
 from lloss.scores import ScoresFolder
 from lloss.shards import Shard
@@ -347,3 +348,43 @@ def test_a_run_killed_at_any_moment_ends_the_same(artifact: Path, tmp_path: Path
 
 def test_errors_of_a_run_are_all_of_the_house() -> None:
     assert issubclass(InterruptedRunError, LlossError) and issubclass(ScoresError, LlossError)
+
+
+def test_two_runs_do_not_share_a_folder(scorer: Scorer, pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    with (
+        locked(tmp_path / "s", ScoresError("held by this test")),
+        pytest.raises(ScoresError, match="another lloss score is at work in this folder"),
+    ):
+        score_pool(scorer, open_pool(pool), tmp_path / "s")
+    assert score_pool(scorer, open_pool(pool), tmp_path / "s").scored == 59
+
+
+def test_a_file_in_the_folders_place_is_told_as_one(
+    scorer: Scorer, pool: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "s").write_text("precious")
+    with pytest.raises(ScoresError, match="is no folder"):
+        score_pool(scorer, open_pool(pool), tmp_path / "s")
+    assert (tmp_path / "s").read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_with_one_line_and_it_goes_on(
+    artifact: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "pool.npy", random.integers(0, 256, (60_000, 8, 8, 3), np.uint8))
+    command = [sys.executable, "-m", "lloss", "score", str(artifact), str(tmp_path / "pool.npy"),
+               "--part-size", "1000", "--provider", "cpu", "-o", str(tmp_path / "s")]  # fmt: skip
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (tmp_path / "s/part-00002.parquet").exists():
+        time.sleep(0.01)
+    child.send_signal(number)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert told.splitlines()[-1].endswith("run the same command again to go on")
+    assert "Traceback" not in told
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "60000 images scored" in done.stderr and "of them before" in done.stderr
