@@ -108,8 +108,9 @@ def score(
                 fail_fast=fail_fast,
                 shard=part,
             )
+            found = profiler.profile(images.remote)  # the server takes a moment to end
         if profile:
-            click.echo(profiler.profile(images.remote).text(), err=True)
+            click.echo(found.text(), err=True)
     click.echo(_outcome(done, out), err=True)
 
 
