@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -61,6 +62,7 @@ class PermutedPool(Pool):
 
     def __init__(self, pool: TablePool, rows: NDArray[np.uint64]) -> None:
         self.uri, self.remote, self.unique = pool.uri, pool.remote, pool.unique
+        self._tables = pool.fingerprint  # asked when it is needed: it opens every file
         self._rows, self._folder = rows, pool.places[0].parent
         columns = pool.columns
         names = [{"filename": place.name} for place in pool.places]
@@ -85,6 +87,12 @@ class PermutedPool(Pool):
     def count(self) -> int:
         """How many rows are kept."""
         return len(self._rows)
+
+    def fingerprint(self) -> str:
+        """That of the tables, and which rows are kept in which order."""
+        digest = hashlib.sha256(self._tables().encode())
+        digest.update(np.ascontiguousarray(self._rows).data)
+        return digest.hexdigest()
 
 
 def _column(folder: Place, files: Iterable[dict[str, str]], name: str) -> Any:

@@ -13,6 +13,7 @@ from lloss.duplicates import first_duplicate
 from lloss.errors import ImageError, PoolError
 from lloss.pools.base import Item, Pool
 from lloss.pools.places import Place
+from lloss.pools.prints import content_print
 
 
 class ListPool(Pool):
@@ -43,6 +44,10 @@ class ListPool(Pool):
     def count(self) -> int:
         """The list's length when it was opened."""
         return self._count
+
+    def fingerprint(self) -> str:
+        """A digest of the list itself; not of the files it names."""
+        return content_print(self.listing)
 
 
 def _read(folder: Place, path: str) -> bytes:

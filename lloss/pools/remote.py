@@ -13,6 +13,12 @@ from lloss.pools.folder import has_image_suffix, is_plain_relative
 from lloss.pools.places import Place, RandomFile
 from lloss.pools.uris import without_secrets
 
+_TAGS = (
+    *("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified"),
+    *("last_modified", "updated", "modified", "mtime", "created"),
+)
+"""What stores call a content's tag or time, the ones of most weight first."""
+
 
 def remote_place(uri: str) -> Place:
     """What a URL leads to; nothing is asked of the server yet.
@@ -53,6 +59,11 @@ class RemotePlace(Place):
     def name(self) -> str:
         """The path's last part, without a server's query."""
         return self.path.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """See :attr:`Place.parts`; without a server's query, which may be a signature."""
+        return tuple(self.path.partition("?")[0].rstrip("/").split("/"))
 
     @property
     def parent(self) -> Place:
@@ -105,6 +116,13 @@ class RemotePlace(Place):
         """The file's length in bytes."""
         with told(self):
             return int(self.fs.info(self.path)["size"])
+
+    def trace(self) -> str:
+        """See :meth:`Place.trace`; here the size and, where the store tells one, tag or time."""
+        with told(self):
+            info = self.fs.info(self.path)
+        tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
+        return f"{info.get('size')} {tag}"
 
     def read_image(self) -> bytes:
         """See :meth:`Place.read_image`.

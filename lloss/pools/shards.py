@@ -18,6 +18,7 @@ from lloss.errors import PoolError
 from lloss.pools.base import Item, Pool
 from lloss.pools.folder import SUFFIXES
 from lloss.pools.places import Place, RandomFile
+from lloss.pools.prints import file_prints
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -58,6 +59,10 @@ class ShardPool(Pool):
     def __iter__(self) -> Iterator[Item]:
         for shard in self.shards:
             yield from self._items(shard)
+
+    def fingerprint(self) -> str:
+        """By the shards' names, sizes and a little of their content."""
+        return file_prints(self.shards)
 
     def _items(self, shard: Place) -> Iterator[Item]:
         seen: set[int] = set()

@@ -9,6 +9,7 @@ from lloss.errors import PoolError
 from lloss.pools.base import Chunk, Item, Pool
 from lloss.pools.columns import Columns, ImageCell
 from lloss.pools.places import Place
+from lloss.pools.prints import file_prints
 from lloss.pools.tablefiles import TableFile, open_table
 
 
@@ -83,6 +84,10 @@ class TablePool(Pool):
     def count(self) -> int:
         """The files' rows, of which they tell themselves."""
         return sum(self._file(number).count for number in range(len(self.places)))
+
+    def fingerprint(self) -> str:
+        """By the files' names, sizes and a little of their content; not by that of named images."""
+        return file_prints(self.places)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`. The items carry their bytes: a batch each would be far more."""

@@ -314,3 +314,16 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     assert not pool.remote
     assert [item.read() for item in pool] == [b"a"]
     assert issubclass(PoolError, LlossError)
+
+
+def test_remote_files_are_told_by_size_and_tag(root: str) -> None:
+    def write(last: bytes) -> str:
+        for number, content in enumerate((b"first", last)):
+            buffer = io.BytesIO()
+            pq.write_table(pa.table({"jpg": [content]}), buffer)
+            _put(root, f"{number}.parquet", buffer.getvalue())
+        return open_pool(root).fingerprint()
+
+    before = write(b"one")
+    assert open_pool(root).fingerprint() == open_pool(f"{root}/{{0..1}}.parquet").fingerprint()
+    assert write(b"two") != before != ""
