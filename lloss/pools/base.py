@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
 from lloss.images import Raw
+from lloss.pools.failures import Root, failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Item:
 
     Attributes:
         id: the pool's own name for it; comes back unchanged everywhere.
-        read: returns the encoded bytes or the array; raises :class:`ImageError` when it cannot.
+        read: returns the encoded bytes or the array; raises :class:`ImageError` when it
+            cannot, and :class:`PoolError` when no other image could be read either.
     """
 
     id: str
@@ -154,11 +156,16 @@ _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Not blocking: nobody may ever write to a pipe by an image's name."""
 
 
-def read_file(path: str | bytes | Path) -> bytes:
+def read_file(path: str | bytes | Path, root: Root | None = None) -> bytes:
     """The bytes of a regular file.
+
+    Args:
+        path: of the file.
+        root: the folder of its pool, if it is of one.
 
     Raises:
         ImageError: it cannot be read, or is a folder, a pipe or a device.
+        PoolError: no other could be read either: a disk or a network fails, or ``root`` is gone.
     """
     try:
         file = os.open(path, _OPEN)
@@ -167,7 +174,7 @@ def read_file(path: str | bytes | Path) -> bytes:
         finally:
             os.close(file)
     except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+        raise failure(error, path, root) from error
     except ValueError as error:  # a NUL in the path
         raise ImageError(f"cannot be read: {error}") from error
 

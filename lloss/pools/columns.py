@@ -125,10 +125,7 @@ def _image(value: Any, folder: Place) -> bytes:
         return bytes(value)
     if not path:
         raise ImageError("the image is null")
-    try:
-        return folder.at(path).read_image()
-    except ValueError as error:  # a NUL in the path
-        raise ImageError(f"cannot be read: {error}") from error
+    return folder.read_image(path)
 
 
 def _image_column(schema: Any, uri: str) -> str:

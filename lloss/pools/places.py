@@ -5,17 +5,21 @@ The kinds of pools are written against :class:`Place`, so that each of them work
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import stat
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-from lloss.errors import ImageError, PoolError
+from lloss.errors import PoolError
 from lloss.pools.base import read_file
+from lloss.pools.failures import Root, failure
 from lloss.pools.uris import is_url
 
 _SAMPLE = 4 << 10
@@ -115,11 +119,12 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def read_image(self) -> bytes:
-        """The file's bytes.
+    def read_image(self, path: str) -> bytes:
+        """The bytes of the file at this path, taken as :meth:`at` does, of this folder's pool.
 
         Raises:
             ImageError: this one file cannot be read.
+            PoolError: no other could be read either.
         """
 
 
@@ -188,7 +193,7 @@ class LocalPlace(Place):
 
         Of a Parquet file the end is the whole footer: it tells size and place of every column.
         """
-        with self.open() as file:
+        with _told(self.path), self.open() as file:
             size = os.fstat(file.fileno()).st_size
             end = _footer(file, size) if self.suffix == ".parquet" else _SAMPLE_END
             digest = hashlib.sha256(str(size).encode())
@@ -197,9 +202,13 @@ class LocalPlace(Place):
                 digest.update(file.read(length))
         return digest.hexdigest()
 
-    def read_image(self) -> bytes:
+    @functools.cached_property
+    def _root(self) -> Root:
+        return Root(self.path)
+
+    def read_image(self, path: str) -> bytes:
         """See :meth:`Place.read_image`."""
-        return read_file(self.path)
+        return read_file(self.path / path, self._root)
 
 
 class LocalFile(RandomFile):
@@ -224,7 +233,7 @@ class LocalFile(RandomFile):
                     break
                 done += count
         except OSError as error:
-            raise ImageError(f"cannot be read: {error.strerror or error}") from error
+            raise failure(error, self.path) from error
         return done
 
     def _read_some(self, offset: int, out: memoryview) -> int:
@@ -258,6 +267,14 @@ def _footer(file: IO[bytes], size: int) -> int:
     """Bytes of a Parquet file's footer: its length stands before the last four (its magic)."""
     file.seek(max(size - 8, 0))
     return min(int.from_bytes(file.read(4), "little") + 8, size, _FOOTER_MOST)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PoolError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -71,7 +71,7 @@ class RemotePlace(Place):
         folder = self.path.rstrip("/").rpartition("/")[0]
         return RemotePlace(self.fs, folder, self._uri.partition("?")[0].rpartition("/")[0])
 
-    def at(self, path: str) -> Place:
+    def at(self, path: str) -> RemotePlace:
         """A path below this folder; ``..`` goes up, and a leading ``/`` means nothing."""
         parts = self.path.rstrip("/").split("/")
         for part in path.strip("/").split("/"):
@@ -124,7 +124,7 @@ class RemotePlace(Place):
         tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
         return f"{info.get('size')} {tag}"
 
-    def read_image(self) -> bytes:
+    def read_image(self, path: str) -> bytes:
         """See :meth:`Place.read_image`.
 
         Raises:
@@ -132,9 +132,10 @@ class RemotePlace(Place):
             PoolError: the store cannot be reached, or refuses us altogether: to go on would
                 skip every image from here on.
         """
-        with told(self):
+        place = self.at(path)
+        with told(place):
             try:
-                return bytes(self.fs.cat_file(self.path))
+                return bytes(self.fs.cat_file(place.path))
             except (FileNotFoundError, IsADirectoryError) as error:
                 raise ImageError("cannot be read: no such object") from error
             except PermissionError as error:
@@ -205,16 +206,10 @@ class RemoteFolderPool(Pool):
         return name in names[folder]
 
     def _folder(self, prefix: str) -> RemotePlace:
-        place = self.root.at(prefix) if prefix else self.root
-        assert isinstance(place, RemotePlace)
-        return place
+        return self.root.at(prefix) if prefix else self.root
 
     def _item(self, id: str) -> Item:
-        return Item(id, functools.partial(_read_below, self.root, id))
-
-
-def _read_below(root: RemotePlace, id: str) -> bytes:
-    return root.at(id).read_image()
+        return Item(id, functools.partial(self.root.read_image, id))
 
 
 class _ToldFile:
