@@ -152,8 +152,25 @@ class Pool(ABC):
         raise PoolError(f"id {id!r}{others} is not in the pool {self.uri}{hint}")
 
 
+MAX_ENCODED = 1 << 30
+"""Bytes of an encoded image; what is larger is refused before it is read. Twice what the most
+pixels that are decoded take as plain RGB."""
+
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Not blocking: nobody may ever write to a pipe by an image's name."""
+
+
+def check_encoded(size: int) -> None:
+    """Refuse an encoded image that would fill the memory.
+
+    Args:
+        size: in bytes, as its file, shard, table or store tells it.
+
+    Raises:
+        ImageError: it is over :data:`MAX_ENCODED`.
+    """
+    if size > MAX_ENCODED:
+        raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
 
 
 def read_file(path: str | bytes | Path, root: Root | None = None) -> bytes:
@@ -164,7 +181,8 @@ def read_file(path: str | bytes | Path, root: Root | None = None) -> bytes:
         root: the folder of its pool, if it is of one.
 
     Raises:
-        ImageError: it cannot be read, or is a folder, a pipe or a device.
+        ImageError: it cannot be read, is over :data:`MAX_ENCODED`, or is a folder, a pipe or a
+            device.
         PoolError: no other could be read either: a disk or a network fails, or ``root`` is gone.
     """
     try:
@@ -183,11 +201,14 @@ def _read_regular(file: int) -> bytes:
     status = os.fstat(file)
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ImageError("is no regular file")
+    check_encoded(status.st_size)
     data = os.read(file, status.st_size + 1)
     if len(data) == status.st_size:
         return data
     # It grows, or a read gives two gigabytes at most.
-    parts = [data]
+    parts, size = [data], len(data)
     while part := os.read(file, 1 << 20):
         parts.append(part)
+        size += len(part)
+        check_encoded(size)
     return b"".join(parts)

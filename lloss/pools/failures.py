@@ -22,7 +22,8 @@ class Root:
 
     Args:
         path: of the folder. Its device is noted now: where a disk was taken away, the mount
-            point is still there, and empty. (Its number tells nothing: networks give new ones.)
+            point is still there, and empty. (Inode numbers tell nothing:
+            network mounts give new ones.)
     """
 
     def __init__(self, path: str | bytes | Path) -> None:

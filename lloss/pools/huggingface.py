@@ -67,8 +67,8 @@ class PermutedPool(Pool):
         columns = pool.columns
         names = [{"filename": place.name} for place in pool.places]
         self._images = _column(self._folder, names, columns.image)
-        self._ids = _column(self._folder, names, columns.id) if columns.id else None
-        if self._ids is not None and self._ids.null_count:
+        self._ids: Any = _column(self._folder, names, columns.id) if columns.id else None
+        if columns.id != columns.image and self._ids is not None and self._ids.null_count:
             raise PoolError(f"{self.uri}: {self._ids.null_count} ids are null")
         if len(rows) and rows.max() >= len(self._images):
             raise PoolError(f"{self.uri}: its indices name row {rows.max()} of {len(self._images)}")
@@ -81,8 +81,14 @@ class PermutedPool(Pool):
         """The column of ids, or numbers."""
         if self._ids is None:
             return map(str, range(self.count()))
-        column = self._ids
-        return (str(column[int(row)].as_py()) for row in self._rows)
+        return (self._id(position, int(row)) for position, row in enumerate(self._rows))
+
+    def _id(self, position: int, row: int) -> str:
+        try:
+            id = self._ids[row].as_py()
+        except UnicodeDecodeError:
+            raise PoolError(f"{self.uri}: the id in row {row} (from 0) is no UTF-8") from None
+        return f"row {position}" if id is None else str(id)
 
     def count(self) -> int:
         """How many rows are kept."""

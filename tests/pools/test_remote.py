@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ImageError, LlossError, PoolError
-from lloss.pools import Pool, open_pool
+from lloss.pools import Pool, base, open_pool
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -327,3 +327,15 @@ def test_remote_files_are_told_by_size_and_tag(root: str) -> None:
     before = write(b"one")
     assert open_pool(root).fingerprint() == open_pool(f"{root}/{{0..1}}.parquet").fingerprint()
     assert write(b"two") != before != ""
+
+
+def test_objects_that_are_empty_or_too_large(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MAX_ENCODED", 5000)
+    for name, size in (("a.jpg", 0), ("b.jpg", 5000), ("c.jpg", 7000)):
+        _put(root, name, b"x" * size)
+    _put(root, "l.txt", b"a.jpg\nb.jpg\nc.jpg\n")
+    for uri in (root, f"{root}/l.txt"):
+        empty, most, large = open_pool(uri)
+        assert (empty.read(), len(most.read())) == (b"", 5000)
+        with pytest.raises(ImageError, match="has 7000 bytes, over the limit of 5000"):
+            large.read()
