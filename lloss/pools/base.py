@@ -78,12 +78,16 @@ class Pool(ABC):
         remote: whether reading an item waits for a network, so that more readers help.
         streamed: whether listing reads the images too, as in a compressed or remote tar: then
             counting costs a reading of the whole.
+        counted: whether :meth:`count` is cheap beside the reading of the images. Where False it
+            lists a store, opens each of many remote files, or reads the whole: nobody should wait
+            for that before the first image, only to show how far the work is.
     """
 
     uri: str
     unique: bool = False
     remote: bool = False
     streamed: bool = False
+    counted: bool = True
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]:

@@ -184,6 +184,7 @@ class RemoteFolderPool(Pool):
 
     unique = True
     remote = True
+    counted = False
 
     def __init__(self, root: RemotePlace, uri: str) -> None:
         self.root = root

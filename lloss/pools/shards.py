@@ -55,6 +55,7 @@ class ShardPool(Pool):
         self.image = image.lower().removeprefix(".")
         self.remote = any(shard.remote for shard in shards)
         self.streamed = any(_is_streamed(shard) for shard in shards)
+        self.counted = not self.streamed
 
     def __iter__(self) -> Iterator[Item]:
         for shard in self.shards:

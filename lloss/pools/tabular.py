@@ -33,6 +33,7 @@ class TablePool(Pool):
     def __init__(self, files: Sequence[Place], uri: str, options: dict[str, str]) -> None:
         self.uri = uri
         self.remote = any(file.remote for file in files)
+        self.counted = not self.remote
         self.places = files
         self._opened: dict[int, TableFile] = {}
         self.columns = Columns.chosen(self._file(0).schema, options, uri)

@@ -339,3 +339,14 @@ def test_objects_that_are_empty_or_too_large(root: str, monkeypatch: pytest.Monk
         assert (empty.read(), len(most.read())) == (b"", 5000)
         with pytest.raises(ImageError, match="has 7000 bytes, over the limit of 5000"):
             large.read()
+
+
+def test_a_count_that_asks_the_store_much_is_told_beforehand(root: str) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"jpg": [b"x"]}), buffer)
+    _put(root, "t/0.parquet", buffer.getvalue())
+    _put(root, "in/a.jpg", b"a")
+    _put(root, "l.txt", b"in/a.jpg\n")
+    _put(root, "a.npy", _saved(np.zeros((3, 4, 4), np.uint8), np.save))
+    told = {name: open_pool(f"{root}/{name}").counted for name in ("t", "in", "l.txt", "a.npy")}
+    assert told == {"t": False, "in": False, "l.txt": True, "a.npy": True}
