@@ -205,7 +205,8 @@ def _read_regular(file: int) -> bytes:
     status = os.fstat(file)
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ImageError("is no regular file")
-    check_encoded(status.st_size)
+    if status.st_size > MAX_ENCODED:
+        check_encoded(status.st_size)
     data = os.read(file, status.st_size + 1)
     if len(data) == status.st_size:
         return data
