@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lloss.cores import usable_cores
 from lloss.errors import ImageError, LabelError
 from lloss.files import explained
 from lloss.images import ImageSpec, Pixels, decode, decode_into
@@ -57,7 +58,7 @@ def _mapped(
     work: Callable[[_In], _Out], items: Iterable[_In], threads: int, size: int = _CHUNK
 ) -> Iterator[_Out]:
     """``map`` in threads: in order, ``size`` items a task, two tasks a thread ahead at most."""
-    threads = threads or os.cpu_count() or 1
+    threads = threads or usable_cores()
     source = iter(items)
     waiting: deque[Future[list[_Out]]] = deque()
     with ThreadPoolExecutor(threads, "decode") as pool:

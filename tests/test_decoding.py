@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,18 @@ def test_past_the_memory_limit_the_array_lies_in_a_file(
 def test_a_labeled_image_that_is_broken_is_named() -> None:
     with pytest.raises(LabelError, match="the labeled image 'x': an empty file; mend it"):
         decode_all([Item("x", lambda: b"")], SPEC)
+
+
+def test_there_are_as_many_threads_as_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 2, raising=False)
+    asked, make = [], decoding.ThreadPoolExecutor
+
+    def watched(threads: int, name: str) -> ThreadPoolExecutor:
+        asked.append(threads)
+        return make(threads, name)
+
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", watched)
+    assert len(list(decoded((row(n) for n in range(70)), SPEC))) == 70
+    assert len(list(decoded((row(n) for n in range(70)), SPEC, threads=5))) == 70
+    assert asked == [2, 5]

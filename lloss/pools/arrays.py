@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import math
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +70,7 @@ class FileRows(Rows):
     def __init__(self, place: Place, file: RandomFile, layout: _Layout) -> None:
         self.shape, self.dtype = layout.shape, layout.dtype
         self._place, self._file, self._offset = place, file, layout.offset
-        self._row = layout.nbytes // max(layout.shape[0], 1)
+        self._row = math.prod(layout.shape[1:]) * layout.dtype.itemsize
 
     def row(self, number: int) -> NDArray[Any]:
         """A fresh array."""
@@ -204,10 +205,7 @@ class _Layout:
 
     @property
     def nbytes(self) -> int:
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def open_array(place: Place, uri: str, name: str = "images") -> ArrayPool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
 from lloss.images import Raw
+from lloss.pools.failures import Root, failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Item:
 
     Attributes:
         id: the pool's own name for it; comes back unchanged everywhere.
-        read: returns the encoded bytes or the array; raises :class:`ImageError` when it cannot.
+        read: returns the encoded bytes or the array; raises :class:`ImageError` when it
+            cannot, and :class:`PoolError` when no other image could be read either.
     """
 
     id: str
@@ -76,12 +78,16 @@ class Pool(ABC):
         remote: whether reading an item waits for a network, so that more readers help.
         streamed: whether listing reads the images too, as in a compressed or remote tar: then
             counting costs a reading of the whole.
+        counted: whether :meth:`count` is cheap beside the reading of the images. Where False it
+            lists a store, opens each of many remote files, or reads the whole: nobody should wait
+            for that before the first image, only to show how far the work is.
     """
 
     uri: str
     unique: bool = False
     remote: bool = False
     streamed: bool = False
+    counted: bool = True
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]:
@@ -96,7 +102,13 @@ class Pool(ABC):
         return sum(1 for _ in self.ids())
 
     def fingerprint(self) -> str:
-        """What changes when the images do although their ids do not; "" where that is not cheap."""
+        """What changes when the images do although their ids do not; "" where that is not cheap.
+
+        It is the same for a copy of the pool under another path. Tables and shards are told by
+        size and a little content of each file, remote ones by the store's size and tag; arrays by
+        some rows; a list by its text. Of folders, and of the files that lists and tables name,
+        the names alone are compared: an image replaced under its name is not noticed.
+        """
         return ""
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
@@ -144,15 +156,38 @@ class Pool(ABC):
         raise PoolError(f"id {id!r}{others} is not in the pool {self.uri}{hint}")
 
 
+MAX_ENCODED = 1 << 30
+"""Bytes of an encoded image; what is larger is refused before it is read. Twice what the most
+pixels that are decoded take as plain RGB."""
+
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Not blocking: nobody may ever write to a pipe by an image's name."""
 
 
-def read_file(path: str | bytes | Path) -> bytes:
-    """The bytes of a regular file.
+def check_encoded(size: int) -> None:
+    """Refuse an encoded image that would fill the memory.
+
+    Args:
+        size: in bytes, as its file, shard, table or store tells it.
 
     Raises:
-        ImageError: it cannot be read, or is a folder, a pipe or a device.
+        ImageError: it is over :data:`MAX_ENCODED`.
+    """
+    if size > MAX_ENCODED:
+        raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
+
+
+def read_file(path: str | bytes | Path, root: Root | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: of the file.
+        root: the folder of its pool, if it is of one.
+
+    Raises:
+        ImageError: it cannot be read, is over :data:`MAX_ENCODED`, or is a folder, a pipe or a
+            device.
+        PoolError: no other could be read either: a disk or a network fails, or ``root`` is gone.
     """
     try:
         file = os.open(path, _OPEN)
@@ -161,7 +196,7 @@ def read_file(path: str | bytes | Path) -> bytes:
         finally:
             os.close(file)
     except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+        raise failure(error, path, root) from error
     except ValueError as error:  # a NUL in the path
         raise ImageError(f"cannot be read: {error}") from error
 
@@ -170,11 +205,15 @@ def _read_regular(file: int) -> bytes:
     status = os.fstat(file)
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ImageError("is no regular file")
+    if status.st_size > MAX_ENCODED:
+        check_encoded(status.st_size)
     data = os.read(file, status.st_size + 1)
     if len(data) == status.st_size:
         return data
     # It grows, or a read gives two gigabytes at most.
-    parts = [data]
+    parts, size = [data], len(data)
     while part := os.read(file, 1 << 20):
         parts.append(part)
+        size += len(part)
+        check_encoded(size)
     return b"".join(parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.base import Item
+from lloss.pools.base import Item, check_encoded
 from lloss.pools.places import Place
 
 ID_NAMES = ("id", "image_id", "key", "__key__")
@@ -20,6 +21,9 @@ PATH_NAMES = ("path", "image_path", "file_name", "file")
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table that make its items.
+
+    Where the paths of the images are the ids too, a null path has the id ``row N``, N its position
+    in the pool: it is one bad image.
 
     Attributes:
         image: encoded bytes, a struct of ``bytes`` and ``path``, or a path.
@@ -73,16 +77,20 @@ class Columns:
             offset: the pool's position of the file's first row.
 
         Raises:
-            PoolError: an id is null.
+            PoolError: an id is null or no UTF-8.
         """
         if not self.id:
             return [str(offset + first + row) for row in range(batch.num_rows)]
         column = batch.column(self.id)
-        if column.null_count:
+        if column.null_count and self.id != self.image:
             row = pc.index(pc.is_null(column), True).as_py()
             raise PoolError(f"{place}: the id in row {first + row} (from 0) is null")
-        ids: list[str] = column.cast(pa.string()).to_pylist()
-        return ids
+        try:
+            ids: list[str | None] = column.cast(pa.string()).to_pylist()
+        except UnicodeDecodeError:
+            row = next(row for row in range(len(column)) if not _is_text(column[row]))
+            raise PoolError(f"{place}: the id in row {first + row} (from 0) is no UTF-8") from None
+        return [f"row {offset + first + row}" if id is None else id for row, id in enumerate(ids)]
 
     def items(self, batch: Any, first: int, place: Place, offset: int) -> Iterator[Item]:
         """The items of a batch; arguments as of :meth:`ids`. They hold it until they are gone."""
@@ -107,28 +115,58 @@ class ImageCell:
 
     def __call__(self) -> bytes:
         """Read it; see :attr:`lloss.pools.Item.read`."""
-        return _image(self.column[self.row].as_py(), self.folder)
+        return _image(*_parts(self.column[self.row]), self.folder)
 
-    def carried(self) -> ImageCell:
+    def carried(self) -> Callable[[], bytes]:
         """The same apart from its batch, of which it would keep all the rows in memory."""
-        value = self.column[self.row].as_py()
-        return ImageCell(pa.array([value], self.column.type), 0, self.folder)
+        try:
+            return functools.partial(_image, *_parts(self.column[self.row]), self.folder)
+        except ImageError as error:
+            return functools.partial(_refuse, error)
 
 
-def _image(value: Any, folder: Place) -> bytes:
-    path = None
-    if isinstance(value, dict):
-        value, path = value.get("bytes"), value.get("path")
-    if isinstance(value, str):
-        value, path = None, value
-    if value is not None:
-        return bytes(value)
+def _parts(cell: Any) -> tuple[bytes | None, bytes | None]:
+    """An image's bytes, and its path, which may be no text; None for what is not there."""
+    if not pa.types.is_struct(cell.type):
+        return (None, _held(cell)) if is_path(cell.type) else (_held(cell), None)
+    if not cell.is_valid:
+        return None, None
+    data = _held(cell["bytes"])
+    has_path = any(field.name == "path" and is_path(field.type) for field in cell.type)
+    return data, _held(cell["path"]) if has_path and data is None else None
+
+
+def _held(cell: Any) -> bytes | None:
+    """The bytes of a scalar of bytes or of text."""
+    cell = cell.value if pa.types.is_dictionary(cell.type) else cell
+    if not cell.is_valid:
+        return None
+    buffer = cell.as_buffer()
+    check_encoded(buffer.size)
+    return bytes(buffer)
+
+
+def _is_text(cell: Any) -> bool:
+    try:
+        (_held(cell) or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse(error: ImageError) -> bytes:
+    raise error
+
+
+def _image(data: bytes | None, path: bytes | None, folder: Place) -> bytes:
+    if data is not None:
+        return data
     if not path:
         raise ImageError("the image is null")
     try:
-        return folder.at(path).read_image()
-    except ValueError as error:  # a NUL in the path
-        raise ImageError(f"cannot be read: {error}") from error
+        return folder.read_image(path.decode())
+    except UnicodeDecodeError as error:
+        raise ImageError(f"its path {path!r} is no UTF-8") from error
 
 
 def _image_column(schema: Any, uri: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lloss.errors import PoolError
 from lloss.pools.base import Item, Pool, read_file
+from lloss.pools.failures import Root
 
 SUFFIXES = frozenset(
     [".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"]
@@ -28,10 +29,11 @@ class FolderPool(Pool):
     def __init__(self, root: Path) -> None:
         self.root = root
         self.uri = str(root)
+        self._root = Root(root)
 
     def __iter__(self) -> Iterator[Item]:
         for path, id in self._walk(os.fsencode(self.root), "", ()):
-            yield Item(id, functools.partial(read_file, path))
+            yield Item(id, functools.partial(read_file, path, self._root))
 
     def ids(self) -> Iterator[str]:
         """Paths below the folder."""
@@ -71,7 +73,8 @@ class FolderPool(Pool):
         inside = [is_plain_relative(id) and _is_image(path) for id, path in zip(wanted, paths)]
         if not all(inside):
             return super().find(wanted)  # an escaped name, or an error that names the id
-        return [Item(id, functools.partial(read_file, path)) for id, path in zip(wanted, paths)]
+        reads = [functools.partial(read_file, path, self._root) for path in paths]
+        return [Item(id, read) for id, read in zip(wanted, reads)]
 
 
 def _listed(folder: bytes) -> tuple[list[bytes], set[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -61,12 +62,13 @@ class PermutedPool(Pool):
 
     def __init__(self, pool: TablePool, rows: NDArray[np.uint64]) -> None:
         self.uri, self.remote, self.unique = pool.uri, pool.remote, pool.unique
+        self._tables = pool.fingerprint  # asked when it is needed: it opens every file
         self._rows, self._folder = rows, pool.places[0].parent
         columns = pool.columns
         names = [{"filename": place.name} for place in pool.places]
         self._images = _column(self._folder, names, columns.image)
-        self._ids = _column(self._folder, names, columns.id) if columns.id else None
-        if self._ids is not None and self._ids.null_count:
+        self._ids: Any = _column(self._folder, names, columns.id) if columns.id else None
+        if columns.id != columns.image and self._ids is not None and self._ids.null_count:
             raise PoolError(f"{self.uri}: {self._ids.null_count} ids are null")
         if len(rows) and rows.max() >= len(self._images):
             raise PoolError(f"{self.uri}: its indices name row {rows.max()} of {len(self._images)}")
@@ -79,12 +81,24 @@ class PermutedPool(Pool):
         """The column of ids, or numbers."""
         if self._ids is None:
             return map(str, range(self.count()))
-        column = self._ids
-        return (str(column[int(row)].as_py()) for row in self._rows)
+        return (self._id(position, int(row)) for position, row in enumerate(self._rows))
+
+    def _id(self, position: int, row: int) -> str:
+        try:
+            id = self._ids[row].as_py()
+        except UnicodeDecodeError:
+            raise PoolError(f"{self.uri}: the id in row {row} (from 0) is no UTF-8") from None
+        return f"row {position}" if id is None else str(id)
 
     def count(self) -> int:
         """How many rows are kept."""
         return len(self._rows)
+
+    def fingerprint(self) -> str:
+        """That of the tables, and which rows are kept in which order."""
+        digest = hashlib.sha256(self._tables().encode())
+        digest.update(np.ascontiguousarray(self._rows).data)
+        return digest.hexdigest()
 
 
 def _column(folder: Place, files: Iterable[dict[str, str]], name: str) -> Any:

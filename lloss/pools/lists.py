@@ -10,9 +10,10 @@ import itertools
 from collections.abc import Iterator
 
 from lloss.duplicates import first_duplicate
-from lloss.errors import ImageError, PoolError
+from lloss.errors import PoolError
 from lloss.pools.base import Item, Pool
 from lloss.pools.places import Place
+from lloss.pools.prints import content_print
 
 
 class ListPool(Pool):
@@ -34,7 +35,7 @@ class ListPool(Pool):
     def __iter__(self) -> Iterator[Item]:
         folder = self.listing.parent
         for _, id, path in _rows(self.listing):
-            yield Item(id, functools.partial(_read, folder, path))
+            yield Item(id, functools.partial(folder.read_image, path))
 
     def ids(self) -> Iterator[str]:
         """The paths as written, or the column ``id``."""
@@ -44,13 +45,9 @@ class ListPool(Pool):
         """The list's length when it was opened."""
         return self._count
 
-
-def _read(folder: Place, path: str) -> bytes:
-    try:
-        place = folder.at(path)
-    except ValueError as error:  # a NUL in the path
-        raise ImageError(f"cannot be read: {error}") from error
-    return place.read_image()
+    def fingerprint(self) -> str:
+        """A digest of the list itself; not of the files it names."""
+        return content_print(self.listing)
 
 
 def _rows(listing: Place) -> Iterator[tuple[int, str, str]]:

@@ -5,17 +5,28 @@ The kinds of pools are written against :class:`Place`, so that each of them work
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import os
 import stat
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-from lloss.errors import ImageError, PoolError
+from lloss.errors import PoolError
 from lloss.pools.base import read_file
+from lloss.pools.failures import Root, failure
 from lloss.pools.uris import is_url
+
+_SAMPLE = 4 << 10
+"""Bytes at the begin and in the middle of a file that tell it from another."""
+_SAMPLE_END = 16 << 10
+"""Bytes at its end: tar fills its last 10 KiB up with zeros."""
+_FOOTER_MOST = 64 << 20
 
 
 class RandomFile(ABC):
@@ -49,6 +60,11 @@ class Place(ABC):
     @abstractmethod
     def name(self) -> str:
         """The last part of the path."""
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[str, ...]:
+        """The whole path taken apart, the name last."""
 
     @property
     def suffix(self) -> str:
@@ -93,11 +109,22 @@ class Place(ABC):
         """The file's length in bytes."""
 
     @abstractmethod
-    def read_image(self) -> bytes:
-        """The file's bytes.
+    def trace(self) -> str:
+        """What changes when another file takes this one's place; the same for a copy elsewhere.
+
+        Only a little of the file is looked at, so that it is cheap for files of any size.
+
+        Raises:
+            PoolError: it is gone or cannot be read.
+        """
+
+    @abstractmethod
+    def read_image(self, path: str) -> bytes:
+        """The bytes of the file at this path, taken as :meth:`at` does, of this folder's pool.
 
         Raises:
             ImageError: this one file cannot be read.
+            PoolError: no other could be read either.
         """
 
 
@@ -114,6 +141,11 @@ class LocalPlace(Place):
     def name(self) -> str:
         """The path's last part."""
         return self.path.name
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """See :attr:`Place.parts`."""
+        return self.path.absolute().parts
 
     @property
     def parent(self) -> Place:
@@ -156,9 +188,27 @@ class LocalPlace(Place):
         """The file's length in bytes."""
         return self.path.stat().st_size
 
-    def read_image(self) -> bytes:
+    def trace(self) -> str:
+        """See :meth:`Place.trace`; the size, and the bytes of begin, middle and end.
+
+        Of a Parquet file the end is the whole footer: it tells size and place of every column.
+        """
+        with _told(self.path), self.open() as file:
+            size = os.fstat(file.fileno()).st_size
+            end = _footer(file, size) if self.suffix == ".parquet" else _SAMPLE_END
+            digest = hashlib.sha256(str(size).encode())
+            for start, length in ((0, _SAMPLE), (size // 2, _SAMPLE), (max(size - end, 0), end)):
+                file.seek(start)
+                digest.update(file.read(length))
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def _root(self) -> Root:
+        return Root(self.path)
+
+    def read_image(self, path: str) -> bytes:
         """See :meth:`Place.read_image`."""
-        return read_file(self.path)
+        return read_file(self.path / path, self._root)
 
 
 class LocalFile(RandomFile):
@@ -183,7 +233,7 @@ class LocalFile(RandomFile):
                     break
                 done += count
         except OSError as error:
-            raise ImageError(f"cannot be read: {error.strerror or error}") from error
+            raise failure(error, self.path) from error
         return done
 
     def _read_some(self, offset: int, out: memoryview) -> int:
@@ -211,6 +261,20 @@ def place_of(uri: str) -> Place:
 
         return remote_place(uri)
     return LocalPlace(Path(uri))
+
+
+def _footer(file: IO[bytes], size: int) -> int:
+    """Bytes of a Parquet file's footer: its length stands before the last four (its magic)."""
+    file.seek(max(size - 8, 0))
+    return min(int.from_bytes(file.read(4), "little") + 8, size, _FOOTER_MOST)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PoolError(f"{path}: cannot be read: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -8,10 +8,17 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Any, Literal, cast
 
 from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
-from lloss.pools.base import Item, Pool
+from lloss.pools import base
+from lloss.pools.base import Item, Pool, check_encoded
 from lloss.pools.folder import has_image_suffix, is_plain_relative
 from lloss.pools.places import Place, RandomFile
 from lloss.pools.uris import without_secrets
+
+_TAGS = (
+    *("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified"),
+    *("last_modified", "updated", "modified", "mtime", "created"),
+)
+"""What stores call a content's tag or time, the ones of most weight first."""
 
 
 def remote_place(uri: str) -> Place:
@@ -55,12 +62,17 @@ class RemotePlace(Place):
         return self.path.partition("?")[0].rstrip("/").rpartition("/")[2]
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """See :attr:`Place.parts`; without a server's query, which may be a signature."""
+        return tuple(self.path.partition("?")[0].rstrip("/").split("/"))
+
+    @property
     def parent(self) -> Place:
         """The path's folder."""
         folder = self.path.rstrip("/").rpartition("/")[0]
         return RemotePlace(self.fs, folder, self._uri.partition("?")[0].rpartition("/")[0])
 
-    def at(self, path: str) -> Place:
+    def at(self, path: str) -> RemotePlace:
         """A path below this folder; ``..`` goes up, and a leading ``/`` means nothing."""
         parts = self.path.rstrip("/").split("/")
         for part in path.strip("/").split("/"):
@@ -106,7 +118,29 @@ class RemotePlace(Place):
         with told(self):
             return int(self.fs.info(self.path)["size"])
 
-    def read_image(self) -> bytes:
+    def trace(self) -> str:
+        """See :meth:`Place.trace`; here the size and, where the store tells one, tag or time."""
+        with told(self):
+            info = self.fs.info(self.path)
+        tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
+        return f"{info.get('size')} {tag}"
+
+    def _bounded(self) -> bytes:
+        """The object's bytes, of which no more are asked for than an image may have."""
+        most = base.MAX_ENCODED
+        try:
+            data = bytes(self.fs.cat_file(self.path, start=0, end=most + 1))
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            raise
+        except Exception:  # an empty object has no first byte: each store says so in its own way
+            if self.fs.info(self.path).get("size") != 0:
+                raise
+            return b""
+        if len(data) > most:
+            check_encoded(max(len(data), int(self.fs.info(self.path).get("size") or 0)))
+        return data
+
+    def read_image(self, path: str) -> bytes:
         """See :meth:`Place.read_image`.
 
         Raises:
@@ -114,9 +148,10 @@ class RemotePlace(Place):
             PoolError: the store cannot be reached, or refuses us altogether: to go on would
                 skip every image from here on.
         """
-        with told(self):
+        place = self.at(path)
+        with told(place):
             try:
-                return bytes(self.fs.cat_file(self.path))
+                return place._bounded()
             except (FileNotFoundError, IsADirectoryError) as error:
                 raise ImageError("cannot be read: no such object") from error
             except PermissionError as error:
@@ -149,6 +184,7 @@ class RemoteFolderPool(Pool):
 
     unique = True
     remote = True
+    counted = False
 
     def __init__(self, root: RemotePlace, uri: str) -> None:
         self.root = root
@@ -187,16 +223,10 @@ class RemoteFolderPool(Pool):
         return name in names[folder]
 
     def _folder(self, prefix: str) -> RemotePlace:
-        place = self.root.at(prefix) if prefix else self.root
-        assert isinstance(place, RemotePlace)
-        return place
+        return self.root.at(prefix) if prefix else self.root
 
     def _item(self, id: str) -> Item:
-        return Item(id, functools.partial(_read_below, self.root, id))
-
-
-def _read_below(root: RemotePlace, id: str) -> bytes:
-    return root.at(id).read_image()
+        return Item(id, functools.partial(self.root.read_image, id))
 
 
 class _ToldFile:

@@ -22,6 +22,7 @@ class RestPool(Pool):
         self.unique = pool.unique
         self.remote = pool.remote
         self.streamed = pool.streamed
+        self.counted = pool.counted
 
     def __iter__(self) -> Iterator[Item]:
         return (item for item in self.pool if item.id not in self.without)

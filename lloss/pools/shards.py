@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, TypeVar
 
-from lloss.errors import PoolError
-from lloss.pools.base import Item, Pool
+from lloss.errors import ImageError, PoolError
+from lloss.pools.base import Item, Pool, check_encoded
 from lloss.pools.folder import SUFFIXES
 from lloss.pools.places import Place, RandomFile
+from lloss.pools.prints import file_prints
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
@@ -54,10 +55,15 @@ class ShardPool(Pool):
         self.image = image.lower().removeprefix(".")
         self.remote = any(shard.remote for shard in shards)
         self.streamed = any(_is_streamed(shard) for shard in shards)
+        self.counted = not self.streamed
 
     def __iter__(self) -> Iterator[Item]:
         for shard in self.shards:
             yield from self._items(shard)
+
+    def fingerprint(self) -> str:
+        """By the shards' names, sizes and a little of their content."""
+        return file_prints(self.shards)
 
     def _items(self, shard: Place) -> Iterator[Item]:
         seen: set[int] = set()
@@ -176,6 +182,7 @@ def _member(info: tarfile.TarInfo, take: Callable[[], _Read]) -> Iterator[_Membe
 
 
 def _read(shard: Place, file: RandomFile, offset: int, size: int) -> bytes:
+    check_encoded(size)
     image = file.read(offset, size)
     if len(image) < size:
         raise PoolError(f"{shard}: the file became shorter while it was read")
@@ -183,11 +190,19 @@ def _read(shard: Place, file: RandomFile, offset: int, size: int) -> bytes:
 
 
 def _carried(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Read:
+    try:
+        check_encoded(info.size)
+    except ImageError as error:  # of this item alone, and when it is read
+        return functools.partial(_refuse, error)
     member = tar.extractfile(info)
     image = member.read() if member else b""
     if len(image) < info.size:
         raise tarfile.ReadError(f"it ends in the middle of {info.name!r}")
     return functools.partial(_same, image)
+
+
+def _refuse(error: ImageError) -> bytes:
+    raise error
 
 
 def _same(value: T) -> T:

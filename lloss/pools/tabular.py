@@ -9,6 +9,7 @@ from lloss.errors import PoolError
 from lloss.pools.base import Chunk, Item, Pool
 from lloss.pools.columns import Columns, ImageCell
 from lloss.pools.places import Place
+from lloss.pools.prints import file_prints
 from lloss.pools.tablefiles import TableFile, open_table
 
 
@@ -32,6 +33,7 @@ class TablePool(Pool):
     def __init__(self, files: Sequence[Place], uri: str, options: dict[str, str]) -> None:
         self.uri = uri
         self.remote = any(file.remote for file in files)
+        self.counted = not self.remote
         self.places = files
         self._opened: dict[int, TableFile] = {}
         self.columns = Columns.chosen(self._file(0).schema, options, uri)
@@ -83,6 +85,10 @@ class TablePool(Pool):
     def count(self) -> int:
         """The files' rows, of which they tell themselves."""
         return sum(self._file(number).count for number in range(len(self.places)))
+
+    def fingerprint(self) -> str:
+        """By the files' names, sizes and a little of their content; not by that of named images."""
+        return file_prints(self.places)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`. The items carry their bytes: a batch each would be far more."""

@@ -131,3 +131,11 @@ print((pages() - before) * 4096)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 10e6
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_a_single_number_is_refused_by_its_shape(tmp_path: Path, suffix: str) -> None:
+    save = np.save if suffix == "npy" else np.savez
+    save(tmp_path / f"a.{suffix}", np.uint8(7))
+    with pytest.raises(PoolError, match=rf"a\.{suffix}: an array of shape \[\] cannot be resized"):
+        open_pool(tmp_path / f"a.{suffix}")

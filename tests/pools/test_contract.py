@@ -166,7 +166,8 @@ def test_the_rest_keeps_the_promises(pool: Pool) -> None:
     assert list(rest.ids()) == ids
     assert [chunk.ids for chunk in rest.chunks([range(2, 5)])] == [ids[2:5]]
     assert rest.find(ids[3:4])[0].id == ids[3]
-    assert (rest.unique, rest.remote, rest.streamed) == (pool.unique, pool.remote, pool.streamed)
+    for name in ("unique", "remote", "streamed", "counted"):
+        assert getattr(rest, name) == getattr(pool, name)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95, 1.0])
@@ -205,3 +206,4 @@ def test_what_a_scorer_must_know(
 ) -> None:
     pool = open_pool(make(tmp_path))
     assert (pool.unique, pool.streamed, pool.remote) == (unique, streamed, False)
+    assert pool.counted == (not streamed)

@@ -144,3 +144,31 @@ def test_reading_needs_no_datasets_package(hf: Any, tmp_path: Path) -> None:
         f"assert open_pool({str(tmp_path / 'd')!r}).count() == 10"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _kept(folder: Path, table: Any, rows: list[int]) -> Path:
+    """A saved data set, written by hand, of which some rows are kept."""
+    folder.mkdir()
+    for name, content in (
+        ("data.arrow", table),
+        ("indices.arrow", pa.table({"indices": pa.array(rows, pa.uint64())})),
+    ):
+        with pa.ipc.new_stream(folder / name, content.schema) as file:
+            file.write_table(content)
+    files = {"_data_files": "data.arrow", "_indices_data_files": "indices.arrow"}
+    state = {key: [{"filename": name}] for key, name in files.items()}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def test_kept_rows_without_text_or_path(tmp_path: Path) -> None:
+    text = pa.array([b"p", b"caf\xe9", b"q"], pa.binary()).view(pa.string())
+    table = pa.table({"id": text, "jpg": [b"1", b"2", b"3"]})
+    with pytest.raises(PoolError, match=r"the id in row 1 \(from 0\) is no UTF-8"):
+        list(open_pool(_kept(tmp_path / "d", table, [2, 1])))
+    (tmp_path / "e.jpg").write_bytes(b"e")
+    paths = pa.table({"path": ["gone.jpg", None, "../e.jpg"]})
+    found, null = open_pool(_kept(tmp_path / "e", paths, [2, 1]))
+    assert (found.id, found.read(), null.id) == ("../e.jpg", b"e", "row 1")
+    with pytest.raises(ImageError, match="the image is null"):
+        null.read()

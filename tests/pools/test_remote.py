@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ImageError, LlossError, PoolError
-from lloss.pools import Pool, open_pool
+from lloss.pools import Pool, base, open_pool
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -314,3 +314,39 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     assert not pool.remote
     assert [item.read() for item in pool] == [b"a"]
     assert issubclass(PoolError, LlossError)
+
+
+def test_remote_files_are_told_by_size_and_tag(root: str) -> None:
+    def write(last: bytes) -> str:
+        for number, content in enumerate((b"first", last)):
+            buffer = io.BytesIO()
+            pq.write_table(pa.table({"jpg": [content]}), buffer)
+            _put(root, f"{number}.parquet", buffer.getvalue())
+        return open_pool(root).fingerprint()
+
+    before = write(b"one")
+    assert open_pool(root).fingerprint() == open_pool(f"{root}/{{0..1}}.parquet").fingerprint()
+    assert write(b"two") != before != ""
+
+
+def test_objects_that_are_empty_or_too_large(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MAX_ENCODED", 5000)
+    for name, size in (("a.jpg", 0), ("b.jpg", 5000), ("c.jpg", 7000)):
+        _put(root, name, b"x" * size)
+    _put(root, "l.txt", b"a.jpg\nb.jpg\nc.jpg\n")
+    for uri in (root, f"{root}/l.txt"):
+        empty, most, large = open_pool(uri)
+        assert (empty.read(), len(most.read())) == (b"", 5000)
+        with pytest.raises(ImageError, match="has 7000 bytes, over the limit of 5000"):
+            large.read()
+
+
+def test_a_count_that_asks_the_store_much_is_told_beforehand(root: str) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"jpg": [b"x"]}), buffer)
+    _put(root, "t/0.parquet", buffer.getvalue())
+    _put(root, "in/a.jpg", b"a")
+    _put(root, "l.txt", b"in/a.jpg\n")
+    _put(root, "a.npy", _saved(np.zeros((3, 4, 4), np.uint8), np.save))
+    told = {name: open_pool(f"{root}/{name}").counted for name in ("t", "in", "l.txt", "a.npy")}
+    assert told == {"t": False, "in": False, "l.txt": True, "a.npy": True}

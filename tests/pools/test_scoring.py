@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
+import shutil
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+from lloss.serve.run import score_pool
 from PIL import Image
 
 from lloss import Scorer
+from lloss.errors import PoolError, ScoresError
 from lloss.pools import open_pool
 
 
@@ -35,3 +41,43 @@ def test_the_scores_do_not_depend_on_where_images_lie(
     assert set(losses) == {"folder", "s.tar", "t.parquet", "a.npy"}
     for name, loss in losses.items():
         assert np.array_equal(loss, losses["folder"]), name
+
+
+def _table(path: Path, images: list[bytes]) -> None:
+    pq.write_table(pa.table({"png": images}), path)
+
+
+def test_a_table_replaced_under_its_name_is_not_scored_on(
+    tmp_path: Path, photos: Path, artifact: Path
+) -> None:
+    images = [bytes(item.read()) for item in open_pool(photos)][:12]
+    _table(tmp_path / "t.parquet", images)
+    scorer = Scorer(artifact, device="cpu")
+    score_pool(scorer, open_pool(tmp_path / "t.parquet"), tmp_path / "scores")
+    _table(tmp_path / "t.parquet", images[::-1])
+    with pytest.raises(ScoresError, match="its images are others than before"):
+        score_pool(scorer, open_pool(tmp_path / "t.parquet"), tmp_path / "scores")
+
+
+def test_a_pool_that_vanishes_stops_the_run_and_comes_back(
+    tmp_path: Path, photos: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pool").mkdir()  # flat: what it holds is listed before it goes
+    for path in photos.rglob("*.png"):
+        shutil.copy(path, tmp_path / "pool" / f"{path.parent.name}-{path.name}")
+    pool = open_pool(tmp_path / "pool")
+    scorer = Scorer(artifact, device="cpu", batch_size=4)
+    read, left = os.open, itertools.count()
+
+    def vanishing(path: object, *rest: int) -> int:
+        if str(path).endswith((".png", ".png'")) and next(left) == 30:
+            (tmp_path / "pool").rename(tmp_path / "away")
+        return read(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", vanishing)
+    with pytest.raises(PoolError, match="the pool is gone"):
+        score_pool(scorer, pool, tmp_path / "scores", part_size=8)
+    monkeypatch.undo()
+    (tmp_path / "away").rename(tmp_path / "pool")
+    report = score_pool(scorer, pool, tmp_path / "scores", part_size=8)
+    assert (report.scored, report.skipped) == (pool.count(), 0)

@@ -206,3 +206,71 @@ def test_a_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
     sizes = [batch.nbytes for _, batch in file.batches(["jpg"], 0)]
     assert sum(sizes) >= 40 << 20
     assert max(sizes) <= 17 << 20
+
+
+def _text(values: list[bytes | None], kind: Any) -> Any:
+    """A column of text whose bytes nobody checked."""
+    raw = pa.array(values, pa.binary()).view(pa.string())
+    return raw.dictionary_encode() if pa.types.is_dictionary(kind) else raw.cast(kind)
+
+
+TEXTS = [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+
+
+@pytest.mark.parametrize("kind", TEXTS, ids=str)
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_an_id_that_is_no_utf8_is_named_by_its_row(tmp_path: Path, kind: Any, suffix: str) -> None:
+    ids = _text([b"p", b"q", b"caf\xe9", b"r"], kind)
+    path = tmp_path / f"t.{suffix}"
+    table = pa.table({"id": ids, "jpg": [b"1", b"2", b"3", b"4"]})
+    if suffix == "parquet":
+        pq.write_table(table, path, row_group_size=2)
+    else:
+        with pa.ipc.new_stream(path, table.schema) as file:
+            file.write_table(table, max_chunksize=2)
+    pool = TablePool([LocalPlace(path)], "t", {})
+    for listed in (pool, pool.ids()):
+        with pytest.raises(PoolError, match=r"t\.\w+: the id in row 2 \(from 0\) is no UTF-8"):
+            list(listed)
+
+
+@pytest.mark.parametrize("kind", TEXTS, ids=str)
+def test_a_path_that_is_no_utf8_is_one_bad_image(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "b.jpg").write_bytes(b"b")
+    paths = _text([b"\xe9.jpg", b"b.jpg", None], kind)
+    pool = open_pool(_parquet(tmp_path / "t.parquet", {"id": [1, 2, 3], "path": paths}))
+    for items in (list(pool), pool.find(["1", "2", "3"])):
+        bad, good, null = items
+        assert good.read() == b"b"
+        with pytest.raises(ImageError, match=r"its path b'\\xe9\.jpg' is no UTF-8"):
+            bad.read()
+        with pytest.raises(ImageError, match="the image is null"):
+            null.read()
+
+
+def test_a_struct_with_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+    paths = _text([b"\xe9.jpg", b"\xe9.jpg"], pa.string())
+    images = pa.StructArray.from_arrays([pa.array([b"here", None]), paths], ["bytes", "path"])
+    pool = open_pool(_parquet(tmp_path / "t.parquet", {"image": images}))
+    for items in (list(pool), pool.find(["0", "1"])):
+        assert items[0].read() == b"here"
+        with pytest.raises(ImageError, match="is no UTF-8"):
+            items[1].read()
+
+
+@pytest.mark.parametrize("kind", TEXTS, ids=str)
+def test_a_null_path_that_would_be_the_id_is_one_bad_image(tmp_path: Path, kind: Any) -> None:
+    for name in ("a.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    _parquet(tmp_path / "0.parquet", {"path": _text([b"a.jpg", None], kind)})
+    _parquet(tmp_path / "1.parquet", {"path": _text([None, b"c.jpg"], kind)}, row_group_size=1)
+    pool = open_pool(str(tmp_path / "*.parquet"))
+    ids = ["a.jpg", "row 1", "row 2", "c.jpg"]
+    assert [item.id for item in pool] == list(pool.ids()) == ids
+    assert [chunk.ids for chunk in pool.chunks([range(2, 4)])] == [ids[2:]]
+    assert not pool.unique  # a file may be called so: whoever scores looks
+    for items in (list(pool), pool.find(ids)):
+        assert (items[0].read(), items[3].read()) == (b"a.jpg", b"c.jpg")
+        for null in items[1:3]:
+            with pytest.raises(ImageError, match="the image is null"):
+                null.read()
