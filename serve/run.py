@@ -223,7 +223,7 @@ class _PoolRun:
         before = self.verified()
         scored, skipped = before.scored, before.skipped
         total = None
-        if sys.stderr.isatty() and not self.pool.streamed:  # else nobody sees the share
+        if sys.stderr.isatty() and self.pool.counted:  # else nobody sees the share
             total = self.shard.items(self.pool.count(), self.part_size)
         with (
             tqdm(
