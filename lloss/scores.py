@@ -155,7 +155,10 @@ class ScoresFolder:
             if missing:
                 has = ", ".join(dataset.schema.names)
                 raise ScoresError(f"{self.path}: has no column {missing[0]!r} (it has {has})")
-            yield from dataset.scanner(columns=list(columns)).to_batches()
+            # Buffering ahead is for stores; of files it only copies.
+            local = ds.ParquetFragmentScanOptions(pre_buffer=False)
+            scanner = dataset.scanner(columns=list(columns), fragment_scan_options=local)
+            yield from scanner.to_batches()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of all parts with these columns, streamed.

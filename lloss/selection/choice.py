@@ -117,7 +117,7 @@ def select(
     draw = _Draw(settings, exclude)
     if isinstance(source, ScannedSource) and not (draw.needs_ids or settings.strategy == "diverse"):
         for batch in source.scan(["id", settings.by]):
-            draw.consider(0, 0, BatchRows(batch))
+            draw.scan(batch)
     else:
         visit(source, draw.consider)
     rows = draw.best.rows()
@@ -185,6 +185,26 @@ class _Draw:
             places = np.empty((len(chosen), 3), np.int64)
             places[:, 0], places[:, 1], places[:, 2] = piece, place, chosen
             self.best.add(keys[chosen], Found(ids.take(pa.array(chosen)), scores[chosen], places))
+
+    def scan(self, batch: pa.RecordBatch) -> None:
+        """:meth:`consider` where no row's hash or place is asked for, in fewer steps."""
+        column, bound = batch.column(self.by), self.best.bound
+        if bound is None or column.null_count or not pa.types.is_floating(column.type):
+            self.consider(0, 0, BatchRows(batch))
+            return
+        scores: NDArray[Any] = column.to_numpy()
+        # The bound is one of these very scores, so nothing is rounded; a NaN is not above it.
+        chosen = np.flatnonzero(scores >= -bound)
+        missing = int(np.count_nonzero(scores != scores))
+        with self._lock:
+            self.rows += len(scores)
+            self.nan += missing
+            self._seen += len(scores) - missing
+        ids = _ids(batch.column("id"))
+        if len(chosen):
+            best = scores[chosen].astype(np.float64)
+            places = np.zeros((len(chosen), 3), np.int64)
+            self.best.add(-best, Found(ids.take(pa.array(chosen)), best, places))
 
     def _allowed(
         self, scores: NDArray[np.float64], ids: pa.Array | None, hashes: NDArray[np.uint64]
