@@ -377,7 +377,13 @@ def test_a_signal_stops_a_run_with_one_line_and_it_goes_on(
     np.save(tmp_path / "pool.npy", random.integers(0, 256, (60_000, 8, 8, 3), np.uint8))
     command = [sys.executable, "-m", "lloss", "score", str(artifact), str(tmp_path / "pool.npy"),
                "--part-size", "1000", "--provider", "cpu", "-o", str(tmp_path / "s")]  # fmt: skip
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What runs in the background hands down that Ctrl-C is none of its business.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (tmp_path / "s/part-00002.parquet").exists():
         time.sleep(0.01)
