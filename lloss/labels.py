@@ -136,7 +136,8 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
                     )
                 labels[id], lines[id] = label, table.line_num
     except FileNotFoundError as error:
-        raise LabelError(f"{path}: no such file; it needs the columns 'id' and 'label'") from error
+        columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
+        raise LabelError(f"{path}: no such file; it needs {columns}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(f"{path}: cannot be read as CSV: {error}") from error
     return labels
