@@ -87,9 +87,12 @@ def export(
     the pool as fp32 does. With --tensorrt, RUN can also be an artifact that was exported before;
     building an engine for it needs no torch.
     """
+    exported = tensorrt and out is None and run.suffix == ".onnx"
+    if exported and (precision != "fp32" or given["calibrate"] is not None):
+        raise SettingsError(f"{run}: is exported already; a precision is chosen when a RUN is")
     if tensorrt:
         check_tensorrt()  # before minutes of export
-    if tensorrt and out is None and run.suffix == ".onnx":
+    if exported:
         out = run
     elif out is None:
         raise SettingsError(f"{run}: say where the artifact goes, such as -o model.onnx")

@@ -108,3 +108,19 @@ def test_a_real_engine(artifact: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first, again = build_engine(artifact, 16), build_engine(artifact, 16)
     assert first.files == again.files and again.seconds < first.seconds
+
+
+def test_an_artifact_gets_no_other_precision(tmp_path: Path) -> None:
+    words = [
+        str(tmp_path / "model.onnx"),
+        "--tensorrt",
+        "--precision",
+        "int8",
+        "--calibrate",
+        "pool",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "lloss", "export", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "is exported already; a precision is chosen when a RUN is" in done.stderr
