@@ -72,6 +72,34 @@ class ImageSpec:
         return cls(int(fields["height"]), int(fields["width"]), fields["fit"])
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where an image lies in the model's input: ``input = image * scale + offset``, in pixels.
+
+    Attributes:
+        size: height and width of the upright image.
+        scale: along x and y.
+        offset: of the image's left and upper edge, along x and y; negative where it is cut.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], spec: ImageSpec) -> Frame:
+        """Where :func:`decode` puts an image of this height and width."""
+        (height, width), scale = size, 1.0
+        if spec.fit == "stretch" or size == (spec.height, spec.width):
+            return cls(size, (spec.width / width, spec.height / height), (0.0, 0.0))
+        if spec.fit == "crop":
+            scale = 1 / min(width / spec.width, height / spec.height)
+            offset = (spec.width - width * scale) / 2, (spec.height - height * scale) / 2
+            return cls(size, (scale, scale), offset)
+        left, top, inner = _padded_inside((width, height), spec)
+        return cls(size, (inner[0] / width, inner[1] / height), (left, top))
+
+
 Image.preinit()  # the other formats
 _READERS = tuple(Image.OPEN[kind] for kind in FORMATS)
 """What makes an image of a file, and what knows its first bytes; as ``Image.open`` tries them, but
@@ -163,6 +191,47 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
         out[...] = np.asarray(image)
 
 
+def decode_whole(raw: Raw) -> Pixels:
+    """Decode an image at its own size.
+
+    Args:
+        raw: as for :func:`decode`.
+
+    Returns:
+        ``uint8 [H, W, 3]``, RGB, upright by its EXIF orientation.
+
+    Raises:
+        ImageError: as for :func:`decode`.
+    """
+    if isinstance(raw, np.ndarray):
+        array = _coloured(raw)
+        return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    return np.asarray(_decoded(raw, None))
+
+
+def size_of(raw: Raw) -> tuple[int, int]:
+    """Height and width of the upright image; of an encoded one only the header is read.
+
+    Args:
+        raw: as for :func:`decode`.
+
+    Raises:
+        ImageError: it is no image of a known kind.
+    """
+    if isinstance(raw, np.ndarray):
+        return _coloured(raw).shape[:2]
+    if not raw:
+        raise ImageError("an empty file")
+    try:
+        image = _opened(raw)
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        raise ImageError(f"cannot be decoded: {' '.join(str(error).split())}") from error
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
     """The array as ``uint8 [H, W, 1]`` or ``[H, W, 3]``, not copied."""
     if array.dtype != np.uint8:
@@ -174,8 +243,8 @@ def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array
 
 
-def _decoded(raw: bytes, spec: ImageSpec) -> Image.Image:
-    """An encoded image as RGB of the spec's size."""
+def _decoded(raw: bytes, spec: ImageSpec | None) -> Image.Image:
+    """An encoded image as RGB of the spec's size, or of its own without one."""
     if not raw:
         raise ImageError("an empty file")
     try:
@@ -196,7 +265,7 @@ def _decoded(raw: bytes, spec: ImageSpec) -> Image.Image:
         raise ImageError(f"cannot be decoded: {reason}") from error
 
 
-def _read(raw: bytes, spec: ImageSpec) -> Image.Image:
+def _read(raw: bytes, spec: ImageSpec | None) -> Image.Image:
     image = _opened(raw)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
@@ -240,7 +309,9 @@ def _rgb_image(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _fitted(image: Image.Image, spec: ImageSpec) -> Image.Image:
+def _fitted(image: Image.Image, spec: ImageSpec | None) -> Image.Image:
+    if spec is None:
+        return image
     width, height = image.size
     target = (spec.width, spec.height)
     if image.size == target:
@@ -253,9 +324,14 @@ def _fitted(image: Image.Image, spec: ImageSpec) -> Image.Image:
         box = (left, top, left + spec.width * scale, top + spec.height * scale)
         clipped = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
         return image.resize(target, Image.Resampling.BILINEAR, box=clipped)
-    scale = max(width / spec.width, height / spec.height)
-    inner = (max(1, round(width / scale)), max(1, round(height / scale)))
+    left, top, inner = _padded_inside(image.size, spec)
     canvas = Image.new("RGB", target)
-    corner = ((spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2)
-    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), corner)
+    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), (left, top))
     return canvas
+
+
+def _padded_inside(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int, tuple[int, int]]:
+    """Left, top, (width, height) of an image of this width and height that is padded."""
+    scale = max(size[0] / spec.width, size[1] / spec.height)
+    inner = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
+    return (spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2, inner

@@ -1,0 +1,107 @@
+"""What is known of a labeled image, by task."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.regions import Region
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectLabel:
+    """The objects of an image; there may be none.
+
+    Attributes:
+        names: the class of each.
+        boxes: ``float32 [M, 4]``: x0, y0, x1, y1 in pixels of the upright image, as edges (a box
+            over the first pixel alone is 0, 0, 1, 1).
+        difficult: ``bool [M]``: neither counts nor hurts when detections are judged.
+        crowd: ``bool [M]``: a region of many objects; judged like a difficult one, not trained on.
+        size: height and width that the boxes were drawn on; None where the format does not tell.
+    """
+
+    names: tuple[str, ...]
+    boxes: NDArray[np.float32]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    size: tuple[int, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return {
+            "names": list(self.names),
+            "boxes": [[round(float(x), 3) for x in box] for box in self.boxes],
+            "difficult": self.difficult.tolist(),
+            "crowd": self.crowd.tolist(),
+            "size": list(self.size) if self.size else None,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> ObjectLabel:
+        """The reverse of :meth:`as_dict`."""
+        size = fields["size"]
+        return cls(
+            tuple(fields["names"]),
+            np.array(fields["boxes"], np.float32).reshape(-1, 4),
+            np.array(fields["difficult"], np.bool_),
+            np.array(fields["crowd"], np.bool_),
+            (int(size[0]), int(size[1])) if size else None,
+        )
+
+    def __str__(self) -> str:
+        return json.dumps(self.as_dict(), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonLabel:
+    """The joints of one person.
+
+    Attributes:
+        image: the id of the image that shows the person.
+        region: the square of the image that the network is to see; None for the whole image.
+        names: of the joints, the same for all labels of a set.
+        joints: ``float32 [J, 2]``: x, y in pixels of the upright image, the centre of the first
+            pixel being 0.5, 0.5; of a joint that is not annotated anything finite.
+        annotated: ``bool [J]``: which joints are.
+        head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal); NaN
+            where it is not known.
+    """
+
+    image: str
+    region: Region | None
+    names: tuple[str, ...]
+    joints: NDArray[np.float32]
+    annotated: NDArray[np.bool_]
+    head: float = math.nan
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return {
+            "image": self.image,
+            "region": list(self.region.as_tuple()) if self.region else None,
+            "names": list(self.names),
+            "joints": [[round(float(x), 3) for x in joint] for joint in self.joints],
+            "annotated": self.annotated.tolist(),
+            "head": round(self.head, 3) if math.isfinite(self.head) else None,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> PersonLabel:
+        """The reverse of :meth:`as_dict`."""
+        return cls(
+            fields["image"],
+            Region(*fields["region"]) if fields["region"] else None,
+            tuple(fields["names"]),
+            np.array(fields["joints"], np.float32).reshape(-1, 2),
+            np.array(fields["annotated"], np.bool_),
+            math.nan if fields["head"] is None else float(fields["head"]),
+        )
+
+    def __str__(self) -> str:
+        return json.dumps(self.as_dict(), ensure_ascii=False)

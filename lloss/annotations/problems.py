@@ -1,0 +1,46 @@
+"""What is done about a broken annotation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lloss.errors import LabelError
+
+SHOWN = 3
+"""Broken annotations that a summary names; the first tell what kind they are."""
+
+
+@dataclass
+class Problems:
+    """Stops at the first broken annotation, or counts them while they are left out.
+
+    Attributes:
+        skip: leave broken annotations out instead of stopping.
+        found: each broken annotation so far, with its place.
+    """
+
+    skip: bool = False
+    found: list[str] = field(default_factory=list)
+
+    def report(self, where: str, what: str) -> None:
+        """Tell of an annotation that cannot be used; return when it is to be left out.
+
+        Args:
+            where: file and line, or file and key: ``a.xml, line 12``, ``a.json: annotations[3]``.
+            what: is wrong with it, with the value.
+
+        Raises:
+            LabelError: broken annotations are not to be left out.
+        """
+        self.found.append(f"{where}: {what}")
+        if not self.skip:
+            raise LabelError(f"{where}: {what}; mend it, or leave such out with --skip-bad")
+
+    def summary(self) -> str:
+        """One line on what was left out, "" if nothing was."""
+        if not self.found:
+            return ""
+        rest = len(self.found) - SHOWN
+        shown = "; ".join(self.found[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+        many = "annotations" if len(self.found) > 1 else "annotation"
+        return f"left out {len(self.found)} broken {many}: {shown}"

@@ -1,0 +1,1 @@
+"""Object detection: the network, its loss an image, augmentation, average precision."""

@@ -1,0 +1,1 @@
+"""Human pose: heatmaps, their loss an image, augmentation, PCKh."""
