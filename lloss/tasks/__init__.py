@@ -14,11 +14,13 @@ from typing import Any, Protocol
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import Problems
+from lloss.annotations.matching import Matches
+from lloss.annotations.reading import BrokenError, leaving_out
 from lloss.drawing import Drawing
-from lloss.errors import SettingsError
+from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
 from lloss.labels import LabeledSet
-from lloss.pools import Item, Pool
+from lloss.pools import Item, Pool, open_pool
 from lloss.settings import TrainSettings
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -32,7 +34,7 @@ class Meter(Protocol):
         mirrored: whether :meth:`update` also wants the output for the mirrored images.
     """
 
-    mirrored: bool
+    mirrored: bool = False
 
     def update(self, output: Any, targets: Sequence[Any], mirror: Any = None) -> None:
         """Take in a batch: the network's output, and the targets as ``Task.example`` gave them."""
@@ -41,7 +43,8 @@ class Meter(Protocol):
         """The task's metric first, 0 to 1, then what else there is to say."""
 
     def notes(self) -> list[str]:
-        """Conditions that a printed result must name, such as flip averaging."""
+        """Conditions that a printed result must name, such as flip averaging; none by default."""
+        return []
 
 
 class Task(Protocol):
@@ -49,6 +52,7 @@ class Task(Protocol):
 
     A *label* is what a person gave an image (a class name, boxes, joints); a *target* is what
     training makes of it, in pixels of the input. The network's output is the task's own affair.
+    Tasks are subclasses: some methods do what most of them need.
 
     Attributes:
         name: of the task.
@@ -76,7 +80,8 @@ class Task(Protocol):
         """The network: float [N, 3, H, W] to its output."""
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """Modules that the head reads; none to have them found."""
+        """Modules that the head reads; none, as by default, to have them found."""
+        return ()
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of the network's parameters and buffers that speak of the classes."""
@@ -90,6 +95,10 @@ class Task(Protocol):
             LabelError: the labels are missing or broken.
             PoolError: the images cannot be found.
         """
+        if labels is None:
+            raise LabelError(f"{data}: carries no labels of its own; add --labels")
+        found = self.read_labels(labels, problems)
+        return self.join(open_pool(data), found, str(labels), problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, Any]:
         """Labels by id, of a file or folder that grows from cycle to cycle."""
@@ -100,13 +109,29 @@ class Task(Protocol):
     def join(
         self, pool: Pool, labels: Mapping[str, Any], origin: str, problems: Problems
     ) -> LabeledSet:
-        """Labels with the items of a pool that they are of."""
+        """Labels with the items of a pool that they are of.
+
+        By default a label is of the image whose id it stands under, or else of the one that is
+        called so but for its folder or its suffix.
+        """
+        matches, found = Matches(pool, labels), dict[str, Any]()
+        for key, label in labels.items():
+            where = f"{origin}: {key!r}"
+            with leaving_out(problems):
+                id = matches.one(key, where)
+                if id in found:
+                    raise BrokenError(where, f"is a second label of the image {id!r}")
+                found[id] = label
+        if not found:
+            raise LabelError(f"{origin}: no label is of an image of the pool {pool.uri}")
+        return LabeledSet(pool.find(found), list(found.values()), origin)
 
     def classes(self, labels: Sequence[Any]) -> tuple[str, ...]:
         """The class names that occur in labels, in the order of the network's outputs."""
 
     def stratum(self, label: Any) -> str:
-        """The hold-out takes its share of each."""
+        """The hold-out takes its share of each; by default there is one."""
+        return ""
 
     def summarize(self, labels: Sequence[Any]) -> dict[str, int]:
         """How much is labeled of each class."""
@@ -120,9 +145,11 @@ class Task(Protocol):
 
     def known(self, label: Any, classes: Sequence[str]) -> bool:
         """Whether a network of these classes has a loss on an image of this label."""
+        return True
 
     def stored(self, settings: TrainSettings) -> ImageSpec:
         """How training keeps images for :meth:`augment`; may be larger than the input."""
+        return ImageSpec(settings.size, settings.size, settings.fit)
 
     def example(
         self,
@@ -171,6 +198,7 @@ class Task(Protocol):
 
     def hits(self, output: Any, targets: Any) -> Tensor | None:
         """Each image's part in the metric, float [N], where that is quick to tell."""
+        return None
 
     def summary_size(self, classes: Sequence[str]) -> int:
         """The length of :meth:`summary`."""
@@ -193,6 +221,7 @@ class Task(Protocol):
         self, output: Any, classes: Sequence[str], settings: TrainSettings
     ) -> list[Drawing] | None:
         """What the network found on each image; None where a class name says it all."""
+        return None
 
 
 def get_task(name: str) -> Task:

@@ -26,6 +26,7 @@ from lloss.labels import (
 from lloss.models import build_classifier, default_size
 from lloss.pools import Item, Pool
 from lloss.settings import TrainSettings
+from lloss.tasks import Meter, Task
 
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
@@ -34,7 +35,7 @@ LOG_FLOOR = -16.0
 """Log-probabilities below are clamped: sixteen nats is certainty, and -inf would spoil the head."""
 
 
-class Classification:
+class Classification(Task):
     """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes]."""
 
     name = "classification"
@@ -50,10 +51,6 @@ class Classification:
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.models`."""
         return build_classifier(settings.model, len(classes), settings.weights)
-
-    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """To be found: networks of many makes."""
-        return ()
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """The last layer's."""
@@ -101,10 +98,6 @@ class Classification:
     def known(self, label: str, classes: Sequence[str]) -> bool:
         """Whether it is one of the classes."""
         return label in classes
-
-    def stored(self, settings: TrainSettings) -> ImageSpec:
-        """At the input's size: cropping pads."""
-        return ImageSpec(settings.size, settings.size, settings.fit)
 
     def example(
         self,
@@ -175,14 +168,9 @@ class Classification:
         """Images of classes that the network does not have are misses."""
         return _Accuracy(len(labels))
 
-    def draw(self, output: Tensor, classes: Sequence[str], settings: TrainSettings) -> None:
-        """Nothing: the class and its confidence are in the scores."""
 
-
-class _Accuracy:
+class _Accuracy(Meter):
     """Share of the images whose largest logit is the target's."""
-
-    mirrored = False
 
     def __init__(self, images: int) -> None:
         self.images, self.seen, self.hits = images, 0, 0
@@ -195,10 +183,6 @@ class _Accuracy:
     def figures(self) -> dict[str, float]:
         """``accuracy``."""
         return {"accuracy": self.hits / max(self.images, self.seen, 1)}
-
-    def notes(self) -> list[str]:
-        """None."""
-        return []
 
 
 def _random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
