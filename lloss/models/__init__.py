@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from torch import nn
 from torchvision import models as torchvision_models
 
 from lloss.errors import SettingsError
 from lloss.models import resnet_cifar
+from lloss.models.weights import read_state_dict
 
 OWN = {
     "resnet18-cifar": resnet_cifar.resnet18,
@@ -59,14 +57,7 @@ def _load_weights(network: nn.Module, name: str, weights: str) -> None:
         except (OSError, RuntimeError) as error:
             raise SettingsError(f"weights of {name}: cannot be downloaded: {error}") from error
     else:
-        try:
-            state = torch.load(Path(weights), map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise SettingsError(f"weights {weights}: no such file") from error
-        except Exception as error:  # unpickling fails in many ways
-            raise SettingsError(f"weights {weights}: not a readable state dict") from error
-    if not (isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())):
-        raise SettingsError(f"weights {weights}: not a state dict (names and tensors)")
+        state = read_state_dict(weights)
     own = network.state_dict()
     fitting = {key: value for key, value in state.items() if key in own}
     afresh = [key for key, value in fitting.items() if value.shape != own[key].shape]
