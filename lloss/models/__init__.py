@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from torch import nn
 from torchvision import models as torchvision_models
 
 from lloss.errors import SettingsError
 from lloss.models import resnet_cifar
+from lloss.models.weights import read_state_dict, start_from
 
 OWN = {
     "resnet18-cifar": resnet_cifar.resnet18,
@@ -59,22 +57,6 @@ def _load_weights(network: nn.Module, name: str, weights: str) -> None:
         except (OSError, RuntimeError) as error:
             raise SettingsError(f"weights of {name}: cannot be downloaded: {error}") from error
     else:
-        try:
-            state = torch.load(Path(weights), map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise SettingsError(f"weights {weights}: no such file") from error
-        except Exception as error:  # unpickling fails in many ways
-            raise SettingsError(f"weights {weights}: not a readable state dict") from error
-    if not (isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())):
-        raise SettingsError(f"weights {weights}: not a state dict (names and tensors)")
-    own = network.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own}
-    afresh = [key for key, value in fitting.items() if value.shape != own[key].shape]
-    layers = {key.rpartition(".")[0] for key in [*afresh, *(own.keys() - fitting.keys())]}
-    last = next(reversed(own)).rpartition(".")[0]
-    if layers - {last}:
-        raise SettingsError(
-            f"weights {weights}: do not fit {name} (they differ in {len(layers)} layers, "
-            f"{sorted(layers - {last})[0]!r} among them)"
-        )
-    network.load_state_dict({k: v for k, v in fitting.items() if k not in afresh}, strict=False)
+        state = read_state_dict(weights)
+    last = next(reversed(network.state_dict())).rpartition(".")[0]
+    start_from(network, state, weights, name, {last})

@@ -68,32 +68,12 @@ class Hourglass(nn.Module):
         return joined
 
 
-class Stack(nn.Module):
-    """An hourglass, the map that it leads to, and the heatmaps read off that map."""
-
-    def __init__(self, joints: int, width: int) -> None:
-        super().__init__()
-        self.hourglass = Hourglass(DEPTH, width)
-        self.features = nn.Sequential(
-            Residual(width, width),
-            nn.Conv2d(width, width, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        )
-        self.heatmaps = nn.Conv2d(width, joints, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The map, float [N, width, H, W], and the heatmaps, float [N, joints, H, W]."""
-        features = self.features(self.hourglass(x))
-        return features, self.heatmaps(features)
-
-
 class StackedHourglass(nn.Module):
     """Hourglasses one after another, each giving heatmaps that are trained (figure 4 of the paper).
 
     The next hourglass sees what the one before saw, plus its map and its heatmaps, both brought
-    back to ``width`` channels by 1×1 convolutions. The module ``stacks.K.features`` gives the map
-    of the K-th stack, float [N, width, S/4, S/4].
+    back to ``width`` channels by 1×1 convolutions. The module ``maps.K`` gives the map of the K-th
+    stack, float [N, width, S/4, S/4].
 
     Args:
         joints: heatmaps of each stack.
@@ -112,9 +92,12 @@ class StackedHourglass(nn.Module):
             Residual(width // 2, width // 2),
             Residual(width // 2, width),
         )
-        self.stacks = nn.ModuleList(Stack(joints, width) for _ in range(stacks))
-        self.feature_remaps = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(stacks - 1))
-        self.heatmap_remaps = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in range(stacks - 1))
+        repeated = range(stacks)
+        self.hourglasses = nn.ModuleList(Hourglass(DEPTH, width) for _ in repeated)
+        self.maps = nn.ModuleList(_map(width) for _ in repeated)
+        self.heatmaps = nn.ModuleList(nn.Conv2d(width, joints, 1) for _ in repeated)
+        self.map_remaps = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in repeated[1:])
+        self.heatmap_remaps = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in repeated[1:])
 
     def forward(self, images: Tensor) -> Tensor:
         """Heatmaps of all stacks, float [N, stacks, joints, H/4, W/4], of float [N, 3, H, W].
@@ -124,13 +107,25 @@ class StackedHourglass(nn.Module):
         """
         for side in images.shape[-2:]:
             check_size(side)
-        x, heatmaps = self.stem(images), []
-        for number, stack in enumerate(self.stacks):
-            features, maps = stack(x)
-            heatmaps.append(maps)
-            if number < len(self.feature_remaps):
-                x = x + self.feature_remaps[number](features) + self.heatmap_remaps[number](maps)
-        return torch.stack(heatmaps, 1)
+        x, all_heatmaps = self.stem(images), []
+        for number, hourglass in enumerate(self.hourglasses):
+            features = self.maps[number](hourglass(x))
+            heatmaps = self.heatmaps[number](features)
+            all_heatmaps.append(heatmaps)
+            if number < len(self.map_remaps):
+                again = self.map_remaps[number](features) + self.heatmap_remaps[number](heatmaps)
+                x = x + again
+        return torch.stack(all_heatmaps, 1)
+
+
+def _map(width: int) -> nn.Sequential:
+    """What follows an hourglass: a residual and a linear layer."""
+    return nn.Sequential(
+        Residual(width, width),
+        nn.Conv2d(width, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
 
 
 def check_size(side: int) -> None:

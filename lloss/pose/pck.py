@@ -1,0 +1,111 @@
+"""Correct keypoints: PCKh@0.5 as MPII defines it, and what stands in without head sizes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lloss.pose.heatmaps import decode, mirrored_back
+from lloss.pose.targets import PersonTarget, mirror_order
+
+PCKH_SHARE = 0.5
+"""Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""
+
+SIDE_SHARE = 0.05
+"""Of the side of what the network sees, where head sizes are not known. About as strict: half a
+head size is 0.05 to 0.06 of the square around a standing person."""
+
+LEFT_OUT = ("pelvis", "thorax")
+"""Joints that MPII's mean leaves out."""
+
+HEAD = ("head-top", "upper-neck", "head", "neck", "nose", "eye", "ear")
+"""Joints that are reported together as the head."""
+
+_SIDE = re.compile(r"^(l|r|left|right)[-_ ]")
+
+
+def group_of(joint: str) -> str:
+    """What a joint is reported under: ``r-knee`` and ``left_knee`` are both a ``knee``."""
+    base = _SIDE.sub("", joint).replace("_", "-")
+    return "head" if base in HEAD else base
+
+
+@dataclass
+class Pck:
+    """Counts joints that lie near enough to the truth; a :class:`lloss.tasks.Meter`.
+
+    A joint is right if its error is **at most** the share of the normaliser, both in pixels of the
+    original image. Only annotated joints count, pelvis and thorax do not; the mean is over joints,
+    not over groups or persons.
+
+    Args:
+        names: of the joints.
+        by_head: whether every person's head size is known. Then this is PCKh@0.5; else the
+            normaliser of all is the side of what the network sees, and nothing is called PCKh.
+        mirrored: whether the heatmaps are averaged with those of the mirrored image.
+    """
+
+    names: tuple[str, ...]
+    by_head: bool
+    mirrored: bool = False
+    right: Tensor = field(init=False)
+    total: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.right = torch.zeros(len(self.names), dtype=torch.int64)
+        self.total = torch.zeros(len(self.names), dtype=torch.int64)
+
+    def update(self, output: Any, targets: Sequence[PersonTarget], mirror: Any = None) -> None:
+        """Count a batch.
+
+        Args:
+            output: heatmaps, float [N, stacks, J, H, W]; the last stack is judged.
+            targets: of inputs four times as large (or whatever the network's stride is).
+            mirror: heatmaps of the mirrored images, if asked for.
+        """
+        heatmaps = output[:, -1].float().cpu()
+        if mirror is not None:
+            order = torch.tensor(mirror_order(self.names))
+            heatmaps = (heatmaps + mirrored_back(mirror[:, -1].float().cpu(), order)) / 2
+        places, _ = decode(heatmaps)
+        for row, target in enumerate(targets):
+            self._count(places[row], target, heatmaps.shape[-1])
+
+    def _count(self, places: Tensor, target: PersonTarget, width: int) -> None:
+        error = places * (target.size / width) - target.joints
+        distance = (error * torch.tensor(target.pixel)).norm(dim=-1)
+        limit = PCKH_SHARE * target.head if self.by_head else SIDE_SHARE * target.side
+        self.right += (distance <= limit) & target.annotated
+        self.total += target.annotated
+
+    def figures(self) -> dict[str, float]:
+        """``pck`` over all joints that count; the same as ``pckh`` if it is that; each group."""
+        groups: dict[str, list[int]] = {}
+        for number, name in enumerate(self.names):
+            if group_of(name) not in LEFT_OUT:
+                groups.setdefault(group_of(name), []).append(number)
+        mean = self._share([number for group in groups.values() for number in group])
+        figures = {"pck": mean, **({"pckh": mean} if self.by_head else {})}
+        return figures | {f"PCK {name}": self._share(group) for name, group in groups.items()}
+
+    def _share(self, joints: Sequence[int]) -> float:
+        total = int(self.total[list(joints)].sum())
+        return int(self.right[list(joints)].sum()) / total if total else math.nan
+
+    def notes(self) -> list[str]:
+        """What the figures mean."""
+        if self.by_head:
+            measure = "pck is PCKh@0.5: error at most half of 0.6 × the head box's diagonal"
+        else:
+            measure = (
+                f"pck is PCK@{SIDE_SHARE} of the side of what the network sees, not PCKh: "
+                "head sizes are not known"
+            )
+        averaging = "on" if self.mirrored else "off"
+        return [f"{measure}; pelvis and thorax left out", f"flip averaging: {averaging}"]
