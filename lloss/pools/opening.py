@@ -18,20 +18,30 @@ from lloss.pools.uris import PoolUri, expanded, is_url, parse
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
 
-_KINDS = "a folder, .npy, .npz, .txt, .csv, .tar, .tar.gz, .parquet, .arrow or .feather"
+_OF_SUFFIX = {
+    ".npy": "array",
+    ".npz": "array",
+    ".txt": "list",
+    ".csv": "list",
+    ".json": "persons",
+}
+
+_KINDS = "a folder, .npy, .npz, .txt, .csv, .json, .tar, .tar.gz, .parquet, .arrow or .feather"
 
 
 def open_pool(uri: str | Path) -> Pool:
     """Open a pool of any kind, on this machine or, by a URL, behind fsspec (``s3://...``).
 
     A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
-    WebDataset shards ``.tar``/``.tar.gz``; ``.parquet``/``.arrow``/``.feather`` tables; a folder
-    of shards or tables; a folder that Hugging Face ``datasets`` saved.
+    a ``.json`` of persons, which are squares of images; WebDataset shards ``.tar``/``.tar.gz``;
+    ``.parquet``/``.arrow``/``.feather`` tables; a folder of shards or tables; a folder that
+    Hugging Face ``datasets`` saved.
 
     Args:
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
-            a member of shards, ``split`` one of a saved dict of data sets.
+            a member of shards or the folder of the images of persons, ``split`` one of a saved
+            dict of data sets or a part of MPII's persons.
 
     Raises:
         PoolError: nothing is there, it cannot be read, is of no known kind, or holds no image.
@@ -92,13 +102,17 @@ def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
         from lloss.pools.tabular import TablePool  # brings pyarrow
 
         return TablePool(places, asked.shown, _allowed(asked, "id", "image"))
-    _allowed(asked)
+    options = _allowed(asked, *(("image", "split") if kind == "persons" else ()))
     if kind and len(places) > 1:
         raise PoolError(f"{asked.shown}: several files; of this kind a pool is one file")
     if kind == "array":
         return open_array(places[0], asked.shown)
     if kind == "list":
         return ListPool(places[0], asked.shown)
+    if kind == "persons":
+        from lloss.pools.regions import RegionPool  # reads annotations, which know pools
+
+        return RegionPool(places[0], asked.shown, options)
     raise PoolError(f"{places[0]}: no known kind of pool; give {_KINDS}")
 
 
@@ -132,7 +146,7 @@ def _kind(place: Place) -> str:
         return "shards"
     if place.suffix in TABLE_SUFFIXES:
         return "tables"
-    return {".npy": "array", ".npz": "array", ".txt": "list", ".csv": "list"}.get(place.suffix, "")
+    return _OF_SUFFIX.get(place.suffix, "")
 
 
 def _allowed(asked: PoolUri, *names: str) -> dict[str, str]:

@@ -20,7 +20,8 @@ from urllib.parse import parse_qsl
 from lloss.errors import PoolError
 
 OPTIONS = ("id", "image", "split")
-"""What may stand after ``?``: the column of ids, the column or member of images, the split."""
+"""What may stand after ``?``: the column of ids; the column, member or folder of images; the
+split."""
 
 _MOST = 1_000_000
 """Files that braces may stand for; more is a typing error."""

@@ -1,0 +1,89 @@
+"""Boxes as the readers of objects find them, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lloss.annotations.labels import ObjectLabel
+from lloss.annotations.reading import BrokenError
+from lloss.errors import LabelError
+
+SLACK = 1.0
+"""Pixels that a box may reach over the image's edge; it is clipped. Tools count from 0 or 1."""
+
+Edges = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as in :class:`ObjectLabel`."""
+
+
+class Found(NamedTuple):
+    """One object, checked."""
+
+    name: str
+    box: Edges
+    difficult: bool
+    crowd: bool
+
+
+def checked(box: Edges, size: tuple[int, int] | None, where: str, shown: str) -> Edges:
+    """The box, clipped to the image.
+
+    Args:
+        box: its edges.
+        size: height and width of the image; None where they are not known.
+        where: its place, for messages.
+        shown: it as the file has it, for messages.
+
+    Raises:
+        BrokenError: it has no area, or reaches over the image's edge by more than :data:`SLACK`.
+    """
+    if not (box[2] > box[0] and box[3] > box[1]):
+        raise BrokenError(where, f"the box {shown} has no area")
+    height, width = size or (math.inf, math.inf)
+    over = max(-box[0], -box[1], box[2] - width, box[3] - height)
+    if over > SLACK + 1e-3:  # what decimals were rounded to
+        image = f"the image of {width}×{height} pixels (width×height)" if size else "the image"
+        raise BrokenError(where, f"the box {shown} lies outside {image}")
+    inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
+    if not (inside[2] > inside[0] and inside[3] > inside[1]):
+        raise BrokenError(where, f"the box {shown} has no area inside the image")
+    return inside
+
+
+def label_of(objects: Iterable[Found], size: tuple[int, int] | None) -> ObjectLabel:
+    """An image's objects as its label."""
+    found = list(objects)
+    return ObjectLabel(
+        tuple(one.name for one in found),
+        np.array([one.box for one in found], np.float32).reshape(-1, 4),
+        np.array([one.difficult for one in found], np.bool_),
+        np.array([one.crowd for one in found], np.bool_),
+        size,
+    )
+
+
+def known_classes(*folders: Path) -> frozenset[str] | None:
+    """The names in the first ``classes.txt`` of these folders, one a line; None without one.
+
+    Raises:
+        LabelError: it cannot be read.
+    """
+    for folder in folders:
+        path = folder / "classes.txt"
+        if path.is_file():
+            try:
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise LabelError(f"{path}: cannot be read: {error}") from error
+            return frozenset(line.strip() for line in lines if line.strip())
+    return None
+
+
+def check_class(name: str, known: frozenset[str] | None, where: str) -> None:
+    """Refuse a class that ``classes.txt`` does not name."""
+    if known is not None and name not in known:
+        raise BrokenError(where, f"the class {name!r} is not in classes.txt")

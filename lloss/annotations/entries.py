@@ -1,0 +1,85 @@
+"""One person of a file, whatever its dialect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lloss.annotations.labels import PersonLabel
+from lloss.annotations.reading import BrokenError
+from lloss.images import MAX_PIXELS
+from lloss.regions import Region
+
+MOST_SIDE = math.isqrt(MAX_PIXELS)
+"""Pixels; a larger square is refused as an image of its size would be."""
+
+BOX_SCALE = 1.25
+"""A person's region is a square with the box's centre and this many times its longer side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person that a file tells of.
+
+    Attributes:
+        where: its entry: ``train.json: [12]``.
+        image_where: where the image's name stands.
+        image: the name.
+        id: image and place in the file's own numbers: ``image@cx,cy,scale`` or ``image@x,y,w,h``.
+        region: the square of the image to be looked at.
+        label: gives the joints; None where none is annotated. Raises :class:`BrokenError`.
+    """
+
+    where: str
+    image_where: str
+    image: str
+    id: str
+    region: Region
+    label: Callable[[], PersonLabel | None]
+
+
+def person_id(image: str, *numbers: float) -> str:
+    """The id of a person: the same wherever the same numbers stand, as ``2`` or as ``2.0``."""
+    return f"{image}@" + ",".join(f"{number + 0.0:.10g}" for number in numbers)
+
+
+def square(x: float, y: float, side: float, size: tuple[int, int] | None, where: str) -> Region:
+    """The region with this centre, in edges' coordinates.
+
+    Raises:
+        BrokenError: it has no size or too much, or does not touch an image of that height and
+            width.
+    """
+    if side < 1:
+        raise BrokenError(where, f"a region of {side:g} pixels a side")
+    if side > MOST_SIDE:
+        raise BrokenError(where, f"a region of {side:g} pixels a side, over {MOST_SIDE}")
+    region = Region.around(x, y, side)
+    if size is not None and not touches(region, size):
+        shown = f"{region.side} pixels a side at {region.left}, {region.top} (left, top)"
+        image = f"the image of {size[1]}×{size[0]} pixels (width×height)"
+        raise BrokenError(where, f"a region of {shown} does not touch {image}")
+    return region
+
+
+def boxed(
+    box: tuple[float, float, float, float], size: tuple[int, int] | None, where: str
+) -> Region:
+    """The region around a box x, y, width, height.
+
+    Raises:
+        BrokenError: the box has no area, or as :func:`square`.
+    """
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        raise BrokenError(where, f"the box {x:g}, {y:g}, {width:g}, {height:g} has no area")
+    side = max(width, height) * BOX_SCALE
+    return square(x + width / 2, y + height / 2, side, size, where)
+
+
+def touches(region: Region, size: tuple[int, int]) -> bool:
+    """Whether a region and an image of this height and width have a pixel in common."""
+    height, width = size
+    across = region.left < width and region.left + region.side > 0
+    return across and region.top < height and region.top + region.side > 0

@@ -1,0 +1,221 @@
+"""Images labeled with the objects in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lloss.annotations.boxes import checked, known_classes
+from lloss.annotations.coco import CocoImage, is_coco, read_coco
+from lloss.annotations.folders import image_folder
+from lloss.annotations.labels import ObjectLabel
+from lloss.annotations.matching import Matches
+from lloss.annotations.native import native_labels
+from lloss.annotations.problems import Problems
+from lloss.annotations.reading import BrokenError, leaving_out, load_json
+from lloss.annotations.voc import (
+    SETS,
+    SplitRow,
+    downloaded,
+    read_annotation,
+    read_folder,
+    read_split,
+    years_of,
+)
+from lloss.errors import ImageError, LabelError, PoolError
+from lloss.images import size_of
+from lloss.labels import LabeledSet
+from lloss.pools import Item, Pool, open_pool
+from lloss.pools.base import read_file
+from lloss.pools.failures import Root
+from lloss.pools.places import LocalPlace
+from lloss.pools.uris import parse
+
+DEFAULT_SPLIT = "trainval"
+
+
+def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
+    """The objects that a file or a folder holds, by the name of the image.
+
+    Args:
+        path: a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are each file's
+            ``<filename>``, or its own if that is empty), or what ``native.write_labels`` wrote.
+            A file ``classes.txt`` beside the JSON, in the folder or above it names the classes
+            that are allowed, one a line.
+        problems: broken annotations go there.
+
+    Raises:
+        LabelError: there is no such file, or it is of no known kind.
+    """
+    if path.is_dir():
+        return read_folder(path, problems)
+    document = load_json(path)
+    native = native_labels(document, str(path), "objects")
+    if native is not None:
+        return native
+    return {image.name: image.label for image in _coco_images(path, document, problems)}
+
+
+def join_objects(
+    pool: Pool, labels: Mapping[str, ObjectLabel], origin: str, problems: Problems
+) -> LabeledSet:
+    """Labels and the images of a pool that they are of.
+
+    Args:
+        pool: of the images.
+        labels: by the pool's ids, or by names that mean one of its images: the same file name, or
+            the same but for the suffix.
+        origin: of the labels, for messages.
+        problems: labels of images that the pool lacks go there, second labels of an image, and
+            boxes outside an image whose size the label does not tell.
+
+    Raises:
+        LabelError: there is no label.
+    """
+    if not labels:
+        raise LabelError(f"{origin}: holds no label yet; label some images first")
+    matches = Matches(pool, labels)
+    chosen: dict[str, ObjectLabel] = {}
+    for key, label in labels.items():
+        where = f"{origin}: {key!r}"
+        with leaving_out(problems):
+            id = matches.one(key, where)
+            if id in chosen:
+                raise BrokenError(where, f"is a second label of the image {id!r}")
+            chosen[id] = label
+    return _finished(list(zip(pool.find(chosen), chosen.values())), origin, problems)
+
+
+def open_objects(data: str, labels: Path | None, data_root: Path, problems: Problems) -> LabeledSet:
+    """Open images labeled with their objects, of any kind.
+
+    Args:
+        data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), a COCO JSON,
+            ``voc2007``, ``voc2012`` or ``voc`` (both), which torchvision downloads; a devkit and a
+            name take ``:SPLIT`` behind them (``train``, ``val``, ``trainval``, which is the
+            default, or ``test``), a JSON ``?image=FOLDER``. With ``labels`` a pool.
+        labels: what :func:`read_objects` reads.
+        data_root: where torchvision's sets lie or are downloaded to.
+        problems: broken annotations and missing images go there.
+
+    Raises:
+        LabelError: there is no labeled image, or the annotations cannot be read.
+        PoolError: the images cannot be found.
+    """
+    if labels is not None:
+        return join_objects(open_pool(data), read_objects(labels, problems), str(labels), problems)
+    name, _, split = data.partition(":")
+    if name in SETS:
+        rows = downloaded(name, split or DEFAULT_SPLIT, data_root.expanduser())
+        return _split_set(rows, data, problems)
+    asked = parse(data)
+    if Path(asked.path).is_file():
+        return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
+    path, split = _path_and_split(data)
+    years = years_of(path)
+    if years:
+        return _split_set(read_split(years, split), data, problems)
+    if path.exists():
+        raise LabelError(f"{data}: carries no labels of its own; add --labels")
+    kinds = "a VOC devkit, a COCO .json, or voc2007, voc2012 or voc"
+    raise PoolError(f"{data}: no such labeled data; give {kinds}")
+
+
+def is_named_set(data: str) -> bool:
+    """Whether this is a name of torchvision's, with or without its split."""
+    return data.partition(":")[0] in SETS
+
+
+def _path_and_split(data: str) -> tuple[Path, str]:
+    head, colon, split = data.rpartition(":")
+    if Path(data).exists() or not colon or not Path(head).exists():
+        return Path(data), DEFAULT_SPLIT
+    return Path(head), split
+
+
+def _coco_images(path: Path, document: Any, problems: Problems) -> list[CocoImage]:
+    if not is_coco(document):
+        raise LabelError(
+            f"{path}: is no COCO JSON (with 'images', 'annotations' and 'categories'); give one, "
+            "or a folder of VOC XML"
+        )
+    return read_coco(document, str(path), known_classes(path.parent), problems)
+
+
+def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
+    document = load_json(path)
+    if native_labels(document, str(path)) is not None:
+        raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
+    images = _coco_images(path, document, problems)
+    place = image_folder(LocalPlace(path), [image.name for image in images], folder)
+    found: list[tuple[Item, ObjectLabel]] = []
+    for image in images:
+        where = f"{image.where}.file_name"
+        with leaving_out(problems):
+            if place.at(image.name).kind() != "file":
+                raise BrokenError(where, f"no image {image.name!r} in {place}")
+            item = Item(image.name, functools.partial(place.read_image, image.name))
+            found.append((item, image.label))
+    return _finished(found, str(path), problems)
+
+
+def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> LabeledSet:
+    roots = {folder: Root(folder) for folder in {row.image.parent for row in rows}}
+    folders = {row.annotation.parent for row in rows}
+    classes = {folder: known_classes(folder, folder.parent) for folder in folders}
+    found: dict[str, tuple[Item, ObjectLabel]] = {}
+    for row in rows:
+        with leaving_out(problems):
+            if row.id in found:
+                raise BrokenError(row.where, f"the image {row.id!r} stands there twice")
+            for file in (row.image, row.annotation):
+                if not file.is_file():
+                    raise BrokenError(row.where, f"there is no file {file}")
+            allowed = classes[row.annotation.parent]
+            _, label = read_annotation(row.annotation, allowed, problems)
+            read = functools.partial(read_file, row.image, roots[row.image.parent])
+            found[row.id] = (Item(row.id, read), label)
+    return _finished(list(found.values()), origin, problems)
+
+
+def _finished(found: list[tuple[Item, ObjectLabel]], origin: str, problems: Problems) -> LabeledSet:
+    items: list[Item] = []
+    labels: list[Any] = []
+    for item, label in found:
+        with leaving_out(problems):
+            labels.append(_sized(item, label, f"{origin}: {item.id!r}", problems))
+            items.append(item)
+    if not items:
+        raise LabelError(f"{origin}: holds no labeled image that can be used")
+    return LabeledSet(items, labels, origin)
+
+
+def _sized(item: Item, label: ObjectLabel, where: str, problems: Problems) -> ObjectLabel:
+    """The label with its image's size; where it told none, its boxes are checked only now."""
+    if label.size is not None:
+        return label
+    try:
+        size = size_of(item.read())
+    except ImageError as error:
+        raise BrokenError(where, f"the image {error}") from error
+    boxes, kept = [], []
+    for row, (name, box) in enumerate(zip(label.names, label.boxes.tolist())):
+        x0, y0, x1, y1 = box
+        shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} (edges)"
+        with leaving_out(problems):
+            one = f"{where}, object {row + 1} ({name})"
+            boxes.append(checked((x0, y0, x1, y1), size, one, shown))
+            kept.append(row)
+    return dataclasses.replace(
+        label,
+        names=tuple(label.names[row] for row in kept),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        difficult=label.difficult[kept],
+        crowd=label.crowd[kept],
+        size=size,
+    )

@@ -1,0 +1,163 @@
+"""Persons labeled with their joints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lloss.annotations.entries import Person
+from lloss.annotations.folders import image_folder
+from lloss.annotations.heads import head_sizes
+from lloss.annotations.joints import COCO, MPII, flip_pairs, skeleton
+from lloss.annotations.labels import PersonLabel
+from lloss.annotations.matching import Matches
+from lloss.annotations.native import native_labels
+from lloss.annotations.people import read_people
+from lloss.annotations.problems import Problems
+from lloss.annotations.reading import BrokenError, leaving_out, load_json
+from lloss.errors import LabelError, PoolError
+from lloss.labels import LabeledSet
+from lloss.pools import Pool, open_pool
+from lloss.pools.places import LocalPlace
+from lloss.pools.regions import Outline, region_items
+from lloss.pools.uris import parse
+
+__all__ = [
+    "COCO",
+    "MPII",
+    "flip_pairs",
+    "join_persons",
+    "open_persons",
+    "read_persons",
+    "skeleton",
+]
+
+
+def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
+    """The labeled persons of a file, by id.
+
+    Args:
+        path: a JSON in one of MPII's dialects or of COCO's keypoints, or what
+            ``native.write_labels`` wrote. Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, as a
+            pool of the same persons has them. Persons without an annotated joint are none.
+        problems: broken annotations go there.
+
+    Raises:
+        LabelError: there is no such file, or it is of no known kind.
+    """
+    document = load_json(path)
+    native = native_labels(document, str(path), "persons")
+    if native is not None:
+        return native
+    labels: dict[str, PersonLabel] = {}
+    for person in _people(path, document, problems):
+        with leaving_out(problems):
+            label = person.label()
+            if label is not None:
+                labels[person.id] = label
+    return labels
+
+
+def join_persons(
+    pool: Pool, labels: Mapping[str, PersonLabel], origin: str, problems: Problems
+) -> LabeledSet:
+    """Labels and the persons, or the whole images, of a pool that they are of.
+
+    Args:
+        pool: of persons, or of images; of an image of that a label may tell of one person, and its
+            region is None then.
+        labels: by the pool's ids, or with another folder before the image's name.
+        origin: of the labels, for messages.
+        problems: labels of persons that the pool lacks go there, and of several persons of a whole
+            image.
+
+    Raises:
+        LabelError: there is no label.
+    """
+    if not labels:
+        raise LabelError(f"{origin}: holds no label yet; label some persons first")
+    matches = Matches(pool, {*labels, *(label.image for label in labels.values())})
+    means: dict[str, tuple[str, PersonLabel]] = {}
+    for key, label in labels.items():
+        with leaving_out(problems):
+            means[key] = _meant(key, label, matches, f"{origin}: {key!r}")
+    times = Counter(id for id, _ in means.values())
+    chosen: dict[str, PersonLabel] = {}
+    for key, (id, label) in means.items():
+        with leaving_out(problems):
+            if times[id] > 1:
+                several = f"is one of {times[id]} labels of {id!r}, which takes one"
+                remedy = "give the pool as a JSON of persons" if label.region is None else ""
+                raise BrokenError(f"{origin}: {key!r}", ": ".join(filter(None, [several, remedy])))
+            chosen[id] = label
+    return _set(pool.find(chosen), list(chosen.values()), origin)
+
+
+def open_persons(data: str, labels: Path | None, data_root: Path, problems: Problems) -> LabeledSet:
+    """Open persons labeled with their joints, of any kind.
+
+    Args:
+        data: a JSON of labeled persons, with ``?image=FOLDER`` for the images if they lie neither
+            in its folder, nor in ``images`` below or beside that, and ``?split=train`` or
+            ``?split=valid`` where ``isValidation`` tells; with ``labels`` a pool of persons or of
+            images.
+        labels: what :func:`read_persons` reads.
+        data_root: not used; no set of this kind is downloaded.
+        problems: broken annotations and missing images go there.
+
+    Raises:
+        LabelError: there is no labeled person, or the annotations cannot be read.
+        PoolError: the images cannot be found.
+    """
+    if labels is not None:
+        return join_persons(open_pool(data), read_persons(labels, problems), str(labels), problems)
+    asked = parse(data)
+    path = Path(asked.path)
+    if not path.exists():
+        raise PoolError(f"{data}: no such labeled data; give a JSON of persons")
+    if not path.is_file():
+        raise LabelError(f"{data}: carries no labels of its own; add --labels")
+    document = load_json(path)
+    if native_labels(document, str(path)) is not None:
+        raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
+    people = _people(path, document, problems, asked.options.get("split", ""))
+    return _labeled(path, people, asked.options.get("image", ""), problems)
+
+
+def _people(path: Path, document: Any, problems: Problems, split: str = "") -> list[Person]:
+    is_mpii = isinstance(document, list)
+    heads = head_sizes(path, len(document), problems) if is_mpii else None
+    return list(read_people(document, str(path), problems, split, heads))
+
+
+def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) -> LabeledSet:
+    names = dict.fromkeys(person.image for person in people)
+    place = image_folder(LocalPlace(path), list(names), folder)
+    there = {name for name in names if place.at(name).kind() == "file"}
+    found: list[tuple[Outline, PersonLabel]] = []
+    for person in people:
+        with leaving_out(problems):
+            label = person.label()
+            if label is None:
+                continue
+            if person.image not in there:
+                raise BrokenError(person.image_where, f"no image {person.image!r} in {place}")
+            found.append((Outline(person.id, person.image, person.region), label))
+    items = list(region_items((outline for outline, _ in found), place))
+    return _set(items, [label for _, label in found], str(path))
+
+
+def _meant(key: str, label: PersonLabel, matches: Matches, where: str) -> tuple[str, PersonLabel]:
+    """The id of the pool that a label is of, and the label as it is of that."""
+    if key != label.image and not matches.of(key) and matches.of(label.image):
+        return matches.one(label.image, where), dataclasses.replace(label, region=None)
+    return matches.one(key, where), label
+
+
+def _set(items: Any, labels: list[Any], origin: str) -> LabeledSet:
+    if not items:
+        raise LabelError(f"{origin}: holds no labeled person that can be used")
+    return LabeledSet(items, labels, origin)

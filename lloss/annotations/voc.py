@@ -1,0 +1,230 @@
+"""PASCAL VOC: one XML file an image, in the folders of a devkit.
+
+::
+
+    VOCdevkit/VOC2007/Annotations/000005.xml
+                      JPEGImages/000005.jpg
+                      ImageSets/Main/trainval.txt     a name a line
+
+Boxes are 1-based and inclusive, so that a box over the first pixel alone is 1, 1, 1, 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lloss.annotations.boxes import Found, check_class, checked, known_classes, label_of
+from lloss.annotations.labels import ObjectLabel
+from lloss.annotations.problems import Problems
+from lloss.annotations.reading import BrokenError, leaving_out, within_reach
+from lloss.annotations.xmlfile import Element, read_xml
+from lloss.errors import MissingExtraError, PoolError
+from lloss.pools.folder import SUFFIXES
+
+SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
+"""Names that torchvision downloads, and their years."""
+
+SPLITS = ("train", "val", "trainval", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRow:
+    """An image of a split.
+
+    Attributes:
+        where: its line in the split's file.
+        id: its path below ``JPEGImages``; with the year before it where there are several.
+        image: its file, which may be missing.
+        annotation: likewise.
+    """
+
+    where: str
+    id: str
+    image: Path
+    annotation: Path
+
+
+def read_annotation(
+    path: Path, classes: frozenset[str] | None, problems: Problems
+) -> tuple[str, ObjectLabel]:
+    """One XML file.
+
+    Args:
+        path: of the file.
+        classes: the names that are allowed; None for any.
+        problems: broken objects go there.
+
+    Returns:
+        The image's file name as the annotation has it ("" if it has none), and the objects.
+
+    Raises:
+        BrokenError: the whole file cannot be used.
+    """
+    root = read_xml(path)
+    if root.tag != "annotation":
+        raise BrokenError(root.where, f"<{root.tag}> is no VOC annotation, that is <annotation>")
+    size = _size(root)
+    objects = []
+    for element in root.children:
+        if element.tag == "object":
+            with leaving_out(problems):
+                objects.append(_object(element, size, classes))
+    named = root.child("filename")
+    return named.text if named else "", label_of(objects, size)
+
+
+def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
+    """Every ``.xml`` below a folder, by the image's file name.
+
+    Names in folders within the folder have those before them.
+
+    Args:
+        folder: of XML files, or one year of a devkit.
+        problems: broken files and objects, and names that come twice, go there.
+    """
+    inner = folder / "Annotations"
+    root = inner if inner.is_dir() else folder
+    classes = known_classes(root, root.parent)
+    labels: dict[str, ObjectLabel] = {}
+    first: dict[str, Path] = {}
+    for path in sorted(root.rglob("*.xml")):
+        if path.name.startswith("."):  # what macOS leaves beside a copied file
+            continue
+        with leaving_out(problems):
+            named, label = read_annotation(path, classes, problems)
+            key = (path.parent.relative_to(root) / (named or path.stem)).as_posix()
+            if key in labels:
+                other = f"the image {key!r} is annotated in {first[key]} too"
+                raise BrokenError(str(path), other)
+            labels[key], first[key] = label, path
+    return labels
+
+
+def years_of(path: Path) -> list[Path]:
+    """The folders ``VOC20xx`` that a path means: itself, below it, or below its ``VOCdevkit``."""
+    if (path / "JPEGImages").is_dir() and (path / "Annotations").is_dir():
+        return [path]
+    devkit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
+    if not devkit.is_dir():
+        return []
+    years = [year for year in devkit.glob("VOC*") if (year / "Annotations").is_dir()]
+    return sorted(years)
+
+
+def read_split(years: list[Path], split: str) -> list[SplitRow]:
+    """The rows of a split in every year that has it.
+
+    Raises:
+        PoolError: no year has it, or its file cannot be read.
+    """
+    listings = [(year, year / "ImageSets" / "Main" / f"{split}.txt") for year in years]
+    present = [(year, listing) for year, listing in listings if listing.is_file()]
+    if not present:
+        raise PoolError(
+            f"{listings[0][1]}: no such split; choose another, or give JPEGImages as the data and "
+            "the annotations with --labels"
+        )
+    rows = []
+    for year, listing in present:
+        prefix = f"{year.name}/" if len(present) > 1 else ""
+        try:
+            lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PoolError(f"{listing}: cannot be read: {error}") from error
+        for number, name in enumerate(map(str.strip, lines), 1):
+            if name:
+                image = _image(year / "JPEGImages", name)
+                id = prefix + image.relative_to(year / "JPEGImages").as_posix()
+                annotation = year / "Annotations" / f"{name}.xml"
+                rows.append(SplitRow(f"{listing}, line {number}", id, image, annotation))
+    return rows
+
+
+def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
+    """The rows of a set of :data:`SETS`, which torchvision downloads if it is not there whole.
+
+    Args:
+        name: of the set.
+        split: one of :data:`SPLITS`; of ``test`` the year 2007 alone is public.
+        root: where sets lie.
+
+    Raises:
+        PoolError: there is no such split, or it cannot be downloaded.
+        MissingExtraError: torchvision is not installed.
+    """
+    years = [year for year in SETS[name] if split != "test" or year == "2007"]
+    if split not in SPLITS or not years:
+        raise PoolError(f"{name}:{split}: no such split; choose one of {', '.join(SPLITS)}")
+    return [row for year in years for row in _of_torchvision(name, year, split, root, len(years))]
+
+
+def _of_torchvision(name: str, year: str, split: str, root: Path, years: int) -> list[SplitRow]:
+    try:
+        from torchvision.datasets import VOCDetection  # an extra, and heavy
+    except ImportError as error:
+        raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
+    try:
+        try:
+            data = VOCDetection(root, year, split)
+            files = [Path(file) for file in (*data.images, *data.annotations)]
+            whole = all(file.is_file() for file in files)
+        except (OSError, RuntimeError):
+            whole = False
+        if not whole:  # it would unpack anew what is there already
+            data = VOCDetection(root, year, split, download=True)
+    except (OSError, RuntimeError) as error:
+        raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
+    prefix = f"VOC{year}/" if years > 1 else ""
+    return [
+        SplitRow(f"{name}:{split}", prefix + Path(image).name, Path(image), Path(annotation))
+        for image, annotation in zip(data.images, data.annotations)
+    ]
+
+
+def _image(folder: Path, name: str) -> Path:
+    """The image of this name, with whatever suffix; as ``.jpg`` where there is none."""
+    usual = folder / f"{name}.jpg"
+    if usual.is_file():
+        return usual
+    others = (folder / (name + end) for low in sorted(SUFFIXES) for end in (low, low.upper()))
+    return next((path for path in others if path.is_file()), usual)
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    """Height and width; None where they are left out or, as some tools write, 0."""
+    element = root.child("size")
+    if element is None:
+        return None
+    height, width = (_number(element.needed(tag)) for tag in ("height", "width"))
+    if height == width == 0:
+        return None
+    if min(height, width) < 1 or height != int(height) or width != int(width):
+        raise BrokenError(element.where, f"an image of {width:g}×{height:g} pixels")
+    return int(height), int(width)
+
+
+def _object(
+    element: Element, size: tuple[int, int] | None, classes: frozenset[str] | None
+) -> Found:
+    named = element.needed("name")
+    if not named.text:
+        raise BrokenError(named.where, "the object's class is empty")
+    check_class(named.text, classes, named.where)
+    box = element.needed("bndbox")
+    tags = ("xmin", "ymin", "xmax", "ymax")
+    x0, y0, x1, y1 = (_number(box.needed(tag)) for tag in tags)
+    shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} ({', '.join(tags)})"
+    if x1 <= x0 or y1 <= y0:  # a line of pixels is an annotator's slip too
+        raise BrokenError(box.where, f"the box {shown} has no area")
+    edges = checked((x0 - 1, y0 - 1, x1, y1), size, box.where, shown)
+    difficult = element.child("difficult")
+    return Found(named.text, edges, difficult is not None and _number(difficult) != 0, False)
+
+
+def _number(element: Element) -> float:
+    try:
+        value = float(element.text)
+    except ValueError:
+        raise BrokenError(element.where, f"<{element.tag}> {element.text!r} is no number") from None
+    return within_reach(value, element.where)

@@ -1,0 +1,200 @@
+"""Persons as a pool: each is a square of an image, told by a JSON."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lloss.annotations.entries import touches
+from lloss.annotations.folders import image_folder
+from lloss.annotations.people import read_people
+from lloss.annotations.problems import Problems
+from lloss.annotations.reading import parse_json
+from lloss.errors import ImageError, LabelError, PoolError
+from lloss.images import Pixels, decode_whole
+from lloss.pools.base import Item, Pool
+from lloss.pools.places import Place
+from lloss.pools.prints import content_print
+from lloss.regions import Region
+
+_KEPT = 8
+"""Decoded images kept for the next person of each."""
+
+_KEPT_BYTES = 32 << 20
+"""What takes more is not kept."""
+
+
+class Outline(NamedTuple):
+    """A person of a pool."""
+
+    id: str
+    image: str
+    region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class RegionItem(Item):
+    """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
+
+    Attributes:
+        image: the whole image.
+        region: the square.
+        decoded: gives the whole image's pixels; raises :class:`ImageError`.
+    """
+
+    image: Item
+    region: Region
+    decoded: Callable[[], Pixels]
+
+    @classmethod
+    def of(
+        cls, id: str, image: Item, region: Region, decoded: Callable[[], Pixels] | None = None
+    ) -> RegionItem:
+        """A square of an image, which is decoded each time unless told otherwise."""
+        decoded = decoded or functools.partial(_decode, image)
+        return cls(id, functools.partial(_cut, decoded, region), image, region, decoded)
+
+    def cut(self, factor: float) -> Pixels:
+        """The square with the same centre and ``factor`` times the side, black outside the image.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        return _cut(self.decoded, self.region.grown(factor))
+
+
+class RegionPool(Pool):
+    """The persons that a JSON tells of, in MPII's dialects or COCO's, as squares of their images.
+
+    Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
+    image stand together, in the order in which images first come, so that an image is decoded once
+    for all of them where it can be. The images are looked for in the JSON's folder, in ``images``
+    below it and in ``images`` beside it.
+    """
+
+    unique = True
+
+    def __init__(self, listing: Place, uri: str, options: Mapping[str, str] | None = None) -> None:
+        """Open it.
+
+        Args:
+            listing: the JSON.
+            uri: the pool's name.
+            options: ``image``, the folder of the images, relative to the JSON's; ``split``,
+                ``train`` or ``valid``, of an MPII file that has ``isValidation``.
+
+        Raises:
+            PoolError: it cannot be read, or an entry has no image or no region.
+        """
+        options = options or {}
+        self.listing = listing
+        self.uri = uri
+        self.remote = listing.remote
+        try:
+            with listing.open() as file:
+                document = parse_json(file, str(listing))
+            people = read_people(document, str(listing), _Refusing(), options.get("split", ""))
+            self._outlines = _grouped(Outline(one.id, one.image, one.region) for one in people)
+        except LabelError as error:
+            raise PoolError(str(error)) from error
+        names = list(dict.fromkeys(one.image for one in self._outlines))
+        self.images = image_folder(listing, names, options.get("image", ""))
+
+    def __iter__(self) -> Iterator[Item]:
+        return region_items(self._outlines, self.images)
+
+    def ids(self) -> Iterator[str]:
+        """Image and place of each person."""
+        return (one.id for one in self._outlines)
+
+    def count(self) -> int:
+        """How many persons there are."""
+        return len(self._outlines)
+
+    def fingerprint(self) -> str:
+        """A digest of the JSON; not of the images it names."""
+        return content_print(self.listing)
+
+
+def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[RegionItem]:
+    """The items of persons.
+
+    Args:
+        outlines: they.
+        folder: what the names of their images are relative to.
+    """
+    outlines = list(outlines)
+    shared = {name for name, count in Counter(o.image for o in outlines).items() if count > 1}
+    kept = _KeptImages()
+    for id, name, region in outlines:
+        image = Item(name, functools.partial(folder.read_image, name))
+        decoded = functools.partial(kept.decoded, image) if name in shared else None
+        yield RegionItem.of(id, image, region, decoded)
+
+
+class _Refusing(Problems):
+    """A pool leaves nothing out: who listed it once would not find the same again."""
+
+    def report(self, where: str, what: str) -> None:
+        raise LabelError(f"{where}: {what}; mend it, or take it out of the pool")
+
+
+@dataclass
+class _Slot:
+    """A decoded image, or the place where one thread is making it and others wait."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pixels: Pixels | None = None
+
+
+class _KeptImages:
+    """The images decoded last, for the persons that stand next to each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+
+    def decoded(self, image: Item) -> Pixels:
+        """The pixels of an image; not to be written to.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+        """
+        with self._lock:
+            slot = self._slots.setdefault(image.id, _Slot())
+            self._slots.move_to_end(image.id)
+            if len(self._slots) > _KEPT:
+                self._slots.popitem(last=False)
+        with slot.lock:
+            if slot.pixels is not None:
+                return slot.pixels
+            pixels = _decode(image)
+            if pixels.nbytes <= _KEPT_BYTES:
+                slot.pixels = pixels
+            return pixels
+
+
+def _grouped(outlines: Iterable[Outline]) -> list[Outline]:
+    """With the persons of an image together, in the order of the first of each."""
+    groups: dict[str, list[Outline]] = {}
+    for outline in outlines:
+        groups.setdefault(outline.image, []).append(outline)
+    return list(itertools.chain.from_iterable(groups.values()))
+
+
+def _decode(image: Item) -> Pixels:
+    return decode_whole(image.read())
+
+
+def _cut(decoded: Callable[[], Pixels], region: Region) -> Pixels:
+    pixels = decoded()
+    height, width, _ = pixels.shape
+    if not touches(region, (height, width)):
+        shown = f"{region.side} pixels a side at {region.left}, {region.top} (left, top)"
+        raise ImageError(f"its region of {shown} does not touch the {width}×{height} pixels")
+    return region.cut(pixels)
