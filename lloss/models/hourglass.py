@@ -19,6 +19,10 @@ STRIDE = 4
 MULTIPLE = STRIDE * 2**DEPTH
 """Sides of the input are multiples of this: then every halving comes out even."""
 
+HEATMAP_STD = 0.001
+"""Of the first weights that heatmaps are made with: with torch's own the first epochs would be
+spent on bringing noise down to 0, where most of a target is. (The paper does not tell of it.)"""
+
 MAX_STACKS = 8
 WIDTHS = {"": 256, "-narrow": 64}
 """Channels by the suffix of the name. The narrow network takes a sixteenth of the arithmetic."""
@@ -98,6 +102,9 @@ class StackedHourglass(nn.Module):
         self.heatmaps = nn.ModuleList(nn.Conv2d(width, joints, 1) for _ in repeated)
         self.map_remaps = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in repeated[1:])
         self.heatmap_remaps = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in repeated[1:])
+        for layer in self.heatmaps.children():  # nearly all of a target is 0
+            nn.init.normal_(layer.get_parameter("weight"), std=HEATMAP_STD)
+            nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, images: Tensor) -> Tensor:
         """Heatmaps of all stacks, float [N, stacks, joints, H/4, W/4], of float [N, 3, H, W].

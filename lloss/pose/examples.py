@@ -14,6 +14,7 @@ from lloss.errors import LabelError
 from lloss.images import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
 from lloss.pose.augmentation import ROOM
+from lloss.pose.pck import head_size
 from lloss.pose.targets import PersonTarget
 from lloss.regions import Region
 
@@ -63,7 +64,7 @@ def read_person(
         annotated=torch.from_numpy(annotated & inside),
         size=spec.width,
         pixel=(1 / scale_x, 1 / scale_y),
-        head=label.head,
+        head=head_size(label),
         side=float(item.region.side if isinstance(item, Cuttable) else max(frame.size)),
     )
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lloss.annotations.joints import flip_pairs
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonTarget:
@@ -20,7 +22,7 @@ class PersonTarget:
         annotated: which joints are and lie inside of the input; bool [J].
         size: side of the input in pixels.
         pixel: width and height of a pixel of the input in pixels of the original image.
-        head: what PCKh divides by, in pixels of the original image; NaN if unknown.
+        head: see :func:`lloss.pose.pck.head_size`, in pixels of the original image.
         side: of what the network sees, in pixels of the original image: of the person's square, or
             the longer one of a whole image.
     """
@@ -65,8 +67,6 @@ class PoseTargets:
 @functools.cache
 def mirror_order(names: tuple[str, ...]) -> tuple[int, ...]:
     """For each joint the one that it is in the mirror: left and right change places."""
-    from lloss.annotations.persons import flip_pairs
-
     return swapped(len(names), flip_pairs(names))
 
 

@@ -11,6 +11,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import PersonLabel, Problems
+from lloss.annotations.joints import skeleton
+from lloss.annotations.native import write_labels
+from lloss.annotations.persons import join_persons, open_persons, read_persons
 from lloss.drawing import Drawing, Shape
 from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
@@ -22,7 +25,7 @@ from lloss.pose.augmentation import ROOM, draw_views, seen
 from lloss.pose.examples import read_person
 from lloss.pose.heatmaps import decode
 from lloss.pose.losses import heatmap_loss
-from lloss.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of
+from lloss.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, normaliser_of
 from lloss.pose.targets import PersonTarget, PoseTargets
 from lloss.settings import TrainSettings
 
@@ -92,28 +95,20 @@ class Pose:
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.annotations.persons.open_persons`."""
-        from lloss.annotations.persons import open_persons
-
         return open_persons(data, labels, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, PersonLabel]:
         """See :func:`lloss.annotations.persons.read_persons`."""
-        from lloss.annotations.persons import read_persons
-
         return read_persons(path, problems)
 
     def write_labels(self, labels: Mapping[str, PersonLabel], path: Path) -> None:
-        """See :func:`lloss.annotations.persons.write_persons`."""
-        from lloss.annotations.persons import write_persons
-
-        write_persons(labels, path)
+        """See :func:`lloss.annotations.native.write_labels`."""
+        write_labels(labels, path)
 
     def join(
         self, pool: Pool, labels: Mapping[str, PersonLabel], origin: str, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.annotations.persons.join_persons`."""
-        from lloss.annotations.persons import join_persons
-
         return join_persons(pool, labels, origin, problems)
 
     def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
@@ -199,7 +194,8 @@ class Pose:
             places, _ = decode(output[:, -1].float())
             near = (places - targets.on(output)).norm(dim=-1) <= SIDE_SHARE * output.shape[-1]
         annotated = targets.annotated
-        return (near & annotated).sum(1) / annotated.sum(1).clamp(min=1)
+        share: Tensor = (near & annotated).sum(1) / annotated.sum(1).clamp(min=1)
+        return share
 
     def summary_size(self, classes: Sequence[str]) -> int:
         """Two numbers a joint and one more."""
@@ -231,18 +227,15 @@ class Pose:
     def meter(
         self, labels: Sequence[PersonLabel], classes: Sequence[str], settings: TrainSettings
     ) -> Pck:
-        """PCKh@0.5, if every person with a joint that counts has a head size."""
+        """See :func:`lloss.pose.pck.normaliser_of` for what errors are held against."""
         counted = [name for name in classes if group_of(name) not in LEFT_OUT]
-        heads = [label.head for label in labels if self.known(label, counted)]
-        by_head = bool(heads) and all(math.isfinite(head) for head in heads)
-        return Pck(tuple(classes), by_head, settings.flip_test)
+        judged = [label for label in labels if self.known(label, counted)]
+        return Pck(tuple(classes), normaliser_of(judged), settings.flip_test)
 
     def draw(
         self, output: Tensor, classes: Sequence[str], settings: TrainSettings
     ) -> list[Drawing]:
         """Lines between joints whose peaks are high enough."""
-        from lloss.annotations.persons import skeleton
-
         height, width = output.shape[-2:]
         places, peaks = decode(output[:, -1].detach().float().cpu())
         shares = (places / torch.tensor([width, height])).tolist()
