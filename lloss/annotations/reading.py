@@ -97,7 +97,7 @@ def number(value: Any, where: str) -> float:
 
 def within_reach(value: int | float, where: str) -> float:
     """The number, if it is one that images know."""
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise BrokenError(where, f"{value} is no finite number")
     if not -FARTHEST <= value <= FARTHEST:
         raise BrokenError(where, f"{reprlib.repr(value)} is far outside any image")
