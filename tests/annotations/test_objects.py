@@ -78,9 +78,7 @@ def test_splits_are_those_that_torchvision_finds(devkit: Path) -> None:
     assert is_named_set("voc:test") and not is_named_set("vocal")
 
 
-def test_named_sets_that_are_not_to_be_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_named_sets_that_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("voc2012:test", "voc:all"):
         with pytest.raises(PoolError, match=f"^{name}: no such split"):
             open_objects(name, None, tmp_path, Problems())

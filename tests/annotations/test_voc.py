@@ -122,7 +122,9 @@ def test_a_broken_file_is_named_or_left_out(
 @pytest.mark.parametrize("tag", ["bndbox", "ymin", "name"])
 def test_a_missing_element_is_named(tmp_path: Path, voc_xml: Xml, tag: str) -> None:
     path = voc_xml(tmp_path / "a.xml", [GOOD])
-    path.write_text(path.read_text().replace(f"<{tag}>", "<other>").replace(f"</{tag}>", "</other>"))
+    path.write_text(
+        path.read_text().replace(f"<{tag}>", "<other>").replace(f"</{tag}>", "</other>")
+    )
     line = 11 if tag == "ymin" else 8
     with pytest.raises(LabelError, match=f"a.xml, line {line}: <.*> lacks <{tag}>"):
         read_objects(tmp_path, Problems())
@@ -131,7 +133,9 @@ def test_a_missing_element_is_named(tmp_path: Path, voc_xml: Xml, tag: str) -> N
 def test_an_image_annotated_twice_is_named(tmp_path: Path, voc_xml: Xml) -> None:
     voc_xml(tmp_path / "one.xml", [GOOD], "a.jpg")
     voc_xml(tmp_path / "two.xml", [], "a.jpg")
-    with pytest.raises(LabelError, match="two.xml: the image 'a.jpg' is annotated in .*one.xml too"):
+    with pytest.raises(
+        LabelError, match="two.xml: the image 'a.jpg' is annotated in .*one.xml too"
+    ):
         read_objects(tmp_path, Problems())
     problems = Problems(skip=True)
     assert read_objects(tmp_path, problems)["a.jpg"].names == ("cat",)
