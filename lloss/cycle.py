@@ -3,7 +3,7 @@
 ::
 
     cycles/001/
-      cycle.json, labels.csv       what the cycle was begun with
+      cycle.json, labels.*         what the cycle was begun with
       checkpoint.pt, metrics.jsonl
       evaluation.json              when there are held-out images
       model.onnx, scores/
@@ -19,7 +19,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,21 +29,20 @@ from lloss.checkpoint import FILE as CHECKPOINT
 from lloss.checkpoint import Checkpoint, load_checkpoint
 from lloss.errors import InterruptedRunError, LabelError, ProjectError
 from lloss.evaluation import evaluate_checkpoint
-from lloss.files import sweep, write_json, write_text
-from lloss.labels import LabeledSet, read_ids
+from lloss.files import sweep, write_json
+from lloss.labels import LabeledSet
 from lloss.markup import percent
 from lloss.picks import picks_of
 from lloss.pools import Pool
-from lloss.project import Project, labels_text
+from lloss.project import Project
 from lloss.report import CyclePoint, ReportData, write_report
 from lloss.runs import train
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, select
 from lloss.settings import TrainSettings
 from lloss.tables import write_selection
-from lloss.tasks import get_task
 
-BEGUN, LABELS, EVALUATION, MODEL = "cycle.json", "labels.csv", "evaluation.json", "model.onnx"
+BEGUN, EVALUATION, MODEL = "cycle.json", "evaluation.json", "model.onnx"
 SELECTED, REPORT, SUMMARY = "selected.csv", "report.html", "summary.json"
 
 
@@ -160,14 +158,14 @@ def _as_begun(folder: Path, project: Project) -> Project:
 
 
 def _begin(folder: Path, project: Project, labeled: LabeledSet) -> None:
-    """Write down what the cycle is of: labels.csv may grow while it runs."""
-    rows = dict(sorted(zip((item.id for item in labeled.items), labeled.labels)))
-    write_text(folder / LABELS, labels_text(rows))
+    """Write down what the cycle is of: the labels may grow while it runs."""
+    rows = sorted(zip((item.id for item in labeled.items), labeled.labels), key=lambda row: row[0])
+    project.task.write_labels(dict(rows), folder / project.task.labels_file)
     kept = {name: getattr(project, name) for name in _KEPT}
     write_json(folder / BEGUN, {"train": project.train.as_dict(), "project": kept})
 
 
-_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start")
+_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad")
 """Besides the training settings, what a cycle keeps to the end as it was begun."""
 
 
@@ -180,10 +178,11 @@ class _Walk:
         self.project = _as_begun(folder, project)
         self.folder, self.done, self.say = folder, done, say
         self.number = len(done) + 1
-        self.labeled = self.project.open_labels(folder / LABELS)
+        self.task = self.project.task
+        self.labeled = self.project.open_labels(folder / self.task.labels_file)
         self.training, self.held_out = self.project.split(self.labeled)
         self.settings = self.project.train
-        self.metric = get_task(self.settings.task).metric
+        self.metric = self.task.metric
 
     def through(self, at_most: bool) -> Summary:
         """All of them."""
@@ -197,20 +196,20 @@ class _Walk:
             cycle=self.number,
             labeled=len(self.training),
             selected=len(selection),
-            classes=dict(Counter(sorted(self.training.labels))),
+            classes=self.task.summarize(self.training.labels),
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
             metric_name=self.metric,
             **counts,
         )
-        self._report(summary, selection, pool)
+        self._report(summary, selection, pool, checkpoint)
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
 
     def _train(self) -> Checkpoint:
         before = self.project.cycles / f"{self.number - 1:03d}"
         warm = before if self.project.warm_start and self.number > 1 else None
-        count, classes = len(self.training), len(self.training.classes)
+        count, classes = len(self.training), len(self.task.classes(self.training.labels))
         self.say(f"train {self.settings.model} on {count} labeled images of {classes} classes")
         try:
             return train(self.training, self.settings, self.folder, resume=True, warm_start=warm)
@@ -257,12 +256,14 @@ class _Walk:
         # Read live from lloss.toml, so that a K that is too large can be mended there.
         settings = self.project.selection(self.number, at_most)
         # Labels that came in since the cycle was begun: nobody is asked twice.
-        known = read_ids(self.project.path(self.project.labels))
+        known = self.project.labeled_ids()
         chosen = select(ScoresFolder(self.folder / "scores").opened(), settings, known)
         write_selection(chosen, self.folder / SELECTED)
         return chosen
 
-    def _report(self, summary: Summary, selection: Selection, pool: Pool) -> None:
+    def _report(
+        self, summary: Summary, selection: Selection, pool: Pool, checkpoint: Checkpoint
+    ) -> None:
         scores = ScoresFolder(self.folder / "scores")
         manifest = read_manifest(self.folder / MODEL)
         data = ReportData(
@@ -278,7 +279,7 @@ class _Walk:
             labeled=summary.labeled,
             classes=summary.classes,
             losses=scores.column("loss"),
-            picks=picks_of(selection, scores, pool, manifest),
+            picks=picks_of(selection, scores, pool, manifest, checkpoint),
             history=[*(s.point() for s in self.done), summary.point()],
             provenance={
                 "checkpoint": str(manifest.provenance.get("checkpoint_sha256", "")),

@@ -81,11 +81,40 @@ def decode_all(
 ) -> NDArray[np.uint8]:
     """Decode labeled images once, for all epochs: uint8 [N, H, W, 3].
 
+    Raises:
+        LabelError: one of them cannot be decoded; a training set has no holes.
+    """
+
+    def plainly(row: int, out: Pixels) -> None:
+        decode_into(items[row].read(), spec, out)
+
+    return decode_with(plainly, items, spec, scratch, what)[0]
+
+
+def decode_with(
+    decoder: Callable[[int, Pixels], _Out],
+    items: Sequence[Item],
+    spec: ImageSpec,
+    scratch: Path | None = None,
+    what: str = "labeled",
+) -> tuple[NDArray[np.uint8], list[_Out]]:
+    """:func:`decode_all` with a decoder that also tells what it learned of each image.
+
     Past one gigabyte the array lies in an unnamed file in ``scratch``, so that the operating
     system decides what of it is in memory.
 
+    Args:
+        decoder: decodes the image of a row into its place ``uint8 [H, W, 3]``; in threads.
+        items: of any pool.
+        spec: of the array.
+        scratch: a folder with room for it.
+        what: the images are, for messages.
+
+    Returns:
+        uint8 [N, H, W, 3], and what the decoder returned of each.
+
     Raises:
-        LabelError: one of them cannot be decoded; a training set has no holes.
+        LabelError: the decoder raised it or an ``ImageError``.
     """
     shape = (len(items), spec.height, spec.width, 3)
     images: NDArray[np.uint8]
@@ -96,22 +125,24 @@ def decode_all(
     else:
         images = np.empty(shape, np.uint8)
 
-    def fill(row: int) -> ImageError | None:
+    def fill(row: int) -> _Out | ImageError | LabelError:
         try:
-            decode_into(items[row].read(), spec, images[row])
-        except ImageError as error:
+            return decoder(row, images[row])
+        except (ImageError, LabelError) as error:
             return error
-        return None
 
-    problems = _mapped(fill, range(len(items)), 0)
-    shown = tqdm(problems, f"decode {what} images", len(items), disable=None, leave=False)
-    for item, problem in zip(items, shown):
-        if problem is not None:
+    found = _mapped(fill, range(len(items)), 0)
+    shown = tqdm(found, f"decode {what} images", len(items), disable=None, leave=False)
+    results: list[_Out] = []
+    for item, result in zip(items, shown):
+        if isinstance(result, ImageError):
             raise LabelError(
-                f"the {what} image {item.id!r}: {problem}; mend it or take its row out of the "
-                "labels"
+                f"the {what} image {item.id!r}: {result}; mend it or take its row out of the labels"
             )
-    return images
+        if isinstance(result, LabelError):
+            raise result
+        results.append(result)
+    return images, results
 
 
 def _take_room(file: int, shape: tuple[int, ...], folder: Path | None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from lloss.files import write_text
-from lloss.project import labels_text
+from lloss.labels import labels_text
 from lloss.selection.sampling import draw_ids
 from lloss.training import TrainingData
 

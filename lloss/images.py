@@ -99,6 +99,25 @@ class Frame:
         left, top, inner = _padded_inside((width, height), spec)
         return cls(size, (inner[0] / width, inner[1] / height), (left, top))
 
+    def carried(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
+        """What is known of each pixel of the image, for each of the input: the nearest one's.
+
+        Args:
+            values: ``[H, W]``, of the image's size.
+            spec: that the frame is of.
+
+        Returns:
+            ``[spec.height, spec.width]``; 0 where the input shows nothing of the image.
+        """
+        at = [
+            np.floor((np.arange(count) + 0.5 - self.offset[axis]) / self.scale[axis]).astype(int)
+            for count, axis in ((spec.height, 1), (spec.width, 0))
+        ]
+        inside = [(index >= 0) & (index < size) for index, size in zip(at, self.size)]
+        carried = np.zeros((spec.height, spec.width), values.dtype)
+        carried[np.ix_(*inside)] = values[np.ix_(at[0][inside[0]], at[1][inside[1]])]
+        return carried
+
 
 Image.preinit()  # the other formats
 _READERS = tuple(Image.OPEN[kind] for kind in FORMATS)

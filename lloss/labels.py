@@ -1,43 +1,45 @@
-"""Labeled images: items with a class name each.
+"""Labeled images: items with a label each, and class names from wherever they stand.
 
 All sources come to one shape, :class:`LabeledSet`, so that training knows nothing of files:
-a CSV ``id,label`` beside a pool, a class-per-folder tree, a ``.npz`` of ``images, labels``, and
-torchvision's CIFAR sets by name.
+for classification a CSV ``id,label`` beside a pool, a class-per-folder tree, a ``.npz`` of
+``images, labels``, and torchvision's CIFAR sets by name.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lloss.csvtext import csv_text
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, FolderPool, Item, Pool, load_array, open_array, open_pool
 from lloss.pools.places import LocalPlace
+
+DATA_ROOT = Path("~/.cache/lloss")
+"""Where torchvision's sets lie or are downloaded to."""
 
 TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 @dataclass(frozen=True)
 class LabeledSet:
-    """Items of a pool and the class name of each, in the same order."""
+    """Items of a pool and the label of each, in the same order.
+
+    A label is a class name, or what else the task calls one; its ``str`` says all of it.
+    """
 
     items: Sequence[Item]
-    labels: Sequence[str]
+    labels: Sequence[Any]
     origin: str
 
     def __len__(self) -> int:
         return len(self.items)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names that occur, numbers in the order of numbers, others of their text."""
-        return tuple(sorted(set(self.labels), key=_numbers_first))
 
     @property
     def sha256(self) -> str:
@@ -45,32 +47,25 @@ class LabeledSet:
         rows = sorted(f"{item.id}\0{label}\n" for item, label in zip(self.items, self.labels))
         return hashlib.sha256("".join(rows).encode()).hexdigest()
 
-    def targets(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Each image's index into ``classes``, ``int64 [N]``.
-
-        Raises:
-            LabelError: a label is none of the classes.
-        """
-        index = {name: number for number, name in enumerate(classes)}
-        for item, label in zip(self.items, self.labels):
-            if label not in index:
-                known = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
-                raise LabelError(
-                    f"{self.origin}: {item.id!r} is labeled {label!r}, which the model does not "
-                    f"know (its classes: {known}); relabel it or train again with that class"
-                )
-        return np.array([index[label] for label in self.labels], np.int64)
-
-    def take(self, rows: Sequence[int]) -> LabeledSet:
+    def take(self, rows: Iterable[int]) -> LabeledSet:
         """The set of these rows alone."""
+        rows = list(rows)
         return LabeledSet(
             [self.items[row] for row in rows], [self.labels[row] for row in rows], self.origin
         )
 
 
-def open_labeled(
-    data: str, labels: Path | None = None, data_root: Path = Path("~/.cache/lloss")
-) -> LabeledSet:
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """The names that occur, numbers in the order of numbers, others of their text."""
+    return tuple(sorted(set(labels), key=_numbers_first))
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Labels by id as CSV."""
+    return csv_text(("id", "label"), labels.items())
+
+
+def open_labeled(data: str, labels: Path | None = None, data_root: Path = DATA_ROOT) -> LabeledSet:
     """Open labeled data of any kind.
 
     Args:
@@ -148,7 +143,7 @@ def read_ids(*paths: Path) -> set[str]:
     return {id for path in paths for id in read_labels(path, needs_label=False)}
 
 
-def label_items(pool: Pool, labels: dict[str, str], origin: str) -> LabeledSet:
+def label_items(pool: Pool, labels: Mapping[str, Any], origin: str) -> LabeledSet:
     """Join labels to the items of a pool.
 
     Raises:

@@ -92,7 +92,7 @@ def build(settings: TrainSettings, classes: Sequence[str], image: tuple[int, int
     """
     task = get_task(settings.task)
     network = task.build(settings, classes)
-    taps = find_taps(network, image, settings.taps)
+    taps = find_taps(network, image, settings.taps or task.taps(settings))
     head = None
     if settings.head:
         size = task.summary_size(classes) if settings.head_summary else 0

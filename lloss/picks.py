@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lloss.artifact import Manifest
+from lloss.checkpoint import Checkpoint
+from lloss.drawing import Drawing
 from lloss.errors import ImageError
-from lloss.images import decode
+from lloss.images import Pixels, decode
 from lloss.pools import Item, Pool
 from lloss.report import Pick, thumbnail
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection
+from lloss.settings import CLASSIFICATION
+from lloss.tasks import get_task
+from lloss.training import predict
 
 SHOWN = 200
 """Thumbnails in a report: enough to see what is going on, few enough to open at once."""
 
 
 def picks_of(
-    selection: Selection, scores: ScoresFolder, pool: Pool, manifest: Manifest
+    selection: Selection,
+    scores: ScoresFolder,
+    pool: Pool,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
 ) -> list[Pick]:
     """The picks with the model's guess, and for the first of them what the model sees."""
-    guesses = _guesses(selection, scores, manifest)
     shown = pool.find(selection.ids[:SHOWN])
-    pictures = {item.id: _picture(item, manifest) for item in shown}
+    pixels = {item.id: _pixels(item, manifest) for item in shown}
+    drawings = _drawings(
+        {id: image for id, image in pixels.items() if image is not None}, checkpoint
+    )
+    guesses = _guesses(selection, scores, manifest)
+    guesses |= {id: (drawn.guess, drawn.confidence) for id, drawn in drawings.items()}
+    pictures = {
+        id: thumbnail(image, drawings.get(id)) for id, image in pixels.items() if image is not None
+    }
     return [
         Pick(id, rank, score, *guesses.get(id, ("", math.nan)), pictures.get(id))
         for rank, (id, score) in enumerate(zip(selection.ids, selection.scores.tolist()), 1)
@@ -46,8 +64,23 @@ def _guesses(
     return found
 
 
-def _picture(item: Item, manifest: Manifest) -> bytes | None:
+def _pixels(item: Item, manifest: Manifest) -> Pixels | None:
     try:
-        return thumbnail(decode(item.read(), manifest.image))
+        return decode(item.read(), manifest.image)
     except ImageError:
         return None
+
+
+def _drawings(pixels: Mapping[str, Pixels], checkpoint: Checkpoint) -> dict[str, Drawing]:
+    """What the network finds on these images, where its task draws that.
+
+    The artifact does not say: it leaves out what the predicted loss does not need.
+    """
+    settings, classes = checkpoint.settings, checkpoint.classes
+    task = get_task(settings.task)
+    if settings.task == CLASSIFICATION or not pixels:
+        return {}
+    found: list[Drawing] = []
+    for _, forward in predict(checkpoint.network(), settings, np.stack(list(pixels.values()))):
+        found += task.draw(forward.output, classes, settings) or []
+    return dict(zip(pixels, found))

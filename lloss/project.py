@@ -18,15 +18,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lloss.annotations import Problems
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.labels import LabeledSet, is_named_set, label_items, open_labeled, read_labels
+from lloss.labels import DATA_ROOT, LabeledSet, class_names, is_named_set, labels_text, read_ids
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
+from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.selection.sampling import draw_ids
-from lloss.settings import PRESETS, TrainSettings
-from lloss.tables import csv_text
+from lloss.settings import TrainSettings, settings_of
+from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
@@ -40,7 +42,8 @@ class Project:
     Attributes:
         root: the folder.
         pool: of images, as :func:`lloss.pools.open_pool` takes it.
-        labels: CSV ``id,label`` of images of the pool; it grows from cycle to cycle.
+        labels: of images of the pool, as the task reads them (for classification a CSV
+            ``id,label``); they grow from cycle to cycle.
         k: images to select a cycle.
         strategy: ``diverse`` or ``top``.
         subset: see :class:`lloss.selection.SelectionSettings`.
@@ -49,6 +52,7 @@ class Project:
         test: labeled data to measure on, apart from the pool.
         test_labels: its labels, or those of images of the pool when ``test`` is empty.
         warm_start: start each training from the weights of the cycle before; by default afresh.
+        skip_bad: leave broken annotations out instead of stopping at the first.
         train: the training settings, those of ``preset`` filled in.
     """
 
@@ -63,12 +67,14 @@ class Project:
     test: str = ""
     test_labels: str = ""
     warm_start: bool = False
+    skip_bad: bool = False
     train: TrainSettings
 
     def __post_init__(self) -> None:
         texts = dict.fromkeys(("pool", "labels", "test", "test_labels", "strategy"), str)
+        flags = dict.fromkeys(("warm_start", "skip_bad"), bool)
         numbers = {"subset": (int, float), "holdout": (int, float)}
-        kinds: dict[str, Any] = {"k": int, "seed": int, "warm_start": bool, **texts, **numbers}
+        kinds: dict[str, Any] = {"k": int, "seed": int, **flags, **texts, **numbers}
         for name, kind in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -114,17 +120,35 @@ class Project:
         """The pool of images."""
         return open_pool(self.pool_uri)
 
-    def open_labels(self, labels: Path | None = None) -> LabeledSet:
-        """All labels there are now, or those of a snapshot of them."""
-        path = labels or self.path(self.labels)
-        return label_items(self.open_pool(), read_labels(path), str(path))
+    @property
+    def task(self) -> Task:
+        """What the network is trained for."""
+        return get_task(self.train.task)
+
+    def open_labels(
+        self, labels: Path | None = None, problems: Problems | None = None
+    ) -> LabeledSet:
+        """All labels there are now, or those of a snapshot of them.
+
+        Args:
+            labels: the snapshot.
+            problems: is told of broken annotations; by default ``skip_bad`` decides.
+        """
+        path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
+        found = self.task.read_labels(path, problems)
+        return self.task.join(self.open_pool(), found, str(path), problems)
+
+    def labeled_ids(self) -> set[str]:
+        """The ids of all images that have a label by now, broken or not."""
+        return {item.id for item in self.open_labels(problems=Problems(skip=True)).items}
 
     def open_test(self) -> LabeledSet | None:
         """The separate test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
+        problems = Problems(self.skip_bad)
         if self.test:
-            return open_labeled(self._test_uri(), labels)
-        return open_labeled(self.pool_uri, labels) if labels else None
+            return self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
+        return self.task.open(self.pool_uri, labels, DATA_ROOT, problems) if labels else None
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
@@ -148,11 +172,12 @@ class Project:
             return labeled, None
         path = self.root / HOLDOUT
         if not path.exists():
-            drawn = _stratified(labeled, self.holdout, self.seed)
+            strata = {i.id: self.task.stratum(l) for i, l in zip(labeled.items, labeled.labels)}
+            drawn = _stratified(strata, self.holdout, self.seed)
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
-        held = read_labels(path)
+        held = read_ids(path)
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
@@ -201,7 +226,7 @@ def load_project(root: Path) -> Project:
     preset = train.pop("preset", "default")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise SettingsError(f"{path}: preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    settings = TrainSettings.from_dict({**PRESETS[preset], **train}, f"{path} [train]")
+    settings = settings_of(preset, f"{path} [train]", **train)
     if not settings.head:
         raise SettingsError(f"{path} [train]: head = false predicts no loss to select by")
     return Project(root=root, train=settings, **content)
@@ -234,11 +259,8 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
         project = load_project(root)
         labeled = project.open_labels()
         training, _ = project.split(labeled)
-        if len(labeled.classes) < 2:
-            raise LabelError(
-                f"{labeled.origin}: all {len(labeled)} labels are {labeled.classes[0]!r}: "
-                "label a second class first"
-            )
+        task = project.task
+        task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:
             raise LabelError(
                 f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
@@ -253,14 +275,9 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
     return project
 
 
-def labels_text(labels: Mapping[str, str]) -> str:
-    """Labels as CSV."""
-    return csv_text(("id", "label"), labels.items())
-
-
 _NOTES = {
     "pool": "images: a folder, array, list, tar shards, Parquet, or a URL such as s3://",
-    "labels": "id,label; add a row an image you label",
+    "labels": "add what you label",
     "k": "images to select each cycle",
     "strategy": "diverse: spread over the best 4k; top: the k highest predicted losses",
     "subset": "choose from a random sub-pool alone: a number of images, or a share; 0: all",
@@ -269,6 +286,7 @@ _NOTES = {
     "test": "labeled images to measure on",
     "test_labels": "their labels, or those of test images in the pool",
     "warm_start": "start from the cycle before; the method trains afresh",
+    "skip_bad": "leave broken annotations out instead of stopping",
 }
 
 
@@ -284,16 +302,16 @@ def _value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _stratified(labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
-    """A share of the labels, spread over the classes, and no class lost to the measuring.
+def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
+    """A share of the ids, spread over the strata, and no stratum lost to the measuring.
 
-    What the shares of the classes leave over goes to those that are rounded down the most. Fewer
+    What the shares of the strata leave over goes to those that are rounded down the most. Fewer
     than two images measure nothing: then there are none.
     """
-    total = round(len(labeled) * share)
-    members: dict[str, list[str]] = {name: [] for name in labeled.classes}
-    for item, label in zip(labeled.items, labeled.labels):
-        members[label].append(item.id)
+    total = round(len(strata) * share)
+    members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
+    for id, name in strata.items():
+        members[name].append(id)
     counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
     for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
         if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):

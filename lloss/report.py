@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lloss.charts import figure, histogram, lines
+from lloss.drawing import Drawing, draw
 from lloss.files import write_text
 from lloss.markup import loss, percent, text
 
@@ -27,6 +28,9 @@ SHOWN_PICKS = 200
 """More would make the page heavy; ``selected.csv`` names them all."""
 
 SHOWN_CLASSES = 30
+
+THUMBNAIL = 96
+"""Pixels of its longer edge."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +77,29 @@ class ReportData:
     provenance: Mapping[str, str]  # for the small print
 
 
-def thumbnail(pixels: NDArray[np.uint8], side: int = 96) -> bytes:
-    """Encode an image uint8 [H, W, 3] so that its longer edge is at most ``side`` pixels.
+def thumbnail(pixels: NDArray[np.uint8], drawing: Drawing | None = None) -> bytes:
+    """Encode an image so that it is small and clear, with what was found on it.
 
-    An image of at most half that is enlarged by a whole factor, each pixel to a crisp square, and
-    becomes a PNG; any other becomes a JPEG.
+    An image of at most half the side is enlarged by a whole factor, each pixel to a crisp square,
+    and becomes a PNG; any other becomes a JPEG, twice as large where there is a drawing on it.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        drawing: to lay over it.
     """
+    side = THUMBNAIL if drawing is None else 2 * THUMBNAIL
     factor = side // max(pixels.shape[:2])
     encoded = io.BytesIO()
     if factor > 1:
-        Image.fromarray(pixels.repeat(factor, 0).repeat(factor, 1)).save(encoded, "PNG")
+        image = Image.fromarray(pixels.repeat(factor, 0).repeat(factor, 1))
     else:
         image = Image.fromarray(pixels)
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if drawing is not None:
+        draw(image, drawing)
+    if factor > 1:
+        image.save(encoded, "PNG")
+    else:
         image.save(encoded, "JPEG", quality=85)
     return encoded.getvalue()
 

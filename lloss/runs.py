@@ -13,22 +13,26 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from lloss.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.decoding import decode_all
 from lloss.errors import CheckpointError, InterruptedRunError
+from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
-from lloss.images import ImageSpec
 from lloss.labels import LabeledSet
-from lloss.models import default_size
 from lloss.settings import TrainSettings
+from lloss.tasks import get_task
 from lloss.training import Trainer, TrainingData
 
 METRICS = "metrics.jsonl"
 SAMPLE = 64
 """Images kept in the checkpoint, as many as the largest batch that an export is checked at."""
+
+SAMPLE_BYTES = 4 << 20
+"""They take no more: a checkpoint is written often."""
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -61,7 +65,7 @@ def train(
     before = _earlier_run(run, labeled, settings, resume)
     if before is not None and before.finished:
         return before
-    data = _decoded(labeled, settings, run)
+    data, sample = _decoded(labeled, settings, run)
     start = _first_weights(warm_start, data.classes) if warm_start else None
     trainer = Trainer(settings, data, device, start)
     settings = dataclasses.replace(settings, taps=tuple(t.module for t in trainer.model.taps))
@@ -69,35 +73,43 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        _loop(trainer, _Keeper(run, trainer, settings, data), interrupted)
+        _loop(trainer, _Keeper(run, trainer, settings, sample), interrupted)
     return load_checkpoint(run)
 
 
 def _sized(settings: TrainSettings) -> TrainSettings:
-    return dataclasses.replace(settings, size=settings.size or default_size(settings.model))
+    size = settings.size or get_task(settings.task).defaults(settings.model)["size"]
+    return dataclasses.replace(settings, size=size)
 
 
-def _decoded(labeled: LabeledSet, settings: TrainSettings, run: Path) -> TrainingData:
-    spec = ImageSpec(settings.size, settings.size, settings.fit)
+def _decoded(
+    labeled: LabeledSet, settings: TrainSettings, run: Path
+) -> tuple[TrainingData, NDArray[np.uint8]]:
+    """The labeled images to train on, and a few of them as a scorer decodes them."""
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    task.check(labeled.labels, classes)
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explained(error, run) from error
     sweep(run)
-    classes = labeled.classes
-    images = decode_all(labeled.items, spec, scratch=run)
-    return TrainingData(images, labeled.targets(classes), classes, labeled.sha256)
+    data = load_examples(labeled, classes, settings, room=True, scratch=run)
+    few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2), len(labeled)))
+    plain = load_examples(labeled.take(range(few)), classes, settings)
+    return data, plain.images
 
 
 def _first_weights(run: Path, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """The weights of a run, without its last layer where that speaks of other classes."""
+    """The weights of a run, without the layers that speak of other classes."""
     before = load_checkpoint(run)
     weights: dict[str, Tensor] = before.state["model"]
     if before.classes == classes:
         return weights
-    own = [name for name in weights if name.startswith("network.")]
-    last = own[-1].rpartition(".")[0] + "."
-    return {name: value for name, value in weights.items() if not name.startswith(last)}
+    prefix = "network."
+    own = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
+    other = {prefix + name for name in get_task(before.settings.task).class_layers(own)}
+    return {name: value for name, value in weights.items() if name not in other}
 
 
 def _earlier_run(
@@ -131,19 +143,20 @@ class _Keeper:
     """Writes a run's checkpoint and metrics."""
 
     def __init__(
-        self, run: Path, trainer: Trainer, settings: TrainSettings, data: TrainingData
+        self, run: Path, trainer: Trainer, settings: TrainSettings, sample: NDArray[np.uint8]
     ) -> None:
-        self.run, self.trainer, self.settings, self.data = run, trainer, settings, data
+        self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
         self.saved = time.monotonic()
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
+        data = self.trainer.data
         Checkpoint(
             self.settings,
-            self.data.classes,
-            len(self.data.images),
-            self.data.sha256,
-            self.data.images[:SAMPLE].copy(),
+            data.classes,
+            len(data.images),
+            data.sha256,
+            self.sample,
             self.trainer.state(),
         ).save(self.run / FILE)
         self.saved = time.monotonic()

@@ -1,8 +1,9 @@
-"""Everything that decides what a training run computes, and the named presets."""
+"""Everything that decides what a training run computes."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import typing
 from dataclasses import dataclass
@@ -10,11 +11,17 @@ from typing import Any, Literal
 
 from lloss.errors import SettingsError
 from lloss.images import Fit
+from lloss.presets import PRESETS
 
 HeadLossName = Literal["margin", "ranknet", "soft-pairs", "mse"]
-Augment = Literal["none", "flip", "crop", "flip-crop"]
+Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
+Optimizer = Literal["sgd", "rmsprop", "adam"]
+LossNorm = Literal["positives", "none"]
 Schedule = Literal["onecycle", "step"]
 Amp = Literal["auto", "off", "bf16"]
+
+CLASSIFICATION = "classification"
+"""The task whose defaults are those of the fields; others bring their own (``Task.defaults``)."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -27,9 +34,11 @@ def _setting(default: Any, help: str) -> Any:
 class TrainSettings:
     """One training run. Each field is an option of ``lloss train`` and a key of ``lloss.toml``."""
 
-    task: str = _setting("classification", "What is learned.")
+    task: str = _setting(CLASSIFICATION, "What is learned.")
     model: str = _setting("resnet18", "The network: torchvision's name, or one of lloss's own.")
-    weights: str = _setting("none", "What it starts from: none, imagenet, or a state dict's path.")
+    weights: str = _setting(
+        "none", "What it starts from: none, imagenet, coco (detection), or a state dict's path."
+    )
     size: int = _setting(0, "Side of the square input in pixels; 0 for the model's own.")
     fit: Fit = _setting("crop", "How an image comes to that size.")
     taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: chosen by itself.")
@@ -44,13 +53,20 @@ class TrainSettings:
     )
     epochs: int = _setting(60, "Passes over the labeled images.")
     batch_size: int = _setting(64, "Images a step; an epoch is cut into nearly equal batches.")
-    lr: float = _setting(0.1, "Peak learning rate of SGD with momentum.")
-    momentum: float = _setting(0.9, "Momentum of SGD.")
-    weight_decay: float = _setting(5e-4, "Weight decay of SGD.")
+    optimizer: Optimizer = _setting("sgd", "What takes the steps.")
+    lr: float = _setting(0.1, "Peak learning rate.")
+    momentum: float = _setting(0.9, "Momentum; with adam its first beta.")
+    weight_decay: float = _setting(5e-4, "Weight decay.")
     schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
     milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")
     augment: Augment = _setting("flip-crop", "Random change of the training images.")
     crop_padding: int = _setting(-1, "Pixels of zeros around before the crop; -1: size / 8.")
+    loss_norm: LossNorm = _setting(
+        "positives", "Detection: an image's loss is divided by its positive anchors, or is not."
+    )
+    flip_test: bool = _setting(
+        False, "Pose: measure on heatmaps averaged with those of the mirrored image."
+    )
     mean: tuple[float, float, float] = _setting(
         IMAGENET_MEAN, "Subtracted from the channels of images scaled to 0..1."
     )
@@ -134,41 +150,23 @@ def _check_kind(name: str, value: Any, hint: Any) -> None:
         raise SettingsError(f"{name} = {value!r}: must be {getattr(hint, '__name__', hint)}")
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    # Yoo & Kweon 2019, section 4.1: ResNet-18 with a 3×3 stem, 200 epochs, gradient stop at 120.
-    "paper-cifar10": {
-        "model": "resnet18-cifar",
-        "size": 32,
-        "head_loss": "margin",
-        "head_summary": False,
-        "hidden": 128,
-        "xi": 1.0,
-        "head_weight": 1.0,
-        "gradient_stop": 120,
-        "epochs": 200,
-        "batch_size": 128,
-        "lr": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "milestones": [160],
-        "augment": "flip-crop",
-        "crop_padding": 4,
-        "mean": [0.4914, 0.4822, 0.4465],
-        "std": [0.2023, 0.1994, 0.2010],
-    },
-}
-"""Named settings; options given beside ``--preset`` win over its values."""
+def settings_of(preset: str, where: str = "settings", **given: Any) -> TrainSettings:
+    """The task's defaults, a preset's settings over them, and over both what is given.
 
-
-def settings_of(preset: str, **given: Any) -> TrainSettings:
-    """A preset's settings with some of them replaced (those given as None are not).
+    Args:
+        preset: one of :data:`lloss.presets.PRESETS`.
+        where: what messages name as the source of what is given.
+        given: fields; those given as None are not.
 
     Raises:
-        SettingsError: no such preset, or an unusable value.
+        SettingsError: no such preset or task, or an unusable value.
     """
     if preset not in PRESETS:
         raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return TrainSettings.from_dict({**PRESETS[preset], **chosen})
+    values = {**PRESETS[preset], **{k: v for k, v in given.items() if v is not None}}
+    task = values.get("task", CLASSIFICATION)
+    if task != CLASSIFICATION:
+        # By name: the tasks know the settings.
+        tasks = importlib.import_module("lloss.tasks")
+        values = {**tasks.get_task(task).defaults(values.get("model", "")), **values}
+    return TrainSettings.from_dict(values, where)

@@ -90,12 +90,7 @@ def simulate(
     results = []
     for cycle in range(experiment.cycles):
         rows = np.array(sorted(map(int, labeled)))
-        data = replace(
-            experiment.pool,
-            images=experiment.pool.images[rows],
-            targets=experiment.pool.targets[rows],
-        )
-        trainer = Trainer(settings, data)
+        trainer = Trainer(settings, experiment.pool.take(rows))
         while not trainer.finished:
             trainer.advance()
         results.append(_measure(trainer, experiment.test, cycle, len(labeled)))
@@ -156,5 +151,5 @@ def _joined(
 def _measure(trainer: Trainer, test: TrainingData, cycle: int, labeled: int) -> CycleResult:
     from lloss.evaluation import measure  # evaluation is for a checkpoint too
 
-    figures = measure(trainer.model, trainer.settings, test.images, test.targets)
+    figures = measure(trainer.model, trainer.settings, test)
     return CycleResult(cycle, labeled, figures.metric, figures.head, figures.entropy)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from lloss.csvtext import csv_text
 from lloss.errors import SettingsError
 from lloss.files import write_text, written_aside
 from lloss.selection import Selection
@@ -50,17 +49,6 @@ def formatted(selection: Selection, kind: str) -> str:
         for id, score, rank in rows:
             row = {"id": id, "score": score, "rank": rank}
             text.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return text.getvalue()
-
-
-def csv_text(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """CSV with plain line ends that any reader reads back, whatever a field holds."""
-    text = io.StringIO()
-    plain = csv.writer(text, lineterminator="\n")
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in (header, *map(tuple, rows)):
-        # The plain writer quotes a line feed, but not a lone carriage return.
-        (quoted if any("\r" in str(field) for field in row) else plain).writerow(row)
     return text.getvalue()
 
 

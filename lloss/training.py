@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,16 +30,21 @@ class TrainingData:
     """Decoded labeled images.
 
     Attributes:
-        images: uint8 [N, H, W, 3].
-        targets: int64 [N], indices into ``classes``.
+        images: uint8 [N, H, W, 3], as ``Task.stored`` says.
+        targets: of each, as ``Task.example`` makes them (a class's index, for example).
         classes: the class names.
         sha256: identifies the labeled set it was made of.
     """
 
     images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    targets: Sequence[Any] | NDArray[np.int64]
     classes: tuple[str, ...]
     sha256: str = ""
+
+    def take(self, rows: NDArray[np.int64]) -> TrainingData:
+        """The data of these rows alone."""
+        targets = [self.targets[row] for row in rows]
+        return TrainingData(self.images[rows], targets, self.classes, self.sha256)
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Totals:
     images: int = 0
     loss: float = 0.0
     head_loss: float = 0.0
-    hits: float = 0.0
+    hits: float | None = 0.0
     pairs: int = 0
     ordered: float = 0.0
     seconds: float = 0.0
@@ -57,7 +62,9 @@ class Totals:
     def means(self, metric: str) -> dict[str, float]:
         """What the progress bar and ``metrics.jsonl`` show."""
         count = max(self.images, 1)
-        shown = {"loss": self.loss / count, metric: self.hits / count}
+        shown = {"loss": self.loss / count}
+        if self.hits is not None:
+            shown[metric] = self.hits / count
         if self.pairs:
             shown["head_loss"] = self.head_loss / count
             shown["ranking_accuracy"] = self.ordered / self.pairs
@@ -75,7 +82,7 @@ class Trainer:
         start: a state dict to start from instead of fresh weights (a warm start).
 
     Raises:
-        LabelError: one class only, or fewer images than a batch.
+        LabelError: fewer images than a batch.
     """
 
     settings: TrainSettings
@@ -99,12 +106,7 @@ class Trainer:
         count = len(self.data.images)
         # Batches of 2 in an odd epoch: one of 3 rather than one that stands alone.
         self.steps = min(math.ceil(count / self.settings.batch_size), count // 2)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=self.settings.lr,
-            momentum=self.settings.momentum,
-            weight_decay=self.settings.weight_decay,
-        )
+        self.optimizer = _optimizer(self.model, self.settings)
         self.schedule = self._schedule()
         self._order: tuple[int, list[NDArray[np.int64]]] | None = None
         self._run: nn.Module = (
@@ -164,21 +166,23 @@ class Trainer:
             self._order = self.epoch, np.array_split(order, self.steps)
         return self._order[1]
 
-    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Any]:
         generator = torch.Generator().manual_seed(
             _entropy(self.settings.seed, 3, self.epoch, self.step)
         )
-        images = torch.from_numpy(self.data.images[rows])
-        targets = torch.from_numpy(self.data.targets[rows])
-        images, targets = self.model.task.augment(images, targets, self.settings, generator)
-        return images.to(self._device, non_blocking=True), targets.to(self._device)
+        task, settings = self.model.task, self.settings
+        stored = torch.from_numpy(self.data.images[rows])
+        targets = [self.data.targets[row] for row in rows]
+        images, targets = task.augment(stored, targets, settings, generator)
+        together = task.collate(targets, settings)
+        return images.to(self._device, non_blocking=True), together.to(self._device)
 
-    def _learn(self, images: Tensor, targets: Tensor) -> None:
+    def _learn(self, images: Tensor, targets: Any) -> None:
         self.model.train()
         with self._autocast():
             normalised = self.normalize(images).contiguous(memory_format=torch.channels_last)
             forward: Forward = self._run(normalised, stop_gradient=self.gradient_stopped)
-        losses = self.model.task.loss_per_image(forward.output, targets)
+        losses = self.model.task.loss_per_image(forward.output, targets, self.settings)
         total = losses.mean()
         head_loss = torch.zeros(())
         if forward.loss is not None:
@@ -196,12 +200,16 @@ class Trainer:
         self.schedule.step()
         self._count(forward, losses.detach(), float(head_loss.detach()), targets)
 
-    def _count(self, forward: Forward, losses: Tensor, head_loss: float, targets: Tensor) -> None:
+    def _count(self, forward: Forward, losses: Tensor, head_loss: float, targets: Any) -> None:
         count = len(losses)
         self.totals.images += count
         self.totals.loss += float(losses.sum())
         self.totals.head_loss += head_loss * count
-        self.totals.hits += float(self.model.task.hits(forward.output, targets).sum())
+        hits = self.model.task.hits(forward.output, targets)
+        if hits is None or self.totals.hits is None:
+            self.totals.hits = None  # too dear for every step
+        else:
+            self.totals.hits += float(hits.sum())
         if forward.loss is not None:
             ordered, pairs = pair_counts(
                 forward.loss.detach().float().cpu().numpy(), losses.cpu().numpy()
@@ -237,10 +245,22 @@ class Trainer:
         self.totals = Totals(**state["totals"])
 
 
+_PIXELS = 256 * 64 * 64
+"""Of a batch that is only predicted: its feature maps are to fit a small memory."""
+
+
 def predict(
-    model: TappedNetwork, settings: TrainSettings, images: NDArray[np.uint8], batch: int = 256
+    model: TappedNetwork, settings: TrainSettings, images: NDArray[np.uint8], batch: int = 0
 ) -> Iterator[tuple[slice, Forward]]:
-    """Run a network over decoded images without gradient: (rows, forward pass) a batch."""
+    """Run a network over decoded images without gradient: (rows, forward pass) a batch.
+
+    Args:
+        model: is put into eval mode.
+        settings: of its training.
+        images: uint8 [N, H, W, 3] of the input's size.
+        batch: images at a time; 0: 256, or fewer where they are larger than 64×64.
+    """
+    batch = batch or max(1, min(256, _PIXELS // (images.shape[1] * images.shape[2])))
     device = next(model.parameters()).device
     normalize = Normalize(settings.mean, settings.std).to(device)
     model.eval()
@@ -276,11 +296,16 @@ def _device(name: str) -> torch.device:
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), betas=(settings.momentum, 0.999), **common)
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
+    return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
+
+
 def _check(settings: TrainSettings, data: TrainingData) -> None:
-    counts = np.bincount(data.targets, minlength=len(data.classes))
-    if np.count_nonzero(counts) < 2:
-        only = data.classes[int(counts.argmax())] if len(counts) else "none"
-        raise LabelError(f"all {len(data.targets)} labels are {only!r}: label a second class first")
     if len(data.images) < settings.batch_size:
         raise LabelError(
             f"{len(data.images)} labeled images are fewer than a batch of {settings.batch_size}: "

@@ -3,12 +3,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from lloss.errors import SettingsError
+from lloss.errors import LabelError, SettingsError
+from lloss.images import ImageSpec
+from lloss.pools import Item
 from lloss.settings import TrainSettings
 from lloss.tasks import NAMES, get_task
 
@@ -42,7 +45,7 @@ def test_a_task_comes_by_its_name() -> None:
 
 def test_the_loss_is_one_number_an_image() -> None:
     logits, targets = _logits()
-    losses = TASK.loss_per_image(logits, targets)
+    losses = TASK.loss_per_image(logits, targets, TrainSettings())
     assert losses.shape == (6,)
     assert torch.equal(losses, F.cross_entropy(logits, targets, reduction="none"))
     assert losses.std() > 0.1
@@ -51,7 +54,10 @@ def test_the_loss_is_one_number_an_image() -> None:
 def test_the_loss_is_the_cross_entropy_in_nats() -> None:
     logits, targets = _logits()
     for row, target, loss in zip(
-        logits.tolist(), targets.tolist(), TASK.loss_per_image(logits, targets), strict=True
+        logits.tolist(),
+        targets.tolist(),
+        TASK.loss_per_image(logits, targets, TrainSettings()),
+        strict=True,
     ):
         expected = math.log(sum(map(math.exp, row))) - row[target]
         assert loss.item() == pytest.approx(expected, abs=1e-5)
@@ -59,7 +65,7 @@ def test_the_loss_is_the_cross_entropy_in_nats() -> None:
 
 def test_the_loss_of_half_precision_logits_is_computed_in_single() -> None:
     logits, targets = _logits()
-    assert TASK.loss_per_image(logits.bfloat16(), targets).dtype == torch.float32
+    assert TASK.loss_per_image(logits.bfloat16(), targets, TrainSettings()).dtype == torch.float32
 
 
 def test_the_outputs_are_their_formulas() -> None:
@@ -159,3 +165,46 @@ def test_augmentation_leaves_its_input_alone(tiny: TrainSettings) -> None:
     copy = images.clone()
     _augmented(images, replace(tiny, augment="flip-crop"))
     assert torch.equal(images, copy)
+
+
+def _items(*names: str) -> list[Item]:
+    pixels = np.full((8, 8, 3), 7, np.uint8)
+    return [Item(name, lambda: pixels) for name in names]
+
+
+def test_a_target_is_the_position_in_the_classes() -> None:
+    spec, out = ImageSpec(8, 8), np.empty((8, 8, 3), np.uint8)
+    classes = ("cat", "cow", "dog")
+    items = _items("a", "b", "c")
+    found = [
+        TASK.example(item, label, classes, spec, False, out)
+        for item, label in zip(items, ("dog", "cat", "dog"))
+    ]
+    assert found == [2, 0, 2]
+    assert (out == 7).all()
+    together = TASK.collate(found, TrainSettings())
+    assert together.dtype == torch.int64 and together.tolist() == found
+
+
+def test_a_class_the_model_does_not_know_is_named_with_the_image() -> None:
+    out = np.empty((8, 8, 3), np.uint8)
+    with pytest.raises(LabelError, match=r"'b' is labeled 'cow'.*its classes: cat, dog"):
+        TASK.example(_items("b")[0], "cow", ("cat", "dog"), ImageSpec(8, 8), False, out)
+
+
+def test_one_class_alone_is_refused_by_name() -> None:
+    with pytest.raises(LabelError, match="all 24 labels are 'cat': label a second class"):
+        TASK.check(["cat"] * 24, ("cat",))
+    TASK.check(["cat", "dog"], ("cat", "dog"))
+
+
+def test_images_of_unknown_classes_are_misses() -> None:
+    meter = TASK.meter(["a", "b", "a", "unknown"], ("a", "b"), TrainSettings())
+    meter.update(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), [0, 1])
+    meter.update(torch.tensor([[2.0, 1.0]]), [0])
+    assert meter.figures() == {"accuracy": 2 / 4}
+
+
+def test_the_layers_that_speak_of_classes_are_the_last() -> None:
+    names = ["conv.weight", "fc.0.weight", "head.fc.weight", "head.fc.bias"]
+    assert TASK.class_layers(names) == ("head.fc.weight", "head.fc.bias")

@@ -296,7 +296,7 @@ def test_two_at_once_are_kept_apart(project: Project) -> None:
 
 def test_the_file_is_readable_and_says_where_things_are(project: Project, labels: Path) -> None:
     text = (project.root / "lloss.toml").read_text()
-    assert 'labels = "../labels.csv"  # id,label' in text and "[train]" in text
+    assert 'labels = "../labels.csv"  # add what' in text and "[train]" in text
     again = load_project(project.root)
     assert again.train == project.train and again.k == 5
     assert again.path(again.labels).resolve() == labels.resolve()

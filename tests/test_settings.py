@@ -49,8 +49,8 @@ def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match=r"paper-mpii.*paper-cifar10"):
-        settings_of("paper-mpii")
+    with pytest.raises(SettingsError, match=r"paper-imagenet.*paper-cifar10"):
+        settings_of("paper-imagenet")
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

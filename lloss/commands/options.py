@@ -11,14 +11,14 @@ from typing import Any, Literal, TypeVar
 import click
 
 from lloss.errors import SettingsError
-from lloss.settings import PRESETS, TrainSettings, settings_of
+from lloss.labels import DATA_ROOT
+from lloss.presets import PRESETS
+from lloss.settings import TrainSettings, settings_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 ALIASES = {"head_weight": ["--head-weight", "--lambda"]}
-NOT_OFFERED = {"task"}
-"""There is one task so far; its option comes with the second."""
 
 
 def training_settings(command: F) -> F:
@@ -28,8 +28,7 @@ def training_settings(command: F) -> F:
     """
     hints = typing.get_type_hints(TrainSettings)
     for field in reversed(dataclasses.fields(TrainSettings)):
-        if field.name not in NOT_OFFERED:
-            command = _option(field, hints[field.name])(command)
+        command = _option(field, hints[field.name])(command)
     command = click.option("--detach-head", is_flag=True, help="The same as --gradient-stop 0.")(
         command
     )
@@ -97,12 +96,21 @@ def labels_options(command: F) -> F:
     command = click.option(
         "--data-root",
         type=PATH,
-        default=Path("~/.cache/lloss"),
+        default=DATA_ROOT,
         show_default=True,
         help="Where torchvision's sets lie or are downloaded to.",
     )(command)
     return click.option(
-        "--labels", type=PATH, help="CSV with the columns id and label, when DATA is a pool."
+        "--labels",
+        type=PATH,
+        help="When DATA is a pool: a CSV with the columns id and label, or what the task reads.",
+    )(command)
+
+
+def skip_bad_option(command: F) -> F:
+    """``--skip-bad``."""
+    return click.option(
+        "--skip-bad", is_flag=True, help="Leave broken annotations out instead of stopping."
     )(command)
 
 

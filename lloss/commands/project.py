@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lloss.commands.options import PATH, Subset, chosen_settings, training_settings
+from lloss.commands.options import PATH, Subset, chosen_settings, skip_bad_option, training_settings
 from lloss.project import STRATEGIES, create_project, load_project
 from lloss.selection import SelectionSettings
 
@@ -17,7 +17,9 @@ from lloss.selection import SelectionSettings
 @click.command()
 @click.argument("project", type=PATH)
 @click.option("--pool", required=True, help="Of images, as lloss score takes it.")
-@click.option("--labels", required=True, help="CSV with the columns id and label; it will grow.")
+@click.option(
+    "--labels", required=True, help="CSV with the columns id and label, or as --task; they grow."
+)
 @click.option("-k", "k", type=int, required=True, help="How many images to select a cycle.")
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="diverse", show_default=True)
 @click.option("--subset", type=Subset(), default="0", help="Select from a random M or M% alone.")
@@ -25,6 +27,7 @@ from lloss.selection import SelectionSettings
 @click.option("--test", help="Labeled images to measure on, instead of --holdout.")
 @click.option("--test-labels", help="CSV of labels for --test; without it, for images of the pool.")
 @click.option("--warm-start", is_flag=True, help="Train each cycle from the weights before it.")
+@skip_bad_option
 @training_settings
 def init(
     project: Path,
@@ -37,6 +40,7 @@ def init(
     test: str | None,
     test_labels: str | None,
     warm_start: bool,
+    skip_bad: bool,
     preset: str,
     detach_head: bool,
     **given: Any,
@@ -52,13 +56,16 @@ def init(
     else:
         values["holdout"] = 0.1 if holdout is None else holdout
     values["warm_start"] = warm_start
+    if skip_bad:
+        values["skip_bad"] = True
     train = {"preset": preset, **{name: v for name, v in given.items() if v is not None}}
     if detach_head:
         train["gradient_stop"] = 0
     made = create_project(project, values, train)
     labeled = made.open_labels()
+    classes = made.task.classes(labeled.labels)
     click.echo(
-        f"{project / 'lloss.toml'}: {len(labeled)} labeled images of {len(labeled.classes)} "
+        f"{project / 'lloss.toml'}: {len(labeled)} labeled images of {len(classes)} "
         f"classes; now run: lloss next {shlex.quote(str(project))}"
     )
 
@@ -71,7 +78,7 @@ def next_cycle(project: Path, at_most: bool) -> None:
 
     Interrupted, the same command goes on where it stopped.
     """
-    from lloss import cycle  # brings torch, which init does not need
+    from lloss import cycle  # brings torch
 
     opened = load_project(project)
     with opened.locked():

@@ -8,13 +8,21 @@ from typing import Any
 
 import click
 
-from lloss.commands.options import PATH, chosen_settings, labels_options, training_settings
-from lloss.labels import open_labeled
+from lloss.annotations import Problems
+from lloss.commands.options import (
+    PATH,
+    chosen_settings,
+    labels_options,
+    skip_bad_option,
+    training_settings,
+)
+from lloss.presets import EXPERIMENTS
 
 
 @click.command()
 @click.argument("data", required=False)
 @labels_options
+@skip_bad_option
 @click.option("-o", "--out", type=PATH, help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
 @click.option("--warm-start", type=PATH, help="A run to take the first weights from.")
@@ -25,6 +33,7 @@ def train(
     data: str | None,
     labels: Path | None,
     data_root: Path,
+    skip_bad: bool,
     out: Path | None,
     resume: bool,
     warm_start: Path | None,
@@ -36,27 +45,38 @@ def train(
 ) -> None:
     """Train a network with its loss prediction head on DATA.
 
-    DATA is a class-per-folder tree, a pool with --labels, a .npz of images and labels, or
-    cifar10/cifar100. The run's folder gets checkpoint.pt and metrics.jsonl.
+    DATA is labeled images. For classification: a class-per-folder tree, a pool with --labels, a
+    .npz of images and labels, or cifar10/cifar100. For detection: a VOC tree (VOCdevkit:trainval),
+    a COCO json, or a pool with --labels (a COCO json, or a folder of VOC xml files). For pose: an
+    MPII or COCO keypoints json. For segmentation: a pool with --labels (a folder of PNG masks).
+    The run's folder gets checkpoint.pt and metrics.jsonl.
     """
     settings = chosen_settings(preset, detach_head, given)
     if show:
-        click.echo(json.dumps(settings.as_dict(), indent=2))
+        shown = settings.as_dict()
+        if preset in EXPERIMENTS:
+            shown["experiment"] = EXPERIMENTS[preset]
+        click.echo(json.dumps(shown, indent=2))
         return
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
-    from lloss import runs  # brings torch, which --show and --help do not need
+    from lloss import runs  # brings torch, which --help does not need
+    from lloss.tasks import get_task
 
-    labeled = open_labeled(data, labels, data_root)
-    click.echo(f"train {settings.model} on {len(labeled)} images of {len(labeled.classes)} classes")
+    task, problems = get_task(settings.task), Problems(skip_bad)
+    labeled = task.open(data, labels, data_root, problems)
+    if problems.found:
+        click.echo(problems.summary(), err=True)
+    classes = task.classes(labeled.labels)
+    click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(labeled, settings, out, resume=resume, warm_start=warm_start, device=device)
-    click.echo(f"{done.path}: {done.epoch} epochs{_last_figures(out)}")
+    click.echo(f"{done.path}: {done.epoch} epochs{_last_figures(out, task.metric)}")
 
 
-def _last_figures(run: Path) -> str:
+def _last_figures(run: Path, metric: str) -> str:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(lines[-1]) if lines else {}
-    shown = [f"{name} {last[name]:.3f}" for name in ("loss", "accuracy") if name in last]
+    shown = [f"{name} {last[name]:.3f}" for name in ("loss", metric) if name in last]
     if "ranking_accuracy" in last:
         shown.append(f"ranking accuracy {last['ranking_accuracy']:.3f}")
     return f" ({', '.join(shown)} on the training images)" if shown else ""

@@ -1,39 +1,204 @@
 """Tasks: what a network is trained for. One object answers all that the rest needs to know.
 
-A new task is one new module here with an object ``TASK``.
+A new task is one new module here with an object ``TASK``; its file's name is the task's.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Generator, Tensor, nn
 
-from lloss.errors import SettingsError
+from lloss.annotations import Problems
+from lloss.annotations.matching import Matches
+from lloss.annotations.reading import BrokenError, leaving_out
+from lloss.drawing import Drawing
+from lloss.errors import LabelError, SettingsError
+from lloss.images import ImageSpec, Pixels
+from lloss.labels import LabeledSet
+from lloss.pools import Item, Pool, open_pool
 from lloss.settings import TrainSettings
 
-NAMES = ("classification",)
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+"""The tasks there are."""
+
+
+class Meter(Protocol):
+    """Gathers what a metric needs, batch by batch.
+
+    Attributes:
+        mirrored: whether :meth:`update` also wants the output for the mirrored images.
+    """
+
+    mirrored: bool = False
+
+    def update(self, output: Any, targets: Sequence[Any], mirror: Any = None) -> None:
+        """Take in a batch: the network's output, and the targets as ``Task.example`` gave them."""
+
+    def figures(self) -> dict[str, float]:
+        """The task's metric first, 0 to 1, then what else there is to say."""
+
+    def notes(self) -> list[str]:
+        """Conditions that a printed result must name, such as flip averaging; none by default."""
+        return []
 
 
 class Task(Protocol):
-    """The network's output is the task's own affair; here it is ``Any``."""
+    """What is different from task to task.
+
+    A *label* is what a person gave an image (a class name, boxes, joints); a *target* is what
+    training makes of it, in pixels of the input. The network's output is the task's own affair.
+    Tasks are subclasses: some methods do what most of them need.
+
+    Attributes:
+        name: of the task.
+        metric: what :meth:`Meter.figures` gives first; higher is better.
+        loss_unit: of the loss, for an axis; "" if it has none.
+        labels_file: what a copy of the labels is called.
+    """
 
     name: str
     metric: str
-    """What :meth:`measure` reports first and the learning curve shows, higher being better."""
+    loss_unit: str
+    labels_file: str
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """Settings that differ from those of :class:`TrainSettings`.
+
+        Args:
+            model: that was asked for; "" for the task's usual one, which is among the answers.
+
+        Raises:
+            SettingsError: there is no such model.
+        """
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """The network: float [N, 3, H, W] to its output."""
 
-    def augment(
-        self, images: Tensor, targets: Tensor, settings: TrainSettings, generator: Generator
-    ) -> tuple[Tensor, Tensor]:
-        """A random change of a batch, uint8 [N, H, W, 3], and of its targets."""
+    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
+        """Modules that the head reads; none, as by default, to have them found."""
+        return ()
 
-    def loss_per_image(self, output: Any, targets: Tensor) -> Tensor:
+    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the network's parameters and buffers that speak of the classes."""
+
+    def open(
+        self, data: str, labels: Path | None, data_root: Path, problems: Problems
+    ) -> LabeledSet:
+        """Open labeled data; ``labels`` where ``data`` is a pool.
+
+        Raises:
+            LabelError: the labels are missing or broken.
+            PoolError: the images cannot be found.
+        """
+        if labels is None:
+            raise LabelError(f"{data}: carries no labels of its own; add --labels")
+        found = self.read_labels(labels, problems)
+        return self.join(open_pool(data), found, str(labels), problems)
+
+    def read_labels(self, path: Path, problems: Problems) -> dict[str, Any]:
+        """Labels by id, of a file or folder that grows from cycle to cycle."""
+
+    def write_labels(self, labels: Mapping[str, Any], path: Path) -> None:
+        """A copy of labels that :meth:`read_labels` reads."""
+
+    def join(
+        self, pool: Pool, labels: Mapping[str, Any], origin: str, problems: Problems
+    ) -> LabeledSet:
+        """Labels with the items of a pool that they are of.
+
+        By default a label is of the image whose id it stands under, or else of the one that is
+        called so but for its folder or its suffix.
+        """
+        matches, found = Matches(pool, labels), dict[str, Any]()
+        for key, label in labels.items():
+            where = f"{origin}: {key!r}"
+            with leaving_out(problems):
+                id = matches.one(key, where)
+                if id in found:
+                    raise BrokenError(where, f"is a second label of the image {id!r}")
+                found[id] = label
+        if not found:
+            raise LabelError(f"{origin}: no label is of an image of the pool {pool.uri}")
+        return LabeledSet(pool.find(found), list(found.values()), origin)
+
+    def classes(self, labels: Sequence[Any]) -> tuple[str, ...]:
+        """The class names that occur in labels, in the order of the network's outputs."""
+
+    def stratum(self, label: Any) -> str:
+        """The hold-out takes its share of each; by default there is one."""
+        return ""
+
+    def summarize(self, labels: Sequence[Any]) -> dict[str, int]:
+        """How much is labeled of each class."""
+
+    def check(self, labels: Sequence[Any], classes: Sequence[str]) -> None:
+        """Refuse labels that nothing can be learned from.
+
+        Raises:
+            LabelError: with what to label first.
+        """
+
+    def known(self, label: Any, classes: Sequence[str]) -> bool:
+        """Whether a network of these classes has a loss on an image of this label."""
+        return True
+
+    def stored(self, settings: TrainSettings) -> ImageSpec:
+        """How training keeps images for :meth:`augment`; may be larger than the input."""
+        return ImageSpec(settings.size, settings.size, settings.fit)
+
+    def example(
+        self,
+        item: Item,
+        label: Any,
+        classes: Sequence[str],
+        spec: ImageSpec,
+        room: bool,
+        out: Pixels,
+    ) -> Any:
+        """Decode a labeled image and make its target; called from several threads.
+
+        Args:
+            item: of the pool.
+            label: its label.
+            classes: of the network; a class that is none of them is left out where that can be.
+            spec: of ``out``.
+            room: ``spec`` is :meth:`stored`'s; otherwise the pixels are what a scorer decodes.
+            out: uint8 [spec.height, spec.width, 3].
+
+        Raises:
+            ImageError: the image cannot be decoded.
+            LabelError: the label does not fit it.
+        """
+
+    def augment(
+        self,
+        images: Tensor,
+        targets: list[Any],
+        settings: TrainSettings,
+        generator: Generator,
+    ) -> tuple[Tensor, list[Any]]:
+        """A random change of a batch as :meth:`stored`, uint8 [N, h, w, 3], and of its targets.
+
+        Draws come from ``generator``, or from torch's global one, which is seeded for the step.
+
+        Returns:
+            uint8 [N, H, W, 3] of the input's size, and targets in its pixels.
+        """
+
+    def collate(self, targets: Sequence[Any], settings: TrainSettings) -> Any:
+        """What :meth:`loss_per_image` takes, with a method ``to(device)``."""
+
+    def loss_per_image(self, output: Any, targets: Any, settings: TrainSettings) -> Tensor:
         """The target network's loss on each image, float [N]."""
+
+    def hits(self, output: Any, targets: Any) -> Tensor | None:
+        """Each image's part in the metric, float [N], where that is quick to tell."""
+        return None
 
     def summary_size(self, classes: Sequence[str]) -> int:
         """The length of :meth:`summary`."""
@@ -42,10 +207,21 @@ class Task(Protocol):
         """What the head may know of the network's own output, detached, float [N, S]."""
 
     def outputs(self, output: Any) -> dict[str, Tensor]:
-        """What the exported graph adds to ``loss`` at no cost, each float [N, ...]."""
+        """What the exported graph adds to ``loss`` at no cost, each float [N, ...].
 
-    def hits(self, output: Any, targets: Tensor) -> Tensor:
-        """Each image's part in the metric, float [N], so that the metric is its mean."""
+        ``entropy`` is among them: the usual acquisition to compare with.
+        """
+
+    def meter(
+        self, labels: Sequence[Any], classes: Sequence[str], settings: TrainSettings
+    ) -> Meter:
+        """An empty meter for images of these labels, those that are not :meth:`known` included."""
+
+    def draw(
+        self, output: Any, classes: Sequence[str], settings: TrainSettings
+    ) -> list[Drawing] | None:
+        """What the network found on each image; None where a class name says it all."""
+        return None
 
 
 def get_task(name: str) -> Task:

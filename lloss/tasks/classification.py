@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from lloss.models import build_classifier
+from lloss.annotations import Problems
+from lloss.errors import LabelError
+from lloss.files import write_text
+from lloss.images import ImageSpec, Pixels, decode_into
+from lloss.labels import (
+    LabeledSet,
+    class_names,
+    label_items,
+    labels_text,
+    open_labeled,
+    read_labels,
+)
+from lloss.models import build_classifier, default_size
+from lloss.pools import Item, Pool
 from lloss.settings import TrainSettings
+from lloss.tasks import Meter, Task
 
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
@@ -18,19 +35,92 @@ LOG_FLOOR = -16.0
 """Log-probabilities below are clamped: sixteen nats is certainty, and -inf would spoil the head."""
 
 
-class Classification:
+class Classification(Task):
     """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes]."""
 
     name = "classification"
     metric = "accuracy"
+    loss_unit = "nats"
+    labels_file = "labels.csv"
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """The input's size that the network is usually trained at."""
+        model = model or TrainSettings.model
+        return {"model": model, "size": default_size(model)}
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.models`."""
         return build_classifier(settings.model, len(classes), settings.weights)
 
+    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The last layer's."""
+        last = names[-1].rpartition(".")[0] + "."
+        return tuple(name for name in names if name.startswith(last))
+
+    def open(
+        self, data: str, labels: Path | None, data_root: Path, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.labels.open_labeled`."""
+        return open_labeled(data, labels, data_root)
+
+    def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
+        """A CSV with the columns ``id`` and ``label``."""
+        return read_labels(path)
+
+    def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
+        """Likewise."""
+        write_text(path, labels_text(labels))
+
+    def join(
+        self, pool: Pool, labels: Mapping[str, str], origin: str, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.labels.label_items`."""
+        return label_items(pool, labels, origin)
+
+    def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """See :func:`lloss.labels.class_names`."""
+        return class_names(labels)
+
+    def stratum(self, label: str) -> str:
+        """The class."""
+        return label
+
+    def summarize(self, labels: Sequence[str]) -> dict[str, int]:
+        """Images of each class."""
+        return dict(Counter(sorted(labels)))
+
+    def check(self, labels: Sequence[str], classes: Sequence[str]) -> None:
+        """There are at least two classes."""
+        if len(set(labels)) < 2:
+            only = repr(labels[0]) if labels else "none"
+            raise LabelError(f"all {len(labels)} labels are {only}: label a second class first")
+
+    def known(self, label: str, classes: Sequence[str]) -> bool:
+        """Whether it is one of the classes."""
+        return label in classes
+
+    def example(
+        self,
+        item: Item,
+        label: str,
+        classes: Sequence[str],
+        spec: ImageSpec,
+        room: bool,
+        out: Pixels,
+    ) -> int:
+        """The target is the class's index."""
+        if label not in classes:
+            some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+            raise LabelError(
+                f"{item.id!r} is labeled {label!r}, which the model does not know "
+                f"(its classes: {some}); relabel it or train again with that class"
+            )
+        decode_into(item.read(), spec, out)
+        return list(classes).index(label)
+
     def augment(
-        self, images: Tensor, targets: Tensor, settings: TrainSettings, generator: Generator
-    ) -> tuple[Tensor, Tensor]:
+        self, images: Tensor, targets: list[int], settings: TrainSettings, generator: Generator
+    ) -> tuple[Tensor, list[int]]:
         """Flip and crop, each image by its own draw."""
         if "crop" in settings.augment and settings.padding:
             images = _random_crop(images, settings.padding, generator)
@@ -39,7 +129,11 @@ class Classification:
             images = torch.where(flipped[:, None, None, None], images.flip(2), images)
         return images, targets
 
-    def loss_per_image(self, output: Tensor, targets: Tensor) -> Tensor:
+    def collate(self, targets: Sequence[int], settings: TrainSettings) -> Tensor:
+        """int64 [N]."""
+        return torch.as_tensor(targets, dtype=torch.int64)
+
+    def loss_per_image(self, output: Tensor, targets: Tensor, settings: TrainSettings) -> Tensor:
         """Cross entropy in nats, float [N]."""
         return F.cross_entropy(output.float(), targets, reduction="none")
 
@@ -67,6 +161,28 @@ class Classification:
     def hits(self, output: Tensor, targets: Tensor) -> Tensor:
         """1 where the largest logit is the target's."""
         return (output.argmax(1) == targets).float()
+
+    def meter(
+        self, labels: Sequence[str], classes: Sequence[str], settings: TrainSettings
+    ) -> _Accuracy:
+        """Images of classes that the network does not have are misses."""
+        return _Accuracy(len(labels))
+
+
+class _Accuracy(Meter):
+    """Share of the images whose largest logit is the target's."""
+
+    def __init__(self, images: int) -> None:
+        self.images, self.seen, self.hits = images, 0, 0
+
+    def update(self, output: Tensor, targets: Sequence[int], mirror: Any = None) -> None:
+        """Count the hits."""
+        self.seen += len(targets)
+        self.hits += int((output.argmax(1).cpu() == torch.as_tensor(targets)).sum())
+
+    def figures(self) -> dict[str, float]:
+        """``accuracy``."""
+        return {"accuracy": self.hits / max(self.images, self.seen, 1)}
 
 
 def _random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:

@@ -1,0 +1,247 @@
+"""Semantic segmentation: a class for each pixel; mean pixel cross entropy, mean IoU.
+
+Labels are PNG masks, called as their images are: the pixel's value is its class, 255 is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import get_model
+
+from lloss.annotations import Problems
+from lloss.annotations.reading import BrokenError, leaving_out
+from lloss.drawing import Drawing
+from lloss.errors import LabelError, SettingsError
+from lloss.files import write_json
+from lloss.images import Frame, ImageSpec, Pixels, decode_into, size_of
+from lloss.pools import Item
+from lloss.settings import TrainSettings
+from lloss.tasks import Meter, Task
+from lloss.tasks.classification import LOG_FLOOR, SUMMARY_CLASSES
+from lloss.tasks.classification import TASK as CLASSIFICATION
+
+MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
+NONE = 255
+"""A mask's pixel that is of no class."""
+
+Mask: TypeAlias = NDArray[np.uint8]
+"""``uint8 [H, W]``."""
+
+
+@dataclass(frozen=True)
+class MaskLabel:
+    """A mask's file, its digest, and the name of each value that it has a pixel of."""
+
+    path: str
+    sha256: str
+    names: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.sha256} {json.dumps(self.names)}"
+
+
+class _Network(nn.Module):
+    """torchvision's network, without what it puts around its output, float [N, C, H, W]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.network(images)["out"]
+        return found
+
+
+class Segmentation(Task):
+    """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes, H, W].
+
+    A target is a mask uint8 [H, W] of the class's index plus 1, and 0 where there is none.
+    """
+
+    name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """Inputs of 256 pixels, and less of a step than classification takes."""
+        if model and model not in MODELS:
+            raise SettingsError(f"model {model!r}: unknown; choose one of {', '.join(MODELS)}")
+        return {"model": model or MODELS[0], "size": 256, "batch_size": 8, "lr": 0.02}
+
+    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
+        """A network of torchvision's; ``imagenet`` weights are its backbone's."""
+        if settings.weights not in ("none", "imagenet"):
+            raise SettingsError(f"weights {settings.weights!r}: choose none or imagenet")
+        backbone = "DEFAULT" if settings.weights == "imagenet" else None
+        try:
+            return _Network(
+                get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"weights of {settings.model}: cannot be downloaded: {error}"
+            ) from error
+
+    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The classifier's."""
+        return tuple(name for name in names if ".classifier." in name)
+
+    def read_labels(self, path: Path, problems: Problems) -> dict[str, MaskLabel]:
+        """A folder of masks, with the names of the classes in ``classes.txt``; or a copy."""
+        try:
+            if path.is_file():
+                rows = json.loads(path.read_text(encoding="utf-8"))
+                return {id: MaskLabel(**fields) for id, fields in rows.items()}
+            files = sorted(path.rglob("*.png"))
+            listed = path / "classes.txt"
+            names = listed.read_text(encoding="utf-8").split("\n") if listed.exists() else []
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise LabelError(f"{path}: cannot be read as labels: {error}") from error
+        if not files:
+            raise LabelError(f"{path}: holds no mask (*.png)")
+        found = {}
+        for file in files:
+            with leaving_out(problems):
+                key = file.relative_to(path).as_posix()
+                found[key] = _label(file, [name.strip() for name in names if name.strip()])
+        return found
+
+    def write_labels(self, labels: Mapping[str, MaskLabel], path: Path) -> None:
+        """Where the masks are and what they were."""
+        write_json(path, {id: asdict(label) for id, label in labels.items()})
+
+    def classes(self, labels: Sequence[MaskLabel]) -> tuple[str, ...]:
+        """Those of which there is a pixel."""
+        return CLASSIFICATION.classes([name for label in labels for name in label.names.values()])
+
+    def summarize(self, labels: Sequence[MaskLabel]) -> dict[str, int]:
+        """Images with a pixel of each class."""
+        return dict(Counter(sorted(name for label in labels for name in label.names.values())))
+
+    def check(self, labels: Sequence[MaskLabel], classes: Sequence[str]) -> None:
+        """There are at least two classes."""
+        if len(classes) < 2:
+            raise LabelError(f"all pixels are of one class, {list(classes)}: label another first")
+
+    def known(self, label: MaskLabel, classes: Sequence[str]) -> bool:
+        """Whether some pixel is of one of the classes."""
+        return any(name in classes for name in label.names.values())
+
+    def example(
+        self, item: Item, label: MaskLabel, classes: Sequence[str], spec: ImageSpec, room: bool,
+        out: Pixels,
+    ) -> Mask:  # fmt: skip
+        """The mask goes where the image goes; the nearest pixel counts."""
+        raw, mask = item.read(), _mask(Path(label.path))
+        if size_of(raw) != mask.shape:
+            raise LabelError(
+                f"{label.path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image "
+                f"{item.id!r} is {size_of(raw)[1]}×{size_of(raw)[0]}"
+            )
+        decode_into(raw, spec, out)
+        to = np.zeros(256, np.uint8)
+        for value, name in label.names.items():
+            to[int(value)] = list(classes).index(name) + 1 if name in classes else 0
+        return Frame.of(mask.shape, spec).carried(to[mask], spec)
+
+    def augment(
+        self, images: Tensor, targets: list[Mask], settings: TrainSettings, generator: Generator
+    ) -> tuple[Tensor, list[Mask]]:
+        """Flip and crop; what comes from outside the image is of no class."""
+        masks = torch.from_numpy(np.stack(targets))[..., None]
+        both, _ = CLASSIFICATION.augment(torch.cat([images, masks], 3), [], settings, generator)
+        return both[..., :3], list(both[..., 3].numpy())
+
+    def collate(self, targets: Sequence[Mask], settings: TrainSettings) -> Tensor:
+        """int64 [N, H, W]; -1 where there is no class."""
+        return torch.from_numpy(np.stack(targets)).long() - 1
+
+    def loss_per_image(self, output: Tensor, targets: Tensor, settings: TrainSettings) -> Tensor:
+        """Cross entropy in nats, mean over the image's pixels of a known class; 0 without any."""
+        each = F.cross_entropy(output.float(), targets, ignore_index=-1, reduction="none")
+        return each.sum((1, 2)) / (targets >= 0).sum((1, 2)).clamp(min=1)
+
+    def summary_size(self, classes: Sequence[str]) -> int:
+        """As many as there are classes, at most ten."""
+        return CLASSIFICATION.summary_size(classes)
+
+    def summary(self, output: Tensor) -> Tensor:
+        """Each pixel's largest log-probabilities in falling order, averaged; detached."""
+        log_probabilities = F.log_softmax(output.detach().float(), 1).clamp(min=LOG_FLOOR)
+        return log_probabilities.topk(min(output.shape[1], SUMMARY_CLASSES), 1).values.mean((2, 3))
+
+    def outputs(self, output: Tensor) -> dict[str, Tensor]:
+        """``entropy`` in nats, ``margin`` and ``confidence``, each the mean over the pixels."""
+        each = CLASSIFICATION.outputs(output)
+        return {name: each[name].mean((1, 2)) for name in ("entropy", "margin", "confidence")}
+
+    def meter(
+        self, labels: Sequence[MaskLabel], classes: Sequence[str], settings: TrainSettings
+    ) -> _Iou:
+        """Classes that the network does not have have an IoU of 0."""
+        return _Iou((*classes, *(name for name in self.classes(labels) if name not in classes)))
+
+    def draw(
+        self, output: Tensor, classes: Sequence[str], settings: TrainSettings
+    ) -> list[Drawing]:
+        """In words alone: each class's share of the pixels."""
+        shares = F.one_hot(output.argmax(1), len(classes)).float().mean((1, 2)).tolist()
+        rows = [sorted(zip(row, classes), reverse=True)[:3] for row in shares]
+        words = [", ".join(f"{share:.0%} {name}" for share, name in row if share) for row in rows]
+        sure = self.outputs(output)["confidence"].tolist()
+        return [Drawing((), guess, share) for guess, share in zip(words, sure)]
+
+
+class _Iou(Meter):
+    """Intersection over union of each class's pixels in all images; 255 counts for nobody."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes, self.counts = classes, np.zeros((len(classes),) * 2, np.int64)
+
+    def update(self, output: Tensor, targets: Sequence[Mask], mirror: Any = None) -> None:
+        """Count pixels by true and by guessed class."""
+        true, guess = np.stack(targets).astype(np.int64) - 1, output.argmax(1).cpu().numpy()
+        np.add.at(self.counts, (true[true >= 0], guess[true >= 0]), 1)
+
+    def figures(self) -> dict[str, float]:
+        """``miou``, the mean over the classes of which there is a pixel, then each."""
+        both, sums = np.diag(self.counts), self.counts.sum(0) + self.counts.sum(1)
+        each = {n: float(b / (s - b)) for n, b, s in zip(self.classes, both, sums) if s}
+        return {
+            "miou": float(np.mean(list(each.values()))),
+            **{f"IoU {n}": v for n, v in each.items()},
+        }
+
+
+def _label(path: Path, names: Sequence[str]) -> MaskLabel:
+    mask = _mask(path)
+    values = np.unique(mask[mask != NONE]).tolist()
+    if names and len(values) and values[-1] >= len(names):
+        raise BrokenError(str(path), f"has the class {values[-1]}, classes.txt has {len(names)}")
+    named = {str(value): names[value] if names else str(value) for value in values}
+    return MaskLabel(str(path.absolute()), hashlib.sha256(mask.tobytes()).hexdigest(), named)
+
+
+def _mask(path: Path) -> Mask:
+    """uint8 [H, W], a palette's indices or grey values."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.mode not in ("P", "L"):
+                raise BrokenError(str(path), f"a mask of mode {image.mode}; save it in 8 bits")
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BrokenError(str(path), f"cannot be read as a mask: {error}") from error
+
+
+TASK = Segmentation()
