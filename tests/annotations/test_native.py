@@ -61,6 +61,7 @@ def object_label(folder: Path, as_json: Any) -> Any:
 def test_none_at_all(tmp_path: Path) -> None:
     write_labels({}, tmp_path / "labels.json")
     assert read_objects(tmp_path / "labels.json", Problems()) == {}
+    assert read_persons(tmp_path / "labels.json", Problems()) == {}
 
 
 def test_files_of_another_kind_and_damaged_ones(tmp_path: Path, as_json: Any) -> None:
