@@ -152,7 +152,7 @@ class SsdAugmentation:
         left, right = (round((x - window.left) * self.side / window.width) for x in (x0, x1))
         top, bottom = (round((y - window.top) * self.side / window.height) for y in (y0, y1))
         right, bottom = max(right, left + 1), max(bottom, top + 1)
-        pixels = F.resize_image(frame[:, y0:y1, x0:x1], [bottom - top, right - left])
+        pixels: Tensor = F.resize_image(frame[:, y0:y1, x0:x1], [bottom - top, right - left])
         if self.photometric:
             pixels = self.colors(tv_tensors.Image(pixels)).as_subclass(Tensor)
         if pixels.shape[1:] == (self.side, self.side):

@@ -49,4 +49,5 @@ class IoUCrop(v2.RandomIoUCrop):  # type: ignore[misc]
         """The largest IoU of each crop with a box whose centre it holds; -1 where it holds none."""
         centre = ((boxes[:, :2] + boxes[:, 2:]) / 2)[None]
         held = ((centre > crops[:, None, :2]) & (centre < crops[:, None, 2:])).all(2)
-        return box_iou(crops, boxes).masked_fill(~held, -1).amax(1)
+        overlap: Tensor = box_iou(crops, boxes).masked_fill(~held, -1).amax(1)
+        return overlap

@@ -37,6 +37,10 @@ SOURCES = 6
 SMALLEST = 32
 """Side in pixels below which the first source map would have a single position."""
 
+BN_MOMENTUM = 0.1
+"""How fast running statistics follow. torchvision's 0.03 is for long runs: in one of a few hundred
+steps they lag behind the weights so far that a network which learns well detects nothing."""
+
 _CLASS_LAYER = re.compile(r"classification_head\.module_list\.\d+\.(1\.)?(weight|bias)$")
 
 
@@ -175,6 +179,9 @@ def _fresh(model: str, classes: int) -> SSD:
     if model not in MODELS:
         raise SettingsError(f"model {model!r}: detection has {' and '.join(MODELS)}")
     made: SSD = get_model(model, weights=None, weights_backbone=None, num_classes=classes + 1)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = BN_MOMENTUM
     return made
 
 
@@ -207,7 +214,8 @@ def _take_all(ssd: SSD, model: str, weights: str, state: dict[str, Any]) -> None
     own = ssd.state_dict()
     state = {name.removeprefix("ssd."): value for name, value in state.items()}
     odd = {name for name in own if name not in state or state[name].shape != own[name].shape}
-    strange = sorted({*odd, *(state.keys() - own.keys())} - set(filter(is_class_layer, own)))
+    afresh = {name for name in own if is_class_layer(name)}
+    strange = sorted((odd | (state.keys() - own.keys())) - afresh)
     if strange:
         raise SettingsError(
             f"weights {weights}: do not fit {model} (they differ in {len(strange)} tensors, "

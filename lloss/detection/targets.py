@@ -37,9 +37,10 @@ class Objects:
     def of(
         cls, label: ObjectLabel, classes: Sequence[str], frame: Frame, height: int, width: int
     ) -> Objects:
-        """Objects of a label in an image of this height and width, those of unknown classes left out.
+        """Objects of a label in an image of this height and width.
 
-        So are those whose centre the fit cuts off; the boxes of others end where the pixels do.
+        Those of unknown classes are left out, and those whose centre the fit cuts off; the boxes of
+        others end where the pixels do.
         """
         numbers = {name: number for number, name in enumerate(classes, 1)}
         labels = torch.tensor([numbers.get(name, 0) for name in label.names], dtype=torch.int64)

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from lloss.annotations import ObjectLabel, Problems
+from lloss.annotations import ObjectLabel, Problems, native
+from lloss.annotations.objects import join_objects, open_objects, read_objects
 from lloss.detection import losses, outputs
 from lloss.detection.augmentation import ROOM, SsdAugmentation, check_kind
 from lloss.detection.meter import DetectionMeter, detect
@@ -29,12 +30,13 @@ from lloss.images import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.labels import LabeledSet, class_names
 from lloss.pools import Item, Pool
 from lloss.settings import TrainSettings
+from lloss.tasks import Task
 
 DRAWN = 0.4
 """Score from which a detection is drawn."""
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # torchvision trains it with crops and flips alone: zoomed out, objects fall between its anchors.
+    # As torchvision, no zooming out: objects become smaller than its anchors.
     "ssdlite320_mobilenet_v3_large": {
         "augment": "flip-crop",
         "optimizer": "adam",
@@ -55,11 +57,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 """How each is trained where nothing else is asked for."""
 
 
-class Detection:
-    """See :class:`lloss.tasks.Task`; the network's output is :class:`lloss.detection.ssd.SsdOutput`.
+class Detection(Task):
+    """See :class:`lloss.tasks.Task`.
 
-    A label is an :class:`lloss.annotations.ObjectLabel`, a target
-    :class:`lloss.detection.targets.Objects`.
+    A label is an :class:`lloss.annotations.ObjectLabel`, a target a
+    :class:`lloss.detection.targets.Objects`, the output a :class:`lloss.detection.ssd.SsdOutput`.
     """
 
     name = "detection"
@@ -97,28 +99,20 @@ class Detection:
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.annotations.objects.open_objects`."""
-        from lloss.annotations.objects import open_objects
-
         return open_objects(data, labels, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
         """A COCO json, or a folder of VOC's xml."""
-        from lloss.annotations.objects import read_objects
-
         return read_objects(path, problems)
 
     def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
         """See :func:`lloss.annotations.native.write_labels`."""
-        from lloss.annotations.native import write_labels
-
-        write_labels(labels, path)
+        native.write_labels(labels, path)
 
     def join(
         self, pool: Pool, labels: Mapping[str, ObjectLabel], origin: str, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.annotations.objects.join_objects`."""
-        from lloss.annotations.objects import join_objects
-
         return join_objects(pool, labels, origin, problems)
 
     def classes(self, labels: Sequence[ObjectLabel]) -> tuple[str, ...]:
@@ -193,9 +187,6 @@ class Detection:
         """See :func:`lloss.detection.losses.loss_per_image`."""
         divided = settings.loss_norm == "positives"
         return losses.loss_per_image(output, targets, reference(settings.model), divided)
-
-    def hits(self, output: SsdOutput, targets: ObjectBatch) -> None:
-        """Nothing: precision takes decoding."""
 
     def summary_size(self, classes: Sequence[str]) -> int:
         """The same for any classes."""

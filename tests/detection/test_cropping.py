@@ -41,7 +41,7 @@ def test_a_crop_lies_in_the_image_and_has_the_sizes_of_the_paper() -> None:
     for cut in _crops(IoUCrop(sampler_options=[0.0]), 200):
         assert cut["left"] >= 0 and cut["left"] + cut["width"] <= WIDTH
         assert cut["top"] >= 0 and cut["top"] + cut["height"] <= HEIGHT
-        assert 0.3 * WIDTH - 1 <= cut["width"] and 0.3 * HEIGHT - 1 <= cut["height"]
+        assert cut["width"] >= 0.3 * WIDTH - 1 and cut["height"] >= 0.3 * HEIGHT - 1
         assert 0.5 <= cut["width"] / cut["height"] <= 2
 
 
