@@ -159,9 +159,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_global_one() -> None:
     again, targets_again = _augmented(ALL, boxes, 12, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(images, again)
-    assert all(
-        torch.equal(a.boxes, b.boxes) for a, b in zip(targets, targets_again, strict=True)
-    )
+    assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(targets, targets_again, strict=True))
     assert not torch.equal(images, _augmented(ALL, boxes, 12, seed=4)[0])
 
 

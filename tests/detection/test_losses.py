@@ -151,7 +151,9 @@ def test_crowds_are_not_trained_on_and_difficult_objects_are() -> None:
     single = with_crowd.take(torch.arange(4))
     anchors = anchors_of(MODEL, SIDE)
     output = SsdOutput(
-        torch.randn(1, len(anchors), 4, generator=generator), torch.zeros(1, len(anchors), 4), anchors
+        torch.randn(1, len(anchors), 4, generator=generator),
+        torch.zeros(1, len(anchors), 4),
+        anchors,
     )
     assert _ours(output, [with_crowd]).tolist() == _ours(output, [single]).tolist()
     difficult = Objects(

@@ -18,9 +18,7 @@ from lloss.detection.precision import (
 )
 
 
-def _truth(
-    boxes: Any, labels: Any, difficult: Any = None, crowd: Any = None
-) -> Truth:
+def _truth(boxes: Any, labels: Any, difficult: Any = None, crowd: Any = None) -> Truth:
     labels = np.array(labels, np.int64)
     no = np.zeros(len(labels), np.bool_)
     return Truth(
@@ -146,9 +144,7 @@ def test_recall_of_exactly_a_level_reaches_it() -> None:
     assert average.at_levels(1) == pytest.approx(4 / 11)
 
 
-def _scene(
-    random: np.random.Generator, apart: bool
-) -> tuple[Truth, Detections]:
+def _scene(random: np.random.Generator, apart: bool) -> tuple[Truth, Detections]:
     """Objects on a grid of cells (or anywhere), and detections near and far."""
     count = int(random.integers(0, 9))
     cells = random.permutation(9)[:count]

@@ -92,6 +92,14 @@ def test_a_joint_that_leaves_the_input_is_not_annotated_any_more() -> None:
         assert target.annotated.tolist() == [inside, True], view
 
 
+def test_a_joint_outside_of_the_stored_image_stays_unknown() -> None:
+    """A view may show its place, but there is nothing to see."""
+    far = person((-1.0, STORED / 2))
+    _, (target,) = seen(dotted((9.0, 9.0)), [far], [View(zoom=0.5)], SIZE)
+    assert target.inside.tolist() == [True]
+    assert target.annotated.tolist() == [False]
+
+
 def test_without_a_view_the_pixels_are_the_plain_cut() -> None:
     random = np.random.default_rng(0)
     stored = torch.from_numpy(random.integers(0, 256, (2, STORED, STORED, 3), np.uint8))

@@ -10,7 +10,7 @@ import torch
 from lloss.annotations import PersonLabel
 from lloss.annotations.joints import COCO, MPII
 from lloss.pose.heatmaps import render
-from lloss.pose.pck import Pck, group_of, head_size, normaliser_of
+from lloss.pose.pck import Pck, group_of, heads_known
 from lloss.pose.targets import PersonTarget, mirror_order
 
 NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")
@@ -47,7 +47,7 @@ def test_pckh_by_hand() -> None:
     but not annotated. head-top 2 off: 4: right.
     Right: r-ankle 1 of 2, l-ankle 1 of 1, head-top 1 of 2: 3 of 5.
     """
-    meter = Pck(NAMES, "head")
+    meter = Pck(NAMES, True)
     meter.update(peaks(8, 10, 8, 15, 11), [person([1, 1, 1, 1, 1], 24, (1.5, 1.5))])
     meter.update(peaks(11, 0, 8, 8, 6), [person([1, 0, 1, 1, 1], 10, (0.5, 0.5))])
     figures = meter.figures()
@@ -60,9 +60,9 @@ def test_pckh_by_hand() -> None:
 def test_a_batch_counts_as_its_persons_one_by_one_and_the_last_stack_is_judged() -> None:
     people = [person([1, 1, 0, 0, 1], 24, (1.5, 1.5)), person([1, 1, 0, 0, 0], 10, (0.5, 0.5))]
     last = torch.cat([peaks(8, 10, 8, 15, 11), peaks(11, 8, 8, 8, 6)])
-    both = Pck(NAMES, "head")
+    both = Pck(NAMES, True)
     both.update(torch.cat([torch.rand(2, 1, 5, 16, 16), last], 1), people)
-    alone = Pck(NAMES, "head")
+    alone = Pck(NAMES, True)
     for row, target in enumerate(people):
         alone.update(last[row : row + 1], [target])
     assert both.figures() == alone.figures()
@@ -73,14 +73,14 @@ def test_errors_are_measured_in_pixels_of_the_image_along_each_axis() -> None:
     across = peaks(9, 8, 8, 8, 8)
     down = peaks(8, 8, 8, 8, 8).roll(1, -2)
     for head, moved, right in [(16, across, 1), (15.9, across, 0), (8, down, 1), (7.9, down, 0)]:
-        meter = Pck(NAMES, "head")
+        meter = Pck(NAMES, True)
         meter.update(moved, [person([1, 0, 0, 0, 0], head, (2.0, 1.0))])
         assert meter.figures()["pckh"] == right
 
 
 def test_without_head_sizes_it_is_not_called_pckh() -> None:
     """5 % of the side of 100 are 5; a column off is 4 image pixels."""
-    meter = Pck(NAMES, "side")
+    meter = Pck(NAMES, False)
     meter.update(peaks(9, 10, 8, 8, 8), [person([1, 1, 0, 0, 0], math.nan, (1.0, 1.0))])
     figures = meter.figures()
     assert figures["pck"] == 0.5
@@ -90,7 +90,7 @@ def test_without_head_sizes_it_is_not_called_pckh() -> None:
 
 
 def test_nothing_annotated_is_no_figure() -> None:
-    meter = Pck(NAMES, "head")
+    meter = Pck(NAMES, True)
     meter.update(peaks(8, 8, 8, 8, 8), [person([0, 0, 1, 1, 0], 10, (1.0, 1.0))])
     assert all(math.isnan(figure) for figure in meter.figures().values())
 
@@ -102,13 +102,13 @@ def test_flip_averaging_turns_the_mirrored_heatmaps_back_and_is_named() -> None:
     order = list(mirror_order(NAMES))
     mirrored = places[order].clone()
     mirrored[:, 0] = 16 - mirrored[:, 0]
-    meter = Pck(NAMES, "head", mirrored=True)
+    meter = Pck(NAMES, True, mirrored=True)
     # Alone, the upright heatmaps see nothing: only what is turned back rightly is right.
     nothing = torch.zeros(1, 1, 5, 16, 16)
     meter.update(nothing, [target], render(mirrored, (16, 16))[None, None])
     assert meter.figures()["pckh"] == 1
     assert meter.notes()[1] == "flip averaging: on"
-    assert Pck(NAMES, "head").notes()[1] == "flip averaging: off"
+    assert Pck(NAMES, True).notes()[1] == "flip averaging: off"
 
 
 @pytest.mark.parametrize("names", [MPII, COCO])
@@ -117,21 +117,10 @@ def test_joints_are_grouped_by_what_they_are(names: tuple[str, ...]) -> None:
     assert groups == {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"}
 
 
-def label(head: float, annotated: bool = True) -> PersonLabel:
-    names = ("upper-neck", "head-top", "r-knee")
-    joints = np.array([[10, 40], [13, 44], [0, 0]], np.float32)
-    return PersonLabel("a.jpg", None, names, joints, np.array([annotated, True, True]), head)
+def test_one_head_that_is_not_known_makes_another_measure_of_all() -> None:
+    def label(head: float) -> PersonLabel:
+        return PersonLabel("a.jpg", None, NAMES, np.zeros((5, 2)), np.ones(5, np.bool_), head)
 
-
-def test_without_a_head_box_the_head_is_as_long_as_neck_and_top_are_apart() -> None:
-    assert head_size(label(7.5)) == 7.5
-    assert head_size(label(math.nan)) == 5
-    assert math.isnan(head_size(label(math.nan, annotated=False)))
-
-
-def test_all_persons_are_held_against_one_measure() -> None:
-    box, length, nothing = label(7.5), label(math.nan), label(math.nan, annotated=False)
-    assert normaliser_of([box, box]) == "head"
-    assert normaliser_of([box, length]) == "segment"
-    assert normaliser_of([box, length, nothing]) == "side"
-    assert normaliser_of([]) == "side"
+    assert heads_known([label(7.5), label(3)])
+    assert not heads_known([label(7.5), label(math.nan)])
+    assert not heads_known([])
