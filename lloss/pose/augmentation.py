@@ -125,12 +125,13 @@ def _warped(pixels: Pixels, view: View, size: int) -> Pixels:
 def _moved(target: PersonTarget, view: View, size: int, stored: int) -> PersonTarget:
     a, b, c, d, e, f = view.matrix(size, stored)
     forward = torch.tensor([[a, b], [d, e]], dtype=torch.float64).inverse()
-    joints = (target.joints - torch.tensor([c, f])).double() @ forward.T
-    annotated = target.annotated & ((joints >= 0) & (joints < size)).all(1)
-    if view.mirrored:
-        order = list(mirror_order(target.names))
-        joints, annotated = joints[order], annotated[order]
-    pixel = target.pixel[0] / view.zoom, target.pixel[1] / view.zoom
-    return dataclasses.replace(
-        target, joints=joints.float(), annotated=annotated, size=size, pixel=pixel
+    joints = ((target.joints - torch.tensor([c, f])).double() @ forward.T).float()
+    order = list(mirror_order(target.names) if view.mirrored else range(len(joints)))
+    moved = dataclasses.replace(
+        target,
+        joints=joints[order],
+        annotated=(target.annotated & target.inside)[order],
+        size=size,
+        pixel=(target.pixel[0] / view.zoom, target.pixel[1] / view.zoom),
     )
+    return dataclasses.replace(moved, annotated=moved.annotated & moved.inside)

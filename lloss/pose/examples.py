@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,22 +12,9 @@ from lloss.annotations import PersonLabel
 from lloss.errors import LabelError
 from lloss.images import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
+from lloss.pools.regions import RegionItem
 from lloss.pose.augmentation import ROOM
-from lloss.pose.pck import head_size
 from lloss.pose.targets import PersonTarget
-from lloss.regions import Region
-
-
-@runtime_checkable
-class Cuttable(Protocol):
-    """An item that is a square of an image, as :class:`lloss.pools.regions.RegionItem`."""
-
-    @property
-    def region(self) -> Region:
-        """The square."""
-
-    def cut(self, factor: float) -> Pixels:
-        """The pixels of the square grown by ``factor``."""
 
 
 def read_person(
@@ -50,29 +36,30 @@ def read_person(
         ImageError: the image cannot be decoded.
         LabelError: two joints of the label have one name.
     """
-    if isinstance(item, Cuttable):
+    if isinstance(item, RegionItem):
         frame, left, top = _square(item, spec, room, out)
     else:
         frame, left, top = _whole(item, spec, room, out)
     places, annotated = _joints(item.id, label, names)
     (scale_x, scale_y), (offset_x, offset_y) = frame.scale, frame.offset
     joints = (places - [left, top]) * [scale_x, scale_y] + [offset_x, offset_y]
-    inside = ((joints >= 0) & (joints < [spec.width, spec.height])).all(1)
     return PersonTarget(
         names=tuple(names),
         joints=torch.from_numpy(joints.astype(np.float32)),
-        annotated=torch.from_numpy(annotated & inside),
+        annotated=torch.from_numpy(annotated),
         size=spec.width,
         pixel=(1 / scale_x, 1 / scale_y),
-        head=head_size(label),
-        side=float(item.region.side if isinstance(item, Cuttable) else max(frame.size)),
+        head=label.head,
+        side=float(item.region.side if isinstance(item, RegionItem) else max(frame.size)),
     )
 
 
-def _square(item: Cuttable, spec: ImageSpec, room: bool, out: Pixels) -> tuple[Frame, float, float]:
+def _square(
+    item: RegionItem, spec: ImageSpec, room: bool, out: Pixels
+) -> tuple[Frame, float, float]:
     """Decode; where the cut lies in ``out``, and its left upper corner in the image."""
     region = item.region.grown(ROOM) if room else item.region
-    raw = item.cut(ROOM) if room else item.read()  # type: ignore[attr-defined]  # an Item as well
+    raw = item.cut(ROOM) if room else item.read()
     decode_into(raw, spec, out)
     return Frame.of(size_of(raw), spec), region.left, region.top
 

@@ -17,14 +17,15 @@ def heatmap_loss(heatmaps: Tensor, joints: Tensor, annotated: Tensor) -> Tensor:
 
     Args:
         heatmaps: float [N, stacks, J, H, W].
-        joints: x, y in pixels of the heatmaps, float [N, J, 2].
+        joints: x, y in pixels of the heatmaps, float [N, J, 2]; anything where not annotated.
         annotated: bool [N, J].
 
     Returns:
         Float [N].
     """
     size = heatmaps.shape[-2], heatmaps.shape[-1]
-    targets = render(joints.float(), size)[:, None]
+    places = torch.where(annotated[..., None], joints.float(), 0.0)
+    targets = render(places, size)[:, None]
     error = (heatmaps.float() - targets).square().mean((-2, -1)).sum(1)
     counted = torch.where(annotated, error, error.new_zeros(()))
     return counted.sum(1) / annotated.sum(1).clamp(min=1)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,29 +22,23 @@ SIDE_SHARE = 0.05
 """Of the side of what the network sees, where head sizes are not known. About as strict: half a
 head size is 0.05 to 0.06 of the square around a standing person."""
 
-Normaliser = Literal["head", "segment", "side"]
-"""What errors are held against; see :func:`normaliser_of`."""
-
 LEFT_OUT = ("pelvis", "thorax")
 """Joints that MPII's mean leaves out."""
 
 HEAD = ("head-top", "upper-neck", "head", "neck", "nose", "eye", "ear")
 """Joints that are reported together as the head."""
 
-SEGMENT = {"upper-neck", "head-top"}
-"""Joints whose distance is the head's length."""
-
-MEASURES: dict[Normaliser, str] = {
-    "head": "PCKh@0.5: an error of at most half of 0.6 × the head box's diagonal",
-    "segment": (
-        "like PCKh@0.5, but where there is no head box an error of at most half the distance from "
-        "upper neck to head top"
+MEASURES = {
+    True: (
+        "PCKh@0.5: an error of at most half the head size, which is 0.6 × the head box's diagonal "
+        "or, where the labels have no box, the distance from upper neck to head top"
     ),
-    "side": (
+    False: (
         f"PCK@{SIDE_SHARE}, not PCKh: head sizes are not known; an error of at most {SIDE_SHARE} "
         "of the side of what the network sees"
     ),
 }
+"""What the figures are, by whether errors are held against head sizes."""
 
 _SIDE = re.compile(r"^(l|r|left|right)[-_ ]")
 
@@ -55,31 +49,9 @@ def group_of(joint: str) -> str:
     return "head" if base in HEAD else base
 
 
-def head_size(label: PersonLabel) -> float:
-    """What PCKh divides by, in pixels of the image.
-
-    That is 0.6 of the head box's diagonal; where there is no box, the length that this stands for,
-    from upper neck to head top; NaN where that is not annotated either.
-    """
-    if math.isfinite(label.head):
-        return label.head
-    rows = {name: row for row, name in enumerate(label.names) if label.annotated[row]}
-    if not rows.keys() >= SEGMENT:
-        return math.nan
-    neck, top = (label.joints[rows[name]].tolist() for name in sorted(SEGMENT))
-    return math.dist(neck, top) or math.nan
-
-
-def normaliser_of(labels: Sequence[PersonLabel]) -> Normaliser:
-    """What the errors of these persons can be held against, one measure for all.
-
-    Returns:
-        ``head`` if all head boxes are known, ``segment`` if else all have a :func:`head_size`,
-        otherwise ``side``: of what the network sees.
-    """
-    if not labels or not all(math.isfinite(head_size(label)) for label in labels):
-        return "side"
-    return "head" if all(math.isfinite(label.head) for label in labels) else "segment"
+def heads_known(labels: Sequence[PersonLabel]) -> bool:
+    """Whether all persons have a head size, so that one measure fits all."""
+    return bool(labels) and all(math.isfinite(label.head) for label in labels)
 
 
 @dataclass
@@ -87,17 +59,18 @@ class Pck:
     """Counts joints that lie near enough to the truth; a :class:`lloss.tasks.Meter`.
 
     A joint is right if its error is **at most** the share of the normaliser, both in pixels of the
-    original image. Only annotated joints count, pelvis and thorax do not; the mean is over joints,
-    not over groups or persons.
+    original image. Only annotated joints count (such as lie outside of the input as well), pelvis
+    and thorax do not; the mean is over joints, not over groups or persons.
 
     Args:
         names: of the joints.
-        normaliser: of all persons. Only with ``head`` anything is called PCKh.
+        by_head: whether errors are held against head sizes. Else it is the side of what the network
+            sees, for all persons, and nothing is called PCKh.
         mirrored: whether the heatmaps are averaged with those of the mirrored image.
     """
 
     names: tuple[str, ...]
-    normaliser: Normaliser
+    by_head: bool
     mirrored: bool = False
     right: Tensor = field(init=False)
     total: Tensor = field(init=False)
@@ -125,8 +98,7 @@ class Pck:
     def _count(self, places: Tensor, target: PersonTarget, width: int) -> None:
         error = places * (target.size / width) - target.joints
         distance = (error * torch.tensor(target.pixel)).norm(dim=-1)
-        by_side = self.normaliser == "side"
-        limit = SIDE_SHARE * target.side if by_side else PCKH_SHARE * target.head
+        limit = PCKH_SHARE * target.head if self.by_head else SIDE_SHARE * target.side
         self.right += (distance <= limit) & target.annotated
         self.total += target.annotated
 
@@ -137,7 +109,7 @@ class Pck:
             if group_of(name) not in LEFT_OUT:
                 groups.setdefault(group_of(name), []).append(number)
         mean = self._share([number for group in groups.values() for number in group])
-        figures = {"pck": mean, **({"pckh": mean} if self.normaliser == "head" else {})}
+        figures = {"pck": mean, **({"pckh": mean} if self.by_head else {})}
         return figures | {f"PCK {name}": self._share(group) for name, group in groups.items()}
 
     def _share(self, joints: Sequence[int]) -> float:
@@ -148,6 +120,6 @@ class Pck:
         """What the figures mean."""
         averaging = "on" if self.mirrored else "off"
         return [
-            f"pck is {MEASURES[self.normaliser]}; pelvis and thorax are left out",
+            f"pck is {MEASURES[self.by_head]}; pelvis and thorax are left out",
             f"flip averaging: {averaging}",
         ]

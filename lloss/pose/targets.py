@@ -19,10 +19,10 @@ class PersonTarget:
     Attributes:
         names: of the joints.
         joints: x, y, the centre of the first pixel being 0.5, 0.5; float32 [J, 2].
-        annotated: which joints are and lie inside of the input; bool [J].
+        annotated: which joints are, inside of the input or not; bool [J].
         size: side of the input in pixels.
         pixel: width and height of a pixel of the input in pixels of the original image.
-        head: see :func:`lloss.pose.pck.head_size`, in pixels of the original image.
+        head: what PCKh divides by, in pixels of the original image; NaN if unknown.
         side: of what the network sees, in pixels of the original image: of the person's square, or
             the longer one of a whole image.
     """
@@ -35,6 +35,11 @@ class PersonTarget:
     head: float
     side: float
 
+    @property
+    def inside(self) -> Tensor:
+        """Which joints lie in the input; bool [J]."""
+        return ((self.joints >= 0) & (self.joints < self.size)).all(1)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoseTargets:
@@ -42,7 +47,7 @@ class PoseTargets:
 
     Attributes:
         joints: x, y as shares of the input's width and height; float32 [N, J, 2].
-        annotated: bool [N, J].
+        annotated: which are and lie inside of the input; bool [N, J].
     """
 
     joints: Tensor
@@ -52,7 +57,8 @@ class PoseTargets:
     def of(cls, targets: Sequence[PersonTarget]) -> PoseTargets:
         """Gather the targets of some inputs."""
         joints = torch.stack([target.joints / target.size for target in targets])
-        return cls(joints, torch.stack([target.annotated for target in targets]))
+        annotated = torch.stack([target.annotated & target.inside for target in targets])
+        return cls(joints, annotated)
 
     def to(self, device: torch.device) -> PoseTargets:
         """The same on this device."""

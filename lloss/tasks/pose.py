@@ -25,7 +25,7 @@ from lloss.pose.augmentation import ROOM, draw_views, seen
 from lloss.pose.examples import read_person
 from lloss.pose.heatmaps import decode
 from lloss.pose.losses import heatmap_loss
-from lloss.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, normaliser_of
+from lloss.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, heads_known
 from lloss.pose.targets import PersonTarget, PoseTargets
 from lloss.settings import TrainSettings
 
@@ -227,10 +227,10 @@ class Pose:
     def meter(
         self, labels: Sequence[PersonLabel], classes: Sequence[str], settings: TrainSettings
     ) -> Pck:
-        """See :func:`lloss.pose.pck.normaliser_of` for what errors are held against."""
+        """PCKh@0.5, if every person with a joint that counts has a head size."""
         counted = [name for name in classes if group_of(name) not in LEFT_OUT]
         judged = [label for label in labels if self.known(label, counted)]
-        return Pck(tuple(classes), normaliser_of(judged), settings.flip_test)
+        return Pck(tuple(classes), heads_known(judged), settings.flip_test)
 
     def draw(
         self, output: Tensor, classes: Sequence[str], settings: TrainSettings
