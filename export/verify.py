@@ -19,6 +19,11 @@ from .graph import ScoringGraph
 from .session import open_session
 
 BATCHES = (1, 2, 3, 64)
+"""Sizes of a batch that are tried, the last with images of up to 128×128 pixels."""
+
+PIXELS = 64 * 128 * 128
+"""Of a batch at most: larger images make the last batch smaller, so that the check stays quick."""
+
 ABSOLUTE, RELATIVE = 1e-3, 1e-3
 """Allowed difference of an output: ABSOLUTE + RELATIVE * its largest magnitude.
 
@@ -55,7 +60,8 @@ def check_parity(
     absolute, relative = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
     names = [output.name for output in session.get_outputs()]
     worst = dict.fromkeys(names, 0.0)
-    for batch in BATCHES:
+    batches = _batches(images)
+    for batch in batches:
         chunk = np.resize(images, (batch, *images.shape[1:]))
         found = dict(zip(names, session.run(None, {INPUT: chunk})))
         with torch.no_grad():
@@ -70,7 +76,7 @@ def check_parity(
                     f"at batch {batch} (allowed {limit:.3g}); nothing was written. "
                     "Report the model's name and the versions of torch and onnxscript"
                 )
-    return {"torch_parity": {"batches": list(BATCHES), "max_abs_difference": worst}}
+    return {"torch_parity": {"batches": list(batches), "max_abs_difference": worst}}
 
 
 def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
@@ -85,9 +91,10 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
     """
     session = open_session(path)
     names = [output.name for output in session.get_outputs()]
-    largest = np.resize(images, (max(BATCHES), *images.shape[1:]))
+    batches = _batches(images)
+    largest = np.resize(images, (max(batches), *images.shape[1:]))
     wanted = dict(zip(names, session.run(None, {INPUT: largest})))
-    for batch in BATCHES:
+    for batch in batches:
         found = dict(zip(names, session.run(None, {INPUT: largest[:batch]})))
         rows = {name: values[:batch] for name, values in wanted.items()}
         for name in names:
@@ -95,9 +102,14 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
             if not difference <= HALF * (1 + float(np.abs(rows[name]).max())):
                 raise ParityError(
                     f"the reduced graph gives another {name!r} at batch {batch} than at "
-                    f"{max(BATCHES)} (by {difference:.3g}); nothing was written. "
+                    f"{max(batches)} (by {difference:.3g}); nothing was written. "
                     "Use --precision fp32, and report the model's name"
                 )
+
+
+def _batches(images: NDArray[np.uint8]) -> tuple[int, ...]:
+    most = PIXELS // (images.shape[1] * images.shape[2])
+    return (*BATCHES[:-1], max(4, min(BATCHES[-1], most)))
 
 
 def _difference(name: str, found: dict[str, Any], wanted: dict[str, Any], near: float) -> float:

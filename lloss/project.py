@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.objects import is_named_set as is_named_objects
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.labels import DATA_ROOT, LabeledSet, class_names, is_named_set, labels_text, read_ids
+from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
+from lloss.labels import is_named_set as is_named_classes
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
@@ -152,7 +154,7 @@ class Project:
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
-        return self.test if is_named_set(self.test) and not Path(uri).exists() else uri
+        return self.test if _is_named_set(self.test) and not Path(uri).exists() else uri
 
     def split(self, labeled: LabeledSet) -> tuple[LabeledSet, LabeledSet | None]:
         """Labels to train on, and labeled images to measure on.
@@ -250,7 +252,7 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
     for name in ("pool", "labels", "test", "test_labels"):
         value = written.get(name)
         if value and (
-            Path(value).exists() or (name in ("pool", "test") and not is_named_set(value))
+            Path(value).exists() or (name in ("pool", "test") and not _is_named_set(value))
         ):
             written[name] = to_folder(root, value)
     made = not root.exists()
@@ -300,6 +302,10 @@ def _toml(values: Mapping[str, Any], train: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     # json's strings, numbers, booleans and lists are TOML's too, but for this one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _is_named_set(data: str) -> bool:
+    return is_named_classes(data) or is_named_objects(data)
 
 
 def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lloss.ranking import RankingFigures
 from lloss.selection import SelectionSettings, select
+from lloss.selection.diversity import k_center
 from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings
 from lloss.sources import TableScores
@@ -29,7 +30,8 @@ class Strategy:
         name: for tables and plots.
         train: changes to the training settings; a baseline trains without the head.
         by: ``loss`` or ``entropy``.
-        how: ``top``, ``diverse`` or ``random``.
+        how: ``top``, ``diverse``, ``random``, or ``coreset`` (k-center greedy over the whole pool
+            from the labeled set on, by the embedding alone).
         subset: share of the rest to choose from; 0 for all.
     """
 
@@ -42,6 +44,7 @@ class Strategy:
 
 RANDOM = Strategy("random", {"head": False}, "random", "entropy")
 ENTROPY = Strategy("entropy", {"head": False}, "top", "entropy")
+CORESET = Strategy("core-set", {"head": False}, "coreset", "entropy")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Experiment:
         k: images added a cycle.
         cycles: trainings in all, the first on the initial set.
         first: rows of the first labeled set, for all trials, instead of a draw.
+        inputs: the pool's images at the input's size, uint8 [N, H, W, 3], where the task keeps
+            them otherwise to train on.
     """
 
     pool: TrainingData
@@ -74,6 +79,12 @@ class Experiment:
     k: int
     cycles: int
     first: tuple[int, ...] = ()
+    inputs: NDArray[np.uint8] | None = None
+
+    @property
+    def scored(self) -> NDArray[np.uint8]:
+        """The pool's images as the network scores them."""
+        return self.pool.images if self.inputs is None else self.inputs
 
 
 def simulate(
@@ -108,7 +119,12 @@ def _pick(
     rest = [row for row in range(len(experiment.pool.images)) if str(row) not in taken]
     if strategy.how == "random":
         return draw_ids(map(str, rest), experiment.k, seed)
-    columns = scores_of(trainer, experiment.pool.images[rest])
+    if strategy.how == "coreset":
+        known = sorted(map(int, labeled))
+        embeddings = scores_of(trainer, experiment.scored[[*known, *rest]])["embedding"]
+        picks = k_center(embeddings, experiment.k, given=len(known)) - len(known)
+        return [str(rest[pick]) for pick in picks]
+    columns = scores_of(trainer, experiment.scored[rest])
     vectors = pa.FixedSizeListArray.from_arrays(
         columns["embedding"].ravel(), columns["embedding"].shape[1]
     )

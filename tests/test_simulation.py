@@ -11,7 +11,16 @@ from torch import Tensor
 
 from lloss import simulation
 from lloss.settings import TrainSettings
-from lloss.simulation import ENTROPY, RANDOM, CycleResult, Experiment, Strategy, scores_of, simulate
+from lloss.simulation import (
+    CORESET,
+    ENTROPY,
+    RANDOM,
+    CycleResult,
+    Experiment,
+    Strategy,
+    scores_of,
+    simulate,
+)
 from lloss.training import Trainer, TrainingData
 
 MakeData = Callable[..., TrainingData]
@@ -46,7 +55,9 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-@pytest.mark.parametrize("strategy", [LEARNED, DIVERSE, RANDOM, ENTROPY], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "strategy", [LEARNED, DIVERSE, RANDOM, ENTROPY, CORESET], ids=lambda s: s.name
+)
 def test_each_cycle_adds_k_images_and_loses_none(
     tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
 ) -> None:
@@ -84,7 +95,7 @@ def test_every_cycle_trains_from_scratch(
     assert not _same(seen.trainers[0].model.state_dict(), seen.first[0])
 
 
-@pytest.mark.parametrize("strategy", [RANDOM, ENTROPY], ids=lambda s: s.name)
+@pytest.mark.parametrize("strategy", [RANDOM, ENTROPY, CORESET], ids=lambda s: s.name)
 def test_the_baselines_train_without_a_head(
     tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
 ) -> None:

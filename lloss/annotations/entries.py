@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lloss.annotations.labels import PersonLabel
@@ -27,15 +27,15 @@ class Person:
         image_where: where the image's name stands.
         image: the name.
         id: image and place in the file's own numbers: ``image@cx,cy,scale`` or ``image@x,y,w,h``.
-        region: the square of the image to be looked at.
-        label: gives the joints; None where none is annotated. Raises :class:`BrokenError`.
+        region: gives the square of the image to be looked at; raises :class:`BrokenError`.
+        label: gives the joints, None where none is annotated; raises likewise.
     """
 
     where: str
     image_where: str
     image: str
     id: str
-    region: Region
+    region: Callable[[], Region]
     label: Callable[[], PersonLabel | None]
 
 
@@ -63,9 +63,7 @@ def square(x: float, y: float, side: float, size: tuple[int, int] | None, where:
     return region
 
 
-def boxed(
-    box: tuple[float, float, float, float], size: tuple[int, int] | None, where: str
-) -> Region:
+def boxed(box: Sequence[float], size: tuple[int, int] | None, where: str) -> Region:
     """The region around a box x, y, width, height.
 
     Raises:

@@ -7,7 +7,7 @@ so that the centre of the first pixel, 0.5 here, is their 0; boxes are edges.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def read_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Per
     Args:
         document: the JSON.
         name: of the file, for messages.
-        problems: broken images, and annotations without an image or a region, go there.
+        problems: broken images, and annotations without an image or a box, go there.
 
     Raises:
         LabelError: a part is missing, or two categories have other joints than each other.
@@ -46,7 +46,7 @@ def read_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Per
             if image is None or (sets and not names) or is_set(entry, "iscrowd", where):
                 continue
             box = box_of(entry, where)
-            region = boxed(box, image.size, f"{where}.bbox")
+            region = functools.partial(boxed, box, image.size, f"{where}.bbox")
             id = person_id(image.name, *box)
             label = functools.partial(_label, entry, where, image.name, names, region)
             yield Person(where, f"{image.where}.file_name", image.name, id, region, label)
@@ -61,7 +61,11 @@ def _names(category: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _label(
-    entry: Mapping[str, Any], where: str, image: str, names: tuple[str, ...], region: Region
+    entry: Mapping[str, Any],
+    where: str,
+    image: str,
+    names: tuple[str, ...],
+    region: Callable[[], Region],
 ) -> PersonLabel | None:
     if not names or "keypoints" not in entry:
         return None
@@ -76,4 +80,5 @@ def _label(
     annotated = table[:, 2] > 0
     if not annotated.any():
         return None
-    return PersonLabel(image, region, names, (table[:, :2] + 0.5).astype(np.float32), annotated)
+    joints = (table[:, :2] + 0.5).astype(np.float32)
+    return PersonLabel(image, region(), names, joints, annotated)

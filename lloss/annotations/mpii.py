@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def read_mpii(
     Args:
         document: its list.
         name: of the file, for messages.
-        problems: entries without an image or a region go there.
+        problems: entries without an image or a place go there.
         split: ``train`` or ``valid``, where ``isValidation`` tells; "" for all.
         heads: the head's size of each entry, where a file beside this one tells them.
     """
@@ -88,23 +88,30 @@ def _is_in(split: str, entry: Any, where: str) -> bool:
 def _person(entry: Any, where: str, head: float) -> Person:
     key = _key(entry, where, "image", "img_paths")
     image = text(entry, key, where)
+    place, region = _place(entry, where)
+    label = functools.partial(_label, entry, where, image, region, head)
+    return Person(where, f"{where}.{key}", image, person_id(image, *place), region, label)
+
+
+def _place(entry: Mapping[str, Any], where: str) -> tuple[list[float], Callable[[], Region]]:
+    """The numbers that an entry tells the person's place by, and what makes a region of them."""
     height, width = side_of(entry, "img_height", where), side_of(entry, "img_width", where)
     size = (height, width) if height and width else None
     boxes = [name for name in ("box", "bbox") if name in entry]
     if boxes and not ({"center", "objpos"} & set(entry)):
-        x, y, w, h = numbers(entry[boxes[0]], 4, f"{where}.{boxes[0]}")
-        id, region = person_id(image, x, y, w, h), boxed((x, y, w, h), size, f"{where}.{boxes[0]}")
-    else:
-        centre = _key(entry, where, "center", "objpos")
-        scaled = _key(entry, where, "scale", "scale_provided")
-        x, y = numbers(entry[centre], 2, f"{where}.{centre}")
-        scale = number(entry[scaled], f"{where}.{scaled}")
-        id = person_id(image, x, y, scale)
-        if x != -1:  # the centre is the chest's, the person reaches farther down
-            y, scale = y + 15 * scale, scale * 1.25
-        region = square(x + SHIFT, y + SHIFT, HEIGHT * scale, size, f"{where}.{scaled}")
-    label = functools.partial(_label, entry, where, image, region, head)
-    return Person(where, f"{where}.{key}", image, id, region, label)
+        box = numbers(entry[boxes[0]], 4, f"{where}.{boxes[0]}")
+        return box, functools.partial(boxed, box, size, f"{where}.{boxes[0]}")
+    centre = _key(entry, where, "center", "objpos")
+    scaled = _key(entry, where, "scale", "scale_provided")
+    x, y = numbers(entry[centre], 2, f"{where}.{centre}")
+    scale = number(entry[scaled], f"{where}.{scaled}")
+    return [x, y, scale], functools.partial(_around, x, y, scale, size, f"{where}.{scaled}")
+
+
+def _around(x: float, y: float, scale: float, size: tuple[int, int] | None, where: str) -> Region:
+    if x != -1:  # the centre is the chest's, the person reaches farther down
+        y, scale = y + 15 * scale, scale * 1.25
+    return square(x + SHIFT, y + SHIFT, HEIGHT * scale, size, where)
 
 
 def _key(entry: Any, where: str, *names: str) -> str:
@@ -115,7 +122,7 @@ def _key(entry: Any, where: str, *names: str) -> str:
 
 
 def _label(
-    entry: Mapping[str, Any], where: str, image: str, region: Region, head: float
+    entry: Mapping[str, Any], where: str, image: str, region: Callable[[], Region], head: float
 ) -> PersonLabel | None:
     if "joints" not in entry and "joint_self" not in entry:
         return None
@@ -124,7 +131,7 @@ def _label(
     if not annotated.any():
         return None
     size = _head_of(entry, where, head, joints, annotated)
-    return PersonLabel(image, region, MPII, joints.astype(np.float32), annotated, size)
+    return PersonLabel(image, region(), MPII, joints.astype(np.float32), annotated, size)
 
 
 def _joints(

@@ -74,7 +74,7 @@ def native_labels(document: Any, name: str, kind: str = "") -> dict[str, Any] | 
     found, labels = document.get("kind"), document.get("labels")
     if found not in _KINDS or not isinstance(labels, Mapping):
         raise LabelError(f"{name}: holds labels of no known kind ({found!r}); write it anew")
-    if kind and found != kind:
+    if kind and found != kind and labels:
         raise LabelError(f"{name}: holds labels of {found}, not of {kind}; give those of the task")
     read: dict[str, Any] = {}
     for id, fields in labels.items():

@@ -26,7 +26,7 @@ def read_people(
     Args:
         document: the JSON.
         name: of the file, for messages.
-        problems: entries without an image or a region, and those whose id came before, go there.
+        problems: entries without an image or a place, and those whose id came before, go there.
         split: the part of an MPII file that is wanted; "" for all.
         heads: the head's size of each entry of an MPII file, where another file tells them.
 

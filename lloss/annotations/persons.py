@@ -141,11 +141,11 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
     for person in people:
         with leaving_out(problems):
             label = person.label()
-            if label is None:
+            if label is None or label.region is None:
                 continue
             if person.image not in there:
                 raise BrokenError(person.image_where, f"no image {person.image!r} in {place}")
-            found.append((Outline(person.id, person.image, person.region), label))
+            found.append((Outline(person.id, person.image, label.region), label))
     items = list(region_items((outline for outline, _ in found), place))
     return _set(items, [label for _, label in found], str(path))
 

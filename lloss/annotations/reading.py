@@ -16,6 +16,8 @@ from lloss.errors import LabelError
 FARTHEST = 1e9
 """A coordinate beyond this many pixels is none of any image."""
 
+_PLAIN = (int, float)
+
 
 class BrokenError(Exception):
     """An annotation that cannot be used; never leaves the readers.
@@ -97,7 +99,7 @@ def number(value: Any, where: str) -> float:
 
 def within_reach(value: int | float, where: str) -> float:
     """The number, if it is one that images know."""
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise BrokenError(where, f"{value} is no finite number")
     if not -FARTHEST <= value <= FARTHEST:
         raise BrokenError(where, f"{reprlib.repr(value)} is far outside any image")
@@ -108,6 +110,8 @@ def numbers(value: Any, count: int, where: str) -> list[float]:
     """So many numbers."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != count:
         raise BrokenError(where, f"{reprlib.repr(value)}: these are not {count} numbers")
+    if all(type(one) in _PLAIN and -FARTHEST <= one <= FARTHEST for one in value):
+        return [float(one) for one in value]  # spares naming the place of each
     return [number(one, f"{where}[{place}]") for place, one in enumerate(value)]
 
 

@@ -7,7 +7,7 @@ from torchvision import models as torchvision_models
 
 from lloss.errors import SettingsError
 from lloss.models import resnet_cifar
-from lloss.models.weights import read_state_dict
+from lloss.models.weights import read_state_dict, start_from
 
 OWN = {
     "resnet18-cifar": resnet_cifar.resnet18,
@@ -58,14 +58,5 @@ def _load_weights(network: nn.Module, name: str, weights: str) -> None:
             raise SettingsError(f"weights of {name}: cannot be downloaded: {error}") from error
     else:
         state = read_state_dict(weights)
-    own = network.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own}
-    afresh = [key for key, value in fitting.items() if value.shape != own[key].shape]
-    layers = {key.rpartition(".")[0] for key in [*afresh, *(own.keys() - fitting.keys())]}
-    last = next(reversed(own)).rpartition(".")[0]
-    if layers - {last}:
-        raise SettingsError(
-            f"weights {weights}: do not fit {name} (they differ in {len(layers)} layers, "
-            f"{sorted(layers - {last})[0]!r} among them)"
-        )
-    network.load_state_dict({k: v for k, v in fitting.items() if k not in afresh}, strict=False)
+    last = next(reversed(network.state_dict())).rpartition(".")[0]
+    start_from(network, state, weights, name, {last})

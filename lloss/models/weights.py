@@ -1,27 +1,58 @@
-"""State dicts from files."""
+"""State dicts as a start for a network."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lloss.errors import SettingsError
 
 
-def read_state_dict(weights: str) -> dict[str, Tensor]:
-    """Read a state dict that ``torch.save`` wrote.
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """Read a file of names and tensors.
 
     Raises:
         SettingsError: there is no such file, or it holds something else.
     """
     try:
-        state = torch.load(Path(weights), map_location="cpu", weights_only=True)
+        state = torch.load(Path(path), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise SettingsError(f"weights {weights}: no such file") from error
+        raise SettingsError(f"weights {path}: no such file") from error
     except Exception as error:  # unpickling fails in many ways
-        raise SettingsError(f"weights {weights}: not a readable state dict") from error
+        raise SettingsError(f"weights {path}: not a readable state dict") from error
     if not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
-        raise SettingsError(f"weights {weights}: not a state dict (names and tensors)")
+        raise SettingsError(f"weights {path}: not a state dict (names and tensors)")
     return state
+
+
+def start_from(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    weights: str,
+    name: str,
+    afresh: Collection[str],
+) -> None:
+    """Take over a state dict, but for layers that depend on the classes and do not fit.
+
+    Args:
+        network: gets the weights.
+        state: a network's of the same make.
+        weights: where it is from, for messages.
+        name: of the network, for messages.
+        afresh: layers that keep their fresh weights if they are missing or of another shape.
+
+    Raises:
+        SettingsError: other layers are missing or of another shape.
+    """
+    own = network.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    differing = {key.rpartition(".")[0] for key in own.keys() - fitting.keys()}
+    if bad := sorted(differing - set(afresh)):
+        raise SettingsError(
+            f"weights {weights}: do not fit {name} (they differ in {len(differing)} layers, "
+            f"{bad[0]!r} among them)"
+        )
+    network.load_state_dict(fitting, strict=False)

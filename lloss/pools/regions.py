@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lloss.annotations.entries import touches
+from lloss.annotations.entries import Person, touches
 from lloss.annotations.folders import image_folder
 from lloss.annotations.people import read_people
 from lloss.annotations.problems import Problems
-from lloss.annotations.reading import parse_json
+from lloss.annotations.reading import BrokenError, parse_json
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images import Pixels, decode_whole
 from lloss.pools.base import Item, Pool
@@ -30,11 +30,11 @@ _KEPT_BYTES = 32 << 20
 
 
 class Outline(NamedTuple):
-    """A person of a pool."""
+    """A person of a pool; for the region the reason where there is none."""
 
     id: str
     image: str
-    region: Region
+    region: Region | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ class RegionPool(Pool):
 
     Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
     image stand together, in the order in which images first come, so that an image is decoded once
-    for all of them where it can be. The images are looked for in the JSON's folder, in ``images``
+    for all of them where it can be. A person whose region has no size, or lies beside the image, is
+    a bad image. The images are looked for in the JSON's folder, in ``images``
     below it and in ``images`` beside it.
     """
 
@@ -89,7 +90,7 @@ class RegionPool(Pool):
                 ``train`` or ``valid``, of an MPII file that has ``isValidation``.
 
         Raises:
-            PoolError: it cannot be read, or an entry has no image or no region.
+            PoolError: it cannot be read, an entry has no image or no place, or two are the same.
         """
         options = options or {}
         self.listing = listing
@@ -99,7 +100,7 @@ class RegionPool(Pool):
             with listing.open() as file:
                 document = parse_json(file, str(listing))
             people = read_people(document, str(listing), _Refusing(), options.get("split", ""))
-            self._outlines = _grouped(Outline(one.id, one.image, one.region) for one in people)
+            self._outlines = _grouped(map(_outline, people))
         except LabelError as error:
             raise PoolError(str(error)) from error
         names = list(dict.fromkeys(one.image for one in self._outlines))
@@ -121,7 +122,7 @@ class RegionPool(Pool):
         return content_print(self.listing)
 
 
-def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[RegionItem]:
+def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[Item]:
     """The items of persons.
 
     Args:
@@ -132,6 +133,9 @@ def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[RegionI
     shared = {name for name, count in Counter(o.image for o in outlines).items() if count > 1}
     kept = _KeptImages()
     for id, name, region in outlines:
+        if isinstance(region, str):
+            yield Item(id, functools.partial(_refuse, region))
+            continue
         image = Item(name, functools.partial(folder.read_image, name))
         decoded = functools.partial(kept.decoded, image) if name in shared else None
         yield RegionItem.of(id, image, region, decoded)
@@ -185,6 +189,17 @@ def _grouped(outlines: Iterable[Outline]) -> list[Outline]:
     for outline in outlines:
         groups.setdefault(outline.image, []).append(outline)
     return list(itertools.chain.from_iterable(groups.values()))
+
+
+def _outline(person: Person) -> Outline:
+    try:
+        return Outline(person.id, person.image, person.region())
+    except BrokenError as error:
+        return Outline(person.id, person.image, error.what)
+
+
+def _refuse(reason: str) -> Pixels:
+    raise ImageError(reason)
 
 
 def _decode(image: Item) -> Pixels:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from lloss.tasks.classification import LOG_FLOOR, SUMMARY_CLASSES
 from lloss.tasks.classification import TASK as CLASSIFICATION
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
+STAGES = ("3", "6", "12", "16")
+"""Of MobileNetV3-Large: the last block of each resolution and its last layer."""
+
 NONE = 255
 """A mask's pixel that is of no class."""
 
@@ -61,8 +64,7 @@ class _Network(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        found: Tensor = self.network(images)["out"]
-        return found
+        return cast(Tensor, self.network(images)["out"])
 
 
 class Segmentation(Task):
@@ -85,13 +87,15 @@ class Segmentation(Task):
             raise SettingsError(f"weights {settings.weights!r}: choose none or imagenet")
         backbone = "DEFAULT" if settings.weights == "imagenet" else None
         try:
-            return _Network(
-                get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
-            )
+            made = get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
         except OSError as error:
-            raise SettingsError(
-                f"weights of {settings.model}: cannot be downloaded: {error}"
-            ) from error
+            raise SettingsError(f"weights: cannot be downloaded: {error}") from error
+        return _Network(made)
+
+    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
+        """The backbone's stages: the classifier has too few channels to tell much."""
+        of = [f"layer{stage}" for stage in range(1, 5)] if "resnet" in settings.model else STAGES
+        return tuple(f"network.backbone.{name}" for name in of)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """The classifier's."""
@@ -173,7 +177,7 @@ class Segmentation(Task):
         return each.sum((1, 2)) / (targets >= 0).sum((1, 2)).clamp(min=1)
 
     def summary_size(self, classes: Sequence[str]) -> int:
-        """As many as there are classes, at most ten."""
+        """Of the classification's."""
         return CLASSIFICATION.summary_size(classes)
 
     def summary(self, output: Tensor) -> Tensor:
@@ -198,9 +202,7 @@ class Segmentation(Task):
         """In words alone: each class's share of the pixels."""
         shares = F.one_hot(output.argmax(1), len(classes)).float().mean((1, 2)).tolist()
         rows = [sorted(zip(row, classes), reverse=True)[:3] for row in shares]
-        words = [", ".join(f"{share:.0%} {name}" for share, name in row if share) for row in rows]
-        sure = self.outputs(output)["confidence"].tolist()
-        return [Drawing((), guess, share) for guess, share in zip(words, sure)]
+        return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]
 
 
 class _Iou(Meter):

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torchvision.models import get_model, mobilenet_v3_large
+from torchvision.models import mobilenet_v3_large
 from torchvision.models._api import WeightsEnum
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from torchvision.models.detection.image_list import ImageList
 
 from lloss.detection.ssd import (
@@ -187,7 +188,9 @@ def _served(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
 def test_coco_weights_are_torchvisions_with_a_fresh_class_head(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    theirs = get_model(LITE, weights=None, weights_backbone=None, num_classes=91).state_dict()
+    theirs = ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=91
+    ).state_dict()
     _served(monkeypatch, theirs)
     ours = build_detector(LITE, 2, "coco", SIDE).ssd.state_dict()
     different = {key for key in ours if not torch.equal(ours[key], theirs[key])}

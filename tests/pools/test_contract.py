@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from lloss.errors import PoolError
 from lloss.pools import ArrayPool, Pool, RestPool, open_pool
@@ -100,8 +102,19 @@ def _numbered(root: Path) -> str:
     return str(root / "n.parquet")
 
 
+def _persons(root: Path) -> str:
+    random = np.random.default_rng(0)
+    for image in range(8):
+        pixels = random.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{image}.png")
+    people = [{"image": f"{n % 8}.png", "center": [n + 1, 10], "scale": 0.05} for n in range(COUNT)]
+    (root / "people.json").write_text(json.dumps(people))
+    return str(root / "people.json")
+
+
 KINDS = [
     _folder, _list, _npy, _npz, _deflated, _shards, _gz, _parquet, _feather, _stream, _numbered,
+    _persons,
 ]  # fmt: skip
 
 
@@ -199,6 +212,7 @@ def test_chunks_of_the_rest_are_its_items(pool: Pool, share: float) -> None:
         (_gz, False, True),
         (_parquet, False, False),
         (_numbered, True, False),
+        (_persons, True, False),
     ],
 )
 def test_what_a_scorer_must_know(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import shutil
 import tarfile
@@ -33,12 +34,15 @@ def test_the_scores_do_not_depend_on_where_images_lie(
     pq.write_table(pa.table({"png": contents}), tmp_path / "t.parquet", row_group_size=16)
     pixels = [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents]
     np.save(tmp_path / "a.npy", np.stack(pixels))
+    whole = [0.8, 0.8, 6.4, 6.4]  # 1.25 times as large it is the whole image of 8×8 pixels
+    people = [{"image": str(photos / item.id), "box": whole} for item in open_pool(photos)]
+    (tmp_path / "p.json").write_text(json.dumps(people))
     scorer = Scorer(artifact, device="cpu")
     losses = {
         name: np.concatenate([part.loss for part in scorer.stream(str(uri))])
         for name, uri in {"folder": photos, **{p.name: p for p in tmp_path.iterdir()}}.items()
     }
-    assert set(losses) == {"folder", "s.tar", "t.parquet", "a.npy"}
+    assert set(losses) == {"folder", "s.tar", "t.parquet", "a.npy", "p.json"}
     for name, loss in losses.items():
         assert np.array_equal(loss, losses["folder"]), name
 

@@ -1,0 +1,79 @@
+"""Heatmaps: a Gaussian around each joint, and the joint back from a heatmap.
+
+Coordinates are pixels of the heatmap, the centre of the first pixel being 0.5, 0.5; so those of an
+input four times as large are divided by four, and mirroring maps ``x`` to ``width - x``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SIGMA = 1.0
+"""Of the Gaussians, in pixels of the heatmap (Newell et al. 2016, section 3.2)."""
+
+SHIFT = 0.25
+"""Pixels that a decoded joint moves from the middle of the highest pixel to a neighbour."""
+
+
+def render(joints: Tensor, size: tuple[int, int], sigma: float = SIGMA) -> Tensor:
+    """Gaussians of height 1 around joints.
+
+    The centre is the joint's exact place, not the nearest pixel as in the paper's code: pixels hold
+    ``exp(-d² / 2σ²)`` of their centre's distance ``d``, so the quarter-pixel shift of
+    :func:`decode` has something to tell.
+
+    Args:
+        joints: x, y, float [..., 2].
+        size: height and width of the heatmaps.
+        sigma: in pixels.
+
+    Returns:
+        Float [..., height, width].
+    """
+    height, width = size
+    columns = torch.arange(width, device=joints.device, dtype=joints.dtype) + 0.5
+    rows = torch.arange(height, device=joints.device, dtype=joints.dtype) + 0.5
+    across = torch.exp((columns - joints[..., 0:1]).square() / (-2 * sigma**2))
+    down = torch.exp((rows - joints[..., 1:2]).square() / (-2 * sigma**2))
+    return down[..., :, None] * across[..., None, :]
+
+
+def decode(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """The places and heights of the peaks.
+
+    A joint lies at the centre of the highest pixel (the first of equals), moved by a quarter of a
+    pixel along each axis towards the higher of the two neighbours (Newell et al. 2016, section
+    3.2); at the border or between equal neighbours it stays.
+
+    Args:
+        heatmaps: float [..., H, W].
+
+    Returns:
+        x, y of each, float [..., 2], and the height of each peak, float [...].
+    """
+    height, width = heatmaps.shape[-2:]
+    flat = heatmaps.flatten(-2)
+    peaks, at = flat.max(-1)
+    column, row = at % width, at // width
+    x = column + 0.5 + SHIFT * _slope(flat, at, 1, column, width)
+    y = row + 0.5 + SHIFT * _slope(flat, at, width, row, height)
+    return torch.stack([x, y], -1).to(heatmaps.dtype), peaks
+
+
+def _slope(flat: Tensor, at: Tensor, step: int, position: Tensor, length: int) -> Tensor:
+    """-1, 0 or 1: to which side of the peak the heatmap is higher, 0 at the border."""
+    inside = (position > 0) & (position < length - 1)
+    after = flat.gather(-1, (at + step).clamp(max=flat.shape[-1] - 1)[..., None])[..., 0]
+    before = flat.gather(-1, (at - step).clamp(min=0)[..., None])[..., 0]
+    return torch.sign(after - before) * inside
+
+
+def mirrored_back(heatmaps: Tensor, order: Tensor) -> Tensor:
+    """Heatmaps of a mirrored image as ones of the image itself.
+
+    Args:
+        heatmaps: float [..., J, H, W].
+        order: int64 [J], for each joint the one that it is in the mirror.
+    """
+    return heatmaps.flip(-1).index_select(-3, order)

@@ -1,0 +1,259 @@
+"""Human pose: heatmaps of a Stacked Hourglass, PCKh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lloss.annotations import PersonLabel, Problems
+from lloss.annotations.joints import skeleton
+from lloss.annotations.native import write_labels
+from lloss.annotations.persons import join_persons, open_persons, read_persons
+from lloss.drawing import Drawing, Shape
+from lloss.errors import LabelError, SettingsError
+from lloss.images import ImageSpec, Pixels
+from lloss.labels import LabeledSet
+from lloss.models import hourglass
+from lloss.models.weights import read_state_dict, start_from
+from lloss.pools import Item, Pool
+from lloss.pose.augmentation import ROOM, draw_views, seen
+from lloss.pose.examples import read_person
+from lloss.pose.heatmaps import decode
+from lloss.pose.losses import heatmap_loss
+from lloss.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, normaliser_of
+from lloss.pose.targets import PersonTarget, PoseTargets
+from lloss.settings import TrainSettings
+
+FOUND = 0.2
+"""A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1."""
+
+ENERGY = math.pi
+"""Sum of the squares of a Gaussian of height 1 and sigma 1."""
+
+
+class Pose:
+    """See :class:`lloss.tasks.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
+
+    The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
+    sizes are known: then it stands among the figures under ``pckh`` as well.
+    """
+
+    name = "pose"
+    metric = "pck"
+    loss_unit = ""
+    labels_file = "labels.json"
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """The paper's optimizer; a batch and epochs for some hundred persons."""
+        model = model or "hourglass2"
+        hourglass.stacks_of(model)
+        return {
+            "model": model,
+            "size": 256,
+            "fit": "pad",
+            "augment": "pose",
+            "optimizer": "rmsprop",
+            "momentum": 0.0,
+            "lr": 2.5e-4,
+            "weight_decay": 0.0,
+            "batch_size": 8,
+            "epochs": 120,
+            "mean": TrainSettings.mean,
+            "std": TrainSettings.std,
+        }
+
+    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
+        """See :func:`lloss.models.hourglass.build_hourglass`; weights are those of a file."""
+        hourglass.check_size(settings.size)
+        network = hourglass.build_hourglass(settings.model, len(classes))
+        if settings.weights in ("imagenet", "coco"):
+            raise SettingsError(
+                f"weights {settings.weights!r}: there are none of an hourglass; "
+                "use none or the path of a state dict"
+            )
+        if settings.weights != "none":
+            state = read_state_dict(settings.weights)
+            layers = self.class_layers(list(network.state_dict()))
+            afresh = {name.rpartition(".")[0] for name in layers}
+            start_from(network, state, settings.weights, settings.model, afresh)
+        return network
+
+    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
+        """The map of each stack."""
+        return tuple(f"maps.{number}" for number in range(hourglass.stacks_of(settings.model)))
+
+    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those that give heatmaps or read them."""
+        return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
+
+    def open(
+        self, data: str, labels: Path | None, data_root: Path, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.annotations.persons.open_persons`."""
+        return open_persons(data, labels, data_root, problems)
+
+    def read_labels(self, path: Path, problems: Problems) -> dict[str, PersonLabel]:
+        """See :func:`lloss.annotations.persons.read_persons`."""
+        return read_persons(path, problems)
+
+    def write_labels(self, labels: Mapping[str, PersonLabel], path: Path) -> None:
+        """See :func:`lloss.annotations.native.write_labels`."""
+        write_labels(labels, path)
+
+    def join(
+        self, pool: Pool, labels: Mapping[str, PersonLabel], origin: str, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.annotations.persons.join_persons`."""
+        return join_persons(pool, labels, origin, problems)
+
+    def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
+        """The joints that are annotated on at least one person, in the labels' order.
+
+        A heatmap that nothing is known of would be noise in the entropy and the summary.
+        """
+        counts = self.summarize(labels)
+        return tuple(name for name, count in counts.items() if count)
+
+    def stratum(self, label: PersonLabel) -> str:
+        """None: persons are of no kind."""
+        return ""
+
+    def summarize(self, labels: Sequence[PersonLabel]) -> dict[str, int]:
+        """Persons on whom each joint is annotated."""
+        counts: dict[str, int] = {}
+        for label in labels:
+            for name, annotated in zip(label.names, label.annotated.tolist()):
+                counts[name] = counts.get(name, 0) + annotated
+        return counts
+
+    def check(self, labels: Sequence[PersonLabel], classes: Sequence[str]) -> None:
+        """At least one joint is annotated."""
+        if not any(self.known(label, classes) for label in labels):
+            raise LabelError(
+                f"{len(labels)} labeled persons without an annotated joint: annotate some first"
+            )
+
+    def known(self, label: PersonLabel, classes: Sequence[str]) -> bool:
+        """Whether a joint of the network's is annotated."""
+        return any(
+            annotated and name in classes for name, annotated in zip(label.names, label.annotated)
+        )
+
+    def stored(self, settings: TrainSettings) -> ImageSpec:
+        """With room around the person."""
+        side = round(settings.size * ROOM)
+        return ImageSpec(side, side, settings.fit)
+
+    def example(
+        self,
+        item: Item,
+        label: PersonLabel,
+        classes: Sequence[str],
+        spec: ImageSpec,
+        room: bool,
+        out: Pixels,
+    ) -> PersonTarget:
+        """See :func:`lloss.pose.examples.read_person`."""
+        return read_person(item, label, classes, spec, room, out)
+
+    def augment(
+        self,
+        images: Tensor,
+        targets: list[PersonTarget],
+        settings: TrainSettings,
+        generator: Generator,
+    ) -> tuple[Tensor, list[PersonTarget]]:
+        """Scale, turn, mirror and tint; or the plain cut.
+
+        Raises:
+            SettingsError: an augmentation that is not for pose.
+        """
+        if settings.augment not in ("pose", "none"):
+            raise SettingsError(f"augment = {settings.augment!r}: for pose it is pose or none")
+        views = draw_views(len(images), generator) if settings.augment == "pose" else None
+        return seen(images, targets, views or [None] * len(images), settings.size)
+
+    def collate(self, targets: Sequence[PersonTarget], settings: TrainSettings) -> PoseTargets:
+        """The joints as shares of the input's side."""
+        return PoseTargets.of(targets)
+
+    def loss_per_image(
+        self, output: Tensor, targets: PoseTargets, settings: TrainSettings
+    ) -> Tensor:
+        """See :func:`lloss.pose.losses.heatmap_loss`."""
+        return heatmap_loss(output, targets.on(output), targets.annotated)
+
+    def hits(self, output: Tensor, targets: PoseTargets) -> Tensor:
+        """Share of the annotated joints that are near, by the side of the input; 0 without any."""
+        with torch.no_grad():
+            places, _ = decode(output[:, -1].float())
+            near = (places - targets.on(output)).norm(dim=-1) <= SIDE_SHARE * output.shape[-1]
+        annotated = targets.annotated
+        share: Tensor = (near & annotated).sum(1) / annotated.sum(1).clamp(min=1)
+        return share
+
+    def summary_size(self, classes: Sequence[str]) -> int:
+        """Two numbers a joint and one more."""
+        return 2 * len(classes) + 1
+
+    def summary(self, output: Tensor) -> Tensor:
+        """Peaks and energies of the last stack's heatmaps, and how much the stacks differ.
+
+        Were a heatmap ``h`` the mean of the Gaussians ``g`` that the image allows, its expected
+        squared error would be the energy of a Gaussian less its own, ``E[Σ(g - h)²] = Σg² - Σh²``.
+        """
+        heatmaps = output.detach().float()
+        last = heatmaps[:, -1].flatten(2)
+        energy = last.square().sum(2) / ENERGY
+        moved = (heatmaps[:, -1] - heatmaps[:, 0]).square().sum((2, 3)).mean(1, keepdim=True)
+        return torch.cat([last.amax(2), energy, moved / ENERGY], 1)
+
+    def outputs(self, output: Tensor) -> dict[str, Tensor]:
+        """``entropy`` in nats and ``confidence``, of the last stack's heatmaps, means over joints.
+
+        The entropy is that of a softmax over each heatmap's pixels; the confidence the height of
+        its peak.
+        """
+        last = output[:, -1].float().flatten(2)
+        log_probabilities = last.log_softmax(2)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(2)
+        return {"entropy": entropy.mean(1), "confidence": last.amax(2).mean(1)}
+
+    def meter(
+        self, labels: Sequence[PersonLabel], classes: Sequence[str], settings: TrainSettings
+    ) -> Pck:
+        """See :func:`lloss.pose.pck.normaliser_of` for what errors are held against."""
+        counted = [name for name in classes if group_of(name) not in LEFT_OUT]
+        judged = [label for label in labels if self.known(label, counted)]
+        return Pck(tuple(classes), normaliser_of(judged), settings.flip_test)
+
+    def draw(
+        self, output: Tensor, classes: Sequence[str], settings: TrainSettings
+    ) -> list[Drawing]:
+        """Lines between joints whose peaks are high enough."""
+        height, width = output.shape[-2:]
+        places, peaks = decode(output[:, -1].detach().float().cpu())
+        shares = (places / torch.tensor([width, height])).tolist()
+        limbs = skeleton(tuple(classes))
+        return [_drawing(joints, heights, limbs) for joints, heights in zip(shares, peaks.tolist())]
+
+
+def _drawing(
+    joints: Sequence[Sequence[float]], peaks: Sequence[float], limbs: Sequence[tuple[int, int]]
+) -> Drawing:
+    found = [peak >= FOUND for peak in peaks]
+    shapes = tuple(
+        Shape("line", (*joints[a], *joints[b]), number)  # type: ignore[arg-type]  # two pairs
+        for number, (a, b) in enumerate(limbs)
+        if found[a] and found[b]
+    )
+    confidence = sum(min(max(peak, 0.0), 1.0) for peak in peaks) / len(peaks)
+    return Drawing(shapes, f"{sum(found)} of {len(found)} joints", confidence)
+
+
+TASK = Pose()

@@ -1,0 +1,197 @@
+"""MPII's two dialects, and how a broken entry is named."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lloss.annotations.persons import MPII, read_persons
+from lloss.annotations.problems import Problems
+from lloss.errors import LabelError
+
+Write = Callable[[Path, Any], Path]
+
+OTHER = {
+    "dataset": "MPI",
+    "isValidation": 1.0,
+    "img_paths": "b.jpg",
+    "img_width": 1280.0,
+    "img_height": 720.0,
+    "objpos": [594.0, 257.0],
+    "joint_self": [[620.0, 394.0, 1.0], [0.0, 0.0, 0.0], [573.0, 185.0, 0.0]]
+    + [[600.0 + n, 100.0 + n, 1.0] for n in range(13)],
+    "scale_provided": 3.021,
+    "joint_others": [],
+}
+"""As real files of the other dialect have it: absent joints are 0, 0, 0, hidden ones x, y, 0."""
+
+
+def test_a_hand_worked_region(tmp_path: Path, as_json: Write, person: Any) -> None:
+    # Centre 100, 50 and scale .5: the centre moves down by 15 * .5 = 7.5 to 57.5, the scale grows
+    # to .625, so the side is 125. From 1-based pixels to edges: 99.5, 57. Hence the left edge is
+    # 99.5 - 62.5 = 37, and the upper one 57 - 62.5 = -5.5, to the even number of pixels.
+    path = as_json(tmp_path / "train.json", [person()])
+    ((id, label),) = read_persons(path, Problems()).items()
+    assert id == "a.jpg@100,50,0.5"
+    assert label.image == "a.jpg"
+    assert label.region is not None
+    assert label.region.as_tuple() == (37, -6, 125)
+
+
+def test_a_centre_of_minus_one_is_left_where_it_is(
+    tmp_path: Path, as_json: Write, person: Any
+) -> None:
+    path = as_json(tmp_path / "train.json", [person(center=[-1, 50])])
+    (label,) = read_persons(path, Problems()).values()
+    assert label.region is not None
+    # 200 * .5 = 100; -1.5 - 50 = -51.5 and 49.5 - 50 = -.5, both to the even number.
+    assert label.region.as_tuple() == (-52, 0, 100)
+
+
+def test_joints_are_centres_from_half(tmp_path: Path, as_json: Write, person: Any) -> None:
+    entry = person(joints_vis=[1] * 15 + [0])
+    entry["joints"][0] = [1, 1]
+    entry["joints"][15] = [-1, -1]
+    (label,) = read_persons(as_json(tmp_path / "a.json", [entry]), Problems()).values()
+    assert label.names == MPII
+    assert label.joints.dtype == np.float32
+    assert label.joints[:2].tolist() == [[0.5, 0.5], [10.5, 20.0]]
+    assert label.annotated.tolist() == [True] * 15 + [False]
+    assert label.head == pytest.approx(math.hypot(1, 0.5))  # from the upper neck to the head's top
+
+
+def test_the_other_dialect(tmp_path: Path, as_json: Write) -> None:
+    path = as_json(tmp_path / "mpii.json", [OTHER])
+    ((id, label),) = read_persons(path, Problems()).items()
+    assert id == "b.jpg@594,257,3.021"
+    assert label.annotated.tolist() == [True, False] + [True] * 14
+    assert label.joints[2].tolist() == [572.5, 184.5]
+    side = round(200 * 3.021 * 1.25)
+    left, top = round(593.5 - side / 2), round(256.5 + 15 * 3.021 - side / 2)
+    assert label.region is not None
+    assert label.region.as_tuple() == (left, top, side)
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"head_size": 12}, 12),
+        ({"head_box": [10, 10, 40, 50]}, 30),
+        ({"headbox": [10, 10, 40, 50]}, 30),
+        ({"joints_vis": [1] * 9 + [0] * 7}, math.nan),
+        ({"joints": [[5, 5]] * 16}, math.nan),
+    ],
+)
+def test_the_head_is_an_entrys_own(
+    tmp_path: Path, as_json: Write, person: Any, fields: Any, size: float
+) -> None:
+    path = as_json(tmp_path / "a.json", [person(**fields)])
+    (label,) = read_persons(path, Problems()).values()
+    assert label.head == pytest.approx(size, nan_ok=True)
+
+
+def test_head_boxes_of_the_evaluation_script(tmp_path: Path, as_json: Write, person: Any) -> None:
+    scipy = pytest.importorskip("scipy.io")
+    boxes = np.zeros((2, 2, 2))
+    boxes[1, :, 0], boxes[1, :, 1] = (30, 40), (60, 80)
+    scipy.savemat(tmp_path / "gt_valid.mat", {"headboxes_src": boxes})
+    people = [person(), person(center=[1, 2])]
+    labels = read_persons(as_json(tmp_path / "valid.json", people), Problems())
+    assert [label.head for label in labels.values()] == [pytest.approx(30), pytest.approx(60)]
+    path = as_json(tmp_path / "valid.json", people[:1])
+    what = r"gt_valid.mat: headboxes_src of \[2, 2, 2\], not one box .* of 1 persons"
+    with pytest.raises(LabelError, match=what):
+        read_persons(path, Problems())
+    (label,) = read_persons(path, Problems(skip=True)).values()
+    assert label.head == pytest.approx(math.hypot(1, 0.5))
+    (tmp_path / "gt_valid.mat").write_bytes(b"no file of MATLAB")
+    with pytest.raises(LabelError, match="gt_valid.mat: head boxes cannot be read"):
+        read_persons(path, Problems())
+
+
+def test_persons_without_joints_are_no_labels(tmp_path: Path, as_json: Write, person: Any) -> None:
+    people = [
+        person(),
+        person(center=[1, 2], joints=..., joints_vis=...),
+        person(center=[2, 2], joints_vis=[0] * 16),
+    ]
+    labels = read_persons(as_json(tmp_path / "a.json", people), Problems())
+    assert list(labels) == ["a.jpg@100,50,0.5"]
+
+
+def test_ids_do_not_depend_on_how_numbers_are_written(
+    tmp_path: Path, as_json: Write, person: Any
+) -> None:
+    ids = set[str]()
+    for number, centre in enumerate(([100, 50], [100.0, 50.0])):
+        ids |= set(read_persons(as_json(tmp_path / f"{number}.json", [person(center=centre)]),
+                                Problems()))  # fmt: skip
+    assert ids == {"a.jpg@100,50,0.5"}
+    long = person(center=[1 / 3, -0.0], scale=1234.5678)
+    with pytest.raises(LabelError, match="over 13377"):
+        read_persons(as_json(tmp_path / "c.json", [long]), Problems())
+    long["scale"] = 0.1 + 0.2
+    assert list(read_persons(as_json(tmp_path / "d.json", [long]), Problems())) == [
+        "a.jpg@0.3333333333,0,0.3"
+    ]
+
+
+def joint(number: int, value: Any) -> list[Any]:
+    joints: list[Any] = [[10.0 + n, 20.0] for n in range(16)]
+    joints[number] = value
+    return joints
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "nan joint": ({"joints": joint(3, [math.nan, 2])}, "[1].joints[3][0]", "nan is no finite"),
+    "infinite": ({"joints": joint(3, [2, math.inf])}, "[1].joints[3][1]", "inf is no finite"),
+    "far": ({"joints": joint(3, [1e300, 2])}, "[1].joints[3][0]", "1e+300 is far outside"),
+    "text joint": ({"joints": joint(3, ["x", 2])}, "[1].joints[3][0]", "'x' is no number"),
+    "null joint": ({"joints": joint(3, None)}, "[1].joints[3]", "not 2 numbers"),
+    "half a joint": ({"joints": joint(3, [3.0])}, "[1].joints[3]", "not 2 numbers"),
+    "few": ({"joints": [[1, 2]] * 14}, "[1].joints", "14 joints; MPII's are 16"),
+    "no list": ({"joints": "none"}, "[1].joints", "'none' joints"),
+    "flags": ({"joints_vis": [1] * 15}, "[1].joints_vis", "not 16 numbers"),
+    "no flags": ({"joints_vis": ...}, "[1]", "lacks the key 'joints_vis'"),
+    "no image": ({"image": ...}, "[1]", "lacks the key 'image'"),
+    "image": ({"image": 3}, "[1].image", "3 is no text"),
+    "no centre": ({"center": ...}, "[1]", "lacks the key 'center'"),
+    "centre": ({"center": [1]}, "[1].center", "not 2 numbers"),
+    "no scale": ({"scale": ...}, "[1]", "lacks the key 'scale'"),
+    "scale": ({"scale": 0}, "[1].scale", "a region of 0 pixels a side"),
+    "negative": ({"scale": -1}, "[1].scale", "a region of -250 pixels a side"),
+    "large": ({"scale": 1e6}, "[1].scale", "over 13377"),
+    "nan scale": ({"scale": math.nan}, "[1].scale", "nan is no finite number"),
+    "beside": ({"center": [900, 9], "img_width": 640, "img_height": 480}, "[1].scale",
+               "does not touch the image of 640×480 pixels"),
+    "twice": ({"center": [100, 50.0]}, "[1]", "'a.jpg@100,50,0.5' stands at [0] too"),
+    "head": ({"head_box": [1, 2, 3]}, "[1].head_box", "not 4 numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "where", "what"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_person_is_named_or_left_out(
+    tmp_path: Path, as_json: Write, person: Any, changed: dict[str, Any], where: str, what: str
+) -> None:
+    document = [person(), person(**{"center": [7, 7], **changed})]
+    path = as_json(tmp_path / "train.json", document)
+    expected = f"^{re.escape(f'{path}: {where}: ')}.*{re.escape(what)}"
+    with pytest.raises(LabelError, match=expected):
+        read_persons(path, Problems())
+    problems = Problems(skip=True)
+    assert list(read_persons(path, problems)) == ["a.jpg@100,50,0.5"]
+    assert [bool(re.search(expected, found)) for found in problems.found] == [True]
+
+
+def test_what_is_no_file_of_persons(tmp_path: Path, as_json: Write) -> None:
+    with pytest.raises(LabelError, match="a.json: holds no persons"):
+        read_persons(as_json(tmp_path / "a.json", {"people": []}), Problems())
+    with pytest.raises(LabelError, match=r"b.json: \[0\]: 3 is no object with keys"):
+        read_persons(as_json(tmp_path / "b.json", [3]), Problems())
+    assert read_persons(as_json(tmp_path / "c.json", []), Problems()) == {}

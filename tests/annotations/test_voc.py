@@ -1,0 +1,142 @@
+"""VOC XML: what a file says, and how a broken one is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lloss.annotations.objects import read_objects
+from lloss.annotations.problems import Problems
+from lloss.errors import LabelError
+
+GOOD = ("cat", 0, (11, 6, 30, 15))
+Xml = Callable[..., Path]
+
+
+def test_boxes_are_edges_of_what_is_counted_from_one(tmp_path: Path, voc_xml: Xml) -> None:
+    objects = [("cat", 0, (1, 1, 40, 30)), ("dog", 1, (11, 6.5, 30, 15))]
+    voc_xml(tmp_path / "x.xml", objects, "a.jpg")
+    labels = read_objects(tmp_path, Problems())
+    label = labels["a.jpg"]
+    assert label.names == ("cat", "dog")
+    assert label.boxes.tolist() == [[0, 0, 40, 30], [10, 5.5, 30, 15]]
+    assert label.difficult.tolist() == [False, True]
+    assert label.crowd.tolist() == [False, False]
+    assert label.size == (30, 40)
+
+
+def test_names_are_the_files_own_where_none_is_written(tmp_path: Path, voc_xml: Xml) -> None:
+    voc_xml(tmp_path / "one.xml", [GOOD])
+    voc_xml(tmp_path / "inner" / "two.xml", [], "other.png", None)
+    (tmp_path / "._one.xml").write_bytes(b"\0\5")
+    labels = read_objects(tmp_path, Problems())
+    assert sorted(labels) == ["inner/other.png", "one"]
+    assert len(labels["inner/other.png"].names) == 0
+    assert labels["inner/other.png"].boxes.shape == (0, 4)
+    assert labels["inner/other.png"].size is None
+
+
+def test_parts_of_a_person_are_no_objects(tmp_path: Path, voc_xml: Xml) -> None:
+    path = voc_xml(tmp_path / "a.xml", [("person", 0, (1, 1, 20, 20))])
+    part = "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>3</ymax>"
+    text = path.read_text().replace("<name>person", part + "</bndbox></part><name>person")
+    path.write_text(text)
+    label = read_objects(tmp_path, Problems())["a"]
+    assert label.names == ("person",)
+    assert label.boxes.tolist() == [[0, 0, 20, 20]]
+
+
+def test_a_pixel_over_the_edge_is_clipped(tmp_path: Path, voc_xml: Xml) -> None:
+    voc_xml(tmp_path / "a.xml", [("cat", 0, (0, 0, 41, 31))])
+    assert read_objects(tmp_path, Problems())["a"].boxes.tolist() == [[0, 0, 40, 30]]
+
+
+BROKEN_OBJECTS = {
+    "outside": (("cat", 0, (11, 6, 42, 15)), 11, "11, 6, 42, 15 .* outside the image of 40×30"),
+    "negative": (("cat", 0, (-3, 6, 30, 15)), 11, "outside the image"),
+    "no area": (("cat", 0, (11, 6, 11, 15)), 11, "no area"),
+    "turned": (("cat", 0, (30, 6, 11, 15)), 11, "no area"),
+    "nan": (("cat", 0, ("nan", 6, 30, 15)), 12, "no finite number"),
+    "infinite": (("cat", 0, (11, "-inf", 30, 15)), 13, "no finite number"),
+    "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is no number"),
+    "empty": (("cat", 0, (11, 6, 30, "")), 15, "<ymax> '' is no number"),
+    "nameless": (("", 0, (11, 6, 30, 15)), 9, "class is empty"),
+    "unknown": (("cow", 0, (11, 6, 30, 15)), 9, "class 'cow' is not in classes.txt"),
+    "flag": (("cat", "maybe", (11, 6, 30, 15)), 10, "<difficult> 'maybe' is no number"),
+}
+
+
+@pytest.mark.parametrize(("row", "line", "what"), BROKEN_OBJECTS.values(), ids=BROKEN_OBJECTS)
+def test_a_broken_object_is_named_or_left_out(
+    tmp_path: Path, voc_xml: Xml, row: Any, line: int, what: str
+) -> None:
+    (tmp_path / "classes.txt").write_text("cat\n\ndog \n")
+    path = voc_xml(tmp_path / "a.xml", [row, GOOD])
+    with pytest.raises(LabelError, match=f"^{re.escape(str(path))}, line {line}: .*{what}"):
+        read_objects(tmp_path, Problems())
+    problems = Problems(skip=True)
+    label = read_objects(tmp_path, problems)["a"]
+    assert label.names == ("cat",)
+    assert label.boxes.tolist() == [[10, 5, 30, 15]]
+    assert len(problems.found) == 1
+    assert re.search(what, problems.found[0])
+
+
+BOMB = (
+    '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">\n<!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">'
+    '<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;">]>\n<annotation>&c;</annotation>'
+)
+BROKEN_FILES = {
+    "cut off": ("<annotation>\n<object>\n", "line 3: is no XML: no element found"),
+    "no XML": ("hello", "line 1: is no XML: syntax error"),
+    "nothing": ("", "line 1: is no XML: no element found"),
+    "bomb": (BOMB, "line 1: declares the entity 'a'"),
+    "other": ("\n<html/>", "line 2: <html> is no VOC annotation"),
+    "size": ("<annotation>\n<size><width>x</width><height>3</height></size></annotation>",
+             "line 2: <width> 'x' is no number"),
+    "half a size": ("<annotation><size>\n<width>3</width></size></annotation>",
+                    "line 1: <size> lacks <height>"),
+    "deep": ("<annotation>" + "<a>" * 10**5, "line 1: more than 64 elements"),
+    "encoding": ('<?xml version="1.0" encoding="klingon"?><annotation/>', "is no XML: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "what"), BROKEN_FILES.values(), ids=BROKEN_FILES)
+def test_a_broken_file_is_named_or_left_out(
+    tmp_path: Path, voc_xml: Xml, text: str, what: str
+) -> None:
+    voc_xml(tmp_path / "good.xml", [GOOD])
+    path = tmp_path / "bad.xml"
+    path.write_text(text)
+    with pytest.raises(LabelError, match=f"^{re.escape(str(path))}.*{what}"):
+        read_objects(tmp_path, Problems())
+    problems = Problems(skip=True)
+    assert list(read_objects(tmp_path, problems)) == ["good"]
+    assert len(problems.found) == 1
+
+
+@pytest.mark.parametrize("tag", ["bndbox", "ymin", "name"])
+def test_a_missing_element_is_named(tmp_path: Path, voc_xml: Xml, tag: str) -> None:
+    path = voc_xml(tmp_path / "a.xml", [GOOD])
+    path.write_text(
+        path.read_text().replace(f"<{tag}>", "<other>").replace(f"</{tag}>", "</other>")
+    )
+    line = 11 if tag == "ymin" else 8
+    with pytest.raises(LabelError, match=f"a.xml, line {line}: <.*> lacks <{tag}>"):
+        read_objects(tmp_path, Problems())
+
+
+def test_an_image_annotated_twice_is_named(tmp_path: Path, voc_xml: Xml) -> None:
+    voc_xml(tmp_path / "one.xml", [GOOD], "a.jpg")
+    voc_xml(tmp_path / "two.xml", [], "a.jpg")
+    with pytest.raises(
+        LabelError, match="two.xml: the image 'a.jpg' is annotated in .*one.xml too"
+    ):
+        read_objects(tmp_path, Problems())
+    problems = Problems(skip=True)
+    assert read_objects(tmp_path, problems)["a.jpg"].names == ("cat",)
+    assert "left out 1 broken annotation" in problems.summary()
