@@ -70,6 +70,8 @@ def test_the_defaults_are_the_papers_but_for_length() -> None:
         "hourglass2", 256, "pad", "pose",
     )  # fmt: skip
     assert (chosen.optimizer, chosen.lr, chosen.weight_decay) == ("rmsprop", 2.5e-4, 0.0)
+    narrow = settings_of("default", task="pose", model="hourglass2-narrow")
+    assert (narrow.size, narrow.optimizer, narrow.lr) == (128, "rmsprop", 1e-3)
     paper = settings_of("paper-mpii")
     assert paper.taps == TASK.taps(paper)
 

@@ -49,20 +49,25 @@ class Pose:
     labels_file = "labels.json"
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """The paper's optimizer; a batch and epochs for some hundred persons."""
+        """The paper's optimizer; a batch and epochs for some hundred persons.
+
+        A narrow network gets half the size, a quarter of the work: from 150 persons it learns as
+        much. It takes, and needs, a higher learning rate.
+        """
         model = model or "hourglass2"
         hourglass.stacks_of(model)
+        narrow = model.endswith("-narrow")
         return {
             "model": model,
-            "size": 256,
+            "size": 128 if narrow else 256,
             "fit": "pad",
             "augment": "pose",
             "optimizer": "rmsprop",
             "momentum": 0.0,
-            "lr": 2.5e-4,
+            "lr": 1e-3 if narrow else 2.5e-4,
             "weight_decay": 0.0,
             "batch_size": 8,
-            "epochs": 120,
+            "epochs": 60,
             "mean": TrainSettings.mean,
             "std": TrainSettings.std,
         }
