@@ -45,7 +45,14 @@ def picks_of(
         id: thumbnail(image, drawings.get(id)) for id, image in pixels.items() if image is not None
     }
     return [
-        Pick(id, rank, score, *guesses.get(id, ("", math.nan)), pictures.get(id))
+        Pick(
+            id,
+            rank,
+            score,
+            *guesses.get(id, ("", math.nan)),
+            pictures.get(id),
+            bool(id in drawings and drawings[id].shapes),
+        )
         for rank, (id, score) in enumerate(zip(selection.ids, selection.scores.tolist()), 1)
     ]
 

@@ -43,6 +43,7 @@ class Pick:
     guess: str  # name of the guessed class, "" if there is none
     confidence: float  # of the guess, 0 to 1; NaN if there is none
     thumbnail: bytes | None  # from thumbnail(); None if the image could not be read
+    drawn: bool = False  # with what was found on it: shown larger
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ReportData:
     pool: int  # images scored
     skipped: int  # images that could not be read
     labeled: int  # images trained on
-    classes: Mapping[str, int]  # labeled images of each
+    classes: Mapping[str, int]  # what is labeled of each: images, objects, or joints
     losses: NDArray[np.float32]  # predicted, of all scored images [pool]; may hold NaN
     picks: Sequence[Pick]  # best first
     history: Sequence[CyclePoint]  # all cycles so far, the last is this one
@@ -176,10 +177,11 @@ def _picks(picks: Sequence[Pick]) -> str:
     more = len(picks) - SHOWN_PICKS
     rest = f'\n<p class="note more">{more:,} more are in <code>selected.csv</code>.</p>'
     tiles = "\n".join(_tile(pick) for pick in picks[:SHOWN_PICKS])
+    large = " large" if any(pick.drawn for pick in picks) else ""
     return (
         '<p class="note">Each with its rank, its <b>predicted loss</b> (a score to rank by, in no '
         "unit), and what the model takes it for. All ids are in <code>selected.csv</code>.</p>\n"
-        f'<ol class="picks" role="list">\n{tiles}\n</ol>{rest if more > 0 else ""}'
+        f'<ol class="picks{large}" role="list">\n{tiles}\n</ol>{rest if more > 0 else ""}'
     )
 
 
@@ -235,9 +237,9 @@ def _classes(classes: Mapping[str, int]) -> str:
         f' style="width: {count / most:.1%}"></span><span class="count">{count:,}</span></li>'
         for name, count in shown
     )
-    note = f"{len(classes):,} classes, the one with the fewest images first."
+    note = f"{len(classes):,} classes, the one with the fewest labels first."
     if rest:
-        note += f" {len(rest):,} more have {rest[0][1]:,} to {rest[-1][1]:,} images each."
+        note += f" {len(rest):,} more have {rest[0][1]:,} to {rest[-1][1]:,} each."
     return (
         f'<p class="note">{note}</p>\n'
         f'<ul class="classes" role="list" style="--name: {min(longest, 16)}ch">\n{bars}\n</ul>'
