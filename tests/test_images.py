@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from lloss import images
 from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
-from lloss.images import ImageSpec, decode
+from lloss.images import Fit, Frame, ImageSpec, decode, decode_whole, size_of
 
 Encode = Callable[..., bytes]
 EIGHT = ImageSpec(8, 8)
@@ -507,7 +507,7 @@ _PEAK = """
 import re, sys
 from pathlib import Path
 from lloss.errors import ImageError
-from lloss.images import ImageSpec, decode
+from lloss.images import Fit, Frame, ImageSpec, decode, decode_whole, size_of
 
 def peak():  # not ru_maxrss: that one is inherited from the parent process
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
@@ -565,3 +565,56 @@ def test_an_input_size_out_of_bounds_is_refused(size: tuple[int, int]) -> None:
 def test_an_unknown_fit_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"squeeze.*crop, pad, stretch"):
         ImageSpec(8, 8, "squeeze")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(64, 48), (31, 90), (32, 48), (200, 151), (10, 300)])
+def test_a_frame_says_where_a_dot_of_the_image_is_in_the_input(
+    size: tuple[int, int], fit: Fit
+) -> None:
+    spec = ImageSpec(32, 48, fit)
+    frame = Frame.of(size, spec)
+    assert frame.size == size
+    for x, y in ((0.5, 0.5), (0.4, 0.6)):
+        image = np.zeros((*size, 3), np.uint8)
+        height, width = size
+        x0, y0 = int(x * width), int(y * height)
+        image[max(0, y0 - 4) : y0 + 5, max(0, x0 - 4) : x0 + 5] = 255
+        shown = decode(image, spec)[..., 0].astype(float)
+        rows, columns = np.mgrid[0.5:32, 0.5:48]
+        if not shown.any():
+            continue  # cut off
+        inside = [
+            np.clip(np.arange(at - 4, at + 6), 0, length)
+            for at, length in ((x0, width), (y0, height))
+        ]
+        wanted = [
+            (c.min() + c.max()) / 2 * scale + offset
+            for c, scale, offset in zip(inside, frame.scale, frame.offset)
+        ]
+        edges = wanted[0] < 6 or wanted[0] > 42 or wanted[1] < 6 or wanted[1] > 26
+        if edges:
+            continue  # the blob itself is cut
+        found = (columns * shown).sum() / shown.sum(), (rows * shown).sum() / shown.sum()
+        assert np.abs(np.subtract(found, wanted)).max() < 0.35
+
+
+def test_the_size_is_that_of_the_upright_image(encoded: Callable[..., bytes]) -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    assert size_of(pixels) == (20, 30)
+    assert size_of(encoded(pixels)) == (20, 30)
+    for orientation, size in ((1, (20, 30)), (3, (20, 30)), (6, (30, 20)), (8, (30, 20))):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        raw = encoded(pixels, "JPEG", exif=exif)
+        assert size_of(raw) == size
+        assert decode_whole(raw).shape == (*size, 3)
+    for raw in (b"", b"no image"):
+        with pytest.raises(ImageError):
+            size_of(raw)
+
+
+def test_a_whole_image_is_decoded_at_its_own_size(encoded: Callable[..., bytes]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3)).astype(np.uint8)
+    assert np.array_equal(decode_whole(encoded(pixels)), pixels)
+    assert np.array_equal(decode_whole(pixels[..., 0]), np.repeat(pixels[..., :1], 3, 2))

@@ -219,7 +219,7 @@ def test_a_long_selection_and_a_thousand_classes_stay_readable(tmp_path: Path) -
     page = Page(written(replace(DATA, picks=many, classes=classes), tmp_path))
     assert "1,034 more are in selected.csv" in page.text
     assert "row 199" in page.text and "row 200" not in page.text
-    assert "970 more have 30 to 999 images each" in page.text
+    assert "970 more have 30 to 999 each" in page.text
     assert "class 29" in page.text and "class 30" not in page.text
 
 
