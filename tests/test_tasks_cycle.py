@@ -111,6 +111,17 @@ def test_a_broken_box_stops_before_training_or_is_left_out(shapes: Path) -> None
     assert (shapes / "run" / "checkpoint.pt").exists()
     told = lloss("evaluate", shapes / "run", shapes / "truth.json", "--skip-bad", code=2)
     assert "truth.json" in told  # its images are not beside it
+    # What decoding finds is named and left out likewise.
+    Image.new("RGB", (64, 80)).save(shapes / "pool" / "05.jpg")
+    (shapes / "pool" / "06.jpg").write_bytes(b"no image")
+    project = shapes / "project"
+    words = ["init", project, "--pool", shapes / "pool", "--labels", shapes / "labels.json"]
+    told = lloss(*words, "-k", 2, "--skip-bad", "--holdout", 0, *SSD)
+    assert "left out 1 broken annotation: " in told
+    told = lloss("next", project)
+    assert re.search(r"left out 2 broken annotations: .*'05\.jpg': .*'06\.jpg': ", told)
+    summary = json.loads((project / "cycles" / "001" / "summary.json").read_text())
+    assert summary["left_out"] == 3
 
 
 def person(name: str, random: np.random.Generator) -> dict[str, Any]:
