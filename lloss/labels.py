@@ -60,6 +60,29 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(labels), key=_numbers_first))
 
 
+def listed_classes(path: Path) -> list[str]:
+    """The class names of a text file, one a line: that of line N is the name of class N - 1.
+
+    Args:
+        path: UTF-8; without this file there are none.
+
+    Raises:
+        LabelError: it cannot be read, or a line is blank: the names behind it would be of no sure
+            number.
+    """
+    try:
+        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{path}: cannot be read: {error}") from error
+    names = [name.strip() for name in names]
+    if "" in names:
+        line = names.index("") + 1
+        raise LabelError(f"{path}, line {line}: is blank; name class {line - 1} there")
+    return names
+
+
 def labels_text(labels: Mapping[str, str]) -> str:
     """Labels by id as CSV."""
     return csv_text(("id", "label"), labels.items())
