@@ -117,6 +117,30 @@ def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[
     assert json.loads(detached.out)["gradient_stop"] == 0
 
 
+def test_settings_of_another_task_are_one_line_before_anything_is_done(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    init = ("init", out, "--pool", photos, "--labels", tmp_path / "none.csv", "-k", 1)
+    for message, words in {
+        "flip_test = True: is for pose alone, not for classification": [
+            "evaluate", trained, photos, "--flip-test", "-o", out,
+        ],
+        "augment = 'ssd': segmentation has none, flip, crop, flip-crop": [
+            "train", photos, "--task=segmentation", "--augment=ssd", "-o", out,
+        ],
+        "weights 'coco': classification starts from": [*init, "--weights=coco"],
+        "size = 100: an hourglass takes multiples of 64": [*init, "--task=pose", "--size=100"],
+        "augment = 'flip': pose has none, pose": [*init, "--task=pose", "--augment=flip"],
+        "preset 'paper-voc': is of detection, not of 'pose'": [
+            "train", "--preset=paper-voc", "--task=pose", "--show",
+        ],
+    }.items():  # fmt: skip
+        told = call(capsys, *words)
+        assert told.code == 2 and told.err.count("\n") == 1 and message in told.err, told.err
+        assert not out.exists()
+
+
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert HELP.keys() == COMMANDS.keys()
     listed = call(capsys, "--help").out

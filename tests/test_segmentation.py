@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,6 +225,23 @@ def test_augmentation_moves_image_and_mask_together() -> None:
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"model 'resnet18': unknown; choose one of deeplab"):
         settings_of("default", task="segmentation", model="resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("augment", "ssd", "augment = 'ssd': segmentation has none, flip, crop, flip-crop"),
+        ("weights", "coco", "weights 'coco': segmentation starts from none or imagenet"),
+        ("weights", "w.pt", r"weights 'w\.pt': segmentation starts from none or imagenet"),
+        ("loss_norm", "none", "loss_norm = 'none': is for detection alone"),
+        ("flip_test", True, "flip_test = True: is for pose alone, not for segmentation; leave it"),
+    ],
+)
+def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of("default", task="segmentation", **{name: value})
+    with pytest.raises(SettingsError, match=message):
+        TASK.build(dataclasses.replace(SETTINGS, **{name: value}), ("a", "b"))
 
 
 def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:

@@ -71,6 +71,7 @@ class Segmentation(Task):
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
+    weights = ("none", "imagenet")
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Inputs of 256 pixels, and less of a step than classification takes."""
@@ -80,8 +81,7 @@ class Segmentation(Task):
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         """A network of torchvision's; ``imagenet`` weights are its backbone's."""
-        if settings.weights not in ("none", "imagenet"):
-            raise SettingsError(f"weights {settings.weights!r}: choose none or imagenet")
+        self.check_settings(settings)
         backbone = "DEFAULT" if settings.weights == "imagenet" else None
         try:
             made = get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
