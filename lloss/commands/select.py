@@ -28,7 +28,9 @@ from lloss.tables import FORMATS, format_of, formatted, write_selection
     help="The highest scores; spread over the 4K highest; or at random.",
 )
 @click.option("--by", default="loss", show_default=True, help="The column to select by.")
-@click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: never select.")
+@click.option(
+    "--exclude", type=PATH, multiple=True, help="CSV with a column id, or labels: never select."
+)
 @click.option("--subset", type=Subset(), default="0", help="Choose from a random M or M% alone.")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed of --subset and random."
