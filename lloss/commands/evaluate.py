@@ -39,10 +39,11 @@ def evaluate(
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # a missing run is told before the images are looked for
+    task, problems = get_task(checkpoint.settings.task), Problems(skip_bad)
     if flip_test:
         settings = dataclasses.replace(checkpoint.settings, flip_test=True)
+        task.check_settings(settings)
         checkpoint = dataclasses.replace(checkpoint, settings=settings)
-    task, problems = get_task(checkpoint.settings.task), Problems(skip_bad)
     labeled = task.open(data, labels, data_root, problems)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")

@@ -50,6 +50,7 @@ class Classification(Task):
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.models`."""
+        self.check_settings(settings)
         return build_classifier(settings.model, len(classes), settings.weights)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
