@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lloss.annotations import Problems
 from lloss.errors import LabelError
 from lloss.files import write_text
+from lloss.head import LOG_FLOOR
 from lloss.images import ImageSpec, Pixels, decode_into
 from lloss.labels import (
     LabeledSet,
@@ -30,9 +31,6 @@ from lloss.tasks import Meter, Task
 
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
-
-LOG_FLOOR = -16.0
-"""Log-probabilities below are clamped: sixteen nats is certainty, and -inf would spoil the head."""
 
 
 class Classification(Task):
