@@ -35,7 +35,12 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="What computes; auto takes the first that works of tensorrt, cuda, cpu.",
 )
-@click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: do not score.")
+@click.option(
+    "--exclude",
+    type=PATH,
+    multiple=True,
+    help="CSV with a column id, or JSON labels: do not score.",
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(0),

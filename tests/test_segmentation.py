@@ -22,6 +22,7 @@ from lloss.images import Frame, ImageSpec, decode
 from lloss.pools import open_pool
 from lloss.settings import settings_of
 from lloss.tasks import get_task
+from lloss.tasks.segmentation import MaskLabel
 
 TASK = get_task("segmentation")
 SETTINGS = settings_of("default", task="segmentation", size=32)
@@ -79,6 +80,21 @@ def test_iou_by_hand() -> None:
     assert figures["IoU c"] == 1
     assert next(iter(figures)) == "miou"
     assert figures["miou"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+
+
+def test_a_class_that_the_network_has_not_is_never_found() -> None:
+    label = MaskLabel("m.png", "", {"0": "a", "1": "b", "2": "new"})
+    meter = TASK.meter([label], ("a", "b"), SETTINGS)
+    # true a a / b new, guessed a a / b b
+    target = np.array([[1, 1], [2, 255]], np.uint8)
+    guess = torch.tensor([[[0, 0], [1, 1]]])
+    logits = torch.nn.functional.one_hot(guess, 2).permute(0, 3, 1, 2).float()
+    meter.update(logits, [target])
+    figures = meter.figures()
+    assert (figures["IoU a"], figures["IoU b"], figures["IoU new"]) == (1, 1 / 2, 0)
+    assert figures["miou"] == pytest.approx(1.5 / 3)
+    together = TASK.collate([target], SETTINGS)
+    assert together.tolist() == [[[0, 0], [1, -1]]]
 
 
 def test_a_mask_goes_where_its_image_goes() -> None:

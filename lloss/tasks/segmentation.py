@@ -33,14 +33,10 @@ from lloss.tasks import Meter, Task
 from lloss.tasks.classification import TASK as CLASSIFICATION
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
-STAGES = ("3", "6", "12", "16")
-"""Of MobileNetV3-Large: the last block of each resolution and its last layer."""
+STAGES = ("3", "6", "12", "16")  # of MobileNetV3: each resolution's last block, its last layer
+NONE = 255  # a mask's pixel that is of no class
 
-NONE = 255
-"""A mask's pixel that is of no class."""
-
-Mask: TypeAlias = NDArray[np.uint8]
-"""``uint8 [H, W]``."""
+Mask: TypeAlias = NDArray[np.uint8]  # [H, W]
 Names: TypeAlias = Sequence[str]
 
 
@@ -67,7 +63,7 @@ class _Network(nn.Module):
 class Segmentation(Task):
     """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes, H, W].
 
-    A target is a mask uint8 [H, W] of the class's index plus 1, and 0 where there is none.
+    A target is a mask uint8 [H, W]: the class's index plus 1, 0 for none, 255 for an unknown one.
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
@@ -149,7 +145,7 @@ class Segmentation(Task):
         decode_into(raw, spec, out)
         to = np.zeros(256, np.uint8)
         for value, name in label.names.items():
-            to[int(value)] = list(classes).index(name) + 1 if name in classes else 0
+            to[int(value)] = list(classes).index(name) + 1 if name in classes else NONE
         return Frame.of(mask.shape, spec).carried(to[mask], spec)
 
     def augment(
@@ -161,8 +157,9 @@ class Segmentation(Task):
         return both[..., :3], list(both[..., 3].numpy())
 
     def collate(self, targets: Sequence[Mask], settings: TrainSettings) -> Tensor:
-        """int64 [N, H, W]; -1 where there is no class."""
-        return torch.from_numpy(np.stack(targets)).long() - 1
+        """int64 [N, H, W]; -1 where there is no class, or none of the network's."""
+        masks = torch.from_numpy(np.stack(targets)).long()
+        return masks.where(masks < NONE, 0) - 1
 
     def loss_per_image(self, output: Tensor, targets: Tensor, settings: TrainSettings) -> Tensor:
         """Cross entropy in nats, mean over the image's pixels of a known class; 0 without any."""
@@ -170,7 +167,7 @@ class Segmentation(Task):
         return each.sum((1, 2)) / (targets >= 0).sum((1, 2)).clamp(min=1)
 
     def summary_size(self, classes: Names) -> int:
-        """Of the classification's."""
+        """As of a classifier."""
         return CLASSIFICATION.summary_size(classes)
 
     def summary(self, output: Tensor) -> Tensor:
@@ -184,7 +181,7 @@ class Segmentation(Task):
 
     def meter(self, labels: Sequence[MaskLabel], classes: Names, settings: TrainSettings) -> _Iou:
         """Classes that the network does not have have an IoU of 0."""
-        return _Iou((*classes, *(name for name in self.classes(labels) if name not in classes)))
+        return _Iou(classes, [name for name in self.classes(labels) if name not in classes])
 
     def draw(self, output: Tensor, classes: Names, settings: TrainSettings) -> list[Drawing]:
         """In words alone: each class's share of the pixels."""
@@ -196,18 +193,21 @@ class Segmentation(Task):
 class _Iou(Meter):
     """Intersection over union of each class's pixels in all images; 255 counts for nobody."""
 
-    def __init__(self, classes: Names) -> None:
-        self.classes, self.counts = classes, np.zeros((len(classes),) * 2, np.int64)
+    def __init__(self, classes: Names, unknown: Names) -> None:
+        self.classes, self.unknown = classes, unknown
+        self.counts = np.zeros((len(classes) + 1, len(classes)), np.int64)  # the last: unknown
 
     def update(self, output: Tensor, targets: Sequence[Mask], mirror: Any = None) -> None:
         """Count pixels by true and by guessed class."""
         true, guess = np.stack(targets).astype(np.int64) - 1, output.argmax(1).cpu().numpy()
+        true = np.minimum(true, len(self.classes))
         np.add.at(self.counts, (true[true >= 0], guess[true >= 0]), 1)
 
     def figures(self) -> dict[str, float]:
         """``miou``, the mean over the classes of which there is a pixel, then each."""
-        both, sums = np.diag(self.counts), self.counts.sum(0) + self.counts.sum(1)
+        both, sums = np.diag(self.counts), self.counts.sum(0) + self.counts[:-1].sum(1)
         each = {f"IoU {n}": float(b / (s - b)) for n, b, s in zip(self.classes, both, sums) if s}
+        each.update({f"IoU {name}": 0.0 for name in self.unknown})
         return {"miou": float(np.mean(list(each.values()))), **each}
 
 
