@@ -9,15 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lloss.annotations.labels import ObjectLabel
+from lloss.annotations.labels import DECIMALS, ObjectLabel
 from lloss.annotations.reading import BrokenError, NothingMarkedError
 from lloss.errors import LabelError
 
 SLACK = 1.0
 """Pixels that a box may reach over the image's edge; it is clipped. Tools count from 0 or 1."""
-
-DECIMALS = 3
-"""Of a pixel, that copies of labels keep."""
 
 Edges = tuple[float, float, float, float]
 """x0, y0, x1, y1 as in :class:`ObjectLabel`."""
@@ -62,7 +59,7 @@ def checked(box: Edges, size: tuple[int, int] | None, where: str, shown: str) ->
 
 
 def has_area(box: Edges) -> bool:
-    """Whether a box has area still in float32 and with :data:`DECIMALS`, as labels keep it."""
+    """Whether a box has area still in float32 and with the decimals that copies of labels keep."""
     if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
         return True  # no image is so wide that this would vanish
     x0, y0, x1, y1 = (round(float(np.float32(edge)), DECIMALS) for edge in box)
