@@ -60,8 +60,8 @@ class PersonLabel:
         joints: ``float32 [J, 2]``: x, y in pixels of the upright image, the centre of the first
             pixel being 0.5, 0.5; of a joint that is not annotated anything finite.
         annotated: ``bool [J]``: which joints are.
-        head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal); NaN
-            where it is not known.
+        head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal, or
+            what stands in for it); NaN where it is not known.
     """
 
     image: str

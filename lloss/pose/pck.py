@@ -19,8 +19,7 @@ PCKH_SHARE = 0.5
 """Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""
 
 SIDE_SHARE = 0.05
-"""Of the side of what the network sees, where head sizes are not known. About as strict: half a
-head size is 0.05 to 0.06 of the square around a standing person."""
+"""Of the side of what the network sees, where head sizes are not known; a choice of ours."""
 
 LEFT_OUT = ("pelvis", "thorax")
 """Joints that MPII's mean leaves out."""
@@ -31,7 +30,8 @@ HEAD = ("head-top", "upper-neck", "head", "neck", "nose", "eye", "ear")
 MEASURES = {
     True: (
         "PCKh@0.5: an error of at most half the head size, which is 0.6 × the head box's diagonal "
-        "or, where the labels have no box, the distance from upper neck to head top"
+        "or, where the labels have no box, the distance from upper neck to head top in its place, "
+        "with which figures compare only where the two are equal"
     ),
     False: (
         f"PCK@{SIDE_SHARE}, not PCKh: head sizes are not known; an error of at most {SIDE_SHARE} "
