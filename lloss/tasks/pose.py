@@ -28,6 +28,7 @@ from lloss.pose.losses import heatmap_loss
 from lloss.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, heads_known
 from lloss.pose.targets import PersonTarget, PoseTargets
 from lloss.settings import TrainSettings
+from lloss.tasks import Task
 
 FOUND = 0.2
 """A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1."""
@@ -36,7 +37,7 @@ ENERGY = math.pi
 """Sum of the squares of a Gaussian of height 1 and sigma 1."""
 
 
-class Pose:
+class Pose(Task):
     """See :class:`lloss.tasks.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
 
     The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
@@ -123,10 +124,6 @@ class Pose:
         """
         counts = self.summarize(labels)
         return tuple(name for name, count in counts.items() if count)
-
-    def stratum(self, label: PersonLabel) -> str:
-        """None: persons are of no kind."""
-        return ""
 
     def summarize(self, labels: Sequence[PersonLabel]) -> dict[str, int]:
         """Persons on whom each joint is annotated."""

@@ -124,7 +124,9 @@ def test_joints_far_outside_of_the_image_are_named_or_left_out(
     slip = person("b.jpg", center=[21, 9])
     slip["joints"][3] = [20, -70]
     path = as_json(tmp_path / "train.json", [person(), far, slip])
-    what = r"train.json: 'b.jpg@20,9,0.5': the joint 'l-hip' at 89999.5, 89999.5.* outside .* of 40×30"
+    what = (
+        r"train.json: 'b.jpg@20,9,0.5': the joint 'l-hip' at 89999.5, 89999.5.* outside .* of 40×30"
+    )
     for labels in (None, path):
         with pytest.raises(LabelError, match=what):
             opened(path, labels=labels)
