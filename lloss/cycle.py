@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lloss.annotations import Problems
 from lloss.artifact import read_manifest
 from lloss.checkpoint import FILE as CHECKPOINT
 from lloss.checkpoint import Checkpoint, load_checkpoint
@@ -48,7 +49,10 @@ SELECTED, REPORT, SUMMARY = "selected.csv", "report.html", "summary.json"
 
 @dataclass(frozen=True)
 class Summary:
-    """A complete cycle, as ``summary.json`` holds it."""
+    """A complete cycle, as ``summary.json`` holds it.
+
+    ``left_out`` counts broken annotations and labeled images that were not used.
+    """
 
     cycle: int
     labeled: int
@@ -59,6 +63,7 @@ class Summary:
     labels_sha256: str
     evaluation: dict[str, Any] | None
     metric_name: str
+    left_out: int = 0
 
     def point(self) -> CyclePoint:
         """Its place on the learning curve."""
@@ -98,10 +103,13 @@ def next_cycle(
     done = history(project)
     folder = project.cycles / f"{len(done) + 1:03d}"
     if not _goes_on(folder, project, say):
-        labeled = project.open_labels()
+        problems = Problems(project.skip_bad)
+        labeled = project.open_labels(problems=problems)
+        if problems.found:
+            say(problems.summary())
         if done and done[-1].labels_sha256 == labeled.sha256:
             return Outcome(project.cycles / f"{len(done):03d}", done[-1], False)
-        _begin(folder, project, labeled)
+        _begin(folder, project, labeled, len(problems.found))
     walk = _Walk(project, folder, done, say)
     return Outcome(folder, walk.through(at_most), True)
 
@@ -157,12 +165,13 @@ def _as_begun(folder: Path, project: Project) -> Project:
         raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
 
 
-def _begin(folder: Path, project: Project, labeled: LabeledSet) -> None:
+def _begin(folder: Path, project: Project, labeled: LabeledSet, broken: int) -> None:
     """Write down what the cycle is of: the labels may grow while it runs."""
     rows = sorted(zip((item.id for item in labeled.items), labeled.labels), key=lambda row: row[0])
     project.task.write_labels(dict(rows), folder / project.task.labels_file)
     kept = {name: getattr(project, name) for name in _KEPT}
-    write_json(folder / BEGUN, {"train": project.train.as_dict(), "project": kept})
+    begun = {"train": project.train.as_dict(), "project": kept, "left_out": broken}
+    write_json(folder / BEGUN, begun)
 
 
 _KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad")
@@ -179,8 +188,10 @@ class _Walk:
         self.folder, self.done, self.say = folder, done, say
         self.number = len(done) + 1
         self.task = self.project.task
-        self.labeled = self.project.open_labels(folder / self.task.labels_file)
-        self.training, self.held_out = self.project.split(self.labeled)
+        self.problems = Problems(self.project.skip_bad)
+        snapshot = folder / self.task.labels_file
+        self.labeled = self.project.open_labels(snapshot, self.problems)
+        self.training, self.held_out = self.project.split(self.labeled, self.problems)
         self.settings = self.project.train
         self.metric = self.task.metric
 
@@ -200,11 +211,16 @@ class _Walk:
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
             metric_name=self.metric,
+            left_out=self._left_out(),
             **counts,
         )
         self._report(summary, selection, pool, checkpoint)
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
+
+    def _left_out(self) -> int:
+        begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
+        return int(begun.get("left_out", 0)) + len(self.problems.found)
 
     def _train(self) -> Checkpoint:
         before = self.project.cycles / f"{self.number - 1:03d}"
@@ -212,7 +228,15 @@ class _Walk:
         count, classes = len(self.training), len(self.task.classes(self.training.labels))
         self.say(f"train {self.settings.model} on {count} labeled images of {classes} classes")
         try:
-            return train(self.training, self.settings, self.folder, resume=True, warm_start=warm)
+            return train(
+                self.training,
+                self.settings,
+                self.folder,
+                resume=True,
+                warm_start=warm,
+                problems=self.problems,
+                say=self.say,
+            )
         except InterruptedRunError as error:
             raise InterruptedRunError(
                 f"cycle {self.number:03d} was stopped in training; run the same command again, "
@@ -225,7 +249,7 @@ class _Walk:
             return None
         path = self.folder / EVALUATION
         if not path.exists():
-            found = evaluate_checkpoint(checkpoint, self.held_out)
+            found = evaluate_checkpoint(checkpoint, self.held_out, self.problems)
             write_json(path, found.as_dict())
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         self.say(f"measure on {figures['images']} held-out images: {_told(figures, self.metric)}")
@@ -294,8 +318,9 @@ class _Walk:
 def _told(figures: dict[str, Any], metric: str) -> str:
     head, entropy = (figures[name]["ranking_accuracy"] for name in ("head", "entropy"))
     unseen = f" ({figures['unseen']} of unknown classes)" if figures["unseen"] else ""
+    value = "unknown" if figures[metric] is None else f"{figures[metric]:.3f}"
     return (
-        f"{metric} {figures[metric]:.3f}{unseen}; the head orders {percent(head)} of pairs right "
+        f"{metric} {value}{unseen}; the head orders {percent(head)} of pairs right "
         f"(entropy {percent(entropy)}, chance 50%)"
     )
 

@@ -88,16 +88,20 @@ def decode_all(
     def plainly(row: int, out: Pixels) -> None:
         decode_into(items[row].read(), spec, out)
 
-    return decode_with(plainly, items, spec, scratch, what)[0]
+    def refuse(row: int, reason: ImageError | LabelError) -> None:
+        raise LabelError(f"the {what} image {items[row].id!r}: {reason}; mend it or take it out")
+
+    return decode_with(plainly, refuse, items, spec, scratch, what)[0]
 
 
 def decode_with(
     decoder: Callable[[int, Pixels], _Out],
+    failed: Callable[[int, ImageError | LabelError], None],
     items: Sequence[Item],
     spec: ImageSpec,
     scratch: Path | None = None,
     what: str = "labeled",
-) -> tuple[NDArray[np.uint8], list[_Out]]:
+) -> tuple[NDArray[np.uint8], list[_Out | None]]:
     """:func:`decode_all` with a decoder that also tells what it learned of each image.
 
     Past one gigabyte the array lies in an unnamed file in ``scratch``, so that the operating
@@ -105,16 +109,15 @@ def decode_with(
 
     Args:
         decoder: decodes the image of a row into its place ``uint8 [H, W, 3]``; in threads.
+        failed: is told, in order, of each row whose decoder raised an ``ImageError`` or a
+            ``LabelError``; what it raises ends the work.
         items: of any pool.
         spec: of the array.
         scratch: a folder with room for it.
         what: the images are, for messages.
 
     Returns:
-        uint8 [N, H, W, 3], and what the decoder returned of each.
-
-    Raises:
-        LabelError: the decoder raised it or an ``ImageError``.
+        uint8 [N, H, W, 3], and what the decoder returned of each; None where it failed.
     """
     shape = (len(items), spec.height, spec.width, 3)
     images: NDArray[np.uint8]
@@ -133,15 +136,13 @@ def decode_with(
 
     found = _mapped(fill, range(len(items)), 0)
     shown = tqdm(found, f"decode {what} images", len(items), disable=None, leave=False)
-    results: list[_Out] = []
-    for item, result in zip(items, shown):
-        if isinstance(result, ImageError):
-            raise LabelError(
-                f"the {what} image {item.id!r}: {result}; mend it or take its row out of the labels"
-            )
-        if isinstance(result, LabelError):
-            raise result
-        results.append(result)
+    results: list[_Out | None] = []
+    for row, result in enumerate(shown):
+        if isinstance(result, (ImageError, LabelError)):
+            failed(row, result)
+            results.append(None)
+        else:
+            results.append(result)
     return images, results
 
 

@@ -7,17 +7,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lloss.annotations import Problems
 from lloss.checkpoint import Checkpoint
+from lloss.errors import LabelError
 from lloss.examples import load_examples
 from lloss.files import written_aside
 from lloss.labels import LabeledSet
-from lloss.network import TappedNetwork
+from lloss.network import Forward, TappedNetwork
 from lloss.ranking import RankingFigures, ranking_figures
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
@@ -30,8 +32,8 @@ class Evaluation:
 
     Attributes:
         images: N.
-        unseen: how many of them are of classes that the model was never shown: misses, of no
-            known loss, and left out of the ranking.
+        unseen: how many of them show nothing that the model was ever shown: they count in the
+            metric, but have no known loss and are left out of the ranking.
         metric_name: the task's, such as ``accuracy``.
         metric: its value, 0 to 1.
         figures: what else the task's meter tells, by name.
@@ -39,8 +41,8 @@ class Evaluation:
         mean_loss: of the target network.
         head: how the predicted loss ranks; None for a network without a head.
         entropy: how the entropy of the same network ranks.
-        true_loss: float [N].
-        predicted_loss: float [N], or None.
+        true_loss: float [N - unseen].
+        predicted_loss: float [N - unseen], or None.
     """
 
     images: int
@@ -60,10 +62,10 @@ class Evaluation:
         return {
             "images": self.images,
             "unseen": self.unseen,
-            self.metric_name: self.metric,
+            **_finite({self.metric_name: self.metric}),
             **({"figures": _finite(self.figures)} if self.figures else {}),
             **({"notes": self.notes} if self.notes else {}),
-            "mean_loss": self.mean_loss,
+            **_finite({"mean_loss": self.mean_loss}),
             "head": _finite(asdict(self.head)) if self.head else None,
             "entropy": _finite(asdict(self.entropy)),
         }
@@ -83,41 +85,58 @@ def measure(
         model: to evaluate.
         settings: it was trained with.
         data: decoded at the input's size.
-        labels: of these images and of those besides that the network can have no loss on, as their
-            classes are none of its own; none for those of ``data`` alone.
+        labels: of these images; none if all are of the network's classes.
     """
     task = model.task
     meter = task.meter(labels, data.classes, settings)
-    losses, entropies, predicted = [], [], []
+    columns = _Columns([], [], [])
     mirror = _mirrored(model, settings, data) if meter.mirrored else itertools.repeat(None)
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        for (rows, forward), mirrored in zip(predict(model, settings, data.images), mirror):
-            targets = list(data.targets[rows])
-            together = task.collate(targets, settings).to(device)
-            found = task.loss_per_image(forward.output, together, settings)
-            losses.append(found.cpu().numpy())
-            entropies.append(task.outputs(forward.output)["entropy"].cpu().numpy())
-            meter.update(forward.output, targets, mirrored)
-            if forward.loss is not None:
-                predicted.append(forward.loss.float().cpu().numpy())
-    true_loss = np.concatenate(losses)
-    predicted_loss = np.concatenate(predicted) if predicted else None
+    for (rows, forward), mirrored in zip(predict(model, settings, data.images), mirror):
+        targets = list(data.targets[rows])
+        columns.add(model, forward, targets, settings)
+        meter.update(forward.output, targets, mirrored)
+    known = [task.known(label, data.classes) for label in labels] or [True] * len(data.images)
+    true_loss, entropy, predicted = (_joined(column, known) for column in columns)
+    assert true_loss is not None and entropy is not None, "every task has them"
     figures = meter.figures()
-    images = max(len(labels), len(data.images))
     return Evaluation(
-        images=images,
-        unseen=images - len(data.images),
+        images=len(data.images),
+        unseen=known.count(False),
         metric_name=task.metric,
         metric=figures.pop(task.metric),
         figures=figures,
         notes=meter.notes(),
         mean_loss=float(true_loss.mean()),
-        head=ranking_figures(predicted_loss, true_loss) if predicted_loss is not None else None,
-        entropy=ranking_figures(np.concatenate(entropies), true_loss),
+        head=None if predicted is None else ranking_figures(predicted, true_loss),
+        entropy=ranking_figures(entropy, true_loss),
         true_loss=true_loss,
-        predicted_loss=predicted_loss,
+        predicted_loss=predicted,
     )
+
+
+class _Columns(NamedTuple):
+    """What is known of each image, a batch after the other."""
+
+    true_loss: list[NDArray[np.float32]]
+    entropy: list[NDArray[np.float32]]
+    predicted: list[NDArray[np.float32]]
+
+    def add(
+        self, model: TappedNetwork, forward: Forward, targets: list[Any], settings: TrainSettings
+    ) -> None:
+        """Take in a batch."""
+        together = model.task.collate(targets, settings).to(forward.embedding.device)
+        with torch.no_grad():
+            losses = model.task.loss_per_image(forward.output, together, settings)
+            entropy = model.task.outputs(forward.output)["entropy"]
+        self.true_loss.append(losses.float().cpu().numpy())
+        self.entropy.append(entropy.float().cpu().numpy())
+        if forward.loss is not None:
+            self.predicted.append(forward.loss.float().cpu().numpy())
+
+
+def _joined(parts: list[NDArray[np.float32]], known: list[bool]) -> NDArray[np.float32] | None:
+    return np.concatenate(parts)[known] if parts else None
 
 
 def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData) -> Iterator[Any]:
@@ -126,19 +145,29 @@ def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData)
         yield forward.output
 
 
-def evaluate_checkpoint(checkpoint: Checkpoint, labeled: LabeledSet) -> Evaluation:
+def evaluate_checkpoint(
+    checkpoint: Checkpoint, labeled: LabeledSet, problems: Problems | None = None
+) -> Evaluation:
     """Evaluate a run, finished or not, on labeled images.
+
+    Args:
+        checkpoint: of the run.
+        labeled: the images.
+        problems: images that cannot be used go there.
 
     Raises:
         LabelError: no label that the model knows, or an image that cannot be read.
     """
     settings, task = checkpoint.settings, get_task(checkpoint.settings.task)
-    labels, classes = labeled.labels, checkpoint.classes
-    known = [row for row, label in enumerate(labels) if task.known(label, classes)]
-    # Where there is none, the first one says what is wrong with it.
-    seen = labeled.take(known or [0])
-    data = load_examples(seen, classes, settings, what="held-out")
-    return measure(checkpoint.network(), settings, data, labels)
+    classes = checkpoint.classes
+    if not any(task.known(label, classes) for label in labeled.labels):
+        some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+        raise LabelError(
+            f"{labeled.origin}: none of the {len(labeled)} images shows what the model knows "
+            f"(its classes: {some}); relabel them, or train again with those classes"
+        )
+    data, rows = load_examples(labeled, classes, settings, problems or Problems(), what="held-out")
+    return measure(checkpoint.network(), settings, data, [labeled.labels[row] for row in rows])
 
 
 def scatter(found: Evaluation, unit: str, path: Path) -> None:

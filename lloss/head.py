@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+LOG_FLOOR = -16.0
+"""Log-probabilities in a summary are clamped here: sixteen nats is certainty, -inf spoils it."""
+
 
 class LossPredictionHead(nn.Module):
     """Predicts a network's loss on an image from its pooled feature maps.

@@ -60,6 +60,29 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(labels), key=_numbers_first))
 
 
+def listed_classes(path: Path) -> list[str]:
+    """The class names of a text file, one a line: that of line N is the name of class N - 1.
+
+    Args:
+        path: UTF-8; without this file there are none.
+
+    Raises:
+        LabelError: it cannot be read, or a line is blank: the names behind it would be of no sure
+            number.
+    """
+    try:
+        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(f"{path}: cannot be read: {error}") from error
+    names = [name.strip() for name in names]
+    if "" in names:
+        line = names.index("") + 1
+        raise LabelError(f"{path}, line {line}: is blank; name class {line - 1} there")
+    return names
+
+
 def labels_text(labels: Mapping[str, str]) -> str:
     """Labels by id as CSV."""
     return csv_text(("id", "label"), labels.items())
@@ -117,16 +140,18 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
             table = csv.DictReader(file)
             needed = ["id", "label"] if needs_label else ["id"]
             if not set(needed) <= set(table.fieldnames or ()):
-                found = ", ".join(table.fieldnames or ()) or "an empty file"
+                found = _shortened(", ".join(table.fieldnames or ())) or "an empty file"
                 wanted = " and ".join(map(repr, needed))
-                raise LabelError(f"{path}: needs a column {wanted} (found: {found})")
+                raise LabelError(
+                    f"{path}: needs a column {wanted} (found: {found}); give a CSV with a header"
+                )
             for row in table:
                 id, label = row["id"] or "", (row.get("label") or "").strip()
                 if not id or (needs_label and not label):
                     raise LabelError(f"{path}, line {table.line_num}: an empty id or label")
                 if id in labels and needs_label:
                     raise LabelError(
-                        f"{path}: the id {id!r} stands in line {lines[id]} and in line "
+                        f"{path}: the id {_shortened(id)!r} stands in line {lines[id]} and in line "
                         f"{table.line_num}; keep one of them"
                     )
                 labels[id], lines[id] = label, table.line_num
@@ -139,8 +164,23 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
 
 
 def read_ids(*paths: Path) -> set[str]:
-    """The ids of CSV files with a column ``id``: labels, selections, or ids alone."""
-    return {id for path in paths for id in read_labels(path, needs_label=False)}
+    """The ids that files name: labels, selections, or ids alone.
+
+    Args:
+        paths: CSV with a column ``id``, or JSON as :func:`lloss.jsonids.read_json_ids` takes it.
+            They are taken at their word: an id that a pool spells in another way is another id.
+
+    Raises:
+        LabelError: a file cannot be read, or has no such column.
+    """
+    from lloss.jsonids import read_json_ids  # which knows this module
+
+    is_json = {path: path.suffix.lower() == ".json" for path in paths}
+    return {
+        id
+        for path in paths
+        for id in (read_json_ids(path) if is_json[path] else read_labels(path, needs_label=False))
+    }
 
 
 def label_items(pool: Pool, labels: Mapping[str, Any], origin: str) -> LabeledSet:
@@ -156,6 +196,10 @@ def label_items(pool: Pool, labels: Mapping[str, Any], origin: str) -> LabeledSe
     except PoolError as error:
         raise LabelError(f"{origin}: {error}") from error
     return LabeledSet(items, list(labels.values()), origin)
+
+
+def _shortened(text: str, most: int = 100) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _numbers_first(label: str) -> tuple[int, int, str]:

@@ -8,6 +8,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Yoo & Kweon 2019, section 4.1: ResNet-18 with a 3×3 stem, 200 epochs, gradient stop at 120.
     "paper-cifar10": {
+        "task": "classification",
         "model": "resnet18-cifar",
         "size": 32,
         "head_loss": "margin",
@@ -82,6 +83,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named settings; options given beside ``--preset`` win over its values."""
+
+OF_THE_MODEL: dict[str, tuple[str, ...]] = {
+    "paper-voc": ("weights", "size", "taps", "mean", "std"),
+    "paper-mpii": ("weights", "size", "taps"),
+}
+"""What of a preset is of its model alone: another one takes the task's defaults for it. (The size
+and the normalisation of ``paper-cifar10`` are its images'.)"""
 
 EXPERIMENTS: dict[str, dict[str, int]] = {
     "paper-cifar10": {"initial": 1000, "k": 1000, "cycles": 10, "subset": 10000, "trials": 5},

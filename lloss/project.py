@@ -141,13 +141,13 @@ class Project:
         return self.task.join(self.open_pool(), found, str(path), problems)
 
     def labeled_ids(self) -> set[str]:
-        """The ids of all images that have a label by now, broken or not."""
+        """The ids of all images that have a label by now that can be read."""
         return {item.id for item in self.open_labels(problems=Problems(skip=True)).items}
 
-    def open_test(self) -> LabeledSet | None:
+    def open_test(self, problems: Problems | None = None) -> LabeledSet | None:
         """The separate test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
-        problems = Problems(self.skip_bad)
+        problems = problems or Problems(self.skip_bad)
         if self.test:
             return self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
         return self.task.open(self.pool_uri, labels, DATA_ROOT, problems) if labels else None
@@ -156,7 +156,9 @@ class Project:
         uri = from_folder(self.root, self.test)
         return self.test if _is_named_set(self.test) and not Path(uri).exists() else uri
 
-    def split(self, labeled: LabeledSet) -> tuple[LabeledSet, LabeledSet | None]:
+    def split(
+        self, labeled: LabeledSet, problems: Problems | None = None
+    ) -> tuple[LabeledSet, LabeledSet | None]:
         """Labels to train on, and labeled images to measure on.
 
         Without a test set, some of the first labels are set aside, once and for all cycles: the
@@ -165,7 +167,7 @@ class Project:
         Raises:
             LabelError: a test image is among the labels to train on.
         """
-        test = self.open_test()
+        test = self.open_test(problems)
         if test is not None:
             if not self.test:
                 _refuse_overlap(labeled, test)

@@ -121,7 +121,7 @@ def write_report(data: ReportData, path: Path) -> None:
             measured=_MEASURED.format(held_out=data.held_out) if data.held_out else "",
             charts=histogram(data.losses, [pick.score for pick in data.picks])
             + (_curves(data) if data.held_out else _UNMEASURED),
-            metric=text(data.metric_name),
+            metric=text(_SPELLED.get(data.metric_name, data.metric_name)),
             cycles="\n".join(map(_row, data.history)),
             classes=_classes(data.classes),
             provenance="\n".join(
@@ -166,7 +166,7 @@ def _figures(data: ReportData) -> str:
     if not data.held_out:
         rows[2:] = [(name, "–", "not measured") for name, *_ in rows[2:]]
     return "\n".join(
-        f'<div><dt>{text(name)}</dt><dd class="number">{number}</dd><dd>{note}</dd></div>'
+        f'<div><dt>{text(_titled(name))}</dt><dd class="number">{number}</dd><dd>{note}</dd></div>'
         for name, number, note in rows
     )
 
@@ -203,13 +203,20 @@ def _tile(pick: Pick) -> str:
     )
 
 
+_SPELLED = {"map": "mAP", "pck": "PCK", "miou": "mIoU"}
+
+
+def _titled(name: str) -> str:
+    return _SPELLED.get(name, name[:1].upper() + name[1:])
+
+
 def _curves(data: ReportData) -> str:
-    now, name = data.history[-1], text(data.metric_name)
+    now, name = data.history[-1], text(_titled(data.metric_name))
     metric = [(p.labeled, p.metric) for p in data.history]
     head = [(p.cycle, p.ranking_accuracy) for p in data.history]
     entropy = [(p.cycle, p.entropy_ranking_accuracy) for p in data.history]
     return figure(
-        name[:1].upper() + name[1:],
+        name,
         f"{percent(now.metric)} after training on {now.labeled:,} images",
         lines("images labeled", [metric]),
     ) + figure(

@@ -8,7 +8,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from lloss.annotations import Problems
 from lloss.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.errors import CheckpointError, InterruptedRunError
+from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
@@ -45,6 +46,8 @@ def train(
     resume: bool = False,
     warm_start: Path | None = None,
     device: str = "",
+    problems: Problems | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Checkpoint:
     """Train on a labeled set and leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``run``.
 
@@ -55,6 +58,8 @@ def train(
         resume: go on with the run that is there (which may be finished, or not begun).
         warm_start: a run whose weights to start from; by default they are fresh.
         device: ``cpu``, ``cuda``, or empty for CUDA where there is one.
+        problems: those of reading the labels, and where those of the images go.
+        say: told in a line what was left out.
 
     Raises:
         CheckpointError: a run is there and ``resume`` is off, or it is one of other settings.
@@ -65,7 +70,10 @@ def train(
     before = _earlier_run(run, labeled, settings, resume)
     if before is not None and before.finished:
         return before
-    data, sample = _decoded(labeled, settings, run)
+    problems = problems or Problems()
+    data, sample = _decoded(labeled, settings, run, problems)
+    if problems.found:
+        say(problems.summary())
     start = _first_weights(warm_start, data.classes) if warm_start else None
     trainer = Trainer(settings, data, device, start)
     settings = dataclasses.replace(settings, taps=tuple(t.module for t in trainer.model.taps))
@@ -83,20 +91,26 @@ def _sized(settings: TrainSettings) -> TrainSettings:
 
 
 def _decoded(
-    labeled: LabeledSet, settings: TrainSettings, run: Path
+    labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
 ) -> tuple[TrainingData, NDArray[np.uint8]]:
     """The labeled images to train on, and a few of them as a scorer decodes them."""
     task = get_task(settings.task)
     classes = task.classes(labeled.labels)
     task.check(labeled.labels, classes)
+    made = not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explained(error, run) from error
     sweep(run)
-    data = load_examples(labeled, classes, settings, room=True, scratch=run)
-    few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2), len(labeled)))
-    plain = load_examples(labeled.take(range(few)), classes, settings)
+    try:
+        data, rows = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+    except LabelError:
+        if made:
+            run.rmdir()
+        raise
+    few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
+    plain, _ = load_examples(labeled.take(rows[:few]), classes, settings, problems)
     return data, plain.images
 
 

@@ -6,12 +6,13 @@ import dataclasses
 import importlib
 import math
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lloss.errors import SettingsError
 from lloss.images import Fit
-from lloss.presets import PRESETS
+from lloss.presets import OF_THE_MODEL, PRESETS
 
 HeadLossName = Literal["margin", "ranknet", "soft-pairs", "mse"]
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
@@ -22,6 +23,17 @@ Amp = Literal["auto", "off", "bf16"]
 
 CLASSIFICATION = "classification"
 """The task whose defaults are those of the fields; others bring their own (``Task.defaults``)."""
+
+AUGMENTS: tuple[Augment, ...] = ("none", "flip", "crop", "flip-crop")
+"""What most tasks have."""
+
+STATE_DICT = "the path of a state dict"
+WEIGHTS = ("none", "imagenet", STATE_DICT)
+"""What most tasks start from."""
+
+NAMED_WEIGHTS = ("none", "imagenet", "coco")
+OF_ONE_TASK = {"loss_norm": "detection", "flip_test": "pose"}
+"""Settings that mean something to one task alone."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -150,8 +162,39 @@ def _check_kind(name: str, value: Any, hint: Any) -> None:
         raise SettingsError(f"{name} = {value!r}: must be {getattr(hint, '__name__', hint)}")
 
 
+def check_choices(
+    settings: TrainSettings,
+    augments: Collection[str] = AUGMENTS,
+    weights: Collection[str] = WEIGHTS,
+) -> None:
+    """Refuse what the task does not have: it would be left out of account without a word.
+
+    Args:
+        settings: of the task.
+        augments: that it has.
+        weights: that it starts from, by name; :data:`STATE_DICT` stands for any path.
+
+    Raises:
+        SettingsError: naming the value and what is possible.
+    """
+    task, start = settings.task, settings.weights
+    if settings.augment not in augments:
+        raise SettingsError(f"augment = {settings.augment!r}: {task} has {', '.join(augments)}")
+    if start not in weights and (start in NAMED_WEIGHTS or STATE_DICT not in weights):
+        raise SettingsError(f"weights {start!r}: {task} starts from {' or '.join(weights)}")
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if OF_ONE_TASK.get(field.name, task) != task and value != field.default:
+            raise SettingsError(
+                f"{field.name} = {value!r}: is for {OF_ONE_TASK[field.name]} alone, not for "
+                f"{task}; leave it out"
+            )
+
+
 def settings_of(preset: str, where: str = "settings", **given: Any) -> TrainSettings:
     """The task's defaults, a preset's settings over them, and over both what is given.
+
+    Of a preset that is of another model, what is :data:`lloss.presets.OF_THE_MODEL` does not count.
 
     Args:
         preset: one of :data:`lloss.presets.PRESETS`.
@@ -159,14 +202,32 @@ def settings_of(preset: str, where: str = "settings", **given: Any) -> TrainSett
         given: fields; those given as None are not.
 
     Raises:
-        SettingsError: no such preset or task, or an unusable value.
+        SettingsError: no such preset or task, an unusable value, or one that the task has not.
     """
     if preset not in PRESETS:
         raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    values = {**PRESETS[preset], **{k: v for k, v in given.items() if v is not None}}
-    task = values.get("task", CLASSIFICATION)
-    if task != CLASSIFICATION:
-        # By name: the tasks know the settings.
-        tasks = importlib.import_module("lloss.tasks")
-        values = {**tasks.get_task(task).defaults(values.get("model", "")), **values}
-    return TrainSettings.from_dict(values, where)
+    values = _over_preset(preset, {k: v for k, v in given.items() if v is not None})
+    name = values.get("task", CLASSIFICATION)
+    if name == CLASSIFICATION:  # which is told without torch
+        settings = TrainSettings.from_dict(values, where)
+        check_choices(settings)
+        return settings
+    # By name: the tasks know the settings.
+    task = importlib.import_module("lloss.tasks").get_task(name)
+    settings = TrainSettings.from_dict({**task.defaults(values.get("model", "")), **values}, where)
+    task.check_settings(settings)
+    return settings
+
+
+def _over_preset(preset: str, given: dict[str, Any]) -> dict[str, Any]:
+    own = PRESETS[preset]
+    values = {**own, **given}
+    if own.get("task", values.get("task")) != values.get("task"):
+        raise SettingsError(
+            f"preset {preset!r}: is of {own['task']}, not of {given['task']!r}; "
+            "leave the task out, or choose another preset"
+        )
+    if own.get("model") == values.get("model"):
+        return values
+    others = OF_THE_MODEL.get(preset, ())
+    return {k: v for k, v in values.items() if k in given or k not in others}

@@ -271,11 +271,13 @@ def predict(
     device = next(model.parameters()).device
     normalize = Normalize(settings.mean, settings.std).to(device)
     model.eval()
-    with torch.no_grad():
-        for start in range(0, len(images), batch):
-            rows = slice(start, min(start + batch, len(images)))
-            chunk = torch.from_numpy(np.array(images[rows])).to(device)  # may be read-only
-            yield rows, model(normalize(chunk).contiguous(memory_format=torch.channels_last))
+    for start in range(0, len(images), batch):
+        rows = slice(start, min(start + batch, len(images)))
+        chunk = torch.from_numpy(np.array(images[rows])).to(device)  # may be read-only
+        # Not around the yield: a generator that is left would turn gradients off for everybody.
+        with torch.no_grad():
+            forward = model(normalize(chunk).contiguous(memory_format=torch.channels_last))
+        yield rows, forward
 
 
 def computes_in_bf16(device: torch.device) -> bool:

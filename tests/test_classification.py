@@ -186,10 +186,12 @@ def test_a_target_is_the_position_in_the_classes() -> None:
     assert together.dtype == torch.int64 and together.tolist() == found
 
 
-def test_a_class_the_model_does_not_know_is_named_with_the_image() -> None:
+def test_a_class_the_model_does_not_know_has_no_loss() -> None:
     out = np.empty((8, 8, 3), np.uint8)
-    with pytest.raises(LabelError, match=r"'b' is labeled 'cow'.*its classes: cat, dog"):
-        TASK.example(_items("b")[0], "cow", ("cat", "dog"), ImageSpec(8, 8), False, out)
+    assert TASK.example(_items("b")[0], "cow", ("cat", "dog"), ImageSpec(8, 8), False, out) == -1
+    assert not TASK.known("cow", ("cat", "dog"))
+    losses = TASK.loss_per_image(torch.randn(2, 2), torch.tensor([-1, 1]), TrainSettings())
+    assert losses[0] == 0 < losses[1]
 
 
 def test_one_class_alone_is_refused_by_name() -> None:
@@ -201,7 +203,7 @@ def test_one_class_alone_is_refused_by_name() -> None:
 def test_images_of_unknown_classes_are_misses() -> None:
     meter = TASK.meter(["a", "b", "a", "unknown"], ("a", "b"), TrainSettings())
     meter.update(torch.tensor([[2.0, 1.0], [2.0, 1.0]]), [0, 1])
-    meter.update(torch.tensor([[2.0, 1.0]]), [0])
+    meter.update(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), [0, -1])
     assert meter.figures() == {"accuracy": 2 / 4}
 
 

@@ -87,6 +87,30 @@ def test_select_excludes_what_a_csv_names_labels_or_not(
     assert told.out.splitlines()[0] == best[2] and "2 excluded" in told.err
 
 
+def test_select_excludes_what_a_json_of_labels_names(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = call(capsys, "select", scores, "-k", 3).out.splitlines()
+    document = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(best[:2])],
+        "annotations": [],
+        "categories": [],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "labels.json")
+    assert told.out.splitlines()[0] == best[2] and "2 excluded" in told.err
+
+
+@pytest.mark.parametrize("name", ["odd.json", "odd.csv"])
+def test_a_file_without_ids_is_one_short_line_with_a_remedy(
+    name: str, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(json.dumps({f"key {n}": "value" * 30 for n in range(500)}))
+    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / name)
+    assert told.code == 2 and told.err.count("\n") == 1
+    assert "give a CSV with" in told.err and len(told.err) < 300 + len(str(tmp_path))
+
+
 def test_select_asks_for_no_more_than_there_is(
     scores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +139,30 @@ def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[
     assert json.loads(own.out)["head_weight"] == 0.5
     detached = call(capsys, "train", "--detach-head", "--show")
     assert json.loads(detached.out)["gradient_stop"] == 0
+
+
+def test_settings_of_another_task_are_one_line_before_anything_is_done(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    init = ("init", out, "--pool", photos, "--labels", tmp_path / "none.csv", "-k", 1)
+    for message, words in {
+        "flip_test = True: is for pose alone, not for classification": [
+            "evaluate", trained, photos, "--flip-test", "-o", out,
+        ],
+        "augment = 'ssd': segmentation has none, flip, crop, flip-crop": [
+            "train", photos, "--task=segmentation", "--augment=ssd", "-o", out,
+        ],
+        "weights 'coco': classification starts from": [*init, "--weights=coco"],
+        "size = 100: an hourglass takes multiples of 64": [*init, "--task=pose", "--size=100"],
+        "augment = 'flip': pose has none, pose": [*init, "--task=pose", "--augment=flip"],
+        "preset 'paper-voc': is of detection, not of 'pose'": [
+            "train", "--preset=paper-voc", "--task=pose", "--show",
+        ],
+    }.items():  # fmt: skip
+        told = call(capsys, *words)
+        assert told.code == 2 and told.err.count("\n") == 1 and message in told.err, told.err
+        assert not out.exists()
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,28 @@ def test_augmentations_of_other_tasks_are_refused(settings: TrainSettings) -> No
         TASK.build(replace(settings, augment="pose"), CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"augment": "pose"}, r"augment = 'pose': detection has none, flip"),
+        ({"model": "ssd300_vgg16", "size": 320}, r"size = 320: ssd300_vgg16 takes 300 alone"),
+        ({"size": 8}, r"size = 8: ssdlite320_mobilenet_v3_large needs"),
+        ({"flip_test": True}, r"flip_test = True: is for pose alone, not for detection"),
+    ],
+)
+def test_settings_that_a_detector_cannot_take_are_refused_at_once(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of("default", task="detection", **given)
+
+
+def test_settings_of_detection_alone_are_taken() -> None:
+    given: dict[str, Any] = {"augment": "ssd", "loss_norm": "none", "weights": "coco", "size": 0}
+    found = settings_of("default", task="detection", **given).as_dict()
+    assert {name: found[name] for name in given} == given
+
+
 def test_classes_are_those_of_single_objects() -> None:
     crowd = _label(("dog", "people"), [[0, 0, 9, 9]] * 2, crowd=[False, True])
     difficult = _label(("10",), [[0, 0, 9, 9]], difficult=[True])

@@ -81,17 +81,27 @@ def test_the_defaults_are_the_papers_but_for_length() -> None:
     [
         ({"model": "resnet18"}, "model 'resnet18': no network for pose; choose hourglass1"),
         ({"size": 100}, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
-        ({"weights": "imagenet"}, "weights 'imagenet': there are none of an hourglass"),
+        ({"weights": "imagenet"}, "weights 'imagenet': pose starts from none or the path of a"),
+        ({"augment": "flip"}, "augment = 'flip': pose has none, pose"),
+        ({"loss_norm": "none"}, "loss_norm = 'none': is for detection alone, not for pose"),
     ],
 )
 def test_what_cannot_be_built_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        TASK.build(settings(**given), JOINTS)
+        settings(**given)
+    if "model" not in given:
+        with pytest.raises(SettingsError, match=message):
+            TASK.build(dataclasses.replace(settings(), **given), JOINTS)
 
 
 def test_augmentations_of_other_tasks_are_refused() -> None:
     with pytest.raises(SettingsError, match="augment = 'ssd': for pose it is pose or none"):
-        TASK.augment(torch.zeros(1, 112, 112, 3), [], settings(augment="ssd"), torch.Generator())
+        TASK.augment(
+            torch.zeros(1, 112, 112, 3),
+            [],
+            dataclasses.replace(settings(), augment="ssd"),
+            torch.Generator(),
+        )
 
 
 def test_the_layers_of_the_joints_alone_start_afresh(tmp_path: Path) -> None:

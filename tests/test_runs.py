@@ -11,12 +11,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from lloss.annotations import Problems
 from lloss.checkpoint import load_checkpoint
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
-from lloss.labels import LabeledSet, open_labeled
+from lloss.examples import load_examples
+from lloss.labels import LabeledSet, class_names, open_labeled
+from lloss.pools import Item
 from lloss.runs import METRICS, train
 from lloss.settings import TrainSettings
 from lloss.training import Trainer
@@ -174,9 +178,34 @@ def test_a_broken_labeled_image_is_named_before_training(
             (tmp_path / "tree" / name / source.name).write_bytes(source.read_bytes())
     broken = tmp_path / "tree" / "b" / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n but no more")
-    with pytest.raises(LabelError, match=r"'b/broken\.png'.*take its row out"):
-        train(open_labeled(str(tmp_path / "tree")), tiny, tmp_path / "run")
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    labeled = open_labeled(str(tmp_path / "tree"))
+    with pytest.raises(LabelError, match=r"tree: 'b/broken\.png': not an image.*--skip-bad$"):
+        train(labeled, tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    problems, said = Problems(skip=True), list[str]()
+    done = train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
+    assert done.labeled == len(labeled) - 1 == 16
+    assert len(said) == 1 and said[0].startswith("left out 1 broken annotation: ")
+
+
+def test_images_that_are_left_out_leave_no_gap(
+    photos: Path, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    labeled = open_labeled(str(photos))
+    spoiled = list(labeled.items)
+    for row in (0, 7, 8, len(spoiled) - 1):
+        spoiled[row] = Item(spoiled[row].id, lambda: b"")
+    rest = [row for row in range(len(spoiled)) if row not in (0, 7, 8, len(spoiled) - 1)]
+    classes = class_names(labeled.labels)
+    broken = LabeledSet(spoiled, labeled.labels, labeled.origin)
+    data, rows = load_examples(broken, classes, tiny, Problems(skip=True))
+    whole, _ = load_examples(labeled, classes, tiny, Problems())
+    assert rows == rest
+    assert np.array_equal(data.images, whole.images[rest])
+    assert list(data.targets) == [whole.targets[row] for row in rest]
+    nothing = LabeledSet([Item("x", lambda: b"")], ["dark"], "labels.csv")
+    with pytest.raises(LabelError, match=r"labels\.csv: left out 1 .*no labeled image is left"):
+        load_examples(nothing, classes, tiny, Problems(skip=True))
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 broken"])

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +151,66 @@ def test_a_mask_of_another_size_is_refused(scenes: Path) -> None:
         )
 
 
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that declares so many pixels and holds none."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [struct.pack(">I", len(chunk) - 4) + chunk for chunk in (head, b"IDAT", b"IEND")]
+    sums = [struct.pack(">I", zlib.crc32(chunk)) for chunk in (head, b"IDAT", b"IEND")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(c + s for c, s in zip(chunks, sums))
+
+
+def test_a_mask_that_declares_too_many_pixels_is_one_line(scenes: Path) -> None:
+    (scenes / "masks" / "03.png").write_bytes(png_of(30000, 30000))
+    with pytest.raises(LabelError, match=r"03\.png: cannot be read as a mask: .*pixels") as told:
+        TASK.read_labels(scenes / "masks", Problems())
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda p: Image.new("L", (43, 50), 1).save(p), "its pixels are others"),
+        (lambda p: Image.new("RGB", (43, 50)).save(p), "a mask of mode RGB"),
+        (lambda p: p.write_bytes(png_of(30000, 30000)), "cannot be read as a mask"),
+        (lambda p: p.unlink(), "cannot be read as a mask: .*No such file"),
+    ],
+)
+def test_a_mask_that_changed_since_the_labels_were_copied_is_refused(
+    scenes: Path, spoil: Callable[[Path], None], why: str
+) -> None:
+    copy = scenes / "labels.json"
+    TASK.write_labels(TASK.read_labels(scenes / "masks", Problems()), copy)
+    found = TASK.open(str(scenes / "pool"), copy, Path(), Problems())
+    spoil(scenes / "masks" / "03.png")
+    out = np.empty((8, 8, 3), np.uint8)
+    message = rf"the mask .*03\.png changed since the cycle was begun: {why}.*; restore it"
+    with pytest.raises(LabelError, match=message):
+        TASK.example(found.items[3], found.labels[3], ("disc",), ImageSpec(8, 8), True, out)
+
+
+def test_classes_are_named_by_their_lines(scenes: Path) -> None:
+    names, masks = scenes / "masks" / "classes.txt", scenes / "masks"
+    for written in ("\ufeffground\ndisc\n", "ground\r\n disc \r\n\r\n"):
+        names.write_bytes(written.encode())
+        assert TASK.read_labels(masks, Problems())["00.png"].names == {"0": "ground", "1": "disc"}
+    names.write_text("\ndisc\n")
+    with pytest.raises(LabelError, match=r"classes\.txt, line 1: is blank; name class 0 there"):
+        TASK.read_labels(masks, Problems())
+    names.write_bytes(b"\xff\n")
+    with pytest.raises(LabelError, match=r"classes\.txt: cannot be read"):
+        TASK.read_labels(masks, Problems())
+
+
+def test_a_folder_that_is_missing_or_empty_is_told_apart(scenes: Path) -> None:
+    with pytest.raises(LabelError, match=r"nowhere: no such folder of masks"):
+        TASK.read_labels(scenes / "nowhere", Problems())
+    with pytest.raises(LabelError, match=r"pool: holds no mask"):
+        TASK.read_labels(scenes / "pool", Problems())
+    (scenes / "labels.json").write_text('["a"]')
+    with pytest.raises(LabelError, match=r"labels\.json: holds no labels; give a folder"):
+        TASK.read_labels(scenes / "labels.json", Problems())
+
+
 def test_augmentation_moves_image_and_mask_together() -> None:
     random = np.random.default_rng(0)
     masks = [random.integers(1, 5, (16, 16)).astype(np.uint8) for _ in range(8)]
@@ -161,6 +225,23 @@ def test_augmentation_moves_image_and_mask_together() -> None:
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"model 'resnet18': unknown; choose one of deeplab"):
         settings_of("default", task="segmentation", model="resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("augment", "ssd", "augment = 'ssd': segmentation has none, flip, crop, flip-crop"),
+        ("weights", "coco", "weights 'coco': segmentation starts from none or imagenet"),
+        ("weights", "w.pt", r"weights 'w\.pt': segmentation starts from none or imagenet"),
+        ("loss_norm", "none", "loss_norm = 'none': is for detection alone"),
+        ("flip_test", True, "flip_test = True: is for pose alone, not for segmentation; leave it"),
+    ],
+)
+def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of("default", task="segmentation", **{name: value})
+    with pytest.raises(SettingsError, match=message):
+        TASK.build(dataclasses.replace(SETTINGS, **{name: value}), ("a", "b"))
 
 
 def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:

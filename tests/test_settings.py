@@ -7,6 +7,7 @@ import pytest
 
 from lloss.errors import SettingsError
 from lloss.settings import PRESETS, TrainSettings, settings_of
+from lloss.tasks import get_task
 
 
 def test_the_papers_preset_has_the_values_of_the_papers_table() -> None:
@@ -46,6 +47,91 @@ def test_the_default_preset_is_the_defaults() -> None:
 def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
     settings = settings_of("paper-cifar10", epochs=3, seed=7, lr=None)
     assert (settings.epochs, settings.seed, settings.lr) == (3, 7, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("augment", "ssd", "augment = 'ssd': classification has none, flip, crop, flip-crop"),
+        ("augment", "pose", "augment = 'pose': classification has none"),
+        ("weights", "coco", "weights 'coco': classification starts from none or imagenet or the"),
+        ("loss_norm", "none", "loss_norm = 'none': is for detection alone, not for classific"),
+        ("flip_test", True, "flip_test = True: is for pose alone, not for classification; leave"),
+    ],
+)
+def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of("default", **{name: value})
+    task = get_task("classification")
+    with pytest.raises(SettingsError, match=message):
+        task.build(TrainSettings(size=32, **{name: value}), ("a", "b"))
+
+
+def test_the_path_of_weights_is_taken() -> None:
+    assert settings_of("default", weights="w.pt").weights == "w.pt"
+
+
+def test_a_preset_for_another_model_takes_what_is_of_the_model_from_the_task() -> None:
+    for model, taps in {"hourglass1-narrow": 1, "hourglass4": 4}.items():
+        settings = settings_of("paper-mpii", model=model)
+        default = settings_of("default", task="pose", model=model)
+        found = settings.taps or get_task("pose").taps(settings)
+        assert found == tuple(f"maps.{number}" for number in range(taps))
+        assert (settings.size, settings.weights) == (default.size, default.weights)
+        assert (settings.epochs, settings.gradient_stop, settings.head_weight) == (125, 75, 0.0001)
+    lite = settings_of("paper-voc", model="ssdlite320_mobilenet_v3_large")
+    default = settings_of("default", task="detection")
+    for name in ("size", "mean", "std", "weights", "taps"):
+        assert getattr(lite, name) == getattr(default, name), name
+    assert (lite.size, lite.mean) == (320, (0.5, 0.5, 0.5))
+    assert (lite.epochs, lite.lr, lite.augment) == (300, 0.001, "ssd")
+
+
+def test_what_is_given_beside_another_model_counts_and_the_presets_own_model_changes_nothing() -> (
+    None
+):
+    given = settings_of("paper-mpii", model="hourglass4", size=128, taps=["maps.3"])
+    assert (given.size, given.taps) == (128, ("maps.3",))
+    for preset in ("paper-voc", "paper-mpii", "paper-cifar10"):
+        whole = settings_of(preset)
+        assert settings_of(preset, model=whole.model, task=whole.task) == whole
+    narrow = settings_of("paper-cifar10", model="resnet10-cifar-narrow")
+    assert (narrow.size, narrow.mean) == (32, (0.4914, 0.4822, 0.4465))
+
+
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [("paper-voc", "pose"), ("paper-cifar10", "detection"), ("paper-mpii", "classification")],
+)
+def test_a_preset_is_of_one_task(preset: str, task: str) -> None:
+    with pytest.raises(SettingsError, match=rf"preset '{preset}': is of \w+, not of '{task}'"):
+        settings_of(preset, task=task)
+
+
+def test_the_preset_of_detection_has_the_values_of_the_papers_table() -> None:
+    settings = settings_of("paper-voc")
+    expected: dict[str, Any] = {
+        "task": "detection",
+        "model": "ssd300_vgg16",
+        "weights": "imagenet",
+        "size": 300,
+        "taps": tuple(f"sources.{number}" for number in range(6)),
+        "head_loss": "margin",
+        "xi": 1,
+        "head_weight": 1,
+        "epochs": 300,
+        "batch_size": 32,
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "lr": 0.001,
+        "schedule": "step",
+        "milestones": (240,),
+        "gradient_stop": 240,
+        "augment": "ssd",
+        "loss_norm": "positives",
+    }
+    assert {name: getattr(settings, name) for name in expected} == expected
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:

@@ -81,6 +81,8 @@ def test_a_detector_goes_from_boxes_to_ids_and_takes_more_boxes(shapes: Path) ->
     assert set(summary["classes"]) == {"disc", "square"}
     assert 0 <= summary["evaluation"]["map"] <= 1
     assert "AP disc" in summary["evaluation"]["figures"]
+    told = lloss("info", first / "model.onnx")
+    assert re.search(r"^loss_norm +positives: .*divided by its positive anchors$", told, re.M)
     page = (first / "report.html").read_text()
     assert page.count("data:image/") == 4
     with (first / "selected.csv").open(newline="") as file:
@@ -111,6 +113,17 @@ def test_a_broken_box_stops_before_training_or_is_left_out(shapes: Path) -> None
     assert (shapes / "run" / "checkpoint.pt").exists()
     told = lloss("evaluate", shapes / "run", shapes / "truth.json", "--skip-bad", code=2)
     assert "truth.json" in told  # its images are not beside it
+    # What decoding finds is named and left out likewise.
+    Image.new("RGB", (64, 80)).save(shapes / "pool" / "05.jpg")
+    (shapes / "pool" / "06.jpg").write_bytes(b"no image")
+    project = shapes / "project"
+    words = ["init", project, "--pool", shapes / "pool", "--labels", shapes / "labels.json"]
+    told = lloss(*words, "-k", 2, "--skip-bad", "--holdout", 0, *SSD)
+    assert "left out 1 broken annotation: " in told
+    told = lloss("next", project)
+    assert re.search(r"left out 2 broken annotations: .*'05\.jpg': .*'06\.jpg': ", told)
+    summary = json.loads((project / "cycles" / "001" / "summary.json").read_text())
+    assert summary["left_out"] == 3
 
 
 def person(name: str, random: np.random.Generator) -> dict[str, Any]:
@@ -160,6 +173,9 @@ def test_pose_goes_from_joints_to_persons(people: Path) -> None:
         ids = [row["id"] for row in csv.DictReader(file)]
     assert all(re.fullmatch(r"1[2-9]\.png@48,48,0\.4", id) for id in ids)
     assert (folder / "report.html").read_text().count("data:image/") == 3
+    told = lloss("info", folder / "model.onnx")
+    assert "loss_norm" not in told
+    assert re.search(r"^classes +8: r-ankle, ", told, re.M)
     # Flip averaging is named where it is used, and only there.
     plain = lloss("evaluate", folder, people / "test.json")
     averaged = lloss("evaluate", folder, people / "test.json", "--flip-test")

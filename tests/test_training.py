@@ -432,6 +432,17 @@ def test_predictions_do_not_depend_on_the_batch_and_take_no_gradient(
     assert not joined[0].requires_grad
 
 
+def test_a_prediction_that_is_left_early_leaves_gradients_as_they_were(
+    tiny: TrainSettings, make_data: MakeData
+) -> None:
+    trainer = _trainer(tiny, make_data())
+    left = predict(trainer.model, tiny, trainer.data.images, 8)
+    with torch.no_grad():
+        next(left)
+    left.close()
+    assert torch.is_grad_enabled()
+
+
 def test_training_goes_on_in_training_mode_after_a_prediction(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:

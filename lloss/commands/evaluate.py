@@ -39,20 +39,21 @@ def evaluate(
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # a missing run is told before the images are looked for
+    task, problems = get_task(checkpoint.settings.task), Problems(skip_bad)
     if flip_test:
         settings = dataclasses.replace(checkpoint.settings, flip_test=True)
+        task.check_settings(settings)
         checkpoint = dataclasses.replace(checkpoint, settings=settings)
-    task, problems = get_task(checkpoint.settings.task), Problems(skip_bad)
     labeled = task.open(data, labels, data_root, problems)
-    if problems.found:
-        click.echo(problems.summary(), err=True)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")
-    found = evaluate_checkpoint(checkpoint, labeled)
+    found = evaluate_checkpoint(checkpoint, labeled, problems)
+    if problems.found:
+        click.echo(problems.summary(), err=True)
     write_json(out / "evaluation.json", found.as_dict())
     click.echo(f"images             {found.images}")
     if found.unseen:
-        click.echo(f"of unknown classes {found.unseen}, counted as misses")
+        click.echo(f"of unknown classes {found.unseen}, of no known loss: not ranked")
     click.echo(f"{found.metric_name:19s}{found.metric:.4f}")
     for name, value in found.figures.items():
         click.echo(f"{name:19s}{value:.4f}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lloss.annotations import Problems
 from lloss.commands.options import PATH, Subset, chosen_settings, skip_bad_option, training_settings
 from lloss.project import STRATEGIES, create_project, load_project
 from lloss.selection import SelectionSettings
@@ -62,7 +63,10 @@ def init(
     if detach_head:
         train["gradient_stop"] = 0
     made = create_project(project, values, train)
-    labeled = made.open_labels()
+    problems = Problems(made.skip_bad)
+    labeled = made.open_labels(problems=problems)
+    if problems.found:
+        click.echo(problems.summary(), err=True)
     classes = made.task.classes(labeled.labels)
     click.echo(
         f"{project / 'lloss.toml'}: {len(labeled)} labeled images of {len(classes)} "

@@ -28,7 +28,9 @@ from lloss.tables import FORMATS, format_of, formatted, write_selection
     help="The highest scores; spread over the 4K highest; or at random.",
 )
 @click.option("--by", default="loss", show_default=True, help="The column to select by.")
-@click.option("--exclude", type=PATH, multiple=True, help="CSV with a column id: never select.")
+@click.option(
+    "--exclude", type=PATH, multiple=True, help="CSV with a column id, or labels: never select."
+)
 @click.option("--subset", type=Subset(), default="0", help="Choose from a random M or M% alone.")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed of --subset and random."
@@ -101,6 +103,7 @@ def info(model: Path, as_json: bool) -> None:
         "input": f"images uint8 [N, {image.height}, {image.width}, 3], by {image.fit}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {classes}",
+        **_loss_norm(manifest),
         "precision": manifest.precision + _recipe(manifest),
         "fidelity": _fidelity(manifest),
         "trained on": f"{came.get('labeled_images')} images, {came.get('epochs')} epochs",
@@ -111,6 +114,18 @@ def info(model: Path, as_json: bool) -> None:
         rows["speed"] = f"{manifest.speed['times_fp32']:.2g}× fp32 on {manifest.speed['cpu']}"
     for name, value in rows.items():
         click.echo(f"{name:11s} {value}")
+
+
+def _loss_norm(manifest: Manifest) -> dict[str, str]:
+    """What the predicted loss is of, where a setting decides it."""
+    if manifest.task != "detection":
+        return {}
+    norm = manifest.provenance.get("settings", {}).get("loss_norm")
+    meant = {
+        "positives": "an image's loss is divided by its positive anchors",
+        "none": "an image's loss is not divided: it grows with the objects",
+    }
+    return {"loss_norm": f"{norm}: {meant.get(norm, 'not known')}"}
 
 
 def _recipe(manifest: Manifest) -> str:

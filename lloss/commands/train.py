@@ -65,11 +65,18 @@ def train(
 
     task, problems = get_task(settings.task), Problems(skip_bad)
     labeled = task.open(data, labels, data_root, problems)
-    if problems.found:
-        click.echo(problems.summary(), err=True)
     classes = task.classes(labeled.labels)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
-    done = runs.train(labeled, settings, out, resume=resume, warm_start=warm_start, device=device)
+    done = runs.train(
+        labeled,
+        settings,
+        out,
+        resume=resume,
+        warm_start=warm_start,
+        device=device,
+        problems=problems,
+        say=lambda line: click.echo(line, err=True),
+    )
     click.echo(f"{done.path}: {done.epoch} epochs{_last_figures(out, task.metric)}")
 
 

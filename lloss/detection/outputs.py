@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lloss.detection.ssd import SsdOutput
+from lloss.head import LOG_FLOOR
 
 CONFIDENT = 0.3
 """Foreground probability from which an anchor counts as a find."""
@@ -18,9 +19,6 @@ MEAN_OVER = (4, 16, 64, 256)
 """Numbers of most confident anchors that the summary averages the entropy over."""
 
 SUMMARY_SIZE = len(RANKS) + len(MEAN_OVER) + 1
-
-LOG_FLOOR = -16.0
-"""Log-probabilities below are clamped: sixteen nats is certainty, and -inf would spoil the head."""
 
 
 def scores(output: SsdOutput) -> dict[str, Tensor]:

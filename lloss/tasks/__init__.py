@@ -20,7 +20,7 @@ from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
 from lloss.labels import LabeledSet
 from lloss.pools import Item, Pool, open_pool
-from lloss.settings import TrainSettings
+from lloss.settings import AUGMENTS, WEIGHTS, TrainSettings, check_choices
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 """The tasks there are."""
@@ -58,12 +58,16 @@ class Task(Protocol):
         metric: what :meth:`Meter.figures` gives first; higher is better.
         loss_unit: of the loss, for an axis; "" if it has none.
         labels_file: what a copy of the labels is called.
+        augments: what the setting ``augment`` may be.
+        weights: what the network can start from; see :func:`lloss.settings.check_choices`.
     """
 
     name: str
     metric: str
     loss_unit: str
     labels_file: str
+    augments: tuple[str, ...] = AUGMENTS
+    weights: tuple[str, ...] = WEIGHTS
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Settings that differ from those of :class:`TrainSettings`.
@@ -74,6 +78,14 @@ class Task(Protocol):
         Raises:
             SettingsError: there is no such model.
         """
+
+    def check_settings(self, settings: TrainSettings) -> None:
+        """Refuse settings that training would ignore or fail at.
+
+        Raises:
+            SettingsError: naming the value and what is possible.
+        """
+        check_choices(settings, self.augments, self.weights)
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """The network: float [N, 3, H, W] to its output."""

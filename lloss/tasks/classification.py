@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lloss.annotations import Problems
 from lloss.errors import LabelError
 from lloss.files import write_text
+from lloss.head import LOG_FLOOR
 from lloss.images import ImageSpec, Pixels, decode_into
 from lloss.labels import (
     LabeledSet,
@@ -31,9 +32,6 @@ from lloss.tasks import Meter, Task
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
 
-LOG_FLOOR = -16.0
-"""Log-probabilities below are clamped: sixteen nats is certainty, and -inf would spoil the head."""
-
 
 class Classification(Task):
     """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes]."""
@@ -50,6 +48,7 @@ class Classification(Task):
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.models`."""
+        self.check_settings(settings)
         return build_classifier(settings.model, len(classes), settings.weights)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -108,15 +107,9 @@ class Classification(Task):
         room: bool,
         out: Pixels,
     ) -> int:
-        """The target is the class's index."""
-        if label not in classes:
-            some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
-            raise LabelError(
-                f"{item.id!r} is labeled {label!r}, which the model does not know "
-                f"(its classes: {some}); relabel it or train again with that class"
-            )
+        """The target is the class's index; -1 for a class that is none of them."""
         decode_into(item.read(), spec, out)
-        return list(classes).index(label)
+        return list(classes).index(label) if label in classes else -1
 
     def augment(
         self, images: Tensor, targets: list[int], settings: TrainSettings, generator: Generator
@@ -134,8 +127,8 @@ class Classification(Task):
         return torch.as_tensor(targets, dtype=torch.int64)
 
     def loss_per_image(self, output: Tensor, targets: Tensor, settings: TrainSettings) -> Tensor:
-        """Cross entropy in nats, float [N]."""
-        return F.cross_entropy(output.float(), targets, reduction="none")
+        """Cross entropy in nats, float [N]; 0 for a class that the network does not have."""
+        return F.cross_entropy(output.float(), targets, ignore_index=-1, reduction="none")
 
     def summary_size(self, classes: Sequence[str]) -> int:
         """As many as there are classes, at most ten."""
@@ -166,14 +159,14 @@ class Classification(Task):
         self, labels: Sequence[str], classes: Sequence[str], settings: TrainSettings
     ) -> _Accuracy:
         """Images of classes that the network does not have are misses."""
-        return _Accuracy(len(labels))
+        return _Accuracy()
 
 
 class _Accuracy(Meter):
     """Share of the images whose largest logit is the target's."""
 
-    def __init__(self, images: int) -> None:
-        self.images, self.seen, self.hits = images, 0, 0
+    def __init__(self) -> None:
+        self.seen, self.hits = 0, 0
 
     def update(self, output: Tensor, targets: Sequence[int], mirror: Any = None) -> None:
         """Count the hits."""
@@ -182,7 +175,7 @@ class _Accuracy(Meter):
 
     def figures(self) -> dict[str, float]:
         """``accuracy``."""
-        return {"accuracy": self.hits / max(self.images, self.seen, 1)}
+        return {"accuracy": self.hits / max(self.seen, 1)}
 
 
 def _random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:

@@ -12,12 +12,13 @@ from torch import Generator, Tensor, nn
 from lloss.annotations import ObjectLabel, Problems, native
 from lloss.annotations.objects import join_objects, open_objects, read_objects
 from lloss.detection import losses, outputs
-from lloss.detection.augmentation import ROOM, SsdAugmentation, check_kind
+from lloss.detection.augmentation import KINDS, ROOM, SsdAugmentation
 from lloss.detection.meter import DetectionMeter, detect
 from lloss.detection.ssd import (
     MODELS,
     SOURCES,
     SsdOutput,
+    anchors_of,
     build_detector,
     is_class_layer,
     own_size,
@@ -29,7 +30,7 @@ from lloss.errors import LabelError
 from lloss.images import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.labels import LabeledSet, class_names
 from lloss.pools import Item, Pool
-from lloss.settings import TrainSettings
+from lloss.settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.tasks import Task
 
 DRAWN = 0.4
@@ -68,6 +69,8 @@ class Detection(Task):
     metric = "map"
     loss_unit = ""
     labels_file = "labels.json"
+    augments = KINDS
+    weights = (*NAMED_WEIGHTS, STATE_DICT)
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Size and normalisation of torchvision's detector, and how it is usually trained."""
@@ -82,9 +85,14 @@ class Detection(Task):
             **RECIPES[model],
         }
 
+    def check_settings(self, settings: TrainSettings) -> None:
+        """The detector takes the size."""
+        super().check_settings(settings)
+        anchors_of(settings.model, settings.size or own_size(settings.model))
+
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.detection.ssd`."""
-        check_kind(settings.augment)
+        self.check_settings(settings)
         return build_detector(settings.model, len(classes), settings.weights, settings.size)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from lloss.pose.heatmaps import decode
 from lloss.pose.losses import heatmap_loss
 from lloss.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, heads_known
 from lloss.pose.targets import PersonTarget, PoseTargets
-from lloss.settings import TrainSettings
+from lloss.settings import STATE_DICT, TrainSettings
 from lloss.tasks import Task
 
 FOUND = 0.2
@@ -48,6 +48,8 @@ class Pose(Task):
     metric = "pck"
     loss_unit = ""
     labels_file = "labels.json"
+    augments = ("none", "pose")
+    weights = ("none", STATE_DICT)
 
     def defaults(self, model: str) -> dict[str, Any]:
         """The paper's optimizer; a batch and epochs for some hundred persons.
@@ -73,15 +75,16 @@ class Pose(Task):
             "std": TrainSettings.std,
         }
 
+    def check_settings(self, settings: TrainSettings) -> None:
+        """An hourglass takes the size."""
+        super().check_settings(settings)
+        if settings.size:
+            hourglass.check_size(settings.size)
+
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """See :func:`lloss.models.hourglass.build_hourglass`; weights are those of a file."""
-        hourglass.check_size(settings.size)
+        self.check_settings(settings)
         network = hourglass.build_hourglass(settings.model, len(classes))
-        if settings.weights in ("imagenet", "coco"):
-            raise SettingsError(
-                f"weights {settings.weights!r}: there are none of an hourglass; "
-                "use none or the path of a state dict"
-            )
         if settings.weights != "none":
             state = read_state_dict(settings.weights)
             layers = self.class_layers(list(network.state_dict()))

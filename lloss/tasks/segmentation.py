@@ -6,10 +6,9 @@ Labels are PNG masks, called as their images are: the pixel's value is its class
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -22,15 +21,15 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
-from lloss.annotations.reading import BrokenError, leaving_out
+from lloss.annotations.reading import BrokenError, leaving_out, load_json
 from lloss.drawing import Drawing
 from lloss.errors import LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images import Frame, ImageSpec, Pixels, decode_into, size_of
+from lloss.labels import listed_classes
 from lloss.pools import Item
 from lloss.settings import TrainSettings
 from lloss.tasks import Meter, Task
-from lloss.tasks.classification import LOG_FLOOR, SUMMARY_CLASSES
 from lloss.tasks.classification import TASK as CLASSIFICATION
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
@@ -42,18 +41,16 @@ NONE = 255
 
 Mask: TypeAlias = NDArray[np.uint8]
 """``uint8 [H, W]``."""
+Names: TypeAlias = Sequence[str]
 
 
 @dataclass(frozen=True)
 class MaskLabel:
     """A mask's file, its digest, and the name of each value that it has a pixel of."""
 
-    path: str
+    path: str = field(repr=False)  # elsewhere it is the same label
     sha256: str
     names: dict[str, str]
-
-    def __str__(self) -> str:
-        return f"{self.sha256} {json.dumps(self.names)}"
 
 
 class _Network(nn.Module):
@@ -74,6 +71,7 @@ class Segmentation(Task):
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
+    weights = ("none", "imagenet")
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Inputs of 256 pixels, and less of a step than classification takes."""
@@ -81,10 +79,9 @@ class Segmentation(Task):
             raise SettingsError(f"model {model!r}: unknown; choose one of {', '.join(MODELS)}")
         return {"model": model or MODELS[0], "size": 256, "batch_size": 8, "lr": 0.02}
 
-    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
+    def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         """A network of torchvision's; ``imagenet`` weights are its backbone's."""
-        if settings.weights not in ("none", "imagenet"):
-            raise SettingsError(f"weights {settings.weights!r}: choose none or imagenet")
+        self.check_settings(settings)
         backbone = "DEFAULT" if settings.weights == "imagenet" else None
         try:
             made = get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
@@ -97,28 +94,25 @@ class Segmentation(Task):
         of = [f"layer{stage}" for stage in range(1, 5)] if "resnet" in settings.model else STAGES
         return tuple(f"network.backbone.{name}" for name in of)
 
-    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+    def class_layers(self, names: Names) -> tuple[str, ...]:
         """The classifier's."""
         return tuple(name for name in names if ".classifier." in name)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, MaskLabel]:
         """A folder of masks, with the names of the classes in ``classes.txt``; or a copy."""
-        try:
-            if path.is_file():
-                rows = json.loads(path.read_text(encoding="utf-8"))
-                return {id: MaskLabel(**fields) for id, fields in rows.items()}
-            files = sorted(path.rglob("*.png"))
-            listed = path / "classes.txt"
-            names = listed.read_text(encoding="utf-8").split("\n") if listed.exists() else []
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise LabelError(f"{path}: cannot be read as labels: {error}") from error
+        if path.is_file():
+            try:
+                return {id: MaskLabel(**fields) for id, fields in load_json(path).items()}
+            except (TypeError, AttributeError) as error:
+                raise LabelError(f"{path}: holds no labels; give a folder of masks") from error
+        files = sorted(path.rglob("*.png"))
         if not files:
-            raise LabelError(f"{path}: holds no mask (*.png)")
-        found = {}
+            what = "holds no mask (*.png)" if path.exists() else "no such folder of masks (*.png)"
+            raise LabelError(f"{path}: {what}")
+        names, found = listed_classes(path / "classes.txt"), {}
         for file in files:
             with leaving_out(problems):
-                key = file.relative_to(path).as_posix()
-                found[key] = _label(file, [name.strip() for name in names if name.strip()])
+                found[file.relative_to(path).as_posix()] = _label(file, names)
         return found
 
     def write_labels(self, labels: Mapping[str, MaskLabel], path: Path) -> None:
@@ -133,21 +127,20 @@ class Segmentation(Task):
         """Images with a pixel of each class."""
         return dict(Counter(sorted(name for label in labels for name in label.names.values())))
 
-    def check(self, labels: Sequence[MaskLabel], classes: Sequence[str]) -> None:
+    def check(self, labels: Sequence[MaskLabel], classes: Names) -> None:
         """There are at least two classes."""
         if len(classes) < 2:
             raise LabelError(f"all pixels are of one class, {list(classes)}: label another first")
 
-    def known(self, label: MaskLabel, classes: Sequence[str]) -> bool:
+    def known(self, label: MaskLabel, classes: Names) -> bool:
         """Whether some pixel is of one of the classes."""
         return any(name in classes for name in label.names.values())
 
     def example(
-        self, item: Item, label: MaskLabel, classes: Sequence[str], spec: ImageSpec, room: bool,
-        out: Pixels,
-    ) -> Mask:  # fmt: skip
+        self, item: Item, label: MaskLabel, classes: Names, spec: ImageSpec, room: bool, out: Pixels
+    ) -> Mask:
         """The mask goes where the image goes; the nearest pixel counts."""
-        raw, mask = item.read(), _mask(Path(label.path))
+        raw, mask = item.read(), _unchanged(label)
         if size_of(raw) != mask.shape:
             raise LabelError(
                 f"{label.path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image "
@@ -176,29 +169,24 @@ class Segmentation(Task):
         each = F.cross_entropy(output.float(), targets, ignore_index=-1, reduction="none")
         return each.sum((1, 2)) / (targets >= 0).sum((1, 2)).clamp(min=1)
 
-    def summary_size(self, classes: Sequence[str]) -> int:
+    def summary_size(self, classes: Names) -> int:
         """Of the classification's."""
         return CLASSIFICATION.summary_size(classes)
 
     def summary(self, output: Tensor) -> Tensor:
         """Each pixel's largest log-probabilities in falling order, averaged; detached."""
-        log_probabilities = F.log_softmax(output.detach().float(), 1).clamp(min=LOG_FLOOR)
-        return log_probabilities.topk(min(output.shape[1], SUMMARY_CLASSES), 1).values.mean((2, 3))
+        return CLASSIFICATION.summary(output).mean((2, 3))
 
     def outputs(self, output: Tensor) -> dict[str, Tensor]:
         """``entropy`` in nats, ``margin`` and ``confidence``, each the mean over the pixels."""
         each = CLASSIFICATION.outputs(output)
         return {name: each[name].mean((1, 2)) for name in ("entropy", "margin", "confidence")}
 
-    def meter(
-        self, labels: Sequence[MaskLabel], classes: Sequence[str], settings: TrainSettings
-    ) -> _Iou:
+    def meter(self, labels: Sequence[MaskLabel], classes: Names, settings: TrainSettings) -> _Iou:
         """Classes that the network does not have have an IoU of 0."""
         return _Iou((*classes, *(name for name in self.classes(labels) if name not in classes)))
 
-    def draw(
-        self, output: Tensor, classes: Sequence[str], settings: TrainSettings
-    ) -> list[Drawing]:
+    def draw(self, output: Tensor, classes: Names, settings: TrainSettings) -> list[Drawing]:
         """In words alone: each class's share of the pixels."""
         shares = F.one_hot(output.argmax(1), len(classes)).float().mean((1, 2)).tolist()
         rows = [sorted(zip(row, classes), reverse=True)[:3] for row in shares]
@@ -208,7 +196,7 @@ class Segmentation(Task):
 class _Iou(Meter):
     """Intersection over union of each class's pixels in all images; 255 counts for nobody."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Names) -> None:
         self.classes, self.counts = classes, np.zeros((len(classes),) * 2, np.int64)
 
     def update(self, output: Tensor, targets: Sequence[Mask], mirror: Any = None) -> None:
@@ -219,14 +207,11 @@ class _Iou(Meter):
     def figures(self) -> dict[str, float]:
         """``miou``, the mean over the classes of which there is a pixel, then each."""
         both, sums = np.diag(self.counts), self.counts.sum(0) + self.counts.sum(1)
-        each = {n: float(b / (s - b)) for n, b, s in zip(self.classes, both, sums) if s}
-        return {
-            "miou": float(np.mean(list(each.values()))),
-            **{f"IoU {n}": v for n, v in each.items()},
-        }
+        each = {f"IoU {n}": float(b / (s - b)) for n, b, s in zip(self.classes, both, sums) if s}
+        return {"miou": float(np.mean(list(each.values()))), **each}
 
 
-def _label(path: Path, names: Sequence[str]) -> MaskLabel:
+def _label(path: Path, names: Names) -> MaskLabel:
     mask = _mask(path)
     values = np.unique(mask[mask != NONE]).tolist()
     if names and len(values) and values[-1] >= len(names):
@@ -239,11 +224,26 @@ def _mask(path: Path) -> Mask:
     """uint8 [H, W], a palette's indices or grey values."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in ("P", "L"):
-                raise BrokenError(str(path), f"a mask of mode {image.mode}; save it in 8 bits")
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+            mode, mask = image.mode, np.asarray(image)
+    except Exception as error:  # decoders raise nearly anything on a broken file
         raise BrokenError(str(path), f"cannot be read as a mask: {error}") from error
+    if mode not in ("P", "L"):
+        raise BrokenError(str(path), f"a mask of mode {mode}; save it in 8 bits")
+    return mask
+
+
+def _unchanged(label: MaskLabel) -> Mask:
+    why = "its pixels are others"
+    try:
+        mask = _mask(Path(label.path))
+        if hashlib.sha256(mask.tobytes()).hexdigest() == label.sha256:
+            return mask
+    except BrokenError as error:
+        why = error.what
+    raise LabelError(
+        f"the mask {label.path} changed since the cycle was begun: {why}; "
+        "restore it, or remove the cycle's folder to begin it anew"
+    )
 
 
 TASK = Segmentation()

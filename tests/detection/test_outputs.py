@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lloss.detection.outputs import (
     CONFIDENT,
-    LOG_FLOOR,
     MEAN_OVER,
     RANKS,
     SUMMARY_SIZE,
@@ -21,6 +20,7 @@ from lloss.detection.outputs import (
     summary,
 )
 from lloss.detection.ssd import SsdOutput
+from lloss.head import LOG_FLOOR
 from lloss.network import build
 from lloss.settings import settings_of
 
