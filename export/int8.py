@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -51,13 +52,13 @@ class Int8Quantizer:
         layers: convolutions and products with constant weights, by name, in the graph's order.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: there is none; also by the methods, where ONNX Runtime cannot quantize it.
     """
 
     def __init__(self, fp32: Path, scratch: Path) -> None:
         self.scratch = scratch
         self.prepared = scratch / "prepared.onnx"
-        with _silence():
+        with _quantizing():
             # Folds what is constant and batch norms into convolutions. Symbolic shapes are for
             # graphs whose shapes ONNX itself cannot infer; ours have one free size, N.
             quantization.quant_pre_process(str(fp32), str(self.prepared), skip_symbolic_shape=True)
@@ -78,7 +79,7 @@ class Int8Quantizer:
             batches: images, uint8 [B, H, W, 3]; one batch's activations are held at a time.
         """
         kind, extra = _METHODS[method]
-        with _silence():
+        with _quantizing():
             calibrator = create_calibrator(
                 self.prepared,
                 [*WEIGHTED, *FOLLOWING],
@@ -86,9 +87,11 @@ class Int8Quantizer:
                 calibrate_method=kind,
                 extra_options=extra,
             )
-            for images in batches:
-                # All at once, the calibrator would hold the activations of all images.
+        for images in batches:
+            # All at once, the calibrator would hold the activations of all images.
+            with _quantizing():
                 calibrator.collect_data(_OneBatch(images))
+        with _quantizing():
             return calibrator.compute_data()
 
     def write(
@@ -101,7 +104,7 @@ class Int8Quantizer:
         """Write a graph with all ``layers`` but the ``kept`` ones quantized."""
         model = onnx.load(str(self.prepared))
         excluded = {node for node, layer in self._names.items() if layer in kept}
-        with _silence():
+        with _quantizing():
             quantizer = quantization.QDQQuantizer(
                 model,
                 per_channel=True,
@@ -181,7 +184,22 @@ class _OneBatch(quantization.CalibrationDataReader):  # type: ignore[misc]  # un
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """The tools print and warn on the root logger of what is no concern of the user's."""
-    with contextlib.redirect_stdout(io.StringIO()), Quiet("root"):
-        yield
+def _quantizing() -> Iterator[None]:
+    """ONNX Runtime's tools at work, silently.
+
+    They print, log and warn of what is no concern of the user's, and fail with
+    whatever exception comes.
+
+    Raises:
+        ArtifactError: they do.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), Quiet("root"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        raise ArtifactError(
+            f"ONNX Runtime cannot quantize the network ({type(error).__name__}: {reason}): "
+            "weights or activations may be no finite numbers; use --precision fp32 or fp16"
+        ) from error

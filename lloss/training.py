@@ -148,6 +148,13 @@ class Trainer:
         return self._close_epoch(rate) if self.step == self.steps else None
 
     def _close_epoch(self, rate: float) -> dict[str, float]:
+        for name, value in self.model.state_dict().items():
+            # A gradient may overflow where the loss does not: the last step's would be kept.
+            if not torch.isfinite(value).all():
+                raise LlossError(
+                    f"the weights {name!r} became infinite or NaN in epoch {self.epoch + 1}; "
+                    f"lower --lr (it is {self.settings.lr:g}), or train with --amp off"
+                )
         seconds = max(self.totals.seconds, 1e-9)
         figures = {
             "epoch": self.epoch + 1,

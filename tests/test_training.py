@@ -372,6 +372,26 @@ def test_a_loss_that_explodes_later_names_that_epoch(
         trainer.advance()
 
 
+def test_weights_that_are_no_numbers_end_the_epoch_that_made_them(
+    tiny: TrainSettings, make_data: MakeData
+) -> None:
+    """The step's loss was computed before it."""
+    trainer = _trainer(tiny, make_data(), epochs=2)
+    name, weights = next(iter(trainer.model.named_parameters()))
+    last = trainer.steps - 1
+
+    def spoil(gradient: Tensor) -> Tensor:
+        return gradient * (float("nan") if trainer.step == last else 1)
+
+    weights.register_hook(spoil)
+    _run(trainer, last)
+    what = rf"the weights '{name}' became infinite or NaN in epoch 1; lower --lr .*--amp off"
+    with pytest.raises(LlossError, match=what) as refused:
+        trainer.advance()
+    assert "\n" not in str(refused.value)
+    assert trainer.epoch == 0
+
+
 def test_fewer_images_than_a_batch_are_refused_with_both_numbers(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lloss.annotations.labels import ObjectLabel
-from lloss.annotations.reading import BrokenError
+from lloss.annotations.labels import DECIMALS, ObjectLabel
+from lloss.annotations.reading import BrokenError, NothingMarkedError
 from lloss.errors import LabelError
 
 SLACK = 1.0
@@ -39,19 +39,31 @@ def checked(box: Edges, size: tuple[int, int] | None, where: str, shown: str) ->
         shown: it as the file has it, for messages.
 
     Raises:
-        BrokenError: it has no area, or reaches over the image's edge by more than :data:`SLACK`.
+        NothingMarkedError: it has no area, or none in the image.
+        BrokenError: its edges are in the wrong order, or it reaches over the image's edge by more
+            than :data:`SLACK`.
     """
-    if not (box[2] > box[0] and box[3] > box[1]):
-        raise BrokenError(where, f"the box {shown} has no area")
+    if box[2] < box[0] or box[3] < box[1]:
+        raise BrokenError(where, f"the box {shown} has no area: its edges are in the wrong order")
+    if not has_area(box):
+        raise NothingMarkedError(where, f"the box {shown} has no area")
     height, width = size or (math.inf, math.inf)
     over = max(-box[0], -box[1], box[2] - width, box[3] - height)
     if over > SLACK + 1e-3:  # what decimals were rounded to
         image = f"the image of {width}×{height} pixels (width×height)" if size else "the image"
         raise BrokenError(where, f"the box {shown} lies outside {image}")
     inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
-    if not (inside[2] > inside[0] and inside[3] > inside[1]):
-        raise BrokenError(where, f"the box {shown} has no area inside the image")
+    if not has_area(inside):
+        raise NothingMarkedError(where, f"the box {shown} has no area inside the image")
     return inside
+
+
+def has_area(box: Edges) -> bool:
+    """Whether a box has area still in float32 and with the decimals that copies of labels keep."""
+    if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
+        return True  # no image is so wide that this would vanish
+    x0, y0, x1, y1 = (round(float(np.float32(edge)), DECIMALS) for edge in box)
+    return x1 > x0 and y1 > y0
 
 
 def label_of(objects: Iterable[Found], size: tuple[int, int] | None) -> ObjectLabel:

@@ -10,7 +10,15 @@ from typing import Any
 from lloss.annotations.boxes import Edges, Found, check_class, checked, label_of
 from lloss.annotations.labels import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.reading import BrokenError, leaving_out, number, numbers, side_of, text
+from lloss.annotations.reading import (
+    BrokenError,
+    Whole,
+    leaving_out,
+    number,
+    numbers,
+    side_of,
+    text,
+)
 from lloss.annotations.reading import field as needed
 from lloss.errors import LabelError
 
@@ -24,12 +32,14 @@ class CocoImage:
         name: its ``file_name``.
         size: height and width; None where the entry lacks them.
         objects: those found so far.
+        whole: whether those are all.
     """
 
     where: str
     name: str
     size: tuple[int, int] | None
     objects: list[Found] = field(default_factory=list)
+    whole: Whole = field(default_factory=Whole)
 
     @property
     def label(self) -> ObjectLabel:
@@ -125,19 +135,25 @@ def read_coco(
         document: the JSON.
         name: of the file, for messages.
         classes: the names that are allowed; None for any.
-        problems: broken images, categories and annotations go there.
+        problems: broken images, categories and annotations go there. An image with a broken object
+            is left out.
 
     Raises:
         LabelError: a part is missing or no list.
     """
     file = open_coco(document, name, problems)
+    numbers_of: dict[str, int] = {}
     for place, entry in enumerate(listed(document, "annotations", name)):
         where = f"{name}: annotations[{place}]"
         with leaving_out(problems):
             image = file.image_of(entry, where)
-            if image is not None:
-                image.objects.append(_object(file, image, entry, classes, where))
-    return list(file.images.values())
+            if image is None:
+                continue
+            with image.whole.leaving_out(problems):
+                found = _object(file, image, entry, classes, where)
+                _check_category(found.name, entry["category_id"], numbers_of, where)
+                image.objects.append(found)
+    return [image for image in file.images.values() if image.whole.yes]
 
 
 def listed(document: Any, key: str, name: str) -> list[Any]:
@@ -173,6 +189,13 @@ def is_set(entry: Any, key: str, where: str) -> bool:
     """Whether an optional flag is there and not 0."""
     value = entry.get(key)
     return value is True or (bool(value) and number(value, f"{where}.{key}") != 0)
+
+
+def _check_category(name: str, id: int, numbers_of: dict[str, int], where: str) -> None:
+    """Refuse a second category of the same name, which would be one class with the first."""
+    if numbers_of.setdefault(name, id) != id:
+        both = f"{numbers_of[name]} and {id} are both called {name!r}"
+        raise BrokenError(f"{where}.category_id", f"the categories {both}")
 
 
 def _image(entry: Any, where: str) -> CocoImage:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lloss.annotations.labels import PersonLabel
 from lloss.annotations.reading import BrokenError
@@ -74,6 +78,41 @@ def boxed(box: Sequence[float], size: tuple[int, int] | None, where: str) -> Reg
         raise BrokenError(where, f"the box {x:g}, {y:g}, {width:g}, {height:g} has no area")
     side = max(width, height) * BOX_SCALE
     return square(x + width / 2, y + height / 2, side, size, where)
+
+
+def far_joint(
+    joints: NDArray[np.floating[Any]], annotated: NDArray[np.bool_], size: tuple[int, int]
+) -> int | None:
+    """The first annotated joint that lies more than the image's own side outside of it.
+
+    A joint that the image's edge cuts off may be annotated where it would be; one so far away is a
+    slip, and would be learned from as one that is not there.
+
+    Args:
+        joints: x, y in pixels, float [J, 2].
+        annotated: bool [J].
+        size: the image's height and width.
+    """
+    sides = np.array(size[::-1])
+    far = ((joints < -sides) | (joints > 2 * sides)).any(1) & annotated
+    return int(far.argmax()) if far.any() else None
+
+
+def check_joints(label: PersonLabel, size: tuple[int, int], where: str) -> None:
+    """Refuse joints that cannot belong to an image of this height and width.
+
+    Raises:
+        BrokenError: as :func:`far_joint` tells.
+    """
+    far = far_joint(label.joints, label.annotated, size)
+    if far is not None:
+        raise BrokenError(where, far_away(label.names[far], label.joints[far].tolist(), size))
+
+
+def far_away(name: str, joint: Sequence[float], size: tuple[int, int]) -> str:
+    """What is wrong with a joint that :func:`far_joint` tells."""
+    image = f"the image of {size[1]}×{size[0]} pixels (width×height)"
+    return f"the joint {name!r} at {joint[0]:g}, {joint[1]:g} (x, y) lies far outside {image}"
 
 
 def touches(region: Region, size: tuple[int, int]) -> bool:

@@ -47,6 +47,13 @@ def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(pairs))
 
 
+def without_mirror(names: Sequence[str]) -> tuple[bool, ...]:
+    """For each joint whether it is of one side and the other side's is none of the names."""
+    there = {name.lower() for name in names}
+    mirrored = [(name.lower(), _mirrored(name)) for name in names]
+    return tuple(name != other and other not in there for name, other in mirrored)
+
+
 def skeleton(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """The joints that lines join in a drawing, as pairs of their numbers.
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lloss.annotations.coco import box_of, is_set, listed, open_coco
-from lloss.annotations.entries import Person, boxed, person_id
+from lloss.annotations.coco import CocoImage, box_of, is_set, listed, open_coco
+from lloss.annotations.entries import Person, boxed, far_away, far_joint, person_id
 from lloss.annotations.labels import PersonLabel
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, field, leaving_out, number, numbers
@@ -48,7 +48,7 @@ def read_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Per
             box = box_of(entry, where)
             region = functools.partial(boxed, box, image.size, f"{where}.bbox")
             id = person_id(image.name, *box)
-            label = functools.partial(_label, entry, where, image.name, names, region)
+            label = functools.partial(_label, entry, where, image, names, region)
             yield Person(where, f"{image.where}.file_name", image.name, id, region, label)
 
 
@@ -57,13 +57,15 @@ def _names(category: Mapping[str, Any], name: str) -> tuple[str, ...]:
     names = category.get("keypoints") or ()
     if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
         raise LabelError(f"{name}: the keypoints of {category['name']!r} are no list of names")
+    if len(set(names)) < len(names):
+        raise LabelError(f"{name}: two keypoints of {category['name']!r} have one name: {names}")
     return tuple(names)
 
 
 def _label(
     entry: Mapping[str, Any],
     where: str,
-    image: str,
+    image: CocoImage,
     names: tuple[str, ...],
     region: Callable[[], Region],
 ) -> PersonLabel | None:
@@ -72,7 +74,7 @@ def _label(
     if "num_keypoints" in entry and not number(entry["num_keypoints"], f"{where}.num_keypoints"):
         return None
     key = f"{where}.keypoints"
-    values = field(entry, "keypoints", where)
+    size, values = image.size, field(entry, "keypoints", where)
     if not isinstance(values, list) or len(values) != 3 * len(names):
         many = f"{len(values)} numbers" if isinstance(values, list) else repr(values)
         raise BrokenError(key, f"{many}; {len(names)} joints take {3 * len(names)}")
@@ -80,5 +82,9 @@ def _label(
     annotated = table[:, 2] > 0
     if not annotated.any():
         return None
+    far = far_joint(table[:, :2], annotated, size) if size else None
+    if size and far is not None:
+        what = far_away(names[far], table[far].tolist(), size)
+        raise BrokenError(f"{key}[{3 * far}]", what)
     joints = (table[:, :2] + 0.5).astype(np.float32)
-    return PersonLabel(image, region(), names, joints, annotated)
+    return PersonLabel(image.name, region(), names, joints, annotated)

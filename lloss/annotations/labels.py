@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from lloss.regions import Region
 
+DECIMALS = 3
+"""Of a pixel, that JSON keeps."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectLabel:
@@ -33,26 +36,14 @@ class ObjectLabel:
     size: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
+        """The fields as JSON can hold them; :mod:`lloss.annotations.native` reads them."""
         return {
             "names": list(self.names),
-            "boxes": [[round(float(x), 3) for x in box] for box in self.boxes],
+            "boxes": [[round(float(x), DECIMALS) for x in box] for box in self.boxes],
             "difficult": self.difficult.tolist(),
             "crowd": self.crowd.tolist(),
             "size": list(self.size) if self.size else None,
         }
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> ObjectLabel:
-        """The reverse of :meth:`as_dict`."""
-        size = fields["size"]
-        return cls(
-            tuple(fields["names"]),
-            np.array(fields["boxes"], np.float32).reshape(-1, 4),
-            np.array(fields["difficult"], np.bool_),
-            np.array(fields["crowd"], np.bool_),
-            (int(size[0]), int(size[1])) if size else None,
-        )
 
     def __str__(self) -> str:
         return json.dumps(self.as_dict(), ensure_ascii=False)
@@ -69,8 +60,8 @@ class PersonLabel:
         joints: ``float32 [J, 2]``: x, y in pixels of the upright image, the centre of the first
             pixel being 0.5, 0.5; of a joint that is not annotated anything finite.
         annotated: ``bool [J]``: which joints are.
-        head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal); NaN
-            where it is not known.
+        head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal, or
+            what stands in for it); NaN where it is not known.
     """
 
     image: str
@@ -81,27 +72,15 @@ class PersonLabel:
     head: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
+        """The fields as JSON can hold them; :mod:`lloss.annotations.native` reads them."""
         return {
             "image": self.image,
             "region": list(self.region.as_tuple()) if self.region else None,
             "names": list(self.names),
-            "joints": [[round(float(x), 3) for x in joint] for joint in self.joints],
+            "joints": [[round(float(x), DECIMALS) for x in joint] for joint in self.joints],
             "annotated": self.annotated.tolist(),
-            "head": round(self.head, 3) if math.isfinite(self.head) else None,
+            "head": round(self.head, DECIMALS) if math.isfinite(self.head) else None,
         }
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> PersonLabel:
-        """The reverse of :meth:`as_dict`."""
-        return cls(
-            fields["image"],
-            Region(*fields["region"]) if fields["region"] else None,
-            tuple(fields["names"]),
-            np.array(fields["joints"], np.float32).reshape(-1, 2),
-            np.array(fields["annotated"], np.bool_),
-            math.nan if fields["head"] is None else float(fields["head"]),
-        )
 
     def __str__(self) -> str:
         return json.dumps(self.as_dict(), ensure_ascii=False)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
-from lloss.annotations.reading import BrokenError
+from lloss.annotations.problems import Problems
+from lloss.annotations.reading import BrokenError, leaving_out
 from lloss.pools import Pool
 from lloss.pools.folder import has_image_suffix
+
+Label = TypeVar("Label")
 
 
 class Matches:
@@ -53,6 +57,29 @@ class Matches:
             hint = f"its ids look like {example!r}" if example else "it is empty"
             raise BrokenError(where, f"is not in the pool {self.pool.uri}; {hint}")
         return ids[0]
+
+
+def by_id(
+    pool: Pool, labels: Mapping[str, Label], origin: str, problems: Problems
+) -> dict[str, Label]:
+    """Labels by the ids of the images that their keys mean, as :class:`Matches` has it.
+
+    Args:
+        pool: of the images.
+        labels: by key.
+        origin: of the labels, for messages.
+        problems: labels of images that the pool lacks go there, and second labels of an image.
+    """
+    matches = Matches(pool, labels)
+    found: dict[str, Label] = {}
+    for key, label in labels.items():
+        where = f"{origin}: {key!r}"
+        with leaving_out(problems):
+            id = matches.one(key, where)
+            if id in found:
+                raise BrokenError(where, f"is a second label of the image {id!r}")
+            found[id] = label
+    return found
 
 
 def _name(id: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.annotations.entries import Person, boxed, person_id, square
+from lloss.annotations.entries import Person, boxed, far_away, far_joint, person_id, square
 from lloss.annotations.joints import MPII
 from lloss.annotations.labels import PersonLabel
 from lloss.annotations.problems import Problems
@@ -95,8 +95,7 @@ def _person(entry: Any, where: str, head: float) -> Person:
 
 def _place(entry: Mapping[str, Any], where: str) -> tuple[list[float], Callable[[], Region]]:
     """The numbers that an entry tells the person's place by, and what makes a region of them."""
-    height, width = side_of(entry, "img_height", where), side_of(entry, "img_width", where)
-    size = (height, width) if height and width else None
+    size = _size(entry, where)
     boxes = [name for name in ("box", "bbox") if name in entry]
     if boxes and not ({"center", "objpos"} & set(entry)):
         box = numbers(entry[boxes[0]], 4, f"{where}.{boxes[0]}")
@@ -106,6 +105,12 @@ def _place(entry: Mapping[str, Any], where: str) -> tuple[list[float], Callable[
     x, y = numbers(entry[centre], 2, f"{where}.{centre}")
     scale = number(entry[scaled], f"{where}.{scaled}")
     return [x, y, scale], functools.partial(_around, x, y, scale, size, f"{where}.{scaled}")
+
+
+def _size(entry: Mapping[str, Any], where: str) -> tuple[int, int] | None:
+    """Height and width of the image where the entry tells them."""
+    height, width = side_of(entry, "img_height", where), side_of(entry, "img_width", where)
+    return (height, width) if height and width else None
 
 
 def _around(x: float, y: float, scale: float, size: tuple[int, int] | None, where: str) -> Region:
@@ -130,8 +135,12 @@ def _label(
     joints, annotated = _joints(entry, key, where)
     if not annotated.any():
         return None
-    size = _head_of(entry, where, head, joints, annotated)
-    return PersonLabel(image, region(), MPII, joints.astype(np.float32), annotated, size)
+    size = _size(entry, where)
+    far = far_joint(joints, annotated, size) if size else None
+    if size and far is not None:
+        raise BrokenError(f"{where}.{key}[{far}]", far_away(MPII[far], entry[key][far], size))
+    head = _head_of(entry, where, head, joints, annotated)
+    return PersonLabel(image, region(), MPII, joints.astype(np.float32), annotated, head)
 
 
 def _joints(
@@ -163,14 +172,26 @@ def _head_of(
 ) -> float:
     """The head's size: the entry's own, that of the file beside, or from the neck to the top.
 
-    MPII's own neck and head top lie that far apart: they were made from the head's box.
+    PCKh is defined by the head's box; the distance between the joints only stands in for it. In LSP
+    extended, whose persons have no such boxes of their own, it equals :data:`HEAD_SHARE` of the
+    diagonal of the boxes that were made for them; of other sets nothing is known.
+
+    Raises:
+        BrokenError: the size that is told is none.
     """
+    told = where
     if entry.get("head_size") is not None:
-        head = number(entry["head_size"], f"{where}.head_size")
+        told = f"{where}.head_size"
+        head = number(entry["head_size"], told)
     for key in ("head_box", "headbox"):
         if entry.get(key) is not None:
             x0, y0, x1, y1 = numbers(entry[key], 4, f"{where}.{key}")
+            if not (x1 > x0 and y1 > y0):
+                shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} (edges)"
+                raise BrokenError(f"{where}.{key}", f"the head's box {shown} has no area")
             head = HEAD_SHARE * math.hypot(x1 - x0, y1 - y0)
+    if head <= 0:
+        raise BrokenError(told, f"a head of {head:g} pixels")
     if math.isnan(head) and annotated[NECK] and annotated[HEAD]:
-        head = math.dist(joints[NECK], joints[HEAD])
-    return head if head > 0 else math.nan
+        head = math.dist(joints[NECK], joints[HEAD]) or math.nan
+    return head

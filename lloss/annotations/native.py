@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.annotations.boxes import checked
 from lloss.annotations.labels import ObjectLabel, PersonLabel
-from lloss.annotations.reading import load_json
+from lloss.annotations.reading import BrokenError, number, numbers
+from lloss.annotations.reading import field as needed
 from lloss.errors import LabelError
 from lloss.files import write_text
+from lloss.regions import Region
 
 _KINDS: dict[str, type[ObjectLabel] | type[PersonLabel]] = {
     "objects": ObjectLabel,
@@ -49,15 +57,6 @@ def write_labels(labels: Mapping[str, ObjectLabel] | Mapping[str, PersonLabel], 
     write_text(path, labels_text(labels))
 
 
-def read_native(path: Path) -> dict[str, Any] | None:
-    """What :func:`write_labels` wrote, by id; None if the file is JSON of another kind.
-
-    Raises:
-        LabelError: it is no JSON, or the labels in it are damaged.
-    """
-    return native_labels(load_json(path), str(path))
-
-
 def native_labels(document: Any, name: str, kind: str = "") -> dict[str, Any] | None:
     """The labels of a JSON that was read already; None if it is of another kind.
 
@@ -79,10 +78,108 @@ def native_labels(document: Any, name: str, kind: str = "") -> dict[str, Any] | 
     read: dict[str, Any] = {}
     for id, fields in labels.items():
         try:
-            read[id] = _KINDS[found].from_dict(fields)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise LabelError(f"{name}: the label of {id!r} is damaged ({error!r})") from error
+            read[id] = _objects(fields) if found == "objects" else _person(fields)
+        except BrokenError as error:
+            inside = f"{error.where}: " if error.where else ""
+            damage = f"{inside}{error.what}; mend it or write it anew"
+            raise LabelError(f"{name}: the label of {id!r} is damaged: {damage}") from error
     return read
+
+
+def _objects(fields: Any) -> ObjectLabel:
+    """What :meth:`ObjectLabel.as_dict` gave.
+
+    Raises:
+        BrokenError: it did not give this; ``where`` is the key.
+    """
+    names = _names(fields)
+    shape = _list(fields, "size", 2) if _nullable(fields, "size") is not None else None
+    size = (_whole(shape[0], "size[0]", 1), _whole(shape[1], "size[1]", 1)) if shape else None
+    boxes = []
+    for row, values in enumerate(_list(fields, "boxes", len(names))):
+        where = f"boxes[{row}]"
+        x0, y0, x1, y1 = numbers(values, 4, where)
+        shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} (edges)"
+        boxes.append(checked((x0, y0, x1, y1), size, where, shown))
+    return ObjectLabel(
+        names,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        _flags(fields, "difficult", len(names)),
+        _flags(fields, "crowd", len(names)),
+        size,
+    )
+
+
+def _person(fields: Any) -> PersonLabel:
+    """What :meth:`PersonLabel.as_dict` gave.
+
+    Raises:
+        BrokenError: it did not give this; ``where`` is the key.
+    """
+    image = needed(fields, "image", "")
+    if not isinstance(image, str):
+        raise BrokenError("image", f"{reprlib.repr(image)} is no text")
+    names = _names(fields)
+    if len(set(names)) < len(names):
+        raise BrokenError("names", "two joints have one name")
+    region = None
+    if _nullable(fields, "region") is not None:
+        left, top, side = _list(fields, "region", 3)
+        region = Region(
+            _whole(left, "region[0]"), _whole(top, "region[1]"), _whole(side, "region[2]", 1)
+        )
+    joints = [
+        numbers(joint, 2, f"joints[{row}]")
+        for row, joint in enumerate(_list(fields, "joints", len(names)))
+    ]
+    head = math.nan
+    if _nullable(fields, "head") is not None:
+        head = number(fields["head"], "head")
+        if head <= 0:
+            raise BrokenError("head", f"a head of {head:g} pixels")
+    return PersonLabel(
+        image,
+        region,
+        names,
+        np.array(joints, np.float32).reshape(-1, 2),
+        _flags(fields, "annotated", len(names)),
+        head,
+    )
+
+
+def _nullable(fields: Any, key: str) -> Any:
+    """The value of a key that has to be there and may be null."""
+    if not isinstance(fields, Mapping) or key not in fields:
+        return needed(fields, key, "")
+    return fields[key]
+
+
+def _list(fields: Any, key: str, length: int) -> list[Any]:
+    values = needed(fields, key, "")
+    if not isinstance(values, list) or len(values) != length:
+        raise BrokenError(key, f"{reprlib.repr(values)}: is no list of {length}")
+    return values
+
+
+def _names(fields: Any) -> tuple[str, ...]:
+    names = needed(fields, "names", "")
+    if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
+        raise BrokenError("names", f"{reprlib.repr(names)}: is no list of names")
+    return tuple(names)
+
+
+def _flags(fields: Any, key: str, length: int) -> NDArray[np.bool_]:
+    values = _list(fields, key, length)
+    if not all(isinstance(one, bool) for one in values):
+        raise BrokenError(key, f"{reprlib.repr(values)}: is no list of true and false")
+    return np.array(values, np.bool_)
+
+
+def _whole(value: Any, where: str, least: float = -math.inf) -> int:
+    found = number(value, where)
+    if found != int(found) or found < least:
+        raise BrokenError(where, f"{reprlib.repr(value)} is no number of pixels")
+    return int(found)
 
 
 def _is(label: object, made: type) -> bool:

@@ -14,10 +14,10 @@ from lloss.annotations.boxes import checked, known_classes
 from lloss.annotations.coco import CocoImage, is_coco, read_coco
 from lloss.annotations.folders import image_folder
 from lloss.annotations.labels import ObjectLabel
-from lloss.annotations.matching import Matches
+from lloss.annotations.matching import by_id
 from lloss.annotations.native import native_labels
 from lloss.annotations.problems import Problems
-from lloss.annotations.reading import BrokenError, leaving_out, load_json
+from lloss.annotations.reading import BrokenError, Whole, leaving_out, load_json
 from lloss.annotations.voc import (
     SETS,
     SplitRow,
@@ -47,13 +47,16 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
             ``<filename>``, or its own if that is empty), or what ``native.write_labels`` wrote.
             A file ``classes.txt`` beside the JSON, in the folder or above it names the classes
             that are allowed, one a line.
-        problems: broken annotations go there.
+        problems: broken annotations go there; an image with one is left out, unless that is a box
+            without area, which marks nothing.
 
     Raises:
         LabelError: there is no such file, or it is of no known kind.
     """
     if path.is_dir():
         return read_folder(path, problems)
+    if path.suffix.lower() == ".xml":
+        raise LabelError(f"{path}: is of one image; give the folder of the XML files")
     document = load_json(path)
     native = native_labels(document, str(path), "objects")
     if native is not None:
@@ -77,17 +80,9 @@ def join_objects(
     Raises:
         LabelError: there is no label.
     """
-    if not labels:
+    if not labels and not problems.found:
         raise LabelError(f"{origin}: holds no label yet; label some images first")
-    matches = Matches(pool, labels)
-    chosen: dict[str, ObjectLabel] = {}
-    for key, label in labels.items():
-        where = f"{origin}: {key!r}"
-        with leaving_out(problems):
-            id = matches.one(key, where)
-            if id in chosen:
-                raise BrokenError(where, f"is a second label of the image {id!r}")
-            chosen[id] = label
+    chosen = by_id(pool, labels, origin, problems)
     return _finished(list(zip(pool.find(chosen), chosen.values())), origin, problems)
 
 
@@ -168,19 +163,23 @@ def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> Labeled
     roots = {folder: Root(folder) for folder in {row.image.parent for row in rows}}
     folders = {row.annotation.parent for row in rows}
     classes = {folder: known_classes(folder, folder.parent) for folder in folders}
-    found: dict[str, tuple[Item, ObjectLabel]] = {}
+    found: list[tuple[Item, ObjectLabel]] = []
+    seen = set[str]()
     for row in rows:
         with leaving_out(problems):
-            if row.id in found:
+            if row.id in seen:
                 raise BrokenError(row.where, f"the image {row.id!r} stands there twice")
+            seen.add(row.id)
             for file in (row.image, row.annotation):
                 if not file.is_file():
                     raise BrokenError(row.where, f"there is no file {file}")
             allowed = classes[row.annotation.parent]
             _, label = read_annotation(row.annotation, allowed, problems)
+            if label is None:
+                continue
             read = functools.partial(read_file, row.image, roots[row.image.parent])
-            found[row.id] = (Item(row.id, read), label)
-    return _finished(list(found.values()), origin, problems)
+            found.append((Item(row.id, read), label))
+    return _finished(found, origin, problems)
 
 
 def _finished(found: list[tuple[Item, ObjectLabel]], origin: str, problems: Problems) -> LabeledSet:
@@ -188,29 +187,36 @@ def _finished(found: list[tuple[Item, ObjectLabel]], origin: str, problems: Prob
     labels: list[Any] = []
     for item, label in found:
         with leaving_out(problems):
-            labels.append(_sized(item, label, f"{origin}: {item.id!r}", problems))
-            items.append(item)
+            sized = _sized(item, label, f"{origin}: {item.id!r}", problems)
+            if sized is not None:
+                labels.append(sized)
+                items.append(item)
     if not items:
         raise LabelError(f"{origin}: holds no labeled image that can be used")
     return LabeledSet(items, labels, origin)
 
 
-def _sized(item: Item, label: ObjectLabel, where: str, problems: Problems) -> ObjectLabel:
-    """The label with its image's size; where it told none, its boxes are checked only now."""
+def _sized(item: Item, label: ObjectLabel, where: str, problems: Problems) -> ObjectLabel | None:
+    """The label with its image's size; where it told none, its boxes are checked only now.
+
+    None if one of those that mark something is broken.
+    """
     if label.size is not None:
         return label
     try:
         size = size_of(item.read())
     except ImageError as error:
         raise BrokenError(where, f"the image {error}") from error
-    boxes, kept = [], []
+    boxes, kept, whole = [], [], Whole()
     for row, (name, box) in enumerate(zip(label.names, label.boxes.tolist())):
         x0, y0, x1, y1 = box
         shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} (edges)"
-        with leaving_out(problems):
+        with whole.leaving_out(problems):
             one = f"{where}, object {row + 1} ({name})"
             boxes.append(checked((x0, y0, x1, y1), size, one, shown))
             kept.append(row)
+    if not whole.yes:
+        return None
     return dataclasses.replace(
         label,
         names=tuple(label.names[row] for row in kept),

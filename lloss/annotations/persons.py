@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lloss.annotations.entries import Person
+import numpy as np
+
+from lloss.annotations.entries import Person, check_joints
 from lloss.annotations.folders import image_folder
 from lloss.annotations.heads import head_sizes
 from lloss.annotations.joints import COCO, MPII, flip_pairs, skeleton
@@ -18,11 +20,12 @@ from lloss.annotations.native import native_labels
 from lloss.annotations.people import read_people
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, leaving_out, load_json
-from lloss.errors import LabelError, PoolError
+from lloss.errors import ImageError, LabelError, PoolError
+from lloss.images import size_of
 from lloss.labels import LabeledSet
-from lloss.pools import Pool, open_pool
+from lloss.pools import Item, Pool, open_pool
 from lloss.pools.places import LocalPlace
-from lloss.pools.regions import Outline, region_items
+from lloss.pools.regions import Outline, RegionItem, region_items
 from lloss.pools.uris import parse
 
 __all__ = [
@@ -71,8 +74,8 @@ def join_persons(
             region is None then.
         labels: by the pool's ids, or with another folder before the image's name.
         origin: of the labels, for messages.
-        problems: labels of persons that the pool lacks go there, and of several persons of a whole
-            image.
+        problems: labels of persons that the pool lacks go there, of several persons of a whole
+            image, and joints far outside of the image.
 
     Raises:
         LabelError: there is no label.
@@ -93,7 +96,7 @@ def join_persons(
                 remedy = "give the pool as a JSON of persons" if label.region is None else ""
                 raise BrokenError(f"{origin}: {key!r}", ": ".join(filter(None, [several, remedy])))
             chosen[id] = label
-    return _set(pool.find(chosen), list(chosen.values()), origin)
+    return _set(list(zip(pool.find(chosen), chosen.values())), origin, problems)
 
 
 def open_persons(data: str, labels: Path | None, data_root: Path, problems: Problems) -> LabeledSet:
@@ -146,8 +149,9 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
             if person.image not in there:
                 raise BrokenError(person.image_where, f"no image {person.image!r} in {place}")
             found.append((Outline(person.id, person.image, label.region), label))
-    items = list(region_items((outline for outline, _ in found), place))
-    return _set(items, [label for _, label in found], str(path))
+    items = region_items((outline for outline, _ in found), place)
+    labels = [label for _, label in found]
+    return _set(list(zip(items, labels)), str(path), problems)
 
 
 def _meant(key: str, label: PersonLabel, matches: Matches, where: str) -> tuple[str, PersonLabel]:
@@ -157,7 +161,31 @@ def _meant(key: str, label: PersonLabel, matches: Matches, where: str) -> tuple[
     return matches.one(key, where), label
 
 
-def _set(items: Any, labels: list[Any], origin: str) -> LabeledSet:
+def _set(found: list[tuple[Item, PersonLabel]], origin: str, problems: Problems) -> LabeledSet:
+    items, labels = [], []
+    for item, label in found:
+        with leaving_out(problems):
+            size = _size_in_doubt(item, label)
+            if size is not None:
+                check_joints(label, size, f"{origin}: {item.id!r}")
+            items.append(item)
+            labels.append(label)
     if not items:
         raise LabelError(f"{origin}: holds no labeled person that can be used")
     return LabeledSet(items, labels, origin)
+
+
+def _size_in_doubt(item: Item, label: PersonLabel) -> tuple[int, int] | None:
+    """Height and width of the image, if joints may lie far outside of it.
+
+    Such as lie in the person's square do not, and hardly any others have to be read for this.
+    """
+    if label.region is not None:
+        low = np.array([label.region.left, label.region.top])
+        within = (label.joints >= low) & (label.joints <= low + label.region.side)
+        if within[label.annotated].all():
+            return None
+    try:
+        return size_of(item.image.read() if isinstance(item, RegionItem) else item.read())
+    except ImageError:
+        return None  # told when it is decoded

@@ -7,6 +7,7 @@ import json
 import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +34,10 @@ class BrokenError(Exception):
         self.what = what
 
 
+class NothingMarkedError(BrokenError):
+    """A box without area: it marks no pixel, so that nothing is hidden by leaving it out."""
+
+
 @contextlib.contextmanager
 def leaving_out(problems: Problems) -> Iterator[None]:
     """Report what is broken in the block, and go on after the block where that is asked for.
@@ -44,6 +49,26 @@ def leaving_out(problems: Problems) -> Iterator[None]:
         yield
     except BrokenError as error:
         problems.report(error.where, error.what)
+
+
+@dataclass(slots=True)
+class Whole:
+    """Whether all objects of an image could be read, but for such as mark nothing.
+
+    Of an image that shows more than is known of it, the rest would teach that there is nothing.
+    """
+
+    yes: bool = True
+
+    @contextlib.contextmanager
+    def leaving_out(self, problems: Problems) -> Iterator[None]:
+        """As :func:`leaving_out`, around one object."""
+        with leaving_out(problems):
+            try:
+                yield
+            except BrokenError as error:
+                self.yes = self.yes and isinstance(error, NothingMarkedError)
+                raise
 
 
 def load_json(path: Path) -> Any:

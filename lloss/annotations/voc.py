@@ -17,7 +17,13 @@ from pathlib import Path
 from lloss.annotations.boxes import Found, check_class, checked, known_classes, label_of
 from lloss.annotations.labels import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.reading import BrokenError, leaving_out, within_reach
+from lloss.annotations.reading import (
+    BrokenError,
+    NothingMarkedError,
+    Whole,
+    leaving_out,
+    within_reach,
+)
 from lloss.annotations.xmlfile import Element, read_xml
 from lloss.errors import MissingExtraError, PoolError
 from lloss.pools.folder import SUFFIXES
@@ -47,7 +53,7 @@ class SplitRow:
 
 def read_annotation(
     path: Path, classes: frozenset[str] | None, problems: Problems
-) -> tuple[str, ObjectLabel]:
+) -> tuple[str, ObjectLabel | None]:
     """One XML file.
 
     Args:
@@ -56,7 +62,8 @@ def read_annotation(
         problems: broken objects go there.
 
     Returns:
-        The image's file name as the annotation has it ("" if it has none), and the objects.
+        The image's file name as the annotation has it ("" if it has none), and the objects; None
+        if one of them is broken.
 
     Raises:
         BrokenError: the whole file cannot be used.
@@ -65,13 +72,14 @@ def read_annotation(
     if root.tag != "annotation":
         raise BrokenError(root.where, f"<{root.tag}> is no VOC annotation, that is <annotation>")
     size = _size(root)
-    objects = []
+    objects: list[Found] = []
+    whole = Whole()
     for element in root.children:
         if element.tag == "object":
-            with leaving_out(problems):
+            with whole.leaving_out(problems):
                 objects.append(_object(element, size, classes))
     named = root.child("filename")
-    return named.text if named else "", label_of(objects, size)
+    return named.text if named else "", label_of(objects, size) if whole.yes else None
 
 
 def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
@@ -81,7 +89,8 @@ def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
 
     Args:
         folder: of XML files, or one year of a devkit.
-        problems: broken files and objects, and names that come twice, go there.
+        problems: broken files and objects, and names that come twice, go there. An image with a
+            broken object is left out.
     """
     inner = folder / "Annotations"
     root = inner if inner.is_dir() else folder
@@ -94,10 +103,12 @@ def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
         with leaving_out(problems):
             named, label = read_annotation(path, classes, problems)
             key = (path.parent.relative_to(root) / (named or path.stem)).as_posix()
-            if key in labels:
+            if key in first:
                 other = f"the image {key!r} is annotated in {first[key]} too"
                 raise BrokenError(str(path), other)
-            labels[key], first[key] = label, path
+            first[key] = path
+            if label is not None:
+                labels[key] = label
     return labels
 
 
@@ -215,16 +226,18 @@ def _object(
     tags = ("xmin", "ymin", "xmax", "ymax")
     x0, y0, x1, y1 = (_number(box.needed(tag)) for tag in tags)
     shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} ({', '.join(tags)})"
-    if x1 <= x0 or y1 <= y0:  # a line of pixels is an annotator's slip too
-        raise BrokenError(box.where, f"the box {shown} has no area")
+    if x1 >= x0 and y1 >= y0 and (x1 == x0 or y1 == y0):  # a line of pixels is a slip too
+        raise NothingMarkedError(box.where, f"the box {shown} has no area")
     edges = checked((x0 - 1, y0 - 1, x1, y1), size, box.where, shown)
     difficult = element.child("difficult")
     return Found(named.text, edges, difficult is not None and _number(difficult) != 0, False)
 
 
 def _number(element: Element) -> float:
+    text = element.text
     try:
-        value = float(element.text)
+        # Python's own takes "1_0" and the digits of all scripts.
+        value = float(text if text.isascii() and "_" not in text else "")
     except ValueError:
-        raise BrokenError(element.where, f"<{element.tag}> {element.text!r} is no number") from None
+        raise BrokenError(element.where, f"<{element.tag}> {text!r} is no number") from None
     return within_reach(value, element.where)

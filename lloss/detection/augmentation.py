@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lloss.detection.cropping import IoUCrop
+from lloss.detection.cropping import IoUCrop, fitted
 from lloss.detection.targets import Objects
 from lloss.errors import SettingsError
 from lloss.images import Fit
@@ -38,11 +38,10 @@ class Window:
 
     def fitted(self, fit: Fit) -> Window:
         """What of it an input of equal sides shows: a square, or all where the fit stretches."""
-        if fit == "stretch" or self.width == self.height:
-            return self
-        side = (min if fit == "crop" else max)(self.width, self.height)
-        left = self.left + (self.width - side) // 2
-        return Window(left, self.top + (self.height - side) // 2, side, side)
+        right, bottom = self.left + self.width, self.top + self.height
+        (edges,) = fitted(torch.tensor([[self.left, self.top, right, bottom]]), fit).tolist()
+        left, top, right, bottom = edges
+        return Window(left, top, right - left, bottom - top)
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class SsdAugmentation:
     photometric: bool = False
     colors: v2.Transform = field(default_factory=v2.RandomPhotometricDistort, repr=False)
     zoom: v2.RandomZoomOut = field(default_factory=v2.RandomZoomOut, repr=False)
-    cropping: v2.RandomIoUCrop = field(default_factory=IoUCrop, repr=False)
+    cropping: IoUCrop = field(default_factory=IoUCrop, repr=False)
 
     @classmethod
     def of(cls, settings: TrainSettings) -> SsdAugmentation:
@@ -135,7 +134,7 @@ class SsdAugmentation:
         if self.crop and len(objects):
             shifted = objects.boxes - torch.tensor([left, top, left, top])
             canvas = tv_tensors.BoundingBoxes(shifted, format="XYXY", canvas_size=(height, width))
-            cut = self.cropping.make_params([canvas])
+            cut = self.cropping.make_params([canvas], self.fit)
             if cut:
                 left, top = left + cut["left"], top + cut["top"]
                 width, height = cut["width"], cut["height"]

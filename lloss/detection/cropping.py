@@ -10,6 +10,23 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from lloss.images import Fit
+
+
+def fitted(rectangles: Tensor, fit: Fit) -> Tensor:
+    """What of rectangles an input of equal sides shows: squares, or all where the fit stretches.
+
+    Args:
+        rectangles: x0, y0, x1, y1 in whole pixels, [T, 4].
+        fit: ``crop`` shows the middle, ``pad`` also what lies around.
+    """
+    if fit == "stretch":
+        return rectangles
+    sides = rectangles[:, 2:] - rectangles[:, :2]
+    side = sides.amin(1, keepdim=True) if fit == "crop" else sides.amax(1, keepdim=True)
+    corner = rectangles[:, :2] + (sides - side).div(2, rounding_mode="floor")
+    return torch.cat([corner, corner + side], 1)
+
 
 class IoUCrop(v2.RandomIoUCrop):  # type: ignore[misc]
     """torchvision's transform with all trials of a draw made at once: twenty times as fast.
@@ -17,11 +34,13 @@ class IoUCrop(v2.RandomIoUCrop):  # type: ignore[misc]
     Of the boxes whose centre lies in the crop, one overlaps it by the drawn minimum IoU or more.
     """
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+    def make_params(self, flat_inputs: list[Any], fit: Fit = "stretch") -> dict[str, Any]:
         """The crop's ``left``, ``top``, ``width`` and ``height``; nothing where all is kept.
 
         Args:
             flat_inputs: of ``tv_tensors.BoundingBoxes`` as XYXY, one; images are not looked at.
+            fit: how the crop comes to the input's square. What that shows of a crop is what has to
+                overlap a box, and what is given; with ``pad`` it may reach over the image.
         """
         (boxes,) = (x for x in flat_inputs if isinstance(x, tv_tensors.BoundingBoxes))
         height, width = boxes.canvas_size
@@ -29,7 +48,7 @@ class IoUCrop(v2.RandomIoUCrop):  # type: ignore[misc]
             least = self.options[int(torch.randint(len(self.options), ()))]
             if least >= 1:
                 return {}
-            crops = self._drawn(width, height)
+            crops = fitted(self._drawn(width, height), fit)
             crops = crops[self._overlap(crops, boxes.as_subclass(Tensor)) >= least]
             if len(crops):
                 left, top, right, bottom = map(int, crops[0].tolist())

@@ -84,8 +84,24 @@ class SsdNetwork(nn.Module):
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         backbone = self.ssd.backbone
-        if not isinstance(backbone, SSDFeatureExtractorVGG):
-            return list(backbone(images).values())
+        if isinstance(backbone, SSDFeatureExtractorVGG):
+            return self._vgg_maps(images)
+        maps = []
+        features = images
+        for block in backbone.features:
+            features = block(features)
+            maps.append(features)
+        # The rest is tiny, and oneDNN's bf16 gradient of a depthwise convolution with stride 2 on a
+        # single pixel is garbage: what it leaves unset for the weights that see only padding.
+        with torch.autocast(images.device.type, enabled=False):
+            features = features.to(next(backbone.extra.parameters()).dtype)
+            for block in backbone.extra:
+                features = block(features)
+                maps.append(features)
+        return maps
+
+    def _vgg_maps(self, images: Tensor) -> list[Tensor]:
+        backbone = self.ssd.backbone
         # As its own forward(), but for the norm: 512 squares of VGG's activations overflow float16,
         # and the norm's epsilon is 0 there.
         features = backbone.features(images)

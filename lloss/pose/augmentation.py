@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
+from lloss.annotations.joints import without_mirror
 from lloss.images import Pixels
 from lloss.pose.targets import PersonTarget, mirror_order
 
@@ -127,10 +128,13 @@ def _moved(target: PersonTarget, view: View, size: int, stored: int) -> PersonTa
     forward = torch.tensor([[a, b], [d, e]], dtype=torch.float64).inverse()
     joints = ((target.joints - torch.tensor([c, f])).double() @ forward.T).float()
     order = list(mirror_order(target.names) if view.mirrored else range(len(joints)))
+    shown = target.annotated & target.inside
+    if view.mirrored:  # a left wrist is a right one there, and of no name if there is none
+        shown &= ~torch.tensor(without_mirror(target.names))
     moved = dataclasses.replace(
         target,
         joints=joints[order],
-        annotated=(target.annotated & target.inside)[order],
+        annotated=shown[order],
         size=size,
         pixel=(target.pixel[0] / view.zoom, target.pixel[1] / view.zoom),
     )

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from lloss.annotations import PersonLabel
+from lloss.annotations.joints import without_mirror
 from lloss.pose.heatmaps import decode, mirrored_back
 from lloss.pose.targets import PersonTarget, mirror_order
+from lloss.tasks import Meter
 
 PCKH_SHARE = 0.5
 """Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""
 
 SIDE_SHARE = 0.05
-"""Of the side of what the network sees, where head sizes are not known. About as strict: half a
-head size is 0.05 to 0.06 of the square around a standing person."""
+"""Of the side of what the network sees, where head sizes are not known; a choice of ours."""
 
 LEFT_OUT = ("pelvis", "thorax")
 """Joints that MPII's mean leaves out."""
@@ -31,7 +32,8 @@ HEAD = ("head-top", "upper-neck", "head", "neck", "nose", "eye", "ear")
 MEASURES = {
     True: (
         "PCKh@0.5: an error of at most half the head size, which is 0.6 × the head box's diagonal "
-        "or, where the labels have no box, the distance from upper neck to head top"
+        "or, where the labels have no box, the distance from upper neck to head top in its place, "
+        "with which figures compare only where the two are equal"
     ),
     False: (
         f"PCK@{SIDE_SHARE}, not PCKh: head sizes are not known; an error of at most {SIDE_SHARE} "
@@ -55,8 +57,8 @@ def heads_known(labels: Sequence[PersonLabel]) -> bool:
 
 
 @dataclass
-class Pck:
-    """Counts joints that lie near enough to the truth; a :class:`lloss.tasks.Meter`.
+class Pck(Meter):
+    """Counts joints that lie near enough to the truth.
 
     A joint is right if its error is **at most** the share of the normaliser, both in pixels of the
     original image. Only annotated joints count (such as lie outside of the input as well), pelvis
@@ -90,7 +92,10 @@ class Pck:
         heatmaps = output[:, -1].float().cpu()
         if mirror is not None:
             order = torch.tensor(mirror_order(self.names))
-            heatmaps = (heatmaps + mirrored_back(mirror[:, -1].float().cpu(), order)) / 2
+            both = (heatmaps + mirrored_back(mirror[:, -1].float().cpu(), order)) / 2
+            # A joint of one side whose other side the network does not know is not in the mirror.
+            alone = torch.tensor(without_mirror(self.names))
+            heatmaps = torch.where(alone[:, None, None], heatmaps, both)
         places, _ = decode(heatmaps)
         for row, target in enumerate(targets):
             self._count(places[row], target, heatmaps.shape[-1])

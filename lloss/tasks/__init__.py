@@ -14,8 +14,7 @@ from typing import Any, Protocol
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import Problems
-from lloss.annotations.matching import Matches
-from lloss.annotations.reading import BrokenError, leaving_out
+from lloss.annotations.matching import by_id
 from lloss.drawing import Drawing
 from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
@@ -126,14 +125,7 @@ class Task(Protocol):
         By default a label is of the image whose id it stands under, or else of the one that is
         called so but for its folder or its suffix.
         """
-        matches, found = Matches(pool, labels), dict[str, Any]()
-        for key, label in labels.items():
-            where = f"{origin}: {key!r}"
-            with leaving_out(problems):
-                id = matches.one(key, where)
-                if id in found:
-                    raise BrokenError(where, f"is a second label of the image {id!r}")
-                found[id] = label
+        found = by_id(pool, labels, origin, problems)
         if not found:
             raise LabelError(f"{origin}: no label is of an image of the pool {pool.uri}")
         return LabeledSet(pool.find(found), list(found.values()), origin)

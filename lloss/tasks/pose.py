@@ -128,10 +128,6 @@ class Pose(Task):
         counts = self.summarize(labels)
         return tuple(name for name, count in counts.items() if count)
 
-    def stratum(self, label: PersonLabel) -> str:
-        """None: persons are of no kind."""
-        return ""
-
     def summarize(self, labels: Sequence[PersonLabel]) -> dict[str, int]:
         """Persons on whom each joint is annotated."""
         counts: dict[str, int] = {}

@@ -44,7 +44,9 @@ BROKEN: dict[str, tuple[str, int, str, Any, str, str]] = {
     "left of it": ("annotations", 0, "bbox", [-9, 5, 3, 3], "annotations[0].bbox", "outside the"),
     "in the slack": ("annotations", 0, "bbox", [40, 5, 1, 3], "annotations[0].bbox", "no area in"),
     "no area": ("annotations", 1, "bbox", [10, 5, 0, 10], "annotations[1].bbox", "has no area"),
-    "negative": ("annotations", 1, "bbox", [10, 5, 9, -10], "annotations[1].bbox", "has no area"),
+    "thin": ("annotations", 1, "bbox", [30, 5, 1e-9, 10], "annotations[1].bbox", "has no area"),
+    "a thousandth": ("annotations", 1, "bbox", [3, 5, 3, 4e-4], "annotations[1].bbox", "no area"),
+    "negative": ("annotations", 1, "bbox", [10, 5, 9, -10], "annotations[1].bbox", "wrong order"),
     "nan": ("annotations", 0, "bbox", [10, math.nan, 9, 9], "annotations[0].bbox[1]", "no finite"),
     "infinite": ("annotations", 0, "bbox", [10, 5, math.inf, 9], "annotations[0].bbox[2]",
                  "no finite"),
@@ -77,9 +79,35 @@ def test_a_broken_annotation_is_named_or_left_out(
         read_objects(path, Problems())
     problems = Problems(skip=True)
     labels = read_objects(path, problems)
-    kept = ("dog",) if row == 1 and part == "annotations" else ("cat",)
-    assert labels["a.jpg"].names == kept
+    if "no area" in what:  # it marks nothing
+        assert labels["a.jpg"].names == (("dog",) if row == 1 else ("cat",))
+    else:  # what is left would teach that there is nothing
+        assert list(labels) == (["b.jpg"] if key != "image_id" else ["a.jpg", "b.jpg"])
     assert [bool(re.search(expected, found)) for found in problems.found] == [True]
+
+
+def test_every_broken_object_of_an_image_left_out_is_counted(
+    tmp_path: Path, as_json: Write, coco: Any
+) -> None:
+    document = coco()
+    for entry in document["annotations"]:
+        entry["bbox"] = [-9, 5, 3, 3]
+    problems = Problems(skip=True)
+    assert list(read_objects(as_json(tmp_path / "train.json", document), problems)) == ["b.jpg"]
+    assert len(problems.found) == 2
+
+
+def test_two_categories_of_one_name_are_no_one_class(
+    tmp_path: Path, as_json: Write, coco: Any
+) -> None:
+    document = coco()
+    document["categories"][0]["name"] = "dog"
+    path = as_json(tmp_path / "train.json", document)
+    what = r"annotations\[1\].category_id: the categories 5 and 1 are both called 'dog'"
+    with pytest.raises(LabelError, match=what):
+        read_objects(path, Problems())
+    document["annotations"][1]["category_id"] = 5  # one that nothing is of does not matter
+    assert len(read_objects(as_json(path, document), Problems())["a.jpg"].names) == 2
 
 
 BROKEN_IMAGES: dict[str, tuple[str, Any, str, str, list[str]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lloss.annotations.persons import COCO, MPII, flip_pairs, skeleton
+from lloss.annotations.joints import COCO, MPII, flip_pairs, skeleton, without_mirror
 
 
 def test_flip_pairs_of_mpii() -> None:
@@ -36,3 +36,11 @@ def test_what_skeletons_join() -> None:
     assert not {"pelvis", "thorax"} & {name for limb in named for name in limb}
     assert ("left_elbow", "left_wrist") in {(COCO[a], COCO[b]) for a, b in skeleton(COCO)}
     assert skeleton(["a", "b"]) == ()
+
+
+def test_joints_of_one_side_whose_other_is_not_named() -> None:
+    assert without_mirror(MPII) == (False,) * 16 and without_mirror(COCO) == (False,) * 17
+    assert without_mirror(["L-hip", "nose", "r_eye", "l-Hip", "tail"]) == (
+        True, False, True, True, False,
+    )  # fmt: skip
+    assert without_mirror(["L-hip", "r-hip"]) == (False, False)

@@ -73,6 +73,8 @@ def keypoints(place: int, value: Any) -> list[Any]:
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "nan": ({"keypoints": keypoints(7, math.nan)}, "annotations[1].keypoints[7]", "nan is no fin"),
     "text": ({"keypoints": keypoints(7, "7")}, "annotations[1].keypoints[7]", "'7' is no number"),
+    "far": ({"keypoints": keypoints(6, 5000)}, "annotations[1].keypoints[6]",
+            "the joint 'right_eye' at 5000, 9 (x, y) lies far outside the image of 100×80 pixels"),
     "few": ({"keypoints": [1, 2, 2] * 16}, "annotations[1].keypoints", "48 numbers; 17 joints"),
     "null": ({"keypoints": None}, "annotations[1]", "lacks the key 'keypoints'"),
     "no box": ({"bbox": ...}, "annotations[1]", "lacks the key 'bbox'"),
@@ -81,7 +83,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "image": ({"image_id": 1}, "annotations[1].image_id", "no image has the id 1"),
     "category": ({"category_id": 7}, "annotations[1].category_id", "no category has the id 7"),
     "twice": ({"bbox": [20.5, 10, 40, 60.25]}, "annotations[1]", "stands at annotations[0] too"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("changed", "where", "what"), BROKEN.values(), ids=BROKEN)
@@ -102,6 +104,9 @@ def test_categories_of_other_joints(tmp_path: Path, as_json: Write) -> None:
     content = document(annotation())
     content["categories"][1]["keypoints"] = ["top", "bottom"]
     with pytest.raises(LabelError, match="categories have different keypoints"):
+        read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
+    content["categories"][1]["keypoints"] = ["top", "end", "top"]
+    with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
         read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
     content["categories"][1]["keypoints"] = 3
     with pytest.raises(LabelError, match="keypoints of 'ball' are no list of names"):

@@ -115,6 +115,28 @@ def test_head_boxes_of_the_evaluation_script(tmp_path: Path, as_json: Write, per
         read_persons(path, Problems())
 
 
+def test_a_head_box_without_size_in_the_file_beside_is_named(
+    tmp_path: Path, as_json: Write, person: Any
+) -> None:
+    scipy = pytest.importorskip("scipy.io")
+    boxes = np.ones((2, 2, 2))
+    boxes[1, :, 0] = 31, 41
+    scipy.savemat(tmp_path / "gt_valid.mat", {"headboxes_src": boxes})
+    path = as_json(tmp_path / "valid.json", [person(), person(center=[1, 2])])
+    with pytest.raises(LabelError, match=r"valid.json: \[1\]: a head of 0 pixels"):
+        read_persons(path, Problems())
+    problems = Problems(skip=True)
+    assert [label.head for label in read_persons(path, problems).values()] == [pytest.approx(30)]
+
+
+def test_a_joint_a_little_outside_is_one(tmp_path: Path, as_json: Write, person: Any) -> None:
+    inside = person(joints=joint(3, [-99.5, 90]), img_width=100, img_height=45)
+    (label,) = read_persons(as_json(tmp_path / "a.json", [inside]), Problems()).values()
+    assert label.joints[3].tolist() == [-100.0, 89.5]
+    inside["joints_vis"][3], inside["joints"][3] = 0, [-900, 90]  # whatever stands there
+    assert len(read_persons(as_json(tmp_path / "a.json", [inside]), Problems())) == 1
+
+
 def test_persons_without_joints_are_no_labels(tmp_path: Path, as_json: Write, person: Any) -> None:
     people = [
         person(),
@@ -172,6 +194,12 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
                "does not touch the image of 640×480 pixels"),
     "twice": ({"center": [100, 50.0]}, "[1]", "'a.jpg@100,50,0.5' stands at [0] too"),
     "head": ({"head_box": [1, 2, 3]}, "[1].head_box", "not 4 numbers"),
+    "no head": ({"head_size": 0}, "[1].head_size", "a head of 0 pixels"),
+    "negative head": ({"head_size": -12.5}, "[1].head_size", "a head of -12.5 pixels"),
+    "flat head": ({"head_box": [9, 2, 9, 7]}, "[1].head_box", "9, 2, 9, 7 (edges) has no area"),
+    "turned head": ({"headbox": [9, 2, 3, 7]}, "[1].headbox", "9, 2, 3, 7 (edges) has no area"),
+    "far joint": ({"joints": joint(3, [90000, 90000]), "img_width": 640, "img_height": 480},
+                  "[1].joints[3]", "the joint 'l-hip' at 90000, 90000 (x, y) lies far outside"),
 }  # fmt: skip
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lloss.annotations.native import read_native, write_labels
+from lloss.annotations.native import native_labels, write_labels
 from lloss.annotations.objects import open_objects, read_objects
 from lloss.annotations.persons import open_persons, read_persons
 from lloss.annotations.problems import Problems
@@ -28,7 +29,6 @@ def test_objects_come_back(tmp_path: Path, as_json: Any, coco: Any) -> None:
     assert json.loads(path.read_text())["kind"] == "objects"
     assert len(path.read_text().splitlines()) == len(labels) + 2  # a diff shows what is new
     assert same(read_objects(path, Problems()), labels)
-    assert same(read_native(path) or {}, labels)
     with pytest.raises(LabelError, match="holds labels of objects, not of persons"):
         read_persons(path, Problems())
     with pytest.raises(LabelError, match="holds labels without images"):
@@ -64,13 +64,84 @@ def test_none_at_all(tmp_path: Path) -> None:
     assert read_persons(tmp_path / "labels.json", Problems()) == {}
 
 
-def test_files_of_another_kind_and_damaged_ones(tmp_path: Path, as_json: Any) -> None:
-    assert read_native(as_json(tmp_path / "a.json", {"images": []})) is None
-    assert read_native(as_json(tmp_path / "a.json", [])) is None
-    head = {"lloss": "labels", "kind": "objects"}
-    for labels in ({"a": {}}, {"a": 3}, {"a": {"names": ["x"], "boxes": [[1, 2]]}}):
-        path = as_json(tmp_path / "a.json", {**head, "labels": labels})
-        with pytest.raises(LabelError, match="the label of 'a' is damaged"):
-            read_native(path)
+def test_files_of_another_kind(tmp_path: Path, as_json: Any) -> None:
+    assert native_labels({"images": []}, "a.json") is None
+    assert native_labels([], "a.json") is None
     with pytest.raises(LabelError, match="holds labels of no known kind"):
-        read_native(as_json(tmp_path / "a.json", {**head, "kind": "masks", "labels": {}}))
+        native_labels({"lloss": "labels", "kind": "masks", "labels": {}}, "a.json")
+
+
+OBJECTS = {
+    "names": ["cat", "dog"],
+    "boxes": [[0, 0, 9, 9], [1, 2, 3, 4.5]],
+    "difficult": [False, True],
+    "crowd": [False, False],
+    "size": [30, 40],
+}
+DAMAGED_OBJECTS: list[tuple[dict[str, Any], str]] = [
+    ({"boxes": [[0, 0, 9, 9], [1, math.nan, 3, 4]]}, r"boxes\[1\]\[1\]: nan is no finite number"),
+    ({"boxes": [[-500, 0, 9, 9], [1, 2, 3, 4]]}, r"boxes\[0\]: the box -500, .* outside the image"),
+    ({"boxes": [[-500, 0, 9, 9]] * 2, "size": None}, r"boxes\[0\]: .* outside the image"),
+    ({"boxes": [[0, 0, 99, 9]] * 2}, r"boxes\[0\]: .* outside the image of 40×30"),
+    ({"boxes": [[0, 0, 9, 9], [3, 2, 1, 4]]}, r"boxes\[1\]: .* no area"),
+    ({"boxes": [[0, 0, 9, 9]]}, "boxes: .* is no list of 2"),
+    ({"boxes": [[0, 0, 9, 9], [1, 2]]}, r"boxes\[1\]: .* not 4 numbers"),
+    ({"boxes": [[0, 0, 9, 9], [1, 2, "3", 4]]}, r"boxes\[1\]\[2\]: '3' is no number"),
+    ({"difficult": []}, r"difficult: \[\]: is no list of 2"),
+    ({"crowd": [0, 1]}, "crowd: .* true and false"),
+    ({"names": ["cat", 3]}, "names: .* no list of names"),
+    ({"size": [30]}, "size: .* is no list of 2"),
+    ({"size": [30, 0]}, r"size\[1\]: 0 is no number of pixels"),
+    ({"size": ...}, "lacks the key 'size'"),
+    ({"names": ...}, "lacks the key 'names'"),
+]
+PERSON = {
+    "image": "a.jpg",
+    "region": [-3, 4, 50],
+    "names": ["nose", "l-hip"],
+    "joints": [[1, 2], [3.5, 4]],
+    "annotated": [True, False],
+    "head": 12.5,
+}
+DAMAGED_PERSONS: list[tuple[dict[str, Any], str]] = [
+    ({"joints": [[1, math.inf], [3, 4]]}, r"joints\[0\]\[1\]: inf is no finite number"),
+    ({"joints": [[1, 2]]}, "joints: .* is no list of 2"),
+    ({"annotated": [True]}, "annotated: .* is no list of 2"),
+    ({"names": ["nose", "nose"]}, "names: two joints have one name"),
+    ({"region": [1, 2, 0]}, r"region\[2\]: 0 is no number of pixels"),
+    ({"region": [1, 2.5, 3]}, r"region\[1\]: 2.5 is no number of pixels"),
+    ({"region": [1, 2]}, "region: .* is no list of 3"),
+    ({"head": 0}, "head: a head of 0 pixels"),
+    ({"head": math.nan}, "head: nan is no finite number"),
+    ({"image": 3}, "image: 3 is no text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "what"),
+    [("objects", *case) for case in DAMAGED_OBJECTS]
+    + [("persons", *case) for case in DAMAGED_PERSONS],
+)
+def test_a_damaged_label_is_named_with_its_file_and_key(
+    tmp_path: Path, as_json: Any, kind: str, changed: dict[str, Any], what: str
+) -> None:
+    plain = OBJECTS if kind == "objects" else PERSON
+    read: Any = read_objects if kind == "objects" else read_persons
+    head = {"lloss": "labels", "kind": kind}
+    path = as_json(tmp_path / "labels.json", {**head, "labels": {"é.jpg": plain}})
+    assert json.loads(str(read(path, Problems())["é.jpg"])) == plain
+    fields = {key: value for key, value in {**plain, **changed}.items() if value is not ...}
+    as_json(path, {**head, "labels": {"é.jpg": fields}})
+    with pytest.raises(LabelError, match=f"labels.json: the label of 'é.jpg' is damaged: {what}"):
+        read(path, Problems())
+
+
+@pytest.mark.parametrize("label", [3, None, [], {}])
+def test_what_is_no_label_at_all(tmp_path: Path, as_json: Any, label: Any) -> None:
+    for kind, read in (("objects", read_objects), ("persons", read_persons)):
+        document = {"lloss": "labels", "kind": kind, "labels": {"a": label}}
+        path = as_json(tmp_path / "a.json", document)
+        with pytest.raises(
+            LabelError, match="the label of 'a' is damaged: (lacks|.* is no object)"
+        ):
+            read(path, Problems())

@@ -233,6 +233,10 @@ def test_boxes_without_a_size_are_checked_with_the_image(
     where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) lies outside"
     with pytest.raises(LabelError, match=where):
         opened(tmp_path / "pool", labels=labels)
+    with pytest.raises(LabelError, match="holds no labeled image that can be used"):
+        opened(tmp_path / "pool", Problems(skip=True), labels)
+    line = ("dog", 0, (20.9999, 3, 21, 9))  # of it nothing is left in the image
+    voc_xml(labels / "a.xml", [line, ("cat", 1, (1, 1, 21, 16))], "a.jpg", None)
     voc_xml(labels / "b.xml", [], "b.jpg", None)
     problems = Problems(skip=True)
     found = opened(tmp_path / "pool", problems, labels)

@@ -113,6 +113,38 @@ def test_of_a_pool_of_images_a_label_is_of_the_whole(
     assert len(problems.found) == 2
 
 
+def test_joints_far_outside_of_the_image_are_named_or_left_out(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    """The file does not tell its size: the image does."""
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / name)
+    far = person("b.jpg", center=[20, 9])
+    far["joints"][3] = [90000, 90000]
+    slip = person("b.jpg", center=[21, 9])
+    slip["joints"][3] = [20, -70]
+    path = as_json(tmp_path / "train.json", [person(), far, slip])
+    what = (
+        r"train.json: 'b.jpg@20,9,0.5': the joint 'l-hip' at 89999.5, 89999.5.* outside .* of 40×30"
+    )
+    for labels in (None, path):
+        with pytest.raises(LabelError, match=what):
+            opened(path, labels=labels)
+        problems = Problems(skip=True)
+        assert len(opened(path, problems, labels)) == 1
+        assert len(problems.found) == 2
+    labels = as_json(tmp_path / "l.json", [person("a.jpg"), far])
+    with pytest.raises(LabelError, match=r"l.json: 'b.jpg': the joint 'l-hip' at .* far outside"):
+        opened(tmp_path, labels=labels)
+
+
+def test_an_image_that_cannot_be_read_is_told_when_it_is_decoded(
+    tmp_path: Path, as_json: Any, person: Any
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    assert len(opened(as_json(tmp_path / "train.json", [person(center=[900, 9])]))) == 1
+
+
 def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, person: Any) -> None:
     with pytest.raises(PoolError, match="no such labeled data"):
         opened(tmp_path / "none.json")

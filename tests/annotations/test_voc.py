@@ -59,7 +59,9 @@ BROKEN_OBJECTS = {
     "outside": (("cat", 0, (11, 6, 42, 15)), 11, "11, 6, 42, 15 .* outside the image of 40×30"),
     "negative": (("cat", 0, (-3, 6, 30, 15)), 11, "outside the image"),
     "no area": (("cat", 0, (11, 6, 11, 15)), 11, "no area"),
-    "turned": (("cat", 0, (30, 6, 11, 15)), 11, "no area"),
+    "turned": (("cat", 0, (30, 6, 11, 15)), 11, "wrong order"),
+    "underline": (("cat", 0, ("1_0", 6, 30, 15)), 12, "<xmin> '1_0' is no number"),
+    "digits": (("cat", 0, (11, "\u0666", 30, 15)), 13, "<ymin> '\u0666' is no number"),
     "nan": (("cat", 0, ("nan", 6, 30, 15)), 12, "no finite number"),
     "infinite": (("cat", 0, (11, "-inf", 30, 15)), 13, "no finite number"),
     "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is no number"),
@@ -79,9 +81,12 @@ def test_a_broken_object_is_named_or_left_out(
     with pytest.raises(LabelError, match=f"^{re.escape(str(path))}, line {line}: .*{what}"):
         read_objects(tmp_path, Problems())
     problems = Problems(skip=True)
-    label = read_objects(tmp_path, problems)["a"]
-    assert label.names == ("cat",)
-    assert label.boxes.tolist() == [[10, 5, 30, 15]]
+    labels = read_objects(tmp_path, problems)
+    if what == "no area":  # it marks nothing
+        assert labels["a"].names == ("cat",)
+        assert labels["a"].boxes.tolist() == [[10, 5, 30, 15]]
+    else:  # the other one alone would teach that there is nothing where it is
+        assert labels == {}
     assert len(problems.found) == 1
     assert re.search(what, problems.found[0])
 
@@ -117,6 +122,12 @@ def test_a_broken_file_is_named_or_left_out(
     problems = Problems(skip=True)
     assert list(read_objects(tmp_path, problems)) == ["good"]
     assert len(problems.found) == 1
+
+
+def test_one_file_is_not_the_folder(tmp_path: Path, voc_xml: Xml) -> None:
+    path = voc_xml(tmp_path / "a.xml", [GOOD])
+    with pytest.raises(LabelError, match="a.xml: is of one image; give the folder of the XML"):
+        read_objects(path, Problems())
 
 
 @pytest.mark.parametrize("tag", ["bndbox", "ymin", "name"])

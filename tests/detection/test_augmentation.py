@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 
 from lloss.detection.augmentation import SsdAugmentation, Window
 from lloss.detection.targets import Objects
+from lloss.images import Fit
 
 ALL = SsdAugmentation(100, fill=(120, 60, 30), crop=True, flip=True, photometric=True)
 # Colours stay, so that a rectangle can be found again.
@@ -118,10 +119,13 @@ def _never() -> torch.nn.Module:
     return zoom
 
 
-def test_the_crop_of_the_whole_chain_overlaps_an_object_enough() -> None:
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_the_crop_of_the_whole_chain_overlaps_an_object_enough(fit: Fit) -> None:
     from lloss.detection.cropping import IoUCrop
 
-    chain = dataclasses.replace(PLACES, zoom=_never(), cropping=IoUCrop(sampler_options=[0.6]))
+    chain = dataclasses.replace(
+        PLACES, fit=fit, zoom=_never(), cropping=IoUCrop(sampler_options=[0.6])
+    )
     boxes = [[40.0, 50, 100, 110]]
     _, targets = _augmented(chain, boxes, 60)
     for objects in targets:

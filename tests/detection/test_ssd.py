@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,39 @@ def _first_map(network: SsdNetwork, features: Tensor) -> Tensor:
         return network._maps(features)[0]
     finally:
         network.ssd.backbone.features, network.ssd.backbone.extra = blocks, extra
+
+
+def _bf16_gradients(size: int) -> dict[str, Tensor]:
+    """Of one step from fixed weights and images, with old numbers in the memory it will get."""
+    torch.manual_seed(0)
+    network = build_detector(LITE, 2, size=size).train().to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, size, size).contiguous(memory_format=torch.channels_last)
+    kinds = [(n, dtype) for n in (576, 1152, 2304) for dtype in (torch.float32, torch.bfloat16)]
+    old = [torch.full((n,), math.nan, dtype=dtype) for n, dtype in kinds * 50]
+    del old
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(images)
+    total = output.logits.float().square().mean() + output.offsets.float().square().mean()
+    total.backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("size", [32, 96, 128])
+def test_bf16_gradients_of_maps_of_one_pixel_are_finite_and_repeat_themselves(size: int) -> None:
+    first, *others = (_bf16_gradients(size) for _ in range(4))
+    for name, gradient in first.items():
+        assert torch.isfinite(gradient).all(), name
+        assert all(torch.equal(gradient, other[name]) for other in others), name
+
+
+@torch.no_grad()
+def test_the_last_maps_stay_in_the_networks_own_precision() -> None:
+    network = build_detector(LITE, 2, size=96).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = network._maps(torch.randn(1, 3, 96, 96))
+    assert [found.dtype for found in maps] == [torch.bfloat16] * 2 + [torch.float32] * 4
+    halves = network.half()._maps(torch.randn(1, 3, 96, 96).half())
+    assert {found.dtype for found in halves} == {torch.float16}
 
 
 def test_anchors_keep_their_precision_in_a_half_network() -> None:

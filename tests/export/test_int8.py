@@ -12,6 +12,8 @@ import pytest
 from lloss.export.int8 import Int8Quantizer, layer_names, quantizable
 from lloss.export.verify import open_session
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import quantization
+from onnxruntime.quantization import calibrate
 
 from lloss.errors import ArtifactError
 
@@ -163,3 +165,39 @@ def test_a_network_with_nothing_to_quantize_is_told(tmp_path: Path) -> None:
     onnx.save(model, str(tmp_path / "m.onnx"))
     with pytest.raises(ArtifactError, match="no convolution .* --precision fp32 or fp16"):
         Int8Quantizer(tmp_path / "m.onnx", tmp_path)
+
+
+@pytest.mark.parametrize("step", ["quantize_model", "collect_data", "compute_data"])
+def test_what_the_runtimes_quantizer_dies_of_is_one_line(
+    quantizer: Int8Quantizer,
+    ranges: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise AssertionError("scale issue\nin line 2")
+
+    owner = quantization.QDQQuantizer if step == "quantize_model" else calibrate.MinMaxCalibrater
+    monkeypatch.setattr(owner, step, die)
+    what = r"^ONNX Runtime cannot quantize the network \(AssertionError: scale issue in line 2\)"
+    with pytest.raises(ArtifactError, match=what) as refused:
+        if step == "quantize_model":
+            quantizer.write(tmp_path / "q.onnx", ranges)  # type: ignore[arg-type]
+        else:
+            quantizer.calibrate("min-max", iter([IMAGES]))
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_that_are_no_numbers_are_refused_in_one_line(
+    artifact: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(str(artifact))
+    (weight,) = (t for t in model.graph.initializer if t.name.endswith("stages.1.0.conv2.weight"))
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0] = np.nan
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, str(tmp_path / "nan.onnx"))
+    quantizer = Int8Quantizer(tmp_path / "nan.onnx", tmp_path)
+    with pytest.raises(ArtifactError, match="ONNX Runtime cannot quantize .* no finite numbers"):
+        quantizer.write(tmp_path / "q.onnx", quantizer.calibrate("min-max", iter([IMAGES])))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -81,6 +82,18 @@ def test_mirroring_swaps_left_and_right() -> None:
     mirrored = [[SIZE - (x - start), y - start] for x, y in (left, right, nose)]
     assert torch.allclose(target.joints, torch.tensor(mirrored), atol=1e-4)
     assert target.annotated.tolist() == [False, True, True]
+
+
+def test_a_joint_whose_other_side_has_no_name_is_not_known_in_the_mirror() -> None:
+    """A right ankle would be shown as one of the left."""
+    middle = STORED / 2
+    only = dataclasses.replace(person((middle, middle), (middle, middle)), names=("l-hip", "nose"))
+    images = dotted((middle, middle))
+    (plain,) = seen(images, [only], [View()], SIZE)[1]
+    (mirrored,) = seen(images, [only], [View(mirrored=True)], SIZE)[1]
+    assert plain.annotated.tolist() == [True, True]
+    assert mirrored.annotated.tolist() == [False, True]
+    assert only.annotated.tolist() == [True, True]
 
 
 def test_a_joint_that_leaves_the_input_is_not_annotated_any_more() -> None:

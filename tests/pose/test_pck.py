@@ -111,6 +111,16 @@ def test_flip_averaging_turns_the_mirrored_heatmaps_back_and_is_named() -> None:
     assert Pck(NAMES, True).notes()[1] == "flip averaging: off"
 
 
+def test_a_joint_without_its_other_side_is_not_averaged_with_the_mirror() -> None:
+    """There, its heatmap is of what the network takes the other side for."""
+    place = torch.tensor([[3.5, 4.5]])
+    target = dataclasses.replace(person([1], 4, (1.0, 1.0)), names=("l-wrist",), joints=place * 4)
+    meter = Pck(("l-wrist",), True, mirrored=True)
+    elsewhere = 3 * render(torch.tensor([[3.5, 12.5]]), (16, 16))[None, None]
+    meter.update(render(place, (16, 16))[None, None], [target], elsewhere)
+    assert meter.figures()["pckh"] == 1
+
+
 @pytest.mark.parametrize("names", [MPII, COCO])
 def test_joints_are_grouped_by_what_they_are(names: tuple[str, ...]) -> None:
     groups = {group_of(name) for name in names} - {"pelvis", "thorax"}
