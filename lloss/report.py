@@ -95,7 +95,10 @@ def thumbnail(pixels: NDArray[np.uint8], drawing: Drawing | None = None) -> byte
         image = Image.fromarray(pixels.repeat(factor, 0).repeat(factor, 1))
     else:
         image = Image.fromarray(pixels)
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        scale = side / max(image.size)
+        if scale < 1 or drawing is not None:
+            size = [max(1, round(length * scale)) for length in image.size]
+            image = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
     if drawing is not None:
         draw(image, drawing)
     if factor > 1:

@@ -30,8 +30,9 @@ from lloss.pose.targets import PersonTarget, PoseTargets
 from lloss.settings import STATE_DICT, TrainSettings
 from lloss.tasks import Task
 
-FOUND = 0.2
-"""A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1."""
+FOUND = 0.1
+"""A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1. It is
+low as the picks are the images that the network is least sure of."""
 
 ENERGY = math.pi
 """Sum of the squares of a Gaussian of height 1 and sigma 1."""
@@ -125,16 +126,15 @@ class Pose(Task):
 
         A heatmap that nothing is known of would be noise in the entropy and the summary.
         """
-        counts = self.summarize(labels)
-        return tuple(name for name, count in counts.items() if count)
+        return tuple(self.summarize(labels))
 
     def summarize(self, labels: Sequence[PersonLabel]) -> dict[str, int]:
-        """Persons on whom each joint is annotated."""
+        """Persons on whom each joint is annotated, without joints that are on none."""
         counts: dict[str, int] = {}
         for label in labels:
             for name, annotated in zip(label.names, label.annotated.tolist()):
                 counts[name] = counts.get(name, 0) + annotated
-        return counts
+        return {name: count for name, count in counts.items() if count}
 
     def check(self, labels: Sequence[PersonLabel], classes: Sequence[str]) -> None:
         """At least one joint is annotated."""
