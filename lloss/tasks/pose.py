@@ -31,8 +31,8 @@ from lloss.settings import STATE_DICT, TrainSettings
 from lloss.tasks import Task
 
 FOUND = 0.1
-"""A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1. It is
-low as the picks are the images that the network is least sure of."""
+"""A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1. It
+is low, as the picks are the images that the network is least sure of."""
 
 ENERGY = math.pi
 """Sum of the squares of a Gaussian of height 1 and sigma 1."""
