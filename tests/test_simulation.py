@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from lloss import simulation
-from lloss.settings import TrainSettings
+from lloss.annotations import ObjectLabel, Problems
+from lloss.examples import load_examples
+from lloss.labels import LabeledSet
+from lloss.pools import Item
+from lloss.settings import TrainSettings, settings_of
 from lloss.simulation import (
     CORESET,
     ENTROPY,
@@ -192,3 +196,33 @@ def test_progress_hears_of_each_cycle_as_it_ends(tiny: TrainSettings, make_data:
     heard: list[CycleResult] = []
     results = simulate(_experiment(make_data, 2), tiny, LEARNED, progress=heard.append)
     assert heard == results
+
+
+@pytest.mark.parametrize("strategy", [LEARNED, RANDOM, ENTROPY, CORESET], ids=lambda s: s.name)
+def test_detection_has_the_same_baselines(strategy: Strategy) -> None:
+    settings = settings_of(
+        "default", task="detection", size=64, epochs=1, batch_size=4, hidden=8, amp="off"
+    )
+    labeled, test = _discs(12, 0), _discs(4, 1)
+    pool, _ = load_examples(labeled, ("disc",), settings, Problems(), room=True)
+    plain, _ = load_examples(labeled, ("disc",), settings, Problems())
+    held_out, _ = load_examples(test, ("disc",), settings, Problems())
+    assert pool.images.shape != plain.images.shape  # room to crop
+    experiment = Experiment(pool, held_out, 5, 3, 2, inputs=plain.images)
+    results = simulate(experiment, settings, strategy)
+    assert [result.labeled for result in results] == [5, 8]
+    assert all(0 <= result.metric <= 1 for result in results)
+    assert (results[0].head is None) == (strategy is not LEARNED)
+
+
+def _discs(count: int, seed: int) -> LabeledSet:
+    random = np.random.default_rng(seed)
+    items, labels = [], []
+    for row in range(count):
+        pixels = random.integers(60, 110, (60, 80, 3)).astype(np.uint8)
+        x, y = (int(v) for v in random.integers(0, 30, 2))
+        pixels[y : y + 28, x : x + 28] = 230
+        items.append(Item(str(row), lambda pixels=pixels: pixels))
+        box = np.array([[x, y, x + 28, y + 28]], np.float32)
+        labels.append(ObjectLabel(("disc",), box, np.zeros(1, bool), np.zeros(1, bool)))
+    return LabeledSet(items, labels, "discs")
