@@ -67,7 +67,7 @@ class TrainSettings:
     batch_size: int = _setting(64, "Images a step; an epoch is cut into nearly equal batches.")
     optimizer: Optimizer = _setting("sgd", "What takes the steps.")
     lr: float = _setting(0.1, "Peak learning rate.")
-    momentum: float = _setting(0.9, "Momentum; with adam its first beta.")
+    momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.")
     weight_decay: float = _setting(5e-4, "Weight decay.")
     schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
     milestones: tuple[int, ...] = _setting((), "Epochs at which `step` lowers the learning rate.")

@@ -308,7 +308,7 @@ def _device(name: str) -> torch.device:
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), betas=(settings.momentum, 0.999), **common)
+        return torch.optim.Adam(model.parameters(), **common)
     if settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
     return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)

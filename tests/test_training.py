@@ -453,3 +453,20 @@ def test_training_goes_on_in_training_mode_after_a_prediction(
         watched.advance()
         list(predict(watched.model, tiny, data.images))
     assert _equal(_weights(whole.model), _weights(watched.model))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_the_optimizer_is_the_one_that_is_named(
+    tiny: TrainSettings, make_data: MakeData, momentum: float
+) -> None:
+    kinds = {"sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam}
+    for name, kind in kinds.items():
+        trainer = _trainer(
+            tiny, make_data(), optimizer=name, momentum=momentum, weight_decay=0.01, lr=0.003
+        )
+        assert type(trainer.optimizer) is kind
+        group = trainer.optimizer.param_groups[0]
+        assert group["weight_decay"] == 0.01 and group["initial_lr"] < 0.003
+        # Adam's own betas whatever the momentum is: with a first beta of 0 it runs away.
+        assert group["betas"] == (0.9, 0.999) if name == "adam" else group["momentum"] == momentum
+        _run(trainer, 2)
