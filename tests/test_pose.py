@@ -64,12 +64,12 @@ def people(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_defaults_are_the_papers_but_for_length() -> None:
+def test_the_defaults_are_those_that_were_seen_to_learn() -> None:
     chosen = settings_of("default", task="pose")
     assert (chosen.model, chosen.size, chosen.fit, chosen.augment) == (
         "hourglass2", 256, "pad", "pose",
     )  # fmt: skip
-    assert (chosen.optimizer, chosen.lr, chosen.weight_decay) == ("rmsprop", 2.5e-4, 0.0)
+    assert (chosen.optimizer, chosen.lr, chosen.weight_decay) == ("adam", 1e-3, 0.0)
     narrow = settings_of("default", task="pose", model="hourglass2-narrow")
     assert (narrow.size, narrow.optimizer, narrow.lr) == (128, "rmsprop", 1e-3)
     paper = settings_of("paper-mpii")
