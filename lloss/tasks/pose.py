@@ -53,7 +53,7 @@ class Pose(Task):
     weights = ("none", STATE_DICT)
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """What was seen to learn from few persons; the preset ``paper-mpii`` has the paper's values.
+        """What was seen to learn from few persons; ``paper-mpii`` has the values of the paper.
 
         A narrow network gets half the size, a quarter of the work: from 150 persons it learns as
         much. It takes the paper's optimizer, at a higher rate.
