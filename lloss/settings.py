@@ -46,7 +46,10 @@ def _setting(default: Any, help: str) -> Any:
 class TrainSettings:
     """One training run. Each field is an option of ``lloss train`` and a key of ``lloss.toml``."""
 
-    task: str = _setting(CLASSIFICATION, "What is learned.")
+    task: str = _setting(
+        CLASSIFICATION,
+        "What is learned, such as detection, pose, segmentation; it brings its own defaults.",
+    )
     model: str = _setting("resnet18", "The network: torchvision's name, or one of lloss's own.")
     weights: str = _setting(
         "none", "What it starts from: none, imagenet, coco (detection), or a state dict's path."
