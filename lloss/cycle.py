@@ -319,9 +319,12 @@ def _told(figures: dict[str, Any], metric: str) -> str:
     head, entropy = (figures[name]["ranking_accuracy"] for name in ("head", "entropy"))
     unseen = f" ({figures['unseen']} of unknown classes)" if figures["unseen"] else ""
     value = "unknown" if figures[metric] is None else f"{figures[metric]:.3f}"
+    # Without a rank correlation all of them are equal, or all of the true losses.
+    tied = figures["head"]["spearman"] is None
     return (
         f"{metric} {value}{unseen}; the head orders {percent(head)} of pairs right "
         f"(entropy {percent(entropy)}, chance 50%)"
+        + ("; all losses are alike, so nothing is ranked: train longer" if tied else "")
     )
 
 

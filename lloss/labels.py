@@ -114,7 +114,9 @@ def open_labeled(data: str, labels: Path | None = None, data_root: Path = DATA_R
     if path.suffix == ".npz":
         return _labeled_array(path)
     if not path.exists():
-        raise PoolError(f"{data}: no such labeled data; give a folder, a .npz or cifar10/cifar100")
+        raise PoolError(
+            f"{data}: no such labeled data; give a folder, a .npz or cifar10/cifar100, or --task"
+        )
     raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv")
 
 

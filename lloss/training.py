@@ -318,7 +318,7 @@ def _check(settings: TrainSettings, data: TrainingData) -> None:
     if len(data.images) < settings.batch_size:
         raise LabelError(
             f"{len(data.images)} labeled images are fewer than a batch of {settings.batch_size}: "
-            f"label more, or set the batch size to {len(data.images)} or less"
+            f"label more, or set --batch-size to {len(data.images)} or less"
         )
 
 

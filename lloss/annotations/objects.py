@@ -153,7 +153,11 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
         where = f"{image.where}.file_name"
         with leaving_out(problems):
             if place.at(image.name).kind() != "file":
-                raise BrokenError(where, f"no image {image.name!r} in {place}")
+                raise BrokenError(
+                    where,
+                    f"no image {image.name!r} in {place}; ?image=FOLDER behind the json "
+                    "says where they are",
+                )
             item = Item(image.name, functools.partial(place.read_image, image.name))
             found.append((item, image.label))
     return _finished(found, str(path), problems)

@@ -147,7 +147,11 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
             if label is None or label.region is None:
                 continue
             if person.image not in there:
-                raise BrokenError(person.image_where, f"no image {person.image!r} in {place}")
+                raise BrokenError(
+                    person.image_where,
+                    f"no image {person.image!r} in {place}; ?image=FOLDER behind the json "
+                    "says where they are",
+                )
             found.append((Outline(person.id, person.image, label.region), label))
     items = region_items((outline for outline, _ in found), place)
     labels = [label for _, label in found]
