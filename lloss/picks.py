@@ -18,7 +18,6 @@ from lloss.pools import Item, Pool
 from lloss.report import Pick, thumbnail
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection
-from lloss.settings import CLASSIFICATION
 from lloss.tasks import get_task
 from lloss.training import predict
 
@@ -36,14 +35,12 @@ def picks_of(
     """The picks with the model's guess, and for the first of them what the model sees."""
     shown = pool.find(selection.ids[:SHOWN])
     pixels = {item.id: _pixels(item, manifest) for item in shown}
-    drawings = _drawings(
-        {id: image for id, image in pixels.items() if image is not None}, checkpoint
-    )
     guesses = _guesses(selection, scores, manifest)
+    readable = {id: image for id, image in pixels.items() if image is not None}
+    # Where the scores hold a guess the network need not run again.
+    drawings = _drawings(readable, checkpoint) if readable and not guesses else {}
     guesses |= {id: (drawn.guess, drawn.confidence) for id, drawn in drawings.items()}
-    pictures = {
-        id: thumbnail(image, drawings.get(id)) for id, image in pixels.items() if image is not None
-    }
+    pictures = {id: thumbnail(image, drawings.get(id)) for id, image in readable.items()}
     return [
         Pick(
             id,
@@ -85,8 +82,6 @@ def _drawings(pixels: Mapping[str, Pixels], checkpoint: Checkpoint) -> dict[str,
     """
     settings, classes = checkpoint.settings, checkpoint.classes
     task = get_task(settings.task)
-    if settings.task == CLASSIFICATION or not pixels:
-        return {}
     found: list[Drawing] = []
     for _, forward in predict(checkpoint.network(), settings, np.stack(list(pixels.values()))):
         found += task.draw(forward.output, classes, settings) or []

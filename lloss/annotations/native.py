@@ -35,7 +35,12 @@ def labels_text(labels: Mapping[str, ObjectLabel] | Mapping[str, PersonLabel]) -
     Raises:
         LabelError: they are of two kinds.
     """
-    kinds = {kind for kind, made in _KINDS.items() for label in labels.values() if _is(label, made)}
+    kinds = {
+        kind
+        for kind, made in _KINDS.items()
+        for label in labels.values()
+        if isinstance(label, made)
+    }
     if len(kinds) > 1:
         raise LabelError("labels of objects and of persons: a file holds one kind")
     kind = next(iter(kinds), "objects")
@@ -180,7 +185,3 @@ def _whole(value: Any, where: str, least: float = -math.inf) -> int:
     if found != int(found) or found < least:
         raise BrokenError(where, f"{reprlib.repr(value)} is no number of pixels")
     return int(found)
-
-
-def _is(label: object, made: type) -> bool:
-    return isinstance(label, made)
