@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lloss.cores import usable_cores
 from lloss.errors import ImageError, LabelError
 from lloss.files import explained
-from lloss.images import ImageSpec, Pixels, decode, decode_into
+from lloss.images import ImageSpec, Pixels, decode
 from lloss.pools import Item
 
 Decoded: TypeAlias = tuple[str, Pixels | ImageError]
@@ -76,24 +76,6 @@ def _mapped(
             pool.shutdown(cancel_futures=True)
 
 
-def decode_all(
-    items: Sequence[Item], spec: ImageSpec, scratch: Path | None = None, what: str = "labeled"
-) -> NDArray[np.uint8]:
-    """Decode labeled images once, for all epochs: uint8 [N, H, W, 3].
-
-    Raises:
-        LabelError: one of them cannot be decoded; a training set has no holes.
-    """
-
-    def plainly(row: int, out: Pixels) -> None:
-        decode_into(items[row].read(), spec, out)
-
-    def refuse(row: int, reason: ImageError | LabelError) -> None:
-        raise LabelError(f"the {what} image {items[row].id!r}: {reason}; mend it or take it out")
-
-    return decode_with(plainly, refuse, items, spec, scratch, what)[0]
-
-
 def decode_with(
     decoder: Callable[[int, Pixels], _Out],
     failed: Callable[[int, ImageError | LabelError], None],
@@ -102,7 +84,7 @@ def decode_with(
     scratch: Path | None = None,
     what: str = "labeled",
 ) -> tuple[NDArray[np.uint8], list[_Out | None]]:
-    """:func:`decode_all` with a decoder that also tells what it learned of each image.
+    """Decode labeled images once, for all epochs, and keep what the decoder learned of each.
 
     Past one gigabyte the array lies in an unnamed file in ``scratch``, so that the operating
     system decides what of it is in memory.

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lloss import decoding
-from lloss.decoding import decode_all, decoded
+from lloss.decoding import decode_with, decoded
 from lloss.errors import ImageError, LabelError
-from lloss.images import ImageSpec, decode
+from lloss.images import ImageSpec, decode, decode_into
 from lloss.pools import Item, open_pool
 
 SPEC = ImageSpec(8, 8)
@@ -70,11 +71,26 @@ def test_of_large_images_fewer_are_held(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(read) <= 2 * 2 * 2
 
 
+def _all(items: list[Item], spec: ImageSpec, scratch: Path | None = None) -> NDArray[np.uint8]:
+    """All images plainly decoded; the first that cannot be is raised, with its id."""
+
+    def plainly(row: int, out: NDArray[np.uint8]) -> int:
+        decode_into(items[row].read(), spec, out)
+        return row
+
+    def refuse(row: int, reason: Exception) -> None:
+        raise LabelError(f"{items[row].id}: {reason}")
+
+    images, rows = decode_with(plainly, refuse, items, spec, scratch)
+    assert rows == list(range(len(items)))
+    return images
+
+
 def test_all_rows_are_those_of_one_at_a_time(photos: Path) -> None:
     items = list(open_pool(photos))
     spec = ImageSpec(5, 7)
     assert np.array_equal(
-        decode_all(items, spec), np.stack([decode(item.read(), spec) for item in items])
+        _all(items, spec), np.stack([decode(item.read(), spec) for item in items])
     )
 
 
@@ -82,25 +98,20 @@ def test_the_first_of_several_broken_images_is_named() -> None:
     items = [row(n) for n in range(100)]
     for number in (90, 40):
         items[number] = Item(f"bad {number}", lambda: b"")
-    with pytest.raises(LabelError, match="bad 40"):
-        decode_all(items, SPEC)
+    with pytest.raises(LabelError, match="bad 40: an empty file"):
+        _all(items, SPEC)
 
 
 def test_past_the_memory_limit_the_array_lies_in_a_file(
     photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     items = list(open_pool(photos))
-    held = decode_all(items, SPEC)
+    held = _all(items, SPEC)
     monkeypatch.setattr(decoding, "_IN_MEMORY", 100)
-    mapped = decode_all(items, SPEC, scratch=tmp_path)
+    mapped = _all(items, SPEC, scratch=tmp_path)
     assert isinstance(mapped, np.memmap) and not isinstance(held, np.memmap)
     assert np.array_equal(held, mapped)
     assert not list(tmp_path.iterdir())  # the file has no name, so none is left behind
-
-
-def test_a_labeled_image_that_is_broken_is_named() -> None:
-    with pytest.raises(LabelError, match="the labeled image 'x': an empty file; mend it"):
-        decode_all([Item("x", lambda: b"")], SPEC)
 
 
 def test_there_are_as_many_threads_as_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

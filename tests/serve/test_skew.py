@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lloss import Scorer
-from lloss.decoding import decode_all
+from lloss.annotations import Problems
+from lloss.examples import load_examples
+from lloss.labels import LabeledSet
 from lloss.pools import Item, open_pool
+from lloss.settings import TrainSettings
 
 
 def _files(folder: Path) -> Path:
@@ -57,12 +60,22 @@ def _fed(
     return np.concatenate(batches)
 
 
+def _trained_on(items: list[Item], scorer: Scorer) -> NDArray[np.uint8]:
+    """What training decodes of these images, uint8 [N, H, W, 3]."""
+    image = scorer.manifest.image
+    assert image.height == image.width
+    settings = TrainSettings(size=image.height, fit=image.fit)
+    labeled = LabeledSet(items, ["cat"] * len(items), "labels.csv")
+    data, _ = load_examples(labeled, ("cat",), settings, Problems(), room=True)
+    return data.images
+
+
 def test_the_scorer_feeds_the_engine_what_training_sees(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = list(open_pool(_files(tmp_path / "pool")))
     scorer = Scorer(artifact, device="cpu", batch_size=8, threads=1)  # so that batches keep order
-    trained_on = decode_all(items, scorer.manifest.image)
+    trained_on = _trained_on(items, scorer)
     assert len(items) == 42 and trained_on.std() > 30  # pictures, not blanks
     assert np.array_equal(_fed(scorer, tmp_path / "pool", monkeypatch), trained_on)
 
@@ -74,6 +87,6 @@ def test_an_array_at_hand_is_resized_as_its_file_was_in_training(
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     scorer = Scorer(artifact, device="cpu", threads=1)
-    from_file = decode_all([Item("x", buffer.getvalue)], scorer.manifest.image)
+    from_file = _trained_on([Item("x", buffer.getvalue)], scorer)
     from_array = _fed(scorer, [picture], monkeypatch)
     assert np.array_equal(from_array, from_file)
