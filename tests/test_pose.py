@@ -95,13 +95,8 @@ def test_what_cannot_be_built_is_refused(given: dict[str, Any], message: str) ->
 
 
 def test_augmentations_of_other_tasks_are_refused() -> None:
-    with pytest.raises(SettingsError, match="augment = 'ssd': for pose it is pose or none"):
-        TASK.augment(
-            torch.zeros(1, 112, 112, 3),
-            [],
-            dataclasses.replace(settings(), augment="ssd"),
-            torch.Generator(),
-        )
+    with pytest.raises(SettingsError, match="augment = 'ssd': pose has none, pose"):
+        TASK.build(dataclasses.replace(settings(), augment="ssd"), JOINTS)
 
 
 def test_the_layers_of_the_joints_alone_start_afresh(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from lloss.annotations.entries import Person, check_joints
 from lloss.annotations.folders import image_folder
 from lloss.annotations.heads import head_sizes
-from lloss.annotations.joints import COCO, MPII, flip_pairs, skeleton
 from lloss.annotations.labels import PersonLabel
 from lloss.annotations.matching import Matches
 from lloss.annotations.native import native_labels
@@ -27,16 +26,6 @@ from lloss.pools import Item, Pool, open_pool
 from lloss.pools.places import LocalPlace
 from lloss.pools.regions import Outline, RegionItem, region_items
 from lloss.pools.uris import parse
-
-__all__ = [
-    "COCO",
-    "MPII",
-    "flip_pairs",
-    "join_persons",
-    "open_persons",
-    "read_persons",
-    "skeleton",
-]
 
 
 def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:

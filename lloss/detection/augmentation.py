@@ -17,7 +17,6 @@ from torchvision.transforms.v2 import functional as F
 
 from lloss.detection.cropping import IoUCrop, fitted
 from lloss.detection.targets import Objects
-from lloss.errors import SettingsError
 from lloss.images import Fit
 from lloss.settings import TrainSettings
 
@@ -69,13 +68,8 @@ class SsdAugmentation:
 
     @classmethod
     def of(cls, settings: TrainSettings) -> SsdAugmentation:
-        """By the setting ``augment``: ``ssd`` is all of them.
-
-        Raises:
-            SettingsError: it is none of detection's.
-        """
+        """By the setting ``augment``, one of :data:`KINDS`: ``ssd`` is all of them."""
         kind = settings.augment
-        check_kind(kind)
         red, green, blue = (round(255 * mean) for mean in settings.mean)
         return cls(
             settings.size,
@@ -163,13 +157,3 @@ class SsdAugmentation:
     def _filled(self, frame: Tensor) -> Tensor:
         fill = torch.tensor(self.fill, dtype=frame.dtype)[:, None, None]
         return fill.expand(3, self.side, self.side).clone()
-
-
-def check_kind(augment: str) -> None:
-    """Refuse what is not for detection.
-
-    Raises:
-        SettingsError: naming what is.
-    """
-    if augment not in KINDS:
-        raise SettingsError(f"augment = {augment!r}: detection has {', '.join(KINDS)}")

@@ -15,7 +15,7 @@ from lloss.annotations.joints import skeleton
 from lloss.annotations.native import write_labels
 from lloss.annotations.persons import join_persons, open_persons, read_persons
 from lloss.drawing import Drawing, Shape
-from lloss.errors import LabelError, SettingsError
+from lloss.errors import LabelError
 from lloss.images import ImageSpec, Pixels
 from lloss.labels import LabeledSet
 from lloss.models import hourglass
@@ -173,13 +173,7 @@ class Pose(Task):
         settings: TrainSettings,
         generator: Generator,
     ) -> tuple[Tensor, list[PersonTarget]]:
-        """Scale, turn, mirror and tint; or the plain cut.
-
-        Raises:
-            SettingsError: an augmentation that is not for pose.
-        """
-        if settings.augment not in ("pose", "none"):
-            raise SettingsError(f"augment = {settings.augment!r}: for pose it is pose or none")
+        """Scale, turn, mirror and tint; or the plain cut."""
         views = draw_views(len(images), generator) if settings.augment == "pose" else None
         return seen(images, targets, views or [None] * len(images), settings.size)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lloss.annotations.persons import COCO, read_persons
+from lloss.annotations.joints import COCO
+from lloss.annotations.persons import read_persons
 from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
 

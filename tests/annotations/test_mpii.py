@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lloss.annotations.persons import MPII, read_persons
+from lloss.annotations.joints import MPII
+from lloss.annotations.persons import read_persons
 from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
 
