@@ -26,6 +26,7 @@ COMMANDS = {
     "score": "lloss.serve.cli:score",
     "merge": "lloss.serve.cli:merge",
     "select": "lloss.commands.select:select",
+    "serve": "lloss.serve.daemon.cli:serve",
     "demo": "lloss.commands.demo:demo",
 }
 
@@ -35,6 +36,11 @@ EXTRAS = {
     "onnxscript": "train",
     "matplotlib": "train",
     "sklearn": "demo",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "jinja2": "serve",
+    "python_multipart": "serve",
 }
 """Which extra brings a package that the base install lacks."""
 
@@ -71,6 +77,7 @@ HELP = {
     "score": "Score a pool of images with an artifact.",
     "merge": "Put the shards of a scoring run together.",
     "select": "Choose the K images to label next from scores.",
+    "serve": "Score and select as a service.",
     "demo": "The whole job on scikit-learn's digits, in a few minutes.",
 }
 
