@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 
 from .app import daemon_of
+from .pool_views import JobsView, JobView
 from .pools import NAME
-from .views import JobsView, JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -12,7 +12,7 @@ from lloss.errors import LabelError
 from lloss.labels import parse_labels
 
 from .failures import RequestError
-from .views import IDS_MOST, LabelsBody
+from .pool_views import IDS_MOST, LabelsBody
 
 _CSV = ("text/csv", "application/csv")
 

@@ -14,9 +14,7 @@ from .app import daemon_of
 from .core import Daemon
 from .failures import RequestError
 from .labels_in import labels_of_request
-from .pools import NAME
-from .selections import HandedOut
-from .views import (
+from .pool_views import (
     Id,
     IdsBody,
     JobView,
@@ -34,6 +32,8 @@ from .views import (
     SelectionView,
     labels_schema,
 )
+from .pools import NAME
+from .selections import HandedOut
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 
