@@ -25,6 +25,7 @@ import lloss
 from lloss.artifact import Manifest
 
 from ..telemetry import Telemetry
+from .drift import Drift
 from .settings import Limits
 
 REFUSED = ("queue_full", "deadline", "cancelled", "draining")
@@ -56,6 +57,7 @@ class DaemonMetrics:
         telemetry: that every scorer of this daemon counts in, so that a reload loses no count.
             Scorers do not name themselves there: :meth:`model` does.
         registry: to serve; that of ``telemetry``.
+        drift: of live predicted losses.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -108,6 +110,8 @@ class DaemonMetrics:
             "python": platform.python_version(),
             "onnxruntime": str(onnxruntime.__version__),
         }
+        self.drift = Drift()
+        of.register(self.drift)
         ProcessCollector(registry=of)
         self.gauge("process_threads", "Number of OS threads in the process.", _threads)
 
@@ -141,10 +145,12 @@ class DaemonMetrics:
     def served(self, losses: NDArray[np.float32]) -> None:
         """Count predicted losses of live traffic, float32 [N]; jobs' do not come here."""
         self._served.inc(len(losses))
+        self.drift.add(losses)
 
     def model(self, manifest: Manifest, sha256: str, provider: str) -> None:
         """Name the model that serves from now on; drift is measured against it anew."""
         self._shared.serves(sha256, provider, manifest.precision)
+        self.drift.against(manifest.reference)
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload: ``swapped``, ``unchanged`` or ``refused``."""
