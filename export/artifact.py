@@ -45,6 +45,8 @@ def export_artifact(
         PoolError: the reduction's pool or the reference's is too small.
     """
     sample = reduction.draw() if reduction else None
+    if reference:
+        _ = reference.items  # a pool that is too small is told before minutes of export
     settings = checkpoint.settings
     spec = ImageSpec(settings.size, settings.size, settings.fit)
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()

@@ -130,6 +130,8 @@ def _export(run: Path, out: Path, precision: str, given: dict[str, Any]) -> None
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, outputs {', '.join(manifest.outputs)}; "
         f"{_compared(manifest)}"
     )
+    if reference:
+        click.echo(f"reference: {manifest.reference}")
 
 
 def _reduction(

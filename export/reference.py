@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lloss.errors import PoolError
 from lloss.images import ImageSpec
-from lloss.pools import Pool
-from lloss.reference import LossReference
+from lloss.pools import Item, Pool
+from lloss.reference import MIN_IMAGES, LossReference
 from lloss.selection.sampling import draw_ids
 
 from .fidelity import predict
@@ -36,6 +37,21 @@ class ReferenceSample:
     images: int = IMAGES
     required: bool = True
 
+    @cached_property
+    def items(self) -> Sequence[Item]:
+        """The images drawn.
+
+        Raises:
+            PoolError: there are too few, and a reference is required.
+        """
+        ids = draw_ids((id for id in self.pool.ids() if id not in self.exclude), self.images, 0)
+        if self.required and len(ids) < MIN_IMAGES:
+            raise PoolError(
+                f"{self.pool.uri}: has {len(ids)} images; a reference needs {MIN_IMAGES}: give a "
+                "larger pool to --reference, or leave it out"
+            )
+        return self.pool.find(ids)
+
     def measure(self, path: Path, spec: ImageSpec) -> LossReference | None:
         """Score the images with an exported graph, on the CPU.
 
@@ -46,9 +62,9 @@ class ReferenceSample:
         Raises:
             PoolError: too few images can be scored, and a reference is required.
         """
-        ids = draw_ids((id for id in self.pool.ids() if id not in self.exclude), self.images, 0)
-        shown = batches(self.pool.find(ids), spec, "score the reference")
-        predicted = predict(path, shown)
+        if len(self.items) < MIN_IMAGES:
+            return None
+        predicted = predict(path, batches(self.items, spec, "score the reference"))
         try:
             return LossReference.of(predicted.loss, self.pool.uri)
         except PoolError:
