@@ -22,9 +22,8 @@ from lloss.pools.uris import is_url
 
 from . import pictures
 from .failures import RequestError, status_of
-from .held import Mark, State
+from .held import Batch, Mark
 from .rendering import login_page, render, static_files
-from .selections import Ranked, Wish
 from .viewing import Viewing, viewing_of
 from .views import POOLS, PoolView, Tile
 
@@ -34,7 +33,8 @@ MOST = 200
 """Images that a page takes at once."""
 
 Action = Literal["label", "skip", "undo", "return"]
-View = Literal["next", "batch", "pending", "labeled", "skipped"]
+Listed = Literal["pending", "labeled", "skipped"]
+View = Literal["next", "batch"] | Listed
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
@@ -56,7 +56,9 @@ class _PageRoute(APIRoute):
         return told
 
 
-router = APIRouter(route_class=_PageRoute, include_in_schema=False, default_response_class=HTMLResponse)
+router = APIRouter(
+    route_class=_PageRoute, include_in_schema=False, default_response_class=HTMLResponse
+)
 router.include_router(pictures.router)
 
 
@@ -125,10 +127,7 @@ def batch(request: Request, name: str, key: str) -> HTMLResponse:
     """The images that were handed out to this browser."""
     viewing = viewing_of(request)
     view = viewing.viewer.pool(name)
-    images = viewing.viewer.held.batch(name, key)
-    if images is None:
-        raise RequestError(404, "there is no such batch of this pool (any more); take another")
-    tiles = viewing.viewer.tiles(view, images)
+    tiles = viewing.viewer.tiles(view, viewing.viewer.held.batch(name, key).images)
     return _tiles_page(request, "batch.html", "batch", view, tiles, 1, False, batch=key)
 
 
@@ -138,7 +137,7 @@ def batch(request: Request, name: str, key: str) -> HTMLResponse:
 def listed(request: Request, name: str, page: Page = 1) -> HTMLResponse:
     """The images of a state, to look at and to take back."""
     viewer = viewing_of(request).viewer
-    state = cast(State, request.url.path.rpartition("/")[2])
+    state = cast(Listed, request.url.path.rpartition("/")[2])
     view = viewer.pool(name)
     tiles, more = viewer.listed(view, state, page)
     return _tiles_page(request, "listed.html", state, view, tiles, page, more, batch="")
@@ -158,7 +157,10 @@ def mark(
     """Mark an image labeled or skipped, take that back, or give the image back."""
     viewing = viewing_of(request)
     id = unquote(image, errors="surrogatepass")
-    now = _act(viewing, name, id, do, label.strip())
+    now = _act(viewing, name, id, do, label.strip().replace("\r\n", "\n"))
+    if do == "undo" and view == "batch":
+        viewing.viewer.held.hold_again(name, batch, id)
+        now = viewing.viewer.held.marks(name, [id])[id]
     if _wants_json(request):
         counts = viewing.daemon.catalog.counts(name)
         told = {"state": now.state, "label": now.label, "counts": vars(counts)}
@@ -177,24 +179,20 @@ def take(
     key: Annotated[str, Form(min_length=8, max_length=100)],
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
-    daemon = viewing_of(request).daemon
-    daemon.selections.select(name, Wish(k=k, at_most=True), key)
-    response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': key})}")
+    batch = Batch(k, key)
+    viewing_of(request).daemon.selections.select(name, batch.wish, key)
+    response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
-        _COOKIE, key, path=f"/pools/{name}", httponly=True, samesite="strict", max_age=7 * 86400
+        _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"
     )
     return response
 
 
 @router.post("/pools/{name}/return")
-def give_back(
-    request: Request, name: str, batch: Annotated[str, Form(max_length=100)]
-) -> Response:
+def give_back(request: Request, name: str, batch: Annotated[str, Form(max_length=100)]) -> Response:
     """Give back what is still pending of a batch."""
     viewing = viewing_of(request)
-    ids = [image.id for image in viewing.viewer.held.batch(name, batch) or ()]
-    marks = viewing.viewer.held.marks(name, ids)
-    viewing.daemon.selections.give_back(name, [id for id in ids if marks[id].state == "pending"])
+    viewing.daemon.selections.give_back(name, _waiting(viewing, name, batch))
     response = _leading_to(f"/pools/{name}")
     response.delete_cookie(_COOKIE, path=f"/pools/{name}")
     return response
@@ -208,15 +206,15 @@ def score(request: Request, name: str) -> Response:
 
 
 @router.post("/pools/{name}/cancel")
-def cancel(
-    request: Request, name: str, job: Annotated[str, Form(max_length=100)]
-) -> Response:
+def cancel(request: Request, name: str, job: Annotated[str, Form(max_length=100)]) -> Response:
     """Stop a job."""
     viewing_of(request).daemon.jobs.cancel(job)
     return _leading_to(f"/pools/{name}")
 
 
 _COOKIE = "lloss_batch"
+
+_WEEK = 7 * 24 * 3600
 
 _FRESH = {"Cache-Control": "no-store"}
 
@@ -285,10 +283,18 @@ def _wants_json(request: Request) -> bool:
 
 def _own_batch(request: Request, pool: str) -> str:
     """The batch that this browser took last, if something of it is still pending."""
-    viewing, key = viewing_of(request), request.cookies.get(_COOKIE, "")
-    images: list[Ranked] | None = viewing.viewer.held.batch(pool, key) if key else None
-    marks = viewing.viewer.held.marks(pool, [image.id for image in images or ()])
-    return key if any(mark.state == "pending" for mark in marks.values()) else ""
+    batch = request.cookies.get(_COOKIE, "")
+    try:
+        return batch if batch and _waiting(viewing_of(request), pool, batch) else ""
+    except LlossError:
+        return ""  # it is forgotten
+
+
+def _waiting(viewing: Viewing, pool: str, batch: str) -> list[str]:
+    """The ids that are still pending of a batch."""
+    held = viewing.viewer.held
+    marks = held.marks(pool, [image.id for image in held.batch(pool, batch).images])
+    return [id for id, mark in marks.items() if mark.state == "pending"]
 
 
 def _hint(request: Request, viewing: Viewing) -> str:

@@ -24,7 +24,12 @@ Id = Annotated[str, Query(description="The image's id, as the pool gives it.")]
 
 _FRESH = "private, max-age=600"
 
-_PICTURES = {"image/png": {}, "image/jpeg": {}, "image/gif": {}, "image/webp": {}}
+_PICTURES: dict[str, dict[str, str]] = {
+    "image/png": {},
+    "image/jpeg": {},
+    "image/gif": {},
+    "image/webp": {},
+}
 
 
 @router.get(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -81,6 +82,14 @@ def rate(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
 
 
+def _shown(value: str) -> Markup:
+    return Markup(text(value))
+
+
+def _loss(value: float) -> str:
+    return loss(value) if math.isfinite(value) else "–"
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -90,14 +99,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "shown": lambda value: Markup(text(value)),
+    filters: dict[str, Callable[..., str]] = {
+        "shown": _shown,
         "quoted": quoted,
         "count": lambda value: f"{value:,}",
-        "loss": lambda value: loss(value) if math.isfinite(value) else "–",
+        "loss": _loss,
         "share": lambda value: f"{value:.0%}",
         "duration": duration,
         "rate": rate,
     }
+    environment.filters |= filters
     environment.globals["static"] = lambda name: f"/static/{name}?v={static_files()[name].version}"
     return environment

@@ -135,8 +135,9 @@ class Viewer:
         thumbnails: of images that were looked at.
     """
 
-    def __init__(self, daemon: Daemon, held: Held) -> None:
-        self.daemon, self.held = daemon, held
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.held = Held(daemon.catalog, daemon.selections)
         self.rates, self.digests = Rates(), Digests()
         self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
 
@@ -274,5 +275,3 @@ def _named(guess: Guess | None, names: Sequence[str]) -> str:
     if guess is None or guess.prediction < 0:
         return ""
     return names[guess.prediction] if guess.prediction < len(names) else ""
-
-
