@@ -14,6 +14,7 @@ from lloss.images import ImageSpec
 
 from .graph import ScoringGraph, outputs_of, write_onnx
 from .precision import Reducer, Reduction, Tell
+from .reference import ReferenceSample
 from .verify import check_parity
 
 
@@ -22,6 +23,7 @@ def export_artifact(
     path: Path,
     reduction: Reduction | None = None,
     tell: Tell = lambda _: None,
+    reference: ReferenceSample | None = None,
 ) -> Manifest:
     """Export network and head as one ONNX file, checked against torch before it gets its name.
 
@@ -30,6 +32,8 @@ def export_artifact(
         path: where to write; an existing file is replaced only by one that passed.
         reduction: a precision below fp32; the fp32 graph is checked first, then this against it.
         tell: receives a line on each attempt at a reduced precision, and on the judgement.
+        reference: images whose predicted losses go into the manifest, to measure drift against.
+            Without it, those that a reduction was judged on.
 
     Returns:
         The manifest that the file carries.
@@ -38,9 +42,11 @@ def export_artifact(
         ParityError: the graph does not compute what the network does; nothing is left.
         FidelityError: the reduced precision does not rank images as fp32 does; nothing is left.
         CheckpointError: the checkpoint cannot be exported.
-        PoolError: the reduction's pool is too small.
+        PoolError: the reduction's pool or the reference's is too small.
     """
     sample = reduction.draw() if reduction else None
+    if reference:
+        _ = reference.items  # a pool that is too small is told before minutes of export
     settings = checkpoint.settings
     spec = ImageSpec(settings.size, settings.size, settings.fit)
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
@@ -61,6 +67,9 @@ def export_artifact(
         manifest = dataclasses.replace(manifest, fidelity=fidelity)
         if reduction and sample:
             manifest = Reducer(reduction, sample, checkpoint, tell).run(aside, manifest)
+        if reference:
+            measured = reference.measure(aside, spec)
+            manifest = dataclasses.replace(manifest, reference=measured or manifest.reference)
         _replace_manifest(aside, manifest)
     return manifest
 

@@ -64,6 +64,10 @@ PATH = click.Path(path_type=Path)
     "--seed", type=int, default=0, show_default=True, help="Random seed of the draw of images."
 )
 @click.option(
+    "--reference",
+    help="POOL whose predicted losses are noted, to know drift by.  [default: that of --calibrate]",
+)
+@click.option(
     "--reduce-range",
     is_flag=True,
     help="int8 with 7-bit weights, for processors without VNNI.",
@@ -90,6 +94,8 @@ def export(
     exported = tensorrt and out is None and run.suffix == ".onnx"
     if exported and (precision != "fp32" or given["calibrate"] is not None):
         raise SettingsError(f"{run}: is exported already; a precision is chosen when a RUN is")
+    if exported and given["reference"] is not None:
+        raise SettingsError(f"{run}: is exported already; a reference is noted when a RUN is")
     if tensorrt:
         check_tensorrt()  # before minutes of export
     if exported:
@@ -106,19 +112,26 @@ def _export(run: Path, out: Path, precision: str, given: dict[str, Any]) -> None
     from lloss.checkpoint import load_checkpoint  # torch: an engine is built without
 
     from .artifact import export_artifact
+    from .reference import ReferenceSample
 
+    pool = given.pop("reference")
     reduction = _reduction(precision, **given)
+    reference = None if pool is None else ReferenceSample(pool=open_pool(pool))
     checkpoint = load_checkpoint(run)
     if not checkpoint.finished:
         epochs = checkpoint.settings.epochs
         click.echo(
             f"note: the run is not finished ({checkpoint.epoch} of {epochs} epochs)", err=True
         )
-    manifest = export_artifact(checkpoint, out, reduction, lambda line: click.echo(line, err=True))
+    manifest = export_artifact(
+        checkpoint, out, reduction, lambda line: click.echo(line, err=True), reference
+    )
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, outputs {', '.join(manifest.outputs)}; "
         f"{_compared(manifest)}"
     )
+    if reference:
+        click.echo(f"reference: {manifest.reference}")
 
 
 def _reduction(
@@ -135,7 +148,10 @@ def _reduction(
 
     if precision == "fp32":
         if calibrate is not None or reduce_range:
-            raise SettingsError("fp32 needs no --calibrate and no --reduce-range: leave them out")
+            raise SettingsError(
+                "fp32 needs no --calibrate and no --reduce-range: leave them out "
+                "(--reference POOL notes predicted losses)"
+            )
         return None
     if calibrate is None:
         raise SettingsError(

@@ -16,6 +16,7 @@ from lloss.artifact import PRECISIONS, Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.pools import Item, Pool
+from lloss.reference import LossReference
 
 from .fidelity import Fidelity, Gate, Predicted, fidelity, predict
 from .graph import ScoringGraph, write_onnx
@@ -125,7 +126,7 @@ class Reducer:
             shutil.copyfile(path, fp32)
             make = {"fp16": self._fp16, "int8": self._int8}[self.reduction.precision]
             chosen = make(fp32, out, manifest)
-            reached = self._judged(fp32, out, manifest, chosen)
+            reached, predicted = self._judged(fp32, out, manifest, chosen)
             speed = self._speed(fp32, out, manifest)
             shutil.copyfile(out, path)
         measured = {**reached.as_dict(), "pool": self.sample.uri}
@@ -135,16 +136,20 @@ class Reducer:
             fidelity={**manifest.fidelity, "fp32": measured},
             recipe=chosen.recipe,
             speed=speed,
+            reference=LossReference.of(predicted.loss, self.sample.uri),
         )
 
-    def _judged(self, fp32: Path, out: Path, manifest: Manifest, chosen: Chosen) -> Fidelity:
+    def _judged(
+        self, fp32: Path, out: Path, manifest: Manifest, chosen: Chosen
+    ) -> tuple[Fidelity, Predicted]:
         precision, items = self.reduction.precision, self.sample.held_out
         reference = self._reference(fp32, items, manifest)
         shown = batches(items, manifest.image, f"compare {precision}")
-        reached = fidelity(reference, predict(out, shown))
+        predicted = predict(out, shown)
+        reached = fidelity(reference, predicted)
         self.tell(f"{precision} on {reached.images} held-out images: {reached}")
         if self.reduction.gate.passes(reached):
-            return reached
+            return reached, predicted
         raise FidelityError(
             f"{precision} does not rank images as fp32 does: {chosen.how}it reached {reached} on "
             f"{reached.images} held-out images, and {self.reduction.gate} are asked for; "

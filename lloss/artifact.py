@@ -11,6 +11,7 @@ from typing import Any
 
 from lloss.errors import ArtifactError
 from lloss.images import ImageSpec
+from lloss.reference import LossReference
 
 KEY = "lloss.manifest"
 FORMAT = 1
@@ -44,6 +45,7 @@ class Manifest:
         speed: of ``int8``: images a second beside the fp32 graph's, and the processor they were
             measured on.
         provenance: sha256 of the checkpoint, training settings, labels, versions.
+        reference: how predicted loss is distributed on a pool, where one was given at export.
     """
 
     task: str
@@ -58,12 +60,14 @@ class Manifest:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     speed: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    reference: LossReference | None = None
 
     def to_json(self) -> str:
         """One JSON object, as it lies in the file's metadata."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["image"] = self.image.as_dict()
         fields["outputs"] = {name: list(shape) for name, shape in self.outputs.items()}
+        fields["reference"] = self.reference.as_dict() if self.reference else None
         return json.dumps({"format": FORMAT, **fields}, ensure_ascii=False)
 
     @classmethod
@@ -85,6 +89,8 @@ class Manifest:
             fields["outputs"] = {name: tuple(shape) for name, shape in fields["outputs"].items()}
             for name in ("classes", "mean", "std"):
                 fields[name] = tuple(fields[name])
+            if fields.get("reference") is not None:
+                fields["reference"] = LossReference.from_dict(fields["reference"])
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{where}: its manifest is damaged: export again") from error

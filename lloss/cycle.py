@@ -199,8 +199,8 @@ class _Walk:
         """All of them."""
         checkpoint = self._train()
         evaluation = self._evaluate(checkpoint)
-        self._export(checkpoint)
         pool = self.project.open_pool()
+        self._export(checkpoint, pool)
         counts = self._score(pool)
         selection = self._select(at_most)
         summary = Summary(
@@ -255,16 +255,26 @@ class _Walk:
         self.say(f"measure on {figures['images']} held-out images: {_told(figures, self.metric)}")
         return figures
 
-    def _export(self, checkpoint: Checkpoint) -> None:
-        if not (self.folder / MODEL).exists():
-            self.say(f"export {self.folder / MODEL}")
-            room = importlib.import_module("lloss.export.artifact")  # the core knows it by name
-            room.export_artifact(checkpoint, self.folder / MODEL)
+    def _export(self, checkpoint: Checkpoint, pool: Pool) -> None:
+        if (self.folder / MODEL).exists():
+            return
+        self.say(f"export {self.folder / MODEL}")
+        room = importlib.import_module("lloss.export.artifact")  # the core knows it by name
+        reference = None
+        if not pool.streamed:  # of which a sample costs as much as the whole
+            sample = importlib.import_module("lloss.export.reference").ReferenceSample
+            reference = sample(pool=pool, exclude=self._taken(), required=False)
+        room.export_artifact(checkpoint, self.folder / MODEL, reference=reference)
 
-    def _score(self, pool: Pool) -> dict[str, int]:
+    def _taken(self) -> set[str]:
+        """What is not to be scored."""
         taken = {item.id for item in self.labeled.items}
         if self.held_out is not None and not self.project.test:
             taken |= {item.id for item in self.held_out.items}
+        return taken
+
+    def _score(self, pool: Pool) -> dict[str, int]:
+        taken = self._taken()
         self.say(f"score what is unlabeled of {pool.uri}")
         rooms = [importlib.import_module(f"lloss.serve.{name}") for name in ("scorer", "run")]
         with rooms[0].Scorer(self.folder / MODEL) as scorer:

@@ -177,7 +177,7 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
     return out
 
 
-def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
+def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PIXELS) -> None:
     """:func:`decode` into a place that is there already, such as a row of a batch.
 
     Args:
@@ -185,6 +185,7 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
         spec: as for :func:`decode`.
         out: ``uint8 [spec.height, spec.width, 3]``, written whole; on an error it may hold
             anything.
+        max_pixels: that an encoded image of another size may declare.
 
     Raises:
         ImageError: as for :func:`decode`.
@@ -203,7 +204,7 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels) -> None:
     else:
         if out.flags.c_contiguous and decode_plain_jpeg_into(raw, out):
             return
-        image = _decoded(raw, spec)
+        image = _decoded(raw, spec, max_pixels)
     if out.flags.c_contiguous:
         out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
     else:
@@ -262,17 +263,17 @@ def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array
 
 
-def _decoded(raw: bytes, spec: ImageSpec | None) -> Image.Image:
+def _decoded(raw: bytes, spec: ImageSpec | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An encoded image as RGB of the spec's size, or of its own without one."""
     if not raw:
         raise ImageError("an empty file")
     try:
         try:
-            return _read(raw, spec)
+            return _read(raw, spec, max_pixels)
         except Warning:  # where the user's filters make errors of them: damage that is survived
             with _QUIET, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _read(raw, spec)
+                return _read(raw, spec, max_pixels)
     except ImageError:
         raise
     except MemoryError as error:
@@ -284,12 +285,12 @@ def _decoded(raw: bytes, spec: ImageSpec | None) -> Image.Image:
         raise ImageError(f"cannot be decoded: {reason}") from error
 
 
-def _read(raw: bytes, spec: ImageSpec | None) -> Image.Image:
+def _read(raw: bytes, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
     image = _opened(raw)
     pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
+    if pixels > max_pixels:
         raise ImageError(
-            f"declares {image.width}×{image.height} pixels, over the limit of {MAX_PIXELS}"
+            f"declares {image.width}×{image.height} pixels, over the limit of {max_pixels}"
         )
     held = pixels * (_HELD_WEBP if image.format == "WEBP" else _HELD.get(image.mode, 12))
     if held < _SMALL:

@@ -165,6 +165,7 @@ class DeviceExecutor:
         self._memory = memory or _memory(device, device_id)
         self._changed = threading.Condition()
         self._running, self._closed = 0, False
+        self._count, self._kept = buffers, 0
         self._runner = ThreadPoolExecutor(1, "lloss-device")
         try:
             layout = _Layout(manifest, batch_size)
@@ -183,14 +184,22 @@ class DeviceExecutor:
             self.close()
             raise self._failed(error) from error
 
-    def buffer(self) -> InputBuffer:
+    def buffer(self, urgent: bool = False) -> InputBuffer:
         """A buffer to fill; blocks until one is free.
+
+        Args:
+            urgent: before all who are not. From the first time on one buffer is kept for such
+                calls, so that they need not wait until a pool's batch is decoded.
 
         Raises:
             EngineError: the executor was closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._free or self._closed)
+            if urgent:
+                self._kept = min(1, self._count - 1)
+            self._changed.wait_for(
+                lambda: len(self._free) > (0 if urgent else self._kept) or self._closed
+            )
             self._check_open()
             taken = self._free.pop()
             self._held.add(taken.number)
@@ -237,7 +246,7 @@ class DeviceExecutor:
             if buffer.number in self._held:
                 self._held.remove(buffer.number)
                 self._free.append(buffer)
-                self._changed.notify()
+                self._changed.notify_all()  # one of them may have to leave it to another
 
     def close(self) -> None:
         """Wait for the batches that run, then free the device's memory; later calls do nothing.

@@ -44,7 +44,7 @@ class Executor(Protocol):
 
     batch_size: int
 
-    def buffer(self) -> Any:
+    def buffer(self, urgent: bool = False) -> Any:
         """A :class:`Buffer` to fill; blocks until one is free."""
 
     def run(self, buffer: Any, count: int) -> dict[str, NDArray[np.float32]]:

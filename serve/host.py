@@ -63,8 +63,8 @@ class HostExecutor:
                 f"no memory for {buffers} batches of {batch_size} images; give a smaller batch size"
             ) from error
 
-    def buffer(self) -> HostBuffer:
-        """A buffer to fill; blocks until one is free."""
+    def buffer(self, urgent: bool = False) -> HostBuffer:
+        """A buffer to fill; blocks until one is free: each lane has one, urgent or not."""
         return self._free.get()
 
     def run(self, buffer: HostBuffer, count: int) -> dict[str, NDArray[np.float32]]:

@@ -36,7 +36,7 @@ class Job:
         lock: held while the result is given out.
     """
 
-    def __init__(self, chunk: Chunk) -> None:
+    def __init__(self, chunk: Chunk, result: Future[Scores] | None = None) -> None:
         self.chunk = chunk
         self.items = chunk.items
         self.fetched: list[Raw | ImageError | None] = [None] * len(self.items)
@@ -46,7 +46,7 @@ class Job:
         self.buffer: Any = None
         self.begun = time.perf_counter()
         self.seconds = {"read": 0.0, "decode": 0.0}
-        self.result: Future[Scores] = Future()
+        self.result: Future[Scores] = result or Future()
         self._open = 0
         self.lock = threading.Lock()
 

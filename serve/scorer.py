@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,11 +15,12 @@ from PIL import Image
 from lloss.artifact import Manifest
 from lloss.cores import usable_cores
 from lloss.errors import EngineError, PoolError, SettingsError
+from lloss.images import MAX_PIXELS
 from lloss.pools import ArrayPool, Item, Pool, open_pool
 from lloss.pools.base import read_file
 
 from .engine import Engine
-from .pipeline import READERS, Pipeline
+from .pipeline import READERS, Pipeline, Take
 from .result import Scores, joined
 from .telemetry import Telemetry
 
@@ -39,12 +41,14 @@ class Scorer:
         batch_size: images a run of the engine at most; 0 for what was measured best.
         threads: that decode and, on the CPU, compute; 0 for one a core.
         readers: threads that fetch, for pools behind a network.
+        telemetry: to count in, such as one that several scorers share; by default one of its own.
+            Which model serves is said by who shares it.
 
     Attributes:
         engine: the artifact on its provider.
         telemetry: counters, histograms and the registry that holds them.
 
-    It pickles by its path, so that it can be sent to workers.
+    It pickles by its path, so that it can be sent to workers; there it has a telemetry of its own.
 
     Raises:
         ArtifactError: the file is no artifact.
@@ -64,6 +68,7 @@ class Scorer:
         batch_size: int = 0,
         threads: int = 0,
         readers: int = READERS,
+        telemetry: Telemetry | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 0),
@@ -74,8 +79,9 @@ class Scorer:
                 raise SettingsError(f"{name} = {value}: give at least {least}")
         self._made_by = (str(Path(model).absolute()), device, batch_size, threads, readers)
         self.engine = Engine(model, device, threads, batch_size)
-        self.telemetry = Telemetry()
-        self.telemetry.model(self.engine.sha256, self.engine.provider, self.manifest.precision)
+        self.telemetry = telemetry or Telemetry()
+        if telemetry is None:
+            self.telemetry.model(self.engine.sha256, self.engine.provider, self.manifest.precision)
         self.threads = threads or usable_cores()
         self.readers = readers
         self._pipeline: Pipeline | None = None
@@ -174,6 +180,14 @@ class Scorer:
                 than the pool has images.
         """
         yield from self._started().run(pool.chunks(ranges), pool.remote)
+
+    def when_free(self, take: Take, max_pixels: int = MAX_PIXELS) -> Future[Scores]:
+        """Score what is there once the engine is free for it; see :meth:`.Pipeline.when_free`.
+
+        Raises:
+            EngineError: the scorer was closed.
+        """
+        return self._started().when_free(take, max_pixels)
 
     def _started(self) -> Pipeline:
         with self._lock:

@@ -64,10 +64,16 @@ class Telemetry:
         self._lock = threading.Lock()
         self._busy = dict.fromkeys((*STAGES, "queue"), 0.0)
         self._scored = self._skipped = 0
+        self._named: tuple[str, str, str] | None = None
 
     def model(self, sha256: str, provider: str, precision: str) -> None:
-        """Name what runs."""
-        self._model.labels(sha256, provider, precision).set(1)
+        """Name what runs, and what ran before no more."""
+        with self._lock:
+            named = (sha256, provider, precision)
+            self._model.labels(*named).set(1)
+            if self._named and self._named != named:
+                self._model.remove(*self._named)
+            self._named = named
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 
 from lloss.artifact import KEY, Manifest, read_manifest
 from lloss.errors import ArtifactError
+from lloss.reference import LossReference
 
 
 def with_manifest(source: Path, target: Path, text: str) -> Path:
@@ -26,6 +28,32 @@ def with_manifest(source: Path, target: Path, text: str) -> Path:
 def test_the_manifest_survives_its_own_json(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     assert Manifest.from_json(manifest.to_json(), "here") == manifest
+
+
+def test_a_reference_survives_too_and_older_files_have_none(artifact: Path) -> None:
+    manifest = read_manifest(artifact)
+    losses = np.random.default_rng(0).normal(0, 1, 300).astype(np.float32)
+    noted = dataclasses.replace(manifest, reference=LossReference.of(losses, "Bilder/ä"))
+    assert Manifest.from_json(noted.to_json(), "here") == noted
+    fields = json.loads(manifest.to_json())
+    assert fields["format"] == 1 and fields.pop("reference") is None
+    assert Manifest.from_json(json.dumps(fields), "here").reference is None
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        3, [], {}, {"pool": "p", "images": 300, "quantiles": [1.0, 2.0]},
+        {"pool": "p", "images": 300, "quantiles": [2.0] * 100 + [1.0]},
+        {"pool": "p", "images": 300, "quantiles": [float("nan")] * 101},
+        {"pool": "p", "images": 0, "quantiles": [1.0] * 101},
+        {"pool": "p", "images": 300, "quantiles": ["x"] * 101},
+    ],
+)  # fmt: skip
+def test_a_damaged_reference_is_one_line(artifact: Path, reference: object) -> None:
+    fields = json.loads(read_manifest(artifact).to_json())
+    with pytest.raises(ArtifactError, match="its manifest is damaged"):
+        Manifest.from_json(json.dumps({**fields, "reference": reference}), "here")
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])

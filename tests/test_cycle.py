@@ -9,9 +9,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lloss import cycle as cycle_module
+from lloss.artifact import read_manifest
 from lloss.checkpoint import load_checkpoint
 from lloss.cycle import history, next_cycle
 from lloss.errors import (
@@ -24,6 +26,8 @@ from lloss.errors import (
 )
 from lloss.labels import read_labels
 from lloss.project import Project, create_project, load_project
+from lloss.reference import LossReference
+from lloss.scores import ScoresFolder
 from lloss.training import Trainer
 
 TRAIN = {
@@ -112,6 +116,23 @@ def test_two_cycles_give_two_times_k_images_that_nobody_labeled_before(
     assert all(id in page for id in again)
     assert [point.labeled for point in history(project)] == [24, 29]
     assert second.summary.skipped == 1
+
+
+def test_the_model_knows_the_losses_of_unlabeled_images_where_there_are_enough(
+    project: Project, pool: Path, labels: Path
+) -> None:
+    first = next_cycle(project)
+    assert read_manifest(first.folder / "model.onnx").reference is None
+    for number in range(4):
+        for path in list(pool.glob("*-0*.png")):
+            shutil.copy(path, pool / f"more{number}-{path.name}")
+    add(labels, selected(first.folder))
+    second = next_cycle(project)
+    reference = read_manifest(second.folder / "model.onnx").reference
+    losses = ScoresFolder(second.folder / "scores").column("loss")
+    assert reference is not None and reference.images == len(losses) > 200
+    wanted = LossReference.of(np.asarray(losses, np.float32), reference.pool)
+    np.testing.assert_allclose(reference.quantiles, wanted.quantiles, atol=1e-4)
 
 
 def test_without_new_labels_nothing_is_done(project: Project, labels: Path) -> None:

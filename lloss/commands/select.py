@@ -106,6 +106,7 @@ def info(model: Path, as_json: bool) -> None:
         **_loss_norm(manifest),
         "precision": manifest.precision + _recipe(manifest),
         "fidelity": _fidelity(manifest),
+        "reference": str(manifest.reference or "none: lloss serve measures no drift"),
         "trained on": f"{came.get('labeled_images')} images, {came.get('epochs')} epochs",
         "checkpoint": came.get("checkpoint_sha256"),
         "versions": ", ".join(f"{k} {v}" for k, v in came.get("versions", {}).items()),

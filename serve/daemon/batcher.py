@@ -1,40 +1,74 @@
-"""Requests of few images become batches of many."""
+"""Requests of few images become batches of many.
+
+Whenever a lane is free it takes what is queued, up to a batch; nothing waits for more to come::
+
+    event loop   score() ─▶ queue ─▶ …                          ─▶ answers, once a batch
+    lane                       └▶ take() ─▶ decode, compute ─▶ done()
+
+Of a request that does not fit whole, the rest goes to the end of the queue, so that small ones
+need not wait until it is through. What nobody waits for any more is dropped from the queue.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
 
-import numpy as np
-from numpy.typing import NDArray
+from lloss.errors import EngineError, LlossError
+from lloss.pools import Chunk
 
-from lloss.images import Raw
-
+from ..result import Scores, no_columns
 from ..scorer import Scorer
+from .batches import Answer, Batch, Images, Items, Part, Request, Rows, deliver
+from .failures import RequestError
 from .metrics import DaemonMetrics
 from .settings import Limits
 
+_LEARNING = 0.2
+"""Share of the newest batch in the measured rate."""
 
-@dataclass(frozen=True)
-class Answer:
-    """What became of a request's N images.
+_LONGEST = 60.0
+"""Seconds to wait that a refused client is told at most: an estimate beyond is worth nothing."""
 
-    Attributes:
-        columns: the artifact's outputs by name, float32 [N, ...]; NaN in rows of ``errors``.
-        errors: why an image could not be used, by its row.
-    """
 
-    columns: Mapping[str, NDArray[np.float32]]
-    errors: Mapping[int, str]
+class ClosedError(RequestError):
+    """The batcher takes no more."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "the server is ending or exchanging its model; try again", 1.0)
 
 
 class Batcher:
-    """A bounded queue before a scorer."""
+    """A bounded queue before a scorer.
+
+    Args:
+        scorer: that batches are put to.
+        limits: of the queue and of an encoded image's pixels.
+        metrics: to tell of it.
+
+    Attributes:
+        batches: how many were run.
+    """
 
     def __init__(self, scorer: Scorer, limits: Limits, metrics: DaemonMetrics) -> None:
-        raise NotImplementedError
+        self._scorer, self._limits, self._metrics = scorer, limits, metrics
+        image = scorer.manifest.image
+        self._shape = (image.height, image.width, 3)
+        self._lanes = scorer.engine.lanes
+        self._changed = threading.Condition()
+        self._queue: OrderedDict[Request, None] = OrderedDict()
+        self._queued = 0  # images in it
+        self._asked = 0  # takes that were not begun yet
+        self._running = 0  # batches
+        self._rate = 0.0  # images a second of one lane
+        self._closed = False
+        self.batches = 0
 
-    async def score(self, images: NDArray[np.uint8] | Sequence[Raw], seconds: float) -> Answer:
+    async def score(self, images: Images, seconds: float) -> Answer:
         """Score the images of one request.
 
         Args:
@@ -42,11 +76,174 @@ class Batcher:
             seconds: within which the answer must be there.
 
         Raises:
-            RequestError: 429 the queue is full; 504 it took longer than ``seconds``.
+            RequestError: 413 more images than the queue ever holds; 429 the queue is full; 503 it
+                was closed; 504 it took longer than ``seconds``.
             EngineError: the engine failed.
         """
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        request = Request(images, loop, time.perf_counter() + seconds)
+        self._enqueue(request)
+        timer = loop.call_later(seconds, self._expire, request, seconds)
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            self._drop(request)
+            self._metrics.refused("cancelled", request.count)
+            raise
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Refuse new requests, finish what is queued, and return when it is done."""
-        raise NotImplementedError
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not (self._queue or self._asked or self._running))
+
+    def _enqueue(self, request: Request) -> None:
+        most = self._limits.queue_images
+        if request.count > most:
+            raise RequestError(
+                413, f"{request.count} images in one request: give at most {most} and send several"
+            )
+        with self._changed:
+            if self._closed:
+                self._metrics.refused("draining", request.count)
+                raise ClosedError
+            if self._queued + request.count > most:
+                self._metrics.refused("queue_full", request.count)
+                wait = self._wait()
+                raise RequestError(
+                    429, f"{self._queued} images wait, of at most {most}: try again later", wait
+                )
+            if not request.count:
+                request.future.set_result(Answer(no_columns(self._scorer.manifest), {}))
+                return
+            self._queue[request] = None
+            self._count(request.count)
+            self._ask()
+
+    def _wait(self) -> float:
+        """Seconds until what is queued may be through, from what was measured."""
+        rate = self._rate * self._lanes
+        return min(_LONGEST, max(1.0, self._queued / rate if rate else 1.0))
+
+    def _count(self, images: int) -> None:
+        self._queued += images
+        self._metrics.queued(self._queued)
+
+    def _ask(self) -> None:
+        """Ask for one lane more, if there is something for it to do; the lock is held."""
+        if not self._queue or self._asked >= self._lanes:
+            return
+        self._asked += 1
+        turn = _Turn(self, self._shape)
+        try:
+            future = self._scorer.when_free(turn.take, self._limits.image_pixels)
+        except LlossError as error:
+            future = Future()
+            future.set_exception(error)
+        future.add_done_callback(turn.done)
+
+    def take(self, idle: int) -> list[Part]:
+        """What a lane shall do that is free now, sharing with ``idle`` others; may be nothing."""
+        parts: list[Part] = []
+        with self._changed:
+            self._asked -= 1
+            room = min(self._scorer.batch_size, -(-self._queued // (1 + idle)))
+            now, count = time.perf_counter(), 0
+            while self._queue and count < room:
+                request = next(iter(self._queue))
+                if request.deadline <= now:  # its loop, which is late, will say so
+                    self._remove(request)
+                    continue
+                part = request.part(room - count, at=count)
+                parts.append(part)
+                count += part.count
+                self._count(-part.count)
+                if request.left:
+                    self._queue.move_to_end(request)
+                else:
+                    del self._queue[request]
+            if parts:
+                self._running += 1
+                self._ask()
+            else:
+                self._changed.notify_all()
+        return parts
+
+    def done(self, parts: Sequence[Part], scores: Scores | BaseException, seconds: float) -> None:
+        """Hand the rows of a batch to their requests; in a lane's thread."""
+        if isinstance(scores, Scores):
+            self._learn(scores, seconds)
+            rows = Rows.of(scores)
+            ended = [part.request for part in parts if part.request.filled(part, rows)]
+        else:
+            ended = [part.request for part in parts]
+            for request in ended:
+                request.fail(scores)
+                self._drop(request)
+        deliver(ended)
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def _learn(self, scores: Scores, seconds: float) -> None:
+        rate = scores.seen / max(seconds, 1e-6)
+        self._rate += (rate - self._rate) * (_LEARNING if self._rate else 1)
+        self.batches += 1
+        if len(scores):
+            self._metrics.served(scores.loss)
+
+    def broken(self, error: BaseException) -> None:
+        """No lane will come: whoever waits is told."""
+        with self._changed:
+            self._asked -= 1
+            failed = list(self._queue)
+            for request in failed:
+                self._remove(request)
+                request.fail(error)
+            self._changed.notify_all()
+        deliver(failed)
+
+    def _expire(self, request: Request, seconds: float) -> None:
+        if not request.future.done():
+            self._drop(request)
+            self._metrics.refused("deadline", request.count)
+            request.future.set_exception(
+                RequestError(504, f"not scored within {seconds:g} s; allow more or send fewer")
+            )
+
+    def _drop(self, request: Request) -> None:
+        """Take it out of the queue, if it is there."""
+        with self._changed:
+            if request in self._queue:
+                self._remove(request)
+                self._changed.notify_all()
+
+    def _remove(self, request: Request) -> None:
+        del self._queue[request]
+        self._count(-request.left)
+
+
+class _Turn:
+    """A lane that was asked for, and what it took."""
+
+    def __init__(self, batcher: Batcher, shape: tuple[int, ...]) -> None:
+        self._batcher, self._shape = batcher, shape
+        self._begun: float | None = None
+        self._parts: Sequence[Part] = ()
+
+    def take(self, idle: int) -> Chunk | None:
+        """See :data:`..pipeline.Take`."""
+        self._begun = time.perf_counter()
+        self._parts = parts = self._batcher.take(idle)
+        return Batch(0, Items(parts), parts, self._shape) if parts else None
+
+    def done(self, future: Future[Scores]) -> None:
+        """The lane is done with it."""
+        error = future.exception()
+        if self._begun is None:
+            self._batcher.broken(error or EngineError("no batch was asked for"))
+        elif self._parts:
+            seconds = time.perf_counter() - self._begun
+            self._batcher.done(self._parts, error or future.result(), seconds)

@@ -27,6 +27,7 @@ from lloss.cli import main
 from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.pools import open_pool
 from lloss.pools.arrays import ArrayPool
+from lloss.reference import LossReference
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
 POOL = ArrayPool(IMAGES, "images.npy")
@@ -81,6 +82,7 @@ def test_the_file_tells_what_it_is(
     measured = manifest.fidelity["fp32"]
     assert measured["images"] == 200 and measured["pool"] == "images.npy"
     assert measured["spearman"] >= 0.99 and measured["broken"] == 0
+    assert manifest.reference is not None and manifest.reference.images == 200
     judged = [line for line in told if "held-out" in line]
     assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
     assert manifest.outputs == read_manifest(artifact).outputs
@@ -100,6 +102,9 @@ def test_what_is_measured_is_what_the_files_do(
     wanted = float(np.abs(a - b).max())
     assert manifest.fidelity["fp32"]["max_abs_difference"] == pytest.approx(wanted, abs=1e-3)
     assert 0 < wanted < 0.5 * float(np.ptp(a))
+    # The reference is of the graph in the file, not of fp32.
+    assert manifest.reference is not None
+    assert manifest.reference.quantiles == LossReference.of(b, "images.npy").quantiles
 
 
 def test_fp16_is_the_network_alone(made: dict[str, tuple[Path, Manifest, list[str]]]) -> None:
@@ -282,6 +287,7 @@ def test_the_command_line(
     [
         (["--precision=int8"], "add --calibrate POOL"),
         (["--calibrate=pool"], "fp32 needs no --calibrate"),
+        (["--reference=nowhere"], "nowhere"),
         (["--precision=fp16", "--calibrate=nowhere"], "nowhere"),
         (["--precision=fp16", "--calibrate={pool}", "--min-overlap=97"], "--min-overlap 97"),
     ],

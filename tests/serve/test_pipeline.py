@@ -489,7 +489,7 @@ def test_a_stream_is_left_without_waiting_for_any_lock(artifact: Path) -> None:
         assert scorer._pipeline is not None
 
         def left() -> None:
-            with scorer._pipeline.workers._shutdown_lock:  # type: ignore[union-attr]
+            with scorer._pipeline.workers._shared.changed:  # type: ignore[union-attr]
                 stream.close()  # type: ignore[attr-defined]
 
         within(left)
