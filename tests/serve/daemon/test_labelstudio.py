@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from lloss.serve.daemon.batcher import Answer
+from lloss.serve.daemon.catalog import PoolRow
 from lloss.serve.daemon.failures import RequestError, status_of
 from lloss.serve.daemon.labelstudio import labels_of, router, tasks_of
 from lloss.serve.daemon.labelstudio.config import read_config
@@ -73,6 +75,12 @@ class Pools:
         if name not in self.folders:
             raise RequestError(404, f"no pool {name}")
         return ScoresFolder(self.folders[name]).opened()
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[tuple[PoolRow, ScoresFolder]]:
+        folder = self.scores(name)
+        sha256 = (folder.run() or {})["model_sha256"]
+        yield PoolRow(name, "", 0, folder.path, sha256, 0, 0), folder
 
     def items(self, name: str, ids: Iterable[str]) -> dict[str, object]:
         has = set(self.scores(name).ids())
@@ -642,7 +650,8 @@ def test_tasks_carry_the_image_its_place_and_a_prediction(daemon: Daemon) -> Non
     assert first["data"]["lloss_rank"] == 1 and first["data"]["lloss_selection"] == "sel1"
     (made,) = first["predictions"]
     assert made["model_version"] == "ab" * 6 and made["result"] == []
-    assert made["score"] == pytest.approx(1 - 0.9) < tasks[1]["predictions"][0]["score"]
+    assert made["score"] == pytest.approx(1 - 0.9)
+    assert made["score"] < tasks[1]["predictions"][0]["score"]
     address = urlsplit(first["data"]["image"])
     assert address.netloc == "127.0.0.1:8000" and address.path == "/v1/pools/wild/images"
     assert parse_qs(address.query)["id"] == ["4.png"]
