@@ -76,7 +76,7 @@ def overview(request: Request, page: Page = 1) -> HTMLResponse:
         page=page,
         total=len(viewing.daemon.catalog.pools()),
         pages=-(-len(viewing.daemon.catalog.pools()) // POOLS),
-        hint=_hint(request, viewing),
+        hint=_hint(request, viewing, {pool.name for pool in pools}),
         roots=viewing.daemon.settings.pool_roots,
     )
 
@@ -297,12 +297,13 @@ def _waiting(viewing: Viewing, pool: str, batch: str) -> list[str]:
     return [id for id, mark in marks.items() if mark.state == "pending"]
 
 
-def _hint(request: Request, viewing: Viewing) -> str:
-    """A line for the shell that adds a pool."""
+def _hint(request: Request, viewing: Viewing, names: set[str]) -> str:
+    """A line for the shell that adds a pool of another name than these."""
+    name = next(f"photos{n}" for n in ("", *range(2, len(names) + 3)) if f"photos{n}" not in names)
     settings = viewing.daemon.settings
     root = settings.pool_roots[0] if settings.pool_roots else "/path/of/images"
     uri = f"{root.rstrip('/')}/…" if is_url(root) else root
-    address = f"{str(request.base_url).rstrip('/')}/v1/pools/photos"
+    address = f"{str(request.base_url).rstrip('/')}/v1/pools/{name}"
     words = ["curl", "-X", "PUT", address, "-H", "Content-Type: application/json"]
     line = shlex.join([*words, "-d", json.dumps({"uri": uri}, ensure_ascii=False)])
     return f'{line} -H "Authorization: Bearer $TOKEN"' if settings.token else line
