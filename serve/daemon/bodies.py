@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 from starlette.types import Receive
 
 from .failures import RequestError
 from .settings import Limits
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _STEP = 1 << 20
 _FEED = 1 << 16
@@ -19,6 +23,9 @@ _INLINE = 1 << 18
 
 _DENSEST = 1032
 """Bytes that one byte of deflate can become."""
+
+_DENSE = 16
+"""Such bytes beyond which a size is not believed: images and numbers become less."""
 
 _SHORTEST_GZIP = 18
 _BUSY = 1.0
@@ -109,18 +116,15 @@ class Body:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _inflated(self, raw: bytes, gzip: bool) -> bytes:
+        """Its size is known, and counts, before a byte of it is kept."""
         limit = self._limits.inflated_bytes
-        if gzip:
-            # Its last four bytes say what it becomes: a bomb that owns up is not even lit.
-            limit = min(limit, _promised(raw, limit))
-        small = min(limit, len(raw) * _DENSEST) <= _INLINE
-        made = (
-            _inflate(raw, gzip, limit)
-            if small
-            else await asyncio.to_thread(_inflate, raw, gzip, limit)
-        )
-        self._hold(len(made))
-        return made
+        size = _promised(raw, limit) if gzip else limit
+        small = min(size, len(raw) * _DENSEST) <= _INLINE
+        wbits = zlib.MAX_WBITS | 16 if gzip else _deflate_bits(raw)
+        if not gzip or size > len(raw) * _DENSE:
+            size = await _run(small, _inflated_size, raw, wbits, size)
+        self._hold(size)
+        return await _run(small, _inflate, raw, wbits, size)
 
     def _hold(self, count: int) -> None:
         self._bodies.hold(count)
@@ -138,23 +142,33 @@ def _promised(raw: bytes, limit: int) -> int:
     Raises:
         RequestError: 413, more than the limit.
     """
+    if len(raw) < _SHORTEST_GZIP:
+        raise RequestError(400, "the body's Content-Encoding is cut off")
     promised = int.from_bytes(raw[-4:], "little")
-    if promised > limit and len(raw) >= _SHORTEST_GZIP:
-        raise _bomb(limit)
+    if promised > limit:
+        raise _more_than(limit)
     return promised
 
 
-def _bomb(limit: int) -> RequestError:
-    return RequestError(413, f"the body becomes too large inflated: more than {limit} bytes")
+def _more_than(limit: int, wbits: int = 0) -> RequestError:
+    if wbits > zlib.MAX_WBITS:
+        return RequestError(400, f"the gzip body says it becomes {limit} bytes, and becomes more")
+    return RequestError(413, f"the body is too large inflated: more than {limit} bytes")
 
 
-def _inflate(raw: bytes, gzip: bool, limit: int) -> bytes:
-    """Inflate to at most ``limit`` bytes; what would become more is not kept meanwhile."""
-    wbits = zlib.MAX_WBITS | 16 if gzip else _deflate_bits(raw)
-    if not gzip and len(raw) * _DENSEST > limit:
-        for _ in _pieces(raw, wbits, limit):  # nothing says how much it becomes: count first
-            pass
+async def _run(small: bool, what: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Here, or in a thread where it is worth one."""
+    if small:
+        return what(*given, **named)
+    return await asyncio.to_thread(what, *given, **named)
+
+
+def _inflate(raw: bytes, wbits: int, limit: int) -> bytes:
     return b"".join(_pieces(raw, wbits, limit))
+
+
+def _inflated_size(raw: bytes, wbits: int, limit: int) -> int:
+    return sum(map(len, _pieces(raw, wbits, limit)))
 
 
 def _deflate_bits(raw: bytes) -> int:
@@ -164,6 +178,11 @@ def _deflate_bits(raw: bytes) -> int:
 
 
 def _pieces(raw: bytes, wbits: int, limit: int) -> Iterator[bytes]:
+    """What is inflated, at most ``limit`` bytes, piece by piece.
+
+    Raises:
+        RequestError: 400 it is damaged; 413 it is more.
+    """
     inflater = zlib.decompressobj(wbits)
     view, at, count = memoryview(raw), 0, 0
     try:
@@ -176,7 +195,7 @@ def _pieces(raw: bytes, wbits: int, limit: int) -> Iterator[bytes]:
                 piece = inflater.decompress(fed, room)
                 count += len(piece)
                 if count > limit:
-                    raise _bomb(limit)
+                    raise _more_than(limit, wbits)
                 yield piece
                 fed = inflater.unconsumed_tail
                 if inflater.eof or (not fed and len(piece) < room):

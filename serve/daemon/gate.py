@@ -70,10 +70,11 @@ class Gate:
             try:
                 whole = await body.read(receive, headers)
             except RequestError as refused:
-                exchange.received = body.received
-                await exchange.refuse(refused, receive)
+                exchange.closing = True
+                await exchange.refuse(refused, receive if refused.status != 408 else None)
                 return
-            exchange.received = body.received
+            finally:
+                exchange.received = body.received
             await self._serve(scope, whole, receive, exchange)
 
     def _check(self, scope: Scope, headers: Headers, exchange: Exchange) -> None:

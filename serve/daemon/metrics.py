@@ -17,8 +17,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import exposition as plain
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 import lloss
@@ -41,6 +42,8 @@ _MOST = 200
 the place of its pattern, memory would not grow with it."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+_PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 _STATUS = Path("/proc/self/status")
 
@@ -187,7 +190,11 @@ class DaemonMetrics:
             accept: the request's header: who asks for OpenMetrics gets that. Blocks for some
                 milliseconds.
         """
-        encode, content_type = choose_encoder(accept)
+        # The client library's own choice fails on versions that are no numbers, a client's header.
+        encode: Callable[[CollectorRegistry], bytes] = plain.generate_latest
+        content_type = _PLAIN
+        if "application/openmetrics-text" in accept.lower():
+            encode, content_type = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
         return encode(self.registry), content_type
 
 
