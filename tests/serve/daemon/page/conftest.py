@@ -19,7 +19,7 @@ from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.catalog import Catalog
 from lloss.serve.daemon.gate import Gate
 from lloss.serve.daemon.metrics import DaemonMetrics
-from lloss.serve.daemon.rows import PoolScores
+from lloss.serve.daemon.rows import JobRow, PoolScores
 from lloss.serve.daemon.settings import ServeSettings
 from PIL import Image, ImageDraw
 
@@ -27,7 +27,8 @@ from lloss.artifact import Manifest
 from lloss.images import ImageSpec
 from lloss.scores import ScoresFolder, scores_table
 
-import sys; sys.path.insert(0, "/tmp"); from fakes import Pools, Selections  # FIXME
+import sys; sys.path.insert(0, "/tmp"); from fakes import Selections  # FIXME
+from lloss.serve.daemon.pools import Pools
 SHA256 = "5f" * 32
 
 HOSTILE = (
@@ -120,11 +121,18 @@ class World:
         )  # fmt: skip
         self.catalog.put_pool(name, row.uri, PoolScores(folder.path, SHA256, len(ids), 0))
 
-    def _submit(self, name: str) -> None:
-        raise NotImplementedError
+    def _submit(self, name: str) -> JobRow:
+        return self.catalog.job_table.submit(name, SHA256, 8)
 
     def _cancel(self, id: str) -> None:
-        raise NotImplementedError
+        self.catalog.job_table.cancel(id)
+
+    def run_job(self, name: str, done: int, total: int | None) -> JobRow:
+        """A job that is under way, though nobody works on it."""
+        job = self._submit(name)
+        self.catalog.job_table.begin(job.id, 8)
+        self.catalog.job_table.progress(job.id, done, 0, total)
+        return job
 
     def close(self) -> None:
         self.catalog.close()
