@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlencode
 
 from fastapi import APIRouter, Form, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
@@ -48,7 +49,7 @@ class _PageRoute(APIRoute):
             try:
                 response: Response = await handler(request)
                 return response
-            except LlossError as error:
+            except (LlossError, RequestValidationError) as error:
                 if _wants_json(request):
                     raise
                 return _failure(error)
@@ -78,6 +79,7 @@ def overview(request: Request, page: Page = 1) -> HTMLResponse:
         pages=-(-len(viewing.daemon.catalog.pools()) // POOLS),
         hint=_hint(request, viewing, {pool.name for pool in pools}),
         roots=viewing.daemon.settings.pool_roots,
+        guarded=viewing.daemon.access.needs_token,
     )
 
 
@@ -260,12 +262,16 @@ def _tiles_page(
         labeling=viewer.labeling(),
         did=request.query_params.get("did", "") if image else "",
         done=unquote(image, errors="replace"),
+        guarded=viewer.daemon.access.needs_token,
         pending_seconds=viewer.daemon.settings.pending_seconds,
         **values,
     )
 
 
-def _failure(error: LlossError) -> HTMLResponse:
+def _failure(error: LlossError | RequestValidationError) -> HTMLResponse:
+    if isinstance(error, RequestValidationError):
+        wrong = [f"{found['loc'][-1]}: {found['msg']}" for found in error.errors()]
+        return _page("error.html", 422, code=422, message="; ".join(wrong)[:500])
     code = status_of(error)
     response = _page("error.html", code, code=code, message=str(error))
     if isinstance(error, RequestError) and error.retry_after is not None:

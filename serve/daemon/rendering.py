@@ -52,12 +52,17 @@ def render(template: str, **values: Any) -> str:
     Every value is escaped; ``| shown`` also makes visible what cannot be seen or turns the
     reading direction, and is meant for all text from outside.
     """
-    return _environment().get_template(template).render(values)
+    return _environment().get_template(template).render({"guarded": False, **values})
 
 
-def login_page(error: str) -> str:
-    """The page that asks for the token; ``error`` says why again, "" the first time."""
-    return render("login.html", error=error)
+def login_page(error: str, next: str = "/") -> str:
+    """The page that asks for the token.
+
+    Args:
+        error: why again; "" the first time.
+        next: where to go then, in a hidden field.
+    """
+    return render("login.html", error=error, next=next)
 
 
 def quoted(id: str) -> str:

@@ -1,4 +1,4 @@
-"""A daemon with pictures to look at: real catalog, real scores, real gate and sockets, no engine."""
+"""A daemon with pictures to look at: a real catalog, scores, gate and socket, no engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.catalog import Catalog
 from lloss.serve.daemon.gate import Gate
 from lloss.serve.daemon.metrics import DaemonMetrics
+from lloss.serve.daemon.pools import Pools
 from lloss.serve.daemon.rows import JobRow, PoolScores
+from lloss.serve.daemon.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from PIL import Image, ImageDraw
 
@@ -27,8 +29,6 @@ from lloss.artifact import Manifest
 from lloss.images import ImageSpec
 from lloss.scores import ScoresFolder, scores_table
 
-import sys; sys.path.insert(0, "/tmp"); from fakes import Selections  # FIXME
-from lloss.serve.daemon.pools import Pools
 SHA256 = "5f" * 32
 
 HOSTILE = (
@@ -46,7 +46,9 @@ HOSTILE = (
 class World:
     """A daemon's parts, and what tests do to them."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...] = ("cat", "dog", "owl"), **settings: Any):
+    def __init__(
+        self, folder: Path, classes: tuple[str, ...] = ("cat", "dog", "owl"), **settings: Any
+    ):
         self.folder = folder
         (folder / "images").mkdir(parents=True)
         self.settings = ServeSettings(
@@ -166,7 +168,7 @@ class Served:
         while not self.server.started:
             assert self.thread.is_alive()
             time.sleep(0.005)
-        self.url = "http://127.0.0.1:%d" % self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
 
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
