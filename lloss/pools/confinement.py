@@ -47,8 +47,8 @@ class Confinement:
             return self._holds(os.readlink(f"/proc/self/fd/{file}"))  # noqa: PTH115  in a hurry
         except OSError:  # no such file system here
             pass
-        real = os.path.realpath(os.fsdecode(path))
         try:
+            real = os.path.realpath(os.fsdecode(path))
             return self._holds(real) and os.path.samestat(os.stat(real), os.fstat(file))  # noqa: PTH116
         except OSError:
             return False
