@@ -56,7 +56,7 @@ class Confinement:
     def holds_object(self, files: Any, path: str) -> bool:
         """Whether a path of an fsspec file system lies below one of the URLs."""
         known = (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
-        if any(unquote(part) in (".", "..") for part in path.split("/")):
+        if {".", ".."} & set(unquote(path).split("/")):
             return False
         return any(
             _is_below(path, files._strip_protocol(url))
