@@ -70,27 +70,62 @@ def figure(title: str, caption: str, chart: str) -> str:
     return f"<figure><figcaption><h3>{title}</h3><p>{caption}</p></figcaption>\n{chart}</figure>\n"
 
 
-def histogram(values: NDArray[np.float32], scores: Sequence[float]) -> str:
+@dataclass(frozen=True)
+class Spread:
+    """How predicted losses are spread: all that a histogram needs of millions of them.
+
+    Attributes:
+        counts: images a bin, int64 [B]; the outermost hold what is off the scale too.
+        edges: of the bins, float64 [B + 1].
+        size: images that have a predicted loss.
+        unknown: images whose loss is NaN or infinite.
+        outside: images off the scale.
+        lowest: loss of any image.
+        highest: likewise.
+    """
+
+    counts: NDArray[np.int64]
+    edges: NDArray[np.float64]
+    size: int
+    unknown: int
+    outside: int
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> Spread | None:
+        """Of predicted losses, float [N] with NaN for none; None where no image has one."""
+        losses = values[np.isfinite(values)].astype(np.float64)
+        if not losses.size:
+            return None
+        span = _bulk(losses)
+        counts, edges = np.histogram(losses.clip(*span), _BINS, span)
+        outside = int(((losses < span[0]) | (losses > span[1])).sum())
+        unknown = values.size - losses.size
+        lowest, highest = float(losses.min()), float(losses.max())
+        return cls(counts, edges, losses.size, unknown, outside, lowest, highest)
+
+
+def histogram(values: NDArray[np.float32] | Spread, scores: Sequence[float]) -> str:
     """Predicted losses of the pool, float [N] with NaN for none, and where the picks lie."""
-    losses = values[np.isfinite(values)].astype(np.float64)
-    if not losses.size:
+    spread = values if isinstance(values, Spread) else Spread.of(values)
+    if spread is None:
         return '<p class="note">No image has a predicted loss.</p>\n'
-    span = _bulk(losses)
+    counts, edges = spread.counts, spread.edges
+    span = float(edges[0]), float(edges[-1])
     picks = np.array([score for score in scores if math.isfinite(score)])
-    counts, edges = np.histogram(losses.clip(*span), _BINS, span)
     picked = np.minimum(np.histogram(picks.clip(*span), edges)[0], counts)
     plane = _Plane(span, (0, float(counts.max())))
     marks = f'<path class="base" d="M44 {_BASE}h284"/>'
     marks += _bars(plane, edges, counts, "rest") + _bars(plane, edges, picked, "picked")
     caption = '<span class="key"></span>the pool'
-    says = f"{losses.size:,} images from {losses.min():.3g} to {losses.max():.3g}"
+    says = f"{spread.size:,} images from {spread.lowest:.3g} to {spread.highest:.3g}"
     if picks.size:
         marks += _where_picked(plane, picks)
         caption += ' &ensp;<span class="key hot"></span>the picks, also as strokes below'
         says += f"; {picks.size:,} picked from {picks.min():.3g} to {picks.max():.3g}"
-    outside = int(((losses < span[0]) | (losses > span[1])).sum())
-    unknown = values.size - losses.size
-    notes = [f"{outside:,} off the scale"] * bool(outside) + [f"{unknown:,} NaN"] * bool(unknown)
+    notes = [f"{spread.outside:,} off the scale"] * bool(spread.outside)
+    notes += [f"{spread.unknown:,} NaN"] * bool(spread.unknown)
     caption += "<br>" * bool(notes) + ", ".join(notes)
     return figure(
         "Images by predicted loss",

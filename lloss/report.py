@@ -78,7 +78,9 @@ class ReportData:
     provenance: Mapping[str, str]  # for the small print
 
 
-def thumbnail(pixels: NDArray[np.uint8], drawing: Drawing | None = None) -> bytes:
+def thumbnail(
+    pixels: NDArray[np.uint8], drawing: Drawing | None = None, side: int = THUMBNAIL
+) -> bytes:
     """Encode an image so that it is small and clear, with what was found on it.
 
     An image of at most half the side is enlarged by a whole factor, each pixel to a crisp square,
@@ -87,8 +89,10 @@ def thumbnail(pixels: NDArray[np.uint8], drawing: Drawing | None = None) -> byte
     Args:
         pixels: uint8 [H, W, 3].
         drawing: to lay over it.
+        side: pixels of its longer edge; twice that where there is a drawing.
     """
-    side = THUMBNAIL if drawing is None else 2 * THUMBNAIL
+    if drawing is not None:
+        side *= 2
     factor = side // max(pixels.shape[:2])
     encoded = io.BytesIO()
     if factor > 1:

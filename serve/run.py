@@ -8,16 +8,23 @@ import importlib.metadata
 import itertools
 import os
 import sys
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from lloss.duplicates import first_duplicate
-from lloss.errors import ImageError, InterruptedRunError, LlossError, PoolError, ScoresError
+from lloss.errors import (
+    ImageError,
+    InterruptedRunError,
+    LlossError,
+    PoolError,
+    ScoresError,
+    SettingsError,
+)
 from lloss.files import explained, locked, sweep
 from lloss.pools import Pool, RestPool
 from lloss.scores import ScoresFolder
@@ -40,6 +47,29 @@ class ScoreReport:
     """Items that an earlier, interrupted run had done."""
 
 
+class Progress(Protocol):
+    """Who follows a run; all calls come from the thread that scores."""
+
+    def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
+        """The first batch comes.
+
+        Args:
+            done: what an earlier run did.
+            total: counts the images to score, those of the earlier run too; None where that is
+                not cheap. It may list the pool.
+        """
+
+    def batch(self, scored: int, skipped: int) -> None:
+        """A batch was scored; so many of its images were, or could not be read.
+
+        Raises:
+            InterruptedRunError: the run shall end here; the finished parts stay.
+        """
+
+    def end(self) -> None:
+        """No further batch comes, for whatever reason."""
+
+
 def score_pool(
     scorer: Scorer,
     pool: Pool,
@@ -49,13 +79,27 @@ def score_pool(
     part_size: int = PART,
     fail_fast: bool = False,
     shard: Shard = Shard(),  # noqa: B008  frozen
+    batch_size: int = 0,
+    progress: Progress | None = None,
 ) -> ScoreReport:
     """Score every item of a pool, or of a shard of it, that is not excluded.
 
     A folder that an interrupted run of the same model, pool and settings left is finished; one
     that is complete is left alone.
 
+    Args:
+        scorer: what scores.
+        pool: opened.
+        out: the folder, made when it is not there.
+        exclude: ids to leave out.
+        part_size: items a part.
+        fail_fast: whether to stop at the first image that cannot be read.
+        shard: of the pool.
+        batch_size: images a run of the engine, at most the scorer's; 0 for that.
+        progress: who follows; by default a bar, where there is a terminal.
+
     Raises:
+        SettingsError: a batch size over the scorer's.
         ScoresError: the folder holds another run, or the pool changed under it, or no image at
             all could be read.
         PoolError: the pool cannot be read on, or an id comes twice in it.
@@ -63,9 +107,13 @@ def score_pool(
         InterruptedRunError: Ctrl-C; the finished parts stay.
     """
     folder = ScoresFolder(out)
-    settings = _settings(scorer, pool, exclude, part_size, shard)
+    batch_size = batch_size or scorer.batch_size
+    if not 0 < batch_size <= scorer.batch_size:
+        raise SettingsError(f"batch_size = {batch_size}: give 1 to {scorer.batch_size}")
+    settings = _settings(scorer, pool, exclude, part_size, batch_size, shard)
     rest = RestPool(pool, exclude) if exclude else pool
-    run = _PoolRun(scorer, rest, folder, part_size, shard, fail_fast)
+    followed = progress or _Bar()
+    run = _PoolRun(scorer, rest, folder, part_size, batch_size, shard, fail_fast, followed)
     folder.run()  # says what is wrong with it, before anything is made
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -92,7 +140,12 @@ def _check_unique(pool: Pool) -> None:
 
 
 def _settings(
-    scorer: Scorer, pool: Pool, exclude: Collection[str], part_size: int, shard: Shard
+    scorer: Scorer,
+    pool: Pool,
+    exclude: Collection[str],
+    part_size: int,
+    batch_size: int,
+    shard: Shard,
 ) -> dict[str, Any]:
     """All that decides the bytes of the parts."""
     left_out = hashlib.sha256("\0".join(sorted(exclude)).encode("utf-8", "surrogateescape"))
@@ -104,7 +157,7 @@ def _settings(
         "excluded_sha256": left_out.hexdigest(),
         "provider": scorer.engine.provider,
         "precision": scorer.manifest.precision,
-        "batch_size": scorer.batch_size,
+        "batch_size": batch_size,
         "part_size": part_size,
         **_versions(),
         **({"shard": str(shard)} if shard.count > 1 else {}),
@@ -149,8 +202,10 @@ class _PoolRun:
     pool: Pool
     folder: ScoresFolder
     part_size: int
+    batch_size: int
     shard: Shard
     fail_fast: bool
+    progress: Progress
 
     def into(self, settings: dict[str, Any]) -> ScoreReport:
         """Fill the folder, or finish or check what is there already."""
@@ -222,15 +277,10 @@ class _PoolRun:
         done = len(self.folder.part_numbers())
         before = self.verified()
         scored, skipped = before.scored, before.skipped
-        total = None
-        if sys.stderr.isatty() and self.pool.counted:  # else nobody sees the share
-            total = self.shard.items(self.pool.count(), self.part_size)
         with (
-            tqdm(
-                total=total, initial=before.resumed, unit="img", desc="score", disable=None
-            ) as bar,
+            self._followed(before),
             _Writer(self) as writer,
-            contextlib.closing(self._batches(done, bar)) as scored_batches,
+            contextlib.closing(self._batches(done)) as scored_batches,
         ):
             for number, batches in itertools.groupby(scored_batches, self._part_of):
                 part = list(batches)
@@ -239,26 +289,53 @@ class _PoolRun:
                 writer.write(number, part)
         return ScoreReport(scored, skipped, before.resumed)
 
+    @contextlib.contextmanager
+    def _followed(self, before: ScoreReport) -> Iterator[None]:
+        self.progress.begin(before, self._total)
+        try:
+            yield
+        finally:
+            self.progress.end()
+
+    def _total(self) -> int | None:
+        if not self.pool.counted:
+            return None
+        return self.shard.items(self.pool.count(), self.part_size)
+
     def _part_of(self, batch: Scores) -> int:
         return batch.start // self.part_size
 
-    def _batches(self, done: int, bar: Any) -> Generator[Scores]:
+    def _batches(self, done: int) -> Generator[Scores]:
         ranges = self._ranges(self.shard.parts(done))
         with contextlib.closing(self.scorer.ranges(self.pool, ranges)) as batches:
             for batch in batches:
                 if self.fail_fast and batch.skipped:
                     id, reason = batch.skipped[0]
                     raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
-                bar.update(batch.seen)
+                self.progress.batch(len(batch), len(batch.skipped))
                 yield batch
 
     def _ranges(self, parts: Iterable[int]) -> Iterator[range]:
         """Batches that never reach over the end of a part: a part is the same however it came."""
-        size = self.scorer.batch_size
+        size = self.batch_size
         for number in parts:
             start = number * self.part_size
             end = start + self.part_size
             yield from (range(at, min(at + size, end)) for at in range(start, end, size))
+
+
+class _Bar:
+    """A bar in a terminal, and nothing elsewhere."""
+
+    def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
+        seen = total() if sys.stderr.isatty() else None  # else nobody sees the share
+        self._bar = tqdm(total=seen, initial=done.resumed, unit="img", desc="score", disable=None)
+
+    def batch(self, scored: int, skipped: int) -> None:
+        self._bar.update(scored + skipped)
+
+    def end(self) -> None:
+        self._bar.close()
 
 
 class _Writer:

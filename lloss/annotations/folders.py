@@ -23,7 +23,7 @@ def image_folder(listing: Place, names: Sequence[str], asked: str = "") -> Place
         the first images; the file's folder if none does.
     """
     if isinstance(listing, LocalPlace):
-        listing = LocalPlace(listing.path.absolute())
+        listing = LocalPlace(listing.path.absolute(), listing.within)
     folder = listing.parent
     if asked:
         return folder.at(asked)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
 from lloss.images import Raw
+from lloss.pools.confinement import OUTSIDE
 from lloss.pools.failures import Root, failure
 
 
@@ -185,13 +186,16 @@ def read_file(path: str | bytes | Path, root: Root | None = None) -> bytes:
         root: the folder of its pool, if it is of one.
 
     Raises:
-        ImageError: it cannot be read, is over :data:`MAX_ENCODED`, or is a folder, a pipe or a
-            device.
+        ImageError: it cannot be read, is over :data:`MAX_ENCODED`, is a folder, a pipe or a
+            device, or lies outside of where ``root`` must be.
         PoolError: no other could be read either: a disk or a network fails, or ``root`` is gone.
     """
     try:
         file = os.open(path, _OPEN)
         try:
+            within = None if root is None else root.within
+            if within is not None and not within.holds_file(file, path):
+                raise ImageError(OUTSIDE)
             return _read_regular(file)
         finally:
             os.close(file)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from lloss.errors import ImageError, LlossError, PoolError
+from lloss.pools.confinement import Confinement
 
 _NAMES = "EIO ESTALE ENOTCONN ENODEV EMFILE ENFILE ETIMEDOUT EHOSTDOWN"
 _OF_THE_POOL = frozenset(getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name))
@@ -24,10 +25,12 @@ class Root:
         path: of the folder. Its device is noted now: where a disk was taken away, the mount
             point is still there, and empty. (Inode numbers tell nothing:
             network mounts give new ones.)
+        within: what its files must lie in; None for anywhere.
     """
 
-    def __init__(self, path: str | bytes | Path) -> None:
+    def __init__(self, path: str | bytes | Path, within: Confinement | None = None) -> None:
         self.path = path
+        self.within = within
         self._found = self._device()
 
     def _device(self) -> int | None:

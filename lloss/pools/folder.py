@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lloss.errors import PoolError
 from lloss.pools.base import Item, Pool, read_file
+from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.failures import Root
 
 SUFFIXES = frozenset(
@@ -22,14 +23,20 @@ class FolderPool(Pool):
 
     Folders are walked depth first, each in the order of its names, so that the order is the same
     on any machine and only one folder's names are held at a time.
+
+    Args:
+        root: the folder.
+        within: what everything in it must lie in, links followed; None for anywhere. A link to an
+            image elsewhere is a bad image then; with one to a folder elsewhere the pool cannot be
+            listed.
     """
 
     unique = True
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, within: Confinement | None = None) -> None:
         self.root = root
         self.uri = str(root)
-        self._root = Root(root)
+        self._root = Root(root, within)
 
     def __iter__(self) -> Iterator[Item]:
         for path, id in self._walk(os.fsencode(self.root), "", ()):
@@ -43,6 +50,9 @@ class FolderPool(Pool):
         self, folder: bytes, prefix: str, parents: tuple[tuple[int, int], ...]
     ) -> Iterator[tuple[bytes, str]]:
         """Path and id of each image file. Paths are bytes: those are what names are."""
+        within = self._root.within
+        if within is not None and not within.holds_path(folder):
+            raise PoolError(f"{os.fsdecode(folder)}: {OUTSIDE}; remove that link")
         try:
             status = os.stat(folder)  # noqa: PTH116  Path knows no bytes
             here = (status.st_dev, status.st_ino)

@@ -10,6 +10,7 @@ from pathlib import Path
 from lloss.errors import PoolError
 from lloss.pools.arrays import open_array
 from lloss.pools.base import Pool
+from lloss.pools.confinement import Confinement
 from lloss.pools.folder import SUFFIXES, FolderPool
 from lloss.pools.lists import ListPool
 from lloss.pools.places import LocalPlace, Place, place_of
@@ -29,7 +30,7 @@ _OF_SUFFIX = {
 _KINDS = "a folder, .npy, .npz, .txt, .csv, .json, .tar, .tar.gz, .parquet, .arrow or .feather"
 
 
-def open_pool(uri: str | Path) -> Pool:
+def open_pool(uri: str | Path, within: Confinement | None = None) -> Pool:
     """Open a pool of any kind, on this machine or, by a URL, behind fsspec (``s3://...``).
 
     A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
@@ -42,13 +43,15 @@ def open_pool(uri: str | Path) -> Pool:
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
             a member of shards or the folder of the images of persons, ``split`` one of a saved
             dict of data sets or a part of MPII's persons.
+        within: what everything that is read must lie in, whatever links and lists lead to: an
+            image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
 
     Raises:
         PoolError: nothing is there, it cannot be read, is of no known kind, or holds no image.
         MissingExtraError: a URL, and ``lloss[remote]`` is not installed.
     """
     asked = parse(str(uri))
-    pool = _opened(asked)
+    pool = _opened(asked, within)
     if next(iter(pool), None) is None:
         kinds = " ".join(sorted(SUFFIXES))
         is_folder = type(pool).__name__.endswith("FolderPool")
@@ -57,13 +60,13 @@ def open_pool(uri: str | Path) -> Pool:
     return pool
 
 
-def _opened(asked: PoolUri) -> Pool:
+def _opened(asked: PoolUri, within: Confinement | None) -> Pool:
     literal = not is_url(asked.path) and os.path.lexists(asked.path)
     if not literal and any(brace in asked.path for brace in "{}"):
-        return _of_files([_file(path) for path in expanded(asked.path)], asked)
+        return _of_files([_file(path, within) for path in expanded(asked.path)], asked)
     if not literal and "*" in asked.path:
-        return _of_files(_matching(asked), asked)
-    place = place_of(asked.path)
+        return _of_files(_matching(asked, within), asked)
+    place = place_of(asked.path, within)
     kind = place.kind()
     if kind == "folder":
         return _of_folder(place, asked)
@@ -72,16 +75,16 @@ def _opened(asked: PoolUri) -> Pool:
     return _of_files([place], asked)
 
 
-def _file(path: str) -> Place:
-    place = place_of(path)
+def _file(path: str, within: Confinement | None) -> Place:
+    place = place_of(path, within)
     if isinstance(place, LocalPlace) and place.kind() != "file":  # a request each elsewhere
         raise PoolError(f"{place}: no such file")
     return place
 
 
-def _matching(asked: PoolUri) -> Sequence[Place]:
+def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[Place]:
     head, slash, pattern = asked.path.rpartition("/")
-    folder = place_of(head + slash if not is_url(head) else head)
+    folder = place_of(head + slash if not is_url(head) else head, within)
     if "*" in head or folder.kind() != "folder":
         raise PoolError(f"{asked.shown}: no such folder; a * stands in the last part alone")
     names = [name for name in folder.files() if fnmatch.fnmatchcase(name, pattern)]
@@ -134,7 +137,7 @@ def _of_folder(place: Place, asked: PoolUri) -> Pool:
 
 def _images_of(place: Place, asked: PoolUri) -> Pool:
     if isinstance(place, LocalPlace):
-        return FolderPool(place.path)
+        return FolderPool(place.path, place.within)
     from lloss.pools.remote import RemoteFolderPool, RemotePlace
 
     assert isinstance(place, RemotePlace)

@@ -19,6 +19,7 @@ from typing import IO, Literal
 
 from lloss.errors import PoolError
 from lloss.pools.base import read_file
+from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.failures import Root, failure
 from lloss.pools.uris import is_url
 
@@ -48,10 +49,13 @@ class Place(ABC):
     Attributes:
         uri: for messages; without credentials.
         remote: whether it takes a network to read it.
+        within: what it must lie in to be opened or listed; None for anywhere. Whatever is reached
+            from here must too.
     """
 
     uri: str
     remote: bool
+    within: Confinement | None = None
 
     def __str__(self) -> str:
         return self.uri
@@ -133,9 +137,10 @@ class LocalPlace(Place):
 
     remote = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, within: Confinement | None = None) -> None:
         self.path = path
         self.uri = str(path)
+        self.within = within
 
     @property
     def name(self) -> str:
@@ -150,11 +155,11 @@ class LocalPlace(Place):
     @property
     def parent(self) -> Place:
         """The path's folder."""
-        return LocalPlace(self.path.parent)
+        return LocalPlace(self.path.parent, self.within)
 
     def at(self, path: str) -> Place:
         """A path below this folder, or an absolute one."""
-        return LocalPlace(self.path / path)
+        return LocalPlace(self.path / path, self.within)
 
     def kind(self) -> Literal["file", "folder", ""]:
         """What the path leads to; links are followed."""
@@ -164,6 +169,8 @@ class LocalPlace(Place):
 
     def files(self) -> list[str]:
         """See :meth:`Place.files`."""
+        if self.within is not None and not self.within.holds_path(self.path):
+            raise PoolError(f"{self.path}: {OUTSIDE}")
         try:
             with os.scandir(self.path) as entries:
                 names = [entry.name for entry in entries if entry.is_file()]
@@ -176,13 +183,27 @@ class LocalPlace(Place):
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise PoolError(f"{self.path}: is no regular file")
-            return self.path.open("rb")
+            file = self.path.open("rb")
         except (OSError, ValueError) as error:
             raise PoolError(f"{self.path}: cannot be read: {_reason(error)}") from error
+        if self.within is not None and not self.within.holds_file(file.fileno(), self.path):
+            file.close()
+            raise PoolError(f"{self.path}: {OUTSIDE}")
+        return file
+
+    def path_of(self, file: IO[bytes]) -> str:
+        """A path that leads to an open file of this place, to open it once more.
+
+        Where places are confined it leads to that very file, not to what took its place meanwhile.
+        """
+        if self.within is None:
+            return str(self.path)
+        again = f"/proc/self/fd/{file.fileno()}"
+        return again if os.path.exists(again) else str(self.path)  # noqa: PTH110
 
     def open_random(self) -> RandomFile:
         """See :meth:`Place.open_random`."""
-        return LocalFile(self.path)
+        return LocalFile(self.path, self.within)
 
     def size(self) -> int:
         """The file's length in bytes."""
@@ -204,7 +225,7 @@ class LocalPlace(Place):
 
     @functools.cached_property
     def _root(self) -> Root:
-        return Root(self.path)
+        return Root(self.path, self.within)
 
     def read_image(self, path: str) -> bytes:
         """See :meth:`Place.read_image`."""
@@ -214,7 +235,7 @@ class LocalPlace(Place):
 class LocalFile(RandomFile):
     """A local file read by position, past Python's buffers and without the interpreter's lock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, within: Confinement | None = None) -> None:
         self.path = path
         try:
             self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -222,6 +243,8 @@ class LocalFile(RandomFile):
             raise PoolError(f"{path}: cannot be read: {_reason(error)}") from error
         self._lock = threading.Lock()
         weakref.finalize(self, os.close, self._file)
+        if within is not None and not within.holds_file(self._file, path):
+            raise PoolError(f"{path}: {OUTSIDE}")
 
     def read_into(self, offset: int, out: memoryview) -> int:
         """See :meth:`RandomFile.read_into`."""
@@ -246,8 +269,12 @@ class LocalFile(RandomFile):
         return len(read)
 
 
-def place_of(uri: str) -> Place:
+def place_of(uri: str, within: Confinement | None = None) -> Place:
     """Where a path or a URL leads; nothing is opened yet.
+
+    Args:
+        uri: the path or URL.
+        within: see :class:`Place`.
 
     Raises:
         PoolError: a URL of an unknown kind.
@@ -255,12 +282,12 @@ def place_of(uri: str) -> Place:
     """
     scheme, mark, rest = uri.partition("://")
     if scheme in ("file", "local") and mark:
-        return LocalPlace(Path(rest))
+        return LocalPlace(Path(rest), within)
     if is_url(uri):
         from lloss.pools.remote import remote_place  # fsspec is an extra
 
-        return remote_place(uri)
-    return LocalPlace(Path(uri))
+        return remote_place(uri, within)
+    return LocalPlace(Path(uri), within)
 
 
 def _footer(file: IO[bytes], size: int) -> int:

@@ -10,6 +10,7 @@ from typing import IO, Any, Literal, cast
 from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
 from lloss.pools import base
 from lloss.pools.base import Item, Pool, check_encoded
+from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.folder import has_image_suffix, is_plain_relative
 from lloss.pools.places import Place, RandomFile
 from lloss.pools.uris import without_secrets
@@ -21,8 +22,8 @@ _TAGS = (
 """What stores call a content's tag or time, the ones of most weight first."""
 
 
-def remote_place(uri: str) -> Place:
-    """What a URL leads to; nothing is asked of the server yet.
+def remote_place(uri: str, within: Confinement | None = None) -> Place:
+    """What a URL leads to; nothing is asked of the server yet. ``within``: see :class:`Place`.
 
     Raises:
         MissingExtraError: fsspec, or what it needs for such URLs, is not installed.
@@ -42,7 +43,7 @@ def remote_place(uri: str) -> Place:
         raise PoolError(f"{without_secrets(uri)}: {error}") from error  # it names the package
     except Exception as error:  # every kind of store has its own
         raise PoolError(f"{without_secrets(uri)}: {_reason(error)}") from error
-    return RemotePlace(files, path, uri)
+    return RemotePlace(files, path, uri, within)
 
 
 class RemotePlace(Place):
@@ -50,7 +51,8 @@ class RemotePlace(Place):
 
     remote = True
 
-    def __init__(self, files: Any, path: str, uri: str) -> None:
+    def __init__(self, files: Any, path: str, uri: str, within: Confinement | None = None) -> None:
+        self.within = within
         self.fs = files
         self.path = path
         self._uri = uri
@@ -70,14 +72,21 @@ class RemotePlace(Place):
     def parent(self) -> Place:
         """The path's folder."""
         folder = self.path.rstrip("/").rpartition("/")[0]
-        return RemotePlace(self.fs, folder, self._uri.partition("?")[0].rpartition("/")[0])
+        uri = self._uri.partition("?")[0].rpartition("/")[0]
+        return RemotePlace(self.fs, folder, uri, self.within)
 
     def at(self, path: str) -> RemotePlace:
         """A path below this folder; ``..`` goes up, and a leading ``/`` means nothing."""
         parts = self.path.rstrip("/").split("/")
         for part in path.strip("/").split("/"):
             parts = parts[:-1] if part == ".." else parts if part == "." else [*parts, part]
-        return RemotePlace(self.fs, "/".join(parts), f"{self._uri.rstrip('/')}/{path}")
+        uri = f"{self._uri.rstrip('/')}/{path}"
+        return RemotePlace(self.fs, "/".join(parts), uri, self.within)
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is not where it must be."""
+        return self.within is not None and not self.within.holds_object(self.fs, self.path)
 
     def kind(self) -> Literal["file", "folder", ""]:
         """Asks the server."""
@@ -149,6 +158,8 @@ class RemotePlace(Place):
                 skip every image from here on.
         """
         place = self.at(path)
+        if place.outside:
+            raise ImageError(OUTSIDE)
         with told(place):
             try:
                 return place._bounded()
@@ -262,7 +273,9 @@ class _ToldFile:
 
 @contextlib.contextmanager
 def told(place: RemotePlace) -> Iterator[None]:
-    """Whatever a store or its client raises, as one line."""
+    """Whatever a store or its client raises, as one line; nothing is asked outside of bounds."""
+    if place.outside:
+        raise PoolError(f"{place}: {OUTSIDE}")
     try:
         yield
     except LlossError:

@@ -210,7 +210,7 @@ def _cheapest(schema: Any) -> Any:
 def _source(place: Place) -> Iterator[Any]:
     with readable(place), place.open() as file:
         if isinstance(place, LocalPlace):  # past Python and its lock
-            with pa.OSFile(str(place.path)) as source:
+            with pa.OSFile(place.path_of(file)) as source:
                 yield source
         else:
             yield file
@@ -221,7 +221,7 @@ def mapped(place: Place) -> Iterator[Any]:
     """The file for pyarrow; a local one mapped, so that only what is looked at is read."""
     with _source(place) as file:
         if isinstance(place, LocalPlace):
-            with pa.memory_map(str(place.path)) as source:
+            with pa.memory_map(place.path_of(file)) as source:
                 yield source
         else:
             yield file

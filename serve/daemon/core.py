@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from .access import Access
 from .catalog import Catalog
 from .jobs import Jobs
 from .metrics import DaemonMetrics
@@ -18,6 +19,7 @@ class Daemon:
 
     Attributes:
         settings: what it was told.
+        access: who may ask.
         metrics: what it tells.
         models: the artifact that scores now, and how it is exchanged.
         catalog: pools, jobs, labels and pending images, on disk.
@@ -37,6 +39,7 @@ class Daemon:
         self.settings = settings
         self.started = time.time()
         self.draining = False
+        self.access = Access(settings)
         self.metrics = DaemonMetrics()
         self.catalog = Catalog(settings.data_dir)
         self.models = Models(settings, self.metrics)

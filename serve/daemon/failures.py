@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
 from lloss.errors import (
     EngineError,
     ImageError,
@@ -13,6 +23,11 @@ from lloss.errors import (
     SelectionError,
     SettingsError,
 )
+
+from . import logs
+
+_PROBLEMS = 3
+_SHOWN = 80
 
 
 class RequestError(LlossError):
@@ -48,3 +63,74 @@ def status_of(error: LlossError) -> int:
     if isinstance(error, RequestError):
         return error.status
     return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+
+
+def retry_seconds(error: RequestError) -> str:
+    """The value of ``Retry-After``: whole seconds, at least one."""
+    return str(max(1, math.ceil(error.retry_after or 0)))
+
+
+def internal_error(request_id: str) -> RequestError:
+    """What a client hears of a failure that nobody foresaw."""
+    return RequestError(500, f"internal error; see the log of request {request_id}")
+
+
+def answer_failures(app: FastAPI) -> None:
+    """Have an application answer every failure with ``{"error": "one line"}``."""
+    app.add_exception_handler(LlossError, _of_ours)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _reply(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    # ASCII escapes: an id may hold what UTF-8 cannot.
+    content = json.dumps({"error": " ".join(message.split())}).encode()
+    return _Ready(content, status_code=status, headers=headers)
+
+
+class _Ready(JSONResponse):
+    """JSON that is encoded already."""
+
+    def render(self, content: bytes) -> bytes:
+        return content
+
+
+async def _of_ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, LlossError)
+    headers = {}
+    if isinstance(error, RequestError) and error.retry_after is not None:
+        headers["Retry-After"] = retry_seconds(error)
+    status = status_of(error)
+    if status == 500:
+        request_id = request.scope.get("state", {}).get("request_id", "")
+        logs.event("failed", logging.ERROR, request_id=request_id, reason=str(error))
+    return _reply(status, str(error), headers)
+
+
+async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return _reply(422, "; ".join(map(_problem, error.errors()[:_PROBLEMS])))
+
+
+def _problem(found: dict[str, Any]) -> str:
+    place = ".".join(map(str, found.get("loc", ())))
+    given = repr(found["input"]) if found.get("input") is not None else ""
+    shown = f" (given {given[:_SHOWN]})" if given and found.get("type") != "missing" else ""
+    return f"{place}: {found.get('msg', 'is not valid')}{shown}"
+
+
+async def _of_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = str(error.detail)
+    if error.status_code == 404 and message == "Not Found":
+        message = f"there is nothing at {request.url.path}"
+    elif error.status_code == 405:
+        message = f"{request.method} is not for {request.url.path}"
+    return _reply(error.status_code, message, dict(error.headers or {}))
+
+
+async def _unforeseen(request: Request, _: Exception) -> JSONResponse:
+    # The gate logs it: starlette raises it again once this is sent.
+    error = internal_error(request.scope.get("state", {}).get("request_id", ""))
+    return _reply(error.status, str(error))

@@ -1,7 +1,112 @@
-"""Routes."""
+"""Whether the daemon lives and is ready, what it counts, and which model it serves."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import asyncio
+import json
+import logging
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from lloss.errors import LlossError
+
+from . import logs
+from .app import daemon_of
+from .core import Daemon
+from .failures import RequestError
 
 router = APIRouter()
+
+Ours = Annotated[Daemon, Depends(daemon_of)]
+
+_AGAIN = {"Retry-After": "5"}
+
+
+@router.get("/healthz", tags=["health"], summary="Whether the process answers")
+async def healthz() -> dict[str, str]:
+    """200 from the moment that the server listens; no token is needed."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", tags=["health"], summary="Whether requests should be sent here, or why not")
+async def readyz(request: Request, daemon: Ours) -> Response:
+    """200 or 503; the reason is told to who bears the token, or where none was set."""
+    reason = await _not_ready(daemon)
+    if not reason:
+        return Response(json.dumps({"ready": True}), media_type="application/json")
+    shown = reason if request.scope.get("state", {}).get("admitted", True) else "not ready"
+    told = json.dumps({"ready": False, "error": shown})
+    return Response(told, 503, _AGAIN, media_type="application/json")
+
+
+@router.get("/v2/health/live", tags=["inference"], summary="As /healthz")
+async def live() -> dict[str, bool]:
+    """200; no token is needed."""
+    return {"live": True}
+
+
+@router.get("/v2/health/ready", tags=["inference"], summary="As /readyz")
+async def ready(request: Request, daemon: Ours) -> Response:
+    """200 or 503."""
+    return await readyz(request, daemon)
+
+
+async def _not_ready(daemon: Daemon) -> str:
+    # Not in the pool of threads that routes wait for: a busy daemon is ready still.
+    return await asyncio.to_thread(daemon.not_ready)
+
+
+@router.get(
+    "/metrics",
+    tags=["health"],
+    summary="What the daemon counts, for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+)
+def metrics(daemon: Ours, accept: Annotated[str, Header()] = "") -> Response:
+    """Prometheus' text, or OpenMetrics where ``Accept`` asks for it."""
+    encode, kind = choose_encoder(accept)
+    return Response(encode(daemon.metrics.registry), headers={"Content-Type": kind})
+
+
+@router.get("/v1/model", tags=["model"], summary="The model that serves")
+def model(daemon: Ours) -> dict[str, Any]:
+    """Its sha256, what computes it, and its manifest."""
+    manifest = json.loads(daemon.models.manifest.to_json())
+    return {
+        "sha256": daemon.models.sha256,
+        "provider": daemon.models.provider,
+        "path": str(daemon.settings.model),
+        "manifest": manifest,
+    }
+
+
+@router.post(
+    "/v1/model/reload",
+    tags=["model"],
+    summary="Load the model's file again and swap",
+    responses={409: {"description": "The new one failed its check; the old one goes on."}},
+)
+def reload(daemon: Ours) -> dict[str, Any]:
+    """No request fails meanwhile; ``before`` and ``now`` are equal where the file is the same."""
+    return reload_model(daemon)
+
+
+def reload_model(daemon: Daemon) -> dict[str, Any]:
+    """Reload, and log what came of it. Blocks.
+
+    Raises:
+        RequestError: 409 the new model was refused; 503 none is loaded yet.
+    """
+    before = daemon.models.sha256
+    if not before:
+        raise RequestError(503, "the first model is still being loaded; try again", 5)
+    try:
+        done = daemon.models.reload()
+    except LlossError as error:
+        logs.event("model refused", logging.ERROR, reason=str(error), now=before)
+        raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
+    logs.event("model reloaded", before=done.before, now=done.now)
+    return {"before": done.before, "now": done.now, "changed": done.before != done.now}

@@ -22,6 +22,7 @@ from .batches import Answer, Images
 from .failures import RequestError
 from .metrics import DaemonMetrics
 from .settings import ServeSettings
+from .statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class Models:
     what a job goes on with that was begun by an earlier model.
 
     Attributes:
-        images: of requests that were scored, bad ones among them.
-        batches: that were run for them.
+        statistics: of requests, for who counts them.
     """
 
     def __init__(self, settings: ServeSettings, metrics: DaemonMetrics) -> None:
@@ -65,7 +65,7 @@ class Models:
         self._lock = threading.Lock()  # of what is loaded; held for moments
         self._loading = threading.Lock()  # one at a time, for as long as it takes
         self._closed = False
-        self.images = 0
+        self.statistics = Statistics()
         self._batches = 0
 
     def load(self) -> None:
@@ -150,7 +150,6 @@ class Models:
                 if serving is self._serving:
                     raise
                 continue  # it was exchanged at this very moment
-            self.images += len(images)
             return Scored(answer, serving.sha256, serving.scorer.manifest)
 
     @contextmanager

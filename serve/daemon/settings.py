@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from lloss.errors import SettingsError
+
+TOKEN = 16
+"""Characters that a token has at least: it can be tried as fast as the network allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +39,16 @@ class Limits:
     queue_images: int = 1024
     image_pixels: int = 50_000_000
 
+    def __post_init__(self) -> None:
+        for limit in dataclasses.fields(self):
+            value = getattr(self, limit.name)
+            if not value > 0:
+                raise SettingsError(f"limit {limit.name}: {value}: must be above 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
-    """Everything that decides how a daemon runs.
+    """Everything that decides how a daemon runs; paths become absolute.
 
     Attributes:
         model: path of the artifact; a reload reads it again.
@@ -54,13 +67,16 @@ class ServeSettings:
             the daemon's own address.
         drain_seconds: that requests under way get after SIGTERM.
         limits: how much anybody may ask for.
+
+    Raises:
+        SettingsError: a value that cannot be.
     """
 
     model: Path
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8000
-    token: str = ""
+    token: str = field(default="", repr=False)
     pool_roots: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     provider: str = "auto"
@@ -71,3 +87,90 @@ class ServeSettings:
     image_url: str = ""
     drain_seconds: float = 30.0
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__
+        # Not resolved: a link to the model of the day is read anew by a reload.
+        set_field(self, "model", Path(self.model).absolute())
+        set_field(self, "data_dir", Path(self.data_dir).absolute())
+        set_field(self, "pool_roots", tuple(map(_root, self.pool_roots)))
+        set_field(self, "allowed_hosts", tuple(map(_name, self.allowed_hosts)))
+        _check_token(self.token)
+        if not self.token and not self.loopback:
+            raise SettingsError(
+                f"--host {self.host}: can be reached from other machines, so requests must bear a "
+                "token: give --token-file FILE, or set LLOSS_TOKEN"
+            )
+        if not 0 <= self.port < 1 << 16:
+            raise SettingsError(f"--port {self.port}: give one of 0 to 65535")
+        for name in ("batch_size", "job_batch_size", "threads", "drain_seconds"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} {getattr(self, name)}: must not be below 0")
+        if not self.pending_seconds > 0:
+            raise SettingsError(f"--pending {self.pending_seconds}: must be above 0")
+        _check_image_url(self.image_url)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the address can be reached from this machine alone."""
+        return self.host == "localhost" or (
+            _is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
+        )
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it listens on all addresses of the machine."""
+        return _is_address(self.host) and ipaddress.ip_address(self.host).is_unspecified
+
+    @property
+    def url(self) -> str:
+        """By which it is reached from this machine."""
+        host = "localhost" if self.everywhere else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _root(given: str) -> str:
+    if "://" in given:
+        return given
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        raise SettingsError(f"--pool-root {given}: is no folder; give one that exists")
+    return str(path.resolve())
+
+
+def _name(given: str) -> str:
+    name = given.strip().lower().rstrip(".")
+    address = _is_address(name.strip("[]"))
+    if not name or (not address and not all(c.isalnum() or c in "-._" for c in name)):
+        raise SettingsError(f"--allowed-host {given!r}: give a name or address, without a port")
+    return name.strip("[]")
+
+
+def _check_token(token: str) -> None:
+    if not token:
+        return
+    if len(token) < TOKEN:
+        raise SettingsError(
+            f"the token has {len(token)} characters: it needs at least {TOKEN}, such as "
+            "`openssl rand -hex 32` makes"
+        )
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise SettingsError("the token has spaces or other than ASCII characters: use letters, ...")
+
+
+def _check_image_url(url: str) -> None:
+    if not url:
+        return
+    if not url.startswith(("http://", "https://")):
+        raise SettingsError(f"--image-url {url}: must begin with http:// or https://")
+    for part in ("{pool}", "{id}"):
+        if part not in url:
+            raise SettingsError(f"--image-url {url}: must hold {part}, which is put in its place")

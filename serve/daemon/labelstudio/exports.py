@@ -1,0 +1,166 @@
+"""Labels out of Label Studio's exports (JSON and JSON_MIN), and out of single annotations."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lloss.errors import LabelError
+
+_OWN = frozenset(
+    {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
+)
+"""Of JSON_MIN, with ``image``; beside them stand, by control, what was annotated."""
+
+_DATA = "lloss_"
+"""How the keys begin that our tasks have beside ``image``."""
+
+
+@dataclass(frozen=True, order=True)
+class Age:
+    """How new an annotation is: when it was last changed (Unix seconds), then its number."""
+
+    changed: float
+    id: int
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], number: object) -> Age:
+        """Out of an annotation, or what else has ``updated_at`` and ``created_at``."""
+        changed = _seconds(fields.get("updated_at")) or _seconds(fields.get("created_at"))
+        return cls(changed, number if isinstance(number, int) else 0)
+
+
+def _seconds(stamp: object) -> float:
+    try:
+        return datetime.fromisoformat(stamp).timestamp() if isinstance(stamp, str) else 0.0
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def place_of(data: object) -> tuple[str, str] | None:
+    """Pool and id that a task's data names; None where it is no task of ours."""
+    if not isinstance(data, dict):
+        return None
+    pool, id = data.get("lloss_pool"), data.get("lloss_id")
+    if isinstance(pool, str) and isinstance(id, str) and _is_text(pool) and _is_text(id):
+        return pool, id
+    return None
+
+
+def _is_text(value: str) -> bool:
+    """JSON can write halves of characters; no id of a pool has them."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def choice_of(result: object) -> str:
+    """The class that an annotation gives the whole image; "" where it gives none or several.
+
+    Args:
+        result: of the annotation. Choices of a region have its coordinates beside them.
+    """
+    found = [
+        item["value"]["choices"]
+        for item in (result if isinstance(result, list) else ())
+        if isinstance(item, dict)
+        and item.get("type") == "choices"
+        and isinstance(item.get("value"), dict)
+        and item["value"].keys() == {"choices"}
+    ]
+    if len(found) != 1 or not isinstance(found[0], list) or len(found[0]) != 1:
+        return ""
+    choice = found[0][0]
+    return choice if isinstance(choice, str) and _is_text(choice) else ""
+
+
+def labels_of(document: Any, pool: str | None = None) -> dict[str, str]:
+    """The labels of an export.
+
+    Args:
+        document: that was read from JSON or JSON_MIN.
+        pool: whose tasks count; by default all that ``lloss`` made.
+
+    Returns:
+        A label by id for each task with an annotation that was not skipped, by the newest one:
+        the choice, where exactly one was made for the whole image, else "": boxes, masks and
+        keypoints stay in the export.
+
+    Raises:
+        LabelError: it is no such export, or no task is of the pool.
+    """
+    if not isinstance(document, list):
+        raise LabelError("no export of Label Studio: a list of tasks is needed; export JSON")
+    newest: dict[str, tuple[Age, str]] = {}
+    ours = 0
+    for number, task in enumerate(document, 1):
+        where = f"task {number}"
+        data = _data(task, where)
+        if "lloss_pool" not in data and "lloss_id" not in data:
+            continue
+        if _text(data, "lloss_pool", where) != pool and pool is not None:
+            continue
+        ours += 1
+        id = _text(data, "lloss_id", where)
+        for age, label in _annotated(task, where):
+            if id not in newest or age >= newest[id][0]:
+                newest[id] = age, label
+    if not ours:
+        whose = "that lloss made" if pool is None else f"of the pool {pool!r}"
+        raise LabelError(
+            f"none of the {len(document)} tasks is one {whose}: their data need lloss_pool and "
+            "lloss_id, as the tasks of a selection have them"
+        )
+    return {id: label for id, (_, label) in newest.items()}
+
+
+def _data(task: Any, where: str) -> dict[str, Any]:
+    if not isinstance(task, dict):
+        raise _broken(where, "", "is no object", task)
+    if "annotation_id" in task:
+        return task  # JSON_MIN, where the data stand among the rest
+    data = task.get("data")
+    if not isinstance(data, dict):
+        raise _broken(where, "data", "must be an object", data)
+    return data
+
+
+def _text(data: dict[str, Any], key: str, where: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str) or not value or not _is_text(value):
+        raise _broken(where, key, "must be a text", value)
+    return value
+
+
+def _annotated(task: dict[str, Any], where: str) -> Iterator[tuple[Age, str]]:
+    if "annotation_id" in task:
+        yield Age.of(task, task["annotation_id"]), _only_choice(task)
+        return
+    annotations = task.get("annotations")
+    if not isinstance(annotations, list):
+        raise _broken(where, "annotations", "must be a list", annotations)
+    for index, annotation in enumerate(annotations):
+        key = f"annotations[{index}]"
+        if not isinstance(annotation, dict):
+            raise _broken(where, key, "must be an object", annotation)
+        if not isinstance(annotation.get("result"), list):
+            raise _broken(where, f"{key}.result", "must be a list", annotation.get("result"))
+        if not annotation.get("was_cancelled"):
+            yield Age.of(annotation, annotation.get("id")), choice_of(annotation["result"])
+
+
+def _only_choice(task: dict[str, Any]) -> str:
+    """JSON_MIN tells no control from another: a lone text is the choice."""
+    names = [key for key in task if key not in _OWN and not key.startswith(_DATA)]
+    texts = [task[name] for name in names if isinstance(task[name], str)]
+    return texts[0] if len(texts) == 1 and _is_text(texts[0]) else ""
+
+
+def _broken(where: str, key: str, what: str, value: object) -> LabelError:
+    shown = reprlib.repr(value)
+    return LabelError(f"{where}: {key} {what}, not {shown}" if key else f"{where}: {what}: {shown}")

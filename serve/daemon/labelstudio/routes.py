@@ -1,0 +1,114 @@
+"""Routes that Label Studio calls: its ML-backend protocol, and its webhook."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from ..app import daemon_of
+from ..core import Daemon
+from ..failures import RequestError
+from .answers import Question, answers
+from .hooks import DELETED, WRITTEN, hear
+from .known import version_of
+
+router = APIRouter(prefix="/labelstudio", tags=["Label Studio"])
+
+_LOADING = 5.0
+"""Seconds; a model is loaded in fewer."""
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+
+
+@router.get("", include_in_schema=False)
+@router.get("/", include_in_schema=False)
+@router.get("/health")
+def health(request: Request) -> dict[str, str]:
+    """Whether predictions can be had; Label Studio waits for one second."""
+    daemon = daemon_of(request)
+    reason = daemon.not_ready()
+    if reason:
+        raise RequestError(503, reason, _LOADING)
+    return {"status": "UP", "model_class": "lloss"}
+
+
+@router.post("/setup", openapi_extra=_BODY)
+async def setup(request: Request) -> dict[str, str]:
+    """Which version predictions will be of; asked before each of them, for at most 3 seconds.
+
+    The body holds a key of Label Studio's administrator; it is not looked at.
+    """
+    return {"model_version": _version(daemon_of(request))}
+
+
+@router.get("/versions")
+async def versions(request: Request) -> dict[str, list[str]]:
+    """The versions that predictions can be of."""
+    return {"versions": [_version(daemon_of(request))]}
+
+
+@router.post("/predict", openapi_extra=_BODY)
+async def predict(request: Request) -> JSONResponse:
+    """A prediction for each task, see :mod:`.answers`; Label Studio waits for 100 seconds."""
+    fields = await _fields(request)
+    if not isinstance(fields.get("tasks"), list):
+        raise RequestError(422, "tasks: a list of Label Studio's tasks is needed")
+    return JSONResponse({"results": await answers(daemon_of(request), Question.of(fields))})
+
+
+@router.post("/webhook", openapi_extra=_BODY)
+async def webhook(request: Request) -> JSONResponse:
+    """Mark what was annotated; Label Studio waits for one second and never sends it again.
+
+    The work is done in a thread to its end, whether somebody waits for the answer or not.
+    """
+    fields = await _fields(request)
+    action = fields.get("action")
+    if action == "START_TRAINING":
+        raise _untrained()
+    if not isinstance(action, str) or action not in WRITTEN | DELETED:
+        return JSONResponse({"ignored": "this event says nothing of annotations"})
+    outcome = await run_in_threadpool(hear, daemon_of(request), fields)
+    return JSONResponse(asdict(outcome), 201)
+
+
+@router.post("/train", include_in_schema=False)
+async def train() -> None:
+    """What older ones call to train."""
+    raise _untrained()
+
+
+def _untrained() -> RequestError:
+    return RequestError(
+        409,
+        "this daemon scores, it does not train: train with lloss train on the labels, export, "
+        "and reload the model",
+    )
+
+
+def _version(daemon: Daemon) -> str:
+    sha256 = daemon.models.sha256
+    if not sha256:
+        raise RequestError(503, daemon.not_ready() or "no model is loaded yet", _LOADING)
+    return version_of(sha256)
+
+
+async def _fields(request: Request) -> dict[str, Any]:
+    body = await request.body()
+    try:
+        fields = await run_in_threadpool(json.loads, body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, "the body is no JSON") from error
+    if not isinstance(fields, dict):
+        raise RequestError(400, "the body must be a JSON object")
+    return fields

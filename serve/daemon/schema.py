@@ -1,0 +1,84 @@
+"""The tables of the catalog. A change of them is a new version, and a step from the one before."""
+
+from __future__ import annotations
+
+APPLICATION = 0x6C6C6F73
+"""SQLite's ``application_id``: "llos"."""
+
+VERSION = 1
+"""SQLite's ``user_version``."""
+
+SCHEMA = (
+    # The latest time that was seen, see database.Clock.
+    "CREATE TABLE clock (latest REAL NOT NULL) STRICT",
+    "INSERT INTO clock VALUES (0)",
+    # Numbers are never used again, so that what is kept by number of a pool that is gone is of no
+    # later one. Folders in here are relative to the data dir where they lie in it.
+    """
+    CREATE TABLE pools (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        uri TEXT NOT NULL,
+        created REAL NOT NULL,
+        scores TEXT,
+        model_sha256 TEXT,
+        scored INTEGER NOT NULL DEFAULT 0,
+        skipped INTEGER NOT NULL DEFAULT 0
+    ) STRICT
+    """,
+    """
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        pool INTEGER NOT NULL REFERENCES pools ON DELETE CASCADE,
+        state TEXT NOT NULL
+            CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
+        model_sha256 TEXT NOT NULL,
+        batch_size INTEGER NOT NULL,
+        created REAL NOT NULL,
+        started REAL,
+        ended REAL,
+        total INTEGER,
+        scored INTEGER NOT NULL DEFAULT 0,
+        skipped INTEGER NOT NULL DEFAULT 0,
+        error TEXT NOT NULL DEFAULT '',
+        folder TEXT NOT NULL,
+        resumable INTEGER NOT NULL DEFAULT 0
+    ) STRICT
+    """,
+    "CREATE INDEX jobs_of_pool ON jobs (pool)",
+    """
+    CREATE UNIQUE INDEX one_job_of_a_pool ON jobs (pool) WHERE state IN ('queued', 'running')
+    """,
+    # An image without a row is free. One that was pending or labeled once keeps its row, so that
+    # its id is known to be of the pool. A pending one is free again when ``expires`` is past.
+    """
+    CREATE TABLE images (
+        pool INTEGER NOT NULL REFERENCES pools ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('labeled', 'skipped', 'pending', 'free')),
+        label TEXT NOT NULL DEFAULT '',
+        changed REAL NOT NULL,
+        expires REAL NOT NULL DEFAULT 0,
+        selection TEXT NOT NULL DEFAULT '',
+        score REAL,
+        rank INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (pool, id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX images_by_state ON images (pool, state, expires)",
+    # Answers to requests with an Idempotency-Key.
+    """
+    CREATE TABLE answers (
+        pool INTEGER NOT NULL REFERENCES pools ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        wish TEXT NOT NULL,
+        answer BLOB NOT NULL,
+        created REAL NOT NULL,
+        PRIMARY KEY (pool, key)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX answers_by_age ON answers (created)",
+    # Folders of scores that nobody needs any more, to be removed when nobody reads them.
+    "CREATE TABLE trash (folder TEXT PRIMARY KEY) STRICT",
+)

@@ -1,0 +1,247 @@
+"""A gate on a real socket, before a few routes that do what tests need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import io
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from lloss.serve.daemon import logs
+from lloss.serve.daemon.access import Access
+from lloss.serve.daemon.failures import RequestError, answer_failures
+from lloss.serve.daemon.gate import Gate
+from lloss.serve.daemon.protocol import protocol_of
+from lloss.serve.daemon.settings import Limits, ServeSettings
+from prometheus_client import CollectorRegistry
+
+from lloss.errors import EngineError, SettingsError
+
+SHA256 = "ab" * 32
+
+
+def received(sock: socket.socket) -> bytes:
+    """All until the other side closes; also what came before a reset."""
+    chunks = []
+    try:
+        while chunk := sock.recv(1 << 16):
+            chunks.append(chunk)
+    except ConnectionError:
+        pass
+    return b"".join(chunks)
+
+
+class Counted:
+    """Stands for the daemon's metrics: remembers what was counted."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests: list[tuple[str, int]] = []
+
+    def request(self, route: str, code: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.requests.append((route, code))
+
+
+class Gated:
+    """A gate that listens."""
+
+    def __init__(self, settings: ServeSettings, log: io.StringIO) -> None:
+        self.settings, self.log = settings, log
+        self.cancelled = threading.Event()
+        self.entered = threading.Event()
+        self.metrics = Counted()
+        self.daemon: Any = SimpleNamespace(
+            settings=settings,
+            metrics=self.metrics,
+            models=SimpleNamespace(sha256=SHA256),
+            access=Access(settings),
+            draining=False,
+            not_ready=lambda: "",
+        )
+        self.app = self._routes()
+        self.gate = Gate(self.app, self.daemon)
+        config = uvicorn.Config(
+            self.gate,
+            http=protocol_of(settings.limits, self.metrics),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+        )
+        self.server = uvicorn.Server(config)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.005)
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+            self.server.config.load()
+            self.server.lifespan = self.server.config.lifespan_class(self.server.config)
+            await self.server.startup([self.socket])
+            connections = self.server.server_state.connections
+            while not self._end.is_set():
+                for connection in list(connections):
+                    connection.check(self.loop.time())  # type: ignore[union-attr]
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._end.wait(), 0.05)
+            for connection in list(connections):
+                connection.transport.abort()
+            for server in self.server.servers:
+                server.close()
+
+        asyncio.run(serve())
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self._end.set)
+        self.thread.join(5)
+        assert not self.thread.is_alive()
+
+    def counted(self, count: int = 1) -> list[tuple[str, int]]:
+        """Requests by route and status, once there are so many."""
+        for _ in range(300):
+            if len(self.metrics.requests) >= count:
+                break
+            time.sleep(0.01)
+        return self.metrics.requests
+
+    def _routes(self) -> FastAPI:
+        app = FastAPI(openapi_url=None, redirect_slashes=False)
+        answer_failures(app)
+
+        @app.post("/echo")
+        async def echo(request: Request) -> Response:
+            return Response(await request.body(), media_type="application/octet-stream")
+
+        @app.post("/count/{name}")
+        async def count(name: str, request: Request) -> dict[str, int]:
+            request.scope["state"]["images"] = 3
+            return {"bytes": len(await request.body())}
+
+        @app.post("/slow")
+        async def slow() -> str:
+            self.entered.set()
+            try:
+                await asyncio.sleep(20)
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+            return "done"
+
+        @app.get("/number")
+        async def number(k: int) -> int:
+            return k
+
+        @app.get("/fails/{kind}")
+        def fails(kind: str) -> None:
+            raise {
+                "settings": SettingsError("k=0:\nmust be above 0"),
+                "engine": EngineError("the card fell off"),
+                "busy": RequestError(429, "the queue is full", 0.2),
+                "unforeseen": KeyError("a secret"),
+            }[kind]
+
+        @app.get("/metrics")
+        @app.get("/healthz")
+        @app.get("/v1/pools/{name}/images")
+        @app.get("/")
+        async def plain(request: Request) -> dict[str, Any]:
+            return {"id": request.query_params.get("id"), "path": request.url.path}
+
+        return app
+
+    def send(self, raw: bytes, seconds: float = 5, half: bool = False) -> bytes:
+        """Bytes on a fresh connection; all that comes back until it is closed."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as sock:
+            sock.sendall(raw)
+            if half:
+                sock.shutdown(socket.SHUT_WR)
+            return received(sock)
+
+    rest = staticmethod(received)
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers or {})
+            reply = connection.getresponse()
+            return Reply(reply.status, reply.read(), dict(reply.headers))
+
+    def lines(self, count: int = 1, event: str = "request") -> list[dict[str, Any]]:
+        """Log lines of an event, once there are so many."""
+        for _ in range(200):
+            found = [json.loads(line) for line in self.log.getvalue().splitlines()]
+            chosen = [line for line in found if line["event"] == event]
+            if len(chosen) >= count:
+                return chosen
+            time.sleep(0.01)
+        raise AssertionError(self.log.getvalue())
+
+
+class Reply:
+    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.status, self.body = status, body
+        self.headers = {name.lower(): value for name, value in headers.items()}
+
+    @property
+    def error(self) -> str:
+        return self.error_of()
+
+    def error_of(self, *beside: str) -> str:
+        """The one line, in a body that holds nothing but these beside."""
+        found = json.loads(self.body)
+        assert set(found) == {"error", *beside} and "\n" not in found["error"]
+        return str(found["error"])
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What is logged, as JSON lines."""
+    root, ours = logging.getLogger(), logging.getLogger("lloss")
+    before = (root.handlers[:], root.level, ours.level)
+    stream = io.StringIO()
+    logs.configure("json", stream)
+    yield stream
+    root.handlers[:], level, our_level = before
+    root.setLevel(level)
+    ours.setLevel(our_level)
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def gated(tmp_path: Path, log: io.StringIO) -> Iterator[Callable[..., Gated]]:
+    """Make gates: ``gated(token=..., limits={...})``."""
+    made: list[Gated] = []
+
+    def make(limits: dict[str, Any] | None = None, **given: Any) -> Gated:
+        settings = ServeSettings(
+            model=tmp_path / "model.onnx",
+            data_dir=tmp_path / "data",
+            limits=Limits(**(limits or {})),
+            **given,
+        )
+        made.append(Gated(settings, log))
+        return made[-1]
+
+    yield make
+    for gate in made:
+        gate.close()
