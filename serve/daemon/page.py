@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlencode
 
 from fastapi import APIRouter, Form, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
@@ -48,7 +49,7 @@ class _PageRoute(APIRoute):
             try:
                 response: Response = await handler(request)
                 return response
-            except LlossError as error:
+            except (LlossError, RequestValidationError) as error:
                 if _wants_json(request):
                     raise
                 return _failure(error)
@@ -76,8 +77,9 @@ def overview(request: Request, page: Page = 1) -> HTMLResponse:
         page=page,
         total=len(viewing.daemon.catalog.pools()),
         pages=-(-len(viewing.daemon.catalog.pools()) // POOLS),
-        hint=_hint(request, viewing),
+        hint=_hint(request, viewing, {pool.name for pool in pools}),
         roots=viewing.daemon.settings.pool_roots,
+        guarded=viewing.daemon.access.needs_token,
     )
 
 
@@ -260,12 +262,16 @@ def _tiles_page(
         labeling=viewer.labeling(),
         did=request.query_params.get("did", "") if image else "",
         done=unquote(image, errors="replace"),
+        guarded=viewer.daemon.access.needs_token,
         pending_seconds=viewer.daemon.settings.pending_seconds,
         **values,
     )
 
 
-def _failure(error: LlossError) -> HTMLResponse:
+def _failure(error: LlossError | RequestValidationError) -> HTMLResponse:
+    if isinstance(error, RequestValidationError):
+        wrong = [f"{found['loc'][-1]}: {found['msg']}" for found in error.errors()]
+        return _page("error.html", 422, code=422, message="; ".join(wrong)[:500])
     code = status_of(error)
     response = _page("error.html", code, code=code, message=str(error))
     if isinstance(error, RequestError) and error.retry_after is not None:
@@ -297,12 +303,13 @@ def _waiting(viewing: Viewing, pool: str, batch: str) -> list[str]:
     return [id for id, mark in marks.items() if mark.state == "pending"]
 
 
-def _hint(request: Request, viewing: Viewing) -> str:
-    """A line for the shell that adds a pool."""
+def _hint(request: Request, viewing: Viewing, names: set[str]) -> str:
+    """A line for the shell that adds a pool of another name than these."""
+    name = next(f"photos{n}" for n in ("", *range(2, len(names) + 3)) if f"photos{n}" not in names)
     settings = viewing.daemon.settings
     root = settings.pool_roots[0] if settings.pool_roots else "/path/of/images"
     uri = f"{root.rstrip('/')}/…" if is_url(root) else root
-    address = f"{str(request.base_url).rstrip('/')}/v1/pools/photos"
+    address = f"{str(request.base_url).rstrip('/')}/v1/pools/{name}"
     words = ["curl", "-X", "PUT", address, "-H", "Content-Type: application/json"]
     line = shlex.join([*words, "-d", json.dumps({"uri": uri}, ensure_ascii=False)])
     return f'{line} -H "Authorization: Bearer $TOKEN"' if settings.token else line

@@ -204,8 +204,12 @@ class Reply:
 
     @property
     def error(self) -> str:
+        return self.error_of()
+
+    def error_of(self, *beside: str) -> str:
+        """The one line, in a body that holds nothing but these beside."""
         found = json.loads(self.body)
-        assert set(found) == {"error"} and "\n" not in found["error"]
+        assert set(found) == {"error", *beside} and "\n" not in found["error"]
         return str(found["error"])
 
 
