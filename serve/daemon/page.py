@@ -89,6 +89,12 @@ def status(request: Request) -> JSONResponse:
     return JSONResponse(viewing_of(request).viewer.status(), headers=_FRESH)
 
 
+@router.get("/favicon.ico")
+def icon(request: Request) -> Response:
+    """Asked for by browsers that show an image by itself."""
+    return static(request, "icon.svg")
+
+
 @router.get("/static/{name}")
 def static(request: Request, name: str) -> Response:
     """A file that pages refer to."""
