@@ -198,6 +198,7 @@ async def infer(request: Request) -> Response:
     else:
         asked = await run_in_threadpool(parse_request, *given, limits.queue_images)
     count = len(asked.images)
+    request.state.images = count
     with daemon.models.statistics.request(count):
         scored = await daemon.models.score(
             asked.images, min(asked.seconds or limits.request_seconds, limits.request_seconds)
