@@ -155,6 +155,8 @@ def test_a_wheel_puts_one_name_into_site_packages(tmp_path: Path) -> None:
     } - set(names)
     assert not missing
     assert {"lloss/py.typed", "lloss/report.html"} <= set(names)
+    deploy = {f"lloss/serve/deploy/{path.name}" for path in (ROOT / "serve/deploy").iterdir()}
+    assert len(deploy) > 6 and deploy <= set(names)
 
 
 def _copy(tmp_path: Path) -> Path:

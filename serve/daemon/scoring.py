@@ -47,6 +47,7 @@ async def score(request: Request) -> Response:
     seconds = _seconds(request, daemon.settings.limits.request_seconds)
     asked = _outputs(request, daemon.models.manifest)
     names, files = await _files(request)
+    request.state.images = len(files)
     scored = await daemon.models.score(files, seconds)
     errors = scored.answer.errors
     if len(errors) == len(files):

@@ -204,8 +204,12 @@ class Reply:
 
     @property
     def error(self) -> str:
+        return self.error_of()
+
+    def error_of(self, *beside: str) -> str:
+        """The one line, in a body that holds nothing but these beside."""
         found = json.loads(self.body)
-        assert set(found) == {"error"} and "\n" not in found["error"]
+        assert set(found) == {"error", *beside} and "\n" not in found["error"]
         return str(found["error"])
 
 
@@ -241,3 +245,84 @@ def gated(tmp_path: Path, log: io.StringIO) -> Iterator[Callable[..., Gated]]:
     yield make
     for gate in made:
         gate.close()
+
+
+class Served:
+    """The routes of scoring behind a gate, on a real socket, with a real model."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        from lloss.serve.daemon import inference, scoring
+        from lloss.serve.daemon.metrics import DaemonMetrics
+        from lloss.serve.daemon.models import Models
+
+        metrics = DaemonMetrics(settings.limits)
+        self.models = Models(settings, metrics)
+        self.models.load()
+        self.daemon: Any = SimpleNamespace(
+            settings=settings,
+            metrics=metrics,
+            models=self.models,
+            access=Access(settings),
+            draining=False,
+            not_ready=self.models.not_ready,
+        )
+        self.app = FastAPI(redirect_slashes=False)
+        self.app.state.daemon = self.daemon
+        answer_failures(self.app)
+        self.app.router.routes[:0] = inference.FAST
+        self.app.include_router(inference.router)
+        self.app.include_router(scoring.router)
+        config = uvicorn.Config(
+            Gate(self.app, self.daemon),
+            http=protocol_of(settings.limits, metrics),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+        )
+        self._server = uvicorn.Server(config)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.005)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """All lanes are busy while the block runs."""
+        serving = self.models._serving
+        assert serving is not None
+        free = threading.Event()
+        workers = serving.scorer._started().workers
+        for _ in range(workers.count):
+            workers.submit(lambda: free.wait(20) and None, -1)
+        while workers.idle:
+            time.sleep(0.001)
+        try:
+            yield
+        finally:
+            free.set()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self.models.close()
+
+
+@pytest.fixture(scope="module")
+def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A daemon that scores with ``artifact``: batches of 8, 64 images in its queue."""
+    settings = ServeSettings(
+        model=artifact,
+        data_dir=tmp_path_factory.mktemp("served"),
+        provider="cpu",
+        batch_size=8,
+        threads=2,
+        limits=Limits(queue_images=64, image_pixels=10_000, request_seconds=10),
+    )
+    made = Served(settings)
+    yield made
+    made.close()
