@@ -21,6 +21,9 @@ _BUSY_SECONDS = 5.0
 _IDLE = 8
 """Reading connections that are kept open while nobody reads."""
 
+_CACHE = 64 << 20
+"""Bytes of the file that the writer keeps: images are written in the order of no page."""
+
 _LEAST_FREE = 256 << 10
 """Bytes below which a disk counts as full."""
 
@@ -78,6 +81,7 @@ class Database:
         self._failed, self._probed, self._broken = "", 0.0, ""
         try:
             self._writer = self._connected()
+            self._writer.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")
             try:
                 self._prepare()
             except BaseException:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import secrets
@@ -13,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lloss.errors import ScoresError, SelectionError
 from lloss.parts import check_columns, opened_part
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
+from lloss.selection.exclusion import ExcludedIds
+from lloss.selection.sampling import draw_hashes
 
 from .catalog import Catalog
 from .failures import RequestError
@@ -72,7 +72,7 @@ class Wish:
 
     def digest(self) -> str:
         """The same for the same wish, in whatever order it excludes."""
-        whole = {**dataclasses.asdict(self), "exclude": sorted(set(self.exclude))}
+        whole = {**vars(self), "exclude": sorted(set(self.exclude))}
         whole["subset"] = float(self.subset)
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
@@ -269,12 +269,13 @@ def _check_texts(labels: Iterable[str]) -> None:
 def _scored(folder: ScoresFolder, ids: set[str]) -> set[str]:
     """Those of some ids that a folder holds, scored or skipped."""
     found = {id for id, _ in folder.skipped() if id in ids}
-    wanted = pa.array(sorted(ids - found), pa.string())
+    wanted = ExcludedIds(ids - found, 0)
     for batch in folder.scan(["id"]):
         if len(found) == len(ids):
             break
         column = batch["id"]
-        found.update(column.filter(pc.is_in(column, value_set=wanted)).to_pylist())
+        held = wanted.mask(column, draw_hashes(column, 0))
+        found.update(column.filter(pa.array(held)).to_pylist())
     return found
 
 
@@ -284,7 +285,7 @@ def _ranked(chosen: Selection) -> list[Ranked]:
 
 
 def _packed(handed: HandedOut) -> bytes:
-    whole = dataclasses.asdict(handed)
+    whole = dict(vars(handed))
     whole["images"] = [(one.id, one.score) for one in handed.images]
     return zlib.compress(json.dumps(whole).encode(), 1)
 
