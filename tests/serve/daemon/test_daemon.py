@@ -160,6 +160,18 @@ def test_a_pool_is_scored_and_chosen_from_across_a_restart(
     assert again.ask("PUT", "/v1/pools/q", {"uri": "/etc"})[0] == 403
 
 
+def test_plain_routes_are_counted_by_name(served: Callable[[], Served]) -> None:
+    daemon = served()
+    assert daemon.ask("POST", "/v2/models/lloss/infer", {"inputs": []})[0] == 400
+    assert daemon.ask("GET", "/v2/models/lloss/infer")[0] == 405
+    assert daemon.ask("GET", "/openapi.json")[0] == 200
+    text = daemon.ask("GET", "/metrics")[1].decode()
+    for code, route in [(400, "/v2/models/{model}/infer"), (405, "/v2/models/{model}/infer"),
+                        (200, "/openapi.json")]:  # fmt: skip
+        assert f'code="{code}",route="{route}"' in text
+    assert "unmatched" not in text
+
+
 def test_no_accepted_request_is_lost_at_the_end(served: Callable[[], Served]) -> None:
     daemon = served()
     load = Load(daemon.port)
