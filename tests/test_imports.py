@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import zipfile
@@ -32,6 +33,7 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
 
 
+@functools.cache
 def in_type_checking(path: Path) -> set[int]:
     """Lines under ``if TYPE_CHECKING``, which never run."""
     lines: set[int] = set()

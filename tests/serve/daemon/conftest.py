@@ -145,6 +145,10 @@ class Gated:
                 raise
             return "done"
 
+        @app.get("/large")
+        async def large() -> Response:
+            return Response(bytes(50 << 20))
+
         @app.get("/number")
         async def number(k: int) -> int:
             return k
