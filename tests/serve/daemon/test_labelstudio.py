@@ -205,20 +205,20 @@ def ask(client: TestClient, *tasks: Any, config: Any = CONFIG, **fields: Any) ->
 @pytest.mark.parametrize(
     ("path", "credentials", "admitted"),
     [
-        ("/labelstudio/predict", b"who:tok:en", True),
-        ("/labelstudio/health", b":tok:en", True),
-        ("/labelstudio/predict", b"tok:en", False),  # a user and a password
-        ("/labelstudio/predict", b"who:token", False),
+        ("/labelstudio/predict", b"who:the-token:of-all", True),
+        ("/labelstudio/health", b":the-token:of-all", True),
+        ("/labelstudio/predict", b"the-token:of-all", False),  # a user and a password
+        ("/labelstudio/predict", b"who:the-token", False),
         ("/labelstudio/predict", b"who:", False),
         ("/labelstudio/predict", b"who", False),
-        ("/labelstudiox", b"who:tok:en", False),
-        ("/v1/pools", b"who:tok:en", False),
+        ("/labelstudiox", b"who:the-token:of-all", False),
+        ("/v1/pools", b"who:the-token:of-all", False),
     ],
 )
 def test_the_token_is_label_studios_password(
     tmp_path: Path, path: str, credentials: bytes, admitted: bool
 ) -> None:
-    settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token="tok:en")
+    settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token="the-token:of-all")
     for scheme in (b"Basic ", b"basic  "):
         headers = {b"authorization": scheme + base64.b64encode(credentials)}
         assert Access(settings).admits({"path": path}, headers) is admitted
