@@ -7,6 +7,7 @@ of ``Sec-Fetch-*`` (forms, scripts and images of other sites), token or not.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import re
@@ -40,6 +41,9 @@ DAY = 24 * 3600
 LINK_SECONDS = 30 * DAY
 
 _OPEN = PROBES | {"/login"}
+_BASIC = "/labelstudio/"
+"""Label Studio's backend connection knows user and password alone; the password is the token."""
+
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _IMAGE = re.compile(r"/v1/pools/([^/]+)/images")
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -95,6 +99,8 @@ class Access:
         given = headers.get(b"authorization")
         if given is not None:
             scheme, _, token = given.partition(b" ")
+            if scheme.lower() == b"basic" and scope["path"].startswith(_BASIC):
+                return self.is_token(_password(token.strip()))
             return scheme.lower() == b"bearer" and self.is_token(token.strip())
         cookie = headers.get(b"cookie")
         return cookie is not None and self._sessions.valid(_session(cookie))
@@ -173,6 +179,13 @@ class Access:
         opened = headers.get(b"sec-fetch-mode") == b"navigate"
         if not (opened and headers.get(b"sec-fetch-dest", b"document") == b"document"):
             raise RequestError(403, "the request comes from a page of another site")
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 class Sessions:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from lloss.serve.daemon.access import Access
 from lloss.serve.daemon.batcher import Answer
 from lloss.serve.daemon.catalog import PoolRow
 from lloss.serve.daemon.failures import RequestError, status_of
@@ -196,6 +197,33 @@ def ask(client: TestClient, *tasks: Any, config: Any = CONFIG, **fields: Any) ->
     results: list[Any] = reply.json()["results"]
     assert len(results) == len(tasks)
     return results
+
+
+# Access
+
+
+@pytest.mark.parametrize(
+    ("path", "credentials", "admitted"),
+    [
+        ("/labelstudio/predict", b"who:the-token:of-all", True),
+        ("/labelstudio/health", b":the-token:of-all", True),
+        ("/labelstudio/predict", b"the-token:of-all", False),  # a user and a password
+        ("/labelstudio/predict", b"who:the-token", False),
+        ("/labelstudio/predict", b"who:", False),
+        ("/labelstudio/predict", b"who", False),
+        ("/labelstudiox", b"who:the-token:of-all", False),
+        ("/v1/pools", b"who:the-token:of-all", False),
+    ],
+)
+def test_the_token_is_label_studios_password(
+    tmp_path: Path, path: str, credentials: bytes, admitted: bool
+) -> None:
+    settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token="the-token:of-all")
+    for scheme in (b"Basic ", b"basic  "):
+        headers = {b"authorization": scheme + base64.b64encode(credentials)}
+        assert Access(settings).admits({"path": path}, headers) is admitted
+    for broken in (b"Basic", b"Basic ", b"Basic \xff", b"Basic dG9r$$$", b"Basic " + credentials):
+        assert not Access(settings).admits({"path": path}, {b"authorization": broken})
 
 
 # Health, setup, versions
