@@ -40,13 +40,16 @@ def _checked(folder: ScoresFolder, pool: Pool, within: Confinement) -> PoolScore
     for file in folder.path.glob("*"):
         if not within.holds_path(file):
             raise RequestError(403, f"{file}: is a link that leads out of --pool-root; remove it")
-    run = folder.opened().run() or {}
+    run = folder.run() or {}
     names = ("model_sha256", "pool_fingerprint", "scored", "skipped", "excluded", "part_size")
     model, print_, *numbers = (run.get(name) for name in names)
-    if not isinstance(model, str) or not all(type(number) is int for number in numbers):
+    if run.get("state") != "complete":
+        folder.opened()  # says what is wrong
+    whole = all(type(number) is int and number >= 0 for number in numbers)
+    if not (isinstance(model, str) and whole and numbers[-1]):
         raise ScoresError(f"{folder.path}: run.json is not as lloss score writes it")
     scored, skipped, excluded, part_size = map(int, map(str, numbers))
-    folder.check_whole()
+    folder.opened().check_whole()
     if print_ != pool.fingerprint():
         raise _other(folder, pool, "its images are others")
     _check_ids(folder, pool, excluded, part_size)

@@ -89,6 +89,12 @@ def status(request: Request) -> JSONResponse:
     return JSONResponse(viewing_of(request).viewer.status(), headers=_FRESH)
 
 
+@router.get("/favicon.ico")
+def icon(request: Request) -> Response:
+    """Asked for by browsers that show an image by itself."""
+    return static(request, "icon.svg")
+
+
 @router.get("/static/{name}")
 def static(request: Request, name: str) -> Response:
     """A file that pages refer to."""
@@ -129,7 +135,8 @@ def batch(request: Request, name: str, key: str) -> HTMLResponse:
     """The images that were handed out to this browser."""
     viewing = viewing_of(request)
     view = viewing.viewer.pool(name)
-    tiles = viewing.viewer.tiles(view, viewing.viewer.held.batch(name, key).images)
+    handed = viewing.viewer.held.batch(name, key)
+    tiles = viewing.viewer.tiles(view, handed.images, handed.id)
     return _tiles_page(request, "batch.html", "batch", view, tiles, 1, False, batch=key)
 
 
@@ -159,10 +166,11 @@ def mark(
     """Mark an image labeled or skipped, take that back, or give the image back."""
     viewing = viewing_of(request)
     id = unquote(image, errors="surrogatepass")
-    now = _act(viewing, name, id, do, label.strip().replace("\r\n", "\n"))
-    if do == "undo" and view == "batch":
+    own = viewing.viewer.held.batch(name, batch).id if view == "batch" else ""
+    now = _act(viewing, name, id, do, label.strip().replace("\r\n", "\n"), own)
+    if own and do == "undo" and now.state == "free":
         viewing.viewer.held.hold_again(name, batch, id)
-        now = viewing.viewer.held.marks(name, [id])[id]
+        now = viewing.viewer.held.marks(name, [id], own)[id]
     if _wants_json(request):
         counts = viewing.daemon.catalog.counts(name)
         told = {"state": now.state, "label": now.label, "counts": vars(counts)}
@@ -181,8 +189,10 @@ def take(
     key: Annotated[str, Form(min_length=8, max_length=100)],
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
-    batch = Batch(k, key)
-    viewing_of(request).daemon.selections.select(name, batch.wish, key)
+    batch, daemon = Batch(k, key), viewing_of(request).daemon
+    handed = daemon.selections.select(name, batch.wish, key)
+    if not handed.replayed:
+        daemon.metrics.selected(len(handed.images))
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"
@@ -221,18 +231,19 @@ _WEEK = 7 * 24 * 3600
 _FRESH = {"Cache-Control": "no-store"}
 
 
-def _act(viewing: Viewing, pool: str, id: str, do: Action, label: str) -> Mark:
+def _act(viewing: Viewing, pool: str, id: str, do: Action, label: str, own: str) -> Mark:
     """Do it, and tell what is known of the image then."""
     selections, held = viewing.daemon.selections, viewing.viewer.held
+    state = held.marks(pool, [id], own)[id].state
     if do == "label":
-        selections.label(pool, {id: label})
+        viewing.daemon.metrics.labeled(selections.label(pool, {id: label}))
     elif do == "skip":
         selections.skip(pool, [id])
-    elif do == "undo" and held.marks(pool, [id])[id].state == "labeled":
+    elif do == "undo" and state == "labeled":
         selections.unlabel(pool, [id])
-    else:
+    elif state == ("skipped" if do == "undo" else "pending"):
         selections.give_back(pool, [id])
-    return held.marks(pool, [id])[id]
+    return held.marks(pool, [id], own)[id]
 
 
 def _page(template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
@@ -299,7 +310,8 @@ def _own_batch(request: Request, pool: str) -> str:
 def _waiting(viewing: Viewing, pool: str, batch: str) -> list[str]:
     """The ids that are still pending of a batch."""
     held = viewing.viewer.held
-    marks = held.marks(pool, [image.id for image in held.batch(pool, batch).images])
+    handed = held.batch(pool, batch)
+    marks = held.marks(pool, [image.id for image in handed.images], handed.id)
     return [id for id, mark in marks.items() if mark.state == "pending"]
 
 

@@ -88,8 +88,8 @@ class Roots:
             raise RequestError(
                 403, f"{shown}: leave user and password out; the daemon's environment has them"
             )
-        parts = [unquote(part) for part in re.split(r"[/\\]", f"{rest}/{image}")]
-        if any(part in (".", "..") for part in parts) or "\\" in unquote(rest) or "#" in rest:
+        plain = unquote(f"{rest}/{image}")
+        if {".", ".."} & set(plain.split("/")) or "\\" in plain or "#" in rest:
             raise RequestError(403, f"{shown}: has a . or .. or # in it; give the plain URL")
         if not any(url == root or url.startswith((f"{root}/", f"{root}?")) for root in self._urls):
             raise self._outside(shown)

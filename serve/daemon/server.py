@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -123,6 +124,10 @@ class _Server(uvicorn.Server):
             self._failure = error
             self.should_exit = True
         else:
+            # What is there by now stays: looking through it again and again costs as much as
+            # all that a request does.
+            gc.collect()
+            gc.freeze()
             models = self.daemon.models
             logs.event("ready", model=models.sha256, provider=models.provider)
 

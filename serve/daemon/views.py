@@ -204,12 +204,12 @@ class Viewer:
         found = self.daemon.selections.preview(pool.name, page * PAGE + 1)
         return found[(page - 1) * PAGE : page * PAGE], len(found) > page * PAGE and page < PAGES
 
-    def tiles(self, pool: PoolView, images: Sequence[Ranked]) -> list[Tile]:
-        """Images with all that is known of them."""
+    def tiles(self, pool: PoolView, images: Sequence[Ranked], own: str = "") -> list[Tile]:
+        """Images with all that is known of them by those whose selection is ``own``."""
         ids = [image.id for image in images]
         self._prefetch(pool, ids)
         guesses = self._guesses(pool, ids)
-        marks = self.held.marks(pool.name, ids)
+        marks = self.held.marks(pool.name, ids, own)
         key = self.thumbnail_key(pool.row)
         names = () if pool.outdated else self.labeling().classes
         return [

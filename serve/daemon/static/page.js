@@ -39,10 +39,12 @@ function current() {
   return document.activeElement ? document.activeElement.closest(".tile") : null;
 }
 
+const VERDICTS = { labeled: "labeled", skipped: "skipped", taken: "somebody else has it now" };
+
 function show(tile, told) {
   tile.dataset.state = told.state;
   const verdict = tile.querySelector(".verdict");
-  verdict.textContent = told.state === "labeled" || told.state === "skipped" ? told.state : "";
+  verdict.textContent = VERDICTS[told.state] || "";
   if (told.state === "labeled" && told.label) {
     const name = document.createElement("b");
     name.textContent = told.label;
@@ -91,7 +93,7 @@ async function send(form, button) {
 function finish(tile, action, told, stayed) {
   const name = tile.getAttribute("aria-label");
   if (action === "undo") {
-    say(`${name}: ${told.state === "pending" ? "pending" : "free"} again`);
+    say(`${name}: ${told.state === "taken" ? VERDICTS.taken : `${told.state} again`}`);
     if (stayed) go(tile);
     return;
   }
@@ -178,7 +180,7 @@ function undo(tile) {
   let wanted = tile && !isOpen(tile) ? tile : null;
   while (!wanted && done.length > 0) {
     const latest = done.pop();
-    if (!isOpen(latest)) wanted = latest;
+    if (!isOpen(latest) && latest.dataset.state !== "taken") wanted = latest;
   }
   if (!wanted) return say("There is nothing to undo.");
   go(wanted);

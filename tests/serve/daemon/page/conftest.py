@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -200,3 +201,15 @@ def make_served(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 def served(make_served: Callable[..., Served]) -> Served:
     """A world that listens."""
     return make_served()
+
+
+@pytest.fixture
+def hostile() -> dict[str, bytes]:
+    """Images whose ids try everything."""
+    return {id: encoded(drawn(number)) for number, id in enumerate(HOSTILE)}
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
