@@ -12,6 +12,7 @@ from .models import Models
 from .pools import Pools
 from .selections import Selections
 from .settings import ServeSettings
+from .watch import watch
 
 
 class Daemon:
@@ -40,12 +41,13 @@ class Daemon:
         self.started = time.time()
         self.draining = False
         self.access = Access(settings)
-        self.metrics = DaemonMetrics()
+        self.metrics = DaemonMetrics(settings.limits)
         self.catalog = Catalog(settings.data_dir)
         self.models = Models(settings, self.metrics)
         self.pools = Pools(settings, self.catalog)
         self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
         self.selections = Selections(settings, self.catalog, self.pools)
+        watch(self)
 
     def start(self) -> None:
         """Load the model, then go on with the jobs that an earlier process left. Blocks.

@@ -73,6 +73,7 @@ class Exchange:
         self.lost = CLIENT_GONE
         self.extra: tuple[tuple[bytes, bytes], ...] = ()
         scope.setdefault("state", {})["request_id"] = self.id
+        daemon.metrics.arrived()
 
     async def send(self, message: Message) -> None:
         """Pass a message of the reply on."""
@@ -132,6 +133,7 @@ class Exchange:
         seconds = time.perf_counter() - self._begun
         status = self.status if self.complete or error is not None else self.lost
         route = route_of(self._scope)
+        self._daemon.metrics.left()
         self._daemon.metrics.request(route, status, seconds)
         level = logging.INFO
         if status >= 500:

@@ -8,7 +8,6 @@ import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from prometheus_client.exposition import choose_encoder
 
 from lloss.errors import LlossError
 
@@ -67,8 +66,8 @@ async def _not_ready(daemon: Daemon) -> str:
 )
 def metrics(daemon: Ours, accept: Annotated[str, Header()] = "") -> Response:
     """Prometheus' text, or OpenMetrics where ``Accept`` asks for it."""
-    encode, kind = choose_encoder(accept)
-    return Response(encode(daemon.metrics.registry), headers={"Content-Type": kind})
+    body, kind = daemon.metrics.exposition(accept)
+    return Response(body, headers={"Content-Type": kind})
 
 
 @router.get("/v1/model", tags=["model"], summary="The model that serves")

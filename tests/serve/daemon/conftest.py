@@ -49,6 +49,13 @@ class Counted:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests: list[tuple[str, int]] = []
+        self.in_flight = 0
+
+    def arrived(self) -> None:
+        self.in_flight += 1
+
+    def left(self) -> None:
+        self.in_flight -= 1
 
     def request(self, route: str, code: int, seconds: float) -> None:
         assert seconds >= 0

@@ -22,11 +22,11 @@ import asyncio, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 from lloss.errors import ArtifactError
 from lloss.serve.daemon import cli, health, server
 from lloss.serve.daemon.access import Access
 from lloss.serve.daemon.failures import answer_failures
+from lloss.serve.daemon.metrics import DaemonMetrics
 
 LOADS, FAILS = float(sys.argv[1]), sys.argv[2] == "fails"
 
@@ -45,7 +45,7 @@ class Daemon:
     def __init__(self, settings):
         self.settings, self.access, self.draining = settings, Access(settings), False
         self.models = Models()
-        self.metrics = SimpleNamespace(registry=CollectorRegistry(), request=lambda *_: None)
+        self.metrics = DaemonMetrics(settings.limits)
 
     def start(self):
         time.sleep(LOADS)
