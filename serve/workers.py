@@ -37,7 +37,7 @@ class Workers:
         weakref.finalize(self, self._shared.stop).atexit = False  # there _end_all waits as well
         _SHARED.add(self._shared)
 
-    def submit(self, task: Callable[[], None], priority: int = POOL) -> None:
+    def submit(self, task: Callable[[], object], priority: int = POOL) -> None:
         """Have a task done; whatever it raises is logged and lost.
 
         Raises:
@@ -64,13 +64,13 @@ class _Shared:
         self.busy = 0
         # Reentrant: the garbage collector may call stop() in a thread that holds it.
         self.changed = threading.Condition(threading.RLock())
-        self._tasks: list[tuple[int, int, Callable[[], None]]] = []
+        self._tasks: list[tuple[int, int, Callable[[], object]]] = []
         self._number = itertools.count()
         self._threads: list[threading.Thread] = []
         self._waiting = 0
         self._stopped = False
 
-    def put(self, priority: int, task: Callable[[], None]) -> None:
+    def put(self, priority: int, task: Callable[[], object]) -> None:
         with self.changed:
             if self._stopped:
                 raise RuntimeError("cannot take a task after shutdown")
@@ -80,7 +80,7 @@ class _Shared:
                 self._grow(entry)
             self.changed.notify()
 
-    def _grow(self, entry: tuple[int, int, Callable[[], None]]) -> None:
+    def _grow(self, entry: tuple[int, int, Callable[[], object]]) -> None:
         name = f"{self.name}_{len(self._threads)}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
         try:
@@ -104,7 +104,7 @@ class _Shared:
                 with self.changed:
                     self.busy -= 1
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next(self) -> Callable[[], object] | None:
         with self.changed:
             while not self._tasks:
                 if self._stopped:

@@ -12,6 +12,7 @@ need not wait until it is through. What nobody waits for any more is dropped fro
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +31,9 @@ from .settings import Limits
 
 _LEARNING = 0.2
 """Share of the newest batch in the measured rate."""
+
+_WORTH_SECONDS = 0.002
+"""Work for less time than this is not shared between lanes."""
 
 _LONGEST = 60.0
 """Seconds to wait that a refused client is told at most: an estimate beyond is worth nothing."""
@@ -107,8 +111,7 @@ class Batcher:
             )
         with self._changed:
             if self._closed:
-                self._metrics.refused("draining", request.count)
-                raise ClosedError
+                raise ClosedError  # counted by who cannot turn to another
             if self._queued + request.count > most:
                 self._metrics.refused("queue_full", request.count)
                 wait = self._wait()
@@ -149,7 +152,8 @@ class Batcher:
         parts: list[Part] = []
         with self._changed:
             self._asked -= 1
-            room = min(self._scorer.batch_size, -(-self._queued // (1 + idle)))
+            share = max(-(-self._queued // (1 + idle)), math.ceil(self._rate * _WORTH_SECONDS))
+            room = min(self._scorer.batch_size, share)
             now, count = time.perf_counter(), 0
             while self._queue and count < room:
                 request = next(iter(self._queue))

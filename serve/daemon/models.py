@@ -60,7 +60,7 @@ class Models:
     def __init__(self, settings: ServeSettings, metrics: DaemonMetrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._copies = Copies(settings.data_dir / "models")
-        self._serving: _Loaded | None = None
+        self._serving: _Serving | None = None
         self._loaded: dict[str, _Loaded] = {}
         self._lock = threading.Lock()  # of what is loaded; held for moments
         self._loading = threading.Lock()  # one at a time, for as long as it takes
@@ -88,7 +88,7 @@ class Models:
             LlossError: the new one is no artifact or fails its check; the old one goes on.
         """
         with self._loading:
-            before = self._current()
+            before = self._current().loaded
             try:
                 sha256, fresh = self._copies.take(self._settings.model)
                 if sha256 != before.sha256:
@@ -109,7 +109,7 @@ class Models:
     def sha256(self) -> str:
         """Of the model that serves; "" before the first is loaded."""
         serving = self._serving
-        return serving.sha256 if serving else ""
+        return serving.loaded.sha256 if serving else ""
 
     @property
     def manifest(self) -> Manifest:
@@ -118,7 +118,7 @@ class Models:
         Raises:
             RequestError: 503, none is loaded yet.
         """
-        return self._current().scorer.manifest
+        return self._current().loaded.scorer.manifest
 
     @property
     def provider(self) -> str:
@@ -127,12 +127,12 @@ class Models:
         Raises:
             RequestError: 503, none is loaded yet.
         """
-        return self._current().scorer.engine.provider
+        return self._current().loaded.scorer.engine.provider
 
     @property
     def note(self) -> str:
         """What there is to say about how it runs; often nothing."""
-        return self._current().scorer.engine.note
+        return self._current().loaded.scorer.engine.note
 
     @property
     def batches(self) -> int:
@@ -148,9 +148,11 @@ class Models:
                 answer = await serving.batcher.score(images, seconds)
             except ClosedError:
                 if serving is self._serving:
+                    self._metrics.refused("draining", len(images))
                     raise
                 continue  # it was exchanged at this very moment
-            return Scored(answer, serving.sha256, serving.scorer.manifest)
+            loaded = serving.loaded
+            return Scored(answer, loaded.sha256, loaded.scorer.manifest)
 
     @contextmanager
     def borrowed(self, sha256: str) -> Iterator[Scorer]:
@@ -187,9 +189,9 @@ class Models:
             with self._lock:
                 self._serving = None
                 self._batches += serving.batcher.batches
-            self._give_back(serving)
+            self._give_back(serving.loaded)
 
-    def _current(self) -> _Loaded:
+    def _current(self) -> _Serving:
         serving = self._serving
         if serving is None:
             raise RequestError(503, self.not_ready(), 1.0)
@@ -200,14 +202,15 @@ class Models:
         if self._closed:
             self._give_back(new)
             raise ClosedError
+        batcher = Batcher(new.scorer, self._settings.limits, self._metrics)
         with self._lock:
-            old, self._serving = self._serving, new
+            old, self._serving = self._serving, _Serving(new, batcher)
         manifest, engine = new.scorer.manifest, new.scorer.engine
         self._metrics.model(manifest, new.sha256, engine.provider)
         if old is not None:
             old.batcher.close()
             self._batches += old.batcher.batches
-            self._give_back(old)
+            self._give_back(old.loaded)
 
     def _checked(self, sha256: str, fresh: bool) -> _Loaded:
         """The model of a copy, which gives sound outputs; held by the caller.
@@ -240,7 +243,7 @@ class Models:
         )
         try:
             _probe(scorer, path)
-            return _Loaded(sha256, scorer, Batcher(scorer, settings.limits, self._metrics))
+            return _Loaded(sha256, scorer)
         except BaseException:
             scorer.close()
             raise
@@ -269,9 +272,17 @@ class Models:
 class _Loaded:
     """A model in memory; ``holders`` are who serves it and the jobs that borrow it."""
 
-    def __init__(self, sha256: str, scorer: Scorer, batcher: Batcher) -> None:
-        self.sha256, self.scorer, self.batcher = sha256, scorer, batcher
+    def __init__(self, sha256: str, scorer: Scorer) -> None:
+        self.sha256, self.scorer = sha256, scorer
         self.holders = 1
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """The model that serves, and the queue before it."""
+
+    loaded: _Loaded
+    batcher: Batcher
 
 
 class Copies:

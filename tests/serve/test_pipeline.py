@@ -21,7 +21,7 @@ from lloss.serve.result import Scores
 
 from lloss import Scorer
 from lloss.errors import EngineError, ImageError, PoolError
-from lloss.pools import ArrayPool, Item, Pool
+from lloss.pools import ArrayPool, Chunk, Item, Pool
 from lloss.pools.arrays import HeldRows
 from lloss.runtime.providers import open_session, setup_of
 
@@ -494,3 +494,154 @@ def test_a_stream_is_left_without_waiting_for_any_lock(artifact: Path) -> None:
 
         within(left)
         assert_sound(scorer, artifact)
+
+
+class Asked:
+    """Chunks for ``when_free``, and when they were taken."""
+
+    def __init__(self, scorer: Scorer, images: Any, **options: Any) -> None:
+        self.taken = threading.Event()
+        self.images = images
+        self.result = scorer.when_free(self.take, **options)
+
+    def take(self, idle: int) -> Chunk | None:
+        self.taken.set()
+        self.idle = idle
+        if self.images is None:
+            return None
+        images = self.images
+        return Chunk(0, [Item(str(n), lambda n=n: images[n]) for n in range(len(images))])  # type: ignore[misc]
+
+
+def held(scorer: Scorer) -> threading.Event:
+    """Every thread that decodes is busy until this is set."""
+    free, workers = threading.Event(), scorer._started().workers
+    for _ in range(workers.count):
+        workers.submit(lambda: free.wait(10), -1)
+    while workers.idle:
+        time.sleep(0.001)
+    return free
+
+
+def test_what_is_there_when_a_lane_is_free_is_scored(make: Make, artifact: Path) -> None:
+    scorer, images = make(), pictures(BATCH)
+    given = [*images[:3], b"no image", *images[3:6]]
+    scores = Asked(scorer, given).result.result(10)
+    assert scores.ids == ["0", "1", "2", "4", "5", "6"]
+    assert [id for id, _ in scores.skipped] == ["3"]
+    np.testing.assert_allclose(scores.loss, expected(artifact, images[:6]), rtol=1e-4, atol=1e-5)
+    nothing = Asked(scorer, None).result.result(10)
+    assert len(nothing) == 0 and set(nothing.columns) == set(scorer.manifest.outputs)
+    assert_sound(scorer, artifact)
+
+
+def test_it_is_taken_at_the_last_moment_and_before_a_pool(make: Make, artifact: Path) -> None:
+    scorer, order = make(threads=1), list[str]()
+    host = scorer.engine.on_host
+
+    def read(number: int) -> np.ndarray:
+        order.append(f"pool {number // BATCH}")
+        time.sleep(0.002)
+        return images[number]
+
+    images = pictures(30 * BATCH)
+    batches = scorer.stream(Made(images, read))
+    within(lambda: next(batches))  # the pool has several batches ahead
+    free = held(scorer)
+    order.clear()
+    asked = [Asked(scorer, pictures(2)) for _ in range(3)]
+    time.sleep(0.05)
+    if host:
+        assert not any(one.taken.is_set() for one in asked)
+    free.set()
+    for one in asked:
+        one.result.add_done_callback(lambda _: order.append("live"))
+    for one in asked:
+        one.result.result(10)
+    seen = order[: order.index("live") + 1]
+    # At most what was worked on, or (on a device) decoded already, comes before.
+    assert len(set(seen)) <= 2 if host else len(set(seen)) <= 5
+    rest = within(lambda: list(batches))
+    assert sum(map(len, rest)) == 29 * BATCH
+    assert_sound(scorer, artifact)
+
+
+def test_pools_and_requests_at_once_get_their_own(make: Make, artifact: Path) -> None:
+    scorer = make()
+    images = pictures(400, 1)
+    few = [pictures(1 + n % BATCH, n) for n in range(60)]
+    running = [Thread(lambda: losses_of(list(scorer.stream(Made(images))))) for _ in range(2)]
+    asked = []
+    for some in few:
+        asked.append(Asked(scorer, some))
+        time.sleep(0.001)
+    for some, one in zip(few, asked):
+        found = one.result.result(10).loss
+        np.testing.assert_allclose(found, expected(artifact, some), rtol=1e-4, atol=1e-5)
+    for run in running:
+        np.testing.assert_allclose(run.result(), expected(artifact, images), rtol=1e-4, atol=1e-5)
+    assert_idle(scorer)
+
+
+def test_requests_pass_a_pool_that_decodes_slowly(make: Make) -> None:
+    """On a device too, where the pool could hold every buffer."""
+    scorer = make(threads=2)
+    images, read = pictures(400), lambda n: (time.sleep(0.02), pictures(1)[0])[1]
+    Asked(scorer, pictures(1)).result.result(10)
+    batches = scorer.stream(Made(images, read))
+    Thread(lambda: next(batches)).result()
+    begun = time.perf_counter()
+    for _ in range(5):
+        Asked(scorer, pictures(1)).result.result(10)
+    # A batch of the pool takes 0.16 s of one thread's time, four of them are under way.
+    assert time.perf_counter() - begun < 5 * 0.5
+    batches.close()
+    assert_idle(scorer)
+
+
+def test_a_declared_size_over_the_limit_is_an_error_of_that_image(
+    make: Make, encoded: Callable[..., bytes]
+) -> None:
+    scorer = make()
+    given = [encoded(np.zeros((20, 20, 3), np.uint8)), encoded(np.zeros((10, 10, 3), np.uint8))]
+    scores = Asked(scorer, given, max_pixels=100).result.result(10)
+    assert scores.ids == ["1"] and "20×20 pixels, over the limit of 100" in scores.skipped[0][1]
+
+
+def test_a_take_that_fails_is_told(make: Make, artifact: Path) -> None:
+    scorer = make()
+
+    def take(idle: int) -> Chunk | None:
+        raise ZeroDivisionError("oh")
+
+    with pytest.raises(ZeroDivisionError, match="oh"):
+        scorer.when_free(take).result(10)
+    assert_sound(scorer, artifact)
+
+
+def test_after_closing_nothing_is_taken(make: Make) -> None:
+    scorer = make()
+    free = held(scorer)
+    asked = [Asked(scorer, pictures(1)) for _ in range(4)]
+    closing = Thread(scorer.close)
+    while not scorer._closed:
+        time.sleep(0.001)
+    free.set()
+    closing.result()
+    for one in asked:
+        with pytest.raises(EngineError, match="closed"):
+            one.result.result(10)
+    with pytest.raises(EngineError, match="closed"):
+        scorer.when_free(lambda idle: None)
+
+
+def test_other_idle_lanes_are_told(artifact: Path) -> None:
+    with Scorer(artifact, "cpu", batch_size=4, threads=3) as scorer:
+        one = Asked(scorer, pictures(1))
+        one.result.result(10)
+        assert one.idle == 2
+        free = held(scorer)
+        one = Asked(scorer, pictures(1))
+        free.set()
+        one.result.result(10)
+        assert 0 <= one.idle <= 2

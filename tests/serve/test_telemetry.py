@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,3 +131,28 @@ def test_every_batch_is_counted_once_in_every_stage(artifact: Path, remote: bool
     assert found["lloss_predicted_loss_bucket", "0.0"] == (losses <= 0).sum()
     assert found["lloss_model_info", "fp32", "cpu", scorer.engine.sha256] == 1
     assert found["lloss_queue_size",] == 0
+
+
+def test_one_model_is_named_at_a_time() -> None:
+    telemetry = Telemetry()
+    for sha256 in ("aa", "bb", "bb", "aa"):
+        telemetry.model(sha256, "cpu", "fp32")
+        named = [key for key in samples(telemetry) if key[0] == "lloss_model_info"]
+        assert len(named) == 1 and sha256 in named[0]
+
+
+def test_scorers_may_share_one(artifact: Path) -> None:
+    telemetry = Telemetry()
+    telemetry.model("of who shares it", "cpu", "fp32")
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for _ in range(2):
+        with Scorer(artifact, "cpu", telemetry=telemetry) as scorer:
+            scorer.score(images)
+            assert scorer.telemetry is telemetry
+            again = pickle.loads(pickle.dumps(scorer))
+            assert again.telemetry is not telemetry
+            again.close()
+    found = samples(telemetry)
+    assert found["lloss_images_total", "scored"] == 4
+    (named,) = [key for key in found if key[0] == "lloss_model_info"]
+    assert "of who shares it" in named

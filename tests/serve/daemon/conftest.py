@@ -299,9 +299,9 @@ class Served:
         serving = self.models._serving
         assert serving is not None
         free = threading.Event()
-        workers = serving.scorer._started().workers
+        workers = serving.loaded.scorer._started().workers
         for _ in range(workers.count):
-            workers.submit(lambda: free.wait(20) and None, -1)
+            workers.submit(lambda: free.wait(20), -1)
         while workers.idle:
             time.sleep(0.001)
         try:

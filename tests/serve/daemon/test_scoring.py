@@ -1,0 +1,143 @@
+"""``POST /v1/score``, as curl and scripts use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from lloss import Scorer
+
+
+@pytest.fixture
+def ask(served: Any) -> Any:
+    with httpx.Client(base_url=f"http://{served.url}", timeout=20) as client:
+        yield lambda query="", **given: client.post(f"/v1/score{query}", **given)
+
+
+@pytest.fixture
+def files(encoded: Callable[..., bytes]) -> list[bytes]:
+    images = np.random.default_rng(0).integers(0, 256, (3, 12, 9, 3), np.uint8)
+    return [encoded(images[0]), encoded(images[1], "JPEG"), encoded(images[2], "WEBP")]
+
+
+def test_files_of_a_form(ask: Any, served: Any, artifact: Path, files: list[bytes]) -> None:
+    form = [("image", (f"{n}.img", content)) for n, content in enumerate(files)]
+    reply = ask(files=form)
+    assert reply.status_code == 200
+    told = reply.json()
+    assert told["model"] == served.models.sha256 == reply.headers["x-lloss-model"]
+    with Scorer(artifact, "cpu", batch_size=8) as scorer:
+        wanted = scorer.score(files)
+    manifest = served.models.manifest
+    for row, image in enumerate(told["images"]):
+        assert (image["row"], image["name"]) == (row, f"{row}.img")
+        assert image["loss"] == pytest.approx(float(wanted.loss[row]), rel=1e-4, abs=1e-5)
+        index = int(wanted.columns["prediction"][row])
+        assert (image["prediction"], image["class"]) == (index, manifest.classes[index])
+        assert "embedding" not in image and "entropy" in image and "error" not in image
+
+
+def test_one_file_as_the_body(ask: Any, files: list[bytes]) -> None:
+    form = ask(files=[("image", ("a", files[1]))]).json()["images"][0]
+    (body,) = ask(content=files[1], headers={"content-type": "image/jpeg"}).json()["images"]
+    assert body.pop("name") == "body" and form.pop("name") == "a"
+    assert body == form
+
+
+def test_long_outputs_come_when_asked_for(ask: Any, files: list[bytes]) -> None:
+    body = {"content": files[0], "headers": {"content-type": "image/png"}}
+    (image,) = ask("?outputs=embedding,loss", **body).json()["images"]
+    assert len(image["embedding"]) == 128 and "loss" in image
+    reply = ask("?outputs=secret", **body)
+    assert reply.status_code == 400 and "'secret' is none of loss" in reply.json()["error"]
+
+
+def test_a_bad_file_fails_alone(ask: Any, files: list[bytes]) -> None:
+    form = [("image", ("good", files[0])), ("image", ("bad", b"text")), ("image", ("no", b""))]
+    reply = ask(files=form)
+    assert reply.status_code == 200
+    good, bad, empty = reply.json()["images"]
+    assert "loss" in good and "loss" not in bad
+    assert "known format" in bad["error"] and "empty" in empty["error"]
+    reply = ask(files=form[1:])
+    assert reply.status_code == 422 and "first, 'bad'" in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "reason"),
+    [
+        ({"content": b"", "headers": {"content-type": "image/png"}}, 400, "empty"),
+        ({"json": {"image": "x"}}, 415, "'application/json'"),
+        ({"content": b"x"}, 415, "send a form"),
+        ({"files": [("image", ("n", b"x"))], "data": {"more": "text"}}, 400, "form"),
+        ({"files": [("other", ("n", b"x"))]}, 400, "'other'"),
+        ({"files": [("image", ("n", b"x"))] * 257}, 413, "at most 256"),
+        (
+            {"content": b"no boundary", "headers": {"content-type": "multipart/form-data"}},
+            400,
+            "form",
+        ),
+        (
+            {
+                "content": b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n",
+                "headers": {"content-type": "multipart/form-data; boundary=b"},
+            },
+            400,
+            "form",
+        ),
+        (
+            {"content": b"", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+            400,
+            "no file",
+        ),
+    ],
+)
+def test_other_bodies_are_refused(ask: Any, given: Any, status: int, reason: str) -> None:
+    reply = ask(**given)
+    assert reply.status_code == status and reason in reply.json()["error"]
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "x", "nan", ""])
+def test_other_timeouts_are_refused(ask: Any, files: list[bytes], timeout: str) -> None:
+    reply = ask(f"?timeout={timeout}", content=files[0], headers={"content-type": "image/png"})
+    assert reply.status_code == 400 and "timeout" in reply.json()["error"]
+
+
+def test_the_timeout_is_in_seconds(ask: Any, served: Any, files: list[bytes]) -> None:
+    with served.held():
+        reply = ask("?timeout=0.05", content=files[0], headers={"content-type": "image/png"})
+    assert reply.status_code == 504
+
+
+def test_curl(served: Any, files: list[bytes], tmp_path: Path) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("needs curl")
+    paths = [tmp_path / f"ä {n}.png" for n in range(2)]
+    for path, content in zip(paths, files):
+        path.write_bytes(content)
+    url = f"http://{served.url}/v1/score"
+    fields = [part for path in paths for part in ("-F", f"image=@{path}")]
+    made = subprocess.run([curl, "-sS", *fields, url], capture_output=True, check=True)
+    assert [image["name"] for image in json.loads(made.stdout)["images"]] == ["ä 0.png", "ä 1.png"]
+    body = ["--data-binary", f"@{paths[0]}", "-H", "Content-Type: image/png"]
+    made = subprocess.run([curl, "-sS", *body, url], capture_output=True, check=True)
+    assert len(json.loads(made.stdout)["images"]) == 1
+
+
+def test_what_openapi_says_is_what_is_taken(served: Any) -> None:
+    schema = served.app.openapi()
+    post = schema["paths"]["/v1/score"]["post"]
+    assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert {p["name"] for p in post["parameters"]} == {"timeout", "outputs"}
+    assert {"200", "400", "413", "415", "422", "429", "503", "504"} <= set(post["responses"])
+    infer = schema["paths"]["/v2/models/{model}/versions/{version}/infer"]["post"]
+    assert {p["name"] for p in infer["parameters"]} == {"model", "version"}

@@ -1,0 +1,130 @@
+"""Threads that take up the most urgent task first."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+from lloss.serve.workers import LIVE, POOL, Workers
+
+
+def test_urgent_tasks_go_first_and_others_in_their_order() -> None:
+    workers, free, done = Workers(1, "t"), threading.Event(), list[str]()
+    workers.submit(lambda: free.wait(5))
+    for number in range(5):
+        workers.submit(lambda n=number: done.append(f"pool {n}"), POOL)  # type: ignore[misc]
+    for number in range(3):
+        workers.submit(lambda n=number: done.append(f"live {n}"), LIVE)  # type: ignore[misc]
+    free.set()
+    workers.shutdown()
+    assert done == [*(f"live {n}" for n in range(3)), *(f"pool {n}" for n in range(5))]
+
+
+def test_shutdown_waits_for_what_is_queued_and_refuses_more() -> None:
+    workers, done = Workers(2, "t"), list[int]()
+    for number in range(20):
+        workers.submit(lambda n=number: (time.sleep(0.005), done.append(n)))  # type: ignore[misc]
+    workers.shutdown()
+    assert sorted(done) == list(range(20))
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        workers.submit(lambda: None)
+    workers.shutdown()
+
+
+def test_an_exception_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    workers, threads = Workers(1, "t"), set[int]()
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            workers.submit(lambda: threads.add(threading.get_ident()))
+            workers.submit(lambda: 1 // 0)
+        workers.shutdown()
+    assert len(threads) == 1
+    assert sum("a task of t failed" in line for line in caplog.messages) == 3
+
+
+def test_threads_start_when_they_are_needed() -> None:
+    workers, free = Workers(3, "few"), threading.Event()
+
+    def threads() -> int:
+        return sum(thread.name.startswith("few") for thread in threading.enumerate())
+
+    assert threads() == 0 and workers.idle == 3
+    for _ in range(5):
+        workers.submit(lambda: free.wait(5))
+    until = time.monotonic() + 5
+    while workers.idle and time.monotonic() < until:
+        time.sleep(0.001)
+    assert threads() == 3 and workers.idle == 0
+    free.set()
+    workers.shutdown()
+    assert threads() == 0 and workers.idle == 3
+
+
+def test_one_thread_serves_who_waits_for_it() -> None:
+    workers = Workers(4, "t")
+    for _ in range(50):
+        done = threading.Event()
+        workers.submit(done.set)
+        assert done.wait(5)
+        time.sleep(0.001)
+    assert len(workers._shared._threads) <= 2
+    workers.shutdown()
+
+
+def test_without_a_thread_the_task_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, done = Workers(2, "t"), list[int]()
+
+    def none(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none)
+        with pytest.raises(RuntimeError, match="new thread"):
+            workers.submit(lambda: done.append(1))
+    workers.submit(lambda: done.append(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none)
+        for number in (3, 4):
+            workers.submit(lambda n=number: done.append(n))  # type: ignore[misc]
+    workers.shutdown()
+    assert done == [2, 3, 4]
+
+
+def test_forgotten_ones_end() -> None:
+    workers = Workers(2, "forgotten")
+    gone = threading.Event()
+    weakref.finalize(workers, gone.set)
+    workers.submit(lambda: None)
+    del workers
+    gc.collect()
+    assert gone.is_set()
+    until = time.monotonic() + 5
+    while any(t.name.startswith("forgotten") for t in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_the_program_ends_after_what_was_begun() -> None:
+    program = """
+import time
+from lloss.serve.workers import Workers
+workers = Workers(1, "t")
+for n in range(3):
+    workers.submit(lambda n=n: (time.sleep(0.1), print(n, flush=True)))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ran.stdout.split() == ["0", "1", "2"] and not ran.stderr
+
+
+def test_a_task_of_the_pool_may_shut_it_down() -> None:
+    workers, done = Workers(1, "t"), threading.Event()
+    workers.submit(lambda: (workers.shutdown(), done.set()))
+    assert done.wait(5)
