@@ -261,11 +261,9 @@ class Viewer:
         )
 
     def _progress(self, job: JobRow) -> Progress:
-        rate = self.rates.seen(job.id, job.done) if job.state == "running" else None
-        if rate is None and job.started and job.done:
-            rate = job.done / max(self.daemon.catalog.now() - job.started, 1.0)
-        left = (job.total - job.done) / rate if job.total is not None and rate else None
-        return Progress(job.id, job.state, job.done, job.total, rate, left)
+        now, rate = self.daemon.jobs.live(job), self.daemon.jobs.rate(job)
+        left = (now.total - now.done) / rate if now.total is not None and rate else None
+        return Progress(now.id, now.state, now.done, now.total, rate, left)
 
     def _guesses(self, pool: PoolView, ids: Sequence[str]) -> Mapping[str, Guess]:
         if not pool.scored:

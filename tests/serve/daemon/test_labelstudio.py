@@ -534,7 +534,10 @@ def test_what_cannot_be_marked_is_not_noted_either(client: TestClient, daemon: D
 def test_a_damaged_file_is_told_with_the_remedy(client: TestClient, daemon: Daemon) -> None:
     path = daemon.settings.data_dir / "labelstudio.sqlite"
     path.write_bytes(b"no database at all" * 100)
-    assert "remove it" in tell(client, event(1), 422)["error"]
+    assert "remove it" in tell(client, event(1), 500)["error"]
+    path.unlink()
+    path.mkdir()
+    assert "cannot be written" in tell(client, event(1), 503)["error"]
     assert daemon.selections.state == {}
 
 

@@ -68,7 +68,10 @@ class World:
         self.catalog = Catalog(self.settings.data_dir)
         self.metrics = DaemonMetrics()
         self.pools = Pools(self.settings, self.catalog)
-        self.jobs: Any = SimpleNamespace(submit=self._submit, cancel=self._cancel)
+        self.jobs: Any = SimpleNamespace(
+            submit=self._submit, cancel=self._cancel,
+            live=lambda row: row, rate=lambda row: row.done / 2 or None,
+        )  # fmt: skip
         self.daemon: Any = SimpleNamespace(
             settings=self.settings, access=Access(self.settings), metrics=self.metrics,
             models=self.models, catalog=self.catalog, pools=self.pools, jobs=self.jobs,

@@ -127,6 +127,25 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     assert browser.execute_script("return window.stays"), "the page was not loaded again"
 
 
+def test_quick_fingers_need_not_wait(browser: Any, served: Any) -> None:
+    ids = served.world.pool("photos", 30)
+    plain = served.world.daemon.selections.label
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.2)
+        return plain(*given)
+
+    served.world.daemon.selections.label = slow
+    browser.get(f"{served.url}/pools/photos")
+    keys(browser, "j", "1", "2", "3", "l", "u")
+    assert focused(browser) == "image-5"
+    until(lambda: state(browser, 4) == "labeled")
+    wanted = {ids[0]: "cat", ids[1]: "dog", ids[2]: "owl", ids[3]: ""}
+    assert served.world.daemon.selections.labels("photos") == wanted, "u came too soon"
+    keys(browser, "u")
+    until(lambda: state(browser, 4) == "free")
+
+
 def test_keys_move_along_rows_and_columns(browser: Any, served: Any) -> None:
     from selenium.webdriver import Keys
 
@@ -280,7 +299,7 @@ def test_a_failure_is_told_at_the_image(browser: Any, served: Any) -> None:
     wrong = until(lambda: browser.find_element("css selector", "#image-1 .wrong").text)
     assert wrong == "the disk is <full>; make room" and state(browser, 1) == "free"
     served.world.daemon.selections.label = plain
-    keys(browser, "l")
+    keys(browser, "k", "l")
     until(lambda: state(browser, 1) == "labeled")
     assert browser.find_elements("css selector", ".wrong") == []
     assert list(served.world.daemon.selections.labels("photos")) == [ids[0]]

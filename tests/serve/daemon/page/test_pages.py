@@ -124,7 +124,10 @@ def test_the_first_page_tells_of_pools_jobs_and_why_it_is_not_ready(served: Any,
         "/pools/busy", "/pools/done", "/pools/plain",
     ]  # fmt: skip
     (bar,) = found.all("progress")
-    assert (bar["value"], bar["max"]) == ("30", "120") and "30 of 120 images" in found.text
+    assert (bar["value"], bar["max"]) == (
+        "30",
+        "120",
+    ) and "30 of 120 images · 15 a second · 6 s left" in found.text
     assert [form["action"] for form in found.forms] == ["/pools/plain/score"]
     assert found.all("meta", http_equiv="refresh") == [] and 'http-equiv="refresh"' in found.source
     world.problem = "loading <the> model"
