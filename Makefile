@@ -3,6 +3,7 @@
 # make lint    ruff and mypy alone
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make strategies  which settings deserve to be the default (a quarter of an hour)
+# make label-studio  the daemon beside the real Label Studio (installs it into .build; some minutes)
 # make clean   remove all that these made
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 # mypy reads packages from folders; here are the three rooms as the one package they are installed as.
 TYPES := .build/types
 
-.PHONY: demo test lint bench strategies clean
+.PHONY: demo test lint bench strategies label-studio clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -42,6 +43,16 @@ bench: $(READY)
 
 strategies: $(READY)
 	$(BIN)/python benchmarks/strategies.py digits --trials 3
+
+LABEL_STUDIO := .build/label-studio/bin/label-studio
+
+# In an environment of its own: it pins many packages.
+$(LABEL_STUDIO):
+	$(PYTHON) -m venv .build/label-studio
+	.build/label-studio/bin/python -m pip install --quiet --disable-pip-version-check 'label-studio>=1.23,<1.24'
+
+label-studio: $(READY) $(LABEL_STUDIO)
+	LLOSS_LABEL_STUDIO=$(CURDIR)/$(LABEL_STUDIO) $(BIN)/python -m pytest -v tests/serve/daemon/test_labelstudio_real.py
 
 clean:
 	rm -rf $(VENV) .build build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info

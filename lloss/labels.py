@@ -135,33 +135,56 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
     Raises:
         LabelError: no such file or column, an empty field, or an id that stands there twice.
     """
-    labels: dict[str, str] = {}
-    lines: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            needed = ["id", "label"] if needs_label else ["id"]
-            if not set(needed) <= set(table.fieldnames or ()):
-                found = _shortened(", ".join(table.fieldnames or ())) or "an empty file"
-                wanted = " and ".join(map(repr, needed))
-                raise LabelError(
-                    f"{path}: needs a column {wanted} (found: {found}); give a CSV with a header"
-                )
-            for row in table:
-                id, label = row["id"] or "", (row.get("label") or "").strip()
-                if not id or (needs_label and not label):
-                    raise LabelError(f"{path}, line {table.line_num}: an empty id or label")
-                if id in labels and needs_label:
-                    raise LabelError(
-                        f"{path}: the id {_shortened(id)!r} stands in line {lines[id]} and in line "
-                        f"{table.line_num}; keep one of them"
-                    )
-                labels[id], lines[id] = label, table.line_num
+            return parse_labels(file, str(path), needs_label)
     except FileNotFoundError as error:
         columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
         raise LabelError(f"{path}: no such file; it needs {columns}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise LabelError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def parse_labels(lines: Iterable[str], origin: str, needs_label: bool | None) -> dict[str, str]:
+    """The labels of a CSV as :func:`read_labels` takes it.
+
+    Args:
+        lines: with their ends.
+        origin: what to call it.
+        needs_label: whether each row has a label; None for where there is a column of them.
+
+    Raises:
+        LabelError: see :func:`read_labels`.
+    """
+    try:
+        table = csv.DictReader(lines)
+        if needs_label is None:
+            needs_label = "label" in (table.fieldnames or ())
+        needed = ["id", "label"] if needs_label else ["id"]
+        if not set(needed) <= set(table.fieldnames or ()):
+            found = _shortened(", ".join(table.fieldnames or ())) or "an empty file"
+            wanted = " and ".join(map(repr, needed))
+            raise LabelError(
+                f"{origin}: needs a column {wanted} (found: {found}); give a CSV with a header"
+            )
+        return _rows_of(table, origin, needs_label)
+    except csv.Error as error:
+        raise LabelError(f"{origin}: cannot be read as CSV: {error}") from error
+
+
+def _rows_of(table: csv.DictReader[str], origin: str, needs_label: bool) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for row in table:
+        id, label = row["id"] or "", (row.get("label") or "").strip()
+        if not id or (needs_label and not label):
+            raise LabelError(f"{origin}, line {table.line_num}: an empty id or label")
+        if id in labels and needs_label:
+            raise LabelError(
+                f"{origin}: the id {_shortened(id)!r} stands in line {lines[id]} and in line "
+                f"{table.line_num}; keep one of them"
+            )
+        labels[id], lines[id] = label, table.line_num
     return labels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import zipfile
@@ -32,6 +33,7 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
 
 
+@functools.cache
 def in_type_checking(path: Path) -> set[int]:
     """Lines under ``if TYPE_CHECKING``, which never run."""
     lines: set[int] = set()
@@ -155,6 +157,8 @@ def test_a_wheel_puts_one_name_into_site_packages(tmp_path: Path) -> None:
     } - set(names)
     assert not missing
     assert {"lloss/py.typed", "lloss/report.html"} <= set(names)
+    deploy = {f"lloss/serve/deploy/{path.name}" for path in (ROOT / "serve/deploy").iterdir()}
+    assert len(deploy) > 6 and deploy <= set(names)
 
 
 def _copy(tmp_path: Path) -> Path:

@@ -47,8 +47,8 @@ class Confinement:
             return self._holds(os.readlink(f"/proc/self/fd/{file}"))  # noqa: PTH115  in a hurry
         except OSError:  # no such file system here
             pass
-        real = os.path.realpath(os.fsdecode(path))
         try:
+            real = os.path.realpath(os.fsdecode(path))
             return self._holds(real) and os.path.samestat(os.stat(real), os.fstat(file))  # noqa: PTH116
         except OSError:
             return False
@@ -56,7 +56,7 @@ class Confinement:
     def holds_object(self, files: Any, path: str) -> bool:
         """Whether a path of an fsspec file system lies below one of the URLs."""
         known = (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
-        if any(unquote(part) in (".", "..") for part in path.split("/")):
+        if {".", ".."} & set(unquote(path).split("/")):
             return False
         return any(
             _is_below(path, files._strip_protocol(url))

@@ -75,7 +75,7 @@ class Database:
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
-        self._failed, self._probed = "", 0.0
+        self._failed, self._probed, self._broken = "", 0.0, ""
         try:
             self._writer = self._connected()
             try:
@@ -140,7 +140,12 @@ class Database:
             self._failed = ""
 
     def problem(self) -> str:
-        """Why it cannot be written just now; "" when it can. Costs next to nothing."""
+        """Why it cannot be written just now; "" when it can. Costs next to nothing.
+
+        A file that was found damaged is told of until the process ends.
+        """
+        if self._broken:
+            return self._broken
         if not self._failed:
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(self.path.parent).free < _LEAST_FREE:
@@ -231,8 +236,8 @@ class Database:
                 self._failed = told if status == 507 else self._failed
                 raise RequestError(status, told, 10.0) from error
             if code in _DAMAGE_ERRORS:
-                self._failed = self._damaged(str(error))
-                raise LlossError(self._failed) from error
+                self._broken = self._damaged(str(error))
+                raise LlossError(self._broken) from error
             raise
 
     def _explained_opening(self, error: sqlite3.Error) -> str:

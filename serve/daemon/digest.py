@@ -6,6 +6,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,21 +122,31 @@ class Digests:
     """Digests of the folders that were looked at last."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Digest] = OrderedDict()
+        self._kept: OrderedDict[str, Future[Digest]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, folder: ScoresFolder) -> Digest:
-        """That of a complete folder, which is read the first time.
+        """That of a complete folder, which is read the first time, once for all who wait.
 
         Raises:
             ScoresError: it is damaged.
         """
         key = str(folder.path)
-        # Reading under the lock: who comes meanwhile waits for the same digest, or for little.
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = Digest.of(folder)
+            found = self._kept.get(key)
+            ours = found is None
+            made = self._kept[key] = found or Future()
             self._kept.move_to_end(key)
             if len(self._kept) > _FOLDERS:
                 self._kept.popitem(last=False)
-            return self._kept[key]
+        if ours:
+            self._make(key, folder, made)
+        return made.result()
+
+    def _make(self, key: str, folder: ScoresFolder, made: Future[Digest]) -> None:
+        try:
+            made.set_result(Digest.of(folder))
+        except BaseException as error:
+            made.set_exception(error)
+            with self._lock:
+                self._kept.pop(key, None)

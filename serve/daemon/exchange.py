@@ -59,6 +59,7 @@ class Exchange:
         received: bytes of the body.
         extra: headers for this reply beside those of all.
         closing: whether the connection ends with the reply.
+        lost: the status that is logged where no whole reply was sent.
     """
 
     def __init__(self, daemon: Daemon, scope: Scope, headers: Headers, send: Send) -> None:
@@ -69,6 +70,7 @@ class Exchange:
         self.id = given.decode() if given is not None and sane else secrets.token_hex(8)
         self.status = self.received = self._sent = 0
         self.complete = self.closing = False
+        self.lost = CLIENT_GONE
         self.extra: tuple[tuple[bytes, bytes], ...] = ()
         scope.setdefault("state", {})["request_id"] = self.id
 
@@ -128,7 +130,7 @@ class Exchange:
             dropped: lines like this that were left out before.
         """
         seconds = time.perf_counter() - self._begun
-        status = self.status if self.complete or error is not None else CLIENT_GONE
+        status = self.status if self.complete or error is not None else self.lost
         route = route_of(self._scope)
         self._daemon.metrics.request(route, status, seconds)
         level = logging.INFO

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from lloss.errors import (
     EngineError,
@@ -125,9 +126,22 @@ async def _of_http(request: Request, error: Exception) -> JSONResponse:
     message = str(error.detail)
     if error.status_code == 404 and message == "Not Found":
         message = f"there is nothing at {request.url.path}"
-    elif error.status_code == 405:
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
         message = f"{request.method} is not for {request.url.path}"
-    return _reply(error.status_code, message, dict(error.headers or {}))
+        if allowed := _allowed(request):
+            headers["Allow"] = ", ".join(sorted(allowed))
+    return _reply(error.status_code, message, headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    """What all routes of a path take; the framework names the first one's methods alone."""
+    return {
+        method
+        for route in getattr(request.app.state, "routes", ())
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _unforeseen(request: Request, _: Exception) -> JSONResponse:

@@ -45,6 +45,9 @@ class Gate:
             await self._let_in(scope, headers, receive, exchange)
         except ClientGoneError:
             pass
+        except asyncio.CancelledError:
+            exchange.lost = 503  # drained too late
+            raise
         except Exception as unexpected:
             error = unexpected
             if not exchange.status:

@@ -108,5 +108,6 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
     except LlossError as error:
         logs.event("model refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
-    logs.event("model reloaded", before=done.before, now=done.now)
-    return {"before": done.before, "now": done.now, "changed": done.before != done.now}
+    changed = done.before != done.now
+    logs.event("model reloaded" if changed else "model unchanged", before=done.before, now=done.now)
+    return {"before": done.before, "now": done.now, "changed": changed}

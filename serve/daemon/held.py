@@ -12,7 +12,7 @@ from .imagestates import TakenError
 from .lookup import encodable, pool_row
 from .selections import HandedOut, Selections, Wish
 
-State = Literal["free", "pending", "labeled", "skipped"]
+State = Literal["free", "pending", "labeled", "skipped", "taken"]
 
 _AT_ONCE = 500
 """Ids asked for in one statement."""
@@ -25,7 +25,8 @@ class Mark:
     """What is known of an image.
 
     Attributes:
-        state: whether it is free to be handed out, handed out, labeled, or not to be handed out.
+        state: whether it is free to be handed out, handed out, labeled, or not to be handed out;
+            ``taken`` where it was handed out to others than those who ask.
         label: that it was given; "" where that is kept elsewhere.
     """
 
@@ -68,8 +69,13 @@ class Held:
         self.catalog, self.selections = catalog, selections
         self._db = catalog._db
 
-    def marks(self, pool: str, ids: Sequence[str]) -> dict[str, Mark]:
+    def marks(self, pool: str, ids: Sequence[str], own: str = "") -> dict[str, Mark]:
         """What is known of these images, for each of them.
+
+        Args:
+            pool: its name.
+            ids: of the images.
+            own: the selection of those who ask; "" for anybody.
 
         Raises:
             RequestError: 404 no such pool.
@@ -82,11 +88,13 @@ class Held:
                 some = wanted[start : start + _AT_ONCE]
                 names = {f"id{row}": id for row, id in enumerate(some)}
                 rows = db.execute(
-                    f"SELECT id, {_STATE} AS state, label FROM images WHERE pool = :pool "
-                    f"AND id IN ({','.join(f':{name}' for name in names)})",
+                    f"SELECT id, {_STATE} AS state, label, selection FROM images "
+                    f"WHERE pool = :pool AND id IN ({','.join(f':{name}' for name in names)})",
                     {"pool": number, "now": self.catalog.now(), **names},
                 )
-                found |= {row["id"]: Mark(row["state"], row["label"]) for row in rows}
+                for row in rows:
+                    others = row["state"] == "pending" and own not in ("", row["selection"])
+                    found[row["id"]] = Mark("taken" if others else row["state"], row["label"])
         return found
 
     def listed(self, pool: str, state: State, offset: int, limit: int) -> list[tuple[str, Mark]]:

@@ -119,29 +119,29 @@ class JobTable:
         with self._db.writing() as db:
             db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
 
-    def begin(self, id: str, batch_size: int, total: int | None) -> bool:
-        """A job runs from now on; returns whether it does, or was cancelled.
+    def begin(self, id: str, batch_size: int) -> bool:
+        """A job runs from now on; returns False if it was cancelled.
 
         Args:
             id: of the job.
-            batch_size: where it has none yet.
-            total: images of the pool.
+            batch_size: of a job that begins; one that goes on keeps its own.
         """
         with self._db.writing() as db:
             changed = db.execute(
-                "UPDATE jobs SET state = 'running', started = coalesce(started, ?), total = ?, "
-                "batch_size = CASE batch_size WHEN 0 THEN ? ELSE batch_size END "
+                "UPDATE jobs SET state = 'running', started = coalesce(started, ?), "
+                "batch_size = CASE WHEN started IS NULL THEN ? ELSE batch_size END "
                 "WHERE id = ? AND state = 'queued'",
-                [self._db.now(), total, batch_size, id],
+                [self._db.now(), batch_size, id],
             )
             return changed.rowcount == 1
 
-    def progress(self, id: str, scored: int, skipped: int) -> None:
+    def progress(self, id: str, scored: int, skipped: int, total: int | None) -> None:
         """How far a running job is."""
         with self._db.writing() as db:
             db.execute(
-                "UPDATE jobs SET scored = ?, skipped = ? WHERE id = ? AND state = 'running'",
-                [scored, skipped, id],
+                "UPDATE jobs SET scored = ?, skipped = ?, total = ? "
+                "WHERE id = ? AND state = 'running'",
+                [scored, skipped, total, id],
             )
 
     def finish(self, id: str, scored: int, skipped: int) -> bool:

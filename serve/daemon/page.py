@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlencode
 
 from fastapi import APIRouter, Form, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
 
@@ -48,7 +49,7 @@ class _PageRoute(APIRoute):
             try:
                 response: Response = await handler(request)
                 return response
-            except LlossError as error:
+            except (LlossError, RequestValidationError) as error:
                 if _wants_json(request):
                     raise
                 return _failure(error)
@@ -76,8 +77,9 @@ def overview(request: Request, page: Page = 1) -> HTMLResponse:
         page=page,
         total=len(viewing.daemon.catalog.pools()),
         pages=-(-len(viewing.daemon.catalog.pools()) // POOLS),
-        hint=_hint(request, viewing),
+        hint=_hint(request, viewing, {pool.name for pool in pools}),
         roots=viewing.daemon.settings.pool_roots,
+        guarded=viewing.daemon.access.needs_token,
     )
 
 
@@ -85,6 +87,12 @@ def overview(request: Request, page: Page = 1) -> HTMLResponse:
 def status(request: Request) -> JSONResponse:
     """What changes from second to second."""
     return JSONResponse(viewing_of(request).viewer.status(), headers=_FRESH)
+
+
+@router.get("/favicon.ico")
+def icon(request: Request) -> Response:
+    """Asked for by browsers that show an image by itself."""
+    return static(request, "icon.svg")
 
 
 @router.get("/static/{name}")
@@ -127,7 +135,8 @@ def batch(request: Request, name: str, key: str) -> HTMLResponse:
     """The images that were handed out to this browser."""
     viewing = viewing_of(request)
     view = viewing.viewer.pool(name)
-    tiles = viewing.viewer.tiles(view, viewing.viewer.held.batch(name, key).images)
+    handed = viewing.viewer.held.batch(name, key)
+    tiles = viewing.viewer.tiles(view, handed.images, handed.id)
     return _tiles_page(request, "batch.html", "batch", view, tiles, 1, False, batch=key)
 
 
@@ -157,10 +166,11 @@ def mark(
     """Mark an image labeled or skipped, take that back, or give the image back."""
     viewing = viewing_of(request)
     id = unquote(image, errors="surrogatepass")
-    now = _act(viewing, name, id, do, label.strip().replace("\r\n", "\n"))
-    if do == "undo" and view == "batch":
+    own = viewing.viewer.held.batch(name, batch).id if view == "batch" else ""
+    now = _act(viewing, name, id, do, label.strip().replace("\r\n", "\n"), own)
+    if own and do == "undo" and now.state == "free":
         viewing.viewer.held.hold_again(name, batch, id)
-        now = viewing.viewer.held.marks(name, [id])[id]
+        now = viewing.viewer.held.marks(name, [id], own)[id]
     if _wants_json(request):
         counts = viewing.daemon.catalog.counts(name)
         told = {"state": now.state, "label": now.label, "counts": vars(counts)}
@@ -179,8 +189,10 @@ def take(
     key: Annotated[str, Form(min_length=8, max_length=100)],
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
-    batch = Batch(k, key)
-    viewing_of(request).daemon.selections.select(name, batch.wish, key)
+    batch, daemon = Batch(k, key), viewing_of(request).daemon
+    handed = daemon.selections.select(name, batch.wish, key)
+    if not handed.replayed:
+        daemon.metrics.selected(len(handed.images))
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"
@@ -219,18 +231,19 @@ _WEEK = 7 * 24 * 3600
 _FRESH = {"Cache-Control": "no-store"}
 
 
-def _act(viewing: Viewing, pool: str, id: str, do: Action, label: str) -> Mark:
+def _act(viewing: Viewing, pool: str, id: str, do: Action, label: str, own: str) -> Mark:
     """Do it, and tell what is known of the image then."""
     selections, held = viewing.daemon.selections, viewing.viewer.held
+    state = held.marks(pool, [id], own)[id].state
     if do == "label":
-        selections.label(pool, {id: label})
+        viewing.daemon.metrics.labeled(selections.label(pool, {id: label}))
     elif do == "skip":
         selections.skip(pool, [id])
-    elif do == "undo" and held.marks(pool, [id])[id].state == "labeled":
+    elif do == "undo" and state == "labeled":
         selections.unlabel(pool, [id])
-    else:
+    elif state == ("skipped" if do == "undo" else "pending"):
         selections.give_back(pool, [id])
-    return held.marks(pool, [id])[id]
+    return held.marks(pool, [id], own)[id]
 
 
 def _page(template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
@@ -260,12 +273,16 @@ def _tiles_page(
         labeling=viewer.labeling(),
         did=request.query_params.get("did", "") if image else "",
         done=unquote(image, errors="replace"),
+        guarded=viewer.daemon.access.needs_token,
         pending_seconds=viewer.daemon.settings.pending_seconds,
         **values,
     )
 
 
-def _failure(error: LlossError) -> HTMLResponse:
+def _failure(error: LlossError | RequestValidationError) -> HTMLResponse:
+    if isinstance(error, RequestValidationError):
+        wrong = [f"{found['loc'][-1]}: {found['msg']}" for found in error.errors()]
+        return _page("error.html", 422, code=422, message="; ".join(wrong)[:500])
     code = status_of(error)
     response = _page("error.html", code, code=code, message=str(error))
     if isinstance(error, RequestError) and error.retry_after is not None:
@@ -293,16 +310,18 @@ def _own_batch(request: Request, pool: str) -> str:
 def _waiting(viewing: Viewing, pool: str, batch: str) -> list[str]:
     """The ids that are still pending of a batch."""
     held = viewing.viewer.held
-    marks = held.marks(pool, [image.id for image in held.batch(pool, batch).images])
+    handed = held.batch(pool, batch)
+    marks = held.marks(pool, [image.id for image in handed.images], handed.id)
     return [id for id, mark in marks.items() if mark.state == "pending"]
 
 
-def _hint(request: Request, viewing: Viewing) -> str:
-    """A line for the shell that adds a pool."""
+def _hint(request: Request, viewing: Viewing, names: set[str]) -> str:
+    """A line for the shell that adds a pool of another name than these."""
+    name = next(f"photos{n}" for n in ("", *range(2, len(names) + 3)) if f"photos{n}" not in names)
     settings = viewing.daemon.settings
     root = settings.pool_roots[0] if settings.pool_roots else "/path/of/images"
     uri = f"{root.rstrip('/')}/…" if is_url(root) else root
-    address = f"{str(request.base_url).rstrip('/')}/v1/pools/photos"
+    address = f"{str(request.base_url).rstrip('/')}/v1/pools/{name}"
     words = ["curl", "-X", "PUT", address, "-H", "Content-Type: application/json"]
     line = shlex.join([*words, "-d", json.dumps({"uri": uri}, ensure_ascii=False)])
     return f'{line} -H "Authorization: Bearer $TOKEN"' if settings.token else line

@@ -50,7 +50,7 @@ async def image(request: Request, name: str, id: Id) -> Response:
 
 @router.get("/pools/{name}/thumb", include_in_schema=False)
 async def thumb(request: Request, name: str, id: Id) -> Response:
-    """A thumbnail; a picture that stands for it, and status 422, where it cannot be shown."""
+    """A thumbnail; a picture that stands for it, and why in a header, where there can be none."""
     viewing = viewing_of(request)
 
     def made() -> Picture:
@@ -63,10 +63,15 @@ async def thumb(request: Request, name: str, id: Id) -> Response:
     except (ImageError, PoolError) as error:
         why = quote(str(error)[:500], safe=" ,:()")
         headers = {"X-Lloss-Error": why, "Cache-Control": "no-store", **_GUARD}
-        return Response(PLACEHOLDER.content, 422, headers, PLACEHOLDER.media_type)
+        return Response(PLACEHOLDER.content, 200, headers, PLACEHOLDER.media_type)
 
 
-_GUARD = {"X-Content-Type-Options": "nosniff"}
+_GUARD = {
+    "X-Content-Type-Options": "nosniff",
+    # Of an image that is opened by itself: browsers style the page that they make of it.
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
 
 
 async def _in_turn(viewing: Viewing, made: Callable[[], Picture]) -> Picture:

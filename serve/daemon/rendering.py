@@ -52,12 +52,17 @@ def render(template: str, **values: Any) -> str:
     Every value is escaped; ``| shown`` also makes visible what cannot be seen or turns the
     reading direction, and is meant for all text from outside.
     """
-    return _environment().get_template(template).render(values)
+    return _environment().get_template(template).render({"guarded": False, **values})
 
 
-def login_page(error: str) -> str:
-    """The page that asks for the token; ``error`` says why again, "" the first time."""
-    return render("login.html", error=error)
+def login_page(error: str, next: str = "/") -> str:
+    """The page that asks for the token.
+
+    Args:
+        error: why again; "" the first time.
+        next: where to go then, in a hidden field.
+    """
+    return render("login.html", error=error, next=next)
 
 
 def quoted(id: str) -> str:
@@ -72,7 +77,10 @@ def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes < 48 * 60 else f"{minutes // 1440} d"
+    hours, rest = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d"
+    return f"{hours} h {rest} min" if rest else f"{hours} h"
 
 
 def rate(value: float | None) -> str:

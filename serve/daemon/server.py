@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -30,6 +32,7 @@ LINGER_SECONDS = 0.5
 
 _FLUSH_SECONDS = 2.0
 _BACKLOG = 1024
+_OTHER_FILES = 512
 _TICKS = 10
 
 
@@ -45,12 +48,21 @@ def serve(settings: ServeSettings, opened: Callable[[Daemon], None] = lambda dae
         SettingsError: the address cannot be listened on, or the daemon cannot be opened.
         LlossError: the model cannot be loaded.
     """
+    _allow_files(settings.limits.connections + _OTHER_FILES)
     with _listening(settings) as sock:
         port = sock.getsockname()[1]
         daemon = Daemon(dataclasses.replace(settings, port=port))
         server = _Server(daemon)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.run_until_told(sock, opened))
+
+
+def _allow_files(count: int) -> None:
+    """Raise the process's own limit: a connection that cannot be accepted cannot be told so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager
@@ -123,6 +135,10 @@ class _Server(uvicorn.Server):
             self._failure = error
             self.should_exit = True
         else:
+            # What is there by now stays: looking through it again and again costs as much as
+            # all that a request does.
+            gc.collect()
+            gc.freeze()
             models = self.daemon.models
             logs.event("ready", model=models.sha256, provider=models.provider)
 

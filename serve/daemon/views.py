@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lloss.charts import Spread, histogram
+from lloss.charts import histogram
+from lloss.errors import LlossError
 from lloss.pools.uris import without_secrets
 
 from .catalog import Counts, JobRow, PoolRow
 from .core import Daemon
-from .digest import Digest, Digests, Guess
+from .digest import Digests, Guess
 from .held import Held, Mark, State
 from .rates import Rates
 from .selections import Ranked
@@ -203,11 +204,12 @@ class Viewer:
         found = self.daemon.selections.preview(pool.name, page * PAGE + 1)
         return found[(page - 1) * PAGE : page * PAGE], len(found) > page * PAGE and page < PAGES
 
-    def tiles(self, pool: PoolView, images: Sequence[Ranked]) -> list[Tile]:
-        """Images with all that is known of them."""
+    def tiles(self, pool: PoolView, images: Sequence[Ranked], own: str = "") -> list[Tile]:
+        """Images with all that is known of them by those whose selection is ``own``."""
         ids = [image.id for image in images]
+        self._prefetch(pool, ids)
         guesses = self._guesses(pool, ids)
-        marks = self.held.marks(pool.name, ids)
+        marks = self.held.marks(pool.name, ids, own)
         key = self.thumbnail_key(pool.row)
         names = () if pool.outdated else self.labeling().classes
         return [
@@ -232,8 +234,10 @@ class Viewer:
 
     def chart(self, pool: PoolView, shown: Iterable[float]) -> str:
         """The histogram of predicted loss as HTML, and where the shown ones lie."""
-        digest = self._digest(pool)
-        spread: Spread | None = digest.spread if digest else None
+        if not pool.scored:
+            return ""
+        with self.daemon.pools.reading(pool.name) as (_, folder):
+            spread = self.digests.of(folder).spread
         return histogram(spread, list(shown)) if spread else ""
 
     @staticmethod
@@ -257,18 +261,20 @@ class Viewer:
         )
 
     def _progress(self, job: JobRow) -> Progress:
-        rate = self.rates.seen(job.id, job.done) if job.state == "running" else None
-        if rate is None and job.started and job.done:
-            rate = job.done / max(time.time() - job.started, 1.0)
-        left = (job.total - job.done) / rate if job.total is not None and rate else None
-        return Progress(job.id, job.state, job.done, job.total, rate, left)
-
-    def _digest(self, pool: PoolView) -> Digest | None:
-        return self.digests.of(self.daemon.pools.scores(pool.name)) if pool.scored else None
+        now, rate = self.daemon.jobs.live(job), self.daemon.jobs.rate(job)
+        left = (now.total - now.done) / rate if now.total is not None and rate else None
+        return Progress(now.id, now.state, now.done, now.total, rate, left)
 
     def _guesses(self, pool: PoolView, ids: Sequence[str]) -> Mapping[str, Guess]:
-        digest = self._digest(pool)
-        return digest.guesses(ids) if digest else {}
+        if not pool.scored:
+            return {}
+        with self.daemon.pools.reading(pool.name) as (_, folder):
+            return self.digests.of(folder).guesses(ids)
+
+    def _prefetch(self, pool: PoolView, ids: Sequence[str]) -> None:
+        """Find all at once what the thumbnails will be asked for one by one."""
+        with contextlib.suppress(LlossError):  # the thumbnails will tell
+            self.daemon.pools.items(pool.name, ids)
 
 
 def _named(guess: Guess | None, names: Sequence[str]) -> str:

@@ -19,7 +19,14 @@ import pytest
 from lloss.serve.run import score_pool
 
 from lloss import Scorer
-from lloss.errors import ImageError, InterruptedRunError, LlossError, PoolError, ScoresError
+from lloss.errors import (
+    ImageError,
+    InterruptedRunError,
+    LlossError,
+    PoolError,
+    ScoresError,
+    SettingsError,
+)
 from lloss.files import locked
 from lloss.pools import open_pool
 from lloss.scores import ScoresFolder
@@ -394,3 +401,51 @@ def test_a_signal_stops_a_run_with_one_line_and_it_goes_on(
     assert "Traceback" not in told
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "60000 images scored" in done.stderr and "of them before" in done.stderr
+
+
+class Follower:
+    """Notes what it is told; interrupts the run at some batch."""
+
+    def __init__(self, stop_at: int = -1) -> None:
+        self.stop_at = stop_at
+        self.told: list[Any] = []
+
+    def begin(self, done: Any, total: Any) -> None:
+        self.told.append(("begin", done.scored, done.skipped, total()))
+
+    def batch(self, scored: int, skipped: int) -> None:
+        self.told.append((scored, skipped))
+        if len(self.told) == self.stop_at:
+            raise InterruptedRunError("enough")
+
+    def end(self) -> None:
+        self.told.append("end")
+
+
+def test_who_follows_a_run_is_told_and_can_end_it(
+    scorer: Scorer, pool: Path, tmp_path: Path
+) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=10)
+    follower = Follower(stop_at=6)
+    with pytest.raises(InterruptedRunError, match="enough"):
+        score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10, progress=follower)
+    assert follower.told[0] == ("begin", 0, 0, 61) and follower.told[-1] == "end"
+    assert not (tmp_path / "s/skipped.parquet").exists()
+    follower = Follower()
+    report = score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10, progress=follower)
+    assert follower.told[0][1] + follower.told[0][2] == report.resumed > 0
+    seen = [sum(batch) for batch in follower.told[1:-1]]
+    assert sum(seen) + report.resumed == 61 and max(seen) <= scorer.batch_size
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_a_smaller_batch_is_as_a_scorer_of_that_size(
+    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
+) -> None:
+    score_pool(scorer, open_pool(pool), tmp_path / "s", batch_size=3)
+    with Scorer(artifact, device="cpu", batch_size=3) as small:
+        score_pool(small, open_pool(pool), tmp_path / "small")
+    assert contents(tmp_path / "s") == contents(tmp_path / "small")
+    for size in (-1, 9):
+        with pytest.raises(SettingsError, match=f"batch_size = {size}: give 1 to 8"):
+            score_pool(scorer, open_pool(pool), tmp_path / "t", batch_size=size)

@@ -11,6 +11,8 @@ Found in the sources and on the wire of label-studio 1.23.2; what a user must se
   banned networks of one's own.
 - The backend's calls bear HTTP Basic, where user and password were given; the webhook that Label
   Studio makes for the backend bears only the headers that are added to it.
+- Its COCO and VOC exports do not tell which image of the pool is which: :func:`.coco.coco_of`
+  makes COCO of its JSON export.
 - The webhook is sent once and waited for one second: what went lost is in the export.
 """
 

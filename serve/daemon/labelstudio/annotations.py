@@ -8,8 +8,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lloss.errors import SettingsError
+from lloss.errors import LlossError
 
+from ..failures import RequestError
 from .exports import Age
 
 FILE = "labelstudio.sqlite"
@@ -25,6 +26,9 @@ CREATE INDEX IF NOT EXISTS annotation_of ON annotation (pool, id);
 
 _SECONDS = 10.0
 """To wait for another who writes; only a second daemon's mistake makes one wait."""
+
+
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Annotations:
         """Open or make the file; what the block writes stays only if the block ends well.
 
         Raises:
-            SettingsError: it is damaged, or cannot be written.
+            LlossError: it is damaged.
+            RequestError: 503, it cannot be written now.
         """
         path = data_dir / FILE
         try:
@@ -80,10 +85,7 @@ class Annotations:
                     connection.execute("BEGIN IMMEDIATE")
                     yield cls(connection)
         except sqlite3.Error as error:
-            raise SettingsError(
-                f"{path}: {error}; free the disk, or where the file is damaged remove it: then "
-                "deleted annotations of before are not noticed"
-            ) from error
+            raise _explained(path, error) from error
 
     def write(self, annotations: Iterable[Annotation]) -> None:
         """Note annotations that were made or changed; what is older than what is known is not."""
@@ -122,3 +124,12 @@ class Annotations:
             return Verdict(pool, id, None)
         ((cancelled, label),) = rows
         return Verdict(pool, id, None if cancelled else label, bool(cancelled))
+
+
+def _explained(path: Path, error: sqlite3.Error) -> LlossError:
+    if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE:
+        return LlossError(
+            f"{path}: is damaged; remove it while the daemon is stopped: then only deletions of "
+            "annotations that were made before are not noticed"
+        )
+    return RequestError(503, f"{path}: cannot be written: {error}", _SECONDS)

@@ -79,6 +79,23 @@ def choice_of(result: object) -> str:
     return choice if isinstance(choice, str) and _is_text(choice) else ""
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """The annotation of an image that counts.
+
+    Attributes:
+        where: it stands in the export.
+        age: of it.
+        fields: of it; in JSON_MIN those of the task with it.
+        minimal: whether this is JSON_MIN.
+    """
+
+    where: str
+    age: Age
+    fields: Mapping[str, Any]
+    minimal: bool = False
+
+
 def labels_of(document: Any, pool: str | None = None) -> dict[str, str]:
     """The labels of an export.
 
@@ -94,9 +111,17 @@ def labels_of(document: Any, pool: str | None = None) -> dict[str, str]:
     Raises:
         LabelError: it is no such export, or no task is of the pool.
     """
+    return {
+        id: _only_choice(found.fields) if found.minimal else choice_of(found.fields["result"])
+        for id, found in newest_of(document, pool).items()
+    }
+
+
+def newest_of(document: Any, pool: str | None = None) -> dict[str, Annotated]:
+    """The newest annotation that is no skip, by the image's id; see :func:`labels_of`."""
     if not isinstance(document, list):
         raise LabelError("no export of Label Studio: a list of tasks is needed; export JSON")
-    newest: dict[str, tuple[Age, str]] = {}
+    newest: dict[str, Annotated] = {}
     ours = 0
     for number, task in enumerate(document, 1):
         where = f"task {number}"
@@ -107,60 +132,62 @@ def labels_of(document: Any, pool: str | None = None) -> dict[str, str]:
             continue
         ours += 1
         id = _text(data, "lloss_id", where)
-        for age, label in _annotated(task, where):
-            if id not in newest or age >= newest[id][0]:
-                newest[id] = age, label
+        for found in _annotated(task, where):
+            if id not in newest or found.age >= newest[id].age:
+                newest[id] = found
     if not ours:
         whose = "that lloss made" if pool is None else f"of the pool {pool!r}"
         raise LabelError(
             f"none of the {len(document)} tasks is one {whose}: their data need lloss_pool and "
             "lloss_id, as the tasks of a selection have them"
         )
-    return {id: label for id, (_, label) in newest.items()}
+    return newest
 
 
 def _data(task: Any, where: str) -> dict[str, Any]:
     if not isinstance(task, dict):
-        raise _broken(where, "", "is no object", task)
+        raise broken(where, "", "is no object", task)
     if "annotation_id" in task:
         return task  # JSON_MIN, where the data stand among the rest
     data = task.get("data")
     if not isinstance(data, dict):
-        raise _broken(where, "data", "must be an object", data)
+        raise broken(where, "data", "must be an object", data)
     return data
 
 
 def _text(data: dict[str, Any], key: str, where: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value or not _is_text(value):
-        raise _broken(where, key, "must be a text", value)
+        raise broken(where, key, "must be a text", value)
     return value
 
 
-def _annotated(task: dict[str, Any], where: str) -> Iterator[tuple[Age, str]]:
+def _annotated(task: dict[str, Any], where: str) -> Iterator[Annotated]:
     if "annotation_id" in task:
-        yield Age.of(task, task["annotation_id"]), _only_choice(task)
+        yield Annotated(where, Age.of(task, task["annotation_id"]), task, minimal=True)
         return
     annotations = task.get("annotations")
     if not isinstance(annotations, list):
-        raise _broken(where, "annotations", "must be a list", annotations)
+        raise broken(where, "annotations", "must be a list", annotations)
     for index, annotation in enumerate(annotations):
         key = f"annotations[{index}]"
         if not isinstance(annotation, dict):
-            raise _broken(where, key, "must be an object", annotation)
+            raise broken(where, key, "must be an object", annotation)
         if not isinstance(annotation.get("result"), list):
-            raise _broken(where, f"{key}.result", "must be a list", annotation.get("result"))
+            raise broken(where, f"{key}.result", "must be a list", annotation.get("result"))
         if not annotation.get("was_cancelled"):
-            yield Age.of(annotation, annotation.get("id")), choice_of(annotation["result"])
+            age = Age.of(annotation, annotation.get("id"))
+            yield Annotated(f"{where}: {key}", age, annotation)
 
 
-def _only_choice(task: dict[str, Any]) -> str:
+def _only_choice(task: Mapping[str, Any]) -> str:
     """JSON_MIN tells no control from another: a lone text is the choice."""
     names = [key for key in task if key not in _OWN and not key.startswith(_DATA)]
     texts = [task[name] for name in names if isinstance(task[name], str)]
     return texts[0] if len(texts) == 1 and _is_text(texts[0]) else ""
 
 
-def _broken(where: str, key: str, what: str, value: object) -> LabelError:
+def broken(where: str, key: str, what: str, value: object) -> LabelError:
+    """The error of a value that stands in an export."""
     shown = reprlib.repr(value)
     return LabelError(f"{where}: {key} {what}, not {shown}" if key else f"{where}: {what}: {shown}")

@@ -44,7 +44,8 @@ def hear(daemon: Daemon, event: Mapping[str, Any]) -> Outcome:
     webhook was set up is not known here.
 
     Raises:
-        SettingsError: it cannot be written down; then nothing was marked.
+        LlossError: the notes of annotations are damaged or cannot be written.
+        RequestError: the catalog cannot be written now; then nothing is noted either.
     """
     project = _project(event.get("project"))
     with _one_by_one, Annotations.opened(daemon.settings.data_dir) as notes:

@@ -60,12 +60,17 @@ def known(daemon: Daemon, pool: str, ids: Collection[str]) -> dict[str, Known]:
         ScoresError: the scores are damaged.
     """
     try:
-        folder = daemon.pools.scores(pool)
+        with daemon.pools.reading(pool) as (row, folder):
+            return _read(daemon, folder, row.model_sha256 or "", ids)
     except RequestError as error:
         if error.status in (404, 409):
             return {}
         raise
-    sha256 = str((folder.run() or {}).get("model_sha256", ""))
+
+
+def _read(
+    daemon: Daemon, folder: ScoresFolder, sha256: str, ids: Collection[str]
+) -> dict[str, Known]:
     classes = _classes(daemon, sha256)
     losses = _sorted_losses(folder)
     wanted = pa.array(list(ids), pa.string())

@@ -14,6 +14,7 @@ from ..app import daemon_of
 from ..core import Daemon
 from ..failures import RequestError
 from .answers import Question, answers
+from .coco import coco_of
 from .hooks import DELETED, WRITTEN, hear
 from .known import version_of
 
@@ -22,12 +23,13 @@ router = APIRouter(prefix="/labelstudio", tags=["Label Studio"])
 _LOADING = 5.0
 """Seconds; a model is loaded in fewer."""
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"type": "object"}}},
-    }
-}
+
+def _body(kind: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": kind}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_BODY, _EXPORT = _body("object"), _body("array")
 
 
 @router.get("", include_in_schema=False)
@@ -82,6 +84,12 @@ async def webhook(request: Request) -> JSONResponse:
     return JSONResponse(asdict(outcome), 201)
 
 
+@router.post("/coco", openapi_extra=_EXPORT)
+async def coco(request: Request, pool: str | None = None) -> JSONResponse:
+    """The boxes of Label Studio's JSON export as COCO's JSON that names images by their ids."""
+    return JSONResponse(await run_in_threadpool(coco_of, await _json(request), pool))
+
+
 @router.post("/train", include_in_schema=False)
 async def train() -> None:
     """What older ones call to train."""
@@ -103,12 +111,16 @@ def _version(daemon: Daemon) -> str:
     return version_of(sha256)
 
 
-async def _fields(request: Request) -> dict[str, Any]:
+async def _json(request: Request) -> Any:
     body = await request.body()
     try:
-        fields = await run_in_threadpool(json.loads, body)
+        return await run_in_threadpool(json.loads, body)
     except (ValueError, RecursionError) as error:
         raise RequestError(400, "the body is no JSON") from error
+
+
+async def _fields(request: Request) -> dict[str, Any]:
+    fields = await _json(request)
     if not isinstance(fields, dict):
         raise RequestError(400, "the body must be a JSON object")
     return fields

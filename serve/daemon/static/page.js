@@ -23,6 +23,10 @@ function isOpen(tile) {
   return tile.dataset.state === "free" || tile.dataset.state === "pending";
 }
 
+function isBusy(tile) {
+  return tile.classList.contains("busy");
+}
+
 function press(tile, action) {
   const button = tile.querySelector(`button[name="do"][value="${action}"]`);
   if (button && button.offsetParent !== null) button.form.requestSubmit(button);
@@ -39,10 +43,12 @@ function current() {
   return document.activeElement ? document.activeElement.closest(".tile") : null;
 }
 
+const VERDICTS = { labeled: "labeled", skipped: "skipped", taken: "somebody else has it now" };
+
 function show(tile, told) {
   tile.dataset.state = told.state;
   const verdict = tile.querySelector(".verdict");
-  verdict.textContent = told.state === "labeled" || told.state === "skipped" ? told.state : "";
+  verdict.textContent = VERDICTS[told.state] || "";
   if (told.state === "labeled" && told.label) {
     const name = document.createElement("b");
     name.textContent = told.label;
@@ -60,24 +66,28 @@ function show(tile, told) {
   }
 }
 
+// Who is quick need not wait for the answer: the next image is in focus at once.
 async function send(form, button) {
   const tile = form.closest(".tile");
-  if (tile.classList.contains("busy")) return;
+  if (isBusy(tile)) return;
   tile.classList.add("busy");
-  const stayed = tile.contains(document.activeElement);
+  const action = button.value;
+  if (action === "label" || action === "skip") done.push(tile);
+  if (action !== "undo" && tile.contains(document.activeElement)) goOn(tile);
   const wrong = tile.querySelector(".wrong");
   if (wrong) wrong.remove();
   try {
     const fields = new URLSearchParams(new FormData(form));
-    fields.set("do", button.value);
+    fields.set("do", action);
     const headers = { Accept: "application/json" };
     const answer = await fetch(form.action, { method: "POST", body: fields, headers });
     if (answer.redirected || answer.status === 401) return void location.reload();
     const told = await answer.json();
     if (!answer.ok) throw new Error(told.error || `the daemon answered ${answer.status}`);
     show(tile, told);
-    finish(tile, button.value, told, stayed);
+    tell(tile, action, told);
   } catch (error) {
+    if (done.includes(tile)) done.splice(done.lastIndexOf(tile), 1);
     const line = document.createElement("p");
     line.className = "wrong";
     line.setAttribute("role", "alert");
@@ -88,21 +98,18 @@ async function send(form, button) {
   }
 }
 
-function finish(tile, action, told, stayed) {
+function tell(tile, action, told) {
   const name = tile.getAttribute("aria-label");
-  if (action === "undo") {
-    say(`${name}: ${told.state === "pending" ? "pending" : "free"} again`);
-    if (stayed) go(tile);
-    return;
-  }
-  if (action === "return") {
-    say(`${name} returned`);
-  } else {
-    done.push(tile);
-    say(`${name} ${told.state}${told.label ? " " + told.label : ""}. u undoes.`);
-  }
+  const state = VERDICTS[told.state] || `${told.state} again`;
+  if (action === "undo") say(`${name}: ${state}`);
+  else if (action === "return") say(`${name} returned`);
+  else say(`${name} ${state}${told.label ? ` ${told.label}` : ""}. u undoes.`);
+}
+
+function goOn(tile) {
   const all = tiles();
-  if (stayed) go(all.slice(all.indexOf(tile) + 1).find(isOpen) || tile);
+  const next = all.slice(all.indexOf(tile) + 1).find((other) => isOpen(other) && !isBusy(other));
+  go(next || tile);
 }
 
 document.addEventListener("submit", (event) => {
@@ -175,12 +182,11 @@ const ACTIONS = {
 };
 
 function undo(tile) {
-  let wanted = tile && !isOpen(tile) ? tile : null;
-  while (!wanted && done.length > 0) {
-    const latest = done.pop();
-    if (!isOpen(latest)) wanted = latest;
-  }
+  const undoes = (some) => !isOpen(some) && some.dataset.state !== "taken";
+  while (done.length > 0 && !isBusy(done.at(-1)) && !undoes(done.at(-1))) done.pop();
+  const wanted = tile && undoes(tile) ? tile : done.at(-1);
   if (!wanted) return say("There is nothing to undo.");
+  if (isBusy(wanted)) return say("One moment: the last one is still being marked.");
   go(wanted);
   press(wanted, "undo");
 }
@@ -231,7 +237,9 @@ function duration(seconds) {
   if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
   const minutes = Math.round(seconds / 60);
   if (minutes < 90) return `${minutes} min`;
-  return minutes < 2880 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.floor(minutes / 1440)} d`;
+  const hours = Math.floor(minutes / 60);
+  if (hours >= 48) return `${Math.floor(hours / 24)} d`;
+  return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
 }
 
 function toldOf(job) {
@@ -270,9 +278,12 @@ async function renew(live) {
 }
 
 // A page whose figures are others now is fetched anew, but not from under somebody's hands.
+let news = false;
+
 function ended() {
   if (done.length > 0 || (current() && list)) {
-    say("This page has news: reload it when you like.");
+    if (!news) say("This page has news: reload it when you like.");
+    news = true;
   } else {
     location.reload();
   }

@@ -145,6 +145,10 @@ class Gated:
                 raise
             return "done"
 
+        @app.get("/large")
+        async def large() -> Response:
+            return Response(bytes(50 << 20))
+
         @app.get("/number")
         async def number(k: int) -> int:
             return k
@@ -204,8 +208,12 @@ class Reply:
 
     @property
     def error(self) -> str:
+        return self.error_of()
+
+    def error_of(self, *beside: str) -> str:
+        """The one line, in a body that holds nothing but these beside."""
         found = json.loads(self.body)
-        assert set(found) == {"error"} and "\n" not in found["error"]
+        assert set(found) == {"error", *beside} and "\n" not in found["error"]
         return str(found["error"])
 
 

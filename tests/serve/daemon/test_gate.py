@@ -232,6 +232,19 @@ def test_large_heads_are_refused(gated: Make, head: bytes) -> None:
     assert reply.startswith(b"HTTP/1.1 431") or not reply  # reset while still sending
 
 
+def test_a_client_that_does_not_read_its_reply_is_cut_off(gated: Make) -> None:
+    gate = gated(limits={"body_seconds": 0.5})
+    with socket.create_connection(("127.0.0.1", gate.port)) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for _ in range(300):
+            if not gate.server.server_state.connections:
+                break
+            time.sleep(0.01)
+    assert not gate.server.server_state.connections
+    slow = gate.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert len(slow) > 50 << 20
+
+
 def test_connections_over_the_limit_are_told(gated: Make) -> None:
     gate = gated(limits={"connections": 3})
     held = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(3)]

@@ -1,0 +1,157 @@
+"""Load on an HTTP server from a process of its own: python load.py < plan.json
+
+The plan names address, path, headers and bodies; ``clients`` connections send one request after
+another (a closed loop), or requests begin at a ``rate`` whatever became of those before (an open
+loop: latency is counted from when a request was due). Prints a JSON line: what was answered, and
+how long it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import random
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+
+class Connection:
+    """A kept-alive connection that sends prepared bytes and reads answers with a length."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.reader: asyncio.StreamReader | None = None
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, request: bytes) -> int:
+        """Send a request; returns the status, 0 where the connection broke."""
+        try:
+            if self.writer is None:
+                self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+            self.writer.write(request)
+            return await self._answer()
+        except (OSError, asyncio.IncompleteReadError):
+            self.close()
+            return 0
+
+    async def _answer(self) -> int:
+        assert self.reader is not None
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        length = next(
+            (int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")),
+            0,
+        )
+        if length:
+            await self.reader.readexactly(length)
+        if b"connection: close" in lines:
+            self.close()
+        return int(head[9:12])
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        self.reader = self.writer = None
+
+
+def requests_of(plan: dict[str, Any]) -> list[bytes]:
+    made = []
+    for body in map(base64.b64decode, plan["bodies"]):
+        head = [
+            f"POST {plan['path']} HTTP/1.1",
+            f"Host: {plan['host']}:{plan['port']}",
+            f"Content-Length: {len(body)}",
+            *(f"{name}: {value}" for name, value in plan["headers"].items()),
+        ]
+        made.append("\r\n".join([*head, "", ""]).encode() + body)
+    return made
+
+
+async def closed(plan: dict[str, Any]) -> dict[str, Any]:
+    requests = requests_of(plan)
+    codes: Counter[int] = Counter()
+    times: list[float] = []
+    begin = time.perf_counter() + plan["warm_up"]
+    end = begin + plan["seconds"]
+
+    async def client(number: int) -> None:
+        connection = Connection(plan["host"], plan["port"])
+        step = number
+        while (asked := time.perf_counter()) < end:
+            code = await connection.ask(requests[step % len(requests)])
+            step += 1
+            now = time.perf_counter()
+            if begin <= now < end:
+                codes[code] += 1
+                if code == 200:
+                    times.append(now - asked)
+            if code not in (200, 0):
+                await asyncio.sleep(plan.get("back_off", 0.05))
+        connection.close()
+
+    await asyncio.gather(*(client(number) for number in range(plan["clients"])))
+    return told(codes, times, plan["seconds"])
+
+
+async def opened(plan: dict[str, Any]) -> dict[str, Any]:
+    requests = requests_of(plan)
+    codes: Counter[int] = Counter()
+    times: list[float] = []
+    free: list[Connection] = []
+    begin = time.perf_counter() + plan["warm_up"]
+    end = begin + plan["seconds"]
+    due, draw = time.perf_counter(), random.Random(0)
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def one(due: float, request: bytes) -> None:
+        connection = free.pop() if free else Connection(plan["host"], plan["port"])
+        code = await connection.ask(request)
+        now = time.perf_counter()
+        if begin <= due < end:
+            codes[code] += 1
+            if code == 200:
+                times.append(now - due)
+        free.append(connection)
+
+    while due < end:
+        due += draw.expovariate(plan["rate"])
+        delay = due - time.perf_counter()
+        if delay > 0:
+            await asyncio.sleep(delay)
+        task = asyncio.create_task(one(due, requests[draw.randrange(len(requests))]))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+    await asyncio.gather(*under_way)
+    for connection in free:
+        connection.close()
+    return told(codes, times, plan["seconds"])
+
+
+def told(codes: Counter[int], times: list[float], seconds: float) -> dict[str, Any]:
+    times.sort()
+    at = {
+        f"p{share}": times[min(len(times) - 1, len(times) * share // 100)] if times else None
+        for share in (50, 90, 99)
+    }
+    return {
+        "codes": {str(code): count for code, count in sorted(codes.items())},
+        "requests_a_second": codes[200] / seconds,
+        **at,
+    }
+
+
+def main() -> None:
+    plan = json.load(sys.stdin)
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.install()
+    print(json.dumps(asyncio.run((opened if "rate" in plan else closed)(plan))))
+
+
+if __name__ == "__main__":
+    main()

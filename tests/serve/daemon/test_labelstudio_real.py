@@ -1,0 +1,378 @@
+"""Label Studio itself beside the daemon itself: ``make label-studio``.
+
+Not run without ``LLOSS_LABEL_STUDIO``, the path of the ``label-studio`` command in a virtual
+environment of its own: its hundred packages pin versions that lloss need not have.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from lloss.annotations import Problems
+from lloss.annotations.objects import read_objects
+
+COMMAND = os.environ.get("LLOSS_LABEL_STUDIO", "")
+
+pytestmark = pytest.mark.skipif(
+    not COMMAND, reason="LLOSS_LABEL_STUDIO is not set: make label-studio installs and runs it"
+)
+
+TOKEN = "a-token-of-the-daemon"
+KEY = "0123456789abcdef0123456789abcdef01234567"
+CONFIG = (
+    '<View><Image name="img" value="$image"/><Choices name="kind" toName="img">'
+    '<Choice value="bright"/><Choice value="dark"/><Choice value="red"/></Choices>'
+    '<RectangleLabels name="box" toName="img"><Label value="spot"/></RectangleLabels></View>'
+)
+QUIET = {
+    "COLLECT_ANALYTICS": "false",
+    "LATEST_VERSION_CHECK": "false",
+    "SENTRY_DSN": "",
+    "FRONTEND_SENTRY_DSN": "",
+    "FEATURE_FLAGS_OFFLINE": "true",
+}
+"""Nothing is asked of any network."""
+
+LOOPBACK = {
+    "ML_BLOCK_LOCAL_IP": "false",
+    "USE_DEFAULT_BANNED_SUBNETS": "false",
+    "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
+}
+"""What lets it reach a daemon on this machine."""
+
+
+def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = found()
+        if value:
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+@contextmanager
+def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    with log.open("w") as err:
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=err,
+            stdin=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def label_studio(folder: Path, **environment: str) -> Iterator[httpx.Client]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder.mkdir()
+    command = [
+        COMMAND, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port),
+        "--data-dir", str(folder / "data"), "--username", "who@example.org", "--password",
+        "a-password", "--user-token", KEY, "--enable-legacy-api-token",
+    ]  # fmt: skip
+    environment |= {**QUIET, "HOME": str(folder), "DEBUG": "false"}
+    base, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Token {KEY}"}
+    with (
+        running(command, folder / "log", **environment) as process,
+        httpx.Client(base_url=base, headers=headers, timeout=60) as client,
+    ):
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+
+        def up() -> bool:
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
+            return answers(client, "/api/version")
+
+        until(up, 300, "Label Studio starts")
+        yield client
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with label_studio(tmp_path_factory.mktemp("studio") / "run", **LOOPBACK) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    tmp_path_factory: pytest.TempPathFactory, artifact: Path, photos: Path
+) -> Iterator[httpx.Client]:
+    """``lloss serve`` on the tiny artifact, with a token and the pool ``photos``, scored."""
+    folder = tmp_path_factory.mktemp("daemon")
+    command = [
+        sys.executable, "-m", "lloss", "serve", str(artifact), "--data-dir", str(folder / "data"),
+        "--port", "0", "--pool-root", str(photos), "--provider", "cpu", "--threads", "1",
+    ]  # fmt: skip
+    with running(command, folder / "log", LLOSS_TOKEN=TOKEN, OMP_NUM_THREADS="1") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url, (folder / "log").read_text()
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+            until(lambda: answers(client, "/labelstudio/health"), 60, "the daemon is ready")
+            score(client, "photos", photos)
+            yield client
+
+
+def score(daemon: httpx.Client, name: str, photos: Path) -> None:
+    done(daemon.put(f"/v1/pools/{name}", json={"uri": str(photos)}))
+    job = done(daemon.post(f"/v1/pools/{name}/score"), 202)["id"]
+
+    def state() -> str:
+        now: str = done(daemon.get(f"/v1/jobs/{job}"))["state"]
+        return now if now not in ("queued", "running") else ""
+
+    assert until(state, 60, "the pool is scored") == "done"
+
+
+def done(reply: httpx.Response, code: int = 200) -> Any:
+    assert reply.status_code == code, f"{reply.request.url}: {reply.status_code} {reply.text[:500]}"
+    return reply.json() if reply.content else None
+
+
+class Project:
+    """A project of Label Studio."""
+
+    def __init__(self, studio: httpx.Client, title: str) -> None:
+        self.studio = studio
+        fields = {"title": title, "label_config": CONFIG, "sampling": "Uncertainty sampling"}
+        self.id = done(studio.post("/api/projects", json=fields), 201)["id"]
+
+    def load(self, tasks: list[dict[str, Any]]) -> None:
+        reply = done(self.studio.post(f"/api/projects/{self.id}/import", json=tasks), 201)
+        assert reply["task_count"] == len(tasks)
+
+    def connect(self, daemon: httpx.Client, password: str = TOKEN) -> httpx.Response:
+        fields = {
+            "url": str(daemon.base_url.join("/labelstudio")), "project": self.id, "title": "lloss",
+            "auth_method": "BASIC_AUTH", "basic_auth_user": "lloss", "basic_auth_pass": password,
+        }  # fmt: skip
+        return self.studio.post("/api/ml", json=fields)
+
+    def admit_webhook(self) -> None:
+        (hook,) = done(self.studio.get("/api/webhooks", params={"project": self.id}))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        change = {"url": hook["url"], "headers": headers}
+        done(self.studio.patch(f"/api/webhooks/{hook['id']}/", json=change))
+
+    def serve(self, version: str) -> None:
+        done(self.studio.patch(f"/api/projects/{self.id}", json={"model_version": version}))
+
+    @property
+    def version(self) -> str:
+        found: str = done(self.studio.get(f"/api/projects/{self.id}"))["model_version"]
+        return found
+
+    def next(self) -> dict[str, Any] | None:
+        reply = self.studio.get(f"/api/projects/{self.id}/next")
+        return None if reply.status_code == 404 else done(reply)
+
+    def annotate(self, task: int, *result: Any, **fields: Any) -> int:
+        body = {"result": list(result), **fields}
+        made: int = done(self.studio.post(f"/api/tasks/{task}/annotations/", json=body), 201)["id"]
+        return made
+
+    def act(self, action: str, **fields: Any) -> Any:
+        body = {"selectedItems": {"all": True, "excluded": []}, "project": self.id, **fields}
+        params = {"id": action, "project": str(self.id)}
+        return done(self.studio.post("/api/dm/actions", params=params, json=body))
+
+    def tasks(self) -> list[dict[str, Any]]:
+        params = {"project": str(self.id), "fields": "all", "page_size": "200"}
+        found: list[dict[str, Any]] = done(self.studio.get("/api/tasks", params=params))["tasks"]
+        return found
+
+    def export(self, kind: str) -> httpx.Response:
+        params = {"exportType": kind, "download_all_tasks": "true"}
+        return self.studio.get(f"/api/projects/{self.id}/export", params=params)
+
+
+def choice(name: str) -> dict[str, Any]:
+    value = {"choices": [name]}
+    return {"from_name": "kind", "to_name": "img", "type": "choices", "value": value}
+
+
+def box(x: float, y: float, width: float, height: float) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0}
+    size = {"original_width": 8, "original_height": 8, "image_rotation": 0}
+    names = {"from_name": "box", "to_name": "img", "type": "rectanglelabels", "id": f"r{x}"}
+    return {**names, **size, "value": {**value, "rectanglelabels": ["spot"]}}
+
+
+def select(daemon: httpx.Client, pool: str, k: int) -> list[dict[str, Any]]:
+    body = {"k": k}
+    params = {"format": "label-studio"}
+    tasks: list[dict[str, Any]] = done(
+        daemon.post(f"/v1/pools/{pool}/select", params=params, json=body)
+    )
+    assert len(tasks) == k
+    return tasks
+
+
+def labels(daemon: httpx.Client, pool: str) -> dict[str, str]:
+    listed = done(daemon.get(f"/v1/pools/{pool}/labels"))["labels"]
+    return {one["id"]: one["label"] for one in listed}
+
+
+def test_a_selection_is_labeled_there_and_here(
+    studio: httpx.Client, daemon: httpx.Client, photos: Path, tmp_path: Path
+) -> None:
+    version = done(daemon.get("/labelstudio/versions"))["versions"][0]
+    tasks = select(daemon, "photos", 8)
+    project = Project(studio, "import first")
+    project.load(tasks[::-1])
+    done(project.connect(daemon), 201)
+    project.admit_webhook()
+    assert project.version == version  # that of the tasks' predictions
+
+    served, numbers = [], []
+    while (task := project.next()) is not None:
+        id = task["data"]["lloss_id"]
+        served.append(task["data"]["lloss_loss"])
+        if len(served) == 3:
+            project.annotate(task["id"], was_cancelled=True)
+            assert id not in labels(daemon, "photos")
+            continue
+        marks = [box(0, 25, 50, 50)] if len(served) == 4 else []
+        numbers.append(project.annotate(task["id"], choice(id.split("/")[0]), *marks))
+        assert labels(daemon, "photos")[id] == id.split("/")[0]
+    assert served == sorted(served, reverse=True) and len(served) == 8
+
+    ids = [task["data"]["lloss_id"] for task in tasks]
+    skipped = ids[2]
+    expected = {id: id.split("/")[0] for id in ids if id != skipped}
+    assert labels(daemon, "photos") == expected
+    rest = done(daemon.post("/v1/pools/photos/select", json={"k": 1000, "at_most": True}))
+    left = {one["id"] for one in rest["images"]}
+    assert len(left) == 60 - 8 and not left & set(ids)
+
+    exports = {kind: done(project.export(kind)) for kind in ("JSON", "JSON_MIN")}
+    done(studio.delete(f"/api/annotations/{numbers[0]}/"), 204)
+    assert labels(daemon, "photos") == {k: v for k, v in expected.items() if k != ids[0]}
+    for document in exports.values():
+        done(daemon.delete("/v1/pools/photos/labels", params={"id": list(expected)}))
+        assert labels(daemon, "photos") == {}
+        url = "/v1/pools/photos/labels?format=label-studio"
+        assert done(daemon.post(url, json=document))["images"] == 7
+        assert labels(daemon, "photos") == expected
+
+    made = daemon.post("/labelstudio/coco?pool=photos", json=exports["JSON"])
+    path = tmp_path / "objects.json"
+    path.write_text(made.text, encoding="utf-8")
+    objects = read_objects(path, Problems())
+    assert set(objects) == set(expected)
+    boxes = {id: found.boxes for id, found in objects.items() if len(found.boxes)}
+    assert list(boxes) == [ids[3]]
+    np.testing.assert_allclose(boxes[ids[3]], [[0, 2, 4, 6]])
+
+
+def test_predictions_are_fetched_and_order_the_tasks(
+    studio: httpx.Client, daemon: httpx.Client, photos: Path
+) -> None:
+    score(daemon, "fetched", photos)
+    tasks = select(daemon, "fetched", 6)
+    wanted = {task["data"]["lloss_id"]: task.pop("predictions")[0] for task in tasks}
+    project = Project(studio, "backend first")
+    done(project.connect(daemon), 201)
+    foreign = {"data": {"image": "http://127.0.0.1:9/none.png"}}
+    project.load([foreign, *tasks[::-1]])
+    version = next(iter(wanted.values()))["model_version"]
+    for _ in range(2):  # the second time there is nothing to add
+        project.act("retrieve_tasks_predictions")
+        found = {
+            task["data"].get("lloss_id"): [
+                (one["model_version"], one["score"]) for one in task["predictions"]
+            ]
+            for task in project.tasks()
+        }
+        assert found.pop(None) == []
+        assert found == {id: [(version, one["score"])] for id, one in wanted.items()}
+    guesses = [task["predictions"][0]["result"] for task in project.tasks()[1:]]
+    names = {guess[0]["value"]["choices"][0] for guess in guesses}
+    assert names <= {"bright", "dark", "red"}
+
+    assert project.version == "lloss"  # the backend's title, by which tasks come at random
+    project.serve(version)
+    order = []
+    while (task := project.next()) is not None:
+        order.append(task["data"].get("lloss_id"))
+        project.annotate(task["id"], choice("red"))
+    assert order == [*wanted, None]
+
+
+def test_a_webhook_without_its_header_and_a_wrong_password_are_refused(
+    studio: httpx.Client, daemon: httpx.Client, photos: Path
+) -> None:
+    refused = Project(studio, "wrong password").connect(daemon, "another")
+    assert refused.status_code == 400 and "authentication parameters" in refused.text
+    score(daemon, "silent", photos)
+    project = Project(studio, "no header")
+    project.load(select(daemon, "silent", 1))
+    done(project.connect(daemon), 201)
+    task = project.next()
+    assert task is not None
+    project.annotate(task["id"], choice("red"))
+    assert labels(daemon, "silent") == {}
+    document = done(project.export("JSON"))  # whence what the webhook lost is had
+    done(daemon.post("/v1/pools/silent/labels?format=label-studio", json=document))
+    assert labels(daemon, "silent") == {task["data"]["lloss_id"]: "red"}
+
+
+def test_the_images_of_tasks_are_shown_without_a_token(
+    studio: httpx.Client, daemon: httpx.Client, photos: Path, tmp_path: Path
+) -> None:
+    score(daemon, "shown", photos)
+    (task,) = select(daemon, "shown", 1)
+    address = task["data"]["image"]
+    headers = {
+        "Origin": str(studio.base_url), "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors",
+        "Sec-Fetch-Dest": "image",
+    }  # fmt: skip
+    reply = httpx.get(address, headers=headers)
+    assert reply.status_code == 200, reply.text
+    (tmp_path / "x").write_bytes(reply.content)
+    with Image.open(tmp_path / "x") as shown, Image.open(photos / task["data"]["lloss_id"]) as own:
+        assert np.array_equal(np.asarray(shown.convert("RGB")), np.asarray(own.convert("RGB")))
+    assert reply.headers.get("cross-origin-resource-policy", "cross-origin") == "cross-origin"
+    assert reply.headers["access-control-allow-origin"] == "*"
+    other = re.sub(r"id=[^&]*", "id=dark%2F001.png", address)
+    assert other != address and httpx.get(other, headers=headers).status_code in (401, 403)
+
+
+def test_loopback_is_refused_until_label_studio_is_told(
+    daemon: httpx.Client, tmp_path: Path
+) -> None:
+    with label_studio(tmp_path / "strict") as strict:
+        refused = Project(strict, "strict").connect(daemon)
+        assert refused.status_code == 403 and "reserved network" in refused.text
