@@ -5,8 +5,7 @@ Whenever a lane is free it takes what is queued, up to a batch; nothing waits fo
     event loop   score() ─▶ queue ─▶ …                          ─▶ answers, once a batch
     lane                       └▶ take() ─▶ decode, compute ─▶ done()
 
-Of a request that does not fit whole, the rest goes to the end of the queue, so that small ones
-need not wait until it is through. What nobody waits for any more is dropped from the queue.
+What nobody waits for any more is dropped from the queue; see :class:`.line.Line` for who is next.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import asyncio
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -26,6 +24,7 @@ from ..result import Scores, no_columns
 from ..scorer import Scorer
 from .batches import Answer, Batch, Images, Items, Part, Request, Rows, deliver
 from .failures import RequestError
+from .line import Line
 from .metrics import DaemonMetrics
 from .settings import Limits
 
@@ -64,8 +63,7 @@ class Batcher:
         self._shape = (image.height, image.width, 3)
         self._lanes = scorer.engine.lanes
         self._changed = threading.Condition()
-        self._queue: OrderedDict[Request, None] = OrderedDict()
-        self._queued = 0  # images in it
+        self._line = Line(scorer.batch_size)
         self._asked = 0  # takes that were not begun yet
         self._running = 0  # batches
         self._rate = 0.0  # images a second of one lane
@@ -101,7 +99,7 @@ class Batcher:
         """Refuse new requests, finish what is queued, and return when it is done."""
         with self._changed:
             self._closed = True
-            self._changed.wait_for(lambda: not (self._queue or self._asked or self._running))
+            self._changed.wait_for(lambda: not (self._line or self._asked or self._running))
 
     def _enqueue(self, request: Request) -> None:
         most = self._limits.queue_images
@@ -112,31 +110,29 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise ClosedError  # counted by who cannot turn to another
-            if self._queued + request.count > most:
+            if self._line.images + request.count > most:
                 self._metrics.refused("queue_full", request.count)
                 wait = self._wait()
                 raise RequestError(
-                    429, f"{self._queued} images wait, of at most {most}: try again later", wait
+                    429,
+                    f"{self._line.images} images wait, of at most {most}: try again later",
+                    wait,
                 )
             if not request.count:
                 request.future.set_result(Answer(no_columns(self._scorer.manifest), {}))
                 return
-            self._queue[request] = None
-            self._count(request.count)
+            self._line.add(request)
+            self._metrics.queued(self._line.images)
             self._ask()
 
     def _wait(self) -> float:
         """Seconds until what is queued may be through, from what was measured."""
         rate = self._rate * self._lanes
-        return min(_LONGEST, max(1.0, self._queued / rate if rate else 1.0))
-
-    def _count(self, images: int) -> None:
-        self._queued += images
-        self._metrics.queued(self._queued)
+        return min(_LONGEST, max(1.0, self._line.images / rate if rate else 1.0))
 
     def _ask(self) -> None:
         """Ask for one lane more, if there is something for it to do; the lock is held."""
-        if not self._queue or self._asked >= self._lanes:
+        if not self._line or self._asked >= self._lanes:
             return
         self._asked += 1
         turn = _Turn(self, self._shape)
@@ -149,25 +145,13 @@ class Batcher:
 
     def take(self, idle: int) -> list[Part]:
         """What a lane shall do that is free now, sharing with ``idle`` others; may be nothing."""
-        parts: list[Part] = []
         with self._changed:
             self._asked -= 1
-            share = max(-(-self._queued // (1 + idle)), math.ceil(self._rate * _WORTH_SECONDS))
-            room = min(self._scorer.batch_size, share)
-            now, count = time.perf_counter(), 0
-            while self._queue and count < room:
-                request = next(iter(self._queue))
-                if request.deadline <= now:  # its loop, which is late, will say so
-                    self._remove(request)
-                    continue
-                part = request.part(room - count, at=count)
-                parts.append(part)
-                count += part.count
-                self._count(-part.count)
-                if request.left:
-                    self._queue.move_to_end(request)
-                else:
-                    del self._queue[request]
+            waiting = self._line.images
+            share = max(-(-waiting // (1 + idle)), math.ceil(self._rate * _WORTH_SECONDS))
+            # Of one whose time is over the loop, which is late, will say so.
+            parts = self._line.take(min(self._scorer.batch_size, share), time.perf_counter())
+            self._metrics.queued(self._line.images)
             if parts:
                 self._running += 1
                 self._ask()
@@ -202,10 +186,11 @@ class Batcher:
         """No lane will come: whoever waits is told."""
         with self._changed:
             self._asked -= 1
-            failed = list(self._queue)
+            failed = list(self._line)
             for request in failed:
-                self._remove(request)
+                self._line.remove(request)
                 request.fail(error)
+            self._metrics.queued(self._line.images)
             self._changed.notify_all()
         deliver(failed)
 
@@ -220,13 +205,9 @@ class Batcher:
     def _drop(self, request: Request) -> None:
         """Take it out of the queue, if it is there."""
         with self._changed:
-            if request in self._queue:
-                self._remove(request)
+            if self._line.remove(request):
+                self._metrics.queued(self._line.images)
                 self._changed.notify_all()
-
-    def _remove(self, request: Request) -> None:
-        del self._queue[request]
-        self._count(-request.left)
 
 
 class _Turn:

@@ -199,8 +199,29 @@ def test_small_requests_do_not_wait_for_a_large_one(make: Make) -> None:
 
     whole, *rest = run(work)
     assert order == ["small"] * 6 + ["large"]
+    assert bench.sizes == [BATCH] * 10 + [6]
     close_to(whole.columns["loss"], bench.want(large))
     close_to(np.concatenate([a.columns["loss"] for a in rest]), bench.want(small))
+
+
+def test_large_ones_do_not_share_and_are_not_starved(make: Make) -> None:
+    bench, order = make(threads=1), list[str]()
+
+    async def named(name: str, count: int) -> None:
+        await bench.score(pictures(count))
+        order.append(name)
+
+    async def work() -> None:
+        with bench.held():
+            asked = [asyncio.ensure_future(named(f"large {n}", 2 * BATCH)) for n in range(2)]
+            asked += [asyncio.ensure_future(named(f"small {n}", BATCH)) for n in range(8)]
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*asked)
+
+    run(work)
+    small = iter(f"small {n}" for n in range(8))
+    wanted = [next(small), next(small), "large 0", next(small), next(small), "large 1", *small]
+    assert order == wanted
 
 
 def test_any_mixture_of_requests(make: Make, encoded: Callable[..., bytes]) -> None:
@@ -237,7 +258,8 @@ def test_any_mixture_of_requests(make: Make, encoded: Callable[..., bytes]) -> N
         await asyncio.gather(*asked)
 
     run(work)
-    assert not bench.batcher._queue and not bench.batcher._running
+    bench.batcher.close()
+    assert not bench.batcher._line and not bench.batcher._line.images
 
 
 def test_pixels_of_another_size_are_resized_as_the_scorer_does(make: Make) -> None:
@@ -276,11 +298,10 @@ def test_a_full_queue_refuses_and_tells_when_to_come_again(make: Make) -> None:
 
 def test_how_long_to_wait_follows_the_measured_rate(make: Make) -> None:
     bench = make(queue_images=1000)
-    bench.batcher._rate, bench.batcher._queued = 10.0, 200
+    bench.batcher._rate, bench.batcher._line.images = 10.0, 200
     assert bench.batcher._wait() == pytest.approx(200 / (10 * 2))
-    bench.batcher._queued = 10**6
+    bench.batcher._line.images = 10**6
     assert bench.batcher._wait() == 60
-    bench.batcher._queued = 0
 
 
 def test_a_request_whose_time_is_over_is_not_computed(make: Make) -> None:

@@ -331,7 +331,7 @@ def test_a_full_queue_is_told_with_when_to_come_again(served: Any) -> None:
     body = json.dumps(asked(shape=[40, 1, 1, 3], data=[0] * 120)).encode()
     with ThreadPoolExecutor(1) as other, served.held():
         first = other.submit(post, served, body)
-        while served.models._serving.batcher._queued < 40:
+        while served.models._serving.batcher._line.images < 40:
             pass
         status, headers, refused = post(served, body)
         assert status == 429 and int(headers["retry-after"]) >= 1
