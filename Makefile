@@ -52,7 +52,7 @@ $(LABEL_STUDIO):
 	.build/label-studio/bin/python -m pip install --quiet --disable-pip-version-check 'label-studio>=1.23,<1.24'
 
 label-studio: $(READY) $(LABEL_STUDIO)
-	LLOSS_LABEL_STUDIO=$(CURDIR)/$(LABEL_STUDIO) $(BIN)/python -m pytest -v tests/serve/daemon/test_labelstudio_real.py
+	LLOSS_LABEL_STUDIO=$(CURDIR)/$(LABEL_STUDIO) $(BIN)/python -m pytest -v tests/serve/daemon/labelstudio/test_labelstudio_real.py
 
 clean:
 	rm -rf $(VENV) .build build dist demo .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -11,9 +11,9 @@ from starlette.types import Scope
 
 import lloss
 
-from .access import PROBES
 from .core import Daemon
 from .failures import answer_failures
+from .net.access import PROBES
 
 _ERROR = {
     "type": "object",
@@ -27,7 +27,11 @@ def create_app(daemon: Daemon) -> FastAPI:
 
     Not wrapped in :class:`~.gate.Gate` yet: the server does that, around everything.
     """
-    from . import health, inference, jobs_api, labelstudio, login, page, pools_api, scoring
+    from . import health, labelstudio
+    from .net import login
+    from .pages import page
+    from .pools import jobs_api, pools_api
+    from .scoring import inference, uploads
 
     app = FastAPI(
         title="lloss",
@@ -40,7 +44,7 @@ def create_app(daemon: Daemon) -> FastAPI:
     app.state.daemon = daemon
     answer_failures(app)
     app.state.routes = []
-    for module in (health, inference, scoring, pools_api, jobs_api, labelstudio, login, page):
+    for module in (health, inference, uploads, pools_api, jobs_api, labelstudio, login, page):
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
     app.router.routes[:0] = [_Named(r.path, r.endpoint, methods=r.methods) for r in inference.FAST]

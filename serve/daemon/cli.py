@@ -18,7 +18,7 @@ from lloss.runtime.providers import Provider
 
 from . import logs
 from .core import Daemon
-from .server import serve as run
+from .net.server import serve as run
 from .settings import Limits, ServeSettings
 
 TOKEN = "LLOSS_TOKEN"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from .access import Access
-from .catalog import Catalog
-from .jobs import Jobs
+from .catalog.catalog import Catalog
 from .metrics import DaemonMetrics
-from .models import Models
-from .pools import Pools
-from .selections import Selections
+from .net.access import Access
+from .pools.jobs import Jobs
+from .pools.pools import Pools
+from .pools.selections import Selections
+from .scoring.models import Models
 from .settings import ServeSettings
 from .watch import watch
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import Request
 
 from ..core import Daemon
-from ..selections import HandedOut
+from ..pools.selections import HandedOut
 from .known import Known, known
 
 
@@ -51,7 +51,7 @@ def _url(daemon: Daemon, pool: str, id: str, request: Request) -> str:
     if pattern:
         named = pattern.replace("{pool}", _quoted(pool))
         return named.replace("{id}", _quoted(id))
-    from ..access import signed
+    from ..net.access import signed
 
     return f"{request.base_url}v1/pools/{_quoted(pool)}/images?{signed(daemon, pool, id)}"
 

@@ -20,10 +20,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from lloss.serve.daemon import logs
-from lloss.serve.daemon.access import Access
 from lloss.serve.daemon.failures import RequestError, answer_failures
-from lloss.serve.daemon.gate import Gate
-from lloss.serve.daemon.protocol import protocol_of
+from lloss.serve.daemon.net.access import Access
+from lloss.serve.daemon.net.gate import Gate
+from lloss.serve.daemon.net.protocol import protocol_of
 from lloss.serve.daemon.settings import Limits, ServeSettings
 from prometheus_client import CollectorRegistry
 
@@ -262,9 +262,9 @@ class Served:
     """The routes of scoring behind a gate, on a real socket, with a real model."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        from lloss.serve.daemon import inference, scoring
         from lloss.serve.daemon.metrics import DaemonMetrics
-        from lloss.serve.daemon.models import Models
+        from lloss.serve.daemon.scoring import inference, uploads
+        from lloss.serve.daemon.scoring.models import Models
 
         metrics = DaemonMetrics(settings.limits)
         self.models = Models(settings, metrics)
@@ -282,7 +282,7 @@ class Served:
         answer_failures(self.app)
         self.app.router.routes[:0] = inference.FAST
         self.app.include_router(inference.router)
-        self.app.include_router(scoring.router)
+        self.app.include_router(uploads.router)
         config = uvicorn.Config(
             Gate(self.app, self.daemon),
             http=protocol_of(settings.limits, metrics),

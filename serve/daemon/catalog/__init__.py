@@ -1,0 +1,1 @@
+"""What the daemon must not forget, in SQLite."""

@@ -1,0 +1,257 @@
+"""What is known of images: who has them, which are labeled, which are never to be shown."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..failures import RequestError
+from .database import Database
+from .lookup import encodable, pool_row
+from .rows import Counts, Pending
+
+_AT_ONCE = 500
+"""Ids asked for in one statement."""
+
+_ANSWER_SECONDS = 7 * 24 * 3600.0
+"""How long an answer to a request with a key is kept."""
+
+_TAKEN = "(state IN ('labeled', 'skipped') OR (state = 'pending' AND expires > ?))"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered to a request with a key.
+
+    Attributes:
+        wish: digest of what was asked for.
+        content: the answer, as it was given to :meth:`ImageStates.hand_out`.
+    """
+
+    wish: str
+    content: bytes
+
+
+class TakenError(Exception):
+    """An image was labeled, skipped or handed out since it was chosen."""
+
+
+class ImageStates:
+    """The states of the images of all pools; pools are given by name.
+
+    All methods raise :class:`RequestError` 404 for a pool that is not there. Ids that are no text
+    (half of a surrogate pair) are in no pool.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._versions: defaultdict[int, int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def counts(self, pool: str) -> Counts:
+        """How many are what."""
+        with self._db.reading() as db:
+            number = pool_row(db, pool)["number"]
+            found = db.execute(
+                "SELECT state, count(*) FROM images WHERE pool = ? AND state != 'free' "
+                "AND (state != 'pending' OR expires > ?) GROUP BY state",
+                [number, self._db.now()],
+            )
+            counted = dict(found.fetchall())
+        names = ("labeled", "pending", "skipped")
+        return Counts(**{name: counted.get(name, 0) for name in names})
+
+    def version(self, pool: str) -> tuple[int, int]:
+        """What changes whenever an image's state is changed; expiry aside. Of this process."""
+        with self._db.reading() as db:
+            number: int = pool_row(db, pool)["number"]
+        with self._lock:
+            return number, self._versions[number]
+
+    def taken(self, pool: str) -> set[str]:
+        """The ids that must not be handed out now: labeled, pending or skipped."""
+        with self._db.reading() as db:
+            found = db.execute(
+                f"SELECT id FROM images WHERE pool = ? AND {_TAKEN}",
+                [pool_row(db, pool)["number"], self._db.now()],
+            )
+            return {row[0] for row in found}
+
+    def taken_of(self, pool: str, ids: Iterable[str]) -> set[str]:
+        """Those of some ids that must not be handed out now."""
+        return self._of(pool, ids, f"AND {_TAKEN}", [self._db.now()])
+
+    def known(self, pool: str, ids: Iterable[str]) -> set[str]:
+        """Those of some ids that are known to be of the pool, since they once had a state."""
+        return self._of(pool, ids, "", [])
+
+    def _of(self, pool: str, ids: Iterable[str], also: str, given: list[float]) -> set[str]:
+        found: set[str] = set()
+        with self._db.reading() as db:
+            number = pool_row(db, pool)["number"]
+            wanted = list(filter(encodable, ids))
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(some))
+                rows = db.execute(
+                    f"SELECT id FROM images WHERE pool = ? AND id IN ({marks}) {also}",
+                    [number, *some, *given],
+                )
+                found.update(row[0] for row in rows)
+        return found
+
+    def labels(self, pool: str) -> dict[str, str]:
+        """All labels by id, in the order of ids."""
+        with self._db.reading() as db:
+            found = db.execute(
+                "SELECT id, label FROM images WHERE pool = ? AND state = 'labeled' ORDER BY id",
+                [pool_row(db, pool)["number"]],
+            )
+            return {row["id"]: row["label"] for row in found}
+
+    def pending(self, pool: str, limit: int) -> list[Pending]:
+        """Images that somebody has, those that become free first at the head."""
+        with self._db.reading() as db:
+            found = db.execute(
+                "SELECT id, selection, expires, score, rank FROM images WHERE pool = ? "
+                "AND state = 'pending' AND expires > ? ORDER BY expires, rank, id LIMIT ?",
+                [pool_row(db, pool)["number"], self._db.now(), limit],
+            )
+            return [Pending(**row) for row in found]
+
+    def label(self, pool: str, labels: Mapping[str, str]) -> int:
+        """Mark images labeled, whatever they were; returns how many."""
+        return self._each(
+            pool,
+            "INSERT INTO images (pool, id, state, label, changed) "
+            "VALUES (?1, ?2, 'labeled', ?4, ?3) ON CONFLICT DO UPDATE SET state = 'labeled', "
+            "label = excluded.label, changed = excluded.changed, expires = 0, selection = ''",
+            ((id, label) for id, label in labels.items()),
+        )
+
+    def skip(self, pool: str, ids: Iterable[str]) -> int:
+        """Mark images skipped, but for labeled ones; returns how many were not."""
+        return self._each(
+            pool,
+            "INSERT INTO images (pool, id, state, changed) VALUES (?1, ?2, 'skipped', ?3) "
+            "ON CONFLICT DO UPDATE SET state = 'skipped', changed = excluded.changed, "
+            "expires = 0, selection = '' WHERE state IN ('pending', 'free')",
+            ((id,) for id in ids),
+        )
+
+    def unlabel(self, pool: str, ids: Iterable[str]) -> int:
+        """Free labeled images; returns how many were."""
+        return self._each(
+            pool,
+            "UPDATE images SET state = 'free', label = '', changed = ?3 "
+            "WHERE pool = ?1 AND id = ?2 AND state = 'labeled'",
+            ((id,) for id in ids),
+        )
+
+    def give_back(self, pool: str, ids: Iterable[str]) -> int:
+        """Free pending and skipped images; returns how many were."""
+        return self._each(
+            pool,
+            "UPDATE images SET state = 'free', changed = ?3, expires = 0, selection = '' WHERE "
+            "pool = ?1 AND id = ?2 AND (state = 'skipped' OR (state = 'pending' AND expires > ?3))",
+            ((id,) for id in ids),
+        )
+
+    def _each(self, pool: str, statement: str, rows: Iterable[tuple[str, ...]]) -> int:
+        """Run a statement for each row, in one transaction; returns how many rows it changed.
+
+        It is given the pool's number, the id, the time, and what else a row has.
+        """
+        with self._db.writing() as db:
+            number, now = pool_row(db, pool)["number"], self._db.now()
+            before = db.total_changes
+            db.executemany(
+                statement,
+                ((number, row[0], now, *row[1:]) for row in rows if all(map(encodable, row))),
+            )
+            changed = db.total_changes - before
+        self._changed(number)
+        return changed
+
+    def answer(self, pool: str, key: str) -> Answer | None:
+        """What was answered to the request with this key."""
+        with self._db.reading() as db:
+            row = db.execute(
+                "SELECT wish, answer FROM answers WHERE pool = ? AND key = ?",
+                [pool_row(db, pool)["number"], key],
+            ).fetchone()
+            return None if row is None else Answer(row["wish"], row["answer"])
+
+    def hand_out(
+        self,
+        pool: str,
+        selection: str,
+        images: Sequence[tuple[str, float | None]],
+        expires: float,
+        key: str = "",
+        answer: Answer | None = None,
+    ) -> None:
+        """Note images as pending and the answer to a request with a key, both or neither.
+
+        Args:
+            pool: its name.
+            selection: its id.
+            images: ids and scores, best first.
+            expires: when they are free again.
+            key: of the request; "" for none.
+            answer: to keep under that key.
+
+        Raises:
+            TakenError: one of them is not free any more.
+            RequestError: 409 another request had the key just now.
+        """
+        with self._db.writing() as db:
+            number, now = pool_row(db, pool)["number"], self._db.now()
+            before = db.total_changes
+            db.executemany(
+                "INSERT INTO images (pool, id, state, changed, expires, selection, score, rank) "
+                "VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET "
+                "state = 'pending', changed = ?3, expires = ?4, selection = ?5, score = ?6, "
+                "rank = ?7 WHERE state = 'free' OR (state = 'pending' AND expires <= ?3)",
+                _numbered(images, number, now, expires, selection),
+            )
+            if db.total_changes - before != len(images):
+                raise TakenError
+            db.execute("DELETE FROM answers WHERE created < ?", [now - _ANSWER_SECONDS])
+            if answer is not None:
+                self._keep(db, number, key, answer, now)
+        self._changed(number)
+
+    def _keep(
+        self, db: sqlite3.Connection, number: int, key: str, answer: Answer, now: float
+    ) -> None:
+        try:
+            db.execute(
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
+                [number, key, answer.wish, answer.content, now],
+            )
+        except sqlite3.IntegrityError as error:
+            raise RequestError(409, f"the key {key!r} is in use just now; try again", 1) from error
+
+    def forget(self, number: int) -> None:
+        """A pool is gone."""
+        with self._lock:
+            self._versions.pop(number, None)
+
+    def _changed(self, number: int) -> None:
+        with self._lock:
+            self._versions[number] += 1
+
+
+def _numbered(
+    images: Sequence[tuple[str, float | None]],
+    number: int,
+    now: float,
+    expires: float,
+    selection: str,
+) -> Iterator[tuple[object, ...]]:
+    for rank, (id, score) in enumerate(images, 1):
+        yield number, id, now, expires, selection, score, rank

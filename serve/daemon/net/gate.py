@@ -1,0 +1,157 @@
+"""What stands before every route: access, caps, deadlines, request ids, logs, headers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import logs
+from ..core import Daemon
+from ..failures import RequestError, internal_error
+from .access import PROBES, Headers
+from .bodies import Bodies, ClientGoneError
+from .exchange import LINKED, Exchange
+
+_ONCE = frozenset({b"host", b"origin", b"authorization", b"content-encoding", b"content-length"})
+_WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
+_AGAIN_SECONDS = 5.0
+
+
+class Gate:
+    """ASGI middleware around the whole application.
+
+    Reads the whole body before the application is called, and cancels the application where the
+    client goes away while it works.
+    """
+
+    def __init__(self, app: ASGIApp, daemon: Daemon) -> None:
+        self.app, self.daemon = app, daemon
+        self._access = daemon.access
+        self._bodies = Bodies(daemon.settings.limits)
+        self._failed = logs.Quota()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        headers: Headers = dict(scope["headers"])
+        exchange = Exchange(self.daemon, scope, headers, send)
+        error: BaseException | None = None
+        try:
+            await self._let_in(scope, headers, receive, exchange)
+        except ClientGoneError:
+            pass
+        except asyncio.CancelledError:
+            exchange.lost = 503  # drained too late
+            raise
+        except Exception as unexpected:
+            error = unexpected
+            if not exchange.status:
+                await exchange.refuse(internal_error(exchange.id))
+            elif not exchange.complete:
+                raise  # half a reply: all that is left is to break the connection
+        finally:
+            self._tell(exchange, error)
+
+    async def _let_in(
+        self, scope: Scope, headers: Headers, receive: Receive, exchange: Exchange
+    ) -> None:
+        has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        try:
+            self._check(scope, headers, exchange)
+        except RequestError as refused:
+            await exchange.refuse(refused, receive if has_body else None)
+            return
+        if not has_body:
+            await self._serve(scope, b"", receive, exchange)
+            return
+        with self._bodies.reading() as body:
+            try:
+                whole = await body.read(receive, headers)
+            except RequestError as refused:
+                exchange.closing = True
+                await exchange.refuse(refused, receive if refused.status != 408 else None)
+                return
+            finally:
+                exchange.received = body.received
+            await self._serve(scope, whole, receive, exchange)
+
+    def _check(self, scope: Scope, headers: Headers, exchange: Exchange) -> None:
+        if len(headers) != len(scope["headers"]):
+            _refuse_doubles(scope)
+        if _WEIRD.search(scope["path"]):
+            raise RequestError(400, "the path has control characters, backslashes or dot segments")
+        access = self._access
+        access.check_origin(scope, headers)
+        admitted = access.admits(scope, headers)
+        scope["state"]["admitted"] = admitted
+        if not admitted and access.link_is_good(scope):
+            admitted = True
+        if b"sig=" in scope["query_string"] and admitted and access.link_is_good(scope):
+            exchange.extra = LINKED
+        if not (admitted or access.open_to_all(scope)):
+            raise self._unauthorised(scope, headers, exchange)
+        if self.daemon.draining and scope["path"] not in PROBES:
+            exchange.closing = True
+            raise RequestError(503, "draining: the server was told to end", _AGAIN_SECONDS)
+
+    def _unauthorised(self, scope: Scope, headers: Headers, exchange: Exchange) -> RequestError:
+        exchange.extra = ((b"www-authenticate", b'Bearer realm="lloss"'),)
+        if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
+            exchange.extra = ((b"location", b"/login"),)
+            return RequestError(303, "log in at /login")
+        given = "the token is wrong" if b"authorization" in headers else "a token is needed"
+        return RequestError(401, f"{given}: send Authorization: Bearer TOKEN")
+
+    async def _serve(self, scope: Scope, body: bytes, receive: Receive, exchange: Exchange) -> None:
+        """Call the application; cancel it where the client goes away before its reply is whole."""
+        task = asyncio.current_task()
+        assert task is not None
+        gone = asyncio.Event()
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            if not exchange.complete:
+                gone.set()
+                task.cancel()
+
+        parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        del body
+
+        async def replay() -> Message:
+            if parts:
+                return parts.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        watcher = asyncio.create_task(watch())
+        try:
+            if scope["method"] == "HEAD":  # answered as GET is; the server leaves the body out
+                scope = {**scope, "method": "GET"}
+            await self.app(scope, replay, exchange.send)
+        except asyncio.CancelledError:
+            if not gone.is_set():
+                raise
+            task.uncancel()
+        finally:
+            watcher.cancel()
+
+    def _tell(self, exchange: Exchange, error: BaseException | None) -> None:
+        if exchange.status == 401:
+            dropped = self._failed.take()
+            exchange.end(error, quiet=dropped is None, dropped=dropped or 0)
+        else:
+            exchange.end(error)
+
+
+def _refuse_doubles(scope: Scope) -> None:
+    seen = set()
+    for name, _ in scope["headers"]:
+        if name in _ONCE and name in seen:
+            raise RequestError(400, f"the header {name.decode('latin-1')} is given twice")
+        seen.add(name)

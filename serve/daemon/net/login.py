@@ -1,0 +1,87 @@
+"""A session for browsers, which cannot send a bearer token by themselves."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from ..app import daemon_of
+from ..core import Daemon
+from .access import COOKIE, SESSION_SECONDS
+
+router = APIRouter(include_in_schema=False)
+
+Ours = Annotated[Daemon, Depends(daemon_of)]
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Log in – lloss</title>
+<link rel="stylesheet" href="/static/page.css">
+</head>
+<body>
+<main>
+<h1>lloss</h1>
+{problem}<form method="post" action="/login">
+<input type="hidden" name="next" value="{next}">
+<p><label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<button>Log in</button></p>
+</form>
+</main>
+</body>
+</html>
+"""
+
+
+@router.get("/login")
+async def ask(daemon: Ours, next: str = "/") -> Response:
+    """The form; where no token was set there is nothing to log in to."""
+    if not daemon.access.needs_token:
+        return RedirectResponse(_inside(next), 303)
+    return _page(next)
+
+
+@router.post("/login")
+async def log_in(request: Request, daemon: Ours) -> Response:
+    """Sets the cookie, which is no copy of the token, and goes on to ``next``."""
+    form = await request.form()
+    next = _inside(str(form.get("next", "/")))
+    session = daemon.access.log_in(str(form.get("token", "")))
+    if session is None:
+        return _page(next, "That is not the token.", 401)
+    reply = RedirectResponse(next, 303)
+    reply.set_cookie(
+        COOKIE,
+        session,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return reply
+
+
+@router.post("/logout")
+async def log_out(request: Request, daemon: Ours) -> Response:
+    """Ends the session, also for who copied the cookie."""
+    daemon.access.log_out(dict(request.scope["headers"]))
+    reply = RedirectResponse("/login", 303)
+    reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return reply
+
+
+def _inside(next: str) -> str:
+    """A path of ours, not another site's address."""
+    plain = next.isprintable() and next.isascii() and "\\" not in next
+    return next if plain and next.startswith("/") and not next.startswith("//") else "/"
+
+
+def _page(next: str, problem: str = "", status: int = 200) -> Response:
+    shown = f'<p role="alert">{escape(problem)}</p>\n' if problem else ""
+    return HTMLResponse(_PAGE.format(problem=shown, next=escape(_inside(next))), status)

@@ -1,0 +1,161 @@
+"""HTTP on one connection: uvicorn's, with deadlines and limits that it lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from .. import logs
+from ..metrics import DaemonMetrics
+from ..settings import Limits
+
+HEAD_BYTES = 64 << 10
+PIPELINED = 32
+"""Requests that a connection may send ahead of the replies."""
+
+_TOO_LARGE = (431, f"the request's head is larger than {HEAD_BYTES} bytes")
+
+
+class _RefusedError(Exception):
+    """Raised through the parser, which then reads no further."""
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection whose heads are bounded in time and bytes.
+
+    Attributes:
+        head_since: when it began to owe a whole head, by the loop's clock; None while it does not.
+        stuck_since: when what is sent to it began to pile up; None while it flows.
+    """
+
+    limits: Limits
+    metrics: DaemonMetrics
+    malformed: logs.Quota
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.head_since: float | None = None
+        self.stuck_since: float | None = None
+        self._parsed = self._unparsed = 0
+        self._why = (400, "this is no HTTP")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or refuse it where there are too many."""
+        super().connection_made(transport)
+        self.head_since = self.loop.time()
+        if len(self.connections) > self.limits.connections:
+            self.refuse(503, "too many connections; try again", (b"retry-after: 1\r\n",))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; what has not become a whole head yet counts against its cap."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self.head_since is None and not self.busy and self._idle():
+            self.head_since = self.loop.time()  # empty lines between requests
+        if self.head_since is not None and not self.transport.is_closing():
+            self._unparsed += len(data)  # the parser gathers what is no whole header yet
+            if self._unparsed > HEAD_BYTES:
+                self.refuse(*_TOO_LARGE)
+
+    def _idle(self) -> bool:
+        return self.timeout_keep_alive_task is None and not self.transport.is_closing()
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        super().on_message_begin()
+        self._parsed = 0
+        if self.head_since is None:
+            self.head_since = self.loop.time()
+
+    def on_url(self, url: bytes) -> None:
+        """See httptools."""
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + 4)
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self.head_since = None
+        self._unparsed = 0
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # what follows is no HTTP that we speak
+        if len(self.pipeline) > PIPELINED:
+            self._why = (400, f"more than {PIPELINED} requests ahead of their replies")
+            raise _RefusedError
+
+    def _count(self, more: int) -> None:
+        self._parsed += more
+        if self._parsed > HEAD_BYTES:
+            self._why = _TOO_LARGE
+            raise _RefusedError
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser could not read, or what stopped it."""
+        self.refuse(*self._why)
+
+    def refuse(self, status: int, message: str, headers: tuple[bytes, ...] = ()) -> None:
+        """Answer without a request to answer, and close."""
+        body = json.dumps({"error": message}).encode()
+        self.transport.write(
+            b"".join(
+                (
+                    STATUS_LINE[status],
+                    b"content-type: application/json\r\nconnection: close\r\n",
+                    b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n",
+                    *headers,
+                    b"content-length: %d\r\n\r\n" % len(body),
+                    body,
+                )
+            )
+        )
+        self.transport.close()
+        self.metrics.request("unmatched", status, 0.0)
+        dropped = self.malformed.take()
+        if dropped is not None:
+            client = self.client[0] if self.client else ""
+            logs.event("refused", status=status, reason=message, client=client, dropped=dropped)
+
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        super().pause_writing()
+        self.stuck_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        super().resume_writing()
+        self.stuck_since = None
+
+    def check(self, now: float) -> None:
+        """End it where its time is over; called every second or so."""
+        if self.transport.is_closing():
+            return
+        if self.stuck_since is not None and now - self.stuck_since > self.limits.body_seconds:
+            self.transport.abort()
+        elif self.head_since is None or now - self.head_since <= self.limits.header_seconds:
+            return
+        elif not self.busy:  # a head that follows a request under way waits for its reply
+            if self._unparsed:
+                seconds = f"{self.limits.header_seconds:g}"
+                self.refuse(408, f"the request's head did not come within {seconds} seconds")
+            else:
+                self.transport.close()
+
+
+def protocol_of(limits: Limits, metrics: DaemonMetrics) -> type[Protocol]:
+    """The class of a daemon's connections; uvicorn makes them itself."""
+    own = {"limits": limits, "metrics": metrics, "malformed": logs.Quota()}
+    return type("DaemonProtocol", (Protocol,), own)

@@ -1,0 +1,283 @@
+"""What the pages show, found in the daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lloss.charts import histogram
+from lloss.errors import LlossError
+from lloss.pools.uris import without_secrets
+
+from ..catalog.catalog import Counts, JobRow, PoolRow
+from ..core import Daemon
+from ..pools.selections import Ranked
+from .digest import Digests, Guess
+from .held import Held, Mark, State
+from .rates import Rates
+from .thumbnails import Thumbnails
+
+PAGE = 60
+"""Images a page."""
+
+PAGES = 50
+"""Pages of what is next; deeper than this nobody looks, and each costs what all before it do."""
+
+POOLS = 100
+"""Pools a page."""
+
+FEW = 30
+"""Classes that a list to choose from holds; of more, names are typed."""
+
+_UNDER_WAY = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A job that is under way.
+
+    Attributes:
+        id: of the job.
+        state: ``queued`` or ``running``.
+        done: images.
+        total: images of the pool; None where that is not known.
+        rate: images a second lately; None while that is not known.
+        left: seconds that it will take; None likewise.
+    """
+
+    id: str
+    state: str
+    done: int
+    total: int | None
+    rate: float | None
+    left: float | None
+
+
+@dataclass(frozen=True)
+class PoolView:
+    """A pool at a glance.
+
+    Attributes:
+        name: of it.
+        uri: of it, without credentials.
+        images: that it holds; None before anybody counted them.
+        counts: of its images.
+        row: all that the catalog says.
+        job: that is under way.
+        failure: why the latest job failed; "" if it did not.
+        outdated: whether another model made its scores than the one that serves.
+    """
+
+    name: str
+    uri: str
+    images: int | None
+    counts: Counts
+    row: PoolRow
+    job: Progress | None
+    failure: str
+    outdated: bool
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are scores."""
+        return self.row.scores is not None
+
+    @property
+    def version(self) -> int:
+        """Tells a pool from an earlier one of the same name."""
+        return int(self.row.created * 1000)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image to look at.
+
+    Attributes:
+        id: of it.
+        place: from 1, on the page.
+        rank: by predicted loss, from 1; 0 where it is not known.
+        score: predicted loss; NaN likewise.
+        guess: name of the class that the model takes it for; "" for none.
+        confidence: of the guess, 0 to 1; NaN for none.
+        mark: what is known of it.
+        failure: why it cannot be shown, where that was found out before.
+    """
+
+    id: str
+    place: int
+    rank: int
+    score: float
+    guess: str
+    confidence: float
+    mark: Mark
+    failure: str
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """How a label is given.
+
+    Attributes:
+        classes: names that the model knows; empty where labels are no class names.
+        chosen: whether they are few enough to be chosen from a list.
+    """
+
+    classes: tuple[str, ...]
+    chosen: bool
+
+
+class Viewer:
+    """Looks at a daemon for the pages; what is costly to find it keeps.
+
+    Attributes:
+        thumbnails: of images that were looked at.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.held = Held(daemon.catalog, daemon.selections)
+        self.rates, self.digests = Rates(), Digests()
+        self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
+
+    def status(self) -> dict[str, Any]:
+        """What changes from second to second, as JSON can hold it."""
+        metrics = self.daemon.metrics
+        return {
+            "problem": self.daemon.not_ready(),
+            "rate": self.rates.seen("", metrics.telemetry.images),
+            "queue": int(metrics.registry.get_sample_value("lloss_queue_images") or 0),
+            "jobs": {
+                job.pool: vars(self._progress(job))
+                for job in self.daemon.catalog.jobs()
+                if job.state in _UNDER_WAY
+            },
+        }
+
+    def model(self) -> dict[str, str]:
+        """What serves, by heading; empty before it is loaded."""
+        models = self.daemon.models
+        if not models.sha256:
+            return {}
+        manifest = models.manifest
+        classes = f"{len(manifest.classes):,}" if manifest.classes else "–"
+        image = manifest.image
+        return {
+            "name": manifest.model,
+            "task": manifest.task,
+            "classes": classes,
+            "input": f"{image.height}×{image.width}, {image.fit}",
+            "precision": manifest.precision,
+            "provider": models.provider,
+            "sha256": models.sha256,
+        }
+
+    def pools(self, page: int = 1) -> list[PoolView]:
+        """A page of pools, by name."""
+        rows = self.daemon.catalog.pools()[(page - 1) * POOLS : page * POOLS]
+        latest: dict[str, JobRow] = {}
+        for job in self.daemon.catalog.jobs():
+            latest.setdefault(job.pool, job)
+        return [self._pool(row, latest.get(row.name)) for row in rows]
+
+    def pool(self, name: str) -> PoolView:
+        """One.
+
+        Raises:
+            RequestError: 404.
+        """
+        row = self.daemon.catalog.pool(name)
+        return self._pool(row, next(iter(self.daemon.catalog.jobs(name)), None))
+
+    def labeling(self) -> Labeling:
+        """How labels are given to images of the task that the model is for."""
+        models = self.daemon.models
+        if not models.sha256 or models.manifest.task != "classification":
+            return Labeling((), False)
+        classes = models.manifest.classes
+        return Labeling(classes, 0 < len(classes) <= FEW)
+
+    def ranked(self, pool: PoolView, page: int) -> tuple[list[Ranked], bool]:
+        """A page of what is next, and whether there is another."""
+        found = self.daemon.selections.preview(pool.name, page * PAGE + 1)
+        return found[(page - 1) * PAGE : page * PAGE], len(found) > page * PAGE and page < PAGES
+
+    def tiles(self, pool: PoolView, images: Sequence[Ranked], own: str = "") -> list[Tile]:
+        """Images with all that is known of them by those whose selection is ``own``."""
+        ids = [image.id for image in images]
+        self._prefetch(pool, ids)
+        guesses = self._guesses(pool, ids)
+        marks = self.held.marks(pool.name, ids, own)
+        key = self.thumbnail_key(pool.row)
+        names = () if pool.outdated else self.labeling().classes
+        return [
+            Tile(
+                image.id,
+                place,
+                image.rank,
+                image.score,
+                _named(guesses.get(image.id), names),
+                guesses.get(image.id, Guess()).confidence,
+                marks.get(image.id, Mark()),
+                self.thumbnails.failure(key, image.id),
+            )
+            for place, image in enumerate(images, 1)
+        ]
+
+    def listed(self, pool: PoolView, state: State, page: int) -> tuple[list[Tile], bool]:
+        """A page of the images of a state, and whether there is another."""
+        rows = self.held.listed(pool.name, state, (page - 1) * PAGE, PAGE + 1)
+        images = [Ranked(id, math.nan, 0) for id, _ in rows[:PAGE]]
+        return self.tiles(pool, images), len(rows) > PAGE
+
+    def chart(self, pool: PoolView, shown: Iterable[float]) -> str:
+        """The histogram of predicted loss as HTML, and where the shown ones lie."""
+        if not pool.scored:
+            return ""
+        with self.daemon.pools.reading(pool.name) as (_, folder):
+            spread = self.digests.of(folder).spread
+        return histogram(spread, list(shown)) if spread else ""
+
+    @staticmethod
+    def thumbnail_key(row: PoolRow) -> str:
+        """What a pool's thumbnails are kept under."""
+        return f"{row.name} {row.uri}"
+
+    def _pool(self, row: PoolRow, job: JobRow | None) -> PoolView:
+        under_way = job if job and job.state in _UNDER_WAY else None
+        images = row.scored + row.skipped if row.scores else (job.total if job else None)
+        sha256 = self.daemon.models.sha256
+        return PoolView(
+            row.name,
+            without_secrets(row.uri),
+            images,
+            self.daemon.catalog.counts(row.name),
+            row,
+            self._progress(under_way) if under_way else None,
+            job.error if job and job.state == "failed" else "",
+            bool(row.scores and sha256 and row.model_sha256 != sha256),
+        )
+
+    def _progress(self, job: JobRow) -> Progress:
+        now, rate = self.daemon.jobs.live(job), self.daemon.jobs.rate(job)
+        left = (now.total - now.done) / rate if now.total is not None and rate else None
+        return Progress(now.id, now.state, now.done, now.total, rate, left)
+
+    def _guesses(self, pool: PoolView, ids: Sequence[str]) -> Mapping[str, Guess]:
+        if not pool.scored:
+            return {}
+        with self.daemon.pools.reading(pool.name) as (_, folder):
+            return self.digests.of(folder).guesses(ids)
+
+    def _prefetch(self, pool: PoolView, ids: Sequence[str]) -> None:
+        """Find all at once what the thumbnails will be asked for one by one."""
+        with contextlib.suppress(LlossError):  # the thumbnails will tell
+            self.daemon.pools.items(pool.name, ids)
+
+
+def _named(guess: Guess | None, names: Sequence[str]) -> str:
+    if guess is None or guess.prediction < 0:
+        return ""
+    return names[guess.prediction] if guess.prediction < len(names) else ""

@@ -1,0 +1,1 @@
+"""Pools: scored in the background, handed out image by image, labeled."""

@@ -1,0 +1,80 @@
+"""Labels as requests bring them: JSON, CSV, or Label Studio's export."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+
+from pydantic import ValidationError
+
+from lloss.errors import LabelError
+from lloss.labels import parse_labels
+
+from ..failures import RequestError
+from .bodies import IDS_MOST, LabelsBody
+
+_CSV = ("text/csv", "application/csv")
+
+
+def labels_of_request(body: bytes, kind: str, pool: str, label_studio: bool) -> dict[str, str]:
+    """Labels by id.
+
+    Args:
+        body: of the request.
+        kind: its content type.
+        pool: whose labels they are.
+        label_studio: whether the body is an export of Label Studio's.
+
+    Raises:
+        RequestError: 415 the content type, 422 it cannot be read.
+        LabelError: an empty or doubled id, or an empty label in a column of labels.
+    """
+    kind = kind.partition(";")[0].strip().lower()
+    if label_studio:
+        from ..labelstudio import labels_of
+
+        found: dict[str, str] = labels_of(_document(body), pool)
+    elif kind in _CSV:
+        found = _of_csv(body)
+    elif kind == "application/json":
+        found = _of_json(body)
+    else:
+        raise RequestError(
+            415, f"Content-Type {kind[:100]!r}: give labels as application/json or text/csv"
+        )
+    if not found:
+        raise LabelError("the request holds no label")
+    if len(found) > IDS_MOST:
+        raise RequestError(422, f"{len(found)} labels: give at most {IDS_MOST} in a request")
+    return found
+
+
+def _of_csv(body: bytes) -> dict[str, str]:
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelError(f"the CSV is no UTF-8: {error.reason} at byte {error.start}") from error
+    return parse_labels(io.StringIO(text, newline=""), "the CSV", needs_label=None)
+
+
+def _of_json(body: bytes) -> dict[str, str]:
+    try:
+        given = LabelsBody.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RequestError(422, f"{place or 'the body'}: {first['msg']}") from error
+    found = {one.id: one.label for one in given.labels}
+    if len(found) < len(given.labels):
+        counts = Counter(one.id for one in given.labels)
+        twice = next(id for id, count in counts.items() if count > 1)
+        raise LabelError(f"the id {twice[:100]!r} comes twice; keep one of them")
+    return found
+
+
+def _document(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(422, f"the body is no JSON: {error}") from error

@@ -1,0 +1,280 @@
+"""``/v1/pools``: pools, what is next of them, and what is labeled."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+
+from lloss.csvtext import csv_text
+from lloss.labels import labels_text
+
+from ..app import daemon_of
+from ..core import Daemon
+from ..failures import RequestError
+from .bodies import (
+    Id,
+    IdsBody,
+    JobView,
+    LabelsView,
+    LabelView,
+    MarkedView,
+    PendingsView,
+    PendingView,
+    PoolPut,
+    PoolsView,
+    PoolView,
+    PreviewView,
+    RankedView,
+    SelectBody,
+    SelectionView,
+    labels_schema,
+)
+from .labels import labels_of_request
+from .pools import NAME
+from .selections import HandedOut
+
+router = APIRouter(prefix="/v1/pools", tags=["pools"])
+
+Name = Annotated[str, Path(pattern=f"^{NAME}$", description="Of the pool.")]
+Key = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="Anything, new for each selection; a request that is sent again with its key "
+        "gets the same images again.",
+    ),
+]
+Responses = dict[int | str, dict[str, Any]]
+
+NO_POOL: Responses = {404: {"description": "There is no such pool."}}
+NOT_SCORED: Responses = {409: {"description": "The pool has no scores, or too few are left."}}
+UNKNOWN: Responses = {422: {"description": "A value that cannot be, or an id of another pool."}}
+TEXT = {"schema": {"type": "string"}}
+
+
+@router.get("", summary="All pools")
+def pools(request: Request) -> PoolsView:
+    """Each with its scores, what is known of its images, and its newest job."""
+    daemon = daemon_of(request)
+    return PoolsView(pools=[_view(daemon, row.name) for row in daemon.catalog.pools()])
+
+
+@router.put(
+    "/{name}",
+    summary="Name a pool",
+    responses={
+        403: {"description": "It lies under none of the roots."},
+        409: {"description": "Another pool has the name."},
+        422: {"description": "It cannot be opened, or the scores are not its own."},
+    },
+)
+def put(request: Request, name: Name, body: PoolPut) -> PoolView:
+    """A folder of images, or whatever else lloss score takes; the same again does nothing."""
+    daemon = daemon_of(request)
+    daemon.pools.put(name, body.uri, body.scores)
+    return _view(daemon, name)
+
+
+@router.get("/{name}", summary="A pool", responses=NO_POOL)
+def pool(request: Request, name: Name) -> PoolView:
+    """Its scores, what is known of its images, and its newest job with progress and rate."""
+    return _view(daemon_of(request), name)
+
+
+@router.delete(
+    "/{name}",
+    summary="Forget a pool",
+    status_code=204,
+    responses={**NO_POOL, 409: {"description": "A job of it is under way."}},
+)
+def delete(request: Request, name: Name) -> None:
+    """Its labels, jobs and scores are removed, its images are not."""
+    daemon_of(request).pools.remove(name)
+
+
+@router.post(
+    "/{name}/score", summary="Score a pool in the background", status_code=202, responses=NO_POOL
+)
+def score(request: Request, response: Response, name: Name) -> JobView:
+    """The job that does it: a new one, the one that is under way, or one that failed half-way.
+
+    It goes on after a restart. The pool keeps its old scores until it is done, and its labels and
+    pending images for good.
+    """
+    daemon = daemon_of(request)
+    job = daemon.jobs.submit(name)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobView.of(job, daemon.jobs)
+
+
+@router.post(
+    "/{name}/select",
+    summary="Hand out the K images to label next",
+    response_model=SelectionView,
+    responses={
+        200: {"content": {"text/csv": TEXT, "text/plain": TEXT}},
+        **NO_POOL,
+        **NOT_SCORED,
+        **UNKNOWN,
+    },
+)
+def select(
+    request: Request,
+    name: Name,
+    body: SelectBody,
+    idempotency_key: Key = None,
+    format: Literal["json", "csv", "ids", "label-studio"] = "json",
+) -> Response | SelectionView:
+    """None that is labeled, skipped, excluded, or that somebody else has.
+
+    They are pending from now on: nobody else gets them until they are labeled, returned, or have
+    expired. ``format`` makes the answer JSON, CSV (id, score, rank), an id a line, or Label
+    Studio's tasks.
+    """
+    daemon = daemon_of(request)
+    handed = daemon.selections.select(name, body.wish(), idempotency_key or "")
+    if not handed.replayed:
+        daemon.metrics.selected(len(handed.images))
+    headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
+    if format == "json":
+        view = SelectionView.of(handed)
+        return Response(view.model_dump_json(), media_type="application/json", headers=headers)
+    if format == "label-studio":
+        from fastapi.responses import JSONResponse
+
+        from ..labelstudio import tasks_of
+
+        return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
+    if format == "csv":
+        rows = ((one.id, one.score, one.rank) for one in handed.images)
+        return Response(csv_text(("id", "score", "rank"), rows), media_type="text/csv",
+                        headers=headers)  # fmt: skip
+    return Response(_lines(daemon, handed), media_type="text/plain", headers=headers)
+
+
+@router.get(
+    "/{name}/preview",
+    summary="The images that would be handed out next",
+    responses={**NO_POOL, **NOT_SCORED},
+)
+def preview(
+    request: Request, name: Name, k: Annotated[int, Query(ge=1, le=1000)] = 20
+) -> PreviewView:
+    """The best K that are free, without handing them out."""
+    return PreviewView(images=RankedView.listed(daemon_of(request).selections.preview(name, k)))
+
+
+@router.get("/{name}/pending", summary="Images that somebody has", responses=NO_POOL)
+def pending(
+    request: Request, name: Name, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000
+) -> PendingsView:
+    """Those that become free first at the head."""
+    catalog = daemon_of(request).catalog
+    found = catalog.images.pending(name, limit)
+    total = catalog.counts(name).pending
+    return PendingsView(total=total, images=[PendingView.of(one) for one in found])
+
+
+@router.get(
+    "/{name}/labels",
+    summary="The labels of a pool",
+    response_model=LabelsView,
+    responses={200: {"content": {"text/csv": TEXT}}, **NO_POOL},
+)
+def labels(
+    request: Request,
+    name: Name,
+    format: Literal["json", "csv"] | None = None,
+    without: Annotated[
+        bool, Query(description="In CSV, also the images whose label is kept elsewhere.")
+    ] = False,
+) -> Response | LabelsView:
+    """As JSON, or by ``format`` or ``Accept`` as the CSV that ``lloss train --labels`` takes.
+
+    With ``without`` the CSV is one for ``lloss select --exclude``: it holds rows without a label.
+    """
+    held = daemon_of(request).selections.labels(name)
+    wants_csv = "text/csv" in request.headers.get("accept", "")
+    if format == "csv" or (format is None and wants_csv):
+        rows = {id: label for id, label in held.items() if label or without}
+        return Response(labels_text(rows), media_type="text/csv")
+    view = LabelsView(labels=[LabelView(id=id, label=label) for id, label in held.items()])
+    return Response(view.model_dump_json(), media_type="application/json")
+
+
+@router.post(
+    "/{name}/labels",
+    summary="Mark images labeled",
+    responses={**NO_POOL, **UNKNOWN, 415: {"description": "Neither JSON nor CSV."}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": labels_schema()},
+                "text/csv": TEXT,
+            },
+        }
+    },
+)
+async def label(
+    request: Request, name: Name, format: Literal["label-studio"] | None = None
+) -> MarkedView:
+    """All of them, or none where an id is not of the pool; a label given again replaces the first.
+
+    JSON, a CSV with a column ``id`` and perhaps a column ``label``, or (by ``format``) an export of
+    Label Studio's as JSON.
+    """
+    from starlette.concurrency import run_in_threadpool
+
+    daemon = daemon_of(request)
+    body, kind = await request.body(), request.headers.get("content-type", "")
+
+    def mark() -> int:
+        given = labels_of_request(body, kind, name, label_studio=format == "label-studio")
+        marked = daemon.selections.label(name, given)
+        daemon.metrics.labeled(marked)
+        return marked
+
+    return MarkedView(images=await run_in_threadpool(mark))
+
+
+@router.delete("/{name}/labels", summary="Take labels back", responses=NO_POOL)
+def unlabel(
+    request: Request, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
+) -> MarkedView:
+    """Images that are not labeled stay as they are."""
+    return MarkedView(images=daemon_of(request).selections.unlabel(name, id))
+
+
+@router.post("/{name}/return", summary="Free images", responses=NO_POOL)
+def give_back(request: Request, name: Name, body: IdsBody) -> MarkedView:
+    """Pending and skipped ones can be handed out again; others stay as they are."""
+    return MarkedView(images=daemon_of(request).selections.give_back(name, body.ids))
+
+
+@router.post("/{name}/skip", summary="Never hand images out", responses={**NO_POOL, **UNKNOWN})
+def skip(request: Request, name: Name, body: IdsBody) -> MarkedView:
+    """Until they are returned. Labeled ones stay labeled."""
+    return MarkedView(images=daemon_of(request).selections.skip(name, body.ids))
+
+
+def _view(daemon: Daemon, name: str) -> PoolView:
+    catalog = daemon.catalog
+    newest = next(iter(catalog.jobs(name)), None)
+    return PoolView.of(catalog.pool(name), catalog.counts(name), newest, daemon.jobs)
+
+
+def _lines(daemon: Daemon, handed: HandedOut) -> str:
+    broken = next((one.id for one in handed.images if len(one.id.splitlines()) != 1), None)
+    if broken is None:
+        return "".join(f"{one.id}\n" for one in handed.images)
+    if not handed.replayed:
+        with contextlib.suppress(RequestError):  # they expire anyway
+            daemon.selections.give_back(handed.pool, [one.id for one in handed.images])
+    raise RequestError(
+        422, f"the id {broken!r} has a line break in it, so a list of ids would lie: "
+        "ask for csv or json; nothing was handed out"
+    )  # fmt: skip

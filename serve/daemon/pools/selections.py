@@ -1,0 +1,302 @@
+"""Which K are next, and who has them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import threading
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from lloss.errors import ScoresError, SelectionError
+from lloss.parts import check_columns, opened_part
+from lloss.scores import ScoresFolder
+from lloss.selection import Selection, SelectionSettings, select
+from lloss.selection.exclusion import ExcludedIds
+from lloss.selection.sampling import draw_hashes
+
+from ..catalog.catalog import Catalog
+from ..catalog.imagestates import Answer, TakenError
+from ..catalog.lookup import encodable
+from ..failures import RequestError
+from ..settings import ServeSettings
+from .pools import Pools
+from .preview import Previews
+
+_TRIES = 5
+"""Choices made anew when images were labeled or skipped while one was made."""
+
+_KEY = 255
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An image that was chosen; rank from 1."""
+
+    id: str
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Wish:
+    """As :class:`lloss.selection.SelectionSettings`, and ids to leave out."""
+
+    k: int
+    strategy: str = "top"
+    by: str = "loss"
+    subset: float = 0
+    seed: int = 0
+    at_most: bool = False
+    exclude: Sequence[str] = ()
+
+    def settings(self) -> SelectionSettings:
+        """As the selection takes it.
+
+        Raises:
+            SettingsError: a value that cannot be.
+        """
+        return SelectionSettings(
+            k=self.k,
+            strategy=self.strategy,
+            by=self.by,
+            subset=self.subset,
+            seed=self.seed,
+            at_most=self.at_most,
+        )
+
+    def digest(self) -> str:
+        """The same for the same wish, in whatever order it excludes."""
+        whole = {**vars(self), "exclude": sorted(set(self.exclude))}
+        whole["subset"] = float(self.subset)
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class HandedOut:
+    """A selection that was made and is remembered.
+
+    Attributes:
+        id: of the selection.
+        pool: its name.
+        model_sha256: of the model whose scores decided.
+        images: best first.
+        expires: when those of them that are still pending become free again, Unix seconds.
+        eligible: images the choice was made from.
+        replayed: whether an earlier request with the same key had made it.
+    """
+
+    id: str
+    pool: str
+    model_sha256: str
+    images: Sequence[Ranked]
+    expires: float
+    eligible: int
+    replayed: bool = False
+
+
+class Selections:
+    """Hands out images to label: no image twice at a time, none that is labeled or skipped."""
+
+    def __init__(self, settings: ServeSettings, catalog: Catalog, pools: Pools) -> None:
+        self._settings, self._catalog, self._pools = settings, catalog, pools
+        self._images = catalog.images
+        self._previews = Previews()
+        self._lock = threading.Lock()
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def select(self, pool: str, wish: Wish, key: str = "") -> HandedOut:
+        """Choose K images and note them as pending.
+
+        Args:
+            pool: its name; it must have scores.
+            wish: what is asked for.
+            key: of the caller (``Idempotency-Key``): the same key gives the same answer again, for
+                a week, whatever became of the images meanwhile.
+
+        Raises:
+            RequestError: 404, 409; 422 the key was used for another wish.
+            SettingsError: a wish that cannot be.
+            SelectionError: fewer than K are left.
+        """
+        settings = wish.settings()
+        _check_ids(wish.exclude)
+        if len(key) > _KEY or not encodable(key):
+            raise RequestError(422, f"the Idempotency-Key: give at most {_KEY} characters of text")
+        self._catalog.pool(pool)
+        with self._lock:
+            alone = self._locks[pool]
+        # One at a time: the second of two would find the first one's images taken, and begin anew.
+        with alone:
+            earlier = self._replayed(pool, wish, key) if key else None
+            return earlier or self._made(pool, wish, settings, key)
+
+    def preview(self, pool: str, k: int) -> list[Ranked]:
+        """The best K that ``select`` would give now (or fewer), without handing them out.
+
+        Costs little when it is asked for again, also after images were labeled.
+        """
+        with self._pools.reading(pool) as (_, folder):
+            best = self._previews.best(folder)
+            chosen: list[tuple[str, float]] = []
+            for start in range(0, len(best.images), max(k, 100)):
+                some = best.images[start : start + max(k, 100)]
+                taken = self._images.taken_of(pool, (id for id, _ in some))
+                chosen += [(id, score) for id, score in some if id not in taken]
+                if len(chosen) >= k:
+                    break
+            if len(chosen) < k and not best.whole:  # nearly all of the best are taken
+                chosen = self._previews.beyond(
+                    folder, self._images.version(pool), k, lambda: self._images.taken(pool)
+                )
+        return [Ranked(id, score, rank) for rank, (id, score) in enumerate(chosen[:k], 1)]
+
+    def label(self, pool: str, labels: Mapping[str, str]) -> int:
+        """Mark images labeled; "" where the label itself is kept elsewhere. Returns how many.
+
+        Raises:
+            RequestError: 422 an id is not in the pool; then none is marked.
+        """
+        self._check_known(pool, labels)
+        _check_texts(labels.values())
+        return self._images.label(pool, labels)
+
+    def unlabel(self, pool: str, ids: Sequence[str]) -> int:
+        """Take labels back, such as when an annotation was deleted. Others are left as they are."""
+        return self._images.unlabel(pool, ids)
+
+    def skip(self, pool: str, ids: Sequence[str]) -> int:
+        """Never hand these out. Labeled ones stay labeled. Returns how many were not skipped yet.
+
+        Raises:
+            RequestError: 422 an id is not in the pool; then none is marked.
+        """
+        self._check_known(pool, ids)
+        return self._images.skip(pool, ids)
+
+    def give_back(self, pool: str, ids: Sequence[str]) -> int:
+        """Free pending (or skipped) images for the next who asks; returns how many were."""
+        return self._images.give_back(pool, ids)
+
+    def labels(self, pool: str) -> dict[str, str]:
+        """All labels of a pool by id."""
+        return self._images.labels(pool)
+
+    def _replayed(self, pool: str, wish: Wish, key: str) -> HandedOut | None:
+        earlier = self._images.answer(pool, key)
+        if earlier is None:
+            return None
+        if earlier.wish != wish.digest():
+            raise RequestError(
+                422, f"the Idempotency-Key {key!r} was used for another wish; take a new one"
+            )
+        return _unpacked(earlier.content)
+
+    def _made(self, pool: str, wish: Wish, settings: SelectionSettings, key: str) -> HandedOut:
+        for _ in range(_TRIES):
+            with self._pools.reading(pool) as (row, folder):
+                _check_column(folder, wish)
+                taken = self._images.taken(pool)
+                chosen = _chosen(folder, settings, taken.union(wish.exclude))
+            handed = HandedOut(
+                secrets.token_hex(8),
+                pool,
+                row.model_sha256 or "",
+                _ranked(chosen),
+                self._catalog.now() + self._settings.pending_seconds,
+                chosen.eligible,
+            )
+            answer = Answer(wish.digest(), _packed(handed)) if key else None
+            pairs = [(one.id, one.score) for one in handed.images]
+            try:
+                self._images.hand_out(pool, handed.id, pairs, handed.expires, key, answer)
+            except TakenError:
+                continue
+            return handed
+        raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
+
+    def _check_known(self, pool: str, ids: Iterable[str]) -> None:
+        """All ids are of the pool, as far as its scores, or else the pool itself, know."""
+        asked = dict.fromkeys(ids)
+        broken = [id for id in asked if not encodable(id)]
+        if broken:
+            raise _unknown(pool, broken)
+        unknown = set(asked) - self._images.known(pool, asked)
+        if unknown and self._catalog.pool(pool).scores is not None:
+            with self._pools.reading(pool) as (_, folder):
+                unknown -= _scored(folder, unknown)
+        if unknown:  # not scored, such as those that lloss score was told to leave out
+            unknown -= self._pools.items(pool, unknown).keys()
+        if unknown:
+            raise _unknown(pool, [id for id in asked if id in unknown])
+
+
+def _chosen(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]) -> Selection:
+    try:
+        return select(folder, settings, exclude)
+    except SelectionError as error:
+        told = str(error).replace("pass --at-most", "ask with at_most").replace("-k", "k")
+        raise SelectionError(told) from error
+
+
+def _check_column(folder: ScoresFolder, wish: Wish) -> None:
+    wanted = [wish.by, *(["embedding"] if wish.strategy == "diverse" else [])]
+    for part in folder.parts()[:1]:
+        with opened_part(part) as file:
+            try:
+                check_columns(part, file, wanted)
+            except ScoresError as error:
+                raise RequestError(422, str(error)) from error
+
+
+def _check_ids(ids: Iterable[str]) -> None:
+    broken = next((id for id in ids if not encodable(id)), None)
+    if broken is not None:
+        raise RequestError(422, f"the id {broken[:100]!r} is no text: it has half a character")
+
+
+def _check_texts(labels: Iterable[str]) -> None:
+    broken = next((label for label in labels if not encodable(label)), None)
+    if broken is not None:
+        raise RequestError(422, f"the label {broken[:100]!r} is no text: it has half a character")
+
+
+def _scored(folder: ScoresFolder, ids: set[str]) -> set[str]:
+    """Those of some ids that a folder holds, scored or skipped."""
+    found = {id for id, _ in folder.skipped() if id in ids}
+    wanted = ExcludedIds(ids - found, 0)
+    for batch in folder.scan(["id"]):
+        if len(found) == len(ids):
+            break
+        column = batch["id"]
+        held = wanted.mask(column, draw_hashes(column, 0))
+        found.update(column.filter(pa.array(held)).to_pylist())
+    return found
+
+
+def _ranked(chosen: Selection) -> list[Ranked]:
+    scores = chosen.scores.tolist()
+    return [Ranked(id, score, n) for n, (id, score) in enumerate(zip(chosen.ids, scores), 1)]
+
+
+def _packed(handed: HandedOut) -> bytes:
+    whole = dict(vars(handed))
+    whole["images"] = [(one.id, one.score) for one in handed.images]
+    return zlib.compress(json.dumps(whole).encode(), 1)
+
+
+def _unpacked(content: bytes) -> HandedOut:
+    whole = json.loads(zlib.decompress(content))
+    images = [Ranked(id, score, rank) for rank, (id, score) in enumerate(whole["images"], 1)]
+    return HandedOut(**{**whole, "images": images, "replayed": True})
+
+
+def _unknown(pool: str, ids: Sequence[str]) -> RequestError:
+    others = f" and {len(ids) - 1} more are" if len(ids) > 1 else " is"
+    shown = ids[0] if len(ids[0]) <= 200 else f"{ids[0][:199]}…"
+    return RequestError(422, f"the id {shown!r}{others} not in the pool {pool!r}; none was marked")

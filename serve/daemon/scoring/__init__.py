@@ -1,0 +1,1 @@
+"""Scoring on request: the artifact that serves, batches, and the protocols."""

@@ -1,0 +1,131 @@
+"""Rates, digests of scores, and how figures are written."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lloss.serve.daemon.pages import digest as digests
+from lloss.serve.daemon.pages.digest import Digest, Digests, Guess
+from lloss.serve.daemon.pages.held import Batch
+from lloss.serve.daemon.pages.rates import Rates
+from lloss.serve.daemon.pages.rendering import duration, quoted, rate
+
+from lloss.charts import Spread, histogram
+from lloss.errors import ScoresError
+from lloss.scores import ScoresFolder, scores_table
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_rate_is_that_of_the_last_seconds() -> None:
+    clock = Clock()
+    rates = Rates(clock)
+    assert rates.seen("a", 0) is None
+    clock.now += 0.1
+    assert rates.seen("a", 10) is None, "too soon"
+    for second in range(1, 40):
+        clock.now = 100.0 + second
+        found = rates.seen("a", 50 * second if second < 20 else 1000 + 8 * (second - 20))
+    assert found == pytest.approx(8), "what was long ago does not count"
+
+
+def test_a_rate_begins_anew_where_a_counter_went_back_or_nobody_looked() -> None:
+    clock = Clock()
+    rates = Rates(clock)
+    rates.seen("a", 500)
+    clock.now += 2
+    assert rates.seen("a", 100) is None
+    clock.now += 2
+    assert rates.seen("a", 120) == 10
+    clock.now += 3600
+    assert rates.seen("a", 10**9) is None
+    assert rates.seen("b", 1) is None and len(rates._looks) == 2
+    clock.now += 60
+    rates.seen("c", 0)
+    assert len(rates._looks) == 1, "names that nobody asks for go"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ScoresFolder:
+    """9,000 rows in three parts, the loss a permutation of 0 to 8,999."""
+    folder = ScoresFolder(tmp_path / "scores")
+    folder.path.mkdir()
+    losses = np.random.default_rng(0).permutation(9000).astype(np.float32)
+    for part in range(3):
+        rows = slice(part * 3000, part * 3000 + 3000)
+        ids = [f"id {int(loss)}" for loss in losses[rows]]
+        columns = {
+            "loss": losses[rows],
+            "prediction": losses[rows] % 10,
+            "confidence": losses[rows] / 9000,
+        }
+        folder.write_part(part, scores_table(ids, columns), [])
+    folder.write_run({"state": "complete"})
+    return folder
+
+
+def test_a_digest_knows_the_best_and_finds_the_others(
+    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = Digest.of(folder)
+    assert len(digest._guesses) == digests.BEST
+    assert digest.spread is not None and digest.spread.size == 9000
+    found = digest.guesses(["id 8999", "id 17", "none"])
+    assert found["id 8999"] == Guess(9, pytest.approx(8999 / 9000))
+    assert found["id 17"].prediction == 7 and "none" not in found
+    monkeypatch.setattr(ScoresFolder, "scan", None)  # from now on nothing is read
+    assert digest.guesses(["id 17", "id 8000"])["id 8000"].prediction == 0
+
+
+def test_digests_are_made_once(folder: ScoresFolder) -> None:
+    kept = Digests()
+    assert kept.of(folder) is kept.of(ScoresFolder(folder.path))
+
+
+def test_scores_without_guesses_or_numbers_have_a_digest_too(tmp_path: Path) -> None:
+    folder = ScoresFolder(tmp_path)
+    losses = np.array([math.nan, math.inf], np.float32)
+    folder.write_part(0, scores_table(["a", "b"], {"loss": losses}), [])
+    digest = Digest.of(folder)
+    assert digest.spread is None and digest.guesses(["a"]) == {}
+    (tmp_path / "part-00000.parquet").write_bytes(b"broken")
+    with pytest.raises(ScoresError):
+        Digest.of(folder)
+
+
+def test_a_spread_draws_what_its_values_draw() -> None:
+    losses = np.random.default_rng(3).gamma(2, 1, 5000).astype(np.float32)
+    losses[:7] = math.nan
+    assert histogram(Spread.of(losses) or losses, [4.0, 5.0]) == histogram(losses, [4.0, 5.0])
+    assert Spread.of(losses[:7]) is None
+
+
+@pytest.mark.parametrize(("seconds", "told"), [
+    (-3, "0 s"), (0.4, "0 s"), (89, "89 s"), (100, "2 min"), (3600, "60 min"), (5430, "1 h 30 min"),
+    (86400, "24 h"), (200_000, "2 d"),
+])  # fmt: skip
+def test_durations_are_told_at_a_glance(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_rates_are_told_at_a_glance() -> None:
+    assert [rate(v) for v in (None, 0.0, 0.31, 9.96, 1234.5)] == ["–", "0", "0.3", "10.0", "1,234"]
+
+
+def test_ids_in_forms_are_ascii_without_line_ends() -> None:
+    for id in ("a\r\nb\n", "\udc80", "é+& %2f", "\0"):
+        assert quoted(id).isascii() and quoted(id).isprintable()
+
+
+def test_a_batch_is_known_by_its_name() -> None:
+    assert Batch.parse(str(Batch(24, "a.key"))) == Batch(24, "a.key")
+    for broken in ("", "24", "24.", "x.y", "-1.y", "99999.y", "²4.y", f"1.{'y' * 101}"):
+        assert Batch.parse(broken) is None

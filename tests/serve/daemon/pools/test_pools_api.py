@@ -1,0 +1,348 @@
+"""The routes of pools, jobs, selections and labels, as a client sees them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from lloss.serve.daemon.app import create_app
+from lloss.serve.daemon.core import Daemon
+from lloss.serve.daemon.scoring.models import Models
+from lloss.serve.daemon.settings import ServeSettings
+from PIL import Image
+
+from lloss.labels import read_labels
+from lloss.pools import open_pool
+from lloss.scores import ScoresFolder, scores_table
+
+P = "/v1/pools/p"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a pool of twenty images, some of odd names, and scores of it."""
+    root = (tmp_path / "root").resolve()
+    (root / "pool").mkdir(parents=True)
+    names = [f"{n:02}.png" for n in range(17)] + ["é 😀.png", "a,\"b'.png", "0\nline.png"]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(root / "pool" / name)
+    ids = list(open_pool(root / "pool").ids())
+    folder = ScoresFolder(root / "scores")
+    folder.path.mkdir()
+    losses = np.linspace(0, 1, len(ids)).astype(np.float32)
+    folder.write_part(0, scores_table(ids, {"loss": losses}), [])
+    folder.write_skipped()
+    folder.write_run({"state": "complete", "model_sha256": "ab" * 32, "pool": str(root / "pool"),
+                      "pool_fingerprint": "", "excluded": 0, "part_size": 100,
+                      "scored": len(ids), "skipped": 0})  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def daemon(root: Path, tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(
+        ServeSettings(model=root / "m", data_dir=tmp_path / "data", pool_roots=(str(root),))
+    )
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> TestClient:
+    return TestClient(create_app(daemon), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def pool(client: TestClient, root: Path) -> list[str]:
+    """The pool ``p`` with scores; its ids, best first."""
+    body = {"uri": str(root / "pool"), "scores": str(root / "scores")}
+    assert client.put(P, json=body).status_code == 200
+    return list(open_pool(root / "pool").ids())[::-1]
+
+
+def error(reply: httpx.Response, status: int) -> str:
+    assert reply.status_code == status, reply.text
+    body = reply.json()
+    assert list(body) == ["error"] and "\n" not in body["error"]
+    return str(body["error"])
+
+
+def test_a_pool_is_put_looked_at_and_forgotten(client: TestClient, root: Path) -> None:
+    body = {"uri": str(root / "pool")}
+    made = client.put(P, json=body)
+    assert made.status_code == 200 and client.put(P, json=body).json() == made.json()
+    view = client.get(P).json()
+    assert view["name"] == "p" and view["scores"] is None and view["job"] is None
+    assert view["images"] == {"labeled": 0, "pending": 0, "skipped": 0}
+    body["scores"] = str(root / "scores")
+    scores = client.put(P, json=body).json()["scores"]
+    assert scores == {"folder": body["scores"], "model_sha256": "ab" * 32,
+                      "scored": 20, "skipped": 0}  # fmt: skip
+    assert [one["name"] for one in client.get("/v1/pools").json()["pools"]] == ["p"]
+    error(client.put(P, json={"uri": str(root)}), 409)
+    assert client.delete(P).status_code == 204
+    error(client.delete(P), 404)
+    assert client.get("/v1/pools").json() == {"pools": []}
+
+
+def test_pools_elsewhere_are_refused(client: TestClient, tmp_path: Path) -> None:
+    assert "none of the roots" in error(client.put(P, json={"uri": str(tmp_path)}), 403)
+    assert "is no absolute path" in error(client.put(P, json={"uri": "pool"}), 422)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        {"uri": 5},
+        {"uri": None},
+        {"uri": "/x", "more": 1},
+        {"uri": "/x" * 5000},
+        {"uri": "\ud800"},
+        {"uri": ""},
+        {"uri": "/x", "scores": ""},
+    ],
+)
+def test_bodies_that_cannot_be(client: TestClient, body: Any) -> None:
+    data = json.dumps(body)
+    error(client.put(P, content=data, headers={"Content-Type": "application/json"}), 422)
+
+
+@pytest.mark.parametrize("name", ["..%2f..", "-a", "a%20b", "a" * 101, "%00", "é", "a%0a"])
+def test_names_that_cannot_be(client: TestClient, name: str, root: Path) -> None:
+    reply = client.put(f"/v1/pools/{name}", json={"uri": str(root / "pool")})
+    assert reply.status_code in (404, 405, 422)
+    assert client.get("/v1/pools").json() == {"pools": []}
+
+
+def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> None:
+    reply = client.post(f"{P}/select", json={"k": 2, "exclude": [pool[0]]})
+    view = reply.json()
+    assert [one["id"] for one in view["images"]] == pool[1:3]
+    assert view["eligible"] == 19 and view["model_sha256"] == "ab" * 32 and not view["replayed"]
+    assert reply.headers["Lloss-Selection"] == view["id"]
+    reply = client.post(f"{P}/select?format=csv", json={"k": 2})
+    assert reply.headers["Content-Type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(reply.text, newline="")))
+    assert [row["id"] for row in rows] == [pool[0], pool[3]] and rows[0]["rank"] == "1"
+    assert float(rows[0]["score"]) == 1.0
+    odd = [id for id in pool if "\n" in id]
+    rest = {"k": 30, "at_most": True}
+    told = error(client.post(f"{P}/select?format=ids", json=rest), 422)
+    assert "nothing was handed out" in told
+    reply = client.post(f"{P}/select?format=ids", json={**rest, "exclude": odd})
+    assert sorted(reply.text.splitlines()) == sorted(set(pool[4:]) - set(odd))
+    assert client.get(f"{P}/pending").json()["total"] == 20 - len(odd)
+
+
+def test_a_selection_as_label_studios_tasks(client: TestClient, pool: list[str]) -> None:
+    tasks = client.post(f"{P}/select?format=label-studio", json={"k": 2}).json()
+    assert len(tasks) == 2 and pool[0] in json.dumps(tasks[0], ensure_ascii=False)
+
+
+def test_a_key_makes_a_retry_the_same(client: TestClient, pool: list[str]) -> None:
+    headers = {"Idempotency-Key": "k 1"}
+    first = client.post(f"{P}/select", json={"k": 3}, headers=headers)
+    again = client.post(f"{P}/select", json={"k": 3}, headers=headers)
+    assert again.json() == {**first.json(), "replayed": True}
+    assert again.headers["Lloss-Replayed"] == "true"
+    assert "another wish" in error(client.post(f"{P}/select", json={"k": 4}, headers=headers), 422)
+    for key in ("", "x" * 256):
+        headers = {"Idempotency-Key": key}
+        error(client.post(f"{P}/select", json={"k": 3}, headers=headers), 422)
+    assert client.get(P).json()["images"]["pending"] == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"k": 0},
+        {"k": 1_000_001},
+        {"k": "3"},
+        {"k": 3.0},
+        {"k": True},
+        {"k": 3, "strategy": "best"},
+        {"k": 3, "subset": -1},
+        {"k": 3, "subset": 1.5},
+        {"k": 3, "seed": 2**63},
+        {"k": 3, "exclude": "a"},
+        {"k": 3, "exclude": [1]},
+        {"k": 3, "exclude": ["\ud800"]},
+        {"k": 3, "exclude": ["x" * 9000]},
+        {"k": 3, "by": "x'; DROP TABLE pools"},
+        {"k": 3, "why": 1},
+        {"k": 3, "strategy": "diverse"},
+    ],
+)
+def test_wishes_that_cannot_be(client: TestClient, pool: list[str], body: Any) -> None:
+    data = json.dumps(body)
+    reply = client.post(f"{P}/select", content=data, headers={"Content-Type": "application/json"})
+    error(reply, 422)
+    assert client.get(f"{P}/pending").json() == {"total": 0, "images": []}
+
+
+def test_pending_and_preview(client: TestClient, pool: list[str]) -> None:
+    view = client.post(f"{P}/select", json={"k": 2}).json()
+    found = client.get(f"{P}/pending", params={"limit": 1}).json()
+    assert found["total"] == 2
+    assert found["images"] == [{"id": pool[0], "selection": view["id"], "rank": 1,
+                                "score": 1.0, "expires": view["expires"]}]  # fmt: skip
+    shown = client.get(f"{P}/preview", params={"k": 3}).json()["images"]
+    assert [one["id"] for one in shown] == pool[2:5]
+    for k in (0, 1001, "x"):
+        error(client.get(f"{P}/preview", params={"k": k}), 422)
+    assert client.post(f"{P}/return", json={"ids": [pool[0], "none"]}).json() == {"images": 1}
+    assert client.post(f"{P}/skip", json={"ids": [pool[2]]}).json() == {"images": 1}
+    shown = client.get(f"{P}/preview", params={"k": 3}).json()["images"]
+    assert [one["id"] for one in shown] == [pool[0], *pool[3:5]]
+    error(client.post(f"{P}/skip", json={"ids": ["none"]}), 422)
+    error(client.post(f"{P}/return", json={"ids": []}), 422)
+
+
+def test_labels_come_as_json_and_csv_and_go_to_training(
+    client: TestClient, pool: list[str], tmp_path: Path
+) -> None:
+    given = [{"id": pool[3], "label": "cat"}, {"id": pool[4]}]
+    assert client.post(f"{P}/labels", json={"labels": given}).json() == {"images": 2}
+    odd = [id for id in pool if id[1] != "0" and not id[:2].isdigit()]
+    text = io.StringIO()
+    csv.writer(text).writerows([["label", "id", "note"], *([f"{n}", id, ""] for n, id in
+                                                           enumerate(odd))])  # fmt: skip
+    headers = {"Content-Type": "text/csv; charset=utf-8"}
+    body = ("\ufeff" + text.getvalue()).encode()
+    reply = client.post(f"{P}/labels", content=body, headers=headers)
+    assert reply.json() == {"images": len(odd)}
+    held = client.get(f"{P}/labels").json()["labels"]
+    expected = {pool[3]: "cat", pool[4]: "", **{id: str(n) for n, id in enumerate(odd)}}
+    assert {one["id"]: one["label"] for one in held} == expected
+    del expected[pool[4]]
+    for reply in (
+        client.get(f"{P}/labels", params={"format": "csv"}),
+        client.get(f"{P}/labels", headers={"Accept": "text/csv"}),
+    ):
+        (tmp_path / "l.csv").write_bytes(reply.content)
+        assert read_labels(tmp_path / "l.csv") == expected
+    every = client.get(f"{P}/labels", params={"format": "csv", "without": True})
+    assert len(list(csv.reader(io.StringIO(every.text, newline="")))) == len(expected) + 2
+    reply = client.post(f"{P}/labels", content=f"id\n{pool[5]}\n", headers=headers)
+    assert reply.json() == {"images": 1}
+    reply = client.delete(f"{P}/labels", params={"id": [pool[3], pool[5], "none"]})
+    assert reply.json() == {"images": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "told"),
+    [
+        ("text/csv", b"", "needs a column 'id'"),
+        ("text/csv", b"name,label\na,b\n", "needs a column 'id'"),
+        ("text/csv", b"id,label\n00.png,\n", "line 2: an empty id or label"),
+        ("text/csv", b"id,label\n00.png,a\n00.png,b\n", "keep one of them"),
+        ("text/csv", b"id\n", "no label"),
+        ("text/csv", b"id\n\xff\n", "no UTF-8"),
+        ("text/csv", b"id\n" + b"x" * 200_000 + b"\n", "cannot be read as CSV"),
+        ("text/csv", b"id\n../../etc/passwd\n", "not in the pool"),
+        ("application/json", b"", "JSON"),
+        ("application/json", b"[" * 100_000, "JSON"),
+        ("application/json", b'{"labels": []}', "labels"),
+        ("application/json", b'{"labels": [{"id": "\\ud800"}]}', "JSON"),
+        ("application/json", b'{"labels": [{"id": "00.png\\u0000"}]}', "not in the pool"),
+        ("application/json", b'{"labels": [{"id": 5}]}', "labels.0.id"),
+        ("application/json", b'{"labels": [{"id": "00.png", "x": 1}]}', "labels.0.x"),
+        ("application/json", b'{"labels": [{"id": "00.png"}, {"id": "00.png"}]}', "comes twice"),
+        ("application/json", b'{"labels": [{"id": "00.png"}, {"id": "none"}]}', "none was marked"),
+    ],
+)
+def test_labels_that_cannot_be(
+    client: TestClient, pool: list[str], kind: str, body: bytes, told: str
+) -> None:
+    reply = client.post(f"{P}/labels", content=body, headers={"Content-Type": kind})
+    assert told in error(reply, 422)
+    assert client.get(f"{P}/labels").json() == {"labels": []}
+
+
+def test_labels_of_no_known_kind(client: TestClient, pool: list[str]) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        reply = client.post(f"{P}/labels", content=b"id\n", headers={"Content-Type": kind})
+        assert "application/json or text/csv" in error(reply, 415)
+    reply = client.post(f"{P}/labels?format=label-studio", content=b"{")
+    assert "JSON" in error(reply, 422)
+
+
+def test_a_pool_is_scored_by_a_job(
+    client: TestClient, pool: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no model is loaded" in error(client.post(f"{P}/score"), 503)
+    monkeypatch.setattr(Models, "sha256", property(lambda _: "cd" * 32))
+    monkeypatch.setattr(Models, "provider", property(lambda _: "cpu"))
+    reply = client.post(f"{P}/score")
+    job = reply.json()
+    assert reply.status_code == 202 and reply.headers["Location"] == f"/v1/jobs/{job['id']}"
+    assert (job["state"], job["pool"], job["rate"]) == ("queued", "p", None)
+    assert client.post(f"{P}/score").json()["id"] == job["id"]
+    assert client.get(reply.headers["Location"]).json() == job
+    assert client.get(P).json()["job"] == job
+    assert client.get("/v1/jobs", params={"pool": "p"}).json() == {"jobs": [job]}
+    assert job["id"] in error(client.delete(P), 409)
+    assert client.delete(reply.headers["Location"]).json()["state"] == "cancelled"
+    assert client.get("/v1/jobs").json()["jobs"][0]["state"] == "cancelled"
+    for path in ("none", "%00", "..%2f", "x" * 101, "'; DROP TABLE jobs"):
+        assert client.get(f"/v1/jobs/{path}").status_code in (404, 422)
+    error(client.get("/v1/jobs", params={"pool": "none"}), 404)
+    error(client.get("/v1/jobs", params={"pool": "../x"}), 422)
+    error(client.post("/v1/pools/none/score"), 404)
+
+
+def test_every_route_says_that_there_is_no_such_pool(client: TestClient) -> None:
+    ids = {"ids": ["a"]}
+    error(client.get("/v1/pools/q"), 404)
+    error(client.post("/v1/pools/q/select", json={"k": 1}), 404)
+    error(client.post("/v1/pools/q/skip", json=ids), 404)
+    error(client.post("/v1/pools/q/return", json=ids), 404)
+    error(client.post("/v1/pools/q/labels", json={"labels": [{"id": "a"}]}), 404)
+    for what in ("labels", "preview", "pending"):
+        error(client.get(f"/v1/pools/q/{what}"), 404)
+
+
+def test_what_is_counted(client: TestClient, daemon: Daemon, pool: list[str]) -> None:
+    headers = {"Idempotency-Key": "k"}
+    for _ in range(2):
+        client.post(f"{P}/select", json={"k": 3}, headers=headers)
+    client.post(f"{P}/labels", json={"labels": [{"id": pool[0]}]})
+    counted = {
+        sample.name: sample.value
+        for family in daemon.metrics.registry.collect()
+        for sample in family.samples
+    }
+    assert counted["lloss_selected_images_total"] == 3
+    assert counted["lloss_labeled_images_total"] == 1
+
+
+def test_the_api_is_described_whole(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+
+    def refs(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from (value for key, value in node.items() if key == "$ref")
+            node = list(node.values())
+        if isinstance(node, list):
+            for one in node:
+                yield from refs(one)
+
+    for ref in refs(described):
+        place = described
+        for part in ref.removeprefix("#/").split("/"):
+            place = place[part]
+    for path, operations in described["paths"].items():
+        if path.startswith(("/v1/pools", "/v1/jobs")):
+            for operation in operations.values():
+                assert operation["summary"] and operation["description"]

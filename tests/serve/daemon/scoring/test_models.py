@@ -1,0 +1,322 @@
+"""Models are copied, checked, exchanged without a failed request, and kept for jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from lloss.serve.daemon.failures import RequestError
+from lloss.serve.daemon.metrics import DaemonMetrics
+from lloss.serve.daemon.scoring.models import Models
+from lloss.serve.daemon.settings import Limits, ServeSettings
+from onnx import numpy_helper
+
+from lloss.errors import ArtifactError, EngineError, LlossError
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
+
+
+def changed(source: Path, target: Path, by: float) -> str:
+    """Another model of the same interface: one weight vector of the head is multiplied."""
+    model = onnx.load(str(source))
+    held = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    for tensor in held:
+        values = numpy_helper.to_array(tensor) * np.float32(by)
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    onnx.save(model, str(target))
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+class Told:
+    def __init__(self) -> None:
+        self.named: list[str] = []
+        self.outcomes: list[str] = []
+
+
+Make = Callable[..., Models]
+
+
+@pytest.fixture
+def model(artifact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(artifact, tmp_path / "model.onnx"))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    found = Told()
+    name, reloaded = DaemonMetrics.model, DaemonMetrics.reloaded
+
+    def model(self: Any, manifest: Any, sha256: str, provider: str) -> None:
+        found.named.append(sha256)
+        name(self, manifest, sha256, provider)
+
+    def outcome(self: Any, outcome: str) -> None:
+        found.outcomes.append(outcome)
+        reloaded(self, outcome)
+
+    monkeypatch.setattr(DaemonMetrics, "model", model)
+    monkeypatch.setattr(DaemonMetrics, "reloaded", outcome)
+    return found
+
+
+@pytest.fixture
+def make(model: Path, tmp_path: Path, told: Told) -> Iterator[Make]:
+    made: list[Models] = []
+
+    def models(load: bool = True, **given: Any) -> Models:
+        settings = ServeSettings(
+            model=model,
+            data_dir=tmp_path / "data",
+            provider="cpu",
+            batch_size=8,
+            threads=2,
+            limits=Limits(**given),
+        )
+        made.append(Models(settings, DaemonMetrics(settings.limits)))
+        if load:
+            made[-1].load()
+        return made[-1]
+
+    yield models
+    for one in made:
+        one.close()
+
+
+def copies(tmp_path: Path) -> set[str]:
+    return {path.name.removesuffix(".onnx") for path in (tmp_path / "data/models").iterdir()}
+
+
+def loss(models: Models, images: Any = None) -> Any:
+    images = pictures(3) if images is None else images
+    return asyncio.run(models.score(images, 10)).answer.columns["loss"]
+
+
+def test_the_copy_is_what_serves(make: Make, model: Path, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    models = make()
+    assert (models.sha256, models.provider, models.not_ready()) == (sha256, "cpu", "")
+    copy = tmp_path / "data/models" / f"{sha256}.onnx"
+    assert copy.read_bytes() == model.read_bytes()
+    assert copy.stat().st_ino != model.stat().st_ino and copy.stat().st_nlink == 1
+    before = loss(models)
+    model.write_bytes(b"written over in place")
+    assert np.array_equal(loss(models), before)
+    scored = asyncio.run(models.score(pictures(1), 10))
+    assert scored.sha256 == sha256 and scored.manifest == models.manifest
+
+
+def test_before_it_is_loaded_it_says_so(make: Make) -> None:
+    models = make(load=False)
+    assert models.sha256 == "" and "not loaded yet" in models.not_ready()
+    for ask in (lambda: models.manifest, lambda: models.provider, lambda: loss(models)):
+        with pytest.raises(RequestError) as refused:
+            ask()
+        assert refused.value.status == 503
+    with pytest.raises(RequestError):
+        models.reload()
+    models.load()
+    models.close()
+    assert models.not_ready() and models.sha256 == ""
+    with pytest.raises(RequestError):
+        loss(models)
+
+
+def test_a_reload_swaps_and_closes_the_old_one(
+    make: Make, artifact: Path, model: Path, told: Told
+) -> None:
+    models = make()
+    old, before = models.sha256, loss(models)
+    scorer = models._serving.loaded.scorer  # type: ignore[union-attr]
+    sha256 = changed(artifact, model, 1.1)
+    done = models.reload()
+    assert (done.before, done.now) == (old, sha256) and models.sha256 == sha256
+    assert not np.array_equal(loss(models), before)
+    assert scorer._closed
+    assert models.reload() == type(done)(sha256, sha256)
+    assert told.named == [old, sha256] and told.outcomes == ["swapped", "unchanged"]
+    text = models._metrics.exposition()[0].decode()
+    assert sha256 in text and old not in text
+    assert models.batches >= 2
+
+
+def test_no_request_fails_while_models_are_exchanged(
+    make: Make, artifact: Path, model: Path, tmp_path: Path
+) -> None:
+    models = make()
+    other = tmp_path / "other.onnx"
+    wanted = {models.sha256: loss(models)}
+    changed(artifact, other, 1.2)
+    files = [artifact.read_bytes(), other.read_bytes()]
+    model.write_bytes(files[1])
+    models.reload()
+    wanted[models.sha256] = loss(models)
+    seen = set()
+
+    async def work() -> int:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def exchange() -> None:
+            for number in range(6):
+                model.write_bytes(files[number % 2])
+                models.reload()
+            loop.call_soon_threadsafe(ended.set)
+
+        async def ask() -> int:
+            count = 0
+            while not ended.is_set():
+                scored = await models.score(pictures(3), 10)
+                np.testing.assert_allclose(
+                    scored.answer.columns["loss"], wanted[scored.sha256], rtol=1e-4, atol=1e-5
+                )
+                seen.add(scored.sha256)
+                count += 1
+            return count
+
+        exchanging = loop.run_in_executor(None, exchange)
+        counts = await asyncio.gather(*(ask() for _ in range(8)))
+        await exchanging
+        return sum(counts)
+
+    assert asyncio.run(work()) > 50
+    assert seen == set(wanted)
+
+
+def test_several_reloads_at_a_time_load_once(
+    make: Make, artifact: Path, model: Path, told: Told
+) -> None:
+    models = make()
+    changed(artifact, model, 1.3)
+    threads = [threading.Thread(target=models.reload) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(told.outcomes) == ["swapped", *["unchanged"] * 4]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda path: path.unlink(), "model.onnx: cannot be read: No such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "model.onnx: not a readable"),
+        (lambda path: path.write_bytes(b""), "model.onnx: "),
+        (lambda path: path.write_bytes(b"no model"), "model.onnx: not a readable ONNX file"),
+        (lambda path: (path.unlink(), path.mkdir()), "model.onnx: cannot be read: Is a dir"),
+        (lambda path: changed(path, path, np.nan), "model.onnx: gives .* not finite"),
+    ],
+)
+def test_a_model_that_is_none_is_refused_and_the_old_one_goes_on(
+    make: Make, model: Path, tmp_path: Path, told: Told, spoil: Any, match: str
+) -> None:
+    models = make()
+    sha256, before = models.sha256, loss(models)
+    spoil(model)
+    with pytest.raises((ArtifactError, EngineError), match=match) as refused:
+        models.reload()
+    assert "\n" not in str(refused.value) and str(tmp_path / "data") not in str(refused.value)
+    assert models.sha256 == sha256 and np.array_equal(loss(models), before)
+    assert told.outcomes == ["refused"] and copies(tmp_path) == {sha256}
+
+
+def test_a_file_that_is_being_written_is_refused(
+    make: Make, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = make()
+    read = Path.read_bytes
+
+    def slow(self: Path) -> bytes:
+        content = read(self)
+        if self == model:
+            with model.open("ab") as file:
+                file.write(b"more")
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", slow)
+    with pytest.raises(ArtifactError, match="is being written to"):
+        models.reload()
+
+
+def test_a_damaged_copy_is_made_again(make: Make, tmp_path: Path) -> None:
+    models = make()
+    sha256 = models.sha256
+    models.close()
+    copy = tmp_path / "data/models" / f"{sha256}.onnx"
+    content = copy.read_bytes()
+    copy.write_bytes(content[:-1] + b"x")
+    again = make()
+    assert again.sha256 == sha256 and copy.read_bytes() == content
+
+
+def test_a_job_keeps_the_model_that_it_began_with(
+    make: Make, artifact: Path, model: Path, tmp_path: Path
+) -> None:
+    models = make()
+    old, before = models.sha256, loss(models)
+    with models.borrowed(old) as scorer:
+        assert scorer is models._serving.loaded.scorer  # type: ignore[union-attr]
+        changed(artifact, model, 1.4)
+        models.reload()
+        assert np.allclose(scorer.score(pictures(3)).loss, before, atol=1e-5)
+        with models.borrowed(old) as same:
+            assert same is scorer
+        assert not scorer._closed
+        models.prune(set())
+        assert copies(tmp_path) == {old, models.sha256}
+    assert scorer._closed
+    assert np.isfinite(loss(models)).all()
+
+
+def test_an_earlier_model_is_loaded_for_a_job(
+    make: Make, artifact: Path, model: Path, tmp_path: Path, told: Told
+) -> None:
+    models = make()
+    old, before = models.sha256, loss(models)
+    changed(artifact, model, 1.5)
+    models.reload()
+    with models.borrowed(old) as scorer:
+        assert scorer.engine.sha256 == old and scorer.telemetry is models._metrics.telemetry
+        assert np.allclose(scorer.score(pictures(3)).loss, before, atol=1e-5)
+    assert scorer._closed and told.named[-1] == models.sha256
+    models.prune({old})
+    assert old in copies(tmp_path)
+    models.prune(set())
+    assert copies(tmp_path) == {models.sha256}
+    with pytest.raises(LlossError, match="gone or damaged"), models.borrowed(old):
+        pass
+
+
+def test_going_back_to_a_model_that_a_job_holds(make: Make, artifact: Path, model: Path) -> None:
+    models = make()
+    old = models.sha256
+    with models.borrowed(old) as scorer:
+        changed(artifact, model, 1.6)
+        models.reload()
+        shutil.copy(artifact, model)
+        assert models.reload().now == old
+        assert models._serving.loaded.scorer is scorer  # type: ignore[union-attr]
+        assert np.isfinite(loss(models)).all()
+    assert np.isfinite(loss(models)).all() and not scorer._closed
+
+
+def test_closing_finishes_what_is_queued(make: Make) -> None:
+    models = make()
+
+    async def work() -> None:
+        asked = [asyncio.ensure_future(models.score(pictures(8), 10)) for _ in range(8)]
+        await asyncio.sleep(0)
+        await asyncio.get_running_loop().run_in_executor(None, models.close)
+        for scored in await asyncio.gather(*asked):
+            assert np.isfinite(scored.answer.columns["loss"]).all()
+
+    asyncio.run(work())
