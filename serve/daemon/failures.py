@@ -78,7 +78,7 @@ def internal_error(request_id: str) -> RequestError:
 
 def answer_failures(app: FastAPI) -> None:
     """Have an application answer every failure with ``{"error": "one line"}``."""
-    app.add_exception_handler(LlossError, _of_ours)
+    app.add_exception_handler(LlossError, answer_of)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(Exception, _unforeseen)
@@ -97,7 +97,8 @@ class _Ready(JSONResponse):
         return content
 
 
-async def _of_ours(request: Request, error: Exception) -> JSONResponse:
+async def answer_of(request: Request, error: Exception) -> JSONResponse:
+    """The reply that tells of an :class:`LlossError`."""
     assert isinstance(error, LlossError)
     headers = {}
     if isinstance(error, RequestError) and error.retry_after is not None:

@@ -19,7 +19,7 @@ import uvicorn
 from lloss.errors import LlossError, SettingsError
 
 from .. import logs
-from ..app import create_app
+from ..app import ShortWay, create_app
 from ..core import Daemon
 from ..health import reload_model
 from ..settings import ServeSettings
@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
     def __init__(self, daemon: Daemon) -> None:
         limits = daemon.settings.limits
         config = uvicorn.Config(
-            Gate(create_app(daemon), daemon),
+            Gate(ShortWay(create_app(daemon)), daemon),
             http=protocol_of(limits, daemon.metrics),
             ws="none",
             lifespan="off",

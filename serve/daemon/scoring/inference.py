@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.routing import Route
 
 import lloss
 
@@ -224,12 +223,8 @@ async def infer(request: Request) -> Response:
     )
 
 
-FAST = [
-    Route(path, infer, methods=["POST"], include_in_schema=False)
-    for path in ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer")
-]
-"""The same routes for the front of the application's list: there they cost half as much, since
-FastAPI neither looks for parameters nor tries all other routes first."""
+SERVED = {"model": MODEL, "version": VERSION}
+"""What the routes' paths name."""
 
 
 def _coding(accepted: str, binary: bool) -> str:

@@ -262,6 +262,7 @@ class Served:
     """The routes of scoring behind a gate, on a real socket, with a real model."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        from lloss.serve.daemon.app import ShortWay
         from lloss.serve.daemon.metrics import DaemonMetrics
         from lloss.serve.daemon.scoring import inference, uploads
         from lloss.serve.daemon.scoring.models import Models
@@ -280,11 +281,10 @@ class Served:
         self.app = FastAPI(redirect_slashes=False)
         self.app.state.daemon = self.daemon
         answer_failures(self.app)
-        self.app.router.routes[:0] = inference.FAST
         self.app.include_router(inference.router)
         self.app.include_router(uploads.router)
         config = uvicorn.Config(
-            Gate(self.app, self.daemon),
+            Gate(ShortWay(self.app), self.daemon),
             http=protocol_of(settings.limits, metrics),
             ws="none",
             lifespan="off",
