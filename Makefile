@@ -2,6 +2,7 @@
 # make test    lint, types and tests
 # make lint    ruff and mypy alone
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
+# make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
 # make strategies  which settings deserve to be the default (a quarter of an hour)
 # make label-studio  the daemon beside the real Label Studio (installs it into .build; some minutes)
 # make clean   remove all that these made
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 # mypy reads packages from folders; here are the three rooms as the one package they are installed as.
 TYPES := .build/types
 
-.PHONY: demo test lint bench strategies label-studio clean
+.PHONY: demo test lint bench bench-serve strategies label-studio clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -40,6 +41,18 @@ bench: $(READY)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/select_scale.py --rows 100000000 --parts 10000 -k 10000 --repeats 5
 	$(BIN)/python benchmarks/decode.py
+
+# In an environment of its own; MLServer's workers do not start with a newer uvloop.
+RIVALS := .build/rivals
+$(RIVALS)/.ready:
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check litserve mlserver 'onnxruntime>=1.28' 'uvloop<0.22'
+	touch $@
+
+bench-serve: $(READY) $(RIVALS)/.ready
+	$(BIN)/python benchmarks/serve.py --rivals $(RIVALS) --precision int8
+	$(BIN)/python benchmarks/serve.py --rivals $(RIVALS) --precision fp32 --only saturation
+	$(BIN)/python benchmarks/serve.py --rivals $(RIVALS) --network resnet10-cifar-narrow --only saturation
 
 strategies: $(READY)
 	$(BIN)/python benchmarks/strategies.py digits --trials 3

@@ -339,17 +339,18 @@ def _resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _artifact(folder: Path, precision: str) -> Path:
-    """An untrained ResNet-18 with its head: speed does not depend on weights."""
+def _artifact(folder: Path, precision: str, network: str = "resnet18-cifar") -> Path:
+    """An untrained network with its head: speed does not depend on weights."""
     from score import exported, make_png, make_run
 
     make_png(folder / "png", folder / "images.npy", 1024)
-    run = make_run(folder, "resnet18-cifar", 32, np.load(folder / "images.npy")[:64])
+    run = make_run(folder, network, 32, np.load(folder / "images.npy")[:64])
     return exported(run, folder / "model.onnx", precision, folder / "images.npy")
 
 
 @click.command()
-@click.option("--model", type=PATH, help="An artifact.  [default: an untrained ResNet-18, 32×32]")
+@click.option("--model", type=PATH, help="An artifact.  [default: an untrained network]")
+@click.option("--network", default="resnet18-cifar", show_default=True, help="At 32×32.")
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
 @click.option("--rivals", type=PATH, help="A venv with litserve, mlserver and onnxruntime.")
 @click.option("--clients", default=64, show_default=True, help="That send single images.")
@@ -360,11 +361,11 @@ def _artifact(folder: Path, precision: str) -> Path:
 @click.option("--only", type=click.Choice(["saturation", "latency", "overload"]))
 @click.option("--rate", type=float, help="Saturated rate for the latency.  [default: measured]")
 def main(
-    model: Path | None, precision: str, rivals: Path | None, only: str | None, rate: float | None,
+    model: Path | None, precision: str, network: str, rivals: Path | None, only: str | None, rate: float | None,
     **options: Any,
 ) -> None:  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        model = (model or _artifact(Path(scratch), precision)).absolute()
+        model = (model or _artifact(Path(scratch), precision, network)).absolute()
         manifest = read_manifest(model)
         image = manifest.image
         click.echo(
