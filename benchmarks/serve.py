@@ -361,8 +361,8 @@ def _artifact(folder: Path, precision: str, network: str = "resnet18-cifar") -> 
 @click.option("--only", type=click.Choice(["saturation", "latency", "overload"]))
 @click.option("--rate", type=float, help="Saturated rate for the latency.  [default: measured]")
 def main(
-    model: Path | None, precision: str, network: str, rivals: Path | None, only: str | None, rate: float | None,
-    **options: Any,
+    model: Path | None, precision: str, network: str, rivals: Path | None, only: str | None,
+    rate: float | None, **options: Any,
 ) -> None:  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         model = (model or _artifact(Path(scratch), precision, network)).absolute()
