@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -14,6 +16,11 @@ Format = Literal["json", "text"]
 LOG = logging.getLogger("lloss")
 
 _FIELDS = "lloss_fields"
+_MAY_WAIT = "lloss_may_wait"
+_PAUSE = 0.05
+"""Seconds that lines wait for others."""
+_HELD = 10_000
+"""Lines that wait at most, such as behind a pipe that nobody empties."""
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+{}")
 
 
@@ -24,7 +31,7 @@ def configure(format: Format = "json", stream: TextIO | None = None) -> None:
         format: a JSON object a line, or ``time LEVEL event name=value ...`` for people.
         stream: standard error if None.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = Later(stream or sys.stderr)
     handler.setFormatter(_Json() if format == "json" else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -38,8 +45,68 @@ def configure(format: Format = "json", stream: TextIO | None = None) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
+class Later(logging.Handler):
+    """Writes the lines of requests a moment later, many at once, in a thread of its own.
+
+    Whoever writes lets go of the interpreter's lock, and beside busy threads waits long to get it
+    back: line by line that takes an event loop more time than all else of a request. All else
+    that is logged is written at once, with what came before it.
+
+    Args:
+        stream: to write to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._due = threading.Event()
+        self._writing = threading.Lock()
+        threading.Thread(target=self._write, name="lloss-log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See ``logging.Handler``."""
+        if len(self._lines) >= _HELD:  # nobody reads what we write
+            self._dropped += 1
+            return
+        try:
+            self._lines.append(self.format(record))
+        except Exception:
+            self.handleError(record)
+            return
+        if not hasattr(record, _MAY_WAIT):
+            self.flush()
+        elif not self._due.is_set():
+            self._due.set()
+
+    def flush(self) -> None:
+        """Write all that there is."""
+        with self._writing:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if self._dropped:
+                lines.append(json.dumps({"event": "log lines dropped", "count": self._dropped}))
+                self._dropped = 0
+            if lines:
+                self._stream.write("\n".join([*lines, ""]))
+                self._stream.flush()
+
+    def _write(self) -> None:
+        while self._due.wait():
+            time.sleep(_PAUSE)
+            self._due.clear()
+            try:
+                self.flush()
+            except (OSError, ValueError):
+                return  # the stream is gone, and with it whoever could be told
+
+
 def event(
-    name: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any
+    name: str,
+    level: int = logging.INFO,
+    error: BaseException | None = None,
+    may_wait: bool = False,
+    **fields: Any,
 ) -> None:
     """Log that something happened.
 
@@ -47,10 +114,12 @@ def event(
         name: what, in a few words that never vary.
         level: of the standard library.
         error: its traceback is added.
+        may_wait: whether it may be written a moment later, with others.
         fields: values of JSON.
     """
     if LOG.isEnabledFor(level):
-        LOG.log(level, name, extra={_FIELDS: fields}, exc_info=error)
+        extra = {_FIELDS: fields, _MAY_WAIT: True} if may_wait else {_FIELDS: fields}
+        LOG.log(level, name, extra=extra, exc_info=error)
 
 
 class Quota:

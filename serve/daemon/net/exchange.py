@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import re
-import secrets
 import time
 from typing import Any
 
@@ -67,7 +67,7 @@ class Exchange:
         self._begun = time.perf_counter()
         given = headers.get(b"x-request-id")
         sane = given is not None and _ID.fullmatch(given) is not None
-        self.id = given.decode() if given is not None and sane else secrets.token_hex(8)
+        self.id = given.decode() if given is not None and sane else f"{random.getrandbits(64):016x}"
         self.status = self.received = self._sent = 0
         self.complete = self.closing = False
         self.lost = CLIENT_GONE
@@ -145,7 +145,7 @@ class Exchange:
         told = self._told(route, status, seconds)
         if dropped:
             told["dropped"] = dropped
-        logs.event("request", level, error, **told)
+        logs.event("request", level, error, may_wait=error is None, **told)
 
     def _told(self, route: str, status: int, seconds: float) -> dict[str, Any]:
         scope = self._scope

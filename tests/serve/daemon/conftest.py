@@ -224,12 +224,21 @@ class Reply:
         return str(found["error"])
 
 
+class Written(io.StringIO):
+    """All that was logged so far, whether it was due to be written or not."""
+
+    def getvalue(self) -> str:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return super().getvalue()
+
+
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """What is logged, as JSON lines."""
     root, ours = logging.getLogger(), logging.getLogger("lloss")
     before = (root.handlers[:], root.level, ours.level)
-    stream = io.StringIO()
+    stream = Written()
     logs.configure("json", stream)
     yield stream
     root.handlers[:], level, our_level = before

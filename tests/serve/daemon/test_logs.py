@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import re
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from datetime import datetime
@@ -72,3 +74,63 @@ def test_no_path_forges_a_line(gated: Make) -> None:
     lines = gate.lines(2)
     assert len(gate.log.getvalue().splitlines()) == 2
     assert "forged" in lines[0]["path"] and len(lines[1]["path"]) == 256
+
+
+class Slow(io.StringIO):
+    """A stream that counts how often it is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+def record(level: int, text: str) -> logging.LogRecord:
+    made = logging.LogRecord("lloss", level, "", 0, text, None, None)
+    made.lloss_may_wait = True
+    return made
+
+
+def test_lines_are_written_soon_and_many_at_once() -> None:
+    stream = Slow()
+    handler = logs.Later(stream)
+    for number in range(100):
+        handler.emit(record(logging.INFO, str(number)))
+    for _ in range(200):
+        if len(stream.getvalue().splitlines()) == 100:
+            break
+        time.sleep(0.01)
+    assert stream.getvalue().splitlines() == [str(number) for number in range(100)]
+    assert stream.writes < 10
+
+
+def test_an_event_is_written_at_once_with_all_before_it() -> None:
+    stream = Slow()
+    handler = logs.Later(stream)
+    handler.emit(record(logging.INFO, "before"))
+    handler.emit(logging.LogRecord("lloss", logging.INFO, "", 0, "an event", None, None))
+    assert stream.getvalue() == "before\nan event\n"
+
+
+def test_lines_that_nobody_takes_are_counted_not_kept() -> None:
+    taken = threading.Event()
+
+    class Stuck(io.StringIO):
+        def write(self, text: str) -> int:
+            taken.wait(20)
+            return super().write(text)
+
+    stream = Stuck()
+    handler = logs.Later(stream)
+    handler.emit(record(logging.INFO, "first"))
+    time.sleep(0.2)  # the writer holds it, and waits
+    for _ in range(10_500):
+        handler.emit(record(logging.INFO, "more"))
+    taken.set()
+    handler.flush()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 10_002
+    assert json.loads(lines[-1]) == {"event": "log lines dropped", "count": 500}
