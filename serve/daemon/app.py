@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
@@ -66,6 +66,10 @@ class _Named(Route):
 def daemon_of(request: Request) -> Daemon:
     """The daemon that a request is put to; a FastAPI dependency."""
     return cast(Daemon, request.app.state.daemon)
+
+
+Ours = Annotated[Daemon, Depends(daemon_of)]
+"""That daemon as a parameter of a route."""
 
 
 def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:

@@ -136,8 +136,6 @@ def select(
     """
     daemon = daemon_of(request)
     handed = daemon.selections.select(name, body.wish(), idempotency_key or "")
-    if not handed.replayed:
-        daemon.metrics.selected(len(handed.images))
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if format == "json":
         view = SelectionView.of(handed)
@@ -234,9 +232,7 @@ async def label(
 
     def mark() -> int:
         given = labels_of_request(body, kind, name, label_studio=format == "label-studio")
-        marked = daemon.selections.label(name, given)
-        daemon.metrics.labeled(marked)
-        return marked
+        return daemon.selections.label(name, given)
 
     return MarkedView(images=await run_in_threadpool(mark))
 

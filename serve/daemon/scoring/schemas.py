@@ -16,19 +16,10 @@ MEANINGS = {
     504: "The answer was not found in time.",
 }
 
-_ERROR = {
-    "type": "object",
-    "properties": {"error": {"type": "string"}},
-    "required": ["error"],
-}
-
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Error replies for the ``responses`` of a route."""
-    return {
-        code: {"description": MEANINGS[code], "content": {"application/json": {"schema": _ERROR}}}
-        for code in codes
-    }
+    """Error replies for the ``responses`` of a route; the application adds their schema."""
+    return {code: {"description": MEANINGS[code]} for code in codes}
 
 
 def path_parameters(path: str, **values: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class World:
         )
         self.problem = ""
         self.catalog = Catalog(self.settings.data_dir)
-        self.metrics = DaemonMetrics()
+        self.metrics = DaemonMetrics(self.settings.limits)
         self.pools = Pools(self.settings, self.catalog)
         self.jobs: Any = SimpleNamespace(
             submit=self._submit, cancel=self._cancel,
@@ -75,7 +75,7 @@ class World:
         self.daemon: Any = SimpleNamespace(
             settings=self.settings, access=Access(self.settings), metrics=self.metrics,
             models=self.models, catalog=self.catalog, pools=self.pools, jobs=self.jobs,
-            selections=Selections(self.settings, self.catalog, self.pools),
+            selections=Selections(self.settings, self.catalog, self.pools, self.metrics),
             draining=False, started=time.time(), not_ready=lambda: self.problem,
         )  # fmt: skip
         self.app = create_app(self.daemon)
