@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, Request
@@ -48,10 +49,25 @@ def create_app(daemon: Daemon) -> FastAPI:
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
     app.router.routes[:0] = [_Named(r.path, r.endpoint, methods=r.methods) for r in inference.FAST]
-    described = _described(app.openapi(), daemon)
     # A route as all others are, so that it is counted by its name.
-    app.add_api_route("/openapi.json", lambda: JSONResponse(described), include_in_schema=False)
+    app.add_api_route("/openapi.json", _Document(app, daemon).answer, include_in_schema=False)
     return app
+
+
+class _Document:
+    """What the routes are, put together when it is first asked for."""
+
+    def __init__(self, app: FastAPI, daemon: Daemon) -> None:
+        self._app, self._daemon = app, daemon
+        self._lock = threading.Lock()
+        self._content: dict[str, Any] | None = None
+
+    def answer(self) -> JSONResponse:
+        """The reply."""
+        with self._lock:
+            if self._content is None:
+                self._content = _described(self._app.openapi(), self._daemon)
+        return JSONResponse(self._content)
 
 
 class _Named(Route):

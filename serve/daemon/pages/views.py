@@ -248,7 +248,9 @@ class Viewer:
 
     def _pool(self, row: PoolRow, job: JobRow | None) -> PoolView:
         under_way = job if job and job.state in _UNDER_WAY else None
-        images = row.scored + row.skipped if row.scores else (job.total if job else None)
+        progress = self._progress(under_way) if under_way else None
+        counted = progress.total if progress else (job.total if job else None)
+        images = row.scored + row.skipped if row.scores else counted
         sha256 = self.daemon.models.sha256
         return PoolView(
             row.name,
@@ -256,7 +258,7 @@ class Viewer:
             images,
             self.daemon.catalog.counts(row.name),
             row,
-            self._progress(under_way) if under_way else None,
+            progress,
             job.error if job and job.state == "failed" else "",
             bool(row.scores and sha256 and row.model_sha256 != sha256),
         )
