@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,13 @@ class Manifest:
             return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{where}: its manifest is damaged: export again") from error
+
+
+def class_name(classes: Sequence[str], prediction: float | None) -> str:
+    """The class that an output ``prediction`` is an index of; "" where it is of none."""
+    if prediction is None or not 0 <= prediction < len(classes):
+        return ""
+    return classes[int(prediction)]
 
 
 def read_manifest(path: str | Path) -> Manifest:

@@ -34,7 +34,7 @@ class _Plane:
         rows = "".join(
             f'<path class="grid" d="M44 {self.up(y)}h284"/>'
             f'<text x="37" y="{self.up(y) + 4:.1f}" text-anchor="end">{name}{unit}</text>'
-            for y, name in _named(_ticks(*self.y))
+            for y, name in _named(_ticks(*self.y, least=1))
         )
         columns = "".join(
             f'<text x="{self.across(x)}" y="194" text-anchor="middle">{name}</text>'

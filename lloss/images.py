@@ -10,6 +10,7 @@ import io
 import struct
 import threading
 import warnings
+import zlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -153,6 +154,9 @@ _TURNS = {
 
 _ORIENTATION = 0x0112
 
+_NO_PIXELS = b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4)
+"""An empty chunk of pixels, at which Pillow ends to read the head."""
+
 
 def decode(raw: Raw, spec: ImageSpec) -> Pixels:
     """Turn one encoded image or array into the model's input.
@@ -244,12 +248,34 @@ def size_of(raw: Raw) -> tuple[int, int]:
         raise ImageError("an empty file")
     try:
         image = _opened(raw)
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        turned = _orientation_told(image, raw) >= 5
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ImageError(f"cannot be decoded: {' '.join(str(error).split())}") from error
     return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _orientation_told(image: Image.Image, raw: bytes) -> int:
+    """The EXIF orientation of an image whose pixels were not read."""
+    if image.format == "PNG":  # Pillow reads the pixels first: EXIF may stand behind them
+        image = _opened(_without_pixels(raw))
+        return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    return int(image.getexif().get(_ORIENTATION, 1))
+
+
+def _without_pixels(png: bytes) -> bytes:
+    """A PNG with all that it tells before its pixels, which are none (W3C PNG, 5.3)."""
+    told, at = [png[:8]], 8
+    while at + 8 <= len(png):
+        length, kind = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
+        if kind == b"IEND":
+            break
+        end = at + length + 12
+        if kind not in (b"IDAT", b"fdAT"):
+            told.append(png[at:end])
+        at = end
+    return b"".join([*told, _NO_PIXELS])
 
 
 def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:

@@ -614,6 +614,21 @@ def test_the_size_is_that_of_the_upright_image(encoded: Callable[..., bytes]) ->
             size_of(raw)
 
 
+def test_the_size_of_a_png_is_told_by_its_head_alone() -> None:
+    """Pillow reads the pixels before it looks for EXIF, which may stand behind them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    held = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(held)) + b"eXIf" + held
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    plain = _png(20, 10, 8, 2, b"\0" * 61 * 10)
+    assert size_of(plain) == decode_whole(plain).shape[:2] == (10, 20)
+    for at in (33, -12):  # behind IHDR, before IEND
+        turned = plain[:at] + chunk + plain[at:]
+        assert size_of(turned) == decode_whole(turned).shape[:2] == (20, 10)
+    assert size_of(_png(30_000, 30_000, 8, 2, b"no pixels")) == (30_000, 30_000)
+
+
 def test_a_whole_image_is_decoded_at_its_own_size(encoded: Callable[..., bytes]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3)).astype(np.uint8)
     assert np.array_equal(decode_whole(encoded(pixels)), pixels)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import threading
+from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,10 +49,25 @@ def create_app(daemon: Daemon) -> FastAPI:
     for module in (health, inference, uploads, pools_api, jobs_api, labelstudio, login, page):
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
-    described = _described(app.openapi(), daemon)
     # A route as all others are, so that it is counted by its name.
-    app.add_api_route("/openapi.json", lambda: JSONResponse(described), include_in_schema=False)
+    app.add_api_route("/openapi.json", _Document(app, daemon).answer, include_in_schema=False)
     return app
+
+
+class _Document:
+    """What the routes are, put together when it is first asked for."""
+
+    def __init__(self, app: FastAPI, daemon: Daemon) -> None:
+        self._app, self._daemon = app, daemon
+        self._lock = threading.Lock()
+        self._content: dict[str, Any] | None = None
+
+    def answer(self) -> JSONResponse:
+        """The reply."""
+        with self._lock:
+            if self._content is None:
+                self._content = _described(self._app.openapi(), self._daemon)
+        return JSONResponse(self._content)
 
 
 class ShortWay:
@@ -94,6 +110,10 @@ class ShortWay:
 def daemon_of(request: Request) -> Daemon:
     """The daemon that a request is put to; a FastAPI dependency."""
     return cast(Daemon, request.app.state.daemon)
+
+
+Ours = Annotated[Daemon, Depends(daemon_of)]
+"""That daemon as a parameter of a route."""
 
 
 def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:

@@ -107,7 +107,12 @@ class Size(click.ParamType[int]):
     default=0,
     help="Images a run of pools scored in the background.  [default: what keeps requests quick]",
 )
-@click.option("--threads", type=click.IntRange(0), default=0, help="[default: one a core]")
+@click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    help="Threads that decode and (on the CPU) compute.  [default: one a core]",
+)
 @click.option(
     "--pending",
     type=Duration(),
@@ -142,7 +147,7 @@ class Size(click.ParamType[int]):
     type=Duration(),
     default="30s",
     show_default=True,
-    help="That requests under way get after SIGTERM.",
+    help="For how long requests under way may go on after SIGTERM.",
 )
 @click.option(
     "--log-format",

@@ -46,7 +46,7 @@ class Daemon:
         self.models = Models(settings, self.metrics)
         self.pools = Pools(settings, self.catalog)
         self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
-        self.selections = Selections(settings, self.catalog, self.pools)
+        self.selections = Selections(settings, self.catalog, self.pools, self.metrics)
         watch(self)
 
     def start(self) -> None:

@@ -110,8 +110,11 @@ async def answer_of(request: Request, error: Exception) -> JSONResponse:
     return _reply(status, str(error), headers)
 
 
-async def _of_validation(_: Request, error: Exception) -> JSONResponse:
+async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    if any(isinstance(found.get("input"), bytes) for found in error.errors()):
+        kind = request.headers.get("content-type", "")[:_SHOWN]  # nobody tried to read it
+        return _reply(415, f"Content-Type {kind!r}: send JSON, as application/json")
     return _reply(422, "; ".join(map(_problem, error.errors()[:_PROBLEMS])))
 
 

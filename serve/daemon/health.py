@@ -7,18 +7,16 @@ import json
 import logging
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from lloss.errors import LlossError
 
 from . import logs
-from .app import daemon_of
+from .app import Ours
 from .core import Daemon
 from .failures import RequestError
 
 router = APIRouter()
-
-Ours = Annotated[Daemon, Depends(daemon_of)]
 
 _AGAIN = {"Retry-After": "5"}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..failures import RequestError
 from .database import Database
 from .lookup import encodable, pool_row
-from .rows import Counts, Pending
+from .rows import Counts, ImageRow, ImageState, Pending
 
 _AT_ONCE = 500
 """Ids asked for in one statement."""
@@ -20,6 +20,8 @@ _ANSWER_SECONDS = 7 * 24 * 3600.0
 """How long an answer to a request with a key is kept."""
 
 _TAKEN = "(state IN ('labeled', 'skipped') OR (state = 'pending' AND expires > ?))"
+
+_STATE = "iif(state = 'pending' AND expires <= ?, 'free', state)"
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,42 @@ class ImageStates:
 
     def taken_of(self, pool: str, ids: Iterable[str]) -> set[str]:
         """Those of some ids that must not be handed out now."""
-        return self._of(pool, ids, f"AND {_TAKEN}", [self._db.now()])
+        now = self._db.now()
+        return {row["id"] for row in self._of(pool, ids, "id", f"AND {_TAKEN}", after=[now])}
 
     def known(self, pool: str, ids: Iterable[str]) -> set[str]:
         """Those of some ids that are known to be of the pool, since they once had a state."""
-        return self._of(pool, ids, "", [])
+        return {row["id"] for row in self._of(pool, ids, "id")}
 
-    def _of(self, pool: str, ids: Iterable[str], also: str, given: list[float]) -> set[str]:
-        found: set[str] = set()
+    def states(self, pool: str, ids: Iterable[str]) -> dict[str, ImageRow]:
+        """What is known of some ids; those that never had a state are left out."""
+        columns = f"id, {_STATE} AS state, label, selection"
+        rows = self._of(pool, ids, columns, before=[self._db.now()])
+        return {row["id"]: _image(row) for row in rows}
+
+    def listed(
+        self, pool: str, state: ImageState, offset: int, limit: int
+    ) -> list[tuple[str, ImageRow]]:
+        """Images of a state other than free, by id."""
+        with self._db.reading() as db:
+            found = db.execute(
+                "SELECT id, state, label, selection FROM images WHERE pool = ? AND state = ? "
+                f"AND {_STATE} = state ORDER BY id LIMIT ? OFFSET ?",
+                [pool_row(db, pool)["number"], state, self._db.now(), limit, offset],
+            )
+            return [(row["id"], _image(row)) for row in found]
+
+    def _of(
+        self,
+        pool: str,
+        ids: Iterable[str],
+        columns: str,
+        also: str = "",
+        before: Sequence[float] = (),
+        after: Sequence[float] = (),
+    ) -> list[sqlite3.Row]:
+        """Columns of some ids; what is ``before`` and ``after`` them are the parameters of both."""
+        found: list[sqlite3.Row] = []
         with self._db.reading() as db:
             number = pool_row(db, pool)["number"]
             wanted = list(filter(encodable, ids))
@@ -97,10 +127,10 @@ class ImageStates:
                 some = wanted[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 rows = db.execute(
-                    f"SELECT id FROM images WHERE pool = ? AND id IN ({marks}) {also}",
-                    [number, *some, *given],
+                    f"SELECT {columns} FROM images WHERE pool = ? AND id IN ({marks}) {also}",
+                    [*before, number, *some, *after],
                 )
-                found.update(row[0] for row in rows)
+                found += rows.fetchall()
         return found
 
     def labels(self, pool: str) -> dict[str, str]:
@@ -244,6 +274,10 @@ class ImageStates:
     def _changed(self, number: int) -> None:
         with self._lock:
             self._versions[number] += 1
+
+
+def _image(row: sqlite3.Row) -> ImageRow:
+    return ImageRow(row["state"], row["label"], row["selection"])
 
 
 def _numbered(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+ImageState = Literal["free", "pending", "labeled", "skipped"]
+"""Free to be handed out, handed out, labeled, or never to be handed out."""
+
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -76,6 +79,21 @@ class Counts:
     labeled: int
     pending: int
     skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image that was once labeled, skipped or handed out.
+
+    Attributes:
+        state: of now.
+        label: of a labeled one; "" where that is kept elsewhere.
+        selection: that a pending one was handed out by.
+    """
+
+    state: ImageState
+    label: str
+    selection: str
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
+from lloss.artifact import class_name
+
 from ..core import Daemon
 from .config import LabelConfig, read_config
 from .exports import place_of
-from .known import Known, class_name, known, version_of
+from .known import Known, known, version_of
 from .tasks import prediction
 
 _TOGETHER = 64

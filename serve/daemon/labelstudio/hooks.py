@@ -106,7 +106,6 @@ def _mark(daemon: Daemon, verdicts: Iterable[Verdict]) -> Outcome:
         labels = {verdict.id: verdict.label for verdict in here if verdict.label is not None}
         if labels:
             daemon.selections.label(pool, labels)
-            daemon.metrics.labeled(len(labels))
         rest = [verdict.id for verdict in here if verdict.label is None]
         skipped = [verdict.id for verdict in here if verdict.skipped]
         free = [id for id in rest if id not in set(skipped)]

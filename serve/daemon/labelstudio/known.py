@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lloss.artifact import class_name
 from lloss.scores import RUN, ScoresFolder
 
 from ..core import Daemon
@@ -83,13 +84,6 @@ def _read(
                 name = class_name(classes, guess)
                 found[id] = Known(loss, _score(losses, loss), name, version_of(sha256))
     return found
-
-
-def class_name(classes: tuple[str, ...], prediction: float | None) -> str:
-    """The class of an output ``prediction``; "" where it names none."""
-    if prediction is None or not 0 <= prediction < len(classes):
-        return ""
-    return classes[int(prediction)]
 
 
 def _classes(daemon: Daemon, sha256: str) -> tuple[str, ...]:

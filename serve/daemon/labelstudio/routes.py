@@ -24,12 +24,14 @@ _LOADING = 5.0
 """Seconds; a model is loaded in fewer."""
 
 
-def _body(kind: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": kind}}}
-    return {"requestBody": {"required": True, "content": content}}
+def _body(schema: dict[str, Any], required: bool = True) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
-_BODY, _EXPORT = _body("object"), _body("array")
+_OBJECT: dict[str, Any] = {"type": "object"}
+_OBJECTS: dict[str, Any] = {"type": "array", "items": _OBJECT}
+_TASKS = {**_OBJECT, "required": ["tasks"], "properties": {"tasks": {"type": "array"}}}
 
 
 @router.get("", include_in_schema=False)
@@ -44,7 +46,7 @@ def health(request: Request) -> dict[str, str]:
     return {"status": "UP", "model_class": "lloss"}
 
 
-@router.post("/setup", openapi_extra=_BODY)
+@router.post("/setup", openapi_extra=_body(_OBJECT, required=False))
 async def setup(request: Request) -> dict[str, str]:
     """Which version predictions will be of; asked before each of them, for at most 3 seconds.
 
@@ -59,7 +61,7 @@ async def versions(request: Request) -> dict[str, list[str]]:
     return {"versions": [_version(daemon_of(request))]}
 
 
-@router.post("/predict", openapi_extra=_BODY)
+@router.post("/predict", openapi_extra=_body(_TASKS))
 async def predict(request: Request) -> JSONResponse:
     """A prediction for each task, see :mod:`.answers`; Label Studio waits for 100 seconds."""
     fields = await _fields(request)
@@ -68,7 +70,7 @@ async def predict(request: Request) -> JSONResponse:
     return JSONResponse({"results": await answers(daemon_of(request), Question.of(fields))})
 
 
-@router.post("/webhook", openapi_extra=_BODY)
+@router.post("/webhook", openapi_extra=_body(_OBJECT))
 async def webhook(request: Request) -> JSONResponse:
     """Mark what was annotated; Label Studio waits for one second and never sends it again.
 
@@ -84,7 +86,7 @@ async def webhook(request: Request) -> JSONResponse:
     return JSONResponse(asdict(outcome), 201)
 
 
-@router.post("/coco", openapi_extra=_EXPORT)
+@router.post("/coco", openapi_extra=_body(_OBJECTS))
 async def coco(request: Request, pool: str | None = None) -> JSONResponse:
     """The boxes of Label Studio's JSON export as COCO's JSON that names images by their ids."""
     return JSONResponse(await run_in_threadpool(coco_of, await _json(request), pool))

@@ -40,7 +40,7 @@ SESSION_SECONDS = 12 * 3600
 DAY = 24 * 3600
 LINK_SECONDS = 30 * DAY
 
-_OPEN = PROBES | {"/login"}
+_OPEN = PROBES | {"/login", "/favicon.ico"}
 _BASIC = "/labelstudio/"
 """Label Studio's backend connection knows user and password alone; the password is the token."""
 

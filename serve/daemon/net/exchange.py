@@ -21,14 +21,23 @@ CLIENT_GONE = 499
 """Logged and counted where nobody is left to be answered; nginx's number."""
 
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_UNPROBED = PROBES | {"/metrics"}
+_ROUTINE = PROBES | {
+    "/metrics",
+    "/favicon.ico",
+    "/static/{name}",
+    "/page/status",
+    "/pools/{name}/thumb",
+}
+"""Routes that are asked again and again while nothing happens: a log of them hides all else."""
+
 _PATH_SHOWN = 256
 _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 256 << 20
 
 SECURITY = (
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    # Stricter, and browsers send forms with "Origin: null", which looks like another site's.
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
@@ -138,7 +147,7 @@ class Exchange:
         level = logging.INFO
         if status >= 500:
             level = logging.ERROR if status == 500 else logging.WARNING
-        elif self._scope["path"] in _UNPROBED:
+        elif route in _ROUTINE and status < 400:
             level = logging.DEBUG
         if quiet or not logs.LOG.isEnabledFor(level):
             return

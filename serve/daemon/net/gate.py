@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from .exchange import LINKED, Exchange
 _ONCE = frozenset({b"host", b"origin", b"authorization", b"content-encoding", b"content-length"})
 _WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
 _AGAIN_SECONDS = 5.0
+_NEXT_MOST = 2000
 
 
 class Gate:
@@ -102,7 +104,7 @@ class Gate:
     def _unauthorised(self, scope: Scope, headers: Headers, exchange: Exchange) -> RequestError:
         exchange.extra = ((b"www-authenticate", b'Bearer realm="lloss"'),)
         if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
-            exchange.extra = ((b"location", b"/login"),)
+            exchange.extra = ((b"location", _login_for(scope)),)
             return RequestError(303, "log in at /login")
         given = "the token is wrong" if b"authorization" in headers else "a token is needed"
         return RequestError(401, f"{given}: send Authorization: Bearer TOKEN")
@@ -147,6 +149,15 @@ class Gate:
             exchange.end(error, quiet=dropped is None, dropped=dropped or 0)
         else:
             exchange.end(error)
+
+
+def _login_for(scope: Scope) -> bytes:
+    """The form's address, which leads back to where somebody wanted to go."""
+    wanted: bytes = scope.get("raw_path") or b"/"
+    if query := scope["query_string"]:
+        wanted += b"?" + query
+    plain = wanted == b"/" or len(wanted) > _NEXT_MOST
+    return b"/login" if plain else b"/login?next=" + quote(wanted, safe="").encode()
 
 
 def _refuse_doubles(scope: Scope) -> None:

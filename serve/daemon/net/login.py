@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from ..app import daemon_of
-from ..core import Daemon
+from ..app import Ours
+from ..pages.rendering import login_page
 from .access import COOKIE, SESSION_SECONDS
 
 router = APIRouter(include_in_schema=False)
-
-Ours = Annotated[Daemon, Depends(daemon_of)]
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Log in – lloss</title>
-<link rel="stylesheet" href="/static/page.css">
-</head>
-<body>
-<main>
-<h1>lloss</h1>
-{problem}<form method="post" action="/login">
-<input type="hidden" name="next" value="{next}">
-<p><label for="token">Token</label>
-<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
-<button>Log in</button></p>
-</form>
-</main>
-</body>
-</html>
-"""
 
 
 @router.get("/login")
@@ -83,5 +56,4 @@ def _inside(next: str) -> str:
 
 
 def _page(next: str, problem: str = "", status: int = 200) -> Response:
-    shown = f'<p role="alert">{escape(problem)}</p>\n' if problem else ""
-    return HTMLResponse(_PAGE.format(problem=shown, next=escape(_inside(next))), status)
+    return HTMLResponse(login_page(problem, _inside(next)), status)

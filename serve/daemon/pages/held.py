@@ -1,4 +1,4 @@
-"""What is known of images one by one: the pages' own questions to the catalog."""
+"""What is known of images one by one, by those who look at a page."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from typing import Literal
 
 from ..catalog.catalog import Catalog
 from ..catalog.imagestates import TakenError
-from ..catalog.lookup import encodable, pool_row
+from ..catalog.rows import ImageState
 from ..failures import RequestError
 from ..pools.selections import HandedOut, Selections, Wish
 
-State = Literal["free", "pending", "labeled", "skipped", "taken"]
-
-_AT_ONCE = 500
-"""Ids asked for in one statement."""
-
-_STATE = "iif(state = 'pending' AND expires <= :now, 'free', state)"
+State = ImageState | Literal["taken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +58,10 @@ class Batch:
 
 
 class Held:
-    """Reads what is known; see :mod:`.imagestates` for how it comes to be."""
+    """Reads what is known; see :mod:`..catalog.imagestates` for how it comes to be."""
 
     def __init__(self, catalog: Catalog, selections: Selections) -> None:
         self.catalog, self.selections = catalog, selections
-        self._db = catalog._db
 
     def marks(self, pool: str, ids: Sequence[str], own: str = "") -> dict[str, Mark]:
         """What is known of these images, for each of them.
@@ -81,41 +75,10 @@ class Held:
             RequestError: 404 no such pool.
         """
         found = dict.fromkeys(ids, Mark())
-        wanted = list(filter(encodable, found))
-        with self._db.reading() as db:
-            number = pool_row(db, pool)["number"]
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
-                names = {f"id{row}": id for row, id in enumerate(some)}
-                rows = db.execute(
-                    f"SELECT id, {_STATE} AS state, label, selection FROM images "
-                    f"WHERE pool = :pool AND id IN ({','.join(f':{name}' for name in names)})",
-                    {"pool": number, "now": self.catalog.now(), **names},
-                )
-                for row in rows:
-                    others = row["state"] == "pending" and own not in ("", row["selection"])
-                    found[row["id"]] = Mark("taken" if others else row["state"], row["label"])
+        for id, row in self.catalog.images.states(pool, found).items():
+            others = row.state == "pending" and own not in ("", row.selection)
+            found[id] = Mark("taken" if others else row.state, row.label)
         return found
-
-    def listed(self, pool: str, state: State, offset: int, limit: int) -> list[tuple[str, Mark]]:
-        """Images of a state other than free, by id.
-
-        Raises:
-            RequestError: 404 no such pool.
-        """
-        with self._db.reading() as db:
-            rows = db.execute(
-                "SELECT id, state, label FROM images WHERE pool = :pool AND state = :state "
-                f"AND {_STATE} = :state ORDER BY id LIMIT :limit OFFSET :offset",
-                {
-                    "pool": pool_row(db, pool)["number"],
-                    "state": state,
-                    "now": self.catalog.now(),
-                    "limit": limit,
-                    "offset": offset,
-                },
-            )
-            return [(row["id"], Mark(row["state"], row["label"])) for row in rows]
 
     def batch(self, pool: str, name: str) -> HandedOut:
         """What was handed out to the request that a :class:`Batch` names.

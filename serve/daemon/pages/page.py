@@ -21,14 +21,12 @@ from fastapi.routing import APIRoute
 from lloss.errors import LlossError
 from lloss.pools.uris import is_url
 
-from ..failures import RequestError, status_of
+from ..failures import RequestError, retry_seconds, status_of
 from . import pictures
 from .held import Batch, Mark
-from .rendering import login_page, render, static_files
+from .rendering import render, static_files
 from .viewing import Viewing, viewing_of
 from .views import POOLS, PoolView, Tile
-
-__all__ = ["login_page", "router"]
 
 MOST = 200
 """Images that a page takes at once."""
@@ -190,9 +188,7 @@ def take(
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
     batch, daemon = Batch(k, key), viewing_of(request).daemon
-    handed = daemon.selections.select(name, batch.wish, key)
-    if not handed.replayed:
-        daemon.metrics.selected(len(handed.images))
+    daemon.selections.select(name, batch.wish, key)
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"
@@ -236,7 +232,7 @@ def _act(viewing: Viewing, pool: str, id: str, do: Action, label: str, own: str)
     selections, held = viewing.daemon.selections, viewing.viewer.held
     state = held.marks(pool, [id], own)[id].state
     if do == "label":
-        viewing.daemon.metrics.labeled(selections.label(pool, {id: label}))
+        selections.label(pool, {id: label})
     elif do == "skip":
         selections.skip(pool, [id])
     elif do == "undo" and state == "labeled":
@@ -286,7 +282,7 @@ def _failure(error: LlossError | RequestValidationError) -> HTMLResponse:
     code = status_of(error)
     response = _page("error.html", code, code=code, message=str(error))
     if isinstance(error, RequestError) and error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        response.headers["Retry-After"] = retry_seconds(error)
     return response
 
 

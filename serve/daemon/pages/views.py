@@ -8,15 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lloss.artifact import class_name
 from lloss.charts import histogram
 from lloss.errors import LlossError
 from lloss.pools.uris import without_secrets
 
-from ..catalog.catalog import Counts, JobRow, PoolRow
+from ..catalog.rows import Counts, ImageState, JobRow, PoolRow
 from ..core import Daemon
 from ..pools.selections import Ranked
 from .digest import Digests, Guess
-from .held import Held, Mark, State
+from .held import Held, Mark
 from .rates import Rates
 from .thumbnails import Thumbnails
 
@@ -218,7 +219,7 @@ class Viewer:
                 place,
                 image.rank,
                 image.score,
-                _named(guesses.get(image.id), names),
+                class_name(names, guesses.get(image.id, Guess()).prediction),
                 guesses.get(image.id, Guess()).confidence,
                 marks.get(image.id, Mark()),
                 self.thumbnails.failure(key, image.id),
@@ -226,9 +227,9 @@ class Viewer:
             for place, image in enumerate(images, 1)
         ]
 
-    def listed(self, pool: PoolView, state: State, page: int) -> tuple[list[Tile], bool]:
+    def listed(self, pool: PoolView, state: ImageState, page: int) -> tuple[list[Tile], bool]:
         """A page of the images of a state, and whether there is another."""
-        rows = self.held.listed(pool.name, state, (page - 1) * PAGE, PAGE + 1)
+        rows = self.daemon.catalog.images.listed(pool.name, state, (page - 1) * PAGE, PAGE + 1)
         images = [Ranked(id, math.nan, 0) for id, _ in rows[:PAGE]]
         return self.tiles(pool, images), len(rows) > PAGE
 
@@ -247,7 +248,9 @@ class Viewer:
 
     def _pool(self, row: PoolRow, job: JobRow | None) -> PoolView:
         under_way = job if job and job.state in _UNDER_WAY else None
-        images = row.scored + row.skipped if row.scores else (job.total if job else None)
+        progress = self._progress(under_way) if under_way else None
+        counted = progress.total if progress else (job.total if job else None)
+        images = row.scored + row.skipped if row.scores else counted
         sha256 = self.daemon.models.sha256
         return PoolView(
             row.name,
@@ -255,7 +258,7 @@ class Viewer:
             images,
             self.daemon.catalog.counts(row.name),
             row,
-            self._progress(under_way) if under_way else None,
+            progress,
             job.error if job and job.state == "failed" else "",
             bool(row.scores and sha256 and row.model_sha256 != sha256),
         )
@@ -275,9 +278,3 @@ class Viewer:
         """Find all at once what the thumbnails will be asked for one by one."""
         with contextlib.suppress(LlossError):  # the thumbnails will tell
             self.daemon.pools.items(pool.name, ids)
-
-
-def _named(guess: Guess | None, names: Sequence[str]) -> str:
-    if guess is None or guess.prediction < 0:
-        return ""
-    return names[guess.prediction] if guess.prediction < len(names) else ""

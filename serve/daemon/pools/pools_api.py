@@ -113,7 +113,7 @@ def score(request: Request, response: Response, name: Name) -> JobView:
 @router.post(
     "/{name}/select",
     summary="Hand out the K images to label next",
-    response_model=SelectionView,
+    response_model=SelectionView | list[dict[str, Any]],
     responses={
         200: {"content": {"text/csv": TEXT, "text/plain": TEXT}},
         **NO_POOL,
@@ -136,8 +136,6 @@ def select(
     """
     daemon = daemon_of(request)
     handed = daemon.selections.select(name, body.wish(), idempotency_key or "")
-    if not handed.replayed:
-        daemon.metrics.selected(len(handed.images))
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if format == "json":
         view = SelectionView.of(handed)
@@ -234,9 +232,7 @@ async def label(
 
     def mark() -> int:
         given = labels_of_request(body, kind, name, label_studio=format == "label-studio")
-        marked = daemon.selections.label(name, given)
-        daemon.metrics.labeled(marked)
-        return marked
+        return daemon.selections.label(name, given)
 
     return MarkedView(images=await run_in_threadpool(mark))
 

@@ -24,6 +24,7 @@ from ..catalog.catalog import Catalog
 from ..catalog.imagestates import Answer, TakenError
 from ..catalog.lookup import encodable
 from ..failures import RequestError
+from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
 from .pools import Pools
 from .preview import Previews
@@ -101,10 +102,16 @@ class HandedOut:
 
 
 class Selections:
-    """Hands out images to label: no image twice at a time, none that is labeled or skipped."""
+    """Hands out images to label: no image twice at a time, none that is labeled or skipped.
 
-    def __init__(self, settings: ServeSettings, catalog: Catalog, pools: Pools) -> None:
+    Counts in the metrics what it hands out and what it is told to be labeled.
+    """
+
+    def __init__(
+        self, settings: ServeSettings, catalog: Catalog, pools: Pools, metrics: DaemonMetrics
+    ) -> None:
         self._settings, self._catalog, self._pools = settings, catalog, pools
+        self._metrics = metrics
         self._images = catalog.images
         self._previews = Previews()
         self._lock = threading.Lock()
@@ -164,7 +171,9 @@ class Selections:
         """
         self._check_known(pool, labels)
         _check_texts(labels.values())
-        return self._images.label(pool, labels)
+        marked = self._images.label(pool, labels)
+        self._metrics.labeled(marked)
+        return marked
 
     def unlabel(self, pool: str, ids: Sequence[str]) -> int:
         """Take labels back, such as when an annotation was deleted. Others are left as they are."""
@@ -217,6 +226,7 @@ class Selections:
                 self._images.hand_out(pool, handed.id, pairs, handed.expires, key, answer)
             except TakenError:
                 continue
+            self._metrics.selected(len(handed.images))
             return handed
         raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 

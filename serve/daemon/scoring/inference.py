@@ -37,6 +37,7 @@ _LONG = 256 << 10
 """Bytes from which a body is read, or a reply compressed, beside the event loop."""
 
 _REFUSALS, _NOTHING = refusals(404, 503), dict[str, Any]()
+_EMPTY: dict[int | str, dict[str, Any]] = {200: {"description": "It can; no body."}, **_REFUSALS}
 
 _Route = TypeVar("_Route", bound=Callable[..., Any])
 
@@ -46,6 +47,7 @@ def _each(
     path: str,
     responses: Mapping[int | str, dict[str, Any]] = _REFUSALS,
     extra: Mapping[str, Any] = _NOTHING,
+    **more: Any,
 ) -> Callable[[_Route], _Route]:
     """A route of the model, with the version in its path and without."""
 
@@ -58,6 +60,7 @@ def _each(
                 responses=dict(responses),
                 openapi_extra={**path_parameters(prefix, model=MODEL, version=VERSION), **extra},
                 methods=[method],
+                **more,
             )
         return function
 
@@ -127,7 +130,7 @@ def metadata(request: Request) -> dict[str, Any]:
     }
 
 
-@_each("GET", "/ready")
+@_each("GET", "/ready", _EMPTY, response_class=Response)
 def ready(request: Request) -> Response:
     """200 when the model can be asked.
 

@@ -313,6 +313,10 @@ class Copies:
             before = model.stat()
             content = model.read_bytes()
             after = model.stat()
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"{model}: no such file; make it with lloss export RUN -o {model}"
+            ) from error
         except OSError as error:
             raise ArtifactError(f"{model}: cannot be read: {error.strerror or error}") from error
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):

@@ -16,19 +16,10 @@ MEANINGS = {
     504: "The answer was not found in time.",
 }
 
-_ERROR = {
-    "type": "object",
-    "properties": {"error": {"type": "string"}},
-    "required": ["error"],
-}
-
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Error replies for the ``responses`` of a route."""
-    return {
-        code: {"description": MEANINGS[code], "content": {"application/json": {"schema": _ERROR}}}
-        for code in codes
-    }
+    """Error replies for the ``responses`` of a route; the application adds their schema."""
+    return {code: {"description": MEANINGS[code]} for code in codes}
 
 
 def path_parameters(path: str, **values: str) -> dict[str, Any]:
@@ -47,17 +38,26 @@ def path_parameters(path: str, **values: str) -> dict[str, Any]:
     }
 
 
-_INTEGERS = {"type": "array", "items": {"type": "integer", "minimum": 1}}
+def _input(name: str, datatype: str, axes: int, value: dict[str, Any]) -> dict[str, Any]:
+    shape = {"type": "array", "items": {"type": "integer", "minimum": 1}}
+    return {
+        "type": "object",
+        "required": ["name", "datatype", "shape"],
+        "properties": {
+            "name": {"type": "string", "enum": [name]},
+            "datatype": {"type": "string", "enum": [datatype]},
+            "shape": {**shape, "minItems": axes, "maxItems": axes},
+            "data": {"type": "array", "items": value},
+            "parameters": {"type": "object"},
+        },
+    }
+
+
 _INPUT = {
-    "type": "object",
-    "required": ["name", "datatype", "shape"],
-    "properties": {
-        "name": {"type": "string", "enum": ["images", "encoded"]},
-        "datatype": {"type": "string", "enum": ["UINT8", "BYTES"]},
-        "shape": _INTEGERS,
-        "data": {"type": "array", "items": {}},
-        "parameters": {"type": "object"},
-    },
+    "oneOf": [
+        _input("images", "UINT8", 4, {}),
+        _input("encoded", "BYTES", 1, {"type": "string", "format": "byte"}),
+    ]
 }
 _REQUEST = {
     "type": "object",
@@ -73,7 +73,8 @@ _REQUEST = {
         },
         "inputs": {"type": "array", "items": _INPUT, "minItems": 1, "maxItems": 1},
         "outputs": {
-            "type": "array",
+            "type": ["array", "null"],
+            "description": "All where none is named.",
             "items": {
                 "type": "object",
                 "required": ["name"],

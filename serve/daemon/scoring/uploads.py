@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from lloss.artifact import Manifest
+from lloss.artifact import Manifest, class_name
 
 from ..app import daemon_of
 from ..failures import RequestError
@@ -137,9 +137,9 @@ def _rows(scored: Scored, names: Sequence[str], outputs: Sequence[str]) -> list[
             told[output] = _value(answer.columns[output][row])
         prediction = answer.columns.get("prediction")
         if prediction is not None and prediction.ndim == 1:
-            told["prediction"] = index = int(prediction[row])
-            if 0 <= index < len(classes):
-                told["class"] = classes[index]
+            told["prediction"] = int(prediction[row])
+            if name_of := class_name(classes, prediction[row]):
+                told["class"] = name_of
     return rows
 
 

@@ -96,6 +96,16 @@ def served(artifact: Path, photos: Path, tmp_path: Path) -> Iterator[Callable[[]
         one.close()
 
 
+@pytest.fixture(scope="module")
+def shared(
+    artifact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A daemon that runs on from test to test."""
+    daemon = Served(artifact, photos.parent, tmp_path_factory.mktemp("shared") / "data")
+    yield daemon
+    daemon.close()
+
+
 def form() -> tuple[bytes, str]:
     """A multipart body of one image, and its content type."""
     picture = io.BytesIO()
@@ -160,8 +170,8 @@ def test_a_pool_is_scored_and_chosen_from_across_a_restart(
     assert again.ask("PUT", "/v1/pools/q", {"uri": "/etc"})[0] == 403
 
 
-def test_plain_routes_are_counted_by_name(served: Callable[[], Served]) -> None:
-    daemon = served()
+def test_plain_routes_are_counted_by_name(shared: Served) -> None:
+    daemon = shared
     assert daemon.ask("POST", "/v2/models/lloss/infer", {"inputs": []})[0] == 400
     assert daemon.ask("GET", "/v2/models/lloss/infer")[0] == 405
     assert daemon.ask("GET", "/openapi.json")[0] == 200
@@ -211,9 +221,9 @@ def test_models_are_exchanged_under_load_without_a_failed_request(
     assert done["now"] in text
 
 
-def test_every_route_stands_what_the_document_allows(served: Callable[[], Served]) -> None:
+def test_every_route_stands_what_the_document_allows(shared: Served) -> None:
     """A few made-up requests to each operation: no failure but in one line of JSON."""
-    daemon = served()
+    daemon = shared
     schema = schemathesis.openapi.from_url(f"{daemon.url}/openapi.json", headers=BEARER)
     asked = 0
     for found in schema.get_all_operations():

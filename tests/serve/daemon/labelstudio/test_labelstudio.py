@@ -154,7 +154,6 @@ class Daemon:
     def __init__(self, data_dir: Path) -> None:
         self.settings = ServeSettings(model=data_dir / "model.onnx", data_dir=data_dir)
         self.pools, self.selections, self.models = Pools(), Selections(), Models()
-        self.metrics = SimpleNamespace(labeled=lambda images: None)
         self.problem = ""
 
     def not_ready(self) -> str:

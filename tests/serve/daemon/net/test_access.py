@@ -57,6 +57,7 @@ def test_with_the_token_all_is_served(gated: Make) -> None:
     assert gate.ask("GET", "/metrics", headers=lower).status == 200
     assert gate.ask("GET", "/healthz").status == 200
     assert gate.ask("GET", "/static/none").status == 404
+    assert gate.ask("GET", "/favicon.ico").status == 404
 
 
 def test_two_tokens_are_none(gated: Make) -> None:
@@ -87,8 +88,15 @@ def test_secrets_are_not_logged(gated: Make) -> None:
 
 
 def test_a_browser_is_sent_to_the_form(gated: Make) -> None:
-    reply = gated(token=TOKEN).ask("GET", "/", headers={"Accept": "text/html,*/*"})
-    assert (reply.status, reply.headers["location"]) == (303, "/login")
+    gate, accept = gated(token=TOKEN), {"Accept": "text/html,*/*"}
+    for path, query in [
+        ("/", ""),
+        ("/pools/a", "?next=%2Fpools%2Fa"),
+        ("/pools/a?page=2&x=%C3%A9", "?next=%2Fpools%2Fa%3Fpage%3D2%26x%3D%25C3%25A9"),
+        (f"/pools/a?x={'y' * 3000}", ""),
+    ]:
+        reply = gate.ask("GET", path, headers=accept)
+        assert (reply.status, reply.headers["location"]) == (303, f"/login{query}")
 
 
 # Hosts

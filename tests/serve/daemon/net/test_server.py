@@ -246,15 +246,20 @@ def test_under_load_no_accepted_request_is_lost(started: Start) -> None:
 
 
 def test_the_patience_has_an_end(started: Start) -> None:
-    for path in ("/work?seconds=60", "/hang"):
-        process = started("--drain=0.5s").ready()
-        with socket.create_connection(("127.0.0.1", process.port)) as sock:
+    processes = [started("--drain=0.5s") for _ in range(2)]
+    with contextlib.ExitStack() as held:
+        for path, process in zip(("/work?seconds=60", "/hang"), processes):
+            process.ready()
+            sock = held.enter_context(socket.create_connection(("127.0.0.1", process.port)))
             sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            time.sleep(0.3)
+        time.sleep(0.3)
+        for process in processes:
             process.signal(signal.SIGTERM)
-            begun = time.monotonic()
+        begun = time.monotonic()
+        for process in processes:
             assert process.ended() == 0
-        assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 6
+    for process in processes:
         assert "drained too late" in process.events()
 
 
@@ -288,16 +293,14 @@ def test_idle_connections_do_not_hold_the_end_up(started: Start) -> None:
 
 
 def test_a_hangup_reloads_and_never_ends_it(started: Start) -> None:
-    process = started().ready()
-    process.signal(signal.SIGHUP)
+    process, refusing, loading = started(), started(how="fails"), started(loads=60)
+    process.ready().signal(signal.SIGHUP)
     process.until(lambda: "model reloaded" in process.events())
-    refusing = started(how="fails").ready()
-    refusing.signal(signal.SIGHUP)
+    refusing.ready().signal(signal.SIGHUP)
     refusing.until(lambda: "model refused" in refusing.events())
     status, told = refusing.ask("POST", "/v1/model/reload")
     assert status == 409 and "is no artifact" in told["error"] and "abababababab" in told["error"]
     assert refusing.ask("GET", "/readyz")[0] == 200
-    loading = started(loads=60)
     assert loading.url
     loading.signal(signal.SIGHUP)
     time.sleep(0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,14 @@ HOSTILE = (
     "../../etc/passwd",
 )
 
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--window-size=1280,1000",
+    # To a browser a name is another machine, which it trusts less than loopback.
+    "--host-resolver-rules=MAP scores.example 127.0.0.1",
+)  # fmt: skip
+
 
 class World:
     """A daemon's parts, and what tests do to them."""
@@ -66,7 +75,7 @@ class World:
         )
         self.problem = ""
         self.catalog = Catalog(self.settings.data_dir)
-        self.metrics = DaemonMetrics()
+        self.metrics = DaemonMetrics(self.settings.limits)
         self.pools = Pools(self.settings, self.catalog)
         self.jobs: Any = SimpleNamespace(
             submit=self._submit, cancel=self._cancel,
@@ -75,7 +84,7 @@ class World:
         self.daemon: Any = SimpleNamespace(
             settings=self.settings, access=Access(self.settings), metrics=self.metrics,
             models=self.models, catalog=self.catalog, pools=self.pools, jobs=self.jobs,
-            selections=Selections(self.settings, self.catalog, self.pools),
+            selections=Selections(self.settings, self.catalog, self.pools, self.metrics),
             draining=False, started=time.time(), not_ready=lambda: self.problem,
         )  # fmt: skip
         self.app = create_app(self.daemon)
@@ -216,3 +225,22 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, driven by selenium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser.get("about:blank")  # its first page asks for this and that
+    yield browser
+    browser.quit()

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
-from lloss.serve.daemon.pages.page import login_page
+from lloss.serve.daemon.pages.rendering import login_page
 
 VOID = {"meta", "link", "img", "input", "br", "option"}
 

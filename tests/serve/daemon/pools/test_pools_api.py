@@ -117,6 +117,14 @@ def test_bodies_that_cannot_be(client: TestClient, body: Any) -> None:
     error(client.put(P, content=data, headers={"Content-Type": "application/json"}), 422)
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_that_is_said_to_be_something_else(client: TestClient, kind: str) -> None:
+    """What curl's -d says by itself."""
+    headers = {"Content-Type": kind} if kind else {}
+    told = error(client.put(P, content=b'{"uri": "/x"}', headers=headers), 415)
+    assert told == f"Content-Type {kind!r}: send JSON, as application/json"
+
+
 @pytest.mark.parametrize("name", ["..%2f..", "-a", "a%20b", "a" * 101, "%00", "é", "a%0a"])
 def test_names_that_cannot_be(client: TestClient, name: str, root: Path) -> None:
     reply = client.put(f"/v1/pools/{name}", json={"uri": str(root / "pool")})

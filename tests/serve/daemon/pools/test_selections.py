@@ -14,6 +14,7 @@ import pytest
 from lloss.serve.daemon.catalog import database
 from lloss.serve.daemon.catalog.catalog import Catalog, Counts, PoolScores
 from lloss.serve.daemon.failures import RequestError, status_of
+from lloss.serve.daemon.metrics import DaemonMetrics
 from lloss.serve.daemon.pools import preview
 from lloss.serve.daemon.pools.pools import Pools
 from lloss.serve.daemon.pools.selections import Selections, Wish
@@ -43,6 +44,7 @@ class Bench:
         self.loss = dict(zip(self.ids, losses.tolist()))
         (folder / "list.csv").write_text("id,path\nnot scored,x.png\n")
         self.scores = folder / "scores"
+        self.metrics = DaemonMetrics()
         self.write(self.scores, losses)
         self.open()
         self.catalog.put_pool("p", str(folder / "list.csv"), self.made)
@@ -63,7 +65,7 @@ class Bench:
     def open(self) -> None:
         self.catalog = Catalog(self.settings.data_dir)
         self.pools = Pools(self.settings, self.catalog)
-        self.selections = Selections(self.settings, self.catalog, self.pools)
+        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
 
     def restart(self) -> None:
         self.catalog.close()
@@ -118,6 +120,21 @@ def test_the_best_are_handed_out_and_then_the_next_best(bench: Bench) -> None:
     assert (first.eligible, second.eligible) == (len(bench.ids) - 1, len(bench.ids) - 11)
     assert first.model_sha256 == "ab" * 32 and first.id != second.id
     assert bench.catalog.counts("p") == Counts(0, 20, 0)
+
+
+def test_what_is_handed_out_and_labeled_is_counted_once(bench: Bench) -> None:
+    def counted() -> tuple[float | None, ...]:
+        value = bench.metrics.registry.get_sample_value
+        return value("lloss_selected_images_total"), value("lloss_labeled_images_total")
+
+    assert counted() == (0, 0)
+    for _ in range(2):
+        chosen = ids(bench.selections.select("p", Wish(5), "key"))
+    refused(lambda: bench.selections.select("p", Wish(500)))
+    assert counted() == (5, 0)
+    bench.selections.label("p", {chosen[0]: "cat", chosen[1]: ""})
+    refused(lambda: bench.selections.label("p", {"nobody's": "cat"}))
+    assert counted() == (5, 2)
 
 
 def test_wishes_are_passed_on(bench: Bench) -> None:
