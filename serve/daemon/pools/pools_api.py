@@ -88,6 +88,7 @@ def pool(request: Request, name: Name) -> PoolView:
     "/{name}",
     summary="Forget a pool",
     status_code=204,
+    response_class=Response,
     responses={**NO_POOL, 409: {"description": "A job of it is under way."}},
 )
 def delete(request: Request, name: Name) -> None:
