@@ -308,3 +308,33 @@ def test_pending_images_expire_by_a_clock_that_survives_a_restart(
         assert catalog.counts("p").pending == 1
         wall.pass_(41)
         assert catalog.counts("p").pending == 0
+
+
+def test_a_catalog_that_is_removed_under_the_daemon_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        filled(catalog, 3)
+        path.rename(tmp_path / "elsewhere")
+        for step in (lambda: catalog.images.label("p", {"a": "cat"}), catalog.pools):
+            with pytest.raises(LlossError, match="was removed or exchanged"):
+                step()
+        assert "was removed or exchanged" in catalog.problem()
+        assert not path.exists()
+        path.touch()
+        with pytest.raises(LlossError, match="was removed or exchanged"):
+            catalog.images.label("p", {"a": "cat"})
+        (tmp_path / "elsewhere").replace(path)
+        assert catalog.problem() == "" and catalog.images.label("p", {"a": "cat"}) == 1
+
+
+def test_a_catalog_that_was_cut_off_to_nothing_is_no_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    path.touch()  # as of a process that was killed in its first moment
+    Catalog(tmp_path).close()
+    (tmp_path / "pools").mkdir()
+    path.write_bytes(b"")
+    with pytest.raises(SettingsError, match="is damaged .it is empty.*moving catalog.sqlite"):
+        Catalog(tmp_path)
+    assert path.stat().st_size == 0
+    path.unlink()
+    Catalog(tmp_path).close()
