@@ -5,8 +5,8 @@
 Clients score single images, batches and encoded files, good ones and broken ones; some hang up
 half-way, some never read; pools come, are scored again and again, and go; selections are made,
 returned, labeled and unlabeled, pages looked at; the model is exchanged for another file and
-back. Exits with 1 when anything grows after the warm-up, an answer is a 5xx, or the end is not
-orderly.
+back. Exits with 1 when anything grows after the warm-up, an answer is a 404 or a 5xx, an error is
+logged, or the end is not orderly.
 """
 
 from __future__ import annotations
@@ -281,7 +281,8 @@ def main(
         for number, pixels in enumerate(noise):
             (pool / f"{number:04d}.png").write_bytes(encoded(pixels))
         (pool / "broken.png").write_bytes(b"no image")
-        said = (log or folder / "log").open("wb")
+        log = log or folder / "log"
+        said = log.open("wb")
         port = free_port()
         command = [sys.executable, "-m", "lloss", "serve", str(model), "--port", str(port)]
         command += ["--data-dir", str(folder / "data"), "--pool-root", str(folder)]
@@ -291,6 +292,7 @@ def main(
         finally:
             process.send_signal(signal.SIGTERM)
             code = process.wait(60)
+            errors = log.read_text(errors="replace").count('"level": "error"')
     if picture is not None:
         drawn(samples, warm_up, picture)
     judged = [sample for sample in samples if sample["seconds"] >= warm_up]
@@ -300,9 +302,10 @@ def main(
     click.echo(f"{seconds:.0f} seconds, the first {warm_up:.0f} not judged; ended with {code}\n")
     click.echo(table + "\n")
     click.echo(", ".join(f"{what} {code or ''}: {n}" for (what, code), n in sorted(codes.items())))
-    broken = {what: n for (what, code), n in codes.items() if code >= 500}
-    wrong += [f"{n} answers of 5xx to {what}" for what, n in broken.items()]
+    broken = {what: n for (what, code), n in codes.items() if code >= 500 or code == 404}
+    wrong += [f"{n} answers of 404 or 5xx to {what}" for what, n in broken.items()]
     wrong += [f"exit code {code}"] if code else []
+    wrong += [f"{errors} errors in the log"] if errors else []
     if wrong:
         raise click.ClickException("; ".join(wrong))
 

@@ -156,9 +156,7 @@ class ScoresFolder:
                 has = ", ".join(dataset.schema.names)
                 raise ScoresError(f"{self.path}: has no column {missing[0]!r} (it has {has})")
             # Buffering ahead is for stores; of files it only copies.
-            local = ds.ParquetFragmentScanOptions(
-                pre_buffer=False, page_checksum_verification=True
-            )
+            local = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
             scanner = dataset.scanner(columns=list(columns), fragment_scan_options=local)
             yield from scanner.to_batches()
 

@@ -59,7 +59,7 @@ TEXT = {"schema": {"type": "string"}}
 def pools(request: Request) -> PoolsView:
     """Each with its scores, what is known of its images, and its newest job."""
     daemon = daemon_of(request)
-    return PoolsView(pools=[_view(daemon, row.name) for row in daemon.catalog.pools()])
+    return PoolsView(pools=daemon.catalog.each(lambda row: _view(daemon, row.name)))
 
 
 @router.put(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from lloss.serve.daemon.catalog import database
-from lloss.serve.daemon.catalog.catalog import Catalog
+from lloss.serve.daemon.catalog.catalog import Catalog, PoolRow
 from lloss.serve.daemon.failures import RequestError
 
 from lloss.errors import LlossError, SettingsError
@@ -338,3 +338,21 @@ def test_a_catalog_that_was_cut_off_to_nothing_is_no_new_one(tmp_path: Path) -> 
     assert path.stat().st_size == 0
     path.unlink()
     Catalog(tmp_path).close()
+
+
+def test_a_pool_that_is_removed_while_pools_are_listed_is_left_out(tmp_path: Path) -> None:
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        for name in ("a", "b", "c"):
+            catalog.put_pool(name, "/p")
+
+        def view(row: PoolRow) -> str:
+            if row.name == "a":
+                catalog.remove_pool("b")
+            catalog.counts(row.name)
+            return row.name
+
+        assert catalog.each(view) == ["a", "c"]
+        assert catalog.each(lambda row: row.name, slice(1, 5)) == ["c"]
+        catalog.images.counts = None  # type: ignore[assignment,method-assign]
+        with pytest.raises(TypeError):
+            catalog.each(view)
