@@ -4,6 +4,7 @@
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
 # make strategies  which settings deserve to be the default (a quarter of an hour)
+# make soak    the daemon under mixed traffic: does anything grow? (10 minutes)
 # make label-studio  the daemon beside the real Label Studio (installs it into .build; some minutes)
 # make clean   remove all that these made
 
@@ -14,7 +15,7 @@ READY := $(VENV)/.ready
 # mypy reads packages from folders; here are the three rooms as the one package they are installed as.
 TYPES := .build/types
 
-.PHONY: demo test lint bench bench-serve strategies label-studio clean
+.PHONY: demo test lint bench bench-serve soak strategies label-studio clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -56,6 +57,9 @@ bench-serve: $(READY) $(RIVALS)/.ready
 
 strategies: $(READY)
 	$(BIN)/python benchmarks/strategies.py digits --trials 3
+
+soak: $(READY)
+	$(BIN)/python benchmarks/soak.py --seconds 600
 
 LABEL_STUDIO := .build/label-studio/bin/label-studio
 

@@ -156,7 +156,7 @@ class ScoresFolder:
                 has = ", ".join(dataset.schema.names)
                 raise ScoresError(f"{self.path}: has no column {missing[0]!r} (it has {has})")
             # Buffering ahead is for stores; of files it only copies.
-            local = ds.ParquetFragmentScanOptions(pre_buffer=False)
+            local = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
             scanner = dataset.scanner(columns=list(columns), fragment_scan_options=local)
             yield from scanner.to_batches()
 
@@ -179,11 +179,9 @@ class ScoresFolder:
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of the images that could not be read."""
         path = self.path / SKIPPED
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            raise ScoresError(f"{path}: cannot be read: {error}") from error
-        return list(zip(table["id"].to_pylist(), table["reason"].to_pylist()))
+        with readable(path):
+            table = pq.read_table(path, page_checksum_verification=True)
+            return list(zip(table["id"].to_pylist(), table["reason"].to_pylist()))
 
     def write_run(self, content: Mapping[str, Any]) -> None:
         """Write ``run.json``."""
@@ -199,13 +197,10 @@ class ScoresFolder:
     def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
         """The ids of a part's rows, and its skipped images."""
         path = self.path / _PART.format(number)
-        try:
-            with pq.ParquetFile(path) as file:
-                note = (file.schema_arrow.metadata or {}).get(_SKIPPED_KEY, b"[]")
-                ids = file.read(["id"])["id"].to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise ScoresError(f"{path}: cannot be read: {error}") from error
-        return ids, [(id, reason) for id, reason in json.loads(note)]
+        with opened_part(path) as file, readable(path):
+            note = (file.schema_arrow.metadata or {}).get(_SKIPPED_KEY, b"[]")
+            ids = file.read(["id"])["id"].to_pylist()
+            return ids, [(id, reason) for id, reason in json.loads(note)]
 
     def check_whole(self) -> None:
         """Make sure that the parts hold as many images as the finished run says.
@@ -253,4 +248,5 @@ class ScoresFolder:
         rows = [row for number in self.part_numbers() for row in self.part_ids(number)[1]]
         columns = [[id for id, _ in rows], [reason for _, reason in rows]]
         with written_aside(self.path / SKIPPED) as aside:
-            pq.write_table(pa.table(columns, schema=_SKIPPED_SCHEMA), aside, compression="zstd")
+            table = pa.table(columns, schema=_SKIPPED_SCHEMA)
+            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)

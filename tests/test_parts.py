@@ -90,3 +90,26 @@ def test_a_part_cut_short_behind_its_footer_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read"):
         for rows in row_groups(path):
             rows.read("id", "loss")
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_bit_that_turned_over_is_found(tmp_path: Path, column: int) -> None:
+    path = tmp_path / "a.parquet"
+    write_part(_table(1000), path)
+    chunk = pq.read_metadata(path).row_group(0).column(column)
+    whole = bytearray(path.read_bytes())
+    whole[chunk.data_page_offset + chunk.total_compressed_size - 9] ^= 4
+    path.write_bytes(whole)
+    name = ("id", "loss", "embedding")[column]
+    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read: .*CRC"):
+        for rows in row_groups(path):
+            rows.read(name)
+
+
+def test_names_that_are_no_text_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_part(_table(10), path)
+    path.write_bytes(path.read_bytes().replace(b"loss", b"lo\xffs"))
+    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read: .*utf-8"):
+        for rows in row_groups(path):
+            rows.read("loss")

@@ -65,10 +65,9 @@ class _Catalogued(Collector):
         return _of_jobs(states, done, total)
 
     def _pools(self) -> Iterator[Metric]:
-        pools = self.catalog.pools()
+        pools = self.catalog.each(lambda row: (row, self.catalog.counts(row.name)))
         states = {"scored": 0, "labeled": 0, "pending": 0, "skipped": 0}
-        for pool in pools:
-            counts = self.catalog.counts(pool.name)
+        for pool, counts in pools:
             states["scored"] += pool.scored
             states["labeled"] += counts.labeled
             states["pending"] += counts.pending

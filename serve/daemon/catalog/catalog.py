@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from lloss.errors import SettingsError
 from lloss.files import explained, locked
@@ -17,6 +19,8 @@ from .lookup import pool_row
 from .rows import Counts, JobRow, JobState, Pending, PoolRow, PoolScores
 
 __all__ = ["Catalog", "Counts", "JobRow", "JobState", "Pending", "PoolRow", "PoolScores"]
+
+T = TypeVar("T")
 
 
 class Catalog:
@@ -69,6 +73,22 @@ class Catalog:
         """All, by name."""
         with self._db.reading() as db:
             return [self._pool(row) for row in db.execute("SELECT * FROM pools ORDER BY name")]
+
+    def each(self, view: Callable[[PoolRow], T], page: slice = slice(None)) -> list[T]:
+        """What is made of each pool, by name, without those that are removed meanwhile.
+
+        Args:
+            view: raises 404 where it finds that the pool is gone.
+            page: which of them.
+        """
+        found = []
+        for row in self.pools()[page]:
+            try:
+                found.append(view(row))
+            except RequestError as error:
+                if error.status != 404:
+                    raise
+        return found
 
     def pool(self, name: str) -> PoolRow:
         """One.

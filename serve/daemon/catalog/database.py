@@ -76,14 +76,19 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._file: tuple[int, int] | None = None
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._failed, self._probed, self._broken = "", 0.0, ""
+        # One that is cut off to nothing would pass for a new one.
+        if (path.parent / "pools").is_dir() and path.is_file() and not path.stat().st_size:
+            raise SettingsError(self._damaged("it is empty, and there are scores of pools"))
         try:
             self._writer = self._connected()
             self._writer.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")
             try:
                 self._prepare()
+                self._file = _file_of(path)
             except BaseException:
                 self._writer.close()
                 raise
@@ -100,8 +105,9 @@ class Database:
 
         Raises:
             RequestError: 503 it was closed or cannot be read just now.
-            LlossError: it is damaged.
+            LlossError: it is damaged, or was removed.
         """
+        self._check_there()
         with self._told(503):
             db = self._taken()
             try:
@@ -126,11 +132,12 @@ class Database:
         Raises:
             RequestError: 507 the disk is full or does not take it; 503 the file is held by another
                 process, or was closed.
-            LlossError: it is damaged.
+            LlossError: it is damaged, or was removed: what is written to it would go with it.
         """
         with self._lock, self._told(507):
             if self._closed:
                 raise _closed()
+            self._check_there()
             db = self._writer
             try:
                 db.execute("BEGIN IMMEDIATE")
@@ -150,6 +157,8 @@ class Database:
         """
         if self._broken:
             return self._broken
+        if self._file != _file_of(self.path):
+            return self._removed()
         if not self._failed:
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(self.path.parent).free < _LEAST_FREE:
@@ -170,6 +179,17 @@ class Database:
             idle, self._idle = self._idle, []
             for db in (*idle, self._writer):
                 db.close()
+
+    def _check_there(self) -> None:
+        """Raises: LlossError: another file or none has its name; SQLite would not notice."""
+        if self._file != _file_of(self.path) and not self._closed:
+            raise LlossError(self._removed())
+
+    def _removed(self) -> str:
+        return (
+            f"{self.path}: was removed or exchanged while the daemon runs, so nothing of it can be "
+            "kept; put back that file or a copy, and start the daemon again"
+        )
 
     def _connected(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -266,6 +286,15 @@ class Database:
             f"{self.path.name}* away (scores under {self.path.parent / 'pools'} stay readable "
             "to lloss select)"
         )
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Which file has a name; None for none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:

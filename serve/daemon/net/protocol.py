@@ -6,7 +6,11 @@ import asyncio
 import json
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from .. import logs
 from ..metrics import DaemonMetrics
@@ -40,6 +44,7 @@ class Protocol(HttpToolsProtocol):
         self.head_since: float | None = None
         self.stuck_since: float | None = None
         self._parsed = self._unparsed = 0
+        self._cycles: list[RequestResponseCycle] = []
         self._why = (400, "this is no HTTP")
 
     @property
@@ -53,6 +58,15 @@ class Protocol(HttpToolsProtocol):
         self.head_since = self.loop.time()
         if len(self.connections) > self.limits.connections:
             self.refuse(503, "too many connections; try again", (b"retry-after: 1\r\n",))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell all requests that wait for replies; uvicorn's own tells the one that came last."""
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._cycles.clear()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse; what has not become a whole head yet counts against its cap."""
@@ -91,6 +105,8 @@ class Protocol(HttpToolsProtocol):
         self.head_since = None
         self._unparsed = 0
         super().on_headers_complete()
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
+        self._cycles.append(self.cycle)
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # what follows is no HTTP that we speak
         if len(self.pipeline) > PIPELINED:

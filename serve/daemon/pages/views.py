@@ -177,11 +177,11 @@ class Viewer:
 
     def pools(self, page: int = 1) -> list[PoolView]:
         """A page of pools, by name."""
-        rows = self.daemon.catalog.pools()[(page - 1) * POOLS : page * POOLS]
         latest: dict[str, JobRow] = {}
         for job in self.daemon.catalog.jobs():
             latest.setdefault(job.pool, job)
-        return [self._pool(row, latest.get(row.name)) for row in rows]
+        shown = slice((page - 1) * POOLS, page * POOLS)
+        return self.daemon.catalog.each(lambda row: self._pool(row, latest.get(row.name)), shown)
 
     def pool(self, name: str) -> PoolView:
         """One.

@@ -18,6 +18,7 @@ from ...scorer import Scorer
 from ..catalog.catalog import Catalog, JobRow
 from ..failures import RequestError
 from ..metrics import DaemonMetrics
+from ..scoring import heap
 from ..scoring.models import Models
 from ..settings import ServeSettings
 from .pools import Pools
@@ -162,6 +163,7 @@ class Jobs:
             finally:
                 self._current = None
                 followed.ended.set()
+            heap.give_back()  # of its tables, and of its model if that is an earlier one
 
     def _guarded(self, row: JobRow, followed: _Followed) -> None:
         """Score it; whatever goes wrong is the job's failure."""

@@ -59,7 +59,7 @@ TEXT = {"schema": {"type": "string"}}
 def pools(request: Request) -> PoolsView:
     """Each with its scores, what is known of its images, and its newest job."""
     daemon = daemon_of(request)
-    return PoolsView(pools=[_view(daemon, row.name) for row in daemon.catalog.pools()])
+    return PoolsView(pools=daemon.catalog.each(lambda row: _view(daemon, row.name)))
 
 
 @router.put(
@@ -88,6 +88,7 @@ def pool(request: Request, name: Name) -> PoolView:
     "/{name}",
     summary="Forget a pool",
     status_code=204,
+    response_class=Response,
     responses={**NO_POOL, 409: {"description": "A job of it is under way."}},
 )
 def delete(request: Request, name: Name) -> None:

@@ -20,6 +20,7 @@ from ...scorer import Scorer
 from ..failures import RequestError
 from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
+from . import heap
 from .batcher import Batcher, ClosedError
 from .batches import Answer, Images
 from .statistics import Statistics
@@ -77,6 +78,7 @@ class Models:
         """
         with self._loading:
             self._swap_to(self._checked(*self._copies.take(self._settings.model)))
+        heap.give_back()
 
     def reload(self) -> Reloaded:
         """Load ``settings.model`` again beside the one that serves, check it, swap. Blocks.
@@ -97,7 +99,10 @@ class Models:
                 self._metrics.reloaded("refused")
                 raise
             self._metrics.reloaded("unchanged" if sha256 == before.sha256 else "swapped")
-            return Reloaded(before.sha256, sha256)
+            done = Reloaded(before.sha256, sha256)
+            del before
+            heap.give_back()  # the old one's, unless a job has it
+            return done
 
     def not_ready(self) -> str:
         """Why nothing can be scored; "" when it can."""

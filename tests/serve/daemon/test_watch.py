@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,8 +30,9 @@ class Catalog:
             SimpleNamespace(state="failed", done=3, total=7),
         ]
 
-    def pools(self) -> list[Any]:
-        return [SimpleNamespace(name="a", scored=100), SimpleNamespace(name="b", scored=20)]
+    def each(self, view: Callable[[Any], Any]) -> list[Any]:
+        pools = [SimpleNamespace(name="a", scored=100), SimpleNamespace(name="b", scored=20)]
+        return [view(pool) for pool in pools]
 
     def counts(self, pool: str) -> Any:
         return SimpleNamespace(labeled=5, pending={"a": 10, "b": 0}[pool], skipped=1)

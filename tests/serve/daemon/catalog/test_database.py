@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from lloss.serve.daemon.catalog import database
-from lloss.serve.daemon.catalog.catalog import Catalog
+from lloss.serve.daemon.catalog.catalog import Catalog, PoolRow
 from lloss.serve.daemon.failures import RequestError
 
 from lloss.errors import LlossError, SettingsError
@@ -308,3 +308,51 @@ def test_pending_images_expire_by_a_clock_that_survives_a_restart(
         assert catalog.counts("p").pending == 1
         wall.pass_(41)
         assert catalog.counts("p").pending == 0
+
+
+def test_a_catalog_that_is_removed_under_the_daemon_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        filled(catalog, 3)
+        path.rename(tmp_path / "elsewhere")
+        for step in (lambda: catalog.images.label("p", {"a": "cat"}), catalog.pools):
+            with pytest.raises(LlossError, match="was removed or exchanged"):
+                step()
+        assert "was removed or exchanged" in catalog.problem()
+        assert not path.exists()
+        path.touch()
+        with pytest.raises(LlossError, match="was removed or exchanged"):
+            catalog.images.label("p", {"a": "cat"})
+        (tmp_path / "elsewhere").replace(path)
+        assert catalog.problem() == "" and catalog.images.label("p", {"a": "cat"}) == 1
+
+
+def test_a_catalog_that_was_cut_off_to_nothing_is_no_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    path.touch()  # as of a process that was killed in its first moment
+    Catalog(tmp_path).close()
+    (tmp_path / "pools").mkdir()
+    path.write_bytes(b"")
+    with pytest.raises(SettingsError, match="is damaged .it is empty.*moving catalog.sqlite"):
+        Catalog(tmp_path)
+    assert path.stat().st_size == 0
+    path.unlink()
+    Catalog(tmp_path).close()
+
+
+def test_a_pool_that_is_removed_while_pools_are_listed_is_left_out(tmp_path: Path) -> None:
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        for name in ("a", "b", "c"):
+            catalog.put_pool(name, "/p")
+
+        def view(row: PoolRow) -> str:
+            if row.name == "a":
+                catalog.remove_pool("b")
+            catalog.counts(row.name)
+            return row.name
+
+        assert catalog.each(view) == ["a", "c"]
+        assert catalog.each(lambda row: row.name, slice(1, 5)) == ["c"]
+        catalog.images.counts = None  # type: ignore[assignment,method-assign]
+        with pytest.raises(TypeError):
+            catalog.each(view)

@@ -105,6 +105,16 @@ def test_the_application_is_cancelled_when_its_client_goes_away(gated: Make) -> 
     assert line["status"] == 499 and gate.metrics.requests == [("/slow", 499)]
 
 
+def test_all_requests_of_a_client_that_goes_away_are_cancelled(gated: Make) -> None:
+    gate = gated()
+    with socket.create_connection(("127.0.0.1", gate.port)) as sock:
+        sock.sendall(b"POST /slow HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+        assert gate.entered.wait(5)
+    assert gate.cancelled.wait(5)
+    assert gate.counted(1) == [("/slow", 499)]
+    assert "traceback" not in gate.log.getvalue()
+
+
 def test_a_connection_serves_many_requests_also_pipelined(gated: Make) -> None:
     gate = gated()
     one = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"

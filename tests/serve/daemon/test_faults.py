@@ -1,0 +1,676 @@
+"""Faults that the real process must stand: kills, full disks, damage, bad clients."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import random
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+from lloss.serve.daemon.catalog.catalog import Catalog
+
+MOST = 20_500
+"""Images of the large pool: three parts of scores."""
+
+
+class Process:
+    """``lloss serve``, in a folder that holds its model, pools and data dir."""
+
+    def __init__(self, folder: Path, *options: str, data: Path | None = None, files: int = 0):
+        self.folder, self.data = folder, data or folder / "data"
+        self.log = (folder / "log").open("ab")
+
+        def limit() -> None:
+            if files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lloss", "serve", str(folder / "model.onnx"), "--port=0",
+             f"--data-dir={self.data}", f"--pool-root={folder}", "--provider=cpu", *options],
+            stdout=subprocess.PIPE, stderr=self.log, text=True, preexec_fn=limit,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline().strip().rpartition(":")[2] or 0)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+            connection.request(method, path, raw, {"Content-Type": "application/json", **headers})
+            reply = connection.getresponse()
+            told = reply.read()
+            kind = reply.headers["content-type"] or ""
+            return reply.status, json.loads(told) if kind.startswith("application/json") else told
+
+    def infer(self, count: int = 1) -> tuple[int, Any]:
+        headers, body = inference(count)
+        return self.ask("POST", "/v2/models/lloss/infer", body, **headers)
+
+    def ready(self) -> Process:
+        return self.until(lambda: self.ask("GET", "/readyz")[0] == 200)
+
+    def until(self, done: Callable[[], Any], seconds: float = 30) -> Process:
+        end = time.monotonic() + seconds
+        while not done():
+            assert self.process.poll() is None and time.monotonic() < end, self.told()
+            time.sleep(0.01)
+        return self
+
+    def scored(self, name: str, uri: Path) -> dict[str, Any]:
+        """The job of a pool, when it is done."""
+        assert self.ask("PUT", f"/v1/pools/{name}", {"uri": str(uri)})[0] == 200
+        status, job = self.ask("POST", f"/v1/pools/{name}/score")
+        assert status == 202, job
+        return self.ended(job["id"])
+
+    def ended(self, job: str) -> dict[str, Any]:
+        def told() -> bool:
+            return self.ask("GET", f"/v1/jobs/{job}")[1]["state"] not in ("queued", "running")
+
+        self.until(told)
+        found: dict[str, Any] = self.ask("GET", f"/v1/jobs/{job}")[1]
+        return found
+
+    def metric(self, name: str) -> float:
+        text = self.ask("GET", "/metrics")[1].decode()
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def told(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(40)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.log.close()
+
+
+def inference(count: int) -> tuple[dict[str, str], bytes]:
+    """A binary tensor of some pixels."""
+    data = random.Random(count).randbytes(count * 192)
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [count, 8, 8, 3],
+              "parameters": {"binary_data_size": len(data)}}  # fmt: skip
+    head = json.dumps({"inputs": [tensor]}).encode()
+    kind = "application/octet-stream"
+    return {"Content-Type": kind, "Inference-Header-Content-Length": str(len(head))}, head + data
+
+
+def raw_inference(count: int) -> bytes:
+    headers, body = inference(count)
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = ["POST /v2/models/lloss/infer HTTP/1.1", "Host: localhost", *lines]
+    return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, artifact: Path, photos: Path) -> Path:
+    """What a daemon needs: a model, and pools under one root."""
+    shutil.copy(artifact, tmp_path / "model.onnx")
+    shutil.copytree(photos, tmp_path / "photos")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Start the daemon; again on the same data dir."""
+    made: list[Process] = []
+
+    def begin(*options: str, **given: Any) -> Process:
+        made.append(Process(folder, *options, **given))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Not a page is left."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+def contents(folder: Path, *without: str) -> dict[str, Any]:
+    """All files' bytes; of ``run.json`` the values."""
+    found: dict[str, Any] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run = json.loads(found["run.json"])
+    found["run.json"] = {name: value for name, value in run.items() if name not in without}
+    return found
+
+
+def half_written(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.endswith(".part")]
+
+
+def check_parts(folder: Path) -> int:
+    """Whatever has a final name is whole; how many parts there are."""
+    parts = sorted(folder.rglob("part-*.parquet"))
+    for part in parts:
+        pq.read_table(part, page_checksum_verification=True)
+    for run in folder.rglob("run.json"):
+        json.loads(run.read_text())
+    return len(parts)
+
+
+# Kills
+
+
+def test_killed_again_and_again_the_scores_are_those_of_the_command_line(
+    start: Start, folder: Path, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (MOST, 8, 8, 3), np.uint8)
+    np.save(folder / "large.npy", images)
+    plain = tmp_path / "plain"
+    subprocess.run(
+        [sys.executable, "-m", "lloss", "score", str(folder / "model.onnx"),
+         str(folder / "large.npy"), "-o", str(plain), "--batch-size=8", "--provider=cpu"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    daemon = start().ready()
+    undisturbed = daemon.data / "pools/a/scores" / daemon.scored("a", folder / "large.npy")["id"]
+    assert daemon.ask("PUT", "/v1/pools/b", {"uri": str(folder / "large.npy")})[0] == 200
+    job = daemon.ask("POST", "/v1/pools/b/score")[1]["id"]
+    out = daemon.data / "pools/b/scores" / job
+    draw = random.Random(0)
+    moments: list[Callable[[], bool]] = [
+        lambda: (out / "run.json").exists(),
+        lambda: bool(half_written(out)) or (out / "part-00000.parquet").exists(),
+        lambda: (out / "part-00001.parquet").exists(),
+        lambda: (out / "part-00002.parquet").exists(),
+    ]
+    for moment in moments:
+        daemon.until(moment)
+        time.sleep(draw.uniform(0, 0.05))
+        assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
+        check_parts(out)
+        daemon = start().ready()
+    assert daemon.ended(job)["state"] == "done"
+    assert contents(out) == contents(undisturbed) == contents(plain)
+    assert len(contents(out)) == 5 and not half_written(daemon.data)
+    assert daemon.end() == 0
+
+
+# The end under load
+
+
+class Crowd:
+    """Clients of several kinds until the connection breaks; remembers what was answered."""
+
+    def __init__(self, daemon: Process, clients: int = 16) -> None:
+        self.daemon = daemon
+        self.answers: list[tuple[str, int]] = []
+        self.broken: list[str] = []
+        self.selected: list[str] = []
+        self.labeled: dict[str, str] = {}
+        kinds = [self.single, self.batch, self.select, self.label]
+        self.threads = [
+            threading.Thread(target=self._go, args=(kinds[n % len(kinds)], n))
+            for n in range(clients)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _go(self, work: Callable[[http.client.HTTPConnection, int], None], seed: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=30)
+        with contextlib.closing(connection):
+            while True:
+                answered = connection.sock is not None
+                try:
+                    work(connection, seed)
+                except (OSError, http.client.HTTPException) as error:
+                    # Reset while still in the kernel's queue, or refused: it was never accepted.
+                    if answered or not isinstance(error, ConnectionError):
+                        self.broken.append(f"{work.__name__}: {error!r}")
+                    return
+
+    def _ask(
+        self, connection: http.client.HTTPConnection, path: str, body: bytes, **headers: str
+    ) -> Any:
+        connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
+        reply = connection.getresponse()
+        told = reply.read()
+        self.answers.append((path.rpartition("/")[2], reply.status))
+        return json.loads(told) if reply.status == 200 and b"binary_data" not in told else None
+
+    def single(self, connection: http.client.HTTPConnection, _: int) -> None:
+        self._infer(connection, 1)
+
+    def batch(self, connection: http.client.HTTPConnection, _: int) -> None:
+        self._infer(connection, 30)
+
+    def _infer(self, connection: http.client.HTTPConnection, count: int) -> None:
+        headers, body = inference(count)
+        told = self._ask(connection, "/v2/models/lloss/infer", body, **headers)
+        if told is not None:
+            assert len(told["outputs"][0]["data"]) >= count
+
+    def select(self, connection: http.client.HTTPConnection, _: int) -> None:
+        body = json.dumps({"k": 2, "at_most": True}).encode()
+        told = self._ask(connection, "/v1/pools/p/select", body)
+        self.selected += [image["id"] for image in told["images"]] if told else []
+        time.sleep(0.05)
+
+    def label(self, connection: http.client.HTTPConnection, seed: int) -> None:
+        text = f"{seed}.{len(self.answers)}"
+        id = f"{('bright', 'dark', 'red')[seed % 3]}/{seed:03d}.png"
+        body = json.dumps({"labels": [{"id": id, "label": text}]}).encode()
+        if self._ask(connection, "/v1/pools/p/labels", body):
+            self.labeled[id] = text
+        time.sleep(0.02)
+
+
+def test_told_to_end_under_load_it_answers_everybody_and_forgets_nothing(
+    start: Start, folder: Path
+) -> None:
+    for seconds in (0.6, 1.0):
+        daemon = start("--pending=1h").ready()
+        assert daemon.scored("p", folder / "photos")["state"] == "done"
+        daemon.ask("PUT", "/v1/pools/q", {"uri": str(folder / "photos")})
+        crowd = Crowd(daemon)
+        time.sleep(seconds)
+        daemon.ask("POST", "/v1/pools/q/score")
+        assert daemon.end() == 0
+        for thread in crowd.threads:
+            thread.join()
+        assert not crowd.broken
+        codes = Counter(status for _, status in crowd.answers)
+        assert set(codes) <= {200, 409, 503} and codes[200] > 50
+        assert {kind for kind, status in crowd.answers if status == 200} == {
+            "infer", "select", "labels",
+        }  # fmt: skip
+        assert not half_written(daemon.data) and check_parts(daemon.data)
+        assert '"status": 500' not in daemon.told() and "Traceback" not in daemon.told()
+        with contextlib.closing(Catalog(daemon.data)) as catalog:
+            assert catalog.images.labels("p").items() >= crowd.labeled.items()
+            assert crowd.labeled and crowd.selected
+            assert set(crowd.selected) <= catalog.images.taken("p")
+    assert len(crowd.selected) == len(set(crowd.selected))
+
+
+# A full disk
+
+
+def test_a_full_disk_stops_what_is_written_and_nothing_else(
+    start: Start, folder: Path, disk: Path
+) -> None:
+    daemon = start(data=disk / "data").ready()
+    whole = daemon.data / "pools/p/scores" / daemon.scored("p", folder / "photos")["id"]
+    expected = contents(whole)
+    other = onnx.load(folder / "model.onnx")
+    other.doc_string += "another"
+    ballast = fill(disk)
+    told = daemon.ask("GET", "/readyz")
+    assert told[0] == 503 and "the disk is full; make room" in told[1]["error"]
+    many = [{"id": f"{('bright', 'dark', 'red')[n % 3]}/{n:03d}.png"} for n in range(60)]
+    refused = [
+        daemon.ask("POST", "/v1/pools/p/select", {"k": 50}),
+        daemon.ask(
+            "POST",
+            "/v1/pools/p/labels",
+            {"labels": [{**one, "label": "x" * 5000} for one in many]},
+        ),
+    ]
+    for status, answer in refused:
+        assert status == 507 and "make room" in answer["error"] and "\n" not in answer["error"]
+    assert daemon.infer(5)[0] == 200
+    assert daemon.ask("GET", "/v1/pools/p/preview")[0] == 200
+    assert daemon.ask("GET", "/pools/p")[0] == daemon.ask("GET", "/metrics")[0] == 200
+    assert daemon.metric("lloss_ready") == 0
+    before = daemon.ask("GET", "/v1/model")[1]["sha256"]
+    served = (folder / "model.onnx").read_bytes()
+    onnx.save(other, folder / "model.onnx")
+    status, answer = daemon.ask("POST", "/v1/model/reload")
+    assert status == 409 and "disk is full" in answer["error"] and before[:12] in answer["error"]
+    assert daemon.ask("GET", "/v1/model")[1]["sha256"] == before and daemon.infer()[0] == 200
+    ballast.unlink()
+    daemon.ready()
+    assert daemon.ask("GET", "/v1/pools/p/pending")[1]["total"] == 0
+    assert daemon.ask("GET", "/v1/pools/p/labels")[1]["labels"] == []
+    assert daemon.ask("POST", "/v1/pools/p/select", {"k": 50})[0] == 200
+    assert not half_written(disk)
+    (folder / "model.onnx").write_bytes(served)
+    # A job finds the disk full when it writes its part, and finishes when there is room.
+    images = np.random.default_rng(0).integers(0, 256, (10_500, 8, 8, 3), np.uint8)
+    np.save(folder / "large.npy", images)
+    daemon.ask("PUT", "/v1/pools/large", {"uri": str(folder / "large.npy")})
+    job = daemon.ask("POST", "/v1/pools/large/score")[1]["id"]
+    out = daemon.data / "pools/large/scores" / job
+    daemon.until(lambda: (out / "run.json").exists())
+    fill(disk)
+    daemon.until(lambda: "the disk is full" in daemon.told().partition("job " + job)[2])
+    assert not half_written(out) and check_parts(out) == 0
+    assert daemon.infer()[0] == 200
+    ballast.unlink()
+    failed = daemon.ended(job)
+    assert failed["state"] == "failed" and failed["resumable"]
+    assert "disk is full" in failed["error"] and "score the pool again" in failed["error"]
+    assert daemon.ask("POST", "/v1/pools/large/score")[1]["id"] == job
+    assert daemon.ended(job)["state"] == "done"
+    again = daemon.scored("again", folder / "large.npy")["id"]
+    assert contents(out) == contents(daemon.data / "pools/again/scores" / again)
+    assert contents(whole) == expected
+    assert daemon.end() == 0
+    assert "Traceback" not in daemon.told()
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_line(
+    start: Start, folder: Path, disk: Path
+) -> None:
+    ballast = fill(disk)
+    daemon = start(data=disk / "data")
+    assert daemon.process.wait(30) == 2
+    (line,) = daemon.told().splitlines()
+    assert line.startswith("lloss: ") and "make room" in line
+    ballast.unlink()
+    assert start(data=disk / "data").ready().end() == 0
+
+
+# Damage
+
+
+def damaged(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    size = len(whole)
+    path.unlink()
+    if how == "flipped":
+        noise = random.Random(0).randbytes(size - 4096)
+        path.write_bytes(whole[:4096] + noise)
+    elif how == "empty":
+        path.touch()
+    elif how == "folder":
+        path.mkdir()
+    else:
+        other = subprocess.run(
+            [sys.executable, "-c", "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
+             "db.execute('CREATE TABLE t (x)')", str(path)], check=True,
+        )  # fmt: skip
+        assert other.returncode == 0
+
+
+def test_a_catalog_that_cannot_be_used_is_one_line_and_stays_as_it_is(
+    start: Start, folder: Path
+) -> None:
+    daemon = start().ready()
+    assert daemon.scored("p", folder / "photos")["state"] == "done"
+    assert daemon.end() == 0
+    path = daemon.data / "catalog.sqlite"
+    kept = path.read_bytes()
+    for how in ("flipped", "empty", "folder", "of another"):
+        damaged(path, how)
+        before = None if path.is_dir() else path.read_bytes()
+        (folder / "log").write_bytes(b"")
+        broken = start()
+        assert broken.process.wait(30) == 2, how
+        (line,) = broken.told().splitlines()
+        assert line.startswith("lloss: ") and "catalog.sqlite" in line, how
+        assert before is None or path.read_bytes() == before, how
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for left in daemon.data.glob("catalog.sqlite-*"):
+            left.unlink()
+        path.write_bytes(kept)
+    again = start().ready()
+    assert again.ask("GET", "/v1/pools/p")[1]["scores"]["scored"] == 60
+
+
+def test_garbage_in_the_place_of_the_journal_loses_what_was_in_it_alone(
+    start: Start, folder: Path
+) -> None:
+    daemon = start().ready()
+    assert daemon.scored("p", folder / "photos")["state"] == "done"
+    assert daemon.end() == 0  # all is in the file itself
+    daemon = start().ready()
+    assert daemon.ask("POST", "/v1/pools/p/select", {"k": 3})[0] == 200
+    assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
+    wal = daemon.data / "catalog.sqlite-wal"
+    wal.write_bytes(random.Random(0).randbytes(wal.stat().st_size))
+    again = start().ready()
+    assert again.ask("GET", "/v1/pools/p")[1]["scores"]["scored"] == 60
+    assert again.ask("POST", "/v1/pools/p/select", {"k": 3})[0] == 200
+    assert again.end() == 0
+
+
+def test_a_catalog_that_is_removed_while_it_runs(start: Start, folder: Path) -> None:
+    daemon = start().ready()
+    assert daemon.scored("p", folder / "photos")["state"] == "done"
+    path = daemon.data / "catalog.sqlite"
+    path.rename(folder / "aside")
+    for method, route, body in [
+        ("POST", "/v1/pools/p/select", {"k": 1}),
+        ("GET", "/v1/pools", None),
+        ("GET", "/v1/pools/p/preview", None),
+    ]:
+        status, told = daemon.ask(method, route, body)
+        assert status == 500 and "was removed or exchanged" in told["error"]
+    assert daemon.ask("GET", "/pools/p")[0] == 500
+    status, told = daemon.ask("GET", "/readyz")
+    assert status == 503 and "was removed" in told["error"]
+    assert daemon.infer()[0] == 200 and daemon.ask("GET", "/metrics")[0] == 200
+    assert not path.exists()
+    (folder / "aside").rename(path)
+    assert daemon.ready().ask("POST", "/v1/pools/p/select", {"k": 1})[0] == 200
+    assert daemon.end() == 0
+
+
+def test_a_damaged_part_is_one_line_and_the_pool_can_be_scored_again(
+    start: Start, folder: Path
+) -> None:
+    daemon = start().ready()
+    job = daemon.scored("p", folder / "photos")["id"]
+    for where in ("scores", "ids", "footer", "cut off", "empty", "gone"):
+        (part,) = (daemon.data / "pools/p/scores" / job).glob("part-*")
+        damage(part, where)
+        for method, route, body in [
+            ("POST", "/v1/pools/p/select", {"k": 3}),
+            ("POST", "/v1/pools/p/select", {"k": 3, "strategy": "diverse"}),
+            ("GET", "/v1/pools/p/preview", None),
+        ]:
+            status, told = daemon.ask(method, route, body)
+            assert status == 409 and "\n" not in told["error"] and job in told["error"], told
+        status, told = daemon.ask("GET", "/pools/p")
+        assert status in (200, 409) and b"<html" in told
+        assert daemon.ask("GET", "/")[0] == 200
+        assert daemon.ask("GET", "/v1/pools/p/pending")[1]["total"] == 0
+        again = daemon.ended(daemon.ask("POST", "/v1/pools/p/score")[1]["id"])
+        assert again["state"] == "done" and again["id"] != job
+        job = again["id"]
+    assert daemon.ask("POST", "/v1/pools/p/select", {"k": 3})[0] == 200
+    assert daemon.end() == 0 and "Traceback" not in daemon.told()
+
+
+def damage(part: Path, where: str) -> None:
+    metadata = pq.read_metadata(part)
+    whole = bytearray(part.read_bytes())
+    if where in ("scores", "ids"):
+        names = [metadata.schema.column(n).name for n in range(metadata.num_columns)]
+        column = metadata.row_group(0).column(names.index("loss" if where == "scores" else "id"))
+        whole[column.data_page_offset + column.total_compressed_size - 9] ^= 64
+    elif where == "footer":
+        length = int.from_bytes(whole[-8:-4], "little")
+        whole[-8 - length : -8 - length // 2] = random.Random(0).randbytes(length - length // 2)
+    else:
+        whole = whole[:-100] if where == "cut off" else bytearray()
+    part.write_bytes(whole)
+    if where == "gone":
+        part.unlink()
+
+
+# Clients
+
+
+def test_clients_that_behave_badly_hold_nothing_up(start: Start) -> None:
+    daemon = start("--threads=1").ready()
+    assert daemon.infer()[0] == 200
+    descriptors = Path(f"/proc/{daemon.process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    whole = raw_inference(64)
+    head, _, body = whole.partition(b"\r\n\r\n")
+    with contextlib.ExitStack() as open_:
+
+        def connected(sent: bytes) -> socket.socket:
+            sock = socket.create_connection(("127.0.0.1", daemon.port), timeout=20)
+            open_.enter_context(sock).sendall(sent)
+            return sock
+
+        for n in range(20):
+            connected(whole[: n * 5])  # half a head
+            connected(head + b"\r\n\r\n" + body[: n * 10])  # half a body
+            connected(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30)  # never reads
+            connected(whole).close()  # gone while it is queued or computed
+            gone = connected(whole[:-7])
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            gone.close()  # in the middle of its body, with a reset
+        half = connected(whole)
+        half.shutdown(socket.SHUT_WR)
+        slow = connected(b"")
+        for at in range(0, len(whole), len(whole) // 10):
+            assert daemon.infer()[0] == 200
+            slow.sendall(whole[at : at + len(whole) // 10])
+        assert slow.recv(100).startswith(b"HTTP/1.1 200")
+        assert half.recv(100)[:12] in (b"HTTP/1.1 200", b"")  # answered, or taken for gone
+    daemon.until(lambda: len(list(descriptors.iterdir())) <= before + 2)
+    daemon.until(lambda: daemon.metric("lloss_requests_in_flight") == 1)  # that of the metrics
+    daemon.until(lambda: daemon.metric("lloss_queued_images") == 0)
+    text = daemon.ask("GET", "/metrics")[1].decode()
+    assert re.search(r'lloss_requests_total\{code="499",route="unmatched"\} [1-9]', text)
+    assert '"status": 500' not in daemon.told() and "Traceback" not in daemon.told()
+    assert daemon.end() == 0
+
+
+def test_who_goes_away_while_it_waits_is_dropped_from_the_queue(start: Start, folder: Path) -> None:
+    daemon = start("--threads=1", "--batch-size=8", "--queue=4000").ready()
+    dropped = 'lloss_refused_images_total{reason="cancelled"}'
+    socks = []
+    for _ in range(12):  # more than can be scored until they are gone
+        sock = socket.create_connection(("127.0.0.1", daemon.port))
+        sock.sendall(raw_inference(300))
+        socks.append(sock)
+    time.sleep(0.02)
+    for sock in socks:
+        sock.close()
+    daemon.until(lambda: daemon.metric("lloss_queued_images") == 0)
+    assert daemon.metric(dropped) >= 300
+    gone = 'lloss_requests_total{code="499",route="/v2/models/{model}/infer"}'
+    daemon.until(lambda: daemon.metric(gone) >= 1)
+    assert daemon.infer()[0] == 200 and daemon.end() == 0
+
+
+# Too little of everything
+
+
+def test_without_descriptors_it_waits_and_recovers(start: Start, folder: Path) -> None:
+    daemon = start(files=80).ready()
+    assert daemon.scored("p", folder / "photos")["state"] == "done"
+    socks = []
+    for _ in range(120):
+        sock = socket.socket()
+        sock.settimeout(0.5)
+        with contextlib.suppress(OSError):
+            sock.connect(("127.0.0.1", daemon.port))
+        socks.append(sock)
+    time.sleep(1)
+    assert daemon.process.poll() is None
+    status = []
+    for sock in socks[:5]:  # they were accepted, and are answered
+        with contextlib.suppress(OSError):
+            sock.sendall(b"GET /v1/pools/p HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            status.append(sock.recv(100)[9:12])
+    assert status and set(status) <= {b"200", b"503"}
+    for sock in socks:
+        sock.close()
+
+    def well() -> bool:
+        with contextlib.suppress(OSError):
+            return daemon.infer()[0] == 200 and daemon.ask("GET", "/readyz")[0] == 200
+        return False
+
+    daemon.until(well)
+    done = daemon.scored("q", folder / "photos")
+    assert (done["state"], done["scored"], done["skipped"]) == ("done", 60, 0)
+    assert daemon.end() == 0
+
+
+# Time
+
+
+@pytest.mark.parametrize("value", ["0", "-5"])
+def test_a_pending_time_that_cannot_be_is_refused(folder: Path, value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lloss", "serve", str(folder / "model.onnx"),
+         f"--data-dir={folder / 'data'}", "--port=0", f"--pending={value}"],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--pending" in done.stderr and "Traceback" not in done.stderr
+    assert not (folder / "data").exists()
+
+
+def test_leaps_of_the_clock_neither_free_too_early_nor_hold_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, leap = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + leap)
+    day, hour = 86_400.0, 3600.0
+
+    def handed_out(catalog: Catalog, id: str) -> None:
+        catalog.images.hand_out("p", id, [(id, 1.0)], catalog.now() + hour)
+
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        catalog.put_pool("p", "/p")
+        handed_out(catalog, "early")
+        leap = -hour
+        assert catalog.images.taken("p") == {"early"}
+        handed_out(catalog, "back")
+        assert catalog.images.taken("p") == {"early", "back"}
+        leap = day  # a clock that was set right, or wrong: both hours are over by it
+        assert catalog.images.taken("p") == set()
+        handed_out(catalog, "late")
+        leap = 0.0  # set back: what was handed out since keeps its hour, and no more
+        assert catalog.images.taken("p") == {"late"}
+        (late,) = catalog.images.pending("p", 10)
+        assert 0 < late.expires - catalog.now() <= hour
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        assert catalog.images.taken("p") == {"late"}
+        (late,) = catalog.images.pending("p", 10)
+        assert hour - 60 < late.expires - catalog.now() <= hour
+        leap = day + 2 * hour
+        assert catalog.images.taken("p") == set()
