@@ -160,8 +160,8 @@ class Gated:
             self.free.wait(10)
             return "done"
 
-        @app.post("/login")
-        async def login(request: Request) -> int:
+        @app.post("/form")
+        async def form(request: Request) -> int:
             return len(await request.form())
 
         @app.get("/large")
