@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
@@ -64,8 +64,17 @@ class _Named(Route):
 
 
 def daemon_of(request: Request) -> Daemon:
-    """The daemon that a request is put to; a FastAPI dependency."""
+    """The daemon that a request is put to."""
     return cast(Daemon, request.app.state.daemon)
+
+
+async def _daemon(request: Request) -> Daemon:
+    """Not in a thread, as FastAPI would look for it otherwise: they may all be busy."""
+    return daemon_of(request)
+
+
+Ours = Annotated[Daemon, Depends(_daemon)]
+"""The daemon, for routes that take it as a parameter."""
 
 
 def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:

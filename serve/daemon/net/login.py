@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from ..app import daemon_of
-from ..core import Daemon
+from ..app import Ours
 from .access import COOKIE, SESSION_SECONDS
 
 router = APIRouter(include_in_schema=False)
-
-Ours = Annotated[Daemon, Depends(daemon_of)]
 
 _PAGE = """<!doctype html>
 <html lang="en">

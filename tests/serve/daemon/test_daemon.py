@@ -202,6 +202,7 @@ def test_models_are_exchanged_under_load_without_a_failed_request(
     onnx.save(graph, daemon.model)
     status, done = daemon.ask("POST", "/v1/model/reload")
     assert status == 200 and done["before"] == before != done["now"]
+    assert [copy.stem for copy in (daemon.data / "models").glob("*.onnx")] == [done["now"]]
     time.sleep(0.5)
     load.end()
     assert {status for status, _ in load.answers} == {200}
