@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import threading
@@ -81,6 +82,7 @@ class Database:
         self._failed, self._probed, self._broken = "", 0.0, ""
         try:
             self._writer = self._connected()
+            self._file = self.path.stat()
             self._writer.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")
             try:
                 self._prepare()
@@ -99,10 +101,11 @@ class Database:
         """A connection that sees one state of the file, whoever writes meanwhile.
 
         Raises:
-            RequestError: 503 it was closed or cannot be read just now.
+            RequestError: 503 it was closed, removed, or cannot be read just now.
             LlossError: it is damaged.
         """
         with self._told(503):
+            self._check_there(503)
             db = self._taken()
             try:
                 db.execute("BEGIN")
@@ -124,13 +127,14 @@ class Database:
         """A transaction: what the block does is kept as a whole, or not at all.
 
         Raises:
-            RequestError: 507 the disk is full or does not take it; 503 the file is held by another
+            RequestError: 507 the disk is full or does not take it, or the file was removed; 503 the file is held by another
                 process, or was closed.
             LlossError: it is damaged.
         """
         with self._lock, self._told(507):
             if self._closed:
                 raise _closed()
+            self._check_there(507)
             db = self._writer
             try:
                 db.execute("BEGIN IMMEDIATE")
@@ -148,8 +152,8 @@ class Database:
 
         A file that was found damaged is told of until the process ends.
         """
-        if self._broken:
-            return self._broken
+        if told := self._broken or self._gone():
+            return told
         if not self._failed:
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(self.path.parent).free < _LEAST_FREE:
@@ -160,6 +164,20 @@ class Database:
             with contextlib.suppress(LlossError), self.writing():
                 pass  # which tells the time
         return self._failed
+
+    def _check_there(self, status: int) -> None:
+        if gone := self._gone():
+            raise RequestError(status, gone)
+
+    def _gone(self) -> str:
+        """SQLite itself goes on with a file that nobody will find again."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self._file, self.path.stat()):
+                return ""
+        return (
+            f"{self.path}: was removed or exchanged while it is open, so that what is written is "
+            "lost; end the daemon, put the file back and start it again"
+        )
 
     def close(self) -> None:
         """Close it; calls after it do nothing."""
