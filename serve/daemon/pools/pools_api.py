@@ -120,7 +120,7 @@ def score(request: Request, response: Response, name: Name) -> JobView:
 @router.post(
     "/{name}/select",
     summary="Hand out the K images to label next",
-    response_model=SelectionView,
+    response_model=SelectionView | list[dict[str, Any]],
     responses={
         200: {"content": {"text/csv": TEXT, "text/plain": TEXT}},
         **NO_POOL,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 import lloss
@@ -48,6 +49,7 @@ def _each(
     path: str,
     responses: Mapping[int | str, dict[str, Any]] = _REFUSALS,
     extra: Mapping[str, Any] = _NOTHING,
+    response: type[Response] = JSONResponse,
 ) -> Callable[[_Route], _Route]:
     """A route of the model, with the version in its path and without."""
 
@@ -57,6 +59,7 @@ def _each(
                 prefix + path,
                 function,
                 response_model=None,
+                response_class=response,
                 responses=dict(responses),
                 openapi_extra={**path_parameters(prefix, model=MODEL, version=VERSION), **extra},
                 methods=[method],
@@ -129,7 +132,7 @@ def metadata(request: Request) -> dict[str, Any]:
     }
 
 
-@_each("GET", "/ready")
+@_each("GET", "/ready", response=Response)
 async def ready(request: Request) -> Response:
     """200 when the model can be asked.
 

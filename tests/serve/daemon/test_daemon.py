@@ -24,7 +24,15 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
+DOCUMENTED = [content_type_conformance, response_headers_conformance, response_schema_conformance,
+              status_code_conformance]  # fmt: skip
 TOKEN = "0123456789abcdef0123"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 JSON = {**BEARER, "Content-Type": "application/json"}
@@ -226,6 +234,7 @@ def test_every_route_stands_what_the_document_allows(served: Callable[[], Served
             asked += 1
             reply = case.call(headers=BEARER)
             assert reply.status_code not in (500, 501, 502), (case, reply.text)
+            case.validate_response(reply, checks=DOCUMENTED)
             if reply.status_code >= 400:
                 assert "\n" not in reply.json()["error"]
 
