@@ -96,15 +96,19 @@ def to_folder(folder: Path, uri: str) -> str:
     return os.path.relpath(path, folder) + uri[len(path) :]
 
 
-def expanded(pattern: str) -> list[str]:
+def expanded(pattern: str, most: int = _MOST) -> list[str]:
     """Write out braces as a shell does: ``{000..123}`` counts, ``{a,b}`` lists; they may nest.
 
+    Args:
+        pattern: with or without braces.
+        most: names that it may stand for.
+
     Raises:
-        PoolError: a brace is unbalanced or empty, or they stand for more than a million names.
+        PoolError: a brace is unbalanced or empty, or they stand for more names.
     """
-    names = list(itertools.islice(_expanded(pattern, pattern), _MOST + 1))
-    if len(names) > _MOST:
-        raise PoolError(f"{pattern}: stands for more than {_MOST:,} files")
+    names = list(itertools.islice(_expanded(pattern, pattern), most + 1))
+    if len(names) > most:
+        raise PoolError(f"{pattern}: stands for more than {most:,} files")
     return names
 
 

@@ -108,12 +108,17 @@ class ShortWay:
 
 
 def daemon_of(request: Request) -> Daemon:
-    """The daemon that a request is put to; a FastAPI dependency."""
+    """The daemon that a request is put to."""
     return cast(Daemon, request.app.state.daemon)
 
 
-Ours = Annotated[Daemon, Depends(daemon_of)]
-"""That daemon as a parameter of a route."""
+async def _daemon(request: Request) -> Daemon:
+    """Not in a thread, as FastAPI would look for it otherwise: they may all be busy."""
+    return daemon_of(request)
+
+
+Ours = Annotated[Daemon, Depends(_daemon)]
+"""The daemon, for routes that take it as a parameter."""
 
 
 def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:

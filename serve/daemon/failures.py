@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import reprlib
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -29,6 +30,20 @@ from . import logs
 
 _PROBLEMS = 3
 _SHOWN = 80
+
+
+class _Short(reprlib.Repr):
+    """Looks at the beginning of what it shows alone: a client may have sent any amount."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _SHOWN
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value[:_SHOWN])
+
+
+_shown = _Short()
 
 
 class RequestError(LlossError):
@@ -120,7 +135,7 @@ async def _of_validation(request: Request, error: Exception) -> JSONResponse:
 
 def _problem(found: dict[str, Any]) -> str:
     place = ".".join(map(str, found.get("loc", ())))
-    given = repr(found["input"]) if found.get("input") is not None else ""
+    given = _shown.repr(found["input"]) if found.get("input") is not None else ""
     shown = f" (given {given[:_SHOWN]})" if given and found.get("type") != "missing" else ""
     return f"{place}: {found.get('msg', 'is not valid')}{shown}"
 

@@ -30,7 +30,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", tags=["health"], summary="Whether requests should be sent here, or why not")
 async def readyz(request: Request, daemon: Ours) -> Response:
     """200 or 503; the reason is told to who bears the token, or where none was set."""
-    reason = await _not_ready(daemon)
+    reason = await not_ready(daemon)
     if not reason:
         return Response(json.dumps({"ready": True}), media_type="application/json")
     shown = reason if request.scope.get("state", {}).get("admitted", True) else "not ready"
@@ -50,8 +50,8 @@ async def ready(request: Request, daemon: Ours) -> Response:
     return await readyz(request, daemon)
 
 
-async def _not_ready(daemon: Daemon) -> str:
-    # Not in the pool of threads that routes wait for: a busy daemon is ready still.
+async def not_ready(daemon: Daemon) -> str:
+    """As the daemon says it; not in the threads that routes wait for: a busy one is ready still."""
     return await asyncio.to_thread(daemon.not_ready)
 
 
@@ -62,9 +62,9 @@ async def _not_ready(daemon: Daemon) -> str:
     response_class=Response,
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
 )
-def metrics(daemon: Ours, accept: Annotated[str, Header()] = "") -> Response:
+async def metrics(daemon: Ours, accept: Annotated[str, Header()] = "") -> Response:
     """Prometheus' text, or OpenMetrics where ``Accept`` asks for it."""
-    body, kind = daemon.metrics.exposition(accept)
+    body, kind = await asyncio.to_thread(daemon.metrics.exposition, accept)
     return Response(body, headers={"Content-Type": kind})
 
 
@@ -106,5 +106,7 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
         logs.event("model refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
     changed = done.before != done.now
+    if changed:
+        daemon.jobs.prune()
     logs.event("model reloaded" if changed else "model unchanged", before=done.before, now=done.now)
     return {"before": done.before, "now": done.now, "changed": changed}

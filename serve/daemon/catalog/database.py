@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import threading
@@ -76,7 +77,6 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._file: tuple[int, int] | None = None
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._failed, self._probed, self._broken = "", 0.0, ""
@@ -88,7 +88,7 @@ class Database:
             self._writer.execute(f"PRAGMA cache_size = -{_CACHE >> 10}")
             try:
                 self._prepare()
-                self._file = _file_of(path)
+                self._file = path.stat()
             except BaseException:
                 self._writer.close()
                 raise
@@ -104,11 +104,11 @@ class Database:
         """A connection that sees one state of the file, whoever writes meanwhile.
 
         Raises:
-            RequestError: 503 it was closed or cannot be read just now.
-            LlossError: it is damaged, or was removed.
+            RequestError: 503 it was closed, removed, or cannot be read just now.
+            LlossError: it is damaged.
         """
-        self._check_there()
         with self._told(503):
+            self._check_there(503)
             db = self._taken()
             try:
                 db.execute("BEGIN")
@@ -130,14 +130,14 @@ class Database:
         """A transaction: what the block does is kept as a whole, or not at all.
 
         Raises:
-            RequestError: 507 the disk is full or does not take it; 503 the file is held by another
-                process, or was closed.
-            LlossError: it is damaged, or was removed: what is written to it would go with it.
+            RequestError: 507 the disk is full or does not take it, or the file was removed; 503 the
+                file is held by another process, or was closed.
+            LlossError: it is damaged.
         """
         with self._lock, self._told(507):
             if self._closed:
                 raise _closed()
-            self._check_there()
+            self._check_there(507)
             db = self._writer
             try:
                 db.execute("BEGIN IMMEDIATE")
@@ -155,10 +155,8 @@ class Database:
 
         A file that was found damaged is told of until the process ends.
         """
-        if self._broken:
-            return self._broken
-        if self._file != _file_of(self.path):
-            return self._removed()
+        if told := self._broken or self._gone():
+            return told
         if not self._failed:
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(self.path.parent).free < _LEAST_FREE:
@@ -170,6 +168,20 @@ class Database:
                 pass  # which tells the time
         return self._failed
 
+    def _check_there(self, status: int) -> None:
+        if gone := self._gone():
+            raise RequestError(status, gone)
+
+    def _gone(self) -> str:
+        """SQLite itself goes on with a file that nobody will find again."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self._file, self.path.stat()):
+                return ""
+        return (
+            f"{self.path}: was removed or exchanged while it is open, so that what is written is "
+            "lost; end the daemon, put the file back and start it again"
+        )
+
     def close(self) -> None:
         """Close it; calls after it do nothing."""
         with self._lock:
@@ -179,17 +191,6 @@ class Database:
             idle, self._idle = self._idle, []
             for db in (*idle, self._writer):
                 db.close()
-
-    def _check_there(self) -> None:
-        """Raises: LlossError: another file or none has its name; SQLite would not notice."""
-        if self._file != _file_of(self.path) and not self._closed:
-            raise LlossError(self._removed())
-
-    def _removed(self) -> str:
-        return (
-            f"{self.path}: was removed or exchanged while the daemon runs, so nothing of it can be "
-            "kept; put back that file or a copy, and start the daemon again"
-        )
 
     def _connected(self) -> sqlite3.Connection:
         db = sqlite3.connect(
@@ -286,15 +287,6 @@ class Database:
             f"{self.path.name}* away (scores under {self.path.parent / 'pools'} stay readable "
             "to lloss select)"
         )
-
-
-def _file_of(path: Path) -> tuple[int, int] | None:
-    """Which file has a name; None for none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -75,7 +75,8 @@ def _answer(question: Question, task: Any, scored: Known | None) -> Answer:
 
 def _versions(task: Any) -> list[object]:
     before = task.get("predictions")
-    return [one.get("model_version") for one in before or () if isinstance(one, dict)]
+    listed = before if isinstance(before, list) else []
+    return [one.get("model_version") for one in listed if isinstance(one, dict)]
 
 
 def _looked_up(daemon: Daemon, tasks: Sequence[Any]) -> dict[int, Known]:

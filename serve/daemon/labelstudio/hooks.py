@@ -61,7 +61,8 @@ def hear(daemon: Daemon, event: Mapping[str, Any]) -> Outcome:
 def _project(fields: object) -> str:
     if not isinstance(fields, dict):
         return ""
-    return f"{fields.get('id')}.{fields.get('created_at')}"
+    told = f"{fields.get('id')}.{fields.get('created_at')}"
+    return told.encode(errors="replace").decode()  # halves of characters SQLite does not take
 
 
 def _numbers(annotations: object) -> Iterable[int]:

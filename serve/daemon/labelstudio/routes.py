@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from ..app import daemon_of
 from ..core import Daemon
 from ..failures import RequestError
+from ..health import not_ready
 from .answers import Question, answers
 from .coco import coco_of
 from .hooks import DELETED, WRITTEN, hear
@@ -37,10 +38,9 @@ _TASKS = {**_OBJECT, "required": ["tasks"], "properties": {"tasks": {"type": "ar
 @router.get("", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 @router.get("/health")
-def health(request: Request) -> dict[str, str]:
+async def health(request: Request) -> dict[str, str]:
     """Whether predictions can be had; Label Studio waits for one second."""
-    daemon = daemon_of(request)
-    reason = daemon.not_ready()
+    reason = await not_ready(daemon_of(request))
     if reason:
         raise RequestError(503, reason, _LOADING)
     return {"status": "UP", "model_class": "lloss"}

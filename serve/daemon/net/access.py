@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.types import Scope
 
+from lloss.errors import LlossError
 from lloss.files import written_aside
 
 from ..failures import RequestError
@@ -144,7 +145,7 @@ class Access:
             if matched is None or int(expires) < time.time():
                 return False
             right = _signature(self._settings.data_dir, matched[1], id, int(expires))
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OSError, LlossError):  # or the data dir is gone
             return False
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from starlette.types import Receive
 
 from ..failures import RequestError
 from ..settings import Limits
+from .weighing import parsed_bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,6 +28,9 @@ _DENSEST = 1032
 
 _DENSE = 16
 """Such bytes beyond which a size is not believed: images and numbers become less."""
+
+_STRANGERS = 16 << 10
+"""Bytes of a body of who has not shown the token: a token to log in with, and no more."""
 
 _SHORTEST_GZIP = 18
 _BUSY = 1.0
@@ -44,12 +49,21 @@ class Bodies:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._of_strangers = dataclasses.replace(
+            limits,
+            body_bytes=min(limits.body_bytes, _STRANGERS),
+            inflated_bytes=min(limits.inflated_bytes, _STRANGERS),
+        )
         self.held = 0
 
     @contextmanager
-    def reading(self) -> Iterator[Body]:
-        """A body to be read, whose bytes count until the block ends."""
-        body = Body(self, self._limits)
+    def reading(self, admitted: bool = True) -> Iterator[Body]:
+        """A body to be read, whose bytes count until the block ends.
+
+        Args:
+            admitted: whether the client has shown the token; of others little is read.
+        """
+        body = Body(self, self._limits if admitted else self._of_strangers)
         try:
             yield body
         finally:
@@ -67,19 +81,27 @@ class Bodies:
 
 
 class Body:
-    """One body on its way in."""
+    """One body on its way in.
+
+    Attributes:
+        held: bytes that count for it.
+        received: bytes that came.
+        whole: whether all of it came.
+    """
 
     def __init__(self, bodies: Bodies, limits: Limits) -> None:
         self._bodies, self._limits = bodies, limits
-        self.held = 0
-        self.received = 0
+        self.held = self.received = 0
+        self.whole = False
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
         """All of it, inflated.
 
+        What its JSON will take when it is parsed counts as held, too.
+
         Raises:
-            RequestError: 400 it is no gzip; 408 too slow; 413 too large; 415 an unknown coding;
-                503 too much is held already.
+            RequestError: 400 it is no gzip; 408 too slow; 413 too large, or too many values; 415 an
+                unknown coding; 503 too much is held already.
             ClientGoneError: the client went away.
         """
         coding = headers.get(b"content-encoding", b"identity").strip().lower()
@@ -96,9 +118,10 @@ class Body:
             raise RequestError(
                 408, f"the body did not come within {self._limits.body_seconds:g} seconds"
             ) from None
-        if coding in (b"", b"identity"):
-            return raw
-        return await self._inflated(raw, gzip=coding != b"deflate")
+        if coding not in (b"", b"identity"):
+            raw = await self._inflated(raw, gzip=coding != b"deflate")
+        self._hold(parsed_bytes(raw, headers))
+        return raw
 
     async def _received(self, receive: Receive) -> bytes:
         chunks = []
@@ -113,6 +136,7 @@ class Body:
                 self._hold(len(chunk))
                 chunks.append(chunk)
             if not message.get("more_body", False):
+                self.whole = True
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _inflated(self, raw: bytes, gzip: bool) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import re
 from urllib.parse import quote
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import logs
@@ -71,12 +72,13 @@ class Gate:
         if not has_body:
             await self._serve(scope, b"", receive, exchange)
             return
-        with self._bodies.reading() as body:
+        with self._bodies.reading(scope["state"]["admitted"]) as body:
             try:
                 whole = await body.read(receive, headers)
             except RequestError as refused:
-                exchange.closing = True
-                await exchange.refuse(refused, receive if refused.status != 408 else None)
+                exchange.closing = not body.whole
+                sending = not body.whole and refused.status != 408
+                await exchange.refuse(refused, receive if sending else None)
                 return
             finally:
                 exchange.received = body.received
@@ -110,9 +112,12 @@ class Gate:
         return RequestError(401, f"{given}: send Authorization: Bearer TOKEN")
 
     async def _serve(self, scope: Scope, body: bytes, receive: Receive, exchange: Exchange) -> None:
-        """Call the application; cancel it where the client goes away before its reply is whole."""
-        task = asyncio.current_task()
-        assert task is not None
+        """Call the application; cancel it where the client goes away before its reply is whole.
+
+        What runs in a thread goes on to its end and holds its place there: else clients that ask
+        and go would have any number of threads at work.
+        """
+        working = anyio.CancelScope()
         gone = asyncio.Event()
 
         async def watch() -> None:
@@ -120,7 +125,7 @@ class Gate:
                 pass
             if not exchange.complete:
                 gone.set()
-                task.cancel()
+                working.cancel()
 
         parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         del body
@@ -132,15 +137,14 @@ class Gate:
             return {"type": "http.disconnect"}
 
         watcher = asyncio.create_task(watch())
+        method = scope["method"]
         try:
-            if scope["method"] == "HEAD":  # answered as GET is; the server leaves the body out
-                scope = {**scope, "method": "GET"}
-            await self.app(scope, replay, exchange.send)
-        except asyncio.CancelledError:
-            if not gone.is_set():
-                raise
-            task.uncancel()
+            if method == "HEAD":  # answered as GET is; the server leaves the body out
+                scope["method"] = "GET"
+            with working:
+                await self.app(scope, replay, exchange.send)
         finally:
+            scope["method"] = method
             watcher.cancel()
 
     def _tell(self, exchange: Exchange, error: BaseException | None) -> None:

@@ -110,6 +110,8 @@ class _Server(uvicorn.Server):
         self.daemon = daemon
         self._failure: BaseException | None = None
         self._loading: threading.Thread | None = None
+        self._reloads = threading.Lock()
+        self._reloading = self._reload_again = False
 
     async def run_until_told(self, sock: socket.socket, opened: Callable[[Daemon], None]) -> None:
         """Listen, load the model, serve, drain, close."""
@@ -157,17 +159,28 @@ class _Server(uvicorn.Server):
         logs.event("draining", signal=number.name)
 
     def _told_to_reload(self) -> None:
-        def reload() -> None:
+        """One reload at a time; those asked for meanwhile are one more after it."""
+        with self._reloads:
+            self._reload_again = True
+            if self._reloading:
+                return
+            self._reloading = True
+        threading.Thread(target=self._reload, name="lloss-reload", daemon=True).start()
+
+    def _reload(self) -> None:
+        while True:
+            with self._reloads:
+                self._reloading = self._reload_again
+                if not self._reloading:
+                    return
+                self._reload_again = False
             try:
                 reload_model(self.daemon)
             except LlossError as error:
-                if self.daemon.models.sha256:  # else it was not logged yet
-                    return
-                logs.event("model refused", logging.ERROR, reason=str(error))
+                if not self.daemon.models.sha256:  # else it was logged
+                    logs.event("model refused", logging.ERROR, reason=str(error))
             except BaseException as error:
                 logs.event("reload failed", logging.ERROR, error)
-
-        threading.Thread(target=reload, name="lloss-reload", daemon=True).start()
 
     async def on_tick(self, counter: int) -> bool:
         """Each tenth of a second: end connections whose time is over; whether to stop."""

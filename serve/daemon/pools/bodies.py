@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lloss.selection import STRATEGIES
 
@@ -15,6 +15,9 @@ from .selections import HandedOut, Ranked, Wish
 
 IDS_MOST = 1_000_000
 """Ids in a request; its bytes are bounded as well."""
+
+_FIELDS = 32
+"""Of a body, known ones or not."""
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 Label = Annotated[str, StringConstraints(max_length=8192)]
@@ -28,7 +31,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class PoolPut(Strict):
+class Narrow(Strict):
+    """A body of few fields, of which there are not millions of complaints."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > _FIELDS:
+            raise ValueError(f"{len(given)} fields: give at most those that are known")
+        return given
+
+
+class PoolPut(Narrow):
     """A pool to name."""
 
     uri: str = Field(
@@ -42,7 +56,7 @@ class PoolPut(Strict):
     )
 
 
-class SelectBody(Strict):
+class SelectBody(Narrow):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
@@ -53,17 +67,17 @@ class SelectBody(Strict):
     )
     seed: int = Field(0, ge=-(2**63), le=2**63 - 1, description="Of subset and random.")
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
-    exclude: list[Id] = Field(default_factory=list, max_length=IDS_MOST)
+    exclude: list[Id] = Field(default_factory=list, max_length=IDS_MOST, fail_fast=True)
 
     def wish(self) -> Wish:
         """As selections take it."""
         return Wish(**{**dict(self), "exclude": tuple(self.exclude)})
 
 
-class IdsBody(Strict):
+class IdsBody(Narrow):
     """Images of a pool."""
 
-    ids: list[Id] = Field(min_length=1, max_length=IDS_MOST)
+    ids: list[Id] = Field(min_length=1, max_length=IDS_MOST, fail_fast=True)
 
 
 class LabelIn(Strict):
@@ -76,7 +90,7 @@ class LabelIn(Strict):
 class LabelsBody(Strict):
     """Images that are labeled."""
 
-    labels: list[LabelIn] = Field(min_length=1, max_length=IDS_MOST)
+    labels: list[LabelIn] = Field(min_length=1, max_length=IDS_MOST, fail_fast=True)
 
 
 def labels_schema() -> dict[str, Any]:

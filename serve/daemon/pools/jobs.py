@@ -75,6 +75,7 @@ class Jobs:
         self._settings, self._catalog, self._models = settings, catalog, models
         self._pools, self._metrics = pools, metrics
         self._table = catalog.job_table
+        self._submitting = threading.Lock()  # a model's copy must not go while its job comes
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._current: _Followed | None = None
@@ -94,15 +95,21 @@ class Jobs:
             PoolError: it cannot be opened.
         """
         self._pools.open(pool)
-        sha256 = self._models.sha256
-        if not sha256:
-            raise RequestError(503, "no model is loaded yet; try again", 5.0)
-        size = self._settings.job_batch_size
-        if not size and self._models.provider == "cpu":
-            size = HOST_BATCH
-        job = self._table.submit(pool, sha256, size)
+        with self._submitting:
+            sha256 = self._models.sha256
+            if not sha256:
+                raise RequestError(503, "no model is loaded yet; try again", 5.0)
+            size = self._settings.job_batch_size
+            if not size and self._models.provider == "cpu":
+                size = HOST_BATCH
+            job = self._table.submit(pool, sha256, size)
         self._wake.set()
         return job
+
+    def prune(self) -> None:
+        """Remove copies of models that neither serve nor are any job's."""
+        with self._submitting, contextlib.suppress(LlossError):  # the next time then
+            self._models.prune(self._table.models())
 
     def cancel(self, id: str) -> JobRow:
         """Stop a job between two batches and remove what it wrote; does nothing to ended ones.
@@ -160,6 +167,9 @@ class Jobs:
                     self._guarded(row, followed)
             except InterruptedRunError:
                 pass  # cancelled or closing, which the catalog knows
+            except Exception:  # such as a damaged catalog; others may fare better, later
+                _log.exception("job %s of the pool %s cannot be noted", row.id, row.pool)
+                self._closing.wait(_AGAIN_SECONDS)
             finally:
                 self._current = None
                 followed.ended.set()
@@ -185,8 +195,7 @@ class Jobs:
                 _log.info("job %s of the pool %s: %d images scored, %d skipped",
                           row.id, row.pool, report.scored, report.skipped)  # fmt: skip
                 self._metrics.job("done")
-                with contextlib.suppress(LlossError):
-                    self._models.prune(self._table.models())
+                self.prune()
 
     def _scored(self, row: JobRow, scorer: Scorer, followed: _Followed) -> ScoreReport:
         pool = self._pools.reopen(row.pool)

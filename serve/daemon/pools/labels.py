@@ -14,6 +14,9 @@ from lloss.labels import parse_labels
 from ..failures import RequestError
 from .bodies import IDS_MOST, LabelsBody
 
+_MANY = 1000
+"""Mistakes of which the first is not looked for: to list them takes longer than to find them."""
+
 _CSV = ("text/csv", "application/csv")
 
 
@@ -62,6 +65,8 @@ def _of_json(body: bytes) -> dict[str, str]:
     try:
         given = LabelsBody.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > _MANY:
+            raise RequestError(422, f"the body has {error.error_count():,} mistakes") from error
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise RequestError(422, f"{place or 'the body'}: {first['msg']}") from error

@@ -115,12 +115,7 @@ class Pools:
             RequestError: 404 no such pool, 409 it was not scored yet.
             ScoresError: they are gone or damaged.
         """
-        row = self._catalog.pool(name)
-        if row.scores is None:
-            raise RequestError(
-                409, f"the pool {name!r} has no scores yet; POST /v1/pools/{name}/score makes them"
-            )
-        return ScoresFolder(row.scores).opened()
+        return ScoresFolder(self._scores(name)).opened()
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[tuple[PoolRow, ScoresFolder]]:
@@ -130,11 +125,11 @@ class Pools:
             RequestError: 404, 409; see :meth:`scores`.
         """
         while True:
-            folder = self.scores(name)
-            with self.holding(folder.path):
+            path = self._scores(name)
+            with self.holding(path):
                 row = self._catalog.pool(name)
-                if row.scores == folder.path:
-                    yield row, folder
+                if row.scores == path:  # else they were exchanged, and perhaps removed, meanwhile
+                    yield row, ScoresFolder(path).opened()
                     return
 
     @contextlib.contextmanager
@@ -167,6 +162,14 @@ class Pools:
                     _log.warning("%s: cannot be removed: %s", folder, error.strerror or error)
                     continue
                 self._catalog.removed(folder)
+
+    def _scores(self, name: str) -> Path:
+        row = self._catalog.pool(name)
+        if row.scores is None:
+            raise RequestError(
+                409, f"the pool {name!r} has no scores yet; POST /v1/pools/{name}/score makes them"
+            )
+        return row.scores
 
     def _kept(self, name: str) -> _Opened:
         uri = self._catalog.pool(name).uri

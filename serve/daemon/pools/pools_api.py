@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any, Literal
+import functools
+from typing import Annotated, Any, Literal, cast
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from lloss.csvtext import csv_text
@@ -47,7 +50,11 @@ Key = Annotated[
         "gets the same images again.",
     ),
 ]
+Format = Literal["json", "csv", "ids", "label-studio"]
 Responses = dict[int | str, dict[str, Any]]
+
+SELECT_AT_ONCE = 4
+"""Choices that are made at once."""
 
 NO_POOL: Responses = {404: {"description": "There is no such pool."}}
 NOT_SCORED: Responses = {409: {"description": "The pool has no scores, or too few are left."}}
@@ -122,12 +129,12 @@ def score(request: Request, response: Response, name: Name) -> JobView:
         **UNKNOWN,
     },
 )
-def select(
+async def select(
     request: Request,
     name: Name,
     body: SelectBody,
     idempotency_key: Key = None,
-    format: Literal["json", "csv", "ids", "label-studio"] = "json",
+    format: Format = "json",
 ) -> Response | SelectionView:
     """None that is labeled, skipped, excluded, or that somebody else has.
 
@@ -135,8 +142,23 @@ def select(
     expired. ``format`` makes the answer JSON, CSV (id, score, rank), an id a line, or Label
     Studio's tasks.
     """
+    handed_out = functools.partial(_selected, request, name, body, idempotency_key or "", format)
+    return await anyio.to_thread.run_sync(handed_out, limiter=_turns(request))
+
+
+def _turns(request: Request) -> anyio.CapacityLimiter:
+    """A choice takes memory and cores, and who waits holds no thread that other requests need."""
+    state = request.app.state
+    if not hasattr(state, "selecting"):
+        state.selecting = anyio.CapacityLimiter(SELECT_AT_ONCE)
+    return cast(anyio.CapacityLimiter, state.selecting)
+
+
+def _selected(
+    request: Request, name: str, body: SelectBody, key: str, format: Format
+) -> Response | SelectionView:
     daemon = daemon_of(request)
-    handed = daemon.selections.select(name, body.wish(), idempotency_key or "")
+    handed = daemon.selections.select(name, body.wish(), key)
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if format == "json":
         view = SelectionView.of(handed)

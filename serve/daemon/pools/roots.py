@@ -15,6 +15,9 @@ from ..failures import RequestError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _LOCAL = ("file", "local")
+_FILES = 10_000
+"""That braces may stand for: each is looked at, and that while the client waits."""
+
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
@@ -50,7 +53,8 @@ class Roots:
         asked = parse(uri)
         literal = not is_url(asked.path) and os.path.lexists(asked.path)
         braces = not literal and any(brace in asked.path for brace in "{}")
-        for name in expanded(asked.path) if braces else [asked.path]:
+        names = expanded(asked.path, _FILES) if braces else [asked.path]
+        for name in names:
             self._check_name(name, asked.options.get("image", ""))
 
     def check_path(self, path: str) -> Path:

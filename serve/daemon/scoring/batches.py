@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.errors import EngineError
+from lloss.errors import EngineError, ImageError
 from lloss.images import Raw
 from lloss.pools import Chunk, Item
 
@@ -55,6 +55,16 @@ class Request:
         count = min(most, self.left)
         self.left -= count
         return Part(self, start, count, at)
+
+    def image(self, number: int) -> Raw:
+        """One of them, to be decoded now.
+
+        Raises:
+            ImageError: nobody waits for it any more.
+        """
+        if self.future.done():
+            raise ImageError("its request was cancelled, or its time is over")
+        return self.images[number]
 
     def filled(self, part: Part, rows: Rows) -> bool:
         """Take what was found of a part; whether that was the last."""
@@ -125,8 +135,8 @@ class Items(Sequence[Item]):
 
     def __getitem__(self, row: Any) -> Any:
         part = self._parts[bisect_right(self._at, row) - 1]
-        image = part.request.images[part.start + row - part.at]
-        return Item(str(row), lambda: image)
+        request, number = part.request, part.start + row - part.at
+        return Item(str(row), lambda: request.image(number))
 
 
 @dataclass(frozen=True)

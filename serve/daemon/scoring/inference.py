@@ -7,6 +7,7 @@ training. Its outputs are the artifact's, FP32, and ``error``, BYTES [N], "" for
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import Callable, Mapping
@@ -131,14 +132,14 @@ def metadata(request: Request) -> dict[str, Any]:
 
 
 @_each("GET", "/ready", _EMPTY, response_class=Response)
-def ready(request: Request) -> Response:
+async def ready(request: Request) -> Response:
     """200 when the model can be asked.
 
     Raises:
         RequestError: 503 it cannot.
     """
     daemon = _check(request)
-    reason = daemon.not_ready()
+    reason = await asyncio.to_thread(daemon.not_ready)  # as health does: other threads may be busy
     if reason:
         raise RequestError(503, reason, 1.0)
     return Response(status_code=200)

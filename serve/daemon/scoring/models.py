@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -316,6 +317,8 @@ class Copies:
         """
         try:
             before = model.stat()
+            if not stat.S_ISREG(before.st_mode):
+                raise ArtifactError(f"{model}: is no file; give the one that lloss export wrote")
             content = model.read_bytes()
             after = model.stat()
         except FileNotFoundError as error:

@@ -68,7 +68,8 @@ class Gated:
     def __init__(self, settings: ServeSettings, log: io.StringIO) -> None:
         self.settings, self.log = settings, log
         self.cancelled = threading.Event()
-        self.entered = threading.Event()
+        self.entered, self.free = threading.Event(), threading.Event()
+        self.threads = 0
         self.metrics = Counted()
         self.daemon: Any = SimpleNamespace(
             settings=settings,
@@ -151,6 +152,17 @@ class Gated:
                 self.cancelled.set()
                 raise
             return "done"
+
+        @app.post("/thread")
+        def thread() -> str:
+            self.entered.set()
+            self.threads += 1
+            self.free.wait(10)
+            return "done"
+
+        @app.post("/form")
+        async def form(request: Request) -> int:
+            return len(await request.form())
 
         @app.get("/large")
         async def large() -> Response:

@@ -24,7 +24,15 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
+DOCUMENTED = [content_type_conformance, response_headers_conformance, response_schema_conformance,
+              status_code_conformance]  # fmt: skip
 TOKEN = "0123456789abcdef0123"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 JSON = {**BEARER, "Content-Type": "application/json"}
@@ -212,6 +220,7 @@ def test_models_are_exchanged_under_load_without_a_failed_request(
     onnx.save(graph, daemon.model)
     status, done = daemon.ask("POST", "/v1/model/reload")
     assert status == 200 and done["before"] == before != done["now"]
+    assert [copy.stem for copy in (daemon.data / "models").glob("*.onnx")] == [done["now"]]
     time.sleep(0.5)
     load.end()
     assert {status for status, _ in load.answers} == {200}
@@ -235,6 +244,7 @@ def test_every_route_stands_what_the_document_allows(shared: Served) -> None:
             asked += 1
             reply = case.call(headers=BEARER)
             assert reply.status_code not in (500, 501, 502), (case, reply.text)
+            case.validate_response(reply, checks=DOCUMENTED)
             if reply.status_code >= 400:
                 assert "\n" not in reply.json()["error"]
 

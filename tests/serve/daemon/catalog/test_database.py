@@ -138,6 +138,29 @@ def test_a_catalog_that_was_damaged_while_it_is_open_is_told(tmp_path: Path) -> 
         assert "is damaged" in catalog.problem()
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_catalog_that_was_removed_while_it_is_open_takes_nothing(
+    tmp_path: Path, anew: bool
+) -> None:
+    """SQLite would write on, and all of it would be gone with the process."""
+    data, aside = tmp_path / "data", tmp_path / "aside"
+    with contextlib.closing(Catalog(data)) as catalog:
+        catalog.put_pool("p", "/p")
+        data.rename(aside)
+        if anew:
+            data.mkdir()
+            shutil.copy(aside / "catalog.sqlite", data)
+        assert "was removed or exchanged" in catalog.problem()
+        for status, act in ((507, lambda: catalog.put_pool("q", "/q")), (503, catalog.pools)):
+            with pytest.raises(RequestError, match="put the file back") as error:
+                act()
+            assert error.value.status == status
+        if anew:
+            shutil.rmtree(data)
+        aside.rename(data)
+        assert catalog.problem() == "" and catalog.put_pool("q", "/q").name == "q"
+
+
 def test_a_full_disk_is_told_and_the_catalog_works_again(small_disk: Path) -> None:
     with contextlib.closing(Catalog(small_disk)) as catalog:
         catalog.put_pool("p", "/p")

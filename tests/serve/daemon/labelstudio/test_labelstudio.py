@@ -315,7 +315,8 @@ def test_a_prediction_that_is_there_already_is_not_given_again(client: TestClien
     mine, other = {"model_version": "ab" * 6, "score": 0.3}, {"model_version": "v0"}
     assert ask(client, task("0.png", predictions=[other, mine])) == [[]]
     assert ask(client, task("0.png", predictions=[other]))[0]["score"] > 0
-    assert ask(client, task("0.png", predictions="?"))[0]["score"] > 0
+    for odd in ("?", 5, {}, {"a": 1}, True, [None, 3]):
+        assert ask(client, task("0.png", predictions=odd))[0]["score"] > 0
 
 
 def test_an_annotator_who_waits_always_gets_an_answer(client: TestClient) -> None:
@@ -439,7 +440,7 @@ def test_hostile_configurations_cost_the_result_but_not_the_score(
 
 
 def tell(client: TestClient, event: Mapping[str, Any], code: int = 201) -> Any:
-    reply = client.post("/labelstudio/webhook", json=event)
+    reply = client.post("/labelstudio/webhook", content=json.dumps(event))
     assert reply.status_code == code, reply.text
     return reply.json()
 
@@ -544,6 +545,9 @@ def test_events_of_nothing_here_and_of_wrong_types_do_no_harm(
     for one in wrong:
         assert tell(client, one)["labeled"] == 0
     assert daemon.selections.state == {}
+    half = {"id": "\ud800", "created_at": "\udfff"}
+    assert tell(client, {**good, "project": half})["labeled"] == 1
+    assert tell(client, {**deleted(1), "project": half})["unlabeled"] == 1
     odd = {**good, "project": 3, "annotation": {"id": 5, "result": {"x": [3]}, "updated_at": "?"}}
     assert tell(client, odd)["labeled"] == 1
     assert daemon.selections.state == {("wild", "0.png"): "label:"}

@@ -95,6 +95,13 @@ def test_head_is_answered_as_get_without_a_body(gated: Make) -> None:
     assert (reply.status, reply.body) == (200, b"") and int(reply.headers["content-length"]) > 5
 
 
+def test_head_is_counted_by_its_route_and_logged_by_its_name(gated: Make) -> None:
+    gate = gated()
+    assert gate.ask("HEAD", "/large").status == 200
+    assert gate.counted() == [("/large", 200)]
+    assert gate.lines()[0]["method"] == "HEAD"
+
+
 def test_the_application_is_cancelled_when_its_client_goes_away(gated: Make) -> None:
     gate = gated()
     with socket.create_connection(("127.0.0.1", gate.port)) as sock:
@@ -113,6 +120,23 @@ def test_all_requests_of_a_client_that_goes_away_are_cancelled(gated: Make) -> N
     assert gate.cancelled.wait(5)
     assert gate.counted(1) == [("/slow", 499)]
     assert "traceback" not in gate.log.getvalue()
+
+
+def test_clients_that_go_away_do_not_multiply_threads(gated: Make) -> None:
+    """What a thread has begun it ends, in its place among the forty; what waits is dropped."""
+    gate = gated()
+    ask = b"POST /thread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    for _ in range(60):
+        with socket.create_connection(("127.0.0.1", gate.port)) as sock:
+            sock.sendall(ask)
+            gate.entered.wait(5)
+            time.sleep(0.005)
+    time.sleep(0.2)
+    assert gate.threads == 40
+    assert gate.metrics.in_flight == 40
+    gate.free.set()
+    assert gate.counted(60) == [("/thread", 499)] * 60
+    assert gate.threads == 40 and gate.metrics.in_flight == 0
 
 
 def test_a_connection_serves_many_requests_also_pipelined(gated: Make) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 PROGRAM = """
-import asyncio, sys, time
+import asyncio, sys, threading, time
 from pathlib import Path
 from types import SimpleNamespace
 from fastapi import FastAPI
@@ -29,6 +29,7 @@ from lloss.serve.daemon.net.access import Access
 from lloss.serve.daemon.failures import answer_failures
 from lloss.serve.daemon.metrics import DaemonMetrics
 
+reloads = 0
 LOADS, FAILS = float(sys.argv[1]), sys.argv[2] == "fails"
 
 
@@ -38,6 +39,9 @@ class Models:
     def reload(self):
         if FAILS:
             raise ArtifactError("model.onnx: is no artifact")
+        global reloads
+        reloads += 1
+        time.sleep(0.2)
         before, self.sha256 = self.sha256, "cd" * 32
         return SimpleNamespace(before=before, now=self.sha256)
 
@@ -46,6 +50,7 @@ class Daemon:
     def __init__(self, settings):
         self.settings, self.access, self.draining = settings, Access(settings), False
         self.models = Models()
+        self.jobs = SimpleNamespace(prune=lambda: None)
         self.metrics = DaemonMetrics(settings.limits)
 
     def start(self):
@@ -73,6 +78,10 @@ def create_app(daemon):
     async def work(seconds: float):
         await asyncio.sleep(seconds)
         return "done"
+
+    @app.get("/reloads")
+    async def counted():
+        return [reloads, threading.active_count()]
 
     @app.post("/hang")
     def hang():
@@ -305,3 +314,16 @@ def test_a_hangup_reloads_and_never_ends_it(started: Start) -> None:
     loading.signal(signal.SIGHUP)
     time.sleep(0.3)
     assert loading.ask("GET", "/healthz")[0] == 200
+
+
+def test_a_storm_of_hangups_is_two_reloads(started: Start) -> None:
+    process = started().ready()
+    threads = process.ask("GET", "/reloads")[1][1]
+    process.signal(signal.SIGHUP)
+    process.until(lambda: process.ask("GET", "/reloads")[1][0] == 1)
+    for _ in range(300):
+        process.signal(signal.SIGHUP)
+    assert process.ask("GET", "/reloads")[1] == [1, threads + 1]
+    process.until(lambda: process.ask("GET", "/reloads")[1] == [2, threads])
+    process.signal(signal.SIGHUP)
+    process.until(lambda: process.ask("GET", "/reloads")[1] == [3, threads])

@@ -395,6 +395,27 @@ def test_an_error_that_nobody_foresaw_ends_one_job(
     assert until(daemon, daemon.jobs.submit("pool")).state == "done"
 
 
+def test_what_cannot_be_noted_of_one_job_does_not_end_the_thread(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise LlossError("the catalog is damaged")
+
+    monkeypatch.setattr(jobs_module, "_AGAIN_SECONDS", 0.05)
+    daemon = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon.catalog.job_table, "begin", broken)
+        patch.setattr(daemon.catalog.job_table, "fail", broken)
+        job = daemon.jobs.submit("pool")
+        for _ in range(200):
+            if "cannot be noted" in caplog.text:
+                break
+            time.sleep(0.01)
+    assert "the catalog is damaged" in caplog.text
+    assert daemon.jobs._thread.is_alive()
+    assert until(daemon, job).state == "done"
+
+
 def test_a_catalog_that_cannot_be_written_for_a_while_loses_no_job(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,6 +311,34 @@ def test_scores_that_are_read_are_not_removed_before_the_reader_is_done(
     pools.remove("cats")
     assert not (catalog.data_dir / "pools/cats").exists()
     assert refused(lambda: pools.scores("cats"))[0] == 404
+
+
+def test_scores_that_are_exchanged_before_they_are_held_are_not_missed(
+    pools: Pools, catalog: Catalog, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = pools.put("cats", str(root / "cats"))
+    scores = [PoolScores(scored(root, root / name), "m", 2, 1) for name in ("old", "new")]
+    for one in scores:
+        catalog.put_pool("cats", row.uri, one)
+    real, seen = catalog.pool, []
+
+    def pool(name: str) -> Any:
+        """The first look is a moment too early: the old scores are gone since then."""
+        seen.append(name)
+        found = real(name)
+        return found if len(seen) > 1 else dataclasses.replace(found, scores=root / "old")
+
+    shutil.rmtree(root / "old")
+    monkeypatch.setattr(catalog, "pool", pool)
+    with pools.reading("cats") as (_, folder):
+        assert folder.path == root / "new"
+
+
+def test_braces_stand_for_no_more_than_can_be_looked_at(pools: Pools, root: Path) -> None:
+    begun = time.monotonic()
+    status, told = refused(lambda: pools.put("p", f"{root}/{{000000..999999}}.npy"))
+    assert status == 422 and "more than 10,000 files" in told
+    assert time.monotonic() - begun < 2
 
 
 def test_a_pool_whose_job_is_under_way_is_not_removed(

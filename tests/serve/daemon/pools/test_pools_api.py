@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from lloss.serve.daemon.app import create_app
+from lloss.serve.daemon.catalog.catalog import Counts
 from lloss.serve.daemon.core import Daemon
 from lloss.serve.daemon.scoring.models import Models
 from lloss.serve.daemon.settings import ServeSettings
@@ -197,6 +200,69 @@ def test_wishes_that_cannot_be(client: TestClient, pool: list[str], body: Any) -
     reply = client.post(f"{P}/select", content=data, headers={"Content-Type": "application/json"})
     error(reply, 422)
     assert client.get(f"{P}/pending").json() == {"total": 0, "images": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/select", {"k": 1, "exclude": [1] * 300_000}),
+        ("/select", {"k": 1, "exclude": "x" * 5_000_000}),
+        ("/select", {"k": 1, **{f"a{n}": n for n in range(300_000)}}),
+        ("/skip", {"ids": [[]] * 300_000}),
+        ("/labels", {"labels": [{"id": 5}] * 300_000}),
+        ("/labels", {"labels": [{"id": "a", **{f"a{n}": n for n in range(300_000)}}]}),
+    ],
+)
+def test_a_body_with_many_mistakes_is_told_of_one(
+    client: TestClient, pool: list[str], path: str, body: Any
+) -> None:
+    raw, kind = json.dumps(body), {"Content-Type": "application/json"}
+    begun = time.monotonic()
+    assert len(error(client.post(P + path, content=raw, headers=kind), 422)) < 300
+    assert time.monotonic() - begun < 1.5
+
+
+def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
+    client: TestClient, daemon: Daemon, pool: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, busy, most = threading.Event(), threading.Semaphore(0), 0
+    monkeypatch.setattr(daemon, "not_ready", lambda: "")
+
+    def counts(pool: str) -> Any:
+        busy.release()
+        free.wait(10)
+        return Counts(0, 0, 0)
+
+    def select(*_: Any) -> Any:
+        nonlocal most
+        most += 1
+        return counts("")
+
+    with client:  # one loop for all
+        monkeypatch.setattr(daemon.catalog, "counts", counts)
+        monkeypatch.setattr(daemon.selections, "select", select)
+        asks = [threading.Thread(target=client.get, args=(P,)) for _ in range(45)]
+        asks += [
+            threading.Thread(target=client.post, args=(P + "/select",), kwargs={"json": {"k": 1}})
+            for _ in range(10)
+        ]
+        for ask in asks:
+            ask.start()
+        for _ in range(44):
+            assert busy.acquire(timeout=5)
+        try:
+            monkeypatch.undo()
+            monkeypatch.setattr(daemon, "not_ready", lambda: "")
+            for path in ("/readyz", "/v2/health/ready", "/v2/models/lloss/ready", "/metrics",
+                         "/labelstudio/health"):  # fmt: skip
+                begun = time.monotonic()
+                assert client.get(path).status_code == 200
+                assert time.monotonic() - begun < 2
+            assert most == 4
+        finally:
+            free.set()
+            for ask in asks:
+                ask.join()
 
 
 def test_pending_and_preview(client: TestClient, pool: list[str]) -> None:

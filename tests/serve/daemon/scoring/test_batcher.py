@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lloss.serve import steps
 from lloss.serve.daemon.failures import RequestError
 from lloss.serve.daemon.scoring.batcher import Batcher, ClosedError
 from lloss.serve.daemon.scoring.batches import Answer
@@ -338,6 +339,36 @@ def test_a_loop_that_is_late_computes_nothing_either(make: Make) -> None:
 
     run(work)
     assert sum(bench.sizes) == 1 and bench.metrics.dropped == [("deadline", 5)]
+
+
+def test_images_that_nobody_waits_for_any_more_are_not_decoded(
+    make: Make, encoded: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that a lane has begun: what is left of it to decode is left."""
+    bench = make(threads=1)
+    hurry, slow = encoded(pictures(1)[0]), encoded(np.zeros((16, 16, 3), np.uint8))
+    real, decoded = steps.decode_into, list[int]()
+
+    def decode_into(raw: Any, *given: Any) -> None:
+        decoded.append(len(raw))
+        if raw is slow:
+            time.sleep(0.1)
+        real(raw, *given)
+
+    monkeypatch.setattr(steps, "decode_into", decode_into)
+
+    async def work() -> None:
+        with bench.held():
+            late = bench.score([slow] * 6, 0.25)
+            good = bench.score([hurry])
+            await asyncio.sleep(0)
+        with pytest.raises(RequestError, match="within"):
+            await late
+        answer = await good
+        assert not answer.errors and np.isfinite(answer.columns["loss"]).all()
+
+    run(work)
+    assert decoded.count(len(slow)) < 5
 
 
 def test_a_cancelled_request_is_not_computed(make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -212,7 +213,7 @@ def test_several_reloads_at_a_time_load_once(
         (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "model.onnx: not a readable"),
         (lambda path: path.write_bytes(b""), "model.onnx: "),
         (lambda path: path.write_bytes(b"no model"), "model.onnx: not a readable ONNX file"),
-        (lambda path: (path.unlink(), path.mkdir()), "model.onnx: cannot be read: Is a dir"),
+        (lambda path: (path.unlink(), path.mkdir()), "model.onnx: is no file"),
         (lambda path: changed(path, path, np.nan), "model.onnx: gives .* not finite"),
     ],
 )
@@ -244,6 +245,15 @@ def test_a_file_that_is_being_written_is_refused(
 
     monkeypatch.setattr(Path, "read_bytes", slow)
     with pytest.raises(ArtifactError, match="is being written to"):
+        models.reload()
+
+
+def test_what_is_no_file_is_refused_at_once(make: Make, model: Path) -> None:
+    """A pipe that nobody writes to would hold reloads, and the end, up for ever."""
+    models = make()
+    model.unlink()
+    os.mkfifo(model)
+    with pytest.raises(ArtifactError, match="is no file"):
         models.reload()
 
 
