@@ -127,8 +127,8 @@ class Database:
         """A transaction: what the block does is kept as a whole, or not at all.
 
         Raises:
-            RequestError: 507 the disk is full or does not take it, or the file was removed; 503 the file is held by another
-                process, or was closed.
+            RequestError: 507 the disk is full or does not take it, or the file was removed; 503
+                it is held by another process, or was closed.
             LlossError: it is damaged.
         """
         with self._lock, self._told(507):
