@@ -103,9 +103,11 @@ class Scorer:
             if self._closed:
                 return
             self._closed = True
-            if self._pipeline is not None:
-                self._pipeline.close()
-            self.engine.close()
+            pipeline = self._pipeline
+        # Not under the lock: what is under way may ask this scorer for a lane, to be refused.
+        if pipeline is not None:
+            pipeline.close()
+        self.engine.close()
 
     @property
     def manifest(self) -> Manifest:

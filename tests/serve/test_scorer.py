@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -188,6 +190,31 @@ def test_after_its_block_it_says_that_it_was_closed(artifact: Path, images: np.n
             use()
     scorer.close()
     assert np.array_equal(pickle.loads(pickle.dumps(scorer)).score(images).loss, wanted)
+
+
+def test_a_lane_that_asks_while_it_is_closed_is_refused_and_holds_nothing_up(
+    artifact: Path,
+) -> None:
+    scorer = Scorer(artifact, "cpu", threads=1)
+    closing = threading.Thread(target=scorer.close, daemon=True)
+    refused: list[EngineError] = []
+
+    def take(idle: int) -> None:
+        closing.start()
+        while not scorer._closed:
+            time.sleep(0.001)
+        try:
+            scorer.when_free(lambda idle: None)
+        except EngineError as error:
+            refused.append(error)
+
+    scorer.when_free(take)
+    for _ in range(1000):
+        if refused:
+            break
+        time.sleep(0.01)
+    closing.join(10)
+    assert len(refused) == 1 and not closing.is_alive()
 
 
 def open_pool_of(images: np.ndarray) -> Any:
