@@ -34,8 +34,9 @@ lint: $(READY)
 	ln -s $(CURDIR)/lloss/* $(CURDIR)/export $(CURDIR)/serve $(TYPES)/lloss/
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p lloss
 
+# A process a core.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(READY)
 	$(BIN)/python benchmarks/score.py

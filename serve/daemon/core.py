@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from .catalog.catalog import Catalog
 from .metrics import DaemonMetrics
 from .net.access import Access
@@ -28,7 +26,6 @@ class Daemon:
         jobs: pools being scored.
         selections: which K are next.
         draining: whether it was told to end: requests under way are finished, others refused.
-        started: when, by ``time.time``.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -38,7 +35,6 @@ class Daemon:
             SettingsError: a value that cannot be, or a data dir that another daemon holds.
         """
         self.settings = settings
-        self.started = time.time()
         self.draining = False
         self.access = Access(settings)
         self.metrics = DaemonMetrics(settings.limits)
