@@ -33,10 +33,10 @@ import click
 import httpx
 import numpy as np
 import onnx
+from contestants import free_port, open_inference
 from PIL import Image
+from subjects import untrained
 from tqdm import tqdm
-
-from serve import _artifact, free_port, open_inference
 
 PATH = click.Path(path_type=Path)
 MORE = 1.05
@@ -274,7 +274,7 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        model = Path(shutil.copy(model or _artifact(folder, "int8"), folder / "served.onnx"))
+        model = Path(shutil.copy(model or untrained(folder, "int8"), folder / "served.onnx"))
         pool = folder / "pool"
         pool.mkdir()
         noise = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), np.uint8)
