@@ -219,14 +219,18 @@ def watched(process: int, data: Path) -> dict[str, float]:
         "anonymous MB": int(fields["RssAnon"].split()[0]) / 1024,
         "threads": int(fields["Threads"]),
         "descriptors": len(list(Path(f"/proc/{process}/fd").iterdir())),
-        "disk MB": sum(map(size, data.rglob("*"))) / 1e6,
+        "disk MB": disk_bytes(data) / 1e6,
     }
 
 
-def size(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-        return path.stat().st_size if path.is_file() else 0
-    return 0
+def disk_bytes(data: Path) -> int:
+    """Of all files, whatever goes meanwhile."""
+    total = 0
+    for folder, _, names in os.walk(data):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(folder) / name).stat().st_size
+    return total
 
 
 def grown(samples: list[dict[str, float]]) -> tuple[list[str], str]:
