@@ -215,11 +215,11 @@ def _input(tensor: dict[str, Any], tail: memoryview, most: int) -> Images:
 
 
 def _pixels(content: memoryview | bytes, shape: Sequence[int]) -> NDArray[np.uint8]:
-    count = 1
-    for side in shape:  # Python's integers do not overflow
-        count *= side
+    # A side may have 4,300 digits, and of a product with more Python prints none.
+    count = math.prod(shape) if max(shape) <= len(content) else None
     if count != len(content):
-        _refuse(f"{len(content)} pixel values for shape {_shown(shape)}, which has {_shown(count)}")
+        has = "more" if count is None else count
+        _refuse(f"{len(content)} pixel values for shape {_shown(shape)}, which has {has}")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 

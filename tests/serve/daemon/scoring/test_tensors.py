@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lloss.serve.daemon.failures import RequestError
 from lloss.serve.daemon.scoring.batches import Answer
@@ -38,12 +38,16 @@ def parsed(body: bytes, length: str | None = None) -> Any:
     return request
 
 
+huge = st.sampled_from([10**4000, -(10**4000), 10**4300 - 1, 10**2200])
+"""As many digits as JSON is read with, and nearly; their products have more."""
+
 odd = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
     st.integers(-3, 12),
     st.sampled_from([2**31, 2**32, 2**63, 2**64, 2**70, -(2**63)]),
+    huge,
     st.floats(allow_nan=True),
     st.text(max_size=8),
     st.sampled_from(["images", "encoded", "loss", "error", "UINT8", "BYTES", "AAAA", "\ud800"]),
@@ -124,9 +128,12 @@ def test_elements_of_any_length(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.one_of(st.integers(-2, 4), st.integers()), min_size=3, max_size=5), st.data())
-def test_pixels_of_any_shape(shape: list[int], data: Any) -> None:
-    content = data.draw(st.binary(max_size=50))
+@example([1, 10**4000, 10**4000, 3], b"abc")
+@given(
+    st.lists(st.one_of(st.integers(-2, 4), st.integers(), huge), min_size=3, max_size=5),
+    st.binary(max_size=50),
+)
+def test_pixels_of_any_shape(shape: list[int], content: bytes) -> None:
     request = parsed(*body_of("images", "UINT8", shape, content))
     sound = len(shape) == 4 and shape[3] == 3 and min(shape) > 0
     volume = int(np.prod([int(side) for side in shape], dtype=object))
