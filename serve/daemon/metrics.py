@@ -145,15 +145,20 @@ class DaemonMetrics:
         """Tell how many images of requests wait for the engine."""
         self._queue.set(images)
 
-    def served(self, losses: NDArray[np.float32]) -> None:
-        """Count predicted losses of live traffic, float32 [N]; jobs' do not come here."""
+    def served(self, losses: NDArray[np.float32], sha256: str) -> None:
+        """Count predicted losses of live traffic, float32 [N]; jobs' do not come here.
+
+        Args:
+            losses: they.
+            sha256: of the model that predicted them.
+        """
         self._served.inc(len(losses))
-        self.drift.add(losses)
+        self.drift.add(losses, sha256)
 
     def model(self, manifest: Manifest, sha256: str, provider: str) -> None:
         """Name the model that serves from now on; drift is measured against it anew."""
         self._shared.serves(sha256, provider, manifest.precision)
-        self.drift.against(manifest.reference)
+        self.drift.against(manifest.reference, sha256)
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload: ``swapped``, ``unchanged`` or ``refused``."""

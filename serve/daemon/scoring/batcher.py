@@ -180,7 +180,7 @@ class Batcher:
         self._rate += (rate - self._rate) * (_LEARNING if self._rate else 1)
         self.batches += 1
         if len(scores):
-            self._metrics.served(scores.loss)
+            self._metrics.served(scores.loss, self._scorer.engine.sha256)
 
     def broken(self, error: BaseException) -> None:
         """No lane will come: whoever waits is told."""

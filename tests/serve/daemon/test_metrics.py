@@ -114,7 +114,7 @@ def test_images_jobs_reloads_and_labels_are_counted() -> None:
     metrics = DaemonMetrics()
     metrics.refused("queue_full", 32)
     metrics.refused("deadline")
-    metrics.served(np.array([0.1, 0.2, np.nan], np.float32))
+    metrics.served(np.array([0.1, 0.2, np.nan], np.float32), "aa")
     metrics.job("failed")
     metrics.selected(10)
     metrics.labeled(7)
@@ -179,12 +179,14 @@ def test_a_scraper_never_sees_two_models_or_none() -> None:
 def test_drift_is_of_the_model_that_serves() -> None:
     random, metrics = np.random.default_rng(0), DaemonMetrics()
     losses = random.normal(1, 0.3, 1000).astype(np.float32)
-    metrics.served(losses)
+    metrics.served(losses, "")
     assert np.isnan(value(metrics, "lloss_drift_psi"))  # type: ignore[call-overload]
     metrics.model(manifest(LossReference.of(losses, "pool")), "aa", "cpu")
     assert value(metrics, "lloss_drift_window_images") == 0
-    metrics.served(losses + np.float32(1))
+    metrics.served(losses + np.float32(1), "aa")
+    metrics.served(losses, "bb")  # ends what it began
     assert (value(metrics, "lloss_drift_psi") or 0) > 1
+    assert value(metrics, "lloss_drift_window_images") == 1000
     assert value(metrics, "lloss_drift_reference_images") == 1000
     metrics.model(manifest(), "bb", "cpu")
     assert value(metrics, "lloss_drift_window_images") == 0

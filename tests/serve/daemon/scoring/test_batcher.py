@@ -39,7 +39,7 @@ class Counted:
     def queued(self, images: int) -> None:
         self.waiting = images
 
-    def served(self, losses: Any) -> None:
+    def served(self, losses: Any, sha256: str) -> None:
         self.losses.extend(losses.tolist())
 
 
