@@ -29,7 +29,9 @@ router = APIRouter(tags=["Open Inference Protocol"])
 MODEL, VERSION = "lloss", "1"
 """What the model is called, whatever file it was loaded of: its sha256 tells which that is."""
 
-_EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+_EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+"""Of Triton's, those that are here as a whole: of ``model_repository`` there is the index alone,
+since nobody loads or unloads a model by this protocol."""
 
 _WORTHWHILE = 1024
 """Bytes from which a reply is compressed."""

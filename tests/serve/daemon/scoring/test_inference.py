@@ -59,6 +59,9 @@ def assert_same(result: Any, wanted: Any, names: list[str]) -> None:
 
 def test_what_the_server_tells_of_itself(client: Any, served: Any) -> None:
     assert client.get_server_metadata()["name"] == "lloss"
+    # Each has routes of its own, and who announces one must have all of them.
+    extensions = {"binary_tensor_data", "model_configuration", "statistics"}
+    assert set(client.get_server_metadata()["extensions"]) == extensions
     assert client.is_model_ready(MODEL) and client.is_model_ready(MODEL, "1")
     assert not client.is_model_ready("other") and not client.is_model_ready(MODEL, "2")
     told = client.get_model_metadata(MODEL)
