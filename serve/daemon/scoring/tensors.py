@@ -50,14 +50,26 @@ class InferRequest:
     Attributes:
         images: uint8 [N, H, W, 3], a view of the body where that is binary, or N image files.
         id: of the client's; "" for none.
-        wanted: outputs, in the order of the reply.
+        named: outputs that are asked for, in the order of the reply; none for all.
+        binary: whether all come as binary tensors.
         seconds: within which the client wants it; None where it does not say.
     """
 
     images: Images
     id: str
-    wanted: Sequence[Wanted]
+    named: Sequence[Wanted]
+    binary: bool
     seconds: float | None
+
+    def wanted(self, outputs: Sequence[str]) -> Sequence[Wanted]:
+        """What a reply has, of a model with these outputs.
+
+        Raises:
+            RequestError: 400 one that is asked for is none of them.
+        """
+        for output in self.named:
+            _check_output(output.name, outputs)
+        return self.named or [Wanted(name, self.binary) for name in outputs]
 
 
 def parse_request(
@@ -83,32 +95,36 @@ def parse_request(
     inputs = fields.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         _refuse(f"inputs: give a list with one tensor, {PIXELS!r} or {ENCODED!r}")
+    binary = _flag(parameters, "binary_data_output")
     return InferRequest(
         _input(inputs[0], tail, most),
         id,
-        _wanted(fields.get("outputs"), _flag(parameters, "binary_data_output"), outputs),
+        _named(fields.get("outputs"), binary, outputs),
+        binary,
         _seconds(parameters.get("timeout", 0)),
     )
 
 
-def reply(request: InferRequest, answer: Answer, model: str, version: str) -> tuple[bytes, int]:
+def reply(
+    request: InferRequest, wanted: Sequence[Wanted], answer: Answer, model: str, version: str
+) -> tuple[bytes, int]:
     """The body that tells an answer, and the length of its JSON; all of it where that is the same.
 
     Rows of bad images are NaN, ``null`` in JSON; the output ``error`` holds why, "" elsewhere.
     """
     outputs: list[dict[str, Any]] = []
     tensors: list[bytes] = []
-    for wanted in request.wanted:
+    for each in wanted:
         output: dict[str, Any]
         data: bytes | Sequence[Any]
-        if wanted.name == ERROR:
+        if each.name == ERROR:
             texts = [answer.errors.get(row, "") for row in range(len(request.images))]
             output = {"name": ERROR, "datatype": "BYTES", "shape": [len(texts)]}
-            data = _bytes_tensor(texts) if wanted.binary else texts
+            data = _bytes_tensor(texts) if each.binary else texts
         else:
-            values = answer.columns[wanted.name]
-            output = {"name": wanted.name, "datatype": "FP32", "shape": list(values.shape)}
-            data = values.astype("<f4", copy=False).tobytes() if wanted.binary else _listed(values)
+            values = answer.columns[each.name]
+            output = {"name": each.name, "datatype": "FP32", "shape": list(values.shape)}
+            data = values.astype("<f4", copy=False).tobytes() if each.binary else _listed(values)
         if isinstance(data, bytes):
             tensors.append(data)
             output["parameters"] = {"binary_data_size": len(data)}
@@ -268,16 +284,14 @@ def _flat(data: list[Any], depth: int) -> list[Any]:
     return data
 
 
-def _wanted(given: Any, binary: bool, outputs: Sequence[str]) -> list[Wanted]:
-    if given is None or given == []:
-        return [Wanted(name, binary) for name in outputs]
+def _named(given: Any, binary: bool, outputs: Sequence[str]) -> list[Wanted]:
+    if given is None:
+        return []
     if not isinstance(given, list) or not all(isinstance(entry, dict) for entry in given):
         _refuse("outputs: give a list of objects with a name")
     found: dict[str, Wanted] = {}
     for entry in given:
-        name = entry.get("name")
-        if not isinstance(name, str) or name not in outputs:
-            _refuse(f"output {_shown(name)}: choose of {', '.join(outputs)}")
+        name = _check_output(entry.get("name"), outputs)
         if name in found:
             _refuse(f"output {name!r} is asked for twice")
         parameters = _parameters(entry, f"output {name!r}")
@@ -285,6 +299,12 @@ def _wanted(given: Any, binary: bool, outputs: Sequence[str]) -> list[Wanted]:
             _refuse(f"output {name!r}: classification is not supported; rank the values yourself")
         found[name] = Wanted(name, _flag(parameters, "binary_data", binary))
     return list(found.values())
+
+
+def _check_output(name: Any, outputs: Sequence[str]) -> str:
+    if not isinstance(name, str) or name not in outputs:
+        _refuse(f"output {_shown(name)}: choose of {', '.join(outputs)}")
+    return name
 
 
 def _bytes_tensor(texts: Sequence[str]) -> bytes:

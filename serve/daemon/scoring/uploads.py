@@ -45,7 +45,7 @@ async def score(request: Request) -> Response:
     """
     daemon = daemon_of(request)
     seconds = _seconds(request, daemon.settings.limits.request_seconds)
-    asked = _outputs(request, daemon.models.manifest)
+    _outputs(request, daemon.models.manifest)  # to refuse before the files come
     names, files = await _files(request)
     request.state.images = len(files)
     scored = await daemon.models.score(files, seconds)
@@ -53,8 +53,9 @@ async def score(request: Request) -> Response:
     if len(errors) == len(files):
         first = names[0][:60]
         raise RequestError(422, f"no image could be used; the first, {first!r}: {errors[0]}")
+    outputs = _outputs(request, scored.manifest)  # perhaps of a newer model
     return Response(
-        json.dumps({"model": scored.sha256, "images": _rows(scored, names, asked)}),
+        json.dumps({"model": scored.sha256, "images": _rows(scored, names, outputs)}),
         200,
         {"x-lloss-model": scored.sha256},
         "application/json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import gzip
 import http.client
 import json
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
+from lloss.serve.daemon.scoring.batches import Answer
+from lloss.serve.daemon.scoring.models import Scored
 from tritonclient.utils import InferenceServerException
 
 from lloss import Scorer
@@ -216,6 +219,43 @@ def test_files_in_json_are_base64_and_lists_may_be_nested(
         np.testing.assert_allclose(outputs["loss"]["data"], scorer.score(images).loss, rtol=1e-4)
         assert outputs["error"]["data"] == ["", ""]
         assert headers["x-lloss-model"] == served.models.sha256
+
+
+@pytest.fixture
+def exchanged(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked is scored by another model, which has no embedding."""
+    score = served.models.score
+
+    async def by_another(*given: Any) -> Scored:
+        scored = await score(*given)
+        columns = dict(scored.answer.columns)
+        outputs = dict(scored.manifest.outputs)
+        del columns["embedding"], outputs["embedding"]
+        manifest = dataclasses.replace(scored.manifest, outputs=outputs)
+        return Scored(Answer(columns, {}), "ab" * 32, manifest)
+
+    monkeypatch.setattr(served.models, "score", by_another)
+
+
+@pytest.mark.usefixtures("exchanged")
+def test_a_model_that_came_meanwhile_gives_what_it_has(served: Any) -> None:
+    status, headers, body = post(served, json.dumps(asked()).encode())
+    names = [output["name"] for output in json.loads(body)["outputs"]]
+    assert status == 200 and headers["x-lloss-model"] == "ab" * 32
+    assert "loss" in names and "embedding" not in names
+    named = {**asked(), "outputs": [{"name": "embedding"}]}
+    status, _, body = post(served, json.dumps(named).encode())
+    assert status == 400 and "'embedding': choose of loss" in json.loads(body)["error"]
+
+
+@pytest.mark.usefixtures("exchanged")
+def test_image_files_get_what_the_model_has_that_came_meanwhile(
+    served: Any, encoded: Callable[..., bytes]
+) -> None:
+    image, kind = encoded(pictures(1)[0]), {"Content_Type": "image/png"}
+    assert post(served, image, "/v1/score?outputs=loss", **kind)[0] == 200
+    status, _, body = post(served, image, "/v1/score?outputs=embedding", **kind)
+    assert status == 400 and "'embedding' is none of loss" in json.loads(body)["error"]
 
 
 def test_nan_is_null_in_json(served: Any, encoded: Callable[..., bytes]) -> None:

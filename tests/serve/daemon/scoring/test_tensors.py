@@ -28,7 +28,7 @@ def parsed(body: bytes, length: str | None = None) -> Any:
         str(error).encode()
         return None
     count = len(request.images)
-    assert 1 <= count <= MOST and {wanted.name for wanted in request.wanted} <= set(OUTPUTS)
+    assert 1 <= count <= MOST and {each.name for each in request.wanted(OUTPUTS)} <= set(OUTPUTS)
     if isinstance(request.images, np.ndarray):
         assert request.images.dtype == np.uint8 and request.images.shape[3] == 3
         assert request.images.nbytes <= len(body)
@@ -174,10 +174,13 @@ def test_the_outputs_default_to_all_and_say_how_they_come() -> None:
         outputs=[{"name": "error"}, {"name": "loss", "parameters": {"binary_data": False}}],
     )
     request = parsed(body, length)
-    assert list(request.wanted) == [Wanted("error", True), Wanted("loss", False)]
+    assert request.wanted(OUTPUTS) == [Wanted("error", True), Wanted("loss", False)]
+    with pytest.raises(RequestError, match="output 'error': choose of loss"):
+        request.wanted(["loss"])
     assert request.seconds == 0.0015
     plain = parsed(*body_of("images", "UINT8", [1, 1, 1, 3], b"abc"))
-    assert list(plain.wanted) == [Wanted(name, False) for name in OUTPUTS]
+    assert plain.wanted(OUTPUTS) == [Wanted(name, False) for name in OUTPUTS]
+    assert plain.wanted(["loss"]) == [Wanted("loss", False)]
     assert plain.seconds is None
 
 
@@ -200,7 +203,8 @@ def test_a_reply_lies_as_triton_lays_it() -> None:
         "loss": np.array([1.5, np.nan], np.float32),
         "embedding": np.array([[1, 2], [np.inf, 3]], np.float32),
     }
-    content, length = reply(request, Answer(columns, {1: "bad é"}), "lloss", "1")
+    answer = Answer(columns, {1: "bad é"})
+    content, length = reply(request, request.wanted(OUTPUTS), answer, "lloss", "1")
     told = json.loads(content[:length])
     assert told["id"] == "\ud800é"
     loss, embedding, error = told["outputs"]
