@@ -23,7 +23,7 @@ from ..app import daemon_of
 from ..core import Daemon
 from ..failures import RequestError
 from .schemas import INFER, INFERRED, path_parameters, refusals
-from .tensors import ENCODED, ERROR, PIXELS, InferRequest, parse_request, reply
+from .tensors import ENCODED, ERROR, PIXELS, InferRequest, is_long, parse_request, reply
 
 router = APIRouter(tags=["Open Inference Protocol"])
 
@@ -204,7 +204,11 @@ async def infer(request: Request) -> Response:
         if len(errors) == count:
             raise RequestError(422, f"no image could be used; the first: {errors[0]}")
         wanted = asked.wanted(_outputs(scored.manifest))  # perhaps of a newer model than was asked
-    content, head = reply(asked, wanted, scored.answer, MODEL, VERSION)
+    given = asked, wanted, scored.answer, MODEL, VERSION
+    if is_long(wanted, scored.answer):
+        content, head = await run_in_threadpool(reply, *given)
+    else:
+        content, head = reply(*given)
     return await _response(request, scored.sha256, content, head)
 
 

@@ -31,6 +31,10 @@ PIXELS, ENCODED, ERROR = "images", "encoded", "error"
 MAX_JSON = 16 << 20
 """Bytes of JSON: parsed it takes up to twenty times as many."""
 
+MANY = 4096
+"""Numbers that JSON is made of at a time: some milliseconds, in which no other thread runs. Of more
+it is made beside the event loop."""
+
 _LENGTH = struct.Struct("<I")
 _SHOWN = 60
 
@@ -112,30 +116,33 @@ def reply(
 
     Rows of bad images are NaN, ``null`` in JSON; the output ``error`` holds why, "" elsewhere.
     """
-    outputs: list[dict[str, Any]] = []
+    outputs: list[str] = []
     tensors: list[bytes] = []
     for each in wanted:
-        output: dict[str, Any]
-        data: bytes | Sequence[Any]
         if each.name == ERROR:
             texts = [answer.errors.get(row, "") for row in range(len(request.images))]
-            output = {"name": ERROR, "datatype": "BYTES", "shape": [len(texts)]}
-            data = _bytes_tensor(texts) if each.binary else texts
+            told = {"name": ERROR, "datatype": "BYTES", "shape": [len(texts)]}
+            data = _bytes_tensor(texts) if each.binary else _json(texts)
         else:
             values = answer.columns[each.name]
-            output = {"name": each.name, "datatype": "FP32", "shape": list(values.shape)}
+            told = {"name": each.name, "datatype": "FP32", "shape": list(values.shape)}
             data = values.astype("<f4", copy=False).tobytes() if each.binary else _listed(values)
         if isinstance(data, bytes):
             tensors.append(data)
-            output["parameters"] = {"binary_data_size": len(data)}
+            outputs.append(_json({**told, "parameters": {"binary_data_size": len(data)}}))
         else:
-            output["data"] = data
-        outputs.append(output)
-    fields: dict[str, Any] = {"model_name": model, "model_version": version}
+            outputs.append(f'{_json(told)[:-1]},"data":{data}}}')
+    fields = {"model_name": model, "model_version": version}
     if request.id:
         fields["id"] = request.id
-    head = json.dumps({**fields, "outputs": outputs}, separators=(",", ":")).encode()
+    head = f'{_json(fields)[:-1]},"outputs":[{",".join(outputs)}]}}'.encode()
     return b"".join((head, *tensors)), len(head)
+
+
+def is_long(wanted: Sequence[Wanted], answer: Answer) -> bool:
+    """Whether a reply shall be made beside the event loop."""
+    told = (each.name for each in wanted if not each.binary and each.name != ERROR)
+    return sum(answer.columns[name].size for name in told) > MANY
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -312,12 +319,22 @@ def _bytes_tensor(texts: Sequence[str]) -> bytes:
     return b"".join(part for text in encoded for part in (_LENGTH.pack(len(text)), text))
 
 
-def _listed(values: NDArray[np.float32]) -> Sequence[float | None]:
-    """Row-major; JSON has no NaN and no infinity."""
-    flat: list[float] = values.ravel().tolist()
+def _listed(values: NDArray[np.float32]) -> str:
+    """A list, row-major; JSON has no NaN and no infinity."""
+    flat = values.ravel()
+    slices = (flat[start : start + MANY] for start in range(0, len(flat), MANY))
+    return f"[{','.join(_json(_finite(each))[1:-1] for each in slices)}]"
+
+
+def _finite(values: NDArray[np.float32]) -> Sequence[float | None]:
+    numbers: list[float] = values.tolist()
     if np.isfinite(values).all():
-        return flat
-    return [value if math.isfinite(value) else None for value in flat]
+        return numbers
+    return [value if math.isfinite(value) else None for value in numbers]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _is_int(value: Any) -> bool:

@@ -9,15 +9,18 @@ import gzip
 import http.client
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
+from lloss.serve.daemon.scoring import inference, uploads
 from lloss.serve.daemon.scoring.batches import Answer
 from lloss.serve.daemon.scoring.models import Scored
 from tritonclient.utils import InferenceServerException
@@ -256,6 +259,35 @@ def test_image_files_get_what_the_model_has_that_came_meanwhile(
     assert post(served, image, "/v1/score?outputs=loss", **kind)[0] == 200
     status, _, body = post(served, image, "/v1/score?outputs=embedding", **kind)
     assert status == 400 and "'embedding' is none of loss" in json.loads(body)["error"]
+
+
+def test_long_replies_are_made_beside_the_event_loop(
+    served: Any, encoded: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*given: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*given)
+
+        return made
+
+    monkeypatch.setattr(inference, "reply", noted(inference.reply))
+    monkeypatch.setattr(uploads, "_told", noted(uploads._told))
+    for count in (1, 64):  # of 128 numbers each
+        request = asked(shape=[count, 1, 1, 3], data=[0] * 3 * count)
+        status, _, body = post(served, json.dumps(request).encode())
+        outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
+        assert status == 200 and len(outputs["embedding"]["data"]) == 128 * count
+    image = encoded(pictures(1)[0])
+    for count in (1, 64):
+        form = [("image", ("a", image))] * count
+        url = f"http://{served.url}/v1/score?outputs=embedding"
+        told = httpx.post(url, files=form, timeout=20).json()["images"]
+        assert [len(row["embedding"]) for row in told] == [128] * count
+    loop = served._thread
+    assert [thread is loop for thread in threads] == [True, False, True, False]
 
 
 def test_nan_is_null_in_json(served: Any, encoded: Callable[..., bytes]) -> None:

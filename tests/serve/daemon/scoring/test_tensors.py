@@ -12,7 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lloss.serve.daemon.failures import RequestError
 from lloss.serve.daemon.scoring.batches import Answer
-from lloss.serve.daemon.scoring.tensors import MAX_JSON, Wanted, parse_request, reply
+from lloss.serve.daemon.scoring.tensors import (
+    MANY,
+    MAX_JSON,
+    Wanted,
+    is_long,
+    parse_request,
+    reply,
+)
 
 OUTPUTS = ["loss", "embedding", "error"]
 MOST = 100
@@ -219,3 +226,26 @@ def test_a_reply_lies_as_triton_lays_it() -> None:
     tail = content[length:]
     assert tail[:8] == columns["loss"].tobytes()
     assert tail[8:] == struct.pack("<II", 0, 6) + "bad é".encode()
+
+
+def test_numbers_are_told_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = parsed(*body_of("images", "UINT8", [3, 1, 1, 3], bytes(9)))
+    values = np.random.default_rng(0).normal(0, 1, (3, MANY)).astype(np.float32)
+    values[1, 7], values[2, -1] = np.nan, np.inf
+    real, sizes = json.dumps, list[int]()
+
+    def dumps(value: Any, **given: Any) -> str:
+        sizes.append(len(value))
+        return real(value, **given)
+
+    monkeypatch.setattr(json, "dumps", dumps)
+    wanted = [Wanted("embedding", False), Wanted("loss", False)]
+    answer = Answer({"embedding": values, "loss": values[:, 0]}, {})
+    assert is_long(wanted, answer) and not is_long(wanted[1:], answer)
+    assert not is_long([Wanted("embedding", True)], answer)
+    content, _ = reply(request, wanted, answer, "lloss", "1")
+    embedding, loss = json.loads(content)["outputs"]
+    flat = values.ravel().tolist()
+    assert embedding["data"] == [value if np.isfinite(value) else None for value in flat]
+    assert embedding["shape"] == [3, MANY] and loss["data"] == values[:, 0].tolist()
+    assert sizes.count(MANY) == 3 and max(sizes) == MANY
