@@ -111,6 +111,13 @@ class DaemonMetrics:
         Gauge("lloss_queue_limit_images", "Images that may wait for the engine.", registry=of).set(
             most
         )
+        self._waits = Histogram(
+            "lloss_wait_duration_seconds",
+            "Seconds from a request's arrival in the queue until a lane took its first images. One "
+            "that is dropped before is in lloss_refused_images alone.",
+            buckets=_SECONDS,
+            registry=of,
+        )
         self._served = Counter(
             "lloss_served_images", "Images of requests that were scored.", registry=of
         )
@@ -157,6 +164,10 @@ class DaemonMetrics:
     def queued(self, images: int) -> None:
         """Tell how many images of requests wait for the engine."""
         self._queue.set(images)
+
+    def waited(self, seconds: float) -> None:
+        """Count how long a request was in the queue before anything of it was begun."""
+        self._waits.observe(seconds)
 
     def served(self, losses: NDArray[np.float32], sha256: str) -> None:
         """Count predicted losses of live traffic, float32 [N]; jobs' do not come here.

@@ -159,6 +159,13 @@ class Batcher:
                 self._changed.notify_all()
         return parts
 
+    def begun(self, parts: Sequence[Part]) -> None:
+        """Count how long those waited whose first images these are."""
+        now = time.perf_counter()
+        for part in parts:
+            if not part.start:
+                self._metrics.waited(now - part.request.arrived)
+
     def done(self, parts: Sequence[Part], scores: Scores | BaseException, seconds: float) -> None:
         """Hand the rows of a batch to their requests; in a lane's thread."""
         if isinstance(scores, Scores):
@@ -222,6 +229,7 @@ class _Turn:
         """See :data:`..pipeline.Take`."""
         self._begun = time.perf_counter()
         self._parts = parts = self._batcher.take(idle)
+        self._batcher.begun(parts)
         return Batch(0, Items(parts), parts, self._shape) if parts else None
 
     def done(self, future: Future[Scores]) -> None:

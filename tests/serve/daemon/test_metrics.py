@@ -119,6 +119,9 @@ def test_images_jobs_reloads_and_labels_are_counted() -> None:
     metrics.selected(10)
     metrics.labeled(7)
     metrics.queued(12)
+    metrics.waited(0.03)
+    assert value(metrics, "lloss_wait_duration_seconds_sum") == 0.03
+    assert value(metrics, "lloss_wait_duration_seconds_bucket", le="0.05") == 1
     assert value(metrics, "lloss_refused_images_total", reason="queue_full") == 32
     assert value(metrics, "lloss_refused_images_total", reason="deadline") == 1
     assert value(metrics, "lloss_served_images_total") == 3
