@@ -109,6 +109,8 @@ def test_the_copy_is_what_serves(make: Make, model: Path, tmp_path: Path) -> Non
     copy = tmp_path / "data/models" / f"{sha256}.onnx"
     assert copy.read_bytes() == model.read_bytes()
     assert copy.stat().st_ino != model.stat().st_ino and copy.stat().st_nlink == 1
+    models._serving.loaded.scorer.engine.note = "no VNNI"  # type: ignore[union-attr]
+    assert models.note == "no VNNI"
     before = loss(models)
     model.write_bytes(b"written over in place")
     assert np.array_equal(loss(models), before)
@@ -118,7 +120,7 @@ def test_the_copy_is_what_serves(make: Make, model: Path, tmp_path: Path) -> Non
 
 def test_before_it_is_loaded_it_says_so(make: Make) -> None:
     models = make(load=False)
-    assert models.sha256 == "" and "not loaded yet" in models.not_ready()
+    assert models.sha256 == models.note == "" and "not loaded yet" in models.not_ready()
     for ask in (lambda: models.manifest, lambda: models.provider, lambda: loss(models)):
         with pytest.raises(RequestError) as refused:
             ask()
