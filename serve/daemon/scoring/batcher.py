@@ -169,6 +169,13 @@ class Batcher:
         """
         return self._lanes if self._on_host else 1 + idle
 
+    def begun(self, parts: Sequence[Part]) -> None:
+        """Count how long those waited whose first images these are."""
+        now = time.perf_counter()
+        for part in parts:
+            if not part.start:
+                self._metrics.waited(now - part.request.arrived)
+
     def done(self, parts: Sequence[Part], scores: Scores | BaseException, seconds: float) -> None:
         """Hand the rows of a batch to their requests; in a lane's thread."""
         if isinstance(scores, Scores):
@@ -190,7 +197,7 @@ class Batcher:
         self._rate += (rate - self._rate) * (_LEARNING if self._rate else 1)
         self.batches += 1
         if len(scores):
-            self._metrics.served(scores.loss)
+            self._metrics.served(scores.loss, self._scorer.engine.sha256)
 
     def broken(self, error: BaseException) -> None:
         """No lane will come: whoever waits is told."""
@@ -232,6 +239,7 @@ class _Turn:
         """See :data:`..pipeline.Take`."""
         self._begun = time.perf_counter()
         self._parts = parts = self._batcher.take(idle)
+        self._batcher.begun(parts)
         return Batch(0, Items(parts), parts, self._shape) if parts else None
 
     def done(self, future: Future[Scores]) -> None:

@@ -31,6 +31,7 @@ class Counted:
     def __init__(self) -> None:
         self.dropped: list[tuple[str, int]] = []
         self.losses: list[float] = []
+        self.waits: list[float] = []
         self.waiting = 0
 
     def refused(self, reason: str, images: int = 1) -> None:
@@ -39,7 +40,10 @@ class Counted:
     def queued(self, images: int) -> None:
         self.waiting = images
 
-    def served(self, losses: Any) -> None:
+    def waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def served(self, losses: Any, sha256: str) -> None:
         self.losses.extend(losses.tolist())
 
 
@@ -141,6 +145,25 @@ def test_many_requests_become_few_batches_and_get_their_rows(make: Make) -> None
     assert len(bench.sizes) <= 8 and sum(bench.sizes) == 48
     assert answers[0].columns["embedding"].shape == (1, 128) and not answers[0].errors
     assert bench.metrics.waiting == 0 and len(bench.metrics.losses) == 48
+
+
+def test_a_request_waits_from_its_arrival_to_its_first_images(make: Make) -> None:
+    bench = make(threads=1)
+
+    async def work() -> None:
+        with bench.held():
+            asked = [bench.score(pictures(3 * BATCH)), bench.score(pictures(1))]
+            late = bench.score(pictures(2), 0.01)
+            await asyncio.sleep(0.05)
+            asked.append(bench.score(pictures(1)))
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*asked)
+        with pytest.raises(RequestError):
+            await late
+
+    run(work)
+    shortest, *others = sorted(bench.metrics.waits)
+    assert len(others) == 2 and min(others) > 0.099 and shortest > 0.049
 
 
 def test_what_is_queued_is_shared_between_lanes(make: Make) -> None:
