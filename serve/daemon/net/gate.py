@@ -14,7 +14,7 @@ from ..core import Daemon
 from ..failures import RequestError, internal_error
 from .access import PROBES, Headers
 from .bodies import Bodies, ClientGoneError
-from .exchange import LINKED, Exchange
+from .exchange import FOUND, LINKED, Exchange
 
 _ONCE = frozenset({b"host", b"origin", b"authorization", b"content-encoding", b"content-length"})
 _WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
@@ -137,14 +137,15 @@ class Gate:
             return {"type": "http.disconnect"}
 
         watcher = asyncio.create_task(watch())
-        method = scope["method"]
+        inner = scope
+        if scope["method"] == "HEAD":
+            # Answered as GET is. Not in the server's own scope, by which it leaves the body out.
+            inner = {**scope, "method": "GET"}
         try:
-            if method == "HEAD":  # answered as GET is; the server leaves the body out
-                scope["method"] = "GET"
             with working:
-                await self.app(scope, replay, exchange.send)
+                await self.app(inner, replay, exchange.send)
         finally:
-            scope["method"] = method
+            scope.update({name: inner[name] for name in FOUND if name in inner})
             watcher.cancel()
 
     def _tell(self, exchange: Exchange, error: BaseException | None) -> None:
