@@ -16,7 +16,19 @@ from .access import PROBES, Headers
 from .bodies import Bodies, ClientGoneError
 from .exchange import FOUND, LINKED, Exchange
 
-_ONCE = frozenset({b"host", b"origin", b"authorization", b"content-encoding", b"content-length"})
+_ONCE = frozenset(
+    {
+        b"host",
+        b"origin",
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"inference-header-content-length",
+    }
+)
+"""Of one given twice we would read the last, and the framework the first."""
+
 _WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
 _AGAIN_SECONDS = 5.0
 _NEXT_MOST = 2000
@@ -74,7 +86,7 @@ class Gate:
             return
         with self._bodies.reading(scope["state"]["admitted"]) as body:
             try:
-                whole = await body.read(receive, headers)
+                whole = await body.read(receive, headers, scope["path"])
             except RequestError as refused:
                 exchange.closing = not body.whole
                 sending = not body.whole and refused.status != 408
