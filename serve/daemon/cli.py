@@ -186,7 +186,10 @@ def serve(
     logs.configure(log_format)
     if warning:
         logs.event("token file", logging.WARNING, reason=warning)
-    run(settings, _tell)
+    try:
+        run(settings, _tell)
+    finally:
+        logs.flush()
 
 
 def _tell(daemon: Daemon) -> None:

@@ -153,7 +153,7 @@ class _Server(uvicorn.Server):
     def _told_to_end(self, number: signal.Signals) -> None:
         if self.daemon.draining:
             logs.event("ended at once", logging.WARNING, signal=number.name)
-            os._exit(128 + number)  # what is on disk is whole at any moment
+            logs.leave(128 + number)  # what is on disk is whole at any moment
         self.daemon.draining = True
         self.should_exit = True
         logs.event("draining", signal=number.name)
@@ -165,22 +165,33 @@ class _Server(uvicorn.Server):
             if self._reloading:
                 return
             self._reloading = True
-        threading.Thread(target=self._reload, name="lloss-reload", daemon=True).start()
+        try:
+            threading.Thread(target=self._reload, name="lloss-reload", daemon=True).start()
+        except RuntimeError as error:  # there are too many threads
+            self._reloading = False
+            logs.event("reload failed", logging.ERROR, error)
 
     def _reload(self) -> None:
-        while True:
-            with self._reloads:
-                self._reloading = self._reload_again
-                if not self._reloading:
-                    return
-                self._reload_again = False
-            try:
-                reload_model(self.daemon)
-            except LlossError as error:
-                if not self.daemon.models.sha256:  # else it was logged
-                    logs.event("model refused", logging.ERROR, reason=str(error))
-            except BaseException as error:
-                logs.event("reload failed", logging.ERROR, error)
+        try:
+            while self._another():
+                self._reload_once()
+        except BaseException:
+            self._reloading = False  # whatever it was: else no later signal is heard
+            raise
+
+    def _another(self) -> bool:
+        with self._reloads:
+            self._reloading, self._reload_again = self._reload_again, False
+            return self._reloading
+
+    def _reload_once(self) -> None:
+        try:
+            reload_model(self.daemon)
+        except LlossError as error:
+            if not self.daemon.models.sha256:  # else it was logged
+                logs.event("model refused", logging.ERROR, reason=str(error))
+        except BaseException as error:
+            logs.event("reload failed", logging.ERROR, error)
 
     async def on_tick(self, counter: int) -> bool:
         """Each tenth of a second: end connections whose time is over; whether to stop."""
@@ -209,11 +220,11 @@ class _Server(uvicorn.Server):
             return
         if self._loading is not None and self._loading.is_alive():
             logs.event("ended", reason="told to while the model was loaded")
-            os._exit(0)  # a load cannot be interrupted, and nothing of it is worth waiting for
+            logs.leave(0)  # a load cannot be interrupted, and nothing of it is worth waiting for
         await asyncio.to_thread(self.daemon.close)
         logs.event("ended")
         if late:
-            os._exit(0)  # a route's thread may hang still
+            logs.leave(0)  # a route's thread may hang still
 
     async def _finished(self, seconds: float) -> bool:
         """Whether all requests ended in time; those that did not are cancelled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import signal
 import socket
@@ -13,9 +14,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from fastapi import FastAPI
+from lloss.serve.daemon.metrics import DaemonMetrics
+from lloss.serve.daemon.net import server
+from lloss.serve.daemon.net.access import Access
+from lloss.serve.daemon.settings import ServeSettings
 
 PROGRAM = """
 import asyncio, sys, threading, time
@@ -328,3 +336,23 @@ def test_a_storm_of_hangups_is_two_reloads(started: Start) -> None:
     process.until(lambda: process.ask("GET", "/reloads")[1] == [2, threads])
     process.signal(signal.SIGHUP)
     process.until(lambda: process.ask("GET", "/reloads")[1] == [3, threads])
+
+
+def test_a_reload_that_cannot_begin_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+) -> None:
+    settings = ServeSettings(model=tmp_path / "m.onnx", data_dir=tmp_path)
+    daemon: Any = SimpleNamespace(
+        settings=settings, access=Access(settings), metrics=DaemonMetrics(settings.limits)
+    )
+    monkeypatch.setattr(server, "create_app", lambda daemon: FastAPI())
+    reloaded = threading.Event()
+    monkeypatch.setattr(server, "reload_model", lambda daemon: reloaded.set())
+    made = server._Server(daemon)
+    with monkeypatch.context() as without:
+        start = Mock(side_effect=RuntimeError("can't start new thread"))
+        without.setattr(server.threading.Thread, "start", start)
+        made._told_to_reload()
+    assert "can't start new thread" in log.getvalue()
+    made._told_to_reload()
+    assert reloaded.wait(5)
