@@ -15,7 +15,6 @@ import secrets
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -220,11 +219,10 @@ class Sessions:
 
 
 def _session(cookie: bytes) -> str:
-    try:
-        morsel = SimpleCookie(cookie.decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+    """Its value, which is never quoted; of one given twice the last, as the framework reads it."""
+    pairs = (part.partition(b"=") for part in cookie.split(b";"))
+    found = [value for name, _, value in pairs if name.strip() == COOKIE.encode()]
+    return found[-1].strip().decode("latin-1") if found else ""
 
 
 def _host_of(given: str) -> str:

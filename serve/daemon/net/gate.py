@@ -29,6 +29,9 @@ _ONCE = frozenset(
 )
 """Of one given twice we would read the last, and the framework the first."""
 
+_COOKIE_BYTES = 4 << 10
+"""Before who asks is known: the standard library takes seconds to read 64 KiB of odd ones."""
+
 _WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
 _AGAIN_SECONDS = 5.0
 _NEXT_MOST = 2000
@@ -99,6 +102,8 @@ class Gate:
     def _check(self, scope: Scope, headers: Headers, exchange: Exchange) -> None:
         if len(headers) != len(scope["headers"]):
             _refuse_doubles(scope)
+        if b"cookie" in headers:
+            _check_cookies(scope)
         if _WEIRD.search(scope["path"]):
             raise RequestError(400, "the path has control characters, backslashes or dot segments")
         access = self._access
@@ -183,3 +188,11 @@ def _refuse_doubles(scope: Scope) -> None:
         if name in _ONCE and name in seen:
             raise RequestError(400, f"the header {name.decode('latin-1')} is given twice")
         seen.add(name)
+
+
+def _check_cookies(scope: Scope) -> None:
+    size = sum(len(value) for name, value in scope["headers"] if name == b"cookie")
+    if size > _COOKIE_BYTES:
+        raise RequestError(
+            431, f"{size} bytes of cookies, allowed are {_COOKIE_BYTES}: clear those of this host"
+        )

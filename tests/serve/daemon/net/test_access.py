@@ -306,6 +306,31 @@ def test_a_browser_logs_in_and_out(browser: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
+    "cookie",
+    ["{}", "a=b; {}", "{}; a=b", 'a="x;y=\\073"; {};', " a ;{} ; =", "lloss_session=old; {}"],
+)
+def test_a_session_is_found_among_other_cookies(gated: Make, cookie: str) -> None:
+    gate = gated(token=TOKEN)
+    ours = f"{access.COOKIE}={gate.daemon.access.log_in(TOKEN)}"
+    assert gate.ask("GET", "/", headers={"Cookie": cookie.format(ours)}).status == 200
+    other = cookie.format(f"x{ours}")
+    assert gate.ask("GET", "/", headers={"Cookie": other}).status == 401
+
+
+def test_more_cookies_than_anybody_needs_are_not_read(
+    gated: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading quoted ones takes time that grows with the square of their length."""
+    gate = gated(token=TOKEN)
+    monkeypatch.setattr(access, "_session", None)
+    odd = 'a="' + "\\" * 4096
+    for headers in (f"Cookie: {odd}\r\n", f"Cookie: {odd[:2500]}\r\n" * 2):
+        raw = f"GET / HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"
+        reply = gate.send(raw.encode())
+        assert reply.startswith(b"HTTP/1.1 431") and b"allowed are 4096" in reply
+
+
+@pytest.mark.parametrize(
     "next", ["https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nX: y", "", "é"]
 )
 def test_the_form_leads_to_no_other_site(browser: TestClient, next: str) -> None:
