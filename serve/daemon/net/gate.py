@@ -34,6 +34,7 @@ _COOKIE_BYTES = 4 << 10
 
 _WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
 _AGAIN_SECONDS = 5.0
+_TOO_LATE = "draining: the server ends, and no answer was found within --drain"
 _NEXT_MOST = 2000
 
 
@@ -64,8 +65,12 @@ class Gate:
         except ClientGoneError:
             pass
         except asyncio.CancelledError:
-            exchange.lost = 503  # drained too late
-            raise
+            exchange.lost = 503
+            if not exchange.status:
+                exchange.closing = True
+                await exchange.refuse(RequestError(503, _TOO_LATE, _AGAIN_SECONDS))
+            elif not exchange.complete:
+                raise
         except Exception as unexpected:
             error = unexpected
             if not exchange.status:
