@@ -157,13 +157,14 @@ class Protocol(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """End it where its time is over; called every second or so."""
-        if self.transport.is_closing():
-            return
         if self.stuck_since is not None and now - self.stuck_since > self.limits.body_seconds:
             self.transport.abort()
-        elif self.head_since is None or now - self.head_since <= self.limits.header_seconds:
             return
-        elif not self.busy:  # a head that follows a request under way waits for its reply
+        if self.transport.is_closing() or self.head_since is None:
+            return
+        if now - self.head_since <= self.limits.header_seconds:
+            return
+        if not self.busy:  # a head that follows a request under way waits for its reply
             if self._unparsed:
                 seconds = f"{self.limits.header_seconds:g}"
                 self.refuse(408, f"the request's head did not come within {seconds} seconds")

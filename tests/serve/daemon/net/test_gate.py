@@ -273,10 +273,11 @@ def test_large_heads_are_refused(gated: Make, head: bytes) -> None:
     assert reply.startswith(b"HTTP/1.1 431") or not reply  # reset while still sending
 
 
-def test_a_client_that_does_not_read_its_reply_is_cut_off(gated: Make) -> None:
+@pytest.mark.parametrize("then", [b"keep-alive", b"close"])
+def test_a_client_that_does_not_read_its_reply_is_cut_off(gated: Make, then: bytes) -> None:
     gate = gated(limits={"body_seconds": 0.5})
     with socket.create_connection(("127.0.0.1", gate.port)) as sock:
-        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\n\r\n" % then)
         for there in (True, False):
             for _ in range(500):
                 if bool(gate.server.server_state.connections) is there:

@@ -29,7 +29,7 @@ PROGRAM = """
 import asyncio, sys, threading, time
 from pathlib import Path
 from types import SimpleNamespace
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from lloss.errors import ArtifactError
 from lloss.serve.daemon import cli, health
 from lloss.serve.daemon.net import server
@@ -73,6 +73,8 @@ class Daemon:
         return "" if self.models.sha256 else "loading the model"
 
     def close(self):
+        if sys.argv[2] == "stuck":
+            time.sleep(60)
         (self.settings.data_dir / "closed").touch()
 
 
@@ -91,6 +93,10 @@ def create_app(daemon):
     async def counted():
         return [reloads, threading.active_count()]
 
+    @app.get("/large")
+    async def large():
+        return Response(bytes(50 << 20))
+
     @app.post("/hang")
     def hang():
         time.sleep(60)
@@ -99,6 +105,10 @@ def create_app(daemon):
 
 
 server.Daemon, server.create_app = Daemon, create_app
+if sys.argv[2] == "slow client":
+    server._FLUSH_SECONDS = 0.05
+if sys.argv[2] == "stuck":
+    server._CLOSE_SECONDS = 0.2
 from lloss.cli import main
 main(["serve", *sys.argv[3:]])
 """
@@ -265,20 +275,49 @@ def test_under_load_no_accepted_request_is_lost(started: Start) -> None:
 
 def test_the_patience_has_an_end(started: Start) -> None:
     processes = [started("--drain=0.5s") for _ in range(2)]
+    socks: list[socket.socket] = []
     with contextlib.ExitStack() as held:
         for path, process in zip(("/work?seconds=60", "/hang"), processes):
             process.ready()
             sock = held.enter_context(socket.create_connection(("127.0.0.1", process.port)))
             sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            socks.append(sock)
         time.sleep(0.3)
         for process in processes:
             process.signal(signal.SIGTERM)
         begun = time.monotonic()
         for process in processes:
             assert process.ended() == 0
-    assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 6
+        for sock in socks:
+            head, _, body = sock.recv(1 << 16).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in head
+            assert "--drain" in json.loads(body)["error"]
     for process in processes:
         assert "drained too late" in process.events()
+        assert "Traceback" not in process.told()
+
+
+def test_a_slow_client_gets_its_whole_reply(started: Start) -> None:
+    process = started(how="slow client").ready()
+    with socket.create_connection(("127.0.0.1", process.port), timeout=20) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        size = len(sock.recv(1 << 16))
+        process.signal(signal.SIGTERM)
+        time.sleep(1)  # longer than what ends with its reply waits for
+        assert process.process.poll() is None
+        while part := sock.recv(1 << 20):
+            size += len(part)
+    assert size > 50 << 20
+    assert process.ended() == 0 and process.events()[-1] == "ended"
+
+
+def test_what_does_not_close_does_not_hold_the_end_up(started: Start) -> None:
+    process = started(how="stuck").ready()
+    process.signal(signal.SIGTERM)
+    assert process.ended(20) == 0
+    last = json.loads(process.told().splitlines()[-1])
+    assert last["event"] == "ended" and "went on" in last["reason"]
 
 
 def test_a_second_signal_ends_it_at_once(started: Start) -> None:
