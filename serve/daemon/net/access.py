@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -48,6 +49,8 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _IMAGE = re.compile(r"/v1/pools/([^/]+)/images")
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECRET_BYTES = 32
+_MAKING = threading.Lock()
+"""Held while the secret is made: of two that are made at once one would sign links in vain."""
 
 
 def signed(daemon: Daemon, pool: str, id: str, seconds: float = LINK_SECONDS) -> str:
@@ -256,16 +259,29 @@ def _signature(data_dir: Path, pool: str, id: str, expires: int) -> str:
     return hmac.digest(_secret(data_dir), message, "sha256").hex()
 
 
-@lru_cache(maxsize=8)
 def _secret(data_dir: Path) -> bytes:
-    """What links are signed with; made when there is none yet, for this user's eyes alone."""
+    """What links are signed with; made when there is none yet, for this user's eyes alone.
+
+    Who removes or replaces the file ends all links that were signed, also those of a daemon that
+    runs.
+    """
     path = data_dir / "secret.key"
-    if path.is_file():
-        found = path.read_bytes()
+    with _MAKING:
+        try:
+            state = path.stat()
+            found = _read(path, state.st_mtime_ns, state.st_ino)
+        except FileNotFoundError:
+            found = b""
         if len(found) == _SECRET_BYTES:
             return found
-    made = secrets.token_bytes(_SECRET_BYTES)
-    with written_aside(path) as aside:
-        aside.touch(0o600)
-        aside.write_bytes(made)
-    return made
+        made = secrets.token_bytes(_SECRET_BYTES)
+        with written_aside(path) as aside:
+            aside.touch(0o600)
+            aside.write_bytes(made)
+        return made
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int, file: int) -> bytes:
+    """Read once for each state of the file."""
+    return path.read_bytes()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -250,13 +253,39 @@ def test_a_link_expires(gated: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_links_hold_across_restarts_and_not_across_daemons(gated: Make, tmp_path: Path) -> None:
     first = gated(token=TOKEN)
     path = f"/v1/pools/p/images?{signed(first.daemon, 'p', 'a')}"
-    access._secret.cache_clear()
+    access._read.cache_clear()
     assert gated(token=TOKEN).ask("GET", path).status == 200
     key = tmp_path / "data" / "secret.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     key.write_bytes(os.urandom(32))
-    access._secret.cache_clear()
+    os.utime(key, ns=(1, 1))
     assert gated(token=TOKEN).ask("GET", path).status == 401
+
+
+def test_without_its_secret_a_link_ends_at_once(gated: Make, tmp_path: Path) -> None:
+    gate = gated(token=TOKEN)
+    path = f"/v1/pools/p/images?{signed(gate.daemon, 'p', 'a')}"
+    assert gate.ask("GET", path).status == 200
+    (tmp_path / "data" / "secret.key").unlink()
+    assert gate.ask("GET", path).status == 401
+    path = f"/v1/pools/p/images?{signed(gate.daemon, 'p', 'a')}"
+    assert gate.ask("GET", path).status == 200
+
+
+def test_one_secret_is_made_however_many_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Barrier(2)
+
+    def token_bytes(count: int) -> bytes:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            begun.wait(0.2)  # for another that makes one, too
+        return os.urandom(count)
+
+    monkeypatch.setattr(access.secrets, "token_bytes", token_bytes)
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(access._secret, [tmp_path] * 2)
+    assert first == second == access._secret(tmp_path)
 
 
 # Sessions
