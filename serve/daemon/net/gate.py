@@ -90,11 +90,12 @@ class Gate:
             await exchange.refuse(refused, receive if has_body else None)
             return
         if not has_body:
-            await self._serve(scope, b"", receive, exchange)
+            await self._serve(scope, [_message(b"")], receive, exchange)
             return
         with self._bodies.reading(scope["state"]["admitted"]) as body:
             try:
-                whole = await body.read(receive, headers, scope["path"])
+                # In this list alone, so that the application can let go of it.
+                parts = [_message(await body.read(receive, headers, scope["path"]))]
             except RequestError as refused:
                 exchange.closing = not body.whole
                 sending = not body.whole and refused.status != 408
@@ -102,7 +103,7 @@ class Gate:
                 return
             finally:
                 exchange.received = body.received
-            await self._serve(scope, whole, receive, exchange)
+            await self._serve(scope, parts, receive, exchange)
 
     def _check(self, scope: Scope, headers: Headers, exchange: Exchange) -> None:
         if len(headers) != len(scope["headers"]):
@@ -133,7 +134,9 @@ class Gate:
         given = "the token is wrong" if b"authorization" in headers else "a token is needed"
         return RequestError(401, f"{given}: send Authorization: Bearer TOKEN")
 
-    async def _serve(self, scope: Scope, body: bytes, receive: Receive, exchange: Exchange) -> None:
+    async def _serve(
+        self, scope: Scope, parts: list[Message], receive: Receive, exchange: Exchange
+    ) -> None:
         """Call the application; cancel it where the client goes away before its reply is whole.
 
         What runs in a thread goes on to its end and holds its place there: else clients that ask
@@ -148,9 +151,6 @@ class Gate:
             if not exchange.complete:
                 gone.set()
                 working.cancel()
-
-        parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        del body
 
         async def replay() -> Message:
             if parts:
@@ -176,6 +176,10 @@ class Gate:
             exchange.end(error, quiet=dropped is None, dropped=dropped or 0)
         else:
             exchange.end(error)
+
+
+def _message(body: bytes) -> Message:
+    return {"type": "http.request", "body": body, "more_body": False}
 
 
 def _login_for(scope: Scope) -> bytes:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi import Response
 
 Make = Callable[..., Any]
 
@@ -18,6 +21,14 @@ EVERY = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+
+
+def until(done: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to that")
 
 
 def test_a_reply_bears_id_model_and_security(gated: Make) -> None:
@@ -133,12 +144,12 @@ def test_clients_that_go_away_do_not_multiply_threads(gated: Make) -> None:
     """What a thread has begun it ends, in its place among the forty; what waits is dropped."""
     gate = gated()
     ask = b"POST /thread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-    for _ in range(60):
+    for asked in range(1, 61):
         with socket.create_connection(("127.0.0.1", gate.port)) as sock:
             sock.sendall(ask)
-            gate.entered.wait(5)
-            time.sleep(0.005)
-    time.sleep(0.2)
+            until(lambda asked=asked: gate.threads == min(asked, 40))
+            until(lambda asked=asked: gate.metrics.in_flight == min(asked, 41))
+    until(lambda: gate.metrics.in_flight == 40)
     assert gate.threads == 40
     assert gate.metrics.in_flight == 40
     gate.free.set()
@@ -151,6 +162,23 @@ def test_a_connection_serves_many_requests_also_pipelined(gated: Make) -> None:
     one = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
     last = one.replace(b"Host", b"Connection: close\r\nHost")
     assert gate.send(one * 5 + last).count(b"HTTP/1.1 200 OK") == 6
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_a_body_is_the_applications_alone(gated: Make, coding: str) -> None:
+    """Which can free it: what a body becomes counts as held beside it, another copy does not."""
+    gate = gated()
+    references = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        references.append(sys.getrefcount(body))
+        await Response(str(len(body)))(scope, receive, send)
+
+    gate.gate.app = app
+    sent = bytes(1000) if coding == "identity" else gzip.compress(bytes(1000))
+    assert gate.ask("POST", "/", sent, {"Content-Encoding": coding}).body == b"1000"
+    assert references == [2]  # its own, and the call's
 
 
 def test_draining_refuses_the_new_and_answers_probes(gated: Make) -> None:
