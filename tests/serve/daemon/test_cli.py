@@ -133,10 +133,17 @@ def test_limits_are_above_zero(wrong: dict[str, Any]) -> None:
         Limits(**wrong)
 
 
-def test_without_the_extra_it_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("uvicorn", "pip install 'lloss[serve]'"),
+        ("resource", "lloss: lloss serve runs on Linux and macOS\n"),
+    ],
+)
+def test_where_it_cannot_run_it_is_one_line(missing: str, message: str) -> None:
     code = (
-        "import sys; sys.modules['uvicorn'] = None\n"
+        f"import sys; sys.modules[{missing!r}] = None\n"
         "from lloss.cli import main; main(['serve', 'm.onnx', '--data-dir=d'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "pip install 'lloss[serve]'" in done.stderr
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -49,7 +49,8 @@ class Models:
             raise ArtifactError("model.onnx: is no artifact")
         global reloads
         reloads += 1
-        time.sleep(0.2)
+        while self.hold.exists():
+            time.sleep(0.01)
         before, self.sha256 = self.sha256, "cd" * 32
         return SimpleNamespace(before=before, now=self.sha256)
 
@@ -58,6 +59,7 @@ class Daemon:
     def __init__(self, settings):
         self.settings, self.access, self.draining = settings, Access(settings), False
         self.models = Models()
+        self.models.hold = settings.data_dir / "hold"
         self.jobs = SimpleNamespace(prune=lambda: None)
         self.metrics = DaemonMetrics(settings.limits)
 
@@ -367,11 +369,14 @@ def test_a_hangup_reloads_and_never_ends_it(started: Start) -> None:
 def test_a_storm_of_hangups_is_two_reloads(started: Start) -> None:
     process = started().ready()
     threads = process.ask("GET", "/reloads")[1][1]
+    hold = process.folder / "hold"
+    hold.touch()
     process.signal(signal.SIGHUP)
     process.until(lambda: process.ask("GET", "/reloads")[1][0] == 1)
     for _ in range(300):
         process.signal(signal.SIGHUP)
     assert process.ask("GET", "/reloads")[1] == [1, threads + 1]
+    hold.unlink()
     process.until(lambda: process.ask("GET", "/reloads")[1] == [2, threads])
     process.signal(signal.SIGHUP)
     process.until(lambda: process.ask("GET", "/reloads")[1] == [3, threads])
