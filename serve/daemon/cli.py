@@ -90,6 +90,12 @@ class Size(click.ParamType[int]):
     help="Name by which clients reach the server; may be repeated.  [default: the address itself]",
 )
 @click.option(
+    "--public-url",
+    default="",
+    help="Under which clients reach it behind a proxy, such as https://NAME: of links, and of what "
+    "browsers are told.  [default: that of each request]",
+)
+@click.option(
     "--provider",
     type=click.Choice(typing.get_args(Provider)),
     default="auto",

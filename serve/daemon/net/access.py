@@ -81,6 +81,7 @@ class Access:
             {*settings.allowed_hosts, settings.host.lower()}
             | (_LOCAL if settings.loopback or settings.everywhere else set())
         )
+        self._public = settings.public_url.partition("://")[2].encode()
         self._any_host = settings.everywhere and not settings.allowed_hosts
 
     def check_origin(self, scope: Scope, headers: Headers) -> None:
@@ -172,7 +173,10 @@ class Access:
         if site is not None:
             ours = site in (b"same-origin", b"none")
         else:
-            ours = _same_origin(headers.get(b"origin", b""), headers.get(b"host", b""))
+            origin = headers.get(b"origin", b"")
+            ours = _same_origin(origin, headers.get(b"host", b""))
+            if not ours and self._public:  # a proxy may have put another Host there
+                ours = _same_origin(origin, self._public)
         if ours:
             return
         if scope["method"] not in _SAFE:
