@@ -27,7 +27,6 @@ from lloss.serve.daemon.settings import ServeSettings
 
 PROGRAM = """
 import asyncio, sys, threading, time
-from pathlib import Path
 from types import SimpleNamespace
 from fastapi import FastAPI, Response
 from lloss.errors import ArtifactError
@@ -107,10 +106,9 @@ def create_app(daemon):
 
 
 server.Daemon, server.create_app = Daemon, create_app
-if sys.argv[2] == "slow client":
-    server._FLUSH_SECONDS = 0.05
-if sys.argv[2] == "stuck":
-    server._CLOSE_SECONDS = 0.2
+SHORT = {"slow client": "_FLUSH_SECONDS", "stuck": "_CLOSE_SECONDS"}
+if sys.argv[2] in SHORT:
+    setattr(server, SHORT[sys.argv[2]], 0.1)
 from lloss.cli import main
 main(["serve", *sys.argv[3:]])
 """
@@ -394,9 +392,8 @@ def test_a_reload_that_cannot_begin_is_not_the_last(
     monkeypatch.setattr(server, "reload_model", lambda daemon: reloaded.set())
     made = server._Server(daemon)
     with monkeypatch.context() as without:
-        start = Mock(side_effect=RuntimeError("can't start new thread"))
-        without.setattr(server.threading.Thread, "start", start)
+        without.setattr(server.threading.Thread, "start", Mock(side_effect=RuntimeError("no more")))
         made._told_to_reload()
-    assert "can't start new thread" in log.getvalue()
+    assert "no more" in log.getvalue()
     made._told_to_reload()
     assert reloaded.wait(5)
