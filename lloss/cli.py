@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import lloss
-from lloss.errors import LlossError, MissingExtraError
+from lloss.errors import LlossError, MissingExtraError, SettingsError
 
 COMMANDS = {
     "init": "lloss.commands.project:init",
@@ -44,6 +44,9 @@ EXTRAS = {
 }
 """Which extra brings a package that the base install lacks."""
 
+UNIX = frozenset({"resource", "fcntl"})
+"""Modules of the standard library that Windows lacks."""
+
 
 class _Commands(click.Group):
     """Loads a command's module when it is asked for; one line for every error of the user's."""
@@ -58,7 +61,7 @@ class _Commands(click.Group):
         try:
             command: click.Command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            raise _as_missing_extra(f"lloss {name}", error, name) from error
+            raise _as_missing(f"lloss {name}", error, name) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -101,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        missing = _as_missing_extra("this command", error)
+        missing = _as_missing("this command", error)
         if not isinstance(missing, LlossError):
             raise
         _leave(str(missing), 2)
@@ -117,8 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
         _leave(f"a name that is not UTF-8: {error.object!r}; rename it", 2)
 
 
-def _as_missing_extra(what: str, error: ModuleNotFoundError, command: str = "") -> Exception:
+def _as_missing(what: str, error: ModuleNotFoundError, command: str = "") -> Exception:
     package = (error.name or "").partition(".")[0]
+    if package in UNIX:
+        return SettingsError(f"{what} runs on Linux and macOS")
     if package not in EXTRAS:
         return error
     extra = "demo" if command == "demo" else EXTRAS[package]

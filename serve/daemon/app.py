@@ -112,6 +112,11 @@ def daemon_of(request: Request) -> Daemon:
     return cast(Daemon, request.app.state.daemon)
 
 
+def base_of(daemon: Daemon, request: Request) -> str:
+    """What links to a daemon begin with, in the reply to a request; no slash at the end."""
+    return daemon.settings.public_url or str(request.base_url).rstrip("/")
+
+
 async def _daemon(request: Request) -> Daemon:
     """Not in a thread, as FastAPI would look for it otherwise: they may all be busy."""
     return daemon_of(request)

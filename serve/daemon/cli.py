@@ -74,7 +74,8 @@ class Size(click.ParamType[int]):
 @click.option(
     "--token-file",
     type=PATH,
-    help=f"File with the token that requests must bear; or set {TOKEN}. Needed off loopback.",
+    help=f"File with the token that requests must bear; or set {TOKEN}, which other processes of "
+    "this user can read. Needed off loopback.",
 )
 @click.option(
     "--pool-root",
@@ -86,7 +87,13 @@ class Size(click.ParamType[int]):
     "--allowed-host",
     "allowed_hosts",
     multiple=True,
-    help="Name by which clients reach the server; may be repeated.",
+    help="Name by which clients reach the server; may be repeated.  [default: the address itself]",
+)
+@click.option(
+    "--public-url",
+    default="",
+    help="Under which clients reach it behind a proxy, such as https://NAME: of links, and of what "
+    "browsers are told.  [default: that of each request]",
 )
 @click.option(
     "--provider",
@@ -186,7 +193,10 @@ def serve(
     logs.configure(log_format)
     if warning:
         logs.event("token file", logging.WARNING, reason=warning)
-    run(settings, _tell)
+    try:
+        run(settings, _tell)
+    finally:
+        logs.flush()
 
 
 def _tell(daemon: Daemon) -> None:
@@ -201,7 +211,8 @@ def read_token(file: Path | None) -> tuple[str, str]:
         SettingsError: the file cannot be read or is empty.
     """
     if file is None:
-        # Out of the environment: other processes of this user can read it there.
+        # So that no child process inherits it. /proc shows what this one was started with all the
+        # same, to this user: whoever minds that gives --token-file.
         return os.environ.pop(TOKEN, "").strip(), ""
     try:
         text = file.read_text(encoding="utf-8").strip()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, NoReturn, TextIO
 
 Format = Literal["json", "text"]
 
@@ -19,6 +22,10 @@ _FIELDS = "lloss_fields"
 _MAY_WAIT = "lloss_may_wait"
 _PAUSE = 0.05
 """Seconds that lines wait for others."""
+_AGAIN = 0.2
+"""Seconds after which it is tried again to write what could not be written."""
+_PATIENCE = 1.0
+"""Seconds that the end of the process waits for its last lines."""
 _HELD = 10_000
 """Lines that wait at most, such as behind a pipe that nobody empties."""
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+{}")
@@ -46,11 +53,12 @@ def configure(format: Format = "json", stream: TextIO | None = None) -> None:
 
 
 class Later(logging.Handler):
-    """Writes the lines of requests a moment later, many at once, in a thread of its own.
+    """Writes lines in a thread of its own, those of requests a moment later, many at once.
 
     Whoever writes lets go of the interpreter's lock, and beside busy threads waits long to get it
-    back: line by line that takes an event loop more time than all else of a request. All else
-    that is logged is written at once, with what came before it.
+    back: line by line that takes an event loop more time than all else of a request. And a pipe
+    that nobody empties, or a disk that is full, is no reason to fail or to stand still for whoever
+    logs: lines are kept meanwhile, and counted where they become too many.
 
     Args:
         stream: to write to.
@@ -58,47 +66,93 @@ class Later(logging.Handler):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        self._stream = stream
+        self._send = _sender(stream)
         self._lines: deque[str] = deque()
-        self._dropped = 0
-        self._due = threading.Event()
-        self._writing = threading.Lock()
+        self._put = self._done = self._dropped = self._told = 0
+        self._left, self._leaving = b"", 0
+        self._due, self._now = threading.Event(), threading.Event()
+        self._moved = threading.Condition()
         threading.Thread(target=self._write, name="lloss-log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See ``logging.Handler``."""
+        """See ``logging.Handler``; never fails and never waits."""
         if len(self._lines) >= _HELD:  # nobody reads what we write
             self._dropped += 1
             return
         try:
-            self._lines.append(self.format(record))
-        except Exception:
-            self.handleError(record)
-            return
+            line = self.format(record)
+        except Exception as error:  # of somebody's __str__
+            where = f"{record.pathname}:{record.lineno}"
+            line = json.dumps({"event": "log line broken", "of": where, "reason": repr(error)})
+        self._lines.append(line)
+        self._put += 1
         if not hasattr(record, _MAY_WAIT):
-            self.flush()
-        elif not self._due.is_set():
+            self._now.set()
+        if not self._due.is_set():
             self._due.set()
 
     def flush(self) -> None:
-        """Write all that there is."""
-        with self._writing:
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            if self._dropped:
-                lines.append(json.dumps({"event": "log lines dropped", "count": self._dropped}))
-                self._dropped = 0
-            if lines:
-                self._stream.write("\n".join([*lines, ""]))
-                self._stream.flush()
+        """Wait until all that there is has been written, but not for ever."""
+        until = self._put
+        self._now.set()
+        self._due.set()
+        with self._moved:
+            self._moved.wait_for(lambda: self._done >= until, _PATIENCE)
 
     def _write(self) -> None:
         while self._due.wait():
-            time.sleep(_PAUSE)
+            self._now.wait(_PAUSE)
             self._due.clear()
+            self._now.clear()
             try:
-                self.flush()
-            except (OSError, ValueError):
-                return  # the stream is gone, and with it whoever could be told
+                self._write_all()
+            except Exception:  # nobody is left to be told; perhaps the disk has room again soon
+                self._now.wait(_AGAIN)
+                self._due.set()
+
+    def _write_all(self) -> None:
+        """What was begun first: a line that was half written is not written twice."""
+        while self._left or self._lines or self._told < self._dropped:
+            if not self._left:
+                lines = [self._lines.popleft() for _ in range(len(self._lines))]
+                self._leaving = len(lines)
+                if dropped := self._dropped - self._told:
+                    lines.append(json.dumps({"event": "log lines dropped", "count": dropped}))
+                    self._told += dropped
+                self._left = "\n".join([*lines, ""]).encode(errors="backslashreplace")
+            while self._left:
+                self._left = self._left[self._send(self._left) :]
+            with self._moved:
+                self._done += self._leaving
+                self._moved.notify_all()
+
+
+def _sender(stream: TextIO) -> Callable[[bytes], int]:
+    """Writes to a stream what it takes, and returns how many bytes that was."""
+    try:
+        # Past its buffers, which keep a part of what they could not write and do not tell which.
+        return functools.partial(os.write, stream.fileno())
+    except (OSError, AttributeError):  # no file, or none at all
+        pass
+
+    def send(data: bytes) -> int:
+        stream.write(data.decode())
+        stream.flush()
+        return len(data)
+
+    return send
+
+
+def flush() -> None:
+    """Write what was logged before anything else is told on standard error."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once, whatever its threads do; what was logged is written first."""
+    flush()
+    os._exit(code)
 
 
 def event(
@@ -114,7 +168,7 @@ def event(
         name: what, in a few words that never vary.
         level: of the standard library.
         error: its traceback is added.
-        may_wait: whether it may be written a moment later, with others.
+        may_wait: whether it may be written with others a moment later, rather than next.
         fields: values of JSON.
     """
     if LOG.isEnabledFor(level):

@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lloss.errors import SettingsError
 
@@ -70,6 +71,8 @@ class ServeSettings:
         token: that every request must bear; "" for none.
         pool_roots: under which pools may lie: absolute folders, or URL prefixes.
         allowed_hosts: names that a ``Host`` header may give beside the address itself.
+        public_url: under which clients reach it, behind a proxy; "" for that of each request. Its
+            host is one of ``allowed_hosts``.
         provider: as of ``lloss score``.
         batch_size: images a run of the engine; 0 for what was measured best.
         job_batch_size: of pools that are scored in the background; 0 for what keeps requests quick.
@@ -91,6 +94,7 @@ class ServeSettings:
     token: str = field(default="", repr=False)
     pool_roots: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    public_url: str = ""
     provider: str = "auto"
     batch_size: int = 0
     job_batch_size: int = 0
@@ -107,6 +111,10 @@ class ServeSettings:
         set_field(self, "data_dir", Path(self.data_dir).absolute())
         set_field(self, "pool_roots", tuple(map(_root, self.pool_roots)))
         set_field(self, "allowed_hosts", tuple(map(_name, self.allowed_hosts)))
+        if self.public_url:
+            url, host = _public(self.public_url)
+            set_field(self, "public_url", url)
+            set_field(self, "allowed_hosts", (*self.allowed_hosts, host))
         _check_token(self.token)
         if not self.token and not self.loopback:
             raise SettingsError(
@@ -168,6 +176,22 @@ def _name(given: str) -> str:
     if not name or (not address and not all(c.isalnum() or c in "-._" for c in name)):
         raise SettingsError(f"--allowed-host {given!r}: give a name or address, without a port")
     return name.strip("[]")
+
+
+def _public(given: str) -> tuple[str, str]:
+    """A URL as far as its port, and its host."""
+    try:
+        parts = urlsplit(given.strip().lower())
+        plain = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
+        _ = parts.port  # raises where it is none
+        host = _name(parts.hostname or "")
+    except (ValueError, SettingsError):
+        plain = False
+    if not plain or parts.scheme not in ("http", "https"):
+        raise SettingsError(
+            f"--public-url {given}: give https://NAME or https://NAME:PORT, without a path"
+        )
+    return f"{parts.scheme}://{parts.netloc}", host
 
 
 def _check_token(token: str) -> None:

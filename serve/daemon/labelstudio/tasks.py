@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from fastapi import Request
 
+from ..app import base_of
 from ..core import Daemon
 from ..pools.selections import HandedOut
 from .known import Known, known
@@ -16,8 +17,8 @@ def tasks_of(daemon: Daemon, handed_out: HandedOut, request: Request) -> list[di
     """The images of a selection, best first, as tasks.
 
     Their data name the image by URL (of ``settings.image_url``, else a signed one of this very
-    daemon, as the request names it), pool, id, rank, and predicted loss. Each has a prediction
-    that uncertainty sampling orders by.
+    daemon, as ``settings.public_url`` or the request names it), pool, id, rank, and predicted loss.
+    Each has a prediction that uncertainty sampling orders by.
 
     Raises:
         ScoresError: the pool's scores are damaged.
@@ -53,7 +54,7 @@ def _url(daemon: Daemon, pool: str, id: str, request: Request) -> str:
         return named.replace("{id}", _quoted(id))
     from ..net.access import signed
 
-    return f"{request.base_url}v1/pools/{_quoted(pool)}/images?{signed(daemon, pool, id)}"
+    return f"{base_of(daemon, request)}/v1/pools/{_quoted(pool)}/images?{signed(daemon, pool, id)}"
 
 
 def _quoted(text: str) -> str:

@@ -12,10 +12,10 @@ import hmac
 import ipaddress
 import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -49,6 +49,8 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _IMAGE = re.compile(r"/v1/pools/([^/]+)/images")
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECRET_BYTES = 32
+_MAKING = threading.Lock()
+"""Held while the secret is made: of two that are made at once one would sign links in vain."""
 
 
 def signed(daemon: Daemon, pool: str, id: str, seconds: float = LINK_SECONDS) -> str:
@@ -79,6 +81,7 @@ class Access:
             {*settings.allowed_hosts, settings.host.lower()}
             | (_LOCAL if settings.loopback or settings.everywhere else set())
         )
+        self._public = settings.public_url.partition("://")[2].encode()
         self._any_host = settings.everywhere and not settings.allowed_hosts
 
     def check_origin(self, scope: Scope, headers: Headers) -> None:
@@ -170,7 +173,10 @@ class Access:
         if site is not None:
             ours = site in (b"same-origin", b"none")
         else:
-            ours = _same_origin(headers.get(b"origin", b""), headers.get(b"host", b""))
+            origin = headers.get(b"origin", b"")
+            ours = _same_origin(origin, headers.get(b"host", b""))
+            if not ours and self._public:  # a proxy may have put another Host there
+                ours = _same_origin(origin, self._public)
         if ours:
             return
         if scope["method"] not in _SAFE:
@@ -220,11 +226,10 @@ class Sessions:
 
 
 def _session(cookie: bytes) -> str:
-    try:
-        morsel = SimpleCookie(cookie.decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+    """Its value, which is never quoted; of one given twice the last, as the framework reads it."""
+    pairs = (part.partition(b"=") for part in cookie.split(b";"))
+    found = [value for name, _, value in pairs if name.strip() == COOKIE.encode()]
+    return found[-1].strip().decode("latin-1") if found else ""
 
 
 def _host_of(given: str) -> str:
@@ -258,16 +263,29 @@ def _signature(data_dir: Path, pool: str, id: str, expires: int) -> str:
     return hmac.digest(_secret(data_dir), message, "sha256").hex()
 
 
-@lru_cache(maxsize=8)
 def _secret(data_dir: Path) -> bytes:
-    """What links are signed with; made when there is none yet, for this user's eyes alone."""
+    """What links are signed with; made when there is none yet, for this user's eyes alone.
+
+    Who removes or replaces the file ends all links that were signed, also those of a daemon that
+    runs.
+    """
     path = data_dir / "secret.key"
-    if path.is_file():
-        found = path.read_bytes()
+    with _MAKING:
+        try:
+            state = path.stat()
+            found = _read(path, state.st_mtime_ns, state.st_ino)
+        except FileNotFoundError:
+            found = b""
         if len(found) == _SECRET_BYTES:
             return found
-    made = secrets.token_bytes(_SECRET_BYTES)
-    with written_aside(path) as aside:
-        aside.touch(0o600)
-        aside.write_bytes(made)
-    return made
+        made = secrets.token_bytes(_SECRET_BYTES)
+        with written_aside(path) as aside:
+            aside.touch(0o600)
+            aside.write_bytes(made)
+        return made
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int, file: int) -> bytes:
+    """Read once for each state of the file."""
+    return path.read_bytes()

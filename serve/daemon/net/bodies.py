@@ -94,10 +94,10 @@ class Body:
         self.held = self.received = 0
         self.whole = False
 
-    async def read(self, receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+    async def read(self, receive: Receive, headers: Mapping[bytes, bytes], path: str) -> bytes:
         """All of it, inflated.
 
-        What its JSON will take when it is parsed counts as held, too.
+        What its JSON will take when it is parsed counts as held, too; that depends on the path.
 
         Raises:
             RequestError: 400 it is no gzip; 408 too slow; 413 too large, or too many values; 415 an
@@ -120,7 +120,7 @@ class Body:
             ) from None
         if coding not in (b"", b"identity"):
             raw = await self._inflated(raw, gzip=coding != b"deflate")
-        self._hold(parsed_bytes(raw, headers))
+        self._hold(parsed_bytes(raw, headers, path))
         return raw
 
     async def _received(self, receive: Receive) -> bytes:

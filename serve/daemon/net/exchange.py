@@ -30,6 +30,9 @@ _ROUTINE = PROBES | {
 }
 """Routes that are asked again and again while nothing happens: a log of them hides all else."""
 
+FOUND = ("route", "endpoint", "root_path")
+"""What the application notes in the scope of a request, and :func:`route_of` reads."""
+
 _PATH_SHOWN = 256
 _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 256 << 20

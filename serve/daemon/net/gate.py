@@ -14,11 +14,27 @@ from ..core import Daemon
 from ..failures import RequestError, internal_error
 from .access import PROBES, Headers
 from .bodies import Bodies, ClientGoneError
-from .exchange import LINKED, Exchange
+from .exchange import FOUND, LINKED, Exchange
 
-_ONCE = frozenset({b"host", b"origin", b"authorization", b"content-encoding", b"content-length"})
+_ONCE = frozenset(
+    {
+        b"host",
+        b"origin",
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"inference-header-content-length",
+    }
+)
+"""Of one given twice we would read the last, and the framework the first."""
+
+_COOKIE_BYTES = 4 << 10
+"""Before who asks is known: the standard library takes seconds to read 64 KiB of odd ones."""
+
 _WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
 _AGAIN_SECONDS = 5.0
+_TOO_LATE = "draining: the server ends, and no answer was found within --drain"
 _NEXT_MOST = 2000
 
 
@@ -49,8 +65,12 @@ class Gate:
         except ClientGoneError:
             pass
         except asyncio.CancelledError:
-            exchange.lost = 503  # drained too late
-            raise
+            exchange.lost = 503
+            if not exchange.status:
+                exchange.closing = True
+                await exchange.refuse(RequestError(503, _TOO_LATE, _AGAIN_SECONDS))
+            elif not exchange.complete:
+                raise
         except Exception as unexpected:
             error = unexpected
             if not exchange.status:
@@ -70,11 +90,12 @@ class Gate:
             await exchange.refuse(refused, receive if has_body else None)
             return
         if not has_body:
-            await self._serve(scope, b"", receive, exchange)
+            await self._serve(scope, [_message(b"")], receive, exchange)
             return
         with self._bodies.reading(scope["state"]["admitted"]) as body:
             try:
-                whole = await body.read(receive, headers)
+                # In this list alone, so that the application can let go of it.
+                parts = [_message(await body.read(receive, headers, scope["path"]))]
             except RequestError as refused:
                 exchange.closing = not body.whole
                 sending = not body.whole and refused.status != 408
@@ -82,11 +103,13 @@ class Gate:
                 return
             finally:
                 exchange.received = body.received
-            await self._serve(scope, whole, receive, exchange)
+            await self._serve(scope, parts, receive, exchange)
 
     def _check(self, scope: Scope, headers: Headers, exchange: Exchange) -> None:
         if len(headers) != len(scope["headers"]):
             _refuse_doubles(scope)
+        if b"cookie" in headers:
+            _check_cookies(scope)
         if _WEIRD.search(scope["path"]):
             raise RequestError(400, "the path has control characters, backslashes or dot segments")
         access = self._access
@@ -111,7 +134,9 @@ class Gate:
         given = "the token is wrong" if b"authorization" in headers else "a token is needed"
         return RequestError(401, f"{given}: send Authorization: Bearer TOKEN")
 
-    async def _serve(self, scope: Scope, body: bytes, receive: Receive, exchange: Exchange) -> None:
+    async def _serve(
+        self, scope: Scope, parts: list[Message], receive: Receive, exchange: Exchange
+    ) -> None:
         """Call the application; cancel it where the client goes away before its reply is whole.
 
         What runs in a thread goes on to its end and holds its place there: else clients that ask
@@ -127,9 +152,6 @@ class Gate:
                 gone.set()
                 working.cancel()
 
-        parts: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        del body
-
         async def replay() -> Message:
             if parts:
                 return parts.pop()
@@ -137,14 +159,15 @@ class Gate:
             return {"type": "http.disconnect"}
 
         watcher = asyncio.create_task(watch())
-        method = scope["method"]
+        inner = scope
+        if scope["method"] == "HEAD":
+            # Answered as GET is. Not in the server's own scope, by which it leaves the body out.
+            inner = {**scope, "method": "GET"}
         try:
-            if method == "HEAD":  # answered as GET is; the server leaves the body out
-                scope["method"] = "GET"
             with working:
-                await self.app(scope, replay, exchange.send)
+                await self.app(inner, replay, exchange.send)
         finally:
-            scope["method"] = method
+            scope.update({name: inner[name] for name in FOUND if name in inner})
             watcher.cancel()
 
     def _tell(self, exchange: Exchange, error: BaseException | None) -> None:
@@ -153,6 +176,10 @@ class Gate:
             exchange.end(error, quiet=dropped is None, dropped=dropped or 0)
         else:
             exchange.end(error)
+
+
+def _message(body: bytes) -> Message:
+    return {"type": "http.request", "body": body, "more_body": False}
 
 
 def _login_for(scope: Scope) -> bytes:
@@ -170,3 +197,11 @@ def _refuse_doubles(scope: Scope) -> None:
         if name in _ONCE and name in seen:
             raise RequestError(400, f"the header {name.decode('latin-1')} is given twice")
         seen.add(name)
+
+
+def _check_cookies(scope: Scope) -> None:
+    size = sum(len(value) for name, value in scope["headers"] if name == b"cookie")
+    if size > _COOKIE_BYTES:
+        raise RequestError(
+            431, f"{size} bytes of cookies, allowed are {_COOKIE_BYTES}: clear those of this host"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from ..app import Ours
+from ..app import Ours, base_of
 from ..pages.rendering import login_page
 from .access import COOKIE, SESSION_SECONDS
 
@@ -35,7 +35,7 @@ async def log_in(request: Request, daemon: Ours) -> Response:
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=base_of(daemon, request).startswith("https:"),
     )
     return reply
 

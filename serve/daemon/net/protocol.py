@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import (
@@ -45,8 +46,10 @@ class Protocol(HttpToolsProtocol):
         self.head_since: float | None = None
         self.stuck_since: float | None = None
         self._parsed = self._unparsed = 0
+        self._ended = False
         self._cycles: list[RequestResponseCycle] = []
         self._why = (400, "this is no HTTP")
+        self._refusal: tuple[int, str] | None = None
 
     @property
     def busy(self) -> bool:
@@ -71,13 +74,18 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; what has not become a whole head yet counts against its cap."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refusal is not None:
             return
+        self._ended = False
         super().data_received(data)
         if self.head_since is None and not self.busy and self._idle():
             self.head_since = self.loop.time()  # empty lines between requests
-        if self.head_since is not None and not self.transport.is_closing():
-            self._unparsed += len(data)  # the parser gathers what is no whole header yet
+        if self._refusal is not None or self.transport.is_closing():
+            return
+        if self.head_since is not None:
+            # The parser gathers what is no whole header yet. Of bytes that ended a request it is
+            # not told how many began the next.
+            self._unparsed += 1 if self._ended else len(data)
             if self._unparsed > HEAD_BYTES:
                 self.refuse(*_TOO_LARGE)
 
@@ -106,7 +114,7 @@ class Protocol(HttpToolsProtocol):
         self.head_since = None
         self._unparsed = 0
         super().on_headers_complete()
-        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
+        self._cycles = self._pending()
         self._cycles.append(self.cycle)
         self.cycle.transport = Joined(self.transport, self.loop)  # type: ignore[assignment]
         if self.parser.should_upgrade():
@@ -114,6 +122,20 @@ class Protocol(HttpToolsProtocol):
         if len(self.pipeline) > PIPELINED:
             self._why = (400, f"more than {PIPELINED} requests ahead of their replies")
             raise _RefusedError
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self._ended = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin the next reply, or refuse what came after the last."""
+        super().on_response_complete()
+        if self._refusal is not None and not self._pending():
+            self._end_with(*self._refusal)
+
+    def _pending(self) -> list[RequestResponseCycle]:
+        return [cycle for cycle in self._cycles if not cycle.response_complete]
 
     def _count(self, more: int) -> None:
         self._parsed += more
@@ -126,7 +148,25 @@ class Protocol(HttpToolsProtocol):
         self.refuse(*self._why)
 
     def refuse(self, status: int, message: str, headers: tuple[bytes, ...] = ()) -> None:
-        """Answer without a request to answer, and close."""
+        """Answer without a request to answer, and close; whole requests before it come first."""
+        pending = self._pending()
+        if pending and pending[-1].more_body:  # it is the one that cannot be read
+            broken = pending.pop()
+            self._cycles.remove(broken)
+            self.pipeline = deque(one for one in self.pipeline if one[0] is not broken)
+            if broken.response_started:
+                self.transport.close()
+                return
+        if pending:
+            self._refusal = status, message
+            self.head_since = None
+            self.flow.pause_reading()
+        else:
+            self._end_with(status, message, headers)
+
+    def _end_with(self, status: int, message: str, headers: tuple[bytes, ...] = ()) -> None:
+        if self.transport.is_closing():
+            return
         body = json.dumps({"error": message}).encode()
         self.transport.write(
             b"".join(
@@ -159,13 +199,14 @@ class Protocol(HttpToolsProtocol):
 
     def check(self, now: float) -> None:
         """End it where its time is over; called every second or so."""
-        if self.transport.is_closing():
-            return
         if self.stuck_since is not None and now - self.stuck_since > self.limits.body_seconds:
             self.transport.abort()
-        elif self.head_since is None or now - self.head_since <= self.limits.header_seconds:
             return
-        elif not self.busy:  # a head that follows a request under way waits for its reply
+        if self.transport.is_closing() or self.head_since is None:
+            return
+        if now - self.head_since <= self.limits.header_seconds:
+            return
+        if not self.busy:  # a head that follows a request under way waits for its reply
             if self._unparsed:
                 seconds = f"{self.limits.header_seconds:g}"
                 self.refuse(408, f"the request's head did not come within {seconds} seconds")

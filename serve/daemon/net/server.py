@@ -31,6 +31,9 @@ LINGER_SECONDS = 0.5
 """After the signal, before the socket closes: who comes meanwhile is told rather than reset."""
 
 _FLUSH_SECONDS = 2.0
+_CLOSE_SECONDS = 20.0
+"""That jobs and models get to end: a reload may be building a TensorRT engine for minutes."""
+
 _BACKLOG = 1024
 _OTHER_FILES = 512
 _TICKS = 10
@@ -154,7 +157,7 @@ class _Server(uvicorn.Server):
     def _told_to_end(self, number: signal.Signals) -> None:
         if self.daemon.draining:
             logs.event("ended at once", logging.WARNING, signal=number.name)
-            os._exit(128 + number)  # what is on disk is whole at any moment
+            logs.leave(128 + number)  # what is on disk is whole at any moment
         self.daemon.draining = True
         self.should_exit = True
         logs.event("draining", signal=number.name)
@@ -166,22 +169,33 @@ class _Server(uvicorn.Server):
             if self._reloading:
                 return
             self._reloading = True
-        threading.Thread(target=self._reload, name="lloss-reload", daemon=True).start()
+        try:
+            threading.Thread(target=self._reload, name="lloss-reload", daemon=True).start()
+        except RuntimeError as error:  # there are too many threads
+            self._reloading = False
+            logs.event("reload failed", logging.ERROR, error)
 
     def _reload(self) -> None:
-        while True:
-            with self._reloads:
-                self._reloading = self._reload_again
-                if not self._reloading:
-                    return
-                self._reload_again = False
-            try:
-                reload_model(self.daemon)
-            except LlossError as error:
-                if not self.daemon.models.sha256:  # else it was logged
-                    logs.event("model refused", logging.ERROR, reason=str(error))
-            except BaseException as error:
-                logs.event("reload failed", logging.ERROR, error)
+        try:
+            while self._another():
+                self._reload_once()
+        except BaseException:
+            self._reloading = False  # whatever it was: else no later signal is heard
+            raise
+
+    def _another(self) -> bool:
+        with self._reloads:
+            self._reloading, self._reload_again = self._reload_again, False
+            return self._reloading
+
+    def _reload_once(self) -> None:
+        try:
+            reload_model(self.daemon)
+        except LlossError as error:
+            if not self.daemon.models.sha256:  # else it was logged
+                logs.event("model refused", logging.ERROR, reason=str(error))
+        except BaseException as error:
+            logs.event("reload failed", logging.ERROR, error)
 
     async def on_tick(self, counter: int) -> bool:
         """Each tenth of a second: end connections whose time is over; whether to stop."""
@@ -210,31 +224,50 @@ class _Server(uvicorn.Server):
             return
         if self._loading is not None and self._loading.is_alive():
             logs.event("ended", reason="told to while the model was loaded")
-            os._exit(0)  # a load cannot be interrupted, and nothing of it is worth waiting for
-        await asyncio.to_thread(self.daemon.close)
+            logs.leave(0)  # a load cannot be interrupted, and nothing of it is worth waiting for
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self.daemon.close), _CLOSE_SECONDS)
+        except TimeoutError:
+            reason = f"a job or a load of a model went on for {_CLOSE_SECONDS:g} seconds"
+            logs.event("ended", logging.WARNING, reason=reason)
+            logs.leave(0)  # as above
         logs.event("ended")
         if late:
-            os._exit(0)  # a route's thread may hang still
+            logs.leave(0)  # a route's thread may hang still
 
     async def _finished(self, seconds: float) -> bool:
         """Whether all requests ended in time; those that did not are cancelled."""
+        until = asyncio.get_running_loop().time() + seconds
         tasks = set(self.server_state.tasks)
         if tasks:
-            await self._watched(tasks, seconds)
+            await self._watched(tasks, until)
         late = {task for task in self.server_state.tasks if not task.done()}
         for task in late:
             task.cancel()
         if late:
             logs.event("drained too late", logging.ERROR, cancelled=len(late), seconds=seconds)
             await asyncio.wait(late, timeout=_FLUSH_SECONDS)
-        until = asyncio.get_running_loop().time() + _FLUSH_SECONDS
-        while self.server_state.connections and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(0.02)  # the last bytes of replies are on their way
+        await self._sent(until)
         return not late
 
-    async def _watched(self, tasks: set[asyncio.Task[None]], seconds: float) -> None:
+    async def _sent(self, until: float) -> None:
+        """Wait a moment for the last bytes of replies, longer while slow clients take theirs."""
+        now = asyncio.get_running_loop().time
+        moment = now() + _FLUSH_SECONDS
+        while (sending := self._sending()) or (self.server_state.connections and now() < moment):
+            if now() >= max(until, moment):
+                logs.event("replies cut off", logging.ERROR, connections=sending)
+                return
+            await asyncio.sleep(0.02)
+            self._check_connections()
+
+    def _sending(self) -> int:
+        """Connections with bytes that their clients have not taken yet."""
+        connections = self.server_state.connections
+        return sum(bool(one.transport.get_write_buffer_size()) for one in connections)
+
+    async def _watched(self, tasks: set[asyncio.Task[None]], until: float) -> None:
         """Wait for requests; meanwhile connections keep their deadlines."""
-        until = asyncio.get_running_loop().time() + seconds
         while tasks and (left := until - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(tasks, timeout=min(1.0, left))
             self._check_connections()

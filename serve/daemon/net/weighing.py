@@ -22,13 +22,16 @@ _STEP = 1 << 20
 _JSON = re.compile(rb"[\s\x00\xef\xbb\xbf\xfe\xff]*[\[{]")
 """How JSON begins, in any of its encodings; no image and no multipart form does."""
 
+_INFER = re.compile(r"/v2/models/.*/infer", re.DOTALL)
 
-def parsed_bytes(body: bytes, headers: Mapping[bytes, bytes]) -> int:
+
+def parsed_bytes(body: bytes, headers: Mapping[bytes, bytes], path: str) -> int:
     """About the bytes that a body's JSON takes in memory, beside itself; 0 for all else.
 
     Args:
         body: inflated.
         headers: of the request.
+        path: that it is for: binary tensors follow JSON on the way to a model alone.
 
     Raises:
         RequestError: 413, it has more values or fields than anybody needs.
@@ -38,7 +41,9 @@ def parsed_bytes(body: bytes, headers: Mapping[bytes, bytes]) -> int:
         _counted(body, len(body), b"&", MAX_FIELDS, "fields of a form")
     if not _JSON.match(body):
         return 0
-    end = _json_end(headers.get(b"inference-header-content-length"), len(body))
+    end = len(body)
+    if _INFER.fullmatch(path):
+        end = _json_end(headers.get(b"inference-header-content-length"), end)
     return _BYTES_A_VALUE * _counted(body, end, b",[{", MAX_VALUES, "values of JSON")
 
 

@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute
 from lloss.errors import LlossError
 from lloss.pools.uris import is_url
 
+from ..app import base_of
 from ..failures import RequestError, retry_seconds, status_of
 from . import pictures
 from .held import Batch, Mark
@@ -317,7 +318,7 @@ def _hint(request: Request, viewing: Viewing, names: set[str]) -> str:
     settings = viewing.daemon.settings
     root = settings.pool_roots[0] if settings.pool_roots else "/path/of/images"
     uri = f"{root.rstrip('/')}/…" if is_url(root) else root
-    address = f"{str(request.base_url).rstrip('/')}/v1/pools/{name}"
+    address = f"{base_of(viewing.daemon, request)}/v1/pools/{name}"
     words = ["curl", "-X", "PUT", address, "-H", "Content-Type: application/json"]
     line = shlex.join([*words, "-d", json.dumps({"uri": uri}, ensure_ascii=False)])
     return f'{line} -H "Authorization: Bearer $TOKEN"' if settings.token else line

@@ -46,12 +46,14 @@ def test_options_reach_the_settings(told: Any, tmp_path: Path) -> None:
     settings = told(
         "--port=0", "--pending=30m", "--drain=5", "--timeout=1.5s", "--max-body=1G", "--queue=9",
         f"--pool-root={tmp_path / 'link'}", "--pool-root=s3://bucket/pools",
-        "--allowed-host=Scores.Example.", "--batch-size=4", "--job-batch-size=2", "--threads=1",
+        "--allowed-host=Scores.Example.", "--public-url=HTTPS://Next.Example:8443/",
+        "--batch-size=4", "--job-batch-size=2", "--threads=1",
         "--provider=cpu", "--image-url=https://x.example/{pool}?id={id}",
     )  # fmt: skip
     assert (settings.pending_seconds, settings.drain_seconds) == (1800, 5)
     assert settings.pool_roots == (str((tmp_path / "images").resolve()), "s3://bucket/pools")
-    assert settings.allowed_hosts == ("scores.example",)
+    assert settings.allowed_hosts == ("scores.example", "next.example")
+    assert settings.public_url == "https://next.example:8443"
     limits = settings.limits
     assert (limits.request_seconds, limits.body_bytes, limits.queue_images) == (1.5, 1 << 30, 9)
     assert limits.in_flight_bytes > limits.inflated_bytes >= limits.body_bytes
@@ -89,6 +91,13 @@ def test_the_token_comes_from_a_file_or_the_environment(
         (["--pool-root=short"], "is no folder"),
         (["--allowed-host=a:80"], "without a port"),
         (["--allowed-host=http://a"], "without a port"),
+        (["--public-url=scores.example"], "give https://NAME"),
+        (["--public-url=ftp://scores.example"], "give https://NAME"),
+        (["--public-url=https://"], "give https://NAME"),
+        (["--public-url=https://a b"], "give https://NAME"),
+        (["--public-url=https://me@a"], "give https://NAME"),
+        (["--public-url=https://a:port"], "give https://NAME"),
+        (["--public-url=https://scores.example/lloss"], "without a path"),
         (["--image-url=ftp://{pool}/{id}"], "must begin with http"),
         (["--image-url=http://x/{id}"], "must hold {pool}"),
         (["--pending=0"], "must be above 0"),
@@ -125,10 +134,17 @@ def test_loopback_needs_no_token() -> None:
     assert settings.url == "http://[::1]:80"
 
 
-def test_without_the_extra_it_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("uvicorn", "pip install 'lloss[serve]'"),
+        ("resource", "lloss: lloss serve runs on Linux and macOS\n"),
+    ],
+)
+def test_where_it_cannot_run_it_is_one_line(missing: str, message: str) -> None:
     code = (
-        "import sys; sys.modules['uvicorn'] = None\n"
+        f"import sys; sys.modules[{missing!r}] = None\n"
         "from lloss.cli import main; main(['serve', 'm.onnx', '--data-dir=d'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "pip install 'lloss[serve]'" in done.stderr
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

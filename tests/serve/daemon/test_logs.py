@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -107,30 +111,129 @@ def test_lines_are_written_soon_and_many_at_once() -> None:
     assert stream.writes < 10
 
 
-def test_an_event_is_written_at_once_with_all_before_it() -> None:
+def event(text: str) -> logging.LogRecord:
+    return logging.LogRecord("lloss", logging.INFO, "", 0, text, None, None)
+
+
+def until(done: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
+def test_an_event_is_written_at_once_with_all_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_PAUSE", 60)
     stream = Slow()
     handler = logs.Later(stream)
     handler.emit(record(logging.INFO, "before"))
-    handler.emit(logging.LogRecord("lloss", logging.INFO, "", 0, "an event", None, None))
-    assert stream.getvalue() == "before\nan event\n"
+    handler.emit(event("an event"))
+    until(lambda: stream.getvalue() == "before\nan event\n")
+
+
+class Stuck(io.StringIO):
+    """A pipe that nobody empties, until ``taken`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.taken = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.entered.set()
+        self.taken.wait(20)
+        return super().write(text)
 
 
 def test_lines_that_nobody_takes_are_counted_not_kept() -> None:
-    taken = threading.Event()
-
-    class Stuck(io.StringIO):
-        def write(self, text: str) -> int:
-            taken.wait(20)
-            return super().write(text)
-
     stream = Stuck()
     handler = logs.Later(stream)
-    handler.emit(record(logging.INFO, "first"))
-    time.sleep(0.2)  # the writer holds it, and waits
-    for _ in range(10_500):
+    handler.emit(event("first"))
+    assert stream.entered.wait(5)
+    for _ in range(5_250):
         handler.emit(record(logging.INFO, "more"))
-    taken.set()
+        handler.emit(event("more"))
+    assert stream.getvalue() == ""  # nobody who logs waited
+    stream.taken.set()
     handler.flush()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10_002
     assert json.loads(lines[-1]) == {"event": "log lines dropped", "count": 500}
+
+
+def test_a_full_disk_fails_nobody_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_AGAIN", 0.001)
+
+    class Full(io.StringIO):
+        full, tries = True, 0
+
+        def write(self, text: str) -> int:
+            self.tries += 1
+            if self.full:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    stream = Full()
+    handler = logs.Later(stream)
+    for number in range(3):
+        handler.emit(event(str(number)))
+    until(lambda: stream.tries > 3)
+    stream.full = False
+    handler.emit(event("3"))
+    handler.flush()
+    assert stream.getvalue() == "0\n1\n2\n3\n"
+
+
+def test_a_line_that_cannot_be_written_whole_goes_on_where_it_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "_AGAIN", 0.001)
+    ours, pipe = os.pipe()
+    os.set_blocking(pipe, False)
+    with os.fdopen(pipe, "w") as stream, os.fdopen(ours, encoding="ascii") as reader:
+        handler = logs.Later(stream)
+        lines = [f"{number:0200}" for number in range(1000)]  # three times what a pipe holds
+        for line in lines:
+            handler.emit(event(line))
+        assert [reader.readline().rstrip("\n") for _ in lines] == lines
+
+
+def test_a_line_that_cannot_be_put_together_is_told_of(log: io.StringIO) -> None:
+    class Bad:
+        def __str__(self) -> str:
+            raise ValueError("no name")
+
+    logs.event("odd", value=Bad())
+    (line,) = map(json.loads, log.getvalue().splitlines())
+    assert line["event"] == "log line broken" and "no name" in line["reason"]
+
+
+END = """
+import sys
+from lloss.serve.daemon import logs
+logs.configure()
+logs.event("last words")
+"""
+
+
+@pytest.mark.parametrize("end", ["logs.leave(3)", "sys.exit(3)"])
+def test_the_last_line_before_the_end_is_there(end: str) -> None:
+    done = subprocess.run([sys.executable, "-c", END + end], stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 3 and json.loads(done.stderr)["event"] == "last words"
+
+
+@pytest.mark.parametrize("end", ["logs.leave(3)", "sys.exit(3)"])
+def test_a_log_that_nobody_reads_does_not_hold_the_end_up(end: str) -> None:
+    ours, pipe = os.pipe()
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, bytes(1 << 12))
+    os.set_blocking(pipe, True)
+    try:
+        process = subprocess.Popen([sys.executable, "-c", END + end], stderr=pipe)
+        assert process.wait(30) == 3
+    finally:
+        process.kill()
+        os.close(pipe)
+        os.close(ours)

@@ -772,6 +772,13 @@ def test_tasks_carry_the_image_its_place_and_a_prediction(daemon: Daemon) -> Non
     json.dumps(tasks)
 
 
+def test_behind_a_proxy_links_begin_as_the_proxy_does(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    object.__setattr__(daemon.settings, "public_url", "https://scores.example")
+    (one,) = tasks_of(daemon, handed_out("a.png"), request_to())  # type: ignore[arg-type]
+    assert one["data"]["image"].startswith("https://scores.example/v1/pools/wild/images?")
+
+
 def test_an_address_of_ones_own_is_filled_in_safely(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
     object.__setattr__(daemon.settings, "image_url", "https://files/{pool}/{id}?v={x}#{id}")

@@ -195,7 +195,7 @@ async def receive():
 async def main():
     with Bodies(Limits()).reading() as body:
         try:
-            await body.read(receive, {b"content-encoding": coding})
+            await body.read(receive, {b"content-encoding": coding}, "/")
         except RequestError as error:
             print(error.status, end=" ")
 before = resource.getrusage(resource.RUSAGE_SELF)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi import Response
 
 Make = Callable[..., Any]
 
@@ -18,6 +21,14 @@ EVERY = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+
+
+def until(done: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to that")
 
 
 def test_a_reply_bears_id_model_and_security(gated: Make) -> None:
@@ -91,8 +102,15 @@ def test_probes_are_counted_and_not_logged(gated: Make) -> None:
 
 def test_head_is_answered_as_get_without_a_body(gated: Make) -> None:
     gate = gated()
-    reply = gate.ask("HEAD", "/")
-    assert (reply.status, reply.body) == (200, b"") and int(reply.headers["content-length"]) > 5
+    head, get = (
+        b"%s / HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % pair
+        for pair in ((b"HEAD", b""), (b"GET", b"Connection: close\r\n"))
+    )
+    replies = gate.send(head + get)  # by the bytes: clients leave out what should not be there
+    first, rest = replies.split(b"\r\n\r\n", 1)
+    assert first.startswith(b"HTTP/1.1 200") and rest.startswith(b"HTTP/1.1 200")
+    body = rest.split(b"\r\n\r\n", 1)[1]
+    assert body and b"content-length: %d" % len(body) in first
 
 
 def test_head_is_counted_by_its_route_and_logged_by_its_name(gated: Make) -> None:
@@ -126,12 +144,12 @@ def test_clients_that_go_away_do_not_multiply_threads(gated: Make) -> None:
     """What a thread has begun it ends, in its place among the forty; what waits is dropped."""
     gate = gated()
     ask = b"POST /thread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-    for _ in range(60):
+    for asked in range(1, 61):
         with socket.create_connection(("127.0.0.1", gate.port)) as sock:
             sock.sendall(ask)
-            gate.entered.wait(5)
-            time.sleep(0.005)
-    time.sleep(0.2)
+            until(lambda asked=asked: gate.threads == min(asked, 40))
+            until(lambda asked=asked: gate.metrics.in_flight == min(asked, 41))
+    until(lambda: gate.metrics.in_flight == 40)
     assert gate.threads == 40
     assert gate.metrics.in_flight == 40
     gate.free.set()
@@ -144,6 +162,23 @@ def test_a_connection_serves_many_requests_also_pipelined(gated: Make) -> None:
     one = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
     last = one.replace(b"Host", b"Connection: close\r\nHost")
     assert gate.send(one * 5 + last).count(b"HTTP/1.1 200 OK") == 6
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_a_body_is_the_applications_alone(gated: Make, coding: str) -> None:
+    """Which can free it: what a body becomes counts as held beside it, another copy does not."""
+    gate = gated()
+    references = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        references.append(sys.getrefcount(body))
+        await Response(str(len(body)))(scope, receive, send)
+
+    gate.gate.app = app
+    sent = bytes(1000) if coding == "identity" else gzip.compress(bytes(1000))
+    assert gate.ask("POST", "/", sent, {"Content-Encoding": coding}).body == b"1000"
+    assert references == [2]  # its own, and the call's
 
 
 def test_draining_refuses_the_new_and_answers_probes(gated: Make) -> None:
@@ -266,10 +301,11 @@ def test_large_heads_are_refused(gated: Make, head: bytes) -> None:
     assert reply.startswith(b"HTTP/1.1 431") or not reply  # reset while still sending
 
 
-def test_a_client_that_does_not_read_its_reply_is_cut_off(gated: Make) -> None:
+@pytest.mark.parametrize("then", [b"keep-alive", b"close"])
+def test_a_client_that_does_not_read_its_reply_is_cut_off(gated: Make, then: bytes) -> None:
     gate = gated(limits={"body_seconds": 0.5})
     with socket.create_connection(("127.0.0.1", gate.port)) as sock:
-        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\n\r\n" % then)
         for there in (True, False):
             for _ in range(500):
                 if bool(gate.server.server_state.connections) is there:

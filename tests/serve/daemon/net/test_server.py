@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import signal
 import socket
@@ -13,15 +14,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from fastapi import FastAPI
+from lloss.serve.daemon.metrics import DaemonMetrics
+from lloss.serve.daemon.net import server
+from lloss.serve.daemon.net.access import Access
+from lloss.serve.daemon.settings import ServeSettings
 
 PROGRAM = """
 import asyncio, sys, threading, time
-from pathlib import Path
 from types import SimpleNamespace
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from lloss.errors import ArtifactError
 from lloss.serve.daemon import cli, health
 from lloss.serve.daemon.net import server
@@ -42,7 +49,8 @@ class Models:
             raise ArtifactError("model.onnx: is no artifact")
         global reloads
         reloads += 1
-        time.sleep(0.2)
+        while self.hold.exists():
+            time.sleep(0.01)
         before, self.sha256 = self.sha256, "cd" * 32
         return SimpleNamespace(before=before, now=self.sha256)
 
@@ -51,6 +59,7 @@ class Daemon:
     def __init__(self, settings):
         self.settings, self.access, self.draining = settings, Access(settings), False
         self.models = Models()
+        self.models.hold = settings.data_dir / "hold"
         self.jobs = SimpleNamespace(prune=lambda: None)
         self.metrics = DaemonMetrics(settings.limits)
 
@@ -66,6 +75,8 @@ class Daemon:
         return "" if self.models.sha256 else "loading the model"
 
     def close(self):
+        if sys.argv[2] == "stuck":
+            time.sleep(60)
         (self.settings.data_dir / "closed").touch()
 
 
@@ -84,6 +95,10 @@ def create_app(daemon):
     async def counted():
         return [reloads, threading.active_count()]
 
+    @app.get("/large")
+    async def large():
+        return Response(bytes(50 << 20))
+
     @app.post("/hang")
     def hang():
         time.sleep(60)
@@ -92,6 +107,9 @@ def create_app(daemon):
 
 
 server.Daemon, server.create_app = Daemon, create_app
+SHORT = {"slow client": "_FLUSH_SECONDS", "stuck": "_CLOSE_SECONDS"}
+if sys.argv[2] in SHORT:
+    setattr(server, SHORT[sys.argv[2]], 0.1)
 from lloss.cli import main
 main(["serve", *sys.argv[3:]])
 """
@@ -260,20 +278,49 @@ def test_under_load_no_accepted_request_is_lost(started: Start) -> None:
 
 def test_the_patience_has_an_end(started: Start) -> None:
     processes = [started("--drain=0.5s") for _ in range(2)]
+    socks: list[socket.socket] = []
     with contextlib.ExitStack() as held:
         for path, process in zip(("/work?seconds=60", "/hang"), processes):
             process.ready()
             sock = held.enter_context(socket.create_connection(("127.0.0.1", process.port)))
             sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            socks.append(sock)
         time.sleep(0.3)
         for process in processes:
             process.signal(signal.SIGTERM)
         begun = time.monotonic()
         for process in processes:
             assert process.ended() == 0
-    assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 6
+        for sock in socks:
+            head, _, body = sock.recv(1 << 16).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in head
+            assert "--drain" in json.loads(body)["error"]
     for process in processes:
         assert "drained too late" in process.events()
+        assert "Traceback" not in process.told()
+
+
+def test_a_slow_client_gets_its_whole_reply(started: Start) -> None:
+    process = started(how="slow client").ready()
+    with socket.create_connection(("127.0.0.1", process.port), timeout=20) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        size = len(sock.recv(1 << 16))
+        process.signal(signal.SIGTERM)
+        time.sleep(1)  # longer than what ends with its reply waits for
+        assert process.process.poll() is None
+        while part := sock.recv(1 << 20):
+            size += len(part)
+    assert size > 50 << 20
+    assert process.ended() == 0 and process.events()[-1] == "ended"
+
+
+def test_what_does_not_close_does_not_hold_the_end_up(started: Start) -> None:
+    process = started(how="stuck").ready()
+    process.signal(signal.SIGTERM)
+    assert process.ended(20) == 0
+    last = json.loads(process.told().splitlines()[-1])
+    assert last["event"] == "ended" and "went on" in last["reason"]
 
 
 def test_a_second_signal_ends_it_at_once(started: Start) -> None:
@@ -323,11 +370,33 @@ def test_a_hangup_reloads_and_never_ends_it(started: Start) -> None:
 def test_a_storm_of_hangups_is_two_reloads(started: Start) -> None:
     process = started().ready()
     threads = process.ask("GET", "/reloads")[1][1]
+    hold = process.folder / "hold"
+    hold.touch()
     process.signal(signal.SIGHUP)
     process.until(lambda: process.ask("GET", "/reloads")[1][0] == 1)
     for _ in range(300):
         process.signal(signal.SIGHUP)
     assert process.ask("GET", "/reloads")[1] == [1, threads + 1]
+    hold.unlink()
     process.until(lambda: process.ask("GET", "/reloads")[1] == [2, threads])
     process.signal(signal.SIGHUP)
     process.until(lambda: process.ask("GET", "/reloads")[1] == [3, threads])
+
+
+def test_a_reload_that_cannot_begin_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+) -> None:
+    settings = ServeSettings(model=tmp_path / "m.onnx", data_dir=tmp_path)
+    daemon: Any = SimpleNamespace(
+        settings=settings, access=Access(settings), metrics=DaemonMetrics(settings.limits)
+    )
+    monkeypatch.setattr(server, "create_app", lambda daemon: FastAPI())
+    reloaded = threading.Event()
+    monkeypatch.setattr(server, "reload_model", lambda daemon: reloaded.set())
+    made = server._Server(daemon)
+    with monkeypatch.context() as without:
+        without.setattr(server.threading.Thread, "start", Mock(side_effect=RuntimeError("no more")))
+        made._told_to_reload()
+    assert "no more" in log.getvalue()
+    made._told_to_reload()
+    assert reloaded.wait(5)

@@ -15,6 +15,7 @@ from lloss.serve.daemon.net.weighing import parsed_bytes
 
 Make = Callable[..., Any]
 TOKEN = "0123456789abcdef"
+INFER = "/v2/models/lloss/infer"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -31,28 +32,42 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
     ],
 )
 def test_values_are_counted(body: bytes, values: int) -> None:
-    assert parsed_bytes(body, {}) == 64 * values
+    assert parsed_bytes(body, {}, "/") == parsed_bytes(body, {}, INFER) == 64 * values
 
 
 def test_of_binary_tensors_the_json_alone_is_counted() -> None:
     body = b'{"inputs": []}' + b"," * 1000
-    assert parsed_bytes(body, {b"inference-header-content-length": b" 14 "}) == 128
+
+    def counted(length: bytes, path: str = INFER) -> int:
+        return parsed_bytes(body, {b"inference-header-content-length": length}, path)
+
+    for path in (INFER, "/v2/models/lloss/versions/1/infer"):
+        assert counted(b" 14 ", path) == 128
     for odd in (b"-1", b"1e3", b"9" * 30, b""):
-        assert parsed_bytes(body, {b"inference-header-content-length": odd}) == 64 * 1002
-    assert parsed_bytes(body, {b"inference-header-content-length": b"99999"}) == 64 * 1002
+        assert counted(odd) == 64 * 1002
+    assert counted(b"99999") == 64 * 1002
+    for path in ("/v1/pools/p/select", "/v1/pools/infer", "/v2/models/lloss"):
+        assert counted(b"14", path) == counted(b"0", path) == 64 * 1002
+
+
+@pytest.mark.parametrize("header", ["Inference-Header-Content-Length", "Content-Type"])
+def test_what_a_body_is_can_be_told_once(gated: Make, header: str) -> None:
+    raw = f"POST /echo HTTP/1.1\r\nHost: localhost\r\n{header}: 14\r\n{header}: 0\r\n"
+    reply = gated().send(f"{raw}Connection: close\r\n\r\n".encode())
+    assert reply.startswith(b"HTTP/1.1 400") and b"given twice" in reply
 
 
 @pytest.mark.parametrize("value", [b"[]", b"{}", b"1"])
 def test_more_than_anybody_needs_is_refused(value: bytes) -> None:
     with pytest.raises(RequestError, match="more than 4,000,000 values of JSON") as error:
-        parsed_bytes(b"[" + (value + b",") * 4_000_000 + b"1]", {})
+        parsed_bytes(b"[" + (value + b",") * 4_000_000 + b"1]", {}, INFER)
     assert error.value.status == 413
 
 
 def test_a_million_labels_are_not_too_many() -> None:
     one = b'{"id":"%07d.png","label":"cat"}'
     body = b'{"labels":[' + b",".join(one % n for n in range(1_000_000)) + b"]}"
-    assert parsed_bytes(body, {}) < 64 * weighing.MAX_VALUES
+    assert parsed_bytes(body, {}, "/v1/pools/p/labels") < 64 * weighing.MAX_VALUES
 
 
 def test_what_is_parsed_counts_as_held(gated: Make) -> None:
