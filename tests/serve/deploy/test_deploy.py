@@ -212,6 +212,13 @@ def test_a_token_is_no_word_on_a_command_line() -> None:
         assert "--token " not in text and "LLOSS_TOKEN=" not in text, path.name
 
 
+def test_what_is_installed_is_installed_from_the_sources() -> None:
+    """An index has another package of the name, or none."""
+    for path in DEPLOY.iterdir():
+        for command in re.findall(r"pip install .*", path.read_text(encoding="utf-8")):
+            assert "constraints.txt" in command, (path.name, command)
+
+
 def unit() -> str:
     return (DEPLOY / "lloss.service").read_text(encoding="utf-8")
 
@@ -310,7 +317,11 @@ def test_the_image_runs_without_rights() -> None:
     probe = re.search(r"HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", text, re.MULTILINE)
     assert probe is not None and "/healthz" in probe[1]
     compile(ast.literal_eval(probe[1])[2], "probe", "exec")
-    assert "0.0.0.0" in started()["Dockerfile"] and "--token-file" in started()["Dockerfile"]
+    words = started()["Dockerfile"]
+    # On all addresses without a name, every Host would pass.
+    assert {"0.0.0.0", "--token-file", "--allowed-host"} <= set(words)
+    services = yaml.safe_load((DEPLOY / "compose.yml").read_text(encoding="utf-8"))["services"]
+    assert words[words.index("--allowed-host") + 1] in services
 
 
 def test_the_dockerfile_is_hadolints() -> None:
