@@ -132,6 +132,19 @@ def test_every_metric_of_the_daemon_is_asked_for_somewhere(exported: dict[str, s
     assert idle == {"lloss_queue_size", "lloss_pools"}
 
 
+def test_the_readme_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:
+    text = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`lloss_.*?) \|", text, re.MULTILINE)
+    told = dict(re.findall(r"`(\w+)(?:\{([\w,]+)\})?`", " ".join(rows)))
+    of_one_kind = re.compile(r"_(created|bucket|sum|count)$")
+    found: dict[str, set[str]] = {}
+    for name, labels in exported.items():
+        if name.startswith("lloss_") and not name.endswith("_created"):
+            found.setdefault(of_one_kind.sub("", name), set()).update(labels - {"le"})
+    assert set(told) == set(found)
+    assert {name: set(filter(None, labels.split(","))) for name, labels in told.items()} == found
+
+
 def test_the_rules_are_promtools(tmp_path: Path) -> None:
     assert "SUCCESS" in run(tool("promtool"), "check", "rules", DEPLOY / "alerts.yml")
     tests = Path(__file__).with_name("alerts_test.yml")
