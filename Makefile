@@ -44,11 +44,13 @@ bench: $(READY)
 	$(BIN)/python benchmarks/select_scale.py --rows 100000000 --parts 10000 -k 10000 --repeats 5
 	$(BIN)/python benchmarks/decode.py
 
-# In an environment of its own; MLServer's workers do not start with a newer uvloop.
+# In an environment of its own, with our version of the engine; MLServer's workers do not start with
+# a newer uvloop.
 RIVALS := .build/rivals
-$(RIVALS)/.ready:
+ENGINE = $(shell sed -n 's/^onnxruntime-gpu==/onnxruntime==/p' constraints.txt)
+$(RIVALS)/.ready: constraints.txt
 	$(PYTHON) -m venv $(RIVALS)
-	$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check litserve mlserver 'onnxruntime>=1.28' 'uvloop<0.22'
+	$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check litserve mlserver '$(ENGINE)' 'uvloop<0.22'
 	touch $@
 
 bench-serve: $(READY) $(RIVALS)/.ready

@@ -1,9 +1,9 @@
 """Load on an HTTP server from a process of its own: python load.py < plan.json
 
 The plan names address, path, headers and bodies; ``clients`` connections send one request after
-another (a closed loop), or requests begin at a ``rate`` whatever became of those before (an open
-loop: latency is counted from when a request was due). Prints a JSON line: what was answered, and
-how long it took.
+another (a closed loop), or requests begin at a ``rate``, at random times or ``even`` ones, whatever
+became of those before (an open loop: latency is counted from when a request was due). Prints a JSON
+line: what was answered, and how long it took.
 """
 
 from __future__ import annotations
@@ -13,49 +13,75 @@ import base64
 import contextlib
 import json
 import random
+import re
 import sys
 import time
 from collections import Counter
 from typing import Any
 
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_LAST = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 
-class Connection:
-    """A kept-alive connection that sends prepared bytes and reads answers with a length."""
+
+class Connection(asyncio.Protocol):
+    """A kept-alive connection that sends prepared bytes and reads answers with a length.
+
+    On a protocol and not on streams: the client shares the cores with the server, and what it
+    takes of them the server lacks.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
-        self.reader: asyncio.StreamReader | None = None
-        self.writer: asyncio.StreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[int] | None = None
+        self._received = b""
+        self._whole = 0  # bytes of the answer with its head, once that is there
 
     async def ask(self, request: bytes) -> int:
         """Send a request; returns the status, 0 where the connection broke."""
+        loop = asyncio.get_running_loop()
         try:
-            if self.writer is None:
-                self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
-            self.writer.write(request)
-            return await self._answer()
-        except (OSError, asyncio.IncompleteReadError):
-            self.close()
+            if self._transport is None:
+                await loop.create_connection(lambda: self, self.host, self.port)
+        except OSError:
             return 0
+        assert self._transport is not None
+        self._answer = loop.create_future()
+        self._transport.write(request)
+        return await self._answer
 
-    async def _answer(self) -> int:
-        assert self.reader is not None
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        lines = head.lower().split(b"\r\n")
-        length = next(
-            (int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")),
-            0,
-        )
-        if length:
-            await self.reader.readexactly(length)
-        if b"connection: close" in lines:
-            self.close()
-        return int(head[9:12])
+    def connection_made(self, transport: Any) -> None:
+        """See ``asyncio.Protocol``."""
+        self._transport, self._received, self._whole = transport, b"", 0
+
+    def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
+        self._received = data if not self._received else self._received + data
+        if not self._whole:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            found = _LENGTH.search(self._received, 0, end + 2)
+            self._whole = end + 4 + (int(found[1]) if found else 0)
+        if len(self._received) >= self._whole:
+            received, self._received, self._whole = self._received, b"", 0
+            if _LAST.search(received, 0, received.find(b"\r\n\r\n") + 2):
+                self.close()
+            self._tell(int(received[9:12]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See ``asyncio.Protocol``."""
+        self._transport = None
+        self._tell(0)
+
+    def _tell(self, code: int) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(code)
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-        self.reader = self.writer = None
+        if self._transport is not None:
+            self._transport.close()
+        self._transport = None
 
 
 def requests_of(plan: dict[str, Any]) -> list[bytes]:
@@ -118,7 +144,7 @@ async def opened(plan: dict[str, Any]) -> dict[str, Any]:
         free.append(connection)
 
     while due < end:
-        due += draw.expovariate(plan["rate"])
+        due += 1 / plan["rate"] if plan.get("even") else draw.expovariate(plan["rate"])
         delay = due - time.perf_counter()
         if delay > 0:
             await asyncio.sleep(delay)

@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
-from score import exported, make_run
+from subjects import untrained
 from tqdm import tqdm
 
 from lloss.artifact import read_manifest
@@ -90,14 +90,7 @@ def scored(model: Path, pool: Path, out: Path) -> tuple[float, float]:
 @click.option("--kind", type=click.Choice(list(KINDS)), multiple=True, default=list(KINDS))
 def main(model: Path | None, counts: str, kind: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        measure(model or untrained(Path(scratch)), counts, kind)
-
-
-def untrained(folder: Path) -> Path:
-    images = np.random.default_rng(0).integers(0, 256, (700, 32, 32, 3), np.uint8)
-    np.save(folder / "images.npy", images)
-    run = make_run(folder, "resnet10-cifar-narrow", 32, images[:64])
-    return exported(run, folder / "model.onnx", "int8", folder / "images.npy")
+        measure(model or untrained(Path(scratch), "int8", "resnet10-cifar-narrow"), counts, kind)
 
 
 def measure(model: Path, counts: str, kind: tuple[str, ...]) -> None:

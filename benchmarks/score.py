@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import platform
 import statistics
 import tempfile
 import threading
@@ -24,13 +23,11 @@ import click
 import numpy as np
 import onnxruntime as ort
 import torch
-from lloss.export.artifact import export_artifact
-from lloss.export.fidelity import Gate
-from lloss.export.precision import Reduction
 from lloss.serve.run import score_pool
 from lloss.serve.scorer import Scorer
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from subjects import exported, make_jpeg, make_png, make_run, processor
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,11 +36,8 @@ from tqdm import tqdm
 from lloss.artifact import INPUT
 from lloss.checkpoint import Checkpoint, load_checkpoint
 from lloss.images import decode_into
-from lloss.labels import open_labeled
 from lloss.network import Normalize
 from lloss.pools import open_pool
-from lloss.runs import train
-from lloss.settings import TrainSettings
 
 PATH = click.Path(path_type=Path)
 Turn = Callable[[], float]
@@ -329,49 +323,6 @@ def photos(artifact: Path, name: str, folder: Path, options: Any) -> None:
     click.echo(table(f"{count:,} JPEG files of 500×375, {name}", rates, against))
 
 
-def make_png(folder: Path, npy: Path, count: int) -> None:
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (count, 8, 8, 3), np.uint8)
-    images = np.empty((count, 32, 32, 3), np.uint8)
-    for number, small in enumerate(tqdm(coarse, "make images", disable=None, leave=False)):
-        image = Image.fromarray(small).resize((32, 32), Image.Resampling.BICUBIC)
-        noise = random.integers(-8, 9, (32, 32, 3))
-        images[number] = (np.asarray(image).astype(int) + noise).clip(0, 255)
-        path = folder / f"{number % 10}" / f"{number:05d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(images[number]).save(path)
-    np.save(npy, images)
-
-
-def make_jpeg(folder: Path, count: int) -> None:
-    random = np.random.default_rng(0)
-    folder.mkdir()
-    for number in range(count):
-        coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), np.uint8))
-        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(
-            folder / f"{number:05d}.jpg", quality=90
-        )
-
-
-def make_run(folder: Path, model: str, size: int, images: np.ndarray) -> Path:
-    """An untrained network: one step of training, for the sake of its checkpoint."""
-    np.savez(folder / "labeled.npz", images=images[:64], labels=np.arange(64) % 10)
-    settings = TrainSettings(model=model, size=size, epochs=1, batch_size=32, augment="none")
-    train(open_labeled(str(folder / "labeled.npz")), settings, folder / "run")
-    return folder / "run"
-
-
-def exported(run: Path, out: Path, precision: str, pool: Path) -> Path:
-    checkpoint = load_checkpoint(run)
-    reduction = None
-    if precision != "fp32":
-        # Untrained, so that no fidelity is to be expected of it, and none is claimed.
-        gate = Gate(min_spearman=0, min_overlap=0)
-        reduction = Reduction(precision=precision, pool=open_pool(pool), held_out=200, gate=gate)
-    export_artifact(checkpoint, out, reduction)
-    return out
-
-
 @click.command()
 @click.option("--png", type=PATH, help="Folder of PNG files of 32×32 pixels.")
 @click.option("--npy", type=PATH, help="The same images, uint8 [N, 32, 32, 3].")
@@ -393,7 +344,7 @@ def main(
     **options: Any,
 ) -> None:
     versions = f"torch {torch.__version__}, onnxruntime {ort.__version__}"
-    click.echo(f"{_processor()}, {len(os.sched_getaffinity(0))} cores; {versions}\n")
+    click.echo(f"{processor()}, {len(os.sched_getaffinity(0))} cores; {versions}\n")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if only != "photos":
@@ -417,14 +368,6 @@ def _photo_models(folder: Path, count: int) -> Iterator[tuple[str, Path]]:
     run = make_run(large, "resnet18", 224, noise)
     for precision in ("fp32", "int8"):
         yield precision, exported(run, large / f"{precision}.onnx", precision, folder / "jpeg")
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ import click
 import httpx
 import numpy as np
 import onnx
+from contestants import free_port, open_inference
 from PIL import Image
+from subjects import untrained
 from tqdm import tqdm
-
-from serve import _artifact, free_port, open_inference
 
 PATH = click.Path(path_type=Path)
 MORE = 1.05
@@ -219,14 +219,18 @@ def watched(process: int, data: Path) -> dict[str, float]:
         "anonymous MB": int(fields["RssAnon"].split()[0]) / 1024,
         "threads": int(fields["Threads"]),
         "descriptors": len(list(Path(f"/proc/{process}/fd").iterdir())),
-        "disk MB": sum(map(size, data.rglob("*"))) / 1e6,
+        "disk MB": disk_bytes(data) / 1e6,
     }
 
 
-def size(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-        return path.stat().st_size if path.is_file() else 0
-    return 0
+def disk_bytes(data: Path) -> int:
+    """Of all files, whatever goes meanwhile."""
+    total = 0
+    for folder, _, names in os.walk(data):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(folder) / name).stat().st_size
+    return total
 
 
 def grown(samples: list[dict[str, float]]) -> tuple[list[str], str]:
@@ -274,7 +278,7 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        model = Path(shutil.copy(model or _artifact(folder, "int8"), folder / "served.onnx"))
+        model = Path(shutil.copy(model or untrained(folder, "int8"), folder / "served.onnx"))
         pool = folder / "pool"
         pool.mkdir()
         noise = np.random.default_rng(0).integers(0, 256, (400, 32, 32, 3), np.uint8)

@@ -92,7 +92,8 @@ class Manifest:
             if fields.get("reference") is not None:
                 fields["reference"] = LossReference.from_dict(fields["reference"])
             return cls(**fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # Of JSON's Infinity, or a number too large for a float, int() and float() overflow.
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ArtifactError(f"{where}: its manifest is damaged: export again") from error
 
 

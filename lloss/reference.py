@@ -67,7 +67,11 @@ class LossReference:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> LossReference:
-        """The reverse of :meth:`as_dict`; raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        """The reverse of :meth:`as_dict`.
+
+        Raises ``KeyError``, ``TypeError``, ``ValueError``, or ``OverflowError`` of an infinite
+        count.
+        """
         quantiles = tuple(float(value) for value in fields["quantiles"])
         return cls(pool=str(fields["pool"]), images=int(fields["images"]), quantiles=quantiles)
 

@@ -48,12 +48,21 @@ def test_a_reference_survives_too_and_older_files_have_none(artifact: Path) -> N
         {"pool": "p", "images": 300, "quantiles": [float("nan")] * 101},
         {"pool": "p", "images": 0, "quantiles": [1.0] * 101},
         {"pool": "p", "images": 300, "quantiles": ["x"] * 101},
+        {"pool": "p", "images": float("inf"), "quantiles": [1.0] * 101},
+        {"pool": "p", "images": 300, "quantiles": [10**400] * 101},
     ],
 )  # fmt: skip
 def test_a_damaged_reference_is_one_line(artifact: Path, reference: object) -> None:
     fields = json.loads(read_manifest(artifact).to_json())
     with pytest.raises(ArtifactError, match="its manifest is damaged"):
         Manifest.from_json(json.dumps({**fields, "reference": reference}), "here")
+
+
+def test_an_infinite_size_of_images_is_one_line(artifact: Path) -> None:
+    fields = json.loads(read_manifest(artifact).to_json())
+    fields["image"]["height"] = float("inf")
+    with pytest.raises(ArtifactError, match="its manifest is damaged"):
+        Manifest.from_json(json.dumps(fields), "here")
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])

@@ -68,18 +68,27 @@ class Drift(Collector):
         self._seen = 0
         self._lock = threading.Lock()
         self._reference: _Reference | None = None
+        self._model = ""
 
-    def against(self, reference: LossReference | None) -> None:
-        """Measure against this one from now on, with a window that is empty."""
+    def against(self, reference: LossReference | None, model: str = "") -> None:
+        """Measure losses of this model alone, with a window that is empty."""
         prepared = _Reference(reference) if reference else None
         with self._lock:
-            self._reference, self._seen = prepared, 0
+            self._reference, self._model, self._seen = prepared, model, 0
 
-    def add(self, losses: NDArray[np.float32]) -> None:
-        """Take live losses into the window, float32 [N]; what is not finite is left out."""
+    def add(self, losses: NDArray[np.float32], model: str = "") -> None:
+        """Take live losses into the window.
+
+        Args:
+            losses: float32 [N]; what is not finite is left out.
+            model: that predicted them. Those of another than is measured are left out: a model that
+                was exchanged ends what it began when its successor serves already.
+        """
         finite = losses[np.isfinite(losses)]
         size = len(self._ring)
         with self._lock:
+            if model != self._model:
+                return
             latest = finite[-size:]
             start = (self._seen + len(finite) - len(latest)) % size
             first = latest[: size - start]

@@ -70,11 +70,12 @@ async def metrics(daemon: Ours, accept: Annotated[str, Header()] = "") -> Respon
 
 @router.get("/v1/model", tags=["model"], summary="The model that serves")
 def model(daemon: Ours) -> dict[str, Any]:
-    """Its sha256, what computes it, and its manifest."""
+    """Its sha256, what computes it (``note``: why not something faster), and its manifest."""
     manifest = json.loads(daemon.models.manifest.to_json())
     return {
         "sha256": daemon.models.sha256,
         "provider": daemon.models.provider,
+        "note": daemon.models.note,
         "path": str(daemon.settings.model),
         "manifest": manifest,
     }
@@ -105,8 +106,10 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
     except LlossError as error:
         logs.event("model refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
-    changed = done.before != done.now
+    changed, note = done.before != done.now, daemon.models.note
     if changed:
         daemon.jobs.prune()
-    logs.event("model reloaded" if changed else "model unchanged", before=done.before, now=done.now)
+    name = "model reloaded" if changed else "model unchanged"
+    level = logging.WARNING if note else logging.INFO
+    logs.event(name, level, before=done.before, now=done.now, note=note)
     return {"before": done.before, "now": done.now, "changed": changed}

@@ -67,6 +67,21 @@ class DaemonMetrics:
         self._shared = _SharedTelemetry()
         self.telemetry: Telemetry = self._shared
         self.registry: CollectorRegistry = self.telemetry.registry
+        self._count_requests()
+        self._count_images((limits or Limits()).queue_images)
+        self._count_changes()
+        self.drift = Drift()
+        self.registry.register(self.drift)
+        ProcessCollector(registry=self.registry)
+        self.gauge("process_threads", "Number of OS threads in the process.", _threads)
+        build = _Info(self.registry, "lloss_build_info", "What runs.")
+        build.labels = {
+            "version": lloss.__version__,
+            "python": platform.python_version(),
+            "onnxruntime": str(onnxruntime.__version__),
+        }
+
+    def _count_requests(self) -> None:
         of = self.registry
         self._in_flight = Gauge(
             "lloss_requests_in_flight", "Requests that are being answered.", registry=of
@@ -83,6 +98,10 @@ class DaemonMetrics:
                 registry=of,
             )
         )
+
+    def _count_images(self, most: int) -> None:
+        """Images of requests: those that wait, ``most`` of them, and what becomes of them."""
+        of = self.registry
         self._refused = _counter(
             of, "lloss_refused_images", "Images of requests not scored.", "reason", REFUSED
         )
@@ -90,11 +109,22 @@ class DaemonMetrics:
             "lloss_queue_images", "Images of requests that wait for the engine.", registry=of
         )
         Gauge("lloss_queue_limit_images", "Images that may wait for the engine.", registry=of).set(
-            (limits or Limits()).queue_images
+            most
+        )
+        self._waits = Histogram(
+            "lloss_wait_duration_seconds",
+            "Seconds from a request's arrival in the queue until a lane took its first images. One "
+            "that is dropped before is in lloss_refused_images alone.",
+            buckets=_SECONDS,
+            registry=of,
         )
         self._served = Counter(
             "lloss_served_images", "Images of requests that were scored.", registry=of
         )
+
+    def _count_changes(self) -> None:
+        """Jobs, reloads and labels."""
+        of = self.registry
         self._jobs = _counter(of, "lloss_jobs", "Jobs that ended.", "outcome", ENDED)
         self._reloads = _counter(
             of, "lloss_reloads", "Reloads of the model by what came of them.", "outcome", RELOADED
@@ -107,16 +137,6 @@ class DaemonMetrics:
             "lloss_selected_images", "Images handed out for labeling.", registry=of
         )
         self._labeled = Counter("lloss_labeled_images", "Images marked labeled.", registry=of)
-        build = _Info(of, "lloss_build_info", "What runs.")
-        build.labels = {
-            "version": lloss.__version__,
-            "python": platform.python_version(),
-            "onnxruntime": str(onnxruntime.__version__),
-        }
-        self.drift = Drift()
-        of.register(self.drift)
-        ProcessCollector(registry=of)
-        self.gauge("process_threads", "Number of OS threads in the process.", _threads)
 
     def arrived(self) -> None:
         """Count a request as being answered; :meth:`left` must follow."""
@@ -145,15 +165,24 @@ class DaemonMetrics:
         """Tell how many images of requests wait for the engine."""
         self._queue.set(images)
 
-    def served(self, losses: NDArray[np.float32]) -> None:
-        """Count predicted losses of live traffic, float32 [N]; jobs' do not come here."""
+    def waited(self, seconds: float) -> None:
+        """Count how long a request was in the queue before anything of it was begun."""
+        self._waits.observe(seconds)
+
+    def served(self, losses: NDArray[np.float32], sha256: str) -> None:
+        """Count predicted losses of live traffic, float32 [N]; jobs' do not come here.
+
+        Args:
+            losses: they.
+            sha256: of the model that predicted them.
+        """
         self._served.inc(len(losses))
-        self.drift.add(losses)
+        self.drift.add(losses, sha256)
 
     def model(self, manifest: Manifest, sha256: str, provider: str) -> None:
         """Name the model that serves from now on; drift is measured against it anew."""
         self._shared.serves(sha256, provider, manifest.precision)
-        self.drift.against(manifest.reference)
+        self.drift.against(manifest.reference, sha256)
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload: ``swapped``, ``unchanged`` or ``refused``."""

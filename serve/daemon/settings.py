@@ -13,6 +13,18 @@ TOKEN = 16
 """Characters that a token has at least: it can be tried as fast as the network allows."""
 
 
+_OPTIONS = {
+    "body_bytes": "--max-body",
+    "queue_images": "--queue",
+    "request_seconds": "--timeout",
+    "drain_seconds": "--drain",
+    "batch_size": "--batch-size",
+    "job_batch_size": "--job-batch-size",
+    "threads": "--threads",
+}
+"""By which these are given on the command line; the others are of the library alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """How much anybody may ask for.
@@ -43,7 +55,7 @@ class Limits:
         for limit in dataclasses.fields(self):
             value = getattr(self, limit.name)
             if not value > 0:
-                raise SettingsError(f"limit {limit.name}: {value}: must be above 0")
+                raise SettingsError(f"{_option(limit.name)} {value:g}: must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +117,9 @@ class ServeSettings:
             raise SettingsError(f"--port {self.port}: give one of 0 to 65535")
         for name in ("batch_size", "job_batch_size", "threads", "drain_seconds"):
             if getattr(self, name) < 0:
-                raise SettingsError(f"{name} {getattr(self, name)}: must not be below 0")
+                raise SettingsError(f"{_option(name)} {getattr(self, name):g}: must not be below 0")
         if not self.pending_seconds > 0:
-            raise SettingsError(f"--pending {self.pending_seconds}: must be above 0")
+            raise SettingsError(f"--pending {self.pending_seconds:g}: must be above 0")
         _check_image_url(self.image_url)
 
     @property
@@ -127,6 +139,10 @@ class ServeSettings:
         """By which it is reached from this machine."""
         host = "localhost" if self.everywhere else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def _option(name: str) -> str:
+    return _OPTIONS.get(name, f"limit {name}")
 
 
 def _is_address(host: str) -> bool:
@@ -163,7 +179,10 @@ def _check_token(token: str) -> None:
             "`openssl rand -hex 32` makes"
         )
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise SettingsError("the token has spaces or other than ASCII characters: use letters, ...")
+        raise SettingsError(
+            "the token has spaces or other than ASCII characters: use letters and digits, such as "
+            "`openssl rand -hex 32` makes"
+        )
 
 
 def _check_image_url(url: str) -> None:

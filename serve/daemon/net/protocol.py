@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from .. import logs
 from ..metrics import DaemonMetrics
 from ..settings import Limits
+from .joined import Joined
 
 HEAD_BYTES = 64 << 10
 PIPELINED = 32
@@ -107,6 +108,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
         self._cycles.append(self.cycle)
+        self.cycle.transport = Joined(self.transport, self.loop)  # type: ignore[assignment]
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # what follows is no HTTP that we speak
         if len(self.pipeline) > PIPELINED:

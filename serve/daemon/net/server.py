@@ -142,7 +142,8 @@ class _Server(uvicorn.Server):
             gc.collect()
             gc.freeze()
             models = self.daemon.models
-            logs.event("ready", model=models.sha256, provider=models.provider)
+            note, level = models.note, logging.WARNING if models.note else logging.INFO
+            logs.event("ready", level, model=models.sha256, provider=models.provider, note=note)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()

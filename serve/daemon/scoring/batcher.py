@@ -61,7 +61,7 @@ class Batcher:
         self._scorer, self._limits, self._metrics = scorer, limits, metrics
         image = scorer.manifest.image
         self._shape = (image.height, image.width, 3)
-        self._lanes = scorer.engine.lanes
+        self._lanes, self._on_host = scorer.engine.lanes, scorer.engine.on_host
         self._changed = threading.Condition()
         self._line = Line(scorer.batch_size)
         self._asked = 0  # takes that were not begun yet
@@ -148,7 +148,7 @@ class Batcher:
         with self._changed:
             self._asked -= 1
             waiting = self._line.images
-            share = max(-(-waiting // (1 + idle)), math.ceil(self._rate * _WORTH_SECONDS))
+            share = max(-(-waiting // self._sharing(idle)), math.ceil(self._rate * _WORTH_SECONDS))
             # Of one whose time is over the loop, which is late, will say so.
             parts = self._line.take(min(self._scorer.batch_size, share), time.perf_counter())
             self._metrics.queued(self._line.images)
@@ -158,6 +158,23 @@ class Batcher:
             else:
                 self._changed.notify_all()
         return parts
+
+    def _sharing(self, idle: int) -> int:
+        """Lanes that what waits is divided between, by one that is free now.
+
+        On a CPU a batch takes about as long as its images one by one: a lane that took all that
+        waits would keep the first of them waiting for the last, and leave nothing to those that
+        are free a moment later (``benchmarks/queueing.py``). Elsewhere a batch of many costs
+        little more than one of few.
+        """
+        return self._lanes if self._on_host else 1 + idle
+
+    def begun(self, parts: Sequence[Part]) -> None:
+        """Count how long those waited whose first images these are."""
+        now = time.perf_counter()
+        for part in parts:
+            if not part.start:
+                self._metrics.waited(now - part.request.arrived)
 
     def done(self, parts: Sequence[Part], scores: Scores | BaseException, seconds: float) -> None:
         """Hand the rows of a batch to their requests; in a lane's thread."""
@@ -180,7 +197,7 @@ class Batcher:
         self._rate += (rate - self._rate) * (_LEARNING if self._rate else 1)
         self.batches += 1
         if len(scores):
-            self._metrics.served(scores.loss)
+            self._metrics.served(scores.loss, self._scorer.engine.sha256)
 
     def broken(self, error: BaseException) -> None:
         """No lane will come: whoever waits is told."""
@@ -222,6 +239,7 @@ class _Turn:
         """See :data:`..pipeline.Take`."""
         self._begun = time.perf_counter()
         self._parts = parts = self._batcher.take(idle)
+        self._batcher.begun(parts)
         return Batch(0, Items(parts), parts, self._shape) if parts else None
 
     def done(self, future: Future[Scores]) -> None:

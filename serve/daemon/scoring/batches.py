@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Request:
 
     def __init__(self, images: Images, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         self.images, self.count, self.deadline = images, len(images), deadline
+        self.arrived = time.perf_counter()
         self.loop = loop
         self.future: asyncio.Future[Answer] = loop.create_future()
         self.left = self.count

@@ -17,19 +17,22 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 import lloss
+from lloss.artifact import Manifest
 
 from ..app import daemon_of
 from ..core import Daemon
 from ..failures import RequestError
 from .schemas import INFER, INFERRED, path_parameters, refusals
-from .tensors import ENCODED, ERROR, PIXELS, parse_request, reply
+from .tensors import ENCODED, ERROR, PIXELS, InferRequest, is_long, parse_request, reply
 
 router = APIRouter(tags=["Open Inference Protocol"])
 
 MODEL, VERSION = "lloss", "1"
 """What the model is called, whatever file it was loaded of: its sha256 tells which that is."""
 
-_EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+_EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+"""Of Triton's, those that are here as a whole: of ``model_repository`` there is the index alone,
+since nobody loads or unloads a model by this protocol."""
 
 _WORTHWHILE = 1024
 """Bytes from which a reply is compressed."""
@@ -192,25 +195,43 @@ async def infer(request: Request) -> Response:
             504 as of scoring.
     """
     daemon = _check(request)
-    outputs = [*daemon.models.manifest.outputs, ERROR]
-    limits = daemon.settings.limits
-    body = await request.body()
-    given = body, request.headers.get("inference-header-content-length"), outputs
-    if len(body) < _LONG:
-        asked = parse_request(*given, limits.queue_images)
-    else:
-        asked = await run_in_threadpool(parse_request, *given, limits.queue_images)
-    count = len(asked.images)
+    asked = await _asked(request, daemon)
+    count, most = len(asked.images), daemon.settings.limits.request_seconds
     request.state.images = count
     with daemon.models.statistics.request(count):
-        scored = await daemon.models.score(
-            asked.images, min(asked.seconds or limits.request_seconds, limits.request_seconds)
-        )
+        scored = await daemon.models.score(asked.images, min(asked.seconds or most, most))
         errors = scored.answer.errors
         if len(errors) == count:
             raise RequestError(422, f"no image could be used; the first: {errors[0]}")
-    content, head = reply(asked, scored.answer, MODEL, VERSION)
-    headers = {"x-lloss-model": scored.sha256}
+        wanted = asked.wanted(_outputs(scored.manifest))  # perhaps of a newer model than was asked
+    given = asked, wanted, scored.answer, MODEL, VERSION
+    if is_long(wanted, scored.answer):
+        content, head = await run_in_threadpool(reply, *given)
+    else:
+        content, head = reply(*given)
+    return await _response(request, scored.sha256, content, head)
+
+
+SERVED = {"model": MODEL, "version": VERSION}
+"""What the routes' paths name."""
+
+
+def _outputs(manifest: Manifest) -> list[str]:
+    return [*manifest.outputs, ERROR]
+
+
+async def _asked(request: Request, daemon: Daemon) -> InferRequest:
+    outputs, most = _outputs(daemon.models.manifest), daemon.settings.limits.queue_images
+    body = await request.body()
+    given = body, request.headers.get("inference-header-content-length"), outputs, most
+    if len(body) < _LONG:
+        return parse_request(*given)
+    return await run_in_threadpool(parse_request, *given)
+
+
+async def _response(request: Request, sha256: str, content: bytes, head: int) -> Response:
+    """The reply of a body whose first bytes are JSON, compressed where that is worth it."""
+    headers = {"x-lloss-model": sha256}
     binary = head < len(content)
     if binary:
         headers["inference-header-content-length"] = str(head)
@@ -225,10 +246,6 @@ async def infer(request: Request) -> Response:
     return Response(
         content, 200, headers, "application/octet-stream" if binary else "application/json"
     )
-
-
-SERVED = {"model": MODEL, "version": VERSION}
-"""What the routes' paths name."""
 
 
 def _coding(accepted: str, binary: bool) -> str:

@@ -137,8 +137,9 @@ class Models:
 
     @property
     def note(self) -> str:
-        """What there is to say about how it runs; often nothing."""
-        return self._current().loaded.scorer.engine.note
+        """What there is to say about how it runs, such as why no GPU does; often nothing."""
+        serving = self._serving
+        return serving.loaded.scorer.engine.note if serving else ""
 
     @property
     def batches(self) -> int:

@@ -31,6 +31,10 @@ PIXELS, ENCODED, ERROR = "images", "encoded", "error"
 MAX_JSON = 16 << 20
 """Bytes of JSON: parsed it takes up to twenty times as many."""
 
+MANY = 4096
+"""Numbers that JSON is made of at a time: some milliseconds, in which no other thread runs. Of more
+it is made beside the event loop."""
+
 _LENGTH = struct.Struct("<I")
 _SHOWN = 60
 
@@ -50,14 +54,26 @@ class InferRequest:
     Attributes:
         images: uint8 [N, H, W, 3], a view of the body where that is binary, or N image files.
         id: of the client's; "" for none.
-        wanted: outputs, in the order of the reply.
+        named: outputs that are asked for, in the order of the reply; none for all.
+        binary: whether all come as binary tensors.
         seconds: within which the client wants it; None where it does not say.
     """
 
     images: Images
     id: str
-    wanted: Sequence[Wanted]
+    named: Sequence[Wanted]
+    binary: bool
     seconds: float | None
+
+    def wanted(self, outputs: Sequence[str]) -> Sequence[Wanted]:
+        """What a reply has, of a model with these outputs.
+
+        Raises:
+            RequestError: 400 one that is asked for is none of them.
+        """
+        for output in self.named:
+            _check_output(output.name, outputs)
+        return self.named or [Wanted(name, self.binary) for name in outputs]
 
 
 def parse_request(
@@ -83,43 +99,50 @@ def parse_request(
     inputs = fields.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         _refuse(f"inputs: give a list with one tensor, {PIXELS!r} or {ENCODED!r}")
+    binary = _flag(parameters, "binary_data_output")
     return InferRequest(
         _input(inputs[0], tail, most),
         id,
-        _wanted(fields.get("outputs"), _flag(parameters, "binary_data_output"), outputs),
+        _named(fields.get("outputs"), binary, outputs),
+        binary,
         _seconds(parameters.get("timeout", 0)),
     )
 
 
-def reply(request: InferRequest, answer: Answer, model: str, version: str) -> tuple[bytes, int]:
+def reply(
+    request: InferRequest, wanted: Sequence[Wanted], answer: Answer, model: str, version: str
+) -> tuple[bytes, int]:
     """The body that tells an answer, and the length of its JSON; all of it where that is the same.
 
     Rows of bad images are NaN, ``null`` in JSON; the output ``error`` holds why, "" elsewhere.
     """
-    outputs: list[dict[str, Any]] = []
+    outputs: list[str] = []
     tensors: list[bytes] = []
-    for wanted in request.wanted:
-        output: dict[str, Any]
-        data: bytes | Sequence[Any]
-        if wanted.name == ERROR:
+    for each in wanted:
+        if each.name == ERROR:
             texts = [answer.errors.get(row, "") for row in range(len(request.images))]
-            output = {"name": ERROR, "datatype": "BYTES", "shape": [len(texts)]}
-            data = _bytes_tensor(texts) if wanted.binary else texts
+            told = {"name": ERROR, "datatype": "BYTES", "shape": [len(texts)]}
+            data = _bytes_tensor(texts) if each.binary else _json(texts)
         else:
-            values = answer.columns[wanted.name]
-            output = {"name": wanted.name, "datatype": "FP32", "shape": list(values.shape)}
-            data = values.astype("<f4", copy=False).tobytes() if wanted.binary else _listed(values)
+            values = answer.columns[each.name]
+            told = {"name": each.name, "datatype": "FP32", "shape": list(values.shape)}
+            data = values.astype("<f4", copy=False).tobytes() if each.binary else _listed(values)
         if isinstance(data, bytes):
             tensors.append(data)
-            output["parameters"] = {"binary_data_size": len(data)}
+            outputs.append(_json({**told, "parameters": {"binary_data_size": len(data)}}))
         else:
-            output["data"] = data
-        outputs.append(output)
-    fields: dict[str, Any] = {"model_name": model, "model_version": version}
+            outputs.append(f'{_json(told)[:-1]},"data":{data}}}')
+    fields = {"model_name": model, "model_version": version}
     if request.id:
         fields["id"] = request.id
-    head = json.dumps({**fields, "outputs": outputs}, separators=(",", ":")).encode()
+    head = f'{_json(fields)[:-1]},"outputs":[{",".join(outputs)}]}}'.encode()
     return b"".join((head, *tensors)), len(head)
+
+
+def is_long(wanted: Sequence[Wanted], answer: Answer) -> bool:
+    """Whether a reply shall be made beside the event loop."""
+    told = (each.name for each in wanted if not each.binary and each.name != ERROR)
+    return sum(answer.columns[name].size for name in told) > MANY
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -215,11 +238,11 @@ def _input(tensor: dict[str, Any], tail: memoryview, most: int) -> Images:
 
 
 def _pixels(content: memoryview | bytes, shape: Sequence[int]) -> NDArray[np.uint8]:
-    count = 1
-    for side in shape:  # Python's integers do not overflow
-        count *= side
+    # A side may have 4,300 digits, and of a product with more Python prints none.
+    count = math.prod(shape) if max(shape) <= len(content) else None
     if count != len(content):
-        _refuse(f"{len(content)} pixel values for shape {_shown(shape)}, which has {_shown(count)}")
+        has = "more" if count is None else count
+        _refuse(f"{len(content)} pixel values for shape {_shown(shape)}, which has {has}")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -268,16 +291,14 @@ def _flat(data: list[Any], depth: int) -> list[Any]:
     return data
 
 
-def _wanted(given: Any, binary: bool, outputs: Sequence[str]) -> list[Wanted]:
-    if given is None or given == []:
-        return [Wanted(name, binary) for name in outputs]
+def _named(given: Any, binary: bool, outputs: Sequence[str]) -> list[Wanted]:
+    if given is None:
+        return []
     if not isinstance(given, list) or not all(isinstance(entry, dict) for entry in given):
         _refuse("outputs: give a list of objects with a name")
     found: dict[str, Wanted] = {}
     for entry in given:
-        name = entry.get("name")
-        if not isinstance(name, str) or name not in outputs:
-            _refuse(f"output {_shown(name)}: choose of {', '.join(outputs)}")
+        name = _check_output(entry.get("name"), outputs)
         if name in found:
             _refuse(f"output {name!r} is asked for twice")
         parameters = _parameters(entry, f"output {name!r}")
@@ -287,17 +308,33 @@ def _wanted(given: Any, binary: bool, outputs: Sequence[str]) -> list[Wanted]:
     return list(found.values())
 
 
+def _check_output(name: Any, outputs: Sequence[str]) -> str:
+    if not isinstance(name, str) or name not in outputs:
+        _refuse(f"output {_shown(name)}: choose of {', '.join(outputs)}")
+    return name
+
+
 def _bytes_tensor(texts: Sequence[str]) -> bytes:
     encoded = [text.encode("utf-8", "replace") for text in texts]
     return b"".join(part for text in encoded for part in (_LENGTH.pack(len(text)), text))
 
 
-def _listed(values: NDArray[np.float32]) -> Sequence[float | None]:
-    """Row-major; JSON has no NaN and no infinity."""
-    flat: list[float] = values.ravel().tolist()
+def _listed(values: NDArray[np.float32]) -> str:
+    """A list, row-major; JSON has no NaN and no infinity."""
+    flat = values.ravel()
+    slices = (flat[start : start + MANY] for start in range(0, len(flat), MANY))
+    return f"[{','.join(_json(_finite(each))[1:-1] for each in slices)}]"
+
+
+def _finite(values: NDArray[np.float32]) -> Sequence[float | None]:
+    numbers: list[float] = values.tolist()
     if np.isfinite(values).all():
-        return flat
-    return [value if math.isfinite(value) else None for value in flat]
+        return numbers
+    return [value if math.isfinite(value) else None for value in numbers]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _is_int(value: Any) -> bool:

@@ -114,11 +114,14 @@ def test_images_jobs_reloads_and_labels_are_counted() -> None:
     metrics = DaemonMetrics()
     metrics.refused("queue_full", 32)
     metrics.refused("deadline")
-    metrics.served(np.array([0.1, 0.2, np.nan], np.float32))
+    metrics.served(np.array([0.1, 0.2, np.nan], np.float32), "aa")
     metrics.job("failed")
     metrics.selected(10)
     metrics.labeled(7)
     metrics.queued(12)
+    metrics.waited(0.03)
+    assert value(metrics, "lloss_wait_duration_seconds_sum") == 0.03
+    assert value(metrics, "lloss_wait_duration_seconds_bucket", le="0.05") == 1
     assert value(metrics, "lloss_refused_images_total", reason="queue_full") == 32
     assert value(metrics, "lloss_refused_images_total", reason="deadline") == 1
     assert value(metrics, "lloss_served_images_total") == 3
@@ -179,12 +182,14 @@ def test_a_scraper_never_sees_two_models_or_none() -> None:
 def test_drift_is_of_the_model_that_serves() -> None:
     random, metrics = np.random.default_rng(0), DaemonMetrics()
     losses = random.normal(1, 0.3, 1000).astype(np.float32)
-    metrics.served(losses)
+    metrics.served(losses, "")
     assert np.isnan(value(metrics, "lloss_drift_psi"))  # type: ignore[call-overload]
     metrics.model(manifest(LossReference.of(losses, "pool")), "aa", "cpu")
     assert value(metrics, "lloss_drift_window_images") == 0
-    metrics.served(losses + np.float32(1))
+    metrics.served(losses + np.float32(1), "aa")
+    metrics.served(losses, "bb")  # ends what it began
     assert (value(metrics, "lloss_drift_psi") or 0) > 1
+    assert value(metrics, "lloss_drift_window_images") == 1000
     assert value(metrics, "lloss_drift_reference_images") == 1000
     metrics.model(manifest(), "bb", "cpu")
     assert value(metrics, "lloss_drift_window_images") == 0

@@ -85,7 +85,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     )
     metrics.model(manifest, "aa", "cpu")
     metrics.request("/v1/score", 200, 0.1)
-    metrics.served(np.ones(3, np.float32))
+    metrics.served(np.ones(3, np.float32), "aa")
     families = text_string_to_metric_families(metrics.exposition()[0].decode())
     found: dict[str, set[str]] = {"up": set(), "ALERTS": {"alertstate"}}
     for family in families:

@@ -35,6 +35,7 @@ LOADS, FAILS = float(sys.argv[1]), sys.argv[2] == "fails"
 
 class Models:
     sha256 = provider = ""
+    note = "cuda: the driver is too old"
 
     def reload(self):
         if FAILS:
@@ -180,6 +181,8 @@ def test_it_lives_before_its_model_is_loaded(started: Start) -> None:
     assert process.ask("GET", "/readyz")[1] == {"ready": True}
     assert process.events()[0] == "listening"
     process.until(lambda: "ready" in process.events())  # told a moment after it is so
+    told = json.loads(process.told().splitlines()[process.events().index("ready")])
+    assert (told["level"], told["note"]) == ("warning", "cuda: the driver is too old")
 
 
 def test_a_model_that_cannot_be_loaded_ends_it_with_one_line(started: Start) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import gzip
 import http.client
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
+from lloss.serve.daemon.scoring import inference, uploads
+from lloss.serve.daemon.scoring.batches import Answer
+from lloss.serve.daemon.scoring.models import Scored
 from tritonclient.utils import InferenceServerException
 
 from lloss import Scorer
@@ -59,6 +65,9 @@ def assert_same(result: Any, wanted: Any, names: list[str]) -> None:
 
 def test_what_the_server_tells_of_itself(client: Any, served: Any) -> None:
     assert client.get_server_metadata()["name"] == "lloss"
+    # Each has routes of its own, and who announces one must have all of them.
+    extensions = {"binary_tensor_data", "model_configuration", "statistics"}
+    assert set(client.get_server_metadata()["extensions"]) == extensions
     assert client.is_model_ready(MODEL) and client.is_model_ready(MODEL, "1")
     assert not client.is_model_ready("other") and not client.is_model_ready(MODEL, "2")
     told = client.get_model_metadata(MODEL)
@@ -213,6 +222,72 @@ def test_files_in_json_are_base64_and_lists_may_be_nested(
         np.testing.assert_allclose(outputs["loss"]["data"], scorer.score(images).loss, rtol=1e-4)
         assert outputs["error"]["data"] == ["", ""]
         assert headers["x-lloss-model"] == served.models.sha256
+
+
+@pytest.fixture
+def exchanged(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked is scored by another model, which has no embedding."""
+    score = served.models.score
+
+    async def by_another(*given: Any) -> Scored:
+        scored = await score(*given)
+        columns = dict(scored.answer.columns)
+        outputs = dict(scored.manifest.outputs)
+        del columns["embedding"], outputs["embedding"]
+        manifest = dataclasses.replace(scored.manifest, outputs=outputs)
+        return Scored(Answer(columns, {}), "ab" * 32, manifest)
+
+    monkeypatch.setattr(served.models, "score", by_another)
+
+
+@pytest.mark.usefixtures("exchanged")
+def test_a_model_that_came_meanwhile_gives_what_it_has(served: Any) -> None:
+    status, headers, body = post(served, json.dumps(asked()).encode())
+    names = [output["name"] for output in json.loads(body)["outputs"]]
+    assert status == 200 and headers["x-lloss-model"] == "ab" * 32
+    assert "loss" in names and "embedding" not in names
+    named = {**asked(), "outputs": [{"name": "embedding"}]}
+    status, _, body = post(served, json.dumps(named).encode())
+    assert status == 400 and "'embedding': choose of loss" in json.loads(body)["error"]
+
+
+@pytest.mark.usefixtures("exchanged")
+def test_image_files_get_what_the_model_has_that_came_meanwhile(
+    served: Any, encoded: Callable[..., bytes]
+) -> None:
+    image, kind = encoded(pictures(1)[0]), {"Content_Type": "image/png"}
+    assert post(served, image, "/v1/score?outputs=loss", **kind)[0] == 200
+    status, _, body = post(served, image, "/v1/score?outputs=embedding", **kind)
+    assert status == 400 and "'embedding' is none of loss" in json.loads(body)["error"]
+
+
+def test_long_replies_are_made_beside_the_event_loop(
+    served: Any, encoded: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*given: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*given)
+
+        return made
+
+    monkeypatch.setattr(inference, "reply", noted(inference.reply))
+    monkeypatch.setattr(uploads, "_told", noted(uploads._told))
+    for count in (1, 64):  # of 128 numbers each
+        request = asked(shape=[count, 1, 1, 3], data=[0] * 3 * count)
+        status, _, body = post(served, json.dumps(request).encode())
+        outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
+        assert status == 200 and len(outputs["embedding"]["data"]) == 128 * count
+    image = encoded(pictures(1)[0])
+    for count in (1, 64):
+        form = [("image", ("a", image))] * count
+        url = f"http://{served.url}/v1/score?outputs=embedding"
+        told = httpx.post(url, files=form, timeout=20).json()["images"]
+        assert [len(row["embedding"]) for row in told] == [128] * count
+    loop = served._thread
+    assert [thread is loop for thread in threads] == [True, False, True, False]
 
 
 def test_nan_is_null_in_json(served: Any, encoded: Callable[..., bytes]) -> None:

@@ -109,6 +109,8 @@ def test_the_copy_is_what_serves(make: Make, model: Path, tmp_path: Path) -> Non
     copy = tmp_path / "data/models" / f"{sha256}.onnx"
     assert copy.read_bytes() == model.read_bytes()
     assert copy.stat().st_ino != model.stat().st_ino and copy.stat().st_nlink == 1
+    models._serving.loaded.scorer.engine.note = "no VNNI"  # type: ignore[union-attr]
+    assert models.note == "no VNNI"
     before = loss(models)
     model.write_bytes(b"written over in place")
     assert np.array_equal(loss(models), before)
@@ -118,7 +120,7 @@ def test_the_copy_is_what_serves(make: Make, model: Path, tmp_path: Path) -> Non
 
 def test_before_it_is_loaded_it_says_so(make: Make) -> None:
     models = make(load=False)
-    assert models.sha256 == "" and "not loaded yet" in models.not_ready()
+    assert models.sha256 == models.note == "" and "not loaded yet" in models.not_ready()
     for ask in (lambda: models.manifest, lambda: models.provider, lambda: loss(models)):
         with pytest.raises(RequestError) as refused:
             ask()
@@ -191,6 +193,34 @@ def test_no_request_fails_while_models_are_exchanged(
 
     assert asyncio.run(work()) > 50
     assert seen == set(wanted)
+
+
+def test_what_the_old_model_still_predicts_is_no_drift_of_the_new_one(
+    make: Make, artifact: Path, model: Path, told: Told
+) -> None:
+    models, free = make(), threading.Event()
+    drift = models._metrics.drift
+    loss(models)
+    assert drift.measure().images == 3
+    workers = models._serving.loaded.scorer._started().workers  # type: ignore[union-attr]
+    changed(artifact, model, 1.7)
+
+    async def work() -> None:
+        for _ in range(workers.count):
+            workers.submit(lambda: free.wait(20), -1)
+        asked = [asyncio.ensure_future(models.score(pictures(8), 20)) for _ in range(4)]
+        await asyncio.sleep(0)
+        reloading = asyncio.get_running_loop().run_in_executor(None, models.reload)
+        while len(told.named) < 2:
+            await asyncio.sleep(0.001)
+        free.set()
+        done = await reloading
+        assert {scored.sha256 for scored in await asyncio.gather(*asked)} == {done.before}
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+    assert drift.measure().images == 0
+    loss(models)
+    assert drift.measure().images == 3
 
 
 def test_several_reloads_at_a_time_load_once(

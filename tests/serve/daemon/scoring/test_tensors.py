@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lloss.serve.daemon.failures import RequestError
 from lloss.serve.daemon.scoring.batches import Answer
-from lloss.serve.daemon.scoring.tensors import MAX_JSON, Wanted, parse_request, reply
+from lloss.serve.daemon.scoring.tensors import (
+    MANY,
+    MAX_JSON,
+    Wanted,
+    is_long,
+    parse_request,
+    reply,
+)
 
 OUTPUTS = ["loss", "embedding", "error"]
 MOST = 100
@@ -28,7 +35,7 @@ def parsed(body: bytes, length: str | None = None) -> Any:
         str(error).encode()
         return None
     count = len(request.images)
-    assert 1 <= count <= MOST and {wanted.name for wanted in request.wanted} <= set(OUTPUTS)
+    assert 1 <= count <= MOST and {each.name for each in request.wanted(OUTPUTS)} <= set(OUTPUTS)
     if isinstance(request.images, np.ndarray):
         assert request.images.dtype == np.uint8 and request.images.shape[3] == 3
         assert request.images.nbytes <= len(body)
@@ -38,12 +45,16 @@ def parsed(body: bytes, length: str | None = None) -> Any:
     return request
 
 
+huge = st.sampled_from([10**4000, -(10**4000), 10**4300 - 1, 10**2200])
+"""As many digits as JSON is read with, and nearly; their products have more."""
+
 odd = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
     st.integers(-3, 12),
     st.sampled_from([2**31, 2**32, 2**63, 2**64, 2**70, -(2**63)]),
+    huge,
     st.floats(allow_nan=True),
     st.text(max_size=8),
     st.sampled_from(["images", "encoded", "loss", "error", "UINT8", "BYTES", "AAAA", "\ud800"]),
@@ -124,9 +135,12 @@ def test_elements_of_any_length(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.one_of(st.integers(-2, 4), st.integers()), min_size=3, max_size=5), st.data())
-def test_pixels_of_any_shape(shape: list[int], data: Any) -> None:
-    content = data.draw(st.binary(max_size=50))
+@example([1, 10**4000, 10**4000, 3], b"abc")
+@given(
+    st.lists(st.one_of(st.integers(-2, 4), st.integers(), huge), min_size=3, max_size=5),
+    st.binary(max_size=50),
+)
+def test_pixels_of_any_shape(shape: list[int], content: bytes) -> None:
     request = parsed(*body_of("images", "UINT8", shape, content))
     sound = len(shape) == 4 and shape[3] == 3 and min(shape) > 0
     volume = int(np.prod([int(side) for side in shape], dtype=object))
@@ -167,10 +181,13 @@ def test_the_outputs_default_to_all_and_say_how_they_come() -> None:
         outputs=[{"name": "error"}, {"name": "loss", "parameters": {"binary_data": False}}],
     )
     request = parsed(body, length)
-    assert list(request.wanted) == [Wanted("error", True), Wanted("loss", False)]
+    assert request.wanted(OUTPUTS) == [Wanted("error", True), Wanted("loss", False)]
+    with pytest.raises(RequestError, match="output 'error': choose of loss"):
+        request.wanted(["loss"])
     assert request.seconds == 0.0015
     plain = parsed(*body_of("images", "UINT8", [1, 1, 1, 3], b"abc"))
-    assert list(plain.wanted) == [Wanted(name, False) for name in OUTPUTS]
+    assert plain.wanted(OUTPUTS) == [Wanted(name, False) for name in OUTPUTS]
+    assert plain.wanted(["loss"]) == [Wanted("loss", False)]
     assert plain.seconds is None
 
 
@@ -193,7 +210,8 @@ def test_a_reply_lies_as_triton_lays_it() -> None:
         "loss": np.array([1.5, np.nan], np.float32),
         "embedding": np.array([[1, 2], [np.inf, 3]], np.float32),
     }
-    content, length = reply(request, Answer(columns, {1: "bad é"}), "lloss", "1")
+    answer = Answer(columns, {1: "bad é"})
+    content, length = reply(request, request.wanted(OUTPUTS), answer, "lloss", "1")
     told = json.loads(content[:length])
     assert told["id"] == "\ud800é"
     loss, embedding, error = told["outputs"]
@@ -208,3 +226,26 @@ def test_a_reply_lies_as_triton_lays_it() -> None:
     tail = content[length:]
     assert tail[:8] == columns["loss"].tobytes()
     assert tail[8:] == struct.pack("<II", 0, 6) + "bad é".encode()
+
+
+def test_numbers_are_told_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = parsed(*body_of("images", "UINT8", [3, 1, 1, 3], bytes(9)))
+    values = np.random.default_rng(0).normal(0, 1, (3, MANY)).astype(np.float32)
+    values[1, 7], values[2, -1] = np.nan, np.inf
+    real, sizes = json.dumps, list[int]()
+
+    def dumps(value: Any, **given: Any) -> str:
+        sizes.append(len(value))
+        return real(value, **given)
+
+    monkeypatch.setattr(json, "dumps", dumps)
+    wanted = [Wanted("embedding", False), Wanted("loss", False)]
+    answer = Answer({"embedding": values, "loss": values[:, 0]}, {})
+    assert is_long(wanted, answer) and not is_long(wanted[1:], answer)
+    assert not is_long([Wanted("embedding", True)], answer)
+    content, _ = reply(request, wanted, answer, "lloss", "1")
+    embedding, loss = json.loads(content)["outputs"]
+    flat = values.ravel().tolist()
+    assert embedding["data"] == [value if np.isfinite(value) else None for value in flat]
+    assert embedding["shape"] == [3, MANY] and loss["data"] == values[:, 0].tolist()
+    assert sizes.count(MANY) == 3 and max(sizes) == MANY
