@@ -132,6 +132,19 @@ def test_every_metric_of_the_daemon_is_asked_for_somewhere(exported: dict[str, s
     assert idle == {"lloss_queue_size", "lloss_pools"}
 
 
+def test_the_readme_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:
+    text = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`lloss_.*?) \|", text, re.MULTILINE)
+    told = dict(re.findall(r"`(\w+)(?:\{([\w,]+)\})?`", " ".join(rows)))
+    of_one_kind = re.compile(r"_(created|bucket|sum|count)$")
+    found: dict[str, set[str]] = {}
+    for name, labels in exported.items():
+        if name.startswith("lloss_") and not name.endswith("_created"):
+            found.setdefault(of_one_kind.sub("", name), set()).update(labels - {"le"})
+    assert set(told) == set(found)
+    assert {name: set(filter(None, labels.split(","))) for name, labels in told.items()} == found
+
+
 def test_the_rules_are_promtools(tmp_path: Path) -> None:
     assert "SUCCESS" in run(tool("promtool"), "check", "rules", DEPLOY / "alerts.yml")
     tests = Path(__file__).with_name("alerts_test.yml")
@@ -210,6 +223,13 @@ def test_a_token_is_no_word_on_a_command_line() -> None:
     for path in DEPLOY.iterdir():
         text = path.read_text(encoding="utf-8")
         assert "--token " not in text and "LLOSS_TOKEN=" not in text, path.name
+
+
+def test_what_is_installed_is_installed_from_the_sources() -> None:
+    """An index has another package of the name, or none."""
+    for path in DEPLOY.iterdir():
+        for command in re.findall(r"pip install .*", path.read_text(encoding="utf-8")):
+            assert "constraints.txt" in command, (path.name, command)
 
 
 def unit() -> str:
@@ -310,7 +330,11 @@ def test_the_image_runs_without_rights() -> None:
     probe = re.search(r"HEALTHCHECK .*\\\n\s+CMD (\[.*\])$", text, re.MULTILINE)
     assert probe is not None and "/healthz" in probe[1]
     compile(ast.literal_eval(probe[1])[2], "probe", "exec")
-    assert "0.0.0.0" in started()["Dockerfile"] and "--token-file" in started()["Dockerfile"]
+    words = started()["Dockerfile"]
+    # On all addresses without a name, every Host would pass.
+    assert {"0.0.0.0", "--token-file", "--allowed-host"} <= set(words)
+    services = yaml.safe_load((DEPLOY / "compose.yml").read_text(encoding="utf-8"))["services"]
+    assert words[words.index("--allowed-host") + 1] in services
 
 
 def test_the_dockerfile_is_hadolints() -> None:
