@@ -89,8 +89,11 @@ class Process:
         return found
 
     def metric(self, name: str) -> float:
+        """Its value; 0 when labels were given that nothing was counted under yet."""
         text = self.ask("GET", "/metrics")[1].decode()
         found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        family, labels, _ = name.partition("{")
+        assert found or (labels and f"# TYPE {family} " in text), f"no metric {name}"
         return float(found[1]) if found else 0.0
 
     def told(self) -> str:
@@ -571,7 +574,7 @@ def test_clients_that_behave_badly_hold_nothing_up(start: Start) -> None:
         assert half.recv(100)[:12] in (b"HTTP/1.1 200", b"")  # answered, or taken for gone
     daemon.until(lambda: len(list(descriptors.iterdir())) <= before + 2)
     daemon.until(lambda: daemon.metric("lloss_requests_in_flight") == 1)  # that of the metrics
-    daemon.until(lambda: daemon.metric("lloss_queued_images") == 0)
+    daemon.until(lambda: daemon.metric("lloss_queue_images") == 0)
     text = daemon.ask("GET", "/metrics")[1].decode()
     assert re.search(r'lloss_requests_total\{code="499",route="unmatched"\} [1-9]', text)
     assert '"status": 500' not in daemon.told() and "Traceback" not in daemon.told()
@@ -589,8 +592,8 @@ def test_who_goes_away_while_it_waits_is_dropped_from_the_queue(start: Start, fo
     time.sleep(0.02)
     for sock in socks:
         sock.close()
-    daemon.until(lambda: daemon.metric("lloss_queued_images") == 0)
-    assert daemon.metric(dropped) >= 300
+    daemon.until(lambda: daemon.metric(dropped) >= 300)
+    daemon.until(lambda: daemon.metric("lloss_queue_images") == 0)
     gone = 'lloss_requests_total{code="499",route="/v2/models/{model}/infer"}'
     daemon.until(lambda: daemon.metric(gone) >= 1)
     assert daemon.infer()[0] == 200 and daemon.end() == 0
