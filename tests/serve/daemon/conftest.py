@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import logging
+import shutil
 import socket
 import threading
 import time
@@ -28,6 +29,8 @@ from lloss.serve.daemon.settings import Limits, ServeSettings
 from prometheus_client import CollectorRegistry
 
 from lloss.errors import EngineError, SettingsError
+
+from .processes import Process
 
 SHA256 = "ab" * 32
 
@@ -358,3 +361,25 @@ def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     made = Served(settings)
     yield made
     made.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, artifact: Path, photos: Path) -> Path:
+    """What a daemon needs: a model, and pools under one root."""
+    shutil.copy(artifact, tmp_path / "model.onnx")
+    shutil.copytree(photos, tmp_path / "photos")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Process]]:
+    """Start the daemon itself; again on the same data dir."""
+    made: list[Process] = []
+
+    def begin(*options: str, **given: Any) -> Process:
+        made.append(Process(folder, *options, **given))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.close()

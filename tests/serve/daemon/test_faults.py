@@ -7,7 +7,6 @@ import http.client
 import json
 import random
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -26,131 +25,12 @@ import pyarrow.parquet as pq
 import pytest
 from lloss.serve.daemon.catalog.catalog import Catalog
 
+from .processes import Process, inference, raw_inference
+
 MOST = 20_500
 """Images of the large pool: three parts of scores."""
 
-
-class Process:
-    """``lloss serve``, in a folder that holds its model, pools and data dir."""
-
-    def __init__(self, folder: Path, *options: str, data: Path | None = None, files: int = 0):
-        self.folder, self.data = folder, data or folder / "data"
-        self.log = (folder / "log").open("ab")
-
-        def limit() -> None:
-            if files:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "lloss", "serve", str(folder / "model.onnx"), "--port=0",
-             f"--data-dir={self.data}", f"--pool-root={folder}", "--provider=cpu", *options],
-            stdout=subprocess.PIPE, stderr=self.log, text=True, preexec_fn=limit,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline().strip().rpartition(":")[2] or 0)
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        with contextlib.closing(connection):
-            raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-            connection.request(method, path, raw, {"Content-Type": "application/json", **headers})
-            reply = connection.getresponse()
-            told = reply.read()
-            kind = reply.headers["content-type"] or ""
-            return reply.status, json.loads(told) if kind.startswith("application/json") else told
-
-    def infer(self, count: int = 1) -> tuple[int, Any]:
-        headers, body = inference(count)
-        return self.ask("POST", "/v2/models/lloss/infer", body, **headers)
-
-    def ready(self) -> Process:
-        return self.until(lambda: self.ask("GET", "/readyz")[0] == 200)
-
-    def until(self, done: Callable[[], Any], seconds: float = 30) -> Process:
-        end = time.monotonic() + seconds
-        while not done():
-            assert self.process.poll() is None and time.monotonic() < end, self.told()
-            time.sleep(0.01)
-        return self
-
-    def scored(self, name: str, uri: Path) -> dict[str, Any]:
-        """The job of a pool, when it is done."""
-        assert self.ask("PUT", f"/v1/pools/{name}", {"uri": str(uri)})[0] == 200
-        status, job = self.ask("POST", f"/v1/pools/{name}/score")
-        assert status == 202, job
-        return self.ended(job["id"])
-
-    def ended(self, job: str) -> dict[str, Any]:
-        def told() -> bool:
-            return self.ask("GET", f"/v1/jobs/{job}")[1]["state"] not in ("queued", "running")
-
-        self.until(told)
-        found: dict[str, Any] = self.ask("GET", f"/v1/jobs/{job}")[1]
-        return found
-
-    def metric(self, name: str) -> float:
-        """Its value; 0 when labels were given that nothing was counted under yet."""
-        text = self.ask("GET", "/metrics")[1].decode()
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        family, labels, _ = name.partition("{")
-        assert found or (labels and f"# TYPE {family} " in text), f"no metric {name}"
-        return float(found[1]) if found else 0.0
-
-    def told(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(40)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.log.close()
-
-
-def inference(count: int) -> tuple[dict[str, str], bytes]:
-    """A binary tensor of some pixels."""
-    data = random.Random(count).randbytes(count * 192)
-    tensor = {"name": "images", "datatype": "UINT8", "shape": [count, 8, 8, 3],
-              "parameters": {"binary_data_size": len(data)}}  # fmt: skip
-    head = json.dumps({"inputs": [tensor]}).encode()
-    kind = "application/octet-stream"
-    return {"Content-Type": kind, "Inference-Header-Content-Length": str(len(head))}, head + data
-
-
-def raw_inference(count: int) -> bytes:
-    headers, body = inference(count)
-    lines = [f"{name}: {value}" for name, value in headers.items()]
-    head = ["POST /v2/models/lloss/infer HTTP/1.1", "Host: localhost", *lines]
-    return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
-
-
 Start = Callable[..., Process]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, artifact: Path, photos: Path) -> Path:
-    """What a daemon needs: a model, and pools under one root."""
-    shutil.copy(artifact, tmp_path / "model.onnx")
-    shutil.copytree(photos, tmp_path / "photos")
-    return tmp_path
-
-
-@pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
-    """Start the daemon; again on the same data dir."""
-    made: list[Process] = []
-
-    def begin(*options: str, **given: Any) -> Process:
-        made.append(Process(folder, *options, **given))
-        return made[-1]
-
-    yield begin
-    for one in made:
-        one.close()
 
 
 @pytest.fixture
