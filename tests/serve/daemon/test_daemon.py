@@ -65,7 +65,7 @@ def form() -> tuple[bytes, str]:
 class Load:
     """Clients that send one image after the other until they are told to stop."""
 
-    def __init__(self, port: int, clients: int = 8) -> None:
+    def __init__(self, port: int, clients: int = 4) -> None:
         self.answers: list[Any] = []
         self._port, self._stop = port, threading.Event()
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
@@ -76,16 +76,13 @@ class Load:
         body, kind = form()
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         while not self._stop.is_set():
-            taken = connection.sock is not None
             try:
                 connection.request("POST", "/v1/score", body, {**BEARER, "Content-Type": kind})
                 reply = connection.getresponse()
                 json.loads(reply.read())
                 self.answers.append((reply.status, reply.headers["x-lloss-model"]))
             except Exception as error:
-                # Reset while still in the kernel's queue, or refused: it was never accepted.
-                if taken or not isinstance(error, ConnectionError):
-                    self.answers.append((repr(error), None))
+                self.answers.append((repr(error), None))
                 return
 
     def end(self) -> None:
@@ -122,22 +119,10 @@ def test_plain_routes_are_counted_by_name(shared: Process) -> None:
     assert "unmatched" not in text
 
 
-def test_no_accepted_request_is_lost_at_the_end(start: Start) -> None:
-    daemon = start(token=TOKEN).ready()
-    load = Load(daemon.port)
-    time.sleep(1)
-    assert daemon.end() == 0
-    load.end()
-    assert {status for status, _ in load.answers} <= {200, 503}
-    assert len([status for status, _ in load.answers if status == 200]) > 20
-    for line in daemon.told().splitlines():
-        assert {"time", "level", "event"} <= set(json.loads(line))
-
-
 def test_models_are_exchanged_under_load_without_a_failed_request(start: Start) -> None:
     daemon = start(token=TOKEN).ready()
     before = daemon.ask("GET", "/v1/model")[1]["sha256"]
-    load = Load(daemon.port, clients=4)
+    load = Load(daemon.port)
     time.sleep(0.5)
     daemon.model.write_bytes(b"damaged")
     daemon.process.send_signal(signal.SIGHUP)

@@ -204,6 +204,8 @@ def test_told_to_end_under_load_it_answers_everybody_and_forgets_nothing(
         }  # fmt: skip
         assert not half_written(daemon.data) and check_parts(daemon.data)
         assert '"status": 500' not in daemon.told() and "Traceback" not in daemon.told()
+        for line in daemon.told().splitlines():
+            assert {"time", "level", "event"} <= set(json.loads(line))
         with contextlib.closing(Catalog(daemon.data)) as catalog:
             assert catalog.images.labels("p").items() >= crowd.labeled.items()
             assert crowd.labeled and crowd.selected
