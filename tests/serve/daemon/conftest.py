@@ -30,6 +30,7 @@ from prometheus_client import CollectorRegistry
 
 from lloss.errors import EngineError, SettingsError
 
+from .disks import Disk, mounted
 from .processes import Process
 
 SHA256 = "ab" * 32
@@ -383,3 +384,9 @@ def start(folder: Path) -> Iterator[Callable[..., Process]]:
     yield begin
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with mounted(tmp_path / "disk") as disk:
+        yield disk

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +25,13 @@ import pyarrow.parquet as pq
 import pytest
 from lloss.serve.daemon.catalog.catalog import Catalog
 
+from .disks import Disk
 from .processes import Process, inference, raw_inference
 
 MOST = 20_500
 """Images of the large pool: three parts of scores."""
 
 Start = Callable[..., Process]
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no file system may be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Not a page is left."""
-    ballast = disk / "ballast"
-    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-    return ballast
 
 
 def contents(folder: Path, *without: str) -> dict[str, Any]:
@@ -217,14 +197,14 @@ def test_told_to_end_under_load_it_answers_everybody_and_forgets_nothing(
 
 
 def test_a_full_disk_stops_what_is_written_and_nothing_else(
-    start: Start, folder: Path, disk: Path
+    start: Start, folder: Path, disk: Disk
 ) -> None:
-    daemon = start(data=disk / "data").ready()
+    daemon = start(data=disk.path / "data").ready()
     whole = daemon.data / "pools/p/scores" / daemon.scored("p", folder / "photos")["id"]
     expected = contents(whole)
     other = onnx.load(folder / "model.onnx")
     other.doc_string += "another"
-    ballast = fill(disk)
+    disk.fill()
     told = daemon.ask("GET", "/readyz")
     assert told[0] == 503 and "the disk is full; make room" in told[1]["error"]
     many = [{"id": f"{('bright', 'dark', 'red')[n % 3]}/{n:03d}.png"} for n in range(60)]
@@ -248,12 +228,12 @@ def test_a_full_disk_stops_what_is_written_and_nothing_else(
     status, answer = daemon.ask("POST", "/v1/model/reload")
     assert status == 409 and "disk is full" in answer["error"] and before[:12] in answer["error"]
     assert daemon.ask("GET", "/v1/model")[1]["sha256"] == before and daemon.infer()[0] == 200
-    ballast.unlink()
+    disk.make_room()
     daemon.ready()
     assert daemon.ask("GET", "/v1/pools/p/pending")[1]["total"] == 0
     assert daemon.ask("GET", "/v1/pools/p/labels")[1]["labels"] == []
     assert daemon.ask("POST", "/v1/pools/p/select", {"k": 50})[0] == 200
-    assert not half_written(disk)
+    assert not half_written(disk.path)
     (folder / "model.onnx").write_bytes(served)
     # A job finds the disk full when it writes its part, and finishes when there is room.
     images = np.random.default_rng(0).integers(0, 256, (10_500, 8, 8, 3), np.uint8)
@@ -262,11 +242,11 @@ def test_a_full_disk_stops_what_is_written_and_nothing_else(
     job = daemon.ask("POST", "/v1/pools/large/score")[1]["id"]
     out = daemon.data / "pools/large/scores" / job
     daemon.until(lambda: (out / "run.json").exists())
-    fill(disk)
+    disk.fill()
     daemon.until(lambda: "the disk is full" in daemon.told().partition("job " + job)[2])
     assert not half_written(out) and check_parts(out) == 0
     assert daemon.infer()[0] == 200
-    ballast.unlink()
+    disk.make_room()
     failed = daemon.ended(job)
     assert failed["state"] == "failed" and failed["resumable"]
     assert "disk is full" in failed["error"] and "score the pool again" in failed["error"]
@@ -280,15 +260,15 @@ def test_a_full_disk_stops_what_is_written_and_nothing_else(
 
 
 def test_a_disk_that_is_full_at_the_start_is_one_line(
-    start: Start, folder: Path, disk: Path
+    start: Start, folder: Path, disk: Disk
 ) -> None:
-    ballast = fill(disk)
-    daemon = start(data=disk / "data")
+    disk.fill()
+    daemon = start(data=disk.path / "data")
     assert daemon.process.wait(30) == 2
     (line,) = daemon.told().splitlines()
     assert line.startswith("lloss: ") and "make room" in line
-    ballast.unlink()
-    assert start(data=disk / "data").ready().end() == 0
+    disk.make_room()
+    assert start(data=disk.path / "data").ready().end() == 0
 
 
 # Damage
@@ -528,35 +508,3 @@ def test_a_pending_time_that_cannot_be_is_refused(folder: Path, value: str) -> N
     )  # fmt: skip
     assert done.returncode == 2 and "--pending" in done.stderr and "Traceback" not in done.stderr
     assert not (folder / "data").exists()
-
-
-def test_leaps_of_the_clock_neither_free_too_early_nor_hold_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, leap = time.time, 0.0
-    monkeypatch.setattr(time, "time", lambda: real() + leap)
-    day, hour = 86_400.0, 3600.0
-
-    def handed_out(catalog: Catalog, id: str) -> None:
-        catalog.images.hand_out("p", id, [(id, 1.0)], catalog.now() + hour)
-
-    with contextlib.closing(Catalog(tmp_path)) as catalog:
-        catalog.put_pool("p", "/p")
-        handed_out(catalog, "early")
-        leap = -hour
-        assert catalog.images.taken("p") == {"early"}
-        handed_out(catalog, "back")
-        assert catalog.images.taken("p") == {"early", "back"}
-        leap = day  # a clock that was set right, or wrong: both hours are over by it
-        assert catalog.images.taken("p") == set()
-        handed_out(catalog, "late")
-        leap = 0.0  # set back: what was handed out since keeps its hour, and no more
-        assert catalog.images.taken("p") == {"late"}
-        (late,) = catalog.images.pending("p", 10)
-        assert 0 < late.expires - catalog.now() <= hour
-    with contextlib.closing(Catalog(tmp_path)) as catalog:
-        assert catalog.images.taken("p") == {"late"}
-        (late,) = catalog.images.pending("p", 10)
-        assert hour - 60 < late.expires - catalog.now() <= hour
-        leap = day + 2 * hour
-        assert catalog.images.taken("p") == set()
