@@ -56,6 +56,13 @@ def check_parts(folder: Path) -> int:
     return len(parts)
 
 
+def exchange_model(folder: Path) -> None:
+    """For another that computes the same."""
+    model = onnx.load(folder / "model.onnx")
+    model.doc_string += "another"
+    onnx.save(model, folder / "model.onnx")
+
+
 # Kills
 
 
@@ -87,9 +94,12 @@ def test_killed_again_and_again_the_scores_are_those_of_the_command_line(
         time.sleep(draw.uniform(0, 0.05))
         assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
         check_parts(out)
+        exchange_model(folder)  # the job goes on with the one that it was begun with
         daemon = start().ready()
     assert daemon.ended(job)["state"] == "done"
     assert contents(out) == contents(undisturbed) == contents(plain)
+    served = daemon.ask("GET", "/v1/model")[1]["sha256"]
+    assert contents(out)["run.json"]["model_sha256"] != served
     assert len(contents(out)) == 5 and not half_written(daemon.data)
     assert daemon.end() == 0
 

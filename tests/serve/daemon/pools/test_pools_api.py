@@ -387,20 +387,6 @@ def test_every_route_says_that_there_is_no_such_pool(client: TestClient) -> None
         error(client.get(f"/v1/pools/q/{what}"), 404)
 
 
-def test_what_is_counted(client: TestClient, daemon: Daemon, pool: list[str]) -> None:
-    headers = {"Idempotency-Key": "k"}
-    for _ in range(2):
-        client.post(f"{P}/select", json={"k": 3}, headers=headers)
-    client.post(f"{P}/labels", json={"labels": [{"id": pool[0]}]})
-    counted = {
-        sample.name: sample.value
-        for family in daemon.metrics.registry.collect()
-        for sample in family.samples
-    }
-    assert counted["lloss_selected_images_total"] == 3
-    assert counted["lloss_labeled_images_total"] == 1
-
-
 def test_the_api_is_described_whole(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
 
