@@ -31,6 +31,8 @@ from lloss.artifact import Manifest
 from lloss.images import ImageSpec
 from lloss.scores import ScoresFolder, scores_table
 
+from ..waiting import until
+
 SHA256 = "5f" * 32
 
 HOSTILE = (
@@ -178,9 +180,7 @@ class Served:
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        while not self.server.started:
-            assert self.thread.is_alive()
-            time.sleep(0.005)
+        until(lambda: self.server.started)
         self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
 
     def _run(self) -> None:
