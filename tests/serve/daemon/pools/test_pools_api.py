@@ -24,7 +24,8 @@ from PIL import Image
 
 from lloss.labels import read_labels
 from lloss.pools import open_pool
-from lloss.scores import ScoresFolder, scores_table
+
+from ..scores import write_scores
 
 P = "/v1/pools/p"
 
@@ -38,14 +39,9 @@ def root(tmp_path: Path) -> Path:
     for name in names:
         Image.new("RGB", (8, 8)).save(root / "pool" / name)
     ids = list(open_pool(root / "pool").ids())
-    folder = ScoresFolder(root / "scores")
-    folder.path.mkdir()
     losses = np.linspace(0, 1, len(ids)).astype(np.float32)
-    folder.write_part(0, scores_table(ids, {"loss": losses}), [])
-    folder.write_skipped()
-    folder.write_run({"state": "complete", "model_sha256": "ab" * 32, "pool": str(root / "pool"),
-                      "pool_fingerprint": "", "excluded": 0, "part_size": 100,
-                      "scored": len(ids), "skipped": 0})  # fmt: skip
+    run = {"model_sha256": "ab" * 32, "pool": str(root / "pool"), "pool_fingerprint": ""}
+    write_scores(root / "scores", ids, {"loss": losses}, excluded=0, **run)
     return root
 
 
