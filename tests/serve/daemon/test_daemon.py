@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import io
 import json
-import re
 import shutil
 import signal
 import threading
@@ -112,11 +111,11 @@ def test_plain_routes_are_counted_by_name(shared: Process) -> None:
     assert daemon.ask("POST", "/v2/models/lloss/infer", {"inputs": []})[0] == 400
     assert daemon.ask("GET", "/v2/models/lloss/infer")[0] == 405
     assert daemon.ask("GET", "/openapi.json")[0] == 200
-    text = daemon.ask("GET", "/metrics")[1].decode()
     for code, route in [(400, "/v2/models/{model}/infer"), (405, "/v2/models/{model}/infer"),
                         (200, "/openapi.json")]:  # fmt: skip
-        assert f'code="{code}",route="{route}"' in text
-    assert "unmatched" not in text
+        series = f'lloss_requests_total{{code="{code}",route="{route}"}}'
+        daemon.until(lambda series=series: daemon.metric(series) >= 1)
+    assert b"unmatched" not in daemon.ask("GET", "/metrics")[1]
 
 
 def test_models_are_exchanged_under_load_without_a_failed_request(start: Start) -> None:
@@ -140,9 +139,9 @@ def test_models_are_exchanged_under_load_without_a_failed_request(start: Start) 
     load.end()
     assert {status for status, _ in load.answers} == {200}
     assert {sha256 for _, sha256 in load.answers} == {before, done["now"]}
-    text = daemon.ask("GET", "/metrics")[1].decode()
-    assert re.search(r'lloss_requests_total{code="200",route="/v1/score"} \d', text)
-    assert done["now"] in text
+    scored = 'lloss_requests_total{code="200",route="/v1/score"}'
+    daemon.until(lambda: daemon.metric(scored) == len(load.answers))
+    assert done["now"].encode() in daemon.ask("GET", "/metrics")[1]
 
 
 def test_every_route_stands_what_the_document_allows(shared: Process) -> None:
@@ -165,4 +164,6 @@ def test_every_route_stands_what_the_document_allows(shared: Process) -> None:
 
         check()
     assert asked > 60
+    daemon.ask("GET", "/v1/model", **{"X-Request-Id": "the-last"})
+    daemon.until(lambda: "the-last" in daemon.told())
     assert '"status": 500' not in daemon.told()

@@ -15,5 +15,5 @@ def until(
     while not (value := found()):
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s{f': {told()}' if told else ''}")
-        time.sleep(0.005)
+        time.sleep(0.01)
     return value
