@@ -15,8 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,43 +25,28 @@ import click
 import numpy as np
 import onnxruntime as ort
 import torch
-from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.serve.device import DeviceExecutor
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from gpu_contenders import (
+    Plan,
+    Work,
+    add_compiled,
+    add_executors,
+    bare_work,
+    bound_work,
+    flops_per_image,
+    loader_work,
+    opened,
+    pools,
+    scorer_work,
+    synchronized,
+    torch_graph,
+    torch_work,
+    write_artifact,
+)
 
 import lloss
-from lloss.artifact import INPUT, Manifest, read_manifest
 from lloss.errors import EngineError
-from lloss.files import sha256_of
-from lloss.images import ImageSpec
-from lloss.network import build
 from lloss.runtime import cuda
-from lloss.runtime.providers import Opened, missing, open_session, setup_of
-from lloss.settings import TrainSettings
-
-LANES = 3
-CLASSES = tuple(map(str, range(10)))
-
-
-@dataclass
-class Plan:
-    """What is measured, and for how long."""
-
-    device: str
-    model: str
-    images: int
-    batches: tuple[int, ...]
-    rounds: int
-    seconds: float
-    workers: int
-    compiled: bool
-    tensorrt: bool
-    deadline: float
-
-    def left(self) -> float:
-        return self.deadline - time.monotonic()
+from lloss.runtime.providers import missing
 
 
 @dataclass
@@ -76,10 +60,6 @@ class Row:
     def rate(self, column: str) -> float | None:
         found = self.rates.get(column)
         return statistics.median(found) if found else None
-
-
-Work = Callable[[], int]
-"""Does some batches to their end, and tells how many images that was."""
 
 
 def take_turns(contenders: dict[str, Work], plan: Plan, rows: dict[str, Row], column: str) -> None:
@@ -98,54 +78,6 @@ def take_turns(contenders: dict[str, Work], plan: Plan, rows: dict[str, Row], co
                 rows[name].rates.setdefault(column, []).append(rate)
     done = ", ".join(f"{name} {rows[name].rate(column):,.0f}" for name in contenders)
     click.echo(f"[{plan.left():4.0f} s left] {column}: {done}", err=True)
-
-
-def synchronized(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-# The network
-
-
-def graph_of(model: str, half: bool) -> tuple[ScoringGraph, Manifest]:
-    """An untrained network with head, and its manifest."""
-    settings = TrainSettings(model=model, size=32)
-    torch.manual_seed(0)
-    network = build(settings, CLASSES, (32, 32))
-    graph = ScoringGraph(network, settings.mean, settings.std, half).eval()
-    manifest = Manifest(
-        task=settings.task,
-        model=model,
-        classes=CLASSES,
-        image=ImageSpec(32, 32, settings.fit),
-        mean=settings.mean,
-        std=settings.std,
-        outputs=outputs_of(graph, (32, 32)),
-        precision="fp16" if half else "fp32",
-    )
-    return graph, manifest
-
-
-def write_artifact(model: str, half: bool, folder: Path) -> Path:
-    path = folder / f"{'fp16' if half else 'fp32'}.onnx"
-    write_onnx(*graph_of(model, half), path)
-    return path
-
-
-def torch_graph(plan: Plan, half: bool) -> nn.Module:
-    graph, _ = graph_of(plan.model, half)
-    graph = graph.to(plan.device)
-    return graph.to(memory_format=torch.channels_last) if half else graph
-
-
-def flops_per_image(model: str) -> float:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    graph, _ = graph_of(model, half=False)
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        graph(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
-    return float(counter.get_total_flops())
 
 
 # Ceilings
@@ -185,68 +117,6 @@ def best_time(work: Callable[[], Any], plan: Plan) -> float:
 # The engine alone
 
 
-def torch_work(network: Callable[[Tensor], Any], images: Tensor, plan: Plan) -> Work:
-    """Batches that lie on the device already; results stay there."""
-
-    def work() -> int:
-        with torch.inference_mode():
-            for _ in range(4):
-                torch.compiler.cudagraph_mark_step_begin()
-                network(images)
-        synchronized(plan.device)
-        return 4 * len(images)
-
-    return work
-
-
-def bare_work(session: Any, images: np.ndarray) -> Work:
-    """What a first script does: arrays in, arrays out."""
-
-    def work() -> int:
-        session.run(None, {INPUT: images})
-        return len(images)
-
-    return work
-
-
-def bound_work(session: Any, images: np.ndarray, plan: Plan) -> Work:
-    """The session alone: inputs and outputs stay on the device."""
-    binding = session.io_binding()
-    binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, plan.device, 0))
-    for output in session.get_outputs():
-        binding.bind_output(output.name, plan.device, 0)
-
-    def work() -> int:
-        session.run_with_iobinding(binding)
-        return len(images)
-
-    return work
-
-
-def executor_work(executor: DeviceExecutor, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
-    """Ours: host to host, each lane fills its buffer, and all copies are in the time."""
-    count = 4 * LANES
-
-    def score(_: int) -> None:
-        buffer = executor.buffer()
-        try:
-            buffer.pixels[: len(images)] = images
-            executor.run(buffer, len(images))
-        finally:
-            executor.release(buffer)
-
-    def work() -> int:
-        list(lanes.map(score, range(count)))
-        return count * len(images)
-
-    return work
-
-
-def opened(path: Path, plan: Plan, provider: str, batch: int, graphs: bool) -> Opened:
-    setup = setup_of(read_manifest(path), provider, batch, graphs=graphs)
-    return open_session(path, setup, sha256_of(path))
-
-
 def engine_table(plan: Plan, artifacts: dict[str, Path]) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     networks = {"fp32": torch_graph(plan, False), "fp16": torch_graph(plan, True)}
@@ -275,102 +145,7 @@ def engine_table(plan: Plan, artifacts: dict[str, Path]) -> dict[str, Row]:
     return rows
 
 
-def add_executors(
-    contenders: dict[str, Work],
-    provider: str,
-    artifacts: dict[str, Path],
-    images: np.ndarray,
-    plan: Plan,
-    notes: dict[str, str],
-    stack: ExitStack,
-) -> None:
-    lanes = stack.enter_context(ThreadPoolExecutor(LANES))
-    for precision, path in artifacts.items():
-        name = f"lloss executor, {provider} {precision}"
-        made = opened(path, plan, provider, len(images), graphs=True)
-        executor = stack.enter_context(
-            DeviceExecutor(
-                made.session, read_manifest(path), len(images), LANES + 1, device=plan.device
-            )
-        )
-        notes[name] = "CUDA graphs" if executor.graphs else executor.note or made.note
-        contenders[name] = executor_work(executor, images, lanes)
-
-
-def add_compiled(
-    contenders: dict[str, Work], network: nn.Module, images: Tensor, plan: Plan, notes: Any
-) -> None:
-    """torch.compile searches for a minute or more: left out where it fails or time is short."""
-    name = "torch.compile max-autotune, fp16 channels_last"
-    if plan.left() < 250:
-        notes[name] = "not for every batch: no time"
-        return
-    torch._dynamo.reset()
-    work = torch_work(torch.compile(network, mode="max-autotune", dynamic=False), images, plan)
-    try:
-        work()
-    except Exception as error:  # compilers fail in their own ways
-        notes[name] = f"failed: {str(error).splitlines()[0][:100]}"
-        return
-    contenders[name] = work
-
-
 # End to end
-
-
-class Pictures(Dataset[np.ndarray]):
-    """What a user would write."""
-
-    def __init__(self, files: Sequence[Path] | np.ndarray) -> None:
-        self.files = files
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        item = self.files[index]
-        if isinstance(item, np.ndarray):
-            return np.array(item)
-        return np.array(Image.open(item).convert("RGB"))
-
-
-def loader_work(files: Any, network: nn.Module, batch: int, plan: Plan) -> Work:
-    loader = DataLoader(
-        Pictures(files),
-        batch,
-        num_workers=plan.workers,
-        pin_memory=plan.device == "cuda",
-        persistent_workers=plan.workers > 0,
-    )
-
-    def work() -> int:
-        count = 0
-        with torch.inference_mode():
-            for images in loader:
-                outputs = network(images.to(plan.device, non_blocking=True))
-                count += len([output.cpu() for output in outputs].pop())
-        return count
-
-    return work
-
-
-def scorer_work(model: Path, pool: Path, batch: int, plan: Plan) -> Work:
-    scorer = lloss.Scorer(model, device=plan.device, batch_size=batch)
-    return lambda: sum(map(len, scorer.stream(pool)))
-
-
-def pools(plan: Plan, folder: Path) -> Iterator[tuple[str, Path, Any]]:
-    """Name, pool, and what a DataLoader indexes; noise, which PNG cannot shrink."""
-    images = np.random.default_rng(1).integers(0, 256, (plan.images, 32, 32, 3), np.uint8)
-    array = folder / "pool.npy"
-    np.save(array, images)
-    yield ".npy", array, np.load(array, mmap_mode="r")
-    files = folder / "pool"
-    files.mkdir()
-    paths = [files / f"{number:06d}.png" for number in range(max(1, plan.images // 5))]
-    for path, pixels in zip(paths, images):
-        Image.fromarray(pixels).save(path)
-    yield "PNG", files, paths
 
 
 def end_to_end_table(

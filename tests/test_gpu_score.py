@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +12,9 @@ import pytest
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
     pytest.importorskip("torch")
-    path = Path(__file__).parents[1] / "benchmarks" / "gpu_score.py"
-    spec = importlib.util.spec_from_file_location("gpu_score", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their annotations there
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        return importlib.import_module("gpu_score")
 
 
 def rows(bench: ModuleType, **rates: dict[str, list[float]]) -> dict:

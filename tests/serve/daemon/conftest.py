@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import logging
+import shutil
 import socket
 import threading
 import time
@@ -28,6 +29,10 @@ from lloss.serve.daemon.settings import Limits, ServeSettings
 from prometheus_client import CollectorRegistry
 
 from lloss.errors import EngineError, SettingsError
+
+from .disks import Disk, mounted
+from .processes import Process
+from .waiting import until
 
 SHA256 = "ab" * 32
 
@@ -95,8 +100,7 @@ class Gated:
         self.port: int = self.socket.getsockname()[1]
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        while not self.server.started:
-            time.sleep(0.005)
+        until(lambda: self.server.started)
 
     def _run(self) -> None:
         async def serve() -> None:
@@ -133,7 +137,11 @@ class Gated:
     def _routes(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False)
         answer_failures(app)
+        self._add_prompt(app)
+        self._add_slow(app)
+        return app
 
+    def _add_prompt(self, app: FastAPI) -> None:
         @app.post("/echo")
         async def echo(request: Request) -> Response:
             return Response(await request.body(), media_type="application/octet-stream")
@@ -142,23 +150,6 @@ class Gated:
         async def count(name: str, request: Request) -> dict[str, int]:
             request.scope["state"]["images"] = 3
             return {"bytes": len(await request.body())}
-
-        @app.post("/slow")
-        async def slow() -> str:
-            self.entered.set()
-            try:
-                await asyncio.sleep(20)
-            except asyncio.CancelledError:
-                self.cancelled.set()
-                raise
-            return "done"
-
-        @app.post("/thread")
-        def thread() -> str:
-            self.entered.set()
-            self.threads += 1
-            self.free.wait(10)
-            return "done"
 
         @app.post("/form")
         async def form(request: Request) -> int:
@@ -188,7 +179,23 @@ class Gated:
         async def plain(request: Request) -> dict[str, Any]:
             return {"id": request.query_params.get("id"), "path": request.url.path}
 
-        return app
+    def _add_slow(self, app: FastAPI) -> None:
+        @app.post("/slow")
+        async def slow() -> str:
+            self.entered.set()
+            try:
+                await asyncio.sleep(20)
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+            return "done"
+
+        @app.post("/thread")
+        def thread() -> str:
+            self.entered.set()
+            self.threads += 1
+            self.free.wait(10)
+            return "done"
 
     def send(self, raw: bytes, seconds: float = 5, half: bool = False) -> bytes:
         """Bytes on a fresh connection; all that comes back until it is closed."""
@@ -318,8 +325,7 @@ class Served:
         self.url = f"127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
         self._thread.start()
-        while not self._server.started:
-            time.sleep(0.005)
+        until(lambda: self._server.started)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -330,9 +336,8 @@ class Served:
         workers = serving.loaded.scorer._started().workers
         for _ in range(workers.count):
             workers.submit(lambda: free.wait(20), -1)
-        while workers.idle:
-            time.sleep(0.001)
         try:
+            until(lambda: not workers.idle)
             yield
         finally:
             free.set()
@@ -358,3 +363,31 @@ def served(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     made = Served(settings)
     yield made
     made.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, artifact: Path, photos: Path) -> Path:
+    """What a daemon needs: a model, and pools under one root."""
+    shutil.copy(artifact, tmp_path / "model.onnx")
+    shutil.copytree(photos, tmp_path / "photos")
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Process]]:
+    """Start the daemon itself; again on the same data dir."""
+    made: list[Process] = []
+
+    def begin(*options: str, **given: Any) -> Process:
+        made.append(Process(folder, *options, **given))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with mounted(tmp_path / "disk") as disk:
+        yield disk

@@ -9,8 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +18,8 @@ from lloss.serve.daemon.failures import RequestError
 
 from lloss.errors import LlossError, SettingsError
 
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no file system may be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+from ..disks import Disk
+from ..waiting import until
 
 
 def filled(catalog: Catalog, images: int = 2000) -> None:
@@ -138,50 +127,47 @@ def test_a_catalog_that_was_damaged_while_it_is_open_is_told(tmp_path: Path) -> 
         assert "is damaged" in catalog.problem()
 
 
-@pytest.mark.parametrize("anew", [False, True])
+@pytest.mark.parametrize("instead", ["nothing", "its copy", "an empty file"])
 def test_a_catalog_that_was_removed_while_it_is_open_takes_nothing(
-    tmp_path: Path, anew: bool
+    tmp_path: Path, instead: str
 ) -> None:
     """SQLite would write on, and all of it would be gone with the process."""
     data, aside = tmp_path / "data", tmp_path / "aside"
     with contextlib.closing(Catalog(data)) as catalog:
         catalog.put_pool("p", "/p")
         data.rename(aside)
-        if anew:
+        if instead != "nothing":
             data.mkdir()
+        if instead == "its copy":
             shutil.copy(aside / "catalog.sqlite", data)
+        elif instead == "an empty file":
+            (data / "catalog.sqlite").touch()
         assert "was removed or exchanged" in catalog.problem()
         for status, act in ((507, lambda: catalog.put_pool("q", "/q")), (503, catalog.pools)):
             with pytest.raises(RequestError, match="put the file back") as error:
                 act()
             assert error.value.status == status
-        if anew:
+        if data.exists():
             shutil.rmtree(data)
         aside.rename(data)
         assert catalog.problem() == "" and catalog.put_pool("q", "/q").name == "q"
 
 
-def test_a_full_disk_is_told_and_the_catalog_works_again(small_disk: Path) -> None:
-    with contextlib.closing(Catalog(small_disk)) as catalog:
+def test_a_full_disk_is_told_and_the_catalog_works_again(disk: Disk) -> None:
+    with contextlib.closing(Catalog(disk.path)) as catalog:
         catalog.put_pool("p", "/p")
         catalog.images.label("p", {"kept": "cat"})
         assert catalog.problem() == ""
-        ballast = small_disk / "ballast"
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
+        disk.fill()
         with pytest.raises(RequestError, match="make room") as error:
             catalog.images.label("p", {f"image {n} {'x' * 200}": "dog" for n in range(20_000)})
         assert error.value.status == 507 and "catalog.sqlite" in str(error.value)
         assert "make room" in catalog.problem()
         assert catalog.images.labels("p") == {"kept": "cat"}
-        ballast.unlink()
-        deadline = time.monotonic() + 10
-        while catalog.problem() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert catalog.problem() == ""
+        disk.make_room()
+        until(lambda: catalog.problem() == "", told=catalog.problem)
         assert catalog.images.label("p", {"more": "dog"}) == 1
-    with contextlib.closing(Catalog(small_disk)) as catalog:
+    with contextlib.closing(Catalog(disk.path)) as catalog:
         assert catalog.images.labels("p") == {"kept": "cat", "more": "dog"}
 
 
@@ -333,21 +319,35 @@ def test_pending_images_expire_by_a_clock_that_survives_a_restart(
         assert catalog.counts("p").pending == 0
 
 
-def test_a_catalog_that_is_removed_under_the_daemon_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.sqlite"
+def test_leaps_of_the_clock_neither_free_too_early_nor_hold_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = Wall(monkeypatch)
+    day, hour = 86_400.0, 3600.0
+
+    def handed_out(catalog: Catalog, id: str) -> None:
+        catalog.images.hand_out("p", id, [(id, 1.0)], catalog.now() + hour)
+
     with contextlib.closing(Catalog(tmp_path)) as catalog:
-        filled(catalog, 3)
-        path.rename(tmp_path / "elsewhere")
-        for step in (lambda: catalog.images.label("p", {"a": "cat"}), catalog.pools):
-            with pytest.raises(LlossError, match="was removed or exchanged"):
-                step()
-        assert "was removed or exchanged" in catalog.problem()
-        assert not path.exists()
-        path.touch()
-        with pytest.raises(LlossError, match="was removed or exchanged"):
-            catalog.images.label("p", {"a": "cat"})
-        (tmp_path / "elsewhere").replace(path)
-        assert catalog.problem() == "" and catalog.images.label("p", {"a": "cat"}) == 1
+        catalog.put_pool("p", "/p")
+        handed_out(catalog, "early")
+        wall.pass_(1, jump=-hour)
+        assert catalog.images.taken("p") == {"early"}
+        handed_out(catalog, "back")
+        assert catalog.images.taken("p") == {"early", "back"}
+        wall.pass_(1, jump=hour + day)  # set right, or wrong: both hours are over by it
+        assert catalog.images.taken("p") == set()
+        handed_out(catalog, "late")
+        wall.pass_(1, jump=-day)  # what was handed out since keeps its hour, and no more
+        assert catalog.images.taken("p") == {"late"}
+        (late,) = catalog.images.pending("p", 10)
+        assert late.expires - catalog.now() == hour - 1
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        assert catalog.images.taken("p") == {"late"}
+        (late,) = catalog.images.pending("p", 10)
+        assert hour - 60 < late.expires - catalog.now() <= hour
+        wall.pass_(1, jump=day + 2 * hour)
+        assert catalog.images.taken("p") == set()
 
 
 def test_a_catalog_that_was_cut_off_to_nothing_is_no_new_one(tmp_path: Path) -> None:

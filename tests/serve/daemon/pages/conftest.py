@@ -29,7 +29,9 @@ from PIL import Image, ImageDraw
 
 from lloss.artifact import Manifest
 from lloss.images import ImageSpec
-from lloss.scores import ScoresFolder, scores_table
+
+from ..scores import write_scores
+from ..waiting import until
 
 SHA256 = "5f" * 32
 
@@ -120,21 +122,15 @@ class World:
     def score(self, name: str, ids: list[str], losses: np.ndarray[Any, Any]) -> None:
         """Scores as a job leaves them."""
         row = self.catalog.pool(name)
-        folder = ScoresFolder(self.settings.data_dir / "pools" / name / "scores" / "1")
-        folder.path.mkdir(parents=True)
+        path = self.settings.data_dir / "pools" / name / "scores" / "1"
         rows = np.arange(len(ids))
         columns = {
             "loss": losses,
             "prediction": (rows % max(len(self.manifest.classes), 1)).astype(np.float32),
             "confidence": (0.3 + rows % 7 / 10).astype(np.float32),
         }
-        folder.write_part(0, scores_table(ids, columns), [])
-        folder.write_skipped()
-        folder.write_run(
-            {"state": "complete", "pool": row.uri, "model_sha256": SHA256, "scored": len(ids),
-             "skipped": 0, "part_size": max(len(ids), 1)}
-        )  # fmt: skip
-        self.catalog.put_pool(name, row.uri, PoolScores(folder.path, SHA256, len(ids), 0))
+        write_scores(path, ids, columns, pool=row.uri, model_sha256=SHA256)
+        self.catalog.put_pool(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
 
     def _submit(self, name: str) -> JobRow:
         return self.catalog.job_table.submit(name, SHA256, 8)
@@ -178,9 +174,7 @@ class Served:
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        while not self.server.started:
-            assert self.thread.is_alive()
-            time.sleep(0.005)
+        until(lambda: self.server.started)
         self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
 
     def _run(self) -> None:

@@ -17,6 +17,8 @@ from lloss.charts import Spread, histogram
 from lloss.errors import ScoresError
 from lloss.scores import ScoresFolder, scores_table
 
+from ..scores import write_scores
+
 
 class Clock:
     now = 100.0
@@ -56,20 +58,10 @@ def test_a_rate_begins_anew_where_a_counter_went_back_or_nobody_looked() -> None
 @pytest.fixture
 def folder(tmp_path: Path) -> ScoresFolder:
     """9,000 rows in three parts, the loss a permutation of 0 to 8,999."""
-    folder = ScoresFolder(tmp_path / "scores")
-    folder.path.mkdir()
     losses = np.random.default_rng(0).permutation(9000).astype(np.float32)
-    for part in range(3):
-        rows = slice(part * 3000, part * 3000 + 3000)
-        ids = [f"id {int(loss)}" for loss in losses[rows]]
-        columns = {
-            "loss": losses[rows],
-            "prediction": losses[rows] % 10,
-            "confidence": losses[rows] / 9000,
-        }
-        folder.write_part(part, scores_table(ids, columns), [])
-    folder.write_run({"state": "complete"})
-    return folder
+    columns = {"loss": losses, "prediction": losses % 10, "confidence": losses / 9000}
+    ids = [f"id {int(loss)}" for loss in losses]
+    return write_scores(tmp_path / "scores", ids, columns, part=3000)
 
 
 def test_a_digest_knows_the_best_and_finds_the_others(

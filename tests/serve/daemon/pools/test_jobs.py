@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -183,67 +182,6 @@ def test_a_daemon_that_is_closed_goes_on_at_the_next_start(
     assert (done.state, done.scored) == ("done", 1000)
     assert contents(job.folder) == expected
     assert gone(whole.folder)
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from lloss.serve.daemon.core import Daemon
-from lloss.serve.daemon.pools.jobs import Jobs
-from lloss.serve.daemon.settings import ServeSettings
-model, data, root = sys.argv[1:4]
-Jobs.part_size = 2000
-daemon = Daemon(ServeSettings(model=Path(model), data_dir=Path(data), pool_roots=(root,),
-                              provider="cpu", threads=1))
-daemon.start()
-daemon.pools.put("p", root + "/p.npy")
-job = daemon.jobs.submit("p")
-print(job.folder, flush=True)
-while daemon.catalog.job(job.id).state in ("queued", "running"):
-    time.sleep(0.02)
-print(daemon.catalog.job(job.id), flush=True)
-daemon.close()
-"""
-
-
-def test_a_process_that_is_killed_ends_byte_identical(artifact: Path, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    root.mkdir()
-    noise = np.random.default_rng(0)
-    np.save(root / "p.npy", noise.integers(0, 256, (20_000, 8, 8, 3), np.uint8))
-    model = tmp_path / "model.onnx"
-    shutil.copy(artifact, model)
-
-    def begin(data: str) -> tuple[subprocess.Popen[str], Path]:
-        child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(model), str(tmp_path / data), str(root)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        return child, Path(child.stdout.readline().strip())
-
-    undisturbed, whole = begin("whole")
-    folders = set()
-    for parts in (1, 4, 7):
-        child, folder = begin("cut")
-        folders.add(folder)
-        deadline = time.monotonic() + 60
-        while len(list(folder.glob("part-*"))) < parts:
-            assert time.monotonic() < deadline and child.poll() is None
-            time.sleep(0.005)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-        # A newer model has come meanwhile: the job goes on with the one it was begun with.
-        other = onnx.load(artifact)
-        other.doc_string += f"{parts}"
-        onnx.save(other, model)
-    child, folder = begin("cut")
-    told, _ = child.communicate(timeout=120)
-    assert "state='done'" in told and "scored=20000" in told
-    told, _ = undisturbed.communicate(timeout=120)
-    assert "state='done'" in told
-    assert folders == {folder} and contents(folder) == contents(whole)
 
 
 def test_a_job_that_is_cancelled_leaves_nothing(

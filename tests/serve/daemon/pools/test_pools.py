@@ -24,7 +24,8 @@ from PIL import Image
 
 from lloss.errors import ImageError, LlossError, PoolError
 from lloss.pools import Pool, open_pool
-from lloss.scores import ScoresFolder, scores_table
+
+from ..scores import write_scores
 
 
 @pytest.fixture
@@ -228,17 +229,11 @@ def test_items_that_carry_their_bytes_are_bounded(
 
 def scored(root: Path, out: Path, **changes: Any) -> Path:
     """A complete scores folder of ``root/cats``."""
-    pool = open_pool(root / "cats")
-    folder = ScoresFolder(out)
-    ids = list(pool.ids())[:2]
-    losses = np.arange(len(ids), dtype=np.float32)
-    out.mkdir(parents=True)
-    folder.write_part(0, scores_table(ids, {"loss": losses}), [("sub/c.png", "broken")])
-    folder.write_skipped()
-    run = {"state": "complete", "model_sha256": "ab" * 32, "pool": str(root / "cats"),
-           "pool_fingerprint": "", "excluded": 0, "part_size": 10_000,
-           "scored": 2, "skipped": 1}  # fmt: skip
-    folder.write_run({**run, **changes})
+    ids = list(open_pool(root / "cats").ids())[:2]
+    columns = {"loss": np.arange(len(ids), dtype=np.float32)}
+    run = {"model_sha256": "ab" * 32, "pool": str(root / "cats"), "pool_fingerprint": "",
+           "excluded": 0}  # fmt: skip
+    write_scores(out, ids, columns, [("sub/c.png", "broken")], **{**run, **changes})
     return out
 
 

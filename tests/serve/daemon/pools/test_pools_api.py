@@ -24,7 +24,8 @@ from PIL import Image
 
 from lloss.labels import read_labels
 from lloss.pools import open_pool
-from lloss.scores import ScoresFolder, scores_table
+
+from ..scores import write_scores
 
 P = "/v1/pools/p"
 
@@ -38,14 +39,9 @@ def root(tmp_path: Path) -> Path:
     for name in names:
         Image.new("RGB", (8, 8)).save(root / "pool" / name)
     ids = list(open_pool(root / "pool").ids())
-    folder = ScoresFolder(root / "scores")
-    folder.path.mkdir()
     losses = np.linspace(0, 1, len(ids)).astype(np.float32)
-    folder.write_part(0, scores_table(ids, {"loss": losses}), [])
-    folder.write_skipped()
-    folder.write_run({"state": "complete", "model_sha256": "ab" * 32, "pool": str(root / "pool"),
-                      "pool_fingerprint": "", "excluded": 0, "part_size": 100,
-                      "scored": len(ids), "skipped": 0})  # fmt: skip
+    run = {"model_sha256": "ab" * 32, "pool": str(root / "pool"), "pool_fingerprint": ""}
+    write_scores(root / "scores", ids, {"loss": losses}, excluded=0, **run)
     return root
 
 
@@ -385,20 +381,6 @@ def test_every_route_says_that_there_is_no_such_pool(client: TestClient) -> None
     error(client.post("/v1/pools/q/labels", json={"labels": [{"id": "a"}]}), 404)
     for what in ("labels", "preview", "pending"):
         error(client.get(f"/v1/pools/q/{what}"), 404)
-
-
-def test_what_is_counted(client: TestClient, daemon: Daemon, pool: list[str]) -> None:
-    headers = {"Idempotency-Key": "k"}
-    for _ in range(2):
-        client.post(f"{P}/select", json={"k": 3}, headers=headers)
-    client.post(f"{P}/labels", json={"labels": [{"id": pool[0]}]})
-    counted = {
-        sample.name: sample.value
-        for family in daemon.metrics.registry.collect()
-        for sample in family.samples
-    }
-    assert counted["lloss_selected_images_total"] == 3
-    assert counted["lloss_labeled_images_total"] == 1
 
 
 def test_the_api_is_described_whole(client: TestClient) -> None:

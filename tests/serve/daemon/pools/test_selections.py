@@ -22,7 +22,9 @@ from lloss.serve.daemon.settings import ServeSettings
 from numpy.typing import NDArray
 
 from lloss.errors import LlossError, SelectionError
-from lloss.scores import ScoresFolder, scores_table
+from lloss.scores import ScoresFolder
+
+from ..scores import write_scores
 
 ODD = ["../../etc/passwd", "a b", "é😀", "x\0y", "'; DROP TABLE images; --", "%", 'q"uote', "\t"]
 
@@ -50,16 +52,8 @@ class Bench:
         self.catalog.put_pool("p", str(folder / "list.csv"), self.made)
 
     def write(self, out: Path, losses: NDArray[np.float32]) -> None:
-        folder = ScoresFolder(out)
-        folder.write_part(
-            0,
-            scores_table(self.ids, {"loss": losses, "other": -losses}),
-            [("broken.png", "an empty file")],
-        )
-        folder.write_skipped()
-        folder.write_run(
-            {"state": "complete", "scored": len(self.ids), "skipped": 1, "part_size": 1000}
-        )
+        columns = {"loss": losses, "other": -losses}
+        write_scores(out, self.ids, columns, [("broken.png", "an empty file")])
         self.made = PoolScores(out, "ab" * 32, len(self.ids), 1)
 
     def open(self) -> None:
