@@ -21,6 +21,8 @@ import pytest
 from lloss.serve.daemon import logs
 from lloss.serve.daemon.logs import Quota
 
+from .waiting import until
+
 Make = Callable[..., Any]
 
 NASTY = 'a\nlevel=error\r\t"\x1b[31m\u2028\x85\ud800é\\'
@@ -113,14 +115,6 @@ def test_lines_are_written_soon_and_many_at_once() -> None:
 
 def event(text: str) -> logging.LogRecord:
     return logging.LogRecord("lloss", logging.INFO, "", 0, text, None, None)
-
-
-def until(done: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if done():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come")
 
 
 def test_an_event_is_written_at_once_with_all_before_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,14 +25,6 @@ EVERY = {
 }
 
 
-def until(done: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if done():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come to that")
-
-
 def test_a_reply_bears_id_model_and_security(gated: Make) -> None:
     gate = gated()
     reply = gate.ask("POST", "/echo", b"abc", {"X-Request-Id": "of-the.caller:7"})
