@@ -108,6 +108,10 @@ class Pools:
         """
         return self._kept(name).found().items(ids)
 
+    def held_ids(self, name: str, ids: Iterable[str]) -> set[str]:
+        """Those of these ids that the pool has; unlike :meth:`items` it holds no image for that."""
+        return self._kept(name).found().held(ids)
+
     def scores(self, name: str) -> ScoresFolder:
         """Its newest complete scores; use :meth:`reading` to read for longer.
 

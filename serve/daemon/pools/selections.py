@@ -163,6 +163,23 @@ class Selections:
                 )
         return [Ranked(id, score, rank) for rank, (id, score) in enumerate(chosen[:k], 1)]
 
+    def present(self, pool: str, ids: Iterable[str]) -> set[str]:
+        """Those of some ids that are of the pool, as its catalog, its scores or it itself knows.
+
+        Raises:
+            RequestError: 404 no such pool.
+            PoolError: it has to be asked and cannot be read.
+        """
+        unknown = {id for id in ids if encodable(id)}
+        asked = frozenset(unknown)
+        unknown -= self._images.known(pool, unknown)
+        if unknown and self._catalog.pool(pool).scores is not None:
+            with self._pools.reading(pool) as (_, folder):
+                unknown -= _scored(folder, unknown)
+        if unknown:  # not scored, such as those that lloss score was told to leave out
+            unknown -= self._pools.held_ids(pool, unknown)
+        return asked - unknown
+
     def label(self, pool: str, labels: Mapping[str, str]) -> int:
         """Mark images labeled; "" where the label itself is kept elsewhere. Returns how many.
 
@@ -231,19 +248,10 @@ class Selections:
         raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
     def _check_known(self, pool: str, ids: Iterable[str]) -> None:
-        """All ids are of the pool, as far as its scores, or else the pool itself, know."""
         asked = dict.fromkeys(ids)
-        broken = [id for id in asked if not encodable(id)]
-        if broken:
-            raise _unknown(pool, broken)
-        unknown = set(asked) - self._images.known(pool, asked)
-        if unknown and self._catalog.pool(pool).scores is not None:
-            with self._pools.reading(pool) as (_, folder):
-                unknown -= _scored(folder, unknown)
-        if unknown:  # not scored, such as those that lloss score was told to leave out
-            unknown -= self._pools.items(pool, unknown).keys()
-        if unknown:
-            raise _unknown(pool, [id for id in asked if id in unknown])
+        present = self.present(pool, asked)
+        if len(present) < len(asked):
+            raise _unknown(pool, [id for id in asked if id not in present])
 
 
 def _chosen(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]) -> Selection:

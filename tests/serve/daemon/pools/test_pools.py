@@ -226,6 +226,31 @@ def test_items_that_carry_their_bytes_are_bounded(
     assert len(kept._found) == 5 and kept._bytes == 50_000
 
 
+@pytest.mark.parametrize("kind", ["table", "array", "folder", "list"])
+def test_whether_the_pool_has_ids_is_told_without_their_images(
+    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    import pyarrow.parquet as pq
+    from lloss.pools.tabular import TablePool
+
+    table = pa.table({"id": [f"t{n}" for n in range(20)], "image": [bytes(10)] * 20})
+    pq.write_table(table, root / "t.parquet")
+    np.save(root / "a.npy", np.zeros((5, 2, 2, 3), np.uint8))
+    (root / "list.txt").write_text("cats/a.png\ncats/b.png")
+    uri, has = {
+        "table": ("t.parquet", ["t3", "t19"]),
+        "array": ("a.npy", ["0", "4"]),
+        "folder": ("cats", ["a.png", "sub/c.png"]),
+        "list": ("list.txt", ["cats/b.png"]),
+    }[kind]
+    pools.put("p", str(root / uri))
+    monkeypatch.setattr(TablePool, "find", None)
+    assert pools.held_ids("p", [*has, "none", "../a.png", "\0"]) == set(has)
+    assert pools.held_ids("p", ["none"]) == set()
+    kept = pools._kept("p").found()
+    assert not kept._found and "none" in kept._missed
+
+
 def scored(root: Path, out: Path, **changes: Any) -> Path:
     """A complete scores folder of ``root/cats``."""
     pool = open_pool(root / "cats")
