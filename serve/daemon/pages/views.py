@@ -201,7 +201,9 @@ class Viewer:
         return Labeling(classes, 0 < len(classes) <= FEW)
 
     def ranked(self, pool: PoolView, page: int) -> tuple[list[Ranked], bool]:
-        """A page of what is next, and whether there is another."""
+        """A page of what is next, and whether there is another; none after :data:`PAGES`."""
+        if page > PAGES:
+            return [], False
         found = self.daemon.selections.preview(pool.name, page * PAGE + 1)
         return found[(page - 1) * PAGE : page * PAGE], len(found) > page * PAGE and page < PAGES
 

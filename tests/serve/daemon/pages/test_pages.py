@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
+from lloss.serve.daemon.pages import views
 from lloss.serve.daemon.pages.rendering import login_page
 
 VOID = {"meta", "link", "img", "input", "br", "option"}
@@ -298,6 +299,18 @@ def test_what_is_not_there_is_a_page_too(served: Any, page: Any) -> None:
     page("/?page=0", 422)
     served.world.pool("photos", 3)
     assert "There is no page 7" in page("/pools/photos?page=7").text
+
+
+def test_pages_so_deep_that_nobody_looks_are_not_made(
+    served: Any, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "PAGES", 2)
+    ids = served.world.pool("photos", 190)
+    last = page("/pools/photos?page=2")
+    assert shown(last) == ids[60:120] and not last.all("a", rel="next")
+    monkeypatch.setattr(served.world.daemon.selections, "preview", None)
+    for number in (3, 1_000_000):
+        assert f"There is no page {number}" in page(f"/pools/photos?page={number}").text
 
 
 def test_hostile_ids_come_through_unharmed(
