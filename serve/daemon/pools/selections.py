@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lloss.errors import ScoresError, SelectionError
+from lloss.errors import ScoresError, SelectionError, SettingsError
 from lloss.parts import check_columns, opened_part
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
@@ -33,6 +33,9 @@ _TRIES = 5
 """Choices made anew when images were labeled or skipped while one was made."""
 
 _KEY = 255
+
+DIVERSE_MOST = 10_000
+"""Picks of ``diverse``: their cost grows with the square, and the next choice waits for them."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,11 @@ class Selections:
 
         Raises:
             RequestError: 404, 409; 422 the key was used for another wish.
-            SettingsError: a wish that cannot be.
+            SettingsError: a wish that cannot be, or that costs too much.
             SelectionError: fewer than K are left.
         """
         settings = wish.settings()
+        _check_cost(settings)
         _check_ids(wish.exclude)
         if len(key) > _KEY or not encodable(key):
             raise RequestError(422, f"the Idempotency-Key: give at most {_KEY} characters of text")
@@ -254,11 +258,20 @@ class Selections:
             raise _unknown(pool, [id for id in asked if id not in present])
 
 
+def _check_cost(settings: SelectionSettings) -> None:
+    if settings.strategy == "diverse" and settings.k > DIVERSE_MOST:
+        raise SettingsError(
+            f"k = {settings.k}: strategy diverse hands out at most {DIVERSE_MOST:,} at a time; "
+            "ask for fewer, or with strategy top"
+        )
+
+
 def _chosen(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]) -> Selection:
     try:
         return select(folder, settings, exclude)
     except SelectionError as error:
         told = str(error).replace("pass --at-most", "ask with at_most").replace("-k", "k")
+        told = told.replace("choose --strategy", "ask with strategy")
         raise SelectionError(told) from error
 
 

@@ -166,6 +166,14 @@ def test_a_wish_that_cannot_be_takes_nothing(bench: Bench, wish: Wish, status: i
     assert bench.catalog.counts("p").pending == 0
 
 
+def test_spreading_too_many_picks_is_refused_before_anybody_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.pools, "reading", None)
+    status, told = refused(lambda: bench.selections.select("p", Wish(10_001, strategy="diverse")))
+    assert status == 422 and "at most 10,000" in told and "strategy top" in told
+
+
 def test_what_is_not_there_is_told(bench: Bench) -> None:
     for act in (
         lambda: bench.selections.select("none", Wish(1)),
