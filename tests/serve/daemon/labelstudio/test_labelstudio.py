@@ -245,9 +245,7 @@ def test_a_choice_is_written_as_its_alias(client: TestClient) -> None:
     assert ask(client, task("1.png"))[0]["result"][0]["value"] == {"choices": ["dog"]}
 
 
-def test_ten_thousand_tasks_are_answered_in_one_pass(
-    client: TestClient, daemon: Daemon
-) -> None:
+def test_ten_thousand_tasks_are_answered_in_one_pass(client: TestClient, daemon: Daemon) -> None:
     losses = np.random.default_rng(0).normal(size=30_000).round(2)
     daemon.put("many", losses.tolist(), "cd" * 32)
     rows = np.random.default_rng(1).permutation(30_000)[:10_000].tolist()
@@ -260,9 +258,7 @@ def test_ten_thousand_tasks_are_answered_in_one_pass(
     assert all(one["result"] == [] for one in results)  # made by a model that does not serve now
 
 
-def test_scores_that_were_made_anew_are_ranked_anew(
-    client: TestClient, daemon: Daemon
-) -> None:
+def test_scores_that_were_made_anew_are_ranked_anew(client: TestClient, daemon: Daemon) -> None:
     before = ask(client, task("0.png"))[0]["score"]
     daemon.put("wild", [9, 1, 4, 1, 5])
     assert ask(client, task("0.png"))[0]["score"] < before

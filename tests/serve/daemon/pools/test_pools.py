@@ -231,6 +231,7 @@ def test_whether_the_pool_has_ids_is_told_without_their_images(
     pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     import pyarrow.parquet as pq
+
     from lloss.pools.tabular import TablePool
 
     table = pa.table({"id": [f"t{n}" for n in range(20)], "image": [bytes(10)] * 20})
