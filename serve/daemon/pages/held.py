@@ -87,9 +87,10 @@ class Held:
             RequestError: 404 there is none such, or it is forgotten.
         """
         batch = Batch.parse(name)
-        if batch is None or self.catalog.images.answer(pool, batch.key) is None:
+        handed = batch and self.selections.replayed(pool, batch.wish, batch.key)
+        if handed is None:
             raise RequestError(404, "there is no such batch of this pool (any more); take another")
-        return self.selections.select(pool, batch.wish, batch.key)
+        return handed
 
     def hold_again(self, pool: str, name: str, id: str) -> None:
         """Make an image of a batch pending again until the batch ends, if it is still free."""

@@ -143,10 +143,10 @@ async def select(
     Studio's tasks.
     """
     handed_out = functools.partial(_selected, request, name, body, idempotency_key or "", format)
-    return await anyio.to_thread.run_sync(handed_out, limiter=_turns(request))
+    return await anyio.to_thread.run_sync(handed_out, limiter=selecting(request))
 
 
-def _turns(request: Request) -> anyio.CapacityLimiter:
+def selecting(request: Request) -> anyio.CapacityLimiter:
     """A choice takes memory and cores, and who waits holds no thread that other requests need."""
     state = request.app.state
     if not hasattr(state, "selecting"):

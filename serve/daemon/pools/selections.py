@@ -140,12 +140,28 @@ class Selections:
         if len(key) > _KEY or not encodable(key):
             raise RequestError(422, f"the Idempotency-Key: give at most {_KEY} characters of text")
         self._catalog.pool(pool)
+        if earlier := self.replayed(pool, wish, key):
+            return earlier
         with self._lock:
             alone = self._locks[pool]
         # One at a time: the second of two would find the first one's images taken, and begin anew.
         with alone:
-            earlier = self._replayed(pool, wish, key) if key else None
-            return earlier or self._made(pool, wish, settings, key)
+            return self.replayed(pool, wish, key) or self._made(pool, wish, settings, key)
+
+    def replayed(self, pool: str, wish: Wish, key: str) -> HandedOut | None:
+        """What was handed out to the request with this key, if one is remembered; waits for nobody.
+
+        Raises:
+            RequestError: 404; 422 the key was used for another wish.
+        """
+        earlier = self._images.answer(pool, key) if key else None
+        if earlier is None:
+            return None
+        if earlier.wish != wish.digest():
+            raise RequestError(
+                422, f"the Idempotency-Key {key!r} was used for another wish; take a new one"
+            )
+        return _unpacked(earlier.content)
 
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K that ``select`` would give now (or fewer), without handing them out.
@@ -216,16 +232,6 @@ class Selections:
     def labels(self, pool: str) -> dict[str, str]:
         """All labels of a pool by id."""
         return self._images.labels(pool)
-
-    def _replayed(self, pool: str, wish: Wish, key: str) -> HandedOut | None:
-        earlier = self._images.answer(pool, key)
-        if earlier is None:
-            return None
-        if earlier.wish != wish.digest():
-            raise RequestError(
-                422, f"the Idempotency-Key {key!r} was used for another wish; take a new one"
-            )
-        return _unpacked(earlier.content)
 
     def _made(self, pool: str, wish: Wish, settings: SelectionSettings, key: str) -> HandedOut:
         for _ in range(_TRIES):

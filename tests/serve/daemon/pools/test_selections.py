@@ -242,6 +242,24 @@ def test_the_same_key_gives_the_same_images(bench: Bench) -> None:
     assert ids(bench.selections.select("p", Wish(5), "key 2")) == bench.ranked()[5:10]
 
 
+def test_what_a_key_got_is_told_while_somebody_else_chooses(bench: Bench) -> None:
+    first = bench.selections.select("p", Wish(5), "key")
+    told: list[Any] = []
+
+    def ask() -> None:
+        told.append(bench.selections.replayed("p", Wish(5), "key"))
+        told.append(bench.selections.select("p", Wish(5), "key"))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    with bench.selections._locks["p"]:
+        thread.start()
+        thread.join(20)
+    assert [one.id for one in told] == [first.id] * 2 and all(one.replayed for one in told)
+    assert bench.selections.replayed("p", Wish(5), "other") is None
+    assert bench.selections.replayed("p", Wish(5), "") is None
+    assert bench.catalog.counts("p").pending == 5, "to look hands nothing out"
+
+
 def test_a_key_is_of_one_wish_and_one_pool(bench: Bench, tmp_path: Path) -> None:
     bench.selections.select("p", Wish(5, exclude=["a", "b"]), "key")
     assert bench.selections.select("p", Wish(5, exclude=["b", "a", "a"]), "key").replayed
