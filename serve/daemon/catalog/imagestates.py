@@ -67,7 +67,7 @@ class ImageStates:
         return Counts(**{name: counted.get(name, 0) for name in names})
 
     def version(self, pool: str) -> tuple[int, int]:
-        """What changes whenever an image's state is changed; expiry aside. Of this process."""
+        """What changes whenever an image becomes free; expiry aside. Of this process."""
         with self._db.reading() as db:
             number: int = pool_row(db, pool)["number"]
         with self._lock:
@@ -179,6 +179,7 @@ class ImageStates:
             "UPDATE images SET state = 'free', label = '', changed = ?3 "
             "WHERE pool = ?1 AND id = ?2 AND state = 'labeled'",
             ((id,) for id in ids),
+            frees=True,
         )
 
     def give_back(self, pool: str, ids: Iterable[str]) -> int:
@@ -188,9 +189,12 @@ class ImageStates:
             "UPDATE images SET state = 'free', changed = ?3, expires = 0, selection = '' WHERE "
             "pool = ?1 AND id = ?2 AND (state = 'skipped' OR (state = 'pending' AND expires > ?3))",
             ((id,) for id in ids),
+            frees=True,
         )
 
-    def _each(self, pool: str, statement: str, rows: Iterable[tuple[str, ...]]) -> int:
+    def _each(
+        self, pool: str, statement: str, rows: Iterable[tuple[str, ...]], frees: bool = False
+    ) -> int:
         """Run a statement for each row, in one transaction; returns how many rows it changed.
 
         It is given the pool's number, the id, the time, and what else a row has.
@@ -203,7 +207,9 @@ class ImageStates:
                 ((number, row[0], now, *row[1:]) for row in rows if all(map(encodable, row))),
             )
             changed = db.total_changes - before
-        self._changed(number)
+        if frees and changed:
+            with self._lock:
+                self._versions[number] += 1
         return changed
 
     def answer(self, pool: str, key: str) -> Answer | None:
@@ -253,7 +259,6 @@ class ImageStates:
             db.execute("DELETE FROM answers WHERE created < ?", [now - _ANSWER_SECONDS])
             if answer is not None:
                 self._keep(db, number, key, answer, now)
-        self._changed(number)
 
     def _keep(
         self, db: sqlite3.Connection, number: int, key: str, answer: Answer, now: float
@@ -270,10 +275,6 @@ class ImageStates:
         """A pool is gone."""
         with self._lock:
             self._versions.pop(number, None)
-
-    def _changed(self, number: int) -> None:
-        with self._lock:
-            self._versions[number] += 1
 
 
 def _image(row: sqlite3.Row) -> ImageRow:

@@ -27,7 +27,7 @@ from ..failures import RequestError
 from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
 from .pools import Pools
-from .preview import Previews
+from .preview import Best, Previews
 
 _TRIES = 5
 """Choices made anew when images were labeled or skipped while one was made."""
@@ -169,19 +169,27 @@ class Selections:
         Costs little when it is asked for again, also after images were labeled.
         """
         with self._pools.reading(pool) as (_, folder):
-            best = self._previews.best(folder)
-            chosen: list[tuple[str, float]] = []
-            for start in range(0, len(best.images), max(k, 100)):
-                some = best.images[start : start + max(k, 100)]
-                taken = self._images.taken_of(pool, (id for id, _ in some))
-                chosen += [(id, score) for id, score in some if id not in taken]
-                if len(chosen) >= k:
+            kept = self._previews.of(folder)
+            best = kept.best()
+            chosen = self._free(pool, best, k)
+            for _ in range(2):  # nearly all are taken: look at those left lately, then at those now
+                if len(chosen) >= k or best.whole:
                     break
-            if len(chosen) < k and not best.whole:  # nearly all of the best are taken
-                chosen = self._previews.beyond(
-                    folder, self._images.version(pool), k, lambda: self._images.taken(pool)
-                )
-        return [Ranked(id, score, rank) for rank, (id, score) in enumerate(chosen[:k], 1)]
+                version = self._images.version(pool)
+                best = kept.left(k, version, lambda: self._images.taken(pool), spent=best)
+                chosen = self._free(pool, best, k)
+        return [Ranked(id, score, rank) for rank, (id, score) in enumerate(chosen, 1)]
+
+    def _free(self, pool: str, best: Best, k: int) -> list[tuple[str, float]]:
+        """The first K of the best that are free, or fewer."""
+        chosen: list[tuple[str, float]] = []
+        for start in range(0, len(best.images), max(k, 100)):
+            some = best.images[start : start + max(k, 100)]
+            taken = self._images.taken_of(pool, (id for id, _ in some))
+            chosen += [(id, score) for id, score in some if id not in taken]
+            if len(chosen) >= k:
+                break
+        return chosen[:k]
 
     def present(self, pool: str, ids: Iterable[str]) -> set[str]:
         """Those of some ids that are of the pool, as its catalog, its scores or it itself knows.
@@ -193,6 +201,7 @@ class Selections:
         unknown = {id for id in ids if encodable(id)}
         asked = frozenset(unknown)
         unknown -= self._images.known(pool, unknown)
+        unknown -= self._pools.kept_ids(pool, unknown)  # those that a page shows, among others
         if unknown and self._catalog.pool(pool).scores is not None:
             with self._pools.reading(pool) as (_, folder):
                 unknown -= _scored(folder, unknown)

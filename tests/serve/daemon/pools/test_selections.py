@@ -448,6 +448,61 @@ def test_the_preview_reads_no_scores_twice(bench: Bench, monkeypatch: pytest.Mon
     assert bench.selections.preview("p", 1)[0].id == bench.ranked()[-1]
 
 
+def test_the_preview_scans_no_more_when_the_best_are_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, choose = 0, preview.select
+
+    def counted(*given: Any) -> Any:
+        nonlocal scans
+        scans += 1
+        return choose(*given)
+
+    monkeypatch.setattr(preview, "select", counted)
+    monkeypatch.setattr(preview, "_STALE_SECONDS", 1e9)
+    monkeypatch.setattr(preview, "_BEST", 20)
+    for taken in range(60):
+        free = bench.ranked()[taken:]
+        assert [one.id for one in bench.selections.preview("p", 3)] == free[:3]
+        bench.selections.label("p", {free[0]: "cat"})
+    assert scans <= 1 + 60 // 17 + 1
+    before = scans
+    bench.selections.unlabel("p", [bench.ranked()[0]])
+    assert bench.selections.preview("p", 1)[0].id == bench.ranked()[0]
+    assert scans == before, "it is one of the best of all"
+    bench.selections.unlabel("p", [bench.ranked()[30]])
+    assert [one.id for one in bench.selections.preview("p", 3)][:2] == [
+        bench.ranked()[0], bench.ranked()[30],
+    ]  # fmt: skip
+    assert scans == before + 1
+
+
+def test_who_looks_at_one_folder_does_not_wait_for_another(bench: Bench, tmp_path: Path) -> None:
+    previews = bench.selections._previews
+    bench.write(tmp_path / "again", np.zeros(len(bench.ids), np.float32))
+    bench.catalog.put_pool("q", "/q", bench.made)
+    shown: list[Any] = []
+    look = threading.Thread(
+        target=lambda: shown.append(bench.selections.preview("q", 3)), daemon=True
+    )
+    with previews.of(ScoresFolder(bench.scores))._lock:
+        look.start()
+        look.join(20)
+    assert len(shown) == 1
+
+
+def test_an_image_that_a_page_shows_is_marked_without_a_scan(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [f"{n:03}.png" for n in range(3)]
+    listed = "".join(f"{id},{id}\n" for id in shown)
+    (bench.scores.parent / "list.csv").write_text(f"id,path\n{listed}")
+    bench.pools.items("p", shown)
+    monkeypatch.setattr(ScoresFolder, "scan", None)
+    assert bench.selections.label("p", {shown[0]: "cat"}) == 1
+    assert bench.selections.skip("p", shown[1:]) == 2
+
+
 def test_a_pool_that_is_removed_while_it_is_chosen_from(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
