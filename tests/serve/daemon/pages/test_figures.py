@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from lloss.serve.daemon.pages.rendering import duration, quoted, rate
 
 from lloss.charts import Spread, histogram
 from lloss.errors import ScoresError
-from lloss.scores import ScoresFolder, scores_table
+from lloss.scores import RUN, ScoresFolder, scores_table
 
 
 class Clock:
@@ -80,14 +81,30 @@ def test_a_digest_knows_the_best_and_finds_the_others(
     assert digest.spread is not None and digest.spread.size == 9000
     found = digest.guesses(["id 8999", "id 17", "none"])
     assert found["id 8999"] == Guess(9, pytest.approx(8999 / 9000))
-    assert found["id 17"].prediction == 7 and "none" not in found
+    assert found["id 17"].prediction == 7 and found["none"] == Guess()
     monkeypatch.setattr(ScoresFolder, "scan", None)  # from now on nothing is read
-    assert digest.guesses(["id 17", "id 8000"])["id 8000"].prediction == 0
+    assert digest.guesses(["id 17", "none", "id 8000"])["id 8000"].prediction == 0
+
+
+def test_guesses_that_are_looked_at_are_kept(
+    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "BEST", 10)
+    monkeypatch.setattr(digests, "_OTHERS", 5)
+    digest = Digest.of(folder)
+    for number in range(20):
+        digest.guesses(["id 8999", f"id {number}"])
+    assert len(digest._guesses) == 15 and "id 0" not in digest._guesses
+    monkeypatch.setattr(ScoresFolder, "scan", None)
+    assert digest.guesses(["id 8999", "id 19"])["id 8999"].prediction == 9
 
 
 def test_digests_are_made_once(folder: ScoresFolder) -> None:
     kept = Digests()
-    assert kept.of(folder) is kept.of(ScoresFolder(folder.path))
+    first = kept.of(folder)
+    assert kept.of(ScoresFolder(folder.path)) is first
+    os.utime(folder.path / RUN, ns=(1, 1))
+    assert kept.of(folder) is not first, "it was scored anew"
 
 
 def test_scores_without_guesses_or_numbers_have_a_digest_too(tmp_path: Path) -> None:
@@ -95,7 +112,7 @@ def test_scores_without_guesses_or_numbers_have_a_digest_too(tmp_path: Path) -> 
     losses = np.array([math.nan, math.inf], np.float32)
     folder.write_part(0, scores_table(["a", "b"], {"loss": losses}), [])
     digest = Digest.of(folder)
-    assert digest.spread is None and digest.guesses(["a"]) == {}
+    assert digest.spread is None and digest.guesses(["a"]) == {"a": Guess()}
     (tmp_path / "part-00000.parquet").write_bytes(b"broken")
     with pytest.raises(ScoresError):
         Digest.of(folder)
