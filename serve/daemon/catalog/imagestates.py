@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..failures import RequestError
@@ -22,6 +22,13 @@ _ANSWER_SECONDS = 7 * 24 * 3600.0
 _TAKEN = "(state IN ('labeled', 'skipped') OR (state = 'pending' AND expires > ?))"
 
 _STATE = "iif(state = 'pending' AND expires <= ?, 'free', state)"
+
+_HAND_OUT = (
+    "INSERT INTO images (pool, id, state, changed, expires, selection, score, rank) "
+    "VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET "
+    "state = 'pending', changed = ?3, expires = ?4, selection = ?5, score = ?6, rank = ?7 "
+    "WHERE state = 'free' OR (state = 'pending' AND expires <= ?3)"
+)
 
 
 @dataclass(frozen=True)
@@ -229,6 +236,7 @@ class ImageStates:
         expires: float,
         key: str = "",
         answer: Answer | None = None,
+        rank: int = 1,
     ) -> None:
         """Note images as pending and the answer to a request with a key, both or neither.
 
@@ -239,6 +247,7 @@ class ImageStates:
             expires: when they are free again.
             key: of the request; "" for none.
             answer: to keep under that key.
+            rank: of the first image; the others follow.
 
         Raises:
             TakenError: one of them is not free any more.
@@ -248,11 +257,11 @@ class ImageStates:
             number, now = pool_row(db, pool)["number"], self._db.now()
             before = db.total_changes
             db.executemany(
-                "INSERT INTO images (pool, id, state, changed, expires, selection, score, rank) "
-                "VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET "
-                "state = 'pending', changed = ?3, expires = ?4, selection = ?5, score = ?6, "
-                "rank = ?7 WHERE state = 'free' OR (state = 'pending' AND expires <= ?3)",
-                _numbered(images, number, now, expires, selection),
+                _HAND_OUT,
+                (
+                    (number, id, now, expires, selection, score, place)
+                    for place, (id, score) in enumerate(images, rank)
+                ),
             )
             if db.total_changes - before != len(images):
                 raise TakenError
@@ -279,14 +288,3 @@ class ImageStates:
 
 def _image(row: sqlite3.Row) -> ImageRow:
     return ImageRow(row["state"], row["label"], row["selection"])
-
-
-def _numbered(
-    images: Sequence[tuple[str, float | None]],
-    number: int,
-    now: float,
-    expires: float,
-    selection: str,
-) -> Iterator[tuple[object, ...]]:
-    for rank, (id, score) in enumerate(images, 1):
-        yield number, id, now, expires, selection, score, rank

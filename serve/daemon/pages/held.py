@@ -95,10 +95,11 @@ class Held:
     def hold_again(self, pool: str, name: str, id: str) -> None:
         """Make an image of a batch pending again until the batch ends, if it is still free."""
         batch = self.batch(pool, name)
-        score = next((image.score for image in batch.images if image.id == id), None)
-        if score is None or batch.expires <= self.catalog.now():
+        found = next((image for image in batch.images if image.id == id), None)
+        if found is None or batch.expires <= self.catalog.now():
             return
+        given = [(id, found.score)]
         try:
-            self.catalog.images.hand_out(pool, batch.id, [(id, score)], batch.expires)
+            self.catalog.images.hand_out(pool, batch.id, given, batch.expires, rank=found.rank)
         except TakenError:
             return  # somebody else was quicker

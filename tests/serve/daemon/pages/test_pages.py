@@ -224,6 +224,10 @@ def test_a_batch_is_kept_for_who_took_it(served: Any, page: Any, client: httpx.C
     assert states == ["labeled", "skipped", "free", "pending", "pending"]
     press(client, page(where).form(ids[0]), "undo")
     assert page(where).all("article")[0]["data-state"] == "pending", "kept for who took it"
+    press(client, page(where).form(ids[3]), "skip")
+    press(client, page(where).form(ids[3]), "undo")
+    pending = served.world.catalog.images.pending("photos", 9)
+    assert {one.id: one.rank for one in pending} == {ids[0]: 1, ids[3]: 4, ids[4]: 5}
     (rest,) = [f for f in page(where).forms if f["action"].endswith("/return")]
     client.post(rest["action"], data=rest["fields"])
     counts = served.world.catalog.counts("photos")
