@@ -152,8 +152,7 @@ class Viewer:
             "queue": int(metrics.registry.get_sample_value("lloss_queue_images") or 0),
             "jobs": {
                 job.pool: vars(self._progress(job))
-                for job in self.daemon.catalog.jobs()
-                if job.state in _UNDER_WAY
+                for job in self.daemon.catalog.job_table.active()
             },
         }
 
@@ -177,11 +176,8 @@ class Viewer:
 
     def pools(self, page: int = 1) -> list[PoolView]:
         """A page of pools, by name."""
-        latest: dict[str, JobRow] = {}
-        for job in self.daemon.catalog.jobs():
-            latest.setdefault(job.pool, job)
         shown = slice((page - 1) * POOLS, page * POOLS)
-        return self.daemon.catalog.each(lambda row: self._pool(row, latest.get(row.name)), shown)
+        return self.daemon.catalog.each(self._pool, shown)
 
     def pool(self, name: str) -> PoolView:
         """One.
@@ -189,8 +185,7 @@ class Viewer:
         Raises:
             RequestError: 404.
         """
-        row = self.daemon.catalog.pool(name)
-        return self._pool(row, next(iter(self.daemon.catalog.jobs(name)), None))
+        return self._pool(self.daemon.catalog.pool(name))
 
     def labeling(self) -> Labeling:
         """How labels are given to images of the task that the model is for."""
@@ -248,7 +243,8 @@ class Viewer:
         """What a pool's thumbnails are kept under."""
         return f"{row.name} {row.uri}"
 
-    def _pool(self, row: PoolRow, job: JobRow | None) -> PoolView:
+    def _pool(self, row: PoolRow) -> PoolView:
+        job = self.daemon.catalog.job_table.newest(row.name)
         under_way = job if job and job.state in _UNDER_WAY else None
         progress = self._progress(under_way) if under_way else None
         counted = progress.total if progress else (job.total if job else None)

@@ -282,8 +282,8 @@ def skip(request: Request, name: Name, body: IdsBody) -> MarkedView:
 
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
-    newest = next(iter(catalog.jobs(name)), None)
-    return PoolView.of(catalog.pool(name), catalog.counts(name), newest, daemon.jobs)
+    row, counts = catalog.pool(name), catalog.counts(name)
+    return PoolView.of(row, counts, catalog.job_table.newest(name), daemon.jobs)
 
 
 def _lines(daemon: Daemon, handed: HandedOut) -> str:

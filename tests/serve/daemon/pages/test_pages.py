@@ -135,6 +135,16 @@ def test_the_first_page_tells_of_pools_jobs_and_why_it_is_not_ready(served: Any,
     assert "loading <the> model" in page("/").text
 
 
+def test_no_page_reads_all_jobs_that_ever_were(
+    served: Any, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.world.pool("photos", 3)
+    served.world.run_job("photos", 1, 3)
+    monkeypatch.setattr(served.world.catalog, "jobs", None)
+    for path in ("/", "/page/status", "/pools/photos", "/v1/pools/photos"):
+        assert client.get(path).status_code == 200
+
+
 def test_many_pools_come_in_pages(served: Any, page: Any) -> None:
     for number in range(103):
         served.world.catalog.put_pool(f"p{number:03d}", "/x")

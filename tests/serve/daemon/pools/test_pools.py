@@ -379,6 +379,22 @@ def test_a_pool_whose_job_is_under_way_is_not_removed(
     assert catalog.pools() == [] and catalog.jobs() == []
 
 
+def test_jobs_that_are_under_way_and_the_newest_of_a_pool(catalog: Catalog) -> None:
+    table = catalog.job_table
+    for name in ("p", "q", "bare"):
+        catalog.put_pool(name, f"/{name}")
+    old = table.submit("p", "m", 8)
+    table.cancel(old.id)
+    new, other = table.submit("p", "m", 8), table.submit("q", "m", 8)
+    table.begin(other.id, 8)
+    assert [job.id for job in table.active()] == [other.id, new.id]
+    table.cancel(new.id)
+    assert [job.id for job in table.active()] == [other.id]
+    newest = table.newest("p")
+    assert newest is not None and newest.id == new.id
+    assert table.newest("bare") is None and table.newest("none") is None
+
+
 def test_a_pool_of_a_name_that_was_used_before_begins_anew(
     pools: Pools, catalog: Catalog, root: Path
 ) -> None:
