@@ -129,4 +129,4 @@ def _carried(item: Item) -> int:
     read = item.read
     if not isinstance(read, functools.partial):
         return 0
-    return sum(len(given) for given in read.args if isinstance(given, bytes) and len(given) > 4096)
+    return sum(len(given) for given in read.args if isinstance(given, bytes))

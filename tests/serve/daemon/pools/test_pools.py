@@ -211,19 +211,20 @@ def test_many_images_take_one_walk_and_none_the_next_time(
     assert pools.items("list", ["none"]) == {} and walks == before
 
 
+@pytest.mark.parametrize("size", [10_000, 1000])
 def test_items_that_carry_their_bytes_are_bounded(
-    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch
+    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     import pyarrow.parquet as pq
     from lloss.serve.daemon.pools import found
 
-    monkeypatch.setattr(found, "_MOST_BYTES", 50_000)
-    table = pa.table({"id": [str(n) for n in range(20)], "image": [bytes(10_000)] * 20})
+    monkeypatch.setattr(found, "_MOST_BYTES", 5 * size)
+    table = pa.table({"id": [str(n) for n in range(20)], "image": [bytes(size)] * 20})
     pq.write_table(table, root / "t.parquet")
     pools.put("t", str(root / "t.parquet"))
     assert len(pools.items("t", map(str, range(20)))) == 20
     kept = pools._kept("t").found()
-    assert len(kept._found) == 5 and kept._bytes == 50_000
+    assert len(kept._found) == 5 and kept._bytes == 5 * size
 
 
 @pytest.mark.parametrize("kind", ["table", "array", "folder", "list"])
