@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from lloss.pools.uris import without_secrets
 from lloss.selection import STRATEGIES
 
 from ..catalog.catalog import Counts, JobRow, JobState, Pending, PoolRow
@@ -167,7 +168,7 @@ class PoolView(BaseModel):
             )
         return cls(
             name=row.name,
-            uri=row.uri,
+            uri=without_secrets(row.uri),
             created=row.created,
             scores=scores,
             images=CountsView(**vars(counts)),

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.catalog.catalog import Counts
 from lloss.serve.daemon.core import Daemon
+from lloss.serve.daemon.failures import RequestError
 from lloss.serve.daemon.pools.bodies import IdsBody, LabelsBody, SelectBody
 from lloss.serve.daemon.scoring.models import Models
 from lloss.serve.daemon.settings import ServeSettings
@@ -95,6 +96,17 @@ def test_a_pool_is_put_looked_at_and_forgotten(client: TestClient, root: Path) -
     assert client.delete(P).status_code == 204
     error(client.delete(P), 404)
     assert client.get("/v1/pools").json() == {"pools": []}
+
+
+def test_no_answer_shows_the_signature_of_a_url(client: TestClient, daemon: Daemon) -> None:
+    url = "https://bucket.example/data.tar?X-Amz-Signature=secret"
+    daemon.catalog.put_pool("p", url)
+    for reply in (client.get(P), client.get("/v1/pools"), client.put(P, json={"uri": "/x"})):
+        assert "bucket.example/data.tar" in reply.text or reply.status_code == 403
+        assert "secret" not in reply.text
+    with pytest.raises(RequestError, match="choose another name") as caught:
+        daemon.catalog.put_pool("p", "/x")
+    assert "secret" not in str(caught.value)
 
 
 def test_pools_elsewhere_are_refused(client: TestClient, tmp_path: Path) -> None:
