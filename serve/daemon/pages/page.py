@@ -187,7 +187,7 @@ async def take(
     request: Request,
     name: str,
     k: Annotated[int, Form(ge=1, le=MOST)],
-    key: Annotated[str, Form(min_length=8, max_length=100)],
+    key: Annotated[str, Form(min_length=8, max_length=100, pattern="^[!-~]+$")],
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
     batch, daemon = Batch(k, key), viewing_of(request).daemon

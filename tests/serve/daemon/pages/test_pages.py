@@ -304,6 +304,16 @@ def test_broken_forms_are_told_on_a_page(served: Any, client: httpx.Client, bad:
         assert answer.status_code == 422 and "To all pools" in answer.text
 
 
+@pytest.mark.parametrize("key", ["é" * 8, "名" * 8, "a b c d e", "12345678\n", "1234567\x00"])
+def test_a_key_that_no_cookie_can_hold_takes_nothing(
+    served: Any, client: httpx.Client, key: str
+) -> None:
+    served.world.pool("photos", 3)
+    answer = client.post("/pools/photos/take", data={"k": 1, "key": key})
+    assert answer.status_code == 422 and "To all pools" in answer.text
+    assert served.world.catalog.counts("photos").pending == 0
+
+
 def test_what_is_not_there_is_a_page_too(served: Any, page: Any) -> None:
     assert "no pool 'none'" in page("/pools/none", 404).text
     page("/pools/none/labeled", 404)
