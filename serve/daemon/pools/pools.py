@@ -116,21 +116,13 @@ class Pools:
         """Those of these ids that the pool has; unlike :meth:`items` it holds no image for that."""
         return self._kept(name).found().held(ids)
 
-    def scores(self, name: str) -> ScoresFolder:
-        """Its newest complete scores; use :meth:`reading` to read for longer.
-
-        Raises:
-            RequestError: 404 no such pool, 409 it was not scored yet.
-            ScoresError: they are gone or damaged.
-        """
-        return ScoresFolder(self._scores(name)).opened()
-
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[tuple[PoolRow, ScoresFolder]]:
         """Its newest complete scores, which are not removed before the block is done.
 
         Raises:
-            RequestError: 404, 409; see :meth:`scores`.
+            RequestError: 404 no such pool, 409 it was not scored yet.
+            ScoresError: they are gone or damaged.
         """
         while True:
             path = self._scores(name)

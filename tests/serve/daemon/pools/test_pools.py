@@ -337,7 +337,7 @@ def test_scores_that_are_read_are_not_removed_before_the_reader_is_done(
     assert catalog.trash() == []
     pools.remove("cats")
     assert not (catalog.data_dir / "pools/cats").exists()
-    assert refused(lambda: pools.scores("cats"))[0] == 404
+    assert refused(lambda: pools.reading("cats").__enter__())[0] == 404
 
 
 def test_scores_that_are_exchanged_before_they_are_held_are_not_missed(
