@@ -18,7 +18,7 @@ from ..core import Daemon
 from ..pools.selections import Ranked
 from .digest import Digests, Guess
 from .held import Held, Mark
-from .rates import Rates
+from .rate import Rate
 from .thumbnails import Thumbnails
 
 PAGE = 60
@@ -140,7 +140,7 @@ class Viewer:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.held = Held(daemon.catalog, daemon.selections)
-        self.rates, self.digests = Rates(), Digests()
+        self.rate, self.digests = Rate(), Digests()
         self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
 
     def status(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class Viewer:
         metrics = self.daemon.metrics
         return {
             "problem": self.daemon.not_ready(),
-            "rate": self.rates.seen("", metrics.telemetry.images),
+            "rate": self.rate.seen(metrics.telemetry.images),
             "queue": int(metrics.registry.get_sample_value("lloss_queue_images") or 0),
             "jobs": {
                 job.pool: vars(self._progress(job))

@@ -11,7 +11,7 @@ import pytest
 from lloss.serve.daemon.pages import digest as digests
 from lloss.serve.daemon.pages.digest import Digest, Digests, Guess
 from lloss.serve.daemon.pages.held import Batch
-from lloss.serve.daemon.pages.rates import Rates
+from lloss.serve.daemon.pages.rate import Rate
 from lloss.serve.daemon.pages.rendering import duration, quoted, rate
 
 from lloss.charts import Spread, histogram
@@ -28,30 +28,26 @@ class Clock:
 
 def test_a_rate_is_that_of_the_last_seconds() -> None:
     clock = Clock()
-    rates = Rates(clock)
-    assert rates.seen("a", 0) is None
+    counter = Rate(clock)
+    assert counter.seen(0) is None
     clock.now += 0.1
-    assert rates.seen("a", 10) is None, "too soon"
+    assert counter.seen(10) is None, "too soon"
     for second in range(1, 40):
         clock.now = 100.0 + second
-        found = rates.seen("a", 50 * second if second < 20 else 1000 + 8 * (second - 20))
+        found = counter.seen(50 * second if second < 20 else 1000 + 8 * (second - 20))
     assert found == pytest.approx(8), "what was long ago does not count"
 
 
 def test_a_rate_begins_anew_where_a_counter_went_back_or_nobody_looked() -> None:
     clock = Clock()
-    rates = Rates(clock)
-    rates.seen("a", 500)
+    counter = Rate(clock)
+    counter.seen(500)
     clock.now += 2
-    assert rates.seen("a", 100) is None
+    assert counter.seen(100) is None
     clock.now += 2
-    assert rates.seen("a", 120) == 10
+    assert counter.seen(120) == 10
     clock.now += 3600
-    assert rates.seen("a", 10**9) is None
-    assert rates.seen("b", 1) is None and len(rates._looks) == 2
-    clock.now += 60
-    rates.seen("c", 0)
-    assert len(rates._looks) == 1, "names that nobody asks for go"
+    assert counter.seen(10**9) is None
 
 
 @pytest.fixture
