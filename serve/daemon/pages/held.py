@@ -87,7 +87,7 @@ class Held:
             RequestError: 404 there is none such, or it is forgotten.
         """
         batch = Batch.parse(name)
-        handed = batch and self.selections.replayed(pool, batch.wish, batch.key)
+        handed = self.selections.replayed(pool, batch.wish, batch.key) if batch else None
         if handed is None:
             raise RequestError(404, "there is no such batch of this pool (any more); take another")
         return handed

@@ -198,9 +198,8 @@ class Selections:
             RequestError: 404 no such pool.
             PoolError: it has to be asked and cannot be read.
         """
-        unknown = {id for id in ids if encodable(id)}
-        asked = frozenset(unknown)
-        unknown -= self._images.known(pool, unknown)
+        asked = set(filter(encodable, ids))
+        unknown = asked - self._images.known(pool, asked)
         unknown -= self._pools.kept_ids(pool, unknown)  # those that a page shows, among others
         if unknown and self._catalog.pool(pool).scores is not None:
             with self._pools.reading(pool) as (_, folder):
