@@ -36,11 +36,11 @@ class Answer:
     """What was answered to a request with a key.
 
     Attributes:
-        wish: digest of what was asked for.
+        request: digest of what was asked for.
         content: the answer, as it was given to :meth:`ImageStates.hand_out`.
     """
 
-    wish: str
+    request: str
     content: bytes
 
 
@@ -223,10 +223,10 @@ class ImageStates:
         """What was answered to the request with this key."""
         with self._db.reading() as db:
             row = db.execute(
-                "SELECT wish, answer FROM answers WHERE pool = ? AND key = ?",
+                "SELECT request, answer FROM answers WHERE pool = ? AND key = ?",
                 [pool_row(db, pool)["number"], key],
             ).fetchone()
-            return None if row is None else Answer(row["wish"], row["answer"])
+            return None if row is None else Answer(row["request"], row["answer"])
 
     def hand_out(
         self,
@@ -275,7 +275,7 @@ class ImageStates:
         try:
             db.execute(
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
-                [number, key, answer.wish, answer.content, now],
+                [number, key, answer.request, answer.content, now],
             )
         except sqlite3.IntegrityError as error:
             raise RequestError(409, f"the key {key!r} is in use just now; try again", 1) from error

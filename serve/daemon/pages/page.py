@@ -191,7 +191,7 @@ async def take(
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
     batch, daemon = Batch(k, key), viewing_of(request).daemon
-    chosen = functools.partial(daemon.selections.select, name, batch.wish, key)
+    chosen = functools.partial(daemon.selections.select, name, batch.request, key)
     await anyio.to_thread.run_sync(chosen, limiter=selecting(request))
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lloss.pools.uris import without_secrets
-from lloss.selection import STRATEGIES
+from lloss.selection import STRATEGIES, SelectionSettings
 
 from ..catalog.catalog import Counts, JobRow, JobState, Pending, PoolRow
 from .jobs import Jobs
-from .selections import HandedOut, Ranked, Wish
+from .selections import HandedOut, Ranked, SelectionRequest
 
 IDS_MOST = 1_000_000
 """Ids in a request; its bytes are bounded as well."""
@@ -70,9 +70,14 @@ class SelectBody(Narrow):
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
     exclude: list[Id] = Field(default_factory=list, max_length=IDS_MOST, fail_fast=True)
 
-    def wish(self) -> Wish:
-        """As selections take it."""
-        return Wish(**{**dict(self), "exclude": tuple(self.exclude)})
+    def request(self) -> SelectionRequest:
+        """As selections take it.
+
+        Raises:
+            SettingsError: a value that cannot be.
+        """
+        settings = SelectionSettings(**self.model_dump(exclude={"exclude"}))
+        return SelectionRequest(settings, tuple(self.exclude))
 
 
 class IdsBody(Narrow):

@@ -158,7 +158,7 @@ def _selected(
     request: Request, name: str, body: SelectBody, key: str, format: Format
 ) -> Response | SelectionView:
     daemon = daemon_of(request)
-    handed = daemon.selections.select(name, body.wish(), key)
+    handed = daemon.selections.select(name, body.request(), key)
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if format == "json":
         view = SelectionView.of(handed)

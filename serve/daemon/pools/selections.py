@@ -48,36 +48,16 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """As :class:`lloss.selection.SelectionSettings`, and ids to leave out."""
+class SelectionRequest:
+    """What is asked for, and ids to leave out."""
 
-    k: int
-    strategy: str = "top"
-    by: str = "loss"
-    subset: float = 0
-    seed: int = 0
-    at_most: bool = False
+    settings: SelectionSettings
     exclude: Sequence[str] = ()
 
-    def settings(self) -> SelectionSettings:
-        """As the selection takes it.
-
-        Raises:
-            SettingsError: a value that cannot be.
-        """
-        return SelectionSettings(
-            k=self.k,
-            strategy=self.strategy,
-            by=self.by,
-            subset=self.subset,
-            seed=self.seed,
-            at_most=self.at_most,
-        )
-
     def digest(self) -> str:
-        """The same for the same wish, in whatever order it excludes."""
-        whole = {**vars(self), "exclude": sorted(set(self.exclude))}
-        whole["subset"] = float(self.subset)
+        """The same for the same request, in whatever order it excludes."""
+        whole = {**vars(self.settings), "exclude": sorted(set(self.exclude))}
+        whole["subset"] = float(self.settings.subset)
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
@@ -120,46 +100,45 @@ class Selections:
         self._lock = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def select(self, pool: str, wish: Wish, key: str = "") -> HandedOut:
+    def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Choose K images and note them as pending.
 
         Args:
             pool: its name; it must have scores.
-            wish: what is asked for.
+            request: what is asked for.
             key: of the caller (``Idempotency-Key``): the same key gives the same answer again, for
                 a week, whatever became of the images meanwhile.
 
         Raises:
-            RequestError: 404, 409; 422 the key was used for another wish.
-            SettingsError: a wish that cannot be, or that costs too much.
+            RequestError: 404, 409; 422 the key was used for another request.
+            SettingsError: it costs too much.
             SelectionError: fewer than K are left.
         """
-        settings = wish.settings()
-        _check_cost(settings)
-        _check_ids(wish.exclude)
+        _check_cost(request.settings)
+        _check_texts("id", request.exclude)
         if len(key) > _KEY or not encodable(key):
             raise RequestError(422, f"the Idempotency-Key: give at most {_KEY} characters of text")
         self._catalog.pool(pool)
-        if earlier := self.replayed(pool, wish, key):
+        if earlier := self.replayed(pool, request, key):
             return earlier
         with self._lock:
             alone = self._locks[pool]
         # One at a time: the second of two would find the first one's images taken, and begin anew.
         with alone:
-            return self.replayed(pool, wish, key) or self._made(pool, wish, settings, key)
+            return self.replayed(pool, request, key) or self._made(pool, request, key)
 
-    def replayed(self, pool: str, wish: Wish, key: str) -> HandedOut | None:
+    def replayed(self, pool: str, request: SelectionRequest, key: str) -> HandedOut | None:
         """What was handed out to the request with this key, if one is remembered; waits for nobody.
 
         Raises:
-            RequestError: 404; 422 the key was used for another wish.
+            RequestError: 404; 422 the key was used for another request.
         """
         earlier = self._images.answer(pool, key) if key else None
         if earlier is None:
             return None
-        if earlier.wish != wish.digest():
+        if earlier.request != request.digest():
             raise RequestError(
-                422, f"the Idempotency-Key {key!r} was used for another wish; take a new one"
+                422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
             )
         return _unpacked(earlier.content)
 
@@ -215,7 +194,7 @@ class Selections:
             RequestError: 422 an id is not in the pool; then none is marked.
         """
         self._check_known(pool, labels)
-        _check_texts(labels.values())
+        _check_texts("label", labels.values())
         marked = self._images.label(pool, labels)
         self._metrics.labeled(marked)
         return marked
@@ -241,12 +220,12 @@ class Selections:
         """All labels of a pool by id."""
         return self._images.labels(pool)
 
-    def _made(self, pool: str, wish: Wish, settings: SelectionSettings, key: str) -> HandedOut:
+    def _made(self, pool: str, request: SelectionRequest, key: str) -> HandedOut:
         for _ in range(_TRIES):
             with self._pools.reading(pool) as (row, folder):
-                _check_column(folder, wish)
+                _check_column(folder, request.settings)
                 taken = self._images.taken(pool)
-                chosen = _chosen(folder, settings, taken.union(wish.exclude))
+                chosen = _chosen(folder, request.settings, taken.union(request.exclude))
             handed = HandedOut(
                 secrets.token_hex(8),
                 pool,
@@ -255,7 +234,7 @@ class Selections:
                 self._catalog.now() + self._settings.pending_seconds,
                 chosen.eligible,
             )
-            answer = Answer(wish.digest(), _packed(handed)) if key else None
+            answer = Answer(request.digest(), _packed(handed)) if key else None
             pairs = [(one.id, one.score) for one in handed.images]
             try:
                 self._images.hand_out(pool, handed.id, pairs, handed.expires, key, answer)
@@ -289,8 +268,8 @@ def _chosen(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]
         raise SelectionError(told) from error
 
 
-def _check_column(folder: ScoresFolder, wish: Wish) -> None:
-    wanted = [wish.by, *(["embedding"] if wish.strategy == "diverse" else [])]
+def _check_column(folder: ScoresFolder, settings: SelectionSettings) -> None:
+    wanted = [settings.by, *(["embedding"] if settings.strategy == "diverse" else [])]
     for part in folder.parts()[:1]:
         with opened_part(part) as file:
             try:
@@ -299,16 +278,10 @@ def _check_column(folder: ScoresFolder, wish: Wish) -> None:
                 raise RequestError(422, str(error)) from error
 
 
-def _check_ids(ids: Iterable[str]) -> None:
-    broken = next((id for id in ids if not encodable(id)), None)
+def _check_texts(what: str, texts: Iterable[str]) -> None:
+    broken = next((text for text in texts if not encodable(text)), None)
     if broken is not None:
-        raise RequestError(422, f"the id {broken[:100]!r} is no text: it has half a character")
-
-
-def _check_texts(labels: Iterable[str]) -> None:
-    broken = next((label for label in labels if not encodable(label)), None)
-    if broken is not None:
-        raise RequestError(422, f"the label {broken[:100]!r} is no text: it has half a character")
+        raise RequestError(422, f"the {what} {broken[:100]!r} is no text: it has half a character")
 
 
 def _scored(folder: ScoresFolder, ids: set[str]) -> set[str]:

@@ -179,7 +179,9 @@ def test_a_key_makes_a_retry_the_same(client: TestClient, pool: list[str]) -> No
     again = client.post(f"{P}/select", json={"k": 3}, headers=headers)
     assert again.json() == {**first.json(), "replayed": True}
     assert again.headers["Lloss-Replayed"] == "true"
-    assert "another wish" in error(client.post(f"{P}/select", json={"k": 4}, headers=headers), 422)
+    assert "another request" in error(
+        client.post(f"{P}/select", json={"k": 4}, headers=headers), 422
+    )
     for key in ("", "x" * 256):
         headers = {"Idempotency-Key": key}
         error(client.post(f"{P}/select", json={"k": 3}, headers=headers), 422)
@@ -208,7 +210,7 @@ def test_a_key_makes_a_retry_the_same(client: TestClient, pool: list[str]) -> No
         {"k": 3, "strategy": "diverse"},
     ],
 )
-def test_wishes_that_cannot_be(client: TestClient, pool: list[str], body: Any) -> None:
+def test_requests_that_cannot_be(client: TestClient, pool: list[str], body: Any) -> None:
     data = json.dumps(body)
     reply = client.post(f"{P}/select", content=data, headers={"Content-Type": "application/json"})
     error(reply, 422)
