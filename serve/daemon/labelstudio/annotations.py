@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lloss.errors import LlossError
 
+from ..catalog.database import tells_damage
 from ..failures import RequestError
 from .exports import Age
 
@@ -26,9 +27,6 @@ CREATE INDEX IF NOT EXISTS annotation_of ON annotation (pool, id);
 
 _SECONDS = 10.0
 """To wait for another who writes; only a second daemon's mistake makes one wait."""
-
-
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class Annotations:
 
 
 def _explained(path: Path, error: sqlite3.Error) -> LlossError:
-    if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE:
+    if tells_damage(error):
         return LlossError(
             f"{path}: is damaged; remove it while the daemon is stopped: then annotations that "
             "were made before take no label back when they are deleted or skipped"
