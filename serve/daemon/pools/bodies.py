@@ -12,7 +12,7 @@ from lloss.selection import STRATEGIES, SelectionSettings
 
 from ..catalog.catalog import Counts, JobRow, JobState, Pending, PoolRow
 from .jobs import Jobs
-from .selections import HandedOut, Ranked, SelectionRequest
+from .selections import DIVERSE_MOST, HandedOut, Ranked, SelectionRequest
 
 IDS_MOST = 1_000_000
 """Ids in a request; its bytes are bounded as well."""
@@ -61,7 +61,10 @@ class SelectBody(Narrow):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
-    strategy: Strategy = Field("top", description="The highest scores; spread; or at random.")
+    strategy: Strategy = Field(
+        "top",
+        description=f"The highest scores; spread (at most {DIVERSE_MOST:,}); or at random.",
+    )
     by: str = Field("loss", min_length=1, max_length=100, description="The column to choose by.")
     subset: float = Field(
         0, ge=0, le=1e12, allow_inf_nan=False, description="A random sub-pool: a number or share."
