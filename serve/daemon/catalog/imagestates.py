@@ -256,13 +256,11 @@ class ImageStates:
         with self._db.writing() as db:
             number, now = pool_row(db, pool)["number"], self._db.now()
             before = db.total_changes
-            db.executemany(
-                _HAND_OUT,
-                (
-                    (number, id, now, expires, selection, score, place)
-                    for place, (id, score) in enumerate(images, rank)
-                ),
+            rows = (
+                (number, id, now, expires, selection, score, place)
+                for place, (id, score) in enumerate(images, rank)
             )
+            db.executemany(_HAND_OUT, rows)
             if db.total_changes - before != len(images):
                 raise TakenError
             db.execute("DELETE FROM answers WHERE created < ?", [now - _ANSWER_SECONDS])

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,12 @@ def test_a_body_with_many_mistakes_is_told_of_one(
     assert mistakes == 1 or f"{mistakes:,} mistakes" in told
 
 
+def asking(ask: Callable[..., Any], path: str, **fields: Any) -> threading.Thread:
+    thread = threading.Thread(target=ask, args=(path,), kwargs=fields)
+    thread.start()
+    return thread
+
+
 def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
     client: TestClient, daemon: Daemon, pool: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,18 +268,10 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
     with client:  # one loop for all
         monkeypatch.setattr(daemon.catalog, "counts", counts)
         monkeypatch.setattr(daemon.selections, "select", select)
-        form = {"data": {"k": 1, "key": "12345678"}}
-        asks = [  # those of browsers
-            threading.Thread(target=client.post, args=("/pools/p/take",), kwargs=form)
-            for _ in range(10)
-        ]
-        asks += [threading.Thread(target=client.get, args=(P,)) for _ in range(45)]
-        asks += [
-            threading.Thread(target=client.post, args=(P + "/select",), kwargs={"json": {"k": 1}})
-            for _ in range(10)
-        ]
-        for ask in asks:
-            ask.start()
+        form = {"k": 1, "key": "12345678"}
+        asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]
+        asks += [asking(client.get, P) for _ in range(45)]
+        asks += [asking(client.post, P + "/select", json={"k": 1}) for _ in range(10)]
         for _ in range(44):
             assert busy.acquire(timeout=5)
         try:
