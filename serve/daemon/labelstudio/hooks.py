@@ -40,7 +40,7 @@ def hear(daemon: Daemon, event: Mapping[str, Any]) -> Outcome:
 
     An image is labeled by its newest annotation that is no skip; one that was only skipped is
     never handed out; one whose annotations were all deleted is free again. What came before the
-    webhook was set up is not known here.
+    webhook was set up is not known here; labels and skips from elsewhere are not taken back.
 
     Raises:
         LlossError: the notes of annotations are damaged or cannot be written.
@@ -101,7 +101,7 @@ def _written(project: str, event: Mapping[str, Any]) -> Iterable[Annotation]:
 
 
 def _mark(daemon: Daemon, changes: Iterable[tuple[Verdict, Verdict]]) -> Outcome:
-    """Mark images of which another verdict was known before than is known now."""
+    """Mark images by the verdicts that were known before the event and are known now."""
     outcome = Outcome()
     pools: dict[str, list[tuple[Verdict, Verdict]]] = defaultdict(list)
     for before, after in changes:
@@ -142,7 +142,7 @@ def _present(daemon: Daemon, pool: str, ids: list[str]) -> set[str]:
     try:
         return daemon.selections.present(pool, ids)
     except RequestError as error:
-        if error.status != 404:  # Label Studio does not send it again, but its log tells of it
+        if error.status != 404:  # it may be back soon: better told than lost without a word
             raise
         _log.warning("label studio's annotations of %d images are ignored: %s", len(ids), error)
         return set()
