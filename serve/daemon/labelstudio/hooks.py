@@ -11,7 +11,6 @@ from typing import Any, TypeGuard
 
 from ..core import Daemon
 from ..failures import RequestError
-from ..pools.selections import Selections
 from .annotations import Annotation, Annotations, Verdict
 from .exports import Age, choice_of, place_of
 
@@ -40,7 +39,7 @@ def hear(daemon: Daemon, event: Mapping[str, Any]) -> Outcome:
 
     An image is labeled by its newest annotation that is no skip; one that was only skipped is
     never handed out; one whose annotations were all deleted is free again. What came before the
-    webhook was set up is not known here; labels and skips from elsewhere are not taken back.
+    webhook was set up is not known here; a label from elsewhere is not taken back.
 
     Raises:
         LlossError: the notes of annotations are damaged or cannot be written.
@@ -111,19 +110,23 @@ def _mark(daemon: Daemon, changes: Iterable[tuple[Verdict, Verdict]]) -> Outcome
     for pool, all_of_it in pools.items():
         here = [(before, after) for before, after in all_of_it if after.id in present[pool]]
         outcome.ignored += len(all_of_it) - len(here)
-        _mark_present(daemon.selections, pool, here, outcome)
+        if here:
+            _mark_present(daemon, pool, here, outcome)
     return outcome
 
 
 def _mark_present(
-    selections: Selections, pool: str, changes: Sequence[tuple[Verdict, Verdict]], outcome: Outcome
+    daemon: Daemon, pool: str, changes: Sequence[tuple[Verdict, Verdict]], outcome: Outcome
 ) -> None:
     """Label, skip and free; what came from elsewhere than annotations is not taken back."""
     labels = {after.id: after.label for _, after in changes if after.label is not None}
     rest = [(before, after) for before, after in changes if after.label is None]
-    taken_back = [after.id for before, after in rest if before.label is not None]
+    given = {before.id: before.label for before, _ in rest if before.label is not None}
+    held = daemon.catalog.images.states(pool, given)
+    taken_back = [id for id, row in held.items() if row.label == given[id]]
     skipped = [after.id for _, after in rest if after.skipped]
     shown_again = [after.id for before, after in rest if before.skipped and not after.skipped]
+    selections = daemon.selections
     for mark, ids in (
         (selections.unlabel, taken_back),
         (selections.skip, skipped),

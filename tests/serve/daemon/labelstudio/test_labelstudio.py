@@ -619,6 +619,10 @@ def test_what_came_from_elsewhere_is_not_taken_back(client: TestClient, daemon: 
     assert daemon.state == before, "a skip takes no label"
     tell(client, deleted(1))
     assert daemon.state == before
+    tell(client, event(3, choice="cat"))
+    daemon.selections.label("wild", {"0.png": "owl"})
+    tell(client, deleted(3))
+    assert daemon.state == before, "nor one that came later"
     tell(client, event(2, "1.png"))
     daemon.selections.unlabel("wild", ["1.png"])
     daemon.selections.skip("wild", ["1.png"])
