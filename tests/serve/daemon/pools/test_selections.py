@@ -5,84 +5,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lloss.serve.daemon.catalog import database
-from lloss.serve.daemon.catalog.catalog import Catalog, Counts, PoolScores
+from lloss.serve.daemon.catalog.catalog import Counts
 from lloss.serve.daemon.failures import RequestError, status_of
-from lloss.serve.daemon.metrics import DaemonMetrics
-from lloss.serve.daemon.pools import preview
-from lloss.serve.daemon.pools.pools import Pools
-from lloss.serve.daemon.pools.selections import SelectionRequest, Selections
-from lloss.serve.daemon.settings import ServeSettings
-from numpy.typing import NDArray
+from lloss.serve.daemon.pools.selections import SelectionRequest
 
 from lloss.errors import LlossError, SelectionError
-from lloss.scores import ScoresFolder, scores_table
+from lloss.scores import ScoresFolder
 from lloss.selection import SelectionSettings
-
-ODD = ["../../etc/passwd", "a b", "é😀", "x\0y", "'; DROP TABLE images; --", "%", 'q"uote', "\t"]
-
-
-class Bench:
-    """A pool of a hundred images and some odd ids, without any image."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.settings = ServeSettings(
-            model=folder / "m",
-            data_dir=folder / "data",
-            pool_roots=(str(folder),),
-            pending_seconds=100,
-            **settings,
-        )
-        self.ids = [f"{n:03}.png" for n in range(100)] + ODD
-        losses = np.random.default_rng(0).normal(size=len(self.ids)).astype(np.float32)
-        losses[7] = np.nan
-        self.loss = dict(zip(self.ids, losses.tolist()))
-        (folder / "list.csv").write_text("id,path\nnot scored,x.png\n")
-        self.scores = folder / "scores"
-        self.metrics = DaemonMetrics()
-        self.write(self.scores, losses)
-        self.open()
-        self.catalog.put_pool("p", str(folder / "list.csv"), self.made)
-
-    def write(self, out: Path, losses: NDArray[np.float32]) -> None:
-        folder = ScoresFolder(out)
-        folder.write_part(
-            0,
-            scores_table(self.ids, {"loss": losses, "other": -losses}),
-            [("broken.png", "an empty file")],
-        )
-        folder.write_skipped()
-        folder.write_run(
-            {"state": "complete", "scored": len(self.ids), "skipped": 1, "part_size": 1000}
-        )
-        self.made = PoolScores(out, "ab" * 32, len(self.ids), 1)
-
-    def open(self) -> None:
-        self.catalog = Catalog(self.settings.data_dir)
-        self.pools = Pools(self.settings, self.catalog)
-        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
-
-    def restart(self) -> None:
-        self.catalog.close()
-        self.open()
-
-    def ranked(self, without: Any = ()) -> list[str]:
-        """By plain Python."""
-        left = [id for id in self.ids if id not in set(without) and self.loss[id] == self.loss[id]]
-        return sorted(left, key=lambda id: (-self.loss[id], id))
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.catalog.close()
 
 
 @pytest.fixture
@@ -115,7 +51,7 @@ def ids(handed: Any) -> list[str]:
     return [one.id for one in handed.images]
 
 
-def test_the_best_are_handed_out_and_then_the_next_best(bench: Bench) -> None:
+def test_the_best_are_handed_out_and_then_the_next_best(bench: Any) -> None:
     first = bench.selections.select("p", asking(10))
     second = bench.selections.select("p", asking(10))
     assert ids(first) == bench.ranked()[:10]
@@ -127,7 +63,7 @@ def test_the_best_are_handed_out_and_then_the_next_best(bench: Bench) -> None:
     assert bench.catalog.counts("p") == Counts(0, 20, 0)
 
 
-def test_what_is_handed_out_and_labeled_is_counted_once(bench: Bench) -> None:
+def test_what_is_handed_out_and_labeled_is_counted_once(bench: Any) -> None:
     def counted() -> tuple[float | None, ...]:
         value = bench.metrics.registry.get_sample_value
         return value("lloss_selected_images_total"), value("lloss_labeled_images_total")
@@ -142,7 +78,7 @@ def test_what_is_handed_out_and_labeled_is_counted_once(bench: Bench) -> None:
     assert counted() == (5, 2)
 
 
-def test_requests_are_passed_on(bench: Bench) -> None:
+def test_requests_are_passed_on(bench: Any) -> None:
     worst = bench.selections.select("p", asking(3, by="other", exclude=bench.ranked()[-1:]))
     assert ids(worst) == bench.ranked()[::-1][1:4]
     drawn = bench.selections.select("p", asking(5, strategy="random", seed=3))
@@ -167,21 +103,21 @@ def test_requests_are_passed_on(bench: Bench) -> None:
     ],
 )
 def test_a_request_that_cannot_be_takes_nothing(
-    bench: Bench, given: dict[str, Any], status: int
+    bench: Any, given: dict[str, Any], status: int
 ) -> None:
     assert refused(lambda: bench.selections.select("p", asking(**given)))[0] == status
     assert bench.catalog.counts("p").pending == 0
 
 
 def test_spreading_too_many_picks_is_refused_before_anybody_waits(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench.pools, "reading", None)
     status, told = refused(lambda: bench.selections.select("p", asking(10_001, strategy="diverse")))
     assert status == 422 and "at most 10,000" in told and "strategy top" in told
 
 
-def test_what_is_not_there_is_told(bench: Bench) -> None:
+def test_what_is_not_there_is_told(bench: Any) -> None:
     for act in (
         lambda: bench.selections.select("none", asking(1)),
         lambda: bench.selections.preview("none", 1),
@@ -194,7 +130,7 @@ def test_what_is_not_there_is_told(bench: Bench) -> None:
     assert status == 409 and "POST /v1/pools/bare/score" in told
 
 
-def test_labelers_beside_each_other_never_get_the_same_image(bench: Bench) -> None:
+def test_labelers_beside_each_other_never_get_the_same_image(bench: Any) -> None:
     got: list[str] = []
     refusals = 0
 
@@ -218,7 +154,7 @@ def test_labelers_beside_each_other_never_get_the_same_image(bench: Bench) -> No
 
 
 def test_an_image_that_is_labeled_while_it_is_chosen_is_not_handed_out(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lloss.serve.daemon.pools import selections
 
@@ -238,7 +174,7 @@ def test_an_image_that_is_labeled_while_it_is_chosen_is_not_handed_out(
     assert bench.selections.labels("p") == {best: "cat"}
 
 
-def test_the_same_key_gives_the_same_images(bench: Bench) -> None:
+def test_the_same_key_gives_the_same_images(bench: Any) -> None:
     first = bench.selections.select("p", asking(5), "key 1")
     again = bench.selections.select("p", asking(5), "key 1")
     assert (ids(again), again.id, again.expires) == (ids(first), first.id, first.expires)
@@ -249,7 +185,7 @@ def test_the_same_key_gives_the_same_images(bench: Bench) -> None:
     assert ids(bench.selections.select("p", asking(5), "key 2")) == bench.ranked()[5:10]
 
 
-def test_what_a_key_got_is_told_while_somebody_else_chooses(bench: Bench) -> None:
+def test_what_a_key_got_is_told_while_somebody_else_chooses(bench: Any) -> None:
     first = bench.selections.select("p", asking(5), "key")
     told: list[Any] = []
 
@@ -267,7 +203,7 @@ def test_what_a_key_got_is_told_while_somebody_else_chooses(bench: Bench) -> Non
     assert bench.catalog.counts("p").pending == 5, "to look hands nothing out"
 
 
-def test_a_key_is_of_one_request_and_one_pool(bench: Bench, tmp_path: Path) -> None:
+def test_a_key_is_of_one_request_and_one_pool(bench: Any, tmp_path: Path) -> None:
     bench.selections.select("p", asking(5, exclude=["a", "b"]), "key")
     assert bench.selections.select("p", asking(5, exclude=["b", "a", "a"]), "key").replayed
     assert bench.selections.select("p", asking(5, subset=0.0, exclude=["a", "b"]), "key").replayed
@@ -280,7 +216,7 @@ def test_a_key_is_of_one_request_and_one_pool(bench: Bench, tmp_path: Path) -> N
         assert refused(lambda key=key: bench.selections.select("p", asking(1), key))[0] == 422
 
 
-def test_retries_beside_each_other_get_one_selection(bench: Bench) -> None:
+def test_retries_beside_each_other_get_one_selection(bench: Any) -> None:
     got: list[Any] = []
     threads = [
         threading.Thread(target=lambda: got.append(bench.selections.select("p", asking(5), "key")))
@@ -296,7 +232,7 @@ def test_retries_beside_each_other_get_one_selection(bench: Bench) -> None:
 
 
 def test_pending_images_expire_and_keys_outlive_them(
-    bench: Bench, later: Callable[[float], None]
+    bench: Any, later: Callable[[float], None]
 ) -> None:
     first = bench.selections.select("p", asking(5), "key")
     later(99)
@@ -312,7 +248,7 @@ def test_pending_images_expire_and_keys_outlive_them(
 
 
 def test_a_selection_that_cannot_be_written_hands_nothing_out(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sqlite3
 
@@ -332,7 +268,7 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(
     assert ids(bench.selections.select("p", asking(5), "key")) == bench.ranked()[:5]
 
 
-def test_images_go_back_and_are_skipped(bench: Bench) -> None:
+def test_images_go_back_and_are_skipped(bench: Any) -> None:
     mine = ids(bench.selections.select("p", asking(4)))
     assert bench.selections.give_back("p", [mine[0], "unknown", bench.ranked()[50]]) == 1
     assert bench.selections.skip("p", [mine[1]]) == 1
@@ -347,7 +283,7 @@ def test_images_go_back_and_are_skipped(bench: Bench) -> None:
     assert bench.selections.give_back("p", [mine[2]]) == 0
 
 
-def test_labels_replace_each_other_and_are_taken_back(bench: Bench) -> None:
+def test_labels_replace_each_other_and_are_taken_back(bench: Any) -> None:
     best = bench.ranked()[0]
     assert bench.selections.label("p", {best: "cat", "broken.png": ""}) == 2
     assert bench.selections.label("p", {best: "dog"}) == 1
@@ -356,14 +292,14 @@ def test_labels_replace_each_other_and_are_taken_back(bench: Bench) -> None:
     assert ids(bench.selections.select("p", asking(1))) == [best]
 
 
-def test_odd_ids_are_ids_as_any(bench: Bench) -> None:
-    assert bench.selections.label("p", dict.fromkeys(ODD, "odd")) == len(ODD)
-    assert bench.selections.labels("p") == dict.fromkeys(ODD, "odd")
-    assert set(ids(bench.selections.select("p", asking(99)))).isdisjoint(ODD)
+def test_odd_ids_are_ids_as_any(bench: Any) -> None:
+    assert bench.selections.label("p", dict.fromkeys(bench.odd, "odd")) == len(bench.odd)
+    assert bench.selections.labels("p") == dict.fromkeys(bench.odd, "odd")
+    assert set(ids(bench.selections.select("p", asking(99)))).isdisjoint(bench.odd)
     assert bench.catalog.pools()
 
 
-def test_unknown_ids_are_refused_and_none_is_marked(bench: Bench) -> None:
+def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
     best = bench.ranked()[0]
     strangers = ["none.png", "\ud800", "x" * 100_000, "000.png\0", "00%.png", "000.PNG", ""]
     for stranger in strangers:
@@ -382,12 +318,12 @@ def test_unknown_ids_are_refused_and_none_is_marked(bench: Bench) -> None:
     assert bench.catalog.counts("p") == Counts(0, 0, 0)
 
 
-def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Bench) -> None:
+def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Any) -> None:
     assert bench.selections.label("p", {"not scored": "cat"}) == 1
 
 
 def test_ids_that_were_handed_out_are_not_looked_up_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = ids(bench.selections.select("p", asking(5)))
     bench.selections.give_back("p", mine[:2])
@@ -395,7 +331,7 @@ def test_ids_that_were_handed_out_are_not_looked_up_again(
     assert bench.selections.label("p", dict.fromkeys(mine, "cat")) == 5
 
 
-def test_scoring_again_keeps_labels_and_pending_images(bench: Bench, tmp_path: Path) -> None:
+def test_scoring_again_keeps_labels_and_pending_images(bench: Any, tmp_path: Path) -> None:
     mine = ids(bench.selections.select("p", asking(4)))
     bench.selections.label("p", {mine[0]: "cat"})
     bench.selections.skip("p", [mine[1]])
@@ -408,7 +344,7 @@ def test_scoring_again_keeps_labels_and_pending_images(bench: Bench, tmp_path: P
     assert ids(rest)[0] == bench.ranked()[-1]
 
 
-def test_pending_images_are_listed(bench: Bench) -> None:
+def test_pending_images_are_listed(bench: Any) -> None:
     first = bench.selections.select("p", asking(3))
     found = bench.catalog.images.pending("p", 2)
     assert [one.id for one in found] == ids(first)[:2]
@@ -416,90 +352,8 @@ def test_pending_images_are_listed(bench: Bench) -> None:
     assert found[0].score == first.images[0].score and found[0].expires == first.expires
 
 
-def test_the_preview_is_what_select_would_give(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    draw = random.Random(1)
-    for most in (5000, 30, 5):  # kept of the best; the others are found by a scan
-        monkeypatch.setattr(preview, "_BEST", most)
-        bench.restart()
-        for _ in range(8):
-            shown = bench.selections.preview("p", 6)
-            taken = bench.catalog.images.taken("p")
-            assert [one.id for one in shown] == bench.ranked(taken)[:6]
-            assert [one.rank for one in shown] == list(range(1, len(shown) + 1))
-            free = bench.ranked(taken)[:5]
-            act = draw.choice([bench.selections.label, bench.selections.skip])
-            act("p", dict.fromkeys(free[:1], "cat"))  # type: ignore[operator]
-            bench.selections.select("p", asking(1))
-            bench.selections.give_back("p", draw.sample(bench.ids, 10))
-    bench.selections.label("p", dict.fromkeys(bench.ids, "cat"))
-    assert bench.selections.preview("p", 6) == []
-
-
-def test_the_preview_reads_no_scores_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    scans = 0
-    choose = preview.select
-
-    def counted(*given: Any) -> Any:
-        nonlocal scans
-        scans += 1
-        return choose(*given)
-
-    monkeypatch.setattr(preview, "select", counted)
-    for id in bench.ranked()[:5]:
-        bench.selections.preview("p", 3)
-        bench.selections.label("p", {id: "cat"})
-    assert scans == 1
-    bench.write(bench.scores, -np.array(list(bench.loss.values()), np.float32))  # in its place
-    assert bench.selections.preview("p", 1)[0].id == bench.ranked()[-1]
-
-
-def test_the_preview_scans_no_more_when_the_best_are_taken(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scans, choose = 0, preview.select
-
-    def counted(*given: Any) -> Any:
-        nonlocal scans
-        scans += 1
-        return choose(*given)
-
-    monkeypatch.setattr(preview, "select", counted)
-    monkeypatch.setattr(preview, "_STALE_SECONDS", 1e9)
-    monkeypatch.setattr(preview, "_BEST", 20)
-    for taken in range(60):
-        free = bench.ranked()[taken:]
-        assert [one.id for one in bench.selections.preview("p", 3)] == free[:3]
-        bench.selections.label("p", {free[0]: "cat"})
-    assert scans <= 1 + 60 // 17 + 1
-    before = scans
-    bench.selections.unlabel("p", [bench.ranked()[0]])
-    assert bench.selections.preview("p", 1)[0].id == bench.ranked()[0]
-    assert scans == before, "it is one of the best of all"
-    bench.selections.unlabel("p", [bench.ranked()[30]])
-    assert [one.id for one in bench.selections.preview("p", 3)][:2] == [
-        bench.ranked()[0], bench.ranked()[30],
-    ]  # fmt: skip
-    assert scans == before + 1
-
-
-def test_who_looks_at_one_folder_does_not_wait_for_another(bench: Bench, tmp_path: Path) -> None:
-    previews = bench.selections._previews
-    bench.write(tmp_path / "again", np.zeros(len(bench.ids), np.float32))
-    bench.catalog.put_pool("q", "/q", bench.made)
-    shown: list[Any] = []
-    look = threading.Thread(
-        target=lambda: shown.append(bench.selections.preview("q", 3)), daemon=True
-    )
-    with previews.of(ScoresFolder(bench.scores))._lock:
-        look.start()
-        look.join(20)
-    assert len(shown) == 1
-
-
 def test_an_image_that_a_page_shows_is_marked_without_a_scan(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = [f"{n:03}.png" for n in range(3)]
     listed = "".join(f"{id},{id}\n" for id in shown)
@@ -511,7 +365,7 @@ def test_an_image_that_a_page_shows_is_marked_without_a_scan(
 
 
 def test_a_pool_that_is_removed_while_it_is_chosen_from(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lloss.serve.daemon.pools import selections
 
