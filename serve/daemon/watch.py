@@ -57,9 +57,8 @@ class _Catalogued(Collector):
     def _jobs(self) -> Iterator[Metric]:
         states = {"queued": 0, "running": 0}
         done = total = 0
-        for job in self.catalog.jobs():
-            if job.state in states:
-                states[job.state] += 1
+        for job in self.catalog.job_table.active():
+            states[job.state] += 1
             if job.state == "running":
                 done, total = done + job.done, total + (job.total or 0)
         return _of_jobs(states, done, total)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from lloss.errors import SettingsError
 from lloss.files import explained, locked
+from lloss.pools.uris import without_secrets
 
 from ..failures import RequestError
 from .database import Database
@@ -112,8 +113,9 @@ class Catalog:
             )
             row = pool_row(db, name)
             if row["uri"] != uri:
+                held = without_secrets(row["uri"])
                 raise RequestError(
-                    409, f"the pool {name!r} is {row['uri']}; choose another name, or delete it"
+                    409, f"the pool {name!r} is {held}; choose another name, or delete it"
                 )
             if scored is not None:
                 self.job_table.point(db, row["number"], scored)

@@ -260,7 +260,7 @@ class Database:
                 told = self._unwritable(error)
                 self._failed = told if status == 507 else self._failed
                 raise RequestError(status, told, 10.0) from error
-            if code in _DAMAGE_ERRORS:
+            if tells_damage(error):
                 self._broken = self._damaged(str(error))
                 raise LlossError(self._broken) from error
             raise
@@ -287,6 +287,11 @@ class Database:
             f"{self.path.name}* away (scores under {self.path.parent / 'pools'} stay readable "
             "to lloss select)"
         )
+
+
+def tells_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is damaged, or none of SQLite's."""
+    return _code(error) in _DAMAGE_ERRORS
 
 
 def _code(error: sqlite3.Error) -> int:

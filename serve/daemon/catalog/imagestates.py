@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..failures import RequestError
@@ -23,17 +23,24 @@ _TAKEN = "(state IN ('labeled', 'skipped') OR (state = 'pending' AND expires > ?
 
 _STATE = "iif(state = 'pending' AND expires <= ?, 'free', state)"
 
+_HAND_OUT = (
+    "INSERT INTO images (pool, id, state, changed, expires, selection, score, rank) "
+    "VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET "
+    "state = 'pending', changed = ?3, expires = ?4, selection = ?5, score = ?6, rank = ?7 "
+    "WHERE state = 'free' OR (state = 'pending' AND expires <= ?3)"
+)
+
 
 @dataclass(frozen=True)
 class Answer:
     """What was answered to a request with a key.
 
     Attributes:
-        wish: digest of what was asked for.
+        request: digest of what was asked for.
         content: the answer, as it was given to :meth:`ImageStates.hand_out`.
     """
 
-    wish: str
+    request: str
     content: bytes
 
 
@@ -67,7 +74,7 @@ class ImageStates:
         return Counts(**{name: counted.get(name, 0) for name in names})
 
     def version(self, pool: str) -> tuple[int, int]:
-        """What changes whenever an image's state is changed; expiry aside. Of this process."""
+        """What changes whenever an image becomes free; expiry aside. Of this process."""
         with self._db.reading() as db:
             number: int = pool_row(db, pool)["number"]
         with self._lock:
@@ -179,6 +186,7 @@ class ImageStates:
             "UPDATE images SET state = 'free', label = '', changed = ?3 "
             "WHERE pool = ?1 AND id = ?2 AND state = 'labeled'",
             ((id,) for id in ids),
+            frees=True,
         )
 
     def give_back(self, pool: str, ids: Iterable[str]) -> int:
@@ -188,9 +196,12 @@ class ImageStates:
             "UPDATE images SET state = 'free', changed = ?3, expires = 0, selection = '' WHERE "
             "pool = ?1 AND id = ?2 AND (state = 'skipped' OR (state = 'pending' AND expires > ?3))",
             ((id,) for id in ids),
+            frees=True,
         )
 
-    def _each(self, pool: str, statement: str, rows: Iterable[tuple[str, ...]]) -> int:
+    def _each(
+        self, pool: str, statement: str, rows: Iterable[tuple[str, ...]], frees: bool = False
+    ) -> int:
         """Run a statement for each row, in one transaction; returns how many rows it changed.
 
         It is given the pool's number, the id, the time, and what else a row has.
@@ -203,17 +214,19 @@ class ImageStates:
                 ((number, row[0], now, *row[1:]) for row in rows if all(map(encodable, row))),
             )
             changed = db.total_changes - before
-        self._changed(number)
+        if frees and changed:
+            with self._lock:
+                self._versions[number] += 1
         return changed
 
     def answer(self, pool: str, key: str) -> Answer | None:
         """What was answered to the request with this key."""
         with self._db.reading() as db:
             row = db.execute(
-                "SELECT wish, answer FROM answers WHERE pool = ? AND key = ?",
+                "SELECT request, answer FROM answers WHERE pool = ? AND key = ?",
                 [pool_row(db, pool)["number"], key],
             ).fetchone()
-            return None if row is None else Answer(row["wish"], row["answer"])
+            return None if row is None else Answer(row["request"], row["answer"])
 
     def hand_out(
         self,
@@ -223,6 +236,7 @@ class ImageStates:
         expires: float,
         key: str = "",
         answer: Answer | None = None,
+        rank: int = 1,
     ) -> None:
         """Note images as pending and the answer to a request with a key, both or neither.
 
@@ -233,6 +247,7 @@ class ImageStates:
             expires: when they are free again.
             key: of the request; "" for none.
             answer: to keep under that key.
+            rank: of the first image; the others follow.
 
         Raises:
             TakenError: one of them is not free any more.
@@ -241,19 +256,16 @@ class ImageStates:
         with self._db.writing() as db:
             number, now = pool_row(db, pool)["number"], self._db.now()
             before = db.total_changes
-            db.executemany(
-                "INSERT INTO images (pool, id, state, changed, expires, selection, score, rank) "
-                "VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET "
-                "state = 'pending', changed = ?3, expires = ?4, selection = ?5, score = ?6, "
-                "rank = ?7 WHERE state = 'free' OR (state = 'pending' AND expires <= ?3)",
-                _numbered(images, number, now, expires, selection),
+            rows = (
+                (number, id, now, expires, selection, score, place)
+                for place, (id, score) in enumerate(images, rank)
             )
+            db.executemany(_HAND_OUT, rows)
             if db.total_changes - before != len(images):
                 raise TakenError
             db.execute("DELETE FROM answers WHERE created < ?", [now - _ANSWER_SECONDS])
             if answer is not None:
                 self._keep(db, number, key, answer, now)
-        self._changed(number)
 
     def _keep(
         self, db: sqlite3.Connection, number: int, key: str, answer: Answer, now: float
@@ -261,7 +273,7 @@ class ImageStates:
         try:
             db.execute(
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
-                [number, key, answer.wish, answer.content, now],
+                [number, key, answer.request, answer.content, now],
             )
         except sqlite3.IntegrityError as error:
             raise RequestError(409, f"the key {key!r} is in use just now; try again", 1) from error
@@ -271,21 +283,6 @@ class ImageStates:
         with self._lock:
             self._versions.pop(number, None)
 
-    def _changed(self, number: int) -> None:
-        with self._lock:
-            self._versions[number] += 1
-
 
 def _image(row: sqlite3.Row) -> ImageRow:
     return ImageRow(row["state"], row["label"], row["selection"])
-
-
-def _numbered(
-    images: Sequence[tuple[str, float | None]],
-    number: int,
-    now: float,
-    expires: float,
-    selection: str,
-) -> Iterator[tuple[object, ...]]:
-    for rank, (id, score) in enumerate(images, 1):
-        yield number, id, now, expires, selection, score, rank

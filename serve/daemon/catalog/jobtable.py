@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..failures import RequestError
@@ -47,12 +48,23 @@ class JobTable:
         with self._db.reading() as db:
             return self._row(job_row(db, id))
 
+    def active(self) -> list[JobRow]:
+        """Those that wait or run, the newest first."""
+        with self._db.reading() as db:
+            found = db.execute(f"{JOBS} WHERE {_ACTIVE} ORDER BY jobs.number DESC")
+            return [self._row(row) for row in found]
+
+    def newest(self, pool: str) -> JobRow | None:
+        """Of a pool; None where there is none, or no such pool."""
+        return self._first("WHERE pools.name = ? ORDER BY jobs.number DESC", [pool])
+
     def next(self) -> JobRow | None:
         """The first that waits."""
+        return self._first("WHERE jobs.state = 'queued' ORDER BY jobs.number")
+
+    def _first(self, which: str, given: Sequence[str] = ()) -> JobRow | None:
         with self._db.reading() as db:
-            row = db.execute(
-                f"{JOBS} WHERE jobs.state = 'queued' ORDER BY jobs.number LIMIT 1"
-            ).fetchone()
+            row = db.execute(f"{JOBS} {which} LIMIT 1", given).fetchone()
             return None if row is None else self._row(row)
 
     def models(self) -> set[str]:

@@ -72,7 +72,7 @@ SCHEMA = (
     CREATE TABLE answers (
         pool INTEGER NOT NULL REFERENCES pools ON DELETE CASCADE,
         key TEXT NOT NULL,
-        wish TEXT NOT NULL,
+        request TEXT NOT NULL,
         answer BLOB NOT NULL,
         created REAL NOT NULL,
         PRIMARY KEY (pool, key)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lloss.errors import LlossError
 
+from ..catalog.database import tells_damage
 from ..failures import RequestError
 from .exports import Age
 
@@ -26,9 +27,6 @@ CREATE INDEX IF NOT EXISTS annotation_of ON annotation (pool, id);
 
 _SECONDS = 10.0
 """To wait for another who writes; only a second daemon's mistake makes one wait."""
-
-
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @dataclass(frozen=True)
@@ -100,18 +98,23 @@ class Annotations:
             ],
         )
 
-    def delete(self, project: str, numbers: Sequence[int]) -> list[tuple[str, str]]:
-        """Forget annotations; returns pools and ids of the images that they were of."""
+    def places(self, project: str, numbers: Sequence[int]) -> list[tuple[str, str]]:
+        """Pools and ids of the images that annotations are of, each once."""
         places: dict[tuple[str, str], None] = {}
         for number in numbers:
-            places.update(
-                (place, None)
-                for place in self._connection.execute(
-                    "DELETE FROM annotation WHERE project = ? AND number = ? RETURNING pool, id",
-                    (project, number),
-                ).fetchall()
+            found = self._connection.execute(
+                "SELECT pool, id FROM annotation WHERE project = ? AND number = ?",
+                (project, number),
             )
+            places.update(dict.fromkeys(found.fetchall()))
         return list(places)
+
+    def delete(self, project: str, numbers: Sequence[int]) -> None:
+        """Forget annotations."""
+        self._connection.executemany(
+            "DELETE FROM annotation WHERE project = ? AND number = ?",
+            [(project, number) for number in numbers],
+        )
 
     def verdict(self, pool: str, id: str) -> Verdict:
         """What is known of an image: its newest annotation that is no skip counts."""
@@ -127,9 +130,9 @@ class Annotations:
 
 
 def _explained(path: Path, error: sqlite3.Error) -> LlossError:
-    if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE:
+    if tells_damage(error):
         return LlossError(
-            f"{path}: is damaged; remove it while the daemon is stopped: then only deletions of "
-            "annotations that were made before are not noticed"
+            f"{path}: is damaged; remove it while the daemon is stopped: then annotations that "
+            "were made before take no label back when they are deleted or skipped"
         )
     return RequestError(503, f"{path}: cannot be written: {error}", _SECONDS)

@@ -61,6 +61,10 @@ async def answers(daemon: Daemon, question: Question) -> list[Answer]:
     """
     scored = await run_in_threadpool(_looked_up, daemon, question.tasks)
     scored |= await _scored(daemon, question)
+    return await run_in_threadpool(_answers, question, scored)
+
+
+def _answers(question: Question, scored: Mapping[int, Known]) -> list[Answer]:
     return [_answer(question, task, scored.get(row)) for row, task in enumerate(question.tasks)]
 
 

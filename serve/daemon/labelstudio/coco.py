@@ -7,7 +7,7 @@ there can be told to be of which image of the pool.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lloss.errors import LabelError
@@ -43,9 +43,14 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
             image["width"], image["height"] = size = _size(item, where)
             boxes.append((image["id"], *_box(item, size, where)))
         images.append(image)
+    return {"images": images, **_categories_and_annotations(boxes)}
+
+
+def _categories_and_annotations(
+    boxes: Sequence[tuple[int, str, list[float]]],
+) -> dict[str, list[dict[str, Any]]]:
     numbers = {name: at for at, name in enumerate(sorted({name for _, name, _ in boxes}), 1)}
     return {
-        "images": images,
         "categories": [{"id": number, "name": name} for name, number in numbers.items()],
         "annotations": [
             {

@@ -10,6 +10,8 @@ from typing import Any
 
 from lloss.errors import LabelError
 
+from ..catalog.lookup import encodable
+
 _OWN = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
 )
@@ -45,18 +47,9 @@ def place_of(data: object) -> tuple[str, str] | None:
     if not isinstance(data, dict):
         return None
     pool, id = data.get("lloss_pool"), data.get("lloss_id")
-    if isinstance(pool, str) and isinstance(id, str) and _is_text(pool) and _is_text(id):
+    if isinstance(pool, str) and isinstance(id, str) and encodable(pool) and encodable(id):
         return pool, id
     return None
-
-
-def _is_text(value: str) -> bool:
-    """JSON can write halves of characters; no id of a pool has them."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def choice_of(result: object) -> str:
@@ -76,7 +69,7 @@ def choice_of(result: object) -> str:
     if len(found) != 1 or not isinstance(found[0], list) or len(found[0]) != 1:
         return ""
     choice = found[0][0]
-    return choice if isinstance(choice, str) and _is_text(choice) else ""
+    return choice if isinstance(choice, str) and encodable(choice) else ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +150,7 @@ def _data(task: Any, where: str) -> dict[str, Any]:
 
 def _text(data: dict[str, Any], key: str, where: str) -> str:
     value = data.get(key)
-    if not isinstance(value, str) or not value or not _is_text(value):
+    if not isinstance(value, str) or not value or not encodable(value):
         raise broken(where, key, "must be a text", value)
     return value
 
@@ -184,7 +177,7 @@ def _only_choice(task: Mapping[str, Any]) -> str:
     """JSON_MIN tells no control from another: a lone text is the choice."""
     names = [key for key in task if key not in _OWN and not key.startswith(_DATA)]
     texts = [task[name] for name in names if isinstance(task[name], str)]
-    return texts[0] if len(texts) == 1 and _is_text(texts[0]) else ""
+    return texts[0] if len(texts) == 1 and encodable(texts[0]) else ""
 
 
 def broken(where: str, key: str, what: str, value: object) -> LabelError:

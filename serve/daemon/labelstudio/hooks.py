@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
-
-from lloss.errors import PoolError
 
 from ..core import Daemon
 from ..failures import RequestError
@@ -41,21 +39,27 @@ def hear(daemon: Daemon, event: Mapping[str, Any]) -> Outcome:
 
     An image is labeled by its newest annotation that is no skip; one that was only skipped is
     never handed out; one whose annotations were all deleted is free again. What came before the
-    webhook was set up is not known here.
+    webhook was set up is not known here; a label from elsewhere is not taken back.
 
     Raises:
         LlossError: the notes of annotations are damaged or cannot be written.
-        RequestError: the catalog cannot be written now; then nothing is noted either.
+        PoolError: a pool that has to be asked for its images cannot be read now; then nothing is
+            noted either, nor where the catalog cannot be written.
     """
     project = _project(event.get("project"))
     with _one_by_one, Annotations.opened(daemon.settings.data_dir) as notes:
         if event["action"] in DELETED:
-            places = notes.delete(project, list(_numbers(event.get("annotations"))))
+            numbers = list(_numbers(event.get("annotations")))
+            places = notes.places(project, numbers)
+            before = [notes.verdict(*place) for place in places]
+            notes.delete(project, numbers)
         else:
             written = list(_written(project, event))
-            notes.write(written)
             places = list(dict.fromkeys((one.pool, one.id) for one in written))
-        return _mark(daemon, [notes.verdict(*place) for place in places])
+            before = [notes.verdict(*place) for place in places]
+            notes.write(written)
+        after = [notes.verdict(*place) for place in places]
+        return _mark(daemon, zip(before, after))
 
 
 def _project(fields: object) -> str:
@@ -95,36 +99,53 @@ def _written(project: str, event: Mapping[str, Any]) -> Iterable[Annotation]:
             )
 
 
-def _mark(daemon: Daemon, verdicts: Iterable[Verdict]) -> Outcome:
+def _mark(daemon: Daemon, changes: Iterable[tuple[Verdict, Verdict]]) -> Outcome:
+    """Mark images by the verdicts that were known before the event and are known now."""
     outcome = Outcome()
-    pools: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in verdicts:
-        pools[verdict.pool].append(verdict)
+    pools: dict[str, list[tuple[Verdict, Verdict]]] = defaultdict(list)
+    for before, after in changes:
+        pools[after.pool].append((before, after))
+    # All are asked first, so that an event of a pool that cannot be read has marked nothing.
+    present = {pool: _present(daemon, pool, [now.id for _, now in pools[pool]]) for pool in pools}
     for pool, all_of_it in pools.items():
-        ids = _present(daemon, pool, [verdict.id for verdict in all_of_it])
-        here = [verdict for verdict in all_of_it if verdict.id in ids]
+        here = [(before, after) for before, after in all_of_it if after.id in present[pool]]
         outcome.ignored += len(all_of_it) - len(here)
-        labels = {verdict.id: verdict.label for verdict in here if verdict.label is not None}
-        if labels:
-            daemon.selections.label(pool, labels)
-        rest = [verdict.id for verdict in here if verdict.label is None]
-        skipped = [verdict.id for verdict in here if verdict.skipped]
-        free = [id for id in rest if id not in set(skipped)]
-        if rest:
-            daemon.selections.unlabel(pool, rest)
-        if skipped:
-            daemon.selections.skip(pool, skipped)
-        if free:
-            daemon.selections.give_back(pool, free)
-        outcome.labeled += len(labels)
-        outcome.skipped += len(skipped)
-        outcome.unlabeled += len(free)
+        if here:
+            _mark_present(daemon, pool, here, outcome)
     return outcome
+
+
+def _mark_present(
+    daemon: Daemon, pool: str, changes: Sequence[tuple[Verdict, Verdict]], outcome: Outcome
+) -> None:
+    """Label, skip and free; what came from elsewhere than annotations is not taken back."""
+    labels = {after.id: after.label for _, after in changes if after.label is not None}
+    rest = [(before, after) for before, after in changes if after.label is None]
+    given = {before.id: before.label for before, _ in rest if before.label is not None}
+    held = daemon.catalog.images.states(pool, given)
+    taken_back = [id for id, row in held.items() if row.label == given[id]]
+    skipped = [after.id for _, after in rest if after.skipped]
+    shown_again = [after.id for before, after in rest if before.skipped and not after.skipped]
+    selections = daemon.selections
+    for mark, ids in (
+        (selections.unlabel, taken_back),
+        (selections.skip, skipped),
+        (selections.give_back, shown_again),
+    ):
+        if ids:
+            mark(pool, ids)
+    if labels:
+        selections.label(pool, labels)
+    outcome.labeled += len(labels)
+    outcome.skipped += len(skipped)
+    outcome.unlabeled += len(rest) - len(skipped)
 
 
 def _present(daemon: Daemon, pool: str, ids: list[str]) -> set[str]:
     try:
-        return set(daemon.pools.items(pool, ids))
-    except (RequestError, PoolError) as error:
+        return daemon.selections.present(pool, ids)
+    except RequestError as error:
+        if error.status != 404:  # it may be back soon: better told than lost without a word
+            raise
         _log.warning("label studio's annotations of %d images are ignored: %s", len(ids), error)
         return set()

@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lloss.artifact import class_name
-from lloss.scores import RUN, ScoresFolder
+from lloss.scores import ScoresFolder
 
 from ..core import Daemon
 from ..failures import RequestError
+from ..pools.pools import scores_version
 
 _RANKED = 2
 """Pools whose losses are kept sorted, 4 bytes an image."""
@@ -102,9 +103,8 @@ def _score(losses: NDArray[np.float32], loss: float) -> float:
 
 
 def _sorted_losses(folder: ScoresFolder) -> NDArray[np.float32]:
-    changed = (folder.path / RUN).stat().st_mtime_ns
     with _sorting:  # once, however many ask
-        return _sorted(folder.path, changed)
+        return _sorted(*scores_version(folder))
 
 
 @lru_cache(maxsize=_RANKED)

@@ -14,6 +14,7 @@ from ..app import daemon_of
 from ..core import Daemon
 from ..failures import RequestError
 from ..health import not_ready
+from ..pools.bodies import IDS_MOST
 from .answers import Question, answers
 from .coco import coco_of
 from .hooks import DELETED, WRITTEN, hear
@@ -65,9 +66,14 @@ async def versions(request: Request) -> dict[str, list[str]]:
 async def predict(request: Request) -> JSONResponse:
     """A prediction for each task, see :mod:`.answers`; Label Studio waits for 100 seconds."""
     fields = await _fields(request)
-    if not isinstance(fields.get("tasks"), list):
+    tasks = fields.get("tasks")
+    if not isinstance(tasks, list):
         raise RequestError(422, "tasks: a list of Label Studio's tasks is needed")
-    return JSONResponse({"results": await answers(daemon_of(request), Question.of(fields))})
+    if len(tasks) > IDS_MOST:
+        raise RequestError(422, f"{len(tasks)} tasks: give at most {IDS_MOST} in a request")
+    results = await answers(daemon_of(request), Question.of(fields))
+    # As JSON in a thread as well: of many tasks it takes so long that all others would wait.
+    return await run_in_threadpool(JSONResponse, {"results": results})
 
 
 @router.post("/webhook", openapi_extra=_body(_OBJECT))
@@ -89,7 +95,8 @@ async def webhook(request: Request) -> JSONResponse:
 @router.post("/coco", openapi_extra=_body(_OBJECTS))
 async def coco(request: Request, pool: str | None = None) -> JSONResponse:
     """The boxes of Label Studio's JSON export as COCO's JSON that names images by their ids."""
-    return JSONResponse(await run_in_threadpool(coco_of, await _json(request), pool))
+    document = await _json(request)
+    return await run_in_threadpool(lambda: JSONResponse(coco_of(document, pool)))
 
 
 @router.post("/train", include_in_schema=False)

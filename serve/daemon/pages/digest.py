@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections import OrderedDict
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 from lloss.charts import Spread
 from lloss.parts import readable
 from lloss.scores import ScoresFolder
+
+from ..pools.pools import scores_version
 
 BEST = 4096
 """Images of the largest predicted loss whose guesses are kept: those that pages show."""
@@ -50,7 +53,7 @@ class Digest:
     """A scores folder at a glance.
 
     Attributes:
-        folder: which; it is complete and never changes.
+        folder: which; it is complete.
         spread: of the predicted losses; None where no image has one.
     """
 
@@ -76,25 +79,30 @@ class Digest:
         return digest
 
     def guesses(self, ids: Sequence[str]) -> dict[str, Guess]:
-        """What the model takes these images for; without those that the folder does not hold.
+        """What the model takes these images for; nothing where the folder does not hold one.
 
         Raises:
             ScoresError: the folder is damaged or was removed.
         """
         with self._lock:
-            missing = [id for id in ids if id not in self._guesses]
+            known = {id: self._guesses[id] for id in ids if id in self._guesses}
+            for id in known:
+                self._guesses.move_to_end(id)
+        missing = [id for id in ids if id not in known]
         if missing:
             asked = pa.array(missing, pa.string())
-            self._learn(lambda rows: pc.is_in(rows["id"], asked), len(missing))
-        with self._lock:
-            return {id: self._guesses[id] for id in ids if id in self._guesses}
+            known |= self._learn(lambda rows: pc.is_in(rows["id"], asked), len(missing), missing)
+        return known
 
-    def _learn(self, wanted: _Filter, most: int) -> None:
-        found = dict(zip(range(most), self._rows(wanted)))
+    def _learn(self, wanted: _Filter, most: int, asked: Sequence[str] = ()) -> dict[str, Guess]:
+        """Keep the guesses of wanted rows, and of those asked for that there is nothing of them."""
+        found = dict.fromkeys(asked, Guess())
+        found.update(itertools.islice(self._rows(wanted), most))
         with self._lock:
-            self._guesses.update(found.values())
+            self._guesses.update(found)
             while len(self._guesses) > BEST + _OTHERS:
                 self._guesses.popitem(last=False)
+        return found
 
     def _rows(self, wanted: _Filter) -> Iterator[tuple[str, Guess]]:
         parts = self.folder.parts()
@@ -122,7 +130,7 @@ class Digests:
     """Digests of the folders that were looked at last."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Future[Digest]] = OrderedDict()
+        self._kept: OrderedDict[object, Future[Digest]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, folder: ScoresFolder) -> Digest:
@@ -131,7 +139,7 @@ class Digests:
         Raises:
             ScoresError: it is damaged.
         """
-        key = str(folder.path)
+        key = scores_version(folder)
         with self._lock:
             found = self._kept.get(key)
             ours = found is None
@@ -143,7 +151,7 @@ class Digests:
             self._make(key, folder, made)
         return made.result()
 
-    def _make(self, key: str, folder: ScoresFolder, made: Future[Digest]) -> None:
+    def _make(self, key: object, folder: ScoresFolder, made: Future[Digest]) -> None:
         try:
             made.set_result(Digest.of(folder))
         except BaseException as error:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lloss.selection import SelectionSettings
+
 from ..catalog.catalog import Catalog
 from ..catalog.imagestates import TakenError
 from ..catalog.rows import ImageState
 from ..failures import RequestError
-from ..pools.selections import HandedOut, Selections, Wish
+from ..pools.selections import HandedOut, SelectionRequest, Selections
 
 State = ImageState | Literal["taken"]
 
@@ -52,9 +54,9 @@ class Batch:
         return cls(int(k), key) if small and key and len(key) <= 100 else None
 
     @property
-    def wish(self) -> Wish:
+    def request(self) -> SelectionRequest:
         """What was asked for."""
-        return Wish(k=self.k, at_most=True)
+        return SelectionRequest(SelectionSettings(k=self.k, at_most=True))
 
 
 class Held:
@@ -87,17 +89,19 @@ class Held:
             RequestError: 404 there is none such, or it is forgotten.
         """
         batch = Batch.parse(name)
-        if batch is None or self.catalog.images.answer(pool, batch.key) is None:
+        handed = self.selections.replayed(pool, batch.request, batch.key) if batch else None
+        if handed is None:
             raise RequestError(404, "there is no such batch of this pool (any more); take another")
-        return self.selections.select(pool, batch.wish, batch.key)
+        return handed
 
     def hold_again(self, pool: str, name: str, id: str) -> None:
         """Make an image of a batch pending again until the batch ends, if it is still free."""
         batch = self.batch(pool, name)
-        score = next((image.score for image in batch.images if image.id == id), None)
-        if score is None or batch.expires <= self.catalog.now():
+        found = next((image for image in batch.images if image.id == id), None)
+        if found is None or batch.expires <= self.catalog.now():
             return
+        given = [(id, found.score)]
         try:
-            self.catalog.images.hand_out(pool, batch.id, [(id, score)], batch.expires)
+            self.catalog.images.hand_out(pool, batch.id, given, batch.expires, rank=found.rank)
         except TakenError:
             return  # somebody else was quicker

@@ -6,6 +6,7 @@ A script that sends the same form and takes JSON updates the page in place.
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import shlex
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlencode
 
+import anyio.to_thread
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -23,6 +25,7 @@ from lloss.pools.uris import is_url
 
 from ..app import base_of
 from ..failures import RequestError, retry_seconds, status_of
+from ..pools.pools_api import selecting
 from . import pictures
 from .held import Batch, Mark
 from .rendering import render, static_files
@@ -181,15 +184,16 @@ def mark(
 
 
 @router.post("/pools/{name}/take")
-def take(
+async def take(
     request: Request,
     name: str,
     k: Annotated[int, Form(ge=1, le=MOST)],
-    key: Annotated[str, Form(min_length=8, max_length=100)],
+    key: Annotated[str, Form(min_length=8, max_length=100, pattern="^[!-~]+$")],
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
     batch, daemon = Batch(k, key), viewing_of(request).daemon
-    daemon.selections.select(name, batch.wish, key)
+    chosen = functools.partial(daemon.selections.select, name, batch.request, key)
+    await anyio.to_thread.run_sync(chosen, limiter=selecting(request))
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"

@@ -18,7 +18,7 @@ from ..core import Daemon
 from ..pools.selections import Ranked
 from .digest import Digests, Guess
 from .held import Held, Mark
-from .rates import Rates
+from .rate import Rate
 from .thumbnails import Thumbnails
 
 PAGE = 60
@@ -140,7 +140,7 @@ class Viewer:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.held = Held(daemon.catalog, daemon.selections)
-        self.rates, self.digests = Rates(), Digests()
+        self.rate, self.digests = Rate(), Digests()
         self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
 
     def status(self) -> dict[str, Any]:
@@ -148,12 +148,11 @@ class Viewer:
         metrics = self.daemon.metrics
         return {
             "problem": self.daemon.not_ready(),
-            "rate": self.rates.seen("", metrics.telemetry.images),
+            "rate": self.rate.seen(metrics.telemetry.images),
             "queue": int(metrics.registry.get_sample_value("lloss_queue_images") or 0),
             "jobs": {
                 job.pool: vars(self._progress(job))
-                for job in self.daemon.catalog.jobs()
-                if job.state in _UNDER_WAY
+                for job in self.daemon.catalog.job_table.active()
             },
         }
 
@@ -177,11 +176,8 @@ class Viewer:
 
     def pools(self, page: int = 1) -> list[PoolView]:
         """A page of pools, by name."""
-        latest: dict[str, JobRow] = {}
-        for job in self.daemon.catalog.jobs():
-            latest.setdefault(job.pool, job)
         shown = slice((page - 1) * POOLS, page * POOLS)
-        return self.daemon.catalog.each(lambda row: self._pool(row, latest.get(row.name)), shown)
+        return self.daemon.catalog.each(self._pool, shown)
 
     def pool(self, name: str) -> PoolView:
         """One.
@@ -189,8 +185,7 @@ class Viewer:
         Raises:
             RequestError: 404.
         """
-        row = self.daemon.catalog.pool(name)
-        return self._pool(row, next(iter(self.daemon.catalog.jobs(name)), None))
+        return self._pool(self.daemon.catalog.pool(name))
 
     def labeling(self) -> Labeling:
         """How labels are given to images of the task that the model is for."""
@@ -201,7 +196,9 @@ class Viewer:
         return Labeling(classes, 0 < len(classes) <= FEW)
 
     def ranked(self, pool: PoolView, page: int) -> tuple[list[Ranked], bool]:
-        """A page of what is next, and whether there is another."""
+        """A page of what is next, and whether there is another; none after :data:`PAGES`."""
+        if page > PAGES:
+            return [], False
         found = self.daemon.selections.preview(pool.name, page * PAGE + 1)
         return found[(page - 1) * PAGE : page * PAGE], len(found) > page * PAGE and page < PAGES
 
@@ -246,7 +243,8 @@ class Viewer:
         """What a pool's thumbnails are kept under."""
         return f"{row.name} {row.uri}"
 
-    def _pool(self, row: PoolRow, job: JobRow | None) -> PoolView:
+    def _pool(self, row: PoolRow) -> PoolView:
+        job = self.daemon.catalog.job_table.newest(row.name)
         under_way = job if job and job.state in _UNDER_WAY else None
         progress = self._progress(under_way) if under_way else None
         counted = progress.total if progress else (job.total if job else None)

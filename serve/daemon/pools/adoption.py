@@ -42,7 +42,7 @@ def _checked(folder: ScoresFolder, pool: Pool, within: Confinement) -> PoolScore
             raise RequestError(403, f"{file}: is a link that leads out of --pool-root; remove it")
     run = folder.run() or {}
     names = ("model_sha256", "pool_fingerprint", "scored", "skipped", "excluded", "part_size")
-    model, print_, *numbers = (run.get(name) for name in names)
+    model, fingerprint, *numbers = (run.get(name) for name in names)
     if run.get("state") != "complete":
         folder.opened()  # says what is wrong
     whole = all(type(number) is int and number >= 0 for number in numbers)
@@ -50,7 +50,7 @@ def _checked(folder: ScoresFolder, pool: Pool, within: Confinement) -> PoolScore
         raise ScoresError(f"{folder.path}: run.json is not as lloss score writes it")
     scored, skipped, excluded, part_size = map(int, map(str, numbers))
     folder.opened().check_whole()
-    if print_ != pool.fingerprint():
+    if fingerprint != pool.fingerprint():
         raise _other(folder, pool, "its images are others")
     _check_ids(folder, pool, excluded, part_size)
     if pool.counted:

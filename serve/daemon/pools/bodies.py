@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from lloss.selection import STRATEGIES
+from lloss.pools.uris import without_secrets
+from lloss.selection import STRATEGIES, SelectionSettings
 
 from ..catalog.catalog import Counts, JobRow, JobState, Pending, PoolRow
 from .jobs import Jobs
-from .selections import HandedOut, Ranked, Wish
+from .selections import DIVERSE_MOST, HandedOut, Ranked, SelectionRequest
 
 IDS_MOST = 1_000_000
 """Ids in a request; its bytes are bounded as well."""
@@ -60,7 +61,10 @@ class SelectBody(Narrow):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
-    strategy: Strategy = Field("top", description="The highest scores; spread; or at random.")
+    strategy: Strategy = Field(
+        "top",
+        description=f"The highest scores; spread (at most {DIVERSE_MOST:,}); or at random.",
+    )
     by: str = Field("loss", min_length=1, max_length=100, description="The column to choose by.")
     subset: float = Field(
         0, ge=0, le=1e12, allow_inf_nan=False, description="A random sub-pool: a number or share."
@@ -69,9 +73,14 @@ class SelectBody(Narrow):
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
     exclude: list[Id] = Field(default_factory=list, max_length=IDS_MOST, fail_fast=True)
 
-    def wish(self) -> Wish:
-        """As selections take it."""
-        return Wish(**{**dict(self), "exclude": tuple(self.exclude)})
+    def request(self) -> SelectionRequest:
+        """As selections take it.
+
+        Raises:
+            SettingsError: a value that cannot be.
+        """
+        settings = SelectionSettings(**self.model_dump(exclude={"exclude"}))
+        return SelectionRequest(settings, tuple(self.exclude))
 
 
 class IdsBody(Narrow):
@@ -167,7 +176,7 @@ class PoolView(BaseModel):
             )
         return cls(
             name=row.name,
-            uri=row.uri,
+            uri=without_secrets(row.uri),
             created=row.created,
             scores=scores,
             images=CountsView(**vars(counts)),

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 from lloss.errors import PoolError
 from lloss.pools import Item, Pool
+from lloss.pools.arrays import ArrayPool
+from lloss.pools.folder import FolderPool
+from lloss.pools.remote import RemoteFolderPool
 
 _MOST = 100_000
 """Items that are kept."""
@@ -20,6 +23,9 @@ _MOST_BYTES = 64 << 20
 _MISSED = 10_000
 _MISSED_SECONDS = 30.0
 """How many ids are remembered that are not in the pool, and how long: it may get more images."""
+
+_LIGHT = (ArrayPool, FolderPool, RemoteFolderPool)
+"""Pools that find items without a walk, and whose items hold no image."""
 
 
 class FoundItems:
@@ -45,31 +51,67 @@ class FoundItems:
         """
         wanted = list(dict.fromkeys(ids))
         with self._lock:
-            now = time.monotonic()
-            new = [
-                id for id in wanted if id not in self._found and self._missed.get(id, 0.0) <= now
-            ]
+            new = self._new(wanted)
             given = {id: self._found[id] for id in wanted if id in self._found}
             for item in self._walked(new) if new else ():
                 given[item.id] = item
                 self._keep(item)
-            for id in new:
-                if id not in given:
-                    self._missed[id] = now + _MISSED_SECONDS
-            while len(self._missed) > _MISSED:
-                self._missed.popitem(last=False)
+            self._miss(id for id in new if id not in given)
             for id in given:
                 if id in self._found:
                     self._found.move_to_end(id)
         return {id: given[id] for id in wanted if id in given}
 
+    def kept(self, ids: Iterable[str]) -> set[str]:
+        """Those of these ids whose items are kept; the pool is not asked."""
+        # Without the lock, which a walk holds: each look is one step of the interpreter.
+        return {id for id in ids if id in self._found}
+
+    def held(self, ids: Iterable[str]) -> set[str]:
+        """Those of these ids that the pool has. No image is kept, however many ids there are.
+
+        Raises:
+            PoolError: the pool cannot be read.
+        """
+        asked = set(ids)
+        with self._lock:
+            new = self._new(asked)
+            there = asked & self._found.keys()
+            if new and isinstance(self.pool, _LIGHT):
+                there.update(item.id for item in self._walked(new))
+            elif new:
+                there |= self._listed(set(new))
+            self._miss(id for id in new if id not in there)
+        return there
+
+    def _new(self, ids: Iterable[str]) -> list[str]:
+        """Those that nothing is known of."""
+        now = time.monotonic()
+        return [id for id in ids if id not in self._found and self._missed.get(id, 0.0) <= now]
+
+    def _miss(self, ids: Iterable[str]) -> None:
+        until = time.monotonic() + _MISSED_SECONDS
+        for id in ids:
+            self._missed[id] = until
+        while len(self._missed) > _MISSED:
+            self._missed.popitem(last=False)
+
+    def _listed(self, ids: set[str]) -> set[str]:
+        """Those that are in the pool, by a walk over its ids alone."""
+        there: set[str] = set()
+        for id in self.pool.ids():
+            if id in ids:
+                there.add(id)
+                if len(there) == len(ids):
+                    break
+        return there
+
     def _walked(self, ids: list[str]) -> list[Item]:
         try:
             return self.pool.find(ids)
         except PoolError:  # it does not say which are missing
-            asked = set(ids)
-            there = {id for id in self.pool.ids() if id in asked}
-            if len(there) == len(asked):
+            there = self._listed(set(ids))
+            if len(there) == len(ids):
                 raise
             return self.pool.find([id for id in ids if id in there]) if there else []
 
@@ -87,4 +129,4 @@ def _carried(item: Item) -> int:
     read = item.read
     if not isinstance(read, functools.partial):
         return 0
-    return sum(len(given) for given in read.args if isinstance(given, bytes) and len(given) > 4096)
+    return sum(len(given) for given in read.args if isinstance(given, bytes))

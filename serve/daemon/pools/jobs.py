@@ -254,8 +254,8 @@ class _Followed:
         self.cancelled, self.ended = threading.Event(), threading.Event()
         self._table, self._closing = catalog.job_table, closing
         self._lock = threading.Lock()
-        self._scored = self._skipped = 0
-        self._total: int | None = None
+        # Of a job that goes on, until what it wrote is looked through.
+        self._scored, self._skipped, self._total = row.scored, row.skipped, row.total
         self._written = 0.0
         self._seen: deque[tuple[float, int]] = deque()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lloss.errors import LlossError, MissingExtraError
 from lloss.pools import Item, Pool, open_pool
-from lloss.scores import ScoresFolder
+from lloss.scores import RUN, ScoresFolder
 
 from ..catalog.catalog import Catalog, PoolRow, PoolScores
 from ..failures import RequestError
@@ -108,21 +108,21 @@ class Pools:
         """
         return self._kept(name).found().items(ids)
 
-    def scores(self, name: str) -> ScoresFolder:
-        """Its newest complete scores; use :meth:`reading` to read for longer.
+    def kept_ids(self, name: str, ids: Iterable[str]) -> set[str]:
+        """Those of these ids whose images were found lately; neither waits nor opens anything."""
+        return self._kept(name).kept(ids)
 
-        Raises:
-            RequestError: 404 no such pool, 409 it was not scored yet.
-            ScoresError: they are gone or damaged.
-        """
-        return ScoresFolder(self._scores(name)).opened()
+    def held_ids(self, name: str, ids: Iterable[str]) -> set[str]:
+        """Those of these ids that the pool has; unlike :meth:`items` it holds no image for that."""
+        return self._kept(name).found().held(ids)
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[tuple[PoolRow, ScoresFolder]]:
         """Its newest complete scores, which are not removed before the block is done.
 
         Raises:
-            RequestError: 404, 409; see :meth:`scores`.
+            RequestError: 404 no such pool, 409 it was not scored yet.
+            ScoresError: they are gone or damaged.
         """
         while True:
             path = self._scores(name)
@@ -197,6 +197,11 @@ class Pools:
         return adopted(path, pool, self._roots.within)
 
 
+def scores_version(folder: ScoresFolder) -> tuple[Path, int]:
+    """What tells scores from others: an adopted folder may be scored anew in its place."""
+    return folder.path, (folder.path / RUN).stat().st_mtime_ns
+
+
 class _Opened:
     """A pool that is opened when it is first asked for, by one thread while others wait."""
 
@@ -212,6 +217,10 @@ class _Opened:
             if self._found is None:
                 self._found = FoundItems(self._pools._open(self.uri))
             return self._found
+
+    def kept(self, ids: Iterable[str]) -> set[str]:
+        """See :meth:`FoundItems.kept`; none where the pool is not opened."""
+        return set() if self._found is None else self._found.kept(ids)
 
 
 def _remove(folder: Path) -> None:

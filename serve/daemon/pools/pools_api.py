@@ -143,10 +143,10 @@ async def select(
     Studio's tasks.
     """
     handed_out = functools.partial(_selected, request, name, body, idempotency_key or "", format)
-    return await anyio.to_thread.run_sync(handed_out, limiter=_turns(request))
+    return await anyio.to_thread.run_sync(handed_out, limiter=selecting(request))
 
 
-def _turns(request: Request) -> anyio.CapacityLimiter:
+def selecting(request: Request) -> anyio.CapacityLimiter:
     """A choice takes memory and cores, and who waits holds no thread that other requests need."""
     state = request.app.state
     if not hasattr(state, "selecting"):
@@ -158,7 +158,7 @@ def _selected(
     request: Request, name: str, body: SelectBody, key: str, format: Format
 ) -> Response | SelectionView:
     daemon = daemon_of(request)
-    handed = daemon.selections.select(name, body.wish(), key)
+    handed = daemon.selections.select(name, body.request(), key)
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if format == "json":
         view = SelectionView.of(handed)
@@ -282,8 +282,8 @@ def skip(request: Request, name: Name, body: IdsBody) -> MarkedView:
 
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
-    newest = next(iter(catalog.jobs(name)), None)
-    return PoolView.of(catalog.pool(name), catalog.counts(name), newest, daemon.jobs)
+    row, counts = catalog.pool(name), catalog.counts(name)
+    return PoolView.of(row, counts, catalog.job_table.newest(name), daemon.jobs)
 
 
 def _lines(daemon: Daemon, handed: HandedOut) -> str:

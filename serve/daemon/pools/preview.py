@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from lloss.errors import SelectionError
-from lloss.scores import RUN, ScoresFolder
+from lloss.scores import ScoresFolder
 from lloss.selection import SelectionSettings, select
+
+from .pools import scores_version
 
 _BEST = 5000
 """Images of a folder that are kept, best first."""
@@ -23,69 +25,89 @@ _STALE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Best:
-    """The best images of a folder.
+    """The best images of a folder, of all or of those that were not taken.
 
     Attributes:
         images: ids and scores, best first.
-        whole: whether the folder holds no other that has a score.
+        whole: whether there is no other that has a score.
     """
 
     images: Sequence[tuple[str, float]]
     whole: bool
 
+    @classmethod
+    def of(cls, folder: ScoresFolder, k: int, exclude: Collection[str] = ()) -> Best:
+        """By a scan of the folder."""
+        try:
+            chosen = select(folder, SelectionSettings(k=k, at_most=True), exclude)
+        except SelectionError:  # nothing is left
+            return cls((), True)
+        return cls(list(zip(chosen.ids, chosen.scores.tolist())), len(chosen) < k)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Those that were not taken at a time."""
+
+    best: Best
+    version: object
+    at: float
+
+
+class Preview:
+    """The best of a folder: it is scanned once, and anew only when nearly all of them are taken."""
+
+    def __init__(self, folder: ScoresFolder) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._best: Best | None = None
+        self._left: _Left | None = None
+
+    def best(self) -> Best:
+        """The best, whoever has them."""
+        with self._lock:
+            if self._best is None:
+                self._best = Best.of(self._folder, _BEST)
+            return self._best
+
+    def left(
+        self, k: int, version: object, taken: Callable[[], Collection[str]], spent: Best
+    ) -> Best:
+        """The best K (or more) that were not taken a while ago; by now some of them may be.
+
+        Args:
+            k: how many.
+            version: the same as long as no image becomes free, expiry aside.
+            taken: gives the ids of those that are taken now.
+            spent: of which too few are free; whoever gets another one may look at that instead.
+        """
+        with self._lock:
+            kept, now = self._left, time.monotonic()
+            if (
+                kept is None
+                or kept.best is spent
+                or kept.version != version
+                or now - kept.at > _STALE_SECONDS
+                or not (kept.best.whole or len(kept.best.images) >= k)
+            ):
+                best = Best.of(self._folder, max(k, _BEST), taken())
+                kept = self._left = _Left(best, version, now)
+            return kept.best
+
 
 class Previews:
-    """Scans a folder once, and anew only when nearly all of its best are taken."""
+    """Previews of the folders that were looked at last."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._best: OrderedDict[object, Best] = OrderedDict()
-        self._beyond: dict[object, tuple[object, float, list[tuple[str, float]]]] = {}
+        self._kept: OrderedDict[object, Preview] = OrderedDict()
 
-    def best(self, folder: ScoresFolder) -> Best:
-        """The best of a folder, whoever has them."""
-        known = _identity(folder)
+    def of(self, folder: ScoresFolder) -> Preview:
+        """That of a folder; others are not waited for."""
+        version = scores_version(folder)
         with self._lock:
-            if known not in self._best:
-                chosen = _top(folder, _BEST, ())
-                self._best[known] = Best(chosen, len(chosen) < _BEST)
-            self._best.move_to_end(known)
-            while len(self._best) > _FOLDERS:
-                old, _ = self._best.popitem(last=False)
-                self._beyond.pop(old, None)
-            return self._best[known]
-
-    def beyond(
-        self,
-        folder: ScoresFolder,
-        version: object,
-        k: int,
-        taken: Callable[[], Collection[str]],
-    ) -> list[tuple[str, float]]:
-        """The best K of a folder that are not taken, by a scan of all of it.
-
-        Args:
-            folder: to scan.
-            version: the same as long as the same images are taken, expiry aside.
-            k: how many.
-            taken: gives the ids of those that are.
-        """
-        known, now = _identity(folder), time.monotonic()
-        with self._lock:
-            kept = self._beyond.get(known)
-            if kept is None or kept[0] != (version, k) or now - kept[1] > _STALE_SECONDS:
-                kept = self._beyond[known] = ((version, k), now, _top(folder, k, taken()))
-            return kept[2]
-
-
-def _identity(folder: ScoresFolder) -> object:
-    """A complete folder of a job never changes; one that was adopted may be scored anew."""
-    return folder.path, (folder.path / RUN).stat().st_mtime_ns
-
-
-def _top(folder: ScoresFolder, k: int, exclude: Collection[str]) -> list[tuple[str, float]]:
-    try:
-        chosen = select(folder, SelectionSettings(k=k, at_most=True), exclude)
-    except SelectionError:  # nothing is left
-        return []
-    return list(zip(chosen.ids, chosen.scores.tolist()))
+            found = self._kept.setdefault(version, Preview(folder))
+            self._kept.move_to_end(version)
+            while len(self._kept) > _FOLDERS:
+                self._kept.popitem(last=False)
+            return found

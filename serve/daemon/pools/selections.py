@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lloss.errors import ScoresError, SelectionError
+from lloss.errors import ScoresError, SelectionError, SettingsError
 from lloss.parts import check_columns, opened_part
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
@@ -27,12 +27,15 @@ from ..failures import RequestError
 from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
 from .pools import Pools
-from .preview import Previews
+from .preview import Best, Previews
 
 _TRIES = 5
 """Choices made anew when images were labeled or skipped while one was made."""
 
 _KEY = 255
+
+DIVERSE_MOST = 10_000
+"""Picks of ``diverse``: their cost grows with the square, and the next choice waits for them."""
 
 
 @dataclass(frozen=True)
@@ -45,36 +48,16 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """As :class:`lloss.selection.SelectionSettings`, and ids to leave out."""
+class SelectionRequest:
+    """What is asked for, and ids to leave out."""
 
-    k: int
-    strategy: str = "top"
-    by: str = "loss"
-    subset: float = 0
-    seed: int = 0
-    at_most: bool = False
+    settings: SelectionSettings
     exclude: Sequence[str] = ()
 
-    def settings(self) -> SelectionSettings:
-        """As the selection takes it.
-
-        Raises:
-            SettingsError: a value that cannot be.
-        """
-        return SelectionSettings(
-            k=self.k,
-            strategy=self.strategy,
-            by=self.by,
-            subset=self.subset,
-            seed=self.seed,
-            at_most=self.at_most,
-        )
-
     def digest(self) -> str:
-        """The same for the same wish, in whatever order it excludes."""
-        whole = {**vars(self), "exclude": sorted(set(self.exclude))}
-        whole["subset"] = float(self.subset)
+        """The same for the same request, in whatever order it excludes."""
+        whole = {**vars(self.settings), "exclude": sorted(set(self.exclude))}
+        whole["subset"] = float(self.settings.subset)
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
@@ -117,31 +100,47 @@ class Selections:
         self._lock = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def select(self, pool: str, wish: Wish, key: str = "") -> HandedOut:
+    def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Choose K images and note them as pending.
 
         Args:
             pool: its name; it must have scores.
-            wish: what is asked for.
+            request: what is asked for.
             key: of the caller (``Idempotency-Key``): the same key gives the same answer again, for
                 a week, whatever became of the images meanwhile.
 
         Raises:
-            RequestError: 404, 409; 422 the key was used for another wish.
-            SettingsError: a wish that cannot be.
+            RequestError: 404, 409; 422 the key was used for another request.
+            SettingsError: it costs too much.
             SelectionError: fewer than K are left.
         """
-        settings = wish.settings()
-        _check_ids(wish.exclude)
+        _check_cost(request.settings)
+        _check_texts("id", request.exclude)
         if len(key) > _KEY or not encodable(key):
             raise RequestError(422, f"the Idempotency-Key: give at most {_KEY} characters of text")
         self._catalog.pool(pool)
+        if earlier := self.replayed(pool, request, key):
+            return earlier
         with self._lock:
             alone = self._locks[pool]
         # One at a time: the second of two would find the first one's images taken, and begin anew.
         with alone:
-            earlier = self._replayed(pool, wish, key) if key else None
-            return earlier or self._made(pool, wish, settings, key)
+            return self.replayed(pool, request, key) or self._made(pool, request, key)
+
+    def replayed(self, pool: str, request: SelectionRequest, key: str) -> HandedOut | None:
+        """What was handed out to the request with this key, if one is remembered; waits for nobody.
+
+        Raises:
+            RequestError: 404; 422 the key was used for another request.
+        """
+        earlier = self._images.answer(pool, key) if key else None
+        if earlier is None:
+            return None
+        if earlier.request != request.digest():
+            raise RequestError(
+                422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
+            )
+        return _unpacked(earlier.content)
 
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K that ``select`` would give now (or fewer), without handing them out.
@@ -149,19 +148,44 @@ class Selections:
         Costs little when it is asked for again, also after images were labeled.
         """
         with self._pools.reading(pool) as (_, folder):
-            best = self._previews.best(folder)
-            chosen: list[tuple[str, float]] = []
-            for start in range(0, len(best.images), max(k, 100)):
-                some = best.images[start : start + max(k, 100)]
-                taken = self._images.taken_of(pool, (id for id, _ in some))
-                chosen += [(id, score) for id, score in some if id not in taken]
-                if len(chosen) >= k:
+            kept = self._previews.of(folder)
+            best = kept.best()
+            chosen = self._free(pool, best, k)
+            for _ in range(2):  # nearly all are taken: look at those left lately, then at those now
+                if len(chosen) >= k or best.whole:
                     break
-            if len(chosen) < k and not best.whole:  # nearly all of the best are taken
-                chosen = self._previews.beyond(
-                    folder, self._images.version(pool), k, lambda: self._images.taken(pool)
-                )
-        return [Ranked(id, score, rank) for rank, (id, score) in enumerate(chosen[:k], 1)]
+                version = self._images.version(pool)
+                best = kept.left(k, version, lambda: self._images.taken(pool), spent=best)
+                chosen = self._free(pool, best, k)
+        return [Ranked(id, score, rank) for rank, (id, score) in enumerate(chosen, 1)]
+
+    def _free(self, pool: str, best: Best, k: int) -> list[tuple[str, float]]:
+        """The first K of the best that are free, or fewer."""
+        chosen: list[tuple[str, float]] = []
+        for start in range(0, len(best.images), max(k, 100)):
+            some = best.images[start : start + max(k, 100)]
+            taken = self._images.taken_of(pool, (id for id, _ in some))
+            chosen += [(id, score) for id, score in some if id not in taken]
+            if len(chosen) >= k:
+                break
+        return chosen[:k]
+
+    def present(self, pool: str, ids: Iterable[str]) -> set[str]:
+        """Those of some ids that are of the pool, as its catalog, its scores or it itself knows.
+
+        Raises:
+            RequestError: 404 no such pool.
+            PoolError: it has to be asked and cannot be read.
+        """
+        asked = set(filter(encodable, ids))
+        unknown = asked - self._images.known(pool, asked)
+        unknown -= self._pools.kept_ids(pool, unknown)  # those that a page shows, among others
+        if unknown and self._catalog.pool(pool).scores is not None:
+            with self._pools.reading(pool) as (_, folder):
+                unknown -= _scored(folder, unknown)
+        if unknown:  # not scored, such as those that lloss score was told to leave out
+            unknown -= self._pools.held_ids(pool, unknown)
+        return asked - unknown
 
     def label(self, pool: str, labels: Mapping[str, str]) -> int:
         """Mark images labeled; "" where the label itself is kept elsewhere. Returns how many.
@@ -170,7 +194,7 @@ class Selections:
             RequestError: 422 an id is not in the pool; then none is marked.
         """
         self._check_known(pool, labels)
-        _check_texts(labels.values())
+        _check_texts("label", labels.values())
         marked = self._images.label(pool, labels)
         self._metrics.labeled(marked)
         return marked
@@ -196,22 +220,12 @@ class Selections:
         """All labels of a pool by id."""
         return self._images.labels(pool)
 
-    def _replayed(self, pool: str, wish: Wish, key: str) -> HandedOut | None:
-        earlier = self._images.answer(pool, key)
-        if earlier is None:
-            return None
-        if earlier.wish != wish.digest():
-            raise RequestError(
-                422, f"the Idempotency-Key {key!r} was used for another wish; take a new one"
-            )
-        return _unpacked(earlier.content)
-
-    def _made(self, pool: str, wish: Wish, settings: SelectionSettings, key: str) -> HandedOut:
+    def _made(self, pool: str, request: SelectionRequest, key: str) -> HandedOut:
         for _ in range(_TRIES):
             with self._pools.reading(pool) as (row, folder):
-                _check_column(folder, wish)
+                _check_column(folder, request.settings)
                 taken = self._images.taken(pool)
-                chosen = _chosen(folder, settings, taken.union(wish.exclude))
+                chosen = _chosen(folder, request.settings, taken.union(request.exclude))
             handed = HandedOut(
                 secrets.token_hex(8),
                 pool,
@@ -220,7 +234,7 @@ class Selections:
                 self._catalog.now() + self._settings.pending_seconds,
                 chosen.eligible,
             )
-            answer = Answer(wish.digest(), _packed(handed)) if key else None
+            answer = Answer(request.digest(), _packed(handed)) if key else None
             pairs = [(one.id, one.score) for one in handed.images]
             try:
                 self._images.hand_out(pool, handed.id, pairs, handed.expires, key, answer)
@@ -231,19 +245,18 @@ class Selections:
         raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
     def _check_known(self, pool: str, ids: Iterable[str]) -> None:
-        """All ids are of the pool, as far as its scores, or else the pool itself, know."""
         asked = dict.fromkeys(ids)
-        broken = [id for id in asked if not encodable(id)]
-        if broken:
-            raise _unknown(pool, broken)
-        unknown = set(asked) - self._images.known(pool, asked)
-        if unknown and self._catalog.pool(pool).scores is not None:
-            with self._pools.reading(pool) as (_, folder):
-                unknown -= _scored(folder, unknown)
-        if unknown:  # not scored, such as those that lloss score was told to leave out
-            unknown -= self._pools.items(pool, unknown).keys()
-        if unknown:
-            raise _unknown(pool, [id for id in asked if id in unknown])
+        present = self.present(pool, asked)
+        if len(present) < len(asked):
+            raise _unknown(pool, [id for id in asked if id not in present])
+
+
+def _check_cost(settings: SelectionSettings) -> None:
+    if settings.strategy == "diverse" and settings.k > DIVERSE_MOST:
+        raise SettingsError(
+            f"k = {settings.k}: strategy diverse hands out at most {DIVERSE_MOST:,} at a time; "
+            "ask for fewer, or with strategy top"
+        )
 
 
 def _chosen(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]) -> Selection:
@@ -251,11 +264,12 @@ def _chosen(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]
         return select(folder, settings, exclude)
     except SelectionError as error:
         told = str(error).replace("pass --at-most", "ask with at_most").replace("-k", "k")
+        told = told.replace("choose --strategy", "ask with strategy")
         raise SelectionError(told) from error
 
 
-def _check_column(folder: ScoresFolder, wish: Wish) -> None:
-    wanted = [wish.by, *(["embedding"] if wish.strategy == "diverse" else [])]
+def _check_column(folder: ScoresFolder, settings: SelectionSettings) -> None:
+    wanted = [settings.by, *(["embedding"] if settings.strategy == "diverse" else [])]
     for part in folder.parts()[:1]:
         with opened_part(part) as file:
             try:
@@ -264,16 +278,10 @@ def _check_column(folder: ScoresFolder, wish: Wish) -> None:
                 raise RequestError(422, str(error)) from error
 
 
-def _check_ids(ids: Iterable[str]) -> None:
-    broken = next((id for id in ids if not encodable(id)), None)
+def _check_texts(what: str, texts: Iterable[str]) -> None:
+    broken = next((text for text in texts if not encodable(text)), None)
     if broken is not None:
-        raise RequestError(422, f"the id {broken[:100]!r} is no text: it has half a character")
-
-
-def _check_texts(labels: Iterable[str]) -> None:
-    broken = next((label for label in labels if not encodable(label)), None)
-    if broken is not None:
-        raise RequestError(422, f"the label {broken[:100]!r} is no text: it has half a character")
+        raise RequestError(422, f"the {what} {broken[:100]!r} is no text: it has half a character")
 
 
 def _scored(folder: ScoresFolder, ids: set[str]) -> set[str]:

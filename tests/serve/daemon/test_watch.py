@@ -17,8 +17,9 @@ class Catalog:
     def __init__(self) -> None:
         self.readings = 0
         self.broken = False
+        self.job_table = self
 
-    def jobs(self) -> list[Any]:
+    def active(self) -> list[Any]:
         self.readings += 1
         if self.broken:
             raise OSError("disk I/O error")
@@ -26,8 +27,6 @@ class Catalog:
             SimpleNamespace(state="queued", done=0, total=None),
             SimpleNamespace(state="queued", done=0, total=10),
             SimpleNamespace(state="running", done=40, total=100),
-            SimpleNamespace(state="done", done=7, total=7),
-            SimpleNamespace(state="failed", done=3, total=7),
         ]
 
     def each(self, view: Callable[[Any], Any]) -> list[Any]:

@@ -75,7 +75,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     daemon: Any = SimpleNamespace(
         metrics=metrics,
         settings=SimpleNamespace(data_dir=tmp_path_factory.mktemp("data")),
-        catalog=SimpleNamespace(jobs=list, each=lambda told: [told(pool)], counts=lambda _: counts),
+        catalog=SimpleNamespace(
+            job_table=SimpleNamespace(active=list),
+            each=lambda told: [told(pool)],
+            counts=lambda _: counts,
+        ),
         not_ready=lambda: "",
     )
     watch(daemon)

@@ -265,15 +265,15 @@ async function renew(live) {
   put("[data-jobs]", number(Object.keys(status.jobs).length));
   const shown = Array.from(document.querySelectorAll("[data-job]"));
   for (const place of shown) {
+    if (!Object.hasOwn(status.jobs, place.dataset.job)) return ended();
     const job = status.jobs[place.dataset.job];
-    if (!job) return ended();
     place.querySelector("[data-told]").textContent = toldOf(job);
     const bar = place.querySelector("progress");
     if (job.total !== null) { bar.max = Math.max(job.total, 1); bar.value = job.done; }
   }
   const here = live.dataset.pool;
   const named = new Set(shown.map((place) => place.dataset.job));
-  if (here ? here in status.jobs && !named.has(here) : Object.keys(status.jobs).some((name) => !named.has(name) && document.querySelector(`[data-row="${name}"]`))) return ended();
+  if (here ? Object.hasOwn(status.jobs, here) && !named.has(here) : Object.keys(status.jobs).some((name) => !named.has(name) && document.querySelector(`[data-row="${name}"]`))) return ended();
   if ("wasProblem" in live.dataset && (status.problem !== "") !== (live.dataset.wasProblem === "1")) ended();
 }
 

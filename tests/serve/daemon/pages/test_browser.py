@@ -259,6 +259,18 @@ def test_progress_and_throughput_are_live(browser: Any, served: Any) -> None:
     until(lambda: browser.find_element("css selector", ".state button").text == "Score")
 
 
+def test_a_pool_that_is_named_as_a_part_of_all_objects_is_not_loaded_again_and_again(
+    browser: Any, served: Any
+) -> None:
+    served.world.pool("constructor", 3)
+    browser.get(f"{served.url}/pools/constructor")
+    browser.execute_script("window.loaded = 1")
+    browser.execute_async_script(
+        "const tell = arguments[0]; renew(live).then(() => setTimeout(tell, 300))"
+    )
+    assert browser.execute_script("return window.loaded") == 1
+
+
 def test_a_failure_is_told_at_the_image(browser: Any, served: Any) -> None:
     ids = served.world.pool("photos", 3)
     browser.get(f"{served.url}/pools/photos")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import pytest
 from lloss.serve.daemon.pages import digest as digests
 from lloss.serve.daemon.pages.digest import Digest, Digests, Guess
 from lloss.serve.daemon.pages.held import Batch
-from lloss.serve.daemon.pages.rates import Rates
+from lloss.serve.daemon.pages.rate import Rate
 from lloss.serve.daemon.pages.rendering import duration, quoted, rate
 
 from lloss.charts import Spread, histogram
 from lloss.errors import ScoresError
-from lloss.scores import ScoresFolder, scores_table
+from lloss.scores import RUN, ScoresFolder, scores_table
 
 from ..scores import write_scores
 
@@ -29,30 +30,26 @@ class Clock:
 
 def test_a_rate_is_that_of_the_last_seconds() -> None:
     clock = Clock()
-    rates = Rates(clock)
-    assert rates.seen("a", 0) is None
+    counter = Rate(clock)
+    assert counter.seen(0) is None
     clock.now += 0.1
-    assert rates.seen("a", 10) is None, "too soon"
+    assert counter.seen(10) is None, "too soon"
     for second in range(1, 40):
         clock.now = 100.0 + second
-        found = rates.seen("a", 50 * second if second < 20 else 1000 + 8 * (second - 20))
+        found = counter.seen(50 * second if second < 20 else 1000 + 8 * (second - 20))
     assert found == pytest.approx(8), "what was long ago does not count"
 
 
 def test_a_rate_begins_anew_where_a_counter_went_back_or_nobody_looked() -> None:
     clock = Clock()
-    rates = Rates(clock)
-    rates.seen("a", 500)
+    counter = Rate(clock)
+    counter.seen(500)
     clock.now += 2
-    assert rates.seen("a", 100) is None
+    assert counter.seen(100) is None
     clock.now += 2
-    assert rates.seen("a", 120) == 10
+    assert counter.seen(120) == 10
     clock.now += 3600
-    assert rates.seen("a", 10**9) is None
-    assert rates.seen("b", 1) is None and len(rates._looks) == 2
-    clock.now += 60
-    rates.seen("c", 0)
-    assert len(rates._looks) == 1, "names that nobody asks for go"
+    assert counter.seen(10**9) is None
 
 
 @pytest.fixture
@@ -72,14 +69,30 @@ def test_a_digest_knows_the_best_and_finds_the_others(
     assert digest.spread is not None and digest.spread.size == 9000
     found = digest.guesses(["id 8999", "id 17", "none"])
     assert found["id 8999"] == Guess(9, pytest.approx(8999 / 9000))
-    assert found["id 17"].prediction == 7 and "none" not in found
+    assert found["id 17"].prediction == 7 and found["none"] == Guess()
     monkeypatch.setattr(ScoresFolder, "scan", None)  # from now on nothing is read
-    assert digest.guesses(["id 17", "id 8000"])["id 8000"].prediction == 0
+    assert digest.guesses(["id 17", "none", "id 8000"])["id 8000"].prediction == 0
+
+
+def test_guesses_that_are_looked_at_are_kept(
+    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "BEST", 10)
+    monkeypatch.setattr(digests, "_OTHERS", 5)
+    digest = Digest.of(folder)
+    for number in range(20):
+        digest.guesses(["id 8999", f"id {number}"])
+    assert len(digest._guesses) == 15 and "id 0" not in digest._guesses
+    monkeypatch.setattr(ScoresFolder, "scan", None)
+    assert digest.guesses(["id 8999", "id 19"])["id 8999"].prediction == 9
 
 
 def test_digests_are_made_once(folder: ScoresFolder) -> None:
     kept = Digests()
-    assert kept.of(folder) is kept.of(ScoresFolder(folder.path))
+    first = kept.of(folder)
+    assert kept.of(ScoresFolder(folder.path)) is first
+    os.utime(folder.path / RUN, ns=(1, 1))
+    assert kept.of(folder) is not first, "it was scored anew"
 
 
 def test_scores_without_guesses_or_numbers_have_a_digest_too(tmp_path: Path) -> None:
@@ -87,7 +100,7 @@ def test_scores_without_guesses_or_numbers_have_a_digest_too(tmp_path: Path) -> 
     losses = np.array([math.nan, math.inf], np.float32)
     folder.write_part(0, scores_table(["a", "b"], {"loss": losses}), [])
     digest = Digest.of(folder)
-    assert digest.spread is None and digest.guesses(["a"]) == {}
+    assert digest.spread is None and digest.guesses(["a"]) == {"a": Guess()}
     (tmp_path / "part-00000.parquet").write_bytes(b"broken")
     with pytest.raises(ScoresError):
         Digest.of(folder)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
+from lloss.serve.daemon.pages import views
 from lloss.serve.daemon.pages.rendering import login_page
 
 VOID = {"meta", "link", "img", "input", "br", "option"}
@@ -134,6 +135,16 @@ def test_the_first_page_tells_of_pools_jobs_and_why_it_is_not_ready(served: Any,
     assert "loading <the> model" in page("/").text
 
 
+def test_no_page_reads_all_jobs_that_ever_were(
+    served: Any, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.world.pool("photos", 3)
+    served.world.run_job("photos", 1, 3)
+    monkeypatch.setattr(served.world.catalog, "jobs", None)
+    for path in ("/", "/page/status", "/pools/photos", "/v1/pools/photos"):
+        assert client.get(path).status_code == 200
+
+
 def test_many_pools_come_in_pages(served: Any, page: Any) -> None:
     for number in range(103):
         served.world.catalog.put_pool(f"p{number:03d}", "/x")
@@ -223,6 +234,10 @@ def test_a_batch_is_kept_for_who_took_it(served: Any, page: Any, client: httpx.C
     assert states == ["labeled", "skipped", "free", "pending", "pending"]
     press(client, page(where).form(ids[0]), "undo")
     assert page(where).all("article")[0]["data-state"] == "pending", "kept for who took it"
+    press(client, page(where).form(ids[3]), "skip")
+    press(client, page(where).form(ids[3]), "undo")
+    pending = served.world.catalog.images.pending("photos", 9)
+    assert {one.id: one.rank for one in pending} == {ids[0]: 1, ids[3]: 4, ids[4]: 5}
     (rest,) = [f for f in page(where).forms if f["action"].endswith("/return")]
     client.post(rest["action"], data=rest["fields"])
     counts = served.world.catalog.counts("photos")
@@ -264,7 +279,6 @@ def test_scripts_get_json(served: Any, page: Any, client: httpx.Client) -> None:
 
 def test_reading_changes_nothing(served: Any, page: Any, client: httpx.Client) -> None:
     ids = served.world.pool("photos", 5)
-    before = served.world.catalog.images.version("photos")
     for path in ("/", "/page/status", "/pools/photos", "/pools/photos/pending",
                  f"/pools/photos/thumb?id={ids[0]}", f"/v1/pools/photos/images?id={ids[0]}",
                  f"/pools/photos?did=labeled&image={ids[0]}"):  # fmt: skip
@@ -272,7 +286,7 @@ def test_reading_changes_nothing(served: Any, page: Any, client: httpx.Client) -
     page("/pools/photos/batch?key=3.never-taken", 404)
     for action in ("mark", "take", "return", "score", "cancel"):
         assert client.get(f"/pools/photos/{action}").status_code in (404, 405)
-    assert served.world.catalog.images.version("photos") == before
+    assert served.world.catalog.images.known("photos", ids) == set()
     assert served.world.catalog.jobs() == []
 
 
@@ -290,6 +304,16 @@ def test_broken_forms_are_told_on_a_page(served: Any, client: httpx.Client, bad:
         assert answer.status_code == 422 and "To all pools" in answer.text
 
 
+@pytest.mark.parametrize("key", ["é" * 8, "名" * 8, "a b c d e", "12345678\n", "1234567\x00"])
+def test_a_key_that_no_cookie_can_hold_takes_nothing(
+    served: Any, client: httpx.Client, key: str
+) -> None:
+    served.world.pool("photos", 3)
+    answer = client.post("/pools/photos/take", data={"k": 1, "key": key})
+    assert answer.status_code == 422 and "To all pools" in answer.text
+    assert served.world.catalog.counts("photos").pending == 0
+
+
 def test_what_is_not_there_is_a_page_too(served: Any, page: Any) -> None:
     assert "no pool 'none'" in page("/pools/none", 404).text
     page("/pools/none/labeled", 404)
@@ -298,6 +322,18 @@ def test_what_is_not_there_is_a_page_too(served: Any, page: Any) -> None:
     page("/?page=0", 422)
     served.world.pool("photos", 3)
     assert "There is no page 7" in page("/pools/photos?page=7").text
+
+
+def test_pages_so_deep_that_nobody_looks_are_not_made(
+    served: Any, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "PAGES", 2)
+    ids = served.world.pool("photos", 190)
+    last = page("/pools/photos?page=2")
+    assert shown(last) == ids[60:120] and not last.all("a", rel="next")
+    monkeypatch.setattr(served.world.daemon.selections, "preview", None)
+    for number in (3, 1_000_000):
+        assert f"There is no page {number}" in page(f"/pools/photos?page={number}").text
 
 
 def test_hostile_ids_come_through_unharmed(

@@ -76,11 +76,15 @@ def start(artifact: Path, root: Path, tmp_path: Path) -> Iterator[Start]:
 def until(daemon: Daemon, job: JobRow, *states: str, seconds: float = 60) -> JobRow:
     """Wait until a job is in one of these states, by default an ended one."""
     wanted = states or ("done", "failed", "cancelled")
+    wait_for(lambda: daemon.catalog.job(job.id).state in wanted, seconds)
+    return daemon.catalog.job(job.id)
+
+
+def wait_for(reached: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while (row := daemon.catalog.job(job.id)).state not in wanted:
-        assert time.monotonic() < deadline, row
+    while not reached():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    return row
 
 
 @pytest.fixture
@@ -151,10 +155,8 @@ def test_progress_is_told_while_it_runs(start: Start, slow: Callable[[float], No
     slow(0.05)
     daemon = start()
     job = daemon.jobs.submit("array.npy")
-    deadline = time.monotonic() + 30
-    while (row := daemon.jobs.live(daemon.catalog.job(job.id))).done < 40:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: daemon.jobs.live(daemon.catalog.job(job.id)).done >= 40)
+    row = daemon.jobs.live(daemon.catalog.job(job.id))
     assert row.state == "running" and row.total == 1000 and row.scored == row.done
     rate = daemon.jobs.rate(row)
     assert rate is not None and 10 < rate < 8 / 0.05 * 1.5
@@ -172,8 +174,7 @@ def test_a_daemon_that_is_closed_goes_on_at_the_next_start(
     expected = contents(whole.folder)
     slow(0.01)
     job = daemon.jobs.submit("array.npy")
-    while len(list(job.folder.glob("part-*"))) < 3:
-        time.sleep(0.01)
+    wait_for(lambda: len(list(job.folder.glob("part-*"))) >= 3)
     daemon.close()
     assert not (job.folder / "skipped.parquet").exists()
     slow(0)
@@ -184,6 +185,31 @@ def test_a_daemon_that_is_closed_goes_on_at_the_next_start(
     assert gone(whole.folder)
 
 
+def test_a_job_that_goes_on_tells_how_far_it_was_while_its_parts_are_looked_through(
+    start: Start, slow: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "_WRITE_SECONDS", 0)
+    slow(0.02)
+    daemon = start()
+    job = daemon.jobs.submit("array.npy")
+    wait_for(lambda: daemon.jobs.live(daemon.catalog.job(job.id)).done >= 40)
+    free, score = threading.Event(), jobs_module.score_pool
+
+    def looking(*given: Any, **options: Any) -> Any:
+        free.wait(30)
+        return score(*given, **options)
+
+    monkeypatch.setattr(jobs_module, "score_pool", looking)
+    daemon = start()
+    try:
+        row = daemon.jobs.live(until(daemon, job, "running"))
+        assert row.done >= 32 and row.total == 1000
+    finally:
+        slow(0)
+        free.set()
+    assert until(daemon, job).done == 1000
+
+
 def test_a_job_that_is_cancelled_leaves_nothing(
     start: Start, slow: Callable[[float], None]
 ) -> None:
@@ -191,13 +217,11 @@ def test_a_job_that_is_cancelled_leaves_nothing(
     daemon = start()
     job = daemon.jobs.submit("array.npy")
     waiting = daemon.jobs.submit("pool")
-    while not (job.folder / "run.json").exists():
-        time.sleep(0.01)
+    wait_for((job.folder / "run.json").exists)
     assert daemon.jobs.cancel(waiting.id).state == "cancelled"
-    began = time.monotonic()
     cancelled = daemon.jobs.cancel(job.id)
-    assert time.monotonic() - began < 5
     assert cancelled.state == "cancelled" and not job.folder.exists()
+    assert cancelled.done < 1000
     slow(0)
     assert daemon.catalog.pool("array.npy").scores is None and daemon.catalog.trash() == []
     assert daemon.jobs.cancel(job.id) == cancelled
@@ -209,6 +233,20 @@ def test_a_job_that_is_cancelled_leaves_nothing(
 def test_a_job_that_was_cancelled_before_a_kill_stays_so(
     start: Start, slow: Callable[[float], None]
 ) -> None:
+    slow(0.02)
+    daemon = start()
+    job = daemon.jobs.submit("array.npy")
+    wait_for((job.folder / "run.json").exists)
+    # As a kill leaves it: the catalog says so, and nobody has come to remove what was written.
+    assert daemon.catalog.job_table.cancel(job.id) and job.folder.exists()
+    slow(0)
+    daemon = start()
+    assert until(daemon, daemon.jobs.submit("pool")).state == "done", "its turn would be first"
+    assert daemon.catalog.job(job.id).state == "cancelled"
+    assert daemon.catalog.pool("array.npy").scores is None and not job.folder.exists()
+
+
+def test_to_cancel_a_job_that_is_done_does_nothing(start: Start) -> None:
     daemon = start()
     job = daemon.jobs.submit("array.npy")
     until(daemon, job)
@@ -244,8 +282,7 @@ def test_a_pool_that_changed_fails_and_is_scored_anew(
     slow(0.05)
     daemon = start()
     job = daemon.jobs.submit("pool")
-    while len(list(job.folder.glob("part-*"))) < 3:
-        time.sleep(0.01)
+    wait_for(lambda: len(list(job.folder.glob("part-*"))) >= 3)
     daemon.close()
     shutil.copy(root / "pool/dark/001.png", root / "pool/bright/00.png")
     slow(0)
@@ -345,10 +382,7 @@ def test_what_cannot_be_noted_of_one_job_does_not_end_the_thread(
         patch.setattr(daemon.catalog.job_table, "begin", broken)
         patch.setattr(daemon.catalog.job_table, "fail", broken)
         job = daemon.jobs.submit("pool")
-        for _ in range(200):
-            if "cannot be noted" in caplog.text:
-                break
-            time.sleep(0.01)
+        wait_for(lambda: "cannot be noted" in caplog.text)
     assert "the catalog is damaged" in caplog.text
     assert daemon.jobs._thread.is_alive()
     assert until(daemon, job).state == "done"
@@ -395,8 +429,7 @@ def test_the_batch_size_is_kept_with_the_job(
     slow(0.02)
     daemon = start(job_batch_size=5)
     job = daemon.jobs.submit("array.npy")
-    while len(list(job.folder.glob("part-*"))) < 2:
-        time.sleep(0.01)
+    wait_for(lambda: len(list(job.folder.glob("part-*"))) >= 2)
     slow(0)
     daemon = start(job_batch_size=16)
     assert until(daemon, job).batch_size == 5

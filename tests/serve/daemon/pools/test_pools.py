@@ -6,50 +6,22 @@ import dataclasses
 import functools
 import json
 import shutil
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from lloss.serve.daemon.catalog.catalog import Catalog, PoolScores
 from lloss.serve.daemon.failures import status_of
 from lloss.serve.daemon.pools.pools import Pools
 from lloss.serve.daemon.pools.roots import Roots
 from lloss.serve.daemon.settings import ServeSettings
-from PIL import Image
 
 from lloss.errors import ImageError, LlossError, PoolError
-from lloss.pools import Pool, open_pool
+from lloss.pools import open_pool
 
 from ..scores import write_scores
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name in ("root/cats/a.png", "root/cats/b.png", "root/cats/sub/c.png", "out/secret.png"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(path)
-    return (tmp_path / "root").resolve()
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path / "data")
-    yield catalog
-    catalog.close()
-
-
-@pytest.fixture
-def pools(root: Path, catalog: Catalog) -> Pools:
-    settings = ServeSettings(
-        model=root / "m", data_dir=catalog.data_dir, pool_roots=(str(root), "memory://bucket/data")
-    )
-    return Pools(settings, catalog)
 
 
 def refused(act: Any) -> tuple[int, str]:
@@ -186,47 +158,6 @@ def test_a_link_in_a_pool_is_a_bad_image(pools: Pools, root: Path) -> None:
         pools.items("cats", ["link.png"])["link.png"].read()
 
 
-def test_many_images_take_one_walk_and_none_the_next_time(
-    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"cats/{name}" for name in ("a.png", "b.png", "sub/c.png")]
-    (root / "list.txt").write_text("\n".join(names))
-    pools.put("list", str(root / "list.txt"))
-    pool, walks = pools.open("list"), 0
-    walk = type(pool).__iter__
-
-    def counted(self: Pool) -> Any:
-        nonlocal walks
-        walks += 1
-        return walk(self)
-
-    monkeypatch.setattr(type(pool), "__iter__", counted)
-    threads = [threading.Thread(target=pools.items, args=("list", names)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert walks == 1
-    assert list(pools.items("list", ["none", *reversed(names)])) == names[::-1]
-    before = walks
-    assert pools.items("list", ["none"]) == {} and walks == before
-
-
-def test_items_that_carry_their_bytes_are_bounded(
-    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pyarrow.parquet as pq
-    from lloss.serve.daemon.pools import found
-
-    monkeypatch.setattr(found, "_MOST_BYTES", 50_000)
-    table = pa.table({"id": [str(n) for n in range(20)], "image": [bytes(10_000)] * 20})
-    pq.write_table(table, root / "t.parquet")
-    pools.put("t", str(root / "t.parquet"))
-    assert len(pools.items("t", map(str, range(20)))) == 20
-    kept = pools._kept("t").found()
-    assert len(kept._found) == 5 and kept._bytes == 50_000
-
-
 def scored(root: Path, out: Path, **changes: Any) -> Path:
     """A complete scores folder of ``root/cats``."""
     ids = list(open_pool(root / "cats").ids())[:2]
@@ -305,7 +236,7 @@ def test_scores_that_are_read_are_not_removed_before_the_reader_is_done(
     assert catalog.trash() == []
     pools.remove("cats")
     assert not (catalog.data_dir / "pools/cats").exists()
-    assert refused(lambda: pools.scores("cats"))[0] == 404
+    assert refused(lambda: pools.reading("cats").__enter__())[0] == 404
 
 
 def test_scores_that_are_exchanged_before_they_are_held_are_not_missed(
@@ -346,6 +277,22 @@ def test_a_pool_whose_job_is_under_way_is_not_removed(
     catalog.job_table.cancel(job.id)
     pools.remove("cats")
     assert catalog.pools() == [] and catalog.jobs() == []
+
+
+def test_jobs_that_are_under_way_and_the_newest_of_a_pool(catalog: Catalog) -> None:
+    table = catalog.job_table
+    for name in ("p", "q", "bare"):
+        catalog.put_pool(name, f"/{name}")
+    old = table.submit("p", "m", 8)
+    table.cancel(old.id)
+    new, other = table.submit("p", "m", 8), table.submit("q", "m", 8)
+    table.begin(other.id, 8)
+    assert [job.id for job in table.active()] == [other.id, new.id]
+    table.cancel(new.id)
+    assert [job.id for job in table.active()] == [other.id]
+    newest = table.newest("p")
+    assert newest is not None and newest.id == new.id
+    assert table.newest("bare") is None and table.newest("none") is None
 
 
 def test_a_pool_of_a_name_that_was_used_before_begins_anew(

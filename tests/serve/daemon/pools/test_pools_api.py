@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,12 @@ from fastapi.testclient import TestClient
 from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.catalog.catalog import Counts
 from lloss.serve.daemon.core import Daemon
+from lloss.serve.daemon.failures import RequestError
+from lloss.serve.daemon.pools.bodies import IdsBody, LabelsBody, SelectBody
 from lloss.serve.daemon.scoring.models import Models
 from lloss.serve.daemon.settings import ServeSettings
 from PIL import Image
+from pydantic import ValidationError
 
 from lloss.labels import read_labels
 from lloss.pools import open_pool
@@ -90,6 +92,17 @@ def test_a_pool_is_put_looked_at_and_forgotten(client: TestClient, root: Path) -
     assert client.delete(P).status_code == 204
     error(client.delete(P), 404)
     assert client.get("/v1/pools").json() == {"pools": []}
+
+
+def test_no_answer_shows_the_signature_of_a_url(client: TestClient, daemon: Daemon) -> None:
+    url = "https://bucket.example/data.tar?X-Amz-Signature=secret"
+    daemon.catalog.put_pool("p", url)
+    for reply in (client.get(P), client.get("/v1/pools"), client.put(P, json={"uri": "/x"})):
+        assert "bucket.example/data.tar" in reply.text or reply.status_code == 403
+        assert "secret" not in reply.text
+    with pytest.raises(RequestError, match="choose another name") as caught:
+        daemon.catalog.put_pool("p", "/x")
+    assert "secret" not in str(caught.value)
 
 
 def test_pools_elsewhere_are_refused(client: TestClient, tmp_path: Path) -> None:
@@ -162,7 +175,9 @@ def test_a_key_makes_a_retry_the_same(client: TestClient, pool: list[str]) -> No
     again = client.post(f"{P}/select", json={"k": 3}, headers=headers)
     assert again.json() == {**first.json(), "replayed": True}
     assert again.headers["Lloss-Replayed"] == "true"
-    assert "another wish" in error(client.post(f"{P}/select", json={"k": 4}, headers=headers), 422)
+    assert "another request" in error(
+        client.post(f"{P}/select", json={"k": 4}, headers=headers), 422
+    )
     for key in ("", "x" * 256):
         headers = {"Idempotency-Key": key}
         error(client.post(f"{P}/select", json={"k": 3}, headers=headers), 422)
@@ -191,7 +206,7 @@ def test_a_key_makes_a_retry_the_same(client: TestClient, pool: list[str]) -> No
         {"k": 3, "strategy": "diverse"},
     ],
 )
-def test_wishes_that_cannot_be(client: TestClient, pool: list[str], body: Any) -> None:
+def test_requests_that_cannot_be(client: TestClient, pool: list[str], body: Any) -> None:
     data = json.dumps(body)
     reply = client.post(f"{P}/select", content=data, headers={"Content-Type": "application/json"})
     error(reply, 422)
@@ -213,20 +228,32 @@ def test_a_body_with_many_mistakes_is_told_of_one(
     client: TestClient, pool: list[str], path: str, body: Any
 ) -> None:
     raw, kind = json.dumps(body), {"Content-Type": "application/json"}
-    begun = time.monotonic()
-    assert len(error(client.post(P + path, content=raw, headers=kind), 422)) < 300
-    assert time.monotonic() - begun < 1.5
+    told = error(client.post(P + path, content=raw, headers=kind), 422)
+    assert len(told) < 300
+    model = {"/select": SelectBody, "/skip": IdsBody, "/labels": LabelsBody}[path]
+    with pytest.raises(ValidationError) as caught:  # to list them all takes very long
+        model.model_validate_json(raw)
+    mistakes = caught.value.error_count()
+    assert mistakes == 1 or f"{mistakes:,} mistakes" in told
+
+
+def asking(ask: Callable[..., Any], path: str, **fields: Any) -> threading.Thread:
+    thread = threading.Thread(target=ask, args=(path,), kwargs=fields)
+    thread.start()
+    return thread
 
 
 def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
     client: TestClient, daemon: Daemon, pool: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free, busy, most = threading.Event(), threading.Semaphore(0), 0
+    free, busy, most, left = threading.Event(), threading.Semaphore(0), 0, 0
     monkeypatch.setattr(daemon, "not_ready", lambda: "")
 
     def counts(pool: str) -> Any:
+        nonlocal left
         busy.release()
         free.wait(10)
+        left += 1
         return Counts(0, 0, 0)
 
     def select(*_: Any) -> Any:
@@ -237,13 +264,10 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
     with client:  # one loop for all
         monkeypatch.setattr(daemon.catalog, "counts", counts)
         monkeypatch.setattr(daemon.selections, "select", select)
-        asks = [threading.Thread(target=client.get, args=(P,)) for _ in range(45)]
-        asks += [
-            threading.Thread(target=client.post, args=(P + "/select",), kwargs={"json": {"k": 1}})
-            for _ in range(10)
-        ]
-        for ask in asks:
-            ask.start()
+        form = {"k": 1, "key": "12345678"}
+        asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]
+        asks += [asking(client.get, P) for _ in range(45)]
+        asks += [asking(client.post, P + "/select", json={"k": 1}) for _ in range(10)]
         for _ in range(44):
             assert busy.acquire(timeout=5)
         try:
@@ -251,10 +275,8 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
             monkeypatch.setattr(daemon, "not_ready", lambda: "")
             for path in ("/readyz", "/v2/health/ready", "/v2/models/lloss/ready", "/metrics",
                          "/labelstudio/health"):  # fmt: skip
-                begun = time.monotonic()
                 assert client.get(path).status_code == 200
-                assert time.monotonic() - begun < 2
-            assert most == 4
+            assert most == 4 and left == 0
         finally:
             free.set()
             for ask in asks:

@@ -5,77 +5,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lloss.serve.daemon.catalog import database
-from lloss.serve.daemon.catalog.catalog import Catalog, Counts, PoolScores
+from lloss.serve.daemon.catalog.catalog import Counts
 from lloss.serve.daemon.failures import RequestError, status_of
-from lloss.serve.daemon.metrics import DaemonMetrics
-from lloss.serve.daemon.pools import preview
-from lloss.serve.daemon.pools.pools import Pools
-from lloss.serve.daemon.pools.selections import Selections, Wish
-from lloss.serve.daemon.settings import ServeSettings
-from numpy.typing import NDArray
+from lloss.serve.daemon.pools.selections import SelectionRequest
 
 from lloss.errors import LlossError, SelectionError
 from lloss.scores import ScoresFolder
-
-from ..scores import write_scores
-
-ODD = ["../../etc/passwd", "a b", "é😀", "x\0y", "'; DROP TABLE images; --", "%", 'q"uote', "\t"]
-
-
-class Bench:
-    """A pool of a hundred images and some odd ids, without any image."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.settings = ServeSettings(
-            model=folder / "m",
-            data_dir=folder / "data",
-            pool_roots=(str(folder),),
-            pending_seconds=100,
-            **settings,
-        )
-        self.ids = [f"{n:03}.png" for n in range(100)] + ODD
-        losses = np.random.default_rng(0).normal(size=len(self.ids)).astype(np.float32)
-        losses[7] = np.nan
-        self.loss = dict(zip(self.ids, losses.tolist()))
-        (folder / "list.csv").write_text("id,path\nnot scored,x.png\n")
-        self.scores = folder / "scores"
-        self.metrics = DaemonMetrics()
-        self.write(self.scores, losses)
-        self.open()
-        self.catalog.put_pool("p", str(folder / "list.csv"), self.made)
-
-    def write(self, out: Path, losses: NDArray[np.float32]) -> None:
-        columns = {"loss": losses, "other": -losses}
-        write_scores(out, self.ids, columns, [("broken.png", "an empty file")])
-        self.made = PoolScores(out, "ab" * 32, len(self.ids), 1)
-
-    def open(self) -> None:
-        self.catalog = Catalog(self.settings.data_dir)
-        self.pools = Pools(self.settings, self.catalog)
-        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
-
-    def restart(self) -> None:
-        self.catalog.close()
-        self.open()
-
-    def ranked(self, without: Any = ()) -> list[str]:
-        """By plain Python."""
-        left = [id for id in self.ids if id not in set(without) and self.loss[id] == self.loss[id]]
-        return sorted(left, key=lambda id: (-self.loss[id], id))
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.catalog.close()
+from lloss.selection import SelectionSettings
 
 
 @pytest.fixture
@@ -100,13 +43,17 @@ def refused(act: Callable[[], Any]) -> tuple[int, str]:
     return status_of(error.value), str(error.value)
 
 
+def asking(k: int, exclude: Sequence[str] = (), **settings: Any) -> SelectionRequest:
+    return SelectionRequest(SelectionSettings(k=k, **settings), exclude)
+
+
 def ids(handed: Any) -> list[str]:
     return [one.id for one in handed.images]
 
 
-def test_the_best_are_handed_out_and_then_the_next_best(bench: Bench) -> None:
-    first = bench.selections.select("p", Wish(10))
-    second = bench.selections.select("p", Wish(10))
+def test_the_best_are_handed_out_and_then_the_next_best(bench: Any) -> None:
+    first = bench.selections.select("p", asking(10))
+    second = bench.selections.select("p", asking(10))
     assert ids(first) == bench.ranked()[:10]
     assert ids(second) == bench.ranked()[10:20]
     assert [one.rank for one in second.images] == list(range(1, 11))
@@ -116,64 +63,74 @@ def test_the_best_are_handed_out_and_then_the_next_best(bench: Bench) -> None:
     assert bench.catalog.counts("p") == Counts(0, 20, 0)
 
 
-def test_what_is_handed_out_and_labeled_is_counted_once(bench: Bench) -> None:
+def test_what_is_handed_out_and_labeled_is_counted_once(bench: Any) -> None:
     def counted() -> tuple[float | None, ...]:
         value = bench.metrics.registry.get_sample_value
         return value("lloss_selected_images_total"), value("lloss_labeled_images_total")
 
     assert counted() == (0, 0)
     for _ in range(2):
-        chosen = ids(bench.selections.select("p", Wish(5), "key"))
-    refused(lambda: bench.selections.select("p", Wish(500)))
+        chosen = ids(bench.selections.select("p", asking(5), "key"))
+    refused(lambda: bench.selections.select("p", asking(500)))
     assert counted() == (5, 0)
     bench.selections.label("p", {chosen[0]: "cat", chosen[1]: ""})
     refused(lambda: bench.selections.label("p", {"nobody's": "cat"}))
     assert counted() == (5, 2)
 
 
-def test_wishes_are_passed_on(bench: Bench) -> None:
-    worst = bench.selections.select("p", Wish(3, by="other", exclude=bench.ranked()[-1:]))
+def test_requests_are_passed_on(bench: Any) -> None:
+    worst = bench.selections.select("p", asking(3, by="other", exclude=bench.ranked()[-1:]))
     assert ids(worst) == bench.ranked()[::-1][1:4]
-    drawn = bench.selections.select("p", Wish(5, strategy="random", seed=3))
+    drawn = bench.selections.select("p", asking(5, strategy="random", seed=3))
     assert ids(drawn) != bench.ranked()[:5]
-    rest = bench.selections.select("p", Wish(1000, at_most=True))
+    rest = bench.selections.select("p", asking(1000, at_most=True))
     assert len(rest.images) == len(bench.ids) - 1 - 8
-    status, told = refused(lambda: bench.selections.select("p", Wish(1)))
+    status, told = refused(lambda: bench.selections.select("p", asking(1)))
     assert status == 409 and "0 images are left" in told
 
 
 @pytest.mark.parametrize(
-    ("wish", "status"),
+    ("given", "status"),
     [
-        (Wish(0), 422),
-        (Wish(1, strategy="best"), 422),
-        (Wish(1, by="id"), 422),
-        (Wish(1, by="none"), 422),
-        (Wish(1, strategy="diverse"), 422),
-        (Wish(1, subset=-1), 422),
-        (Wish(1, exclude=["\ud800"]), 422),
-        (Wish(500), 409),
+        ({"k": 0}, 422),
+        ({"k": 1, "strategy": "best"}, 422),
+        ({"k": 1, "by": "id"}, 422),
+        ({"k": 1, "by": "none"}, 422),
+        ({"k": 1, "strategy": "diverse"}, 422),
+        ({"k": 1, "subset": -1}, 422),
+        ({"k": 1, "exclude": ["\ud800"]}, 422),
+        ({"k": 500}, 409),
     ],
 )
-def test_a_wish_that_cannot_be_takes_nothing(bench: Bench, wish: Wish, status: int) -> None:
-    assert refused(lambda: bench.selections.select("p", wish))[0] == status
+def test_a_request_that_cannot_be_takes_nothing(
+    bench: Any, given: dict[str, Any], status: int
+) -> None:
+    assert refused(lambda: bench.selections.select("p", asking(**given)))[0] == status
     assert bench.catalog.counts("p").pending == 0
 
 
-def test_what_is_not_there_is_told(bench: Bench) -> None:
+def test_spreading_too_many_picks_is_refused_before_anybody_waits(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.pools, "reading", None)
+    status, told = refused(lambda: bench.selections.select("p", asking(10_001, strategy="diverse")))
+    assert status == 422 and "at most 10,000" in told and "strategy top" in told
+
+
+def test_what_is_not_there_is_told(bench: Any) -> None:
     for act in (
-        lambda: bench.selections.select("none", Wish(1)),
+        lambda: bench.selections.select("none", asking(1)),
         lambda: bench.selections.preview("none", 1),
         lambda: bench.selections.label("\ud800", {"a": "b"}),
         lambda: bench.selections.labels("../p"),
     ):
         assert refused(act)[0] == 404
     bench.catalog.put_pool("bare", "/bare")
-    status, told = refused(lambda: bench.selections.select("bare", Wish(1)))
+    status, told = refused(lambda: bench.selections.select("bare", asking(1)))
     assert status == 409 and "POST /v1/pools/bare/score" in told
 
 
-def test_labelers_beside_each_other_never_get_the_same_image(bench: Bench) -> None:
+def test_labelers_beside_each_other_never_get_the_same_image(bench: Any) -> None:
     got: list[str] = []
     refusals = 0
 
@@ -182,7 +139,7 @@ def test_labelers_beside_each_other_never_get_the_same_image(bench: Bench) -> No
         draw = random.Random(seed)
         while True:
             try:
-                mine = ids(bench.selections.select("p", Wish(draw.randint(1, 7), at_most=True)))
+                mine = ids(bench.selections.select("p", asking(draw.randint(1, 7), at_most=True)))
             except SelectionError:
                 return
             got.extend(mine)
@@ -197,7 +154,7 @@ def test_labelers_beside_each_other_never_get_the_same_image(bench: Bench) -> No
 
 
 def test_an_image_that_is_labeled_while_it_is_chosen_is_not_handed_out(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lloss.serve.daemon.pools import selections
 
@@ -213,38 +170,56 @@ def test_an_image_that_is_labeled_while_it_is_chosen_is_not_handed_out(
         return chosen
 
     monkeypatch.setattr(selections, "select", slow)
-    assert ids(bench.selections.select("p", Wish(3))) == bench.ranked()[1:4]
+    assert ids(bench.selections.select("p", asking(3))) == bench.ranked()[1:4]
     assert bench.selections.labels("p") == {best: "cat"}
 
 
-def test_the_same_key_gives_the_same_images(bench: Bench) -> None:
-    first = bench.selections.select("p", Wish(5), "key 1")
-    again = bench.selections.select("p", Wish(5), "key 1")
+def test_the_same_key_gives_the_same_images(bench: Any) -> None:
+    first = bench.selections.select("p", asking(5), "key 1")
+    again = bench.selections.select("p", asking(5), "key 1")
     assert (ids(again), again.id, again.expires) == (ids(first), first.id, first.expires)
     assert again.replayed and not first.replayed and list(again.images) == list(first.images)
     bench.selections.label("p", dict.fromkeys(ids(first), "cat"))
     bench.restart()
-    assert ids(bench.selections.select("p", Wish(5), "key 1")) == ids(first)
-    assert ids(bench.selections.select("p", Wish(5), "key 2")) == bench.ranked()[5:10]
+    assert ids(bench.selections.select("p", asking(5), "key 1")) == ids(first)
+    assert ids(bench.selections.select("p", asking(5), "key 2")) == bench.ranked()[5:10]
 
 
-def test_a_key_is_of_one_wish_and_one_pool(bench: Bench, tmp_path: Path) -> None:
-    bench.selections.select("p", Wish(5, exclude=["a", "b"]), "key")
-    assert bench.selections.select("p", Wish(5, exclude=["b", "a", "a"]), "key").replayed
-    assert bench.selections.select("p", Wish(5, subset=0.0, exclude=["a", "b"]), "key").replayed
-    for other in (Wish(6, exclude=["a", "b"]), Wish(5), Wish(5, seed=1, exclude=["a", "b"])):
+def test_what_a_key_got_is_told_while_somebody_else_chooses(bench: Any) -> None:
+    first = bench.selections.select("p", asking(5), "key")
+    told: list[Any] = []
+
+    def ask() -> None:
+        told.append(bench.selections.replayed("p", asking(5), "key"))
+        told.append(bench.selections.select("p", asking(5), "key"))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    with bench.selections._locks["p"]:
+        thread.start()
+        thread.join(20)
+    assert [one.id for one in told] == [first.id] * 2 and all(one.replayed for one in told)
+    assert bench.selections.replayed("p", asking(5), "other") is None
+    assert bench.selections.replayed("p", asking(5), "") is None
+    assert bench.catalog.counts("p").pending == 5, "to look hands nothing out"
+
+
+def test_a_key_is_of_one_request_and_one_pool(bench: Any, tmp_path: Path) -> None:
+    bench.selections.select("p", asking(5, exclude=["a", "b"]), "key")
+    assert bench.selections.select("p", asking(5, exclude=["b", "a", "a"]), "key").replayed
+    assert bench.selections.select("p", asking(5, subset=0.0, exclude=["a", "b"]), "key").replayed
+    for other in (asking(6, exclude=["a", "b"]), asking(5), asking(5, seed=1, exclude=["a", "b"])):
         status, told = refused(lambda other=other: bench.selections.select("p", other, "key"))
-        assert status == 422 and "another wish" in told
+        assert status == 422 and "another request" in told
     bench.catalog.put_pool("q", "/q", bench.made)
-    assert not bench.selections.select("q", Wish(1), "key").replayed
+    assert not bench.selections.select("q", asking(1), "key").replayed
     for key in ("x" * 256, "\ud800"):
-        assert refused(lambda key=key: bench.selections.select("p", Wish(1), key))[0] == 422
+        assert refused(lambda key=key: bench.selections.select("p", asking(1), key))[0] == 422
 
 
-def test_retries_beside_each_other_get_one_selection(bench: Bench) -> None:
+def test_retries_beside_each_other_get_one_selection(bench: Any) -> None:
     got: list[Any] = []
     threads = [
-        threading.Thread(target=lambda: got.append(bench.selections.select("p", Wish(5), "key")))
+        threading.Thread(target=lambda: got.append(bench.selections.select("p", asking(5), "key")))
         for _ in range(8)
     ]
     for thread in threads:
@@ -257,23 +232,23 @@ def test_retries_beside_each_other_get_one_selection(bench: Bench) -> None:
 
 
 def test_pending_images_expire_and_keys_outlive_them(
-    bench: Bench, later: Callable[[float], None]
+    bench: Any, later: Callable[[float], None]
 ) -> None:
-    first = bench.selections.select("p", Wish(5), "key")
+    first = bench.selections.select("p", asking(5), "key")
     later(99)
     assert bench.catalog.counts("p").pending == 5
     later(2)
     assert bench.catalog.counts("p").pending == 0
-    assert ids(bench.selections.select("p", Wish(5))) == ids(first)
-    assert ids(bench.selections.select("p", Wish(5), "key")) == ids(first)
+    assert ids(bench.selections.select("p", asking(5))) == ids(first)
+    assert ids(bench.selections.select("p", asking(5), "key")) == ids(first)
     later(8 * 86400)
-    bench.selections.select("p", Wish(1))  # prunes what is old
-    fresh = bench.selections.select("p", Wish(6), "key")
+    bench.selections.select("p", asking(1))  # prunes what is old
+    fresh = bench.selections.select("p", asking(6), "key")
     assert not fresh.replayed
 
 
 def test_a_selection_that_cannot_be_written_hands_nothing_out(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sqlite3
 
@@ -287,44 +262,44 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(
 
     with monkeypatch.context() as patch:
         patch.setattr(type(bench.catalog.images), "_keep", full)
-        status, told = refused(lambda: bench.selections.select("p", Wish(5), "key"))
+        status, told = refused(lambda: bench.selections.select("p", asking(5), "key"))
     assert status == 507 and "make room" in told
     assert bench.catalog.counts("p").pending == 0
-    assert ids(bench.selections.select("p", Wish(5), "key")) == bench.ranked()[:5]
+    assert ids(bench.selections.select("p", asking(5), "key")) == bench.ranked()[:5]
 
 
-def test_images_go_back_and_are_skipped(bench: Bench) -> None:
-    mine = ids(bench.selections.select("p", Wish(4)))
+def test_images_go_back_and_are_skipped(bench: Any) -> None:
+    mine = ids(bench.selections.select("p", asking(4)))
     assert bench.selections.give_back("p", [mine[0], "unknown", bench.ranked()[50]]) == 1
     assert bench.selections.skip("p", [mine[1]]) == 1
     assert bench.selections.skip("p", [mine[1]]) == 0
     assert bench.catalog.counts("p") == Counts(0, 2, 1)
-    assert ids(bench.selections.select("p", Wish(2))) == [mine[0], bench.ranked()[4]]
+    assert ids(bench.selections.select("p", asking(2))) == [mine[0], bench.ranked()[4]]
     assert bench.selections.give_back("p", [mine[1]]) == 1
-    assert ids(bench.selections.select("p", Wish(1))) == [mine[1]]
+    assert ids(bench.selections.select("p", asking(1))) == [mine[1]]
     bench.selections.label("p", {mine[2]: "cat"})
     assert bench.selections.skip("p", [mine[2]]) == 0  # a label is not lost
     assert bench.selections.labels("p") == {mine[2]: "cat"}
     assert bench.selections.give_back("p", [mine[2]]) == 0
 
 
-def test_labels_replace_each_other_and_are_taken_back(bench: Bench) -> None:
+def test_labels_replace_each_other_and_are_taken_back(bench: Any) -> None:
     best = bench.ranked()[0]
     assert bench.selections.label("p", {best: "cat", "broken.png": ""}) == 2
     assert bench.selections.label("p", {best: "dog"}) == 1
     assert bench.selections.labels("p") == {best: "dog", "broken.png": ""}
     assert bench.selections.unlabel("p", [best, best, "none"]) == 1
-    assert ids(bench.selections.select("p", Wish(1))) == [best]
+    assert ids(bench.selections.select("p", asking(1))) == [best]
 
 
-def test_odd_ids_are_ids_as_any(bench: Bench) -> None:
-    assert bench.selections.label("p", dict.fromkeys(ODD, "odd")) == len(ODD)
-    assert bench.selections.labels("p") == dict.fromkeys(ODD, "odd")
-    assert set(ids(bench.selections.select("p", Wish(99)))).isdisjoint(ODD)
+def test_odd_ids_are_ids_as_any(bench: Any) -> None:
+    assert bench.selections.label("p", dict.fromkeys(bench.odd, "odd")) == len(bench.odd)
+    assert bench.selections.labels("p") == dict.fromkeys(bench.odd, "odd")
+    assert set(ids(bench.selections.select("p", asking(99)))).isdisjoint(bench.odd)
     assert bench.catalog.pools()
 
 
-def test_unknown_ids_are_refused_and_none_is_marked(bench: Bench) -> None:
+def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
     best = bench.ranked()[0]
     strangers = ["none.png", "\ud800", "x" * 100_000, "000.png\0", "00%.png", "000.PNG", ""]
     for stranger in strangers:
@@ -343,81 +318,54 @@ def test_unknown_ids_are_refused_and_none_is_marked(bench: Bench) -> None:
     assert bench.catalog.counts("p") == Counts(0, 0, 0)
 
 
-def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Bench) -> None:
+def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Any) -> None:
     assert bench.selections.label("p", {"not scored": "cat"}) == 1
 
 
 def test_ids_that_were_handed_out_are_not_looked_up_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = ids(bench.selections.select("p", Wish(5)))
+    mine = ids(bench.selections.select("p", asking(5)))
     bench.selections.give_back("p", mine[:2])
     monkeypatch.setattr(ScoresFolder, "scan", None)
     assert bench.selections.label("p", dict.fromkeys(mine, "cat")) == 5
 
 
-def test_scoring_again_keeps_labels_and_pending_images(bench: Bench, tmp_path: Path) -> None:
-    mine = ids(bench.selections.select("p", Wish(4)))
+def test_scoring_again_keeps_labels_and_pending_images(bench: Any, tmp_path: Path) -> None:
+    mine = ids(bench.selections.select("p", asking(4)))
     bench.selections.label("p", {mine[0]: "cat"})
     bench.selections.skip("p", [mine[1]])
     losses = -np.array(list(bench.loss.values()), np.float32)
     bench.write(tmp_path / "again", losses)
     bench.catalog.put_pool("p", bench.catalog.pool("p").uri, bench.made)
     assert bench.catalog.counts("p") == Counts(1, 2, 1)
-    rest = bench.selections.select("p", Wish(200, at_most=True))
+    rest = bench.selections.select("p", asking(200, at_most=True))
     assert set(ids(rest)).isdisjoint(mine)
     assert ids(rest)[0] == bench.ranked()[-1]
 
 
-def test_pending_images_are_listed(bench: Bench) -> None:
-    first = bench.selections.select("p", Wish(3))
+def test_pending_images_are_listed(bench: Any) -> None:
+    first = bench.selections.select("p", asking(3))
     found = bench.catalog.images.pending("p", 2)
     assert [one.id for one in found] == ids(first)[:2]
     assert (found[0].selection, found[0].rank) == (first.id, 1)
     assert found[0].score == first.images[0].score and found[0].expires == first.expires
 
 
-def test_the_preview_is_what_select_would_give(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_an_image_that_a_page_shows_is_marked_without_a_scan(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = random.Random(1)
-    for most in (5000, 30, 5):  # kept of the best; the others are found by a scan
-        monkeypatch.setattr(preview, "_BEST", most)
-        bench.restart()
-        for _ in range(8):
-            shown = bench.selections.preview("p", 6)
-            taken = bench.catalog.images.taken("p")
-            assert [one.id for one in shown] == bench.ranked(taken)[:6]
-            assert [one.rank for one in shown] == list(range(1, len(shown) + 1))
-            free = bench.ranked(taken)[:5]
-            act = draw.choice([bench.selections.label, bench.selections.skip])
-            act("p", dict.fromkeys(free[:1], "cat"))  # type: ignore[operator]
-            bench.selections.select("p", Wish(1))
-            bench.selections.give_back("p", draw.sample(bench.ids, 10))
-    bench.selections.label("p", dict.fromkeys(bench.ids, "cat"))
-    assert bench.selections.preview("p", 6) == []
-
-
-def test_the_preview_reads_no_scores_twice(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    scans = 0
-    choose = preview.select
-
-    def counted(*given: Any) -> Any:
-        nonlocal scans
-        scans += 1
-        return choose(*given)
-
-    monkeypatch.setattr(preview, "select", counted)
-    for id in bench.ranked()[:5]:
-        bench.selections.preview("p", 3)
-        bench.selections.label("p", {id: "cat"})
-    assert scans == 1
-    bench.write(bench.scores, -np.array(list(bench.loss.values()), np.float32))  # in its place
-    assert bench.selections.preview("p", 1)[0].id == bench.ranked()[-1]
+    shown = [f"{n:03}.png" for n in range(3)]
+    listed = "".join(f"{id},{id}\n" for id in shown)
+    (bench.scores.parent / "list.csv").write_text(f"id,path\n{listed}")
+    bench.pools.items("p", shown)
+    monkeypatch.setattr(ScoresFolder, "scan", None)
+    assert bench.selections.label("p", {shown[0]: "cat"}) == 1
+    assert bench.selections.skip("p", shown[1:]) == 2
 
 
 def test_a_pool_that_is_removed_while_it_is_chosen_from(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lloss.serve.daemon.pools import selections
 
@@ -429,5 +377,5 @@ def test_a_pool_that_is_removed_while_it_is_chosen_from(
 
     monkeypatch.setattr(selections, "select", gone)
     with pytest.raises(RequestError) as error:
-        bench.selections.select("p", Wish(1), "key")
+        bench.selections.select("p", asking(1), "key")
     assert error.value.status == 404

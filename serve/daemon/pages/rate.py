@@ -1,4 +1,4 @@
-"""How fast counters grow, told from the looks that people take at them."""
+"""How fast a counter grows, told from the looks that people take at it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LEAST = 0.5
 """Seconds that two looks must lie apart to tell a rate."""
 
 
-class Rates:
-    """Rates of any counters, by name. Holds no thread: each look at a counter is a sample."""
+class Rate:
+    """The rate of a counter. Holds no thread: each look at the counter is a sample."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._looks: dict[str, deque[tuple[float, float]]] = {}
+        self._looks: deque[tuple[float, float]] = deque()
         self._lock = threading.Lock()
 
-    def seen(self, name: str, count: float) -> float | None:
-        """Note what a counter shows now.
+    def seen(self, count: float) -> float | None:
+        """Note what the counter shows now.
 
         Returns:
             Its growth a second over about the last :data:`WINDOW`; None while nobody has looked
@@ -34,8 +34,9 @@ class Rates:
         """
         now = self._clock()
         with self._lock:
-            self._forget(now)
-            looks = self._looks.setdefault(name, deque())
+            looks = self._looks
+            while looks and now - looks[0][0] > _STALE:
+                looks.popleft()
             if looks and count < looks[-1][1]:
                 looks.clear()
             if not looks or now - looks[-1][0] >= _LEAST:
@@ -45,10 +46,3 @@ class Rates:
                 looks.popleft()
             begun, before = looks[0]
             return (count - before) / (now - begun) if now - begun >= _LEAST else None
-
-    def _forget(self, now: float) -> None:
-        for name, looks in list(self._looks.items()):
-            while looks and now - looks[0][0] > _STALE:
-                looks.popleft()
-            if not looks:
-                del self._looks[name]
