@@ -30,11 +30,43 @@ print(kept - resident())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_freed_memory_goes_back() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
-    )
+ARENAS = """
+import ctypes, threading
+from lloss.serve.daemon.scoring.heap import share
+
+share()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+together = threading.Barrier(12)
+
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_stats()
+"""
+
+
+def told(program: str) -> subprocess.CompletedProcess[str]:
     if subprocess.run(["getconf", "GNU_LIBC_VERSION"], capture_output=True).returncode:
         pytest.skip("another C library, which can do without")
-    assert int(done.stdout) > 80_000
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_freed_memory_goes_back() -> None:
+    assert int(told(PROGRAM).stdout) > 80_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_all_threads_allocate_from_few_arenas() -> None:
+    of_all = told(ARENAS.replace("\nshare()\n", "\n")).stderr.count("Arena")
+    assert told(ARENAS).stderr.count("Arena") <= 2 < of_all
