@@ -18,7 +18,8 @@ from .sample import batches
 
 IMAGES = 1000
 """With as many, and half as many live ones, chance alone takes the population stability index
-beyond .1 once in 8,000 times; more images would cost more and tell little more."""
+beyond .1 in less than one window of a thousand (``benchmarks/drift.py``); more images would cost
+more and tell little more."""
 
 
 @dataclass(frozen=True, kw_only=True)
