@@ -17,6 +17,8 @@ from typing import Any, Literal, NoReturn, TextIO
 Format = Literal["json", "text"]
 
 LOG = logging.getLogger("lloss")
+_ROOT = logging.getLogger()
+Line = Callable[[dict[str, Any]], str]
 
 _FIELDS = "lloss_fields"
 _MAY_WAIT = "lloss_may_wait"
@@ -38,11 +40,9 @@ def configure(format: Format = "json", stream: TextIO | None = None) -> None:
         format: a JSON object a line, or ``time LEVEL event name=value ...`` for people.
         stream: standard error if None.
     """
-    handler = Later(stream or sys.stderr)
-    handler.setFormatter(_Json() if format == "json" else _Text())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    line = _json if format == "json" else _text
+    _ROOT.handlers[:] = [Later(stream or sys.stderr, line)]
+    _ROOT.setLevel(logging.WARNING)
     LOG.setLevel(logging.INFO)
     logging.captureWarnings(True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
@@ -62,10 +62,13 @@ class Later(logging.Handler):
 
     Args:
         stream: to write to.
+        line: makes a line of what it tells.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, line: Line) -> None:
         super().__init__()
+        self.line = line
+        self.setFormatter(_Lines(line))
         self._send = _sender(stream)
         self._lines: deque[str] = deque()
         self._put = self._done = self._dropped = self._told = 0
@@ -76,17 +79,21 @@ class Later(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``; never fails and never waits."""
-        if len(self._lines) >= _HELD:  # nobody reads what we write
-            self._dropped += 1
-            return
         try:
             line = self.format(record)
         except Exception as error:  # of somebody's __str__
             where = f"{record.pathname}:{record.lineno}"
             line = json.dumps({"event": "log line broken", "of": where, "reason": repr(error)})
+        self.put(line, not hasattr(record, _MAY_WAIT))
+
+    def put(self, line: str, now: bool) -> None:
+        """Have a line written next, or a moment later with others."""
+        if len(self._lines) >= _HELD:  # nobody reads what we write
+            self._dropped += 1
+            return
         self._lines.append(line)
         self._put += 1
-        if not hasattr(record, _MAY_WAIT):
+        if now:
             self._now.set()
         if not self._due.is_set():
             self._due.set()
@@ -171,9 +178,25 @@ def event(
         may_wait: whether it may be written with others a moment later, rather than next.
         fields: values of JSON.
     """
-    if LOG.isEnabledFor(level):
+    if not LOG.isEnabledFor(level):
+        return
+    if may_wait and error is None and (alone := _alone()) is not None:
+        told = {"time": _time(time.time()), "level": _level(level), "event": name, **fields}
+        alone.put(alone.line(told), now=False)
+    else:
         extra = {_FIELDS: fields, _MAY_WAIT: True} if may_wait else {_FIELDS: fields}
         LOG.log(level, name, extra=extra, exc_info=error)
+
+
+def _alone() -> Later | None:
+    """Our handler, where nobody else listens.
+
+    Then a line of a request can go there past the records of ``logging``, which take longer than
+    all else of it.
+    """
+    handlers = _ROOT.handlers
+    only = handlers[0] if len(handlers) == 1 and not LOG.handlers else None
+    return only if isinstance(only, Later) else None
 
 
 class Quota:
@@ -197,10 +220,9 @@ class Quota:
 
 
 def _told(record: logging.LogRecord) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(record.created, UTC)
     told: dict[str, Any] = {
-        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "level": record.levelname.lower(),
+        "time": _time(record.created),
+        "level": _level(record.levelno),
         "event": record.getMessage(),
     }
     fields = getattr(record, _FIELDS, None)
@@ -213,22 +235,37 @@ def _told(record: logging.LogRecord) -> dict[str, Any]:
     return told
 
 
-class _Json(logging.Formatter):
-    """A JSON object a line; ASCII, so that no character of a path can begin another line."""
+def _time(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _level(number: int) -> str:
+    return logging.getLevelName(number).lower()
+
+
+class _Lines(logging.Formatter):
+    """Makes the same line of a record and of what it would tell."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__()
+        self._line = line
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_told(record), default=str)
+        """See ``logging.Formatter``."""
+        return self._line(_told(record))
 
 
-class _Text(logging.Formatter):
+_json: Line = json.JSONEncoder(default=str).encode
+"""A JSON object a line; ASCII, so that no character of a path can begin another line."""
+
+
+def _text(told: dict[str, Any]) -> str:
     """``time LEVEL event name=value ...``; values that are no plain word as JSON writes them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        told = _told(record)
-        traceback = told.pop("traceback", "")
-        head = f"{told.pop('time')} {told.pop('level').upper()} {_line(told.pop('event'))}"
-        text = " ".join([head, *(f"{name}={_word(value)}" for name, value in told.items())])
-        return f"{text}\n{traceback}" if traceback else text
+    traceback = told.pop("traceback", "")
+    head = f"{told.pop('time')} {told.pop('level').upper()} {_line(told.pop('event'))}"
+    text = " ".join([head, *(f"{name}={_word(value)}" for name, value in told.items())])
+    return f"{text}\n{traceback}" if traceback else text
 
 
 def _line(text: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import anyio
@@ -15,6 +18,7 @@ from ..failures import RequestError, internal_error
 from .access import PROBES, Headers
 from .bodies import Bodies, ClientGoneError
 from .exchange import FOUND, LINKED, Exchange
+from .protocol import GONE
 
 _ONCE = frozenset(
     {
@@ -36,6 +40,8 @@ _WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
 _AGAIN_SECONDS = 5.0
 _TOO_LATE = "draining: the server ends, and no answer was found within --drain"
 _NEXT_MOST = 2000
+_READ_ON_BYTES = 32 << 10
+"""Of a body up to which uvicorn never stops reading from its connection."""
 
 
 class Gate:
@@ -142,33 +148,17 @@ class Gate:
         What runs in a thread goes on to its end and holds its place there: else clients that ask
         and go would have any number of threads at work.
         """
-        working = anyio.CancelScope()
-        gone = asyncio.Event()
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            if not exchange.complete:
-                gone.set()
-                working.cancel()
-
-        async def replay() -> Message:
-            if parts:
-                return parts.pop()
-            await gone.wait()
-            return {"type": "http.disconnect"}
-
-        watcher = asyncio.create_task(watch())
+        client = _Client(exchange, parts)
         inner = scope
         if scope["method"] == "HEAD":
             # Answered as GET is. Not in the server's own scope, by which it leaves the body out.
             inner = {**scope, "method": "GET"}
-        try:
-            with working:
-                await self.app(inner, replay, exchange.send)
-        finally:
-            scope.update({name: inner[name] for name in FOUND if name in inner})
-            watcher.cancel()
+        with client.watched(scope["state"], receive):
+            try:
+                with client.working:
+                    await self.app(inner, client.receive, exchange.send)
+            finally:
+                scope.update({name: inner[name] for name in FOUND if name in inner})
 
     def _tell(self, exchange: Exchange, error: BaseException | None) -> None:
         if exchange.status == 401:
@@ -176,6 +166,56 @@ class Gate:
             exchange.end(error, quiet=dropped is None, dropped=dropped or 0)
         else:
             exchange.end(error)
+
+
+class _Client:
+    """Who waits for a reply: the application is told when it goes, and cancelled.
+
+    Attributes:
+        working: that is cancelled.
+    """
+
+    def __init__(self, exchange: Exchange, parts: list[Message]) -> None:
+        self.working = anyio.CancelScope()
+        self._exchange, self._parts = exchange, parts
+        self._gone = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """What the application receives: the whole body, and then the end."""
+        if self._parts:
+            return self._parts.pop()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    @contextlib.contextmanager
+    def watched(self, state: dict[str, Any], receive: Receive) -> Iterator[None]:
+        """Notice when it goes.
+
+        A task of its own takes a good part of a small request: there is one only where the
+        connection does not tell by itself, or may have stopped to read in a large body.
+        """
+        if GONE in state and self._exchange.received <= _READ_ON_BYTES:
+            state[GONE] = self._leave
+            try:
+                yield
+            finally:
+                state.pop(GONE, None)
+            return
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            yield
+        finally:
+            watcher.cancel()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._exchange.complete:
+            self._gone.set()
+            self.working.cancel()
 
 
 def _message(body: bytes) -> Message:

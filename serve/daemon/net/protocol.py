@@ -25,6 +25,10 @@ PIPELINED = 32
 _TOO_LARGE = (431, f"the request's head is larger than {HEAD_BYTES} bytes")
 
 
+GONE = "lloss_gone"
+"""In a scope's state while its connection lasts: what to call when that is lost, or None."""
+
+
 class _RefusedError(Exception):
     """Raised through the parser, which then reads no further."""
 
@@ -69,6 +73,8 @@ class Protocol(HttpToolsProtocol):
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
+                if (tell := cycle.scope["state"].pop(GONE, None)) is not None:
+                    tell()
         self._cycles.clear()
         super().connection_lost(exc)
 
@@ -117,8 +123,11 @@ class Protocol(HttpToolsProtocol):
         self._cycles = self._pending()
         self._cycles.append(self.cycle)
         self.cycle.transport = Joined(self.transport, self.loop)  # type: ignore[assignment]
+        self.cycle.scope["state"][GONE] = None
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # what follows is no HTTP that we speak
+        if self.pipeline:
+            self.flow.resume_reading()  # else nobody notices that the client goes
         if len(self.pipeline) > PIPELINED:
             self._why = (400, f"more than {PIPELINED} requests ahead of their replies")
             raise _RefusedError

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def record(level: int, text: str) -> logging.LogRecord:
 
 def test_lines_are_written_soon_and_many_at_once() -> None:
     stream = Slow()
-    handler = logs.Later(stream)
+    handler = logs.Later(stream, itemgetter("event"))
     for number in range(100):
         handler.emit(record(logging.INFO, str(number)))
     for _ in range(200):
@@ -120,7 +121,7 @@ def event(text: str) -> logging.LogRecord:
 def test_an_event_is_written_at_once_with_all_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_PAUSE", 60)
     stream = Slow()
-    handler = logs.Later(stream)
+    handler = logs.Later(stream, itemgetter("event"))
     handler.emit(record(logging.INFO, "before"))
     handler.emit(event("an event"))
     until(lambda: stream.getvalue() == "before\nan event\n")
@@ -141,7 +142,7 @@ class Stuck(io.StringIO):
 
 def test_lines_that_nobody_takes_are_counted_not_kept() -> None:
     stream = Stuck()
-    handler = logs.Later(stream)
+    handler = logs.Later(stream, itemgetter("event"))
     handler.emit(event("first"))
     assert stream.entered.wait(5)
     for _ in range(5_250):
@@ -168,7 +169,7 @@ def test_a_full_disk_fails_nobody_and_loses_nothing(monkeypatch: pytest.MonkeyPa
             return super().write(text)
 
     stream = Full()
-    handler = logs.Later(stream)
+    handler = logs.Later(stream, itemgetter("event"))
     for number in range(3):
         handler.emit(event(str(number)))
     until(lambda: stream.tries > 3)
@@ -185,7 +186,7 @@ def test_a_line_that_cannot_be_written_whole_goes_on_where_it_stopped(
     ours, pipe = os.pipe()
     os.set_blocking(pipe, False)
     with os.fdopen(pipe, "w") as stream, os.fdopen(ours, encoding="ascii") as reader:
-        handler = logs.Later(stream)
+        handler = logs.Later(stream, itemgetter("event"))
         lines = [f"{number:0200}" for number in range(1000)]  # three times what a pipe holds
         for line in lines:
             handler.emit(event(line))
