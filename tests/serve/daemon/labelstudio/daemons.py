@@ -19,27 +19,10 @@ from lloss.serve.daemon.settings import ServeSettings
 from lloss import Scorer
 from lloss.errors import ImageError
 from lloss.images import decode
-from lloss.scores import ScoresFolder, scores_table
+
+from ..scores import write_scores
 
 CLASSES = ("cat", "dog", "cow")
-
-
-def write_scores(path: Path, losses: Sequence[float], sha256: str, part: int = 10_000) -> None:
-    path.mkdir(parents=True)
-    folder = ScoresFolder(path)
-    count = len(losses)
-    values = np.asarray(losses, np.float32)
-    for number, start in enumerate(range(0, count, part)):
-        rows = range(start, min(start + part, count))
-        columns = {
-            "loss": values[start : rows.stop],
-            "prediction": np.array([row % 3 for row in rows], np.float32),
-        }
-        table = scores_table([f"{row}.png" for row in rows], columns)
-        folder.write_part(number, table, [])
-    folder.write_skipped()
-    sizes = {"scored": count, "skipped": 0, "part_size": part}
-    folder.write_run({"state": "complete", "model_sha256": sha256, **sizes})
 
 
 class Models:
@@ -92,7 +75,12 @@ class Daemon:
         listed = self.folder / f"{name}.csv"
         listed.write_text("id,path\n" + "".join(f"{row}.png,x\n" for row in range(len(losses))))
         scores = self.folder / f"scores {len(list(self.folder.iterdir()))}"
-        write_scores(scores, losses, sha256)
+        ids = [f"{row}.png" for row in range(len(losses))]
+        columns = {
+            "loss": np.asarray(losses, np.float32),
+            "prediction": np.arange(len(losses), dtype=np.float32) % 3,
+        }
+        write_scores(scores, ids, columns, model_sha256=sha256)
         self.catalog.put_pool(name, str(listed), PoolScores(scores, sha256, len(losses), 0))
         return scores
 
