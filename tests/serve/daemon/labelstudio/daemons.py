@@ -1,0 +1,95 @@
+"""The parts of a daemon that Label Studio asks, real ones but for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from lloss.serve.daemon.catalog.catalog import Catalog, PoolScores
+from lloss.serve.daemon.metrics import DaemonMetrics
+from lloss.serve.daemon.pools.pools import Pools
+from lloss.serve.daemon.pools.selections import Selections
+from lloss.serve.daemon.scoring.batcher import Answer
+from lloss.serve.daemon.scoring.models import Scored
+from lloss.serve.daemon.settings import ServeSettings
+
+from lloss import Scorer
+from lloss.errors import ImageError
+from lloss.images import decode
+
+from ..scores import write_scores
+
+CLASSES = ("cat", "dog", "cow")
+
+
+class Models:
+    """A model that serves; scoring by a real scorer."""
+
+    def __init__(self) -> None:
+        self.sha256 = "ab" * 32
+        outputs = {"loss": (), "prediction": ()}
+        self.manifest: Any = SimpleNamespace(
+            task="classification", classes=CLASSES, outputs=outputs
+        )
+        self.scorer: Scorer | None = None
+        self.asked: list[int] = []
+
+    async def score(self, images: Sequence[bytes], seconds: float) -> Scored:
+        assert self.scorer is not None and seconds > 0
+        self.asked.append(len(images))
+        errors, decoded = {}, []
+        for row, image in enumerate(images):
+            try:
+                decoded.append(decode(image, self.scorer.manifest.image))
+            except ImageError as error:
+                errors[row] = str(error)
+                decoded.append(np.zeros((8, 8, 3), np.uint8))
+        columns = {k: v.copy() for k, v in self.scorer.score(np.stack(decoded)).columns.items()}
+        columns["loss"][list(errors)] = np.nan
+        columns["prediction"][list(errors)] = np.nan
+        return Scored(Answer(columns, errors), self.sha256, self.scorer.manifest)
+
+
+class Daemon:
+    """The parts of a daemon, real ones but for the model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = ServeSettings(
+            model=folder / "model.onnx", data_dir=folder / "data", pool_roots=(str(folder),)
+        )
+        self.catalog = Catalog(self.settings.data_dir)
+        self.pools = Pools(self.settings, self.catalog)
+        self.selections = Selections(self.settings, self.catalog, self.pools, DaemonMetrics())
+        self.models = Models()
+        self.problem = ""
+
+    def not_ready(self) -> str:
+        return self.problem
+
+    def put(self, name: str, losses: Sequence[float], sha256: str = "ab" * 32) -> Path:
+        """A pool of the images 0.png, 1.png and so on with these losses; its scores."""
+        listed = self.folder / f"{name}.csv"
+        listed.write_text("id,path\n" + "".join(f"{row}.png,x\n" for row in range(len(losses))))
+        scores = self.folder / f"scores {len(list(self.folder.iterdir()))}"
+        ids = [f"{row}.png" for row in range(len(losses))]
+        columns = {
+            "loss": np.asarray(losses, np.float32),
+            "prediction": np.arange(len(losses), dtype=np.float32) % 3,
+        }
+        write_scores(scores, ids, columns, model_sha256=sha256)
+        self.catalog.put_pool(name, str(listed), PoolScores(scores, sha256, len(losses), 0))
+        return scores
+
+    @property
+    def state(self) -> dict[str, str]:
+        """What became of the images of the pool ``wild``."""
+        states = self.catalog.images.states("wild", [f"{row}.png" for row in range(5)])
+        return {
+            id: f"label:{row.label}" if row.state == "labeled" else row.state
+            for id, row in states.items()
+            if row.state != "free"
+        }

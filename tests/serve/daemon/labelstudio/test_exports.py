@@ -1,0 +1,93 @@
+"""Labels out of exports, and out of single annotations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lloss.serve.daemon.labelstudio import labels_of
+from starlette.testclient import TestClient
+
+from lloss.errors import LabelError
+
+from .daemons import Daemon
+from .messages import event, exported, recorded, tell
+
+
+def test_recorded_exports_give_the_same_labels() -> None:
+    expected = {"0.png": "dog", "1.png": "dog", "2.png": "", "3.png": "cat"}
+    assert labels_of(recorded("export.json")) == expected
+    assert labels_of(recorded("export.json"), "wild") == expected
+    assert labels_of(recorded("export_min.json"), "wild") == expected
+
+
+def test_tasks_of_other_pools_are_left_out() -> None:
+    for name in ("export.json", "export_min.json"):
+        with pytest.raises(LabelError, match="none of the . tasks is one of the pool 'zoo'"):
+            labels_of(recorded(name), "zoo")
+    mixed = recorded("export.json")
+    mixed[0]["data"]["lloss_pool"] = "zoo"
+    assert labels_of(mixed, "zoo") == {"0.png": "dog"}
+    assert set(labels_of(mixed, "wild")) == {"1.png", "2.png", "3.png"}
+    with pytest.raises(LabelError, match="none of the 0 tasks is one that lloss made"):
+        labels_of([])
+
+
+def test_the_newest_annotation_of_an_image_counts_over_all_its_tasks() -> None:
+    old, new = "2026-01-01T09:00:00Z", "2026-01-01T09:00:00.25Z"
+    document = [
+        exported("a", ("late", new, False), ("early", old, False)),
+        exported("b", ("early", old, False)),
+        exported("b", ("late", new, False), ("skip", "2027-01-01T00:00:00Z", True)),
+        exported("c", ("skip", new, True)),
+        exported("d"),
+        exported("e", ("first", None, False), ("second", None, False)),
+    ]
+    expected = {"a": "late", "b": "late", "e": "second"}
+    assert labels_of(document) == labels_of(document[::-1]) == expected
+    assert labels_of([exported("d")]) == {}  # a task of ours, but nothing done yet
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, "a list of tasks"), ("x", "a list of tasks"), (None, "a list of tasks"),
+        ([3], "task 1: is no object: 3"),
+        ([{"id": 1}], "task 1: data must be an object, not None"),
+        ([exported("a"), {"data": {"lloss_pool": "p", "lloss_id": 7}}],
+         "task 2: lloss_id must be a text, not 7"),
+        ([{"data": {"lloss_id": "a"}}], "task 1: lloss_pool must be a text"),
+        ([{"data": {"lloss_pool": "p", "lloss_id": ""}}], "task 1: lloss_id must be a text"),
+        ([{"data": {"lloss_pool": "p", "lloss_id": "a"}}], "task 1: annotations must be a list"),
+        ([exported("a") | {"annotations": {}}], "task 1: annotations must be a list"),
+        ([exported("a") | {"annotations": [3]}], r"task 1: annotations\[0\] must be an object"),
+        ([exported("a") | {"annotations": [{"result": "x"}]}],
+         r"task 1: annotations\[0\].result must be a list, not 'x'"),
+        ([{"annotation_id": 1, "lloss_pool": "p", "lloss_id": None}], "task 1: lloss_id"),
+    ],
+)  # fmt: skip
+def test_wrong_exports_are_named_by_task_and_key(document: Any, message: str) -> None:
+    with pytest.raises(LabelError, match=message) as caught:
+        labels_of(document, "p" if isinstance(document, list) and len(document) > 1 else None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("result", "label"),
+    [
+        ([], ""),
+        ([{"type": "choices", "value": {"choices": ["cat"]}}], "cat"),
+        ([{"type": "choices", "value": {"choices": ["cat", "dog"]}}], ""),
+        ([{"type": "choices", "value": {"choices": ["cat"]}}] * 2, ""),
+        ([{"type": "choices", "value": {"choices": ["cat"], "x": 1, "width": 5}}], ""),
+        ([{"type": "rectanglelabels", "value": {"rectanglelabels": ["cat"]}},
+          {"type": "choices", "value": {"choices": ["dog"]}}], "dog"),
+        ([{"type": "choices", "value": {"choices": [3]}}], ""),
+        ([{"type": "choices", "value": []}, 3], ""),
+    ],
+)  # fmt: skip
+def test_a_label_is_the_only_choice_for_the_whole_image(
+    client: TestClient, daemon: Daemon, result: Any, label: str
+) -> None:
+    tell(client, event(1, result=result))
+    assert daemon.state == {"0.png": f"label:{label}"}

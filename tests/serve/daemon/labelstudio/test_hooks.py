@@ -1,0 +1,142 @@
+"""The webhook: events of annotations become labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lloss.serve.daemon.failures import RequestError
+from starlette.testclient import TestClient
+
+from .daemons import Daemon
+from .messages import deleted, event, recorded, task, tell
+
+
+def test_the_recorded_events_mark_and_unmark(client: TestClient, daemon: Daemon) -> None:
+    events = iter(recorded("webhooks.json"))
+    zero, one, two = {"0.png": "label:dog"}, {"1.png": "label:dog"}, {"2.png": "label:"}
+    three, four = {"3.png": "label:cat"}, {"4.png": "label:cat"}
+    steps: list[tuple[str, dict[str, str]]] = [
+        ("ANNOTATION_CREATED", {"0.png": "label:cat"}),
+        ("ANNOTATION_UPDATED", zero),
+        ("ANNOTATION_CREATED", zero | {"1.png": "skipped"}),
+        ("ANNOTATION_CREATED", zero | one),
+        ("ANNOTATION_CREATED", zero | one | two),
+        ("ANNOTATION_CREATED", zero | one | two | three),
+        ("ANNOTATIONS_DELETED", zero | one | two),
+        ("ANNOTATIONS_CREATED", zero | one | two | four),
+        ("ANNOTATIONS_DELETED", one | two | four),
+    ]
+    for action, expected in steps:
+        event = next(events)
+        assert event["action"] == action
+        tell(client, event)
+        assert daemon.state == expected
+    before = daemon.state
+    for event in events:  # a deleted task takes no label back: its annotation may be exported
+        tell(client, event, 200)
+    assert daemon.state == before
+
+
+def test_of_many_annotations_those_of_no_pool_are_ignored(
+    client: TestClient, daemon: Daemon
+) -> None:
+    made = [event(1), event(2, "1.png"), event(3, "nowhere.png"), event(4)]
+    made[3]["task"]["data"]["lloss_pool"] = "gone"
+    bulk = {**made[0], "action": "ANNOTATIONS_CREATED"}
+    bulk["annotation"] = [one["annotation"] for one in made]
+    bulk["task"] = [one["task"] for one in made]
+    assert tell(client, bulk) == {"labeled": 2, "unlabeled": 0, "skipped": 0, "ignored": 2}
+    assert set(daemon.state) == {"0.png", "1.png"}
+
+
+def test_events_of_nothing_here_and_of_wrong_types_do_no_harm(
+    client: TestClient, daemon: Daemon
+) -> None:
+    for action in ("PROJECT_UPDATED", "TASKS_DELETED", "NEWS", None, 3, ["ANNOTATION_CREATED"]):
+        tell(client, {"action": action, "annotation": {}, "task": {}}, 200)
+    good = event(1)
+    wrong: list[dict[str, Any]] = [
+        {"action": "ANNOTATION_CREATED"},
+        {**good, "annotation": None}, {**good, "annotation": [], "task": {}},
+        {**good, "annotation": [3], "task": [3]}, {**good, "task": {"data": {"image": "x"}}},
+        {**good, "annotation": good["annotation"] | {"id": "1"}},
+        {**good, "annotation": good["annotation"] | {"id": True}},
+        {**good, "annotation": good["annotation"] | {"id": 1 << 63}},
+        {"action": "ANNOTATIONS_DELETED", "annotations": 3},
+        deleted(None, "x", 1 << 70, 1.5),
+    ]  # fmt: skip
+    for one in wrong:
+        assert tell(client, one)["labeled"] == 0
+    assert daemon.state == {}
+    half = {"id": "\ud800", "created_at": "\udfff"}
+    assert tell(client, {**good, "project": half})["labeled"] == 1
+    assert tell(client, {**deleted(1), "project": half})["unlabeled"] == 1
+    odd = {**good, "project": 3, "annotation": {"id": 5, "result": {"x": [3]}, "updated_at": "?"}}
+    assert tell(client, odd)["labeled"] == 1
+    assert daemon.state == {"0.png": "label:"}
+
+
+def test_what_cannot_be_marked_is_not_noted_either(
+    client: TestClient, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise RequestError(507, "the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon.catalog.images, "label", full)
+        tell(client, event(1), 507)
+    tell(client, event(2, choice="dog"))
+    tell(client, deleted(2))
+    assert daemon.state == {}  # number 1 would still label it
+
+
+def test_a_label_is_not_lost_while_the_pool_cannot_be_read(
+    client: TestClient, daemon: Daemon, tmp_path: Path
+) -> None:
+    """One that has no scores has to be asked itself."""
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away/0.png").write_bytes(b"")
+    daemon.catalog.put_pool("away", str(tmp_path / "away"))
+    made, ours = event(1), event(2)
+    made["task"] = task("0.png", "away")
+    bulk = {**made, "action": "ANNOTATIONS_CREATED"}
+    bulk["annotation"] = [ours["annotation"], made["annotation"]]
+    bulk["task"] = [ours["task"], made["task"]]
+    (tmp_path / "away").rename(tmp_path / "gone")
+    assert "no such pool" in tell(client, bulk, 422)["error"]
+    assert daemon.state == {}, "all or nothing"
+    (tmp_path / "gone").rename(tmp_path / "away")
+    assert tell(client, bulk)["labeled"] == 2
+    assert daemon.selections.labels("away") == {"0.png": "cat"}
+    tell(client, deleted(1))
+    assert daemon.selections.labels("away") == {}, "it was noted"
+
+
+def test_what_the_scores_know_needs_no_pool(
+    client: TestClient, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon.pools, "_open", None)
+    assert tell(client, event(1))["labeled"] == 1
+    assert tell(client, deleted(1))["unlabeled"] == 1
+
+
+def test_what_came_from_elsewhere_is_not_taken_back(client: TestClient, daemon: Daemon) -> None:
+    daemon.selections.label("wild", {"0.png": "owl"})
+    daemon.selections.skip("wild", ["1.png"])
+    daemon.selections.skip("wild", ["2.png"])
+    before = {"0.png": "label:owl", "1.png": "skipped", "2.png": "skipped"}
+    tell(client, event(1, was_cancelled=True))
+    assert daemon.state == before, "a skip takes no label"
+    tell(client, deleted(1))
+    assert daemon.state == before
+    tell(client, event(3, choice="cat"))
+    daemon.selections.label("wild", {"0.png": "owl"})
+    tell(client, deleted(3))
+    assert daemon.state == before, "nor one that came later"
+    tell(client, event(2, "1.png"))
+    daemon.selections.unlabel("wild", ["1.png"])
+    daemon.selections.skip("wild", ["1.png"])
+    tell(client, deleted(2))
+    assert daemon.state == before, "a label that is gone frees no image that was skipped since"

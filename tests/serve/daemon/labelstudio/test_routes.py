@@ -1,0 +1,121 @@
+"""Label Studio's protocol: access, health and setup, and the bodies that routes take."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.responses import JSONResponse
+from lloss.serve.daemon.labelstudio import routes
+from lloss.serve.daemon.labelstudio.coco import coco_of
+from lloss.serve.daemon.net.access import Access
+from lloss.serve.daemon.settings import ServeSettings
+from starlette.testclient import TestClient
+
+from .daemons import Daemon
+from .messages import CONFIG, ask, recorded, task
+
+# Access
+
+
+@pytest.mark.parametrize(
+    ("path", "credentials", "admitted"),
+    [
+        ("/labelstudio/predict", b"who:the-token:of-all", True),
+        ("/labelstudio/health", b":the-token:of-all", True),
+        ("/labelstudio/predict", b"the-token:of-all", False),  # a user and a password
+        ("/labelstudio/predict", b"who:the-token", False),
+        ("/labelstudio/predict", b"who:", False),
+        ("/labelstudio/predict", b"who", False),
+        ("/labelstudiox", b"who:the-token:of-all", False),
+        ("/v1/pools", b"who:the-token:of-all", False),
+    ],
+)
+def test_the_token_is_label_studios_password(
+    tmp_path: Path, path: str, credentials: bytes, admitted: bool
+) -> None:
+    settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token="the-token:of-all")
+    for scheme in (b"Basic ", b"basic  "):
+        headers = {b"authorization": scheme + base64.b64encode(credentials)}
+        assert Access(settings).admits({"path": path}, headers) is admitted
+    for broken in (b"Basic", b"Basic ", b"Basic \xff", b"Basic dG9r$$$", b"Basic " + credentials):
+        assert not Access(settings).admits({"path": path}, {b"authorization": broken})
+
+
+# Health, setup, versions
+
+
+def test_health_setup_and_versions(client: TestClient) -> None:
+    for path in ("", "/", "/health"):
+        assert client.get(f"/labelstudio{path}").json()["status"] == "UP"
+    body = {"project": "1.2", "schema": CONFIG, "access_token": "secret", "extra_params": None}
+    assert client.post("/labelstudio/setup", json=body).json() == {"model_version": "ab" * 6}
+    assert client.get("/labelstudio/versions").json() == {"versions": ["ab" * 6]}
+
+
+def test_a_daemon_that_is_not_ready_says_why(client: TestClient, daemon: Daemon) -> None:
+    daemon.problem, daemon.models.sha256 = "the model is loading", ""
+    for method, path in (("GET", "health"), ("POST", "setup"), ("GET", "versions")):
+        reply = client.request(method, f"/labelstudio/{path}", json={})
+        assert reply.status_code == 503 and reply.json() == {"error": "the model is loading"}
+
+
+def test_training_is_refused_with_the_remedy(client: TestClient) -> None:
+    for path, body in (("train", {}), ("webhook", {"action": "START_TRAINING", "project": {}})):
+        reply = client.post(f"/labelstudio/{path}", json=body)
+        assert reply.status_code == 409 and "lloss train" in reply.json()["error"]
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"3", b"[" * 100_000, b"\xff"])
+def test_a_body_that_is_no_object_is_refused(client: TestClient, body: bytes) -> None:
+    for path in ("predict", "webhook"):
+        reply = client.post(f"/labelstudio/{path}", content=body)
+        assert reply.status_code == 400 and "\n" not in reply.json()["error"]
+
+
+@pytest.mark.parametrize("tasks", [None, {}, "x", 3])
+def test_tasks_are_a_list(client: TestClient, tasks: Any) -> None:
+    reply = client.post("/labelstudio/predict", json={"tasks": tasks})
+    assert reply.status_code == 422 and "tasks" in reply.json()["error"]
+
+
+def test_of_tasks_there_is_a_most(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "IDS_MOST", 3)
+    assert len(ask(client, *[task("0.png")] * 3)) == 3
+    reply = client.post("/labelstudio/predict", json={"tasks": [task("0.png")] * 4})
+    assert reply.status_code == 422
+    assert reply.json() == {"error": "4 tasks: give at most 3 in a request"}
+
+
+def test_what_takes_long_is_made_beside_the_loop(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside: list[str] = []
+
+    class Noted(JSONResponse):
+        def render(self, content: Any) -> bytes:
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                beside.append("json")
+            return super().render(content)
+
+    monkeypatch.setattr(routes, "JSONResponse", Noted)
+    ask(client, task("0.png"))
+    client.post("/labelstudio/coco?pool=wild", json=recorded("export.json"))
+    assert beside == ["json"] * 2
+
+
+def test_the_daemon_makes_coco_of_an_export(client: TestClient) -> None:
+    document = recorded("export.json")
+    reply = client.post("/labelstudio/coco?pool=wild", json=document)
+    assert reply.json() == coco_of(document, "wild")
+    for wrong, pool in ((document, "zoo"), ({}, "wild"), ([3], "wild")):
+        reply = client.post(f"/labelstudio/coco?pool={pool}", json=wrong)
+        assert reply.status_code == 422 and "\n" not in reply.json()["error"]
