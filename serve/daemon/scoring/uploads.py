@@ -109,6 +109,8 @@ async def _files(request: Request) -> tuple[list[str], list[bytes]]:
         async with request.form(max_files=MAX_FILES, max_fields=0) as form:
             return await _parts(form.multi_items())
     except HTTPException as error:
+        if "Too many fields" in str(error.detail):
+            raise RequestError(400, "the form has a field that is no file: -F image=@FILE") from error
         status = 413 if "Too many files" in str(error.detail) else 400
         remedy = f"; give at most {MAX_FILES}" if status == 413 else ""
         raise RequestError(status, f"the form cannot be read: {error.detail}{remedy}") from error

@@ -160,10 +160,15 @@ function below(tile, by) {
     Math.abs(edge(other).left - here.left) < Math.abs(edge(best).left - here.left) ? other : best);
 }
 
-function choose(tile, number) {
+// Where classes are digits a key is the class of that name, not the class in that place.
+function choose(tile, key) {
   const select = tile.querySelector("select[name=label]");
-  if (!select || number >= select.options.length || !isOpen(tile)) return;
-  select.selectedIndex = number;
+  if (!select || !isOpen(tile)) return;
+  const names = [...select.options].map((option) => option.value);
+  const digits = names.some((name) => /^[0-9]$/.test(name));
+  const place = digits ? names.indexOf(key) : Number(key);
+  if (place < 1 || place >= names.length) return;
+  select.selectedIndex = place;
   press(tile, "label");
 }
 
@@ -218,7 +223,7 @@ document.addEventListener("keydown", (event) => {
   if (key === "Enter" && event.target === tile) { event.preventDefault(); return ACTIONS.o(tile); }
   if (key in MOVES) { event.preventDefault(); return go(MOVES[key](tile)); }
   if (key in ACTIONS) { event.preventDefault(); return ACTIONS[key](tile); }
-  if (/^[1-9]$/.test(key)) { event.preventDefault(); choose(tile, Number(key)); }
+  if (/^[0-9]$/.test(key)) { event.preventDefault(); choose(tile, key); }
 });
 
 for (const button of document.querySelectorAll("[data-keys]")) {

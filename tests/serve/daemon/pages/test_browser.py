@@ -102,6 +102,19 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     assert browser.execute_script("return window.stays"), "the page was not loaded again"
 
 
+def test_a_digit_is_the_class_of_that_name(browser: Any, served: Any) -> None:
+    from dataclasses import replace
+
+    world = served.world
+    world.manifest = replace(world.manifest, classes=tuple("0123456789"))
+    world.models.manifest = world.manifest
+    ids = world.pool("photos", 6)
+    browser.get(f"{served.url}/pools/photos")
+    keys(browser, "j", "3", "0", "9")
+    until(lambda: state(browser, 3) == "labeled")
+    assert world.daemon.selections.labels("photos") == {ids[0]: "3", ids[1]: "0", ids[2]: "9"}
+
+
 def test_quick_fingers_need_not_wait(browser: Any, served: Any) -> None:
     ids = served.world.pool("photos", 30)
     plain = served.world.daemon.selections.label

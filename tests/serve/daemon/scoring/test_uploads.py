@@ -77,7 +77,7 @@ def test_a_bad_file_fails_alone(ask: Any, files: list[bytes]) -> None:
         ({"content": b"", "headers": {"content-type": "image/png"}}, 400, "empty"),
         ({"json": {"image": "x"}}, 415, "'application/json'"),
         ({"content": b"x"}, 415, "send a form"),
-        ({"files": [("image", ("n", b"x"))], "data": {"more": "text"}}, 400, "form"),
+        ({"files": [("image", ("n", b"x"))], "data": {"more": "text"}}, 400, "-F image=@FILE"),
         ({"files": [("other", ("n", b"x"))]}, 400, "'other'"),
         ({"files": [("image", ("n", b"x"))] * 257}, 413, "at most 256"),
         (
