@@ -110,7 +110,9 @@ async def _files(request: Request) -> tuple[list[str], list[bytes]]:
             return await _parts(form.multi_items())
     except HTTPException as error:
         if "Too many fields" in str(error.detail):
-            raise RequestError(400, "the form has a field that is no file: -F image=@FILE") from error
+            raise RequestError(
+                400, "the form has a field that is no file: -F image=@FILE"
+            ) from error
         status = 413 if "Too many files" in str(error.detail) else 400
         remedy = f"; give at most {MAX_FILES}" if status == 413 else ""
         raise RequestError(status, f"the form cannot be read: {error.detail}{remedy}") from error
