@@ -1,10 +1,9 @@
-"""Latency that no server can go below at some load: simulated, from measured batches.
+"""What the wait for a lane alone does to latency: simulated, from measured batches.
 
 Requests of one image come to as many lanes as the engine has. A lane that is free takes its share
 of what waits, as the daemon's do, and is busy for as long as the bare engine once was with so many
 images, all lanes computing. There is no HTTP, no interpreter and no client in it, but the wait for
-a lane is: where requests come at random times, that alone puts p99 at 70 % load at 3.5 times p50
-with two lanes, whoever waits for them in whatever order of arrival.
+a lane is, which makes a long tail where requests come at random times.
 """
 
 from __future__ import annotations
