@@ -105,8 +105,8 @@ def next_cycle(
     if not _goes_on(folder, project, say):
         problems = Problems(project.skip_bad)
         labeled = project.open_labels(problems=problems)
-        if problems.found:
-            say(problems.summary())
+        for line in problems.lines():
+            say(line)
         if done and done[-1].labels_sha256 == labeled.sha256:
             return Outcome(project.cycles / f"{len(done):03d}", done[-1], False)
         _begin(folder, project, labeled, len(problems.found))

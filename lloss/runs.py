@@ -72,8 +72,8 @@ def train(
         return before
     problems = problems or Problems()
     data, sample = _decoded(labeled, settings, run, problems)
-    if problems.found:
-        say(problems.summary())
+    for line in problems.lines():
+        say(line)
     start = _first_weights(warm_start, data.classes) if warm_start else None
     trainer = Trainer(settings, data, device, start)
     settings = dataclasses.replace(settings, taps=tuple(t.module for t in trainer.model.taps))

@@ -17,10 +17,21 @@ class Problems:
     Attributes:
         skip: leave broken annotations out instead of stopping.
         found: each broken annotation so far, with its place.
+        notes: what the user should know although nothing is broken, each one whole line.
     """
 
     skip: bool = False
     found: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, line: str) -> None:
+        """Keep a line for the user, once."""
+        if line not in self.notes:
+            self.notes.append(line)
+
+    def lines(self) -> list[str]:
+        """Everything to print: the summary of what was left out, then the notes."""
+        return [*filter(None, [self.summary()]), *self.notes]
 
     def report(self, where: str, what: str) -> None:
         """Tell of an annotation that cannot be used; return when it is to be left out.

@@ -48,8 +48,8 @@ def evaluate(
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")
     found = evaluate_checkpoint(checkpoint, labeled, problems)
-    if problems.found:
-        click.echo(problems.summary(), err=True)
+    for line in problems.lines():
+        click.echo(line, err=True)
     write_json(out / "evaluation.json", found.as_dict())
     click.echo(f"images             {found.images}")
     if found.unseen:

@@ -65,8 +65,8 @@ def init(
     made = create_project(project, values, train)
     problems = Problems(made.skip_bad)
     labeled = made.open_labels(problems=problems)
-    if problems.found:
-        click.echo(problems.summary(), err=True)
+    for line in problems.lines():
+        click.echo(line, err=True)
     classes = made.task.classes(labeled.labels)
     click.echo(
         f"{project / 'lloss.toml'}: {len(labeled)} labeled images of {len(classes)} "
