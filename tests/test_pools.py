@@ -86,6 +86,22 @@ def test_a_linked_folder_is_listed(tmp_path: Path) -> None:
     assert _ids(tmp_path / "pool") == ["link/1.jpg"]
 
 
+def test_folders_can_be_left_out_by_whatever_path_the_walk_reaches_them(tmp_path: Path) -> None:
+    for name in ("a.png", "masks/a.png", "b/masks/b.png", "b/c.png"):
+        _write(tmp_path / name)
+    (tmp_path / "again").symlink_to(tmp_path / "masks")
+    pool = open_pool(tmp_path, leave_out=[tmp_path / "b" / ".." / "masks", tmp_path / "gone"])
+    assert list(pool.ids()) == ["a.png", "b/c.png", "b/masks/b.png"]
+    assert [item.id for item in pool.find(["b/c.png"])] == ["b/c.png"]
+    with pytest.raises(PoolError, match=r"'masks/a\.png' is not in the pool"):
+        pool.find(["masks/a.png"])
+
+
+def test_the_root_itself_is_never_left_out(tmp_path: Path) -> None:
+    _write(tmp_path / "a.png")
+    assert list(open_pool(tmp_path, leave_out=[tmp_path]).ids()) == ["a.png"]
+
+
 def test_a_broken_link_is_an_image_error_when_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
     (item,) = open_pool(tmp_path)
