@@ -100,6 +100,7 @@ def next_cycle(
     Raises:
         LlossError: whatever a step says; the cycle goes on from there when it is mended.
     """
+    say = _once(say)
     done = history(project)
     folder = project.cycles / f"{len(done) + 1:03d}"
     if not _goes_on(folder, project, say):
@@ -112,6 +113,18 @@ def next_cycle(
         _begin(folder, project, labeled, len(problems.found))
     walk = _Walk(project, folder, done, say)
     return Outcome(folder, walk.through(at_most), True)
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Each line once: the labels and the copy of them that a cycle keeps give the same notes."""
+    said = set[str]()
+
+    def new(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return new
 
 
 def history(project: Project) -> list[Summary]:
@@ -174,7 +187,7 @@ def _begin(folder: Path, project: Project, labeled: LabeledSet, broken: int) -> 
     write_json(folder / BEGUN, begun)
 
 
-_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad")
+_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad", "empty")
 """Besides the training settings, what a cycle keeps to the end as it was begun."""
 
 

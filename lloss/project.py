@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.empties import EMPTY, settled
 from lloss.annotations.objects import is_named_set as is_named_objects
-from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
+from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
@@ -55,6 +56,7 @@ class Project:
         test_labels: its labels, or those of images of the pool when ``test`` is empty.
         warm_start: start each training from the weights of the cycle before; by default afresh.
         skip_bad: leave broken annotations out instead of stopping at the first.
+        empty: what labels that show nothing mean, see :mod:`lloss.annotations.empties`.
         train: the training settings, those of ``preset`` filled in.
     """
 
@@ -70,10 +72,11 @@ class Project:
     test_labels: str = ""
     warm_start: bool = False
     skip_bad: bool = False
+    empty: str = ""
     train: TrainSettings
 
     def __post_init__(self) -> None:
-        texts = dict.fromkeys(("pool", "labels", "test", "test_labels", "strategy"), str)
+        texts = dict.fromkeys(("pool", "labels", "test", "test_labels", "strategy", "empty"), str)
         flags = dict.fromkeys(("warm_start", "skip_bad"), bool)
         numbers = {"subset": (int, float), "holdout": (int, float)}
         kinds: dict[str, Any] = {"k": int, "seed": int, **flags, **texts, **numbers}
@@ -90,6 +93,8 @@ class Project:
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
+        if self.empty not in ("", *EMPTY):
+            raise SettingsError(f"empty = {self.empty!r}: choose one of {', '.join(EMPTY)}")
         if not 0 <= self.holdout < 1:
             raise SettingsError(f"holdout = {self.holdout}: give a share of the labels below 1")
         self.selection(1, False)
@@ -138,7 +143,8 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        return self.task.join(self.open_pool(), found, str(path), problems)
+        joined = self.task.join(self.open_pool(), found, str(path), problems)
+        return settled(joined, self.empty, problems)
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -148,9 +154,11 @@ class Project:
         """The separate test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
         problems = problems or Problems(self.skip_bad)
-        if self.test:
-            return self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
-        return self.task.open(self.pool_uri, labels, DATA_ROOT, problems) if labels else None
+        if not self.test and labels is None:
+            return None
+        uri = self._test_uri() if self.test else self.pool_uri
+        test = self.task.open(uri, labels, DATA_ROOT, problems)
+        return settled(test, self.empty, problems, "test images")
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
@@ -236,13 +244,21 @@ def load_project(root: Path) -> Project:
     return Project(root=root, train=settings, **content)
 
 
-def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, Any]) -> Project:
+def create_project(
+    root: Path,
+    values: Mapping[str, Any],
+    train: Mapping[str, Any],
+    problems: Problems | None = None,
+) -> Project:
     """Write ``lloss.toml`` after checking all that it says, the labels against the pool too.
+
+    What fails leaves the folder as it was, with whatever stood in it.
 
     Args:
         root: the project's folder; made when it is not there.
         values: keys of :class:`Project`; paths are relative to the working directory.
         train: ``preset`` and the training settings that differ from it.
+        problems: broken annotations go there, and what the user should know of the folder.
 
     Raises:
         ProjectError: there is a project already.
@@ -250,6 +266,7 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
     """
     if (root / FILE).exists():
         raise ProjectError(f"{root / FILE}: is there already; edit it, or choose another folder")
+    problems = problems or Problems(bool(values.get("skip_bad")))
     written = dict(values)
     for name in ("pool", "labels", "test", "test_labels"):
         value = written.get(name)
@@ -257,26 +274,49 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
             Path(value).exists() or (name in ("pool", "test") and not _is_named_set(value))
         ):
             written[name] = to_folder(root, value)
-    made = not root.exists()
-    write_text(root / FILE, _toml(written, train))
-    try:
+    with _restored(root):
+        _note_earlier(root, problems)
+        write_text(root / FILE, _toml(written, train))
         project = load_project(root)
-        labeled = project.open_labels()
-        training, _ = project.split(labeled)
         task = project.task
+        task.check_empty(project.empty)
+        labeled = project.open_labels(problems=problems)
+        training, _ = project.split(labeled, problems)
         task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:
             raise LabelError(
                 f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
                 f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
             )
-    except LlossError:
-        (root / FILE).unlink()
-        (root / HOLDOUT).unlink(missing_ok=True)
-        if made:
-            root.rmdir()
-        raise
     return project
+
+
+@contextlib.contextmanager
+def _restored(root: Path) -> Iterator[None]:
+    """When the block fails, remove what a project's creation writes, and nothing else."""
+    new = [root / name for name in (FILE, HOLDOUT) if not (root / name).exists()]
+    folders = [folder for folder in (root, *root.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # such as a folder that something else came into
+            for path in new:
+                path.unlink(missing_ok=True)
+            for folder in folders:
+                folder.rmdir()
+        raise
+
+
+def _note_earlier(root: Path, problems: Problems) -> None:
+    """Tell of what an earlier project left, which counts for this one."""
+    if (root / HOLDOUT).exists():
+        problems.note(f"{root / HOLDOUT}: is there already; its images are held out")
+    cycles = sorted(path.parent.name for path in (root / "cycles").glob("*/summary.json"))
+    if cycles:
+        problems.note(
+            f"{root / 'cycles'}: {len(cycles)} cycles are there already; lloss next goes on after "
+            f"{cycles[-1]}"
+        )
 
 
 _NOTES = {
@@ -290,6 +330,7 @@ _NOTES = {
     "test": "labeled images to measure on",
     "test_labels": "their labels, or those of test images in the pool",
     "warm_start": "start from the cycle before; the method trains afresh",
+    "empty": "labels that show nothing: background, or unlabeled yet",
     "skip_bad": "leave broken annotations out instead of stopping",
 }
 

@@ -71,10 +71,10 @@ def train(
         LabelError: the labels cannot be trained on.
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
-    settings, labeled = _sized(settings), labeled.ordered()
+    settings, problems = _sized(settings), problems or Problems()
+    labeled = _learnable(labeled.ordered(), settings, problems)
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
-    problems = problems or Problems()
     data, sample = _decoded(labeled, settings, run, problems)
     for line in problems.lines():
         say(line)
@@ -95,6 +95,20 @@ def train(
         identity = {"images_sha256": images, "start_sha256": start.sha256 if start else ""}
         _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
     return load_checkpoint(run)
+
+
+def _learnable(labeled: LabeledSet, settings: TrainSettings, problems: Problems) -> LabeledSet:
+    """The images that have a loss: the head would learn of the others that theirs is 0."""
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    known = [row for row, label in enumerate(labeled.labels) if task.known(label, classes)]
+    if not known or len(known) == len(labeled):
+        return labeled  # none at all: Task.check says what to label
+    problems.note(
+        f"{len(labeled) - len(known)} of {len(labeled)} labeled images show nothing that a loss "
+        "can be measured on: they are not trained on"
+    )
+    return labeled.take(known)
 
 
 def _taps(trainer: Trainer) -> tuple[str, ...]:

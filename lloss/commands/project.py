@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
-from lloss.commands.options import PATH, Subset, chosen_settings, skip_bad_option, training_settings
+from lloss.commands.options import (
+    PATH,
+    Subset,
+    chosen_settings,
+    empty_option,
+    skip_bad_option,
+    training_settings,
+)
 from lloss.project import STRATEGIES, create_project, load_project
 from lloss.selection import SelectionSettings
 
@@ -29,6 +36,7 @@ from lloss.selection import SelectionSettings
 @click.option("--test-labels", help="CSV of labels for --test; without it, for images of the pool.")
 @click.option("--warm-start", is_flag=True, help="Train each cycle from the weights before it.")
 @skip_bad_option
+@empty_option
 @training_settings
 def init(
     project: Path,
@@ -42,6 +50,7 @@ def init(
     test_labels: str | None,
     warm_start: bool,
     skip_bad: bool,
+    empty: str,
     preset: str,
     detach_head: bool,
     **given: Any,
@@ -59,12 +68,14 @@ def init(
     values["warm_start"] = warm_start
     if skip_bad:
         values["skip_bad"] = True
+    if empty:
+        values["empty"] = empty
     train = {"preset": preset, **{name: v for name, v in given.items() if v is not None}}
     if detach_head:
         train["gradient_stop"] = 0
-    made = create_project(project, values, train)
-    problems = Problems(made.skip_bad)
-    labeled = made.open_labels(problems=problems)
+    problems = Problems(skip_bad)
+    made = create_project(project, values, train, problems)
+    labeled = made.open_labels()
     for line in problems.lines():
         click.echo(line, err=True)
     classes = made.task.classes(labeled.labels)

@@ -60,6 +60,7 @@ class Task(Protocol):
         labels_file: what a copy of the labels is called.
         augments: what the setting ``augment`` may be.
         weights: what the network can start from; see :func:`lloss.settings.check_choices`.
+        may_be_empty: whether a label may show nothing, see :mod:`lloss.annotations.empties`.
     """
 
     name: str
@@ -68,6 +69,19 @@ class Task(Protocol):
     labels_file: str
     augments: tuple[str, ...] = AUGMENTS
     weights: tuple[str, ...] = WEIGHTS
+    may_be_empty: bool = False
+
+    def check_empty(self, empty: str) -> None:
+        """Refuse to say what labels that show nothing mean, where there are none.
+
+        Raises:
+            SettingsError: with what the task does instead.
+        """
+        if empty and not self.may_be_empty:
+            raise SettingsError(
+                f"empty = {empty!r}: is for detection and segmentation; {self.name} has no labels "
+                "that show nothing, so leave it out"
+            )
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Settings that differ from those of :class:`TrainSettings`.

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -47,6 +47,12 @@ class MaskLabel:
     path: str = field(repr=False)  # elsewhere it is the same label
     sha256: str
     names: dict[str, str]
+    marks: ClassVar[str] = "pixel of a class"
+
+    @property
+    def empty(self) -> bool:
+        """Whether no pixel is of a class."""
+        return not self.names
 
 
 class _Network(nn.Module):
@@ -67,6 +73,7 @@ class Segmentation(Task):
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
+    may_be_empty = True
     weights = ("none", "imagenet")
 
     def defaults(self, model: str) -> dict[str, Any]:
