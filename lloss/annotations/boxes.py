@@ -11,7 +11,7 @@ import numpy as np
 
 from lloss.annotations.labels import DECIMALS, ObjectLabel
 from lloss.annotations.reading import BrokenError, NothingMarkedError
-from lloss.errors import LabelError
+from lloss.labels import listed_classes
 
 SLACK = 1.0
 """Pixels that a box may reach over the image's edge; it is clipped. Tools count from 0 or 1."""
@@ -94,11 +94,7 @@ def known_classes(*folders: Path) -> frozenset[str] | None:
     for folder in folders:
         path = folder / "classes.txt"
         if path.is_file():
-            try:
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise LabelError(f"{path}: cannot be read: {error}") from error
-            return frozenset(line.strip() for line in lines if line.strip())
+            return frozenset(listed_classes(path, gaps=True))
     return None
 
 
