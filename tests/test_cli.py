@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.cli import COMMANDS, HELP, main
+from lloss.scores import ScoresFolder
 
 
 def lloss(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -76,6 +77,23 @@ def test_select_writes_each_format(
     table = pq.read_table(tmp_path / "a.parquet").to_pylist()
     assert lines == table and [row["rank"] for row in table] == [1, 2, 3, 4]
     assert [row["score"] for row in table] == [float(row["score"]) for row in rows]
+
+
+def test_select_says_by_what_and_takes_the_least_sure_first(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    column = ScoresFolder(scores).column("confidence")
+    for flags, expected in (([], column.min()), (["--highest"], column.max())):
+        asked = ["select", scores, "-k", 1, "--by", "confidence", "--format", "csv", *flags]
+        told = call(capsys, *asked)
+        assert float(told.out.splitlines()[1].split(",")[1]) == expected
+        assert f"selected by {'highest' if flags else 'lowest'} confidence" in told.err
+    assert "by highest loss" in call(capsys, "select", scores, "-k", 1).err
+    assert "at random" in call(capsys, "select", scores, "-k", 1, "--strategy", "random").err
+    both = call(capsys, "select", scores, "-k", 1, "--highest", "--lowest")
+    assert both.code == 2 and "give one of them" in both.err
+    unknown = call(capsys, "select", scores, "-k", 1, "--by", "prediction")
+    assert unknown.code == 2 and "pass --highest or --lowest" in unknown.err and not unknown.out
 
 
 def test_select_excludes_what_a_csv_names_labels_or_not(
