@@ -24,7 +24,7 @@ from lloss.network import Forward, TappedNetwork
 from lloss.ranking import RankingFigures, ranking_figures
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
-from lloss.training import TrainingData, predict
+from lloss.training import TrainingData, device_of, predict
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,10 @@ def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData)
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, labeled: LabeledSet, problems: Problems | None = None
+    checkpoint: Checkpoint,
+    labeled: LabeledSet,
+    problems: Problems | None = None,
+    device: str = "",
 ) -> Evaluation:
     """Evaluate a run, finished or not, on labeled images.
 
@@ -155,11 +158,12 @@ def evaluate_checkpoint(
         checkpoint: of the run.
         labeled: the images.
         problems: images that cannot be used go there.
+        device: ``cpu``, ``cuda``, or empty for CUDA where there is one, as in training.
 
     Raises:
         LabelError: no label that the model knows, or an image that cannot be read.
     """
-    settings, task = checkpoint.settings, get_task(checkpoint.settings.task)
+    settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     problems = problems or Problems()
     counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
@@ -173,7 +177,9 @@ def evaluate_checkpoint(
             + (f"; {similar}" if similar else "")
         )
     data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
-    return measure(checkpoint.network(), settings, data, [labeled.labels[row] for row in rows])
+    return measure(
+        checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]
+    )
 
 
 def scatter(found: Evaluation, unit: str, path: Path) -> None:

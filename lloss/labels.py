@@ -8,6 +8,7 @@ for classification a CSV ``id,label`` beside a pool, a class-per-folder tree, a 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,13 @@ class LabeledSet:
     @property
     def sha256(self) -> str:
         """Identifies the set: a digest of its ids and labels, whatever their order."""
-        rows = sorted(f"{item.id}\0{label}\n" for item, label in zip(self.items, self.labels))
-        return hashlib.sha256("".join(rows).encode()).hexdigest()
+        # As JSON: an id may hold any character that would otherwise part it from its label.
+        rows = (json.dumps([item.id, str(label)]) for item, label in zip(self.items, self.labels))
+        return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+    def ordered(self) -> LabeledSet:
+        """The same set in the order of its ids, whatever order the labels were written in."""
+        return self.take(sorted(range(len(self)), key=lambda row: self.items[row].id))
 
     def take(self, rows: Iterable[int]) -> LabeledSet:
         """The set of these rows alone."""

@@ -248,3 +248,28 @@ def test_without_torchvision_the_extra_to_install_is_named(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'lloss\[train\]'"):
         open_labeled("cifar10", data_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([("a\0x\nb", "y")], [("a", "x"), ("b", "y")]),
+        ([("a", "x\0y")], [("a\0x", "y")]),
+        ([("a", "x\nb\0y")], [("a", "x"), ("b", "y")]),
+        ([("1", "x")], [("1", "x "), ("", "")]),
+    ],
+)
+def test_sets_of_any_characters_have_digests_of_their_own(
+    one: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    assert _set(*one).sha256 != _set(*other).sha256
+
+
+def test_ids_that_are_no_utf8_have_a_digest_too() -> None:
+    assert _set(("\udcff", "x")).sha256 != _set(("\udcfe", "x")).sha256
+
+
+def test_a_set_is_put_in_the_order_of_its_ids() -> None:
+    ordered = _set(("b", "dog"), ("a\0", "cat"), ("a", "cow")).ordered()
+    assert [item.id for item in ordered.items] == ["a", "a\0", "b"]
+    assert list(ordered.labels) == ["cow", "cat", "dog"]
