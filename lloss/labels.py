@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lloss.annotations.problems import Problems
 from lloss.csvtext import csv_text
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, FolderPool, Item, Pool, load_array, open_array, open_pool
@@ -88,7 +89,12 @@ def labels_text(labels: Mapping[str, str]) -> str:
     return csv_text(("id", "label"), labels.items())
 
 
-def open_labeled(data: str, labels: Path | None = None, data_root: Path = DATA_ROOT) -> LabeledSet:
+def open_labeled(
+    data: str,
+    labels: Path | None = None,
+    data_root: Path = DATA_ROOT,
+    problems: Problems | None = None,
+) -> LabeledSet:
     """Open labeled data of any kind.
 
     Args:
@@ -97,6 +103,7 @@ def open_labeled(data: str, labels: Path | None = None, data_root: Path = DATA_R
             ``:test``.
         labels: a CSV with the columns ``id`` and ``label``.
         data_root: where torchvision's sets lie or are downloaded to.
+        problems: a note of what a folder holds besides images goes there.
 
     Raises:
         LabelError: the labels are missing, empty, doubled, or of unknown ids.
@@ -105,13 +112,15 @@ def open_labeled(data: str, labels: Path | None = None, data_root: Path = DATA_R
     name, _, split = data.partition(":")
     if labels is not None:
         table = read_labels(labels)
-        return label_items(open_pool(data), table, str(labels))
+        pool = open_pool(data)
+        _note(pool, problems)
+        return label_items(pool, table, str(labels))
     if name in TORCHVISION_SETS:
         return _torchvision_set(name, split or "train", data_root.expanduser())
     path = Path(data)
     if path.is_dir():
-        return _class_folders(path)
-    if path.suffix == ".npz":
+        return _class_folders(path, problems)
+    if path.suffix.lower() == ".npz":
         return _labeled_array(path)
     if not path.exists():
         raise PoolError(
@@ -232,9 +241,15 @@ def _numbers_first(label: str) -> tuple[int, int, str]:
     return (0, int(label), label) if number else (1, 0, label)
 
 
-def _class_folders(root: Path) -> LabeledSet:
+def _note(pool: Pool, problems: Problems | None) -> None:
+    if problems is not None:
+        problems.note(pool.remark())
+
+
+def _class_folders(root: Path, problems: Problems | None) -> LabeledSet:
     items, labels = [], []
-    for item in FolderPool(root):
+    pool = FolderPool(root)
+    for item in pool:
         folder, slash, _ = item.id.partition("/")
         if not slash:
             raise LabelError(
@@ -244,7 +259,8 @@ def _class_folders(root: Path) -> LabeledSet:
         items.append(item)
         labels.append(folder)
     if not items:
-        raise PoolError(f"{root}: holds no image")
+        raise PoolError(f"{pool.remark() or root}: holds no image")
+    _note(pool, problems)
     return LabeledSet(items, labels, str(root))
 
 

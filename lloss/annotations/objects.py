@@ -104,7 +104,9 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
         PoolError: the images cannot be found.
     """
     if labels is not None:
-        return join_objects(open_pool(data), read_objects(labels, problems), str(labels), problems)
+        pool = open_pool(data)
+        problems.note(pool.remark())
+        return join_objects(pool, read_objects(labels, problems), str(labels), problems)
     name, _, split = data.partition(":")
     if name in SETS:
         rows = downloaded(name, split or DEFAULT_SPLIT, data_root.expanduser())

@@ -115,6 +115,12 @@ class Pool(ABC):
         """
         return self.beside
 
+    def remark(self) -> str:
+        """One line on what :meth:`passed_over` counts; "" where that is nothing."""
+        passed = self.passed_over()
+        text = passed.text() if passed else ""
+        return f"{self.uri}: {text}" if text else ""
+
     def fingerprint(self) -> str:
         """What changes when the images do although their ids do not; "" where that is not cheap.
 
