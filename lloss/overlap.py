@@ -70,7 +70,7 @@ def apart(labeled: LabeledSet, test: LabeledSet, problems: Problems) -> LabeledS
     return labeled.take(row for row, item in enumerate(labeled.items) if item.id not in both)
 
 
-def tested_in(pool: Pool, test: LabeledSet, own: set[str], problems: Problems) -> set[str]:
+def found_in_pool(pool: Pool, test: LabeledSet, own: set[str], problems: Problems) -> set[str]:
     """The ids of a pool's images that are images of a test set.
 
     Args:

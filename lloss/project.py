@@ -24,7 +24,7 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
-from lloss.overlap import apart, refuse_overlap, tested_in
+from lloss.overlap import apart, refuse_overlap, found_in_pool
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
@@ -201,7 +201,7 @@ class Project:
         own = set() if self.test or test is None else {item.id for item in test.items}
         if test is None or not (self.test or self.test_labels):  # set aside from the labels
             return own
-        return own | tested_in(pool, test, own, problems)
+        return own | found_in_pool(pool, test, own, problems)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

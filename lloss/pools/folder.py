@@ -109,10 +109,11 @@ def checked_images(
     if first and passed.containers:
         other = passed.containers[0]
         folder, _, name = f"{root}/{other}".rpartition("/")
+        end = name[-len(suffix_of(name)) :]
         raise PoolError(
             f"{root}: holds images (such as {first!r}) and {_kind(name)} (such as {other!r}), "
             f"and a pool is of one kind; for the {_kind(name)} give "
-            f"'{folder}/*{suffix_of(name)}', for the images move those files elsewhere"
+            f"'{folder}/*{end}', for the images move those files elsewhere"
         )
 
 

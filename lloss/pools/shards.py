@@ -191,7 +191,7 @@ def _readable(shard: Place) -> Iterator[None]:
 def _headers(tar: Any, passed: PassedOver) -> Iterator[tarfile.TarInfo]:
     """Headers of all plain files up to the end of the file."""
     end = 0  # of the last member
-    while (info := tar.next()) is not None:
+    while (info := _next(tar, end)) is not None:
         tar.members.clear()  # the library would keep all that it has seen
         end = tar.offset
         if info.isreg() and not info.issparse():
@@ -200,6 +200,14 @@ def _headers(tar: Any, passed: PassedOver) -> Iterator[tarfile.TarInfo]:
             passed.add(info.name, "(no plain file)")
     if tar.offset <= end:
         raise tarfile.ReadError("it ends without an end-of-archive marker; was it cut off?")
+
+
+def _next(tar: Any, end: int) -> tarfile.TarInfo | None:
+    try:
+        found: tarfile.TarInfo | None = tar.next()
+    except tarfile.ReadError as error:
+        raise tarfile.ReadError(f"{error} (behind byte {end})") from error
+    return found
 
 
 def _member(
