@@ -24,7 +24,7 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
-from lloss.overlap import apart, refuse_overlap, found_in_pool
+from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS

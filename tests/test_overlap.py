@@ -12,7 +12,7 @@ import lloss.overlap as overlap
 from lloss.annotations import Problems
 from lloss.errors import LabelError
 from lloss.labels import LabeledSet
-from lloss.overlap import KnownImages, apart, refuse_overlap, found_in_pool
+from lloss.overlap import KnownImages, apart, found_in_pool, refuse_overlap
 from lloss.pools import Item, open_pool
 
 
