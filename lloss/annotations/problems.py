@@ -25,7 +25,7 @@ class Problems:
     notes: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
-        """Keep a line for the user, once; "" says nothing."""
+        """Keep a line for the user, once; an empty one is none."""
         if line and line not in self.notes:
             self.notes.append(line)
 
