@@ -56,7 +56,7 @@ def test_similar_class_names_are_noted_within_labels_and_beside_a_test_set(tmp_p
     names = _table(tmp_path / "data.parquet")
     rows = [f"{id},{['cat', 'dog', 'Cat'][number % 3]}\n" for number, id in enumerate(names)]
     (tmp_path / "l.csv").write_text("id,label\n" + "".join(rows))
-    pq.write_table(pa.table({"id": ["t0", "t1"], "png": [b"x", b"y"]}), tmp_path / "test.parquet")
+    pq.write_table(pa.table({"id": ["t0", "t1"], "png": [b"1", b"2"]}), tmp_path / "test.parquet")
     (tmp_path / "t.csv").write_text("id,label\nt0,DOG\nt1,cat\n")
     values = {
         "pool": f"{tmp_path}/data.parquet?id=name&image=png",
