@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +38,10 @@ SAMPLE_BYTES = 4 << 20
 """They take no more: a checkpoint is written often."""
 
 CHECKPOINT_SECONDS = 20.0
+
+_SHOWN = 5
+"""Classes that a message names."""
+
 
 WRITING_SHARE = 0.05
 """Of the time of a run, at most: what writing checkpoints takes of it where they are large."""
@@ -92,8 +96,9 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        identity = {"images_sha256": images, "start_sha256": start.sha256 if start else ""}
-        _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
+        started = start.sha256 if start else ""
+        keeper = _Keeper(run, trainer, settings, sample, images, started)
+        _loop(trainer, keeper, interrupted)
     return load_checkpoint(run)
 
 
@@ -119,7 +124,7 @@ def _pixels_sha256(images: NDArray[np.uint8]) -> str:
     """A digest of decoded images: names say nothing of what a file holds by now."""
     digest = hashlib.sha256(repr(images.shape).encode())
     for image in images:  # one at a time: they may lie on disk
-        digest.update(np.ascontiguousarray(image))
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 
@@ -157,13 +162,40 @@ def _decoded(
     sweep(run)
     try:
         data, rows = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+        data = _of_usable(data, labeled.take(rows), settings, run, problems)
     except LabelError:
         if made:
             run.rmdir()
         raise
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
-    plain, _ = load_examples(labeled.take(rows[:few]), classes, settings, problems)
+    plain, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
     return data, plain.images
+
+
+def _of_usable(
+    data: TrainingData, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
+) -> TrainingData:
+    """The data without classes that no usable image shows: an output for them learns nothing.
+
+    Args:
+        data: as it was decoded, with all classes.
+        labeled: the images that could be used.
+        settings: of the run.
+        run: its folder.
+        problems: told of the classes.
+    """
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    gone = [name for name in data.classes if name not in classes]
+    if not gone:
+        return data
+    shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
+    problems.note(
+        f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    )
+    task.check(labeled.labels, classes)
+    again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+    return dataclasses.replace(again, sha256=data.sha256)
 
 
 def _warm(
@@ -268,10 +300,11 @@ class _Keeper:
         trainer: Trainer,
         settings: TrainSettings,
         sample: NDArray[np.uint8],
-        identity: Mapping[str, str],
+        images_sha256: str,
+        start_sha256: str,
     ) -> None:
         self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
-        self.identity = identity
+        self.images_sha256, self.start_sha256 = images_sha256, start_sha256
         self.saved, self.took = time.monotonic(), 0.0
 
     def save(self) -> None:
@@ -284,7 +317,8 @@ class _Keeper:
             data.sha256,
             self.sample,
             self.trainer.state(),
-            **self.identity,
+            images_sha256=self.images_sha256,
+            start_sha256=self.start_sha256,
         ).save(self.run / FILE)
         self.saved = time.monotonic()
         self.took = self.saved - began

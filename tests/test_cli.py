@@ -152,7 +152,7 @@ def test_a_subset_is_a_number_or_a_share(scores: Path, capsys: pytest.CaptureFix
 def test_info_as_json_is_the_manifest(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(call(capsys, "info", artifact, "--json").out)
     assert told["classes"] == ["bright", "dark", "red"]
-    assert told["image"] == {"height": 8, "width": 8, "fit": "crop"}
+    assert told["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0}
 
 
 def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -246,8 +246,8 @@ def test_a_compressed_npz_gives_the_same_as_a_stored_one(tmp_path: Path, order: 
 
 
 def test_a_grey_array_is_a_pool(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((3, 5, 6), np.uint8))
-    assert _ids(tmp_path / "a.npy") == ["0", "1", "2"]
+    np.save(tmp_path / "a.npy", np.zeros((4, 5, 6), np.uint8))
+    assert _ids(tmp_path / "a.npy") == ["0", "1", "2", "3"]
 
 
 def test_an_array_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lloss.artifact import Manifest, read_manifest
+from lloss.bitdepth import WHITE_16
 from lloss.commands.options import PATH, Subset
 from lloss.files import sha256_of
 from lloss.labels import read_ids
@@ -112,7 +113,8 @@ def info(model: Path, as_json: bool) -> None:
         "sha256": sha256_of(model),
         "task": manifest.task,
         "model": manifest.model,
-        "input": f"images uint8 [N, {image.height}, {image.width}, 3], by {image.fit}",
+        "input": f"images uint8 [N, {image.height}, {image.width}, 3], by {image.fit}; "
+        f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {classes}",
         **_loss_norm(manifest),

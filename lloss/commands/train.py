@@ -18,6 +18,7 @@ from lloss.commands.options import (
     skip_bad_option,
     training_settings,
 )
+from lloss.names import similar_note
 from lloss.presets import EXPERIMENTS
 
 
@@ -71,6 +72,7 @@ def train(
     task.check_empty(empty)
     labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
+    problems.note(similar_note(task.summarize(labeled.labels)))
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(
         labeled,
