@@ -288,7 +288,7 @@ def create_project(
         notes, pool = Problems(project.skip_bad), project.open_pool()
         training, test = project.split(labeled, notes)
         project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes) if problems else ():
+        for line in (pool.remark(), *notes.notes) if problems is not None else ():
             problems.note(line)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
