@@ -148,7 +148,7 @@ class Reducer:
         predicted = predict(out, shown)
         reached = fidelity(reference, predicted)
         self.tell(
-            f"{precision} on {reached.images} held-out images, computed on {PROVIDER}: {reached}"
+            f"{precision} on {reached.images} held-out images: {reached} (computed on {PROVIDER})"
         )
         if self.reduction.gate.passes(reached):
             return reached, predicted

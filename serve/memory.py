@@ -133,12 +133,14 @@ class CudaMemory:
         with self._lock:
             streams, self._streams = self._streams, []
             addresses, self._addresses = self._addresses, []
-        frees = [(self._driver.stream_free, stream) for stream in streams]
-        frees += [(self._driver.free, address) for address in addresses]
-        for free, handle in frees:
-            with contextlib.suppress(EngineError):  # a lost GPU frees nothing
-                self._driver.use(self._context)
-                free(handle)
+        for free, handles in (
+            (self._driver.stream_free, streams),
+            (self._driver.free, addresses),
+        ):
+            for handle in handles:
+                with contextlib.suppress(EngineError):  # a lost GPU frees nothing
+                    self._driver.use(self._context)
+                    free(handle)
 
 
 def _free_pinned(through: Driver, context: int, address: int) -> None:
