@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Before torch loads NVIDIA's libraries: TensorRT has no option against TF32, see lloss.runtime.tf32.
+# Before torch loads NVIDIA's libraries: see lloss.runtime.tf32.
 os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 import click
