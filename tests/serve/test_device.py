@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,7 @@ def test_lanes_get_their_own_results(
 
 def test_nothing_of_the_gpu_is_left(session: Any, manifest: Manifest, gpu: FakeGpu) -> None:
     library = gpu._driver._library
+    gc.collect()  # what earlier tests left
     before = library.fake_live()
     executor = DeviceExecutor(session, manifest, BATCH, device="cpu", memory=gpu)
     assert library.fake_live() == before + 3 * 5  # two blocks on each side, and a stream

@@ -37,6 +37,12 @@ class Machine:
         self.sessions: list[weakref.ref[Spy]] = []
         self.alive: list[int] = []
         self.memories: list[FakeGpu] = []
+        self.engines: list[Engine] = []
+
+    def engine(self, *given: Any, **named: Any) -> Engine:
+        """One that is closed with the machine."""
+        self.engines.append(Engine(*given, **named))
+        return self.engines[-1]
 
     def missing(self, name: str, available: Any, device_id: int = 0) -> str | None:
         if name == "tensorrt":
@@ -80,6 +86,10 @@ def machine(fake_cuda: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(tf32.VARIABLE, "0")
     yield made
     library.fake_broken(0)
+    for each in made.engines:
+        each.close()
+    made.engines.clear()
+    gc.collect()
     library.fake_gpus(1)
 
 
@@ -95,12 +105,12 @@ def assert_scores_as_the_cpu(made: Engine, artifact: Path) -> None:
 
 
 def test_a_gpu_is_chosen_by_its_number(machine: Machine, artifact: Path) -> None:
-    made = Engine(artifact, "cuda:1")
+    made = machine.engine(artifact, "cuda:1")
     assert (made.provider, made.device, made.device_id) == ("cuda", "cuda:1", 1)
     assert machine.setups[0].device_id == 1 and machine.memories[0].device_id == 1
     assert_scores_as_the_cpu(made, artifact)
     made.close()
-    assert Engine(artifact, "auto").device == "cuda:0"
+    assert machine.engine(artifact, "auto").device == "cuda:0"
     with pytest.raises(EngineError, match="cuda: GPU 2: this machine shows 2, counted from 0"):
         Engine(artifact, "cuda:2")
     with Scorer(artifact, "cuda:1") as scorer:
@@ -114,7 +124,7 @@ def test_after_a_failed_capture_a_new_session_goes_on_without_graphs(
     machine: Machine, artifact: Path, broken: str
 ) -> None:
     machine.make = lambda real: GraphSession(real, broken=broken)
-    made = Engine(artifact, "cuda")
+    made = machine.engine(artifact, "cuda")
     assert [setup.graphs for setup in machine.setups] == [True, False]
     assert machine.alive == [0, 0], "the one that failed is gone before the next is made"
     assert not made.executor.graphs and "no CUDA graphs: " in made.note
@@ -158,11 +168,11 @@ def test_a_gpu_without_memory_for_one_image_is_an_error(machine: Machine, artifa
 def test_free_memory_decides_how_many_go_at_a_time(machine: Machine, artifact: Path) -> None:
     image = 8 * 8 * 2048  # bytes that are reckoned for one
     machine.library.fake_free(ctypes.c_size_t(2 * image * 50))
-    made = Engine(artifact, "cuda")
+    made = machine.engine(artifact, "cuda")
     assert made.batch_size == 256 and made.executor.limit == 32
     assert made.note == "runs of 32 images: 0.0 GiB are free on cuda:0"
     assert_scores_as_the_cpu(made, artifact)
-    asked = Engine(artifact, "cuda", batch_size=64)
+    asked = machine.engine(artifact, "cuda", batch_size=64)
     assert asked.executor.limit == 64 and not asked.note, "a number that was asked for is tried"
 
 
@@ -216,6 +226,5 @@ def test_a_fidelity_of_another_provider_is_noted(
         return replace(machine.manifest, precision="fp16", fidelity=fidelity)
 
     monkeypatch.setattr(engine, "read_manifest", read)
-    found = Engine(artifact, provider).note
+    found = machine.engine(artifact, provider).note
     assert note in found if provider == "cpu" else found == note
-    gc.collect()
