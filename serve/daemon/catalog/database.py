@@ -14,7 +14,7 @@ from pathlib import Path
 from lloss.errors import LlossError, SettingsError
 
 from ..failures import RequestError
-from .schema import APPLICATION, SCHEMA, VERSION
+from .schema import APPLICATION, SCHEMA, STEPS, VERSION
 
 _BUSY_SECONDS = 5.0
 """How long to wait for a stranger, such as a shell of sqlite3, who holds the file."""
@@ -225,7 +225,10 @@ class Database:
             for statement in SCHEMA:
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
+        for step in range(1 if empty else version, VERSION):
+            for statement in STEPS[step + 1]:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {VERSION}")
         # A write, so that a file that cannot be written is refused now and not by a request.
         self._clock = Clock(db.execute("SELECT latest FROM clock").fetchone()[0])
         db.execute("UPDATE clock SET latest = ?", [self.now()])

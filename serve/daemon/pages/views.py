@@ -124,10 +124,12 @@ class Labeling:
     Attributes:
         classes: names that the model knows; empty where labels are no class names.
         chosen: whether they are few enough to be chosen from a list.
+        required: whether an image is not labeled without a class.
     """
 
     classes: tuple[str, ...]
     chosen: bool
+    required: bool
 
 
 class Viewer:
@@ -189,11 +191,11 @@ class Viewer:
 
     def labeling(self) -> Labeling:
         """How labels are given to images of the task that the model is for."""
-        models = self.daemon.models
-        if not models.sha256 or models.manifest.task != "classification":
-            return Labeling((), False)
+        models, required = self.daemon.models, self.daemon.classes.required
+        if not models.sha256 or not required:
+            return Labeling((), False, required)
         classes = models.manifest.classes
-        return Labeling(classes, 0 < len(classes) <= FEW)
+        return Labeling(classes, 0 < len(classes) <= FEW, required)
 
     def ranked(self, pool: PoolView, page: int) -> tuple[list[Ranked], bool]:
         """A page of what is next, and whether there is another; none after :data:`PAGES`."""

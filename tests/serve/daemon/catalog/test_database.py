@@ -105,7 +105,7 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     Catalog(tmp_path).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as db:
         db.execute("PRAGMA user_version = 7")
-    with pytest.raises(SettingsError, match=r"a later lloss \(schema 7, this one knows 1\)"):
+    with pytest.raises(SettingsError, match=r"a later lloss \(schema 7, this one knows 2\)"):
         Catalog(tmp_path)
 
 

@@ -270,30 +270,30 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(
 
 def test_images_go_back_and_are_skipped(bench: Any) -> None:
     mine = ids(bench.selections.select("p", asking(4)))
-    assert bench.selections.give_back("p", [mine[0], "unknown", bench.ranked()[50]]) == 1
+    assert bench.selections.give_back("p", [mine[0], "unknown", bench.ranked()[50]]).images == 1
     assert bench.selections.skip("p", [mine[1]]) == 1
     assert bench.selections.skip("p", [mine[1]]) == 0
     assert bench.catalog.counts("p") == Counts(0, 2, 1)
     assert ids(bench.selections.select("p", asking(2))) == [mine[0], bench.ranked()[4]]
-    assert bench.selections.give_back("p", [mine[1]]) == 1
+    assert bench.selections.give_back("p", [mine[1]]).images == 1
     assert ids(bench.selections.select("p", asking(1))) == [mine[1]]
     bench.selections.label("p", {mine[2]: "cat"})
     assert bench.selections.skip("p", [mine[2]]) == 0  # a label is not lost
     assert bench.selections.labels("p") == {mine[2]: "cat"}
-    assert bench.selections.give_back("p", [mine[2]]) == 0
+    assert bench.selections.give_back("p", [mine[2]]).images == 0
 
 
 def test_labels_replace_each_other_and_are_taken_back(bench: Any) -> None:
     best = bench.ranked()[0]
-    assert bench.selections.label("p", {best: "cat", "broken.png": ""}) == 2
-    assert bench.selections.label("p", {best: "dog"}) == 1
+    assert bench.selections.label("p", {best: "cat", "broken.png": ""}).images == 2
+    assert bench.selections.label("p", {best: "dog"}).images == 1
     assert bench.selections.labels("p") == {best: "dog", "broken.png": ""}
     assert bench.selections.unlabel("p", [best, best, "none"]) == 1
     assert ids(bench.selections.select("p", asking(1))) == [best]
 
 
 def test_odd_ids_are_ids_as_any(bench: Any) -> None:
-    assert bench.selections.label("p", dict.fromkeys(bench.odd, "odd")) == len(bench.odd)
+    assert bench.selections.label("p", dict.fromkeys(bench.odd, "odd")).images == len(bench.odd)
     assert bench.selections.labels("p") == dict.fromkeys(bench.odd, "odd")
     assert set(ids(bench.selections.select("p", asking(99)))).isdisjoint(bench.odd)
     assert bench.catalog.pools()
@@ -319,7 +319,7 @@ def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
 
 
 def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Any) -> None:
-    assert bench.selections.label("p", {"not scored": "cat"}) == 1
+    assert bench.selections.label("p", {"not scored": "cat"}).images == 1
 
 
 def test_ids_that_were_handed_out_are_not_looked_up_again(
@@ -328,7 +328,7 @@ def test_ids_that_were_handed_out_are_not_looked_up_again(
     mine = ids(bench.selections.select("p", asking(5)))
     bench.selections.give_back("p", mine[:2])
     monkeypatch.setattr(ScoresFolder, "scan", None)
-    assert bench.selections.label("p", dict.fromkeys(mine, "cat")) == 5
+    assert bench.selections.label("p", dict.fromkeys(mine, "cat")).images == 5
 
 
 def test_scoring_again_keeps_labels_and_pending_images(bench: Any, tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_an_image_that_a_page_shows_is_marked_without_a_scan(
     (bench.scores.parent / "list.csv").write_text(f"id,path\n{listed}")
     bench.pools.items("p", shown)
     monkeypatch.setattr(ScoresFolder, "scan", None)
-    assert bench.selections.label("p", {shown[0]: "cat"}) == 1
+    assert bench.selections.label("p", {shown[0]: "cat"}).images == 1
     assert bench.selections.skip("p", shown[1:]) == 2
 
 
