@@ -72,6 +72,11 @@ class Catalog:
         """Unix seconds that never go backwards, also over restarts."""
         return self._db.now()
 
+    @property
+    def restamped(self) -> int:
+        """Pending images that were handed out in the future; see :class:`.database.Clock`."""
+        return self._db.restamped
+
     def problem(self) -> str:
         """Why it cannot be written just now; "" when it can."""
         return self._db.problem()

@@ -221,9 +221,9 @@ def give_back(request: Request, name: str, batch: Annotated[str, Form(max_length
 
 
 @router.post("/pools/{name}/score")
-def score(request: Request, name: str) -> Response:
+def score(request: Request, name: str, anew: Annotated[bool, Form()] = False) -> Response:
     """Have the pool scored."""
-    viewing_of(request).daemon.jobs.submit(name)
+    viewing_of(request).daemon.jobs.submit(name, anew)
     return _leading_to(f"/pools/{name}")
 
 

@@ -69,6 +69,7 @@ class PoolView:
         row: all that the catalog says.
         job: that is under way.
         failure: why the latest job failed; "" if it did not.
+        resumable: whether that one goes on where it failed.
         outdated: whether another model made its scores than the one that serves.
     """
 
@@ -79,6 +80,7 @@ class PoolView:
     row: PoolRow
     job: Progress | None
     failure: str
+    resumable: bool
     outdated: bool
 
     @property
@@ -260,6 +262,7 @@ class Viewer:
             row,
             progress,
             job.error if job and job.state == "failed" else "",
+            bool(job and job.resumable),
             bool(row.scores and sha256 and row.model_sha256 != sha256),
         )
 

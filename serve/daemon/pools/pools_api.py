@@ -112,14 +112,21 @@ def delete(request: Request, name: Name) -> None:
 @router.post(
     "/{name}/score", summary="Score a pool in the background", status_code=202, responses=NO_POOL
 )
-def score(request: Request, response: Response, name: Name) -> JobView:
+def score(
+    request: Request,
+    response: Response,
+    name: Name,
+    anew: Annotated[
+        bool, Query(description="Throw away what a job that failed has scored, and begin again.")
+    ] = False,
+) -> JobView:
     """The job that does it: a new one, the one that is under way, or one that failed half-way.
 
     It goes on after a restart. The pool keeps its old scores until it is done, and its labels and
     pending images for good.
     """
     daemon = daemon_of(request)
-    job = daemon.jobs.submit(name)
+    job = daemon.jobs.submit(name, anew)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job, daemon.jobs)
 

@@ -137,8 +137,8 @@ class World:
         write_scores(path, ids, columns, pool=row.uri, model_sha256=SHA256)
         self.catalog.put_pool(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
 
-    def _submit(self, name: str) -> JobRow:
-        return self.catalog.job_table.submit(name, SHA256, 8)
+    def _submit(self, name: str, anew: bool = False) -> JobRow:
+        return self.catalog.job_table.submit(name, SHA256, 8, anew)
 
     def _cancel(self, id: str) -> None:
         self.catalog.job_table.cancel(id)

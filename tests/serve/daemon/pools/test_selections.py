@@ -283,6 +283,45 @@ def test_images_go_back_and_are_skipped(bench: Any) -> None:
     assert bench.selections.give_back("p", [mine[2]]).images == 0
 
 
+def test_what_was_handed_out_again_is_not_returned_by_who_had_it_before(
+    bench: Any, later: Callable[[float], None]
+) -> None:
+    first = bench.selections.select("p", asking(3))
+    later(101)
+    second = bench.selections.select("p", asking(2))
+    assert ids(second) == ids(first)[:2] and second.id != first.id
+    done = bench.selections.give_back("p", [*ids(first), "none"], first.id)
+    assert (done.images, done.others, done.unknown) == (0, 2, 1), "the third has expired"
+    assert [one.selection for one in bench.catalog.images.pending("p", 9)] == [second.id] * 2
+    bench.selections.skip("p", [ids(second)[0]])
+    done = bench.selections.give_back("p", ids(second), second.id)
+    assert (done.images, done.others, done.unknown) == (1, 0, 0)
+    assert bench.catalog.counts("p") == Counts(0, 0, 1), "a skip is of no selection"
+    assert bench.selections.give_back("p", ids(second)).images == 1, "whoever has it"
+
+
+def test_what_is_refused_of_a_choice_is_not_handed_out(bench: Any) -> None:
+    def refuse(images: Sequence[Any]) -> None:
+        raise RequestError(422, f"{len(images)} images that cannot be listed")
+
+    for _ in range(2):
+        told = refused(lambda: bench.selections.select("p", asking(4), "key", refuse))
+        assert told == (422, "4 images that cannot be listed")
+    assert bench.catalog.images.known("p", bench.ids) == set(), "nothing was stored"
+    assert not bench.selections.select("p", asking(4), "key").replayed
+    assert refused(lambda: bench.selections.select("p", asking(4), "key", refuse))[0] == 422
+
+
+def test_a_row_without_a_label_erases_none(bench: Any) -> None:
+    best, other = bench.ranked()[:2]
+    bench.selections.label("p", {best: "cat"})
+    done = bench.selections.label("p", {best: "", other: ""})
+    assert (done.images, done.kept) == (2, 1)
+    assert bench.selections.labels("p") == {best: "cat", other: ""}
+    bench.selections.label("p", {best: "dog", other: "owl"})
+    assert bench.selections.labels("p") == {best: "dog", other: "owl"}
+
+
 def test_labels_replace_each_other_and_are_taken_back(bench: Any) -> None:
     best = bench.ranked()[0]
     assert bench.selections.label("p", {best: "cat", "broken.png": ""}).images == 2
