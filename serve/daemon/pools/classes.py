@@ -5,8 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
+
+from lloss.spelling import COMPARED, nearest
 
 from ..catalog.imagestates import ImageStates
 from ..failures import RequestError
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 """Names that a refusal lists."""
-
-_COMPARED = 100
-"""Characters of a name that are compared with others, and shown."""
 
 CHOOSE = "choose a class first (or skip)"
 
@@ -111,12 +109,12 @@ class Classes:
 
     def _refusal(self, pool: str, new: list[str]) -> NewClassError:
         known = sorted(self._known(pool))
-        listed = ", ".join(repr(name[:_COMPARED]) for name in known[:_SHOWN])
+        listed = ", ".join(repr(name[:COMPARED]) for name in known[:_SHOWN])
         more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
         others = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
         return NewClassError(
             new[0],
-            f"the class {new[0][:_COMPARED]!r}{others} is new; the nearest known one is "
+            f"the class {new[0][:COMPARED]!r}{others} is new; the nearest known one is "
             f"{nearest(new[0], known)!r} (known: {listed}{more}); none was marked: correct it, or "
             "allow it by allow_new_classes=true",
         )
@@ -125,10 +123,3 @@ class Classes:
 def cleaned(label: str) -> str:
     """A class name as it is compared: without white space around it, composed."""
     return unicodedata.normalize("NFC", label.strip())
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that resembles a name most, whatever the case of its letters."""
-    short = {known_name[:_COMPARED].casefold(): known_name for known_name in known}
-    found = get_close_matches(name[:_COMPARED].casefold(), short, 1, cutoff=0)
-    return short[found[0]][:_COMPARED]

@@ -359,7 +359,8 @@ def test_a_boot_in_the_future_spoils_nothing_of_later_ones(
         catalog.images.hand_out("p", "t", given, catalog.now() + 2 * hour, "key", answer)
         catalog.images.label("p", {"labeled": "cat"})
         wall.pass_(1)
-        catalog.images.give_back("p", ["gone"])
+        with catalog.images.marking() as marks:
+            marks.give_back("p", ["gone"])
     wall.wall = now + 60
     with contextlib.closing(Catalog(tmp_path)) as catalog:
         assert catalog.now() == now + 60 and catalog.restamped == 1

@@ -304,7 +304,8 @@ def test_a_new_class_is_confirmed_first(served: Any, page: Any, client: httpx.Cl
     labels = served.world.daemon.selections.labels
     form = page("/pools/photos").form(ids[0])
     answer = press(client, form, "label", label="kat")
-    assert answer.status_code == 422 and "nearest known one is &#39;cat&#39;" in answer.text
+    assert answer.status_code == 422
+    assert "nearest known one is 'cat'" in Page(answer.text).text
     assert labels("photos") == {}
     (again,) = [f for f in Page(answer.text).forms if "allow_new_classes" in f["fields"]]
     assert client.post(again["action"], data=again["fields"]).status_code == 303

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lloss.serve.daemon.failures import RequestError
-from lloss.serve.daemon.pools.classes import Accepted, Classes, NewClassError, nearest
+from lloss.serve.daemon.pools.classes import Accepted, Classes, NewClassError
 
 NEW, WITHOUT = Accepted(new_classes=True), Accepted(without=True)
 
@@ -71,9 +71,3 @@ def test_an_image_without_a_class_is_refused(bench: Any, label: str, sha256: str
 def test_names_are_compared_stripped_and_composed(bench: Any) -> None:
     classes = classes_of(bench, "caf\u00e9")
     assert classes.checked("p", {"a": " cafe\u0301 "}, Accepted()) == {"a": "caf\u00e9"}
-
-
-def test_the_nearest_of_names_of_any_length_is_found_quickly() -> None:
-    known = [f"class {number}" for number in range(1000)] + ["y" * 8000]
-    assert nearest("x" * 8000, known) and len(nearest("y" * 8000, known)) == 100
-    assert nearest("clas 77", known) == "class 77"

@@ -390,6 +390,22 @@ def tmp_catalog(daemon: Daemon) -> Path:
     return daemon.settings.data_dir / "catalog.sqlite"
 
 
+def test_a_pool_is_submitted_while_a_model_is_loaded(start: Start) -> None:
+    """A job that ends meanwhile prunes copies of models, and so would wait for the load."""
+    daemon = start()
+    asked: list[JobRow] = []
+    with daemon.models._loading:
+        pruned = threading.Thread(target=daemon.jobs.prune)
+        pruned.start()
+        submitted = threading.Thread(target=lambda: asked.append(daemon.jobs.submit("pool")))
+        submitted.start()
+        submitted.join(30)
+        assert asked
+        pruned.join(30)
+        assert not pruned.is_alive()
+    until(daemon, asked[0])
+
+
 def test_the_losses_of_a_job_count_for_drift(start: Start) -> None:
     daemon = start()
     drift = daemon.metrics.drift
