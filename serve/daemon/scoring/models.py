@@ -184,22 +184,19 @@ class Models:
     def prune(self, keep: set[str]) -> None:
         """Remove copies but those that serve, are borrowed, or are to be kept.
 
-        Does nothing while a model is loaded, which takes long: whoever loads it prunes after that.
+        Not while a model is loaded, which takes long: whoever loads it prunes after that.
         """
-        if not self._loading.acquire(blocking=False):
-            return
-        try:
-            with self._lock:
-                self._copies.prune(keep | set(self._loaded))
-        finally:
-            self._loading.release()
+        if self._loading.acquire(blocking=False):
+            try:
+                with self._lock:
+                    self._copies.prune(keep | set(self._loaded))
+            finally:
+                self._loading.release()
 
     def close(self) -> None:
         """Finish what is queued and free everything; a model that is borrowed when it is back."""
         with self._loading:
-            self._closed = True
-            with self._lock:
-                serving = self._serving
+            self._closed, serving = True, self._serving
             if serving is not None:
                 serving.batcher.close()
                 with self._lock:
