@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterable, Iterator
@@ -29,14 +30,19 @@ class FolderPool(Pool):
         within: what everything in it must lie in, links followed; None for anywhere. A link to an
             image elsewhere is a bad image then; with one to a folder elsewhere the pool cannot be
             listed.
+        leave_out: folders whose images are not of the pool, such as one of masks; by whatever
+            path the walk reaches them. The root itself is never left out.
     """
 
     unique = True
 
-    def __init__(self, root: Path, within: Confinement | None = None) -> None:
+    def __init__(
+        self, root: Path, within: Confinement | None = None, leave_out: Iterable[Path] = ()
+    ) -> None:
         self.root = root
         self.uri = str(root)
         self._root = Root(root, within)
+        self._left_out = _identities(leave_out) - _identities([root])
 
     def __iter__(self) -> Iterator[Item]:
         for path, id in self._walk(os.fsencode(self.root), "", ()):
@@ -56,7 +62,7 @@ class FolderPool(Pool):
         try:
             status = os.stat(folder)  # noqa: PTH116  Path knows no bytes
             here = (status.st_dev, status.st_ino)
-            if here in parents:  # a symbolic link back to a folder that we are inside of
+            if here in parents or here in self._left_out:  # a link back up, or left out
                 return
             names, folders = _listed(folder)
         except OSError as error:
@@ -81,10 +87,20 @@ class FolderPool(Pool):
         wanted = list(ids)
         paths = [self.root / id for id in wanted]
         inside = [is_plain_relative(id) and _is_image(path) for id, path in zip(wanted, paths)]
-        if not all(inside):
+        if self._left_out or not all(inside):
             return super().find(wanted)  # an escaped name, or an error that names the id
         reads = [functools.partial(read_file, path, self._root) for path in paths]
         return [Item(id, read) for id, read in zip(wanted, reads)]
+
+
+def _identities(folders: Iterable[Path]) -> set[tuple[int, int]]:
+    """Device and number of each of these folders that is there."""
+    found = set()
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            status = folder.stat()
+            found.add((status.st_dev, status.st_ino))
+    return found
 
 
 def _listed(folder: bytes) -> tuple[list[bytes], set[bytes]]:

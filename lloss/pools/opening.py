@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lloss.errors import PoolError
@@ -30,7 +30,9 @@ _OF_SUFFIX = {
 _KINDS = "a folder, .npy, .npz, .txt, .csv, .json, .tar, .tar.gz, .parquet, .arrow or .feather"
 
 
-def open_pool(uri: str | Path, within: Confinement | None = None) -> Pool:
+def open_pool(
+    uri: str | Path, within: Confinement | None = None, leave_out: Iterable[Path] = ()
+) -> Pool:
     """Open a pool of any kind, on this machine or, by a URL, behind fsspec (``s3://...``).
 
     A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
@@ -45,13 +47,15 @@ def open_pool(uri: str | Path, within: Confinement | None = None) -> Pool:
             dict of data sets or a part of MPII's persons.
         within: what everything that is read must lie in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
+        leave_out: folders of this machine whose images are not of a folder's pool; see
+            :class:`FolderPool`.
 
     Raises:
         PoolError: nothing is there, it cannot be read, is of no known kind, or holds no image.
         MissingExtraError: a URL, and ``lloss[remote]`` is not installed.
     """
     asked = parse(str(uri))
-    pool = _opened(asked, within)
+    pool = _opened(asked, within, tuple(leave_out))
     if next(iter(pool), None) is None:
         kinds = " ".join(sorted(SUFFIXES))
         is_folder = type(pool).__name__.endswith("FolderPool")
@@ -60,7 +64,7 @@ def open_pool(uri: str | Path, within: Confinement | None = None) -> Pool:
     return pool
 
 
-def _opened(asked: PoolUri, within: Confinement | None) -> Pool:
+def _opened(asked: PoolUri, within: Confinement | None, leave_out: Sequence[Path]) -> Pool:
     literal = not is_url(asked.path) and os.path.lexists(asked.path)
     if not literal and any(brace in asked.path for brace in "{}"):
         return _of_files([_file(path, within) for path in expanded(asked.path)], asked)
@@ -69,7 +73,7 @@ def _opened(asked: PoolUri, within: Confinement | None) -> Pool:
     place = place_of(asked.path, within)
     kind = place.kind()
     if kind == "folder":
-        return _of_folder(place, asked)
+        return _of_folder(place, asked, leave_out)
     if not kind:
         raise PoolError(f"{place}: no such pool; give {_KINDS}")
     return _of_files([place], asked)
@@ -119,13 +123,13 @@ def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
     raise PoolError(f"{places[0]}: no known kind of pool; give {_KINDS}")
 
 
-def _of_folder(place: Place, asked: PoolUri) -> Pool:
+def _of_folder(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
     from lloss.pools.huggingface import open_saved  # brings pyarrow
 
     saved = open_saved(place, asked.shown, asked.options)
     if saved is not None:
         return saved
-    images = _images_of(place, asked)
+    images = _images_of(place, asked, leave_out)
     if next(iter(images), None) is None:
         files = [place.at(name) for name in place.files()]
         found = [file for file in files if _kind(file) in ("shards", "tables")]
@@ -135,9 +139,9 @@ def _of_folder(place: Place, asked: PoolUri) -> Pool:
     return images
 
 
-def _images_of(place: Place, asked: PoolUri) -> Pool:
+def _images_of(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
     if isinstance(place, LocalPlace):
-        return FolderPool(place.path, place.within)
+        return FolderPool(place.path, place.within, leave_out)
     from lloss.pools.remote import RemoteFolderPool, RemotePlace
 
     assert isinstance(place, RemotePlace)
