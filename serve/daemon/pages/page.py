@@ -173,12 +173,8 @@ def mark(
     try:
         now = _act(viewing, name, id, do, text, own, Accepted(allow_new_classes))
     except NewClassError as error:
-        told = {"error": str(error), "new_class": error.name}
-        if _wants_json(request):
-            return JSONResponse(told, 422, headers=_FRESH)
         given = {"image": image, "do": do, "label": label, "view": view, "page": page}
-        again = {**given, "batch": batch, "allow_new_classes": "true"}
-        return _page("newclass.html", 422, **told, action=request.url.path, fields=again)
+        return _asked_back(request, error, {**given, "batch": batch})
     if own and do == "undo" and now.state == "free":
         viewing.viewer.held.hold_again(name, batch, id)
         now = viewing.viewer.held.marks(name, [id], own)[id]
@@ -260,6 +256,15 @@ def _act(
     elif do == "return" and state == "pending":
         selections.give_back(pool, [id], own)
     return held.marks(pool, [id], own)[id]
+
+
+def _asked_back(request: Request, error: NewClassError, given: dict[str, Any]) -> Response:
+    """Whether a new class is meant: a form that sends the same again, which then is accepted."""
+    told = {"error": str(error), "new_class": error.name}
+    if _wants_json(request):
+        return JSONResponse(told, 422, headers=_FRESH)
+    again = {**given, "allow_new_classes": "true"}
+    return _page("newclass.html", 422, **told, action=request.url.path, fields=again)
 
 
 def _page(template: str, status_code: int = 200, **values: Any) -> HTMLResponse:

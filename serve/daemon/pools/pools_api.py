@@ -173,7 +173,7 @@ async def chosen(
     nor one of the places that other pools need.
     """
     state, selections = request.app.state, daemon_of(request).selections
-    given = (pool, asked, key) if check is None else (pool, asked, key, check)
+    given: tuple[Any, ...] = (pool, asked, key) if check is None else (pool, asked, key, check)
     if key and await run_in_threadpool(selections.replayed, pool, asked, key):
         return await run_in_threadpool(selections.select, *given)
     if not hasattr(state, "selecting"):
