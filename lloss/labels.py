@@ -120,7 +120,7 @@ def open_labeled(
             ``:test``.
         labels: a CSV with the columns ``id`` and ``label``.
         data_root: where torchvision's sets lie or are downloaded to.
-        problems: told of what the user should know of the folders.
+        problems: a note of what the user should know of the folders goes there.
 
     Raises:
         LabelError: the labels are missing, empty, doubled, or of unknown ids, or the folders are
@@ -130,14 +130,16 @@ def open_labeled(
     name, _, split = data.partition(":")
     if labels is not None:
         table = read_labels(labels)
-        return label_items(open_pool(data), table, str(labels))
+        pool = open_pool(data)
+        _note(pool, problems)
+        return label_items(pool, table, str(labels))
     if name in TORCHVISION_SETS:
         return _torchvision_set(name, split or "train", data_root.expanduser())
     path = Path(data)
     if path.is_dir():
         items, names = class_folders(path, problems or Problems())
         return LabeledSet(items, names, data)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _labeled_array(path)
     if not path.exists():
         raise PoolError(
@@ -241,6 +243,11 @@ def label_items(pool: Pool, labels: Mapping[str, Any], origin: str) -> LabeledSe
 def _numbers_first(label: str) -> tuple[int, int, str]:
     number = label.isascii() and label.isdecimal() and len(label) < 4000  # int() refuses more
     return (0, int(label), label) if number else (1, 0, label)
+
+
+def _note(pool: Pool, problems: Problems | None) -> None:
+    if problems is not None:
+        problems.note(pool.remark())
 
 
 def _labeled_array(path: Path) -> LabeledSet:
