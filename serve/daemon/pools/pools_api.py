@@ -174,7 +174,8 @@ async def chosen(
     """
     state, selections = request.app.state, daemon_of(request).selections
     given: tuple[Any, ...] = (pool, asked, key) if check is None else (pool, asked, key, check)
-    if key and await run_in_threadpool(selections.replayed, pool, asked, key):
+    earlier = await run_in_threadpool(selections.replayed, pool, asked, key) if key else None
+    if earlier is not None:
         return await run_in_threadpool(selections.select, *given)
     if not hasattr(state, "selecting"):
         state.selecting = anyio.CapacityLimiter(SELECT_AT_ONCE)
