@@ -24,6 +24,7 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
+from lloss.names import similar_note
 from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
@@ -140,7 +141,10 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        return self.task.join(self.open_pool(), found, str(path), problems)
+        labeled = self.task.join(self.open_pool(), found, str(path), problems)
+        if labels is None:
+            problems.note(similar_note(self.task.summarize(labeled.labels)))
+        return labeled
 
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
@@ -191,6 +195,10 @@ class Project:
         if test is not None:
             if not self.test:
                 refuse_overlap(labeled, test)
+            if problems is not None:
+                known, tested = (self.task.summarize(one.labels) for one in (labeled, test))
+                both = {**tested, **known}
+                problems.note(similar_note(both, "classes to train and to measure on", known))
             return apart(labeled, test, problems or Problems()), test
         if not self.holdout:
             return labeled, None

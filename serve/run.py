@@ -156,7 +156,7 @@ def _settings(
         "pool_fingerprint": pool.fingerprint(),
         "excluded": len(exclude),
         "excluded_sha256": left_out.hexdigest(),
-        "provider": scorer.engine.provider,
+        **scorer.engine.identity(),
         "precision": scorer.manifest.precision,
         "batch_size": batch_size,
         "part_size": part_size,

@@ -38,8 +38,10 @@ class Scorer:
 
     Args:
         model: path of ``model.onnx``.
-        device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name.
-        batch_size: images a run of the engine at most; 0 for what was measured best.
+        device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name, and for the
+            former two the GPU's number: ``cuda:1``. For TensorRT the environment must have
+            ``NVIDIA_TF32_OVERRIDE=0`` before the program starts, see :mod:`lloss.runtime.tf32`.
+        batch_size: images a batch at most; 0 for what suits the device and the images' size.
         threads: that decode and, on the CPU, compute; 0 for one a core.
         readers: threads that fetch, for pools behind a network.
         telemetry: to count in, such as one that several scorers share; by default one of its own.
@@ -81,10 +83,10 @@ class Scorer:
             if value < least:
                 raise SettingsError(f"{name} = {value}: give at least {least}")
         self._made_by = (str(Path(model).absolute()), device, batch_size, threads, readers)
-        self.engine = Engine(model, device, threads, batch_size)
         self.telemetry = telemetry or Telemetry()
+        self.engine = Engine(model, device, threads, batch_size, self.telemetry.halved)
         if telemetry is None:
-            self.telemetry.model(self.engine.sha256, self.engine.provider, self.manifest.precision)
+            self.telemetry.model(self.engine.sha256, self.engine.device, self.manifest.precision)
         self.threads = threads or usable_cores()
         self.readers = readers
         self._team = team
