@@ -85,3 +85,19 @@ def test_credentials_do_not_get_into_the_projects_file(tmp_path: Path, uri: str)
         create_project(tmp_path / "p", {"pool": uri, "labels": str(labels), "k": 2}, {})
     assert "hush" not in str(caught.value)
     assert not (tmp_path / "p").exists()
+
+
+def test_a_new_class_of_one_image_is_noted(tmp_path: Path) -> None:
+    names = _table(tmp_path / "data.parquet")
+    labels = _labels(tmp_path / "labels.csv", names)
+    labels.write_text(labels.read_text().replace("n3,1", "n3,11"))
+    pool = f"{tmp_path}/data.parquet?id=name&image=png"
+    values = {"pool": pool, "labels": str(labels), "k": 2}
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems)
+    (line,) = problems.lines()
+    assert line.startswith("the new class '11' ('1'?) has one image")
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems, {"0": 6, "1": 5, "11": 1})
+    assert problems.lines() == [], "it was told before"
