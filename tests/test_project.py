@@ -231,7 +231,11 @@ def test_test_images_without_an_annotation_are_told_and_may_be_left_out(
 ) -> None:
     values = export(2)
     del values["holdout"]
-    values |= {"test": str(tmp_path / "test"), "test_labels": values["labels"], "empty": "unlabeled"}
+    values |= {
+        "test": str(tmp_path / "test"),
+        "test_labels": values["labels"],
+        "empty": "unlabeled",
+    }
     problems = Problems()
     project = create_project(tmp_path / "p", values, _DETECTION)
     test = project.open_test(problems)
@@ -255,3 +259,19 @@ def test_a_meaning_that_cannot_be_is_refused(
     with pytest.raises((LabelError, SettingsError), match=told):
         create_project(tmp_path / "p", export(shown) | {"empty": empty}, train)
     assert not (tmp_path / "p").exists()
+
+
+def test_a_new_class_of_one_image_is_noted(tmp_path: Path) -> None:
+    names = _table(tmp_path / "data.parquet")
+    labels = _labels(tmp_path / "labels.csv", names)
+    labels.write_text(labels.read_text().replace("n3,1", "n3,11"))
+    pool = f"{tmp_path}/data.parquet?id=name&image=png"
+    values = {"pool": pool, "labels": str(labels), "k": 2}
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems)
+    (line,) = problems.lines()
+    assert line.startswith("the new class '11' ('1'?) has one image")
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems, {"0": 6, "1": 5, "11": 1})
+    assert problems.lines() == [], "it was told before"

@@ -76,6 +76,7 @@ def init(
     problems = Problems(skip_bad)
     made = create_project(project, values, train, problems)
     labeled = made.open_labels()
+    made.note_classes(labeled, problems)
     for line in problems.lines():
         click.echo(line, err=True)
     classes = made.task.classes(labeled.labels)
