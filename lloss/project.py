@@ -24,7 +24,6 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
-from lloss.names import similar_note
 from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
@@ -32,7 +31,7 @@ from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
-from lloss.spelling import lone_classes
+from lloss.spelling import class_notes, lone_classes, similar_note
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -141,25 +140,23 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        labeled = self.task.join(self.open_pool(), found, str(path), problems)
-        if labels is None:
-            problems.note(similar_note(self.task.summarize(labeled.labels)))
-        return labeled
+        return self.task.join(self.open_pool(), found, str(path), problems)
 
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes of images that are new and have one image: they may be misspelled.
+        """Note classes that may be misspelled: similar ones, and new ones of one image.
 
         Args:
             labeled: all labels.
             problems: keeps the line.
             known: classes that the labels had before.
         """
+        counts = self.task.summarize(labeled.labels)
+        for line in class_notes(counts):
+            problems.note(line)
         if self.train.task == "classification":
-            line = lone_classes(self.task.summarize(labeled.labels), known)
-            if line:
-                problems.note(line)
+            problems.note(lone_classes(counts, known))
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
