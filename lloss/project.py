@@ -306,11 +306,10 @@ def create_project(
     try:
         project = load_project(root)
         labeled = project.open_labels()
-        notes, pool = Problems(project.skip_bad), project.open_pool()
-        training, test = project.split(labeled, notes)
-        project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes) if problems is not None else ():
-            problems.note(line)
+        problems, pool = problems or Problems(project.skip_bad), project.open_pool()
+        problems.note(pool.remark())
+        training, test = project.split(labeled, problems)
+        project.tested(pool, test, problems)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:
