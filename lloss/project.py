@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -21,19 +20,18 @@ from typing import Any
 from lloss.annotations import Problems
 from lloss.annotations.empties import EMPTY, settled
 from lloss.annotations.objects import is_named_set as is_named_objects
-from lloss.errors import LabelError, ProjectError, SettingsError
+from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
-from lloss.names import similar_note
 from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool, open_pool
-from lloss.pools.uris import from_folder, to_folder, without_secrets
+from lloss.pools.uris import from_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
-from lloss.spelling import lone_classes
+from lloss.spelling import class_notes, lone_classes, similar_note
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -147,25 +145,23 @@ class Project:
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
         joined = self.task.join(self.open_pool(), found, str(path), problems)
-        labeled = settled(joined, self.empty, problems)
-        if labels is None:
-            problems.note(similar_note(self.task.summarize(labeled.labels)))
-        return labeled
+        return settled(joined, self.empty, problems)
 
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes of images that are new and have one image: they may be misspelled.
+        """Note classes that may be misspelled: similar ones, and new ones of one image.
 
         Args:
             labeled: all labels.
             problems: keeps the line.
             known: classes that the labels had before.
         """
+        counts = self.task.summarize(labeled.labels)
+        for line in class_notes(counts):
+            problems.note(line)
         if self.train.task == "classification":
-            line = lone_classes(self.task.summarize(labeled.labels), known)
-            if line:
-                problems.note(line)
+            problems.note(lone_classes(counts, known))
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -183,7 +179,7 @@ class Project:
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
-        return self.test if _is_named_set(self.test) and not Path(uri).exists() else uri
+        return self.test if is_named_set(self.test) and not Path(uri).exists() else uri
 
     def split(
         self, labeled: LabeledSet, problems: Problems | None = None
@@ -285,115 +281,8 @@ def load_project(root: Path) -> Project:
     return Project(root=root, train=settings, **content)
 
 
-def create_project(
-    root: Path,
-    values: Mapping[str, Any],
-    train: Mapping[str, Any],
-    problems: Problems | None = None,
-) -> Project:
-    """Write ``lloss.toml`` after checking all that it says, the labels against the pool too.
-
-    What fails leaves the folder as it was, with whatever stood in it.
-
-    Args:
-        root: the project's folder; made when it is not there.
-        values: keys of :class:`Project`; paths are relative to the working directory.
-        train: ``preset`` and the training settings that differ from it.
-        problems: broken annotations go there, and what the user should know of pool, labels, test
-            set and folder.
-
-    Raises:
-        ProjectError: there is a project already.
-        LlossError: a value cannot be used.
-    """
-    if (root / FILE).exists():
-        raise ProjectError(f"{root / FILE}: is there already; edit it, or choose another folder")
-    problems = problems or Problems(bool(values.get("skip_bad")))
-    written = dict(values)
-    for name in ("pool", "labels", "test", "test_labels"):
-        value = written.get(name)
-        if value and (
-            Path(value).exists() or (name in ("pool", "test") and not _is_named_set(value))
-        ):
-            written[name] = to_folder(root, value)
-    with _restored(root):
-        _note_earlier(root, problems)
-        write_text(root / FILE, _toml(written, train))
-        project = load_project(root)
-        task = project.task
-        task.check_empty(project.empty)
-        labeled = project.open_labels(problems=problems)
-        notes, pool = Problems(project.skip_bad), project.open_pool()
-        training, test = project.split(labeled, notes)
-        project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes):
-            problems.note(line)
-        task.check(labeled.labels, task.classes(labeled.labels))
-        if len(training) < project.train.batch_size:
-            raise LabelError(
-                f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
-                f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
-            )
-    return project
-
-
-@contextlib.contextmanager
-def _restored(root: Path) -> Iterator[None]:
-    """When the block fails, remove what a project's creation writes, and nothing else."""
-    new = [root / name for name in (FILE, HOLDOUT) if not (root / name).exists()]
-    folders = [folder for folder in (root, *root.parents) if not folder.exists()]
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # such as a folder that something else came into
-            for path in new:
-                path.unlink(missing_ok=True)
-            for folder in folders:
-                folder.rmdir()
-        raise
-
-
-def _note_earlier(root: Path, problems: Problems) -> None:
-    """Tell of what an earlier project left, which counts for this one."""
-    if (root / HOLDOUT).exists():
-        problems.note(f"{root / HOLDOUT}: is there already; its images are held out")
-    cycles = sorted(path.parent.name for path in (root / "cycles").glob("*/summary.json"))
-    if cycles:
-        problems.note(
-            f"{root / 'cycles'}: {len(cycles)} cycles are there already; lloss next goes on after "
-            f"{cycles[-1]}"
-        )
-
-
-_NOTES = {
-    "pool": "images: a folder, array, list, tar shards, Parquet, or a URL such as s3://",
-    "labels": "add what you label",
-    "k": "images to select each cycle",
-    "strategy": "diverse: spread over the best 4k; top: the k highest predicted losses",
-    "subset": "choose from a random sub-pool alone: a number of images, or a share; 0: all",
-    "seed": "of sub-pool and hold-out",
-    "holdout": "share of the first labels kept for measuring, when there is no test",
-    "test": "labeled images to measure on",
-    "test_labels": "their labels, or those of test images in the pool",
-    "warm_start": "start from the cycle before; the method trains afresh",
-    "empty": "labels that show nothing: background, or unlabeled yet",
-    "skip_bad": "leave broken annotations out instead of stopping",
-}
-
-
-def _toml(values: Mapping[str, Any], train: Mapping[str, Any]) -> str:
-    lines = [f"{k} = {_value(v)}  # {_NOTES[k]}" for k, v in values.items()]
-    lines += ["", "[train]  # lloss train --help tells all settings"]
-    lines += [f"{k} = {_value(v)}" for k, v in train.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    # json's strings, numbers, booleans and lists are TOML's too, but for this one character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _is_named_set(data: str) -> bool:
+def is_named_set(data: str) -> bool:
+    """Whether this is a data set that torchvision downloads, of any task."""
     return is_named_classes(data) or is_named_objects(data)
 
 

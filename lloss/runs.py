@@ -9,15 +9,13 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from lloss.annotations import Problems
@@ -26,9 +24,11 @@ from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
+from lloss.overlap import traces
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import Trainer, TrainingData
+from lloss.warmstart import taps_of, warm_trainer
 
 METRICS = "metrics.jsonl"
 SAMPLE = 64
@@ -90,15 +90,18 @@ def train(
     if before is not None or start is None:
         trainer = Trainer(settings, data, device)
     else:
-        trainer = _warm(start, settings, data, device, say)
-    settings = dataclasses.replace(settings, taps=_taps(trainer))
+        trainer = warm_trainer(start, settings, data, device, say)
+    settings = dataclasses.replace(settings, taps=taps_of(trainer))
     _keep_epochs(run / METRICS, before.epoch if before else 0)
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        started = start.sha256 if start else ""
-        keeper = _Keeper(run, trainer, settings, sample, images, started)
-        _loop(trainer, keeper, interrupted)
+        identity = {
+            "images_sha256": images,
+            "start_sha256": start.sha256 if start else "",
+            "traces": traces(labeled.items),
+        }
+        _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
     return load_checkpoint(run)
 
 
@@ -114,10 +117,6 @@ def _learnable(labeled: LabeledSet, settings: TrainSettings, problems: Problems)
         "can be measured on: they are not trained on"
     )
     return labeled.take(known)
-
-
-def _taps(trainer: Trainer) -> tuple[str, ...]:
-    return tuple(tap.module for tap in trainer.model.taps)
 
 
 def _pixels_sha256(images: NDArray[np.uint8]) -> str:
@@ -198,58 +197,6 @@ def _of_usable(
     return dataclasses.replace(again, sha256=data.sha256)
 
 
-def _warm(
-    start: Checkpoint,
-    settings: TrainSettings,
-    data: TrainingData,
-    device: str,
-    say: Callable[[str], None],
-) -> Trainer:
-    """A trainer that begins with the weights of a run; what it could not take over is said.
-
-    Raises:
-        CheckpointError: they are of another network.
-    """
-    for name in ("task", "model"):
-        theirs, ours = getattr(start.settings, name), getattr(settings, name)
-        if theirs != ours:
-            raise CheckpointError(
-                f"{start.path}: is of {name} {theirs!r}, not {ours!r}; give a warm start of the "
-                "same network, or leave it out"
-            )
-    weights = _first_weights(start, data.classes)
-    trainer = Trainer(settings, data, device, weights)
-    if _taps(trainer) != start.settings.taps:  # a head of other layers, even of the same widths
-        network = {name: value for name, value in weights.items() if name.startswith(_NETWORK)}
-        trainer = Trainer(settings, data, device, network)
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in trainer.model.state_dict())
-    fresh = list(dict.fromkeys(name.rpartition(".")[0] for name in trainer.fresh))
-    shown = ", ".join(fresh[:4]) + (", …" if len(fresh) > 4 else "")
-    say(
-        f"warm start: {len(layers) - len(fresh)} of {len(layers)} layers are those of {start.path}"
-        + (f"; fresh: {shown}" if fresh else "")
-    )
-    return trainer
-
-
-_NETWORK = "network."
-
-
-def _first_weights(start: Checkpoint, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """The weights of a run, without the layers that speak of other classes."""
-    weights: dict[str, Tensor] = start.state["model"]
-    broken = next((k for k, v in weights.items() if not torch.isfinite(v).all()), None)
-    if broken is not None:
-        raise CheckpointError(
-            f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
-        )
-    if start.classes == classes:
-        return weights
-    own = [name.removeprefix(_NETWORK) for name in weights if name.startswith(_NETWORK)]
-    other = {_NETWORK + name for name in get_task(start.settings.task).class_layers(own)}
-    return {name: value for name, value in weights.items() if name not in other}
-
-
 def _earlier_run(
     run: Path,
     labeled: LabeledSet,
@@ -300,11 +247,10 @@ class _Keeper:
         trainer: Trainer,
         settings: TrainSettings,
         sample: NDArray[np.uint8],
-        images_sha256: str,
-        start_sha256: str,
+        identity: Mapping[str, Any],
     ) -> None:
         self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
-        self.images_sha256, self.start_sha256 = images_sha256, start_sha256
+        self.identity = identity
         self.saved, self.took = time.monotonic(), 0.0
 
     def save(self) -> None:
@@ -317,8 +263,7 @@ class _Keeper:
             data.sha256,
             self.sample,
             self.trainer.state(),
-            images_sha256=self.images_sha256,
-            start_sha256=self.start_sha256,
+            **self.identity,
         ).save(self.run / FILE)
         self.saved = time.monotonic()
         self.took = self.saved - began

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
+from lloss.creation import create_project
 from lloss.errors import LabelError, LlossError, SettingsError
-from lloss.project import create_project, load_project
+from lloss.project import load_project
 
 
 def _labels(path: Path, ids: list[str]) -> Path:
@@ -73,6 +74,7 @@ def test_similar_class_names_are_noted_within_labels_and_beside_a_test_set(tmp_p
     project = create_project(tmp_path / "project", values, {"batch_size": 4})
     problems = Problems()
     labeled = project.open_labels(problems=problems)
+    project.note_classes(labeled, problems)
     (own,) = problems.notes
     assert "the classes 'Cat' (4) and 'cat' (4) differ only in case" in own
     project.split(labeled, problems)
@@ -134,7 +136,7 @@ def test_an_interrupted_creation_leaves_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lloss.project.load_project", stop)
+    monkeypatch.setattr("lloss.creation.load_project", stop)
     values = {
         "pool": str(tmp_path / "data.parquet"),
         "labels": str(tmp_path / "labels.csv"),

@@ -223,7 +223,7 @@ def test_what_takes_long_to_write_is_written_less_often(
     trainer = SimpleNamespace(
         data=SimpleNamespace(classes=(), images=np.empty(0), sha256=""), state=dict
     )
-    keeper = runs._Keeper(tmp_path, trainer, None, None, "", "")  # type: ignore[arg-type]
+    keeper = runs._Keeper(tmp_path, trainer, None, None, {})  # type: ignore[arg-type]
     saved: list[float] = []
 
     def slow(checkpoint: object, path: Path) -> None:

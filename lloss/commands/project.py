@@ -18,7 +18,8 @@ from lloss.commands.options import (
     skip_bad_option,
     training_settings,
 )
-from lloss.project import STRATEGIES, create_project, load_project
+from lloss.creation import create_project
+from lloss.project import STRATEGIES, load_project
 from lloss.selection import SelectionSettings
 
 

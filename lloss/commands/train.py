@@ -18,8 +18,8 @@ from lloss.commands.options import (
     skip_bad_option,
     training_settings,
 )
-from lloss.names import similar_note
 from lloss.presets import EXPERIMENTS
+from lloss.spelling import class_notes
 
 
 @click.command()
@@ -72,7 +72,8 @@ def train(
     task.check_empty(empty)
     labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
-    problems.note(similar_note(task.summarize(labeled.labels)))
+    for line in class_notes(task.summarize(labeled.labels)):
+        problems.note(line)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(
         labeled,
