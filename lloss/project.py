@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.joining import labeled_pool
+from lloss.annotations.matching import Matches
 from lloss.annotations.objects import is_named_set as is_named_objects
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
+from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_labels
 from lloss.labels import is_named_set as is_named_classes
-from lloss.pools import Pool, open_pool
+from lloss.pools import Pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
@@ -118,9 +120,14 @@ class Project:
         """The pool as the process sees it: a path with its options, or a URL."""
         return from_folder(self.root, self.pool)
 
-    def open_pool(self) -> Pool:
-        """The pool of images."""
-        return open_pool(self.pool_uri)
+    def open_pool(self, problems: Problems | None = None) -> Pool:
+        """The pool of images, without folders of labels.
+
+        Args:
+            problems: a note of what was left out goes there.
+        """
+        labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
+        return labeled_pool(self.pool_uri, labels, problems or Problems())
 
     @property
     def task(self) -> Task:
@@ -138,7 +145,7 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        return self.task.join(self.open_pool(), found, str(path), problems)
+        return self.task.join(self.open_pool(problems), found, str(path), problems)
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -150,7 +157,10 @@ class Project:
         problems = problems or Problems(self.skip_bad)
         if self.test:
             return self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
-        return self.task.open(self.pool_uri, labels, DATA_ROOT, problems) if labels else None
+        if labels is None:
+            return None
+        found = self.task.read_labels(labels, problems)
+        return self.task.join(self.open_pool(problems), found, str(labels), problems)
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
@@ -181,10 +191,27 @@ class Project:
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
-        held = read_ids(path)
+        held = self._held(path, labeled, problems or Problems(self.skip_bad))
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
+
+    def _held(self, path: Path, labeled: LabeledSet, problems: Problems) -> set[str]:
+        """The images that were set aside, by their ids in the pool as it is now."""
+        names = read_labels(path, needs_label=False)
+        held = {item.id for item in labeled.items if item.id in names}
+        others = [name for name in names if name not in held]
+        matches = Matches(self.open_pool().ids if others else tuple, others)
+        gone = 0
+        for name in others:
+            ids = matches.of(name)
+            if len(ids) > 1:
+                raise LabelError(f"{path}: {name!r} {matches.why(name)}")
+            held.update(ids)
+            gone += not ids
+        if gone:
+            problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
+        return held
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
