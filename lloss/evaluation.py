@@ -23,7 +23,7 @@ from lloss.network import Forward, TappedNetwork
 from lloss.ranking import RankingFigures, ranking_figures
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
-from lloss.training import TrainingData, predict
+from lloss.training import TrainingData, device_of, predict
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,10 @@ def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData)
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, labeled: LabeledSet, problems: Problems | None = None
+    checkpoint: Checkpoint,
+    labeled: LabeledSet,
+    problems: Problems | None = None,
+    device: str = "",
 ) -> Evaluation:
     """Evaluate a run, finished or not, on labeled images.
 
@@ -154,11 +157,12 @@ def evaluate_checkpoint(
         checkpoint: of the run.
         labeled: the images.
         problems: images that cannot be used go there.
+        device: ``cpu``, ``cuda``, or empty for CUDA where there is one, as in training.
 
     Raises:
         LabelError: no label that the model knows, or an image that cannot be read.
     """
-    settings, task = checkpoint.settings, get_task(checkpoint.settings.task)
+    settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     if not any(task.known(label, classes) for label in labeled.labels):
         some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
@@ -167,7 +171,9 @@ def evaluate_checkpoint(
             f"(its classes: {some}); relabel them, or train again with those classes"
         )
     data, rows = load_examples(labeled, classes, settings, problems or Problems(), what="held-out")
-    return measure(checkpoint.network(), settings, data, [labeled.labels[row] for row in rows])
+    return measure(
+        checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]
+    )
 
 
 def scatter(found: Evaluation, unit: str, path: Path) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.bitdepth import MOST_14, WHITE_16
 from lloss.decoding import decode_with
 from lloss.errors import ImageError, LabelError
-from lloss.images import ImageSpec, Pixels
+from lloss.images import Pixels, largest_of_16_bits
 from lloss.labels import LabeledSet
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import TrainingData
+
+LOOKED_AT = 64
+"""Images of which the bit depth is checked, spread over the set."""
 
 
 def load_examples(
@@ -44,8 +48,7 @@ def load_examples(
         LabelError: one cannot be used and is not to be left out, or none can.
     """
     task = get_task(settings.task)
-    spec = ImageSpec(settings.size, settings.size, settings.fit)
-    spec = task.stored(settings) if room else spec
+    spec = task.stored(settings) if room else settings.image_spec()
     classes = tuple(classes)
 
     def example(row: int, out: Pixels) -> Any:
@@ -65,4 +68,21 @@ def load_examples(
         if place != row:
             images[place] = images[row]
     kept = [targets[row] for row in rows]
+    _note_dim(labeled.take(rows), settings, problems)
     return TrainingData(images[: len(rows)], kept, classes, labeled.sha256), rows
+
+
+def _note_dim(labeled: LabeledSet, settings: TrainSettings, problems: Problems) -> None:
+    """Note that 16-bit images use few of their bits, which makes them nearly black."""
+    if settings.white:
+        return
+    looked_at = labeled.items[:: max(1, len(labeled) // LOOKED_AT)]
+    largest = [value for item in looked_at if (value := largest_of_16_bits(item.read()))]
+    most = max(largest, default=WHITE_16)
+    if most <= MOST_14:
+        white = 2 ** most.bit_length() - 1
+        problems.note(
+            f"{labeled.origin}: {len(largest)} of {len(looked_at)} images that were checked have "
+            f"16 bits and no value above {most}: they look nearly black to the network; if "
+            f"{white} is white, pass --white {white}"
+        )

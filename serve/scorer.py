@@ -125,14 +125,15 @@ class Scorer:
         Args:
             images: an array uint8 [N, H, W, 3] or [N, H, W] of any H and W; a sequence of encoded
                 images (``bytes``), paths, or arrays uint8 [H, W, 3], also mixed; or a pool. All
-                are decoded and resized as in training.
+                are decoded and resized as in training. One image goes in a list.
 
         Returns:
             Scores of the images that can be read, in their order; the others are ``skipped``, with
             the reason. Ids are a pool's own, the path as given, or else the row number.
 
         Raises:
-            PoolError: an array that is not uint8 or of another shape, or an image of no known kind.
+            PoolError: an array that is not uint8 or of another shape, one image instead of a batch,
+                or an image of no known kind.
             EngineError: the engine failed, or the scorer was closed.
         """
         if isinstance(images, np.ndarray) and self._is_one_batch(images):
@@ -227,6 +228,10 @@ def _all(size: int) -> Iterator[range]:
         start += size
 
 
+_CHANNELS = 4
+"""A last side of an array that is not longer holds an image's channels, not grey pixels."""
+
+
 class _GivenPool(Pool):
     """Images that the caller has at hand or names."""
 
@@ -246,6 +251,11 @@ def _given(row: int, image: Any) -> Item:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return Item(str(row), lambda: bytes(image))
     if isinstance(image, np.ndarray):
+        if image.ndim == 2 and image.shape[1] <= _CHANNELS:
+            raise PoolError(
+                f"image {row} is an array {list(image.shape)}, which looks like a row of pixels: "
+                "give a list of images, each uint8 [H, W, 3]"
+            )
         return Item(str(row), lambda: image)
     raise PoolError(
         f"image {row} is a {type(image).__name__}: give bytes, a path or an array uint8 [H, W, 3]"
@@ -259,6 +269,10 @@ def _pool_of(images: Any) -> Pool:
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             raise PoolError(
                 f"images of {images.dtype} {list(images.shape)}: give uint8 [N, H, W, 3]"
+            )
+        if images.ndim == 3 and images.shape[2] <= _CHANNELS:
+            raise PoolError(
+                f"an array {list(images.shape)} is one image: give a batch of one, image[None]"
             )
         return ArrayPool(images, "the array given")
     if isinstance(images, (str, bytes, Path)):

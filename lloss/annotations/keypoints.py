@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lloss.annotations.coco import CocoImage, box_of, is_set, listed, open_coco
-from lloss.annotations.entries import Person, boxed, far_away, far_joint, person_id
+from lloss.annotations.entries import Person, boxed, check_pixels, far_away, far_joint, person_id
 from lloss.annotations.labels import PersonLabel
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, field, leaving_out, number, numbers
@@ -82,6 +82,7 @@ def _label(
     annotated = table[:, 2] > 0
     if not annotated.any():
         return None
+    check_pixels(table[:, :2], annotated, key)
     far = far_joint(table[:, :2], annotated, size) if size else None
     if size and far is not None:
         what = far_away(names[far], table[far].tolist(), size)

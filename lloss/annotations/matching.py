@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from urllib.parse import unquote
 
+from lloss.names import stripped
 from lloss.pools.folder import has_image_suffix
 
 _Path = tuple[str, ...]
@@ -75,16 +76,16 @@ class Matches:
         """For each name that means nothing an id that it nearly is, and how they differ."""
         lost = [name for name in self._names if not self.of(name)]
         folded = _Index(lost, _folded)
-        last = {_folded(parts[0]): "" for parts in map(_path, lost) if parts}
+        last = {path[0]: "" for name in lost if (path := _path(_folded(name)))}
         for id in self._ids():
             folded.add(id)
-            parts = _path(id)
-            if parts and last.get(_folded(parts[0])) == "":
-                last[_folded(parts[0])] = id
+            path = _path(_folded(id))
+            if path and last.get(path[0]) == "":
+                last[path[0]] = id
         near = {}
         for name in lost:
-            parts = _path(name)
-            other = parts and last[_folded(parts[0])]
+            path = _path(_folded(name))
+            other = path and last[path[0]]
             if found := folded.of(name, False):
                 near[name] = f"{found[0]!r} differs from it {_difference(name, found[0])}"
             elif other:
@@ -128,11 +129,11 @@ class _Index:
 
     def add(self, id: str) -> None:
         """Take note of an id."""
-        if "\\" not in id and ":" not in id:
+        if self._folded is str and "\\" not in id and ":" not in id:
             end = id.rpartition("/")[2]
             stem = end.rpartition(".")[0] if has_image_suffix(end) else end
             # Most ids end here. What may not be the last part is looked at more closely.
-            if stem.strip(".") and self._folded(stem) not in self._last:
+            if stem.strip(".") and stem not in self._last:
                 return
         path = self._path(id)
         spelling = _relative(id)
@@ -158,7 +159,7 @@ class _Index:
         return alike or found
 
     def _path(self, name: str) -> _Path:
-        return tuple(map(self._folded, _path(name)))
+        return _path(self._folded(name))
 
 
 def _keep(ids: list[str], id: str) -> None:
@@ -202,11 +203,13 @@ def _relative(name: str) -> str | None:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()
+    return stripped(unicodedata.normalize("NFC", text)).casefold()
 
 
 def _difference(name: str, id: str) -> str:
     one, other = (unicodedata.normalize("NFC", text) for text in (name, id))
     if agree(one, other):
         return "in its Unicode form alone (composed or decomposed letters)"
+    if agree(stripped(one), stripped(other)):
+        return "in spaces around it alone"
     return "in upper and lower case alone"

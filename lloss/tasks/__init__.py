@@ -164,7 +164,7 @@ class Task(Protocol):
 
     def stored(self, settings: TrainSettings) -> ImageSpec:
         """How training keeps images for :meth:`augment`; may be larger than the input."""
-        return ImageSpec(settings.size, settings.size, settings.fit)
+        return settings.image_spec()
 
     def example(
         self,

@@ -61,7 +61,7 @@ class Classification(Task):
         """See :func:`lloss.labels.open_labeled`."""
         if labels is not None:
             return super().open(data, labels, data_root, problems)
-        return open_labeled(data, data_root)
+        return open_labeled(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
         """A CSV with the columns ``id`` and ``label``."""

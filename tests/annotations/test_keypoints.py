@@ -76,6 +76,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "text": ({"keypoints": keypoints(7, "7")}, "annotations[1].keypoints[7]", "'7' is no number"),
     "far": ({"keypoints": keypoints(6, 5000)}, "annotations[1].keypoints[6]",
             "the joint 'right_eye' at 5000, 9 (x, y) lies far outside the image of 100×80 pixels"),
+    "shares": ({"keypoints": [n / 60 if n % 3 < 2 else 2 for n in range(51)]},
+               "annotations[1].keypoints", "look like shares of the image"),
     "few": ({"keypoints": [1, 2, 2] * 16}, "annotations[1].keypoints", "48 numbers; 17 joints"),
     "null": ({"keypoints": None}, "annotations[1]", "lacks the key 'keypoints'"),
     "no box": ({"bbox": ...}, "annotations[1]", "lacks the key 'bbox'"),
