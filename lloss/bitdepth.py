@@ -15,8 +15,6 @@ from PIL import Image
 from lloss.errors import ImageError
 
 WHITE_16 = 65535
-MOST_14 = 16383
-"""The largest value of 14 bits. Sensors of 10 to 14 bits are often stored in files of 16."""
 
 _DEEP = ("I", "F")
 

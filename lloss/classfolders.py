@@ -55,7 +55,8 @@ def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]
     tree = _Folder()
     deeper: list[str] = []
     names: dict[str, str] = {}
-    for item in FolderPool(root):
+    pool = FolderPool(root)
+    for item in pool:
         *folders, _ = item.id.split("/")
         if not folders:
             raise LabelError(
@@ -72,6 +73,7 @@ def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]
     if not items:
         raise PoolError(f"{root}: holds no image")
     _refuse_splits(root, tree)
+    problems.note(pool.remark())
     if deeper:
         problems.note(
             f"{root}: {len(deeper)} of {len(items)} images lie deeper than their class folder "

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
-from lloss.bitdepth import MOST_14, WHITE_16
 from lloss.decoding import decode_with
 from lloss.errors import ImageError, LabelError
 from lloss.images import Pixels, largest_of_16_bits
@@ -17,7 +16,10 @@ from lloss.tasks import get_task
 from lloss.training import TrainingData
 
 LOOKED_AT = 64
-"""Images of which the bit depth is checked, spread over the set."""
+"""Images whose brightness is checked, spread over the set."""
+
+DARK = 63
+"""Of 255: what 14 bits in a file of 16 come to. Sensors have 10 to 14."""
 
 
 def load_examples(
@@ -68,21 +70,30 @@ def load_examples(
         if place != row:
             images[place] = images[row]
     kept = [targets[row] for row in rows]
-    _note_dim(labeled.take(rows), settings, problems)
+    if note := _note_dark(labeled.take(rows), images, settings):
+        problems.note(note)
     return TrainingData(images[: len(rows)], kept, classes, labeled.sha256), rows
 
 
-def _note_dim(labeled: LabeledSet, settings: TrainSettings, problems: Problems) -> None:
-    """Note that 16-bit images use few of their bits, which makes them nearly black."""
-    if settings.white:
-        return
-    looked_at = labeled.items[:: max(1, len(labeled) // LOOKED_AT)]
-    largest = [value for item in looked_at if (value := largest_of_16_bits(item.read()))]
-    most = max(largest, default=WHITE_16)
-    if most <= MOST_14:
-        white = 2 ** most.bit_length() - 1
-        problems.note(
-            f"{labeled.origin}: {len(largest)} of {len(looked_at)} images that were checked have "
-            f"16 bits and no value above {most}: they look nearly black to the network; if "
-            f"{white} is white, pass --white {white}"
-        )
+def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> str:
+    """What to know where the images are nearly black, as those of a 12-bit sensor in 16 bits are.
+
+    Args:
+        labeled: N images.
+        images: what they were decoded to, uint8 [N, H, W, 3].
+        settings: they were decoded with.
+    """
+    rows = range(0, len(labeled), max(1, len(labeled) // LOOKED_AT))
+    most = max(int(images[row].max()) for row in rows)
+    if settings.white or most > DARK:
+        return ""
+    read = [largest_of_16_bits(labeled.items[row].read()) for row in rows]
+    deep = [value for value in read if value]
+    dark = f"{labeled.origin}: the images look nearly black: of {len(rows)} that were checked "
+    if not deep:
+        return f"{dark}none has a value above {most} of 255; check how they were saved"
+    white = 2 ** max(deep).bit_length() - 1
+    return (
+        f"{dark}{len(deep)} have 16 bits and no value above {max(deep)}; if {white} is white, "
+        f"pass --white {white}"
+    )

@@ -6,6 +6,7 @@ images left out are those that training on the same labels uses.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from lloss.annotations.reading import BrokenError, load_json
 from lloss.errors import LabelError
 from lloss.labels import read_labels
 from lloss.pools import FolderPool
+from lloss.pools.walk import suffix_of
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.exclusion import ExcludedIds
@@ -159,9 +161,8 @@ def _read(path: Path, problems: Problems) -> NamedImages:
 
 
 def _folder(path: Path, problems: Problems) -> NamedImages:
-    objects = read_objects(path, problems)
-    if objects:
-        return NamedImages(str(path), object_names(objects))
+    if any(suffix_of(name) == ".xml" for _, _, names in os.walk(path) for name in names):
+        return NamedImages(str(path), object_names(read_objects(path, problems)))
     masks = {id: (id,) for id in FolderPool(path).ids()}
     if not masks:
         raise LabelError(f"{path}: holds neither VOC XML nor masks")

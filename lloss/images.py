@@ -298,11 +298,18 @@ def _opened(raw: bytes) -> Image.Image:
 def _loaded(image: Image.Image, white: int = 0) -> Image.Image:
     """The image with its pixels read, upright, RGB."""
     image.load()
+    if image.format == "TIFF" and image.mode == "L" and _is_signed(image):
+        raise ImageError("has signed values of 8 bits, whose white is not known; save it unsigned")
     if is_deep(image):
         image = _turned(image, to_eight_bits(image, white))
     else:
         image = _turned(image, image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_signed(tiff: Image.Image) -> bool:
+    """Whether a TIFF's values are signed (TIFF 6.0, tag SampleFormat)."""
+    return tiff.tag_v2.get(339) == (2,)  # type: ignore[attr-defined, no-any-return]
 
 
 def _mask_values(image: Image.Image) -> Image.Image:

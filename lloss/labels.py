@@ -115,7 +115,7 @@ def open_labeled(
         data: a class-per-folder tree, a ``.npz`` with ``images`` and ``labels``, or
             ``cifar10``/``cifar100``, optionally with ``:train`` or ``:test``.
         data_root: where torchvision's sets lie or are downloaded to.
-        problems: told of what the user should know of the folders.
+        problems: a note of what the user should know of the folders goes there.
 
     Raises:
         LabelError: the labels are missing or empty, or the folders are splits of a data set.
@@ -128,7 +128,7 @@ def open_labeled(
     if path.is_dir():
         items, names = class_folders(path, problems or Problems())
         return LabeledSet(items, names, data)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _labeled_array(path)
     if not path.exists():
         raise PoolError(

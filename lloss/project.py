@@ -26,6 +26,7 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_labels
 from lloss.labels import is_named_set as is_named_classes
+from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
@@ -124,10 +125,10 @@ class Project:
         """The pool of images, without folders of labels.
 
         Args:
-            problems: a note of what was left out goes there.
+            problems: notes of what was left out or passed over go there.
         """
         labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
-        return labeled_pool(self.pool_uri, labels, problems or Problems())
+        return labeled_pool(self.pool_uri, labels, problems)
 
     @property
     def task(self) -> Task:
@@ -174,14 +175,17 @@ class Project:
         Without a test set, some of the first labels are set aside, once and for all cycles: the
         images that are selected later are no fair sample, and a curve needs one yardstick.
 
+        Labeled images that the test set holds too, as the same file or by their content, are left
+        out, with a note.
+
         Raises:
-            LabelError: a test image is among the labels to train on.
+            LabelError: a test image is among the labels to train on, by its id.
         """
         test = self.open_test(problems)
         if test is not None:
             if not self.test:
-                _refuse_overlap(labeled, test)
-            return labeled, test
+                refuse_overlap(labeled, test)
+            return apart(labeled, test, problems or Problems()), test
         if not self.holdout:
             return labeled, None
         path = self.root / HOLDOUT
@@ -212,6 +216,19 @@ class Project:
         if gone:
             problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
         return held
+
+    def tested(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
+        """The ids of the pool's images that :meth:`split` keeps for measuring, or copies of them.
+
+        Args:
+            pool: the project's.
+            test: what :meth:`split` gave to measure on.
+            problems: a note of how many images of the pool are in the test set goes there.
+        """
+        own = set() if self.test or test is None else {item.id for item in test.items}
+        if test is None or not (self.test or self.test_labels):  # set aside from the labels
+            return own
+        return own | found_in_pool(pool, test, own, problems)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -263,13 +280,19 @@ def load_project(root: Path) -> Project:
     return Project(root=root, train=settings, **content)
 
 
-def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, Any]) -> Project:
+def create_project(
+    root: Path,
+    values: Mapping[str, Any],
+    train: Mapping[str, Any],
+    problems: Problems | None = None,
+) -> Project:
     """Write ``lloss.toml`` after checking all that it says, the labels against the pool too.
 
     Args:
         root: the project's folder; made when it is not there.
         values: keys of :class:`Project`; paths are relative to the working directory.
         train: ``preset`` and the training settings that differ from it.
+        problems: notes on pool and test set go there.
 
     Raises:
         ProjectError: there is a project already.
@@ -289,7 +312,11 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
     try:
         project = load_project(root)
         labeled = project.open_labels()
-        training, _ = project.split(labeled)
+        notes, pool = Problems(project.skip_bad), project.open_pool()
+        training, test = project.split(labeled, notes)
+        project.tested(pool, test, notes)
+        for line in (pool.remark(), *notes.notes) if problems else ():
+            problems.note(line)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:
@@ -354,13 +381,3 @@ def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str,
     if sum(counts.values()) < 2:
         return {}
     return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}
-
-
-def _refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:
-    tested = {item.id for item in test.items}
-    both = next((item.id for item in labeled.items if item.id in tested), None)
-    if both is not None:
-        raise LabelError(
-            f"{both!r} is in {labeled.origin} and in {test.origin}: "
-            "an image is trained on or tested on, not both"
-        )

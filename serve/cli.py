@@ -117,7 +117,8 @@ def score(
             found = profiler.profile(images.remote)  # the server takes a moment to end
         if profile:
             click.echo(found.text(), err=True)
-    click.echo(_outcome(done, out), err=True)
+    for line in filter(None, [images.remark(), _outcome(done, out)]):
+        click.echo(line, err=True)
 
 
 def _opened(uri: str, exclude: tuple[Path, ...]) -> tuple[Pool, set[str]]:

@@ -220,7 +220,10 @@ class _PoolRun:
         if self.pool.streamed and not self.pool.unique:
             self.folder.check_unique()
         self.folder.write_skipped()
-        counts = {"scored": report.scored, "skipped": report.skipped}
+        counts: dict[str, Any] = {"scored": report.scored, "skipped": report.skipped}
+        passed = self.pool.passed_over()
+        if passed and passed.as_dict():
+            counts["passed_over"] = passed.as_dict()
         self.folder.write_run({"state": "complete", **settings, **counts})
         return self.checked(report)
 

@@ -34,7 +34,7 @@ def test_images_that_use_few_of_their_16_bits_are_noted(
     problems = Problems()
     dark, _ = load_examples(sensor, CLASSES, tiny, problems)
     (note,) = problems.notes
-    assert "4 of 4 images that were checked have 16 bits and no value above 4095" in note
+    assert "of 4 that were checked 4 have 16 bits and no value above 4095; if 4095 is white" in note
     assert note.endswith("pass --white 4095")
     assert dark.images.max() == 15
 
@@ -52,3 +52,14 @@ def test_images_of_16_bits_are_not_noted(
     problems = Problems()
     load_examples(dataclasses.replace(sensor, items=items), CLASSES, tiny, problems)
     assert not problems.notes
+
+
+def test_dark_images_of_colours_are_noted(
+    sensor: LabeledSet, tiny: TrainSettings, encoded: Callable[..., bytes]
+) -> None:
+    raw = encoded(Image.fromarray(np.full((8, 8, 3), 15, np.uint8)))
+    items = [Item(item.id, lambda: raw) for item in sensor.items]
+    problems = Problems()
+    load_examples(dataclasses.replace(sensor, items=items), CLASSES, tiny, problems)
+    (note,) = problems.notes
+    assert "none has a value above 15 of 255" in note

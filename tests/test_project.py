@@ -79,7 +79,7 @@ def test_folders_of_masks_are_not_of_the_pool(tmp_path: Path) -> None:
     for folder in ("images", "masks", "test"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     for number in range(6):
-        image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+        image = Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8))
         image.save(tmp_path / "data" / "images" / f"{number}.jpg")
         mask = Image.fromarray(np.eye(8, dtype=np.uint8))
         mask.save(tmp_path / "data" / ("test" if number > 3 else "masks") / f"{number}.png")
@@ -91,7 +91,7 @@ def test_folders_of_masks_are_not_of_the_pool(tmp_path: Path) -> None:
     training, test = project.split(project.open_labels(problems=problems), problems)
     assert [item.id for item in training.items] == [f"images/{number}.jpg" for number in range(4)]
     assert test and [item.id for item in test.items] == ["images/4.jpg", "images/5.jpg"]
-    assert "left out 6 images in the folder of labels" in problems.notes[0]
+    assert any("left out 6 images in the folder of labels" in note for note in problems.notes)
     with pytest.raises(LabelError, match="is its own mask; put masks into a folder of their own"):
         create_project(
             tmp_path / "q",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,19 +12,22 @@ from lloss.annotations.matching import Matches, differs
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, leaving_out
 from lloss.errors import LabelError
-from lloss.pools import FolderPool, Pool, open_pool, unique_ids
+from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
 
 
-def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems) -> Pool:
+def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems | None = None) -> Pool:
     """Open a pool without the folders of its labels: masks are no images to label.
 
     Args:
         uri: of the pool, as :func:`lloss.pools.open_pool` takes it.
         labels: files or folders.
-        problems: a note of how many images were left out goes there.
+        problems: notes go there, of how many images were left out and what was passed over.
     """
     folders = [path for path in labels if path.is_dir()]
     pool = open_pool(uri, leave_out=folders)
+    if problems is None:
+        return pool
+    problems.note(pool.remark())
     if isinstance(pool, FolderPool) and any(True for path in folders for _ in FolderPool(path)):
         count = FolderPool(pool.root).count() - pool.count()
         if count:
@@ -82,20 +86,18 @@ def images_of(
     return found
 
 
-def refuse_own(pool: Pool, masks: Mapping[str, Path], origin: str) -> None:
+def refuse_own(labeled: Iterable[tuple[Item, Path]], origin: str) -> None:
     """Refuse masks that are the very images that they label.
 
     Raises:
-        LabelError: an image of a folder's pool and its mask are one file.
+        LabelError: an image and its mask are one file.
     """
-    if not isinstance(pool, FolderPool):
-        return
-    for id, mask in masks.items():
+    for item, mask in labeled:
         with contextlib.suppress(OSError, ValueError):
-            if mask.samefile(pool.root / id):
+            if isinstance(item.file, bytes) and mask.samefile(os.fsdecode(item.file)):
                 raise LabelError(
-                    f"{origin}: the image {id!r} of the pool {pool.uri} is its own mask; put masks "
-                    "into a folder of their own, and give that as the labels"
+                    f"{origin}: the image {item.id!r} of the pool is its own mask; put masks into "
+                    "a folder of their own, and give that as the labels"
                 )
 
 

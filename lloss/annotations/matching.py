@@ -23,7 +23,7 @@ from functools import cached_property
 from urllib.parse import unquote
 
 from lloss.names import stripped
-from lloss.pools.folder import has_image_suffix
+from lloss.pools.walk import has_image_suffix
 
 _Path = tuple[str, ...]
 

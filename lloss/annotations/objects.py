@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,8 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
                     f"no image {image.name!r} in {place}; ?image=FOLDER behind the json "
                     "says where they are",
                 )
-            item = Item(image.name, functools.partial(place.read_image, image.name))
+            read = functools.partial(place.read_image, image.name)
+            item = Item(image.name, read, file=place.file_of(image.name))
             found.append((item, image.label))
     return _finished(found, str(path), problems)
 
@@ -202,7 +204,7 @@ def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> Labeled
             if label is None:
                 continue
             read = functools.partial(read_file, row.image, roots[row.image.parent])
-            found.append((Item(row.id, read), label))
+            found.append((Item(row.id, read, file=os.fsencode(row.image)), label))
     return _finished(found, origin, problems)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from lloss.annotations.boxes import Found, check_class, checked, known_classes, label_of
+from lloss.annotations.folders import annotation_files
 from lloss.annotations.labels import ObjectLabel
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import (
@@ -27,7 +28,7 @@ from lloss.annotations.reading import (
 )
 from lloss.annotations.xmlfile import Element, read_xml
 from lloss.errors import MissingExtraError, PoolError
-from lloss.pools.folder import SUFFIXES
+from lloss.pools.walk import SUFFIXES
 
 SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
 """Names that torchvision downloads, and their years."""
@@ -97,10 +98,14 @@ def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     root = inner if inner.is_dir() else folder
     classes = known_classes(root, root.parent)
     labels: dict[str, ObjectLabel] = {}
-    for path in sorted(root.rglob("*.xml")):
-        if path.name.startswith("."):  # what macOS leaves beside a copied file
-            continue
+    first: dict[str, Path] = {}
+    for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
         with leaving_out(problems):
+            key = id[: -len(".xml")]
+            if key in first:  # but for the suffix's case
+                labels.pop(key, None)
+                raise BrokenError(str(path), f"is of the same image as {first[key]}")
+            first[key] = path
             named, label = read_annotation(path, classes, problems)
             within = path.parent.relative_to(root)
             if label is not None:
@@ -202,8 +207,8 @@ def _image(folder: Path, name: str) -> Path:
     usual = folder / f"{name}.jpg"
     if usual.is_file():
         return usual
-    others = (folder / (name + end) for low in sorted(SUFFIXES) for end in (low, low.upper()))
-    return next((path for path in others if path.is_file()), usual)
+    ends = (end for low in sorted(SUFFIXES) for end in (low, low.upper(), low.title()))
+    return next((path for end in ends if (path := folder / (name + end)).is_file()), usual)
 
 
 def _size(root: Element) -> tuple[int, int] | None:

@@ -34,7 +34,7 @@ class ListPool(Pool):
     def __iter__(self) -> Iterator[Item]:
         folder = self.listing.parent
         for _, id, path in _rows(self.listing):
-            yield Item(id, functools.partial(folder.read_image, path))
+            yield Item(id, functools.partial(folder.read_image, path), file=folder.file_of(path))
 
     def ids(self) -> Iterator[str]:
         """The paths as written, or the column ``id``."""

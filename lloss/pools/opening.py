@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,13 +13,23 @@ from lloss.errors import PoolError
 from lloss.pools.arrays import open_array
 from lloss.pools.base import Pool
 from lloss.pools.confinement import Confinement
-from lloss.pools.folder import SUFFIXES, FolderPool
+from lloss.pools.folder import FolderPool
 from lloss.pools.lists import ListPool
 from lloss.pools.places import LocalPlace, Place, place_of
-from lloss.pools.shards import TAR_SUFFIXES, ShardPool
+from lloss.pools.shards import ShardPool
 from lloss.pools.uris import PoolUri, expanded, is_url, parse
+from lloss.pools.walk import (
+    CONTAINERS,
+    SUFFIXES,
+    TABLE_SUFFIXES,
+    TAR_SUFFIXES,
+    PassedOver,
+    is_hidden,
+    suffix_of,
+)
 
-TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+_LOOKED = 10_000
+"""Images of a folder that are listed at opening, so that shards among them are refused early."""
 
 _OF_SUFFIX = {
     ".npy": "array",
@@ -60,7 +72,9 @@ def open_pool(
         kinds = " ".join(sorted(SUFFIXES))
         is_folder = type(pool).__name__.endswith("FolderPool")
         looked = f" (looked for {kinds})" if is_folder else ""
-        raise PoolError(f"{asked.shown}: the pool holds no image{looked}")
+        passed = (pool.passed_over() or PassedOver()).text()
+        besides = f"; {passed}" if passed else ""
+        raise PoolError(f"{asked.shown}: the pool holds no image{looked}{besides}")
     return pool
 
 
@@ -91,7 +105,8 @@ def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[Place]:
     folder = place_of(head + slash if not is_url(head) else head, within)
     if "*" in head or folder.kind() != "folder":
         raise PoolError(f"{asked.shown}: no such folder; a * stands in the last part alone")
-    names = [name for name in folder.files() if fnmatch.fnmatchcase(name, pattern)]
+    visible = [name for name in folder.files() if pattern.startswith(".") or not is_hidden(name)]
+    names = fnmatch.filter(visible, pattern)
     if not names:
         raise PoolError(f"{asked.shown}: no file is called so")
     return [folder.at(name) for name in names]
@@ -130,13 +145,28 @@ def _of_folder(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
     if saved is not None:
         return saved
     images = _images_of(place, asked, leave_out)
-    if next(iter(images), None) is None:
-        files = [place.at(name) for name in place.files()]
-        found = [file for file in files if _kind(file) in ("shards", "tables")]
-        if found:
-            return _of_files(found, asked)
+    looked = sum(1 for _ in itertools.islice(images.ids(), 1 if place.remote else _LOOKED))
+    passed = None if looked else images.passed_over()
+    if passed is not None and passed.containers:
+        return _of_containers(place, asked, passed)
     _allowed(asked)
     return images
+
+
+def _of_containers(place: Place, asked: PoolUri, passed: PassedOver) -> Pool:
+    """The pool of all shards or tables in a folder without images."""
+    inner = next((path for path in passed.containers if "/" in path), None)
+    if inner is not None:
+        folder = f"{asked.shown.rstrip('/')}/{inner.rpartition('/')[0]}"
+        raise PoolError(
+            f"{asked.shown}: holds shards or tables in folders of its own (such as {inner!r}); "
+            f"give one of them, such as {folder!r}"
+        )
+    names = sorted(passed.containers, key=os.fsencode)
+    pool = _of_files([place.at(name) for name in names], asked)
+    others = {end: count for end, count in passed.files.items() if end not in CONTAINERS}
+    pool.beside = PassedOver(Counter(others), passed.hidden)
+    return pool
 
 
 def _images_of(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
@@ -149,9 +179,10 @@ def _images_of(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
 
 
 def _kind(place: Place) -> str:
-    if place.name.lower().endswith(TAR_SUFFIXES):
+    suffix = suffix_of(place.name)
+    if suffix in TAR_SUFFIXES:
         return "shards"
-    if place.suffix in TABLE_SUFFIXES:
+    if suffix in TABLE_SUFFIXES:
         return "tables"
     return _OF_SUFFIX.get(place.suffix, "")
 

@@ -137,9 +137,10 @@ class Task(Protocol):
         found = images_of(pool, names, origin, problems, own_suffix=not self.masks)
         if not found:
             raise LabelError(f"{origin}: no label is of an image of the pool {pool.uri}")
+        items = pool.find(found.values())
         if self.masks:
-            refuse_own(pool, {id: Path(labels[key].path) for key, id in found.items()}, origin)
-        return LabeledSet(pool.find(found.values()), [labels[key] for key in found], origin)
+            refuse_own(((i, Path(labels[key].path)) for i, key in zip(items, found)), origin)
+        return LabeledSet(items, [labels[key] for key in found], origin)
 
     def classes(self, labels: Sequence[Any]) -> tuple[str, ...]:
         """The class names that occur in labels, in the order of the network's outputs."""

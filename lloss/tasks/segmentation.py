@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
+from lloss.annotations.folders import annotation_files
 from lloss.annotations.reading import BrokenError, leaving_out, load_json
 from lloss.drawing import Drawing
 from lloss.errors import ImageError, LabelError, SettingsError
@@ -102,14 +103,10 @@ class Segmentation(Task):
                 return {id: MaskLabel(**fields) for id, fields in load_json(path).items()}
             except (TypeError, AttributeError) as error:
                 raise LabelError(f"{path}: holds no labels; give a folder of masks") from error
-        files = sorted(path.rglob("*.png"))
-        if not files:
-            what = "holds no mask (*.png)" if path.exists() else "no such folder of masks (*.png)"
-            raise LabelError(f"{path}: {what}")
         names, found = listed_classes(path / "classes.txt"), {}
-        for file in files:
+        for id, file in annotation_files(path, ".png", "masks", problems):
             with leaving_out(problems):
-                found[file.relative_to(path).as_posix()] = _label(file, names)
+                found[id] = _label(file, names)
         if note := _ignored_note(found.values()):
             problems.note(f"{path}: {note}")
         return found

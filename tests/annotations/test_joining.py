@@ -24,7 +24,7 @@ def test_a_folder_of_labels_is_not_of_the_pool(tmp_path: Path, picture: Any) -> 
     problems = Problems()
     pool = labeled_pool(tmp_path / "data", [tmp_path / "data" / "masks"], problems)
     assert list(pool.ids()) == ["images/a.jpg"]
-    (note,) = problems.notes
+    (note,) = [note for note in problems.notes if "passed over" not in note]
     assert "left out 4 images in the folder of labels" in note and note.endswith("data/masks")
 
 
@@ -38,16 +38,18 @@ def test_labels_elsewhere_leave_nothing_out(tmp_path: Path, picture: Any, labels
     (data / "labels.csv").write_text("id,label\n")
     problems = Problems()
     assert list(labeled_pool(data, [data / labels], problems).ids()) == ["a.jpg"]
-    assert problems.notes == []
+    assert not any("left out" in note for note in problems.notes)
 
 
 def test_an_image_that_is_its_own_mask_is_refused(tmp_path: Path, picture: Any) -> None:
     for name in ("a.png", "b.png"):
         picture(tmp_path / name)
-    pool = open_pool(tmp_path)
-    refuse_own(pool, {"a.png": tmp_path / "b.png", "b.png": tmp_path / "gone.png"}, "labels")
-    with pytest.raises(LabelError, match=r"labels: the image 'a\.png' .* is its own mask; put"):
-        refuse_own(pool, {"b.png": tmp_path / "a.png", "a.png": tmp_path / "a.png"}, "labels")
+    (tmp_path / "list.txt").write_text("a.png\nb.png\n")
+    for pool in (open_pool(tmp_path), open_pool(tmp_path / "list.txt")):
+        a, b = pool.find(["a.png", "b.png"])
+        refuse_own([(a, tmp_path / "b.png"), (b, tmp_path / "gone.png")], "labels")
+        with pytest.raises(LabelError, match=r"labels: the image 'a\.png' .* is its own mask; put"):
+            refuse_own([(b, tmp_path / "a.png"), (a, tmp_path / "a.png")], "labels")
 
 
 def _shards(folder: Path, data: bytes) -> str:

@@ -296,7 +296,7 @@ def test_an_annotation_of_a_split_that_names_another_image(devkit: Path, voc_xml
 def test_no_label_is_an_error(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
     picture(tmp_path / "pool" / "a.png")
     (tmp_path / "labels").mkdir()
-    with pytest.raises(LabelError, match="labels: holds no label yet"):
+    with pytest.raises(LabelError, match=r"labels: holds no XML annotation"):
         opened(tmp_path / "pool", labels=tmp_path / "labels")
     voc_xml(tmp_path / "labels" / "q.xml", [])
     with pytest.raises(LabelError, match="labels: holds no labeled image that can be used"):
