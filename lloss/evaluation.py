@@ -19,6 +19,7 @@ from lloss.errors import LabelError
 from lloss.examples import load_examples
 from lloss.files import written_aside
 from lloss.labels import LabeledSet
+from lloss.names import similar_note
 from lloss.network import Forward, TappedNetwork
 from lloss.ranking import RankingFigures, ranking_figures
 from lloss.settings import TrainSettings
@@ -164,13 +165,18 @@ def evaluate_checkpoint(
     """
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
+    problems = problems or Problems()
+    counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
+    similar = similar_note(counts, "classes of the network and of the labels", classes)
+    problems.note(similar)
     if not any(task.known(label, classes) for label in labeled.labels):
         some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
         raise LabelError(
             f"{labeled.origin}: none of the {len(labeled)} images shows what the model knows "
             f"(its classes: {some}); relabel them, or train again with those classes"
+            + (f"; {similar}" if similar else "")
         )
-    data, rows = load_examples(labeled, classes, settings, problems or Problems(), what="held-out")
+    data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
     return measure(
         checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _UNSEEN = "".join(
     chr(code)
@@ -54,12 +54,15 @@ def is_text(name: str) -> bool:
     return True
 
 
-def similar_note(counts: Mapping[str, int], what: str = "classes") -> str:
+def similar_note(
+    counts: Mapping[str, int], what: str = "classes", known: Collection[str] = ()
+) -> str:
     """One line on names that differ only in case, spaces or how a number is written.
 
     Args:
         counts: how often each name occurs.
         what: the names are of.
+        known: names of which it was said already that they are similar.
 
     Returns:
         "" if no two names are that similar.
@@ -67,7 +70,7 @@ def similar_note(counts: Mapping[str, int], what: str = "classes") -> str:
     groups: dict[str, list[str]] = {}
     for name in counts:
         groups.setdefault(_loose(name), []).append(name)
-    similar = [names for names in groups.values() if len(names) > 1]
+    similar = [names for names in groups.values() if len(names) > 1 and not set(known) >= {*names}]
     if not similar:
         return ""
     shown = "; ".join(

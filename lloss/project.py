@@ -13,26 +13,27 @@ from __future__ import annotations
 import contextlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
 from lloss.annotations.joining import labeled_pool
-from lloss.annotations.matching import Matches
 from lloss.annotations.objects import is_named_set as is_named_objects
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_labels
+from lloss.holdout import draw_holdout, held_ids
+from lloss.labels import DATA_ROOT, LabeledSet, labels_text
 from lloss.labels import is_named_set as is_named_classes
+from lloss.names import similar_note
 from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
-from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
+from lloss.spelling import lone_classes
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -146,7 +147,25 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        return self.task.join(self.open_pool(problems), found, str(path), problems)
+        labeled = self.task.join(self.open_pool(problems), found, str(path), problems)
+        if labels is None:
+            problems.note(similar_note(self.task.summarize(labeled.labels)))
+        return labeled
+
+    def note_classes(
+        self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
+    ) -> None:
+        """Note classes of images that are new and have one image: they may be misspelled.
+
+        Args:
+            labeled: all labels.
+            problems: keeps the line.
+            known: classes that the labels had before.
+        """
+        if self.train.task == "classification":
+            line = lone_classes(self.task.summarize(labeled.labels), known)
+            if line:
+                problems.note(line)
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -185,37 +204,24 @@ class Project:
         if test is not None:
             if not self.test:
                 refuse_overlap(labeled, test)
+            if problems is not None:
+                known, tested = (self.task.summarize(one.labels) for one in (labeled, test))
+                both = {**tested, **known}
+                problems.note(similar_note(both, "classes to train and to measure on", known))
             return apart(labeled, test, problems or Problems()), test
         if not self.holdout:
             return labeled, None
         path = self.root / HOLDOUT
         if not path.exists():
             strata = {i.id: self.task.stratum(l) for i, l in zip(labeled.items, labeled.labels)}
-            drawn = _stratified(strata, self.holdout, self.seed)
+            drawn = draw_holdout(strata, self.holdout, self.seed)
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
-        held = self._held(path, labeled, problems or Problems(self.skip_bad))
+        held = held_ids(path, labeled, self.open_pool, problems or Problems())
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
-
-    def _held(self, path: Path, labeled: LabeledSet, problems: Problems) -> set[str]:
-        """The images that were set aside, by their ids in the pool as it is now."""
-        names = read_labels(path, needs_label=False)
-        held = {item.id for item in labeled.items if item.id in names}
-        others = [name for name in names if name not in held]
-        matches = Matches(self.open_pool().ids if others else tuple, others)
-        gone = 0
-        for name in others:
-            ids = matches.of(name)
-            if len(ids) > 1:
-                raise LabelError(f"{path}: {name!r} {matches.why(name)}")
-            held.update(ids)
-            gone += not ids
-        if gone:
-            problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
-        return held
 
     def tested(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
         """The ids of the pool's images that :meth:`split` keeps for measuring, or copies of them.
@@ -315,7 +321,7 @@ def create_project(
         notes, pool = Problems(project.skip_bad), project.open_pool()
         training, test = project.split(labeled, notes)
         project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes) if problems else ():
+        for line in (pool.remark(), *notes.notes) if problems is not None else ():
             problems.note(line)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
@@ -362,22 +368,3 @@ def _value(value: Any) -> str:
 
 def _is_named_set(data: str) -> bool:
     return is_named_classes(data) or is_named_objects(data)
-
-
-def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
-    """A share of the ids, spread over the strata, and no stratum lost to the measuring.
-
-    What the shares of the strata leave over goes to those that are rounded down the most. Fewer
-    than two images measure nothing: then there are none.
-    """
-    total = round(len(strata) * share)
-    members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
-    for id, name in strata.items():
-        members[name].append(id)
-    counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
-    for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
-        if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):
-            counts[name] += 1
-    if sum(counts.values()) < 2:
-        return {}
-    return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}

@@ -39,6 +39,10 @@ SAMPLE_BYTES = 4 << 20
 
 CHECKPOINT_SECONDS = 20.0
 
+_SHOWN = 5
+"""Classes that a message names."""
+
+
 WRITING_SHARE = 0.05
 """Of the time of a run, at most: what writing checkpoints takes of it where they are large."""
 
@@ -143,13 +147,40 @@ def _decoded(
     sweep(run)
     try:
         data, rows = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+        data = _of_usable(data, labeled.take(rows), settings, run, problems)
     except LabelError:
         if made:
             run.rmdir()
         raise
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
-    plain, _ = load_examples(labeled.take(rows[:few]), classes, settings, problems)
+    plain, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
     return data, plain.images
+
+
+def _of_usable(
+    data: TrainingData, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
+) -> TrainingData:
+    """The data without classes that no usable image shows: an output for them learns nothing.
+
+    Args:
+        data: as it was decoded, with all classes.
+        labeled: the images that could be used.
+        settings: of the run.
+        run: its folder.
+        problems: told of the classes.
+    """
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    gone = [name for name in data.classes if name not in classes]
+    if not gone:
+        return data
+    shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
+    problems.note(
+        f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    )
+    task.check(labeled.labels, classes)
+    again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+    return dataclasses.replace(again, sha256=data.sha256)
 
 
 def _warm(

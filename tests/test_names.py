@@ -58,6 +58,8 @@ def test_similar_names_are_named_with_their_counts(one: str, other: str) -> None
     note = similar_note({"dog": 1, one: 2, "bird": 4, other: 3})
     assert "(2) and " in note and "(3) differ only in case, spaces or how a number" in note
     assert "dog" not in note and "\n" not in note
+    assert not similar_note({one: 2, other: 3}, known=[one, other, "dog"])
+    assert similar_note({one: 2, other: 3}, known=[one]).startswith("the classes ")
 
 
 @pytest.mark.parametrize(

@@ -374,6 +374,26 @@ def test_a_broken_labeled_image_is_named_before_training(
     assert len(said) == 1 and said[0].startswith("left out 1 broken annotation: ")
 
 
+def test_a_class_without_a_usable_image_is_no_output(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    broken = [Item(f"x{number}.png", lambda: b"no image") for number in range(3)]
+    # First in the order of classes, so that all others' numbers would be off by one.
+    more = LabeledSet([*broken, *labeled.items], ["a", "b", "b", *labeled.labels], "more.csv")
+    problems = Problems(skip=True)
+    run = train(more, tiny, tmp_path / "more", problems=problems)
+    assert run.classes == ("bright", "dark", "red") and run.labels_sha256 == more.sha256
+    assert any("no image of the class 'a', 'b' can be used" in note for note in problems.notes)
+    assert len(problems.found) == 3
+    plain = train(labeled, tiny, tmp_path / "plain")
+    assert same(run.state["model"], plain.state["model"])
+    with pytest.raises(LabelError, match="label a second class"):
+        one = labeled.take([row for row, name in enumerate(labeled.labels) if name == "red"])
+        one = LabeledSet([*broken, *one.items], ["a", "b", "b", *one.labels], "one.csv")
+        train(one, tiny, tmp_path / "one", problems=Problems(skip=True))
+    assert not (tmp_path / "one").exists()
+
+
 def test_images_that_are_left_out_leave_no_gap(
     photos: Path, tiny: TrainSettings, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from lloss.annotations.reading import (
 )
 from lloss.annotations.xmlfile import Element, read_xml
 from lloss.errors import MissingExtraError, PoolError
+from lloss.names import clean_name
 from lloss.pools.walk import SUFFIXES
 
 SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
@@ -228,9 +229,10 @@ def _object(
     element: Element, size: tuple[int, int] | None, classes: frozenset[str] | None
 ) -> Found:
     named = element.needed("name")
-    if not named.text:
+    name = clean_name(named.text)
+    if not name:
         raise BrokenError(named.where, "the object's class is empty")
-    check_class(named.text, classes, named.where)
+    check_class(name, classes, named.where)
     box = element.needed("bndbox")
     tags = ("xmin", "ymin", "xmax", "ymax")
     x0, y0, x1, y1 = (_number(box.needed(tag)) for tag in tags)
@@ -239,7 +241,7 @@ def _object(
         raise NothingMarkedError(box.where, f"the box {shown} has no area")
     edges = checked((x0 - 1, y0 - 1, x1, y1), size, box.where, shown)
     difficult = element.child("difficult")
-    return Found(named.text, edges, difficult is not None and _number(difficult) != 0, False)
+    return Found(name, edges, difficult is not None and _number(difficult) != 0, False)
 
 
 def _number(element: Element) -> float:

@@ -106,11 +106,37 @@ def test_two_categories_of_one_name_are_no_one_class(
     document = coco()
     document["categories"][0]["name"] = "dog"
     path = as_json(tmp_path / "train.json", document)
-    what = r"annotations\[1\].category_id: the categories 5 and 1 are both called 'dog'"
+    what = r"annotations\[0\].category_id: the categories 1 and 5 are both called 'dog'"
     with pytest.raises(LabelError, match=what):
         read_objects(path, Problems())
+    problems = Problems(skip=True)
+    assert list(read_objects(path, problems)) == ["b.jpg"]  # neither of the two is preferred
+    assert len(problems.found) == 2
     document["annotations"][1]["category_id"] = 5  # one that nothing is of does not matter
     assert len(read_objects(as_json(path, document), Problems())["a.jpg"].names) == 2
+
+
+def test_categories_are_named_in_nfc_without_spaces_around(
+    tmp_path: Path, as_json: Write, coco: Any
+) -> None:
+    document = coco()
+    document["categories"][0]["name"] = "\u00a0cafe\u0301 \u200b"
+    document["categories"].append({"id": 9, "name": "of nothing"})
+    label = read_objects(as_json(tmp_path / "train.json", document), Problems())["a.jpg"]
+    assert label.names == ("dog", "caf\u00e9")
+    document["categories"][1]["name"] = "caf\u00e9"
+    with pytest.raises(LabelError, match="the categories 1 and 5 are both called 'caf\u00e9'"):
+        read_objects(as_json(tmp_path / "train.json", document), Problems())
+
+
+@pytest.mark.parametrize("name", [" ", "", "\u200b", 3, None, "\ud800"])
+def test_a_category_without_a_name_is_refused(
+    tmp_path: Path, as_json: Write, coco: Any, name: Any
+) -> None:
+    document = coco()
+    document["categories"][0]["name"] = name
+    with pytest.raises(LabelError, match=r"categories\[0\](\.name: .* is no name|: lacks the key)"):
+        read_objects(as_json(tmp_path / "train.json", document), Problems())
 
 
 BROKEN_IMAGES: dict[str, tuple[str, Any, str, str, list[str]]] = {

@@ -114,6 +114,10 @@ def test_categories_of_other_joints(tmp_path: Path, as_json: Write) -> None:
     content["categories"][1]["keypoints"] = ["top", "end", "top"]
     with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
         read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
-    content["categories"][1]["keypoints"] = 3
-    with pytest.raises(LabelError, match="keypoints of 'ball' are no list of names"):
+    content["categories"][1]["keypoints"] = ["caf\u00e9", " cafe\u0301"]
+    with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
         read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
+    for nameless in (3, {"top": 1}, ["top", 3], ["top", ""], ["top", " \u200b"]):
+        content["categories"][1]["keypoints"] = nameless
+        with pytest.raises(LabelError, match="keypoints of 'ball' are no list of names"):
+            read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))

@@ -72,6 +72,7 @@ BROKEN_OBJECTS = {
     "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is no number"),
     "empty": (("cat", 0, (11, 6, 30, "")), 15, "<ymax> '' is no number"),
     "nameless": (("", 0, (11, 6, 30, 15)), 9, "class is empty"),
+    "invisible": (("\u200b", 0, (11, 6, 30, 15)), 9, "class is empty"),
     "unknown": (("cow", 0, (11, 6, 30, 15)), 9, "class 'cow' is not in classes.txt"),
     "flag": (("cat", "maybe", (11, 6, 30, 15)), 10, "<difficult> 'maybe' is no number"),
 }
