@@ -26,14 +26,13 @@ from lloss.files import locked, write_text
 from lloss.holdout import draw_holdout, held_ids
 from lloss.labels import DATA_ROOT, LabeledSet, labels_text
 from lloss.labels import is_named_set as is_named_classes
-from lloss.names import similar_note
 from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.settings import TrainSettings, settings_of
-from lloss.spelling import lone_classes
+from lloss.spelling import class_notes, lone_classes, similar_note
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -147,25 +146,23 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        labeled = self.task.join(self.open_pool(problems), found, str(path), problems)
-        if labels is None:
-            problems.note(similar_note(self.task.summarize(labeled.labels)))
-        return labeled
+        return self.task.join(self.open_pool(problems), found, str(path), problems)
 
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes of images that are new and have one image: they may be misspelled.
+        """Note classes that may be misspelled: similar ones, and new ones of one image.
 
         Args:
             labeled: all labels.
             problems: keeps the line.
             known: classes that the labels had before.
         """
+        counts = self.task.summarize(labeled.labels)
+        for line in class_notes(counts):
+            problems.note(line)
         if self.train.task == "classification":
-            line = lone_classes(self.task.summarize(labeled.labels), known)
-            if line:
-                problems.note(line)
+            problems.note(lone_classes(counts, known))
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -318,11 +315,10 @@ def create_project(
     try:
         project = load_project(root)
         labeled = project.open_labels()
-        notes, pool = Problems(project.skip_bad), project.open_pool()
-        training, test = project.split(labeled, notes)
-        project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes) if problems is not None else ():
-            problems.note(line)
+        problems, pool = problems or Problems(project.skip_bad), project.open_pool()
+        problems.note(pool.remark())
+        training, test = project.split(labeled, problems)
+        project.tested(pool, test, problems)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:

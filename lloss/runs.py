@@ -26,6 +26,7 @@ from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
+from lloss.overlap import traces
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import Trainer, TrainingData
@@ -96,7 +97,11 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        identity = {"images_sha256": images, "start_sha256": start.sha256 if start else ""}
+        identity = {
+            "images_sha256": images,
+            "start_sha256": start.sha256 if start else "",
+            "traces": traces(labeled.items),
+        }
         _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
     return load_checkpoint(run)
 
@@ -285,7 +290,7 @@ class _Keeper:
         trainer: Trainer,
         settings: TrainSettings,
         sample: NDArray[np.uint8],
-        identity: Mapping[str, str],
+        identity: Mapping[str, Any],
     ) -> None:
         self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
         self.identity = identity

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lloss import cycle as cycle_module
+from lloss.annotations import Problems
 from lloss.artifact import read_manifest
 from lloss.checkpoint import load_checkpoint
 from lloss.cycle import history, next_cycle
@@ -267,6 +268,31 @@ def test_a_test_set_in_the_pool_is_neither_trained_on_nor_selected(
     add(labels, rest[:1])
     with pytest.raises(LabelError, match="trained on or tested on, not both"):
         next_cycle(project)
+
+
+def test_a_test_set_that_lies_in_the_pool_is_neither_scored_nor_trained_on(
+    pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    labeled, rest = list(read_labels(labels)), sorted(p.name for p in pool.iterdir())
+    rest = [name for name in rest if name not in labeled and name != "broken.png"]
+    for name in (*labeled[:3], *rest[:6]):
+        copy = pool / "test" / name.split("-")[0] / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pool / name, copy)
+    tested = {p.relative_to(pool).as_posix() for p in (pool / "test").rglob("*.png")}
+    values = {"pool": str(pool), "labels": str(labels), "test": str(pool / "test"), "k": 2}
+    problems = Problems()
+    project = create_project(tmp_path / "project", values, TRAIN, problems)
+    assert any("3 of 30 labeled images are in the test set too" in line for line in problems.notes)
+    assert any("18 images of the pool are in the test set" in line for line in problems.notes)
+    said: list[str] = []
+    done = next_cycle(project, said.append)
+    assert done.summary.labeled == len(labeled) - 3
+    scored = set(ScoresFolder(done.folder / "scores").column("id").tolist())
+    assert scored == set(rest[6:])
+    assert not tested & set(selected(done.folder))
+    assert len(said) == len(set(said))
+    assert set(problems.notes[-1:]) <= set(said)
 
 
 def test_a_k_larger_than_what_is_left_can_be_mended(

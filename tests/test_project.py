@@ -70,6 +70,7 @@ def test_similar_class_names_are_noted_within_labels_and_beside_a_test_set(tmp_p
     project = create_project(tmp_path / "project", values, {"batch_size": 4})
     problems = Problems()
     labeled = project.open_labels(problems=problems)
+    project.note_classes(labeled, problems)
     (own,) = problems.notes
     assert "the classes 'Cat' (4) and 'cat' (4) differ only in case" in own
     project.split(labeled, problems)
