@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
 from lloss.annotations.empties import EMPTY, settled
+from lloss.annotations.joining import labeled_pool
 from lloss.annotations.objects import is_named_set as is_named_objects
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
+from lloss.holdout import draw_holdout, held_ids
+from lloss.labels import DATA_ROOT, LabeledSet, labels_text
 from lloss.labels import is_named_set as is_named_classes
 from lloss.overlap import apart, found_in_pool, refuse_overlap
-from lloss.pools import Pool, open_pool
+from lloss.pools import Pool
 from lloss.pools.uris import from_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
-from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
 from lloss.spelling import class_notes, lone_classes, similar_note
 from lloss.tasks import Task, get_task
@@ -124,9 +125,14 @@ class Project:
         """The pool as the process sees it: a path with its options, or a URL."""
         return from_folder(self.root, self.pool)
 
-    def open_pool(self) -> Pool:
-        """The pool of images."""
-        return open_pool(self.pool_uri)
+    def open_pool(self, problems: Problems | None = None) -> Pool:
+        """The pool of images, without folders of labels.
+
+        Args:
+            problems: notes of what was left out or passed over go there.
+        """
+        labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
+        return labeled_pool(self.pool_uri, labels, problems)
 
     @property
     def task(self) -> Task:
@@ -144,7 +150,7 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        joined = self.task.join(self.open_pool(), found, str(path), problems)
+        joined = self.task.join(self.open_pool(problems), found, str(path), problems)
         return settled(joined, self.empty, problems)
 
     def note_classes(
@@ -171,10 +177,13 @@ class Project:
         """The separate test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
         problems = problems or Problems(self.skip_bad)
-        if not self.test and labels is None:
+        if self.test:
+            test = self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
+        elif labels is None:
             return None
-        uri = self._test_uri() if self.test else self.pool_uri
-        test = self.task.open(uri, labels, DATA_ROOT, problems)
+        else:
+            found = self.task.read_labels(labels, problems)
+            test = self.task.join(self.open_pool(problems), found, str(labels), problems)
         return settled(test, self.empty, problems, "test images")
 
     def _test_uri(self) -> str:
@@ -209,11 +218,11 @@ class Project:
         path = self.root / HOLDOUT
         if not path.exists():
             strata = {i.id: self.task.stratum(l) for i, l in zip(labeled.items, labeled.labels)}
-            drawn = _stratified(strata, self.holdout, self.seed)
+            drawn = draw_holdout(strata, self.holdout, self.seed)
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
-        held = read_ids(path)
+        held = held_ids(path, labeled, self.open_pool, problems or Problems())
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
@@ -284,22 +293,3 @@ def load_project(root: Path) -> Project:
 def is_named_set(data: str) -> bool:
     """Whether this is a data set that torchvision downloads, of any task."""
     return is_named_classes(data) or is_named_objects(data)
-
-
-def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
-    """A share of the ids, spread over the strata, and no stratum lost to the measuring.
-
-    What the shares of the strata leave over goes to those that are rounded down the most. Fewer
-    than two images measure nothing: then there are none.
-    """
-    total = round(len(strata) * share)
-    members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
-    for id, name in strata.items():
-        members[name].append(id)
-    counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
-    for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
-        if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):
-            counts[name] += 1
-    if sum(counts.values()) < 2:
-        return {}
-    return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}

@@ -189,10 +189,12 @@ def _of_usable(
     if not gone:
         return data
     shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
-    problems.note(
-        f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
-    )
-    task.check(labeled.labels, classes)
+    line = f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    problems.note(line)
+    try:
+        task.check(labeled.labels, classes)
+    except LabelError as error:
+        raise LabelError(f"{line}; {error}") from error
     again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
     return dataclasses.replace(again, sha256=data.sha256)
 

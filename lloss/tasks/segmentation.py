@@ -75,8 +75,7 @@ class Segmentation(Task):
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
-    may_be_empty = True
-    weights = ("none", "imagenet")
+    weights, masks, may_be_empty = ("none", "imagenet"), True, True
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Inputs of 256 pixels, and less of a step than classification takes."""
