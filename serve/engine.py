@@ -11,10 +11,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lloss.artifact import Manifest, read_manifest
-from lloss.cores import lacks_vnni, usable_cores
+from lloss.cores import usable_cores
 from lloss.errors import EngineError
 from lloss.files import sha256_of
 from lloss.runtime import cuda
+from lloss.runtime.integers import instructions, saturates
 from lloss.runtime.providers import (
     DEVICE_BATCH,
     ORDER,
@@ -26,7 +27,7 @@ from lloss.runtime.providers import (
 )
 
 from .device import DeviceExecutor
-from .host import HostExecutor, host_options
+from .host import HostExecutor, host_options, weight_bits
 from .result import no_columns
 
 DEVICE_LANES = 2
@@ -112,7 +113,9 @@ class Engine:
         host = name == "cpu"
         self.batch_size = self._asked or (host_batch(self.manifest.image) if host else DEVICE_BATCH)
         setup = setup_of(self.manifest, name, self.batch_size)
-        opened = open_session(self.path, setup, self.sha256, host_options() if host else None)
+        opened = open_session(
+            self.path, setup, self.sha256, host_options(self.manifest) if host else None
+        )
         self.provider, self.note = name, opened.note
         self.lanes = self._threads if host else DEVICE_LANES
         self.executor: Executor
@@ -182,9 +185,9 @@ def _has_gpu() -> bool:
 def _host_note(manifest: Manifest) -> str:
     if manifest.precision == "fp16":
         return "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
-    if manifest.precision == "int8" and manifest.recipe.get("weight_bits") == 8 and lacks_vnni():
+    if manifest.precision == "int8" and weight_bits(manifest) == 8 and saturates():
         return (
-            "this CPU has no VNNI: int8 saturates here, and the fidelity measured at export does "
-            "not hold; export with --reduce-range or fp32"
+            f"warning: made for CPUs with VNNI, and this one ({instructions()}) has none: exact "
+            "but slower kernels compute it; for this CPU export with --reduce-range, or fp32"
         )
     return ""
