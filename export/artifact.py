@@ -15,6 +15,7 @@ from lloss.images import ImageSpec
 from .graph import ScoringGraph, outputs_of, write_onnx
 from .precision import Reducer, Reduction, Tell
 from .reference import ReferenceSample
+from .soundness import check_network
 from .verify import check_parity
 
 
@@ -39,6 +40,7 @@ def export_artifact(
         The manifest that the file carries.
 
     Raises:
+        DivergedError: the network's weights or outputs are no numbers, or exploded.
         ParityError: the graph does not compute what the network does; nothing is left.
         FidelityError: the reduced precision does not rank images as fp32 does; nothing is left.
         CheckpointError: the checkpoint cannot be exported.
@@ -50,6 +52,7 @@ def export_artifact(
     settings = checkpoint.settings
     spec = ImageSpec(settings.size, settings.size, settings.fit)
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
+    check_network(graph, checkpoint.sample, settings, checkpoint.path)
     manifest = Manifest(
         task=settings.task,
         model=settings.model,

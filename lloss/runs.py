@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from lloss.annotations import Problems
 from lloss.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.errors import CheckpointError, InterruptedRunError, LabelError
+from lloss.divergence import doubts
+from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
@@ -64,6 +65,7 @@ def train(
     Raises:
         CheckpointError: a run is there and ``resume`` is off, or it is one of other settings.
         LabelError: the labels cannot be trained on.
+        DivergedError: loss or weights became infinite or NaN; the checkpoint before it stays.
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
     settings = _sized(settings)
@@ -72,7 +74,7 @@ def train(
         return before
     problems = problems or Problems()
     data, sample = _decoded(labeled, settings, run, problems)
-    for line in problems.lines():
+    for line in [*problems.lines(), *get_task(settings.task).notes(settings)]:
         say(line)
     start = _first_weights(warm_start, data.classes) if warm_start else None
     trainer = Trainer(settings, data, device, start)
@@ -81,7 +83,12 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        _loop(trainer, _Keeper(run, trainer, settings, sample), interrupted)
+        try:
+            _loop(trainer, _Keeper(run, trainer, settings, sample.images), interrupted)
+        except DivergedError as error:
+            raise _with_what_is_kept(error, run) from None
+    for line in doubts(trainer.model, settings, sample, run / METRICS):
+        say(line)
     return load_checkpoint(run)
 
 
@@ -92,7 +99,7 @@ def _sized(settings: TrainSettings) -> TrainSettings:
 
 def _decoded(
     labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
-) -> tuple[TrainingData, NDArray[np.uint8]]:
+) -> tuple[TrainingData, TrainingData]:
     """The labeled images to train on, and a few of them as a scorer decodes them."""
     task = get_task(settings.task)
     classes = task.classes(labeled.labels)
@@ -111,7 +118,7 @@ def _decoded(
         raise
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
     plain, _ = load_examples(labeled.take(rows[:few]), classes, settings, problems)
-    return data, plain.images
+    return data, plain
 
 
 def _first_weights(run: Path, classes: tuple[str, ...]) -> dict[str, Tensor]:
@@ -164,6 +171,7 @@ class _Keeper:
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
+        self.trainer.check_finite()  # the state before stays, which was
         data = self.trainer.data
         Checkpoint(
             self.settings,
@@ -216,6 +224,14 @@ def _loop(trainer: Trainer, keeper: _Keeper, interrupted: threading.Event) -> No
                 )
             keeper.save_if_due()
     keeper.save()
+
+
+def _with_what_is_kept(error: DivergedError, run: Path) -> DivergedError:
+    path = run / FILE
+    kept = "No checkpoint was written"
+    if path.exists():
+        kept = f"{path} keeps a state before that; train into another -o"
+    return DivergedError(f"{error}. {kept}")
 
 
 @contextlib.contextmanager
