@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
+from lloss.names import similar_note
+from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
+from lloss.spelling import lone_classes
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -138,7 +141,25 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        return self.task.join(self.open_pool(), found, str(path), problems)
+        labeled = self.task.join(self.open_pool(), found, str(path), problems)
+        if labels is None:
+            problems.note(similar_note(self.task.summarize(labeled.labels)))
+        return labeled
+
+    def note_classes(
+        self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
+    ) -> None:
+        """Note classes of images that are new and have one image: they may be misspelled.
+
+        Args:
+            labeled: all labels.
+            problems: keeps the line.
+            known: classes that the labels had before.
+        """
+        if self.train.task == "classification":
+            line = lone_classes(self.task.summarize(labeled.labels), known)
+            if line:
+                problems.note(line)
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -164,14 +185,21 @@ class Project:
         Without a test set, some of the first labels are set aside, once and for all cycles: the
         images that are selected later are no fair sample, and a curve needs one yardstick.
 
+        Labeled images that the test set holds too, as the same file or by their content, are left
+        out, with a note.
+
         Raises:
-            LabelError: a test image is among the labels to train on.
+            LabelError: a test image is among the labels to train on, by its id.
         """
         test = self.open_test(problems)
         if test is not None:
             if not self.test:
-                _refuse_overlap(labeled, test)
-            return labeled, test
+                refuse_overlap(labeled, test)
+            if problems is not None:
+                known, tested = (self.task.summarize(one.labels) for one in (labeled, test))
+                both = {**tested, **known}
+                problems.note(similar_note(both, "classes to train and to measure on", known))
+            return apart(labeled, test, problems or Problems()), test
         if not self.holdout:
             return labeled, None
         path = self.root / HOLDOUT
@@ -185,6 +213,19 @@ class Project:
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
+
+    def tested(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
+        """The ids of the pool's images that :meth:`split` keeps for measuring, or copies of them.
+
+        Args:
+            pool: the project's.
+            test: what :meth:`split` gave to measure on.
+            problems: a note of how many images of the pool are in the test set goes there.
+        """
+        own = set() if self.test or test is None else {item.id for item in test.items}
+        if test is None or not (self.test or self.test_labels):  # set aside from the labels
+            return own
+        return own | found_in_pool(pool, test, own, problems)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -236,13 +277,19 @@ def load_project(root: Path) -> Project:
     return Project(root=root, train=settings, **content)
 
 
-def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, Any]) -> Project:
+def create_project(
+    root: Path,
+    values: Mapping[str, Any],
+    train: Mapping[str, Any],
+    problems: Problems | None = None,
+) -> Project:
     """Write ``lloss.toml`` after checking all that it says, the labels against the pool too.
 
     Args:
         root: the project's folder; made when it is not there.
         values: keys of :class:`Project`; paths are relative to the working directory.
         train: ``preset`` and the training settings that differ from it.
+        problems: notes on pool and test set go there.
 
     Raises:
         ProjectError: there is a project already.
@@ -262,7 +309,11 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
     try:
         project = load_project(root)
         labeled = project.open_labels()
-        training, _ = project.split(labeled)
+        notes, pool = Problems(project.skip_bad), project.open_pool()
+        training, test = project.split(labeled, notes)
+        project.tested(pool, test, notes)
+        for line in (pool.remark(), *notes.notes) if problems is not None else ():
+            problems.note(line)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:
@@ -327,13 +378,3 @@ def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str,
     if sum(counts.values()) < 2:
         return {}
     return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}
-
-
-def _refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:
-    tested = {item.id for item in test.items}
-    both = next((item.id for item in labeled.items if item.id in tested), None)
-    if both is not None:
-        raise LabelError(
-            f"{both!r} is in {labeled.origin} and in {test.origin}: "
-            "an image is trained on or tested on, not both"
-        )

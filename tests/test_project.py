@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lloss.annotations import Problems
 from lloss.errors import SettingsError
 from lloss.project import create_project, load_project
 
@@ -51,6 +52,30 @@ def test_a_pool_by_url_is_kept_as_it_is(tmp_path: Path) -> None:
     assert load_project(tmp_path / "project").open_pool().count() == 12
 
 
+def test_similar_class_names_are_noted_within_labels_and_beside_a_test_set(tmp_path: Path) -> None:
+    names = _table(tmp_path / "data.parquet")
+    rows = [f"{id},{['cat', 'dog', 'Cat'][number % 3]}\n" for number, id in enumerate(names)]
+    (tmp_path / "l.csv").write_text("id,label\n" + "".join(rows))
+    pq.write_table(pa.table({"id": ["t0", "t1"], "png": [b"1", b"2"]}), tmp_path / "test.parquet")
+    (tmp_path / "t.csv").write_text("id,label\nt0,DOG\nt1,cat\n")
+    values = {
+        "pool": f"{tmp_path}/data.parquet?id=name&image=png",
+        "labels": str(tmp_path / "l.csv"),
+        "test": str(tmp_path / "test.parquet"),
+        "test_labels": str(tmp_path / "t.csv"),
+        "k": 2,
+    }
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    problems = Problems()
+    labeled = project.open_labels(problems=problems)
+    (own,) = problems.notes
+    assert "the classes 'Cat' (4) and 'cat' (4) differ only in case" in own
+    project.split(labeled, problems)
+    both = problems.notes[-1]
+    assert "the classes to train and to measure on 'DOG' (1) and 'dog' (4)" in both
+    assert "cat" not in both
+
+
 @pytest.mark.parametrize(
     "uri", ["s3://me:hush@bucket/pool", "https://h/p.npy?X-Amz-Signature=hush"]
 )
@@ -60,3 +85,19 @@ def test_credentials_do_not_get_into_the_projects_file(tmp_path: Path, uri: str)
         create_project(tmp_path / "p", {"pool": uri, "labels": str(labels), "k": 2}, {})
     assert "hush" not in str(caught.value)
     assert not (tmp_path / "p").exists()
+
+
+def test_a_new_class_of_one_image_is_noted(tmp_path: Path) -> None:
+    names = _table(tmp_path / "data.parquet")
+    labels = _labels(tmp_path / "labels.csv", names)
+    labels.write_text(labels.read_text().replace("n3,1", "n3,11"))
+    pool = f"{tmp_path}/data.parquet?id=name&image=png"
+    values = {"pool": pool, "labels": str(labels), "k": 2}
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems)
+    (line,) = problems.lines()
+    assert line.startswith("the new class '11' ('1'?) has one image")
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems, {"0": 6, "1": 5, "11": 1})
+    assert problems.lines() == [], "it was told before"
