@@ -50,6 +50,14 @@ def diverged(what: str, settings: TrainSettings, where: str) -> DivergedError:
     return DivergedError(f"training diverged: {what} at {where}; {remedy(settings)}")
 
 
+def keeping(error: DivergedError, path: Path) -> DivergedError:
+    """The error with what is kept of the steps before: the checkpoint at ``path``, if any."""
+    kept = "No checkpoint was written"
+    if path.exists():
+        kept = f"{path} keeps a state before that; train into another -o"
+    return DivergedError(f"{error}. {kept}")
+
+
 def remedy(settings: TrainSettings) -> str:
     """What to do about a learning rate that is too high."""
     other = [] if settings.optimizer == "adam" else ["--optimizer adam with --lr 0.001"]

@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 from lloss.annotations import Problems
 from lloss.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.divergence import doubts
+from lloss.divergence import doubts, keeping
 from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
 from lloss.models import set_transform_input
+from lloss.overlap import traces
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import Trainer, TrainingData
@@ -99,11 +100,15 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        identity = {"images_sha256": images, "start_sha256": start.sha256 if start else ""}
+        identity = {
+            "images_sha256": images,
+            "start_sha256": start.sha256 if start else "",
+            "traces": traces(labeled.items),
+        }
         try:
             _loop(trainer, _Keeper(run, trainer, settings, sample.images, identity), interrupted)
         except DivergedError as error:
-            raise _with_what_is_kept(error, run) from None
+            raise keeping(error, run / FILE) from None
     for line in doubts(trainer.model, settings, sample, run / METRICS):
         say(line)
     return load_checkpoint(run)
@@ -183,10 +188,12 @@ def _of_usable(
     if not gone:
         return data
     shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
-    problems.note(
-        f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
-    )
-    task.check(labeled.labels, classes)
+    line = f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    problems.note(line)
+    try:
+        task.check(labeled.labels, classes)
+    except LabelError as error:
+        raise LabelError(f"{line}; {error}") from error
     again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
     return dataclasses.replace(again, sha256=data.sha256)
 
@@ -294,7 +301,7 @@ class _Keeper:
         trainer: Trainer,
         settings: TrainSettings,
         sample: NDArray[np.uint8],
-        identity: Mapping[str, str],
+        identity: Mapping[str, Any],
     ) -> None:
         self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
         self.identity = identity
@@ -302,7 +309,6 @@ class _Keeper:
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
-        self.trainer.check_finite()  # the state before stays, which was
         began, data = time.monotonic(), self.trainer.data
         Checkpoint(
             self.settings,
@@ -360,14 +366,6 @@ def _loop(trainer: Trainer, keeper: _Keeper, interrupted: threading.Event) -> No
                 )
             keeper.save_if_due()
     keeper.save()
-
-
-def _with_what_is_kept(error: DivergedError, run: Path) -> DivergedError:
-    path = run / FILE
-    kept = "No checkpoint was written"
-    if path.exists():
-        kept = f"{path} keeps a state before that; train into another -o"
-    return DivergedError(f"{error}. {kept}")
 
 
 @contextlib.contextmanager

@@ -245,7 +245,12 @@ class Trainer:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`load_state` needs to go on from here."""
+        """All that :meth:`load_state` needs to go on from here.
+
+        Raises:
+            DivergedError: weights are infinite or NaN: nobody goes on from those.
+        """
+        self.check_finite()
         return {
             "epoch": self.epoch,
             "step": self.step,

@@ -286,7 +286,10 @@ def test_the_command_line(
     assert "int8 by min-max on 64 images: Spearman 0.9" in done.err
     assert "int8 on 200 held-out images: Spearman 0.9" in done.err
     assert "int8 weights of 8 bits, for CPUs with VNNI (this CPU has " in done.err
-    assert "int8 for CPUs with VNNI against fp32 on 200 images: Spearman 0.9" in done.out
+    assert (
+        "int8 for CPUs with VNNI against fp32 on 200 images (computed on cpu): Spearman 0.9"
+        in done.out
+    )
     assert done.out.endswith("× fp32 on this CPU\n")
     main(["info", str(model)])
     told = capsys.readouterr().out
