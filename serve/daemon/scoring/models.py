@@ -252,11 +252,31 @@ class Models:
             telemetry=self._metrics.telemetry,
         )
         try:
+            self._refuse_a_fall_back(scorer, path)
             _probe(scorer, path)
             return _Loaded(sha256, scorer)
         except BaseException:
             scorer.close()
             raise
+
+    def _refuse_a_fall_back(self, scorer: Scorer, path: Path) -> None:
+        """Where a GPU serves, ``auto`` must not load the next model on the CPU: the GPU was lost.
+
+        int8 artifacts are for CPUs.
+
+        Raises:
+            EngineError: it would.
+        """
+        serving, engine = self._serving, scorer.engine
+        if serving is None or not engine.on_host or engine.manifest.precision == "int8":
+            return
+        before = serving.loaded.scorer.engine
+        if not before.on_host:
+            why = f" ({engine.note})" if engine.note else ""
+            raise EngineError(
+                f"{path}: would run on the CPU{why}, and the model that serves runs on "
+                f"{before.device}; start the daemon again to go on by the CPU"
+            )
 
     def _keep(self, loaded: _Loaded) -> _Loaded:
         with self._lock:
