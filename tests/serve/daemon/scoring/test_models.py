@@ -379,9 +379,7 @@ def test_the_cpu_does_not_take_the_place_of_a_gpu(
     if precision == "int8":  # which is for CPUs
         assert models.reload().now != before
         return
-    with pytest.raises(
-        EngineError, match=r"model\.onnx: would run on the CPU, .* on cuda:0"
-    ):
+    with pytest.raises(EngineError, match=r"model\.onnx: would run on the CPU, .* on cuda:0"):
         models.reload()
     assert models.sha256 == before and told.outcomes == ["refused"]
     assert copies(tmp_path) == {before}
