@@ -16,17 +16,16 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from lloss.duplicates import first_duplicate
 from lloss.errors import (
     ImageError,
     InterruptedRunError,
     LlossError,
-    PoolError,
+    OtherRunError,
     ScoresError,
     SettingsError,
 )
 from lloss.files import explained, locked, sweep
-from lloss.pools import Pool, RestPool
+from lloss.pools import Pool, RestPool, unique_ids
 from lloss.scores import ScoresFolder
 from lloss.shards import Shard
 
@@ -59,8 +58,8 @@ class Progress(Protocol):
                 not cheap. It may list the pool.
         """
 
-    def batch(self, scored: int, skipped: int) -> None:
-        """A batch was scored; so many of its images were, or could not be read.
+    def batch(self, scores: Scores) -> None:
+        """A batch was scored, but for the images in it that could not be read.
 
         Raises:
             InterruptedRunError: the run shall end here; the finished parts stay.
@@ -129,16 +128,6 @@ def score_pool(
         raise
 
 
-def _check_unique(pool: Pool) -> None:
-    found = first_duplicate(pool.ids)
-    if found is not None:
-        id, first, second = found
-        raise PoolError(
-            f"{pool.uri}: the id {id!r} is that of image {first + 1} and of image {second + 1}; "
-            "ids are unique in a pool"
-        )
-
-
 def _settings(
     scorer: Scorer,
     pool: Pool,
@@ -172,7 +161,7 @@ def _check_same(folder: ScoresFolder, before: dict[str, Any], now: dict[str, Any
         if name == "pool_fingerprint" and old != value:
             raise _changed(folder, "its images are others than before")
         if old != value:
-            raise ScoresError(
+            raise OtherRunError(
                 f"{folder.path}: was begun with {name} = {old!r}, now it is "
                 f"{value!r}; score into another folder, or go back to the old value"
             )
@@ -219,7 +208,8 @@ class _PoolRun:
         if before is None and any(path.iterdir()):
             raise ScoresError(f"{path}: is not empty and holds no scores; choose another -o")
         if not (self.pool.unique or self.pool.streamed):
-            _check_unique(self.pool)
+            for _ in unique_ids(self.pool):
+                pass
         self.folder.write_run({"state": "running", **settings})
         try:
             report = self.through()
@@ -315,7 +305,7 @@ class _PoolRun:
                 if self.fail_fast and batch.skipped:
                     id, reason = batch.skipped[0]
                     raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
-                self.progress.batch(len(batch), len(batch.skipped))
+                self.progress.batch(batch)
                 yield batch
 
     def _ranges(self, parts: Iterable[int]) -> Iterator[range]:
@@ -334,8 +324,8 @@ class _Bar:
         seen = total() if sys.stderr.isatty() else None  # else nobody sees the share
         self._bar = tqdm(total=seen, initial=done.resumed, unit="img", desc="score", disable=None)
 
-    def batch(self, scored: int, skipped: int) -> None:
-        self._bar.update(scored + skipped)
+    def batch(self, scores: Scores) -> None:
+        self._bar.update(len(scores) + len(scores.skipped))
 
     def end(self) -> None:
         self._bar.close()
