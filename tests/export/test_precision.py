@@ -83,6 +83,7 @@ def test_the_file_tells_what_it_is(
     assert read_manifest(path) == manifest
     assert manifest.precision == precision
     measured = manifest.fidelity["fp32"]
+    assert measured["provider"] == "cpu"
     assert measured["images"] == 200 and measured["pool"] == "images.npy"
     assert measured["spearman"] >= 0.99 and measured["broken"] == 0
     assert manifest.reference is not None and manifest.reference.images == 200
