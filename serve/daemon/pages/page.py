@@ -260,7 +260,7 @@ def _act(
 
 def _asked_back(request: Request, error: NewClassError, given: dict[str, Any]) -> Response:
     """Whether a new class is meant: a form that sends the same again, which then is accepted."""
-    told = {"error": str(error), "new_class": error.name}
+    told = {"error": error.short, "new_class": error.name}
     if _wants_json(request):
         return JSONResponse(told, 422, headers=_FRESH)
     again = {**given, "allow_new_classes": "true"}

@@ -305,7 +305,7 @@ def test_a_new_class_is_confirmed_first(served: Any, page: Any, client: httpx.Cl
     form = page("/pools/photos").form(ids[0])
     answer = press(client, form, "label", label="kat")
     assert answer.status_code == 422
-    assert "nearest known one is 'cat'" in Page(answer.text).text
+    assert "no class so far; the nearest one is 'cat'" in Page(answer.text).text
     assert labels("photos") == {}
     (again,) = [f for f in Page(answer.text).forms if "allow_new_classes" in f["fields"]]
     assert client.post(again["action"], data=again["fields"]).status_code == 303
