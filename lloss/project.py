@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.joining import labeled_pool
 from lloss.annotations.objects import is_named_set as is_named_objects
 from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
+from lloss.holdout import draw_holdout, held_ids
+from lloss.labels import DATA_ROOT, LabeledSet, labels_text
 from lloss.labels import is_named_set as is_named_classes
-from lloss.names import similar_note
 from lloss.overlap import apart, found_in_pool, refuse_overlap
-from lloss.pools import Pool, open_pool
+from lloss.pools import Pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
-from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
-from lloss.spelling import lone_classes
+from lloss.spelling import class_notes, lone_classes, similar_note
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -121,9 +121,14 @@ class Project:
         """The pool as the process sees it: a path with its options, or a URL."""
         return from_folder(self.root, self.pool)
 
-    def open_pool(self) -> Pool:
-        """The pool of images."""
-        return open_pool(self.pool_uri)
+    def open_pool(self, problems: Problems | None = None) -> Pool:
+        """The pool of images, without folders of labels.
+
+        Args:
+            problems: notes of what was left out or passed over go there.
+        """
+        labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
+        return labeled_pool(self.pool_uri, labels, problems)
 
     @property
     def task(self) -> Task:
@@ -141,25 +146,23 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        labeled = self.task.join(self.open_pool(), found, str(path), problems)
-        if labels is None:
-            problems.note(similar_note(self.task.summarize(labeled.labels)))
-        return labeled
+        return self.task.join(self.open_pool(problems), found, str(path), problems)
 
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes of images that are new and have one image: they may be misspelled.
+        """Note classes that may be misspelled: similar ones, and new ones of one image.
 
         Args:
             labeled: all labels.
             problems: keeps the line.
             known: classes that the labels had before.
         """
+        counts = self.task.summarize(labeled.labels)
+        for line in class_notes(counts):
+            problems.note(line)
         if self.train.task == "classification":
-            line = lone_classes(self.task.summarize(labeled.labels), known)
-            if line:
-                problems.note(line)
+            problems.note(lone_classes(counts, known))
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -171,7 +174,10 @@ class Project:
         problems = problems or Problems(self.skip_bad)
         if self.test:
             return self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
-        return self.task.open(self.pool_uri, labels, DATA_ROOT, problems) if labels else None
+        if labels is None:
+            return None
+        found = self.task.read_labels(labels, problems)
+        return self.task.join(self.open_pool(problems), found, str(labels), problems)
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
@@ -205,11 +211,11 @@ class Project:
         path = self.root / HOLDOUT
         if not path.exists():
             strata = {i.id: self.task.stratum(l) for i, l in zip(labeled.items, labeled.labels)}
-            drawn = _stratified(strata, self.holdout, self.seed)
+            drawn = draw_holdout(strata, self.holdout, self.seed)
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
-        held = read_ids(path)
+        held = held_ids(path, labeled, self.open_pool, problems or Problems())
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
@@ -309,11 +315,10 @@ def create_project(
     try:
         project = load_project(root)
         labeled = project.open_labels()
-        notes, pool = Problems(project.skip_bad), project.open_pool()
-        training, test = project.split(labeled, notes)
-        project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes) if problems else ():
-            problems.note(line)
+        problems, pool = problems or Problems(project.skip_bad), project.open_pool()
+        problems.note(pool.remark())
+        training, test = project.split(labeled, problems)
+        project.tested(pool, test, problems)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:
@@ -359,22 +364,3 @@ def _value(value: Any) -> str:
 
 def _is_named_set(data: str) -> bool:
     return is_named_classes(data) or is_named_objects(data)
-
-
-def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
-    """A share of the ids, spread over the strata, and no stratum lost to the measuring.
-
-    What the shares of the strata leave over goes to those that are rounded down the most. Fewer
-    than two images measure nothing: then there are none.
-    """
-    total = round(len(strata) * share)
-    members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
-    for id, name in strata.items():
-        members[name].append(id)
-    counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
-    for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
-        if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):
-            counts[name] += 1
-    if sum(counts.values()) < 2:
-        return {}
-    return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}

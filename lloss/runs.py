@@ -26,6 +26,7 @@ from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
+from lloss.overlap import traces
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import Trainer, TrainingData
@@ -96,7 +97,11 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        identity = {"images_sha256": images, "start_sha256": start.sha256 if start else ""}
+        identity = {
+            "images_sha256": images,
+            "start_sha256": start.sha256 if start else "",
+            "traces": traces(labeled.items),
+        }
         _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
     return load_checkpoint(run)
 
@@ -175,10 +180,12 @@ def _of_usable(
     if not gone:
         return data
     shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
-    problems.note(
-        f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
-    )
-    task.check(labeled.labels, classes)
+    line = f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    problems.note(line)
+    try:
+        task.check(labeled.labels, classes)
+    except LabelError as error:
+        raise LabelError(f"{line}; {error}") from error
     again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
     return dataclasses.replace(again, sha256=data.sha256)
 
@@ -285,7 +292,7 @@ class _Keeper:
         trainer: Trainer,
         settings: TrainSettings,
         sample: NDArray[np.uint8],
-        identity: Mapping[str, str],
+        identity: Mapping[str, Any],
     ) -> None:
         self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
         self.identity = identity

@@ -253,7 +253,7 @@ def mistakes(
     run, out = tmp / "run", tmp / "out"
     small: list[object] = ["--model=resnet10-cifar-narrow", "--size=8", "--epochs=1"]
     return [
-        ("nowhere.png' (and 1 more) is not in the pool",
+        ("nowhere.png': is not in the pool",
          ["train", photos, "--labels", tmp / "unknown.csv", "-o", run, *small]),
         ("stands in line 2 and in line 3",
          ["train", photos, "--labels", tmp / "twice.csv", "-o", run, *small]),

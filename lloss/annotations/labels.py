@@ -27,6 +27,7 @@ class ObjectLabel:
         difficult: ``bool [M]``: neither counts nor hurts when detections are judged.
         crowd: ``bool [M]``: a region of many objects; judged like a difficult one, not trained on.
         size: height and width that the boxes were drawn on; None where the format does not tell.
+        named: the image's name in a file that has a name of its own too; "" otherwise.
     """
 
     names: tuple[str, ...]
@@ -34,6 +35,7 @@ class ObjectLabel:
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
     size: tuple[int, int] | None = None
+    named: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; :mod:`lloss.annotations.native` reads them."""

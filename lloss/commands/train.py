@@ -16,8 +16,8 @@ from lloss.commands.options import (
     skip_bad_option,
     training_settings,
 )
-from lloss.names import similar_note
 from lloss.presets import EXPERIMENTS
+from lloss.spelling import class_notes
 
 
 @click.command()
@@ -67,7 +67,8 @@ def train(
     task, problems = get_task(settings.task), Problems(skip_bad)
     labeled = task.open(data, labels, data_root, problems)
     classes = task.classes(labeled.labels)
-    problems.note(similar_note(task.summarize(labeled.labels)))
+    for line in class_notes(task.summarize(labeled.labels)):
+        problems.note(line)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(
         labeled,

@@ -69,7 +69,7 @@ class Segmentation(Task):
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
-    weights = ("none", "imagenet")
+    weights, masks = ("none", "imagenet"), True
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Inputs of 256 pixels, and less of a step than classification takes."""

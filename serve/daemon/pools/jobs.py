@@ -214,7 +214,7 @@ class Jobs:
             size = min(size, scorer.batch_size)
         if not self._surely(lambda: self._table.begin(row.id, size, provider)):
             raise CancelledRunError(f"job {row.id} was cancelled")
-        return score_pool(
+        report = score_pool(
             scorer,
             pool,
             row.folder,
@@ -222,6 +222,9 @@ class Jobs:
             batch_size=size,
             progress=followed,
         )
+        if remark := pool.remark():
+            _log.warning("job %s of the pool %s: %s", row.id, row.pool, remark)
+        return report
 
     def _fail(self, row: JobRow, error: str, resumable: bool) -> None:
         _log.warning("job %s of the pool %s failed: %s", row.id, row.pool, error)
