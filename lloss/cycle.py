@@ -190,7 +190,7 @@ def _begin(folder: Path, project: Project, labeled: LabeledSet, broken: int) -> 
     write_json(folder / BEGUN, begun)
 
 
-_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad")
+_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad", "empty")
 """Besides the training settings, what a cycle keeps to the end as it was begun."""
 
 

@@ -16,6 +16,7 @@ from lloss import cycle as cycle_module
 from lloss.annotations import Problems
 from lloss.artifact import read_manifest
 from lloss.checkpoint import load_checkpoint
+from lloss.creation import create_project
 from lloss.cycle import history, next_cycle
 from lloss.errors import (
     InterruptedRunError,
@@ -26,7 +27,7 @@ from lloss.errors import (
     SettingsError,
 )
 from lloss.labels import read_labels
-from lloss.project import Project, create_project, load_project
+from lloss.project import Project, load_project
 from lloss.reference import LossReference
 from lloss.scores import ScoresFolder
 from lloss.training import Trainer

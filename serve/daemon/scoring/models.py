@@ -23,7 +23,7 @@ from ..settings import ServeSettings
 from . import heap
 from .batcher import Batcher, ClosedError
 from .batches import Answer, Images
-from .probe import probe
+from .checking import probe, refuse_fall_back
 from .statistics import Statistics
 
 
@@ -259,6 +259,8 @@ class Models:
             team=self._team,
         )
         try:
+            serving = self._serving
+            refuse_fall_back(scorer, serving.loaded.scorer if serving else None, path)
             probe(scorer, path)
             return _Loaded(sha256, scorer)
         except BaseException:

@@ -1,4 +1,4 @@
-"""Whether a model that was loaded gives sound outputs."""
+"""What a model must pass before it serves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,25 @@ import numpy as np
 from lloss.errors import EngineError
 
 from ...scorer import Scorer
+
+
+def refuse_fall_back(scorer: Scorer, serving: Scorer | None, path: Path) -> None:
+    """Where a GPU serves, ``auto`` must not load the next model on the CPU: the GPU was lost.
+
+    int8 artifacts are for CPUs.
+
+    Raises:
+        EngineError: it would.
+    """
+    engine = scorer.engine
+    if serving is None or not engine.on_host or engine.manifest.precision == "int8":
+        return
+    if not serving.engine.on_host:
+        why = f" ({engine.note})" if engine.note else ""
+        raise EngineError(
+            f"{path}: would run on the CPU{why}, and the model that serves runs on "
+            f"{serving.engine.device}; start the daemon again to go on by the CPU"
+        )
 
 
 def probe(scorer: Scorer, path: Path) -> None:
