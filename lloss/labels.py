@@ -184,7 +184,9 @@ def parse_labels(file: IO[bytes], origin: str, needs_label: bool | None) -> dict
     for line, row in table:
         id, label = row[id_at], "" if label_at is None else clean_name(row[label_at])
         if not stripped(id) or (needs_label and not label):
-            raise LabelError(f"{origin}, line {line}: an empty id or label")
+            raise LabelError(
+                f"{origin}, line {line}: an empty id or label; write both or remove the row"
+            )
         if id in labels and needs_label:
             raise LabelError(
                 f"{origin}: the id {shortened(id)!r} stands in line {lines[id]} and in line "

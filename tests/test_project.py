@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +14,9 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.errors import LabelError, PoolError, SettingsError
-from lloss.project import Project, create_project, load_project
+from lloss.creation import create_project
+from lloss.errors import LabelError, LlossError, PoolError, SettingsError
+from lloss.project import Project, load_project
 
 
 def _labels(path: Path, ids: list[str]) -> Path:
@@ -87,6 +91,175 @@ def test_credentials_do_not_get_into_the_projects_file(tmp_path: Path, uri: str)
     with pytest.raises(SettingsError, match="leave them to the environment") as caught:
         create_project(tmp_path / "p", {"pool": uri, "labels": str(labels), "k": 2}, {})
     assert "hush" not in str(caught.value)
+    assert not (tmp_path / "p").exists()
+
+
+def _tree(root: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("before", [{}, {"a/p/holdout.csv": "id,label\nn1,1\nn2,0\n"},
+                                    {"a/p/notes.txt": "mine"}, {"a/p/cycles/x": "mine"},
+                                    {"a/other": "mine"}])  # fmt: skip
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"labels": "none.csv"}, {"holdout": 2},
+                                   {"batch_size": 64}])  # fmt: skip
+def test_a_creation_that_fails_leaves_everything_as_it_was(
+    tmp_path: Path, before: dict[str, str], wrong: dict[str, Any]
+) -> None:
+    _labels(tmp_path / "labels.csv", _table(tmp_path / "data.parquet"))
+    for name, text in before.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    there = _tree(tmp_path)
+    train = {"batch_size": wrong.get("batch_size", 4)}
+    values = {
+        "pool": f"{tmp_path}/data.parquet?id=name&image=png",
+        "labels": str(tmp_path / "labels.csv"),
+        "k": 2,
+        "holdout": 0.2,
+        **{name: value for name, value in wrong.items() if name != "batch_size"},
+    }
+    with pytest.raises(LlossError):
+        create_project(tmp_path / "a" / "p", values, train)
+    assert _tree(tmp_path) == there
+
+
+def test_an_interrupted_creation_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _labels(tmp_path / "labels.csv", _table(tmp_path / "data.parquet"))
+    there = _tree(tmp_path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lloss.creation.load_project", stop)
+    values = {
+        "pool": str(tmp_path / "data.parquet"),
+        "labels": str(tmp_path / "labels.csv"),
+        "k": 2,
+    }
+    with pytest.raises(KeyboardInterrupt):
+        create_project(tmp_path / "p", values, {})
+    assert _tree(tmp_path) == there
+
+
+def test_what_an_earlier_project_left_is_told(tmp_path: Path) -> None:
+    _labels(tmp_path / "labels.csv", _table(tmp_path / "data.parquet"))
+    (tmp_path / "p" / "cycles" / "003").mkdir(parents=True)
+    (tmp_path / "p" / "cycles" / "003" / "summary.json").write_text("{}")
+    (tmp_path / "p" / "holdout.csv").write_text("id,label\nn1,1\nn2,0\n")
+    values = {
+        "pool": f"{tmp_path}/data.parquet?id=name&image=png",
+        "labels": str(tmp_path / "labels.csv"),
+        "k": 2,
+    }
+    problems = Problems()
+    create_project(tmp_path / "p", values, {"batch_size": 4}, problems)
+    assert [note.partition(": ")[2] for note in problems.notes] == [
+        "is there already; its images are held out",
+        "1 cycles are there already; lloss next goes on after 003",
+    ]
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Callable[[int], dict[str, Any]]:
+    """A COCO export of six images of which the first few have an object."""
+
+    def write(shown: int) -> dict[str, Any]:
+        names = [f"n{number}.png" for number in range(6)]
+        for number, name in enumerate(names):
+            for folder, value in (("pool", number), ("test", 100 + number)):
+                (tmp_path / folder).mkdir(exist_ok=True)
+                pixels = np.full((48, 64, 3), value, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / name)
+        images = [
+            {"id": n, "file_name": name, "width": 64, "height": 48} for n, name in enumerate(names)
+        ]
+        boxes = [
+            {"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 20, 20]} for n in range(shown)
+        ]
+        document = {
+            "images": images,
+            "annotations": boxes,
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        (tmp_path / "export.json").write_text(json.dumps(document))
+        return {
+            "pool": str(tmp_path / "pool"),
+            "labels": str(tmp_path / "export.json"),
+            "k": 1,
+            "holdout": 0.0,
+        }
+
+    return write
+
+
+_DETECTION = {"task": "detection", "batch_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("empty", "labeled", "told"),
+    [
+        ("", 6, "4 of 6 labeled images show no object: taken as background; if"),
+        ("background", 6, "pass --empty unlabeled"),
+        ("unlabeled", 2, "4 of 6 labeled images show no object: taken as not labeled yet"),
+    ],
+)
+def test_images_without_an_annotation_are_what_the_project_says(
+    tmp_path: Path, export: Any, empty: str, labeled: int, told: str
+) -> None:
+    problems = Problems()
+    values = export(2) | ({"empty": empty} if empty else {})
+    create_project(tmp_path / "p", values, _DETECTION, problems)
+    assert len(problems.notes) == 1 and told in problems.notes[0]
+    project = load_project(tmp_path / "p")
+    assert project.empty == empty
+    assert len(project.open_labels()) == len(project.labeled_ids()) == labeled
+    assert project.labeled_ids() >= {"n0.png", "n1.png"}
+
+
+def test_a_project_of_full_images_tells_nothing_of_empty_ones(tmp_path: Path, export: Any) -> None:
+    problems = Problems()
+    create_project(tmp_path / "p", export(6) | {"empty": "unlabeled"}, _DETECTION, problems)
+    assert problems.lines() == []
+
+
+def test_test_images_without_an_annotation_are_told_and_may_be_left_out(
+    tmp_path: Path, export: Any
+) -> None:
+    values = export(2)
+    del values["holdout"]
+    values |= {
+        "test": str(tmp_path / "test"),
+        "test_labels": values["labels"],
+        "empty": "unlabeled",
+    }
+    problems = Problems()
+    project = create_project(tmp_path / "p", values, _DETECTION)
+    test = project.open_test(problems)
+    assert test is not None and len(test) == 2
+    assert problems.notes == [
+        "4 of 6 test images show no object: taken as not labeled yet, they can be selected"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shown", "empty", "train", "told"),
+    [
+        (0, "unlabeled", _DETECTION, "all 6 labeled images show nothing"),
+        (2, "maybe", _DETECTION, "empty = 'maybe': choose one of background, unlabeled"),
+        (2, "unlabeled", {"task": "pose", "batch_size": 2}, "is for detection and segmentation"),
+    ],
+)
+def test_a_meaning_that_cannot_be_is_refused(
+    tmp_path: Path, export: Any, shown: int, empty: str, train: dict[str, Any], told: str
+) -> None:
+    with pytest.raises((LabelError, SettingsError), match=told):
+        create_project(tmp_path / "p", export(shown) | {"empty": empty}, train)
     assert not (tmp_path / "p").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,13 @@ class ObjectLabel:
     crowd: NDArray[np.bool_]
     size: tuple[int, int] | None = None
     named: str = ""
+    marks: ClassVar[str] = "object"
+    """What the label marks, in words."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is marked."""
+        return not self.names
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; :mod:`lloss.annotations.native` reads them."""

@@ -45,11 +45,14 @@ def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
     if native is not None:
         return native
     labels: dict[str, PersonLabel] = {}
-    for person in _people(path, document, problems):
+    people, without = _people(path, document, problems), 0
+    for person in people:
         with leaving_out(problems):
             label = person.label()
+            without += label is None
             if label is not None:
                 labels[person.id] = label
+    _note_without(without, len(people), problems)
     return labels
 
 
@@ -131,9 +134,11 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
     place = image_folder(LocalPlace(path), list(names), folder)
     there = {name for name in names if place.at(name).kind() == "file"}
     found: list[tuple[Outline, PersonLabel]] = []
+    without = 0
     for person in people:
         with leaving_out(problems):
             label = person.label()
+            without += label is None
             if label is None or label.region is None:
                 continue
             if person.image not in there:
@@ -143,9 +148,18 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
                     "says where they are",
                 )
             found.append((Outline(person.id, person.image, label.region), label))
+    _note_without(without, len(people), problems)
     items = region_items((outline for outline, _ in found), place)
     labels = [label for _, label in found]
     return _set(list(zip(items, labels)), str(path), problems)
+
+
+def _note_without(without: int, total: int, problems: Problems) -> None:
+    if without:
+        problems.note(
+            f"{without} of {total} persons have no annotated joint: taken as not labeled yet, "
+            "they can be selected"
+        )
 
 
 def _set(found: list[tuple[Item, PersonLabel]], origin: str, problems: Problems) -> LabeledSet:

@@ -164,7 +164,8 @@ def _fidelity(manifest: Manifest) -> str:
     if not measured:
         return torch
     return (
-        f"to fp32 on {measured['images']} images of {measured['pool']}: "
+        f"to fp32 on {measured['images']} images of {measured['pool']}, computed on "
+        f"{measured.get('provider', 'cpu')}: "
         f"Spearman {measured['spearman']:.5f}, "
         f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
         f"largest difference {measured['max_abs_difference']:.2g}; fp32's {torch}"

@@ -62,6 +62,7 @@ class Task(Protocol):
         weights: what the network can start from; see :func:`lloss.settings.check_choices`.
         masks: whether labels are image files themselves, of their ``path``: then the suffix of a
             label's name is not its image's.
+        may_be_empty: whether a label may show nothing, see :mod:`lloss.annotations.empties`.
     """
 
     name: str
@@ -71,6 +72,19 @@ class Task(Protocol):
     augments: tuple[str, ...] = AUGMENTS
     weights: tuple[str, ...] = WEIGHTS
     masks: bool = False
+    may_be_empty: bool = False
+
+    def check_empty(self, empty: str) -> None:
+        """Refuse to say what labels that show nothing mean, where there are none.
+
+        Raises:
+            SettingsError: with what the task does instead.
+        """
+        if empty and not self.may_be_empty:
+            raise SettingsError(
+                f"empty = {empty!r}: is for detection and segmentation; {self.name} has no labels "
+                "that show nothing, so leave it out"
+            )
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Settings that differ from those of :class:`TrainSettings`.

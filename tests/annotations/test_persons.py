@@ -159,3 +159,22 @@ def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, pers
     unlabeled = as_json(tmp_path / "u.json", [person(joints=...)])
     with pytest.raises(LabelError, match="u.json: holds no labeled person"):
         opened(unlabeled)
+
+
+def test_persons_without_an_annotated_joint_are_told(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    picture(tmp_path / "a.jpg")
+    people = [
+        person("a.jpg"),
+        *(person("a.jpg", center=[n, 9], joints_vis=[0] * 16) for n in (3, 4)),
+    ]
+    path = as_json(tmp_path / "train.json", people)
+    note = "2 of 3 persons have no annotated joint: taken as not labeled yet, they can be selected"
+    problems = Problems()
+    assert len(read_persons(path, problems)) == 1 and problems.notes == [note]
+    problems = Problems()
+    assert len(opened(path, problems).items) == 1 and problems.notes == [note]
+    problems = Problems()
+    read_persons(as_json(tmp_path / "all.json", people[:1]), problems)
+    assert not problems.notes
