@@ -314,7 +314,7 @@ def create_project(
         training, test = project.split(labeled, problems)
         project.tested(pool, test, problems)
         task = project.task
-        task.check(labeled.labels, task.classes(labeled.labels))
+        task.check(training.labels, task.classes(training.labels))
         if len(training) < project.train.batch_size:
             raise LabelError(
                 f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
