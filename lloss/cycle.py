@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from lloss.annotations import Problems
 from lloss.artifact import read_manifest
 from lloss.checkpoint import FILE as CHECKPOINT
@@ -188,7 +190,7 @@ def _begin(folder: Path, project: Project, labeled: LabeledSet, broken: int) -> 
     write_json(folder / BEGUN, begun)
 
 
-_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad")
+_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad", "empty")
 """Besides the training settings, what a cycle keeps to the end as it was begun."""
 
 
@@ -313,9 +315,24 @@ class _Walk:
         settings = self.project.selection(self.number, at_most)
         # Labels that came in since the cycle was begun: nobody is asked twice.
         known = self.project.labeled_ids()
-        chosen = select(ScoresFolder(self.folder / "scores").opened(), settings, known)
+        scores = ScoresFolder(self.folder / "scores").opened()
+        chosen = select(scores, settings, known | self._unwritable(scores))
         write_selection(chosen, self.folder / SELECTED)
         return chosen
+
+    def _unwritable(self, scores: ScoresFolder) -> set[str]:
+        """Ids that no line of CSV can hold, neither the selection's nor the labels'."""
+        found = {
+            str(id)
+            for batch in scores.scan(["id"])
+            for id in batch["id"].filter(pc.match_substring_regex(batch["id"], r"[\r\n\x00]"))
+        }
+        if found:
+            self.say(
+                f"{len(found)} images are not selected, as a line of CSV cannot hold their ids "
+                f"({min(found)!r}, for example): rename them in the pool"
+            )
+        return found
 
     def _report(
         self, summary: Summary, selection: Selection, pool: Pool, checkpoint: Checkpoint

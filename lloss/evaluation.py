@@ -19,11 +19,11 @@ from lloss.errors import LabelError
 from lloss.examples import load_examples
 from lloss.files import written_aside
 from lloss.labels import LabeledSet
-from lloss.names import similar_note
 from lloss.network import Forward, TappedNetwork
 from lloss.overlap import seen_note
 from lloss.ranking import RankingFigures, ranking_figures
 from lloss.settings import TrainSettings
+from lloss.spelling import similar_note
 from lloss.tasks import get_task
 from lloss.training import TrainingData, device_of, predict
 

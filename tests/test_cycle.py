@@ -16,6 +16,7 @@ from lloss import cycle as cycle_module
 from lloss.annotations import Problems
 from lloss.artifact import read_manifest
 from lloss.checkpoint import load_checkpoint
+from lloss.creation import create_project
 from lloss.cycle import history, next_cycle
 from lloss.errors import (
     InterruptedRunError,
@@ -26,7 +27,7 @@ from lloss.errors import (
     SettingsError,
 )
 from lloss.labels import read_labels
-from lloss.project import Project, create_project, load_project
+from lloss.project import Project, load_project
 from lloss.reference import LossReference
 from lloss.scores import ScoresFolder
 from lloss.training import Trainer
@@ -465,7 +466,23 @@ def test_a_change_of_the_test_set_waits_for_the_next_cycle(
 def test_ids_with_strange_characters_survive_the_way_through_csv(tmp_path: Path) -> None:
     from lloss.project import labels_text
 
-    strange = {"c\rr.png": "a", 'q"uote.png': "b,c", "l\nf.png": "d", "ü😀.png": "e"}
+    strange = {" c\u2028r.png": "a", 'q"uote.png': "b,c", "l\x0bf.png": "d", "ü😀.png": "e"}
     path = tmp_path / "labels.csv"
     path.write_text(labels_text(strange), newline="")
     assert read_labels(path) == strange
+
+
+def test_an_image_that_no_csv_can_name_is_not_selected_and_said(
+    project: Project, pool: Path, labels: Path
+) -> None:
+    shutil.copy(pool / "broken.png", pool / "damaged\n.png")
+    for name in ("line\nfeed.png", "carriage\rreturn.png"):
+        shutil.copy(next(pool.glob("dark-*.png")), pool / name)
+    said: list[str] = []
+    change(project, "k = 5", "k = 500")
+    outcome = next_cycle(load_project(project.root), said.append, at_most=True)
+    unlabeled = {path.name for path in pool.iterdir()} - set(read_labels(labels))
+    picks = selected(outcome.folder)
+    assert set(picks) == {name for name in unlabeled if name.isprintable()} - {"broken.png"}
+    assert "2 images are not selected" in (line := next(l for l in said if "selected, as" in l))
+    assert "'carriage\\rreturn.png'" in line and "\n" not in line

@@ -19,13 +19,12 @@ from lloss.images import ImageSpec, Pixels, decode_into
 from lloss.labels import (
     LabeledSet,
     class_names,
-    label_items,
     labels_text,
     open_labeled,
     read_labels,
 )
-from lloss.models import build_classifier, default_size
-from lloss.pools import Item, Pool
+from lloss.models import build_classifier, default_size, weights_notes
+from lloss.pools import Item
 from lloss.settings import TrainSettings
 from lloss.tasks import Meter, Task
 
@@ -49,7 +48,13 @@ class Classification(Task):
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.models`."""
         self.check_settings(settings)
-        return build_classifier(settings.model, len(classes), settings.weights)
+        return build_classifier(settings.model, len(classes), settings.weights, settings.size)
+
+    def notes(self, settings: TrainSettings) -> list[str]:
+        """What ImageNet weights want otherwise."""
+        if settings.weights != "imagenet":
+            return []
+        return weights_notes(settings.model, settings.size, settings.mean, settings.std)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """The last layer's."""
@@ -60,7 +65,9 @@ class Classification(Task):
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.labels.open_labeled`."""
-        return open_labeled(data, labels, data_root, problems)
+        if labels is not None:
+            return super().open(data, labels, data_root, problems)
+        return open_labeled(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
         """A CSV with the columns ``id`` and ``label``."""
@@ -69,12 +76,6 @@ class Classification(Task):
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
         """Likewise."""
         write_text(path, labels_text(labels))
-
-    def join(
-        self, pool: Pool, labels: Mapping[str, str], origin: str, problems: Problems
-    ) -> LabeledSet:
-        """See :func:`lloss.labels.label_items`."""
-        return label_items(pool, labels, origin)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """See :func:`lloss.labels.class_names`."""

@@ -69,6 +69,7 @@ class Detection(Task):
     metric = "map"
     loss_unit = ""
     labels_file = "labels.json"
+    may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
 
