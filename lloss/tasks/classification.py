@@ -23,7 +23,7 @@ from lloss.labels import (
     open_labeled,
     read_labels,
 )
-from lloss.models import build_classifier, default_size
+from lloss.models import build_classifier, default_size, weights_notes
 from lloss.pools import Item
 from lloss.settings import TrainSettings
 from lloss.tasks import Meter, Task
@@ -48,7 +48,13 @@ class Classification(Task):
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.models`."""
         self.check_settings(settings)
-        return build_classifier(settings.model, len(classes), settings.weights)
+        return build_classifier(settings.model, len(classes), settings.weights, settings.size)
+
+    def notes(self, settings: TrainSettings) -> list[str]:
+        """What ImageNet weights want otherwise."""
+        if settings.weights != "imagenet":
+            return []
+        return weights_notes(settings.model, settings.size, settings.mean, settings.std)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """The last layer's."""
@@ -65,7 +71,7 @@ class Classification(Task):
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
         """A CSV with the columns ``id`` and ``label``."""
-        return read_labels(path)
+        return read_labels(path, problems=problems)
 
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
         """Likewise."""
