@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.cutoff import CutOff
 from lloss.decoding import decode_with
 from lloss.errors import ImageError, LabelError
 from lloss.images import ImageSpec, Pixels
@@ -47,9 +48,11 @@ def load_examples(
     spec = ImageSpec(settings.size, settings.size, settings.fit)
     spec = task.stored(settings) if room else spec
     classes = tuple(classes)
+    cut = CutOff(ImageSpec(settings.size, settings.size, settings.fit), task.unit)
 
     def example(row: int, out: Pixels) -> Any:
-        return task.example(labeled.items[row], labeled.labels[row], classes, spec, room, out)
+        item, label = labeled.items[row], labeled.labels[row]
+        return task.example(item, label, classes, spec, room, out, cut)
 
     bad = set[int]()
 
@@ -65,4 +68,4 @@ def load_examples(
         if place != row:
             images[place] = images[row]
     kept = [targets[row] for row in rows]
-    return TrainingData(images[: len(rows)], kept, classes, labeled.sha256), rows
+    return TrainingData(images[: len(rows)], kept, classes, labeled.sha256, cut), rows

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from lloss.artifact import Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.drawing import Drawing
 from lloss.errors import ImageError
-from lloss.images import Pixels, decode
+from lloss.images import ImageSpec, Pixels, decode, decode_whole
 from lloss.pools import Item, Pool
-from lloss.report import Pick, thumbnail
+from lloss.report import THUMBNAIL, Pick, thumbnail
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection
 from lloss.tasks import get_task
@@ -33,14 +35,13 @@ def picks_of(
     checkpoint: Checkpoint,
 ) -> list[Pick]:
     """The picks with the model's guess, and for the first of them what the model sees."""
-    shown = pool.find(selection.ids[:SHOWN])
-    pixels = {item.id: _pixels(item, manifest) for item in shown}
     guesses = _guesses(selection, scores, manifest)
-    readable = {id: image for id, image in pixels.items() if image is not None}
+    shown = [_picture(item, manifest, not guesses) for item in pool.find(selection.ids[:SHOWN])]
+    readable = {picture.id: picture for picture in shown if picture is not None}
     # Where the scores hold a guess the network need not run again.
     drawings = _drawings(readable, checkpoint) if readable and not guesses else {}
     guesses |= {id: (drawn.guess, drawn.confidence) for id, drawn in drawings.items()}
-    pictures = {id: thumbnail(image, drawings.get(id)) for id, image in readable.items()}
+    pictures = {id: picture.thumbnail(drawings.get(id)) for id, picture in readable.items()}
     return [
         Pick(
             id,
@@ -68,14 +69,44 @@ def _guesses(
     return found
 
 
-def _pixels(item: Item, manifest: Manifest) -> Pixels | None:
+@dataclass(frozen=True)
+class _Picture:
+    """An image in its own shape, no larger than a thumbnail needs it.
+
+    Attributes:
+        id: of the image.
+        pixels: uint8 [h, w, 3].
+        size: height and width of the image.
+        spec: of the network's input.
+        input: the image as the network sees it, if that was asked for.
+    """
+
+    id: str
+    pixels: Pixels
+    size: tuple[int, int]
+    spec: ImageSpec
+    input: Pixels | None
+
+    def thumbnail(self, drawing: Drawing | None) -> bytes:
+        """Encoded, with what was found on the image in its place."""
+        drawn = drawing.on_image(self.size, self.spec) if drawing else None
+        return thumbnail(self.pixels, drawn)
+
+
+def _picture(item: Item, manifest: Manifest, drawn: bool) -> _Picture | None:
     try:
-        return decode(item.read(), manifest.image)
+        raw = item.read()
+        whole = decode_whole(raw)
+        input = decode(raw, manifest.image) if drawn else None
     except ImageError:
         return None
+    height, width = whole.shape[:2]
+    image = Image.fromarray(whole)
+    image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL), Image.Resampling.LANCZOS)
+    return _Picture(item.id, np.asarray(image), (height, width), manifest.image, input)
 
 
-def _drawings(pixels: Mapping[str, Pixels], checkpoint: Checkpoint) -> dict[str, Drawing]:
+def _drawings(pictures: Mapping[str, _Picture], checkpoint: Checkpoint) -> dict[str, Drawing]:
     """What the network finds on these images, where its task draws that.
 
     The artifact does not say: it leaves out what the predicted loss does not need.
@@ -83,6 +114,7 @@ def _drawings(pixels: Mapping[str, Pixels], checkpoint: Checkpoint) -> dict[str,
     settings, classes = checkpoint.settings, checkpoint.classes
     task = get_task(settings.task)
     found: list[Drawing] = []
-    for _, forward in predict(checkpoint.network(), settings, np.stack(list(pixels.values()))):
+    inputs = np.stack([p.input for p in pictures.values() if p.input is not None])
+    for _, forward in predict(checkpoint.network(), settings, inputs):
         found += task.draw(forward.output, classes, settings) or []
-    return dict(zip(pixels, found))
+    return dict(zip(pictures, found))

@@ -164,9 +164,22 @@ class Project:
         Without a test set, some of the first labels are set aside, once and for all cycles: the
         images that are selected later are no fair sample, and a curve needs one yardstick.
 
+        Args:
+            labeled: all labels.
+            problems: gets a note on classes that the images to measure on do not show.
+
         Raises:
             LabelError: a test image is among the labels to train on.
         """
+        training, held = self._split(labeled, problems)
+        if problems is not None and held is not None:
+            for line in _uncovered(self.task, training, held):
+                problems.note(line)
+        return training, held
+
+    def _split(
+        self, labeled: LabeledSet, problems: Problems | None
+    ) -> tuple[LabeledSet, LabeledSet | None]:
         test = self.open_test(problems)
         if test is not None:
             if not self.test:
@@ -327,6 +340,19 @@ def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str,
     if sum(counts.values()) < 2:
         return {}
     return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}
+
+
+def _uncovered(task: Task, training: LabeledSet, held: LabeledSet) -> list[str]:
+    """A line on classes that are trained on and that no image to measure on shows, if any."""
+    classes, shown = task.classes(training.labels), set(task.classes(held.labels))
+    missing = [name for name in classes if name not in shown]
+    if not missing:
+        return []
+    some = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
+    return [
+        f"the {len(held)} held-out images show {len(classes) - len(missing)} of the {len(classes)} "
+        f"classes; not measured: {some}"
+    ]
 
 
 def _refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:

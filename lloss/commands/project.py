@@ -65,6 +65,7 @@ def init(
     made = create_project(project, values, train)
     problems = Problems(made.skip_bad)
     labeled = made.open_labels(problems=problems)
+    made.split(labeled, problems)
     for line in problems.lines():
         click.echo(line, err=True)
     classes = made.task.classes(labeled.labels)
