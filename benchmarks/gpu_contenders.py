@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import onnxruntime as ort
 import torch
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
 from lloss.serve.device import DeviceExecutor
+from lloss.serve.opening import open_device
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -179,13 +181,12 @@ def add_executors(
     lanes = stack.enter_context(ThreadPoolExecutor(LANES))
     for precision, path in artifacts.items():
         name = f"lloss executor, {provider} {precision}"
-        made = opened(path, plan, provider, len(images), graphs=True)
-        executor = stack.enter_context(
-            DeviceExecutor(
-                made.session, read_manifest(path), len(images), LANES + 1, device=plan.device
-            )
+        setup = setup_of(read_manifest(path), provider, len(images))
+        executor, note = open_device(
+            path, read_manifest(path), sha256_of(path), setup, LANES + 1, tell=click.echo
         )
-        notes[name] = "CUDA graphs" if executor.graphs else executor.note or made.note
+        stack.enter_context(executor)
+        notes[name] = "CUDA graphs" if executor.graphs else note
         contenders[name] = executor_work(executor, images, lanes)
 
 

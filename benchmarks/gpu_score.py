@@ -21,6 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Before torch loads NVIDIA's libraries: see lloss.runtime.tf32.
+os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+
 import click
 import numpy as np
 import onnxruntime as ort

@@ -10,7 +10,6 @@ from typing import Any
 from lloss.artifact import Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.files import written_aside
-from lloss.images import ImageSpec
 
 from .graph import ScoringGraph, outputs_of, write_onnx
 from .precision import Reducer, Reduction, Tell
@@ -48,7 +47,7 @@ def export_artifact(
     if reference:
         _ = reference.items  # a pool that is too small is told before minutes of export
     settings = checkpoint.settings
-    spec = ImageSpec(settings.size, settings.size, settings.fit)
+    spec = settings.image_spec()
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
     manifest = Manifest(
         task=settings.task,

@@ -10,7 +10,7 @@ import click
 from lloss.artifact import PRECISIONS, Manifest
 from lloss.errors import SettingsError
 from lloss.pools import open_pool
-from lloss.runtime.providers import DEVICE_BATCH
+from lloss.runtime import tf32
 
 from .fidelity import Gate
 from .tensorrt import build_engine, check_tensorrt
@@ -77,13 +77,25 @@ PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
-    default=DEVICE_BATCH,
+    type=click.IntRange(0),
+    default=0,
+    help="Of the TensorRT engine: that which lloss score will use.  [default: its default]",
+)
+@click.option(
+    "--device-id",
+    type=click.IntRange(0),
+    default=0,
     show_default=True,
-    help="Of the TensorRT engine: that which lloss score will use.",
+    help="GPU on which the TensorRT engine is built, counted from 0.",
 )
 def export(
-    run: Path, out: Path | None, precision: str, tensorrt: bool, batch_size: int, **given: Any
+    run: Path,
+    out: Path | None,
+    precision: str,
+    tensorrt: bool,
+    batch_size: int,
+    device_id: int,
+    **given: Any,
 ) -> None:
     """Write network and head of a RUN as one ONNX file, checked against torch.
 
@@ -96,8 +108,11 @@ def export(
         raise SettingsError(f"{run}: is exported already; a precision is chosen when a RUN is")
     if exported and given["reference"] is not None:
         raise SettingsError(f"{run}: is exported already; a reference is noted when a RUN is")
+    if device_id and not tensorrt:
+        raise SettingsError(f"--device-id {device_id}: is for --tensorrt; leave it out")
     if tensorrt:
-        check_tensorrt()  # before minutes of export
+        tf32.forbid()  # before torch loads CUDA's libraries
+        check_tensorrt(device_id)  # before minutes of export
     if exported:
         out = run
     elif out is None:
@@ -105,7 +120,7 @@ def export(
     else:
         _export(run, out, precision, given)
     if tensorrt:
-        _build(out, batch_size)
+        _build(out, batch_size, device_id)
 
 
 def _export(run: Path, out: Path, precision: str, given: dict[str, Any]) -> None:
@@ -177,17 +192,18 @@ def _compared(manifest: Manifest) -> str:
     times = manifest.speed.get("times_fp32")
     speed = f"; {times:.2g}× fp32 on this CPU" if times else ""
     return (
-        f"{manifest.precision} against fp32 on {measured['images']} images: "
+        f"{manifest.precision} against fp32 on {measured['images']} images (computed on "
+        f"{measured['provider']}): "
         f"Spearman {measured['spearman']:.5f}, top-10% overlap "
         f"{measured['top_decile_overlap']:.3f}; fp32's {parity}{speed}"
     )
 
 
-def _build(path: Path, batch_size: int) -> None:
-    built = build_engine(path, batch_size)
+def _build(path: Path, batch_size: int, device_id: int) -> None:
+    built = build_engine(path, batch_size, device_id)
     size = sum(file.stat().st_size for file in built.files)
-    batches = ", ".join(map(str, built.buckets))
+    least, most = built.batches
     click.echo(
-        f"{built.cache.engines}: TensorRT engine of {size / 1e6:.1f} MB for batches of {batches}, "
-        f"built in {built.seconds:.0f} s"
+        f"{built.cache.engines}: TensorRT engine of {size / 1e6:.1f} MB for batches of {least} to "
+        f"{most}, built in {built.seconds:.0f} s"
     )

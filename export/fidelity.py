@@ -23,6 +23,9 @@ from lloss.ranking import spearman
 
 from .session import open_session
 
+PROVIDER = "cpu"
+"""What computes both graphs: :func:`predict`."""
+
 TOP = 0.1
 """The share of the pool whose overlap is measured."""
 

@@ -18,7 +18,7 @@ from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.pools import Item, Pool
 from lloss.reference import LossReference
 
-from .fidelity import Fidelity, Gate, Predicted, fidelity, predict
+from .fidelity import PROVIDER, Fidelity, Gate, Predicted, fidelity, predict
 from .graph import ScoringGraph, write_onnx
 from .int8 import Int8Quantizer
 from .recipes import Search
@@ -129,7 +129,7 @@ class Reducer:
             reached, predicted = self._judged(fp32, out, manifest, chosen)
             speed = self._speed(fp32, out, manifest)
             shutil.copyfile(out, path)
-        measured = {**reached.as_dict(), "pool": self.sample.uri}
+        measured = {**reached.as_dict(), "pool": self.sample.uri, "provider": PROVIDER}
         return dataclasses.replace(
             manifest,
             precision=self.reduction.precision,
@@ -147,7 +147,9 @@ class Reducer:
         shown = batches(items, manifest.image, f"compare {precision}")
         predicted = predict(out, shown)
         reached = fidelity(reference, predicted)
-        self.tell(f"{precision} on {reached.images} held-out images: {reached}")
+        self.tell(
+            f"{precision} on {reached.images} held-out images: {reached} (computed on {PROVIDER})"
+        )
         if self.reduction.gate.passes(reached):
             return reached, predicted
         raise FidelityError(

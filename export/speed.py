@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lloss.artifact import INPUT
 from lloss.images import ImageSpec
-from lloss.runtime.providers import host_batch
+from lloss.runtime.batches import host_batch
 
 from .session import open_session
 

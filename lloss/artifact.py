@@ -39,7 +39,8 @@ class Manifest:
         precision: ``fp32``; ``fp16`` or ``int8`` where the network computes in those, head and
             outputs in fp32.
         fidelity: what was measured at export: ``torch_parity``, the largest differences of the
-            fp32 graph from torch; and ``fp32``, how a reduced graph differs from that.
+            fp32 graph from torch; and ``fp32``, how a reduced graph differs from that, on the
+            ``provider`` named there.
         recipe: of ``int8``: how it was calibrated, which layers stayed in fp32, and what that
             reached on the ``tuning`` images that it was chosen on.
         speed: of ``int8``: images a second beside the fp32 graph's, and the processor they were

@@ -29,6 +29,8 @@ class Checkpoint:
         classes: the class names, in the order of the outputs.
         labeled: number of images trained on.
         labels_sha256: identifies them and their labels.
+        images_sha256: identifies their pixels, as they were decoded; "" if nothing says it.
+        start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
         sample: some of them at the input's size, uint8 [S, H, W, 3], to check an export on.
         state: of the :class:`lloss.training.Trainer`.
         path: the file it was read from.
@@ -41,6 +43,8 @@ class Checkpoint:
     sample: NDArray[np.uint8]
     state: dict[str, Any]
     path: Path | None = None
+    images_sha256: str = ""
+    start_sha256: str = ""
 
     @property
     def epoch(self) -> int:
@@ -66,6 +70,8 @@ class Checkpoint:
             "classes": list(self.classes),
             "labeled": self.labeled,
             "labels_sha256": self.labels_sha256,
+            "images_sha256": self.images_sha256,
+            "start_sha256": self.start_sha256,
             "sample": torch.from_numpy(self.sample),
             "state": self.state,
         }
@@ -82,7 +88,7 @@ class Checkpoint:
         """The trained network with its head, ready to predict, on the CPU."""
         # Weights come from the checkpoint: nothing is downloaded again.
         settings = dataclasses.replace(self.settings, weights="none")
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # it is built on the CPU
             model = build(settings, self.classes, (settings.size, settings.size))
         try:
             model.load_state_dict(self.state["model"])
@@ -117,6 +123,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
             content["sample"].numpy(),
             dict(content["state"]),
             path,
+            str(content.get("images_sha256", "")),
+            str(content.get("start_sha256", "")),
         )
     except CheckpointError:
         raise

@@ -109,6 +109,7 @@ def next_cycle(
     Raises:
         LlossError: whatever a step says; the cycle goes on from there when it is mended.
     """
+    say = _once(say)
     done = history(project)
     folder = project.cycles / f"{len(done) + 1:03d}"
     if not _goes_on(folder, project, say):
@@ -121,6 +122,18 @@ def next_cycle(
         _begin(folder, project, labeled, problems)
     walk = _Walk(project, folder, done, say)
     return Outcome(folder, walk.through(at_most), True)
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Say no line a second time: several steps read the same labels and the same pool."""
+    said: set[str] = set()
+
+    def say_new(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return say_new
 
 
 def history(project: Project) -> list[Summary]:
@@ -202,8 +215,10 @@ class _Walk:
         snapshot = folder / self.task.labels_file
         self.labeled = self.project.open_labels(snapshot, self.problems)
         self.training, self.held_out = self.project.split(self.labeled, self.problems)
+        self._say_notes()
         self.settings = self.project.train
         self.metric = self.task.metric
+        self._tested: set[str] | None = None
 
     def through(self, at_most: bool) -> Summary:
         """All of them."""
@@ -228,7 +243,7 @@ class _Walk:
             evaluation=evaluation,
             metric_name=self.metric,
             left_out=int(begun.get("left_out", 0)) + len(self.problems.found),
-            held_back=len(self.labeled) - len(self.training),
+            held_back=self._held_back(),
             ranked=False if tied else ranked(evaluation),
             warnings=warnings,
             notes=list(dict.fromkeys([*begun.get("notes", []), *self.problems.lines(), *warnings])),
@@ -240,11 +255,16 @@ class _Walk:
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
 
+    def _held_back(self) -> int:
+        """Labels kept for measuring; 0 where there is a test set."""
+        apart = self.project.test or self.project.test_labels
+        return 0 if apart or self.held_out is None else len(self.held_out)
+
     def _train(self) -> Checkpoint:
         before = self.project.cycles / f"{self.number - 1:03d}"
         warm = before if self.project.warm_start and self.number > 1 else None
         count, classes = len(self.training), len(self.task.classes(self.training.labels))
-        back = len(self.labeled) - count
+        back = self._held_back()
         held = f" ({back} of {len(self.labeled)} are held out)" if back else ""
         self.say(
             f"train {self.settings.model} on {count} labeled images of {classes} classes{held}"
@@ -290,22 +310,28 @@ class _Walk:
         reference = None
         if not pool.streamed:  # of which a sample costs as much as the whole
             sample = importlib.import_module("lloss.export.reference").ReferenceSample
-            reference = sample(pool=pool, exclude=self._taken(), required=False)
+            reference = sample(pool=pool, exclude=self._taken(pool), required=False)
         room.export_artifact(checkpoint, self.folder / MODEL, reference=reference)
 
-    def _taken(self) -> set[str]:
+    def _say_notes(self) -> None:
+        for line in self.problems.notes:
+            self.say(line)
+
+    def _taken(self, pool: Pool) -> set[str]:
         """What is not to be scored."""
-        taken = {item.id for item in self.labeled.items}
-        if self.held_out is not None and not self.project.test:
-            taken |= {item.id for item in self.held_out.items}
-        return taken
+        if self._tested is None:
+            self._tested = self.project.tested(pool, self.held_out, self.problems)
+            self._say_notes()
+        return self._tested | {item.id for item in self.labeled.items}
 
     def _score(self, pool: Pool) -> dict[str, int]:
-        taken = self._taken()
+        taken = self._taken(pool)
         self.say(f"score what is unlabeled of {pool.uri}")
         rooms = [importlib.import_module(f"lloss.serve.{name}") for name in ("scorer", "run")]
         with rooms[0].Scorer(self.folder / MODEL) as scorer:
             report = rooms[1].score_pool(scorer, pool, self.folder / "scores", exclude=taken)
+        self.problems.note(pool.remark())
+        self._say_notes()
         if not report.scored:
             raise LabelError(f"{pool.uri}: every image is labeled, none is left to select")
         if report.skipped:

@@ -57,6 +57,18 @@ class EngineError(LlossError):
     """A provider that cannot run the artifact."""
 
 
+class DeviceMemoryError(EngineError):
+    """A GPU that has too little memory for a batch: a smaller one may fit."""
+
+
+class DeviceLostError(EngineError):
+    """A GPU on which nothing of this process runs any more."""
+
+
+class CaptureError(EngineError):
+    """A CUDA graph that cannot be captured, or replays wrongly: its session is not to be used."""
+
+
 class ScoresError(LlossError):
     """A scores folder that cannot be read or resumed."""
 

@@ -20,11 +20,12 @@ from lloss.examples import load_examples
 from lloss.files import written_aside
 from lloss.intervals import CONFIDENCE, bootstrap, in_percent, range_in_percent
 from lloss.labels import LabeledSet
+from lloss.names import similar_note
 from lloss.network import Forward, TappedNetwork
 from lloss.ranking import RankingFigures, ranking_figures, ranking_intervals
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
-from lloss.training import TrainingData, predict
+from lloss.training import TrainingData, device_of, predict
 from lloss.verdict import cautions, ranked
 
 
@@ -174,7 +175,10 @@ def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData)
 
 
 def evaluate_checkpoint(
-    checkpoint: Checkpoint, labeled: LabeledSet, problems: Problems | None = None
+    checkpoint: Checkpoint,
+    labeled: LabeledSet,
+    problems: Problems | None = None,
+    device: str = "",
 ) -> Evaluation:
     """Evaluate a run, finished or not, on labeled images.
 
@@ -182,20 +186,28 @@ def evaluate_checkpoint(
         checkpoint: of the run.
         labeled: the images.
         problems: images that cannot be used go there.
+        device: ``cpu``, ``cuda``, or empty for CUDA where there is one, as in training.
 
     Raises:
         LabelError: no label that the model knows, or an image that cannot be read.
     """
-    settings, task = checkpoint.settings, get_task(checkpoint.settings.task)
+    settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
+    problems = problems or Problems()
+    counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
+    similar = similar_note(counts, "classes of the network and of the labels", classes)
+    problems.note(similar)
     if not any(task.known(label, classes) for label in labeled.labels):
         some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
         raise LabelError(
             f"{labeled.origin}: none of the {len(labeled)} images shows what the model knows "
             f"(its classes: {some}); relabel them, or train again with those classes"
+            + (f"; {similar}" if similar else "")
         )
-    data, rows = load_examples(labeled, classes, settings, problems or Problems(), what="held-out")
-    return measure(checkpoint.network(), settings, data, [labeled.labels[row] for row in rows])
+    data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
+    return measure(
+        checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]
+    )
 
 
 def scatter(found: Evaluation, unit: str, path: Path) -> None:

@@ -10,11 +10,17 @@ from lloss.annotations import Problems
 from lloss.cutoff import CutOff
 from lloss.decoding import decode_with
 from lloss.errors import ImageError, LabelError
-from lloss.images import ImageSpec, Pixels
+from lloss.images import Pixels, largest_of_16_bits
 from lloss.labels import LabeledSet
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import TrainingData
+
+LOOKED_AT = 64
+"""Images whose brightness is checked, spread over the set."""
+
+DARK = 63
+"""Of 255: what 14 bits in a file of 16 come to. Sensors have 10 to 14."""
 
 
 def load_examples(
@@ -45,10 +51,9 @@ def load_examples(
         LabelError: one cannot be used and is not to be left out, or none can.
     """
     task = get_task(settings.task)
-    spec = ImageSpec(settings.size, settings.size, settings.fit)
-    spec = task.stored(settings) if room else spec
+    spec = task.stored(settings) if room else settings.image_spec()
     classes = tuple(classes)
-    cut = CutOff(ImageSpec(settings.size, settings.size, settings.fit), task.unit)
+    cut = CutOff(settings.image_spec(), task.unit)
 
     def example(row: int, out: Pixels) -> Any:
         item, label = labeled.items[row], labeled.labels[row]
@@ -68,4 +73,30 @@ def load_examples(
         if place != row:
             images[place] = images[row]
     kept = [targets[row] for row in rows]
+    if note := _note_dark(labeled.take(rows), images, settings):
+        problems.note(note)
     return TrainingData(images[: len(rows)], kept, classes, labeled.sha256, cut), rows
+
+
+def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> str:
+    """What to know where the images are nearly black, as those of a 12-bit sensor in 16 bits are.
+
+    Args:
+        labeled: N images.
+        images: what they were decoded to, uint8 [N, H, W, 3].
+        settings: they were decoded with.
+    """
+    rows = range(0, len(labeled), max(1, len(labeled) // LOOKED_AT))
+    most = max(int(images[row].max()) for row in rows)
+    if settings.white or most > DARK:
+        return ""
+    read = [largest_of_16_bits(labeled.items[row].read()) for row in rows]
+    deep = [value for value in read if value]
+    dark = f"{labeled.origin}: the images look nearly black: of {len(rows)} that were checked "
+    if not deep:
+        return f"{dark}none has a value above {most} of 255; check how they were saved"
+    white = 2 ** max(deep).bit_length() - 1
+    return (
+        f"{dark}{len(deep)} have 16 bits and no value above {max(deep)}; if {white} is white, "
+        f"pass --white {white}"
+    )

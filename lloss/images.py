@@ -11,15 +11,20 @@ import struct
 import threading
 import warnings
 import zlib
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they register themselves
 
+from lloss.bitdepth import is_deep, to_eight_bits
 from lloss.budget import ByteBudget
-from lloss.errors import ImageError, SettingsError
+from lloss.errors import ImageError
+from lloss.imagespec import Fit as Fit
+from lloss.imagespec import Frame as Frame
+from lloss.imagespec import ImageSpec as ImageSpec
+from lloss.imagespec import padded_inside
 from lloss.jpeg import decode_plain_jpeg_into
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -28,96 +33,11 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Raw: TypeAlias = bytes | NDArray[Any]
 """What a pool hands over: a file's bytes, or an array ``uint8 [H, W]`` or ``[H, W, 3]``."""
 
-Fit = Literal["crop", "pad", "stretch"]
-
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The only decoders ever tried: an explicit list keeps obscure parsers out of reach."""
 
 MAX_PIXELS = 178_956_970
 """Images that declare more are refused before they are decoded (Pillow's own bomb limit)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSpec:
-    """How any image becomes the model's input.
-
-    Attributes:
-        height: of the model's input, in pixels.
-        width: of the model's input, in pixels.
-        fit: ``crop`` scales until the input is covered and cuts the middle out; ``pad`` scales
-            until the image fits and fills with black; ``stretch`` ignores the aspect ratio.
-
-    Scaling is Pillow's antialiased bilinear filter. An image that has the input's size already is
-    never resampled.
-    """
-
-    height: int
-    width: int
-    fit: Fit = "crop"
-
-    def __post_init__(self) -> None:
-        if not (1 <= self.height <= 8192 and 1 <= self.width <= 8192):
-            raise SettingsError(
-                f"an input of {self.height}×{self.width} pixels: give 1 to 8192 each way"
-            )
-        if self.fit not in get_args(Fit):
-            raise SettingsError(f"fit {self.fit!r}: choose one of {', '.join(get_args(Fit))}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> ImageSpec:
-        """The reverse of :meth:`as_dict`."""
-        return cls(int(fields["height"]), int(fields["width"]), fields["fit"])
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where an image lies in the model's input: ``input = image * scale + offset``, in pixels.
-
-    Attributes:
-        size: height and width of the upright image.
-        scale: along x and y.
-        offset: of the image's left and upper edge, along x and y; negative where it is cut.
-    """
-
-    size: tuple[int, int]
-    scale: tuple[float, float]
-    offset: tuple[float, float]
-
-    @classmethod
-    def of(cls, size: tuple[int, int], spec: ImageSpec) -> Frame:
-        """Where :func:`decode` puts an image of this height and width."""
-        (height, width), scale = size, 1.0
-        if spec.fit == "stretch" or size == (spec.height, spec.width):
-            return cls(size, (spec.width / width, spec.height / height), (0.0, 0.0))
-        if spec.fit == "crop":
-            scale = 1 / min(width / spec.width, height / spec.height)
-            offset = (spec.width - width * scale) / 2, (spec.height - height * scale) / 2
-            return cls(size, (scale, scale), offset)
-        left, top, inner = _padded_inside((width, height), spec)
-        return cls(size, (inner[0] / width, inner[1] / height), (left, top))
-
-    def carried(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
-        """What is known of each pixel of the image, for each of the input: the nearest one's.
-
-        Args:
-            values: ``[H, W]``, of the image's size.
-            spec: that the frame is of.
-
-        Returns:
-            ``[spec.height, spec.width]``; 0 where the input shows nothing of the image.
-        """
-        at = [
-            np.floor((np.arange(count) + 0.5 - self.offset[axis]) / self.scale[axis]).astype(int)
-            for count, axis in ((spec.height, 1), (spec.width, 0))
-        ]
-        inside = [(index >= 0) & (index < size) for index, size in zip(at, self.size)]
-        carried = np.zeros((spec.height, spec.width), values.dtype)
-        carried[np.ix_(*inside)] = values[np.ix_(at[0][inside[0]], at[1][inside[1]])]
-        return carried
 
 
 Image.preinit()  # the other formats
@@ -168,8 +88,9 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
 
     Returns:
         ``uint8 [spec.height, spec.width, 3]``, RGB, upright by its EXIF orientation. Grey becomes
-        RGB, 16 bits become their upper 8, transparency is dropped, an animation gives its first
-        frame. An array of that size and three colours is returned as it is, not copied.
+        RGB, more than 8 bits become 8 (:mod:`lloss.bitdepth`), transparency is dropped, an
+        animation gives its first frame. An array of that size and three colours is returned as it
+        is, not copied.
 
     Raises:
         ImageError: the image cannot be decoded, or is of a kind that cannot be resized.
@@ -208,7 +129,7 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PI
     else:
         if out.flags.c_contiguous and decode_plain_jpeg_into(raw, out):
             return
-        image = _decoded(raw, spec, max_pixels)
+        image = _decoded(raw, lambda i: _fitted(_loaded(i, spec.white), spec), max_pixels)
     if out.flags.c_contiguous:
         out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
     else:
@@ -230,7 +151,23 @@ def decode_whole(raw: Raw) -> Pixels:
     if isinstance(raw, np.ndarray):
         array = _coloured(raw)
         return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-    return np.asarray(_decoded(raw, None))
+    return np.asarray(_decoded(raw, _loaded))
+
+
+def decode_mask(raw: bytes) -> NDArray[np.uint8]:
+    """Decode a PNG whose pixels are numbers of classes.
+
+    Args:
+        raw: the bytes of the file.
+
+    Returns:
+        ``uint8 [H, W]``, upright by its EXIF orientation as an image is: a palette's indices, grey
+        values, or 0 and 1 of one bit.
+
+    Raises:
+        ImageError: it cannot be decoded, is no PNG, or has colours or more than 8 bits.
+    """
+    return np.asarray(_decoded(raw, _mask_values)).astype(np.uint8)
 
 
 def size_of(raw: Raw) -> tuple[int, int]:
@@ -257,7 +194,9 @@ def size_of(raw: Raw) -> tuple[int, int]:
 
 
 def _orientation_told(image: Image.Image, raw: bytes) -> int:
-    """The EXIF orientation of an image whose pixels were not read."""
+    """The EXIF orientation by which an image whose pixels were not read is still to be turned."""
+    if image.format == "TIFF" and _ORIENTATION in image.tag_v2:  # type: ignore[attr-defined]
+        return 1  # Pillow gives the upright size already
     if image.format == "PNG":  # Pillow reads the pixels first: EXIF may stand behind them
         image = _opened(_without_pixels(raw))
         return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
@@ -278,6 +217,23 @@ def _without_pixels(png: bytes) -> bytes:
     return b"".join([*told, _NO_PIXELS])
 
 
+def largest_of_16_bits(raw: Raw) -> int | None:
+    """The largest value in a grey image of 16 bits; None for any other, or one that is damaged.
+
+    Args:
+        raw: as for :func:`decode`.
+    """
+    if isinstance(raw, np.ndarray) or not raw:
+        return None
+    try:
+        image = _opened(raw)
+        if not image.mode.startswith("I;16"):
+            return None
+        return int(np.asarray(image).max())
+    except Exception:  # decoding tells what is wrong with it
+        return None
+
+
 def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
     """The array as ``uint8 [H, W, 1]`` or ``[H, W, 3]``, not copied."""
     if array.dtype != np.uint8:
@@ -289,17 +245,19 @@ def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
     return array
 
 
-def _decoded(raw: bytes, spec: ImageSpec | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An encoded image as RGB of the spec's size, or of its own without one."""
+def _decoded(
+    raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """What ``finish`` makes of an encoded image whose header was read."""
     if not raw:
         raise ImageError("an empty file")
     try:
         try:
-            return _read(raw, spec, max_pixels)
+            return _read(raw, finish, max_pixels)
         except Warning:  # where the user's filters make errors of them: damage that is survived
             with _QUIET, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _read(raw, spec, max_pixels)
+                return _read(raw, finish, max_pixels)
     except ImageError:
         raise
     except MemoryError as error:
@@ -311,7 +269,7 @@ def _decoded(raw: bytes, spec: ImageSpec | None, max_pixels: int = MAX_PIXELS) -
         raise ImageError(f"cannot be decoded: {reason}") from error
 
 
-def _read(raw: bytes, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
+def _read(raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int) -> Image.Image:
     image = _opened(raw)
     pixels = image.width * image.height
     if pixels > max_pixels:
@@ -320,9 +278,9 @@ def _read(raw: bytes, spec: ImageSpec | None, max_pixels: int) -> Image.Image:
         )
     held = pixels * (_HELD_WEBP if image.format == "WEBP" else _HELD.get(image.mode, 12))
     if held < _SMALL:
-        return _fitted(_loaded(image), spec)
+        return finish(image)
     with _IN_FLIGHT.holding(held):
-        return _fitted(_loaded(image), spec)
+        return finish(image)
 
 
 def _opened(raw: bytes) -> Image.Image:
@@ -337,27 +295,39 @@ def _opened(raw: bytes) -> Image.Image:
     raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
 
 
-def _loaded(image: Image.Image) -> Image.Image:
+def _loaded(image: Image.Image, white: int = 0) -> Image.Image:
     """The image with its pixels read, upright, RGB."""
     image.load()
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    return _rgb_image(image if turn is None else image.transpose(turn))
-
-
-def _rgb_image(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        upper = np.asarray(image).astype(np.uint16) >> 8
-        image = Image.fromarray(upper.astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        # 32-bit files in practice hold 16-bit values (Pillow reads some 16-bit PNG so).
-        values = np.asarray(image).astype(np.float64)
-        image = Image.fromarray((values.clip(0, 65535) / 256).astype(np.uint8))
+    if image.format == "TIFF" and image.mode == "L" and _is_signed(image):
+        raise ImageError("has signed values of 8 bits, whose white is not known; save it unsigned")
+    if is_deep(image):
+        image = _turned(image, to_eight_bits(image, white))
+    else:
+        image = _turned(image, image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _fitted(image: Image.Image, spec: ImageSpec | None) -> Image.Image:
-    if spec is None:
-        return image
+def _is_signed(tiff: Image.Image) -> bool:
+    """Whether a TIFF's values are signed (TIFF 6.0, tag SampleFormat)."""
+    return tiff.tag_v2.get(339) == (2,)  # type: ignore[attr-defined, no-any-return]
+
+
+def _mask_values(image: Image.Image) -> Image.Image:
+    if image.format != "PNG":
+        raise ImageError(f"is of the format {image.format}; save the mask as PNG")
+    if image.mode not in ("1", "L", "P"):
+        raise ImageError(f"has the mode {image.mode}; save the mask in 8 bits, grey or palette")
+    image.load()
+    return _turned(image, image)
+
+
+def _turned(stored: Image.Image, image: Image.Image) -> Image.Image:
+    """The image made upright, by the orientation that the file has. Pillow turns TIFF itself."""
+    turn = _TURNS.get(stored.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _fitted(image: Image.Image, spec: ImageSpec) -> Image.Image:
     width, height = image.size
     target = (spec.width, spec.height)
     if image.size == target:
@@ -370,14 +340,7 @@ def _fitted(image: Image.Image, spec: ImageSpec | None) -> Image.Image:
         box = (left, top, left + spec.width * scale, top + spec.height * scale)
         clipped = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
         return image.resize(target, Image.Resampling.BILINEAR, box=clipped)
-    left, top, inner = _padded_inside(image.size, spec)
+    left, top, inner = padded_inside(image.size, spec)
     canvas = Image.new("RGB", target)
     canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), (left, top))
     return canvas
-
-
-def _padded_inside(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int, tuple[int, int]]:
-    """Left, top, (width, height) of an image of this width and height that is padded."""
-    scale = max(size[0] / spec.width, size[1] / spec.height)
-    inner = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
-    return (spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2, inner

@@ -7,18 +7,21 @@ for classification a CSV ``id,label`` beside a pool, a class-per-folder tree, a 
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from lloss.csvtext import csv_text
+from lloss.annotations.problems import Problems
+from lloss.classfolders import class_folders
+from lloss.csvtext import Table, csv_text, shortened, text_lines
 from lloss.errors import LabelError, MissingExtraError, PoolError
-from lloss.pools import ArrayPool, FolderPool, Item, Pool, load_array, open_array, open_pool
+from lloss.names import clean_name, stripped
+from lloss.pools import ArrayPool, Item, Pool, load_array, open_array, open_pool
 from lloss.pools.places import LocalPlace
 
 DATA_ROOT = Path("~/.cache/lloss")
@@ -44,8 +47,13 @@ class LabeledSet:
     @property
     def sha256(self) -> str:
         """Identifies the set: a digest of its ids and labels, whatever their order."""
-        rows = sorted(f"{item.id}\0{label}\n" for item, label in zip(self.items, self.labels))
-        return hashlib.sha256("".join(rows).encode()).hexdigest()
+        # As JSON: an id may hold any character that would otherwise part it from its label.
+        rows = (json.dumps([item.id, str(label)]) for item, label in zip(self.items, self.labels))
+        return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+    def ordered(self) -> LabeledSet:
+        """The same set in the order of its ids, whatever order the labels were written in."""
+        return self.take(sorted(range(len(self)), key=lambda row: self.items[row].id))
 
     def take(self, rows: Iterable[int]) -> LabeledSet:
         """The set of these rows alone."""
@@ -60,27 +68,37 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(labels), key=_numbers_first))
 
 
-def listed_classes(path: Path) -> list[str]:
+def listed_classes(path: Path, gaps: bool = False) -> list[str]:
     """The class names of a text file, one a line: that of line N is the name of class N - 1.
 
     Args:
         path: UTF-8; without this file there are none.
+        gaps: pass blank lines over, where the numbers of the classes do not matter.
 
     Raises:
-        LabelError: it cannot be read, or a line is blank: the names behind it would be of no sure
-            number.
+        LabelError: it cannot be read, a name comes twice, or a line is blank: the names behind it
+            would be of no sure number.
     """
+    lines: dict[str, int] = {}
+    blank = 0
     try:
-        names = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        with path.open("rb") as file:
+            for line, text in text_lines(file, str(path), LabelError):
+                name = clean_name(text)
+                if not name:
+                    blank = blank or line
+                elif blank and not gaps:
+                    raise LabelError(
+                        f"{path}, line {blank}: is blank; name class {blank - 1} there"
+                    )
+                elif lines.setdefault(name, line) != line:
+                    both = f"{name!r} stands in line {lines[name]} too"
+                    raise LabelError(f"{path}, line {line}: {both}; write each class once")
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelError(f"{path}: cannot be read: {error}") from error
-    names = [name.strip() for name in names]
-    if "" in names:
-        line = names.index("") + 1
-        raise LabelError(f"{path}, line {line}: is blank; name class {line - 1} there")
-    return names
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return list(lines)
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
@@ -88,7 +106,12 @@ def labels_text(labels: Mapping[str, str]) -> str:
     return csv_text(("id", "label"), labels.items())
 
 
-def open_labeled(data: str, labels: Path | None = None, data_root: Path = DATA_ROOT) -> LabeledSet:
+def open_labeled(
+    data: str,
+    labels: Path | None = None,
+    data_root: Path = DATA_ROOT,
+    problems: Problems | None = None,
+) -> LabeledSet:
     """Open labeled data of any kind.
 
     Args:
@@ -97,21 +120,26 @@ def open_labeled(data: str, labels: Path | None = None, data_root: Path = DATA_R
             ``:test``.
         labels: a CSV with the columns ``id`` and ``label``.
         data_root: where torchvision's sets lie or are downloaded to.
+        problems: a note of what the user should know of the folders goes there.
 
     Raises:
-        LabelError: the labels are missing, empty, doubled, or of unknown ids.
+        LabelError: the labels are missing, empty, doubled, or of unknown ids, or the folders are
+            splits of a data set.
         PoolError: the images cannot be found.
     """
     name, _, split = data.partition(":")
     if labels is not None:
         table = read_labels(labels)
-        return label_items(open_pool(data), table, str(labels))
+        pool = open_pool(data)
+        _note(pool, problems)
+        return label_items(pool, table, str(labels))
     if name in TORCHVISION_SETS:
         return _torchvision_set(name, split or "train", data_root.expanduser())
     path = Path(data)
     if path.is_dir():
-        return _class_folders(path)
-    if path.suffix == ".npz":
+        items, names = class_folders(path, problems or Problems())
+        return LabeledSet(items, names, data)
+    if path.suffix.lower() == ".npz":
         return _labeled_array(path)
     if not path.exists():
         raise PoolError(
@@ -136,55 +164,44 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
         LabelError: no such file or column, an empty field, or an id that stands there twice.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open("rb") as file:
             return parse_labels(file, str(path), needs_label)
     except FileNotFoundError as error:
         columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
         raise LabelError(f"{path}: no such file; it needs {columns}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabelError(f"{path}: cannot be read as CSV: {error}") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise LabelError(f"{path}: cannot be read as CSV: {reason}") from error
 
 
-def parse_labels(lines: Iterable[str], origin: str, needs_label: bool | None) -> dict[str, str]:
+def parse_labels(file: IO[bytes], origin: str, needs_label: bool | None) -> dict[str, str]:
     """The labels of a CSV as :func:`read_labels` takes it.
 
     Args:
-        lines: with their ends.
+        file: opened for bytes.
         origin: what to call it.
         needs_label: whether each row has a label; None for where there is a column of them.
 
     Raises:
         LabelError: see :func:`read_labels`.
     """
-    try:
-        table = csv.DictReader(lines)
-        if needs_label is None:
-            needs_label = "label" in (table.fieldnames or ())
-        needed = ["id", "label"] if needs_label else ["id"]
-        if not set(needed) <= set(table.fieldnames or ()):
-            found = _shortened(", ".join(table.fieldnames or ())) or "an empty file"
-            wanted = " and ".join(map(repr, needed))
-            raise LabelError(
-                f"{origin}: needs a column {wanted} (found: {found}); give a CSV with a header"
-            )
-        return _rows_of(table, origin, needs_label)
-    except csv.Error as error:
-        raise LabelError(f"{origin}: cannot be read as CSV: {error}") from error
-
-
-def _rows_of(table: csv.DictReader[str], origin: str, needs_label: bool) -> dict[str, str]:
+    table = Table(file, origin, LabelError)
+    if needs_label is None:
+        needs_label = table.column("label") is not None
+    id_at, *_ = table.needed("id", "label") if needs_label else table.needed("id")
+    label_at = table.column("label")
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for row in table:
-        id, label = row["id"] or "", (row.get("label") or "").strip()
-        if not id or (needs_label and not label):
-            raise LabelError(f"{origin}, line {table.line_num}: an empty id or label")
+    for line, row in table:
+        id, label = row[id_at], "" if label_at is None else clean_name(row[label_at])
+        if not stripped(id) or (needs_label and not label):
+            raise LabelError(f"{origin}, line {line}: an empty id or label")
         if id in labels and needs_label:
             raise LabelError(
-                f"{origin}: the id {_shortened(id)!r} stands in line {lines[id]} and in line "
-                f"{table.line_num}; keep one of them"
+                f"{origin}: the id {shortened(id)!r} stands in line {lines[id]} and in line "
+                f"{line}; keep one of them"
             )
-        labels[id], lines[id] = label, table.line_num
+        labels[id], lines[id] = label, line
     return labels
 
 
@@ -223,29 +240,14 @@ def label_items(pool: Pool, labels: Mapping[str, Any], origin: str) -> LabeledSe
     return LabeledSet(items, list(labels.values()), origin)
 
 
-def _shortened(text: str, most: int = 100) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 def _numbers_first(label: str) -> tuple[int, int, str]:
     number = label.isascii() and label.isdecimal() and len(label) < 4000  # int() refuses more
     return (0, int(label), label) if number else (1, 0, label)
 
 
-def _class_folders(root: Path) -> LabeledSet:
-    items, labels = [], []
-    for item in FolderPool(root):
-        folder, slash, _ = item.id.partition("/")
-        if not slash:
-            raise LabelError(
-                f"{root}: {item.id!r} lies in no class folder; put it in one, "
-                "or add --labels labels.csv"
-            )
-        items.append(item)
-        labels.append(folder)
-    if not items:
-        raise PoolError(f"{root}: holds no image")
-    return LabeledSet(items, labels, str(root))
+def _note(pool: Pool, problems: Problems | None) -> None:
+    if problems is not None:
+        problems.note(pool.remark())
 
 
 def _labeled_array(path: Path) -> LabeledSet:
@@ -257,10 +259,11 @@ def _labeled_array(path: Path) -> LabeledSet:
             "there is one label an image"
         )
     if labels.dtype.kind not in "iuU":
-        raise LabelError(f"{path}: labels of {labels.dtype}; give integers or strings")
+        hint = "; whole numbers: labels.astype(int)" if labels.dtype.kind == "f" else ""
+        raise LabelError(f"{path}: labels of {labels.dtype}; give integers or strings{hint}")
     if not len(labels):
         raise PoolError(f"{path}: holds no image")
-    names = [str(label).strip() for label in labels.tolist()]
+    names = [clean_name(str(label)) for label in labels.tolist()]
     if "" in names:
         raise LabelError(f"{path}: the label of image {names.index('')} is empty")
     return LabeledSet(list(pool), names, str(path))

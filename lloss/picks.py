@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
 from lloss.artifact import Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.drawing import Drawing
 from lloss.errors import ImageError
-from lloss.images import ImageSpec, Pixels, decode, decode_whole
+from lloss.images import ImageSpec, Pixels, decode, size_of
 from lloss.pools import Item, Pool
 from lloss.report import THUMBNAIL, Pick, thumbnail
 from lloss.scores import ScoresFolder
@@ -94,16 +93,17 @@ class _Picture:
 
 
 def _picture(item: Item, manifest: Manifest, drawn: bool) -> _Picture | None:
+    spec = manifest.image
     try:
         raw = item.read()
-        whole = decode_whole(raw)
-        input = decode(raw, manifest.image) if drawn else None
+        height, width = size_of(raw)
+        scale = min(1.0, 2 * THUMBNAIL / max(height, width))
+        sides = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
+        pixels = decode(raw, replace(spec, **sides, fit="stretch"))
+        input = decode(raw, spec) if drawn else None
     except ImageError:
         return None
-    height, width = whole.shape[:2]
-    image = Image.fromarray(whole)
-    image.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL), Image.Resampling.LANCZOS)
-    return _Picture(item.id, np.asarray(image), (height, width), manifest.image, input)
+    return _Picture(item.id, pixels, (height, width), spec, input)
 
 
 def _drawings(pictures: Mapping[str, _Picture], checkpoint: Checkpoint) -> dict[str, Drawing]:

@@ -24,6 +24,8 @@ from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
 from lloss.labels import is_named_set as is_named_classes
+from lloss.names import similar_note
+from lloss.overlap import apart, found_in_pool, refuse_overlap
 from lloss.pools import Pool, open_pool
 from lloss.pools.uris import from_folder, to_folder, without_secrets
 from lloss.presets import PRESETS
@@ -138,7 +140,10 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        return self.task.join(self.open_pool(), found, str(path), problems)
+        labeled = self.task.join(self.open_pool(), found, str(path), problems)
+        if labels is None:
+            problems.note(similar_note(self.task.summarize(labeled.labels)))
+        return labeled
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -164,12 +169,15 @@ class Project:
         Without a test set, some of the first labels are set aside, once and for all cycles: the
         images that are selected later are no fair sample, and a curve needs one yardstick.
 
+        Labeled images that the test set holds too, as the same file or by their content, are left
+        out, with a note.
+
         Args:
             labeled: all labels.
             problems: gets a note on classes that the images to measure on do not show.
 
         Raises:
-            LabelError: a test image is among the labels to train on.
+            LabelError: a test image is among the labels to train on, by its id.
         """
         training, held = self._split(labeled, problems)
         if problems is not None and held is not None:
@@ -183,8 +191,12 @@ class Project:
         test = self.open_test(problems)
         if test is not None:
             if not self.test:
-                _refuse_overlap(labeled, test)
-            return labeled, test
+                refuse_overlap(labeled, test)
+            if problems is not None:
+                known, tested = (self.task.summarize(one.labels) for one in (labeled, test))
+                both = {**tested, **known}
+                problems.note(similar_note(both, "classes to train and to measure on", known))
+            return apart(labeled, test, problems or Problems()), test
         if not self.holdout:
             return labeled, None
         path = self.root / HOLDOUT
@@ -198,6 +210,19 @@ class Project:
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
+
+    def tested(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
+        """The ids of the pool's images that :meth:`split` keeps for measuring, or copies of them.
+
+        Args:
+            pool: the project's.
+            test: what :meth:`split` gave to measure on.
+            problems: a note of how many images of the pool are in the test set goes there.
+        """
+        own = set() if self.test or test is None else {item.id for item in test.items}
+        if test is None or not (self.test or self.test_labels):  # set aside from the labels
+            return own
+        return own | found_in_pool(pool, test, own, problems)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -249,13 +274,19 @@ def load_project(root: Path) -> Project:
     return Project(root=root, train=settings, **content)
 
 
-def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, Any]) -> Project:
+def create_project(
+    root: Path,
+    values: Mapping[str, Any],
+    train: Mapping[str, Any],
+    problems: Problems | None = None,
+) -> Project:
     """Write ``lloss.toml`` after checking all that it says, the labels against the pool too.
 
     Args:
         root: the project's folder; made when it is not there.
         values: keys of :class:`Project`; paths are relative to the working directory.
         train: ``preset`` and the training settings that differ from it.
+        problems: notes on pool and test set go there.
 
     Raises:
         ProjectError: there is a project already.
@@ -275,7 +306,11 @@ def create_project(root: Path, values: Mapping[str, Any], train: Mapping[str, An
     try:
         project = load_project(root)
         labeled = project.open_labels()
-        training, _ = project.split(labeled)
+        notes, pool = Problems(project.skip_bad), project.open_pool()
+        training, test = project.split(labeled, notes)
+        project.tested(pool, test, notes)
+        for line in (pool.remark(), *notes.notes) if problems else ():
+            problems.note(line)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))
         if len(training) < project.train.batch_size:
@@ -353,13 +388,3 @@ def _uncovered(task: Task, training: LabeledSet, held: LabeledSet) -> list[str]:
         f"the {len(held)} held-out images show {len(classes) - len(missing)} of the {len(classes)} "
         f"classes; not measured: {some}"
     ]
-
-
-def _refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:
-    tested = {item.id for item in test.items}
-    both = next((item.id for item in labeled.items if item.id in tested), None)
-    if both is not None:
-        raise LabelError(
-            f"{both!r} is in {labeled.origin} and in {test.origin}: "
-            "an image is trained on or tested on, not both"
-        )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -36,6 +38,13 @@ SAMPLE_BYTES = 4 << 20
 """They take no more: a checkpoint is written often."""
 
 CHECKPOINT_SECONDS = 20.0
+
+_SHOWN = 5
+"""Classes that a message names."""
+
+
+WRITING_SHARE = 0.05
+"""Of the time of a run, at most: what writing checkpoints takes of it where they are large."""
 
 
 def train(
@@ -66,23 +75,56 @@ def train(
         LabelError: the labels cannot be trained on.
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
-    settings = _sized(settings)
-    before = _earlier_run(run, labeled, settings, resume)
-    if before is not None and before.finished:
-        return before
+    settings, labeled = _sized(settings), labeled.ordered()
+    start = load_checkpoint(warm_start) if warm_start else None
+    before = _earlier_run(run, labeled, settings, resume, start)
     problems = problems or Problems()
     data, sample = _decoded(labeled, settings, run, problems)
     for line in problems.lines():
         say(line)
-    start = _first_weights(warm_start, data.classes) if warm_start else None
-    trainer = Trainer(settings, data, device, start)
-    settings = dataclasses.replace(settings, taps=tuple(t.module for t in trainer.model.taps))
+    images = _pixels_sha256(data.images)
+    if before is not None:
+        _check_images(run, before, images)
+        if before.finished:
+            return before
+    if before is not None or start is None:
+        trainer = Trainer(settings, data, device)
+    else:
+        trainer = _warm(start, settings, data, device, say)
+    settings = dataclasses.replace(settings, taps=_taps(trainer))
     _keep_epochs(run / METRICS, before.epoch if before else 0)
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        _loop(trainer, _Keeper(run, trainer, settings, sample), interrupted)
+        identity = {"images_sha256": images, "start_sha256": start.sha256 if start else ""}
+        _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
     return load_checkpoint(run)
+
+
+def _taps(trainer: Trainer) -> tuple[str, ...]:
+    return tuple(tap.module for tap in trainer.model.taps)
+
+
+def _pixels_sha256(images: NDArray[np.uint8]) -> str:
+    """A digest of decoded images: names say nothing of what a file holds by now."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    for image in images:  # one at a time: they may lie on disk
+        digest.update(np.ascontiguousarray(image))
+    return digest.hexdigest()
+
+
+def _check_images(run: Path, before: Checkpoint, images: str) -> None:
+    if before.images_sha256 == images or (before.finished and not before.images_sha256):
+        return
+    if not before.images_sha256:
+        raise CheckpointError(
+            f"{run}: was begun by an earlier lloss, which kept no digest of its images; choose "
+            "another -o to train anew"
+        )
+    raise CheckpointError(
+        f"{run}: was trained on other images of the same names (their pixels are others now); "
+        "restore them, or begin anew in another folder"
+    )
 
 
 def _sized(settings: TrainSettings) -> TrainSettings:
@@ -105,6 +147,7 @@ def _decoded(
     sweep(run)
     try:
         data, rows = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+        data = _of_usable(data, labeled.take(rows), settings, run, problems)
     except LabelError:
         if made:
             run.rmdir()
@@ -112,24 +155,94 @@ def _decoded(
     if data.cut and (line := data.cut.line("labeled", "is not learned")):
         problems.note(line)
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
-    plain, _ = load_examples(labeled.take(rows[:few]), classes, settings, problems)
+    plain, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
     return data, plain.images
 
 
-def _first_weights(run: Path, classes: tuple[str, ...]) -> dict[str, Tensor]:
+def _of_usable(
+    data: TrainingData, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
+) -> TrainingData:
+    """The data without classes that no usable image shows: an output for them learns nothing.
+
+    Args:
+        data: as it was decoded, with all classes.
+        labeled: the images that could be used.
+        settings: of the run.
+        run: its folder.
+        problems: told of the classes.
+    """
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    gone = [name for name in data.classes if name not in classes]
+    if not gone:
+        return data
+    shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
+    problems.note(
+        f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    )
+    task.check(labeled.labels, classes)
+    again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+    return dataclasses.replace(again, sha256=data.sha256)
+
+
+def _warm(
+    start: Checkpoint,
+    settings: TrainSettings,
+    data: TrainingData,
+    device: str,
+    say: Callable[[str], None],
+) -> Trainer:
+    """A trainer that begins with the weights of a run; what it could not take over is said.
+
+    Raises:
+        CheckpointError: they are of another network.
+    """
+    for name in ("task", "model"):
+        theirs, ours = getattr(start.settings, name), getattr(settings, name)
+        if theirs != ours:
+            raise CheckpointError(
+                f"{start.path}: is of {name} {theirs!r}, not {ours!r}; give a warm start of the "
+                "same network, or leave it out"
+            )
+    weights = _first_weights(start, data.classes)
+    trainer = Trainer(settings, data, device, weights)
+    if _taps(trainer) != start.settings.taps:  # a head of other layers, even of the same widths
+        network = {name: value for name, value in weights.items() if name.startswith(_NETWORK)}
+        trainer = Trainer(settings, data, device, network)
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in trainer.model.state_dict())
+    fresh = list(dict.fromkeys(name.rpartition(".")[0] for name in trainer.fresh))
+    shown = ", ".join(fresh[:4]) + (", …" if len(fresh) > 4 else "")
+    say(
+        f"warm start: {len(layers) - len(fresh)} of {len(layers)} layers are those of {start.path}"
+        + (f"; fresh: {shown}" if fresh else "")
+    )
+    return trainer
+
+
+_NETWORK = "network."
+
+
+def _first_weights(start: Checkpoint, classes: tuple[str, ...]) -> dict[str, Tensor]:
     """The weights of a run, without the layers that speak of other classes."""
-    before = load_checkpoint(run)
-    weights: dict[str, Tensor] = before.state["model"]
-    if before.classes == classes:
+    weights: dict[str, Tensor] = start.state["model"]
+    broken = next((k for k, v in weights.items() if not torch.isfinite(v).all()), None)
+    if broken is not None:
+        raise CheckpointError(
+            f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
+        )
+    if start.classes == classes:
         return weights
-    prefix = "network."
-    own = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
-    other = {prefix + name for name in get_task(before.settings.task).class_layers(own)}
+    own = [name.removeprefix(_NETWORK) for name in weights if name.startswith(_NETWORK)]
+    other = {_NETWORK + name for name in get_task(start.settings.task).class_layers(own)}
     return {name: value for name, value in weights.items() if name not in other}
 
 
 def _earlier_run(
-    run: Path, labeled: LabeledSet, settings: TrainSettings, resume: bool
+    run: Path,
+    labeled: LabeledSet,
+    settings: TrainSettings,
+    resume: bool,
+    start: Checkpoint | None,
 ) -> Checkpoint | None:
     if not (run / FILE).exists():
         return None
@@ -152,21 +265,37 @@ def _earlier_run(
             f"{run}: was trained on other labels ({before.labeled} images, now {len(labeled)}); "
             "choose another -o"
         )
+    if before.start_sha256 != (start.sha256 if start else ""):
+        raise CheckpointError(
+            f"{run}: was begun with a warm start from {_shown(before.start_sha256)}, now it is "
+            f"from {_shown(start.sha256 if start else '')}; resume with the same --warm-start, or "
+            "choose another -o"
+        )
     return before
+
+
+def _shown(start_sha256: str) -> str:
+    return f"the checkpoint of sha256 {start_sha256[:12]}…" if start_sha256 else "none"
 
 
 class _Keeper:
     """Writes a run's checkpoint and metrics."""
 
     def __init__(
-        self, run: Path, trainer: Trainer, settings: TrainSettings, sample: NDArray[np.uint8]
+        self,
+        run: Path,
+        trainer: Trainer,
+        settings: TrainSettings,
+        sample: NDArray[np.uint8],
+        identity: Mapping[str, str],
     ) -> None:
         self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
-        self.saved = time.monotonic()
+        self.identity = identity
+        self.saved, self.took = time.monotonic(), 0.0
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
-        data = self.trainer.data
+        began, data = time.monotonic(), self.trainer.data
         Checkpoint(
             self.settings,
             data.classes,
@@ -174,12 +303,17 @@ class _Keeper:
             data.sha256,
             self.sample,
             self.trainer.state(),
+            **self.identity,
         ).save(self.run / FILE)
         self.saved = time.monotonic()
+        self.took = self.saved - began
 
     def save_if_due(self) -> None:
-        """Write it when the last one is old, so that a killed run loses little."""
-        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+        """Write it when the last one is old, so that a killed run loses little.
+
+        What takes long to write is written less often: training must not wait for the disk.
+        """
+        if time.monotonic() - self.saved > max(CHECKPOINT_SECONDS, self.took / WRITING_SHARE):
             self.save()
 
     def log(self, figures: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lloss.errors import SettingsError
-from lloss.images import Fit
+from lloss.images import Fit, ImageSpec
 from lloss.presets import OF_THE_MODEL, PRESETS
 
 HeadLossName = Literal["margin", "ranknet", "soft-pairs", "mse"]
@@ -56,6 +56,9 @@ class TrainSettings:
     )
     size: int = _setting(0, "Side of the square input in pixels; 0 for the model's own.")
     fit: Fit = _setting("crop", "How an image comes to that size.")
+    white: int = _setting(
+        0, "Value that is white in grey images of over 8 bits, as 4095; 0: 65535 of 16 bits."
+    )
     taps: tuple[str, ...] = _setting((), "Modules that the head reads; none: chosen by itself.")
     head: bool = _setting(True, "Train a loss prediction head; without one it is a baseline.")
     head_loss: HeadLossName = _setting("soft-pairs", "What the head is trained by.")
@@ -96,7 +99,7 @@ class TrainSettings:
             _check_kind(field.name, getattr(self, field.name), hints[field.name])
         at_least = {
             "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0,
-            "gradient_stop": -1, "crop_padding": -1,
+            "gradient_stop": -1, "crop_padding": -1, "white": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             if getattr(self, name) < low:
@@ -118,6 +121,10 @@ class TrainSettings:
     def padding(self) -> int:
         """The crop's padding in pixels, for a size that is known."""
         return self.size // 8 if self.crop_padding < 0 else self.crop_padding
+
+    def image_spec(self, side: int = 0, fit: Fit | None = None) -> ImageSpec:
+        """How an image becomes a square of ``side`` pixels, by default the input."""
+        return ImageSpec(side or self.size, side or self.size, fit or self.fit, self.white)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON, TOML and checkpoints can hold them (tuples as lists)."""

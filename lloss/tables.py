@@ -40,7 +40,7 @@ def formatted(selection: Selection, kind: str) -> str:
         if broken is not None:
             raise SettingsError(
                 f"the id {broken!r} has a line break in it, so a list of ids would lie: "
-                "choose the format csv, jsonl or parquet"
+                "choose the format jsonl or parquet"
             )
         text.writelines(f"{id}\n" for id in selection.ids)
     elif kind == "csv":

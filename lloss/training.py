@@ -95,15 +95,17 @@ class Trainer:
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     totals: Totals = field(default_factory=Totals, init=False)
+    fresh: list[str] = field(default_factory=list, init=False)
+    """With a ``start``: parameters and buffers that it did not have, or of another shape."""
 
     def __post_init__(self) -> None:
         _check(self.settings, self.data)
-        self._device = _device(self.device)
+        self._device = device_of(self.device)
         size = (self.settings.size, self.settings.size)
-        with _seeded(self.settings.seed):
+        with _seeded(self._device, self.settings.seed):
             self.model = build(self.settings, self.data.classes, size)
         if self.start is not None:
-            _start_from(self.model, self.start)
+            self.fresh = _start_from(self.model, self.start)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(self.settings.mean, self.settings.std).to(self._device)
         count = len(self.data.images)
@@ -144,7 +146,7 @@ class Trainer:
         began = time.perf_counter()
         rows = self._batches()[self.step]
         rate = self.optimizer.param_groups[0]["lr"]  # _learn sets the next step's
-        with _seeded(self.settings.seed, 1, self.epoch, self.step):
+        with _seeded(self._device, self.settings.seed, 1, self.epoch, self.step):
             self._learn(*self._batch(rows))
         self.totals.seconds += time.perf_counter() - began
         self.step += 1
@@ -291,16 +293,22 @@ def computes_in_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _start_from(model: TappedNetwork, state: dict[str, Tensor]) -> None:
-    """Take over the weights that fit; a classifier of another number of classes starts afresh."""
+def _start_from(model: TappedNetwork, state: dict[str, Tensor]) -> list[str]:
+    """Take over the weights that fit; return the names of those that stay fresh."""
     own = model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     if not any(key.startswith("network.") for key in fitting):
         raise CheckpointError("the warm start's network has no layer in common with this one")
     model.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of a name: ``cpu``, ``cuda``, or empty for CUDA where there is one.
+
+    Raises:
+        SettingsError: another name, or there is no GPU.
+    """
     if name not in ("", "cpu", "cuda"):
         raise SettingsError(f"device {name!r}: choose cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -330,8 +338,15 @@ def _entropy(*words: int) -> int:
 
 
 @contextlib.contextmanager
-def _seeded(*words: int) -> Iterator[None]:
-    """Torch's global generator, seeded here (weights, dropout) and given back as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(_entropy(*words))
+def _seeded(device: torch.device, *words: int) -> Iterator[None]:
+    """Torch's global generators, seeded here (weights, dropout) and given back as they were.
+
+    Those of the CPU and of this device alone: the others are not used, and may be busy elsewhere.
+    """
+    used = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(used):
+        torch.random.default_generator.manual_seed(_entropy(*words))
+        for one in used:
+            with torch.cuda.device(one):
+                torch.cuda.manual_seed(_entropy(*words))
         yield

@@ -101,16 +101,20 @@ def ties(losses: NDArray[np.floating], selection: Selection) -> str:
         losses: predicted, of all images that were scored; may hold NaN.
         selection: from them, by it.
     """
-    scores = selection.scores
+    known, scores = losses[~np.isnan(losses)], selection.scores
     if len(scores) < 2 or scores.min() != scores.max():
         return ""
-    known = losses[~np.isnan(losses)]
     same = int((known == scores[0]).sum())
     if same == len(known):
         return f"all {same:,} predicted losses are equal"
-    if same <= len(scores):
+    k, diverse = selection.settings.k, selection.settings.strategy == "diverse"
+    if diverse and selection.settings.subset:
+        return ""  # the sub-pool's losses are not known here
+    among = CANDIDATES * k if diverse else k
+    if same <= among or (diverse and scores[0] != known.max()):
         return ""
-    return f"{same:,} images have the same predicted loss as all {len(scores):,} picks"
+    what = "highest predicted loss" if diverse else "predicted loss as all picks"
+    return f"{same:,} images have the same {what}, more than the {among:,} that are taken"
 
 
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import typing
 from pathlib import Path
 
 import click
@@ -11,11 +10,12 @@ import click
 from lloss.errors import SettingsError
 from lloss.labels import read_ids
 from lloss.pools import open_pool
-from lloss.runtime.providers import Provider
+from lloss.runtime import tf32
 from lloss.shards import Shard
 
 from .merge import merge_shards
 from .metrics import serve_metrics
+from .options import provider_option
 from .pipeline import READERS
 from .profile import Profiler
 from .run import PART, ScoreReport, score_pool
@@ -28,13 +28,7 @@ PATH = click.Path(path_type=Path)
 @click.argument("model", type=PATH)
 @click.argument("pool")
 @click.option("-o", "--out", type=PATH, required=True, help="The scores folder.")
-@click.option(
-    "--provider",
-    type=click.Choice(typing.get_args(Provider)),
-    default="auto",
-    show_default=True,
-    help="What computes; auto takes the first that works of tensorrt, cuda, cpu.",
-)
+@provider_option
 @click.option(
     "--exclude",
     type=PATH,
@@ -45,7 +39,7 @@ PATH = click.Path(path_type=Path)
     "--batch-size",
     type=click.IntRange(0),
     default=0,
-    help="Images a run of the engine.  [default: what was measured best on the provider]",
+    help="Images a batch.  [default: what suits the provider and the size of the images]",
 )
 @click.option(
     "--part-size",
@@ -96,6 +90,7 @@ def score(
     'data.parquet?id=name&image=jpeg'. Run again after an interruption, the same command goes on
     where it stopped.
     """
+    tf32.forbid()
     part = Shard.parse(shard)
     images = open_pool(pool)
     without = read_ids(*exclude)
@@ -116,7 +111,8 @@ def score(
             found = profiler.profile(images.remote)  # the server takes a moment to end
         if profile:
             click.echo(found.text(), err=True)
-    click.echo(_outcome(done, out), err=True)
+    for line in filter(None, [images.remark(), _outcome(done, out)]):
+        click.echo(line, err=True)
 
 
 def _told(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
@@ -124,7 +120,7 @@ def _told(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
     what = f"shard {shard} of {pool}" if shard.count > 1 else pool
     how = f"batches of {engine.batch_size}, {scorer.manifest.precision}"
     note = f" ({engine.note})" if engine.note else ""
-    return f"score {what} with {model} on {engine.provider}: {how}{note}"
+    return f"score {what} with {model} on {engine.device}: {how}{note}"
 
 
 def _outcome(done: ScoreReport, out: Path) -> str:

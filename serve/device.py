@@ -13,7 +13,8 @@ while the runner, the only thread that calls onnxruntime, computes what another 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,86 +22,20 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lloss.artifact import INPUT, Manifest
-from lloss.errors import EngineError
-from lloss.runtime.providers import ORT_NAMES, bucket_of, buckets, first_line
+from lloss.artifact import Manifest
+from lloss.errors import CaptureError, DeviceLostError, DeviceMemoryError, EngineError
+from lloss.runtime.batches import buckets, halved
+from lloss.runtime.capture import DEVICES
+from lloss.runtime.providers import ORT_NAMES, first_line, kind_of
 
-from .memory import Copy, CudaMemory, HostMemory, Memory
+from .buffers import InputBuffer, Layout, Outputs
+from .memory import CudaMemory, HostMemory, Memory
 
-_ALIGNMENT = 256
+RECENT = 30.0
+"""Seconds for which a failed run counts against the device, unless a later one succeeds."""
+
 _NO_GRAPH = -1
 """The graph id with which a run neither captures nor replays."""
-
-Outputs = dict[str, NDArray[np.float32]]
-
-
-class InputBuffer:
-    """One of the rotating buffers.
-
-    Attributes:
-        pixels: uint8 [batch_size, H, W, 3], to be filled from row 0; pinned for a GPU.
-        number: which of the buffers it is.
-    """
-
-    def __init__(self, number: int, layout: _Layout, memory: Memory) -> None:
-        self.number = number
-        self._layout = layout
-        self._in = memory.host(layout.input_size)
-        self._out = memory.host(layout.output_size)
-        self._device_in = memory.device(layout.input_size)
-        self._device_out = memory.device(layout.output_size)
-        self.stream = memory.stream()
-        self.pixels: NDArray[np.uint8] = self._in.reshape(layout.batch_size, *layout.image)
-
-    def bind(self, session: Any, memory: Memory, bucket: int) -> Any:
-        """An onnxruntime binding of this buffer's device memory as a batch of ``bucket``."""
-        binding = session.io_binding()
-        place = (memory.name, memory.device_id)
-        shape = [bucket, *self._layout.image]
-        binding.bind_input(INPUT, *place, np.uint8, shape, self._device_in)
-        for name, (start, trailing) in self._layout.outputs.items():
-            address = self._device_out + start
-            binding.bind_output(name, *place, np.float32, [bucket, *trailing], address)
-        return binding
-
-    def uploads(self, count: int) -> list[Copy]:
-        """The copies that bring ``count`` rows to the device."""
-        size = count * self._layout.row_size
-        return [Copy(self._in.ctypes.data, self._device_in, size)]
-
-    def downloads(self, count: int) -> list[Copy]:
-        """The copies that bring ``count`` rows of every output back."""
-        host = self._out.ctypes.data
-        return [
-            Copy(host + start, self._device_out + start, count * _row_size(trailing))
-            for start, trailing in self._layout.outputs.values()
-        ]
-
-    def outputs(self, count: int) -> Outputs:
-        """What was downloaded, as arrays of their own."""
-        found = {}
-        for name, (start, trailing) in self._layout.outputs.items():
-            stop = start + count * _row_size(trailing)
-            rows = self._out[start:stop].view(np.float32).reshape(count, *trailing)
-            found[name] = rows.copy()
-        return found
-
-
-class _Layout:
-    """Where inputs and outputs lie in a buffer's two blocks."""
-
-    def __init__(self, manifest: Manifest, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.image = (manifest.image.height, manifest.image.width, 3)
-        self.row_size = int(np.prod(self.image))
-        self.input_size = batch_size * self.row_size
-        self.outputs: dict[str, tuple[int, tuple[int, ...]]] = {}
-        start = 0
-        for name, trailing in manifest.outputs.items():
-            self.outputs[name] = (start, trailing)
-            size = batch_size * _row_size(trailing)
-            start += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self.output_size = start
 
 
 class DeviceExecutor:
@@ -115,11 +50,15 @@ class DeviceExecutor:
         finally:
             executor.release(buffer)
 
-    A count is padded to one of a few batch sizes (:func:`lloss.runtime.providers.buckets`), all of
-    which are run once at construction: no later batch starts a search for algorithms. Where the
+    On CUDA a count is padded to one of a few batch sizes (:func:`lloss.runtime.batches.buckets`);
+    TensorRT runs any from 1 to the largest. The largest is run first, at construction: memory that
+    it took serves the smaller ones, and no later batch has cuDNN plan a new shape. Where the
     session captures CUDA graphs, one is captured for each buffer and bucket, and its replay is
-    compared with a plain run; if it fails or differs, the executor goes on without graphs.
-    Capturing fails while other threads use the same GPU: construct it before they start.
+    compared with a plain run. While that happens nothing else of this process uses a GPU, see
+    :mod:`lloss.runtime.capture`. :func:`.opening.open_device` makes session and executor again
+    where graphs cannot be captured or the memory is too small.
+
+    A run for which the device has too little memory is halved, and later runs stay at that size.
 
     What it does not do: onnxruntime waits for the end of a run before it returns, so between two
     runs the GPU idles for as long as Python takes to start the next, some tens of microseconds;
@@ -133,15 +72,20 @@ class DeviceExecutor:
         device: ``cuda`` (also for TensorRT), or ``cpu``.
         device_id: number of the GPU.
         memory: by default that of the device.
+        limit: images a run at most, a larger batch is run in pieces; 0 for the batch size.
+        tell: receives a line each time that runs are halved.
 
     Attributes:
         graphs: whether batches are replayed CUDA graphs.
-        note: why not, where the session would have them.
         batch_size: as given.
-        buckets: the batch sizes that are really run.
+        limit: images a run at most, as it is now.
+        buckets: the batch sizes that are run at construction, and on CUDA no others.
 
     Raises:
-        EngineError: the device has not the memory, or the session fails on it.
+        CaptureError: a CUDA graph cannot be captured or replays wrongly; this session is not to be
+            used further.
+        DeviceMemoryError: the device has not the memory.
+        EngineError: the session fails on it.
     """
 
     def __init__(
@@ -153,36 +97,43 @@ class DeviceExecutor:
         device: str = "cuda",
         device_id: int = 0,
         memory: Memory | None = None,
+        limit: int = 0,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         if batch_size < 1 or buffers < 1:
             raise EngineError(
                 f"batch size {batch_size}, {buffers} buffers: give at least 1 of each"
             )
-        self.batch_size = batch_size
-        self.buckets = buckets(batch_size)
-        self.graphs, self.note = _captures(session), ""
-        self._session, self._device = session, device
+        self.batch_size, self.limit = batch_size, min(limit or batch_size, batch_size)
+        self._padded = session.get_providers()[0] != ORT_NAMES["tensorrt"]
+        self.buckets = buckets(self.limit) if self._padded else tuple(sorted({1, self.limit}))
+        self.graphs = _captures(session)
+        self._session, self._tell = session, tell
+        self._place = device if device == "cpu" else f"{device}:{device_id}"
         self._memory = memory or _memory(device, device_id)
         self._changed = threading.Condition()
         self._running, self._closed = 0, False
         self._count, self._kept = buffers, 0
+        self._lost, self._failure = "", ("", 0.0)
+        self._held: set[int] = set()
+        self._bindings: dict[tuple[int, int], Any] = {}
         self._runner = ThreadPoolExecutor(1, "lloss-device")
         try:
-            layout = _Layout(manifest, batch_size)
-            self._free = [InputBuffer(n, layout, self._memory) for n in range(buffers)]
-            self._held: set[int] = set()
-            self._bindings = {
-                (buffer.number, size): buffer.bind(session, self._memory, size)
-                for buffer in self._free
-                for size in self.buckets
-            }
+            layout = Layout(manifest, batch_size, self.limit)
+            with DEVICES.shared():
+                self._buffers = [InputBuffer(n, layout, self._memory) for n in range(buffers)]
+            self._free = list(self._buffers)
+            keys = [(n, size) for n in range(buffers) for size in self.buckets]
             # Graph id 0 is what a run without an id gets.
-            self._options = {key: _run_options(id) for id, key in enumerate(self._bindings, 1)}
+            self._options = {key: _run_options(id) for id, key in enumerate(keys, 1)}
             self._plain = _run_options(_NO_GRAPH)
             self._runner.submit(self._warm_up).result()
         except Exception as error:
-            self.close()
-            raise self._failed(error) from error
+            try:
+                with DEVICES.shared():
+                    raise self._failed(error) from error
+            finally:
+                self.close()
 
     def buffer(self, urgent: bool = False) -> InputBuffer:
         """A buffer to fill; blocks until one is free.
@@ -216,6 +167,7 @@ class DeviceExecutor:
             Each output by name, float32 [count, ...], fresh arrays.
 
         Raises:
+            DeviceLostError: nothing runs on the device any more.
             EngineError: the session failed, the executor was closed, or the count or the buffer
                 is not of this executor.
         """
@@ -227,18 +179,19 @@ class DeviceExecutor:
                 raise EngineError(f"buffer {buffer.number} was given back: take one with buffer()")
             self._running += 1
         try:
-            size = bucket_of(count, self.batch_size)
-            buffer.pixels[count:size] = 0  # whatever a lane left there changes no result
-            self._memory.upload(buffer.uploads(size), buffer.stream)
-            self._runner.submit(self._compute, buffer.number, size).result()
-            self._memory.download(buffer.downloads(count), buffer.stream)
-            return buffer.outputs(count)
-        except Exception as error:
-            raise self._failed(error) from error
+            with DEVICES.shared():
+                outputs = self._computed(buffer, count)
+            self._failure = ("", 0.0)
+            return outputs
         finally:
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
+
+    def trouble(self) -> str:
+        """Why the device cannot be relied on now: it was lost, or the last run failed lately."""
+        reason, when = self._failure
+        return self._lost or (reason if time.monotonic() - when < RECENT else "")
 
     def release(self, buffer: InputBuffer) -> None:
         """Give a buffer back; giving it back twice does nothing."""
@@ -260,8 +213,9 @@ class DeviceExecutor:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._running)
         self._runner.shutdown()
-        self._bindings, self._session = {}, None
-        self._memory.close()
+        with DEVICES.shared():
+            self._bindings, self._session = {}, None
+            self._memory.close()
 
     def __enter__(self) -> DeviceExecutor:
         return self
@@ -269,36 +223,99 @@ class DeviceExecutor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _computed(self, buffer: InputBuffer, count: int) -> Outputs:
+        """All pieces of a batch, one after another, each as large as the device's memory lets."""
+        parts: list[Outputs] = []
+        start = 0
+        while start < count:
+            size = min(self.limit, count - start)
+            try:
+                parts.append(self._piece(buffer, start, size))
+            except Exception as error:
+                failed = self._failed(error)
+                if isinstance(failed, DeviceMemoryError) and self._halved(self._bucket(size)):
+                    continue
+                self._failure = (str(failed), time.monotonic())
+                raise failed from error
+            start += size
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _piece(self, buffer: InputBuffer, start: int, size: int) -> Outputs:
+        if self._lost:
+            raise DeviceLostError(self._lost)
+        bucket = self._bucket(size)
+        # Whatever a lane left there changes no result; only a batch's last piece is padded.
+        buffer.pixels[start + size : start + bucket] = 0
+        self._memory.upload(buffer.uploads(bucket, start), buffer.stream)
+        self._runner.submit(self._compute, buffer.number, bucket).result()
+        return self._read(buffer, size)
+
+    def _bucket(self, size: int) -> int:
+        """What ``size`` images are padded to."""
+        return next(b for b in self.buckets if b >= size) if self._padded else size
+
+    def _halved(self, size: int) -> bool:
+        """Whether the next try is smaller than the one of ``size`` that did not fit."""
+        with self._changed:
+            if size == 1:
+                return False
+            smaller = halved(size)
+            if smaller < self.limit:  # else another lane was sooner
+                self.limit = smaller
+                self._tell(
+                    f"{self._place} has too little memory for a run of {size} images: runs of "
+                    f"{smaller} at most from now on"
+                )
+            return True
+
     def _compute(self, number: int, size: int) -> None:
         options = self._options[number, size] if self.graphs else self._plain
-        self._session.run_with_iobinding(self._bindings[number, size], options)
+        self._session.run_with_iobinding(self._binding(number, size), options)
+
+    def _binding(self, number: int, size: int) -> Any:
+        """Made when it is first used, in the runner's thread alone."""
+        key = (number, size)
+        if key not in self._bindings:
+            self._bindings[key] = self._buffers[number].bind(self._session, self._memory, size)
+        return self._bindings[key]
 
     def _warm_up(self) -> None:
         """Run every bucket, in the runner's thread: captured graphs belong to it."""
-        if self.graphs:
+        with DEVICES.shared():
+            for size in reversed(self.buckets):
+                self._session.run_with_iobinding(self._binding(0, size), self._plain)
+        if not self.graphs:
+            return
+        for buffer in self._buffers:
             try:
-                self._capture()
-                return
+                self._capture(buffer)
             except Exception as error:  # the runtime's own errors have no common public base
-                self.graphs, self.note = False, f"no CUDA graphs: {first_line(error)}"
-        for size in self.buckets:
-            self._compute(self._free[0].number, size)
+                if kind_of(error) is DeviceMemoryError:
+                    raise
+                raise CaptureError(first_line(error)) from error
 
-    def _capture(self) -> None:
-        """Capture on one content of the buffers, and compare a replay on another."""
-        noise = np.random.default_rng(0)
-        for buffer in self._free:
-            buffer.pixels[:] = 0
-            self._memory.upload(buffer.uploads(self.batch_size), buffer.stream)
-            for size in self.buckets:
+    def _capture(self, buffer: InputBuffer) -> None:
+        """Capture on one content of a buffer, and compare a replay on another."""
+        self._fill(buffer, np.zeros((), np.uint8))
+        for size in reversed(self.buckets):
+            with DEVICES.exclusive():
                 self._compute(buffer.number, size)
-            buffer.pixels[:] = noise.integers(0, 256, buffer.pixels.shape, np.uint8)
-            self._memory.upload(buffer.uploads(self.batch_size), buffer.stream)
-            for size in self.buckets:
+        noise = np.random.default_rng(0)
+        self._fill(buffer, noise.integers(0, 256, buffer.pixels.shape, np.uint8))
+        for size in self.buckets:
+            with DEVICES.shared():
                 self._compute(buffer.number, size)
                 replayed = self._read(buffer, size)
-                self._session.run_with_iobinding(self._bindings[buffer.number, size], self._plain)
-                _compare(replayed, self._read(buffer, size), size)
+                self._session.run_with_iobinding(self._binding(buffer.number, size), self._plain)
+                plain = self._read(buffer, size)
+            _compare(replayed, plain, size)
+
+    def _fill(self, buffer: InputBuffer, pixels: NDArray[np.uint8]) -> None:
+        buffer.pixels[:] = pixels
+        with DEVICES.shared():
+            self._memory.upload(buffer.uploads(self.limit), buffer.stream)
 
     def _read(self, buffer: InputBuffer, count: int) -> Outputs:
         self._memory.download(buffer.downloads(count), buffer.stream)
@@ -309,9 +326,22 @@ class DeviceExecutor:
             raise EngineError("the executor was closed")
 
     def _failed(self, error: Exception) -> EngineError:
+        """What an error is here; whether the device still works is asked."""
+        # After a capture that failed the driver may refuse what it is asked; a new session tells.
+        if isinstance(error, (CaptureError, DeviceMemoryError, DeviceLostError)):
+            return error
+        kind = kind_of(error)
+        if kind is not DeviceMemoryError and not self._lost and (why := self._memory.trouble()):
+            what = why if isinstance(error, EngineError) else f"{first_line(error)}; {why}"
+            self._lost = (
+                f"{self._place} was lost ({what}): nothing of this process runs on it any more. "
+                "Look at nvidia-smi and the kernel's log, then start again"
+            )
+        if self._lost:
+            return DeviceLostError(self._lost)
         if isinstance(error, EngineError):
             return error
-        return EngineError(f"failed on {self._device}: {first_line(error)}")
+        return kind(f"failed on {self._place}: {first_line(error)}")
 
 
 def _memory(device: str, device_id: int) -> Memory:
@@ -343,7 +373,3 @@ def _compare(replayed: Outputs, plain: Outputs, size: int) -> None:
             raise EngineError(
                 f"the replay of a batch of {size} gives another {name} (by up to {difference:.1e})"
             )
-
-
-def _row_size(trailing: Sequence[int]) -> int:
-    return 4 * int(np.prod(trailing, dtype=np.int64))

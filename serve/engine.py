@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -14,20 +15,15 @@ from lloss.artifact import Manifest, read_manifest
 from lloss.cores import lacks_vnni, usable_cores
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.runtime import cuda
-from lloss.runtime.providers import (
-    DEVICE_BATCH,
-    ORDER,
-    Provider,
-    host_batch,
-    missing,
-    open_session,
-    setup_of,
-)
+from lloss.runtime import cuda, tf32
+from lloss.runtime.batches import device_batch, fitting, host_batch
+from lloss.runtime.providers import ORDER, missing, open_session, parse_device, setup_of
 
-from .device import DeviceExecutor
 from .host import HostExecutor, host_options
+from .opening import open_device
 from .result import no_columns
+
+log = logging.getLogger(__name__)
 
 DEVICE_LANES = 2
 """Threads that fill and fetch for one device: while one of them computes, the other copies."""
@@ -53,6 +49,9 @@ class Executor(Protocol):
     def release(self, buffer: Any) -> None:
         """Give it back."""
 
+    def trouble(self) -> str:
+        """Why it cannot be relied on now; "" where it works."""
+
     def close(self) -> None:
         """Free what is held."""
 
@@ -63,14 +62,18 @@ class Engine:
     Args:
         model: path of the artifact.
         provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 artifacts are for
-            CPUs); a named one is used or refused.
+            CPUs); a named one is used or refused. ``cuda:1`` and ``tensorrt:1`` name a GPU.
         threads: on the CPU, runs at a time; 0 for one a core.
-        batch_size: images a run at most; 0 for what was measured best on the provider.
+        batch_size: images a batch at most; 0 for what suits the provider and the images' size. A
+            GPU with too little memory for it runs it in pieces.
+        halved: called each time that a GPU's memory did not hold a run and runs are halved.
 
     Attributes:
         manifest: of the artifact.
         sha256: of its file.
         provider: the one that really runs.
+        device: it with the GPU's number, such as ``cuda:1``; ``cpu``.
+        device_id: number of the GPU; 0 on the CPU.
         note: what there is to say about how it runs; often nothing.
         lanes: threads that keep it busy.
         batch_size: images a run at most.
@@ -82,18 +85,22 @@ class Engine:
     """
 
     def __init__(
-        self, model: str | Path, provider: str = "auto", threads: int = 0, batch_size: int = 0
+        self,
+        model: str | Path,
+        provider: str = "auto",
+        threads: int = 0,
+        batch_size: int = 0,
+        halved: Callable[[], None] = lambda: None,
     ) -> None:
-        if provider not in get_args(Provider):
-            choices = ", ".join(get_args(Provider))
-            raise EngineError(f"provider {provider!r}: choose one of {choices}")
+        asked, self.device_id = parse_device(provider)
+        self._count_halving = halved
         self.path = Path(model)
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)
         self._threads, self._asked = threads or usable_cores(), batch_size
         problems: list[str] = []
-        for name in self._order() if provider == "auto" else [provider]:
-            problem = missing(name, ort.get_available_providers())
+        for name in self._order() if asked == "auto" else [asked]:
+            problem = missing(name, ort.get_available_providers(), self.device_id)
             if problem is None:
                 try:
                     self._start(name)
@@ -109,23 +116,48 @@ class Engine:
         return ("cpu",) if self.manifest.precision == "int8" else ORDER
 
     def _start(self, name: str) -> None:
-        host = name == "cpu"
-        self.batch_size = self._asked or (host_batch(self.manifest.image) if host else DEVICE_BATCH)
-        setup = setup_of(self.manifest, name, self.batch_size)
-        opened = open_session(self.path, setup, self.sha256, host_options() if host else None)
-        self.provider, self.note = name, opened.note
-        self.lanes = self._threads if host else DEVICE_LANES
+        self.provider, self.note = name, ""
+        image = self.manifest.image
         self.executor: Executor
-        if host:
-            self.note = _host_note(self.manifest)
+        if name == "cpu":
+            self.device = name
+            self.batch_size = self._asked or host_batch(image)
+            setup = setup_of(self.manifest, name, self.batch_size)
+            opened = open_session(self.path, setup, self.sha256, host_options())
+            notes = (_host_note(self.manifest), _measured_elsewhere(self.manifest, name))
+            self.note, self.lanes = "; ".join(filter(None, notes)), self._threads
             self.executor = HostExecutor(
                 opened.session, self.manifest, self.batch_size, buffers=self.lanes
             )
             return
-        device = DeviceExecutor(
-            opened.session, self.manifest, self.batch_size, buffers=DEVICE_LANES + 2
+        self.device, self.lanes = f"{name}:{self.device_id}", DEVICE_LANES
+        self.batch_size = self._asked or device_batch(image)
+        self.executor, note = open_device(
+            self.path,
+            self.manifest,
+            self.sha256,
+            setup_of(self.manifest, name, self.batch_size, self.device_id),
+            DEVICE_LANES + 2,
+            self._limit(),
+            self._halved,
         )
-        self.executor, self.note = device, device.note or opened.note
+        self.note = "; ".join(
+            filter(None, [self.note, note, _measured_elsewhere(self.manifest, name)])
+        )
+
+    def _limit(self) -> int:
+        """Images a run that the GPU's free memory holds, where no number was asked for."""
+        if self._asked or self.provider != "cuda":  # an engine of TensorRT is built for a number
+            return self.batch_size
+        free = cuda.driver().free_memory(self.device_id)
+        limit = fitting(self.manifest.image, self.batch_size, free)
+        if limit < self.batch_size:
+            self.note = f"runs of {limit} images: {free / 2**30:.1f} GiB are free on {self.device}"
+        return limit
+
+    def _halved(self, line: str) -> None:
+        log.warning("%s", line)
+        self._count_halving()
 
     def _tell(self, problems: Sequence[str]) -> None:
         """Note why a GPU that is there is not used as it could be."""
@@ -166,6 +198,23 @@ class Engine:
         finally:
             self.executor.release(buffer)
 
+    def identity(self) -> dict[str, str]:
+        """What computes, as far as the bytes of the scores depend on it."""
+        if self.on_host:
+            return {"provider": self.provider}
+        return {
+            "provider": self.provider,
+            "tf32": "possible" if tf32.possible(self.device_id) else "off",
+        }
+
+    def trouble(self) -> str:
+        """Why what computes cannot be relied on now: a lost GPU, a run that failed just before.
+
+        Nothing else takes its place: a program that was given a GPU fails rather than to go on by
+        the CPU.
+        """
+        return self.executor.trouble()
+
     def close(self) -> None:
         """Free the session and its buffers."""
         self.executor.close()
@@ -177,6 +226,20 @@ def _has_gpu() -> bool:
     except EngineError:
         return False
     return True
+
+
+def _measured_elsewhere(manifest: Manifest, provider: str) -> str:
+    """What to know of a fidelity that another provider reached: kernels differ, as roundings do."""
+    measured = manifest.fidelity.get("fp32")
+    if not measured:
+        return ""
+    where = measured.get("provider", "cpu")
+    if where == provider:
+        return ""
+    return (
+        f"the fidelity of {manifest.precision} (Spearman {measured['spearman']:.5f}) was measured "
+        f"on {where}, not on {provider}"
+    )
 
 
 def _host_note(manifest: Manifest) -> str:

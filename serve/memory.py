@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 import weakref
@@ -11,6 +12,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lloss.errors import EngineError
+from lloss.runtime.capture import DEVICES
 from lloss.runtime.cuda import Driver, driver
 
 
@@ -48,12 +51,17 @@ class Memory(Protocol):
     def download(self, copies: Iterable[Copy], stream: int) -> None:
         """Copy from device to host; likewise."""
 
+    def trouble(self) -> str:
+        """Why nothing runs on the device any more; "" where it works. Waits for its work."""
+
     def close(self) -> None:
         """Free the device's memory and the streams."""
 
 
 class CudaMemory:
     """A GPU's memory and pinned host memory, see :class:`Memory`.
+
+    Who calls its methods shares :data:`lloss.runtime.capture.DEVICES`.
 
     Copies go through the driver and not through onnxruntime: ``OrtValue.update_inplace`` and
     ``IOBinding.copy_outputs_to_cpu`` hold the interpreter lock and use one stream for all, so that
@@ -111,21 +119,37 @@ class CudaMemory:
             self._driver.download(copy.host, copy.device, copy.size, stream)
         self._driver.wait(stream)
 
+    def trouble(self) -> str:
+        """What the driver says of the context: after a failed kernel, the same to every call."""
+        try:
+            self._driver.use(self._context)
+            self._driver.synchronize()
+        except EngineError as error:
+            return str(error)
+        return ""
+
     def close(self) -> None:
         """Free streams and device memory; pinned memory goes with its arrays."""
         with self._lock:
             streams, self._streams = self._streams, []
             addresses, self._addresses = self._addresses, []
-        self._driver.use(self._context)
-        for stream in streams:
-            self._driver.stream_free(stream)
-        for address in addresses:
-            self._driver.free(address)
+        for free, handles in (
+            (self._driver.stream_free, streams),
+            (self._driver.free, addresses),
+        ):
+            for handle in handles:
+                with contextlib.suppress(EngineError):  # a lost GPU frees nothing
+                    self._driver.use(self._context)
+                    free(handle)
 
 
 def _free_pinned(through: Driver, context: int, address: int) -> None:
-    through.use(context)
-    through.host_free(address)
+    def free() -> None:
+        with contextlib.suppress(EngineError):
+            through.use(context)
+            through.host_free(address)
+
+    DEVICES.later(free)
 
 
 class HostMemory:
@@ -160,6 +184,10 @@ class HostMemory:
         """Copy."""
         for copy in copies:
             ctypes.memmove(copy.host, copy.device, copy.size)
+
+    def trouble(self) -> str:
+        """It always works."""
+        return ""
 
     def close(self) -> None:
         """Free it."""

@@ -155,7 +155,7 @@ def _settings(
         "pool_fingerprint": pool.fingerprint(),
         "excluded": len(exclude),
         "excluded_sha256": left_out.hexdigest(),
-        "provider": scorer.engine.provider,
+        **scorer.engine.identity(),
         "precision": scorer.manifest.precision,
         "batch_size": batch_size,
         "part_size": part_size,
@@ -231,7 +231,10 @@ class _PoolRun:
         if self.pool.streamed and not self.pool.unique:
             self.folder.check_unique()
         self.folder.write_skipped()
-        counts = {"scored": report.scored, "skipped": report.skipped}
+        counts: dict[str, Any] = {"scored": report.scored, "skipped": report.skipped}
+        passed = self.pool.passed_over()
+        if passed and passed.as_dict():
+            counts["passed_over"] = passed.as_dict()
         self.folder.write_run({"state": "complete", **settings, **counts})
         return self.checked(report)
 

@@ -37,8 +37,10 @@ class Scorer:
 
     Args:
         model: path of ``model.onnx``.
-        device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name.
-        batch_size: images a run of the engine at most; 0 for what was measured best.
+        device: ``auto`` (TensorRT, CUDA, CPU, in that order), or one of them by name, and for the
+            former two the GPU's number: ``cuda:1``. For TensorRT the environment must have
+            ``NVIDIA_TF32_OVERRIDE=0`` before the program starts, see :mod:`lloss.runtime.tf32`.
+        batch_size: images a batch at most; 0 for what suits the device and the images' size.
         threads: that decode and, on the CPU, compute; 0 for one a core.
         readers: threads that fetch, for pools behind a network.
         telemetry: to count in, such as one that several scorers share; by default one of its own.
@@ -78,10 +80,10 @@ class Scorer:
             if value < least:
                 raise SettingsError(f"{name} = {value}: give at least {least}")
         self._made_by = (str(Path(model).absolute()), device, batch_size, threads, readers)
-        self.engine = Engine(model, device, threads, batch_size)
         self.telemetry = telemetry or Telemetry()
+        self.engine = Engine(model, device, threads, batch_size, self.telemetry.halved)
         if telemetry is None:
-            self.telemetry.model(self.engine.sha256, self.engine.provider, self.manifest.precision)
+            self.telemetry.model(self.engine.sha256, self.engine.device, self.manifest.precision)
         self.threads = threads or usable_cores()
         self.readers = readers
         self._pipeline: Pipeline | None = None
@@ -125,14 +127,15 @@ class Scorer:
         Args:
             images: an array uint8 [N, H, W, 3] or [N, H, W] of any H and W; a sequence of encoded
                 images (``bytes``), paths, or arrays uint8 [H, W, 3], also mixed; or a pool. All
-                are decoded and resized as in training.
+                are decoded and resized as in training. One image goes in a list.
 
         Returns:
             Scores of the images that can be read, in their order; the others are ``skipped``, with
             the reason. Ids are a pool's own, the path as given, or else the row number.
 
         Raises:
-            PoolError: an array that is not uint8 or of another shape, or an image of no known kind.
+            PoolError: an array that is not uint8 or of another shape, one image instead of a batch,
+                or an image of no known kind.
             EngineError: the engine failed, or the scorer was closed.
         """
         if isinstance(images, np.ndarray) and self._is_one_batch(images):
@@ -227,6 +230,10 @@ def _all(size: int) -> Iterator[range]:
         start += size
 
 
+_CHANNELS = 4
+"""A last side of an array that is not longer holds an image's channels, not grey pixels."""
+
+
 class _GivenPool(Pool):
     """Images that the caller has at hand or names."""
 
@@ -246,6 +253,11 @@ def _given(row: int, image: Any) -> Item:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return Item(str(row), lambda: bytes(image))
     if isinstance(image, np.ndarray):
+        if image.ndim == 2 and image.shape[1] <= _CHANNELS:
+            raise PoolError(
+                f"image {row} is an array {list(image.shape)}, which looks like a row of pixels: "
+                "give a list of images, each uint8 [H, W, 3]"
+            )
         return Item(str(row), lambda: image)
     raise PoolError(
         f"image {row} is a {type(image).__name__}: give bytes, a path or an array uint8 [H, W, 3]"
@@ -259,6 +271,10 @@ def _pool_of(images: Any) -> Pool:
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             raise PoolError(
                 f"images of {images.dtype} {list(images.shape)}: give uint8 [N, H, W, 3]"
+            )
+        if images.ndim == 3 and images.shape[2] <= _CHANNELS:
+            raise PoolError(
+                f"an array {list(images.shape)} is one image: give a batch of one, image[None]"
             )
         return ArrayPool(images, "the array given")
     if isinstance(images, (str, bytes, Path)):

@@ -29,8 +29,8 @@ class Telemetry:
     Attributes:
         registry: to serve or push; holds ``lloss_images_total{outcome}``,
             ``lloss_{read,decode,infer,write,queue}_duration_seconds`` (a batch each),
-            ``lloss_batch_size``, ``lloss_queue_size``, ``lloss_predicted_loss`` and
-            ``lloss_model_info``.
+            ``lloss_batch_size``, ``lloss_queue_size``, ``lloss_predicted_loss``,
+            ``lloss_batch_halvings_total`` and ``lloss_model_info``.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,12 @@ class Telemetry:
         self._model = Gauge(
             "lloss_model_info",
             "The artifact that scores, and what runs it.",
-            ["sha256", "provider", "precision"],
+            ["sha256", "provider", "device", "precision"],
+            registry=self.registry,
+        )
+        self._halvings = Counter(
+            "lloss_batch_halvings",
+            "Times that a GPU's memory did not hold a run, and runs were halved.",
             registry=self.registry,
         )
         self._losses = _LossHistogram()
@@ -64,12 +69,18 @@ class Telemetry:
         self._lock = threading.Lock()
         self._busy = dict.fromkeys((*STAGES, "queue"), 0.0)
         self._scored = self._skipped = 0
-        self._named: tuple[str, str, str] | None = None
+        self._named: tuple[str, str, str, str] | None = None
 
-    def model(self, sha256: str, provider: str, precision: str) -> None:
-        """Name what runs, and what ran before no more."""
+    def model(self, sha256: str, device: str, precision: str) -> None:
+        """Name what runs, and what ran before no more.
+
+        Args:
+            sha256: of the artifact.
+            device: the provider, with the GPU's number where it has one: ``cuda:1``.
+            precision: of the artifact.
+        """
         with self._lock:
-            named = (sha256, provider, precision)
+            named = (sha256, device.partition(":")[0], device, precision)
             self._model.labels(*named).set(1)
             if self._named and self._named != named:
                 self._model.remove(*self._named)
@@ -101,6 +112,10 @@ class Telemetry:
         with self._lock:
             self._scored += len(losses)
             self._skipped += skipped
+
+    def halved(self) -> None:
+        """Count that a GPU's memory did not hold a run."""
+        self._halvings.inc()
 
     def queued(self, batches: int) -> None:
         """Tell how many batches are under way."""

@@ -15,9 +15,14 @@ typedef struct { char *start; size_t size; } Block;
 static __thread void *current;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Block pinned[MOST], device[MOST];
-static int streams, gpus = 1;
+static int streams, gpus = 1, broken;
+static size_t unused = 8ull << 30;
 
-static int context_is_set(void) { return current == (void *)0x7fee00000001; }
+/* One context a GPU; more than 32 bits. */
+static int context_is_set(void) {
+    uint64_t of = (uint64_t)current - 0x7fee00000001;
+    return of < (uint64_t)(gpus < 1 ? 1 : gpus);
+}
 
 static int keep(Block *blocks, char *start, size_t size) {
     for (int i = 0; i < MOST; i++)
@@ -36,6 +41,7 @@ static int holds(Block *blocks, const char *start, size_t size) {
     return 0;
 }
 static int make(Block *blocks, char **out, size_t size) {
+    if (broken) return broken;
     if (!context_is_set()) return INVALID_CONTEXT;
     if (size > (1u << 30)) return OUT_OF_MEMORY;
     pthread_mutex_lock(&lock);
@@ -45,6 +51,7 @@ static int make(Block *blocks, char **out, size_t size) {
     return code;
 }
 static int queue(char *to, const char *from, size_t size, Stream *stream) {
+    if (broken) return broken;
     if (!context_is_set()) return INVALID_CONTEXT;
     if (!stream || stream->count == MOST) return INVALID_VALUE;
     stream->copies[stream->count++] = (Copy){to, from, size};
@@ -52,6 +59,8 @@ static int queue(char *to, const char *from, size_t size, Stream *stream) {
 }
 
 void fake_gpus(int count) { gpus = count; }
+void fake_free(size_t size) { unused = size; }
+void fake_broken(int code) { broken = code; }  /* as after a kernel failed: to every call */
 int fake_live(void) {
     int count = streams;
     for (int i = 0; i < MOST; i++) count += !!pinned[i].start + !!device[i].start;
@@ -60,7 +69,7 @@ int fake_live(void) {
 
 int cuInit(unsigned flags) { return flags ? INVALID_VALUE : gpus < 0 ? 100 : OK; }
 int cuGetErrorName(int code, const char **name) {
-    *name = code == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
+    *name = code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : code == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
           : code == 100 ? "CUDA_ERROR_NO_DEVICE" : 0;
     return *name ? OK : INVALID_VALUE;
 }
@@ -76,21 +85,27 @@ int cuDeviceGetAttribute(int *value, int attribute, int handle) {
     return OK;
 }
 int cuDevicePrimaryCtxRetain(void **context, int handle) {
-    *context = (void *)0x7fee00000001;  /* more than 32 bits */
+    *context = (void *)(0x7fee00000001 + handle);
     return OK;
+}
+int cuCtxSynchronize(void) { return broken ? broken : context_is_set() ? OK : INVALID_CONTEXT; }
+int cuMemGetInfo_v2(size_t *left, size_t *total) {
+    *left = unused;
+    *total = 8ull << 30;
+    return broken ? broken : context_is_set() ? OK : INVALID_CONTEXT;
 }
 int cuCtxSetCurrent(void *context) { current = context; return OK; }
 int cuMemHostAlloc(char **out, size_t size, unsigned flags) { return make(pinned, out, size); }
 int cuMemFreeHost(char *start) {
     pthread_mutex_lock(&lock);
-    int code = context_is_set() ? drop(pinned, start) : INVALID_CONTEXT;
+    int code = broken ? broken : context_is_set() ? drop(pinned, start) : INVALID_CONTEXT;
     pthread_mutex_unlock(&lock);
     return code;
 }
 int cuMemAlloc_v2(char **out, size_t size) { return make(device, out, size); }
 int cuMemFree_v2(uint64_t start) {
     pthread_mutex_lock(&lock);
-    int code = context_is_set() ? drop(device, (char *)start) : INVALID_CONTEXT;
+    int code = broken ? broken : context_is_set() ? drop(device, (char *)start) : INVALID_CONTEXT;
     pthread_mutex_unlock(&lock);
     return code;
 }

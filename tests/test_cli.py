@@ -15,6 +15,7 @@ import pytest
 
 from lloss.cli import COMMANDS, HELP, main
 from lloss.intervals import decimals
+from lloss.scores import ScoresFolder
 
 
 def lloss(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -84,6 +85,23 @@ def test_select_writes_each_format(
     assert [row["score"] for row in table] == [float(row["score"]) for row in rows]
 
 
+def test_select_says_by_what_and_takes_the_least_sure_first(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    column = ScoresFolder(scores).column("confidence")
+    for flags, expected in (([], column.min()), (["--highest"], column.max())):
+        asked = ["select", scores, "-k", 1, "--by", "confidence", "--format", "csv", *flags]
+        told = call(capsys, *asked)
+        assert float(told.out.splitlines()[1].split(",")[1]) == expected
+        assert f"selected by {'highest' if flags else 'lowest'} confidence" in told.err
+    assert "by highest loss" in call(capsys, "select", scores, "-k", 1).err
+    assert "at random" in call(capsys, "select", scores, "-k", 1, "--strategy", "random").err
+    both = call(capsys, "select", scores, "-k", 1, "--highest", "--lowest")
+    assert both.code == 2 and "give one of them" in both.err
+    unknown = call(capsys, "select", scores, "-k", 1, "--by", "prediction")
+    assert unknown.code == 2 and "pass --highest or --lowest" in unknown.err and not unknown.out
+
+
 def test_select_excludes_what_a_csv_names_labels_or_not(
     scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +153,7 @@ def test_a_subset_is_a_number_or_a_share(scores: Path, capsys: pytest.CaptureFix
 def test_info_as_json_is_the_manifest(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(call(capsys, "info", artifact, "--json").out)
     assert told["classes"] == ["bright", "dark", "red"]
-    assert told["image"] == {"height": 8, "width": 8, "fit": "crop"}
+    assert told["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0}
 
 
 def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

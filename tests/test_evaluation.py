@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from lloss.annotations import ObjectLabel
+from lloss.annotations import ObjectLabel, Problems
 from lloss.checkpoint import load_checkpoint
 from lloss.detection.ssd import SsdOutput
 from lloss.detection.targets import Objects
-from lloss.errors import LabelError
+from lloss.errors import LabelError, SettingsError
 from lloss.evaluation import Evaluation, evaluate_checkpoint, measure
 from lloss.images import Frame, ImageSpec, decode_whole
 from lloss.labels import LabeledSet, open_labeled
@@ -49,6 +49,39 @@ def test_images_of_unknown_classes_are_misses_without_a_rank(trained: Path, phot
     assert len(found.true_loss) == plain.images - 10
     assert np.array_equal(found.true_loss, plain.true_loss[10:])
     assert found.metric <= plain.metric
+
+
+def test_names_that_are_nearly_the_networks_are_named(trained: Path, photos: Path) -> None:
+    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
+    labels = ["Red " if row < 10 else label for row, label in enumerate(labeled.labels)]
+    problems = Problems()
+    evaluate_checkpoint(checkpoint, replace(labeled, labels=labels), problems)
+    (note,) = problems.notes
+    assert note.startswith("the classes of the network and of the labels 'red' (")
+    assert "and 'Red ' (10) differ only in case" in note
+    other = LabeledSet(labeled.items, ["RED"] * len(labeled), "labels.csv")
+    with pytest.raises(LabelError, match=r"none of the 60 .*'red' \(0\) and 'RED' \(60\) differ"):
+        evaluate_checkpoint(checkpoint, other)
+
+
+def test_the_device_is_the_one_that_is_asked_for(
+    trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
+    for asked, there, used in (("", True, "cuda"), ("", False, "cpu"), ("cpu", True, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        moved: list[str] = []
+        monkeypatch.setattr(
+            TappedNetwork,
+            "to",
+            lambda self, device, moved=moved: (moved.append(str(device)), self)[1],
+        )
+        evaluate_checkpoint(checkpoint, labeled, device=asked)
+        assert moved == [used]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for wrong, told in (("cuda", "no GPU"), ("tpu", "choose cpu or cuda")):
+        with pytest.raises(SettingsError, match=told):
+            evaluate_checkpoint(checkpoint, labeled, device=wrong)
 
 
 def test_nothing_that_the_model_knows_is_an_error(trained: Path, photos: Path) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from lloss import images
 from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
-from lloss.images import Fit, Frame, ImageSpec, decode, decode_whole, size_of
+from lloss.images import Fit, Frame, ImageSpec, decode, decode_mask, decode_whole, size_of
 
 Encode = Callable[..., bytes]
 EIGHT = ImageSpec(8, 8)
@@ -174,12 +174,6 @@ def test_sixteen_bit_rgb_keeps_its_upper_eight() -> None:
     assert np.array_equal(decode(_png(8, 8, 16, 2, rows), EIGHT), values >> 8)
 
 
-def test_thirty_two_bit_grey_is_read_as_sixteen_bit_values(encoded: Encode) -> None:
-    values = np.random.default_rng(0).integers(0, 65536, (8, 8)).astype(np.int32)
-    found = decode(encoded(Image.fromarray(values), "TIFF"), EIGHT)
-    assert np.array_equal(found[:, :, 0], values >> 8)
-
-
 _UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -199,6 +193,59 @@ def test_each_exif_orientation_is_undone(encoded: Encode, orientation: int) -> N
     upright = _UPRIGHT[orientation](stored)
     raw = encoded(stored, "PNG", exif=_exif(orientation))
     assert np.array_equal(decode(raw, ImageSpec(*upright.shape[:2])), upright)
+
+
+def _told_by_xmp(kind: str, orientation: int) -> dict[str, Any]:
+    """How Pillow writes an orientation that only XMP tells."""
+    xmp = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-'
+        f'syntax-ns#"><rdf:Description tiff:Orientation="{orientation}"/></rdf:RDF></x:xmpmeta>'
+    )
+    if kind == "TIFF":
+        return {"tiffinfo": {700: xmp.encode()}}
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+        return {"pnginfo": info}
+    return {"xmp": xmp.encode()}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_is_that_of_the_decoded_image(
+    encoded: Encode, kind: str, orientation: int
+) -> None:
+    """However the orientation is written: boxes and masks are checked by the size alone."""
+    for options in ({"exif": _exif(orientation)}, _told_by_xmp(kind, orientation)):
+        raw = encoded(_random(20, 30, 3), kind, **options)
+        with Image.open(io.BytesIO(raw)) as image:
+            upright = ImageOps.exif_transpose(image)
+        assert size_of(raw) == decode_whole(raw).shape[:2] == upright.size[::-1]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1"])
+def test_a_mask_is_turned_as_its_image_is(encoded: Encode, mode: str) -> None:
+    values = (_random(8, 16) > 127).astype(np.uint8)
+    mask = Image.fromarray(values * 255).convert("1") if mode == "1" else Image.fromarray(values)
+    if mode == "P":
+        mask.putpalette([9, 9, 9, 200, 1, 1])
+    for orientation, upright in _UPRIGHT.items():
+        raw = encoded(mask, "PNG", exif=_exif(orientation))
+        found = decode_mask(raw)
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, upright(values)), orientation
+
+
+def test_what_is_no_mask_is_refused(encoded: Encode) -> None:
+    for raw, reason in (
+        (encoded(_random(8, 8, 3)), "mode RGB; save"),
+        (encoded(Image.fromarray(np.full((8, 8), 300, np.uint16))), "mode I;16; save"),
+        (encoded(_random(8, 8), "TIFF"), "format TIFF; save the mask as PNG"),
+        (b"", "an empty file"),
+        (b"no png", "not an image"),
+    ):
+        with pytest.raises(ImageError, match=reason):
+            decode_mask(raw)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 import torchvision
 
-from lloss.errors import LabelError, MissingExtraError, PoolError
-from lloss.labels import LabeledSet, class_names, label_items, open_labeled, read_labels
+from lloss.errors import LabelError, LlossError, MissingExtraError, PoolError
+from lloss.labels import (
+    LabeledSet,
+    class_names,
+    label_items,
+    labels_text,
+    open_labeled,
+    read_labels,
+)
 from lloss.pools import Item, open_pool
 
 
@@ -45,9 +52,21 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
     assert read_labels(table) == {"a.jpg": "cat"}
 
 
-def test_an_id_may_hold_commas_quotes_and_newlines(tmp_path: Path) -> None:
-    table = _csv(tmp_path / "l.csv", 'id,label\n"a, ""b""\n.jpg",cat\n')
-    assert read_labels(table) == {'a, "b"\n.jpg': "cat"}
+def test_an_id_may_hold_commas_and_quotes(tmp_path: Path) -> None:
+    table = _csv(tmp_path / "l.csv", 'id,label\n"a, ""b"".jpg",cat\n')
+    assert read_labels(table) == {'a, "b".jpg': "cat"}
+
+
+def test_labels_are_not_written_where_they_could_not_be_read_again() -> None:
+    assert labels_text({'a, "b"': "x"}) == 'id,label\n"a, ""b""",x\n'
+    for id in ("a\nb", "a\rb", "a\0b"):
+        with pytest.raises(LlossError, match="has a line break or a NUL in it"):
+            labels_text({"c": "x", id: "x"})
+
+
+def test_header_names_are_found_in_any_case_and_labels_are_stripped(tmp_path: Path) -> None:
+    table = _csv(tmp_path / "l.csv", "\ufeffLABEL , Id\n cat\u200b ,a.jpg\ncafe\u0301,b.jpg\n")
+    assert read_labels(table) == {"a.jpg": "cat", "b.jpg": "caf\u00e9"}
 
 
 def test_a_label_of_an_unknown_id_is_named(tmp_path: Path) -> None:
@@ -63,7 +82,7 @@ def test_a_doubled_id_names_both_lines(tmp_path: Path) -> None:
         read_labels(table)
 
 
-@pytest.mark.parametrize("row", ["b.jpg,", "b.jpg,  ", ",cat", "b.jpg"])
+@pytest.mark.parametrize("row", ["b.jpg,", "b.jpg,  ", ",cat", " ,cat", "b.jpg,\u200b", ","])
 def test_an_empty_id_or_label_names_its_line(tmp_path: Path, row: str) -> None:
     with pytest.raises(LabelError, match="line 3: an empty id or label"):
         read_labels(_csv(tmp_path / "l.csv", f"id,label\na.jpg,cat\n{row}\n"))
@@ -80,7 +99,7 @@ def test_a_table_that_cannot_be_read_is_a_label_error(tmp_path: Path) -> None:
         read_labels(tmp_path / "none.csv")
     with pytest.raises(LabelError, match="cannot be read as CSV"):
         read_labels(tmp_path)
-    with pytest.raises(LabelError, match="cannot be read as CSV"):
+    with pytest.raises(LabelError, match="line 2: is not UTF-8 text"):
         read_labels(_csv(tmp_path / "l.csv", "id,label\né.jpg,cat\n", "latin-1"))
 
 
@@ -229,3 +248,28 @@ def test_without_torchvision_the_extra_to_install_is_named(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'lloss\[train\]'"):
         open_labeled("cifar10", data_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([("a\0x\nb", "y")], [("a", "x"), ("b", "y")]),
+        ([("a", "x\0y")], [("a\0x", "y")]),
+        ([("a", "x\nb\0y")], [("a", "x"), ("b", "y")]),
+        ([("1", "x")], [("1", "x "), ("", "")]),
+    ],
+)
+def test_sets_of_any_characters_have_digests_of_their_own(
+    one: list[tuple[str, str]], other: list[tuple[str, str]]
+) -> None:
+    assert _set(*one).sha256 != _set(*other).sha256
+
+
+def test_ids_that_are_no_utf8_have_a_digest_too() -> None:
+    assert _set(("\udcff", "x")).sha256 != _set(("\udcfe", "x")).sha256
+
+
+def test_a_set_is_put_in_the_order_of_its_ids() -> None:
+    ordered = _set(("b", "dog"), ("a\0", "cat"), ("a", "cow")).ordered()
+    assert [item.id for item in ordered.items] == ["a", "a\0", "b"]
+    assert list(ordered.labels) == ["cow", "cat", "dog"]

@@ -53,6 +53,30 @@ def test_a_pool_by_url_is_kept_as_it_is(tmp_path: Path) -> None:
     assert load_project(tmp_path / "project").open_pool().count() == 12
 
 
+def test_similar_class_names_are_noted_within_labels_and_beside_a_test_set(tmp_path: Path) -> None:
+    names = _table(tmp_path / "data.parquet")
+    rows = [f"{id},{['cat', 'dog', 'Cat'][number % 3]}\n" for number, id in enumerate(names)]
+    (tmp_path / "l.csv").write_text("id,label\n" + "".join(rows))
+    pq.write_table(pa.table({"id": ["t0", "t1"], "png": [b"1", b"2"]}), tmp_path / "test.parquet")
+    (tmp_path / "t.csv").write_text("id,label\nt0,DOG\nt1,cat\n")
+    values = {
+        "pool": f"{tmp_path}/data.parquet?id=name&image=png",
+        "labels": str(tmp_path / "l.csv"),
+        "test": str(tmp_path / "test.parquet"),
+        "test_labels": str(tmp_path / "t.csv"),
+        "k": 2,
+    }
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    problems = Problems()
+    labeled = project.open_labels(problems=problems)
+    (own,) = problems.notes
+    assert "the classes 'Cat' (4) and 'cat' (4) differ only in case" in own
+    project.split(labeled, problems)
+    both = " ".join(problems.notes)
+    assert "the classes to train and to measure on 'DOG' (1) and 'dog' (4)" in both
+    assert "cat" not in both
+
+
 @pytest.mark.parametrize(
     "uri", ["s3://me:hush@bucket/pool", "https://h/p.npy?X-Amz-Signature=hush"]
 )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from lloss import runs
 from lloss.annotations import Problems
 from lloss.checkpoint import load_checkpoint
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
@@ -91,11 +95,139 @@ def test_ctrl_c_leaves_a_checkpoint_and_resuming_ends_as_if_nothing_had_been(
     assert untimed(left) == untimed(right)
 
 
+class _StopError(Exception):
+    pass
+
+
+def _cut(
+    labeled: LabeledSet,
+    settings: TrainSettings,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    **options: Any,
+) -> None:
+    """Train up to a checkpoint in the middle of the second epoch, and leave it there."""
+    advance, steps = Trainer.advance, 0
+
+    def stopped(self: Trainer) -> dict[str, float] | None:
+        nonlocal steps
+        steps += 1
+        if steps == 12:
+            raise _StopError
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", stopped)
+        patch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(runs, "WRITING_SHARE", math.inf)
+        with pytest.raises(_StopError):
+            train(labeled, settings, run, **options)
+    assert load_checkpoint(run).epoch == 1
+
+
+def test_the_order_of_the_labels_decides_nothing_also_across_a_resume(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = labeled.take(np.random.default_rng(0).permutation(len(labeled)).tolist())
+    whole = train(labeled, tiny, tmp_path / "whole")
+    other = train(mixed, tiny, tmp_path / "other")
+    assert same(whole.state["model"], other.state["model"])
+    assert np.array_equal(whole.sample, other.sample)
+    _cut(labeled, tiny, tmp_path / "cut", monkeypatch)
+    resumed = train(mixed, tiny, tmp_path / "cut", resume=True)
+    assert same(whole.state["model"], resumed.state["model"])
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_resuming_with_other_pixels_under_the_same_names_is_refused(
+    labeled: LabeledSet,
+    tiny: TrainSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: bool,
+) -> None:
+    run = tmp_path / "run"
+    if finished:
+        train(labeled, tiny, run)
+    else:
+        _cut(labeled, tiny, run, monkeypatch)
+    before = (run / "checkpoint.pt").read_bytes()
+    items = list(labeled.items)
+    items[5], items[6] = (Item(items[a].id, items[b].read) for a, b in ((5, 6), (6, 5)))
+    swapped = LabeledSet(items, labeled.labels, labeled.origin)
+    assert swapped.sha256 == labeled.sha256
+    with pytest.raises(CheckpointError, match="other images of the same names.*restore them"):
+        train(swapped, tiny, run, resume=True)
+    assert (run / "checkpoint.pt").read_bytes() == before
+    assert train(labeled, tiny, run, resume=True).finished
+
+
+def test_a_run_of_an_earlier_version_is_only_gone_on_with_when_it_is_finished(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(labeled, tiny, tmp_path / "whole")
+    _cut(labeled, tiny, tmp_path / "cut", monkeypatch)
+    for name in ("whole", "cut"):
+        path = tmp_path / name / "checkpoint.pt"
+        content = torch.load(path, weights_only=True)
+        del content["images_sha256"], content["start_sha256"]
+        torch.save(content, path)
+    assert train(labeled, tiny, tmp_path / "whole", resume=True).finished
+    with pytest.raises(CheckpointError, match="earlier lloss.*choose another -o"):
+        train(labeled, tiny, tmp_path / "cut", resume=True)
+
+
+def test_resuming_with_another_warm_start_is_refused(
+    labeled: LabeledSet,
+    tiny: TrainSettings,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = train(labeled, tiny, tmp_path / "whole", warm_start=trained)
+    _cut(labeled, tiny, tmp_path / "warm", monkeypatch, warm_start=trained)
+    _cut(labeled, tiny, tmp_path / "cold", monkeypatch)
+    for run, start in (("warm", None), ("warm", tmp_path / "cold"), ("cold", trained)):
+        with pytest.raises(CheckpointError, match="warm start from .*same --warm-start"):
+            train(labeled, tiny, tmp_path / run, resume=True, warm_start=start)
+    resumed = train(labeled, tiny, tmp_path / "warm", resume=True, warm_start=trained)
+    assert same(whole.state["model"], resumed.state["model"])
+
+
+@pytest.mark.parametrize(
+    ("took", "waits"), [(0.0, 20.0), (0.5, 20.0), (1.0, 20.0), (6.0, 120.0), (60.0, 1200.0)]
+)
+def test_what_takes_long_to_write_is_written_less_often(
+    took: float, waits: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most a twentieth of the time goes into writing."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(runs.time, "monotonic", lambda: clock.now)
+    trainer = SimpleNamespace(
+        data=SimpleNamespace(classes=(), images=np.empty(0), sha256=""), state=dict
+    )
+    keeper = runs._Keeper(tmp_path, trainer, None, None, {})  # type: ignore[arg-type]
+    saved: list[float] = []
+
+    def slow(checkpoint: object, path: Path) -> None:
+        clock.now += took
+        saved.append(clock.now)
+
+    monkeypatch.setattr(runs.Checkpoint, "save", slow)
+    keeper.save()
+    for _ in range(20_000):
+        clock.now += 0.1
+        keeper.save_if_due()
+        if len(saved) > 1:
+            break
+    assert saved[1] - saved[0] - took == pytest.approx(waits, abs=0.11)
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(photos: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import lloss.runs as runs\n"
         "from lloss.labels import open_labeled; from lloss.settings import TrainSettings\n"
-        "runs.CHECKPOINT_SECONDS = 0.0\n"
+        "runs.CHECKPOINT_SECONDS, runs.WRITING_SHARE = 0.0, float('inf')\n"
         "settings = TrainSettings(model='resnet10-cifar-narrow', size=8, hidden=8, epochs=400,"
         " batch_size=8, amp='off')\n"
         f"runs.train(open_labeled({str(photos)!r}), settings, Path(sys.argv[1]), resume=True)"
@@ -169,6 +301,60 @@ def test_a_warm_start_into_other_classes_forgets_the_classifier_alone(
     assert warm[name].shape == old[name].shape and not torch.allclose(warm[name], old[name])
 
 
+@pytest.mark.parametrize(
+    ("changes", "fresh"),
+    [
+        ({}, ""),
+        ({"hidden": 4}, "head."),
+        ({"head_summary": False}, "head."),
+        ({"taps": ("stages.3", "stages.2", "stages.1", "stages.0")}, "head."),
+    ],
+)
+def test_a_warm_start_says_what_it_took_over_and_what_not(
+    labeled: LabeledSet,
+    tiny: TrainSettings,
+    trained: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    fresh: str,
+) -> None:
+    said: list[str] = []
+    still = dataclasses.replace(tiny, lr=1e-12, epochs=1, weight_decay=0.0, **changes)
+    warm = train(labeled, still, tmp_path / "w", warm_start=trained, say=said.append).state["model"]
+    (line,) = [line for line in said if line.startswith("warm start: ")]
+    layers = {name.rpartition(".")[0] for name in warm}
+    stays = [
+        name
+        for name, value in weights(trained).items()
+        if name in warm and warm[name].shape == value.shape and value.dtype.is_floating_point
+        if "running" not in name and torch.allclose(warm[name], value, atol=1e-6)
+    ]
+    assert all(name in stays for name in warm if name.startswith("network.") and "conv" in name)
+    if fresh:
+        assert f"fresh: {fresh}" in line and f"of {len(layers)} layers" in line
+    else:
+        assert f"{len(layers)} of {len(layers)} layers are those of" in line
+        assert "fresh" not in line
+
+
+@pytest.mark.parametrize("change", ["model", "NaN"])
+def test_a_warm_start_from_another_or_a_broken_network_is_refused(
+    labeled: LabeledSet, tiny: TrainSettings, trained: Path, tmp_path: Path, change: str
+) -> None:
+    start, settings = trained, tiny
+    if change == "model":
+        settings = dataclasses.replace(tiny, model="resnet18-cifar")
+    else:
+        start = tmp_path / "broken"
+        content = torch.load(trained / "checkpoint.pt", weights_only=True)
+        content["state"]["model"]["network.classifier.bias"][1] = math.nan
+        start.mkdir()
+        torch.save(content, start / "checkpoint.pt")
+    what = {"model": "'resnet10-cifar-narrow', not 'resnet18-cifar'", "NaN": "are infinite or NaN"}
+    with pytest.raises(CheckpointError, match=what[change]):
+        train(labeled, settings, tmp_path / "run", warm_start=start)
+
+
 def test_a_broken_labeled_image_is_named_before_training(
     photos: Path, tiny: TrainSettings, tmp_path: Path
 ) -> None:
@@ -186,6 +372,26 @@ def test_a_broken_labeled_image_is_named_before_training(
     done = train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
     assert done.labeled == len(labeled) - 1 == 16
     assert len(said) == 1 and said[0].startswith("left out 1 broken annotation: ")
+
+
+def test_a_class_without_a_usable_image_is_no_output(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    broken = [Item(f"x{number}.png", lambda: b"no image") for number in range(3)]
+    # First in the order of classes, so that all others' numbers would be off by one.
+    more = LabeledSet([*broken, *labeled.items], ["a", "b", "b", *labeled.labels], "more.csv")
+    problems = Problems(skip=True)
+    run = train(more, tiny, tmp_path / "more", problems=problems)
+    assert run.classes == ("bright", "dark", "red") and run.labels_sha256 == more.sha256
+    assert any("no image of the class 'a', 'b' can be used" in note for note in problems.notes)
+    assert len(problems.found) == 3
+    plain = train(labeled, tiny, tmp_path / "plain")
+    assert same(run.state["model"], plain.state["model"])
+    with pytest.raises(LabelError, match="label a second class"):
+        one = labeled.take([row for row, name in enumerate(labeled.labels) if name == "red"])
+        one = LabeledSet([*broken, *one.items], ["a", "b", "b", *one.labels], "one.csv")
+        train(one, tiny, tmp_path / "one", problems=Problems(skip=True))
+    assert not (tmp_path / "one").exists()
 
 
 def test_images_that_are_left_out_leave_no_gap(

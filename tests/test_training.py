@@ -270,6 +270,20 @@ def test_training_leaves_the_global_generators_alone(
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist()) == expected
 
 
+def test_training_on_the_cpu_does_not_seed_a_gpu(
+    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another part of the program may use it."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the GPU's generators were touched")
+
+    for name in ("manual_seed", "manual_seed_all", "get_rng_state", "set_rng_state"):
+        monkeypatch.setattr(torch.cuda, name, refuse)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    _run(_trainer(tiny, make_data(), epochs=1), 2)
+
+
 def test_a_new_trainer_starts_from_scratch_and_an_explicit_start_from_what_it_is_given(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:

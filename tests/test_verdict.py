@@ -108,7 +108,11 @@ def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
     ("losses", "picks", "told"),
     [
         ([1.0] * 48, [1.0] * 12, "all 48 predicted losses are equal"),
-        ([1.0] * 20 + [0.0], [1.0] * 12, "20 images have the same predicted loss as all 12 picks"),
+        (
+            [1.0] * 20 + [0.0],
+            [1.0] * 12,
+            "20 images have the same predicted loss as all picks, more than the 12 that are taken",
+        ),
         ([1.0] * 12 + [0.0], [1.0] * 12, ""),
         ([1.0] * 12 + [np.nan], [1.0] * 12, "all 12 predicted losses are equal"),
         ([3.0, 2.0, 1.0], [3.0, 2.0], ""),
@@ -117,6 +121,16 @@ def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
 )
 def test_ties_are_counted(losses: list[float], picks: list[float], told: str) -> None:
     assert ties(np.array(losses, np.float32), selection(picks)) == told
+
+
+def test_picks_that_are_spread_tie_where_their_candidates_do() -> None:
+    ones = selection([1.0] * 3, "diverse")
+    for count, told in ((12, False), (13, True)):
+        losses = np.array([1.0] * count + [0.0] * 9)
+        assert bool(ties(losses, ones)) == told
+    assert not ties(np.array([2.0] + [1.0] * 20), ones)  # one stands out
+    assert not ties(np.array([1.0] * 13 + [0.0]), selection([1.0] * 3, "diverse", 0.5))
+    assert ties(np.array([1.0] * 13), selection([1.0] * 3, "diverse", 0.5))
 
 
 def test_picks_are_called_ranked_only_where_they_are() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lloss.annotations.labels import DECIMALS, ObjectLabel
 from lloss.annotations.reading import BrokenError, NothingMarkedError
-from lloss.errors import LabelError
+from lloss.labels import listed_classes
 
 SLACK = 1.0
 """Pixels that a box may reach over the image's edge; it is clipped. Tools count from 0 or 1."""
@@ -40,13 +40,20 @@ def checked(box: Edges, size: tuple[int, int] | None, where: str, shown: str) ->
 
     Raises:
         NothingMarkedError: it has no area, or none in the image.
-        BrokenError: its edges are in the wrong order, or it reaches over the image's edge by more
-            than :data:`SLACK`.
+        BrokenError: its edges are in the wrong order, it reaches over the image's edge by more
+            than :data:`SLACK`, or it lies within the first pixel, as boxes do that are given as
+            shares of the image.
     """
     if box[2] < box[0] or box[3] < box[1]:
         raise BrokenError(where, f"the box {shown} has no area: its edges are in the wrong order")
     if not has_area(box):
         raise NothingMarkedError(where, f"the box {shown} has no area")
+    if max(box) <= 1 and min(box) >= -1 and size != (1, 1):  # VOC's edges are 1 less than written
+        raise BrokenError(
+            where,
+            f"the box {shown} lies within the first pixel; it looks like shares of the image's "
+            "width and height (0 to 1): give pixels",
+        )
     height, width = size or (math.inf, math.inf)
     over = max(-box[0], -box[1], box[2] - width, box[3] - height)
     if over > SLACK + 1e-3:  # what decimals were rounded to
@@ -87,11 +94,7 @@ def known_classes(*folders: Path) -> frozenset[str] | None:
     for folder in folders:
         path = folder / "classes.txt"
         if path.is_file():
-            try:
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise LabelError(f"{path}: cannot be read: {error}") from error
-            return frozenset(line.strip() for line in lines if line.strip())
+            return frozenset(listed_classes(path, gaps=True))
     return None
 
 

@@ -14,6 +14,7 @@ from lloss.annotations.reading import (
     BrokenError,
     Whole,
     leaving_out,
+    name_of,
     number,
     numbers,
     side_of,
@@ -119,10 +120,10 @@ def open_coco(document: Any, name: str, problems: Problems) -> CocoFile:
         where = f"{name}: categories[{place}]"
         with leaving_out(problems):
             id = identifier(entry, "id", where)
-            text(entry, "name", where)
+            named = name_of(needed(entry, "name", where), f"{where}.name")
             if id in categories:
                 raise BrokenError(f"{where}.id", f"{id} is the id of another category too")
-            categories[id] = entry
+            categories[id] = {**entry, "name": named}
     return CocoFile(name, images, broken, categories)
 
 
@@ -142,8 +143,9 @@ def read_coco(
         LabelError: a part is missing or no list.
     """
     file = open_coco(document, name, problems)
-    numbers_of: dict[str, int] = {}
-    for place, entry in enumerate(listed(document, "annotations", name)):
+    annotations = listed(document, "annotations", name)
+    twins = _twins(file, annotations)
+    for place, entry in enumerate(annotations):
         where = f"{name}: annotations[{place}]"
         with leaving_out(problems):
             image = file.image_of(entry, where)
@@ -151,7 +153,8 @@ def read_coco(
                 continue
             with image.whole.leaving_out(problems):
                 found = _object(file, image, entry, classes, where)
-                _check_category(found.name, entry["category_id"], numbers_of, where)
+                if found.name in twins:
+                    raise BrokenError(f"{where}.category_id", twins[found.name])
                 image.objects.append(found)
     return [image for image in file.images.values() if image.whole.yes]
 
@@ -191,11 +194,22 @@ def is_set(entry: Any, key: str, where: str) -> bool:
     return value is True or (bool(value) and number(value, f"{where}.{key}") != 0)
 
 
-def _check_category(name: str, id: int, numbers_of: dict[str, int], where: str) -> None:
-    """Refuse a second category of the same name, which would be one class with the first."""
-    if numbers_of.setdefault(name, id) != id:
-        both = f"{numbers_of[name]} and {id} are both called {name!r}"
-        raise BrokenError(f"{where}.category_id", f"the categories {both}")
+def _twins(file: CocoFile, annotations: list[Any]) -> dict[str, str]:
+    """Names that several categories share which annotations use; what is wrong with each.
+
+    As one class nobody knows that they are meant, and which of them is right neither.
+    """
+    ids = [entry.get("category_id") for entry in annotations if isinstance(entry, Mapping)]
+    used = {id for id in ids if isinstance(id, int)}
+    sharing: dict[str, list[int]] = {}
+    for id, category in file.categories.items():
+        if id in used:
+            sharing.setdefault(category["name"], []).append(id)
+    return {
+        name: f"the categories {' and '.join(map(str, numbers))} are both called {name!r}"
+        for name, numbers in sharing.items()
+        if len(numbers) > 1
+    }
 
 
 def _image(entry: Any, where: str) -> CocoImage:

@@ -109,6 +109,28 @@ def check_joints(label: PersonLabel, size: tuple[int, int], where: str) -> None:
         raise BrokenError(where, far_away(label.names[far], label.joints[far].tolist(), size))
 
 
+def check_pixels(
+    joints: NDArray[np.floating[Any]], annotated: NDArray[np.bool_], where: str
+) -> None:
+    """Refuse joints that all lie within the first pixel, as shares of the image do.
+
+    Args:
+        joints: x, y in pixels, float [J, 2].
+        annotated: bool [J].
+        where: the person's place, for messages.
+
+    Raises:
+        BrokenError: two or more are annotated, and they all do.
+    """
+    known = joints[annotated]
+    if len(known) > 1 and (np.abs(known) <= 1).all() and np.ptp(known, axis=0).any():
+        raise BrokenError(
+            where,
+            "all joints lie within the first pixel; they look like shares of the image's width "
+            "and height (0 to 1): give pixels",
+        )
+
+
 def far_away(name: str, joint: Sequence[float], size: tuple[int, int]) -> str:
     """What is wrong with a joint that :func:`far_joint` tells."""
     image = f"the image of {size[1]}×{size[0]} pixels (width×height)"

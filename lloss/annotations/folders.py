@@ -1,10 +1,16 @@
-"""Where the images lie that a file names."""
+"""Folders of annotations, and where the images lie that a file names."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
+from lloss.annotations.problems import Problems
+from lloss.errors import LabelError
+from lloss.pools.folder import LocalTree
 from lloss.pools.places import LocalPlace, Place
+from lloss.pools.walk import PassedOver, has_image_suffix, suffix_of, walk
 
 _TRIED = 8
 """Images looked for before the file's own folder is taken for theirs."""
@@ -33,3 +39,37 @@ def image_folder(listing: Place, names: Sequence[str], asked: str = "") -> Place
             if candidate.at(name).kind() == "file":
                 return candidate
     return folder
+
+
+def annotation_files(
+    folder: Path, suffix: str, wanted: str, problems: Problems, images_beside: bool = False
+) -> list[tuple[str, Path]]:
+    """Every file of one kind below a folder, with its path relative to the folder.
+
+    Args:
+        folder: of annotations.
+        suffix: of the files, in lower case; files with it in upper case count too.
+        wanted: the name of the files in messages, in the plural.
+        problems: a note of what the folder holds besides goes there.
+        images_beside: whether images may lie in the folder too, without a note.
+
+    Raises:
+        LabelError: there is no such folder, or no such file in it.
+    """
+    if not folder.is_dir():
+        raise LabelError(f"{folder}: no such folder of {wanted} (*{suffix})")
+    passed = PassedOver()
+
+    def takes(name: str) -> bool:
+        expected = name == "classes.txt" or (images_beside and has_image_suffix(name))
+        return expected or suffix_of(name) == suffix
+
+    paths = walk(LocalTree(os.fsencode(folder)), takes, passed)
+    found = [(id, Path(os.fsdecode(path))) for id, path in paths if suffix_of(id) == suffix]
+    text = passed.text(wanted)
+    if not found:
+        besides = f"; {text}" if text else ""
+        raise LabelError(f"{folder}: holds no {wanted.removesuffix('s')} (*{suffix}){besides}")
+    if text:
+        problems.note(f"{folder}: {text}")
+    return found

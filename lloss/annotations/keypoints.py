@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from lloss.annotations.coco import CocoImage, box_of, is_set, listed, open_coco
-from lloss.annotations.entries import Person, boxed, far_away, far_joint, person_id
+from lloss.annotations.entries import Person, boxed, check_pixels, far_away, far_joint, person_id
 from lloss.annotations.labels import PersonLabel
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, field, leaving_out, number, numbers
 from lloss.errors import LabelError
+from lloss.names import clean_name
 from lloss.regions import Region
 
 
@@ -54,11 +55,13 @@ def read_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Per
 
 def _names(category: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """The joints of a category; none where it has no keypoints."""
-    names = category.get("keypoints") or ()
-    if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+    written = category.get("keypoints") or ()
+    written = written if isinstance(written, list | tuple) else [written]
+    names = [clean_name(one) if isinstance(one, str) else "" for one in written]
+    if not all(names):
         raise LabelError(f"{name}: the keypoints of {category['name']!r} are no list of names")
     if len(set(names)) < len(names):
-        raise LabelError(f"{name}: two keypoints of {category['name']!r} have one name: {names}")
+        raise LabelError(f"{name}: two keypoints of {category['name']!r} have one name: {written}")
     return tuple(names)
 
 
@@ -82,6 +85,7 @@ def _label(
     annotated = table[:, 2] > 0
     if not annotated.any():
         return None
+    check_pixels(table[:, :2], annotated, key)
     far = far_joint(table[:, :2], annotated, size) if size else None
     if size and far is not None:
         what = far_away(names[far], table[far].tolist(), size)

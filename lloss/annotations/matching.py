@@ -8,7 +8,7 @@ from typing import TypeVar
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, leaving_out
 from lloss.pools import Pool
-from lloss.pools.folder import has_image_suffix
+from lloss.pools.walk import has_image_suffix
 
 Label = TypeVar("Label")
 

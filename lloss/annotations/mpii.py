@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.annotations.entries import Person, boxed, far_away, far_joint, person_id, square
+from lloss.annotations.entries import (
+    Person,
+    boxed,
+    check_pixels,
+    far_away,
+    far_joint,
+    person_id,
+    square,
+)
 from lloss.annotations.joints import MPII
 from lloss.annotations.labels import PersonLabel
 from lloss.annotations.problems import Problems
@@ -135,6 +143,7 @@ def _label(
     joints, annotated = _joints(entry, key, where)
     if not annotated.any():
         return None
+    check_pixels(joints - SHIFT, annotated, f"{where}.{key}")
     size = _size(entry, where)
     far = far_joint(joints, annotated, size) if size else None
     if size and far is not None:

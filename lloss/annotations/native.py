@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lloss.annotations.boxes import checked
 from lloss.annotations.labels import ObjectLabel, PersonLabel
-from lloss.annotations.reading import BrokenError, number, numbers
+from lloss.annotations.reading import BrokenError, name_of, number, numbers
 from lloss.annotations.reading import field as needed
 from lloss.errors import LabelError
 from lloss.files import write_text
@@ -168,9 +168,9 @@ def _list(fields: Any, key: str, length: int) -> list[Any]:
 
 def _names(fields: Any) -> tuple[str, ...]:
     names = needed(fields, "names", "")
-    if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
+    if not isinstance(names, list):
         raise BrokenError("names", f"{reprlib.repr(names)}: is no list of names")
-    return tuple(names)
+    return tuple(name_of(one, f"names[{place}]") for place, one in enumerate(names))
 
 
 def _flags(fields: Any, key: str, length: int) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
         PoolError: the images cannot be found.
     """
     if labels is not None:
-        return join_objects(open_pool(data), read_objects(labels, problems), str(labels), problems)
+        pool = open_pool(data)
+        problems.note(pool.remark())
+        return join_objects(pool, read_objects(labels, problems), str(labels), problems)
     name, _, split = data.partition(":")
     if name in SETS:
         rows = downloaded(name, split or DEFAULT_SPLIT, data_root.expanduser())
@@ -158,7 +161,8 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
                     f"no image {image.name!r} in {place}; ?image=FOLDER behind the json "
                     "says where they are",
                 )
-            item = Item(image.name, functools.partial(place.read_image, image.name))
+            read = functools.partial(place.read_image, image.name)
+            item = Item(image.name, read, file=place.file_of(image.name))
             found.append((item, image.label))
     return _finished(found, str(path), problems)
 
@@ -182,7 +186,7 @@ def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> Labeled
             if label is None:
                 continue
             read = functools.partial(read_file, row.image, roots[row.image.parent])
-            found.append((Item(row.id, read), label))
+            found.append((Item(row.id, read, file=os.fsencode(row.image)), label))
     return _finished(found, origin, problems)
 
 

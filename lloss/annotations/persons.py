@@ -105,7 +105,9 @@ def open_persons(data: str, labels: Path | None, data_root: Path, problems: Prob
         PoolError: the images cannot be found.
     """
     if labels is not None:
-        return join_persons(open_pool(data), read_persons(labels, problems), str(labels), problems)
+        pool = open_pool(data)
+        problems.note(pool.remark())
+        return join_persons(pool, read_persons(labels, problems), str(labels), problems)
     asked = parse(data)
     path = Path(asked.path)
     if not path.exists():

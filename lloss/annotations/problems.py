@@ -25,8 +25,8 @@ class Problems:
     notes: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
-        """Keep a line for the user, once."""
-        if line not in self.notes:
+        """Keep a line for the user, once; an empty one is none."""
+        if line and line not in self.notes:
             self.notes.append(line)
 
     def lines(self) -> list[str]:

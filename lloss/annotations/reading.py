@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
+from lloss.names import clean_name, is_text
 
 FARTHEST = 1e9
 """A coordinate beyond this many pixels is none of any image."""
@@ -113,6 +114,14 @@ def text(entry: Any, key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BrokenError(f"{where}.{key}", f"{reprlib.repr(value)} is no text")
     return value
+
+
+def name_of(value: Any, where: str) -> str:
+    """The name of a class or of a joint as it is compared, see :func:`clean_name`."""
+    name = clean_name(value) if isinstance(value, str) else ""
+    if not name or not is_text(name):
+        raise BrokenError(where, f"{reprlib.repr(value)} is no name")
+    return name
 
 
 def number(value: Any, where: str) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lloss.annotations.boxes import Found, check_class, checked, known_classes, label_of
+from lloss.annotations.folders import annotation_files
 from lloss.annotations.labels import ObjectLabel
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import (
@@ -26,7 +27,8 @@ from lloss.annotations.reading import (
 )
 from lloss.annotations.xmlfile import Element, read_xml
 from lloss.errors import MissingExtraError, PoolError
-from lloss.pools.folder import SUFFIXES
+from lloss.names import clean_name
+from lloss.pools.walk import SUFFIXES
 
 SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
 """Names that torchvision downloads, and their years."""
@@ -97,12 +99,10 @@ def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     classes = known_classes(root, root.parent)
     labels: dict[str, ObjectLabel] = {}
     first: dict[str, Path] = {}
-    for path in sorted(root.rglob("*.xml")):
-        if path.name.startswith("."):  # what macOS leaves beside a copied file
-            continue
+    for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
         with leaving_out(problems):
             named, label = read_annotation(path, classes, problems)
-            key = (path.parent.relative_to(root) / (named or path.stem)).as_posix()
+            key = id[: id.rfind("/") + 1] + (named or path.stem)
             if key in first:
                 other = f"the image {key!r} is annotated in {first[key]} too"
                 raise BrokenError(str(path), other)
@@ -198,8 +198,8 @@ def _image(folder: Path, name: str) -> Path:
     usual = folder / f"{name}.jpg"
     if usual.is_file():
         return usual
-    others = (folder / (name + end) for low in sorted(SUFFIXES) for end in (low, low.upper()))
-    return next((path for path in others if path.is_file()), usual)
+    ends = (end for low in sorted(SUFFIXES) for end in (low, low.upper(), low.title()))
+    return next((path for end in ends if (path := folder / (name + end)).is_file()), usual)
 
 
 def _size(root: Element) -> tuple[int, int] | None:
@@ -219,9 +219,10 @@ def _object(
     element: Element, size: tuple[int, int] | None, classes: frozenset[str] | None
 ) -> Found:
     named = element.needed("name")
-    if not named.text:
+    name = clean_name(named.text)
+    if not name:
         raise BrokenError(named.where, "the object's class is empty")
-    check_class(named.text, classes, named.where)
+    check_class(name, classes, named.where)
     box = element.needed("bndbox")
     tags = ("xmin", "ymin", "xmax", "ymax")
     x0, y0, x1, y1 = (_number(box.needed(tag)) for tag in tags)
@@ -230,7 +231,7 @@ def _object(
         raise NothingMarkedError(box.where, f"the box {shown} has no area")
     edges = checked((x0 - 1, y0 - 1, x1, y1), size, box.where, shown)
     difficult = element.child("difficult")
-    return Found(named.text, edges, difficult is not None and _number(difficult) != 0, False)
+    return Found(name, edges, difficult is not None and _number(difficult) != 0, False)
 
 
 def _number(element: Element) -> float:

@@ -25,6 +25,7 @@ from lloss.tasks import get_task
 @labels_options
 @skip_bad_option
 @click.option("-o", "--out", type=PATH, help="Folder for the figures.  [default: the run's own]")
+@click.option("--device", default="", help="cpu or cuda.  [default: cuda where there is one]")
 @click.option("--flip-test", is_flag=True, help="Pose: average with the mirrored image's heatmaps.")
 def evaluate(
     run: Path,
@@ -33,6 +34,7 @@ def evaluate(
     data_root: Path,
     skip_bad: bool,
     out: Path | None,
+    device: str,
     flip_test: bool,
 ) -> None:
     """Measure a RUN on held-out labeled DATA.
@@ -51,7 +53,7 @@ def evaluate(
     labeled = task.open(data, labels, data_root, problems)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")
-    found = evaluate_checkpoint(checkpoint, labeled, problems)
+    found = evaluate_checkpoint(checkpoint, labeled, problems, device)
     for line in problems.lines():
         click.echo(line, err=True)
     write_json(out / "evaluation.json", found.as_dict())

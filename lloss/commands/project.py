@@ -62,10 +62,9 @@ def init(
     train = {"preset": preset, **{name: v for name, v in given.items() if v is not None}}
     if detach_head:
         train["gradient_stop"] = 0
-    made = create_project(project, values, train)
-    problems = Problems(made.skip_bad)
+    problems = Problems(skip_bad)
+    made = create_project(project, values, train, problems)
     labeled = made.open_labels(problems=problems)
-    made.split(labeled, problems)
     for line in problems.lines():
         click.echo(line, err=True)
     classes = made.task.classes(labeled.labels)

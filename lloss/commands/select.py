@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lloss.artifact import Manifest, read_manifest
+from lloss.bitdepth import WHITE_16
 from lloss.commands.options import PATH, Subset
 from lloss.files import sha256_of
 from lloss.labels import read_ids
@@ -25,9 +26,17 @@ from lloss.tables import FORMATS, format_of, formatted, write_selection
     type=click.Choice(STRATEGIES),
     default="top",
     show_default=True,
-    help="The highest scores; spread over the 4K highest; or at random.",
+    help="The best scores; spread over the 4K best; or at random.",
 )
-@click.option("--by", default="loss", show_default=True, help="The column to select by.")
+@click.option(
+    "--by",
+    default="loss",
+    show_default=True,
+    help="The column to select by: loss and entropy highest first, confidence and margin lowest "
+    "first, others by --highest or --lowest.",
+)
+@click.option("--highest", is_flag=True, help="The highest of --by first.")
+@click.option("--lowest", is_flag=True, help="The lowest of --by first.")
 @click.option(
     "--exclude", type=PATH, multiple=True, help="CSV with a column id, or labels: never select."
 )
@@ -43,6 +52,8 @@ def select(
     k: int,
     strategy: str,
     by: str,
+    highest: bool,
+    lowest: bool,
     exclude: tuple[Path, ...],
     subset: float,
     seed: int,
@@ -52,16 +63,20 @@ def select(
 ) -> None:
     """Choose the K images to label next from a SCORES folder.
 
-    The order is total, (-score, id): the same scores and settings give the same bytes anywhere.
+    The order is total, by score and then by id: the same scores and settings give the same bytes
+    anywhere.
     """
     kind = kind or format_of(out)
     if out is None and kind == "parquet":
         raise click.UsageError("Parquet does not go to a terminal: give -o FILE.parquet")
+    if highest and lowest:
+        raise click.UsageError("--highest and --lowest: give one of them")
     excluded = read_ids(*exclude)
     settings = SelectionSettings(
         k=k,
         strategy=strategy,
         by=by,
+        order="highest" if highest else "lowest" if lowest else "",
         subset=subset,
         seed=seed,
         at_most=at_most,
@@ -71,11 +86,9 @@ def select(
         click.echo(formatted(chosen, kind), nl=False)
     else:
         write_selection(chosen, out, kind)
-    notes = [f"{len(chosen)} of {chosen.eligible} selected"]
-    notes += [f"{chosen.excluded} excluded"] if chosen.excluded else []
+    notes = [f"{len(chosen)} of {chosen.eligible} selected {settings.how}", *chosen.notes()]
     if excluded and not chosen.excluded:
         notes.append(f"none of the {len(excluded)} ids to exclude is in the scores")
-    notes += [f"{chosen.nan} without a score"] if chosen.nan else []
     click.echo(", ".join(notes) + (f": {out}" if out else ""), err=True)
 
 
@@ -100,7 +113,8 @@ def info(model: Path, as_json: bool) -> None:
         "sha256": sha256_of(model),
         "task": manifest.task,
         "model": manifest.model,
-        "input": f"images uint8 [N, {image.height}, {image.width}, 3], by {image.fit}",
+        "input": f"images uint8 [N, {image.height}, {image.width}, 3], by {image.fit}; "
+        f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {classes}",
         **_loss_norm(manifest),

@@ -16,6 +16,7 @@ from lloss.commands.options import (
     skip_bad_option,
     training_settings,
 )
+from lloss.names import similar_note
 from lloss.presets import EXPERIMENTS
 
 
@@ -66,6 +67,7 @@ def train(
     task, problems = get_task(settings.task), Problems(skip_bad)
     labeled = task.open(data, labels, data_root, problems)
     classes = task.classes(labeled.labels)
+    problems.note(similar_note(task.summarize(labeled.labels)))
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(
         labeled,

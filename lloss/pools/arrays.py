@@ -100,6 +100,11 @@ class ArrayPool(Pool):
                 f"{uri}: an array of shape {list(shape)} cannot be resized to a model's "
                 "input; images are [N, H, W] or [N, H, W, 3]"
             )
+        if len(shape) == 3 and (shape[2] in (1, 3, 4) or shape[0] == 3):
+            raise PoolError(
+                f"{uri}: an array of shape {list(shape)} looks like one image; images are "
+                "[N, H, W, 3], so one image is [1, H, W, 3], and grey images are [N, H, W, 1]"
+            )
         self.uri = uri
         self.remote = remote
 

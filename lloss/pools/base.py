@@ -7,7 +7,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from lloss.errors import ImageError, PoolError
 from lloss.images import Raw
 from lloss.pools.confinement import OUTSIDE
 from lloss.pools.failures import Root, failure
+from lloss.pools.walk import PassedOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,13 @@ class Item:
         id: the pool's own name for it; comes back unchanged everywhere.
         read: returns the encoded bytes or the array; raises :class:`ImageError` when it
             cannot, and :class:`PoolError` when no other image could be read either.
+        file: the image's own file: a path of this machine as bytes, or a URL as text; None for
+            an image within a larger file.
     """
 
     id: str
     read: Callable[[], Raw]
+    file: bytes | str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Pool(ABC):
         counted: whether :meth:`count` is cheap beside the reading of the images. Where False it
             lists a store, opens each of many remote files, or reads the whole: nobody should wait
             for that before the first image, only to show how far the work is.
+        beside: what its folder holds besides the pool's files.
     """
 
     uri: str
@@ -89,6 +94,7 @@ class Pool(ABC):
     remote: bool = False
     streamed: bool = False
     counted: bool = True
+    beside: PassedOver = PassedOver()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Item]:
@@ -101,6 +107,19 @@ class Pool(ABC):
     def count(self) -> int:
         """How many items there are; by default found by listing them."""
         return sum(1 for _ in self.ids())
+
+    def passed_over(self) -> PassedOver | None:
+        """What the last whole listing left out by its name; None where that is not known cheaply.
+
+        A list or a table names each of its images and leaves out none.
+        """
+        return self.beside
+
+    def remark(self) -> str:
+        """One line on what :meth:`passed_over` counts; "" where that is nothing."""
+        passed = self.passed_over()
+        text = passed.text() if passed else ""
+        return f"{self.uri}: {text}" if text else ""
 
     def fingerprint(self) -> str:
         """What changes when the images do although their ids do not; "" where that is not cheap.

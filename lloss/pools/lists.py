@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import functools
-import io
-import itertools
+import re
 from collections.abc import Iterator
+from typing import IO
 
+from lloss.csvtext import Table, text_lines
 from lloss.duplicates import first_duplicate
 from lloss.errors import PoolError
 from lloss.pools.base import Item, Pool
@@ -35,7 +34,7 @@ class ListPool(Pool):
     def __iter__(self) -> Iterator[Item]:
         folder = self.listing.parent
         for _, id, path in _rows(self.listing):
-            yield Item(id, functools.partial(folder.read_image, path))
+            yield Item(id, functools.partial(folder.read_image, path), file=folder.file_of(path))
 
     def ids(self) -> Iterator[str]:
         """The paths as written, or the column ``id``."""
@@ -52,44 +51,37 @@ class ListPool(Pool):
 
 def _rows(listing: Place) -> Iterator[tuple[int, str, str]]:
     """Line, id and path of each row."""
-    with _text_of(listing) as file:
-        rows = _csv_rows(file, listing) if listing.suffix == ".csv" else _text_rows(file)
-        for number, id, path in rows:
-            if not id or not path:
-                raise PoolError(f"{listing}, line {number}: an empty id or path")
-            yield number, id, path
+    try:
+        with listing.open() as file:
+            rows = _csv_rows if listing.suffix == ".csv" else _text_rows
+            for number, id, path in rows(file, str(listing)):
+                if not id.strip() or not path.strip():
+                    raise PoolError(f"{listing}, line {number}: an empty id or path")
+                yield number, id, path
+    except OSError as error:
+        raise PoolError(f"{listing}: cannot be read: {error.strerror or error}") from error
 
 
-def _text_rows(file: io.TextIOWrapper) -> Iterator[tuple[int, str, str]]:
-    lines = ((number, line.rstrip("\r\n")) for number, line in zip(itertools.count(1), file))
-    return ((number, line, line) for number, line in lines if line)
+def _text_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, str, str]]:
+    first = True
+    for number, line in text_lines(file, name, PoolError):
+        if not line.strip():
+            continue
+        if first and "path" in re.split(r"[,;\t]", line.casefold().replace(" ", "")):
+            raise PoolError(
+                f"{name}, line {number}: {line!r} looks like the header of a CSV; call the file "
+                ".csv, or remove that line"
+            )
+        first = False
+        yield number, line, line
 
 
-def _csv_rows(file: io.TextIOWrapper, listing: Place) -> Iterator[tuple[int, str, str]]:
-    table = csv.reader(file)
-    header = next(table, [])
-    if "path" not in header:
-        named = ", ".join(header) or "none"
-        raise PoolError(f"{listing}: a list of images needs a column 'path' (it has: {named})")
-    path = header.index("path")
-    id = header.index("id") if "id" in header else path
-    for row in table:
-        if row:
-            row += [""] * (len(header) - len(row))
-            yield table.line_num, row[id], row[path]
-
-
-@contextlib.contextmanager
-def _text_of(listing: Place) -> Iterator[io.TextIOWrapper]:
-    with listing.open() as file:
-        try:
-            yield io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        except UnicodeDecodeError as error:
-            raise PoolError(f"{listing}: not UTF-8 text: {error.reason}") from error
-        except csv.Error as error:
-            raise PoolError(f"{listing}: cannot be read as CSV: {error}") from error
-        except OSError as error:
-            raise PoolError(f"{listing}: cannot be read: {error.strerror or error}") from error
+def _csv_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, str, str]]:
+    table = Table(file, name, PoolError)
+    (path,) = table.needed("path")
+    column = table.column("id")
+    id = path if column is None else column
+    return ((number, row[id], row[path]) for number, row in table)
 
 
 def _checked(listing: Place) -> int:

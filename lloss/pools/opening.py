@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lloss.errors import PoolError
 from lloss.pools.arrays import open_array
 from lloss.pools.base import Pool
 from lloss.pools.confinement import Confinement
-from lloss.pools.folder import SUFFIXES, FolderPool
+from lloss.pools.folder import FolderPool
 from lloss.pools.lists import ListPool
 from lloss.pools.places import LocalPlace, Place, place_of
-from lloss.pools.shards import TAR_SUFFIXES, ShardPool
+from lloss.pools.shards import ShardPool
 from lloss.pools.uris import PoolUri, expanded, is_url, parse
+from lloss.pools.walk import (
+    CONTAINERS,
+    SUFFIXES,
+    TABLE_SUFFIXES,
+    TAR_SUFFIXES,
+    PassedOver,
+    is_hidden,
+    suffix_of,
+)
 
-TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+_LOOKED = 10_000
+"""Images of a folder that are listed at opening, so that shards among them are refused early."""
 
 _OF_SUFFIX = {
     ".npy": "array",
@@ -30,7 +42,9 @@ _OF_SUFFIX = {
 _KINDS = "a folder, .npy, .npz, .txt, .csv, .json, .tar, .tar.gz, .parquet, .arrow or .feather"
 
 
-def open_pool(uri: str | Path, within: Confinement | None = None) -> Pool:
+def open_pool(
+    uri: str | Path, within: Confinement | None = None, leave_out: Iterable[Path] = ()
+) -> Pool:
     """Open a pool of any kind, on this machine or, by a URL, behind fsspec (``s3://...``).
 
     A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
@@ -45,22 +59,26 @@ def open_pool(uri: str | Path, within: Confinement | None = None) -> Pool:
             dict of data sets or a part of MPII's persons.
         within: what everything that is read must lie in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
+        leave_out: folders of this machine whose images are not of a folder's pool; see
+            :class:`FolderPool`.
 
     Raises:
         PoolError: nothing is there, it cannot be read, is of no known kind, or holds no image.
         MissingExtraError: a URL, and ``lloss[remote]`` is not installed.
     """
     asked = parse(str(uri))
-    pool = _opened(asked, within)
+    pool = _opened(asked, within, tuple(leave_out))
     if next(iter(pool), None) is None:
         kinds = " ".join(sorted(SUFFIXES))
         is_folder = type(pool).__name__.endswith("FolderPool")
         looked = f" (looked for {kinds})" if is_folder else ""
-        raise PoolError(f"{asked.shown}: the pool holds no image{looked}")
+        passed = (pool.passed_over() or PassedOver()).text()
+        besides = f"; {passed}" if passed else ""
+        raise PoolError(f"{asked.shown}: the pool holds no image{looked}{besides}")
     return pool
 
 
-def _opened(asked: PoolUri, within: Confinement | None) -> Pool:
+def _opened(asked: PoolUri, within: Confinement | None, leave_out: Sequence[Path]) -> Pool:
     literal = not is_url(asked.path) and os.path.lexists(asked.path)
     if not literal and any(brace in asked.path for brace in "{}"):
         return _of_files([_file(path, within) for path in expanded(asked.path)], asked)
@@ -69,7 +87,7 @@ def _opened(asked: PoolUri, within: Confinement | None) -> Pool:
     place = place_of(asked.path, within)
     kind = place.kind()
     if kind == "folder":
-        return _of_folder(place, asked)
+        return _of_folder(place, asked, leave_out)
     if not kind:
         raise PoolError(f"{place}: no such pool; give {_KINDS}")
     return _of_files([place], asked)
@@ -87,7 +105,8 @@ def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[Place]:
     folder = place_of(head + slash if not is_url(head) else head, within)
     if "*" in head or folder.kind() != "folder":
         raise PoolError(f"{asked.shown}: no such folder; a * stands in the last part alone")
-    names = [name for name in folder.files() if fnmatch.fnmatchcase(name, pattern)]
+    visible = [name for name in folder.files() if pattern.startswith(".") or not is_hidden(name)]
+    names = fnmatch.filter(visible, pattern)
     if not names:
         raise PoolError(f"{asked.shown}: no file is called so")
     return [folder.at(name) for name in names]
@@ -119,25 +138,40 @@ def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
     raise PoolError(f"{places[0]}: no known kind of pool; give {_KINDS}")
 
 
-def _of_folder(place: Place, asked: PoolUri) -> Pool:
+def _of_folder(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
     from lloss.pools.huggingface import open_saved  # brings pyarrow
 
     saved = open_saved(place, asked.shown, asked.options)
     if saved is not None:
         return saved
-    images = _images_of(place, asked)
-    if next(iter(images), None) is None:
-        files = [place.at(name) for name in place.files()]
-        found = [file for file in files if _kind(file) in ("shards", "tables")]
-        if found:
-            return _of_files(found, asked)
+    images = _images_of(place, asked, leave_out)
+    looked = sum(1 for _ in itertools.islice(images.ids(), 1 if place.remote else _LOOKED))
+    passed = None if looked else images.passed_over()
+    if passed is not None and passed.containers:
+        return _of_containers(place, asked, passed)
     _allowed(asked)
     return images
 
 
-def _images_of(place: Place, asked: PoolUri) -> Pool:
+def _of_containers(place: Place, asked: PoolUri, passed: PassedOver) -> Pool:
+    """The pool of all shards or tables in a folder without images."""
+    inner = next((path for path in passed.containers if "/" in path), None)
+    if inner is not None:
+        folder = f"{asked.shown.rstrip('/')}/{inner.rpartition('/')[0]}"
+        raise PoolError(
+            f"{asked.shown}: holds shards or tables in folders of its own (such as {inner!r}); "
+            f"give one of them, such as {folder!r}"
+        )
+    names = sorted(passed.containers, key=os.fsencode)
+    pool = _of_files([place.at(name) for name in names], asked)
+    others = {end: count for end, count in passed.files.items() if end not in CONTAINERS}
+    pool.beside = PassedOver(Counter(others), passed.hidden)
+    return pool
+
+
+def _images_of(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
     if isinstance(place, LocalPlace):
-        return FolderPool(place.path, place.within)
+        return FolderPool(place.path, place.within, leave_out)
     from lloss.pools.remote import RemoteFolderPool, RemotePlace
 
     assert isinstance(place, RemotePlace)
@@ -145,9 +179,10 @@ def _images_of(place: Place, asked: PoolUri) -> Pool:
 
 
 def _kind(place: Place) -> str:
-    if place.name.lower().endswith(TAR_SUFFIXES):
+    suffix = suffix_of(place.name)
+    if suffix in TAR_SUFFIXES:
         return "shards"
-    if place.suffix in TABLE_SUFFIXES:
+    if suffix in TABLE_SUFFIXES:
         return "tables"
     return _OF_SUFFIX.get(place.suffix, "")
 

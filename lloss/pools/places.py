@@ -93,6 +93,10 @@ class Place(ABC):
         """Names of the files (not folders) that lie in this folder, in the order of their bytes."""
 
     @abstractmethod
+    def file_of(self, path: str) -> bytes | str:
+        """The file at this path, taken as :meth:`at` does, as ``Item.file`` names it."""
+
+    @abstractmethod
     def open(self) -> IO[bytes]:
         """Open the file to read it; it can seek.
 
@@ -177,6 +181,10 @@ class LocalPlace(Place):
         except OSError as error:
             raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
         return sorted(names, key=os.fsencode)
+
+    def file_of(self, path: str) -> bytes:
+        """See :meth:`Place.file_of`."""
+        return os.fsencode(os.path.join(self.path, path))  # noqa: PTH118  for each image
 
     def open(self) -> IO[bytes]:
         """See :meth:`Place.open`."""

@@ -57,7 +57,9 @@ class RegionItem(Item):
     ) -> RegionItem:
         """A square of an image, which is decoded each time unless told otherwise."""
         decoded = decoded or functools.partial(_decode, image)
-        return cls(id, functools.partial(_cut, decoded, region), image, region, decoded)
+        return cls(
+            id, functools.partial(_cut, decoded, region), image, region, decoded, file=image.file
+        )
 
     def cut(self, factor: float) -> Pixels:
         """The square with the same centre and ``factor`` times the side, black outside the image.
@@ -136,7 +138,8 @@ def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[Item]:
         if isinstance(region, str):
             yield Item(id, functools.partial(_refuse, region))
             continue
-        image = Item(name, functools.partial(folder.read_image, name))
+        read = functools.partial(folder.read_image, name)
+        image = Item(name, read, file=folder.file_of(name))
         decoded = functools.partial(kept.decoded, image) if name in shared else None
         yield RegionItem.of(id, image, region, decoded)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Literal, cast
 
 from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
 from lloss.pools import base
 from lloss.pools.base import Item, Pool, check_encoded
 from lloss.pools.confinement import OUTSIDE, Confinement
-from lloss.pools.folder import has_image_suffix, is_plain_relative
+from lloss.pools.folder import checked_images, is_plain_relative
 from lloss.pools.places import Place, RandomFile
 from lloss.pools.uris import without_secrets
+from lloss.pools.walk import PassedOver, Tree, has_image_suffix, is_visible, walk
 
 _TAGS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified"),
@@ -109,6 +110,15 @@ class RemotePlace(Place):
         }
         return sorted(names, key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
 
+    def file_of(self, path: str) -> str:
+        """See :meth:`Place.file_of`."""
+        return f"{self._protocol}://{self.at(path).path}"
+
+    @functools.cached_property
+    def _protocol(self) -> str:
+        kinds = self.fs.protocol
+        return kinds if isinstance(kinds, str) else kinds[0]
+
     def files(self) -> list[str]:
         """See :meth:`Place.files`."""
         return [name for name, is_folder in self.entries() if not is_folder]
@@ -200,20 +210,21 @@ class RemoteFolderPool(Pool):
     def __init__(self, root: RemotePlace, uri: str) -> None:
         self.root = root
         self.uri = uri
+        self._passed: PassedOver | None = None
 
     def __iter__(self) -> Iterator[Item]:
         return map(self._item, self.ids())
 
     def ids(self) -> Iterator[str]:
         """Paths below the folder."""
-        return self._walk("")
+        passed = PassedOver()
+        found = walk(RemoteTree(self.root), has_image_suffix, passed)
+        yield from (id for id, _ in checked_images(self.uri, found, passed))
+        self._passed = passed
 
-    def _walk(self, prefix: str) -> Iterator[str]:
-        for name, is_folder in self._folder(prefix).entries():
-            if is_folder:
-                yield from self._walk(f"{prefix}{name}/")
-            elif has_image_suffix(name):
-                yield prefix + name
+    def passed_over(self) -> PassedOver | None:
+        """See :meth:`Pool.passed_over`."""
+        return self._passed
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`; here only the folders that ids name are listed."""
@@ -226,7 +237,7 @@ class RemoteFolderPool(Pool):
 
     def _holds(self, id: str, names: dict[str, set[str]]) -> bool:
         folder, _, name = id.rpartition("/")
-        if not is_plain_relative(id) or not has_image_suffix(name):
+        if not (is_plain_relative(id) and is_visible(id) and has_image_suffix(name)):
             return False
         if folder not in names:
             place = self._folder(folder)
@@ -237,7 +248,23 @@ class RemoteFolderPool(Pool):
         return self.root.at(prefix) if prefix else self.root
 
     def _item(self, id: str) -> Item:
-        return Item(id, functools.partial(self.root.read_image, id))
+        read = functools.partial(self.root.read_image, id)
+        return Item(id, read, file=self.root.file_of(id))
+
+
+class RemoteTree(Tree):
+    """A folder of a store."""
+
+    def __init__(self, place: RemotePlace) -> None:
+        self.place = place
+
+    def entries(
+        self, keeps: Callable[[str, bool], bool]
+    ) -> Iterator[tuple[str, RemotePlace, RemoteTree | None]]:
+        """See :class:`Tree`."""
+        for name, is_folder in [entry for entry in self.place.entries() if keeps(*entry)]:
+            inner = self.place.at(name)
+            yield name, inner, RemoteTree(inner) if is_folder else None
 
 
 class _ToldFile:

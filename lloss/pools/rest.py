@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lloss.pools.arrays import ArrayPool
 from lloss.pools.base import Chunk, Item, Pool
+from lloss.pools.walk import PassedOver
 
 
 class RestPool(Pool):
@@ -30,6 +31,10 @@ class RestPool(Pool):
     def ids(self) -> Iterator[str]:
         """The pool's ids without those left out."""
         return (id for id in self.pool.ids() if id not in self.without)
+
+    def passed_over(self) -> PassedOver | None:
+        """That of the whole pool."""
+        return self.pool.passed_over()
 
     def fingerprint(self) -> str:
         """That of the whole pool."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -84,7 +85,7 @@ def _whole(item: Item, spec: ImageSpec, room: bool, out: Pixels) -> tuple[Frame,
         return Frame.of(size_of(raw), spec), 0.0, 0.0
     height, width = round(spec.height / ROOM), round(spec.width / ROOM)
     top, left = (spec.height - height) // 2, (spec.width - width) // 2
-    inner = ImageSpec(height, width, spec.fit)
+    inner = dataclasses.replace(spec, height=height, width=width)
     middle = np.empty((height, width, 3), np.uint8)
     decode_into(raw, inner, middle)
     out[...] = 0

@@ -1,4 +1,4 @@
-"""The NVIDIA driver through its C interface: which GPU there is, pinned memory, copies.
+"""The NVIDIA driver through its C interface: which GPU there is, its memory, copies.
 
 The driver comes with every NVIDIA GPU; no package is needed to ask it. ctypes lets go of the
 interpreter lock during a call, so other threads go on while one waits for a copy. Memory made here
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lloss.errors import EngineError
+from lloss.errors import DeviceMemoryError, EngineError
 
 LIBRARY = "libcuda.so.1"
 
@@ -23,6 +23,7 @@ _COMPUTE_CAPABILITY_MAJOR = 75
 _COMPUTE_CAPABILITY_MINOR = 76
 _HOST_ALLOC_PORTABLE = 1
 _STREAM_NON_BLOCKING = 1
+_OUT_OF_MEMORY = 2
 
 _pointer = ctypes.c_void_p
 _number = ctypes.c_int
@@ -36,6 +37,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetAttribute": (_pointer, _number, _number),
     "cuDevicePrimaryCtxRetain": (_pointer, _number),
     "cuCtxSetCurrent": (_pointer,),
+    "cuCtxSynchronize": (),
+    "cuMemGetInfo_v2": (_pointer, _pointer),
     "cuMemHostAlloc": (_pointer, ctypes.c_size_t, ctypes.c_uint),
     "cuMemFreeHost": (_pointer,),
     "cuMemAlloc_v2": (_pointer, ctypes.c_size_t),
@@ -124,6 +127,22 @@ class Driver:
         """Make a context the calling thread's: before any call of those below."""
         self._call("cuCtxSetCurrent", context)
 
+    def free_memory(self, device_id: int) -> int:
+        """Bytes that are free on a GPU, whoever holds the others."""
+        self.use(self.retain(device_id))
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._call("cuMemGetInfo_v2", ctypes.addressof(free), ctypes.addressof(total))
+        return free.value
+
+    def synchronize(self) -> None:
+        """Wait for all work of the thread's context.
+
+        Raises:
+            EngineError: some of it failed. After most failures of a kernel every later call fails
+                with the same error, until the process ends.
+        """
+        self._call("cuCtxSynchronize")
+
     def host_alloc(self, size: int) -> int:
         """The address of ``size`` bytes of pinned host memory, pinned for every context."""
         return int(self._value("cuMemHostAlloc", ctypes.c_void_p, size, _HOST_ALLOC_PORTABLE) or 0)
@@ -160,9 +179,17 @@ class Driver:
         """Wait until all that was queued on a stream is done."""
         self._call("cuStreamSynchronize", stream)
 
-    def _device(self, device_id: int) -> int:
+    def check(self, device_id: int) -> None:
+        """Refuse a number that no GPU has.
+
+        Raises:
+            EngineError: likewise.
+        """
         if not 0 <= device_id < self.count:
             raise EngineError(f"GPU {device_id}: this machine shows {self.count}, counted from 0")
+
+    def _device(self, device_id: int) -> int:
+        self.check(device_id)
         return int(self._value("cuDeviceGet", ctypes.c_int, device_id))
 
     def _value(self, name: str, kind: Any, *arguments: Any) -> Any:
@@ -174,7 +201,8 @@ class Driver:
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code:
-            raise EngineError(f"the NVIDIA driver: {name} failed with {self._meaning(code)}")
+            kind = DeviceMemoryError if code == _OUT_OF_MEMORY else EngineError
+            raise kind(f"the NVIDIA driver: {name} failed with {self._meaning(code)}")
 
     def _meaning(self, code: int) -> str:
         text = ctypes.c_char_p()

@@ -8,15 +8,17 @@ before it is asked to.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lloss.artifact import INPUT, Manifest
-from lloss.errors import EngineError
-from lloss.images import ImageSpec
-from lloss.runtime import cuda, libraries
+from lloss.errors import DeviceMemoryError, EngineError
+from lloss.runtime import cuda, libraries, tf32
+from lloss.runtime.capture import DEVICES
 from lloss.runtime.enginecache import EngineCache
 
 Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
@@ -24,43 +26,47 @@ Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
 ORDER = ("tensorrt", "cuda", "cpu")
 """What ``auto`` tries, in this order."""
 
+ON_GPU = ("tensorrt", "cuda")
+
 ORT_NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
 
-DEVICE_BATCH = 256
-"""Images a run on a GPU where nobody asks for another number."""
-
-_HOST_PIXELS = 16 * 32 * 32
-_HOST_BATCHES = (4, 64)
-
 Options = list[tuple[str, dict[str, str]]]
 
+_NO_MEMORY = re.compile(
+    "failed to allocate memory|memory allocation failed|out.?of.?memory|_ALLOC_FAILED"
+    "|available memory of .* is smaller than",
+    re.IGNORECASE,
+)
+"""Of the runtime's arena, CUDA, cuBLAS, cuDNN and TensorRT: the runtime has no code for it."""
 
-def host_batch(image: ImageSpec) -> int:
-    """Images a run on the CPU: as many as keep a layer's maps in the core's own cache."""
-    few, many = _HOST_BATCHES
-    count = _HOST_PIXELS // (image.height * image.width)
-    return max(few, min(many, 1 << max(count, 1).bit_length() - 1))
 
+def parse_device(text: str) -> tuple[str, int]:
+    """Provider and number of the GPU from ``cuda``, ``cuda:1``, ``tensorrt:1``, ``cpu``, ``auto``.
 
-def buckets(batch_size: int) -> tuple[int, ...]:
-    """The batch sizes that a device really runs, ascending: B and about B/4, B/16 and 1.
-
-    A count between two is padded to the larger, so that the tail of a pool starts no new search
-    for algorithms and captures no new graph.
+    Raises:
+        EngineError: it names no provider, or a GPU where none can be named.
     """
-    return tuple(sorted({max(1, batch_size // share) for share in (1, 4, 16)} | {1}))
+    name, colon, number = text.partition(":")
+    if name not in get_args(Provider):
+        choices = ", ".join(get_args(Provider))
+        raise EngineError(
+            f"provider {text!r}: choose one of {choices}; cuda:1 and tensorrt:1 name a GPU"
+        )
+    if not colon:
+        return name, 0
+    if name not in ON_GPU or not (number.isascii() and number.isdecimal()):
+        raise EngineError(
+            f"provider {text!r}: a GPU is named by its number, counted from 0, after cuda or "
+            "tensorrt, such as cuda:1"
+        )
+    return name, int(number)
 
 
-def bucket_of(count: int, batch_size: int) -> int:
-    """The smallest bucket that holds ``count`` images."""
-    return next(size for size in buckets(batch_size) if size >= count)
-
-
-def missing(provider: str, available: Sequence[str]) -> str | None:
+def missing(provider: str, available: Sequence[str], device_id: int = 0) -> str | None:
     """Why a provider cannot run on this machine at all, with the remedy; None when it can.
 
     Asking first spares a page of the loader's noise. Libraries that are found stay loaded, which
@@ -69,13 +75,14 @@ def missing(provider: str, available: Sequence[str]) -> str | None:
     Args:
         provider: ``tensorrt``, ``cuda`` or ``cpu``.
         available: of ``onnxruntime.get_available_providers()``.
+        device_id: number of the GPU.
     """
     if ORT_NAMES[provider] not in available:
         return f"is not in the installed onnxruntime{_clash()}"
     if provider == "cpu":
         return None
     try:
-        cuda.driver()
+        cuda.driver().check(device_id)
     except EngineError as error:
         return str(error)
     lacking = libraries.first_missing(libraries.cuda_libraries(_cuda_major()))
@@ -85,6 +92,11 @@ def missing(provider: str, available: Sequence[str]) -> str | None:
         lacking = libraries.first_missing(libraries.TENSORRT)
         if lacking:
             return f"{lacking} (TensorRT 10) is not on this machine{_other_tensorrt()}"
+        if tf32.possible(device_id):
+            return (
+                "would compute in TF32, which only the environment forbids it: start the program "
+                f"with {tf32.VARIABLE}=0"
+            )
     return None
 
 
@@ -126,7 +138,7 @@ def provider_options(setup: Setup, cache: EngineCache | None = None) -> Options:
     options: Options = []
     if setup.provider == "tensorrt":
         options.append((ORT_NAMES["tensorrt"], _tensorrt_options(setup, cache)))
-    if setup.provider in ("tensorrt", "cuda"):
+    if setup.provider in ON_GPU:
         options.append((ORT_NAMES["cuda"], _cuda_options(setup)))
     return [*options, (ORT_NAMES["cpu"], {})]
 
@@ -134,14 +146,16 @@ def provider_options(setup: Setup, cache: EngineCache | None = None) -> Options:
 def _cuda_options(setup: Setup) -> dict[str, str]:
     return {
         "device_id": str(setup.device_id),
-        # There are few shapes (the buckets), each warmed up once: the thorough search pays.
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        # There are few shapes (the buckets), each warmed up once: the better of cuDNN's heuristics
+        # pays (onnxruntime tries nothing out under this name any more). Below TensorRT, which runs
+        # any number of images, the quick one.
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if setup.provider == "cuda" else "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested",
         "prefer_nhwc": _flag(setup.precision == "fp16"),
-        # TF32 keeps 10 bits of mantissa: predictions that are near each other would change ranks,
-        # unmeasured. Who wants speed exports fp16, whose fidelity is measured and in the manifest.
-        "use_tf32": "0",
+        # For convolutions the option leaves out all kernels of tensor cores, those of fp16 too,
+        # which need them. Of an fp16 artifact only the head is fp32; see .tf32 for what binds it.
+        "use_tf32": _flag(setup.precision == "fp16"),
         "enable_cuda_graph": _flag(setup.graphs and setup.provider == "cuda"),
     }
 
@@ -214,8 +228,11 @@ def engine_cache(setup: Setup, sha256: str) -> EngineCache:
         "driver": gpu.driver,
         "gpu": gpu.name,
         "compute_capability": gpu.compute_capability,
+        # Engines of before TF32 was kept out have kernels that use it.
+        "tf32": "possible" if tf32.possible(setup.device_id) else "off",
     }
-    model = {"sha256": sha256, "precision": setup.precision, **setup.profile()}
+    model = {"sha256": sha256, "precision": setup.precision, **_tensorrt_options(setup, None)}
+    del model["device_id"]  # engines are a model of GPU's, not one GPU's
     return EngineCache.of(machine, model)
 
 
@@ -223,7 +240,8 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
     """Make a session on the provider of ``setup``, and check that it is the one that runs.
 
     Call :func:`missing` first: this does not repeat what it finds. Where the graph has nodes that
-    cannot be captured, the session is made again without CUDA graphs, and the note says why.
+    cannot be captured, the session is made again without CUDA graphs, and the note says why. No
+    CUDA graph of another session is captured meanwhile.
 
     Args:
         path: the artifact.
@@ -232,8 +250,14 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
         options: an ``onnxruntime.SessionOptions``; those of the CPU are the caller's to choose.
 
     Raises:
+        DeviceMemoryError: the GPU has too little memory left.
         EngineError: the provider cannot run the artifact.
     """
+    with DEVICES.shared() if setup.provider in ON_GPU else nullcontext():
+        return _opened(path, setup, sha256, options)
+
+
+def _opened(path: Path, setup: Setup, sha256: str, options: Any) -> Opened:
     import onnxruntime
 
     if setup.provider != "cpu":
@@ -244,6 +268,8 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
     note = ""
     try:
         session = _session(path, wanted, options)
+    except DeviceMemoryError:
+        raise
     except EngineError as error:
         if not graphs:
             raise
@@ -284,9 +310,14 @@ def _session(path: Path, providers: Options, options: Any) -> Any:
             str(path), options, providers=providers, enable_fallback=0
         )
     except Exception as error:  # the runtime's own errors have no common public base
-        raise EngineError(f"{path}: {first_line(error)}") from error
+        raise kind_of(error)(f"{path}: {first_line(error)}") from error
     session.disable_fallback()
     return session
+
+
+def kind_of(error: BaseException) -> type[EngineError]:
+    """What an error of the runtime's is here: :class:`DeviceMemoryError`, or any."""
+    return DeviceMemoryError if _NO_MEMORY.search(str(error)) else EngineError
 
 
 def first_line(error: BaseException) -> str:

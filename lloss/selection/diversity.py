@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lloss.errors import SelectionError
@@ -17,6 +18,10 @@ _PICKS = 128
 
 _ROWS = 4096
 """Rows that are widened to float64 at once."""
+
+_EXTREME = 1024
+"""An embedding so many times as large as the median one is no measure of likeness: scaled beside
+it, the differences between all others would be lost."""
 
 
 def embeddings_of(source: ScoreSource, places: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -30,7 +35,7 @@ def embeddings_of(source: ScoreSource, places: NDArray[np.int64]) -> NDArray[np.
         float32 [N, D], in the order of ``places``.
 
     Raises:
-        SelectionError: one of the rows has none.
+        SelectionError: one of the rows has none, or it is no vector, or of another length.
     """
     wanted: dict[int, dict[int, list[int]]] = {}
     for at, (piece, place, _) in enumerate(places.tolist()):
@@ -40,17 +45,60 @@ def embeddings_of(source: ScoreSource, places: NDArray[np.int64]) -> NDArray[np.
     def read(piece: int, place: int, rows: Rows) -> None:
         mine = wanted[piece][place]
         (column,) = rows.read("embedding")
-        vectors = column.take(pa.array(places[mine, 2]))
-        if vectors.null_count:
-            raise SelectionError("an image has no embedding; choose --strategy top")
-        found.append((mine, vectors.flatten().to_numpy().reshape(len(mine), -1)))
+        found.append((mine, _vectors(column.take(pa.array(places[mine, 2])))))
 
     visit(source, read, wanted)
-    embeddings = np.empty((len(places), found[0][1].shape[1]), np.float32)
+    lengths = sorted({vectors.shape[1] for _, vectors in found})
+    if len(lengths) > 1:
+        raise _unlike(*lengths[:2])
+    embeddings = np.empty((len(places), lengths[0]), np.float32)
     while found:
         mine, vectors = found.pop()
-        embeddings[mine] = vectors
+        with np.errstate(over="ignore"):  # what becomes infinite is counted by spreadable
+            embeddings[mine] = vectors
     return embeddings
+
+
+def _vectors(column: pa.Array) -> NDArray[Any]:
+    """A column of lists of numbers as [N, D]."""
+    if column.null_count:
+        raise SelectionError("an image has no embedding; choose --strategy top")
+    kind = getattr(column.type, "value_type", pa.null())
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise SelectionError(
+            f"the column 'embedding' holds {column.type}, no vectors; choose --strategy top"
+        )
+    lengths = pc.min_max(pc.list_value_length(column)).as_py()
+    if lengths["min"] != lengths["max"]:
+        raise _unlike(lengths["min"], lengths["max"])
+    values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
+
+
+def _unlike(one: int, other: int) -> SelectionError:
+    return SelectionError(
+        f"embeddings of {one} and of {other} numbers are no distance apart; choose --strategy top"
+    )
+
+
+def spreadable(embeddings: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which embeddings distances can be measured to: finite, and not extreme beside the others.
+
+    Args:
+        embeddings: float [N, D].
+
+    Returns:
+        bool [N].
+    """
+    largest = np.empty(len(embeddings))
+    for rows in _blocks(len(embeddings)):
+        block = np.asarray(embeddings[rows], np.float64)
+        largest[rows] = np.abs(block).max(1, initial=0.0)  # NaN if one of them is
+    usable = np.isfinite(largest)
+    usual = largest[usable & (largest > 0)]
+    if len(usual):
+        usable &= ~(largest > _EXTREME * np.median(usual))
+    return usable
 
 
 def k_center(embeddings: NDArray[Any], k: int, given: int = 0) -> NDArray[np.int64]:
@@ -75,6 +123,9 @@ def k_center(embeddings: NDArray[Any], k: int, given: int = 0) -> NDArray[np.int
 
     Returns:
         Row numbers in the order picked, int64 [k].
+
+    Raises:
+        SelectionError: an embedding is infinite or NaN.
     """
     distances = _Distances(_as_integers(np.asarray(embeddings)))
     for row in range(given):
@@ -157,13 +208,13 @@ def _as_integers(values: NDArray[Any]) -> NDArray[np.int32]:
     bits = (53 - 2 - int(np.ceil(np.log2(max(values.shape[1], 2))))) // 2
     largest = 0.0
     for rows in _blocks(len(values)):
-        largest = max(largest, float(np.abs(_numbers(values[rows])).max(initial=0.0)))
+        block = np.asarray(values[rows], np.float64)
+        if not np.isfinite(block).all():
+            raise SelectionError("an embedding is infinite or NaN; choose --strategy top")
+        largest = max(largest, float(np.abs(block).max(initial=0.0)))
     points = np.zeros(values.shape, np.int32)
     if largest:
         for rows in _blocks(len(values)):
-            points[rows] = np.rint(_numbers(values[rows]) / largest * (2.0**bits - 1))
+            block = np.asarray(values[rows], np.float64)
+            points[rows] = np.rint(block / largest * (2.0**bits - 1))
     return points
-
-
-def _numbers(values: NDArray[Any]) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(values, np.float64))

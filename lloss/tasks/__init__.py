@@ -135,8 +135,9 @@ class Task(Protocol):
         """
         if labels is None:
             raise LabelError(f"{data}: carries no labels of its own; add --labels")
-        found = self.read_labels(labels, problems)
-        return self.join(open_pool(data), found, str(labels), problems)
+        found, pool = self.read_labels(labels, problems), open_pool(data)
+        problems.note(pool.remark())
+        return self.join(pool, found, str(labels), problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, Any]:
         """Labels by id, of a file or folder that grows from cycle to cycle."""
@@ -180,7 +181,7 @@ class Task(Protocol):
 
     def stored(self, settings: TrainSettings) -> ImageSpec:
         """How training keeps images for :meth:`augment`; may be larger than the input."""
-        return ImageSpec(settings.size, settings.size, settings.fit)
+        return settings.image_spec()
 
     def example(
         self,

@@ -63,7 +63,7 @@ class Classification(Task):
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.labels.open_labeled`."""
-        return open_labeled(data, labels, data_root)
+        return open_labeled(data, labels, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
         """A CSV with the columns ``id`` and ``label``."""

@@ -153,9 +153,9 @@ class Detection(Task):
     def stored(self, settings: TrainSettings) -> ImageSpec:
         """In full and with its aspect where crops are to come; as the input is otherwise."""
         if settings.augment in ("none", "flip"):
-            return ImageSpec(settings.size, settings.size, settings.fit)
+            return settings.image_spec()
         side = round(settings.size * ROOM)
-        return ImageSpec(side, side, "pad")
+        return settings.image_spec(side, "pad")
 
     def example(
         self,

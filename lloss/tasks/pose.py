@@ -16,7 +16,7 @@ from lloss.annotations.native import write_labels
 from lloss.annotations.persons import join_persons, open_persons, read_persons
 from lloss.cutoff import CutOff
 from lloss.drawing import Drawing, Shape
-from lloss.errors import LabelError
+from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
 from lloss.labels import LabeledSet
 from lloss.models import hourglass
@@ -82,6 +82,8 @@ class Pose(Task):
     def check_settings(self, settings: TrainSettings) -> None:
         """An hourglass takes the size."""
         super().check_settings(settings)
+        if settings.white:  # persons are cut out of images that are decoded before
+            raise SettingsError(f"white = {settings.white}: pose has no such option; leave it out")
         if settings.size:
             hourglass.check_size(settings.size)
 
@@ -155,7 +157,7 @@ class Pose(Task):
     def stored(self, settings: TrainSettings) -> ImageSpec:
         """With room around the person."""
         side = round(settings.size * ROOM)
-        return ImageSpec(side, side, settings.fit)
+        return settings.image_spec(side)
 
     def example(
         self,

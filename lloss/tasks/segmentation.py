@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
+from lloss.annotations.folders import annotation_files
 from lloss.annotations.reading import BrokenError, leaving_out, load_json
 from lloss.cutoff import CutOff
 from lloss.drawing import Drawing
-from lloss.errors import LabelError, SettingsError
+from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
-from lloss.images import ImageSpec, Pixels, decode_into, size_of
+from lloss.images import ImageSpec, Pixels, decode_into, decode_mask, size_of
 from lloss.iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.labels import listed_classes
 from lloss.pools import Item
+from lloss.pools.base import read_file
 from lloss.settings import TrainSettings
 from lloss.tasks import Task
 from lloss.tasks.classification import TASK as CLASSIFICATION
@@ -47,6 +48,7 @@ class MaskLabel:
     path: str = field(repr=False)  # elsewhere it is the same label
     sha256: str
     names: dict[str, str]
+    ignored: float = field(default=0.0, repr=False)  # share of the pixels that are of no class
 
 
 class _Network(nn.Module):
@@ -103,14 +105,12 @@ class Segmentation(Task):
                 return {id: MaskLabel(**fields) for id, fields in load_json(path).items()}
             except (TypeError, AttributeError) as error:
                 raise LabelError(f"{path}: holds no labels; give a folder of masks") from error
-        files = sorted(path.rglob("*.png"))
-        if not files:
-            what = "holds no mask (*.png)" if path.exists() else "no such folder of masks (*.png)"
-            raise LabelError(f"{path}: {what}")
         names, found = listed_classes(path / "classes.txt"), {}
-        for file in files:
+        for id, file in annotation_files(path, ".png", "masks", problems):
             with leaving_out(problems):
-                found[file.relative_to(path).as_posix()] = _label(file, names)
+                found[id] = _label(file, names)
+        if note := _ignored_note(found.values()):
+            problems.note(f"{path}: {note}")
         return found
 
     def write_labels(self, labels: Mapping[str, MaskLabel], path: Path) -> None:
@@ -128,7 +128,10 @@ class Segmentation(Task):
     def check(self, labels: Sequence[MaskLabel], classes: Names) -> None:
         """There are at least two classes."""
         if len(classes) < 2:
-            raise LabelError(f"all pixels are of one class, {list(classes)}: label another first")
+            raise LabelError(
+                f"all pixels are of one class, {list(classes)}: label another first"
+                + "".join(f" ({note})" for note in [_ignored_note(labels)] if note)
+            )
 
     def known(self, label: MaskLabel, classes: Names) -> bool:
         """Whether some pixel is of one of the classes."""
@@ -208,25 +211,34 @@ class Segmentation(Task):
         return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]
 
 
+def _ignored_note(labels: Collection[MaskLabel]) -> str:
+    """What to know of pixels of no class; "" where there are none."""
+    having = [label.ignored for label in labels if label.ignored]
+    if not having:
+        return ""
+    return (
+        f"{len(having)} of {len(labels)} masks have pixels of value {NONE}, "
+        f"{sum(having) / len(labels):.0%} of all pixels: ignored by convention; if they are of a "
+        "class, save them with another number"
+    )
+
+
 def _label(path: Path, names: Names) -> MaskLabel:
     mask = _mask(path)
     values = np.unique(mask[mask != NONE]).tolist()
     if names and len(values) and values[-1] >= len(names):
         raise BrokenError(str(path), f"has the class {values[-1]}, classes.txt has {len(names)}")
     named = {str(value): names[value] if names else str(value) for value in values}
-    return MaskLabel(str(path.absolute()), hashlib.sha256(mask.tobytes()).hexdigest(), named)
+    digest = hashlib.sha256(mask.tobytes()).hexdigest()
+    return MaskLabel(str(path.absolute()), digest, named, float(np.mean(mask == NONE)))
 
 
 def _mask(path: Path) -> Mask:
-    """uint8 [H, W], a palette's indices or grey values."""
+    """uint8 [H, W], upright."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            mode, mask = image.mode, np.asarray(image)
-    except Exception as error:  # decoders raise nearly anything on a broken file
+        return decode_mask(read_file(path))
+    except ImageError as error:
         raise BrokenError(str(path), f"cannot be read as a mask: {error}") from error
-    if mode not in ("P", "L"):
-        raise BrokenError(str(path), f"a mask of mode {mode}; save it in 8 bits")
-    return mask
 
 
 def _unchanged(label: MaskLabel) -> Mask:

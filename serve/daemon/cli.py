@@ -7,15 +7,15 @@ import os
 import re
 import stat
 import sys
-import typing
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lloss.errors import SettingsError
-from lloss.runtime.providers import Provider
+from lloss.runtime import tf32
 
+from ..options import provider_option
 from . import logs
 from .core import Daemon
 from .net.server import serve as run
@@ -95,13 +95,7 @@ class Size(click.ParamType[int]):
     help="Under which clients reach it behind a proxy, such as https://NAME: of links, and of what "
     "browsers are told.  [default: that of each request]",
 )
-@click.option(
-    "--provider",
-    type=click.Choice(typing.get_args(Provider)),
-    default="auto",
-    show_default=True,
-    help="What computes; auto takes the first that works of tensorrt, cuda, cpu.",
-)
+@provider_option
 @click.option(
     "--batch-size",
     type=click.IntRange(0),
@@ -178,6 +172,7 @@ def serve(
     Listens on loopback unless told otherwise; prints its URL when it does. SIGTERM ends it when
     what was accepted is answered; SIGHUP has it load MODEL again.
     """
+    tf32.forbid()
     token, warning = read_token(token_file)
     default = Limits()
     limits = Limits(

@@ -179,9 +179,9 @@ class DaemonMetrics:
         self._served.inc(len(losses))
         self.drift.add(losses, sha256)
 
-    def model(self, manifest: Manifest, sha256: str, provider: str) -> None:
+    def model(self, manifest: Manifest, sha256: str, device: str) -> None:
         """Name the model that serves from now on; drift is measured against it anew."""
-        self._shared.serves(sha256, provider, manifest.precision)
+        self._shared.serves(sha256, device, manifest.precision)
         self.drift.against(manifest.reference, sha256)
 
     def reloaded(self, outcome: str) -> None:
@@ -262,13 +262,18 @@ class _SharedTelemetry(Telemetry):
         for outcome in ("scored", "skipped"):
             self._images.labels(outcome)
 
-    def model(self, sha256: str, provider: str, precision: str) -> None:
+    def model(self, sha256: str, device: str, precision: str) -> None:
         """Do nothing: a scorer does not know whether it is the one that serves."""
 
-    def serves(self, sha256: str, provider: str, precision: str) -> None:
+    def serves(self, sha256: str, device: str, precision: str) -> None:
         """Name the one that does, in the place of the one before."""
-        labels = {"sha256": sha256, "provider": provider, "precision": precision}
-        self._serving.labels = labels
+        provider = device.partition(":")[0]
+        self._serving.labels = {
+            "sha256": sha256,
+            "provider": provider,
+            "device": device,
+            "precision": precision,
+        }
 
 
 class _Info(Collector):

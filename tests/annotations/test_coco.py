@@ -43,6 +43,9 @@ BROKEN: dict[str, tuple[str, int, str, Any, str, str]] = {
     "outside": ("annotations", 0, "bbox", [10, 5, 32, 10], "annotations[0].bbox", "outside the"),
     "left of it": ("annotations", 0, "bbox", [-9, 5, 3, 3], "annotations[0].bbox", "outside the"),
     "in the slack": ("annotations", 0, "bbox", [40, 5, 1, 3], "annotations[0].bbox", "no area in"),
+    "shares": ("annotations", 0, "bbox", [0.1, 0.1, 0.5, 0.6], "annotations[0].bbox",
+               "looks like shares of the image"),
+    "all of it": ("annotations", 0, "bbox", [0, 0, 1, 1], "annotations[0].bbox", "give pixels"),
     "no area": ("annotations", 1, "bbox", [10, 5, 0, 10], "annotations[1].bbox", "has no area"),
     "thin": ("annotations", 1, "bbox", [30, 5, 1e-9, 10], "annotations[1].bbox", "has no area"),
     "a thousandth": ("annotations", 1, "bbox", [3, 5, 3, 4e-4], "annotations[1].bbox", "no area"),
@@ -103,11 +106,37 @@ def test_two_categories_of_one_name_are_no_one_class(
     document = coco()
     document["categories"][0]["name"] = "dog"
     path = as_json(tmp_path / "train.json", document)
-    what = r"annotations\[1\].category_id: the categories 5 and 1 are both called 'dog'"
+    what = r"annotations\[0\].category_id: the categories 1 and 5 are both called 'dog'"
     with pytest.raises(LabelError, match=what):
         read_objects(path, Problems())
+    problems = Problems(skip=True)
+    assert list(read_objects(path, problems)) == ["b.jpg"]  # neither of the two is preferred
+    assert len(problems.found) == 2
     document["annotations"][1]["category_id"] = 5  # one that nothing is of does not matter
     assert len(read_objects(as_json(path, document), Problems())["a.jpg"].names) == 2
+
+
+def test_categories_are_named_in_nfc_without_spaces_around(
+    tmp_path: Path, as_json: Write, coco: Any
+) -> None:
+    document = coco()
+    document["categories"][0]["name"] = "\u00a0cafe\u0301 \u200b"
+    document["categories"].append({"id": 9, "name": "of nothing"})
+    label = read_objects(as_json(tmp_path / "train.json", document), Problems())["a.jpg"]
+    assert label.names == ("dog", "caf\u00e9")
+    document["categories"][1]["name"] = "caf\u00e9"
+    with pytest.raises(LabelError, match="the categories 1 and 5 are both called 'caf\u00e9'"):
+        read_objects(as_json(tmp_path / "train.json", document), Problems())
+
+
+@pytest.mark.parametrize("name", [" ", "", "\u200b", 3, None, "\ud800"])
+def test_a_category_without_a_name_is_refused(
+    tmp_path: Path, as_json: Write, coco: Any, name: Any
+) -> None:
+    document = coco()
+    document["categories"][0]["name"] = name
+    with pytest.raises(LabelError, match=r"categories\[0\](\.name: .* is no name|: lacks the key)"):
+        read_objects(as_json(tmp_path / "train.json", document), Problems())
 
 
 BROKEN_IMAGES: dict[str, tuple[str, Any, str, str, list[str]]] = {

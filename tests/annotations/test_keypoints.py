@@ -76,6 +76,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "text": ({"keypoints": keypoints(7, "7")}, "annotations[1].keypoints[7]", "'7' is no number"),
     "far": ({"keypoints": keypoints(6, 5000)}, "annotations[1].keypoints[6]",
             "the joint 'right_eye' at 5000, 9 (x, y) lies far outside the image of 100×80 pixels"),
+    "shares": ({"keypoints": [n / 60 if n % 3 < 2 else 2 for n in range(51)]},
+               "annotations[1].keypoints", "look like shares of the image"),
     "few": ({"keypoints": [1, 2, 2] * 16}, "annotations[1].keypoints", "48 numbers; 17 joints"),
     "null": ({"keypoints": None}, "annotations[1]", "lacks the key 'keypoints'"),
     "no box": ({"bbox": ...}, "annotations[1]", "lacks the key 'bbox'"),
@@ -109,6 +111,10 @@ def test_categories_of_other_joints(tmp_path: Path, as_json: Write) -> None:
     content["categories"][1]["keypoints"] = ["top", "end", "top"]
     with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
         read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
-    content["categories"][1]["keypoints"] = 3
-    with pytest.raises(LabelError, match="keypoints of 'ball' are no list of names"):
+    content["categories"][1]["keypoints"] = ["caf\u00e9", " cafe\u0301"]
+    with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
         read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
+    for nameless in (3, {"top": 1}, ["top", 3], ["top", ""], ["top", " \u200b"]):
+        content["categories"][1]["keypoints"] = nameless
+        with pytest.raises(LabelError, match="keypoints of 'ball' are no list of names"):
+            read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))

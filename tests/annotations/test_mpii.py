@@ -178,6 +178,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "text joint": ({"joints": joint(3, ["x", 2])}, "[1].joints[3][0]", "'x' is no number"),
     "null joint": ({"joints": joint(3, None)}, "[1].joints[3]", "not 2 numbers"),
     "half a joint": ({"joints": joint(3, [3.0])}, "[1].joints[3]", "not 2 numbers"),
+    "shares": ({"joints": [[n / 16, 0.5] for n in range(16)]}, "[1].joints", "give pixels"),
     "few": ({"joints": [[1, 2]] * 14}, "[1].joints", "14 joints; MPII's are 16"),
     "no list": ({"joints": "none"}, "[1].joints", "'none' joints"),
     "flags": ({"joints_vis": [1] * 15}, "[1].joints_vis", "not 16 numbers"),

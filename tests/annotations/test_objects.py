@@ -216,7 +216,7 @@ def test_labels_that_mean_no_one_image(tmp_path: Path, picture: Any, voc_xml: An
 def test_no_label_is_an_error(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
     picture(tmp_path / "pool" / "a.png")
     (tmp_path / "labels").mkdir()
-    with pytest.raises(LabelError, match="labels: holds no label yet"):
+    with pytest.raises(LabelError, match=r"labels: holds no XML annotation"):
         opened(tmp_path / "pool", labels=tmp_path / "labels")
     voc_xml(tmp_path / "labels" / "q.xml", [])
     with pytest.raises(LabelError, match="labels: holds no labeled image that can be used"):

@@ -59,6 +59,7 @@ BROKEN_OBJECTS = {
     "outside": (("cat", 0, (11, 6, 42, 15)), 11, "11, 6, 42, 15 .* outside the image of 40×30"),
     "negative": (("cat", 0, (-3, 6, 30, 15)), 11, "outside the image"),
     "no area": (("cat", 0, (11, 6, 11, 15)), 11, "no area"),
+    "shares": (("cat", 0, (0.1, 0.1, 0.5, 0.6)), 11, "looks like shares of the image"),
     "turned": (("cat", 0, (30, 6, 11, 15)), 11, "wrong order"),
     "underline": (("cat", 0, ("1_0", 6, 30, 15)), 12, "<xmin> '1_0' is no number"),
     "digits": (("cat", 0, (11, "\u0666", 30, 15)), 13, "<ymin> '\u0666' is no number"),
@@ -67,6 +68,7 @@ BROKEN_OBJECTS = {
     "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is no number"),
     "empty": (("cat", 0, (11, 6, 30, "")), 15, "<ymax> '' is no number"),
     "nameless": (("", 0, (11, 6, 30, 15)), 9, "class is empty"),
+    "invisible": (("\u200b", 0, (11, 6, 30, 15)), 9, "class is empty"),
     "unknown": (("cow", 0, (11, 6, 30, 15)), 9, "class 'cow' is not in classes.txt"),
     "flag": (("cat", "maybe", (11, 6, 30, 15)), 10, "<difficult> 'maybe' is no number"),
 }

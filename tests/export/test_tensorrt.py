@@ -15,6 +15,7 @@ from lloss.export.tensorrt import build_engine
 
 from lloss.artifact import read_manifest
 from lloss.errors import ArtifactError, EngineError
+from lloss.runtime.batches import device_batch
 from lloss.runtime.enginecache import EngineCache
 from lloss.runtime.providers import Opened, missing
 
@@ -71,10 +72,30 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSession:
     return session
 
 
-def test_every_bucket_is_run_once(artifact: Path, machine: FakeSession) -> None:
+def test_the_ends_of_its_range_are_run(artifact: Path, machine: FakeSession) -> None:
     built = build_engine(artifact, batch_size=32)
-    assert machine.shapes == [(1, 8, 8, 3), (2, 8, 8, 3), (8, 8, 8, 3), (32, 8, 8, 3)]
+    assert machine.shapes == [(1, 8, 8, 3), (32, 8, 8, 3)] and built.batches == (1, 32)
     assert [file.name for file in built.files] == ["model_sm90.engine"]
+
+
+def test_it_is_built_for_the_batch_and_the_gpu_of_the_scorer(
+    artifact: Path, machine: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, asked = [], []
+    monkeypatch.setattr(tensorrt, "missing", lambda *given: asked.append(given[2]))
+    opened = tensorrt.open_session
+    monkeypatch.setattr(
+        tensorrt, "open_session", lambda *given: (made.append(given[1]), opened(*given))[1]
+    )
+    build_engine(artifact, device_id=1)
+    image = read_manifest(artifact).image
+    assert [(s.batch_size, s.device_id) for s in made] == [(device_batch(image), 1)]
+    assert asked == [1]
+
+
+def test_a_gpu_is_named_for_tensorrt_only(tmp_path: Path) -> None:
+    done = command("export", str(tmp_path), "-o", "model.onnx", "--device-id", "1")
+    assert done.returncode == 2 and "--device-id 1: is for --tensorrt" in done.stderr
 
 
 def test_int8_is_not_for_tensorrt(

@@ -139,3 +139,15 @@ def test_a_single_number_is_refused_by_its_shape(tmp_path: Path, suffix: str) ->
     save(tmp_path / f"a.{suffix}", np.uint8(7))
     with pytest.raises(PoolError, match=rf"a\.{suffix}: an array of shape \[\] cannot be resized"):
         open_pool(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize("shape", [(16, 20, 3), (16, 20, 1), (16, 20, 4), (3, 16, 20)])
+def test_one_image_is_not_taken_for_grey_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
+    with pytest.raises(PoolError, match=r"looks like one image; .* so one image is \[1, H, W, 3\]"):
+        open_pool(tmp_path / "a.npy")
+
+
+def test_grey_images_are_a_pool(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((5, 16, 20), np.uint8))
+    assert open_pool(tmp_path / "a.npy").count() == 5

@@ -347,6 +347,6 @@ def test_a_count_that_asks_the_store_much_is_told_beforehand(root: str) -> None:
     _put(root, "t/0.parquet", buffer.getvalue())
     _put(root, "in/a.jpg", b"a")
     _put(root, "l.txt", b"in/a.jpg\n")
-    _put(root, "a.npy", _saved(np.zeros((3, 4, 4), np.uint8), np.save))
+    _put(root, "a.npy", _saved(np.zeros((5, 6, 6), np.uint8), np.save))
     told = {name: open_pool(f"{root}/{name}").counted for name in ("t", "in", "l.txt", "a.npy")}
     assert told == {"t": False, "in": False, "l.txt": True, "a.npy": True}

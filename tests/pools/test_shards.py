@@ -94,6 +94,50 @@ def test_a_name_that_is_not_utf8_gets_an_id_that_is(tmp_path: Path) -> None:
     assert _ids(tmp_path / "s.tar") == ["caf\\xe9\n"]
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("padding", [0, 100, 512, 20480])
+def test_archives_one_behind_the_other_are_read_to_the_end(
+    tmp_path: Path, suffix: str, padding: int
+) -> None:
+    mode = "w:gz" if suffix == ".tar.gz" else "w"
+    parts = [
+        _shard(tmp_path / f"{number}{suffix}", f"{number}a.jpg", f"{number}b.jpg", mode=mode)
+        for number in range(3)
+    ]
+    joined = tmp_path / f"joined{suffix}"
+    content = b"".join(part.read_bytes() for part in parts) + bytes(padding)
+    joined.write_bytes(content)
+    expected = [f"{number}{letter}" for number in range(3) for letter in "ab"]
+    items = list(open_pool(joined))
+    assert [item.id for item in items] == expected
+    assert [item.read() for item in items] == [f"in {id}.jpg".encode() for id in expected]
+    joined.write_bytes(content[: len(parts[0].read_bytes()) * 2 + 100])
+    with pytest.raises(PoolError, match="damaged or no tar file"):
+        list(open_pool(joined))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("size", [5, 512, 5000])
+def test_garbage_behind_the_end_is_an_error(tmp_path: Path, suffix: str, size: int) -> None:
+    path = _shard(tmp_path / f"s{suffix}", "1.jpg", mode="w:gz" if suffix == ".tar.gz" else "w")
+    with path.open("ab") as file:
+        file.write(b"?" * size)
+    with pytest.raises(PoolError, match="damaged or no tar file"):
+        list(open_pool(path))
+
+
+def test_members_are_taken_by_the_rule_of_folders_and_the_rest_is_counted(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("link.jpg")
+    link.type, link.linkname = tarfile.LNKTYPE, "1.JFIF"
+    members = ["1.JFIF", "1.json", "2.pnm", "._1.png", "__MACOSX/3.png", "a/.git/4.png", link]
+    pool = open_pool(_shard(tmp_path / "s.tar", *members, "5.heic", "5.json", "README"))
+    assert [item.id for item in pool] == ["1", "2"]
+    passed = pool.passed_over()
+    assert passed is not None
+    counts = {".heic": 1, ".json": 1, "(no suffix)": 1, "(no plain file)": 1, "hidden": 3}
+    assert passed.as_dict() == counts
+
+
 @pytest.mark.parametrize("left", [0, 100, 512, 700, 1024, 1500, 2048, 2560])
 def test_a_truncated_tar_is_one_error_wherever_it_was_cut(tmp_path: Path, left: int) -> None:
     path = _shard(tmp_path / "s.tar", "1.jpg", "2.jpg", "3.jpg")  # of 1024 bytes each

@@ -16,14 +16,13 @@ import pytest
 from lloss.artifact import read_manifest
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.runtime import cuda, libraries, providers
+from lloss.runtime import cuda, libraries, providers, tf32
 from lloss.runtime.enginecache import EngineCache
 from lloss.runtime.providers import (
     Setup,
-    bucket_of,
-    buckets,
     missing,
     open_session,
+    parse_device,
     provider_options,
     setup_of,
 )
@@ -37,18 +36,6 @@ def test_importing_it_loads_no_runtime() -> None:
         "import lloss.runtime.providers, sys; assert not {'onnxruntime', 'onnx'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize(
-    ("batch", "sizes"),
-    [(256, (1, 16, 64, 256)), (64, (1, 4, 16, 64)), (5, (1, 5)), (2, (1, 2)), (1, (1,))],
-)
-def test_buckets(batch: int, sizes: tuple[int, ...]) -> None:
-    assert buckets(batch) == sizes
-    for count in range(1, batch + 1):
-        chosen = bucket_of(count, batch)
-        assert chosen in sizes and chosen >= count
-        assert not [size for size in sizes if count <= size < chosen]
 
 
 @pytest.fixture
@@ -70,7 +57,33 @@ def test_a_machine_that_has_everything_misses_nothing(
     driver: cuda.Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed(monkeypatch, "lib")
+    monkeypatch.setenv(tf32.VARIABLE, "0")
     assert [missing(name, ALL) for name in providers.ORDER] == [None, None, None]
+    problem = "GPU 1: this machine shows 1, counted from 0"
+    assert [missing(name, ALL, 1) for name in providers.ORDER] == [problem, problem, None]
+
+
+def test_tensorrt_is_refused_where_it_may_use_tf32(
+    driver: cuda.Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, "lib")
+    monkeypatch.delenv(tf32.VARIABLE, raising=False)
+    problem = missing("tensorrt", ALL)
+    assert problem is not None and problem.endswith("start the program with NVIDIA_TF32_OVERRIDE=0")
+    assert missing("cuda", ALL) is None, "it has an option of its own"
+    monkeypatch.setenv(tf32.VARIABLE, "1")
+    assert missing("tensorrt", ALL) == problem
+
+
+def test_a_gpu_is_named_by_its_number() -> None:
+    found = [parse_device(text) for text in ("auto", "cpu", "cuda", "cuda:0", "tensorrt:12")]
+    assert found == [("auto", 0), ("cpu", 0), ("cuda", 0), ("cuda", 0), ("tensorrt", 12)]
+
+
+@pytest.mark.parametrize("text", ["cuda:", "cuda:x", "cuda:-1", "cuda:²", "cpu:0", "auto:1"])
+def test_other_names_of_a_gpu_are_refused(text: str) -> None:
+    with pytest.raises(EngineError, match=f"provider '{text}': .* such as cuda:1"):
+        parse_device(text)
 
 
 def test_a_provider_that_is_not_in_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +149,7 @@ def test_options_of_cuda() -> None:
     assert fp32["arena_extend_strategy"] == "kSameAsRequested" and fp32["prefer_nhwc"] == "0"
     ((_, fp16), _) = provider_options(replace(SETUP, precision="fp16", graphs=False, device_id=2))
     assert fp16["prefer_nhwc"] == "1" and fp16["enable_cuda_graph"] == "0"
+    assert fp16["use_tf32"] == "1", "without it convolutions get no tensor cores, in fp16 either"
     assert fp16["device_id"] == "2"
 
 
@@ -171,6 +185,7 @@ def test_an_engines_key_names_all_it_depends_on(
     import json
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(tf32.VARIABLE, raising=False)
     monkeypatch.setattr(libraries, "tensorrt_version", lambda: "10.14.1")
     setup = replace(SETUP, provider="tensorrt", precision="fp16")
     cache = providers.engine_cache(setup, "ab" * 32)
@@ -187,9 +202,13 @@ def test_an_engines_key_names_all_it_depends_on(
             "compute_capability": "9.0",
             "precision": "fp16",
             "trt_profile_max_shapes": "images:256x32x48x3",
+            "tf32": "possible",
         }.items()
     )
-    assert "driver" in key
+    assert "driver" in key and "device_id" not in key
+    monkeypatch.setenv(tf32.VARIABLE, "0")
+    without = providers.engine_cache(setup, "ab" * 32)
+    assert without.engines != cache.engines and without.timings != cache.timings
 
 
 @pytest.fixture

@@ -93,9 +93,18 @@ def test_negative_zero_ties_with_zero() -> None:
     assert _top(table, k=2).ids == ["a", "b"]
 
 
-def test_infinite_scores_have_their_place() -> None:
-    table = _table([1.0, math.inf, -math.inf, 1e300], ["a", "b", "c", "d"])
-    assert _top(table, k=4).ids == ["b", "d", "a", "c"]
+@pytest.mark.parametrize(
+    "settings", [{}, {"order": "lowest"}, {"strategy": "random"}, {"subset": 9}]
+)
+def test_infinite_scores_are_counted_and_never_selected(settings: dict[str, Any]) -> None:
+    scores = [1.0, math.inf, -math.inf, 1e300, math.nan, math.inf]
+    chosen = _top(_table(scores, list("abcdef")), ["f"], k=2, **settings)
+    assert sorted(chosen.ids) == ["a", "d"]
+    counts = (chosen.infinite, chosen.nan, chosen.excluded, chosen.eligible, chosen.pool)
+    assert counts == (2, 1, 1, 2, 6)
+    assert "2 with an infinite score left out" in chosen.notes()
+    with pytest.raises(SelectionError, match=r"2 images are left.*3 have an infinite score"):
+        _top(_table(scores, list("abcdef")), k=3, **settings)
 
 
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
@@ -279,9 +288,99 @@ def test_a_selection_is_a_table_with_ranks() -> None:
     assert table.schema.types == [pa.string(), pa.float64(), pa.int64()]
 
 
-def test_another_column_can_be_the_score() -> None:
-    table = _table([1.0, 2.0], ["a", "b"]).append_column("entropy", [[2.0, 1.0]])
-    assert _top(table, k=1, by="entropy").ids == ["a"]
+@pytest.mark.parametrize(
+    ("by", "order", "first"),
+    [
+        ("loss", "", "b"),
+        ("entropy", "", "b"),
+        ("confidence", "", "a"),
+        ("margin", "", "a"),
+        ("loss", "lowest", "a"),
+        ("margin", "highest", "b"),
+        ("prediction", "highest", "b"),
+        ("prediction", "lowest", "a"),
+        ("days", "lowest", "a"),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["top", "diverse"])
+def test_a_column_is_taken_from_the_end_that_is_worth_labeling(
+    by: str, order: str, first: str, strategy: str
+) -> None:
+    values = pa.array([1, 2]) if by == "days" else pa.array([1.0, 2.0], pa.float32())
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([0.0, 1.0], pa.float32()), 1)
+    table = pa.table({"id": ["a", "b"], by: values, "embedding": vectors})
+    chosen = _top(table, k=1, by=by, order=order, strategy=strategy)
+    assert chosen.ids == [first]
+    assert chosen.scores.tolist() == [{"a": 1.0, "b": 2.0}[first]]  # as it stands there
+    said = chosen.table().schema.metadata
+    expected = order or {"loss": "highest", "entropy": "highest"}.get(by, "lowest")
+    assert (said[b"by"].decode(), said[b"order"].decode()) == (by, expected)
+
+
+@pytest.mark.parametrize("by", ["prediction", "days", "Loss"])
+def test_a_column_of_no_known_direction_needs_one(by: str) -> None:
+    values = pa.array([1, 2]) if by == "days" else pa.array([1.0, 2.0])
+    table = pa.table({"id": ["a", "b"], by: values})
+    with pytest.raises(SettingsError, match=f"by '{by}'.*--highest or --lowest"):
+        _top(table, k=1, by=by)
+    assert len(_top(table, k=1, by=by, strategy="random")) == 1  # which asks for none
+
+
+def test_whole_numbers_are_ranked_exactly_or_refused() -> None:
+    table = pa.table({"id": ["a", "b", "c"], "n": pa.array([2**53, 2**53 - 1, None])})
+    chosen = _top(table, k=2, by="n", order="lowest")
+    assert chosen.ids == ["b", "a"] and chosen.nan == 1
+    table = pa.table({"id": ["a", "b"], "n": pa.array([2**53, 2**53 + 1])})
+    with pytest.raises(SettingsError, match=r"'n' holds whole numbers beyond 2\*\*53"):
+        _top(table, k=1, by="n", order="highest")
+
+
+def test_diverse_spreads_over_the_best_of_the_direction() -> None:
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(100, 6)).astype(np.float32)
+    table = _table(random.random(100), vectors=vectors)
+    best = [id for _, id in sorted((-score, id) for score, id in _sorted(table))][:40]
+    picks = k_center(vectors[[int(id[:4]) for id in best]], 10)
+    chosen = _top(table, k=10, strategy="diverse", order="lowest")
+    assert chosen.ids == [best[pick] for pick in picks]
+
+
+def test_diverse_leaves_out_and_counts_embeddings_without_a_usual_distance() -> None:
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(40, 4)).astype(np.float32)
+    table = _table(np.arange(40.0), vectors=vectors)
+    broken = vectors.copy()
+    broken[39, 0], broken[30], broken[31, 2] = np.nan, np.inf, 1e30
+    left = [row for row in range(39, -1, -1) if row not in (39, 30, 31)]
+    picks = k_center(vectors[left], 10)
+    chosen = _top(_table(np.arange(40.0), vectors=broken), k=10, strategy="diverse")
+    assert chosen.ids == [f"{left[pick]:04d}.jpg" for pick in picks]
+    assert chosen.unspread == 3 and _top(table, k=10, strategy="diverse").unspread == 0
+    assert "3 with an infinite or extreme embedding left out" in chosen.notes()
+
+
+def test_diverse_refuses_when_too_few_embeddings_have_a_distance() -> None:
+    vectors = np.full((8, 2), np.nan, np.float32)
+    vectors[0] = 1
+    table = _table(np.arange(8.0), vectors=vectors)
+    with pytest.raises(SelectionError, match=r"7 of the 8 candidates.*--strategy top"):
+        _top(table, k=2, strategy="diverse")
+    chosen = _top(table, k=2, strategy="diverse", at_most=True)
+    assert chosen.ids == ["0000.jpg"] and chosen.unspread == 7
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pa.array([[1.0, 2.0], [1.0], [1.0, 2.0, 3.0]]),  # six numbers, as of three vectors of two
+        pa.array(["a", "b", "c"]),
+        pa.array([["a"], ["b"], ["c"]]),
+    ],
+)
+def test_embeddings_that_are_no_vectors_are_refused(vectors: pa.Array) -> None:
+    table = pa.table({"id": ["a", "b", "c"], "loss": [1.0, 2.0, 3.0], "embedding": vectors})
+    with pytest.raises(SelectionError, match="choose --strategy top"):
+        _top(table, k=2, strategy="diverse")
 
 
 @pytest.mark.parametrize(
@@ -290,6 +389,7 @@ def test_another_column_can_be_the_score() -> None:
         ("k", 0),
         ("k", -1),
         ("strategy", "best"),
+        ("order", "first"),
         ("subset", -1),
         ("subset", 1.5),
         ("subset", 10.5),
@@ -324,18 +424,21 @@ def test_random_tables_on_disk_equal_a_sort_of_all_rows(tmp_path: Path, seed: in
     exclude = random.choice([*table["id"].to_pylist(), "unknown"], int(random.integers(0, 30)))
     rows = zip(scores.to_pylist(), table["id"].to_pylist(), strict=True)
     left = [(score, id) for score, id in rows if id not in exclude]
-    eligible = [(-score, id) for score, id in left if score is not None and score == score]
-    expected = sorted(eligible)
+    scored = [(score, id) for score, id in left if score is not None and score == score]
+    order = str(random.choice(["highest", "lowest"]))
+    sign = -1.0 if order == "highest" else 1.0
+    expected = sorted((sign * score, id) for score, id in scored if math.isfinite(score))
     for k in {1, max(len(expected) // 3, 1), max(len(expected), 1), count + 1}:
-        settings = SelectionSettings(k=k, at_most=True)
+        settings = SelectionSettings(k=k, at_most=True, order=order)
         if not expected:
             with pytest.raises(SelectionError, match="0 images are left"):
                 select(folder, settings, exclude)
             continue
         chosen = select(folder, settings, exclude)
-        assert list(zip(-chosen.scores, chosen.ids, strict=True)) == expected[:k]
+        assert list(zip(sign * chosen.scores, chosen.ids, strict=True)) == expected[:k]
         assert (chosen.pool, chosen.eligible) == (count, len(expected))
-        assert (chosen.excluded, chosen.nan) == (count - len(left), len(left) - len(expected))
+        assert (chosen.excluded, chosen.nan) == (count - len(left), len(left) - len(scored))
+        assert chosen.infinite == len(scored) - len(expected)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -440,8 +543,8 @@ def test_scanning_and_reading_in_pieces_select_the_same(tmp_path: Path, seed: in
             self.pieces = folder.pieces
 
     folder = _parts(tmp_path, _tied(3000), np.random.default_rng(seed))
-    for k in (1, 50, 2900):
-        scanned = select(folder, SelectionSettings(k=k))
-        read = select(InPieces(folder), SelectionSettings(k=k))
+    for k, order in ((1, "highest"), (50, "lowest"), (50, "highest"), (2900, "lowest")):
+        scanned = select(folder, SelectionSettings(k=k, order=order))
+        read = select(InPieces(folder), SelectionSettings(k=k, order=order))
         assert scanned.ids == read.ids and np.array_equal(scanned.scores, read.scores)
         assert (scanned.pool, scanned.nan, scanned.eligible) == (read.pool, read.nan, read.eligible)

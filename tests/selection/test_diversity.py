@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lloss.errors import SelectionError
-from lloss.selection.diversity import embeddings_of, k_center
+from lloss.selection.diversity import embeddings_of, k_center, spreadable
 from lloss.sources import TableScores
 
 
@@ -70,10 +70,25 @@ def test_k_center_of_equal_rows_takes_them_in_order() -> None:
     assert k_center(np.zeros((5, 1)), 5).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_k_center_survives_embeddings_that_are_no_numbers() -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_k_center_refuses_embeddings_that_have_no_distance(value: float) -> None:
+    """Scaled to the largest number, all others would become one point."""
     points = np.random.default_rng(0).normal(size=(10, 3))
-    points[3], points[5, 1] = np.nan, np.inf
-    assert sorted(k_center(points, 10).tolist()) == list(range(10))
+    points[5, 1] = value
+    with pytest.raises(SelectionError, match="infinite or NaN"):
+        k_center(points, 3)
+
+
+def test_spreadable_are_the_finite_embeddings_of_a_usual_size() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    points[:20] = 0  # dead units are common, and no reason to call the others extreme
+    assert spreadable(points).all()
+    for row, value in ((3, np.nan), (7, np.inf), (9, -np.inf), (30, 1e30), (31, -3e38)):
+        points[row, row % 4] = value
+    usable = spreadable(points)
+    assert np.flatnonzero(~usable).tolist() == [3, 7, 9, 30, 31]
+    assert spreadable(np.zeros((3, 2))).all()
+    assert spreadable(points.astype(np.float64)).tolist() == usable.tolist()
 
 
 def _plain_k_center(points: NDArray[np.float64], k: int) -> list[int]:

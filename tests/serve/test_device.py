@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +13,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from lloss.serve import device
 from lloss.serve.device import DeviceExecutor
-from lloss.serve.memory import CudaMemory
 
 from lloss.artifact import Manifest, read_manifest
-from lloss.errors import EngineError
+from lloss.errors import CaptureError, DeviceLostError, DeviceMemoryError, EngineError
 from lloss.files import sha256_of
+from lloss.runtime.capture import DEVICES
 from lloss.runtime.cuda import Driver
-from lloss.runtime.providers import Opened, missing, open_session, setup_of
+from lloss.runtime.providers import Opened, kind_of, missing, open_session, setup_of
+
+from .fakes import FakeGpu, GraphSession, Spy
 
 BATCH = 32
 
@@ -38,12 +42,6 @@ def session(artifact: Path, manifest: Manifest) -> Any:
 def executor(session: Any, manifest: Manifest) -> Iterator[DeviceExecutor]:
     with DeviceExecutor(session, manifest, BATCH, device="cpu") as made:
         yield made
-
-
-class FakeGpu(CudaMemory):
-    """Memory of the fake driver, which a session on the CPU can address."""
-
-    name = "cpu"
 
 
 @pytest.fixture
@@ -91,10 +89,11 @@ def test_every_count_gives_its_rows_and_no_more(
 def test_only_buckets_are_run(session: Any, manifest: Manifest) -> None:
     spy = Spy(session)
     with DeviceExecutor(spy, manifest, BATCH, device="cpu") as executor:
-        assert executor.buckets == (1, 2, 8, 32) == tuple(spy.sizes)
+        assert executor.buckets == (1, 2, 4, 8, 16, 32)
+        assert spy.sizes == [32, 16, 8, 4, 2, 1], "the largest first: its memory serves the others"
         for count in range(1, BATCH + 1):
             scored(executor, pictures(count))
-    assert set(spy.sizes) == {1, 2, 8, 32}
+    assert set(spy.sizes) == {1, 2, 4, 8, 16, 32}
     assert len(spy.threads) == 1, "the runtime is called in one thread only"
 
 
@@ -107,11 +106,11 @@ def test_outputs_stay_when_the_buffer_goes_on(executor: DeviceExecutor, session:
     assert_same(kept, expected(session, first))
 
 
-@pytest.mark.parametrize("device", ["cpu", "fake gpu"])
+@pytest.mark.parametrize("where", ["cpu", "fake gpu"])
 def test_lanes_get_their_own_results(
-    device: str, session: Any, manifest: Manifest, request: pytest.FixtureRequest
+    where: str, session: Any, manifest: Manifest, request: pytest.FixtureRequest
 ) -> None:
-    memory = request.getfixturevalue("gpu") if device == "fake gpu" else None
+    memory = request.getfixturevalue("gpu") if where == "fake gpu" else None
     jobs = [pictures(1 + (seed * 7) % BATCH, seed) for seed in range(120)]
     with (
         DeviceExecutor(session, manifest, BATCH, device="cpu", memory=memory) as executor,
@@ -124,6 +123,7 @@ def test_lanes_get_their_own_results(
 
 def test_nothing_of_the_gpu_is_left(session: Any, manifest: Manifest, gpu: FakeGpu) -> None:
     library = gpu._driver._library
+    gc.collect()  # what earlier tests left
     before = library.fake_live()
     executor = DeviceExecutor(session, manifest, BATCH, device="cpu", memory=gpu)
     assert library.fake_live() == before + 3 * 5  # two blocks on each side, and a stream
@@ -216,11 +216,21 @@ def test_wrong_calls_are_refused(executor: DeviceExecutor, session: Any, manifes
         DeviceExecutor(session, manifest, 1, device="tpu")
 
 
+def test_tensorrt_runs_what_there_is(session: Any, manifest: Manifest) -> None:
+    spy = Spy(session, "TensorrtExecutionProvider")
+    with DeviceExecutor(spy, manifest, BATCH, device="cpu") as executor:
+        assert spy.sizes == [BATCH, 1], "the ends of the engine's range"
+        for count in (3, 17, 32, 3):
+            images = pictures(count)
+            assert_same(scored(executor, images), expected(session, images))
+    assert spy.sizes[2:] == [3, 17, 32, 3]
+
+
 def test_graphs_are_captured_per_buffer_and_bucket(session: Any, manifest: Manifest) -> None:
     graphs = GraphSession(session)
     with DeviceExecutor(graphs, manifest, BATCH, device="cpu") as executor:
-        assert executor.graphs and not executor.note
-        assert sorted(graphs.captured) == list(range(1, 3 * 4 + 1))
+        assert executor.graphs
+        assert sorted(graphs.captured) == list(range(1, 3 * 6 + 1))
         before = graphs.plain
         for seed in range(9):
             images = pictures(1 + seed * 3, seed)
@@ -228,22 +238,152 @@ def test_graphs_are_captured_per_buffer_and_bucket(session: Any, manifest: Manif
         assert graphs.plain == before, "after the warm-up there are replays only"
 
 
-def test_a_graph_that_cannot_be_captured_is_done_without(session: Any, manifest: Manifest) -> None:
-    graphs = GraphSession(session, broken="capture")
-    with DeviceExecutor(graphs, manifest, BATCH, device="cpu") as executor:
-        assert not executor.graphs
-        assert executor.note == "no CUDA graphs: operation not permitted when stream is capturing"
-        images = pictures(9)
-        assert_same(scored(executor, images), expected(session, images))
+def test_nothing_else_uses_a_gpu_while_a_graph_is_captured(
+    session: Any, manifest: Manifest
+) -> None:
+    """Another executor runs, and pinned memory of a third is freed, all the time."""
+    with DeviceExecutor(Spy(session), manifest, BATCH, device="cpu") as other:
+        spy, ended, inside = other._session, threading.Event(), []
+        freed: list[bool] = []
+
+        def score() -> None:
+            while not ended.is_set():
+                scored(other, pictures(3))
+
+        def captured() -> None:
+            before = len(spy.sizes)
+            DEVICES.later(lambda: freed.append(True))  # as the finalizer of pinned memory does
+            held = len(freed)
+            ended.wait(0.005)
+            inside.append((len(spy.sizes) - before, len(freed) - held))
+
+        with ThreadPoolExecutor(1) as lane:
+            running = lane.submit(score)
+            try:
+                graphs = GraphSession(session, on_capture=captured)
+                with DeviceExecutor(graphs, manifest, BATCH, device="cpu") as executor:
+                    images = pictures(9)
+                    assert_same(scored(executor, images), expected(session, images))
+            finally:
+                ended.set()
+                running.result(30)
+    assert len(inside) == 3 * 6 == len(freed)
+    assert set(inside) == {(0, 0)}, "runs and frees during a capture"
 
 
-def test_a_replay_that_is_wrong_is_found_out(session: Any, manifest: Manifest) -> None:
-    graphs = GraphSession(session, broken="replay")
-    with DeviceExecutor(graphs, manifest, BATCH, device="cpu") as executor:
-        assert not executor.graphs
-        assert "the replay of a batch of 1 gives another" in executor.note
-        images = pictures(9)
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("capture", "^operation not permitted when stream is capturing$"),
+        ("replay", "^the replay of a batch of 1 gives another"),
+    ],
+)
+def test_a_graph_that_cannot_be_used_is_an_error_of_its_own(
+    session: Any, manifest: Manifest, broken: str, reason: str
+) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        DeviceExecutor(GraphSession(session, broken=broken), manifest, BATCH, device="cpu")
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    session: Any, manifest: Manifest
+) -> None:
+    spy, told = Spy(session), []
+    with DeviceExecutor(spy, manifest, BATCH, device="cpu", tell=told.append) as executor:
+        spy.most, spy.sizes = 10, []
+        images = pictures(27)
         assert_same(scored(executor, images), expected(session, images))
+        assert spy.sizes == [8, 8, 8, 4] and executor.limit == 8
+        assert executor.batch_size == BATCH and not executor.trouble()
+        assert told == [
+            "cpu has too little memory for a run of 32 images: runs of 16 at most from now on",
+            "cpu has too little memory for a run of 16 images: runs of 8 at most from now on",
+        ]
+        scored(executor, images)
+        assert spy.sizes == [8, 8, 8, 4] * 2 and len(told) == 2, "it stays so"
+        spy.most = 0
+        with pytest.raises(DeviceMemoryError, match="Failed to allocate memory"):
+            scored(executor, images)
+        assert executor.limit == 1 and "Failed to allocate" in executor.trouble()
+
+
+def test_lanes_that_run_out_of_memory_together_halve_once(session: Any, manifest: Manifest) -> None:
+    spy, told = Spy(session), []
+    jobs = [pictures(BATCH, seed) for seed in range(12)]
+    with (
+        DeviceExecutor(spy, manifest, BATCH, device="cpu", tell=told.append) as executor,
+        ThreadPoolExecutor(6) as lanes,
+    ):
+        spy.most = 16
+        results = list(lanes.map(lambda images: scored(executor, images), jobs))
+        assert executor.limit == 16 and len(told) == 1
+    for images, found in zip(jobs, results):
+        assert_same(found, expected(session, images))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Status Message: bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 9",
+        "Available memory of 12 is smaller than requested bytes of 99",
+        "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc(&p, size);",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        "the NVIDIA driver: cuMemAlloc_v2 failed with CUDA_ERROR_OUT_OF_MEMORY (2)",
+    ],
+)
+def test_how_the_runtime_says_that_memory_is_out(line: str) -> None:
+    assert kind_of(RuntimeError(f"Non-zero status code\n{line}")) is DeviceMemoryError
+    assert kind_of(RuntimeError("CUDA failure 700: an illegal memory access")) is EngineError
+
+
+@pytest.mark.parametrize("where", ["a kernel", "a copy"])
+def test_a_lost_gpu_is_told_and_nothing_runs_on_it(
+    where: str, session: Any, manifest: Manifest, gpu: FakeGpu
+) -> None:
+    spy, library = Spy(session), gpu._driver._library
+    executor = DeviceExecutor(spy, manifest, BATCH, device="cpu", memory=gpu)
+    assert not executor.trouble()
+    try:
+        if where == "a kernel":
+            spy.before = lambda: library.fake_broken(700)
+            spy.fail = RuntimeError("CUDA failure 700: illegal memory access\nat cuda.cc")
+        else:
+            library.fake_broken(700)
+        with pytest.raises(DeviceLostError) as raised:
+            scored(executor, pictures(3))
+        told = str(raised.value)
+        assert ("CUDA failure 700: illegal memory access; " in told) == (where == "a kernel")
+        assert told.startswith("cpu was lost (") and "CUDA_ERROR_ILLEGAL_ADDRESS (700)" in told
+        ran = len(spy.sizes)
+        spy.fail, spy.before = None, lambda: None
+        library.fake_broken(0)
+        with pytest.raises(DeviceLostError):
+            scored(executor, pictures(3))
+        assert len(spy.sizes) == ran and executor.trouble() == told
+        library.fake_broken(700)
+        executor.close()
+    finally:
+        library.fake_broken(0)
+
+
+def test_a_failed_run_counts_until_one_succeeds_or_time_passes(
+    session: Any, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy, now = Spy(session), [1000.0]
+    monkeypatch.setattr(device.time, "monotonic", lambda: now[0])
+    with DeviceExecutor(spy, manifest, BATCH, device="cpu") as executor:
+        spy.fail = RuntimeError("CUDNN_STATUS_INTERNAL_ERROR")
+        for _ in range(2):
+            with pytest.raises(EngineError):
+                scored(executor, pictures(3))
+            assert executor.trouble() == "failed on cpu: CUDNN_STATUS_INTERNAL_ERROR"
+        now[0] += device.RECENT
+        assert not executor.trouble(), "requests may try again"
+        with pytest.raises(EngineError):
+            scored(executor, pictures(3))
+        spy.fail = None
+        scored(executor, pictures(3))
+        assert not executor.trouble()
 
 
 def _on_gpu(artifact: Path, batch: int) -> Opened:
@@ -265,57 +405,3 @@ def test_a_gpu_scores_as_the_cpu_does(artifact: Path, manifest: Manifest, sessio
     for images, found in zip(jobs, results):
         wanted = expected(session, images)
         np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=1e-3, atol=1e-3)
-
-
-class Spy:
-    """A session that notes what it is asked, and fails or waits on demand."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self.sizes: list[int] = []
-        self.threads: set[int] = set()
-        self.fail: Exception | None = None
-        self.gate = self.entered = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
-
-    def run_with_iobinding(self, binding: Any, options: Any) -> None:
-        self.threads.add(threading.get_ident())
-        if self.entered is not None:
-            self.entered.set()
-            self.gate.wait(5)
-        if self.fail is not None:
-            raise self.fail
-        self._session.run_with_iobinding(binding, options)
-        self.sizes.append(binding.get_outputs()[0].shape()[0])
-
-
-class GraphSession(Spy):
-    """A session that behaves as one with CUDA graphs: captures by id, then replays the binding."""
-
-    def __init__(self, session: Any, broken: str = "") -> None:
-        super().__init__(session)
-        self.broken = broken
-        self.captured: dict[int, Any] = {}
-        self.plain = 0
-
-    def get_providers(self) -> list[str]:
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def get_provider_options(self) -> dict[str, dict[str, str]]:
-        return {"CUDAExecutionProvider": {"enable_cuda_graph": "1"}}
-
-    def run_with_iobinding(self, binding: Any, options: Any) -> None:
-        id = int(options.get_run_config_entry("gpu_graph_id"))
-        if id < 0:
-            self.plain += 1
-        elif self.broken == "capture":
-            raise RuntimeError("operation not permitted when stream is capturing\nat cuda.cc:3")
-        elif id in self.captured:
-            assert self.captured[id] is binding, "a graph has the addresses it was captured with"
-            if self.broken == "replay":
-                return  # the outputs of before stay
-        else:
-            self.captured[id] = binding
-        super().run_with_iobinding(binding, options)

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lloss.serve import engine
+from lloss.serve import engine, opening
 from lloss.serve.engine import Engine
 
 from lloss.errors import ArtifactError, EngineError
-from lloss.images import ImageSpec
-from lloss.runtime.providers import Opened, Setup, host_batch, missing
+from lloss.runtime.providers import Opened, Setup, missing
 
 
 def test_auto_runs_on_what_there_is_and_says_so(artifact: Path) -> None:
@@ -30,15 +29,16 @@ def test_a_provider_that_fails_is_passed_over_by_auto_and_refused_by_name(
 
     def no_cuda(path: Path, setup: Setup, *rest: object) -> Opened:
         if setup.provider == "cuda":
-            raise EngineError(f"{path}: out of memory")
+            raise EngineError(f"{path}: no kernel image")
         return real(path, setup, *rest)
 
     monkeypatch.setattr(
-        engine, "missing", lambda name, _: "no TensorRT" if name[0] == "t" else None
+        engine, "missing", lambda name, *_: "no TensorRT" if name[0] == "t" else None
     )
-    monkeypatch.setattr(engine, "open_session", no_cuda)
+    monkeypatch.setattr(Engine, "_limit", lambda self: self.batch_size)
+    monkeypatch.setattr(opening, "open_session", no_cuda)
     assert Engine(artifact).provider == "cpu"
-    with pytest.raises(EngineError, match=r"model\.onnx: cannot be run: cuda: out of memory$"):
+    with pytest.raises(EngineError, match=r"model\.onnx: cannot be run: cuda: no kernel image$"):
         Engine(artifact, "cuda")
 
 
@@ -54,11 +54,6 @@ def test_what_is_computed_does_not_depend_on_the_threads(artifact: Path) -> None
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
     one, four = (Engine(artifact, "cpu", threads, 8).run(images) for threads in (1, 4))
     assert all(np.array_equal(one[name], four[name]) for name in one)
-
-
-def test_small_images_go_in_larger_batches() -> None:
-    sides = [host_batch(ImageSpec(side, side)) for side in (8, 16, 32, 224)]
-    assert sides == sorted(sides, reverse=True) and sides[0] > sides[-1]
 
 
 def test_a_closed_engine_says_so(artifact: Path) -> None:

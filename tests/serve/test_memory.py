@@ -45,6 +45,7 @@ def test_what_goes_up_comes_down(make: Callable[[], Memory]) -> None:
 
 def test_pinned_memory_lives_as_long_as_a_view_of_it(library: ctypes.CDLL) -> None:
     memory = CudaMemory(0, Driver(library))
+    gc.collect()  # what earlier tests left
     before = library.fake_live()
     view = memory.host(4096).reshape(4, 1024)[1:]
     memory.device(64), memory.stream()

@@ -65,6 +65,31 @@ def test_other_arrays_are_refused_with_their_shape(scorer: Scorer, wrong: np.nda
         scorer.score(wrong)
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8, 4), (20, 30, 3), (8, 8, 1), (3, 8, 3)])
+@pytest.mark.parametrize("how", ["score", "column", "rows", "column of rows", "nested lists"])
+def test_one_image_is_not_taken_for_a_batch_of_its_rows(
+    scorer: Scorer, shape: tuple[int, ...], how: str
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    calls: dict[str, Callable[[], object]] = {
+        "score": lambda: scorer.score(image),
+        "column": lambda: scorer({"image": image}),
+        "rows": lambda: scorer.score(list(image)),
+        "column of rows": lambda: scorer({"image": list(image)}),
+        "nested lists": lambda: scorer({"image": image.tolist()}),
+    }
+    with pytest.raises(PoolError, match="is one image|looks like a row of pixels|images of int"):
+        calls[how]()
+
+
+def test_one_image_in_a_batch_is_one_score(scorer: Scorer) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    expected = scorer.score(image[None]).loss
+    assert expected.shape == (1,)
+    assert np.array_equal(scorer.score([image]).loss, expected)
+    assert np.array_equal(scorer({"images": [image]})["loss"], expected)
+
+
 def test_a_dict_of_arrays_goes_in_and_out(scorer: Scorer, images: np.ndarray) -> None:
     names = np.array([f"n{row}" for row in range(37)])
     made = scorer({"image": images, "name": names})

@@ -76,10 +76,10 @@ def test_seconds_are_those_that_passed() -> None:
 
 def test_what_runs_is_named() -> None:
     telemetry = Telemetry()
-    telemetry.model("ab12", "cpu", "int8")
+    telemetry.model("ab12", "cuda:1", "fp16")
     telemetry.queued(7)
     found = samples(telemetry)
-    assert found["lloss_model_info", "int8", "cpu", "ab12"] == 1
+    assert found["lloss_model_info", "cuda:1", "fp16", "cuda", "ab12"] == 1
     assert found["lloss_queue_size",] == 7
 
 
@@ -129,7 +129,7 @@ def test_every_batch_is_counted_once_in_every_stage(artifact: Path, remote: bool
         assert found[f"lloss_{stage}_duration_seconds_count",] == 7, stage
     assert found["lloss_batch_size_count",] == 7
     assert found["lloss_predicted_loss_bucket", "0.0"] == (losses <= 0).sum()
-    assert found["lloss_model_info", "fp32", "cpu", scorer.engine.sha256] == 1
+    assert found["lloss_model_info", "cpu", "fp32", "cpu", scorer.engine.sha256] == 1
     assert found["lloss_queue_size",] == 0
 
 

@@ -66,6 +66,9 @@ class SelectBody(Narrow):
         description=f"The highest scores; spread (at most {DIVERSE_MOST:,}); or at random.",
     )
     by: str = Field("loss", min_length=1, max_length=100, description="The column to choose by.")
+    order: Literal["", "highest", "lowest"] = Field(
+        "", description='Which end of it; "" for that of loss, entropy, confidence or margin.'
+    )
     subset: float = Field(
         0, ge=0, le=1e12, allow_inf_nan=False, description="A random sub-pool: a number or share."
     )

@@ -54,11 +54,7 @@ def labels_of_request(body: bytes, kind: str, pool: str, label_studio: bool) -> 
 
 
 def _of_csv(body: bytes) -> dict[str, str]:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LabelError(f"the CSV is no UTF-8: {error.reason} at byte {error.start}") from error
-    return parse_labels(io.StringIO(text, newline=""), "the CSV", needs_label=None)
+    return parse_labels(io.BytesIO(body), "the CSV", needs_label=None)
 
 
 def _of_json(body: bytes) -> dict[str, str]:

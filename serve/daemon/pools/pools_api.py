@@ -171,8 +171,8 @@ def _selected(
         return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
     if format == "csv":
         rows = ((one.id, one.score, one.rank) for one in handed.images)
-        return Response(csv_text(("id", "score", "rank"), rows), media_type="text/csv",
-                        headers=headers)  # fmt: skip
+        text = csv_text(("id", "score", "rank"), rows, readable=False)
+        return Response(text, media_type="text/csv", headers=headers)
     return Response(_lines(daemon, handed), media_type="text/plain", headers=headers)
 
 

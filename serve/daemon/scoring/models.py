@@ -106,10 +106,13 @@ class Models:
             return done
 
     def not_ready(self) -> str:
-        """Why nothing can be scored; "" when it can."""
+        """Why nothing can be scored, such as that the GPU was lost; "" when it can."""
         if self._closed:
             return "the model was unloaded: the server ends"
-        return "" if self._serving else "the model is not loaded yet"
+        serving = self._serving
+        if serving is None:
+            return "the model is not loaded yet"
+        return serving.loaded.scorer.engine.trouble()
 
     @property
     def sha256(self) -> str:
@@ -213,7 +216,7 @@ class Models:
         with self._lock:
             old, self._serving = self._serving, _Serving(new, batcher)
         manifest, engine = new.scorer.manifest, new.scorer.engine
-        self._metrics.model(manifest, new.sha256, engine.provider)
+        self._metrics.model(manifest, new.sha256, engine.device)
         if old is not None:
             old.batcher.close()
             self._batches += old.batcher.batches

@@ -151,9 +151,9 @@ def models_named(metrics: DaemonMetrics) -> list[dict[str, str]]:
 def test_one_model_is_named_at_a_time() -> None:
     metrics = DaemonMetrics()
     assert models_named(metrics) == []
-    metrics.model(manifest(), "aa11", "cuda")
-    metrics.model(manifest(precision="int8"), "bb22", "cpu")
-    wanted = [{"sha256": "bb22", "provider": "cpu", "precision": "int8"}]
+    metrics.model(manifest(), "aa11", "cpu")
+    metrics.model(manifest(precision="fp16"), "bb22", "cuda:1")
+    wanted = [{"sha256": "bb22", "provider": "cuda", "device": "cuda:1", "precision": "fp16"}]
     assert models_named(metrics) == wanted
     # A job that goes on with an earlier model opens a scorer for it, which tells its telemetry.
     metrics.telemetry.model("aa11", "cpu", "fp32")

@@ -306,7 +306,7 @@ def test_labels_come_as_json_and_csv_and_go_to_training(
 ) -> None:
     given = [{"id": pool[3], "label": "cat"}, {"id": pool[4]}]
     assert client.post(f"{P}/labels", json={"labels": given}).json() == {"images": 2}
-    odd = [id for id in pool if id[1] != "0" and not id[:2].isdigit()]
+    odd = [id for id in pool if not id[:2].isdigit() and "\n" not in id]
     text = io.StringIO()
     csv.writer(text).writerows([["label", "id", "note"], *([f"{n}", id, ""] for n, id in
                                                            enumerate(odd))])  # fmt: skip
@@ -326,6 +326,10 @@ def test_labels_come_as_json_and_csv_and_go_to_training(
         assert read_labels(tmp_path / "l.csv") == expected
     every = client.get(f"{P}/labels", params={"format": "csv", "without": True})
     assert len(list(csv.reader(io.StringIO(every.text, newline="")))) == len(expected) + 2
+    (broken,) = [id for id in pool if "\n" in id]
+    client.post(f"{P}/labels", json={"labels": [{"id": broken, "label": "cat"}]})
+    told = error(client.get(f"{P}/labels", params={"format": "csv"}), 422)
+    assert "write JSON" in told and client.get(f"{P}/labels").status_code == 200
     reply = client.post(f"{P}/labels", content=f"id\n{pool[5]}\n", headers=headers)
     assert reply.json() == {"images": 1}
     reply = client.delete(f"{P}/labels", params={"id": [pool[3], pool[5], "none"]})
@@ -340,8 +344,11 @@ def test_labels_come_as_json_and_csv_and_go_to_training(
         ("text/csv", b"id,label\n00.png,\n", "line 2: an empty id or label"),
         ("text/csv", b"id,label\n00.png,a\n00.png,b\n", "keep one of them"),
         ("text/csv", b"id\n", "no label"),
-        ("text/csv", b"id\n\xff\n", "no UTF-8"),
-        ("text/csv", b"id\n" + b"x" * 200_000 + b"\n", "cannot be read as CSV"),
+        ("text/csv", b"id\n\xff\n", "the CSV, line 2: is not UTF-8"),
+        ("text/csv", b"id\n" + b"x" * 200_000 + b"\n", "not in the pool"),
+        ("text/csv", b'id,label\n00.png,"a\n01.png,b\n', "line 2: the quote that opens"),
+        ("text/csv", b"id,label\n00.png,a,b\n", "line 2: has 3 fields, the header has 2"),
+        ("text/csv", b"id;label\n00.png;a\n", "separated by semicolons"),
         ("text/csv", b"id\n../../etc/passwd\n", "not in the pool"),
         ("application/json", b"", "JSON"),
         ("application/json", b"[" * 100_000, "JSON"),

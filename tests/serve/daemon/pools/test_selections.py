@@ -79,7 +79,9 @@ def test_what_is_handed_out_and_labeled_is_counted_once(bench: Any) -> None:
 
 
 def test_requests_are_passed_on(bench: Any) -> None:
-    worst = bench.selections.select("p", asking(3, by="other", exclude=bench.ranked()[-1:]))
+    worst = bench.selections.select(
+        "p", asking(3, by="other", order="highest", exclude=bench.ranked()[-1:])
+    )
     assert ids(worst) == bench.ranked()[::-1][1:4]
     drawn = bench.selections.select("p", asking(5, strategy="random", seed=3))
     assert ids(drawn) != bench.ranked()[:5]

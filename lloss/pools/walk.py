@@ -1,0 +1,173 @@
+"""One walk over folders of files, on this machine or in a store.
+
+Pools, class trees, shards and folders of annotations go through it, so that all of them agree on
+what a file is by its name, leave out the same hidden and system files, and count the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+SUFFIXES = frozenset(
+    {".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"}
+    | {".ppm", ".tif", ".tiff", ".webp"}
+)
+"""The suffixes of image files (compared in lower case)."""
+
+_UNDECODED = """
+heic heif hif avif jp2 j2k j2c jpc jpf jpx jxl jxr wdp hdp bpg qoi psd psb xcf svg svgz eps tga dds
+ico icns pcx exr hdr pfm pam mpo dib dcm dicom nii fits dng 3fr arw cr2 cr3 crw erf kdc mos mrw nef
+nrw orf pef raf raw rw2 rwl sr2 srf srw x3f
+"""
+UNDECODED = frozenset(f".{end}" for end in _UNDECODED.split())
+"""The suffixes of images that no decoder here reads."""
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+CONTAINERS = (*TAR_SUFFIXES, *TABLE_SUFFIXES)
+"""The suffixes of files that hold many images."""
+
+_SYSTEM = frozenset(
+    {"__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "@tmp", "$recycle.bin"}
+    | {"lost+found", "system volume information", "__pycache__"}
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+)
+"""What operating systems, network drives and tools leave in folders (compared in lower case)."""
+
+_SHOWN = 8
+_MOST = 1000
+"""Suffixes that are counted apart; names that end in a running number have one each."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left there by a system or a tool."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def is_visible(path: str) -> bool:
+    """Whether no part of a path is hidden; ``.`` and ``..`` are no names."""
+    return not any(is_hidden(part) for part in path.split("/") if part not in (".", ".."))
+
+
+def suffix_of(name: str) -> str:
+    """The end of a file's name that says its kind, in lower case; "" without one."""
+    name = name.lower()
+    of_several = next((end for end in CONTAINERS if name.endswith(end)), "")
+    return of_several or os.path.splitext(name)[1]  # noqa: PTH122  the name is no path
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a file's name ends as those of images do, and is more than that end."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and dot + suffix.lower() in SUFFIXES
+
+
+@dataclass
+class PassedOver:
+    """What a walk did not take.
+
+    Attributes:
+        files: how many files of each suffix; "" of those without one.
+        hidden: how many hidden files and folders.
+        containers: the path of each file of many images.
+    """
+
+    files: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+    containers: list[str] = field(default_factory=list)
+
+    def add(self, path: str, suffix: str | None = None) -> None:
+        """Count a file."""
+        suffix = suffix_of(path.rpartition("/")[2]) if suffix is None else suffix
+        if suffix in CONTAINERS:
+            self.containers.append(path)
+        apart = suffix in self.files or (len(self.files) < _MOST and suffix.isprintable())
+        self.files[suffix if apart else ".*"] += 1
+
+    def __add__(self, other: PassedOver) -> PassedOver:
+        both = self.files + other.files
+        return PassedOver(both, self.hidden + other.hidden, self.containers + other.containers)
+
+    def as_dict(self) -> dict[str, int]:
+        """The counts by suffix, the hidden ones as ``hidden``, as JSON can hold them."""
+        counts = {suffix or "(no suffix)": n for suffix, n in sorted(self.files.items())}
+        return {**counts, **({"hidden": self.hidden} if self.hidden else {})}
+
+    def text(self, wanted: str = "images") -> str:
+        """What to say to the user; "" if nothing was passed over.
+
+        Args:
+            wanted: what the walk looked for, in the plural.
+        """
+        undecoded = Counter({end: n for end, n in self.files.items() if end in UNDECODED})
+        others = self.files - undecoded
+        parts = []
+        if others:
+            many = f"files that are no {wanted}"
+            many = many if others.total() > 1 else f"file that is no {wanted.removesuffix('s')}"
+            parts.append(f"{others.total():,} {many} ({_by_suffix(others)})")
+        if undecoded:
+            many = "images" if undecoded.total() > 1 else "image"
+            parts.append(
+                f"{undecoded.total():,} {many} of a format that cannot be decoded "
+                f"({_by_suffix(undecoded)}; convert to JPEG or PNG)"
+            )
+        if self.hidden:
+            entries = "files or folders" if self.hidden > 1 else "file or folder"
+            parts.append(f"{self.hidden:,} hidden or system {entries}")
+        return f"passed over {'; '.join(parts)}" if parts else ""
+
+
+class Tree(ABC):
+    """A folder that can be walked."""
+
+    @abstractmethod
+    def entries(self, keeps: Callable[[str, bool], bool]) -> Iterator[tuple[str, Any, Tree | None]]:
+        """Name, handle and, of a folder, tree of each entry, in the order of the names' bytes.
+
+        Args:
+            keeps: whether an entry of this name is wanted, given whether it is a folder; called
+                once for each entry, before the first is returned.
+        """
+
+
+def walk(
+    tree: Tree, takes: Callable[[str], bool], passed: PassedOver, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Path below the tree, with ``/``, and handle of each file, depth first.
+
+    The order is the same on any machine, and only one folder's names are held at a time.
+
+    Args:
+        tree: the folder.
+        takes: whether a file of this name is wanted.
+        passed: counts what is not; complete when the walk is.
+        prefix: of the paths.
+    """
+
+    def keeps(name: str, is_folder: bool) -> bool:
+        if is_hidden(name):
+            passed.hidden += 1
+            return False
+        if is_folder or takes(name):
+            return True
+        passed.add(prefix + name)
+        return False
+
+    for name, handle, inner in tree.entries(keeps):
+        if inner is None:
+            yield prefix + name, handle
+        else:
+            yield from walk(inner, takes, passed, f"{prefix}{name}/")
+
+
+def _by_suffix(counts: Counter[str]) -> str:
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    shown = [f"{n:,} {suffix or 'without suffix'}" for suffix, n in ordered[:_SHOWN]]
+    rest = sum(n for _, n in ordered[_SHOWN:])
+    return ", ".join(shown + ([f"{rest:,} others"] if rest else []))
