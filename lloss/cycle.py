@@ -115,6 +115,7 @@ def next_cycle(
     if not _goes_on(folder, project, say):
         problems = Problems(project.skip_bad)
         labeled = project.open_labels(problems=problems)
+        project.note_classes(labeled, problems, done[-1].classes if done else ())
         for line in problems.lines():
             say(line)
         if done and done[-1].labels_sha256 == labeled.sha256:

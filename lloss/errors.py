@@ -73,6 +73,10 @@ class ScoresError(LlossError):
     """A scores folder that cannot be read or resumed."""
 
 
+class OtherRunError(ScoresError):
+    """A scores folder that was begun with other settings, which may come back."""
+
+
 class SelectionError(LlossError):
     """A selection that cannot be made, such as a K larger than what is left."""
 

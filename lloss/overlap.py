@@ -250,7 +250,7 @@ class _Group:
         return None
 
 
-def _unreadable() -> contextlib.AbstractContextManager[None]:
+def _unreadable() -> contextlib.suppress:
     """Leave out what cannot be read: the step that needs the image says why."""
     return contextlib.suppress(OSError, ImageError)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
+from lloss.spelling import lone_classes
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -144,6 +145,21 @@ class Project:
         if labels is None:
             problems.note(similar_note(self.task.summarize(labeled.labels)))
         return labeled
+
+    def note_classes(
+        self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
+    ) -> None:
+        """Note classes of images that are new and have one image: they may be misspelled.
+
+        Args:
+            labeled: all labels.
+            problems: keeps the line.
+            known: classes that the labels had before.
+        """
+        if self.train.task == "classification":
+            line = lone_classes(self.task.summarize(labeled.labels), known)
+            if line:
+                problems.note(line)
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -309,7 +325,7 @@ def create_project(
         notes, pool = Problems(project.skip_bad), project.open_pool()
         training, test = project.split(labeled, notes)
         project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes) if problems else ():
+        for line in (pool.remark(), *notes.notes) if problems is not None else ():
             problems.note(line)
         task = project.task
         task.check(labeled.labels, task.classes(labeled.labels))

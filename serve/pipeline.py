@@ -31,7 +31,7 @@ from .result import Scores, no_columns
 from .room import Room
 from .steps import CLOSED, Steps
 from .telemetry import Telemetry
-from .workers import LIVE, Workers
+from .workers import LIVE, Team, Threads, Workers
 
 READERS = 32
 """Threads that fetch from a store: each mostly waits."""
@@ -59,16 +59,23 @@ class Pipeline:
         telemetry: what to tell of it.
         threads: that decode.
         readers: that fetch from remote pools.
+        team: whose threads decode and compute; by default they are its own.
     """
 
     def __init__(
-        self, engine: Engine, telemetry: Telemetry, threads: int, readers: int = READERS
+        self,
+        engine: Engine,
+        telemetry: Telemetry,
+        threads: int,
+        readers: int = READERS,
+        team: Team | None = None,
     ) -> None:
         self.engine, self.telemetry = engine, telemetry
         self.spec = engine.manifest.image
         workers = engine.lanes if engine.on_host else threads
-        self.workers = Workers(workers, "lloss-decode")
-        self.lanes = None if engine.on_host else Workers(engine.lanes, "lloss-lane")
+        made: Callable[[int, str], Threads] = team.share if team else Workers
+        self.workers = made(workers, "lloss-decode")
+        self.lanes = None if engine.on_host else made(engine.lanes, "lloss-lane")
         self.readers = Workers(readers, "lloss-read")
         self.intake = Workers(1, "lloss-intake")
         self.slots = threading.Semaphore(engine.lanes)

@@ -21,6 +21,7 @@ from lloss.errors import (
     ImageError,
     InterruptedRunError,
     LlossError,
+    OtherRunError,
     PoolError,
     ScoresError,
     SettingsError,
@@ -59,8 +60,8 @@ class Progress(Protocol):
                 not cheap. It may list the pool.
         """
 
-    def batch(self, scored: int, skipped: int) -> None:
-        """A batch was scored; so many of its images were, or could not be read.
+    def batch(self, scores: Scores) -> None:
+        """A batch was scored, but for the images in it that could not be read.
 
         Raises:
             InterruptedRunError: the run shall end here; the finished parts stay.
@@ -172,7 +173,7 @@ def _check_same(folder: ScoresFolder, before: dict[str, Any], now: dict[str, Any
         if name == "pool_fingerprint" and old != value:
             raise _changed(folder, "its images are others than before")
         if old != value:
-            raise ScoresError(
+            raise OtherRunError(
                 f"{folder.path}: was begun with {name} = {old!r}, now it is "
                 f"{value!r}; score into another folder, or go back to the old value"
             )
@@ -315,7 +316,7 @@ class _PoolRun:
                 if self.fail_fast and batch.skipped:
                     id, reason = batch.skipped[0]
                     raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
-                self.progress.batch(len(batch), len(batch.skipped))
+                self.progress.batch(batch)
                 yield batch
 
     def _ranges(self, parts: Iterable[int]) -> Iterator[range]:
@@ -334,8 +335,8 @@ class _Bar:
         seen = total() if sys.stderr.isatty() else None  # else nobody sees the share
         self._bar = tqdm(total=seen, initial=done.resumed, unit="img", desc="score", disable=None)
 
-    def batch(self, scored: int, skipped: int) -> None:
-        self._bar.update(scored + skipped)
+    def batch(self, scores: Scores) -> None:
+        self._bar.update(len(scores) + len(scores.skipped))
 
     def end(self) -> None:
         self._bar.close()

@@ -23,6 +23,7 @@ from .engine import Engine
 from .pipeline import READERS, Pipeline, Take
 from .result import Scores, joined
 from .telemetry import Telemetry
+from .workers import Team
 
 Images: TypeAlias = "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | Pool"
 """What :meth:`Scorer.score` takes."""
@@ -45,6 +46,7 @@ class Scorer:
         readers: threads that fetch, for pools behind a network.
         telemetry: to count in, such as one that several scorers share; by default one of its own.
             Which model serves is said by who shares it.
+        team: of threads that several scorers share; by default it has its own.
 
     Attributes:
         engine: the artifact on its provider.
@@ -71,6 +73,7 @@ class Scorer:
         threads: int = 0,
         readers: int = READERS,
         telemetry: Telemetry | None = None,
+        team: Team | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 0),
@@ -86,6 +89,7 @@ class Scorer:
             self.telemetry.model(self.engine.sha256, self.engine.device, self.manifest.precision)
         self.threads = threads or usable_cores()
         self.readers = readers
+        self._team = team
         self._pipeline: Pipeline | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -198,7 +202,9 @@ class Scorer:
         with self._lock:
             self._check_open()
             if self._pipeline is None:
-                self._pipeline = Pipeline(self.engine, self.telemetry, self.threads, self.readers)
+                self._pipeline = Pipeline(
+                    self.engine, self.telemetry, self.threads, self.readers, self._team
+                )
             return self._pipeline
 
     def _check_open(self) -> None:

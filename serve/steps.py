@@ -14,7 +14,7 @@ from lloss.images import MAX_PIXELS, Raw, decode_into
 
 from .job import Job
 from .result import Scores, no_columns
-from .workers import POOL, Workers
+from .workers import POOL, Threads
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
@@ -52,7 +52,7 @@ class Steps:
     def left(self) -> None:
         """A job is done, however it ended."""
 
-    def submit(self, workers: Workers, job: Job, step: Callable[..., None], *given: Any) -> None:
+    def submit(self, workers: Threads, job: Job, step: Callable[..., None], *given: Any) -> None:
         """Do a step of a job in one of some threads; whatever goes wrong is the job's result."""
 
         def guarded() -> None:

@@ -9,11 +9,28 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
+from typing import Protocol
 
 LIVE, POOL = 0, 1
 """How urgent a task is: of a request that somebody waits for, or of a pool; less goes first."""
 
 _log = logging.getLogger(__name__)
+
+
+class Threads(Protocol):
+    """What :class:`Workers` and :class:`Share` do."""
+
+    count: int
+
+    def submit(self, task: Callable[[], object], priority: int = POOL) -> None:
+        """Have a task done."""
+
+    @property
+    def idle(self) -> int:
+        """Threads that do nothing just now."""
+
+    def shutdown(self) -> None:
+        """Take no more, and return when all that was submitted is done."""
 
 
 class Workers:
@@ -54,6 +71,90 @@ class Workers:
         """Take no more, and return when all that was submitted is done."""
         self._shared.stop()
         self._shared.join()
+
+
+class Share:
+    """Threads that others use as well; :meth:`shutdown` ends none of them.
+
+    Args:
+        workers: whose threads they are.
+
+    Attributes:
+        count: of the threads.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self.count = workers.count
+        self._workers = workers
+        self._changed = threading.Condition()
+        self._open = 0
+        self._stopped = False
+        self._inside = threading.local()
+
+    def submit(self, task: Callable[[], object], priority: int = POOL) -> None:
+        """See :meth:`Workers.submit`."""
+
+        def counted() -> None:
+            self._inside.depth = getattr(self._inside, "depth", 0) + 1
+            try:
+                task()
+            finally:
+                self._inside.depth -= 1
+                self._left()
+
+        with self._changed:
+            if self._stopped:
+                raise RuntimeError("cannot take a task after shutdown")
+            self._open += 1
+        try:
+            self._workers.submit(counted, priority)
+        except BaseException:
+            self._left()
+            raise
+
+    def _left(self) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    @property
+    def idle(self) -> int:
+        """See :attr:`Workers.idle`."""
+        return self._workers.idle
+
+    def shutdown(self) -> None:
+        """Take no more, and return when all that was submitted here is done."""
+        own = getattr(self._inside, "depth", 0)  # a task that calls this is not waited for
+        with self._changed:
+            self._stopped = True
+            self._changed.wait_for(lambda: self._open <= own)
+
+
+class Team:
+    """Threads for all scorers of a process that use the same cores and device.
+
+    What is urgent for one of them goes before what is not for any: requests to a model that serves,
+    before a job that goes on by the one before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: dict[tuple[int, str], Workers] = {}
+
+    def share(self, count: int, name: str) -> Share:
+        """A share of the threads of this name."""
+        with self._lock:
+            workers = self._workers.get((count, name))
+            if workers is None:
+                workers = self._workers[count, name] = Workers(count, name)
+            return Share(workers)
+
+    def close(self) -> None:
+        """End the threads, when all that was submitted is done."""
+        with self._lock:
+            workers = list(self._workers.values())
+        for one in workers:
+            one.shutdown()
 
 
 class _Shared:

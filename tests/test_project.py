@@ -72,7 +72,7 @@ def test_similar_class_names_are_noted_within_labels_and_beside_a_test_set(tmp_p
     (own,) = problems.notes
     assert "the classes 'Cat' (4) and 'cat' (4) differ only in case" in own
     project.split(labeled, problems)
-    both = " ".join(problems.notes)
+    (both,) = [note for note in problems.notes if "to measure on" in note]
     assert "the classes to train and to measure on 'DOG' (1) and 'dog' (4)" in both
     assert "cat" not in both
 
@@ -119,3 +119,19 @@ def test_a_hold_out_of_all_classes_has_nothing_to_say(tmp_path: Path) -> None:
     problems = Problems()
     assert project.split(project.open_labels(), problems)[1] is not None
     assert problems.notes == []
+
+
+def test_a_new_class_of_one_image_is_noted(tmp_path: Path) -> None:
+    names = _table(tmp_path / "data.parquet")
+    labels = _labels(tmp_path / "labels.csv", names)
+    labels.write_text(labels.read_text().replace("n3,1", "n3,11"))
+    pool = f"{tmp_path}/data.parquet?id=name&image=png"
+    values = {"pool": pool, "labels": str(labels), "k": 2}
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems)
+    (line,) = problems.lines()
+    assert line.startswith("the new class '11' ('1'?) has one image")
+    problems = Problems()
+    project.note_classes(project.open_labels(), problems, {"0": 6, "1": 5, "11": 1})
+    assert problems.lines() == [], "it was told before"

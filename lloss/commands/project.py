@@ -65,6 +65,7 @@ def init(
     problems = Problems(skip_bad)
     made = create_project(project, values, train, problems)
     labeled = made.open_labels(problems=problems)
+    made.note_classes(labeled, problems)
     for line in problems.lines():
         click.echo(line, err=True)
     classes = made.task.classes(labeled.labels)

@@ -134,9 +134,10 @@ class _Header(tarfile.TarInfo):
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if not any(buf):
-                if len(buf) < tarfile.BLOCKSIZE:  # the end of the file
-                    raise tarfile.EmptyHeaderError("empty header") from error
-                raise
+                # Fewer zeros than a header has are the end of the file.
+                return super().frombuf(
+                    buf if len(buf) == tarfile.BLOCKSIZE else b"", encoding, errors
+                )
             what = "it ends too early" if len(buf) < tarfile.BLOCKSIZE else str(error)
             raise tarfile.ReadError(what) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .catalog.catalog import Catalog
 from .metrics import DaemonMetrics
 from .net.access import Access
+from .pools.classes import Classes
 from .pools.jobs import Jobs
 from .pools.pools import Pools
 from .pools.selections import Selections
@@ -24,6 +25,7 @@ class Daemon:
         catalog: pools, jobs, labels and pending images, on disk.
         pools: opened pools and their scores.
         jobs: pools being scored.
+        classes: which labels a pool takes.
         selections: which K are next.
         draining: whether it was told to end: requests under way are finished, others refused.
     """
@@ -42,7 +44,8 @@ class Daemon:
         self.models = Models(settings, self.metrics)
         self.pools = Pools(settings, self.catalog)
         self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
-        self.selections = Selections(settings, self.catalog, self.pools, self.metrics)
+        self.classes = Classes(self.models, self.catalog.images)
+        self.selections = Selections(settings, self.catalog, self.pools, self.metrics, self.classes)
         watch(self)
 
     def start(self) -> None:

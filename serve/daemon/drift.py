@@ -1,9 +1,9 @@
-"""Does live traffic look to the model as the pool of its export did?
+"""Does what is scored look to the model as the pool of its export did?
 
-The last live predicted losses are held against the quantiles in the artifact's manifest. Two
-figures, each known by its own name: the population stability index over the reference's deciles,
-in which a shift anywhere counts, and the Kolmogorov-Smirnov distance, the largest difference of
-the two distribution functions.
+The last live predicted losses, of requests and of jobs, are held against the quantiles in the
+artifact's manifest. Two figures, each known by its own name: the population stability index over
+the reference's deciles, in which a shift anywhere counts, and the Kolmogorov-Smirnov distance, the
+largest difference of the two distribution functions.
 """
 
 from __future__ import annotations

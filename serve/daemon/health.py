@@ -7,6 +7,8 @@ import json
 import logging
 from typing import Annotated, Any
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
 
 from lloss.errors import LlossError
@@ -87,9 +89,13 @@ def model(daemon: Ours) -> dict[str, Any]:
     summary="Load the model's file again and swap",
     responses={409: {"description": "The new one failed its check; the old one goes on."}},
 )
-def reload(daemon: Ours) -> dict[str, Any]:
+async def reload(request: Request, daemon: Ours) -> dict[str, Any]:
     """No request fails meanwhile; ``before`` and ``now`` are equal where the file is the same."""
-    return reload_model(daemon)
+    state = request.app.state
+    if not hasattr(state, "reloading"):
+        state.reloading = anyio.CapacityLimiter(1)
+    # Reloads that wait for each other must not hold the threads that other routes need.
+    return await anyio.to_thread.run_sync(reload_model, daemon, limiter=state.reloading)
 
 
 def reload_model(daemon: Daemon) -> dict[str, Any]:
@@ -104,11 +110,11 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
     try:
         done = daemon.models.reload()
     except LlossError as error:
+        daemon.jobs.prune()
         logs.event("model refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
+    daemon.jobs.prune()
     changed, note = done.before != done.now, daemon.models.note
-    if changed:
-        daemon.jobs.prune()
     name = "model reloaded" if changed else "model unchanged"
     level = logging.WARNING if note else logging.INFO
     logs.event(name, level, before=done.before, now=done.now, note=note)

@@ -32,6 +32,7 @@ from .settings import Limits
 REFUSED = ("queue_full", "deadline", "cancelled", "draining")
 RELOADED = ("swapped", "unchanged", "refused")
 ENDED = ("done", "failed", "cancelled")
+LOGINS = ("accepted", "refused", "limited")
 """Values of the labels that are there from the start, at 0: a rise from nothing is no rise."""
 
 OTHER = "other"
@@ -60,7 +61,7 @@ class DaemonMetrics:
         telemetry: that every scorer of this daemon counts in, so that a reload loses no count.
             Scorers do not name themselves there: :meth:`model` does.
         registry: to serve; that of ``telemetry``.
-        drift: of live predicted losses.
+        drift: of predicted losses, of requests and of jobs.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -125,6 +126,9 @@ class DaemonMetrics:
     def _count_changes(self) -> None:
         """Jobs, reloads and labels."""
         of = self.registry
+        self._logins = _counter(
+            of, "lloss_logins", "Attempts to log in by what came of them.", "outcome", LOGINS
+        )
         self._jobs = _counter(of, "lloss_jobs", "Jobs that ended.", "outcome", ENDED)
         self._reloads = _counter(
             of, "lloss_reloads", "Reloads of the model by what came of them.", "outcome", RELOADED
@@ -170,7 +174,7 @@ class DaemonMetrics:
         self._waits.observe(seconds)
 
     def served(self, losses: NDArray[np.float32], sha256: str) -> None:
-        """Count predicted losses of live traffic, float32 [N]; jobs' do not come here.
+        """Count predicted losses of requests, float32 [N]; jobs' come to :attr:`drift` alone.
 
         Args:
             losses: they.
@@ -188,6 +192,10 @@ class DaemonMetrics:
         """Count a reload: ``swapped``, ``unchanged`` or ``refused``."""
         self._reloads[outcome,].inc()
         self._reload_ok.set(outcome != "refused")
+
+    def login(self, outcome: str) -> None:
+        """Count an attempt to log in: ``accepted``, ``refused`` or ``limited``."""
+        self._logins[outcome,].inc()
 
     def job(self, outcome: str) -> None:
         """Count a job that ended: ``done``, ``failed`` or ``cancelled``."""

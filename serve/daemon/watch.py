@@ -21,7 +21,8 @@ def watch(daemon: Daemon) -> None:
 
     ``lloss_ready``, ``lloss_data_free_bytes``, ``lloss_open_jobs{state}``,
     ``lloss_job_done_images`` and ``lloss_job_total_images`` of the job that runs,
-    ``lloss_pools`` and ``lloss_pool_images{state}`` of all pools together.
+    ``lloss_pools`` and ``lloss_pool_images{state}`` of all pools together, and
+    ``lloss_restamped_images``.
     """
     metrics, folder = daemon.metrics, daemon.settings.data_dir
     metrics.gauge(
@@ -33,6 +34,11 @@ def watch(daemon: Daemon) -> None:
         "lloss_data_free_bytes",
         "Bytes that can still be written under the data dir.",
         lambda: shutil.disk_usage(folder).free,
+    )
+    metrics.gauge(
+        "lloss_restamped_images",
+        "Pending images of a clock in the future, handed out now since the start.",
+        lambda: daemon.catalog.restamped,
     )
     metrics.registry.register(_Catalogued(daemon))
 

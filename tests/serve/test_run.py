@@ -413,8 +413,8 @@ class Follower:
     def begin(self, done: Any, total: Any) -> None:
         self.told.append(("begin", done.scored, done.skipped, total()))
 
-    def batch(self, scored: int, skipped: int) -> None:
-        self.told.append((scored, skipped))
+    def batch(self, scores: Any) -> None:
+        self.told.append((len(scores), len(scores.skipped)))
         if len(self.told) == self.stop_at:
             raise InterruptedRunError("enough")
 

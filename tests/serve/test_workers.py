@@ -11,7 +11,7 @@ import time
 import weakref
 
 import pytest
-from lloss.serve.workers import LIVE, POOL, Workers
+from lloss.serve.workers import LIVE, POOL, Team, Workers
 
 
 def test_urgent_tasks_go_first_and_others_in_their_order() -> None:
@@ -128,3 +128,38 @@ def test_a_task_of_the_pool_may_shut_it_down() -> None:
     workers, done = Workers(1, "t"), threading.Event()
     workers.submit(lambda: (workers.shutdown(), done.set()))
     assert done.wait(5)
+
+
+def test_what_is_urgent_for_one_goes_before_what_others_of_the_team_have() -> None:
+    team, free, done, begun = Team(), threading.Event(), list[str](), threading.Event()
+    before, serving = team.share(1, "t"), team.share(1, "t")
+    before.submit(lambda: (begun.set(), free.wait(30)))
+    assert begun.wait(30)
+    for number in range(3):
+        before.submit(lambda n=number: done.append(f"pool {n}"), POOL)  # type: ignore[misc]
+    serving.submit(lambda: done.append("live"), LIVE)
+    assert (before.count, before.idle, serving.idle) == (1, 0, 0)
+    free.set()
+    team.close()
+    assert done == ["live", "pool 0", "pool 1", "pool 2"]
+
+
+def test_a_share_ends_without_its_threads() -> None:
+    team, free, done = Team(), threading.Event(), list[str]()
+    first, second = team.share(2, "shared"), team.share(2, "shared")
+    second.submit(lambda: free.wait(30))
+    first.submit(lambda: done.append("first"))
+    first.submit(lambda: 1 // 0)
+    first.shutdown()
+    assert done == ["first"], "the other's task is not waited for"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        first.submit(lambda: None)
+    free.set()
+    second.submit(second.shutdown)  # in a thread of the team's
+    second.shutdown()
+    team.share(2, "shared").submit(lambda: done.append("third"))
+    team.close()
+    assert done == ["first", "third"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("shared_")]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        team.share(2, "shared").submit(lambda: None)

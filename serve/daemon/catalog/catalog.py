@@ -18,6 +18,7 @@ from .imagestates import ImageStates
 from .jobtable import JobTable
 from .lookup import pool_row
 from .rows import Counts, JobRow, JobState, Pending, PoolRow, PoolScores
+from .takeover import take_over
 
 __all__ = ["Catalog", "Counts", "JobRow", "JobState", "Pending", "PoolRow", "PoolScores"]
 
@@ -47,6 +48,11 @@ class Catalog:
         with contextlib.ExitStack() as held:
             self._hold(held)
             self._db = Database(self.data_dir / "catalog.sqlite")
+            try:
+                take_over(self._db, self.data_dir)
+            except BaseException:
+                self._db.close()
+                raise
             self._held = held.pop_all()
         self.job_table = JobTable(self._db, self.data_dir)
         self.images = ImageStates(self._db)
@@ -66,9 +72,18 @@ class Catalog:
         """Unix seconds that never go backwards, also over restarts."""
         return self._db.now()
 
+    @property
+    def restamped(self) -> int:
+        """Pending images that were handed out in the future; see :class:`.database.Clock`."""
+        return self._db.restamped
+
     def problem(self) -> str:
         """Why it cannot be written just now; "" when it can."""
         return self._db.problem()
+
+    def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """One state of all tables; see :meth:`.database.Database.reading`."""
+        return self._db.reading()
 
     def pools(self) -> list[PoolRow]:
         """All, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sqlite3
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from lloss.errors import LlossError, SettingsError
 
+from .. import logs
 from ..failures import RequestError
-from .schema import APPLICATION, SCHEMA, VERSION
+from .schema import APPLICATION, SCHEMA, STEPS, VERSION
 
 _BUSY_SECONDS = 5.0
 """How long to wait for a stranger, such as a shell of sqlite3, who holds the file."""
@@ -31,6 +33,12 @@ _LEAST_FREE = 256 << 10
 _PROBE_SECONDS = 1.0
 """Between two looks whether a disk that was full has room again."""
 
+_AHEAD_SECONDS = 24 * 3600.0
+"""Less than this a clock may be set back without harm: pending images expire so much later."""
+
+_WRITTEN = 1_767_225_600.0
+"""The year 2026 began: a clock that says less is wrong."""
+
 _WRITE_ERRORS = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -43,15 +51,25 @@ _DAMAGE_ERRORS = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Clock:
-    """Unix seconds that never go backwards, whatever the system's clock does.
+    """Unix seconds that never go backwards while a process runs.
+
+    Over restarts they go back only where an earlier process evidently saw a clock that stood in the
+    future: the system's time is :data:`_AHEAD_SECONDS` or more behind what it saw, and not of
+    before this program was written, as on a machine whose own clock has lost its battery.
 
     Args:
         latest: the latest time that an earlier process saw.
+
+    Attributes:
+        ahead: seconds that the earlier process was in the future; 0 where it was not.
     """
 
     def __init__(self, latest: float) -> None:
         self._lock = threading.Lock()
-        self._latest, self._at = max(latest, time.time()), time.monotonic()
+        now, self._at = time.time(), time.monotonic()
+        ahead = latest - now
+        self.ahead = ahead if ahead >= _AHEAD_SECONDS and now >= _WRITTEN else 0.0
+        self._latest = now if self.ahead else max(latest, now)
 
     def now(self) -> float:
         """The system's time, or where that went back, the time that has passed since."""
@@ -70,6 +88,10 @@ class Database:
     Args:
         path: of the file; made when it is not there, never removed.
 
+    Attributes:
+        restamped: pending images that an earlier process handed out in the future, and that count
+            as handed out when this one began.
+
     Raises:
         SettingsError: it is damaged, no catalog, of a later version, or cannot be written.
     """
@@ -80,6 +102,7 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         self._failed, self._probed, self._broken = "", 0.0, ""
+        self.restamped = 0
         # One that is cut off to nothing would pass for a new one.
         if (path.parent / "pools").is_dir() and path.is_file() and not path.stat().st_size:
             raise SettingsError(self._damaged("it is empty, and there are scores of pools"))
@@ -225,11 +248,37 @@ class Database:
             for statement in SCHEMA:
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {APPLICATION}")
-            db.execute(f"PRAGMA user_version = {VERSION}")
+        for step in range(1 if empty else version, VERSION):
+            for statement in STEPS[step + 1]:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {VERSION}")
         # A write, so that a file that cannot be written is refused now and not by a request.
         self._clock = Clock(db.execute("SELECT latest FROM clock").fetchone()[0])
+        if self._clock.ahead:
+            self._come_back()
         db.execute("UPDATE clock SET latest = ?", [self.now()])
         db.execute("COMMIT")
+
+    def _come_back(self) -> None:
+        """An earlier process wrote times of the future: what it wrote was written now.
+
+        What was handed out then is pending for as long as it was to be, from now on.
+        """
+        given = {"now": self.now()}
+        moved = self._writer.execute(
+            "UPDATE images SET expires = :now + (expires - changed), changed = :now "
+            "WHERE state = 'pending' AND changed > :now",
+            given,
+        )
+        self.restamped = moved.rowcount
+        self._writer.execute("UPDATE images SET changed = :now WHERE changed > :now", given)
+        self._writer.execute("UPDATE answers SET created = :now WHERE created > :now", given)
+        logs.event(
+            "clock_was_ahead",
+            logging.WARNING,
+            seconds=round(self._clock.ahead),
+            restamped_pending_images=self.restamped,
+        )
 
     def _taken(self) -> sqlite3.Connection:
         if self._closed:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..failures import RequestError
 from .database import Database
 from .lookup import encodable, pool_row
+from .marks import AT_ONCE, Marks
 from .rows import Counts, ImageRow, ImageState, Pending
-
-_AT_ONCE = 500
-"""Ids asked for in one statement."""
 
 _ANSWER_SECONDS = 7 * 24 * 3600.0
 """How long an answer to a request with a key is kept."""
@@ -130,8 +129,8 @@ class ImageStates:
         with self._db.reading() as db:
             number = pool_row(db, pool)["number"]
             wanted = list(filter(encodable, ids))
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
+            for start in range(0, len(wanted), AT_ONCE):
+                some = wanted[start : start + AT_ONCE]
                 marks = ",".join("?" * len(some))
                 rows = db.execute(
                     f"SELECT {columns} FROM images WHERE pool = ? AND id IN ({marks}) {also}",
@@ -159,65 +158,39 @@ class ImageStates:
             )
             return [Pending(**row) for row in found]
 
+    def known_labels(self, pool: str) -> set[str]:
+        """The labels that images of a pool have, without ""."""
+        with self._db.reading() as db:
+            found = db.execute(
+                "SELECT DISTINCT label FROM images WHERE pool = ? AND state = 'labeled'",
+                [pool_row(db, pool)["number"]],
+            )
+            return {row[0] for row in found} - {""}
+
+    @contextlib.contextmanager
+    def marking(self) -> Iterator[Marks]:
+        """Mark images: all that the block does stays, or nothing of it."""
+        with self._db.writing() as db:
+            marks = Marks(db, self._db.now())
+            yield marks
+        with self._lock:
+            for number in marks.freed:
+                self._versions[number] += 1
+
     def label(self, pool: str, labels: Mapping[str, str]) -> int:
-        """Mark images labeled, whatever they were; returns how many."""
-        return self._each(
-            pool,
-            "INSERT INTO images (pool, id, state, label, changed) "
-            "VALUES (?1, ?2, 'labeled', ?4, ?3) ON CONFLICT DO UPDATE SET state = 'labeled', "
-            "label = excluded.label, changed = excluded.changed, expires = 0, selection = ''",
-            ((id, label) for id, label in labels.items()),
-        )
+        """See :meth:`Marks.label`."""
+        with self.marking() as marks:
+            return marks.label(pool, labels)
 
     def skip(self, pool: str, ids: Iterable[str]) -> int:
-        """Mark images skipped, but for labeled ones; returns how many were not."""
-        return self._each(
-            pool,
-            "INSERT INTO images (pool, id, state, changed) VALUES (?1, ?2, 'skipped', ?3) "
-            "ON CONFLICT DO UPDATE SET state = 'skipped', changed = excluded.changed, "
-            "expires = 0, selection = '' WHERE state IN ('pending', 'free')",
-            ((id,) for id in ids),
-        )
+        """See :meth:`Marks.skip`."""
+        with self.marking() as marks:
+            return marks.skip(pool, ids)
 
     def unlabel(self, pool: str, ids: Iterable[str]) -> int:
-        """Free labeled images; returns how many were."""
-        return self._each(
-            pool,
-            "UPDATE images SET state = 'free', label = '', changed = ?3 "
-            "WHERE pool = ?1 AND id = ?2 AND state = 'labeled'",
-            ((id,) for id in ids),
-            frees=True,
-        )
-
-    def give_back(self, pool: str, ids: Iterable[str]) -> int:
-        """Free pending and skipped images; returns how many were."""
-        return self._each(
-            pool,
-            "UPDATE images SET state = 'free', changed = ?3, expires = 0, selection = '' WHERE "
-            "pool = ?1 AND id = ?2 AND (state = 'skipped' OR (state = 'pending' AND expires > ?3))",
-            ((id,) for id in ids),
-            frees=True,
-        )
-
-    def _each(
-        self, pool: str, statement: str, rows: Iterable[tuple[str, ...]], frees: bool = False
-    ) -> int:
-        """Run a statement for each row, in one transaction; returns how many rows it changed.
-
-        It is given the pool's number, the id, the time, and what else a row has.
-        """
-        with self._db.writing() as db:
-            number, now = pool_row(db, pool)["number"], self._db.now()
-            before = db.total_changes
-            db.executemany(
-                statement,
-                ((number, row[0], now, *row[1:]) for row in rows if all(map(encodable, row))),
-            )
-            changed = db.total_changes - before
-        if frees and changed:
-            with self._lock:
-                self._versions[number] += 1
-        return changed
+        """See :meth:`Marks.unlabel`."""
+        with self.marking() as marks:
+            return marks.unlabel(pool, ids)
 
     def answer(self, pool: str, key: str) -> Answer | None:
         """What was answered to the request with this key."""

@@ -73,13 +73,14 @@ class JobTable:
             found = db.execute(f"SELECT model_sha256 FROM jobs WHERE {_ACTIVE} OR resumable = 1")
             return {row["model_sha256"] for row in found}
 
-    def submit(self, pool: str, model_sha256: str, batch_size: int) -> JobRow:
+    def submit(self, pool: str, model_sha256: str, batch_size: int, anew: bool = False) -> JobRow:
         """The job of a pool that is under way; else one that failed and goes on; else a new one.
 
         Args:
             pool: its name.
             model_sha256: of the model; a job of another one does not go on.
             batch_size: of a new job.
+            anew: whether one that failed does not go on either.
 
         Raises:
             RequestError: 404.
@@ -88,8 +89,8 @@ class JobTable:
             number = pool_row(db, pool)["number"]
             row = db.execute(
                 f"SELECT id FROM jobs WHERE pool = ? AND ({_ACTIVE} OR (resumable = 1 AND "
-                "model_sha256 = ?)) ORDER BY resumable LIMIT 1",
-                [number, model_sha256],
+                "model_sha256 = ? AND NOT ?)) ORDER BY resumable LIMIT 1",
+                [number, model_sha256, anew],
             ).fetchone()
             if row is None:
                 self._discard(db, number)
@@ -131,19 +132,21 @@ class JobTable:
         with self._db.writing() as db:
             db.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
 
-    def begin(self, id: str, batch_size: int) -> bool:
+    def begin(self, id: str, batch_size: int, provider: str = "") -> bool:
         """A job runs from now on; returns False if it was cancelled.
 
         Args:
             id: of the job.
             batch_size: of a job that begins; one that goes on keeps its own.
+            provider: that scores it, likewise.
         """
         with self._db.writing() as db:
             changed = db.execute(
                 "UPDATE jobs SET state = 'running', started = coalesce(started, ?), "
-                "batch_size = CASE WHEN started IS NULL THEN ? ELSE batch_size END "
+                "batch_size = CASE WHEN started IS NULL THEN ? ELSE batch_size END, "
+                "provider = CASE WHEN started IS NULL THEN ? ELSE provider END "
                 "WHERE id = ? AND state = 'queued'",
-                [self._db.now(), batch_size, id],
+                [self._db.now(), batch_size, provider, id],
             )
             return changed.rowcount == 1
 
@@ -249,4 +252,5 @@ class JobTable:
             folder=self._data_dir / row["folder"],
             batch_size=row["batch_size"],
             resumable=bool(row["resumable"]),
+            provider=row["provider"],
         )

@@ -53,6 +53,7 @@ class JobRow:
         folder: of its scores, absolute.
         batch_size: images a run of the engine; 0 until it began, where the engine's own is taken.
         resumable: whether it failed and goes on where it was when the pool is submitted again.
+        provider: that it began on; "" before that.
     """
 
     id: str
@@ -70,6 +71,7 @@ class JobRow:
     folder: Path
     batch_size: int = 0
     resumable: bool = False
+    provider: str = ""
 
 
 @dataclass(frozen=True)

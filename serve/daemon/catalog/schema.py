@@ -5,7 +5,7 @@ from __future__ import annotations
 APPLICATION = 0x6C6C6F73
 """SQLite's ``application_id``: "llos"."""
 
-VERSION = 1
+VERSION = 2
 """SQLite's ``user_version``."""
 
 SCHEMA = (
@@ -82,3 +82,27 @@ SCHEMA = (
     # Folders of scores that nobody needs any more, to be removed when nobody reads them.
     "CREATE TABLE trash (folder TEXT PRIMARY KEY) STRICT",
 )
+
+STEPS = {
+    2: (
+        # The engine that a job began on; "" for one that a version 1 began.
+        "ALTER TABLE jobs ADD COLUMN provider TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX labels_of_pool ON images (pool, label) WHERE state = 'labeled'",
+        # Annotations of Label Studio's that the webhook reported: it names a deleted one by its
+        # number alone. Here, so that one transaction holds them and the labels they make.
+        """
+        CREATE TABLE annotations (
+            project TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            pool TEXT NOT NULL,
+            id TEXT NOT NULL,
+            label TEXT NOT NULL,
+            cancelled INTEGER NOT NULL,
+            changed REAL NOT NULL,
+            PRIMARY KEY (project, number)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX annotations_of_image ON annotations (pool, id)",
+    ),
+}
+"""What makes each version of the one before; :data:`SCHEMA` is version 1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,11 +11,15 @@ from typing import Any
 from lloss.errors import LabelError
 
 from ..catalog.lookup import encodable
+from ..pools.classes import cleaned
 
 _OWN = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
 )
 """Of JSON_MIN, with ``image``; beside them stand, by control, what was annotated."""
+
+_LISTED = 5
+"""Keys that a refusal names."""
 
 _DATA = "lloss_"
 """How the keys begin that our tasks have beside ``image``."""
@@ -52,24 +56,29 @@ def place_of(data: object) -> tuple[str, str] | None:
     return None
 
 
-def choice_of(result: object) -> str:
+def choice_of(result: object, control: str | None = None) -> str:
     """The class that an annotation gives the whole image; "" where it gives none or several.
 
     Args:
         result: of the annotation. Choices of a region have its coordinates beside them.
+        control: whose choice counts; by default the only one.
     """
     found = [
         item["value"]["choices"]
         for item in (result if isinstance(result, list) else ())
         if isinstance(item, dict)
         and item.get("type") == "choices"
+        and control in (None, item.get("from_name"))
         and isinstance(item.get("value"), dict)
         and item["value"].keys() == {"choices"}
     ]
     if len(found) != 1 or not isinstance(found[0], list) or len(found[0]) != 1:
         return ""
-    choice = found[0][0]
-    return choice if isinstance(choice, str) and encodable(choice) else ""
+    return _class(found[0][0])
+
+
+def _class(choice: object) -> str:
+    return cleaned(choice) if isinstance(choice, str) and encodable(choice) else ""
 
 
 @dataclass(frozen=True)
@@ -89,12 +98,15 @@ class Annotated:
     minimal: bool = False
 
 
-def labels_of(document: Any, pool: str | None = None) -> dict[str, str]:
+def labels_of(document: Any, pool: str | None = None, control: str | None = None) -> dict[str, str]:
     """The labels of an export.
 
     Args:
         document: that was read from JSON or JSON_MIN.
         pool: whose tasks count; by default all that ``lloss`` made.
+        control: name of the Choices control, in the labeling configuration, whose choice is the
+            label. JSON has the kind of each result and needs none where one control chooses;
+            JSON_MIN shows annotations and columns of the tasks alike.
 
     Returns:
         A label by id for each task with an annotation that was not skipped, by the newest one:
@@ -102,12 +114,37 @@ def labels_of(document: Any, pool: str | None = None) -> dict[str, str]:
         keypoints stay in the export.
 
     Raises:
-        LabelError: it is no such export, or no task is of the pool.
+        LabelError: it is no such export, no task is of the pool, or what is the choice cannot be
+            known.
     """
+    newest = newest_of(document, pool)
+    minimal = [found.fields for found in newest.values() if found.minimal]
+    _check_control(minimal, control)
     return {
-        id: _only_choice(found.fields) if found.minimal else choice_of(found.fields["result"])
-        for id, found in newest_of(document, pool).items()
+        id: _class(found.fields.get(control or ""))
+        if found.minimal
+        else choice_of(found.fields["result"], control)
+        for id, found in newest.items()
     }
+
+
+def _check_control(tasks: Sequence[Mapping[str, Any]], control: str | None) -> None:
+    """Of JSON_MIN: a text may be a choice, or a column that the task came with."""
+    texts = {
+        key: None for task in tasks for key, value in task.items()
+        if key not in _OWN and not key.startswith(_DATA) and isinstance(value, str)
+    }  # fmt: skip
+    listed = ", ".join(repr(key[:100]) for key in list(texts)[:_LISTED])
+    if control is None and texts:
+        raise LabelError(
+            f"JSON_MIN does not say which of {listed} is a choice: give control=NAME, the name of "
+            "the Choices control in the labeling configuration, or export JSON"
+        )
+    if control and tasks and not any(control in task for task in tasks):
+        raise LabelError(
+            f"no task was annotated by the control {control[:100]!r} (there are: "
+            f"{listed or 'no texts'}); give its name in the labeling configuration"
+        )
 
 
 def newest_of(document: Any, pool: str | None = None) -> dict[str, Annotated]:
@@ -171,13 +208,6 @@ def _annotated(task: dict[str, Any], where: str) -> Iterator[Annotated]:
         if not annotation.get("was_cancelled"):
             age = Age.of(annotation, annotation.get("id"))
             yield Annotated(f"{where}: {key}", age, annotation)
-
-
-def _only_choice(task: Mapping[str, Any]) -> str:
-    """JSON_MIN tells no control from another: a lone text is the choice."""
-    names = [key for key in task if key not in _OWN and not key.startswith(_DATA)]
-    texts = [task[name] for name in names if isinstance(task[name], str)]
-    return texts[0] if len(texts) == 1 and encodable(texts[0]) else ""
 
 
 def broken(where: str, key: str, what: str, value: object) -> LabelError:

@@ -6,9 +6,10 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
+from ..catalog.marks import Marks
 from ..core import Daemon
 from ..failures import RequestError
 from .annotations import Annotation, Annotations, Verdict
@@ -26,40 +27,70 @@ _one_by_one = threading.Lock()
 
 @dataclass
 class Outcome:
-    """How many images of an event became what; ``ignored`` are of no pool here."""
+    """What became of the images of an event.
+
+    Attributes:
+        labeled: images.
+        unlabeled: that are free again, or were never labeled.
+        skipped: images.
+        ignored: that are of no pool here.
+        without_class: whose annotation chooses no class, or several; they stay as they were.
+        new_classes: that neither the model nor an earlier label knew; they are accepted, since
+            Label Studio sends an event once.
+    """
 
     labeled: int = 0
     unlabeled: int = 0
     skipped: int = 0
     ignored: int = 0
+    without_class: int = 0
+    new_classes: list[str] = field(default_factory=list)
 
 
-def hear(daemon: Daemon, event: Mapping[str, Any]) -> Outcome:
+def hear(daemon: Daemon, event: Mapping[str, Any], control: str | None = None) -> Outcome:
     """Follow an event of :data:`WRITTEN` or :data:`DELETED`.
 
     An image is labeled by its newest annotation that is no skip; one that was only skipped is
     never handed out; one whose annotations were all deleted is free again. What came before the
-    webhook was set up is not known here; a label from elsewhere is not taken back.
+    webhook was set up is not known here; a label from elsewhere is not taken back. One transaction
+    holds the notes of annotations and what they mark.
+
+    Args:
+        daemon: whose pools they are of.
+        event: of Label Studio's.
+        control: whose choice is the label; by default the only one.
 
     Raises:
-        LlossError: the notes of annotations are damaged or cannot be written.
+        LlossError: the catalog is damaged or cannot be written.
         PoolError: a pool that has to be asked for its images cannot be read now; then nothing is
-            noted either, nor where the catalog cannot be written.
+            noted either.
     """
     project = _project(event.get("project"))
-    with _one_by_one, Annotations.opened(daemon.settings.data_dir) as notes:
+    with _one_by_one:
+        written, numbers = [], []
         if event["action"] in DELETED:
             numbers = list(_numbers(event.get("annotations")))
-            places = notes.places(project, numbers)
-            before = [notes.verdict(*place) for place in places]
-            notes.delete(project, numbers)
+            with daemon.catalog.reading() as db:
+                places = Annotations(db).places(project, numbers)
         else:
-            written = list(_written(project, event))
+            written = list(_written(project, event, control))
             places = list(dict.fromkeys((one.pool, one.id) for one in written))
+        # Asked before the transaction, which nobody else can write beside: it may take long.
+        present = _present_in(daemon, places)
+        with daemon.catalog.images.marking() as marks:
+            notes = Annotations(marks.db)
             before = [notes.verdict(*place) for place in places]
             notes.write(written)
-        after = [notes.verdict(*place) for place in places]
-        return _mark(daemon, zip(before, after))
+            notes.delete(project, numbers)
+            after = [notes.verdict(*place) for place in places]
+            outcome = _mark(daemon, marks, list(zip(before, after)), present)
+    daemon.metrics.labeled(outcome.labeled)
+    if outcome.without_class or outcome.new_classes:
+        _log.warning(
+            "label studio: %d images were annotated without a class and are not labeled; new "
+            "classes: %s", outcome.without_class, outcome.new_classes,
+        )  # fmt: skip
+    return outcome
 
 
 def _project(fields: object) -> str:
@@ -81,7 +112,7 @@ def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
 
 
-def _written(project: str, event: Mapping[str, Any]) -> Iterable[Annotation]:
+def _written(project: str, event: Mapping[str, Any], control: str | None) -> Iterable[Annotation]:
     annotations, tasks = event.get("annotation"), event.get("task")
     if not isinstance(annotations, list):
         annotations, tasks = [annotations], [tasks]
@@ -94,48 +125,64 @@ def _written(project: str, event: Mapping[str, Any]) -> Iterable[Annotation]:
                 project,
                 Age.of(annotation, annotation["id"]),
                 *place,
-                choice_of(annotation.get("result")),
+                choice_of(annotation.get("result"), control),
                 bool(annotation.get("was_cancelled")),
             )
 
 
-def _mark(daemon: Daemon, changes: Iterable[tuple[Verdict, Verdict]]) -> Outcome:
+def _present_in(daemon: Daemon, places: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    ids: dict[str, list[str]] = defaultdict(list)
+    for pool, id in places:
+        ids[pool].append(id)
+    return {pool: _present(daemon, pool, some) for pool, some in ids.items()}
+
+
+def _mark(
+    daemon: Daemon,
+    marks: Marks,
+    changes: Sequence[tuple[Verdict, Verdict]],
+    present: Mapping[str, set[str]],
+) -> Outcome:
     """Mark images by the verdicts that were known before the event and are known now."""
     outcome = Outcome()
     pools: dict[str, list[tuple[Verdict, Verdict]]] = defaultdict(list)
     for before, after in changes:
-        pools[after.pool].append((before, after))
-    # All are asked first, so that an event of a pool that cannot be read has marked nothing.
-    present = {pool: _present(daemon, pool, [now.id for _, now in pools[pool]]) for pool in pools}
-    for pool, all_of_it in pools.items():
-        here = [(before, after) for before, after in all_of_it if after.id in present[pool]]
-        outcome.ignored += len(all_of_it) - len(here)
-        if here:
-            _mark_present(daemon, pool, here, outcome)
+        if after.id in present[after.pool]:
+            pools[after.pool].append((before, after))
+        else:
+            outcome.ignored += 1
+    for pool, here in pools.items():
+        if daemon.classes.required:
+            outcome.without_class += sum(after.label == "" for _, after in here)
+            here = [(_classed(before), _classed(after)) for before, after in here]
+        names = [after.label for _, after in here if after.label]
+        outcome.new_classes += daemon.classes.new_in(pool, names)
+        _mark_present(marks, pool, here, outcome)
+    outcome.unlabeled -= outcome.without_class
     return outcome
 
 
+def _classed(verdict: Verdict) -> Verdict:
+    """Of a classifier's pool: an annotation without a class labels nothing."""
+    return verdict if verdict.label else replace(verdict, label=None)
+
+
 def _mark_present(
-    daemon: Daemon, pool: str, changes: Sequence[tuple[Verdict, Verdict]], outcome: Outcome
+    marks: Marks, pool: str, changes: Sequence[tuple[Verdict, Verdict]], outcome: Outcome
 ) -> None:
     """Label, skip and free; what came from elsewhere than annotations is not taken back."""
     labels = {after.id: after.label for _, after in changes if after.label is not None}
     rest = [(before, after) for before, after in changes if after.label is None]
-    given = {before.id: before.label for before, _ in rest if before.label is not None}
-    held = daemon.catalog.images.states(pool, given)
-    taken_back = [id for id, row in held.items() if row.label == given[id]]
+    # A label that an annotation gave and gives no more; "" by itself would leave it.
+    given = {
+        before.id: before.label for before, after in changes
+        if before.label is not None and not after.label
+    }  # fmt: skip
+    marks.unlabel(pool, marks.with_labels(pool, given))
     skipped = [after.id for _, after in rest if after.skipped]
-    shown_again = [after.id for before, after in rest if before.skipped and not after.skipped]
-    selections = daemon.selections
-    for mark, ids in (
-        (selections.unlabel, taken_back),
-        (selections.skip, skipped),
-        (selections.give_back, shown_again),
-    ):
-        if ids:
-            mark(pool, ids)
-    if labels:
-        selections.label(pool, labels)
+    marks.skip(pool, skipped)
+    marks.give_back(pool, [now.id for old, now in rest if old.skipped and not now.skipped])
+    marks.label(pool, labels)
     outcome.labeled += len(labels)
     outcome.skipped += len(skipped)
     outcome.unlabeled += len(rest) - len(skipped)

@@ -77,10 +77,11 @@ async def predict(request: Request) -> JSONResponse:
 
 
 @router.post("/webhook", openapi_extra=_body(_OBJECT))
-async def webhook(request: Request) -> JSONResponse:
+async def webhook(request: Request, control: str | None = None) -> JSONResponse:
     """Mark what was annotated; Label Studio waits for one second and never sends it again.
 
-    The work is done in a thread to its end, whether somebody waits for the answer or not.
+    ``control`` names the Choices control whose choice is the label, where there are several. The
+    work is done in a thread to its end, whether somebody waits for the answer or not.
     """
     fields = await _fields(request)
     action = fields.get("action")
@@ -88,7 +89,7 @@ async def webhook(request: Request) -> JSONResponse:
         raise _untrained()
     if not isinstance(action, str) or action not in WRITTEN | DELETED:
         return JSONResponse({"ignored": "this event says nothing of annotations"})
-    outcome = await run_in_threadpool(hear, daemon_of(request), fields)
+    outcome = await run_in_threadpool(hear, daemon_of(request), fields, control)
     return JSONResponse(asdict(outcome), 201)
 
 

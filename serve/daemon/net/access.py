@@ -27,6 +27,7 @@ from lloss.files import written_aside
 
 from ..failures import RequestError
 from ..settings import ServeSettings
+from .attempts import Attempts
 
 if TYPE_CHECKING:
     from ..core import Daemon
@@ -71,12 +72,17 @@ def signed(daemon: Daemon, pool: str, id: str, seconds: float = LINK_SECONDS) ->
 
 
 class Access:
-    """Who may ask a daemon."""
+    """Who may ask a daemon.
+
+    Attributes:
+        attempts: to log in, which failed.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._token = settings.token.encode()
         self._sessions = Sessions()
+        self.attempts = Attempts()
         self._hosts = frozenset(
             {*settings.allowed_hosts, settings.host.lower()}
             | (_LOCAL if settings.loopback or settings.everywhere else set())

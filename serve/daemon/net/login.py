@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
@@ -22,12 +24,26 @@ async def ask(daemon: Ours, next: str = "/") -> Response:
 
 @router.post("/login")
 async def log_in(request: Request, daemon: Ours) -> Response:
-    """Sets the cookie, which is no copy of the token, and goes on to ``next``."""
+    """Sets the cookie, which is no copy of the token, and goes on to ``next``.
+
+    Who has failed too often is answered 429, whatever token is sent.
+    """
     form = await request.form()
     next = _inside(str(form.get("next", "/")))
+    client = request.client.host if request.client else ""
+    attempts = daemon.access.attempts
+    if wait := attempts.wait(client):
+        daemon.metrics.login("limited")
+        seconds = max(1, math.ceil(wait))
+        reply = _page(next, f"Too many attempts: try again in {seconds} s.", 429)
+        reply.headers["Retry-After"] = str(seconds)
+        return reply
     session = daemon.access.log_in(str(form.get("token", "")))
     if session is None:
+        attempts.failed(client)
+        daemon.metrics.login("refused")
         return _page(next, "That is not the token.", 401)
+    daemon.metrics.login("accepted")
     reply = RedirectResponse(next, 303)
     reply.set_cookie(
         COOKIE,

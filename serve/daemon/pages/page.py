@@ -6,7 +6,6 @@ A script that sends the same form and takes JSON updates the page in place.
 
 from __future__ import annotations
 
-import functools
 import json
 import secrets
 import shlex
@@ -14,7 +13,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlencode
 
-import anyio.to_thread
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -25,7 +23,8 @@ from lloss.pools.uris import is_url
 
 from ..app import base_of
 from ..failures import RequestError, retry_seconds, status_of
-from ..pools.pools_api import selecting
+from ..pools.classes import CHOOSE, Accepted, NewClassError
+from ..pools.pools_api import chosen
 from . import pictures
 from .held import Batch, Mark
 from .rendering import render, static_files
@@ -164,12 +163,18 @@ def mark(
     view: Annotated[View, Form()] = "next",
     page: Annotated[int, Form(ge=1)] = 1,
     batch: Annotated[str, Form(max_length=100)] = "",
+    allow_new_classes: Annotated[bool, Form()] = False,
 ) -> Response:
     """Mark an image labeled or skipped, take that back, or give the image back."""
     viewing = viewing_of(request)
     id = unquote(image, errors="surrogatepass")
     own = viewing.viewer.held.batch(name, batch).id if view == "batch" else ""
-    now = _act(viewing, name, id, do, label.strip().replace("\r\n", "\n"), own)
+    text = label.strip().replace("\r\n", "\n")
+    try:
+        now = _act(viewing, name, id, do, text, own, Accepted(allow_new_classes))
+    except NewClassError as error:
+        given = {"image": image, "do": do, "label": label, "view": view, "page": page}
+        return _asked_back(request, error, {**given, "batch": batch})
     if own and do == "undo" and now.state == "free":
         viewing.viewer.held.hold_again(name, batch, id)
         now = viewing.viewer.held.marks(name, [id], own)[id]
@@ -191,9 +196,8 @@ async def take(
     key: Annotated[str, Form(min_length=8, max_length=100, pattern="^[!-~]+$")],
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
-    batch, daemon = Batch(k, key), viewing_of(request).daemon
-    chosen = functools.partial(daemon.selections.select, name, batch.request, key)
-    await anyio.to_thread.run_sync(chosen, limiter=selecting(request))
+    batch = Batch(k, key)
+    await chosen(request, name, batch.request, key)
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"
@@ -205,16 +209,17 @@ async def take(
 def give_back(request: Request, name: str, batch: Annotated[str, Form(max_length=100)]) -> Response:
     """Give back what is still pending of a batch."""
     viewing = viewing_of(request)
-    viewing.daemon.selections.give_back(name, _waiting(viewing, name, batch))
+    handed, waiting = _waiting(viewing, name, batch)
+    viewing.daemon.selections.give_back(name, waiting, handed)
     response = _leading_to(f"/pools/{name}")
     response.delete_cookie(_COOKIE, path=f"/pools/{name}")
     return response
 
 
 @router.post("/pools/{name}/score")
-def score(request: Request, name: str) -> Response:
+def score(request: Request, name: str, anew: Annotated[bool, Form()] = False) -> Response:
     """Have the pool scored."""
-    viewing_of(request).daemon.jobs.submit(name)
+    viewing_of(request).daemon.jobs.submit(name, anew)
     return _leading_to(f"/pools/{name}")
 
 
@@ -232,19 +237,34 @@ _WEEK = 7 * 24 * 3600
 _FRESH = {"Cache-Control": "no-store"}
 
 
-def _act(viewing: Viewing, pool: str, id: str, do: Action, label: str, own: str) -> Mark:
+def _act(
+    viewing: Viewing, pool: str, id: str, do: Action, label: str, own: str, accepted: Accepted
+) -> Mark:
     """Do it, and tell what is known of the image then."""
     selections, held = viewing.daemon.selections, viewing.viewer.held
     state = held.marks(pool, [id], own)[id].state
     if do == "label":
-        selections.label(pool, {id: label})
+        if not label and viewing.daemon.classes.required:
+            raise RequestError(422, CHOOSE)
+        selections.label(pool, {id: label}, accepted)
     elif do == "skip":
         selections.skip(pool, [id])
     elif do == "undo" and state == "labeled":
         selections.unlabel(pool, [id])
-    elif state == ("skipped" if do == "undo" else "pending"):
+    elif do == "undo" and state == "skipped":
         selections.give_back(pool, [id])
+    elif do == "return" and state == "pending":
+        selections.give_back(pool, [id], own)
     return held.marks(pool, [id], own)[id]
+
+
+def _asked_back(request: Request, error: NewClassError, given: dict[str, Any]) -> Response:
+    """Whether a new class is meant: a form that sends the same again, which then is accepted."""
+    told = {"error": str(error), "new_class": error.name}
+    if _wants_json(request):
+        return JSONResponse(told, 422, headers=_FRESH)
+    again = {**given, "allow_new_classes": "true"}
+    return _page("newclass.html", 422, **told, action=request.url.path, fields=again)
 
 
 def _page(template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
@@ -303,17 +323,17 @@ def _own_batch(request: Request, pool: str) -> str:
     """The batch that this browser took last, if something of it is still pending."""
     batch = request.cookies.get(_COOKIE, "")
     try:
-        return batch if batch and _waiting(viewing_of(request), pool, batch) else ""
+        return batch if batch and _waiting(viewing_of(request), pool, batch)[1] else ""
     except LlossError:
         return ""  # it is forgotten
 
 
-def _waiting(viewing: Viewing, pool: str, batch: str) -> list[str]:
-    """The ids that are still pending of a batch."""
+def _waiting(viewing: Viewing, pool: str, batch: str) -> tuple[str, list[str]]:
+    """The selection of a batch, and the ids that are still pending by it."""
     held = viewing.viewer.held
     handed = held.batch(pool, batch)
     marks = held.marks(pool, [image.id for image in handed.images], handed.id)
-    return [id for id, mark in marks.items() if mark.state == "pending"]
+    return handed.id, [id for id, mark in marks.items() if mark.state == "pending"]
 
 
 def _hint(request: Request, viewing: Viewing, names: set[str]) -> str:

@@ -69,6 +69,7 @@ class PoolView:
         row: all that the catalog says.
         job: that is under way.
         failure: why the latest job failed; "" if it did not.
+        resumable: whether that one goes on where it failed.
         outdated: whether another model made its scores than the one that serves.
     """
 
@@ -79,6 +80,7 @@ class PoolView:
     row: PoolRow
     job: Progress | None
     failure: str
+    resumable: bool
     outdated: bool
 
     @property
@@ -124,10 +126,12 @@ class Labeling:
     Attributes:
         classes: names that the model knows; empty where labels are no class names.
         chosen: whether they are few enough to be chosen from a list.
+        required: whether an image is not labeled without a class.
     """
 
     classes: tuple[str, ...]
     chosen: bool
+    required: bool
 
 
 class Viewer:
@@ -189,11 +193,11 @@ class Viewer:
 
     def labeling(self) -> Labeling:
         """How labels are given to images of the task that the model is for."""
-        models = self.daemon.models
-        if not models.sha256 or models.manifest.task != "classification":
-            return Labeling((), False)
+        models, required = self.daemon.models, self.daemon.classes.required
+        if not models.sha256 or not required:
+            return Labeling((), False, required)
         classes = models.manifest.classes
-        return Labeling(classes, 0 < len(classes) <= FEW)
+        return Labeling(classes, 0 < len(classes) <= FEW, required)
 
     def ranked(self, pool: PoolView, page: int) -> tuple[list[Ranked], bool]:
         """A page of what is next, and whether there is another; none after :data:`PAGES`."""
@@ -258,6 +262,7 @@ class Viewer:
             row,
             progress,
             job.error if job and job.state == "failed" else "",
+            bool(job and job.resumable),
             bool(row.scores and sha256 and row.model_sha256 != sha256),
         )
 

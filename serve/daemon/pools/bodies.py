@@ -92,6 +92,17 @@ class IdsBody(Narrow):
     ids: list[Id] = Field(min_length=1, max_length=IDS_MOST, fail_fast=True)
 
 
+class ReturnBody(IdsBody):
+    """Images of a pool, and the selection that handed them out."""
+
+    selection: str = Field(
+        "",
+        max_length=100,
+        description="Frees only what is still pending by this selection; without it, images are "
+        "freed whoever has them.",
+    )
+
+
 class LabelIn(Strict):
     """An image that is labeled."""
 
@@ -103,6 +114,8 @@ class LabelsBody(Strict):
     """Images that are labeled."""
 
     labels: list[LabelIn] = Field(min_length=1, max_length=IDS_MOST, fail_fast=True)
+    allow_new_classes: bool = Field(False, description="As the parameter of the same name.")
+    without: bool = Field(False, description="As the parameter of the same name.")
 
 
 def labels_schema() -> dict[str, Any]:
@@ -275,6 +288,25 @@ class MarkedView(BaseModel):
     """How many images became another thing."""
 
     images: int
+
+
+class LabeledView(BaseModel):
+    """What became of labels."""
+
+    images: int = Field(description="That are labeled now.")
+    kept: int = Field(description="Of them, that had a label and keep it: they were given none.")
+    without_class: int = Field(
+        0, description="Left as they are: their annotation in Label Studio's export chose no class."
+    )
+    new_classes: list[str] = Field(description="Classes that were not known before.")
+
+
+class ReturnedView(BaseModel):
+    """What became of images that were given back."""
+
+    images: int = Field(description="That are free now and were not.")
+    others: int = Field(description="That another selection has by now, and keeps.")
+    unknown: int = Field(description="Ids that are not in the pool.")
 
 
 def finite(score: float | None) -> float | None:

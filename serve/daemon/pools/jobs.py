@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from lloss.errors import InterruptedRunError, LlossError, ScoresError, SettingsError
+from lloss.errors import InterruptedRunError, LlossError, OtherRunError, ScoresError
 
+from ...result import Scores
 from ...run import PART, ScoreReport, score_pool
 from ...scorer import Scorer
 from ..catalog.catalog import Catalog, JobRow
@@ -55,8 +56,9 @@ class Jobs:
     A job is scored into ``data_dir/pools/NAME/scores/ID`` by the batch engine, in the order in
     which jobs were submitted, by the model that served when it was submitted, in batches of one
     size. A job that failed for what may pass (a full disk, a store that cannot be reached, an
-    engine that failed) keeps its parts, and goes on when the pool is submitted again while the same
-    model serves; one whose pool or settings changed keeps none.
+    engine that failed, another provider or version of a library than it began with) keeps its
+    parts, and goes on when the pool is submitted again while the same model serves; one whose pool
+    changed keeps none.
 
     Attributes:
         part_size: items a Parquet part: what a killed process does again at most, or twice that.
@@ -87,8 +89,12 @@ class Jobs:
         self._pools.sweep()
         self._thread.start()
 
-    def submit(self, pool: str) -> JobRow:
+    def submit(self, pool: str, anew: bool = False) -> JobRow:
         """Have a pool scored by the model that serves now; the job that is under way, if one is.
+
+        Args:
+            pool: its name.
+            anew: whether what a failed job scored is thrown away.
 
         Raises:
             RequestError: 404 no such pool; 403 it lies under no root any more; 503 no model.
@@ -102,7 +108,7 @@ class Jobs:
             size = self._settings.job_batch_size
             if not size and self._models.provider == "cpu":
                 size = HOST_BATCH
-            job = self._table.submit(pool, sha256, size)
+            job = self._table.submit(pool, sha256, size, anew)
         self._wake.set()
         return job
 
@@ -161,7 +167,7 @@ class Jobs:
             if row is None:
                 self._wake.wait(5.0)
                 continue
-            followed = self._current = _Followed(self._catalog, row, self._closing)
+            followed = self._current = _Followed(self._catalog, row, self._closing, self._metrics)
             try:
                 with self._pools.holding(row.folder):
                     self._guarded(row, followed)
@@ -185,7 +191,7 @@ class Jobs:
         except LlossError as error:
             if self._closing.is_set():  # the scorer was closed under it
                 raise InterruptedRunError(str(error)) from error
-            resumable = not isinstance(error, (ScoresError, SettingsError))
+            resumable = not isinstance(error, ScoresError) or isinstance(error, OtherRunError)
             self._fail(row, _told(error, resumable), resumable)
         except Exception:
             _log.exception("job %s of the pool %s failed", row.id, row.pool)
@@ -198,13 +204,17 @@ class Jobs:
                 self.prune()
 
     def _scored(self, row: JobRow, scorer: Scorer, followed: _Followed) -> ScoreReport:
+        provider = scorer.engine.provider
+        if row.provider not in ("", provider):
+            raise OtherRunError(f"it was begun with provider = {row.provider!r}, now it is "
+                                f"{provider!r}; ")  # fmt: skip
         pool = self._pools.reopen(row.pool)
         size = row.batch_size or scorer.batch_size
         if row.started is None:
             size = min(size, scorer.batch_size)
-        if not self._surely(lambda: self._table.begin(row.id, size)):
+        if not self._surely(lambda: self._table.begin(row.id, size, provider)):
             raise CancelledRunError(f"job {row.id} was cancelled")
-        return score_pool(
+        report = score_pool(
             scorer,
             pool,
             row.folder,
@@ -212,6 +222,9 @@ class Jobs:
             batch_size=size,
             progress=followed,
         )
+        if remark := pool.remark():
+            _log.warning("job %s of the pool %s: %s", row.id, row.pool, remark)
+        return report
 
     def _fail(self, row: JobRow, error: str, resumable: bool) -> None:
         _log.warning("job %s of the pool %s failed: %s", row.id, row.pool, error)
@@ -234,9 +247,14 @@ class Jobs:
 
 def _told(error: LlossError, resumable: bool) -> str:
     """An error of the batch engine for whoever has no command line."""
+    what = str(error).partition("; ")[0]
+    if isinstance(error, OtherRunError):
+        return (
+            f"{what}; what was scored is kept: go back to that and score the pool again to go on, "
+            "or score it with anew=true"
+        )
     if resumable:
         return f"{error} (score the pool again to go on)"
-    what = str(error).partition("; ")[0]
     return f"{what}; what was scored is removed, score the pool again"
 
 
@@ -249,8 +267,10 @@ class _Followed:
         ended: set when it does not run any more.
     """
 
-    def __init__(self, catalog: Catalog, row: JobRow, closing: threading.Event) -> None:
-        self.id = row.id
+    def __init__(
+        self, catalog: Catalog, row: JobRow, closing: threading.Event, metrics: DaemonMetrics
+    ) -> None:
+        self.id, self._model, self._metrics = row.id, row.model_sha256, metrics
         self.cancelled, self.ended = threading.Event(), threading.Event()
         self._table, self._closing = catalog.job_table, closing
         self._lock = threading.Lock()
@@ -267,12 +287,14 @@ class _Followed:
             self._seen.append((time.monotonic(), done.resumed))
         self._write()
 
-    def batch(self, scored: int, skipped: int) -> None:
+    def batch(self, scores: Scores) -> None:
         """See :class:`..run.Progress`."""
         now = time.monotonic()
+        if len(scores):
+            self._metrics.drift.add(scores.loss, self._model)
         with self._lock:
-            self._scored += scored
-            self._skipped += skipped
+            self._scored += len(scores)
+            self._skipped += len(scores.skipped)
             if now - self._seen[-1][0] > 0.5:
                 self._seen.append((now, self._scored + self._skipped))
             while now - self._seen[0][0] > _RATE_SECONDS and len(self._seen) > 1:

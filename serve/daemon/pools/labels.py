@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -13,6 +15,7 @@ from lloss.labels import parse_labels
 
 from ..failures import RequestError
 from .bodies import IDS_MOST, LabelsBody
+from .classes import Accepted
 
 _MANY = 1000
 """Mistakes of which the first is not looked for: to list them takes longer than to find them."""
@@ -20,7 +23,22 @@ _MANY = 1000
 _CSV = ("text/csv", "application/csv")
 
 
-def labels_of_request(body: bytes, kind: str, pool: str, label_studio: bool) -> dict[str, str]:
+@dataclass(frozen=True)
+class Given:
+    """Labels that a request brings.
+
+    Attributes:
+        labels: by id.
+        accepted: what they may be, as the body says it.
+    """
+
+    labels: Mapping[str, str]
+    accepted: Accepted = Accepted()
+
+
+def labels_of_request(
+    body: bytes, kind: str, pool: str, label_studio: bool, control: str | None = None
+) -> Given:
     """Labels by id.
 
     Args:
@@ -28,6 +46,7 @@ def labels_of_request(body: bytes, kind: str, pool: str, label_studio: bool) -> 
         kind: its content type.
         pool: whose labels they are.
         label_studio: whether the body is an export of Label Studio's.
+        control: whose choice is the label in such an export.
 
     Raises:
         RequestError: 415 the content type, 422 it cannot be read.
@@ -37,19 +56,19 @@ def labels_of_request(body: bytes, kind: str, pool: str, label_studio: bool) -> 
     if label_studio:
         from ..labelstudio import labels_of
 
-        found: dict[str, str] = labels_of(_document(body), pool)
+        found = Given(labels_of(_document(body), pool, control))
     elif kind in _CSV:
-        found = _of_csv(body)
+        found = Given(_of_csv(body))
     elif kind == "application/json":
         found = _of_json(body)
     else:
         raise RequestError(
             415, f"Content-Type {kind[:100]!r}: give labels as application/json or text/csv"
         )
-    if not found:
+    if not found.labels:
         raise LabelError("the request holds no label")
-    if len(found) > IDS_MOST:
-        raise RequestError(422, f"{len(found)} labels: give at most {IDS_MOST} in a request")
+    if len(found.labels) > IDS_MOST:
+        raise RequestError(422, f"{len(found.labels)} labels: give at most {IDS_MOST} in a request")
     return found
 
 
@@ -57,7 +76,7 @@ def _of_csv(body: bytes) -> dict[str, str]:
     return parse_labels(io.BytesIO(body), "the CSV", needs_label=None)
 
 
-def _of_json(body: bytes) -> dict[str, str]:
+def _of_json(body: bytes) -> Given:
     try:
         given = LabelsBody.model_validate_json(body)
     except ValidationError as error:
@@ -71,7 +90,7 @@ def _of_json(body: bytes) -> dict[str, str]:
         counts = Counter(one.id for one in given.labels)
         twice = next(id for id, count in counts.items() if count > 1)
         raise LabelError(f"the id {twice[:100]!r} comes twice; keep one of them")
-    return found
+    return Given(found, Accepted(given.allow_new_classes, given.without))
 
 
 def _document(body: bytes) -> object:

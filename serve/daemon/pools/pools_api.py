@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from typing import Annotated, Any, Literal, cast
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from lloss.csvtext import csv_text
 from lloss.labels import labels_text
@@ -20,6 +22,7 @@ from .bodies import (
     Id,
     IdsBody,
     JobView,
+    LabeledView,
     LabelsView,
     LabelView,
     MarkedView,
@@ -30,13 +33,16 @@ from .bodies import (
     PoolView,
     PreviewView,
     RankedView,
+    ReturnBody,
+    ReturnedView,
     SelectBody,
     SelectionView,
     labels_schema,
 )
+from .classes import Accepted
 from .labels import labels_of_request
 from .pools import NAME
-from .selections import HandedOut
+from .selections import HandedOut, Ranked, SelectionRequest
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"])
 
@@ -53,8 +59,8 @@ Key = Annotated[
 Format = Literal["json", "csv", "ids", "label-studio"]
 Responses = dict[int | str, dict[str, Any]]
 
-SELECT_AT_ONCE = 4
-"""Choices that are made at once."""
+SELECT_AT_ONCE = 16
+"""Choices that are made at once, each of another pool."""
 
 NO_POOL: Responses = {404: {"description": "There is no such pool."}}
 NOT_SCORED: Responses = {409: {"description": "The pool has no scores, or too few are left."}}
@@ -106,14 +112,21 @@ def delete(request: Request, name: Name) -> None:
 @router.post(
     "/{name}/score", summary="Score a pool in the background", status_code=202, responses=NO_POOL
 )
-def score(request: Request, response: Response, name: Name) -> JobView:
+def score(
+    request: Request,
+    response: Response,
+    name: Name,
+    anew: Annotated[
+        bool, Query(description="Throw away what a job that failed has scored, and begin again.")
+    ] = False,
+) -> JobView:
     """The job that does it: a new one, the one that is under way, or one that failed half-way.
 
     It goes on after a restart. The pool keeps its old scores until it is done, and its labels and
     pending images for good.
     """
     daemon = daemon_of(request)
-    job = daemon.jobs.submit(name)
+    job = daemon.jobs.submit(name, anew)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job, daemon.jobs)
 
@@ -135,30 +148,44 @@ async def select(
     body: SelectBody,
     idempotency_key: Key = None,
     format: Format = "json",
-) -> Response | SelectionView:
+) -> Response:
     """None that is labeled, skipped, excluded, or that somebody else has.
 
     They are pending from now on: nobody else gets them until they are labeled, returned, or have
     expired. ``format`` makes the answer JSON, CSV (id, score, rank), an id a line, or Label
     Studio's tasks.
     """
-    handed_out = functools.partial(_selected, request, name, body, idempotency_key or "", format)
-    return await anyio.to_thread.run_sync(handed_out, limiter=selecting(request))
+    check = _check_lines if format == "ids" else None
+    handed = await chosen(request, name, body.request(), idempotency_key or "", check)
+    return await run_in_threadpool(_told, daemon_of(request), handed, format, request)
 
 
-def selecting(request: Request) -> anyio.CapacityLimiter:
-    """A choice takes memory and cores, and who waits holds no thread that other requests need."""
-    state = request.app.state
+async def chosen(
+    request: Request,
+    pool: str,
+    asked: SelectionRequest,
+    key: str,
+    check: Callable[[Sequence[Ranked]], None] | None = None,
+) -> HandedOut:
+    """See :meth:`Selections.select`; one choice of a pool at a time, some of all pools together.
+
+    A choice takes memory and cores. Who waits for another of the same pool holds neither a thread
+    nor one of the places that other pools need.
+    """
+    state, selections = request.app.state, daemon_of(request).selections
+    given: tuple[Any, ...] = (pool, asked, key) if check is None else (pool, asked, key, check)
+    earlier = await run_in_threadpool(selections.replayed, pool, asked, key) if key else None
+    if earlier is not None:
+        return await run_in_threadpool(selections.select, *given)
     if not hasattr(state, "selecting"):
         state.selecting = anyio.CapacityLimiter(SELECT_AT_ONCE)
-    return cast(anyio.CapacityLimiter, state.selecting)
+        state.turns = WeakValueDictionary()
+    turn = state.turns.setdefault(pool, asyncio.Lock())
+    async with turn:
+        return await anyio.to_thread.run_sync(selections.select, *given, limiter=state.selecting)
 
 
-def _selected(
-    request: Request, name: str, body: SelectBody, key: str, format: Format
-) -> Response | SelectionView:
-    daemon = daemon_of(request)
-    handed = daemon.selections.select(name, body.request(), key)
+def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -> Response:
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if format == "json":
         view = SelectionView.of(handed)
@@ -173,7 +200,8 @@ def _selected(
         rows = ((one.id, one.score, one.rank) for one in handed.images)
         text = csv_text(("id", "score", "rank"), rows, readable=False)
         return Response(text, media_type="text/csv", headers=headers)
-    return Response(_lines(daemon, handed), media_type="text/plain", headers=headers)
+    lines = "".join(f"{one.id}\n" for one in handed.images)
+    return Response(lines, media_type="text/plain", headers=headers)
 
 
 @router.get(
@@ -216,12 +244,14 @@ def labels(
     """As JSON, or by ``format`` or ``Accept`` as the CSV that ``lloss train --labels`` takes.
 
     With ``without`` the CSV is one for ``lloss select --exclude``: it holds rows without a label.
+    Otherwise the header ``Lloss-Without-Label`` says how many were left out.
     """
     held = daemon_of(request).selections.labels(name)
     wants_csv = "text/csv" in request.headers.get("accept", "")
     if format == "csv" or (format is None and wants_csv):
         rows = {id: label for id, label in held.items() if label or without}
-        return Response(labels_text(rows), media_type="text/csv")
+        left_out = {"Lloss-Without-Label": str(len(held) - len(rows))}
+        return Response(labels_text(rows), media_type="text/csv", headers=left_out)
     view = LabelsView(labels=[LabelView(id=id, label=label) for id, label in held.items()])
     return Response(view.model_dump_json(), media_type="application/json")
 
@@ -241,23 +271,41 @@ def labels(
     },
 )
 async def label(
-    request: Request, name: Name, format: Literal["label-studio"] | None = None
-) -> MarkedView:
-    """All of them, or none where an id is not of the pool; a label given again replaces the first.
+    request: Request,
+    name: Name,
+    format: Literal["label-studio"] | None = None,
+    control: Annotated[
+        str | None,
+        Query(max_length=1000, description="Of Label Studio's, whose choice is the label."),
+    ] = None,
+    allow_new_classes: Annotated[
+        bool, Query(description="Accept classes that neither the model nor a label knows.")
+    ] = False,
+    without: Annotated[
+        bool, Query(description="Accept images without a label: it is kept elsewhere.")
+    ] = False,
+) -> LabeledView:
+    """All of them, or none where an id is not of the pool, or a class is missing or new.
 
     JSON, a CSV with a column ``id`` and perhaps a column ``label``, or (by ``format``) an export of
-    Label Studio's as JSON.
+    Label Studio's as JSON. A label given again replaces the first; a row without one never does.
     """
-    from starlette.concurrency import run_in_threadpool
-
     daemon = daemon_of(request)
     body, kind = await request.body(), request.headers.get("content-type", "")
+    label_studio = format == "label-studio"
 
-    def mark() -> int:
-        given = labels_of_request(body, kind, name, label_studio=format == "label-studio")
-        return daemon.selections.label(name, given)
+    def mark() -> LabeledView:
+        given = labels_of_request(body, kind, name, label_studio, control)
+        accepted = Accepted(
+            allow_new_classes or given.accepted.new_classes, without or given.accepted.without
+        )
+        labels = dict(given.labels)
+        if label_studio and daemon.classes.required and not accepted.without:
+            labels = {id: label for id, label in labels.items() if label}
+        done = daemon.selections.label(name, labels, accepted)
+        return LabeledView(**vars(done), without_class=len(given.labels) - len(labels))
 
-    return MarkedView(images=await run_in_threadpool(mark))
+    return await run_in_threadpool(mark)
 
 
 @router.delete("/{name}/labels", summary="Take labels back", responses=NO_POOL)
@@ -269,9 +317,14 @@ def unlabel(
 
 
 @router.post("/{name}/return", summary="Free images", responses=NO_POOL)
-def give_back(request: Request, name: Name, body: IdsBody) -> MarkedView:
-    """Pending and skipped ones can be handed out again; others stay as they are."""
-    return MarkedView(images=daemon_of(request).selections.give_back(name, body.ids))
+def give_back(request: Request, name: Name, body: ReturnBody) -> ReturnedView:
+    """Pending and skipped ones can be handed out again; others stay as they are.
+
+    With the ``selection`` that handed them out, those that expired and were handed out again to
+    somebody else stay theirs.
+    """
+    selections = daemon_of(request).selections
+    return ReturnedView(**vars(selections.give_back(name, body.ids, body.selection)))
 
 
 @router.post("/{name}/skip", summary="Never hand images out", responses={**NO_POOL, **UNKNOWN})
@@ -286,14 +339,10 @@ def _view(daemon: Daemon, name: str) -> PoolView:
     return PoolView.of(row, counts, catalog.job_table.newest(name), daemon.jobs)
 
 
-def _lines(daemon: Daemon, handed: HandedOut) -> str:
-    broken = next((one.id for one in handed.images if len(one.id.splitlines()) != 1), None)
-    if broken is None:
-        return "".join(f"{one.id}\n" for one in handed.images)
-    if not handed.replayed:
-        with contextlib.suppress(RequestError):  # they expire anyway
-            daemon.selections.give_back(handed.pool, [one.id for one in handed.images])
-    raise RequestError(
-        422, f"the id {broken!r} has a line break in it, so a list of ids would lie: "
-        "ask for csv or json; nothing was handed out"
-    )  # fmt: skip
+def _check_lines(images: Sequence[Ranked]) -> None:
+    broken = next((one.id for one in images if one.id.splitlines() != [one.id]), None)
+    if broken is not None:
+        raise RequestError(
+            422, f"the id {broken!r} has a line break in it, so a list of ids would lie: "
+            "ask for csv or json; nothing was handed out"
+        )  # fmt: skip

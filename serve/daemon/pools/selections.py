@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import secrets
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lloss.errors import ScoresError, SelectionError, SettingsError
+from lloss.errors import LlossError, ScoresError, SelectionError, SettingsError
 from lloss.parts import check_columns, opened_part
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
@@ -26,6 +27,8 @@ from ..catalog.lookup import encodable
 from ..failures import RequestError
 from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
+from .classes import Accepted, Classes
+from .outcomes import Labeled, Returned
 from .pools import Pools
 from .preview import Best, Previews
 
@@ -91,16 +94,28 @@ class Selections:
     """
 
     def __init__(
-        self, settings: ServeSettings, catalog: Catalog, pools: Pools, metrics: DaemonMetrics
+        self,
+        settings: ServeSettings,
+        catalog: Catalog,
+        pools: Pools,
+        metrics: DaemonMetrics,
+        classes: Classes | None = None,
     ) -> None:
+        """As given; without ``classes`` every label is accepted."""
         self._settings, self._catalog, self._pools = settings, catalog, pools
-        self._metrics = metrics
+        self._metrics, self._classes = metrics, classes
         self._images = catalog.images
         self._previews = Previews()
         self._lock = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
+    def select(
+        self,
+        pool: str,
+        request: SelectionRequest,
+        key: str = "",
+        check: Callable[[Sequence[Ranked]], None] = lambda images: None,
+    ) -> HandedOut:
         """Choose K images and note them as pending.
 
         Args:
@@ -108,6 +123,7 @@ class Selections:
             request: what is asked for.
             key: of the caller (``Idempotency-Key``): the same key gives the same answer again, for
                 a week, whatever became of the images meanwhile.
+            check: raises where the images cannot be answered; then nothing is noted.
 
         Raises:
             RequestError: 404, 409; 422 the key was used for another request.
@@ -120,12 +136,16 @@ class Selections:
             raise RequestError(422, f"the Idempotency-Key: give at most {_KEY} characters of text")
         self._catalog.pool(pool)
         if earlier := self.replayed(pool, request, key):
+            check(earlier.images)
             return earlier
         with self._lock:
             alone = self._locks[pool]
         # One at a time: the second of two would find the first one's images taken, and begin anew.
         with alone:
-            return self.replayed(pool, request, key) or self._made(pool, request, key)
+            if earlier := self.replayed(pool, request, key):
+                check(earlier.images)
+                return earlier
+            return self._made(pool, request, key, check)
 
     def replayed(self, pool: str, request: SelectionRequest, key: str) -> HandedOut | None:
         """What was handed out to the request with this key, if one is remembered; waits for nobody.
@@ -140,7 +160,10 @@ class Selections:
             raise RequestError(
                 422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
             )
-        return _unpacked(earlier.content)
+        handed = _unpacked(earlier.content)
+        # A selection that was made while the clock stood in the future does not last until then.
+        latest = self._catalog.now() + self._settings.pending_seconds
+        return dataclasses.replace(handed, expires=min(handed.expires, latest))
 
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K that ``select`` would give now (or fewer), without handing them out.
@@ -187,17 +210,29 @@ class Selections:
             unknown -= self._pools.held_ids(pool, unknown)
         return asked - unknown
 
-    def label(self, pool: str, labels: Mapping[str, str]) -> int:
-        """Mark images labeled; "" where the label itself is kept elsewhere. Returns how many.
+    def label(
+        self,
+        pool: str,
+        labels: Mapping[str, str],
+        accepted: Accepted = Accepted(),  # noqa: B008
+    ) -> Labeled:
+        """Mark images labeled; "" where the label itself is kept elsewhere.
 
         Raises:
-            RequestError: 422 an id is not in the pool; then none is marked.
+            RequestError: 422 an id is not in the pool, or a label is not accepted; then none is
+                marked.
         """
         self._check_known(pool, labels)
         _check_texts("label", labels.values())
-        marked = self._images.label(pool, labels)
+        new: Sequence[str] = ()
+        if self._classes is not None:
+            labels = self._classes.checked(pool, labels, accepted)
+            new = self._classes.new_in(pool, labels.values())
+        with self._images.marking() as marks:
+            kept = marks.labeled(pool, [id for id, label in labels.items() if not label])
+            marked = marks.label(pool, labels)
         self._metrics.labeled(marked)
-        return marked
+        return Labeled(marked, kept, tuple(new))
 
     def unlabel(self, pool: str, ids: Sequence[str]) -> int:
         """Take labels back, such as when an annotation was deleted. Others are left as they are."""
@@ -212,15 +247,36 @@ class Selections:
         self._check_known(pool, ids)
         return self._images.skip(pool, ids)
 
-    def give_back(self, pool: str, ids: Sequence[str]) -> int:
-        """Free pending (or skipped) images for the next who asks; returns how many were."""
-        return self._images.give_back(pool, ids)
+    def give_back(self, pool: str, ids: Sequence[str], selection: str = "") -> Returned:
+        """Free pending (or skipped) images for the next who asks.
+
+        Args:
+            pool: its name.
+            ids: of the images; unknown ones are counted.
+            selection: that handed them out: those that it has no more are left to whoever has
+                them. By "" they are freed whoever has them.
+        """
+        with self._images.marking() as marks:
+            others = marks.elsewhere(pool, ids, selection) if selection else 0
+            freed = marks.give_back(pool, ids, selection)
+        asked = set(ids)
+        try:
+            present = self.present(pool, asked)
+        except LlossError:  # the pool cannot be asked: its catalog knows what it handed out
+            present = self._images.known(pool, asked)
+        return Returned(freed, others, len(asked - present))
 
     def labels(self, pool: str) -> dict[str, str]:
         """All labels of a pool by id."""
         return self._images.labels(pool)
 
-    def _made(self, pool: str, request: SelectionRequest, key: str) -> HandedOut:
+    def _made(
+        self,
+        pool: str,
+        request: SelectionRequest,
+        key: str,
+        check: Callable[[Sequence[Ranked]], None],
+    ) -> HandedOut:
         for _ in range(_TRIES):
             with self._pools.reading(pool) as (row, folder):
                 _check_column(folder, request.settings)
@@ -234,6 +290,7 @@ class Selections:
                 self._catalog.now() + self._settings.pending_seconds,
                 chosen.eligible,
             )
+            check(handed.images)
             answer = Answer(request.digest(), _packed(handed)) if key else None
             pairs = [(one.id, one.score) for one in handed.images]
             try:

@@ -18,6 +18,7 @@ from lloss.errors import ArtifactError, EngineError, LlossError
 from lloss.files import sha256_of, sweep, written_aside
 
 from ...scorer import Scorer
+from ...workers import Team
 from ..failures import RequestError
 from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
@@ -67,6 +68,7 @@ class Models:
         self._lock = threading.Lock()  # of what is loaded; held for moments
         self._loading = threading.Lock()  # one at a time, for as long as it takes
         self._closed = False
+        self._team = Team()
         self.statistics = Statistics()
         self._batches = 0
 
@@ -183,23 +185,28 @@ class Models:
             self._give_back(loaded)
 
     def prune(self, keep: set[str]) -> None:
-        """Remove copies but those that serve, are borrowed, or are to be kept."""
-        with self._loading, self._lock:
-            self._copies.prune(keep | set(self._loaded))
+        """Remove copies but those that serve, are borrowed, or are to be kept.
+
+        Not while a model is loaded, which takes long: whoever loads it prunes after that.
+        """
+        if self._loading.acquire(blocking=False):
+            try:
+                with self._lock:
+                    self._copies.prune(keep | set(self._loaded))
+            finally:
+                self._loading.release()
 
     def close(self) -> None:
         """Finish what is queued and free everything; a model that is borrowed when it is back."""
         with self._loading:
-            self._closed = True
-            with self._lock:
-                serving = self._serving
-            if serving is None:
-                return
-            serving.batcher.close()
-            with self._lock:
-                self._serving = None
-                self._batches += serving.batcher.batches
-            self._give_back(serving.loaded)
+            self._closed, serving = True, self._serving
+            if serving is not None:
+                serving.batcher.close()
+                with self._lock:
+                    self._serving = None
+                    self._batches += serving.batcher.batches
+                self._give_back(serving.loaded)
+            self._team.close()
 
     def _current(self) -> _Serving:
         serving = self._serving
@@ -250,6 +257,7 @@ class Models:
             settings.batch_size,
             settings.threads,
             telemetry=self._metrics.telemetry,
+            team=self._team,
         )
         try:
             _probe(scorer, path)

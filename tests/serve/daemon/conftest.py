@@ -55,6 +55,10 @@ class Counted:
         self.registry = CollectorRegistry()
         self.requests: list[tuple[str, int]] = []
         self.in_flight = 0
+        self.logins: list[str] = []
+
+    def login(self, outcome: str) -> None:
+        self.logins.append(outcome)
 
     def arrived(self) -> None:
         self.in_flight += 1

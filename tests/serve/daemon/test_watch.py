@@ -17,6 +17,7 @@ class Catalog:
     def __init__(self) -> None:
         self.readings = 0
         self.broken = False
+        self.restamped = 3
         self.job_table = self
 
     def active(self) -> list[Any]:

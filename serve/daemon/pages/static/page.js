@@ -67,7 +67,7 @@ function show(tile, told) {
 }
 
 // Who is quick need not wait for the answer: the next image is in focus at once.
-async function send(form, button) {
+async function send(form, button, newClass = false) {
   const tile = form.closest(".tile");
   if (isBusy(tile)) return;
   tile.classList.add("busy");
@@ -79,11 +79,12 @@ async function send(form, button) {
   try {
     const fields = new URLSearchParams(new FormData(form));
     fields.set("do", action);
+    if (newClass) fields.set("allow_new_classes", "true");
     const headers = { Accept: "application/json" };
     const answer = await fetch(form.action, { method: "POST", body: fields, headers });
     if (answer.redirected || answer.status === 401) return void location.reload();
     const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error || `the daemon answered ${answer.status}`);
+    if (!answer.ok) throw Object.assign(new Error(told.error || `the daemon answered ${answer.status}`), { newClass: told.new_class });
     show(tile, told);
     tell(tile, action, told);
   } catch (error) {
@@ -93,9 +94,18 @@ async function send(form, button) {
     line.setAttribute("role", "alert");
     line.textContent = error instanceof TypeError ? "The daemon cannot be reached." : error.message;
     form.append(line);
+    if (error.newClass) line.append(" ", offer(form, button, error.newClass));
   } finally {
     tile.classList.remove("busy");
   }
+}
+
+function offer(form, button, name) {
+  const more = document.createElement("button");
+  more.type = "button";
+  more.textContent = `Add the class ${name}`;
+  more.addEventListener("click", () => send(form, button, true));
+  return more;
 }
 
 function tell(tile, action, told) {
@@ -118,6 +128,14 @@ document.addEventListener("submit", (event) => {
   const button = event.submitter || event.target.querySelector('button[value="label"]');
   send(event.target, button);
 });
+
+// Instead of the browser's own bubble, whose words are not ours.
+document.addEventListener("invalid", (event) => {
+  if (!event.target.matches(".tile [name=label]")) return;
+  event.preventDefault();
+  say("Choose a class first (or skip).");
+  event.target.focus();
+}, true);
 
 // An image that cannot be shown comes as a picture smaller than any thumbnail.
 async function explain(image) {

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from lloss.serve.daemon.catalog import database
 from lloss.serve.daemon.catalog.catalog import Catalog, PoolRow
+from lloss.serve.daemon.catalog.imagestates import Answer
+from lloss.serve.daemon.catalog.schema import APPLICATION, SCHEMA
 from lloss.serve.daemon.failures import RequestError
 
 from lloss.errors import LlossError, SettingsError
@@ -101,11 +103,32 @@ def test_someone_elses_database_is_refused(tmp_path: Path) -> None:
         Catalog(tmp_path)
 
 
+def test_a_catalog_of_version_1_is_taken_on(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as db:
+        for statement in SCHEMA:
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION}")
+        db.execute("PRAGMA user_version = 1")
+        db.execute("INSERT INTO pools (name, uri, created) VALUES ('p', '/p', 1)")
+        db.execute("INSERT INTO images (pool, id, state, label, changed) "
+                   "VALUES (1, 'a', 'labeled', 'cat', 1)")  # fmt: skip
+        db.execute("INSERT INTO jobs (id, pool, state, model_sha256, batch_size, created, folder) "
+                   "VALUES ('j', 1, 'done', 'x', 8, 1, 'f')")  # fmt: skip
+        db.commit()
+    for _ in range(2):
+        with contextlib.closing(Catalog(tmp_path)) as catalog:
+            assert catalog.images.known_labels("p") == {"cat"}
+            assert catalog.job("j").provider == ""
+            with catalog.reading() as read:
+                assert read.execute("PRAGMA user_version").fetchone()[0] == 2
+                assert read.execute("SELECT * FROM annotations").fetchall() == []
+
+
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     Catalog(tmp_path).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as db:
         db.execute("PRAGMA user_version = 7")
-    with pytest.raises(SettingsError, match=r"a later lloss \(schema 7, this one knows 1\)"):
+    with pytest.raises(SettingsError, match=r"a later lloss \(schema 7, this one knows 2\)"):
         Catalog(tmp_path)
 
 
@@ -317,6 +340,55 @@ def test_pending_images_expire_by_a_clock_that_survives_a_restart(
         assert catalog.counts("p").pending == 1
         wall.pass_(41)
         assert catalog.counts("p").pending == 0
+
+
+def test_a_boot_in_the_future_spoils_nothing_of_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wall = Wall(monkeypatch)
+    wall.wall = now = 1_800_000_000.0  # 2027
+    hour, in_2099 = 3600.0, 4_080_000_000.0
+    answer = Answer("digest", b"content")
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        catalog.put_pool("p", "/p")
+        catalog.images.hand_out("p", "s", [("before", 1.0)], catalog.now() + hour)
+        assert catalog.restamped == 0
+    wall.wall = in_2099
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        given = [("theirs", 1.0), ("gone", 0.5)]
+        catalog.images.hand_out("p", "t", given, catalog.now() + 2 * hour, "key", answer)
+        catalog.images.label("p", {"labeled": "cat"})
+        wall.pass_(1)
+        with catalog.images.marking() as marks:
+            marks.give_back("p", ["gone"])
+    wall.wall = now + 60
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        assert catalog.now() == now + 60 and catalog.restamped == 1
+        pending = {one.id: one.expires for one in catalog.images.pending("p", 9)}
+        assert pending == {"before": now + hour, "theirs": now + 60 + 2 * hour}
+        assert "clock_was_ahead" in caplog.text
+        assert catalog.images.answer("p", "key") == answer
+        wall.pass_(hour)
+        catalog.images.hand_out("p", "u", [("before", 1.0)], catalog.now() + hour)
+        wall.pass_(hour + 1)
+        assert catalog.counts("p").pending == 0 and catalog.counts("p").labeled == 1
+        wall.pass_(8 * 86_400)
+        catalog.images.hand_out("p", "v", [("gone", 1.0)], catalog.now() + hour)
+        assert catalog.images.answer("p", "key") is None, "it is a week old"
+    with contextlib.closing(Catalog(tmp_path)) as catalog:
+        assert catalog.restamped == 0
+
+
+@pytest.mark.parametrize(("back", "held"), [(23 * 3600.0, True), (25 * 3600.0, False)])
+def test_a_clock_that_is_set_back_by_less_than_a_day_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, back: float, held: bool
+) -> None:
+    wall = Wall(monkeypatch)
+    wall.wall = 1_800_000_000.0
+    clock = database.Clock(wall.wall + back)
+    assert (clock.now() == wall.wall + back) is held
+    wall.wall = 1_000_000_000.0  # a machine that has forgotten the time
+    assert database.Clock(1_800_000_000.0).now() == 1_800_000_000.0
 
 
 def test_leaps_of_the_clock_neither_free_too_early_nor_hold_for_ever(

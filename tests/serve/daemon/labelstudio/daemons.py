@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lloss.serve.daemon.catalog.catalog import Catalog, PoolScores
 from lloss.serve.daemon.metrics import DaemonMetrics
+from lloss.serve.daemon.pools.classes import Classes
 from lloss.serve.daemon.pools.pools import Pools
 from lloss.serve.daemon.pools.selections import Selections
 from lloss.serve.daemon.scoring.batcher import Answer
@@ -63,8 +64,11 @@ class Daemon:
         )
         self.catalog = Catalog(self.settings.data_dir)
         self.pools = Pools(self.settings, self.catalog)
-        self.selections = Selections(self.settings, self.catalog, self.pools, DaemonMetrics())
-        self.models = Models()
+        self.metrics, self.models = DaemonMetrics(), Models()
+        self.classes = Classes(cast(Any, self.models), self.catalog.images)
+        self.selections = Selections(
+            self.settings, self.catalog, self.pools, self.metrics, self.classes
+        )
         self.problem = ""
 
     def not_ready(self) -> str:

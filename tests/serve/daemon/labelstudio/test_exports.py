@@ -18,7 +18,38 @@ def test_recorded_exports_give_the_same_labels() -> None:
     expected = {"0.png": "dog", "1.png": "dog", "2.png": "", "3.png": "cat"}
     assert labels_of(recorded("export.json")) == expected
     assert labels_of(recorded("export.json"), "wild") == expected
-    assert labels_of(recorded("export_min.json"), "wild") == expected
+    assert labels_of(recorded("export_min.json"), "wild", "kind") == expected
+
+
+def minimal(id: str, **fields: Any) -> dict[str, Any]:
+    task = {"annotation_id": 1, "id": 1, "image": "x", "lloss_pool": "p", "lloss_id": id}
+    return {**task, **fields}
+
+
+def test_in_json_min_the_choice_stands_under_its_controls_name() -> None:
+    """A column that tasks came with is a text as well."""
+    document = [
+        minimal("a", caption="dog", kind="cat"),
+        minimal("b", caption="dog"),
+        minimal("c", caption="dog", kind={"choices": ["cat", "dog"]}),
+    ]
+    assert labels_of(document, "p", "kind") == {"a": "cat", "b": "", "c": ""}
+    for some in (document, document[1:2], [minimal("a", kind="cat")]):
+        with pytest.raises(LabelError, match="JSON_MIN does not say which of .* is a choice"):
+            labels_of(some, "p")
+    with pytest.raises(LabelError, match=r"no task was annotated by the control 'kinds' \(there"):
+        labels_of(document, "p", "kinds")
+    assert labels_of([minimal("a", boxes=[{"x": 1}])], "p") == {"a": ""}, "no text, no doubt"
+
+
+def test_of_two_controls_the_one_that_is_named_labels() -> None:
+    task = exported("a", ("cat", None, False))
+    results = task["annotations"][0]["result"]
+    results[0]["from_name"] = "kind"
+    results.append({**results[0], "from_name": "light", "value": {"choices": ["dark"]}})
+    assert labels_of([task]) == {"a": ""}
+    assert labels_of([task], None, "kind") == {"a": "cat"}
+    assert labels_of([task], None, "light") == {"a": "dark"}
 
 
 def test_tasks_of_other_pools_are_left_out() -> None:
@@ -89,5 +120,10 @@ def test_wrong_exports_are_named_by_task_and_key(document: Any, message: str) ->
 def test_a_label_is_the_only_choice_for_the_whole_image(
     client: TestClient, daemon: Daemon, result: Any, label: str
 ) -> None:
-    tell(client, event(1, result=result))
-    assert daemon.state == {"0.png": f"label:{label}"}
+    told = tell(client, event(1, result=result))
+    assert (told["labeled"], told["without_class"]) == ((1, 0) if label else (0, 1))
+    daemon.models.manifest.task = "detection"
+    told = tell(client, event(2, "1.png", result=result))
+    assert (told["labeled"], told["without_class"]) == (1, 0)
+    classified = {"0.png": f"label:{label}"} if label else {}
+    assert daemon.state == {**classified, "1.png": f"label:{label}"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from lloss.serve.daemon.net import login
+from lloss.serve.daemon.metrics import LOGINS
+from lloss.serve.daemon.net import attempts, login
 
 Make = Callable[..., Any]
 
@@ -19,6 +21,18 @@ def at_the_form(gate: Any) -> TestClient:
     gate.app.state.daemon = gate.daemon
     gate.app.include_router(login.router)
     return TestClient(gate.gate, base_url="http://localhost", follow_redirects=False)
+
+
+class Clock:
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of attempts alone."""
+    clock = Clock()
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
 
 
 @pytest.fixture
@@ -62,3 +76,22 @@ def test_the_form_leads_to_no_other_site(browser: TestClient, next: str) -> None
 def test_the_form_shows_what_it_was_given_as_text(browser: TestClient) -> None:
     page = browser.get("/login", params={"next": '/"><script>alert(1)</script>'})
     assert "<script>" not in page.text
+
+
+def test_after_some_failures_a_client_has_to_wait(gated: Make, clock: Clock) -> None:
+    gate = gated(token=TOKEN)
+    client = at_the_form(gate)
+    codes = [client.post("/login", data={"token": "guess"}).status_code for _ in range(12)]
+    assert codes == [401] * 10 + [429] * 2
+    limited = client.post("/login", data={"token": TOKEN, "next": "/a"})
+    assert limited.status_code == 429 and limited.headers["retry-after"] == "10"
+    assert "Too many attempts" in limited.text and 'value="/a"' in limited.text
+    assert "set-cookie" not in limited.headers
+    clock.now += 10
+    assert client.post("/login", data={"token": "guess"}).status_code == 401
+    assert client.post("/login", data={"token": TOKEN}).status_code == 429
+    clock.now += 10
+    assert client.post("/login", data={"token": TOKEN}).status_code == 303
+    assert client.post("/login", data={"token": TOKEN}).status_code == 303, "success costs nothing"
+    counted = {outcome: gate.metrics.logins.count(outcome) for outcome in LOGINS}
+    assert counted == {"accepted": 2, "refused": 11, "limited": 4}

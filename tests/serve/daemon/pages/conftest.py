@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from lloss.serve.daemon.catalog.rows import JobRow, PoolScores
 from lloss.serve.daemon.metrics import DaemonMetrics
 from lloss.serve.daemon.net.access import Access
 from lloss.serve.daemon.net.gate import Gate
+from lloss.serve.daemon.pools.classes import Classes
 from lloss.serve.daemon.pools.pools import Pools
 from lloss.serve.daemon.pools.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
@@ -79,6 +80,7 @@ class World:
         self.catalog = Catalog(self.settings.data_dir)
         self.metrics = DaemonMetrics(self.settings.limits)
         self.pools = Pools(self.settings, self.catalog)
+        self.classes = Classes(cast(Any, self.models), self.catalog.images)
         self.jobs: Any = SimpleNamespace(
             submit=self._submit, cancel=self._cancel,
             live=lambda row: row, rate=lambda row: row.done / 2 or None,
@@ -86,7 +88,10 @@ class World:
         self.daemon: Any = SimpleNamespace(
             settings=self.settings, access=Access(self.settings), metrics=self.metrics,
             models=self.models, catalog=self.catalog, pools=self.pools, jobs=self.jobs,
-            selections=Selections(self.settings, self.catalog, self.pools, self.metrics),
+            classes=self.classes,
+            selections=Selections(
+                self.settings, self.catalog, self.pools, self.metrics, self.classes
+            ),
             draining=False, started=time.time(), not_ready=lambda: self.problem,
         )  # fmt: skip
         self.app = create_app(self.daemon)
@@ -132,8 +137,8 @@ class World:
         write_scores(path, ids, columns, pool=row.uri, model_sha256=SHA256)
         self.catalog.put_pool(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
 
-    def _submit(self, name: str) -> JobRow:
-        return self.catalog.job_table.submit(name, SHA256, 8)
+    def _submit(self, name: str, anew: bool = False) -> JobRow:
+        return self.catalog.job_table.submit(name, SHA256, 8, anew)
 
     def _cancel(self, id: str) -> None:
         self.catalog.job_table.cancel(id)

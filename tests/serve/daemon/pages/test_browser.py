@@ -70,6 +70,8 @@ def said(browser: Any) -> str:
 
 
 def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
+    from selenium.webdriver import Keys
+
     ids = served.world.pool("photos", 40)
     world = served.world
     browser.get(f"{served.url}/pools/photos")
@@ -87,8 +89,11 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     until(lambda: state(browser, 2) == "skipped")
     until(lambda: focused(browser) == "image-3")
     keys(browser, "l")
+    until(lambda: "Choose a class first (or skip)" in said(browser))
+    assert state(browser, 3) == "free"
+    keys(browser, Keys.ESCAPE, "3")
     until(lambda: state(browser, 3) == "labeled")
-    assert world.daemon.selections.labels("photos") == {ids[0]: "dog", ids[2]: ""}
+    assert world.daemon.selections.labels("photos") == {ids[0]: "dog", ids[2]: "owl"}
     counts = browser.find_elements("css selector", "[data-count]")
     assert [count.text for count in counts] == ["2", "0", "1"]
 
@@ -169,6 +174,21 @@ def test_typing_in_a_field_is_no_command(browser: Any, make_served: Any, served:
     assert focused(browser) == "image-2" and state(browser, 2) == "free"
 
 
+def test_a_new_class_is_added_by_a_button(browser: Any, make_served: Any) -> None:
+    from selenium.webdriver import Keys
+
+    served = make_served(classes=tuple(f"class {number}" for number in range(200)))
+    ids = served.world.pool("photos", 4)
+    browser.get(f"{served.url}/pools/photos")
+    keys(browser, "j", "c", "clas 7", Keys.ENTER)
+    until(lambda: browser.find_elements("css selector", "#image-1 .wrong button"))
+    wrong = browser.find_element("css selector", "#image-1 .wrong")
+    assert "nearest known one is 'class 7'" in wrong.text and state(browser, 1) == "free"
+    wrong.find_element("css selector", "button").click()
+    until(lambda: state(browser, 1) == "labeled")
+    assert served.world.daemon.selections.labels("photos") == {ids[0]: "clas 7"}
+
+
 def _of_task(served: Any, task: str) -> Any:
     from dataclasses import replace
 
@@ -232,7 +252,7 @@ def test_hostile_ids_are_marked_and_shown_whole(
     browser.switch_to.window(first)
     for place in range(1, len(hostile) + 1):
         tile = browser.find_element("id", f"image-{place}")
-        keys(browser, "l")
+        keys(browser, "1")
         until(partial(_labeled, tile))
     assert set(served.world.daemon.selections.labels("hostile")) == set(hostile)
     loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 128)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -119,7 +120,7 @@ def test_the_first_page_tells_of_pools_jobs_and_why_it_is_not_ready(served: Any,
     world.pool("plain", 3, scored=False)
     world.pool("busy", 3, scored=False)
     world.run_job("busy", 30, 120)
-    world.daemon.selections.label("done", {"0000.png": ""})
+    world.daemon.selections.label("done", {"0000.png": "cat"})
     found = page("/")
     assert [a["href"] for a in found.all("a") if a["href"].startswith("/pools/")] == [
         "/pools/busy", "/pools/done", "/pools/plain",
@@ -253,7 +254,7 @@ def test_an_undone_image_that_somebody_else_took_is_not_taken_from_them(
     (form,) = [f for f in page("/pools/photos").forms if f["action"].endswith("/take")]
     where = client.post(form["action"], data={**form["fields"], "k": "1"}).headers["location"]
     form = page(where).form(ids[0])
-    press(client, form, "label")
+    press(client, form, "label", label="cat")
     served.world.daemon.selections.unlabel("photos", [ids[0]])
     images, soon = served.world.catalog.images, served.world.catalog.now() + 60
     images.hand_out("photos", "theirs", [(ids[0], 1.0)], soon)
@@ -275,6 +276,48 @@ def test_scripts_get_json(served: Any, page: Any, client: httpx.Client) -> None:
     data["image"] = "nowhere"
     answer = client.post(form["action"], data=data, headers={"Accept": "application/json"})
     assert answer.status_code == 422 and list(answer.json()) == ["error"]
+
+
+def test_an_image_is_not_labeled_without_a_class(
+    served: Any, page: Any, client: httpx.Client
+) -> None:
+    """It would be handed out no more, and be in no CSV."""
+    ids = served.world.pool("photos", 3)
+    found = page("/pools/photos")
+    (control,) = [given for given in found.all("select") if "image 1" in given["aria-label"]]
+    assert "required" in control
+    free = [given["value"] for given in found.all("button", name="do") if "formnovalidate" in given]
+    assert set(free) == {"skip", "undo"}, "all but the one that labels"
+    for label in ("", "  "):
+        answer = press(client, found.form(ids[0]), "label", label=label)
+        assert answer.status_code == 422 and "choose a class first (or skip)" in answer.text
+    assert served.world.catalog.counts("photos").labeled == 0
+    served.world.models.manifest = replace(served.world.manifest, task="detection")
+    found = page("/pools/photos")
+    assert not [given for given in found.all("input", name="label") if "required" in given]
+    assert press(client, found.form(ids[0]), "label").status_code == 303
+    assert served.world.daemon.selections.labels("photos") == {ids[0]: ""}, "kept elsewhere"
+
+
+def test_a_new_class_is_confirmed_first(served: Any, page: Any, client: httpx.Client) -> None:
+    ids = served.world.pool("photos", 4)
+    labels = served.world.daemon.selections.labels
+    form = page("/pools/photos").form(ids[0])
+    answer = press(client, form, "label", label="kat")
+    assert answer.status_code == 422
+    assert "nearest known one is 'cat'" in Page(answer.text).text
+    assert labels("photos") == {}
+    (again,) = [f for f in Page(answer.text).forms if "allow_new_classes" in f["fields"]]
+    assert client.post(again["action"], data=again["fields"]).status_code == 303
+    assert labels("photos") == {ids[0]: "kat"}
+    json_ = {"Accept": "application/json"}
+    data = {**form["fields"], "image": ids[1], "do": "label", "label": "kitten"}
+    told = client.post(form["action"], data=data, headers=json_)
+    assert told.status_code == 422 and told.json()["new_class"] == "kitten"
+    data["label"] = "kat"
+    assert client.post(form["action"], data=data, headers=json_).status_code == 200, "known now"
+    data = {**data, "image": ids[2], "label": "kitten", "allow_new_classes": "true"}
+    assert client.post(form["action"], data=data, headers=json_).json()["label"] == "kitten"
 
 
 def test_reading_changes_nothing(served: Any, page: Any, client: httpx.Client) -> None:
@@ -348,7 +391,11 @@ def test_hostile_ids_come_through_unharmed(
     for id in hostile:
         picture = found.all("img")[list(hostile).index(id)]["src"]
         assert client.get(picture).headers["content-type"] == "image/png"
-        answer = press(client, found.form(id), "label", label=f"<b>{id[:20]}\u202e")
+        label = f"<b>{id[:20]}\u202e"
+        asked = Page(press(client, found.form(id), "label", label=label).text)
+        assert not asked.all("b") and "\u202e" not in asked.source.split("<form")[0]
+        again = next(form for form in asked.forms if "allow_new_classes" in form["fields"])
+        answer = client.post(again["action"], data=again["fields"])
         assert answer.status_code == 303
         back = page(answer.headers["location"])
         assert id[:20].isprintable() is False or len(id) > 999 or id in back.text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from lloss.serve import run
 from lloss.serve.daemon.catalog.catalog import JobRow
 from lloss.serve.daemon.core import Daemon
 from lloss.serve.daemon.failures import RequestError, status_of
@@ -92,9 +95,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Have each batch of a job take so long from now on."""
     batch, seconds = jobs_module._Followed.batch, 0.0
 
-    def waited(self: Any, scored: int, skipped: int) -> None:
+    def waited(self: Any, scores: Any) -> None:
         time.sleep(seconds)
-        batch(self, scored, skipped)
+        batch(self, scores)
 
     def set_to(value: float) -> None:
         nonlocal seconds
@@ -321,6 +324,96 @@ def test_a_full_disk_fails_a_job_that_goes_on_when_it_is_submitted_again(
     assert again.id == job.id
     done = until(daemon, again)
     assert done.state == "done" and done.error == "" and contents(job.folder) == expected
+
+
+def test_a_job_does_not_go_on_by_another_provider_and_keeps_what_it_has(
+    start: Start, slow: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a machine whose GPU is gone at the next boot, with ``--provider auto``."""
+    monkeypatch.setattr(Jobs, "part_size", 100)
+    # A GPU's batches are larger than any that a CPU takes.
+    began = {"provider": "cuda", "batch_size": 10_000}
+    slow(0.02)
+    daemon = start()
+    job = daemon.jobs.submit("array.npy")
+    wait_for(lambda: len(list(job.folder.glob("part-*"))) >= 2)
+    daemon.close()
+    slow(0)
+    path = tmp_catalog(daemon)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE jobs SET provider = :provider, batch_size = :batch_size", began)
+    before = contents(job.folder)
+    daemon = start()
+    for _ in range(2):
+        failed = until(daemon, job)
+        assert failed.state == "failed" and failed.resumable
+        assert "begun with provider = 'cuda', now it is 'cpu'" in failed.error
+        assert "what was scored is kept" in failed.error and "anew=true" in failed.error
+        assert contents(job.folder) == before
+        assert daemon.jobs.submit("array.npy").id == job.id
+    until(daemon, job)
+    with contextlib.closing(sqlite3.connect(path)) as db, db:  # the GPU is back
+        db.execute("UPDATE jobs SET provider = 'cpu', batch_size = 8")
+    assert until(daemon, daemon.jobs.submit("array.npy")).state == "done"
+
+
+def test_a_job_whose_library_is_another_version_keeps_what_it_has(
+    start: Start, slow: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "part_size", 100)
+    slow(0.02)
+    daemon = start()
+    job = daemon.jobs.submit("array.npy")
+    wait_for(lambda: len(list(job.folder.glob("part-*"))) >= 2)
+    daemon.close()
+    slow(0)
+    now = run._versions()
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_versions", lambda: {**now, "onnxruntime": "99.0"})
+        daemon = start()
+        failed = until(daemon, job)
+        assert failed.state == "failed" and failed.resumable
+        assert "onnxruntime" in failed.error and "'99.0'; what was scored is kept" in failed.error
+        assert len(list(job.folder.glob("part-*"))) >= 2
+    done = until(daemon, daemon.jobs.submit("array.npy"))
+    assert (done.id, done.state, done.scored) == (job.id, "done", 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_versions", lambda: {**now, "onnxruntime": "99.0"})
+        patch.setattr(ScoresFolder, "write_part", None)
+        failed = until(daemon, daemon.jobs.submit("array.npy"))
+        assert failed.resumable
+    anew = daemon.jobs.submit("array.npy", anew=True)
+    assert anew.id != failed.id and until(daemon, anew).state == "done" and gone(failed.folder)
+
+
+def tmp_catalog(daemon: Daemon) -> Path:
+    return daemon.settings.data_dir / "catalog.sqlite"
+
+
+def test_a_pool_is_submitted_while_a_model_is_loaded(start: Start) -> None:
+    """A job that ends meanwhile prunes copies of models, and so would wait for the load."""
+    daemon = start()
+    asked: list[JobRow] = []
+    with daemon.models._loading:
+        pruned = threading.Thread(target=daemon.jobs.prune)
+        pruned.start()
+        submitted = threading.Thread(target=lambda: asked.append(daemon.jobs.submit("pool")))
+        submitted.start()
+        submitted.join(30)
+        assert asked
+        pruned.join(30)
+        assert not pruned.is_alive()
+    until(daemon, asked[0])
+
+
+def test_the_losses_of_a_job_count_for_drift(start: Start) -> None:
+    daemon = start()
+    drift = daemon.metrics.drift
+    job = until(daemon, daemon.jobs.submit("pool"))
+    assert (job.scored, drift.measure().images) == (60, 60)
+    drift.against(None, "another model")
+    until(daemon, daemon.jobs.submit("pool"))
+    assert drift.measure().images == 0, "of a model that does not serve"
 
 
 def test_a_failed_job_of_an_earlier_model_is_begun_anew(

@@ -157,8 +157,11 @@ def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> 
     assert float(rows[0]["score"]) == 1.0
     odd = [id for id in pool if "\n" in id]
     rest = {"k": 30, "at_most": True}
-    told = error(client.post(f"{P}/select?format=ids", json=rest), 422)
-    assert "nothing was handed out" in told
+    for _ in range(2):
+        headers = {"Idempotency-Key": "odd"}
+        told = error(client.post(f"{P}/select?format=ids", json=rest, headers=headers), 422)
+        assert "nothing was handed out" in told
+        assert client.get(f"{P}/pending").json()["total"] == 4
     reply = client.post(f"{P}/select?format=ids", json={**rest, "exclude": odd})
     assert sorted(reply.text.splitlines()) == sorted(set(pool[4:]) - set(odd))
     assert client.get(f"{P}/pending").json()["total"] == 20 - len(odd)
@@ -256,7 +259,7 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
         left += 1
         return Counts(0, 0, 0)
 
-    def select(*_: Any) -> Any:
+    def select(pool: str, *_: Any) -> Any:
         nonlocal most
         most += 1
         return counts("")
@@ -268,7 +271,8 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
         asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]
         asks += [asking(client.get, P) for _ in range(45)]
         asks += [asking(client.post, P + "/select", json={"k": 1}) for _ in range(10)]
-        for _ in range(44):
+        asks += [asking(client.post, f"{P}{n}/select", json={"k": 1}) for n in range(20)]
+        for _ in range(40 + 16):
             assert busy.acquire(timeout=5)
         try:
             monkeypatch.undo()
@@ -276,11 +280,45 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
             for path in ("/readyz", "/v2/health/ready", "/v2/models/lloss/ready", "/metrics",
                          "/labelstudio/health"):  # fmt: skip
                 assert client.get(path).status_code == 200
-            assert most == 4 and left == 0
+            assert most == 16 and left == 0
         finally:
             free.set()
             for ask in asks:
                 ask.join()
+
+
+def test_slow_choices_of_a_pool_hold_up_no_other(
+    client: TestClient, daemon: Daemon, root: Path, pool: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"uri": str(root / "pool"), "scores": str(root / "scores")}
+    assert client.put("/v1/pools/q", json=body).status_code == 200
+    free, begun, select = threading.Event(), threading.Event(), daemon.selections.select
+
+    def slow(pool: str, *given: Any) -> Any:
+        if pool == "p":
+            begun.set()
+            free.wait(30)
+        return select(pool, *given)
+
+    monkeypatch.setattr(daemon.selections, "select", slow)
+    with client:  # one loop for all
+        asks = [asking(client.post, P + "/select", json={"k": 1}) for _ in range(20)]
+        try:
+            assert begun.wait(30)
+            done: list[int] = []
+            other = threading.Thread(
+                target=lambda: done.append(
+                    client.post("/v1/pools/q/select", json={"k": 1}).status_code
+                )
+            )
+            other.start()
+            other.join(20)
+            assert done == [200]
+        finally:
+            free.set()
+            for ask in asks:
+                ask.join()
+    assert client.get(P).json()["images"]["pending"] == 20
 
 
 def test_pending_and_preview(client: TestClient, pool: list[str]) -> None:
@@ -293,7 +331,13 @@ def test_pending_and_preview(client: TestClient, pool: list[str]) -> None:
     assert [one["id"] for one in shown] == pool[2:5]
     for k in (0, 1001, "x"):
         error(client.get(f"{P}/preview", params={"k": k}), 422)
-    assert client.post(f"{P}/return", json={"ids": [pool[0], "none"]}).json() == {"images": 1}
+    body = {"ids": [pool[0], "none"], "selection": "another"}
+    returned = client.post(f"{P}/return", json=body).json()
+    assert returned == {"images": 0, "others": 1, "unknown": 1}
+    returned = client.post(f"{P}/return", json={**body, "selection": view["id"]}).json()
+    assert returned == {"images": 1, "others": 0, "unknown": 1}
+    returned = client.post(f"{P}/return", json={"ids": [pool[0], "none"]}).json()
+    assert returned == {"images": 0, "others": 0, "unknown": 1}
     assert client.post(f"{P}/skip", json={"ids": [pool[2]]}).json() == {"images": 1}
     shown = client.get(f"{P}/preview", params={"k": 3}).json()["images"]
     assert [one["id"] for one in shown] == [pool[0], *pool[3:5]]
@@ -304,16 +348,24 @@ def test_pending_and_preview(client: TestClient, pool: list[str]) -> None:
 def test_labels_come_as_json_and_csv_and_go_to_training(
     client: TestClient, pool: list[str], tmp_path: Path
 ) -> None:
+    done = {"images": 0, "kept": 0, "without_class": 0, "new_classes": []}
     given = [{"id": pool[3], "label": "cat"}, {"id": pool[4]}]
-    assert client.post(f"{P}/labels", json={"labels": given}).json() == {"images": 2}
+    told = error(client.post(f"{P}/labels", json={"labels": given}), 422)
+    assert "choose a class first (or skip)" in told and repr(pool[4]) in told
+    assert client.get(f"{P}/labels").json() == {"labels": []}
+    reply = client.post(f"{P}/labels", json={"labels": given, "without": True})
+    assert reply.json() == {**done, "images": 2}
     odd = [id for id in pool if not id[:2].isdigit() and "\n" not in id]
     text = io.StringIO()
     csv.writer(text).writerows([["label", "id", "note"], *([f"{n}", id, ""] for n, id in
                                                            enumerate(odd))])  # fmt: skip
     headers = {"Content-Type": "text/csv; charset=utf-8"}
     body = ("\ufeff" + text.getvalue()).encode()
-    reply = client.post(f"{P}/labels", content=body, headers=headers)
-    assert reply.json() == {"images": len(odd)}
+    told = error(client.post(f"{P}/labels", content=body, headers=headers), 422)
+    assert "'0'" in told and "nearest known one is 'cat'" in told
+    new = [f"{n}" for n in range(len(odd))]
+    reply = client.post(f"{P}/labels?allow_new_classes=true", content=body, headers=headers)
+    assert reply.json() == {**done, "images": len(odd), "new_classes": new}
     held = client.get(f"{P}/labels").json()["labels"]
     expected = {pool[3]: "cat", pool[4]: "", **{id: str(n) for n, id in enumerate(odd)}}
     assert {one["id"]: one["label"] for one in held} == expected
@@ -324,14 +376,23 @@ def test_labels_come_as_json_and_csv_and_go_to_training(
     ):
         (tmp_path / "l.csv").write_bytes(reply.content)
         assert read_labels(tmp_path / "l.csv") == expected
+        assert reply.headers["Lloss-Without-Label"] == "1"
     every = client.get(f"{P}/labels", params={"format": "csv", "without": True})
     assert len(list(csv.reader(io.StringIO(every.text, newline="")))) == len(expected) + 2
+    bare = f"id,score,rank\n{pool[3]},1,1\n{pool[5]},.5,2\n"
+    error(client.post(f"{P}/labels", content=bare, headers=headers), 422)
+    reply = client.post(f"{P}/labels?without=true", content=bare, headers=headers)
+    assert reply.json() == {**done, "images": 2, "kept": 1}
+    held = client.get(f"{P}/labels").json()["labels"]
+    assert {"id": pool[3], "label": "cat"} in held, "ids alone erase no label"
+    one = {"labels": [{"id": pool[6], "label": "kat"}]}
+    assert "nearest known one is 'cat'" in error(client.post(f"{P}/labels", json=one), 422)
+    reply = client.post(f"{P}/labels", json={**one, "allow_new_classes": True})
+    assert reply.json()["new_classes"] == ["kat"]
     (broken,) = [id for id in pool if "\n" in id]
     client.post(f"{P}/labels", json={"labels": [{"id": broken, "label": "cat"}]})
     told = error(client.get(f"{P}/labels", params={"format": "csv"}), 422)
     assert "write JSON" in told and client.get(f"{P}/labels").status_code == 200
-    reply = client.post(f"{P}/labels", content=f"id\n{pool[5]}\n", headers=headers)
-    assert reply.json() == {"images": 1}
     reply = client.delete(f"{P}/labels", params={"id": [pool[3], pool[5], "none"]})
     assert reply.json() == {"images": 2}
 
@@ -359,6 +420,9 @@ def test_labels_come_as_json_and_csv_and_go_to_training(
         ("application/json", b'{"labels": [{"id": "00.png", "x": 1}]}', "labels.0.x"),
         ("application/json", b'{"labels": [{"id": "00.png"}, {"id": "00.png"}]}', "comes twice"),
         ("application/json", b'{"labels": [{"id": "00.png"}, {"id": "none"}]}', "none was marked"),
+        ("text/csv", b"id,score\n00.png,1\n", "choose a class first (or skip)"),
+        ("application/json", b'{"labels": [{"id": "00.png"}]}', "choose a class first"),
+        ("application/json", b'{"labels": [{"id": "00.png", "label": " "}]}', "choose a class"),
     ],
 )
 def test_labels_that_cannot_be(

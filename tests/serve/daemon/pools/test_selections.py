@@ -272,30 +272,69 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(
 
 def test_images_go_back_and_are_skipped(bench: Any) -> None:
     mine = ids(bench.selections.select("p", asking(4)))
-    assert bench.selections.give_back("p", [mine[0], "unknown", bench.ranked()[50]]) == 1
+    assert bench.selections.give_back("p", [mine[0], "unknown", bench.ranked()[50]]).images == 1
     assert bench.selections.skip("p", [mine[1]]) == 1
     assert bench.selections.skip("p", [mine[1]]) == 0
     assert bench.catalog.counts("p") == Counts(0, 2, 1)
     assert ids(bench.selections.select("p", asking(2))) == [mine[0], bench.ranked()[4]]
-    assert bench.selections.give_back("p", [mine[1]]) == 1
+    assert bench.selections.give_back("p", [mine[1]]).images == 1
     assert ids(bench.selections.select("p", asking(1))) == [mine[1]]
     bench.selections.label("p", {mine[2]: "cat"})
     assert bench.selections.skip("p", [mine[2]]) == 0  # a label is not lost
     assert bench.selections.labels("p") == {mine[2]: "cat"}
-    assert bench.selections.give_back("p", [mine[2]]) == 0
+    assert bench.selections.give_back("p", [mine[2]]).images == 0
+
+
+def test_what_was_handed_out_again_is_not_returned_by_who_had_it_before(
+    bench: Any, later: Callable[[float], None]
+) -> None:
+    first = bench.selections.select("p", asking(3))
+    later(101)
+    second = bench.selections.select("p", asking(2))
+    assert ids(second) == ids(first)[:2] and second.id != first.id
+    done = bench.selections.give_back("p", [*ids(first), "none"], first.id)
+    assert (done.images, done.others, done.unknown) == (0, 2, 1), "the third has expired"
+    assert [one.selection for one in bench.catalog.images.pending("p", 9)] == [second.id] * 2
+    bench.selections.skip("p", [ids(second)[0]])
+    done = bench.selections.give_back("p", ids(second), second.id)
+    assert (done.images, done.others, done.unknown) == (1, 0, 0)
+    assert bench.catalog.counts("p") == Counts(0, 0, 1), "a skip is of no selection"
+    assert bench.selections.give_back("p", ids(second)).images == 1, "whoever has it"
+
+
+def test_what_is_refused_of_a_choice_is_not_handed_out(bench: Any) -> None:
+    def refuse(images: Sequence[Any]) -> None:
+        raise RequestError(422, f"{len(images)} images that cannot be listed")
+
+    for _ in range(2):
+        told = refused(lambda: bench.selections.select("p", asking(4), "key", refuse))
+        assert told == (422, "4 images that cannot be listed")
+    assert bench.catalog.images.known("p", bench.ids) == set(), "nothing was stored"
+    assert not bench.selections.select("p", asking(4), "key").replayed
+    assert refused(lambda: bench.selections.select("p", asking(4), "key", refuse))[0] == 422
+
+
+def test_a_row_without_a_label_erases_none(bench: Any) -> None:
+    best, other = bench.ranked()[:2]
+    bench.selections.label("p", {best: "cat"})
+    done = bench.selections.label("p", {best: "", other: ""})
+    assert (done.images, done.kept) == (2, 1)
+    assert bench.selections.labels("p") == {best: "cat", other: ""}
+    bench.selections.label("p", {best: "dog", other: "owl"})
+    assert bench.selections.labels("p") == {best: "dog", other: "owl"}
 
 
 def test_labels_replace_each_other_and_are_taken_back(bench: Any) -> None:
     best = bench.ranked()[0]
-    assert bench.selections.label("p", {best: "cat", "broken.png": ""}) == 2
-    assert bench.selections.label("p", {best: "dog"}) == 1
+    assert bench.selections.label("p", {best: "cat", "broken.png": ""}).images == 2
+    assert bench.selections.label("p", {best: "dog"}).images == 1
     assert bench.selections.labels("p") == {best: "dog", "broken.png": ""}
     assert bench.selections.unlabel("p", [best, best, "none"]) == 1
     assert ids(bench.selections.select("p", asking(1))) == [best]
 
 
 def test_odd_ids_are_ids_as_any(bench: Any) -> None:
-    assert bench.selections.label("p", dict.fromkeys(bench.odd, "odd")) == len(bench.odd)
+    assert bench.selections.label("p", dict.fromkeys(bench.odd, "odd")).images == len(bench.odd)
     assert bench.selections.labels("p") == dict.fromkeys(bench.odd, "odd")
     assert set(ids(bench.selections.select("p", asking(99)))).isdisjoint(bench.odd)
     assert bench.catalog.pools()
@@ -321,7 +360,7 @@ def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
 
 
 def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Any) -> None:
-    assert bench.selections.label("p", {"not scored": "cat"}) == 1
+    assert bench.selections.label("p", {"not scored": "cat"}).images == 1
 
 
 def test_ids_that_were_handed_out_are_not_looked_up_again(
@@ -330,7 +369,7 @@ def test_ids_that_were_handed_out_are_not_looked_up_again(
     mine = ids(bench.selections.select("p", asking(5)))
     bench.selections.give_back("p", mine[:2])
     monkeypatch.setattr(ScoresFolder, "scan", None)
-    assert bench.selections.label("p", dict.fromkeys(mine, "cat")) == 5
+    assert bench.selections.label("p", dict.fromkeys(mine, "cat")).images == 5
 
 
 def test_scoring_again_keeps_labels_and_pending_images(bench: Any, tmp_path: Path) -> None:
@@ -362,7 +401,7 @@ def test_an_image_that_a_page_shows_is_marked_without_a_scan(
     (bench.scores.parent / "list.csv").write_text(f"id,path\n{listed}")
     bench.pools.items("p", shown)
     monkeypatch.setattr(ScoresFolder, "scan", None)
-    assert bench.selections.label("p", {shown[0]: "cat"}) == 1
+    assert bench.selections.label("p", {shown[0]: "cat"}).images == 1
     assert bench.selections.skip("p", shown[1:]) == 2
 
 

@@ -21,6 +21,9 @@ from lloss.serve.daemon.settings import Limits, ServeSettings
 from onnx import numpy_helper
 
 from lloss.errors import ArtifactError, EngineError, LlossError
+from lloss.pools import ArrayPool
+
+from ..waiting import until
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -306,6 +309,52 @@ def test_a_job_keeps_the_model_that_it_began_with(
         assert copies(tmp_path) == {old, models.sha256}
     assert scorer._closed
     assert np.isfinite(loss(models)).all()
+
+
+def test_after_a_reload_requests_still_go_before_the_job_of_the_old_model(
+    make: Make, artifact: Path, model: Path
+) -> None:
+    models, order = make(), list[str]()
+    free, count = threading.Event(), 2  # threads, as the fixture has it
+    with models.borrowed(models.sha256) as scorer:
+        changed(artifact, model, 1.9)
+        models.reload()
+        assert models._serving.loaded.scorer is not scorer  # type: ignore[union-attr]
+        workers, run = scorer._started().workers, scorer.engine.executor.run
+        scorer.engine.executor.run = lambda *given: (order.append("job"), run(*given))[1]
+        for _ in range(count):
+            workers.submit(lambda: free.wait(30))
+        batches = scorer.ranges(ArrayPool(pictures(40), "x"), (range(n, n + 8) for n in (0, 8, 16)))
+        job = threading.Thread(target=lambda: list(batches))
+        job.start()
+        until(lambda: len(workers._workers._shared._tasks) >= 2)  # type: ignore[attr-defined]
+
+        async def ask() -> None:
+            asked = asyncio.ensure_future(models.score(pictures(1), 30))
+            await asyncio.sleep(0)
+            free.set()
+            await asked
+            order.append("request")
+
+        serving = models._serving.loaded.scorer  # type: ignore[union-attr]
+        answer = serving.engine.executor.run
+        serving.engine.executor.run = lambda *given: (order.append("live"), answer(*given))[1]
+        asyncio.run(ask())
+        job.join(30)
+    assert order.index("live") <= 1, "one thread may have begun a batch of the job beside it"
+
+
+def test_copies_are_not_pruned_while_a_model_is_loaded_and_nobody_waits(
+    make: Make, tmp_path: Path
+) -> None:
+    models = make()
+    stray = tmp_path / "data/models" / f"{'0' * 64}.onnx"
+    stray.write_bytes(b"")
+    with models._loading:  # as for the minutes that a TensorRT engine takes
+        models.prune(set())
+        assert stray.exists()
+    models.prune(set())
+    assert not stray.exists()
 
 
 def test_an_earlier_model_is_loaded_for_a_job(
