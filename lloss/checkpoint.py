@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Checkpoint:
         labeled: number of images trained on.
         labels_sha256: identifies them and their labels.
         images_sha256: identifies their pixels, as they were decoded; "" if nothing says it.
+        traces: of the images, as :func:`lloss.overlap.traces` gives them; none if not known.
         start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
         sample: some of them at the input's size, uint8 [S, H, W, 3], to check an export on.
         state: of the :class:`lloss.training.Trainer`.
@@ -45,6 +46,7 @@ class Checkpoint:
     path: Path | None = None
     images_sha256: str = ""
     start_sha256: str = ""
+    traces: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def epoch(self) -> int:
@@ -72,6 +74,7 @@ class Checkpoint:
             "labels_sha256": self.labels_sha256,
             "images_sha256": self.images_sha256,
             "start_sha256": self.start_sha256,
+            "traces": torch.from_numpy(np.array(self.traces)),
             "sample": torch.from_numpy(self.sample),
             "state": self.state,
         }
@@ -125,6 +128,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
             path,
             str(content.get("images_sha256", "")),
             str(content.get("start_sha256", "")),
+            content["traces"].numpy() if "traces" in content else np.empty(0, np.int64),
         )
     except CheckpointError:
         raise

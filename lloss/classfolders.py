@@ -14,8 +14,10 @@ from lloss.names import clean_name
 from lloss.pools import FolderPool, Item
 
 _SPLIT = re.compile(
-    r"(?:(train|training|trainval)|(val|valid|validation|dev|develop|development|eval|evaluation)"
-    r"|(test|testing))(?:[-_ .]?(?:set|split|data|images|imgs|(?:19|20)\d\d))?",
+    r"(?:(train|training|trainval|labell?ed)"
+    r"|(val|valid|validation|dev|develop|development|eval|evaluation)"
+    r"|(test|testing|unlabell?ed|hold-?out))"
+    r"(?:[-_ .]?(?:set|split|data|images|imgs|(?:19|20)\d\d))?",
     re.IGNORECASE,
 )
 """Names of splits, by kind: to train on, to choose by, to measure on."""

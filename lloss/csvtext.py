@@ -83,6 +83,8 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
         if number == 1:
             if line.startswith(_MARKS):
                 raise error(f'{origin}: is UTF-16 text; save it as UTF-8 (Excel: "CSV UTF-8")')
+            if line.startswith("PK\x03\x04"):
+                raise error(f"{origin}: is a zip or a workbook of Excel; save the sheet as CSV")
             line = line.removeprefix("\ufeff")
         wrong = None if line.isascii() else _NOT_UTF8.search(line)
         if wrong is not None:

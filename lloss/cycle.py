@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from lloss.annotations import Problems
 from lloss.artifact import read_manifest
@@ -35,55 +36,17 @@ from lloss.labels import LabeledSet
 from lloss.picks import picks_of
 from lloss.pools import Pool
 from lloss.project import Project
-from lloss.report import CyclePoint, ReportData, write_report
+from lloss.report import ReportData, write_report
 from lloss.runs import train
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, select
 from lloss.settings import TrainSettings
+from lloss.summary import SUMMARY, Summary, history
 from lloss.tables import write_selection
-from lloss.verdict import cautions, how_picked, interval_of, measured, ranked, ties
+from lloss.verdict import cautions, how_picked, measured, ranked, ties
 
 BEGUN, EVALUATION, MODEL = "cycle.json", "evaluation.json", "model.onnx"
-SELECTED, REPORT, SUMMARY = "selected.csv", "report.html", "summary.json"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A complete cycle, as ``summary.json`` holds it.
-
-    ``left_out`` counts broken annotations and labeled images that were not used, ``held_back`` the
-    labels kept for measuring. ``warnings`` say why not to rely on figures or picks; ``notes`` are
-    these and all else that the user should know. ``ranked``: whether the predicted loss is shown to
-    order images better than chance; None where nothing was measured.
-    """
-
-    cycle: int
-    labeled: int
-    selected: int
-    scored: int
-    skipped: int
-    classes: dict[str, int]
-    labels_sha256: str
-    evaluation: dict[str, Any] | None
-    metric_name: str
-    left_out: int = 0
-    held_back: int = 0
-    ranked: bool | None = None
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def point(self) -> CyclePoint:
-        """Its place on the learning curve."""
-        found = self.evaluation or {}
-        return CyclePoint(
-            self.cycle,
-            self.labeled,
-            found.get(self.metric_name),
-            (found.get("head") or {}).get("ranking_accuracy"),
-            (found.get("entropy") or {}).get("ranking_accuracy"),
-            interval_of(found, self.metric_name),
-            interval_of(found, "head", "ranking_accuracy"),
-        )
+SELECTED, REPORT = "selected.csv", "report.html"
 
 
 @dataclass(frozen=True)
@@ -137,27 +100,6 @@ def _once(say: Callable[[str], None]) -> Callable[[str], None]:
     return say_new
 
 
-def history(project: Project) -> list[Summary]:
-    """The complete cycles, in order.
-
-    Raises:
-        ProjectError: a summary is damaged.
-    """
-    found: list[Summary] = []
-    while (path := project.cycles / f"{len(found) + 1:03d}" / SUMMARY).exists():
-        try:
-            found.append(Summary(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as error:
-            raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
-    later = sorted(p.name for p in project.cycles.glob("*") if re.fullmatch(r"\d{3,}", p.name))
-    if later and int(later[-1]) > len(found) + 1:
-        raise ProjectError(
-            f"{project.cycles}: cycle {len(found) + 1:03d} is not complete, "
-            f"but cycle {later[-1]} is there; restore it, or remove the later ones"
-        )
-    return found
-
-
 def _goes_on(folder: Path, project: Project, say: Callable[[str], None]) -> bool:
     """Whether an interrupted cycle is to be finished as it was begun.
 
@@ -198,7 +140,7 @@ def _begin(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
     write_json(folder / BEGUN, begun)
 
 
-_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad")
+_KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad", "empty")
 """Besides the training settings, what a cycle keeps to the end as it was begun."""
 
 
@@ -209,7 +151,8 @@ class _Walk:
         self, project: Project, folder: Path, done: list[Summary], say: Callable[[str], None]
     ) -> None:
         self.project = _as_begun(folder, project)
-        self.folder, self.done, self.say = folder, done, say
+        self.folder, self.done, self._say = folder, done, say
+        self._said: set[str] = set()
         self.number = len(done) + 1
         self.task = self.project.task
         self.problems = Problems(self.project.skip_bad)
@@ -314,6 +257,12 @@ class _Walk:
             reference = sample(pool=pool, exclude=self._taken(pool), required=False)
         room.export_artifact(checkpoint, self.folder / MODEL, reference=reference)
 
+    def say(self, line: str) -> None:
+        """Say a line, once: notes of one thing may come from several steps."""
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
     def _say_notes(self) -> None:
         for line in self.problems.notes:
             self.say(line)
@@ -345,9 +294,24 @@ class _Walk:
         settings = self.project.selection(self.number, at_most)
         # Labels that came in since the cycle was begun: nobody is asked twice.
         known = self.project.labeled_ids()
-        chosen = select(ScoresFolder(self.folder / "scores").opened(), settings, known)
+        scores = ScoresFolder(self.folder / "scores").opened()
+        chosen = select(scores, settings, known | self._unwritable(scores))
         write_selection(chosen, self.folder / SELECTED)
         return chosen
+
+    def _unwritable(self, scores: ScoresFolder) -> set[str]:
+        """Ids that no line of CSV can hold, neither the selection's nor the labels'."""
+        found = {
+            str(id)
+            for batch in scores.scan(["id"])
+            for id in batch["id"].filter(pc.match_substring_regex(batch["id"], r"[\r\n\x00]"))
+        }
+        if found:
+            self.say(
+                f"{len(found)} images are not selected, as a line of CSV cannot hold their ids "
+                f"({min(found)!r}, for example): rename them in the pool"
+            )
+        return found
 
     def _report(
         self,

@@ -15,7 +15,13 @@ def first_duplicate(ids: Callable[[], Iterator[str]]) -> tuple[str, int, int] | 
         ids: gives them, the same each time; they are gone through a second time only when two
             have the same 64-bit hash.
     """
-    hashes = array("q", map(hash, ids()))
+    return duplicate_among(array("q", map(hash, ids())), ids)
+
+
+def duplicate_among(
+    hashes: array[int], ids: Callable[[], Iterator[str]]
+) -> tuple[str, int, int] | None:
+    """:func:`first_duplicate` where the hash of each id is known already."""
     ordered = np.sort(np.frombuffer(hashes, np.int64)) if hashes else np.empty(0, np.int64)
     suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     if not suspects:

@@ -20,10 +20,11 @@ from lloss.examples import load_examples
 from lloss.files import written_aside
 from lloss.intervals import CONFIDENCE, bootstrap, in_percent, range_in_percent
 from lloss.labels import LabeledSet
-from lloss.names import similar_note
 from lloss.network import Forward, TappedNetwork
+from lloss.overlap import seen_note
 from lloss.ranking import RankingFigures, ranking_figures, ranking_intervals
 from lloss.settings import TrainSettings
+from lloss.spelling import similar_note
 from lloss.tasks import get_task
 from lloss.training import TrainingData, device_of, predict
 from lloss.verdict import cautions, ranked
@@ -194,6 +195,7 @@ def evaluate_checkpoint(
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     problems = problems or Problems()
+    problems.note(seen_note(labeled, checkpoint.traces))
     counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
     similar = similar_note(counts, "classes of the network and of the labels", classes)
     problems.note(similar)

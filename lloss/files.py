@@ -48,12 +48,12 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, busy: LlossError) -> Iterator[None]:
+def locked(folder: Path, busy: LlossError | None = None) -> Iterator[None]:
     """Hold a folder for this process alone, where the system has such locks.
 
     Args:
         folder: it exists; the lock is on itself, so that nothing is left in it.
-        busy: raised when another process holds it.
+        busy: raised when another process holds it; without, that one is waited for.
     """
     try:
         import fcntl
@@ -63,9 +63,9 @@ def locked(folder: Path, busy: LlossError) -> Iterator[None]:
     held = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
-            raise busy from error
+            raise busy or explained(error, folder) from error
         except OSError:  # a file system without locks
             pass
         yield

@@ -21,7 +21,7 @@ from lloss.classfolders import class_folders
 from lloss.csvtext import Table, csv_text, shortened, text_lines
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.names import clean_name, stripped
-from lloss.pools import ArrayPool, Item, Pool, load_array, open_array, open_pool
+from lloss.pools import ArrayPool, Item, load_array, open_array
 from lloss.pools.places import LocalPlace
 
 DATA_ROOT = Path("~/.cache/lloss")
@@ -107,32 +107,21 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 
 def open_labeled(
-    data: str,
-    labels: Path | None = None,
-    data_root: Path = DATA_ROOT,
-    problems: Problems | None = None,
+    data: str, data_root: Path = DATA_ROOT, problems: Problems | None = None
 ) -> LabeledSet:
-    """Open labeled data of any kind.
+    """Open data that carries its labels.
 
     Args:
-        data: a pool (then ``labels`` is needed), a class-per-folder tree, a ``.npz`` with
-            ``images`` and ``labels``, or ``cifar10``/``cifar100``, optionally with ``:train`` or
-            ``:test``.
-        labels: a CSV with the columns ``id`` and ``label``.
+        data: a class-per-folder tree, a ``.npz`` with ``images`` and ``labels``, or
+            ``cifar10``/``cifar100``, optionally with ``:train`` or ``:test``.
         data_root: where torchvision's sets lie or are downloaded to.
         problems: a note of what the user should know of the folders goes there.
 
     Raises:
-        LabelError: the labels are missing, empty, doubled, or of unknown ids, or the folders are
-            splits of a data set.
+        LabelError: the labels are missing or empty, or the folders are splits of a data set.
         PoolError: the images cannot be found.
     """
     name, _, split = data.partition(":")
-    if labels is not None:
-        table = read_labels(labels)
-        pool = open_pool(data)
-        _note(pool, problems)
-        return label_items(pool, table, str(labels))
     if name in TORCHVISION_SETS:
         return _torchvision_set(name, split or "train", data_root.expanduser())
     path = Path(data)
@@ -195,7 +184,9 @@ def parse_labels(file: IO[bytes], origin: str, needs_label: bool | None) -> dict
     for line, row in table:
         id, label = row[id_at], "" if label_at is None else clean_name(row[label_at])
         if not stripped(id) or (needs_label and not label):
-            raise LabelError(f"{origin}, line {line}: an empty id or label")
+            raise LabelError(
+                f"{origin}, line {line}: an empty id or label; write both or remove the row"
+            )
         if id in labels and needs_label:
             raise LabelError(
                 f"{origin}: the id {shortened(id)!r} stands in line {lines[id]} and in line "
@@ -205,49 +196,9 @@ def parse_labels(file: IO[bytes], origin: str, needs_label: bool | None) -> dict
     return labels
 
 
-def read_ids(*paths: Path) -> set[str]:
-    """The ids that files name: labels, selections, or ids alone.
-
-    Args:
-        paths: CSV with a column ``id``, or JSON as :func:`lloss.jsonids.read_json_ids` takes it.
-            They are taken at their word: an id that a pool spells in another way is another id.
-
-    Raises:
-        LabelError: a file cannot be read, or has no such column.
-    """
-    from lloss.jsonids import read_json_ids  # which knows this module
-
-    is_json = {path: path.suffix.lower() == ".json" for path in paths}
-    return {
-        id
-        for path in paths
-        for id in (read_json_ids(path) if is_json[path] else read_labels(path, needs_label=False))
-    }
-
-
-def label_items(pool: Pool, labels: Mapping[str, Any], origin: str) -> LabeledSet:
-    """Join labels to the items of a pool.
-
-    Raises:
-        LabelError: there are no labels, or one of an id that the pool does not hold.
-    """
-    if not labels:
-        raise LabelError(f"{origin}: holds no label yet; label some images first")
-    try:
-        items = pool.find(labels)
-    except PoolError as error:
-        raise LabelError(f"{origin}: {error}") from error
-    return LabeledSet(items, list(labels.values()), origin)
-
-
 def _numbers_first(label: str) -> tuple[int, int, str]:
     number = label.isascii() and label.isdecimal() and len(label) < 4000  # int() refuses more
     return (0, int(label), label) if number else (1, 0, label)
-
-
-def _note(pool: Pool, problems: Problems | None) -> None:
-    if problems is not None:
-        problems.note(pool.remark())
 
 
 def _labeled_array(path: Path) -> LabeledSet:

@@ -1,12 +1,10 @@
-"""Names of classes and columns as people type them: cleaned, and searched for similar ones."""
+"""Names of classes and columns as people type them, cleaned to be compared."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Collection, Mapping
 
-_UNSEEN = "".join(
+UNSEEN = "".join(
     chr(code)
     for first, last in (
         (0xAD, 0xAD), (0x180E, 0x180E), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x2064),
@@ -18,17 +16,9 @@ _UNSEEN = "".join(
 
 _CONTROLS = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)))
 _SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())
-_EDGE = _SPACES + _CONTROLS + _UNSEEN
+_EDGE = _SPACES + _CONTROLS + UNSEEN
 
 _NO_CONTROLS = str.maketrans(dict.fromkeys(_CONTROLS, " "))
-_NO_UNSEEN = str.maketrans(dict.fromkeys(_UNSEEN))
-
-_NUMBER = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
-_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)", re.ASCII)
-_JOINTS = re.compile(r"[\s_-]+")
-
-_PAIRS = 3
-"""Groups of similar names that a note names; a data set of letters has 26."""
 
 
 def stripped(text: str) -> str:
@@ -52,50 +42,3 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def similar_note(
-    counts: Mapping[str, int], what: str = "classes", known: Collection[str] = ()
-) -> str:
-    """One line on names that differ only in case, spaces or how a number is written.
-
-    Args:
-        counts: how often each name occurs.
-        what: the names are of.
-        known: names of which it was said already that they are similar.
-
-    Returns:
-        "" if no two names are that similar.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in counts:
-        groups.setdefault(_loose(name), []).append(name)
-    similar = [names for names in groups.values() if len(names) > 1 and not set(known) >= {*names}]
-    if not similar:
-        return ""
-    shown = "; ".join(
-        " and ".join(f"{_shown(name)} ({counts[name]})" for name in names)
-        for names in similar[:_PAIRS]
-    )
-    rest = f"; and {len(similar) - _PAIRS} more such groups" if len(similar) > _PAIRS else ""
-    return (
-        f"the {what} {shown}{rest} differ only in case, spaces or how a number is written; "
-        "if they mean the same, write one name"
-    )
-
-
-def _shown(name: str) -> str:
-    """The name in quotes; what looks like a space or like nothing stands as an escape."""
-    return "".join(
-        f"\\u{ord(char):04x}" if char in _UNSEEN or (char != " " and char.isspace()) else char
-        for char in repr(name)
-    )
-
-
-def _loose(name: str) -> str:
-    key = unicodedata.normalize("NFKC", name).translate(_NO_UNSEEN).casefold()
-    number = _NUMBER.fullmatch(key)
-    if number and any(char.isdecimal() for char in key):
-        sign, whole, part = number.groups()
-        return f"{'-' if sign == '-' else ''}{whole or '0'}" + (f".{part}" if part else "")
-    return _ZEROS.sub("", _JOINTS.sub(" ", key).strip())

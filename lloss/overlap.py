@@ -30,6 +30,25 @@ _Size: TypeAlias = int | tuple[int, ...]
 """A file's length, or an array's shape: images of different sizes are different."""
 
 
+def traces(items: Iterable[Item]) -> NDArray[np.int64]:
+    """Eight bytes of each image, equal for images of equal content; fewer for unreadable ones.
+
+    Of a file they are taken from its length and its middle, of an object in a store from its URL.
+    """
+    found = []
+    for item in items:
+        with _unreadable():
+            content = None if isinstance(item.file, str) else _content(item)
+            if content is not None:
+                parts = repr(content.size).encode() + content.sample()
+            elif isinstance(item.file, str):
+                parts = item.file.encode()
+            else:
+                continue
+            found.append(hashlib.blake2b(parts, digest_size=8).digest())
+    return np.frombuffer(b"".join(found), np.int64)
+
+
 @dataclass(frozen=True)
 class Overlap:
     """Images that are images of a test set.
@@ -68,6 +87,22 @@ def apart(labeled: LabeledSet, test: LabeledSet, problems: Problems) -> LabeledS
         f"({_example(both)}): not trained on"
     )
     return labeled.take(row for row, item in enumerate(labeled.items) if item.id not in both)
+
+
+def seen_note(test: LabeledSet, trained: NDArray[np.int64]) -> str:
+    """What to know where images to measure on were trained on; "" where none was.
+
+    Args:
+        test: the images to measure on.
+        trained: :func:`traces` of the images that were trained on.
+    """
+    seen = int(np.isin(traces(test.items), trained).sum()) if len(trained) else 0
+    if not seen:
+        return ""
+    return (
+        f"{test.origin}: {seen} of {len(test)} images are among those that the network was trained "
+        "on: on new images it is worse than measured here"
+    )
 
 
 def found_in_pool(pool: Pool, test: LabeledSet, own: set[str], problems: Problems) -> set[str]:

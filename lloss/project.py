@@ -11,28 +11,28 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.empties import EMPTY, settled
+from lloss.annotations.joining import labeled_pool
 from lloss.annotations.objects import is_named_set as is_named_objects
-from lloss.errors import LabelError, LlossError, ProjectError, SettingsError
+from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.labels import DATA_ROOT, LabeledSet, class_names, labels_text, read_ids
+from lloss.holdout import draw_holdout, held_ids, uncovered
+from lloss.labels import DATA_ROOT, LabeledSet, labels_text
 from lloss.labels import is_named_set as is_named_classes
-from lloss.names import similar_note
 from lloss.overlap import apart, found_in_pool, refuse_overlap
-from lloss.pools import Pool, open_pool
-from lloss.pools.uris import from_folder, to_folder, without_secrets
+from lloss.pools import Pool
+from lloss.pools.uris import from_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
-from lloss.selection.sampling import draw_ids
 from lloss.settings import TrainSettings, settings_of
-from lloss.spelling import lone_classes
+from lloss.spelling import class_notes, lone_classes, similar_note
 from lloss.tasks import Task, get_task
 
 FILE = "lloss.toml"
@@ -58,6 +58,7 @@ class Project:
         test_labels: its labels, or those of images of the pool when ``test`` is empty.
         warm_start: start each training from the weights of the cycle before; by default afresh.
         skip_bad: leave broken annotations out instead of stopping at the first.
+        empty: what labels that show nothing mean, see :mod:`lloss.annotations.empties`.
         train: the training settings, those of ``preset`` filled in.
     """
 
@@ -73,10 +74,11 @@ class Project:
     test_labels: str = ""
     warm_start: bool = False
     skip_bad: bool = False
+    empty: str = ""
     train: TrainSettings
 
     def __post_init__(self) -> None:
-        texts = dict.fromkeys(("pool", "labels", "test", "test_labels", "strategy"), str)
+        texts = dict.fromkeys(("pool", "labels", "test", "test_labels", "strategy", "empty"), str)
         flags = dict.fromkeys(("warm_start", "skip_bad"), bool)
         numbers = {"subset": (int, float), "holdout": (int, float)}
         kinds: dict[str, Any] = {"k": int, "seed": int, **flags, **texts, **numbers}
@@ -93,6 +95,8 @@ class Project:
         if self.strategy not in STRATEGIES:
             choices = ", ".join(STRATEGIES)
             raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
+        if self.empty not in ("", *EMPTY):
+            raise SettingsError(f"empty = {self.empty!r}: choose one of {', '.join(EMPTY)}")
         if not 0 <= self.holdout < 1:
             raise SettingsError(f"holdout = {self.holdout}: give a share of the labels below 1")
         self.selection(1, False)
@@ -121,9 +125,14 @@ class Project:
         """The pool as the process sees it: a path with its options, or a URL."""
         return from_folder(self.root, self.pool)
 
-    def open_pool(self) -> Pool:
-        """The pool of images."""
-        return open_pool(self.pool_uri)
+    def open_pool(self, problems: Problems | None = None) -> Pool:
+        """The pool of images, without folders of labels.
+
+        Args:
+            problems: notes of what was left out or passed over go there.
+        """
+        labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
+        return labeled_pool(self.pool_uri, labels, problems)
 
     @property
     def task(self) -> Task:
@@ -141,25 +150,24 @@ class Project:
         """
         path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
         found = self.task.read_labels(path, problems)
-        labeled = self.task.join(self.open_pool(), found, str(path), problems)
-        if labels is None:
-            problems.note(similar_note(self.task.summarize(labeled.labels)))
-        return labeled
+        joined = self.task.join(self.open_pool(problems), found, str(path), problems)
+        return settled(joined, self.empty, problems)
 
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes of images that are new and have one image: they may be misspelled.
+        """Note classes that may be misspelled: similar ones, and new ones of one image.
 
         Args:
             labeled: all labels.
             problems: keeps the line.
             known: classes that the labels had before.
         """
+        counts = self.task.summarize(labeled.labels)
+        for line in class_notes(counts):
+            problems.note(line)
         if self.train.task == "classification":
-            line = lone_classes(self.task.summarize(labeled.labels), known)
-            if line:
-                problems.note(line)
+            problems.note(lone_classes(counts, known))
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -170,12 +178,17 @@ class Project:
         labels = self.path(self.test_labels) if self.test_labels else None
         problems = problems or Problems(self.skip_bad)
         if self.test:
-            return self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
-        return self.task.open(self.pool_uri, labels, DATA_ROOT, problems) if labels else None
+            test = self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
+        elif labels is None:
+            return None
+        else:
+            found = self.task.read_labels(labels, problems)
+            test = self.task.join(self.open_pool(problems), found, str(labels), problems)
+        return settled(test, self.empty, problems, "test images")
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
-        return self.test if _is_named_set(self.test) and not Path(uri).exists() else uri
+        return self.test if is_named_set(self.test) and not Path(uri).exists() else uri
 
     def split(
         self, labeled: LabeledSet, problems: Problems | None = None
@@ -197,7 +210,7 @@ class Project:
         """
         training, held = self._split(labeled, problems)
         if problems is not None and held is not None:
-            for line in _uncovered(self.task, training, held):
+            for line in uncovered(self.task, training, held):
                 problems.note(line)
         return training, held
 
@@ -218,11 +231,11 @@ class Project:
         path = self.root / HOLDOUT
         if not path.exists():
             strata = {i.id: self.task.stratum(l) for i, l in zip(labeled.items, labeled.labels)}
-            drawn = _stratified(strata, self.holdout, self.seed)
+            drawn = draw_holdout(strata, self.holdout, self.seed)
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
-        held = read_ids(path)
+        held = held_ids(path, labeled, self.open_pool, problems or Problems())
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
@@ -290,117 +303,6 @@ def load_project(root: Path) -> Project:
     return Project(root=root, train=settings, **content)
 
 
-def create_project(
-    root: Path,
-    values: Mapping[str, Any],
-    train: Mapping[str, Any],
-    problems: Problems | None = None,
-) -> Project:
-    """Write ``lloss.toml`` after checking all that it says, the labels against the pool too.
-
-    Args:
-        root: the project's folder; made when it is not there.
-        values: keys of :class:`Project`; paths are relative to the working directory.
-        train: ``preset`` and the training settings that differ from it.
-        problems: notes on pool and test set go there.
-
-    Raises:
-        ProjectError: there is a project already.
-        LlossError: a value cannot be used.
-    """
-    if (root / FILE).exists():
-        raise ProjectError(f"{root / FILE}: is there already; edit it, or choose another folder")
-    written = dict(values)
-    for name in ("pool", "labels", "test", "test_labels"):
-        value = written.get(name)
-        if value and (
-            Path(value).exists() or (name in ("pool", "test") and not _is_named_set(value))
-        ):
-            written[name] = to_folder(root, value)
-    made = not root.exists()
-    write_text(root / FILE, _toml(written, train))
-    try:
-        project = load_project(root)
-        labeled = project.open_labels()
-        notes, pool = Problems(project.skip_bad), project.open_pool()
-        training, test = project.split(labeled, notes)
-        project.tested(pool, test, notes)
-        for line in (pool.remark(), *notes.notes) if problems is not None else ():
-            problems.note(line)
-        task = project.task
-        task.check(labeled.labels, task.classes(labeled.labels))
-        if len(training) < project.train.batch_size:
-            raise LabelError(
-                f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
-                f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
-            )
-    except LlossError:
-        (root / FILE).unlink()
-        (root / HOLDOUT).unlink(missing_ok=True)
-        if made:
-            root.rmdir()
-        raise
-    return project
-
-
-_NOTES = {
-    "pool": "images: a folder, array, list, tar shards, Parquet, or a URL such as s3://",
-    "labels": "add what you label",
-    "k": "images to select each cycle",
-    "strategy": "diverse: spread over the best 4k; top: the k highest predicted losses",
-    "subset": "choose from a random sub-pool alone: a number of images, or a share; 0: all",
-    "seed": "of sub-pool and hold-out",
-    "holdout": "share of the first labels kept for measuring, when there is no test",
-    "test": "labeled images to measure on",
-    "test_labels": "their labels, or those of test images in the pool",
-    "warm_start": "start from the cycle before; the method trains afresh",
-    "skip_bad": "leave broken annotations out instead of stopping",
-}
-
-
-def _toml(values: Mapping[str, Any], train: Mapping[str, Any]) -> str:
-    lines = [f"{k} = {_value(v)}  # {_NOTES[k]}" for k, v in values.items()]
-    lines += ["", "[train]  # lloss train --help tells all settings"]
-    lines += [f"{k} = {_value(v)}" for k, v in train.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    # json's strings, numbers, booleans and lists are TOML's too, but for this one character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _is_named_set(data: str) -> bool:
+def is_named_set(data: str) -> bool:
+    """Whether this is a data set that torchvision downloads, of any task."""
     return is_named_classes(data) or is_named_objects(data)
-
-
-def _stratified(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
-    """A share of the ids, spread over the strata, and no stratum lost to the measuring.
-
-    What the shares of the strata leave over goes to those that are rounded down the most. Fewer
-    than two images measure nothing: then there are none.
-    """
-    total = round(len(strata) * share)
-    members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
-    for id, name in strata.items():
-        members[name].append(id)
-    counts = {name: min(int(len(ids) * share), len(ids) - 1) for name, ids in members.items()}
-    for name in sorted(members, key=lambda name: (-(len(members[name]) * share % 1), name)):
-        if sum(counts.values()) < total and counts[name] + 1 < len(members[name]):
-            counts[name] += 1
-    if sum(counts.values()) < 2:
-        return {}
-    return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}
-
-
-def _uncovered(task: Task, training: LabeledSet, held: LabeledSet) -> list[str]:
-    """A line on classes that are trained on and that no image to measure on shows, if any."""
-    classes, shown = task.classes(training.labels), set(task.classes(held.labels))
-    missing = [name for name in classes if name not in shown]
-    if not missing:
-        return []
-    some = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
-    return [
-        f"the {len(held)} held-out images show {len(classes) - len(missing)} of the {len(classes)} "
-        f"classes; not measured: {some}"
-    ]

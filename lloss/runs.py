@@ -15,9 +15,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from lloss.annotations import Problems
@@ -26,9 +24,11 @@ from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
+from lloss.overlap import traces
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import Trainer, TrainingData
+from lloss.warmstart import taps_of, warm_trainer
 
 METRICS = "metrics.jsonl"
 SAMPLE = 64
@@ -75,10 +75,10 @@ def train(
         LabelError: the labels cannot be trained on.
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
-    settings, labeled = _sized(settings), labeled.ordered()
+    settings, problems = _sized(settings), problems or Problems()
+    labeled = _learnable(labeled.ordered(), settings, problems)
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
-    problems = problems or Problems()
     data, sample = _decoded(labeled, settings, run, problems)
     for line in problems.lines():
         say(line)
@@ -90,26 +90,40 @@ def train(
     if before is not None or start is None:
         trainer = Trainer(settings, data, device)
     else:
-        trainer = _warm(start, settings, data, device, say)
-    settings = dataclasses.replace(settings, taps=_taps(trainer))
+        trainer = warm_trainer(start, settings, data, device, say)
+    settings = dataclasses.replace(settings, taps=taps_of(trainer))
     _keep_epochs(run / METRICS, before.epoch if before else 0)
     if before is not None:
         trainer.load_state(before.state)
     with _interruptible() as interrupted:
-        identity = {"images_sha256": images, "start_sha256": start.sha256 if start else ""}
+        identity = {
+            "images_sha256": images,
+            "start_sha256": start.sha256 if start else "",
+            "traces": traces(labeled.items),
+        }
         _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
     return load_checkpoint(run)
 
 
-def _taps(trainer: Trainer) -> tuple[str, ...]:
-    return tuple(tap.module for tap in trainer.model.taps)
+def _learnable(labeled: LabeledSet, settings: TrainSettings, problems: Problems) -> LabeledSet:
+    """The images that have a loss: the head would learn of the others that theirs is 0."""
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    known = [row for row, label in enumerate(labeled.labels) if task.known(label, classes)]
+    if not known or len(known) == len(labeled):
+        return labeled  # none at all: Task.check says what to label
+    problems.note(
+        f"{len(labeled) - len(known)} of {len(labeled)} labeled images show nothing that a loss "
+        "can be measured on: they are not trained on"
+    )
+    return labeled.take(known)
 
 
 def _pixels_sha256(images: NDArray[np.uint8]) -> str:
     """A digest of decoded images: names say nothing of what a file holds by now."""
     digest = hashlib.sha256(repr(images.shape).encode())
     for image in images:  # one at a time: they may lie on disk
-        digest.update(np.ascontiguousarray(image))
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 
@@ -177,64 +191,14 @@ def _of_usable(
     if not gone:
         return data
     shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
-    problems.note(
-        f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
-    )
-    task.check(labeled.labels, classes)
+    line = f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    problems.note(line)
+    try:
+        task.check(labeled.labels, classes)
+    except LabelError as error:
+        raise LabelError(f"{line}; {error}") from error
     again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
     return dataclasses.replace(again, sha256=data.sha256)
-
-
-def _warm(
-    start: Checkpoint,
-    settings: TrainSettings,
-    data: TrainingData,
-    device: str,
-    say: Callable[[str], None],
-) -> Trainer:
-    """A trainer that begins with the weights of a run; what it could not take over is said.
-
-    Raises:
-        CheckpointError: they are of another network.
-    """
-    for name in ("task", "model"):
-        theirs, ours = getattr(start.settings, name), getattr(settings, name)
-        if theirs != ours:
-            raise CheckpointError(
-                f"{start.path}: is of {name} {theirs!r}, not {ours!r}; give a warm start of the "
-                "same network, or leave it out"
-            )
-    weights = _first_weights(start, data.classes)
-    trainer = Trainer(settings, data, device, weights)
-    if _taps(trainer) != start.settings.taps:  # a head of other layers, even of the same widths
-        network = {name: value for name, value in weights.items() if name.startswith(_NETWORK)}
-        trainer = Trainer(settings, data, device, network)
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in trainer.model.state_dict())
-    fresh = list(dict.fromkeys(name.rpartition(".")[0] for name in trainer.fresh))
-    shown = ", ".join(fresh[:4]) + (", …" if len(fresh) > 4 else "")
-    say(
-        f"warm start: {len(layers) - len(fresh)} of {len(layers)} layers are those of {start.path}"
-        + (f"; fresh: {shown}" if fresh else "")
-    )
-    return trainer
-
-
-_NETWORK = "network."
-
-
-def _first_weights(start: Checkpoint, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """The weights of a run, without the layers that speak of other classes."""
-    weights: dict[str, Tensor] = start.state["model"]
-    broken = next((k for k, v in weights.items() if not torch.isfinite(v).all()), None)
-    if broken is not None:
-        raise CheckpointError(
-            f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
-        )
-    if start.classes == classes:
-        return weights
-    own = [name.removeprefix(_NETWORK) for name in weights if name.startswith(_NETWORK)]
-    other = {_NETWORK + name for name in get_task(start.settings.task).class_layers(own)}
-    return {name: value for name, value in weights.items() if name not in other}
 
 
 def _earlier_run(
@@ -287,7 +251,7 @@ class _Keeper:
         trainer: Trainer,
         settings: TrainSettings,
         sample: NDArray[np.uint8],
-        identity: Mapping[str, str],
+        identity: Mapping[str, Any],
     ) -> None:
         self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
         self.identity = identity

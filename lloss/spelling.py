@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+
+from lloss.names import UNSEEN
 
 COMPARED = 100
 """Characters of a name that are compared with others."""
@@ -13,6 +17,30 @@ _SHOWN = 3
 
 _RESEMBLES = 0.6
 """Similarity from which a name is told as what may be meant."""
+
+_NUMBER = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
+_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)", re.ASCII)
+_JOINTS = re.compile(r"[\s_-]+")
+
+_NO_UNSEEN = str.maketrans(dict.fromkeys(UNSEEN))
+
+_MISSING = frozenset({"nan", "<na>", "nat", "#n/a", "#name?", "#ref!", "#value!"})
+"""What pandas and spreadsheets write where there is no value, in lower case."""
+
+
+def class_notes(counts: Mapping[str, int]) -> list[str]:
+    """Lines on the names of a set of labels that are probably not meant so.
+
+    Args:
+        counts: how often each name occurs.
+    """
+    missing = [name for name in counts if name.casefold() in _MISSING]
+    lines = [
+        f"{counts[name]} labels read {name!r}, as programs write a missing value: if that is no "
+        "class of yours, remove those rows"
+        for name in missing
+    ]
+    return [*filter(None, [similar_note(counts)]), *lines]
 
 
 def nearest(name: str, known: Iterable[str], resembles: float = 0) -> str:
@@ -26,6 +54,36 @@ def nearest(name: str, known: Iterable[str], resembles: float = 0) -> str:
     short = {other[:COMPARED].casefold(): other for other in known}
     found = get_close_matches(name[:COMPARED].casefold(), short, 1, cutoff=resembles)
     return short[found[0]][:COMPARED] if found else ""
+
+
+def similar_note(
+    counts: Mapping[str, int], what: str = "classes", known: Collection[str] = ()
+) -> str:
+    """One line on names that differ only in case, spaces or how a number is written.
+
+    Args:
+        counts: how often each name occurs.
+        what: the names are of.
+        known: names of which it was said already that they are similar.
+
+    Returns:
+        "" if no two names are that similar.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in counts:
+        groups.setdefault(_loose(name), []).append(name)
+    similar = [names for names in groups.values() if len(names) > 1 and not set(known) >= {*names}]
+    if not similar:
+        return ""
+    shown = "; ".join(
+        " and ".join(f"{_shown(name)} ({counts[name]})" for name in names)
+        for names in similar[:_SHOWN]
+    )
+    rest = f"; and {len(similar) - _SHOWN} more such groups" if len(similar) > _SHOWN else ""
+    return (
+        f"the {what} {shown}{rest} differ only in case, spaces or how a number is written; "
+        "if they mean the same, write one name"
+    )
 
 
 def lone_classes(images: Mapping[str, int], known: Collection[str] = ()) -> str:
@@ -48,3 +106,20 @@ def lone_classes(images: Mapping[str, int], known: Collection[str] = ()) -> str:
 def _told(name: str, others: Collection[str]) -> str:
     meant = nearest(name, others, _RESEMBLES)
     return f"{name[:COMPARED]!r}" + (f" ({meant!r}?)" if meant else "")
+
+
+def _shown(name: str) -> str:
+    """The name in quotes; what looks like a space or like nothing stands as an escape."""
+    return "".join(
+        f"\\u{ord(char):04x}" if char in UNSEEN or (char != " " and char.isspace()) else char
+        for char in repr(name)
+    )
+
+
+def _loose(name: str) -> str:
+    key = unicodedata.normalize("NFKC", name).translate(_NO_UNSEEN).casefold()
+    number = _NUMBER.fullmatch(key)
+    if number and any(char.isdecimal() for char in key):
+        sign, whole, part = number.groups()
+        return f"{'-' if sign == '-' else ''}{whole or '0'}" + (f".{part}" if part else "")
+    return _ZEROS.sub("", _JOINTS.sub(" ", key).strip())

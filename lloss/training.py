@@ -345,7 +345,7 @@ def _seeded(device: torch.device, *words: int) -> Iterator[None]:
     """
     used = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(used):
-        torch.random.default_generator.manual_seed(_entropy(*words))
+        torch.default_generator.manual_seed(_entropy(*words))
         for one in used:
             with torch.cuda.device(one):
                 torch.cuda.manual_seed(_entropy(*words))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from lloss.annotations import Problems
+from lloss.annotations.joining import labeled_pool
 from lloss.errors import SettingsError
-from lloss.labels import read_ids
-from lloss.pools import open_pool
+from lloss.exclusions import find_excluded, read_excluded
+from lloss.pools import Pool
 from lloss.runtime import tf32
 from lloss.shards import Shard
 
@@ -92,8 +94,7 @@ def score(
     """
     tf32.forbid()
     part = Shard.parse(shard)
-    images = open_pool(pool)
-    without = read_ids(*exclude)
+    images, without = _opened(pool, exclude)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     with Scorer(model, provider, batch_size, threads, readers) as scorer:
         click.echo(_told(scorer, images.uri, model, part), err=True)
@@ -113,6 +114,16 @@ def score(
             click.echo(found.text(), err=True)
     for line in filter(None, [images.remark(), _outcome(done, out)]):
         click.echo(line, err=True)
+
+
+def _opened(uri: str, exclude: tuple[Path, ...]) -> tuple[Pool, set[str]]:
+    """The pool without folders of labels, and the ids to leave out."""
+    problems = Problems(skip=True)
+    pool = labeled_pool(uri, exclude, problems)
+    found = find_excluded(read_excluded(exclude, problems), pool.ids)
+    for line in [*problems.lines(), *found.notes("the pool")]:
+        click.echo(line, err=True)
+    return pool, found.ids
 
 
 def _told(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:

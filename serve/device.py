@@ -212,10 +212,11 @@ class DeviceExecutor:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._running)
-        self._runner.shutdown()
         with DEVICES.shared():
-            self._bindings, self._session = {}, None
+            # In its own thread, as all that the runtime does: it changes a thread's current device.
+            self._runner.submit(self._let_go).result()
             self._memory.close()
+        self._runner.shutdown()
 
     def __enter__(self) -> DeviceExecutor:
         return self
@@ -320,6 +321,9 @@ class DeviceExecutor:
     def _read(self, buffer: InputBuffer, count: int) -> Outputs:
         self._memory.download(buffer.downloads(count), buffer.stream)
         return buffer.outputs(count)
+
+    def _let_go(self) -> None:
+        self._bindings, self._session = {}, None
 
     def _check_open(self) -> None:
         if self._closed:

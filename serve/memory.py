@@ -83,8 +83,8 @@ class CudaMemory:
 
     def host(self, size: int) -> NDArray[np.uint8]:
         """Pinned memory."""
-        self._driver.use(self._context)
-        address = self._driver.host_alloc(size)
+        with self._driver.using(self._context):
+            address = self._driver.host_alloc(size)
         block = (ctypes.c_uint8 * size).from_address(address)
         # Every view keeps the block alive: pinned memory outlives the executor that made it.
         weakref.finalize(block, _free_pinned, self._driver, self._context, address)
@@ -93,37 +93,37 @@ class CudaMemory:
 
     def device(self, size: int) -> int:
         """Memory of the GPU."""
-        self._driver.use(self._context)
-        address = self._driver.alloc(size)
+        with self._driver.using(self._context):
+            address = self._driver.alloc(size)
         self._addresses.append(address)
         return address
 
     def stream(self) -> int:
         """A CUDA stream."""
-        self._driver.use(self._context)
-        stream = self._driver.stream()
+        with self._driver.using(self._context):
+            stream = self._driver.stream()
         self._streams.append(stream)
         return stream
 
     def upload(self, copies: Iterable[Copy], stream: int) -> None:
         """Queue all, then wait for the last."""
-        self._driver.use(self._context)
-        for copy in copies:
-            self._driver.upload(copy.device, copy.host, copy.size, stream)
-        self._driver.wait(stream)
+        with self._driver.using(self._context):
+            for copy in copies:
+                self._driver.upload(copy.device, copy.host, copy.size, stream)
+            self._driver.wait(stream)
 
     def download(self, copies: Iterable[Copy], stream: int) -> None:
         """Queue all, then wait for the last."""
-        self._driver.use(self._context)
-        for copy in copies:
-            self._driver.download(copy.host, copy.device, copy.size, stream)
-        self._driver.wait(stream)
+        with self._driver.using(self._context):
+            for copy in copies:
+                self._driver.download(copy.host, copy.device, copy.size, stream)
+            self._driver.wait(stream)
 
     def trouble(self) -> str:
         """What the driver says of the context: after a failed kernel, the same to every call."""
         try:
-            self._driver.use(self._context)
-            self._driver.synchronize()
+            with self._driver.using(self._context):
+                self._driver.synchronize()
         except EngineError as error:
             return str(error)
         return ""
@@ -138,15 +138,14 @@ class CudaMemory:
             (self._driver.free, addresses),
         ):
             for handle in handles:
-                with contextlib.suppress(EngineError):  # a lost GPU frees nothing
-                    self._driver.use(self._context)
+                # A lost GPU frees nothing.
+                with contextlib.suppress(EngineError), self._driver.using(self._context):
                     free(handle)
 
 
 def _free_pinned(through: Driver, context: int, address: int) -> None:
     def free() -> None:
-        with contextlib.suppress(EngineError):
-            through.use(context)
+        with contextlib.suppress(EngineError), through.using(context):
             through.host_free(address)
 
     DEVICES.later(free)

@@ -27,6 +27,7 @@ class Device(click.ParamType[str]):
 provider_option = click.option(
     "--provider",
     type=Device(),
+    metavar="[auto|tensorrt|cuda|cpu|cuda:N]",
     default="auto",
     show_default=True,
     help="What computes; auto takes the first that works of tensorrt, cuda, cpu. cuda:1 and "

@@ -16,18 +16,16 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from lloss.duplicates import first_duplicate
 from lloss.errors import (
     ImageError,
     InterruptedRunError,
     LlossError,
     OtherRunError,
-    PoolError,
     ScoresError,
     SettingsError,
 )
 from lloss.files import explained, locked, sweep
-from lloss.pools import Pool, RestPool
+from lloss.pools import Pool, RestPool, unique_ids
 from lloss.scores import ScoresFolder
 from lloss.shards import Shard
 
@@ -130,16 +128,6 @@ def score_pool(
         raise
 
 
-def _check_unique(pool: Pool) -> None:
-    found = first_duplicate(pool.ids)
-    if found is not None:
-        id, first, second = found
-        raise PoolError(
-            f"{pool.uri}: the id {id!r} is that of image {first + 1} and of image {second + 1}; "
-            "ids are unique in a pool"
-        )
-
-
 def _settings(
     scorer: Scorer,
     pool: Pool,
@@ -220,7 +208,8 @@ class _PoolRun:
         if before is None and any(path.iterdir()):
             raise ScoresError(f"{path}: is not empty and holds no scores; choose another -o")
         if not (self.pool.unique or self.pool.streamed):
-            _check_unique(self.pool)
+            for _ in unique_ids(self.pool):
+                pass
         self.folder.write_run({"state": "running", **settings})
         try:
             report = self.through()

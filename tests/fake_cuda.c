@@ -12,7 +12,8 @@ typedef struct { char *to; const char *from; size_t size; } Copy;
 typedef struct { Copy copies[MOST]; int count; } Stream;
 typedef struct { char *start; size_t size; } Block;
 
-static __thread void *current;
+static __thread void *current, *pushed[8];
+static __thread int depth;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Block pinned[MOST], device[MOST];
 static int streams, gpus = 1, broken;
@@ -94,7 +95,19 @@ int cuMemGetInfo_v2(size_t *left, size_t *total) {
     *total = 8ull << 30;
     return broken ? broken : context_is_set() ? OK : INVALID_CONTEXT;
 }
-int cuCtxSetCurrent(void *context) { current = context; return OK; }
+int cuCtxPushCurrent_v2(void *context) {
+    if (depth == 8) return INVALID_CONTEXT;
+    pushed[depth++] = current;
+    current = context;
+    return OK;
+}
+int cuCtxPopCurrent_v2(void **context) {
+    if (!depth) return INVALID_CONTEXT;
+    *context = current;
+    current = pushed[--depth];
+    return OK;
+}
+void *fake_current(void) { return current; }
 int cuMemHostAlloc(char **out, size_t size, unsigned flags) { return make(pinned, out, size); }
 int cuMemFreeHost(char *start) {
     pthread_mutex_lock(&lock);

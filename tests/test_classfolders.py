@@ -35,6 +35,7 @@ def _read(root: Path) -> tuple[dict[str, str], list[str]]:
         (("test/cat/1.png", "test/dog/1.png"), "give {root}/test as the data"),
         (("train/1.png", "val/2.png"), "splits"),
         (("train/1.png", "test/2.png", "unlabeled/3.png"), "splits"),
+        (("labeled/cat/1.png", "unlabeled/1.png"), "'labeled' and 'unlabeled' are splits"),
         (("train/cat/1.png", "train/dog/1.png", "car/1.png"), "'train' is a split"),
         (("data/train/cat/1.png", "data/val/cat/1.png"), "give {root}/data/train as the data"),
         (("data/train/cat/1.png", "data/train/dog/1.png"), "give {root}/data/train as the data"),

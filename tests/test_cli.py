@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from lloss.annotations import Problems
 from lloss.cli import COMMANDS, HELP, main
+from lloss.errors import LlossError
 from lloss.intervals import decimals
+from lloss.labels import LabeledSet
 from lloss.scores import ScoresFolder
 
 
@@ -259,7 +264,7 @@ def mistakes(
     run, out = tmp / "run", tmp / "out"
     small: list[object] = ["--model=resnet10-cifar-narrow", "--size=8", "--epochs=1"]
     return [
-        ("nowhere.png' (and 1 more) is not in the pool",
+        ("nowhere.png': is not in the pool",
          ["train", photos, "--labels", tmp / "unknown.csv", "-o", run, *small]),
         ("stands in line 2 and in line 3",
          ["train", photos, "--labels", tmp / "twice.csv", "-o", run, *small]),
@@ -339,3 +344,47 @@ def test_a_head_of_ids_does_not_break_the_pipe(scores: Path) -> None:
     command = f"{sys.executable} -m lloss select {scores} -k 60 | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_images_without_an_object_are_told_by_train_and_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pool").mkdir()
+    names = [f"n{number}.png" for number in range(5)]
+    for name in names:
+        Image.new("RGB", (64, 48)).save(tmp_path / "pool" / name)
+    images = [
+        {"id": n, "file_name": name, "width": 64, "height": 48} for n, name in enumerate(names)
+    ]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 9, 9]} for n in range(3)]
+    document = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "export.json").write_text(json.dumps(document))
+    used: list[tuple[int, list[str]]] = []
+
+    def stop(labeled: LabeledSet, problems: Problems) -> None:
+        used.append((len(labeled), problems.lines()))
+        raise LlossError("that is enough")
+
+    monkeypatch.setattr(
+        "lloss.runs.train", lambda labeled, *_, problems, **__: stop(labeled, problems)
+    )
+    run = SimpleNamespace(settings=SimpleNamespace(task="detection"))
+    monkeypatch.setattr("lloss.commands.evaluate.load_checkpoint", lambda _: run)
+    monkeypatch.setattr(
+        "lloss.commands.evaluate.evaluate_checkpoint",
+        lambda checkpoint, labeled, problems, device: stop(labeled, problems),
+    )
+    data = [tmp_path / "pool", "--labels", tmp_path / "export.json"]
+    for command in (
+        ["train", *data, "-o", tmp_path / "run", "--task", "detection"],
+        ["evaluate", tmp_path / "run", *data],
+    ):
+        for flags in ([], ["--empty", "background"], ["--empty", "unlabeled"]):
+            assert "that is enough" in call(capsys, *command, *flags).err
+            labeled, (note,) = used.pop()
+            assert labeled == (3 if "unlabeled" in flags else 5)
+            assert note.startswith("2 of 5 labeled images show no object: taken as ")
+    pose = call(
+        capsys, "train", *data, "-o", tmp_path / "r", "--task", "pose", "--empty", "background"
+    )
+    assert pose.code == 2 and "is for detection and segmentation" in pose.err

@@ -186,6 +186,10 @@ def test_utf16_is_named(encoding: str) -> None:
     assert "UTF-16" in _refused("id,label\na,b\n".encode(encoding))
 
 
+def test_a_workbook_is_named() -> None:
+    assert "workbook of Excel; save the sheet as CSV" in _refused(b"PK\x03\x04\x14\0\xff\n")
+
+
 def test_lines_end_as_text_files_do_and_nowhere_else() -> None:
     names = ["a", "b\u2028b", "c\x85c", "d\x0bd", "e\x1ce", "", "f"]
     text = "\ufeff" + "\r\n".join(names[:3]) + "\r" + "\n".join(names[3:])

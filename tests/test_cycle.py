@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from lloss import cycle as cycle_module
+from lloss.annotations import Problems
 from lloss.artifact import read_manifest
 from lloss.checkpoint import load_checkpoint
+from lloss.creation import create_project
 from lloss.cycle import history, next_cycle
 from lloss.errors import (
     InterruptedRunError,
@@ -25,7 +27,7 @@ from lloss.errors import (
     SettingsError,
 )
 from lloss.labels import read_labels
-from lloss.project import Project, create_project, load_project
+from lloss.project import Project, load_project
 from lloss.reference import LossReference
 from lloss.scores import ScoresFolder
 from lloss.training import Trainer
@@ -269,6 +271,31 @@ def test_a_test_set_in_the_pool_is_neither_trained_on_nor_selected(
         next_cycle(project)
 
 
+def test_a_test_set_that_lies_in_the_pool_is_neither_scored_nor_trained_on(
+    pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    labeled, rest = list(read_labels(labels)), sorted(p.name for p in pool.iterdir())
+    rest = [name for name in rest if name not in labeled and name != "broken.png"]
+    for name in (*labeled[:3], *rest[:6]):
+        copy = pool / "test" / name.split("-")[0] / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pool / name, copy)
+    tested = {p.relative_to(pool).as_posix() for p in (pool / "test").rglob("*.png")}
+    values = {"pool": str(pool), "labels": str(labels), "test": str(pool / "test"), "k": 2}
+    problems = Problems()
+    project = create_project(tmp_path / "project", values, TRAIN, problems)
+    assert any("3 of 30 labeled images are in the test set too" in line for line in problems.notes)
+    assert any("18 images of the pool are in the test set" in line for line in problems.notes)
+    said: list[str] = []
+    done = next_cycle(project, said.append)
+    assert done.summary.labeled == len(labeled) - 3
+    scored = set(ScoresFolder(done.folder / "scores").column("id").tolist())
+    assert scored == set(rest[6:])
+    assert not tested & set(selected(done.folder))
+    assert len(said) == len(set(said))
+    assert set(problems.notes[-1:]) <= set(said)
+
+
 def test_a_k_larger_than_what_is_left_can_be_mended(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,7 +466,23 @@ def test_a_change_of_the_test_set_waits_for_the_next_cycle(
 def test_ids_with_strange_characters_survive_the_way_through_csv(tmp_path: Path) -> None:
     from lloss.project import labels_text
 
-    strange = {"c\rr.png": "a", 'q"uote.png': "b,c", "l\nf.png": "d", "ü😀.png": "e"}
+    strange = {" c\u2028r.png": "a", 'q"uote.png': "b,c", "l\x0bf.png": "d", "ü😀.png": "e"}
     path = tmp_path / "labels.csv"
     path.write_text(labels_text(strange), newline="")
     assert read_labels(path) == strange
+
+
+def test_an_image_that_no_csv_can_name_is_not_selected_and_said(
+    project: Project, pool: Path, labels: Path
+) -> None:
+    shutil.copy(pool / "broken.png", pool / "damaged\n.png")
+    for name in ("line\nfeed.png", "carriage\rreturn.png"):
+        shutil.copy(next(pool.glob("dark-*.png")), pool / name)
+    said: list[str] = []
+    change(project, "k = 5", "k = 500")
+    outcome = next_cycle(load_project(project.root), said.append, at_most=True)
+    unlabeled = {path.name for path in pool.iterdir()} - set(read_labels(labels))
+    picks = selected(outcome.folder)
+    assert set(picks) == {name for name in unlabeled if name.isprintable()} - {"broken.png"}
+    assert "2 images are not selected" in (line := next(l for l in said if "selected, as" in l))
+    assert "'carriage\\rreturn.png'" in line and "\n" not in line

@@ -8,16 +8,11 @@ import numpy as np
 import pytest
 import torchvision
 
+from lloss.annotations import Problems
 from lloss.errors import LabelError, LlossError, MissingExtraError, PoolError
-from lloss.labels import (
-    LabeledSet,
-    class_names,
-    label_items,
-    labels_text,
-    open_labeled,
-    read_labels,
-)
-from lloss.pools import Item, open_pool
+from lloss.labels import LabeledSet, class_names, labels_text, open_labeled, read_labels
+from lloss.pools import Item
+from lloss.tasks.classification import TASK
 
 
 def _csv(path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -37,10 +32,14 @@ def _set(*rows: tuple[str, str]) -> LabeledSet:
     return LabeledSet(items, [label for _, label in rows], "rows")
 
 
+def _opened(pool: Path, table: Path, problems: Problems | None = None) -> LabeledSet:
+    return TASK.open(str(pool), table, Path("/nowhere"), problems or Problems())
+
+
 def test_a_csv_labels_the_items_of_a_pool(tmp_path: Path) -> None:
     pool = _pool(tmp_path / "pool", "a.jpg", "b.jpg", "c/d.jpg")
     table = _csv(tmp_path / "l.csv", "who,id,label\nme,c/d.jpg, dog \nme,a.jpg,cat\n")
-    data = open_labeled(str(pool), table)
+    data = _opened(pool, table)
     assert [item.id for item in data.items] == ["c/d.jpg", "a.jpg"]
     assert [item.read() for item in data.items] == [b"c/d.jpg", b"a.jpg"]
     assert list(data.labels) == ["dog", "cat"]
@@ -73,7 +72,7 @@ def test_a_label_of_an_unknown_id_is_named(tmp_path: Path) -> None:
     pool = _pool(tmp_path / "pool", "a.jpg")
     table = _csv(tmp_path / "l.csv", "id,label\na.jpg,cat\nz.jpg,dog\n")
     with pytest.raises(LabelError, match=r"l\.csv.*'z\.jpg'.*look like 'a\.jpg'"):
-        open_labeled(str(pool), table)
+        _opened(pool, table)
 
 
 def test_a_doubled_id_names_both_lines(tmp_path: Path) -> None:
@@ -106,7 +105,7 @@ def test_a_table_that_cannot_be_read_is_a_label_error(tmp_path: Path) -> None:
 def test_a_table_without_rows_asks_for_labels(tmp_path: Path) -> None:
     pool = _pool(tmp_path / "pool", "a.jpg")
     with pytest.raises(LabelError, match="no label yet"):
-        label_items(open_pool(pool), read_labels(_csv(tmp_path / "l.csv", "id,label\n")), "l.csv")
+        _opened(pool, _csv(tmp_path / "l.csv", "id,label\n"))
 
 
 def test_class_folders_label_their_images(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import lloss.overlap as overlap
 from lloss.annotations import Problems
 from lloss.errors import LabelError
 from lloss.labels import LabeledSet
-from lloss.overlap import KnownImages, apart, found_in_pool, refuse_overlap
+from lloss.overlap import KnownImages, apart, found_in_pool, refuse_overlap, seen_note, traces
 from lloss.pools import Item, open_pool
 
 
@@ -145,3 +145,24 @@ def test_one_id_to_train_and_to_test_on_is_refused() -> None:
     items = [Item(id, lambda: b"") for id in "ab"]
     with pytest.raises(LabelError, match=r"'b' is in one and in two"):
         refuse_overlap(LabeledSet(items, ["x", "y"], "one"), LabeledSet(items[1:], ["y"], "two"))
+
+
+def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path) -> None:
+    trained = traces(_test_set(tmp_path / "train", 1, 2, 3).items)
+    test = _test_set(tmp_path / "test", 2, 3, 4, 5)
+    (tmp_path / "test" / "gone.png").symlink_to("nowhere")
+    items = list(open_pool(tmp_path / "test"))
+    assert (len(items), len(traces(items))) == (5, 4)
+    note = seen_note(LabeledSet(items, ["x"] * 5, "test.csv"), trained)
+    assert note.startswith("test.csv: 2 of 5 images are among those that the network was trained")
+    assert seen_note(test.take([2, 3]), trained) == ""
+    assert seen_note(test, traces([])) == ""
+
+
+def test_traces_are_of_the_content(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "a.npy", rows)
+    np.save(tmp_path / "b.npy", rows[::-1])
+    first, second = (traces(open_pool(tmp_path / name)) for name in ("a.npy", "b.npy"))
+    assert first.tolist() == second.tolist()[::-1]
+    assert len(set(first.tolist())) == 3

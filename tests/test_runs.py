@@ -26,7 +26,8 @@ from lloss.examples import load_examples
 from lloss.labels import LabeledSet, class_names, open_labeled
 from lloss.pools import Item
 from lloss.runs import METRICS, train
-from lloss.settings import TrainSettings
+from lloss.settings import TrainSettings, settings_of
+from lloss.tasks.segmentation import MaskLabel
 from lloss.training import Trainer
 
 
@@ -192,6 +193,22 @@ def test_resuming_with_another_warm_start_is_refused(
             train(labeled, tiny, tmp_path / run, resume=True, warm_start=start)
     resumed = train(labeled, tiny, tmp_path / "warm", resume=True, warm_start=trained)
     assert same(whole.state["model"], resumed.state["model"])
+
+
+def test_images_without_a_loss_are_told_and_not_trained_on(tiny: TrainSettings) -> None:
+    """The head would learn that theirs is 0."""
+    names = [{"0": "road"}, {}, {"0": "road", "1": "sky"}, {}]
+    labels = [MaskLabel(f"{row}.png", "0" * 64, of) for row, of in enumerate(names)]
+    masks = LabeledSet([Item(str(row), lambda: b"") for row in range(4)], labels, "masks")
+    problems = Problems()
+    settings = settings_of("default", task="segmentation")
+    learned = runs._learnable(masks, settings, problems)
+    assert [item.id for item in learned.items] == ["0", "2"]
+    assert problems.notes == [
+        "2 of 4 labeled images show nothing that a loss can be measured on: they are not trained on"
+    ]
+    named = LabeledSet(masks.items, ["a", "b", "a", "b"], "labels.csv")
+    assert runs._learnable(named, tiny, Problems()) is named
 
 
 @pytest.mark.parametrize(
@@ -387,7 +404,7 @@ def test_a_class_without_a_usable_image_is_no_output(
     assert len(problems.found) == 3
     plain = train(labeled, tiny, tmp_path / "plain")
     assert same(run.state["model"], plain.state["model"])
-    with pytest.raises(LabelError, match="label a second class"):
+    with pytest.raises(LabelError, match="of the class 'a', 'b' can be used.*label a second class"):
         one = labeled.take([row for row, name in enumerate(labeled.labels) if name == "red"])
         one = LabeledSet([*broken, *one.items], ["a", "b", "b", *one.labels], "one.csv")
         train(one, tiny, tmp_path / "one", problems=Problems(skip=True))

@@ -9,6 +9,7 @@ from typing import Any
 
 from lloss.annotations.boxes import Edges, Found, check_class, checked, label_of
 from lloss.annotations.labels import ObjectLabel
+from lloss.annotations.matching import image_path
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import (
     BrokenError,
@@ -100,31 +101,43 @@ def open_coco(document: Any, name: str, problems: Problems) -> CocoFile:
     """
     images: dict[int, CocoImage] = {}
     broken: set[int] = set()
-    names: dict[str, str] = {}
+    names: dict[str, tuple[int, int]] = {}
     for place, entry in enumerate(listed(document, "images", name)):
         where = f"{name}: images[{place}]"
         with leaving_out(problems):
             id = identifier(entry, "id", where)
             if id in images or id in broken:
+                images.pop(id, None)  # of which the annotations are nobody knows
+                broken.add(id)
                 raise BrokenError(f"{where}.id", f"{id} is the id of another image too")
             broken.add(id)
             image = _image(entry, where)
-            if image.name in names:
-                other = f"{image.name!r} stands at {names[image.name]} too"
-                raise BrokenError(f"{where}.file_name", other)
-            names[image.name] = f"images[{place}]"
+            first, at = names.setdefault(image_path(image.name), (id, place))
+            if at != place:
+                images.pop(first, None)
+                broken.add(first)
+                raise BrokenError(
+                    f"{where}.file_name", f"{image.name!r} stands at images[{at}] too"
+                )
             images[id] = image
             broken.discard(id)
+    return CocoFile(name, images, broken, _categories(document, name, problems))
+
+
+def _categories(document: Any, name: str, problems: Problems) -> dict[int, Mapping[str, Any]]:
     categories: dict[int, Mapping[str, Any]] = {}
+    doubled = set[int]()
     for place, entry in enumerate(listed(document, "categories", name)):
         where = f"{name}: categories[{place}]"
         with leaving_out(problems):
             id = identifier(entry, "id", where)
             named = name_of(needed(entry, "name", where), f"{where}.name")
-            if id in categories:
+            if id in categories or id in doubled:
+                categories.pop(id, None)
+                doubled.add(id)
                 raise BrokenError(f"{where}.id", f"{id} is the id of another category too")
             categories[id] = {**entry, "name": named}
-    return CocoFile(name, images, broken, categories)
+    return categories
 
 
 def read_coco(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ class ObjectLabel:
         difficult: ``bool [M]``: neither counts nor hurts when detections are judged.
         crowd: ``bool [M]``: a region of many objects; judged like a difficult one, not trained on.
         size: height and width that the boxes were drawn on; None where the format does not tell.
+        named: the image's name in a file that has a name of its own too; "" otherwise.
     """
 
     names: tuple[str, ...]
@@ -34,6 +35,14 @@ class ObjectLabel:
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
     size: tuple[int, int] | None = None
+    named: str = ""
+    marks: ClassVar[str] = "object"
+    """What the label marks, in words."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is marked."""
+        return not self.names
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; :mod:`lloss.annotations.native` reads them."""

@@ -14,8 +14,9 @@ import numpy as np
 from lloss.annotations.boxes import checked, known_classes
 from lloss.annotations.coco import CocoImage, is_coco, read_coco
 from lloss.annotations.folders import image_folder
+from lloss.annotations.joining import images_of, labeled_pool
 from lloss.annotations.labels import ObjectLabel
-from lloss.annotations.matching import by_id
+from lloss.annotations.matching import agree, image_path
 from lloss.annotations.native import native_labels
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, Whole, leaving_out, load_json
@@ -31,7 +32,7 @@ from lloss.annotations.voc import (
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images import size_of
 from lloss.labels import LabeledSet
-from lloss.pools import Item, Pool, open_pool
+from lloss.pools import Item, Pool
 from lloss.pools.base import read_file
 from lloss.pools.failures import Root
 from lloss.pools.places import LocalPlace
@@ -44,8 +45,8 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """The objects that a file or a folder holds, by the name of the image.
 
     Args:
-        path: a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are each file's
-            ``<filename>``, or its own if that is empty), or what ``native.write_labels`` wrote.
+        path: a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are the files'
+            own; ``<filename>`` is the label's ``named``), or what ``native.write_labels`` wrote.
             A file ``classes.txt`` beside the JSON, in the folder or above it names the classes
             that are allowed, one a line.
         problems: broken annotations go there; an image with one is left out, unless that is a box
@@ -72,10 +73,10 @@ def join_objects(
 
     Args:
         pool: of the images.
-        labels: by the pool's ids, or by names that mean one of its images: the same file name, or
-            the same but for the suffix.
+        labels: by a name of the image; what it means says :mod:`lloss.annotations.matching`.
+            Where a label is ``named`` too, and both names mean an image, they mean the same one.
         origin: of the labels, for messages.
-        problems: labels of images that the pool lacks go there, second labels of an image, and
+        problems: labels of images that the pool lacks go there, images with several labels, and
             boxes outside an image whose size the label does not tell.
 
     Raises:
@@ -83,8 +84,25 @@ def join_objects(
     """
     if not labels and not problems.found:
         raise LabelError(f"{origin}: holds no label yet; label some images first")
-    chosen = by_id(pool, labels, origin, problems)
-    return _finished(list(zip(pool.find(chosen), chosen.values())), origin, problems)
+    chosen = images_of(pool, object_names(labels), origin, problems)
+    differ = [k for k, id in chosen.items() if not all(map(agree, _names(k, labels[k]), (id, id)))]
+    if differ:
+        first = f"{differ[0]!r} with <filename> {labels[differ[0]].named!r}"
+        problems.note(
+            f"{origin}: {len(differ)} files are called otherwise than the <filename> in them; the "
+            f"pool has one of both: {first} is of {chosen[differ[0]]!r}"
+        )
+    items = pool.find(chosen.values())
+    return _finished([(i, labels[k]) for i, k in zip(items, chosen)], origin, problems)
+
+
+def object_names(labels: Mapping[str, ObjectLabel]) -> dict[str, tuple[str, ...]]:
+    """The names of the image that each label is of."""
+    return {key: _names(key, label) for key, label in labels.items()}
+
+
+def _names(key: str, label: ObjectLabel) -> tuple[str, ...]:
+    return (label.named, key) if label.named else (key,)
 
 
 def open_objects(data: str, labels: Path | None, data_root: Path, problems: Problems) -> LabeledSet:
@@ -104,8 +122,7 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
         PoolError: the images cannot be found.
     """
     if labels is not None:
-        pool = open_pool(data)
-        problems.note(pool.remark())
+        pool = labeled_pool(data, [labels], problems)
         return join_objects(pool, read_objects(labels, problems), str(labels), problems)
     name, _, split = data.partition(":")
     if name in SETS:
@@ -182,12 +199,21 @@ def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> Labeled
                 if not file.is_file():
                     raise BrokenError(row.where, f"there is no file {file}")
             allowed = classes[row.annotation.parent]
-            _, label = read_annotation(row.annotation, allowed, problems)
+            named, label = read_annotation(row.annotation, allowed, problems)
+            _check_named(row, named)
             if label is None:
                 continue
             read = functools.partial(read_file, row.image, roots[row.image.parent])
             found.append((Item(row.id, read, file=os.fsencode(row.image)), label))
     return _finished(found, origin, problems)
+
+
+def _check_named(row: SplitRow, named: str) -> None:
+    """Refuse an annotation that names another image of the same folder."""
+    other = row.image.parent / image_path(named)
+    if named and not agree(named, row.image.name) and other.is_file():
+        what = f"means two images, {row.image.name!r} and by its <filename> {named!r}"
+        raise BrokenError(str(row.annotation), f"{what}; mend one of the names")
 
 
 def _finished(found: list[tuple[Item, ObjectLabel]], origin: str, problems: Problems) -> LabeledSet:

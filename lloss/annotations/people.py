@@ -26,7 +26,7 @@ def read_people(
     Args:
         document: the JSON.
         name: of the file, for messages.
-        problems: entries without an image or a place, and those whose id came before, go there.
+        problems: entries without an image or a place, and those of one id, go there.
         split: the part of an MPII file that is wanted; "" for all.
         heads: the head's size of each entry of an MPII file, where another file tells them.
 
@@ -44,10 +44,12 @@ def read_people(
             f"{name}: holds no persons; give a list as of MPII, or COCO's 'images', 'annotations' "
             "and 'categories'"
         )
-    places: dict[str, str] = {}
+    groups: dict[str, list[Person]] = {}
     for person in people:
+        groups.setdefault(person.id, []).append(person)
+    for first, *others in groups.values():
         with leaving_out(problems):
-            if person.id in places:
-                raise BrokenError(person.where, f"{person.id!r} stands at {places[person.id]} too")
-            places[person.id] = person.where.rpartition(": ")[2]
-            yield person
+            if others:  # which of them is right nobody knows
+                at = first.where.rpartition(": ")[2]
+                raise BrokenError(others[0].where, f"{first.id!r} stands at {at} too")
+            yield first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 from lloss.annotations.entries import Person, check_joints
 from lloss.annotations.folders import image_folder
 from lloss.annotations.heads import head_sizes
+from lloss.annotations.joining import images_of, labeled_pool
 from lloss.annotations.labels import PersonLabel
-from lloss.annotations.matching import Matches
+from lloss.annotations.matching import agree
 from lloss.annotations.native import native_labels
 from lloss.annotations.people import read_people
 from lloss.annotations.problems import Problems
@@ -22,7 +22,7 @@ from lloss.annotations.reading import BrokenError, leaving_out, load_json
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images import size_of
 from lloss.labels import LabeledSet
-from lloss.pools import Item, Pool, open_pool
+from lloss.pools import Item, Pool
 from lloss.pools.places import LocalPlace
 from lloss.pools.regions import Outline, RegionItem, region_items
 from lloss.pools.uris import parse
@@ -45,11 +45,14 @@ def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
     if native is not None:
         return native
     labels: dict[str, PersonLabel] = {}
-    for person in _people(path, document, problems):
+    people, without = _people(path, document, problems), 0
+    for person in people:
         with leaving_out(problems):
             label = person.label()
+            without += label is None
             if label is not None:
                 labels[person.id] = label
+    _note_without(without, len(people), problems)
     return labels
 
 
@@ -61,7 +64,8 @@ def join_persons(
     Args:
         pool: of persons, or of images; of an image of that a label may tell of one person, and its
             region is None then.
-        labels: by the pool's ids, or with another folder before the image's name.
+        labels: by a name of the person, or of the image; what a name means says
+            :mod:`lloss.annotations.matching`.
         origin: of the labels, for messages.
         problems: labels of persons that the pool lacks go there, of several persons of a whole
             image, and joints far outside of the image.
@@ -71,21 +75,20 @@ def join_persons(
     """
     if not labels:
         raise LabelError(f"{origin}: holds no label yet; label some persons first")
-    matches = Matches(pool, {*labels, *(label.image for label in labels.values())})
-    means: dict[str, tuple[str, PersonLabel]] = {}
-    for key, label in labels.items():
-        with leaving_out(problems):
-            means[key] = _meant(key, label, matches, f"{origin}: {key!r}")
-    times = Counter(id for id, _ in means.values())
-    chosen: dict[str, PersonLabel] = {}
-    for key, (id, label) in means.items():
-        with leaving_out(problems):
-            if times[id] > 1:
-                several = f"is one of {times[id]} labels of {id!r}, which takes one"
-                remedy = "give the pool as a JSON of persons" if label.region is None else ""
-                raise BrokenError(f"{origin}: {key!r}", ": ".join(filter(None, [several, remedy])))
-            chosen[id] = label
-    return _set(list(zip(pool.find(chosen), chosen.values())), origin, problems)
+    whole = any(label.region is not None for label in labels.values())
+    remedy = "give the pool as a JSON of persons" if whole else "keep one of them"
+    chosen = images_of(pool, person_names(labels), origin, problems, remedy=remedy)
+    found = []
+    for item, key in zip(pool.find(chosen.values()), chosen):
+        label = labels[key]
+        of_person = agree(key, item.id)
+        found.append((item, label if of_person else dataclasses.replace(label, region=None)))
+    return _set(found, origin, problems)
+
+
+def person_names(labels: Mapping[str, PersonLabel]) -> dict[str, tuple[str, ...]]:
+    """The names of each label: its person's, and its image's for a pool of images."""
+    return {key: (key, label.image) for key, label in labels.items()}
 
 
 def open_persons(data: str, labels: Path | None, data_root: Path, problems: Problems) -> LabeledSet:
@@ -105,8 +108,7 @@ def open_persons(data: str, labels: Path | None, data_root: Path, problems: Prob
         PoolError: the images cannot be found.
     """
     if labels is not None:
-        pool = open_pool(data)
-        problems.note(pool.remark())
+        pool = labeled_pool(data, [labels], problems)
         return join_persons(pool, read_persons(labels, problems), str(labels), problems)
     asked = parse(data)
     path = Path(asked.path)
@@ -132,9 +134,11 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
     place = image_folder(LocalPlace(path), list(names), folder)
     there = {name for name in names if place.at(name).kind() == "file"}
     found: list[tuple[Outline, PersonLabel]] = []
+    without = 0
     for person in people:
         with leaving_out(problems):
             label = person.label()
+            without += label is None
             if label is None or label.region is None:
                 continue
             if person.image not in there:
@@ -144,16 +148,18 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
                     "says where they are",
                 )
             found.append((Outline(person.id, person.image, label.region), label))
+    _note_without(without, len(people), problems)
     items = region_items((outline for outline, _ in found), place)
     labels = [label for _, label in found]
     return _set(list(zip(items, labels)), str(path), problems)
 
 
-def _meant(key: str, label: PersonLabel, matches: Matches, where: str) -> tuple[str, PersonLabel]:
-    """The id of the pool that a label is of, and the label as it is of that."""
-    if key != label.image and not matches.of(key) and matches.of(label.image):
-        return matches.one(label.image, where), dataclasses.replace(label, region=None)
-    return matches.one(key, where), label
+def _note_without(without: int, total: int, problems: Problems) -> None:
+    if without:
+        problems.note(
+            f"{without} of {total} persons have no annotated joint: taken as not labeled yet, "
+            "they can be selected"
+        )
 
 
 def _set(found: list[tuple[Item, PersonLabel]], origin: str, problems: Problems) -> LabeledSet:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,19 @@ def parse_json(file: IO[bytes], name: str) -> Any:
     """What an open JSON file holds.
 
     Raises:
-        LabelError: it is no JSON.
+        LabelError: it is no JSON, or a key stands twice in an object.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):  # the library would take the last one
+            keys = [key for key, _ in pairs]
+            twice = next(key for key, times in Counter(keys).items() if times > 1)
+            raise LabelError(f"{name}: an object has the key {twice!r} twice; keep one of them")
+        return found
+
     try:
-        return json.loads(file.read().decode("utf-8-sig"))
+        return json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise LabelError(f"{name}, line {error.lineno}: is no JSON: {error.msg}") from error
     except (UnicodeDecodeError, ValueError, RecursionError) as error:

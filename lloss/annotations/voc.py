@@ -11,8 +11,9 @@ Boxes are 1-based and inclusive, so that a box over the first pixel alone is 1, 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from lloss.annotations.boxes import Found, check_class, checked, known_classes, label_of
 from lloss.annotations.folders import annotation_files
@@ -85,14 +86,14 @@ def read_annotation(
 
 
 def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
-    """Every ``.xml`` below a folder, by the image's file name.
+    """Every ``.xml`` below a folder, by its own path in it, without the suffix.
 
-    Names in folders within the folder have those before them.
+    The image's name that is written in a file is the label's ``named``, with the folders before it
+    that the file lies in.
 
     Args:
         folder: of XML files, or one year of a devkit.
-        problems: broken files and objects, and names that come twice, go there. An image with a
-            broken object is left out.
+        problems: broken files and objects go there. An image with a broken object is left out.
     """
     inner = folder / "Annotations"
     root = inner if inner.is_dir() else folder
@@ -101,15 +102,24 @@ def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     first: dict[str, Path] = {}
     for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
         with leaving_out(problems):
-            named, label = read_annotation(path, classes, problems)
-            key = id[: id.rfind("/") + 1] + (named or path.stem)
-            if key in first:
-                other = f"the image {key!r} is annotated in {first[key]} too"
-                raise BrokenError(str(path), other)
+            key = id[: -len(".xml")]
+            if key in first:  # but for the suffix's case
+                labels.pop(key, None)
+                raise BrokenError(str(path), f"is of the same image as {first[key]}")
             first[key] = path
+            named, label = read_annotation(path, classes, problems)
+            within = path.parent.relative_to(root)
             if label is not None:
-                labels[key] = label
+                named = named and _below(within, named)
+                key = (within / path.stem).as_posix()
+                labels[key] = dataclasses.replace(label, named=named)
     return labels
+
+
+def _below(folder: Path, named: str) -> str:
+    """A name with the folder before it, unless it begins elsewhere."""
+    elsewhere = "://" in named or PureWindowsPath(named).is_absolute()
+    return named if elsewhere else (folder / named).as_posix()
 
 
 def years_of(path: Path) -> list[Path]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from lloss.annotations import Problems
+from lloss.annotations.empties import settled
 from lloss.checkpoint import load_checkpoint
-from lloss.commands.options import PATH, labels_options, skip_bad_option
+from lloss.commands.options import PATH, empty_option, labels_options, skip_bad_option
 from lloss.errors import LabelError
 from lloss.evaluation import Evaluation, evaluate_checkpoint, scatter
 from lloss.files import write_json
@@ -24,6 +25,7 @@ from lloss.tasks import get_task
 @click.argument("data")
 @labels_options
 @skip_bad_option
+@empty_option
 @click.option("-o", "--out", type=PATH, help="Folder for the figures.  [default: the run's own]")
 @click.option("--device", default="", help="cpu or cuda.  [default: cuda where there is one]")
 @click.option("--flip-test", is_flag=True, help="Pose: average with the mirrored image's heatmaps.")
@@ -33,6 +35,7 @@ def evaluate(
     labels: Path | None,
     data_root: Path,
     skip_bad: bool,
+    empty: str,
     out: Path | None,
     device: str,
     flip_test: bool,
@@ -50,7 +53,8 @@ def evaluate(
         settings = dataclasses.replace(checkpoint.settings, flip_test=True)
         task.check_settings(settings)
         checkpoint = dataclasses.replace(checkpoint, settings=settings)
-    labeled = task.open(data, labels, data_root, problems)
+    task.check_empty(empty)
+    labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")
     found = evaluate_checkpoint(checkpoint, labeled, problems, device)

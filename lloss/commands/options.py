@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from lloss.annotations.empties import EMPTY
 from lloss.errors import SettingsError
 from lloss.labels import DATA_ROOT
 from lloss.presets import PRESETS
@@ -111,6 +112,17 @@ def skip_bad_option(command: F) -> F:
     """``--skip-bad``."""
     return click.option(
         "--skip-bad", is_flag=True, help="Leave broken annotations out instead of stopping."
+    )(command)
+
+
+def empty_option(command: F) -> F:
+    """``--empty``; "" where it is not given."""
+    return click.option(
+        "--empty",
+        type=click.Choice(EMPTY),
+        callback=lambda context, option, value: value or "",
+        help="What labels that show nothing mean: the image is labeled and shows background, or it "
+        "is not labeled yet.  [default: background]",
     )(command)
 
 

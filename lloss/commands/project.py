@@ -10,8 +10,16 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
-from lloss.commands.options import PATH, Subset, chosen_settings, skip_bad_option, training_settings
-from lloss.project import STRATEGIES, create_project, load_project
+from lloss.commands.options import (
+    PATH,
+    Subset,
+    chosen_settings,
+    empty_option,
+    skip_bad_option,
+    training_settings,
+)
+from lloss.creation import create_project
+from lloss.project import STRATEGIES, load_project
 from lloss.selection import SelectionSettings
 
 
@@ -29,6 +37,7 @@ from lloss.selection import SelectionSettings
 @click.option("--test-labels", help="CSV of labels for --test; without it, for images of the pool.")
 @click.option("--warm-start", is_flag=True, help="Train each cycle from the weights before it.")
 @skip_bad_option
+@empty_option
 @training_settings
 def init(
     project: Path,
@@ -42,6 +51,7 @@ def init(
     test_labels: str | None,
     warm_start: bool,
     skip_bad: bool,
+    empty: str,
     preset: str,
     detach_head: bool,
     **given: Any,
@@ -59,12 +69,14 @@ def init(
     values["warm_start"] = warm_start
     if skip_bad:
         values["skip_bad"] = True
+    if empty:
+        values["empty"] = empty
     train = {"preset": preset, **{name: v for name, v in given.items() if v is not None}}
     if detach_head:
         train["gradient_stop"] = 0
     problems = Problems(skip_bad)
     made = create_project(project, values, train, problems)
-    labeled = made.open_labels(problems=problems)
+    labeled = made.open_labels()
     made.note_classes(labeled, problems)
     for line in problems.lines():
         click.echo(line, err=True)

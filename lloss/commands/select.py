@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
+from lloss.annotations import Problems
 from lloss.artifact import Manifest, read_manifest
 from lloss.bitdepth import WHITE_16
 from lloss.commands.options import PATH, Subset
+from lloss.exclusions import read_excluded, select_without
 from lloss.files import sha256_of
-from lloss.labels import read_ids
 from lloss.scores import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
-from lloss.selection import select as select_from
 from lloss.tables import FORMATS, format_of, formatted, write_selection
 
 
@@ -71,7 +71,8 @@ def select(
         raise click.UsageError("Parquet does not go to a terminal: give -o FILE.parquet")
     if highest and lowest:
         raise click.UsageError("--highest and --lowest: give one of them")
-    excluded = read_ids(*exclude)
+    problems = Problems(skip=True)
+    excluded = read_excluded(exclude, problems)
     settings = SelectionSettings(
         k=k,
         strategy=strategy,
@@ -81,14 +82,15 @@ def select(
         seed=seed,
         at_most=at_most,
     )
-    chosen = select_from(ScoresFolder(scores).opened(), settings, excluded)
+    chosen, without = select_without(ScoresFolder(scores).opened(), settings, excluded)
     if out is None:
         click.echo(formatted(chosen, kind), nl=False)
     else:
         write_selection(chosen, out, kind)
+    for line in problems.lines():
+        click.echo(line, err=True)
     notes = [f"{len(chosen)} of {chosen.eligible} selected {settings.how}", *chosen.notes()]
-    if excluded and not chosen.excluded:
-        notes.append(f"none of the {len(excluded)} ids to exclude is in the scores")
+    notes += without.notes("the scores")
     click.echo(", ".join(notes) + (f": {out}" if out else ""), err=True)
 
 
@@ -162,7 +164,8 @@ def _fidelity(manifest: Manifest) -> str:
     if not measured:
         return torch
     return (
-        f"to fp32 on {measured['images']} images of {measured['pool']}: "
+        f"to fp32 on {measured['images']} images of {measured['pool']}, computed on "
+        f"{measured.get('provider', 'cpu')}: "
         f"Spearman {measured['spearman']:.5f}, "
         f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
         f"largest difference {measured['max_abs_difference']:.2g}; fp32's {torch}"

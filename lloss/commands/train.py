@@ -9,21 +9,24 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
+from lloss.annotations.empties import settled
 from lloss.commands.options import (
     PATH,
     chosen_settings,
+    empty_option,
     labels_options,
     skip_bad_option,
     training_settings,
 )
-from lloss.names import similar_note
 from lloss.presets import EXPERIMENTS
+from lloss.spelling import class_notes
 
 
 @click.command()
 @click.argument("data", required=False)
 @labels_options
 @skip_bad_option
+@empty_option
 @click.option("-o", "--out", type=PATH, help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
 @click.option("--warm-start", type=PATH, help="A run to take the first weights from.")
@@ -35,6 +38,7 @@ def train(
     labels: Path | None,
     data_root: Path,
     skip_bad: bool,
+    empty: str,
     out: Path | None,
     resume: bool,
     warm_start: Path | None,
@@ -65,9 +69,11 @@ def train(
     from lloss.tasks import get_task
 
     task, problems = get_task(settings.task), Problems(skip_bad)
-    labeled = task.open(data, labels, data_root, problems)
+    task.check_empty(empty)
+    labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
-    problems.note(similar_note(task.summarize(labeled.labels)))
+    for line in class_notes(task.summarize(labeled.labels)):
+        problems.note(line)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(
         labeled,

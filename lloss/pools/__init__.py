@@ -15,6 +15,7 @@ from lloss.pools.folder import SUFFIXES, FolderPool
 from lloss.pools.lists import ListPool
 from lloss.pools.opening import open_pool
 from lloss.pools.rest import RestPool
+from lloss.pools.unique import unique_ids
 
 __all__ = [
     "SUFFIXES",
@@ -28,4 +29,5 @@ __all__ = [
     "load_array",
     "open_array",
     "open_pool",
+    "unique_ids",
 ]

@@ -244,7 +244,7 @@ def load_array(path: Path, name: str) -> NDArray[Any]:
         PoolError: the file is damaged, needs pickle, or has no such array.
     """
     with _readable(str(path)), LocalPlace(path).open() as file:
-        member = None if path.suffix == ".npy" else _member(file, name, str(path))
+        member = None if path.suffix.lower() == ".npy" else _member(file, name, str(path))
         layout = _layout(file, member)
         if layout is None:
             return _loaded(file, member)

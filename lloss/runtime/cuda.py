@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetName": (_pointer, _number, _number),
     "cuDeviceGetAttribute": (_pointer, _number, _number),
     "cuDevicePrimaryCtxRetain": (_pointer, _number),
-    "cuCtxSetCurrent": (_pointer,),
+    "cuCtxPushCurrent_v2": (_pointer,),
+    "cuCtxPopCurrent_v2": (_pointer,),
     "cuCtxSynchronize": (),
     "cuMemGetInfo_v2": (_pointer, _pointer),
     "cuMemHostAlloc": (_pointer, ctypes.c_size_t, ctypes.c_uint),
@@ -123,15 +126,23 @@ class Driver:
             self._value("cuDevicePrimaryCtxRetain", ctypes.c_void_p, self._device(device_id)) or 0
         )
 
-    def use(self, context: int) -> None:
-        """Make a context the calling thread's: before any call of those below."""
-        self._call("cuCtxSetCurrent", context)
+    @contextmanager
+    def using(self, context: int) -> Iterator[None]:
+        """Make a context the calling thread's, for the calls below, and then the one before again.
+
+        The thread may be the caller's own, whose current device (as torch has one) must not change.
+        """
+        self._call("cuCtxPushCurrent_v2", context)
+        try:
+            yield
+        finally:
+            self._value("cuCtxPopCurrent_v2", ctypes.c_void_p)
 
     def free_memory(self, device_id: int) -> int:
         """Bytes that are free on a GPU, whoever holds the others."""
-        self.use(self.retain(device_id))
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        self._call("cuMemGetInfo_v2", ctypes.addressof(free), ctypes.addressof(total))
+        with self.using(self.retain(device_id)):
+            self._call("cuMemGetInfo_v2", ctypes.addressof(free), ctypes.addressof(total))
         return free.value
 
     def synchronize(self) -> None:
@@ -201,7 +212,9 @@ class Driver:
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code:
-            kind = DeviceMemoryError if code == _OUT_OF_MEMORY else EngineError
+            # Pinned memory is the host's: a smaller run on the device makes no room for it.
+            full = code == _OUT_OF_MEMORY and name != "cuMemHostAlloc"
+            kind = DeviceMemoryError if full else EngineError
             raise kind(f"the NVIDIA driver: {name} failed with {self._meaning(code)}")
 
     def _meaning(self, code: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from lloss.artifact import INPUT, Manifest
 from lloss.errors import DeviceMemoryError, EngineError
+from lloss.files import locked
 from lloss.runtime import cuda, libraries, tf32
 from lloss.runtime.capture import DEVICES
 from lloss.runtime.enginecache import EngineCache
@@ -253,16 +255,22 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
         DeviceMemoryError: the GPU has too little memory left.
         EngineError: the provider cannot run the artifact.
     """
-    with DEVICES.shared() if setup.provider in ON_GPU else nullcontext():
-        return _opened(path, setup, sha256, options)
+    if setup.provider == "cpu":
+        return _opened(path, setup, None, options)
+    # In a thread of its own: the runtime makes the GPU the calling thread's current device, and
+    # the caller's, such as torch's, must not change.
+    with DEVICES.shared(), ThreadPoolExecutor(1, "lloss-open") as thread:
+        cache = engine_cache(setup, sha256) if setup.provider == "tensorrt" else None
+        # TensorRT writes its files in place: two processes would read each other's halves.
+        with locked(cache.timings) if cache else nullcontext():
+            return thread.submit(_opened, path, setup, cache, options).result()
 
 
-def _opened(path: Path, setup: Setup, sha256: str, options: Any) -> Opened:
+def _opened(path: Path, setup: Setup, cache: EngineCache | None, options: Any) -> Opened:
     import onnxruntime
 
     if setup.provider != "cpu":
         onnxruntime.preload_dlls()  # what it can do with and without, such as cuFFT
-    cache = engine_cache(setup, sha256) if setup.provider == "tensorrt" else None
     wanted = provider_options(setup, cache)
     graphs = any(given.get("enable_cuda_graph") == "1" for _, given in wanted)
     note = ""
@@ -316,7 +324,9 @@ def _session(path: Path, providers: Options, options: Any) -> Any:
 
 
 def kind_of(error: BaseException) -> type[EngineError]:
-    """What an error of the runtime's is here: :class:`DeviceMemoryError`, or any."""
+    """What an error of the runtime's is here: :class:`DeviceMemoryError`, or any; ours as it is."""
+    if isinstance(error, EngineError):
+        return type(error)
     return DeviceMemoryError if _NO_MEMORY.search(str(error)) else EngineError
 
 

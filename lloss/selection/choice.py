@@ -137,7 +137,9 @@ class Selection:
 
 
 def select(
-    source: ScoreSource, settings: SelectionSettings, exclude: Collection[str] = ()
+    source: ScoreSource,
+    settings: SelectionSettings,
+    exclude: Collection[str] | ExcludedIds = (),
 ) -> Selection:
     """Choose K images.
 
@@ -145,6 +147,7 @@ def select(
         source: scores with the columns ``id``, ``settings.by``, and ``embedding`` for ``diverse``.
         settings: how.
         exclude: ids never to select, such as the labeled ones; they may be unknown to the source.
+            :class:`ExcludedIds` of the same seed say afterwards how many were.
 
     Raises:
         SelectionError: fewer than K are left and ``at_most`` is off.
@@ -206,13 +209,15 @@ def _wanted(settings: SelectionSettings) -> int:
 class _Draw:
     """Finds the best of the rows that may be selected at all; counts the others."""
 
-    def __init__(self, settings: SelectionSettings, exclude: Collection[str]) -> None:
+    def __init__(self, settings: SelectionSettings, exclude: Collection[str] | ExcludedIds) -> None:
         self.by = settings.by
         self.seed = settings.seed
         self.rows = self.excluded = self.nan = self.infinite = self._seen = 0
         self._lowest = settings.direction == "lowest"
         self._directed = bool(settings.direction) or settings.strategy == "random"
-        self._excluded_ids = ExcludedIds(exclude, settings.seed)
+        if not isinstance(exclude, ExcludedIds):
+            exclude = ExcludedIds(exclude, settings.seed)
+        self._excluded_ids = exclude
         self._subset = settings.subset
         share = 0 < settings.subset < 1
         self._share = np.uint64(int(settings.subset * 2**64)) if share else None

@@ -32,11 +32,17 @@ class ExcludedIds:
         self._names = names.take(pa.array(order))
         size = 1 << max(_SLOTS * len(names), 1).bit_length()
         self._last = np.uint64(size - 1)
+        self._seen = np.zeros(len(names), np.bool_)
         self._slots = np.zeros(size, np.bool_)
         self._slots[hashes & self._last] = True
 
     def __len__(self) -> int:
         return len(self._hashes)
+
+    @property
+    def absent(self) -> int:
+        """How many of the ids no row had that was asked about so far."""
+        return len(self) - int(np.count_nonzero(self._seen))
 
     def mask(self, ids: pa.Array, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which ids are excluded.
@@ -59,9 +65,12 @@ class ExcludedIds:
         names = ids.take(pa.array(rows)).cast(pa.large_binary())
         equal = pc.equal(names, self._names.take(pa.array(places))).to_numpy(zero_copy_only=False)
         excluded[rows[equal]] = True
+        self._seen[places[equal]] = True
         # Another id of the same hash: about never, but then it decides by its bytes.
         for row, name in zip(rows[~equal], names.filter(pa.array(~equal)).to_pylist()):
-            excluded[row] = name in self._set
+            if name in self._set:
+                excluded[row] = True
+                self._seen |= pc.equal(self._names, name).to_numpy(zero_copy_only=False)
         return excluded
 
     @cached_property

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import Problems
-from lloss.annotations.matching import by_id
+from lloss.annotations.joining import images_of, labeled_pool, refuse_own
 from lloss.cutoff import CutOff
 from lloss.drawing import Drawing
 from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
 from lloss.intervals import Interval
 from lloss.labels import LabeledSet
-from lloss.pools import Item, Pool, open_pool
+from lloss.pools import Item, Pool
 from lloss.settings import AUGMENTS, WEIGHTS, TrainSettings, check_choices
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -84,6 +84,9 @@ class Task(Protocol):
         cut_effect: of being cut off by the input, on the metric.
         augments: what the setting ``augment`` may be.
         weights: what the network can start from; see :func:`lloss.settings.check_choices`.
+        masks: whether labels are image files themselves, of their ``path``: then the suffix of a
+            label's name is not its image's.
+        may_be_empty: whether a label may show nothing, see :mod:`lloss.annotations.empties`.
     """
 
     name: str
@@ -95,6 +98,20 @@ class Task(Protocol):
     cut_effect: str = "counts as missed"
     augments: tuple[str, ...] = AUGMENTS
     weights: tuple[str, ...] = WEIGHTS
+    masks: bool = False
+    may_be_empty: bool = False
+
+    def check_empty(self, empty: str) -> None:
+        """Refuse to say what labels that show nothing mean, where there are none.
+
+        Raises:
+            SettingsError: with what the task does instead.
+        """
+        if empty and not self.may_be_empty:
+            raise SettingsError(
+                f"empty = {empty!r}: is for detection and segmentation; {self.name} has no labels "
+                "that show nothing, so leave it out"
+            )
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Settings that differ from those of :class:`TrainSettings`.
@@ -135,9 +152,8 @@ class Task(Protocol):
         """
         if labels is None:
             raise LabelError(f"{data}: carries no labels of its own; add --labels")
-        found, pool = self.read_labels(labels, problems), open_pool(data)
-        problems.note(pool.remark())
-        return self.join(pool, found, str(labels), problems)
+        found = self.read_labels(labels, problems)
+        return self.join(labeled_pool(data, [labels], problems), found, str(labels), problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, Any]:
         """Labels by id, of a file or folder that grows from cycle to cycle."""
@@ -150,13 +166,22 @@ class Task(Protocol):
     ) -> LabeledSet:
         """Labels with the items of a pool that they are of.
 
-        By default a label is of the image whose id it stands under, or else of the one that is
-        called so but for its folder or its suffix.
+        By default a label is of the image that it stands under; see
+        :mod:`lloss.annotations.matching`.
+
+        Raises:
+            LabelError: there is no label, or one means no image, or two mean the same one.
         """
-        found = by_id(pool, labels, origin, problems)
+        if not labels and not problems.found:
+            raise LabelError(f"{origin}: holds no label yet; label some images first")
+        names = {key: (key,) for key in labels}
+        found = images_of(pool, names, origin, problems, own_suffix=not self.masks)
         if not found:
             raise LabelError(f"{origin}: no label is of an image of the pool {pool.uri}")
-        return LabeledSet(pool.find(found), list(found.values()), origin)
+        items = pool.find(found.values())
+        if self.masks:
+            refuse_own(((i, Path(labels[key].path)) for i, key in zip(items, found)), origin)
+        return LabeledSet(items, [labels[key] for key in found], origin)
 
     def classes(self, labels: Sequence[Any]) -> tuple[str, ...]:
         """The class names that occur in labels, in the order of the network's outputs."""

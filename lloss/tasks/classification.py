@@ -21,13 +21,12 @@ from lloss.intervals import Interval, wilson
 from lloss.labels import (
     LabeledSet,
     class_names,
-    label_items,
     labels_text,
     open_labeled,
     read_labels,
 )
 from lloss.models import build_classifier, default_size
-from lloss.pools import Item, Pool
+from lloss.pools import Item
 from lloss.settings import TrainSettings
 from lloss.tasks import Meter, Task, of_unknown_classes
 
@@ -63,7 +62,9 @@ class Classification(Task):
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.labels.open_labeled`."""
-        return open_labeled(data, labels, data_root, problems)
+        if labels is not None:
+            return super().open(data, labels, data_root, problems)
+        return open_labeled(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
         """A CSV with the columns ``id`` and ``label``."""
@@ -72,12 +73,6 @@ class Classification(Task):
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
         """Likewise."""
         write_text(path, labels_text(labels))
-
-    def join(
-        self, pool: Pool, labels: Mapping[str, str], origin: str, problems: Problems
-    ) -> LabeledSet:
-        """See :func:`lloss.labels.label_items`."""
-        return label_items(pool, labels, origin)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """See :func:`lloss.labels.class_names`."""

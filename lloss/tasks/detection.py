@@ -72,6 +72,7 @@ class Detection(Task):
     labels_file = "labels.json"
     counted = "Labeled objects per class"
     unit = "objects"
+    may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
 

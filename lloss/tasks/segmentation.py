@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,12 @@ class MaskLabel:
     sha256: str
     names: dict[str, str]
     ignored: float = field(default=0.0, repr=False)  # share of the pixels that are of no class
+    marks: ClassVar[str] = "pixel of a class"
+
+    @property
+    def empty(self) -> bool:
+        """Whether no pixel is of a class."""
+        return not self.names
 
 
 class _Network(nn.Module):
@@ -70,7 +76,7 @@ class Segmentation(Task):
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
     counted = "Images with a pixel of each class"
-    weights = ("none", "imagenet")
+    weights, masks, may_be_empty = ("none", "imagenet"), True, True
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Inputs of 256 pixels that show all of an image, and smaller steps than a classifier's."""

@@ -140,9 +140,11 @@ def test_a_category_without_a_name_is_refused(
 
 
 BROKEN_IMAGES: dict[str, tuple[str, Any, str, str, list[str]]] = {
-    "same name": ("file_name", "a.jpg", "images[1].file_name", "'a.jpg' stands at images[0] too",
-                  ["a.jpg"]),
-    "same id": ("id", 7, "images[1].id", "7 is the id of another image", ["a.jpg"]),
+    "same name": ("file_name", "a.jpg", "images[1].file_name",
+                  "'a.jpg' stands at images[0] too", []),
+    "same path": ("file_name", "./a.jpg", "images[1].file_name",
+                  "'./a.jpg' stands at images[0] too", []),
+    "same id": ("id", 7, "images[1].id", "7 is the id of another image", []),
     "no name": ("file_name", None, "images[1]", "lacks the key 'file_name'", ["a.jpg"]),
     "number": ("file_name", 3, "images[1].file_name", "3 is no text", ["a.jpg"]),
     "id": ("id", "3", "images[1].id", "'3' is no whole number", ["a.jpg"]),

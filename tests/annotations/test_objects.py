@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from lloss.annotations.objects import is_named_set, join_objects, open_objects, read_objects
+from lloss.annotations import ObjectLabel
+from lloss.annotations.objects import is_named_set, join_objects, open_objects
 from lloss.annotations.problems import Problems
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.images import size_of
@@ -190,27 +193,104 @@ def test_labels_join_a_pool_by_id_file_name_or_stem(
     }  # fmt: skip
 
 
-def test_labels_that_mean_no_one_image(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
-    for name in ("x/a.png", "y/a.png", "b.png"):
+def labeled(*keys: str, **named: str) -> dict[str, ObjectLabel]:
+    """Labels of no objects by their keys; those of keywords are ``named`` too."""
+    none = np.zeros(0, np.bool_)
+    empty = ObjectLabel((), np.zeros((0, 4), np.float32), none, none, (30, 40))
+    plain = dict.fromkeys(keys, empty)
+    return plain | {k: dataclasses.replace(empty, named=name) for k, name in named.items()}
+
+
+REFUSED = {
+    "doubt": (labeled("a.png"), "'a.png': may be 'x/a.png' or 'y/a.png'; write which"),
+    "unknown": (labeled("z.png"), "'z.png': is not in the pool; its ids look like 'b.png'"),
+    "case": (labeled("X/A.png"), "'X/A.png': .* 'x/a.png' differs from it in upper and lower case"),
+    "folder": (labeled("q/a.png"), "'q/a.png': .* 'x/a.png' has that name, but lies in another"),
+    "named": (labeled(b="x/a.png"), r"'b': means two images, 'x/a.png' \(by the name 'x/a.png'\) "
+              r"and 'b.png' \(by the name 'b'\)"),
+    "named in doubt": (labeled(b="a.png"), "'b': 'a.png' may be 'x/a.png' or 'y/a.png'"),
+    "neither": (labeled(q="w.png"), "'q': is not in the pool"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def pool(tmp_path: Path, picture: Any) -> Any:
+    """Three of four images have a name that another one has."""
+    for name in ("x/a.png", "y/a.png", "b.png", "c.png"):
         picture(tmp_path / "pool" / name)
-    pool, labels = open_pool(tmp_path / "pool"), tmp_path / "labels"
-    voc_xml(labels / "b.xml", [CAT], "b.png")
-    kept = {
-        "a.png": "'a.png': may be 'x/a.png' or 'y/a.png' of the pool",
-        "z.png": "'z.png': is not in the pool .*its ids look like 'b.png'",
-        "q/b.png": "'q/b.png': is a second label of the image 'b.png'",
-    }
-    for name, what in kept.items():
-        path = voc_xml(labels / "z" / "one.xml", [], "../" + name)
-        read = read_objects(labels, Problems())
-        read = {name if "z/" in key else key: label for key, label in read.items()}
-        with pytest.raises(LabelError, match=f"origin: {what}"):
-            join_objects(pool, read, "origin", Problems())
-        problems = Problems(skip=True)
-        joined = join_objects(pool, read, "origin", problems)
-        assert [item.id for item in joined.items] == ["b.png"]
-        assert len(problems.found) == 1
-        path.unlink()
+    return open_pool(tmp_path / "pool")
+
+
+@pytest.mark.parametrize(("labels", "what"), REFUSED.values(), ids=REFUSED)
+def test_labels_that_mean_no_one_image(
+    pool: Any, labels: dict[str, ObjectLabel], what: str
+) -> None:
+    both = labeled("c.png") | labels
+    with pytest.raises(LabelError, match=f"^origin: {what}"):
+        join_objects(pool, both, "origin", Problems())
+    problems = Problems(skip=True)
+    assert [item.id for item in join_objects(pool, both, "origin", problems).items] == ["c.png"]
+    assert len(problems.found) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("second", ["q/b.png", "b.jpg", "b"])
+def test_an_image_with_two_labels_gets_none(pool: Any, order: int, second: str) -> None:
+    """Though one of the names is the id itself, and whichever stands first."""
+    keys = ["b.png", second][::order]
+    labels = labeled("c.png", *keys)
+    what = f"'{keys[0]}': is a label of the image 'b.png', as '{keys[1]}' is; keep one of them"
+    with pytest.raises(LabelError, match=f"^origin: {what}"):
+        join_objects(pool, labels, "origin", Problems())
+    problems = Problems(skip=True)
+    assert [item.id for item in join_objects(pool, labels, "origin", problems).items] == ["c.png"]
+    assert len(problems.found) == 1
+
+
+def test_names_that_differ_are_counted_where_the_pool_has_one(pool: Any) -> None:
+    labels = labeled(b="template.jpg", old="c.png", **{"x/a": "x/a.png"})
+    problems = Problems()
+    found = join_objects(pool, labels, "origin", problems)
+    assert [item.id for item in found.items] == ["b.png", "c.png", "x/a.png"]
+    assert [line for line in problems.notes if "matched by name" in line] == []
+    (note,) = problems.notes
+    assert note == (
+        "origin: 2 files are called otherwise than the <filename> in them; the pool has one of "
+        "both: 'b' with <filename> 'template.jpg' is of 'b.png'"
+    )
+
+
+def test_labels_found_by_other_folders_or_suffixes_are_counted(pool: Any) -> None:
+    problems = Problems()
+    join_objects(pool, labeled("data/x/a.png", "b.jpg", "./c.png"), "origin", problems)
+    assert problems.notes == [
+        "origin: 2 labels were matched by name; the first: 'data/x/a.png' is 'x/a.png' of the pool"
+    ]
+
+
+def test_one_file_name_in_many_files_is_no_name(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
+    """Files made from a template: where the pool has that image, those of others are refused."""
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "pool" / name)
+        voc_xml(tmp_path / "labels" / name.replace("png", "xml"), [CAT], "a.png")
+    with pytest.raises(
+        LabelError, match=r"labels: 'b': means two images, 'a\.png' .* and 'b\.png'"
+    ):
+        opened(tmp_path / "pool", labels=tmp_path / "labels")
+    problems = Problems(skip=True)
+    found = opened(tmp_path / "pool", problems, tmp_path / "labels")
+    assert [item.id for item in found.items] == ["a.png"]
+
+
+def test_an_annotation_of_a_split_that_names_another_image(devkit: Path, voc_xml: Any) -> None:
+    path = devkit / "VOC2007" / "Annotations" / "000007.xml"
+    voc_xml(path, [CAT], "000005.jpg")
+    what = r"000007\.xml: means two images, '000007\.jpg' and by its <filename> '000005\.jpg'"
+    with pytest.raises(LabelError, match=what):
+        opened(devkit / "VOC2007")
+    problems = Problems(skip=True)
+    assert [item.id for item in opened(devkit / "VOC2007", problems).items] == ["000005.jpg"]
+    assert len(problems.found) == 1
 
 
 def test_no_label_is_an_error(tmp_path: Path, picture: Any, voc_xml: Any) -> None:

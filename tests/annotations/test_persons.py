@@ -87,7 +87,7 @@ def test_labels_join_persons_with_another_folder_before_the_name(
     assert [item.id for item in found.items] == ["a.jpg@100,50,0.5"]
     assert found.labels[0].region == found.items[0].region
     as_json(labels, [person("photos/a.jpg"), person("photos/a.jpg", center=[100, 51])])
-    with pytest.raises(LabelError, match="'photos/a.jpg@100,51,0.5': is not in the pool .*pool.j"):
+    with pytest.raises(LabelError, match="'photos/a.jpg@100,51,0.5': is not in the pool"):
         opened(pool, labels=labels)
     problems = Problems(skip=True)
     assert len(opened(pool, problems, labels)) == 1
@@ -105,12 +105,15 @@ def test_of_a_pool_of_images_a_label_is_of_the_whole(
     assert [label.region for label in found.labels] == [None, None]
     assert found.labels[0].joints[0].tolist() == [9.5, 19.5]
     as_json(labels, [person("a.jpg"), person("b.jpg"), person("a.jpg", center=[1, 1])])
-    what = "'a.jpg@100,50,0.5': is one of 2 labels of 'x/a.jpg', .* as a JSON of persons"
+    what = (
+        "'a.jpg@100,50,0.5': is a label of the image 'x/a.jpg', as 'a.jpg@1,1,0.5' is; "
+        "give the pool as a JSON of persons"
+    )
     with pytest.raises(LabelError, match=what):
         opened(tmp_path / "pool", labels=labels)
     problems = Problems(skip=True)
     assert [item.id for item in opened(tmp_path / "pool", problems, labels).items] == ["b.png"]
-    assert len(problems.found) == 2
+    assert len(problems.found) == 1
 
 
 def test_joints_far_outside_of_the_image_are_named_or_left_out(
@@ -156,3 +159,22 @@ def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, pers
     unlabeled = as_json(tmp_path / "u.json", [person(joints=...)])
     with pytest.raises(LabelError, match="u.json: holds no labeled person"):
         opened(unlabeled)
+
+
+def test_persons_without_an_annotated_joint_are_told(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    picture(tmp_path / "a.jpg")
+    people = [
+        person("a.jpg"),
+        *(person("a.jpg", center=[n, 9], joints_vis=[0] * 16) for n in (3, 4)),
+    ]
+    path = as_json(tmp_path / "train.json", people)
+    note = "2 of 3 persons have no annotated joint: taken as not labeled yet, they can be selected"
+    problems = Problems()
+    assert len(read_persons(path, problems)) == 1 and problems.notes == [note]
+    problems = Problems()
+    assert len(opened(path, problems).items) == 1 and problems.notes == [note]
+    problems = Problems()
+    read_persons(as_json(tmp_path / "all.json", people[:1]), problems)
+    assert not problems.notes

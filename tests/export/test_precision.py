@@ -80,6 +80,7 @@ def test_the_file_tells_what_it_is(
     assert read_manifest(path) == manifest
     assert manifest.precision == precision
     measured = manifest.fidelity["fp32"]
+    assert measured["provider"] == "cpu"
     assert measured["images"] == 200 and measured["pool"] == "images.npy"
     assert measured["spearman"] >= 0.99 and measured["broken"] == 0
     assert manifest.reference is not None and manifest.reference.images == 200
@@ -274,7 +275,7 @@ def test_the_command_line(
     done = capsys.readouterr()
     assert "int8 by min-max on 64 images: Spearman 0.9" in done.err
     assert "int8 on 200 held-out images: Spearman 0.9" in done.err
-    assert "int8 against fp32 on 200 images: Spearman 0.9" in done.out
+    assert "int8 against fp32 on 200 images (computed on cpu): Spearman 0.9" in done.out
     assert done.out.endswith("× fp32 on this CPU\n")
     main(["info", str(model)])
     told = capsys.readouterr().out

@@ -47,6 +47,23 @@ def test_the_scores_do_not_depend_on_where_images_lie(
         assert np.array_equal(loss, losses["folder"]), name
 
 
+def test_what_was_passed_over_is_kept_with_the_scores(
+    tmp_path: Path, photos: Path, artifact: Path
+) -> None:
+    for number, item in zip(range(4), open_pool(photos)):
+        (tmp_path / "pool" / "sub").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pool" / "sub" / f"{number}.png").write_bytes(bytes(item.read()))
+    for name in ("notes.json", "sub/photo.HEIC", "sub/._0.png"):
+        (tmp_path / "pool" / name).write_bytes(b"x")
+    pool = open_pool(tmp_path / "pool")
+    with Scorer(artifact, device="cpu") as scorer:
+        report = score_pool(scorer, pool, tmp_path / "scores", exclude=["sub/0.png"])
+        again = score_pool(scorer, pool, tmp_path / "scores", exclude=["sub/0.png"])
+    assert (report.scored, again.scored) == (3, 3)
+    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    assert run["passed_over"] == {".heic": 1, ".json": 1, "hidden": 1}
+
+
 def _table(path: Path, images: list[bytes]) -> None:
     pq.write_table(pa.table({"png": images}), path)
 

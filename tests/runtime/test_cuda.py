@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lloss.errors import EngineError
+from lloss.errors import DeviceMemoryError, EngineError
 from lloss.runtime import cuda
 from lloss.runtime.cuda import Driver
 
@@ -46,12 +46,34 @@ def test_no_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_failures_carry_the_drivers_name_for_them(library: ctypes.CDLL) -> None:
     driver = Driver(library)
-    driver.use(0)
     with pytest.raises(EngineError, match="cuMemAlloc_v2 failed with 201"):  # it has no name
         driver.alloc(16)
-    driver.use(driver.retain(0))
-    with pytest.raises(EngineError, match="CUDA_ERROR_OUT_OF_MEMORY"):
-        driver.alloc(1 << 40)
+    with driver.using(driver.retain(0)):
+        with pytest.raises(DeviceMemoryError, match="CUDA_ERROR_OUT_OF_MEMORY"):
+            driver.alloc(1 << 40)
+        with pytest.raises(EngineError, match="CUDA_ERROR_OUT_OF_MEMORY") as raised:
+            driver.host_alloc(1 << 40)
+        assert not isinstance(raised.value, DeviceMemoryError), "that is the host's memory"
+
+
+def test_the_threads_own_context_is_left_as_it_was(library: ctypes.CDLL) -> None:
+    library.fake_gpus(2)
+    library.fake_current.restype = ctypes.c_void_p
+    driver = Driver(library)
+    first, second = driver.retain(0), driver.retain(1)
+    with driver.using(first):
+        with pytest.raises(EngineError), driver.using(second):
+            assert library.fake_current() == second != first
+            driver.alloc(1 << 40)
+        assert library.fake_current() == first
+        driver.free_memory(1)
+        assert library.fake_current() == first
+    assert library.fake_current() is None
+
+
+def test_free_memory_is_asked_of_the_gpu(library: ctypes.CDLL) -> None:
+    library.fake_free(ctypes.c_size_t(5 << 30))
+    assert Driver(library).free_memory(0) == 5 << 30
 
 
 def test_the_real_driver(tmp_path: Path) -> None:

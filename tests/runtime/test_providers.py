@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import onnxruntime as ort
 import pytest
 
 from lloss.artifact import read_manifest
-from lloss.errors import EngineError
-from lloss.files import sha256_of
+from lloss.errors import DeviceMemoryError, EngineError
+from lloss.files import locked, sha256_of
 from lloss.runtime import cuda, libraries, providers, tf32
 from lloss.runtime.enginecache import EngineCache
 from lloss.runtime.providers import (
@@ -279,6 +280,47 @@ def test_a_graph_that_cannot_be_captured_is_opened_without(
     assert not opened.graphs
     assert "no CUDA graphs: " in opened.note and "graph capture feature" in opened.note
     assert opened.nodes == {"cuda": 80, "cpu": 2}
+
+
+def test_the_callers_thread_keeps_its_current_gpu(
+    artifact: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime makes the session's GPU the current device of the thread that it is made in."""
+    made = []
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+
+    def session(*_: Any, **rest: Any) -> None:
+        made.append(threading.get_ident())
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 7")
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    with pytest.raises(DeviceMemoryError, match="buffer of size 7"):
+        open_session(artifact, replace(setup, provider="cuda"), "")
+    assert len(made) == 1, "without graphs it would need as much"
+    assert made[0] != threading.get_ident()
+
+
+def test_one_process_at_a_time_has_the_engines_files(
+    artifact: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = EngineCache(tmp_path, tmp_path)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(providers, "engine_cache", lambda *_: cache)
+    held: list[bool] = []
+
+    def session(*_: Any, **rest: Any) -> None:
+        try:
+            with locked(tmp_path, EngineError("busy")):
+                held.append(False)
+        except EngineError:
+            held.append(True)
+        raise RuntimeError("that is enough")
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    with pytest.raises(EngineError, match="that is enough"):
+        open_session(artifact, replace(setup, provider="tensorrt"), "")
+    with locked(tmp_path, EngineError("it is free again")):
+        assert held == [True]
 
 
 def test_a_provider_that_took_no_node_does_not_run(

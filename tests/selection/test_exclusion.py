@@ -35,3 +35,20 @@ def test_ids_that_no_column_can_hold_exclude_nothing() -> None:
     rows = pa.array(["a", "b"])
     excluded = ExcludedIds(["bad \udcff", "b"], 0)
     assert excluded.mask(rows, draw_hashes(rows, 0)).tolist() == [False, True]
+
+
+def test_ids_that_no_row_had_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [pa.array(["b", "x", "b"]), pa.array(["c"])]
+    excluded = ExcludedIds(["a", "b", "c"], 0)
+    assert excluded.absent == 3
+    for some in rows:
+        excluded.mask(some, draw_hashes(some, 0))
+    assert excluded.absent == 1
+
+    def same(ids: pa.Array, seed: int) -> NDArray[np.uint64]:
+        return np.full(len(ids), 5, np.uint64)
+
+    monkeypatch.setattr(exclusion, "draw_hashes", same)
+    alike = ExcludedIds(["a", "b", "c"], 0)
+    alike.mask(rows[0], same(rows[0], 0))
+    assert alike.absent == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -308,13 +309,20 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 
 
 def test_lanes_that_run_out_of_memory_together_halve_once(session: Any, manifest: Manifest) -> None:
-    spy, told = Spy(session), []
+    spy, told, first = Spy(session), [], [True]
     jobs = [pictures(BATCH, seed) for seed in range(12)]
+
+    def queued_behind() -> None:
+        """The first run fails when the next one, as large, is in the runner's queue."""
+        while first and executor._runner._work_queue.empty():
+            time.sleep(0.001)
+        first.clear()
+
     with (
         DeviceExecutor(spy, manifest, BATCH, device="cpu", tell=told.append) as executor,
         ThreadPoolExecutor(6) as lanes,
     ):
-        spy.most = 16
+        spy.most, spy.before = 16, queued_behind
         results = list(lanes.map(lambda images: scored(executor, images), jobs))
         assert executor.limit == 16 and len(told) == 1
     for images, found in zip(jobs, results):

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from lloss.errors import LabelError
+from lloss.names import clean_name
 
 from ..catalog.lookup import encodable
-from ..pools.classes import cleaned
 
 _OWN = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
@@ -78,7 +78,7 @@ def choice_of(result: object, control: str | None = None) -> str:
 
 
 def _class(choice: object) -> str:
-    return cleaned(choice) if isinstance(choice, str) and encodable(choice) else ""
+    return clean_name(choice) if isinstance(choice, str) and encodable(choice) else ""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lloss.names import clean_name
 from lloss.spelling import COMPARED, nearest
 
 from ..catalog.imagestates import ImageStates
@@ -70,13 +70,13 @@ class Classes:
         return [name for name in rest if name not in known] if known else []
 
     def checked(self, pool: str, labels: Mapping[str, str], accepted: Accepted) -> dict[str, str]:
-        """The labels without white space around them, in Unicode's composed form.
+        """The labels as class names are compared, see :func:`lloss.names.clean_name`.
 
         Raises:
             RequestError: 422 an image without a class.
             NewClassError: a class that is new.
         """
-        clean = {id: cleaned(label) for id, label in labels.items()}
+        clean = {id: clean_name(label) for id, label in labels.items()}
         if self.required and not accepted.without:
             self._check_chosen(pool, clean)
         if not accepted.new_classes:
@@ -102,10 +102,10 @@ class Classes:
     def _of_model(self) -> set[str]:
         if not self._models.sha256:
             return set()
-        return set(map(cleaned, self._models.manifest.classes))
+        return set(map(clean_name, self._models.manifest.classes))
 
     def _known(self, pool: str) -> set[str]:
-        return self._of_model() | set(map(cleaned, self._images.known_labels(pool)))
+        return self._of_model() | set(map(clean_name, self._images.known_labels(pool)))
 
     def _refusal(self, pool: str, new: list[str]) -> NewClassError:
         known = sorted(self._known(pool))
@@ -118,8 +118,3 @@ class Classes:
             f"{nearest(new[0], known)!r} (known: {listed}{more}); none was marked: correct it, or "
             "allow it by allow_new_classes=true",
         )
-
-
-def cleaned(label: str) -> str:
-    """A class name as it is compared: without white space around it, composed."""
-    return unicodedata.normalize("NFC", label.strip())

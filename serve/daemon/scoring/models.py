@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from lloss.artifact import Manifest
 from lloss.errors import ArtifactError, EngineError, LlossError
 from lloss.files import sha256_of, sweep, written_aside
@@ -25,6 +23,7 @@ from ..settings import ServeSettings
 from . import heap
 from .batcher import Batcher, ClosedError
 from .batches import Answer, Images
+from .checking import probe, refuse_fall_back
 from .statistics import Statistics
 
 
@@ -260,7 +259,9 @@ class Models:
             team=self._team,
         )
         try:
-            _probe(scorer, path)
+            serving = self._serving
+            refuse_fall_back(scorer, serving.loaded.scorer if serving else None, path)
+            probe(scorer, path)
             return _Loaded(sha256, scorer)
         except BaseException:
             scorer.close()
@@ -375,29 +376,3 @@ class Copies:
             return sha256_of(self.path(sha256)) == sha256
         except OSError:
             return False
-
-
-def _probe(scorer: Scorer, path: Path) -> None:
-    """Score batches of several sizes, of black pictures and of noise.
-
-    Raises:
-        EngineError: an output is not finite, or not of the manifest's shape.
-    """
-    image, most = scorer.manifest.image, scorer.batch_size
-    noise = np.random.default_rng(0)
-    for count in sorted({1, min(2, most), -(-most // 2), most}):
-        shape = (count, image.height, image.width, 3)
-        for pixels in (np.zeros(shape, np.uint8), noise.integers(0, 256, shape, np.uint8)):
-            outputs = scorer.engine.run(pixels)
-            for name, trailing in scorer.manifest.outputs.items():
-                values = outputs[name]
-                if values.shape != (count, *trailing):
-                    raise EngineError(
-                        f"{path}: gives {name} of shape {list(values.shape)} for {count} images, "
-                        f"not {[count, *trailing]}; export it again"
-                    )
-                if not np.isfinite(values).all():
-                    raise EngineError(
-                        f"{path}: gives {name} that is not finite for a batch of {count}; "
-                        "was its training sound?"
-                    )

@@ -57,7 +57,7 @@ def test_labels_of_another_task_are_no_class_names(bench: Any) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("label", ["", " ", "\t\n", "\u2003"])
+@pytest.mark.parametrize("label", ["", " ", "\t\n", "\u2003", "\u200b"])
 @pytest.mark.parametrize("sha256", ["x", ""])
 def test_an_image_without_a_class_is_refused(bench: Any, label: str, sha256: str) -> None:
     classes = classes_of(bench, "cat", sha256=sha256)
@@ -70,4 +70,4 @@ def test_an_image_without_a_class_is_refused(bench: Any, label: str, sha256: str
 
 def test_names_are_compared_stripped_and_composed(bench: Any) -> None:
     classes = classes_of(bench, "caf\u00e9")
-    assert classes.checked("p", {"a": " cafe\u0301 "}, Accepted()) == {"a": "caf\u00e9"}
+    assert classes.checked("p", {"a": " cafe\u0301\u200b "}, Accepted()) == {"a": "caf\u00e9"}

@@ -8,12 +8,14 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from lloss.serve import engine as engines
 from lloss.serve.daemon.failures import RequestError
 from lloss.serve.daemon.metrics import DaemonMetrics
 from lloss.serve.daemon.scoring.models import Models
@@ -387,6 +389,49 @@ def test_going_back_to_a_model_that_a_job_holds(make: Make, artifact: Path, mode
         assert models._serving.loaded.scorer is scorer  # type: ignore[union-attr]
         assert np.isfinite(loss(models)).all()
     assert np.isfinite(loss(models)).all() and not scorer._closed
+
+
+def on_a_gpu(models: Models, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The engine that serves, which says that it runs on a GPU."""
+    engine = models._current().loaded.scorer.engine
+    monkeypatch.setattr(engine, "provider", "cuda")
+    monkeypatch.setattr(engine, "device", "cuda:0")
+    return engine
+
+
+def test_a_lost_gpu_is_not_ready(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = make()
+    engine = on_a_gpu(models, monkeypatch)
+    assert models.not_ready() == ""
+    monkeypatch.setattr(engine.executor, "trouble", lambda: "cuda:0 was lost (719)")
+    assert models.not_ready() == "cuda:0 was lost (719)"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_cpu_does_not_take_the_place_of_a_gpu(
+    make: Make,
+    artifact: Path,
+    model: Path,
+    tmp_path: Path,
+    told: Told,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+) -> None:
+    models = make()
+    before = models.sha256
+    on_a_gpu(models, monkeypatch)
+    changed(artifact, model, 2.0)
+    read = engines.read_manifest
+    monkeypatch.setattr(
+        engines, "read_manifest", lambda path: replace(read(path), precision=precision)
+    )
+    if precision == "int8":  # which is for CPUs
+        assert models.reload().now != before
+        return
+    with pytest.raises(EngineError, match=r"model\.onnx: would run on the CPU, .* on cuda:0"):
+        models.reload()
+    assert models.sha256 == before and told.outcomes == ["refused"]
+    assert copies(tmp_path) == {before}
 
 
 def test_closing_finishes_what_is_queued(make: Make) -> None:

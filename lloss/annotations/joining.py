@@ -1,0 +1,121 @@
+"""Labels and the images of a pool that they are of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from lloss.annotations.matching import Matches, differs
+from lloss.annotations.problems import Problems
+from lloss.annotations.reading import BrokenError, leaving_out
+from lloss.errors import LabelError
+from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
+
+
+def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems | None = None) -> Pool:
+    """Open a pool without the folders of its labels: masks are no images to label.
+
+    Args:
+        uri: of the pool, as :func:`lloss.pools.open_pool` takes it.
+        labels: files or folders.
+        problems: notes go there, of how many images were left out and what was passed over.
+    """
+    folders = [path for path in labels if path.is_dir()]
+    pool = open_pool(uri, leave_out=folders)
+    if problems is None:
+        return pool
+    problems.note(pool.remark())
+    if isinstance(pool, FolderPool) and any(True for path in folders for _ in FolderPool(path)):
+        count = FolderPool(pool.root).count() - pool.count()
+        if count:
+            named = " and ".join(map(str, folders))
+            problems.note(f"{pool.uri}: left out {count} images in the folder of labels {named}")
+    return pool
+
+
+def images_of(
+    pool: Pool,
+    labels: Mapping[str, Sequence[str]],
+    origin: str,
+    problems: Problems,
+    own_suffix: bool = True,
+    remedy: str = "keep one of them",
+) -> dict[str, str]:
+    """The image that each label is of, by :mod:`lloss.annotations.matching`.
+
+    Args:
+        pool: of the images.
+        labels: the names of the image by a key for each label; where both of two mean an image
+            they mean the same one.
+        origin: of the labels, for messages.
+        problems: labels that mean no one image go there, and images that several labels mean:
+            such an image gets none. A note says how many were not found by their id.
+        own_suffix: see :class:`Matches`.
+        remedy: against several labels of an image.
+
+    Returns:
+        Ids of the pool by key.
+
+    Raises:
+        LabelError: as :class:`Problems` has it.
+        PoolError: two images of the pool have one id.
+    """
+    names = {name for several in labels.values() for name in several}
+    matches = Matches(partial(unique_ids, pool), names, own_suffix)
+    keys: dict[str, list[str]] = {}
+    for key, several in labels.items():
+        with leaving_out(problems):
+            keys.setdefault(meant(matches, several, f"{origin}: {key!r}"), []).append(key)
+    found: dict[str, str] = {}
+    for id, of in keys.items():
+        with leaving_out(problems):
+            if len(of) > 1:
+                more = f" and {len(of) - 2} more" if len(of) > 2 else ""
+                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}; {remedy}"
+                raise BrokenError(f"{origin}: {of[0]!r}", what)
+            found[of[0]] = id
+    loose = [
+        key for key, id in found.items() if all(differs(n, id, own_suffix) for n in labels[key])
+    ]
+    if loose:
+        first = f"{labels[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
+        problems.note(f"{origin}: {len(loose)} labels were matched by name; the first: {first}")
+    return found
+
+
+def refuse_own(labeled: Iterable[tuple[Item, Path]], origin: str) -> None:
+    """Refuse masks that are the very images that they label.
+
+    Raises:
+        LabelError: an image and its mask are one file.
+    """
+    for item, mask in labeled:
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(item.file, bytes) and mask.samefile(os.fsdecode(item.file)):
+                raise LabelError(
+                    f"{origin}: the image {item.id!r} of the pool is its own mask; put masks into "
+                    "a folder of their own, and give that as the labels"
+                )
+
+
+def meant(matches: Matches, names: Sequence[str], where: str) -> str:
+    """The id that the names of a label mean.
+
+    Raises:
+        BrokenError: they mean no image, or several.
+    """
+    found = {name: matches.of(name) for name in names}
+    doubtful = next((name for name, ids in found.items() if len(ids) > 1), None)
+    if doubtful is not None:
+        shown = "" if where.endswith(repr(doubtful)) else f"{doubtful!r} "
+        raise BrokenError(where, shown + matches.why(doubtful))
+    certain = {ids[0]: name for name, ids in found.items() if ids}
+    if len(certain) > 1:
+        both = " and ".join(f"{id!r} (by the name {name!r})" for id, name in certain.items())
+        raise BrokenError(where, f"means two images, {both}; mend its name")
+    if not certain:
+        raise BrokenError(where, matches.why(names[0]))
+    return next(iter(certain))
