@@ -35,7 +35,7 @@ class Matches:
     """What each of some names means among the ids of a pool.
 
     Args:
-        ids: gives the pool's ids; called again only when :meth:`why` has to look for near misses.
+        ids: gives the pool's ids; called again only to look for near misses.
         names: to look up.
         own_suffix: whether the suffix of a name is that of its image, so that ids with the same
             one come first. A mask's suffix is not.
@@ -65,11 +65,15 @@ class Matches:
         found = self.of(name)
         if len(found) > 1:
             return f"may be {found[0]!r} or {found[1]!r}; write which"
-        if near := self._near.get(name):
+        if near := self.near(name):
             return f"is not in the pool; {near}"
         example = next(iter(self._ids()), None)
         hint = f"its ids look like {example!r}" if example else "it is empty"
         return f"is not in the pool; {hint}"
+
+    def near(self, name: str) -> str:
+        """An id that a name which means nothing nearly is, and how they differ; "" without one."""
+        return self._near.get(name, "")
 
     @cached_property
     def _near(self) -> dict[str, str]:

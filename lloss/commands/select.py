@@ -128,7 +128,9 @@ def info(model: Path, as_json: bool) -> None:
         "versions": ", ".join(f"{k} {v}" for k, v in came.get("versions", {}).items()),
     }
     if manifest.speed:
-        rows["speed"] = f"{manifest.speed['times_fp32']:.2g}× fp32 on {manifest.speed['cpu']}"
+        has = manifest.speed.get("instructions")
+        where = manifest.speed["cpu"] + (f" ({has})" if has else "")
+        rows["speed"] = f"{manifest.speed['times_fp32']:.2g}× fp32 on {where}"
     for name, value in rows.items():
         click.echo(f"{name:11s} {value}")
 
@@ -151,9 +153,11 @@ def _recipe(manifest: Manifest) -> str:
         return ""
     kept = recipe.get("kept", [])
     layers = f", in fp32: {', '.join(kept)}" if kept else ""
+    made_for = recipe.get("instructions")
+    cpus = f" for CPUs with {made_for}" if made_for else ""
     return (
         f", calibrated by {recipe.get('calibration')} on {recipe.get('images')} images, "
-        f"weights of {recipe.get('weight_bits')} bits{layers}"
+        f"weights of {recipe.get('weight_bits')} bits{cpus}{layers}"
     )
 
 

@@ -131,6 +131,10 @@ class Task(Protocol):
         """
         check_choices(settings, self.augments, self.weights)
 
+    def notes(self, settings: TrainSettings) -> list[str]:
+        """Lines on settings that can be trained with, but hardly are meant; by default none."""
+        return []
+
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """The network: float [N, 3, H, W] to its output."""
 

@@ -25,7 +25,7 @@ from lloss.labels import (
     open_labeled,
     read_labels,
 )
-from lloss.models import build_classifier, default_size
+from lloss.models import build_classifier, default_size, weights_notes
 from lloss.pools import Item
 from lloss.settings import TrainSettings
 from lloss.tasks import Meter, Task, of_unknown_classes
@@ -51,7 +51,13 @@ class Classification(Task):
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.models`."""
         self.check_settings(settings)
-        return build_classifier(settings.model, len(classes), settings.weights)
+        return build_classifier(settings.model, len(classes), settings.weights, settings.size)
+
+    def notes(self, settings: TrainSettings) -> list[str]:
+        """What ImageNet weights want otherwise."""
+        if settings.weights != "imagenet":
+            return []
+        return weights_notes(settings.model, settings.size, settings.mean, settings.std)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """The last layer's."""

@@ -295,6 +295,11 @@ class LabeledView(BaseModel):
 
     images: int = Field(description="That are labeled now.")
     kept: int = Field(description="Of them, that had a label and keep it: they were given none.")
+    by_name: int = Field(
+        0,
+        description="Of them, that were found by a name that is not their id, such as one with "
+        "other folders before it.",
+    )
     without_class: int = Field(
         0, description="Left as they are: their annotation in Label Studio's export chose no class."
     )

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from lloss.annotations.matching import Matches
 from lloss.errors import PoolError
 from lloss.pools import Item, Pool
 from lloss.pools.arrays import ArrayPool
@@ -83,6 +84,15 @@ class FoundItems:
                 there |= self._listed(set(new))
             self._miss(id for id in new if id not in there)
         return there
+
+    def matches(self, names: Iterable[str]) -> Matches:
+        """What names mean among the ids of the pool; one walk at a time.
+
+        Raises:
+            PoolError: the pool cannot be read.
+        """
+        with self._lock:
+            return Matches(self.pool.ids, names)
 
     def _new(self, ids: Iterable[str]) -> list[str]:
         """Those that nothing is known of."""

@@ -13,11 +13,13 @@ class Labeled:
     Attributes:
         images: that are labeled now.
         kept: of them, that had a label and keep it, since they were given none.
+        by_name: of them, that were found by a name that is not their id.
         new_classes: names that neither the model nor an earlier label knew.
     """
 
     images: int
     kept: int = 0
+    by_name: int = 0
     new_classes: Sequence[str] = ()
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lloss.annotations.matching import Matches
 from lloss.errors import LlossError, MissingExtraError
 from lloss.pools import Item, Pool, open_pool
 from lloss.scores import RUN, ScoresFolder
@@ -115,6 +116,10 @@ class Pools:
     def held_ids(self, name: str, ids: Iterable[str]) -> set[str]:
         """Those of these ids that the pool has; unlike :meth:`items` it holds no image for that."""
         return self._kept(name).found().held(ids)
+
+    def matches(self, name: str, names: Iterable[str]) -> Matches:
+        """What names mean among the ids of the pool: a walk over all of it."""
+        return self._kept(name).found().matches(names)
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[tuple[PoolRow, ScoresFolder]]:

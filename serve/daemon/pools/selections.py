@@ -28,6 +28,7 @@ from ..failures import RequestError
 from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
 from .classes import Accepted, Classes
+from .naming import meant, unknown
 from .outcomes import Labeled, Returned
 from .pools import Pools
 from .preview import Best, Previews
@@ -219,10 +220,12 @@ class Selections:
         """Mark images labeled; "" where the label itself is kept elsewhere.
 
         Raises:
-            RequestError: 422 an id is not in the pool, or a label is not accepted; then none is
-                marked.
+            RequestError: 422 an id is not in the pool and no name of one image either, two are of
+                the same image, or a label is not accepted; then none is marked.
         """
-        self._check_known(pool, labels)
+        means = meant(self._pools, pool, labels, self.present(pool, labels))
+        by_name = sum(name != id for id, name in means.items())
+        labels = {id: labels[name] for id, name in means.items()}
         _check_texts("label", labels.values())
         new: Sequence[str] = ()
         if self._classes is not None:
@@ -232,7 +235,7 @@ class Selections:
             kept = marks.labeled(pool, [id for id, label in labels.items() if not label])
             marked = marks.label(pool, labels)
         self._metrics.labeled(marked)
-        return Labeled(marked, kept, tuple(new))
+        return Labeled(marked, kept, by_name, tuple(new))
 
     def unlabel(self, pool: str, ids: Sequence[str]) -> int:
         """Take labels back, such as when an annotation was deleted. Others are left as they are."""
@@ -305,7 +308,7 @@ class Selections:
         asked = dict.fromkeys(ids)
         present = self.present(pool, asked)
         if len(present) < len(asked):
-            raise _unknown(pool, [id for id in asked if id not in present])
+            raise unknown(pool, [id for id in asked if id not in present])
 
 
 def _check_cost(settings: SelectionSettings) -> None:
@@ -369,9 +372,3 @@ def _unpacked(content: bytes) -> HandedOut:
     whole = json.loads(zlib.decompress(content))
     images = [Ranked(id, score, rank) for rank, (id, score) in enumerate(whole["images"], 1)]
     return HandedOut(**{**whole, "images": images, "replayed": True})
-
-
-def _unknown(pool: str, ids: Sequence[str]) -> RequestError:
-    others = f" and {len(ids) - 1} more are" if len(ids) > 1 else " is"
-    shown = ids[0] if len(ids[0]) <= 200 else f"{ids[0][:199]}…"
-    return RequestError(422, f"the id {shown!r}{others} not in the pool {pool!r}; none was marked")

@@ -249,6 +249,22 @@ def test_pending_images_expire_and_keys_outlive_them(
     assert not fresh.replayed
 
 
+def test_what_was_handed_out_by_a_clock_in_the_future_ends_in_time(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, wall = 1_800_000_000.0, 4_080_000_000.0
+    monkeypatch.setattr(database.time, "time", lambda: wall)
+    bench.restart()
+    first = bench.selections.select("p", asking(2), "key")
+    assert first.expires == pytest.approx(wall + 100, abs=60)
+    wall = now
+    bench.restart()
+    again = bench.selections.select("p", asking(2), "key")
+    assert again.replayed and ids(again) == ids(first)
+    assert again.expires == pytest.approx(now + 100, abs=60)
+    assert [one.expires < now + 200 for one in bench.catalog.images.pending("p", 9)] == [True] * 2
+
+
 def test_a_selection_that_cannot_be_written_hands_nothing_out(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +358,7 @@ def test_odd_ids_are_ids_as_any(bench: Any) -> None:
 
 def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
     best = bench.ranked()[0]
-    strangers = ["none.png", "\ud800", "x" * 100_000, "000.png\0", "00%.png", "000.PNG", ""]
+    strangers = ["none.png", "\ud800", "x" * 100_000, "000.png\0", "00%.png", "000.TXT", ""]
     for stranger in strangers:
         for act in (
             lambda id=stranger: bench.selections.label("p", {best: "cat", id: "cat"}),
@@ -357,6 +373,30 @@ def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
     assert "'no 1' and 2 more are not in" in told
     assert refused(lambda: bench.selections.label("p", {best: "\ud800"}))[0] == 422
     assert bench.catalog.counts("p") == Counts(0, 0, 0)
+
+
+def test_a_label_is_of_the_image_that_its_name_means(bench: Any) -> None:
+    best = bench.ranked()[0]
+    done = bench.selections.label("p", {"data/not scored": "cat", best: "dog"})
+    assert (done.images, done.by_name) == (2, 1)
+    assert bench.selections.labels("p") == {"not scored": "cat", best: "dog"}
+    both = {"not scored": "cat", "./not scored": "dog"}
+    status, told = refused(lambda: bench.selections.label("p", both))
+    assert status == 422 and told == (
+        "'not scored' and './not scored' are labels of the image 'not scored'; "
+        "keep one of them; none was marked"
+    )
+    status, told = refused(lambda: bench.selections.label("p", {"Not scored": "cat"}))
+    assert status == 422 and told.endswith("differs from it in upper and lower case alone")
+
+
+def test_a_name_in_doubt_marks_none(bench: Any, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("id,path\na/1.png,x.png\nb/1.png,x.png\n")
+    best = bench.ranked()[0]
+    status, told = refused(lambda: bench.selections.label("p", {best: "cat", "1.png": "cat"}))
+    assert status == 422
+    assert told == "the id '1.png' may be 'a/1.png' or 'b/1.png'; write which; none was marked"
+    assert bench.selections.labels("p") == {}
 
 
 def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Any) -> None:
