@@ -74,7 +74,7 @@ class Classification(Task):
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
         """A CSV with the columns ``id`` and ``label``."""
-        return read_labels(path)
+        return read_labels(path, problems=problems)
 
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
         """Likewise."""
