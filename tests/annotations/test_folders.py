@@ -55,7 +55,7 @@ def test_voc_files_are_annotations_whatever_the_case_of_their_suffix(tmp_path: P
     for name in ("a.xml", "b.XML", "sub/c.XML", "._a.xml"):
         path = _fill(tmp_path, name) / name
         path.write_text(text.format(path.stem))
-    assert set(read_folder(tmp_path, Problems())) == {"a.jpg", "b.jpg", "sub/c.jpg"}
+    assert set(read_folder(tmp_path, Problems())) == {"a", "b", "sub/c"}
 
 
 def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path) -> None:
