@@ -14,6 +14,7 @@ from lloss.files import written_aside
 from .graph import ScoringGraph, outputs_of, write_onnx
 from .precision import Reducer, Reduction, Tell
 from .reference import ReferenceSample
+from .soundness import check_network
 from .verify import check_parity
 
 
@@ -38,6 +39,7 @@ def export_artifact(
         The manifest that the file carries.
 
     Raises:
+        DivergedError: the network's weights or outputs are no numbers, or exploded.
         ParityError: the graph does not compute what the network does; nothing is left.
         FidelityError: the reduced precision does not rank images as fp32 does; nothing is left.
         CheckpointError: the checkpoint cannot be exported.
@@ -49,6 +51,7 @@ def export_artifact(
     settings = checkpoint.settings
     spec = settings.image_spec()
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
+    check_network(graph, checkpoint.sample, settings, checkpoint.path)
     manifest = Manifest(
         task=settings.task,
         model=settings.model,

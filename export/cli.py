@@ -68,9 +68,9 @@ PATH = click.Path(path_type=Path)
     help="POOL whose predicted losses are noted, to know drift by.  [default: that of --calibrate]",
 )
 @click.option(
-    "--reduce-range",
-    is_flag=True,
-    help="int8 with 7-bit weights, for processors without VNNI.",
+    "--reduce-range/--no-reduce-range",
+    default=None,
+    help="int8 with 7-bit weights, for CPUs without VNNI, or not.  [default: as this CPU needs]",
 )
 @click.option(
     "--tensorrt", is_flag=True, help="Then build its TensorRT engine for this machine's GPU."
@@ -157,15 +157,18 @@ def _reduction(
     min_spearman: float,
     min_overlap: float,
     seed: int,
-    reduce_range: bool,
+    reduce_range: bool | None,
 ) -> Reduction | None:
     from .precision import Reduction
 
+    if reduce_range is not None and precision != "int8":
+        raise SettingsError(
+            f"--reduce-range is of int8's weights: --precision {precision} has none; leave it out"
+        )
     if precision == "fp32":
-        if calibrate is not None or reduce_range:
+        if calibrate is not None:
             raise SettingsError(
-                "fp32 needs no --calibrate and no --reduce-range: leave them out "
-                "(--reference POOL notes predicted losses)"
+                "fp32 needs no --calibrate: leave it out (--reference POOL notes predicted losses)"
             )
         return None
     if calibrate is None:
@@ -179,7 +182,7 @@ def _reduction(
         held_out=held_out,
         gate=Gate(min_spearman=min_spearman, min_overlap=min_overlap),
         seed=seed,
-        weight_bits=7 if reduce_range else 8,
+        weight_bits={None: 0, False: 8, True: 7}[reduce_range],
     )
 
 
@@ -191,8 +194,10 @@ def _compared(manifest: Manifest) -> str:
     measured = manifest.fidelity["fp32"]
     times = manifest.speed.get("times_fp32")
     speed = f"; {times:.2g}× fp32 on this CPU" if times else ""
+    made_for = manifest.recipe.get("instructions")
+    what = f"{manifest.precision} for CPUs with {made_for}" if made_for else manifest.precision
     return (
-        f"{manifest.precision} against fp32 on {measured['images']} images (computed on "
+        f"{what} against fp32 on {measured['images']} images (computed on "
         f"{measured['provider']}): "
         f"Spearman {measured['spearman']:.5f}, top-10% overlap "
         f"{measured['top_decile_overlap']:.3f}; fp32's {parity}{speed}"

@@ -17,6 +17,7 @@ from lloss.checkpoint import Checkpoint
 from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.pools import Item, Pool
 from lloss.reference import LossReference
+from lloss.runtime.integers import MADE_FOR, instructions, saturates
 
 from .fidelity import PROVIDER, Fidelity, Gate, Predicted, fidelity, predict
 from .graph import ScoringGraph, write_onnx
@@ -42,8 +43,9 @@ class Reduction:
             For ``int8`` as many again choose between recipes.
         gate: what has to be reached there.
         seed: of the draw of all.
-        weight_bits: of ``int8``: 8, or 7 for processors without VNNI, which add up products of
-            8 bits in 16 and saturate.
+        weight_bits: of ``int8``: 8, or 7 for processors without VNNI, which compute products of
+            8 bits slowly or wrongly (:mod:`lloss.runtime.integers`); 0: as this machine's CPU
+            needs them.
 
     Raises:
         SettingsError: a number out of its range.
@@ -55,18 +57,23 @@ class Reduction:
     held_out: int = 2000
     gate: Gate = field(default_factory=Gate)
     seed: int = 0
-    weight_bits: int = 8
+    weight_bits: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[1:]:
             choices = " or ".join(PRECISIONS[1:])
             raise SettingsError(f"a reduction to {self.precision!r}: choose {choices}")
-        if self.weight_bits not in (7, 8):
+        if self.weight_bits not in (0, 7, 8):
             raise SettingsError(f"weights of {self.weight_bits} bits: give 7 or 8")
         if self.calibration_images < 1:
             raise SettingsError(
                 f"--calibration-images {self.calibration_images}: give a positive number"
             )
+
+    @property
+    def bits(self) -> int:
+        """Of the weights: those asked for, or those for this machine's CPU."""
+        return self.weight_bits or (7 if saturates() else 8)
 
     def draw(self) -> PoolSample:
         """The images; see :func:`lloss.export.sample.draw_sample`."""
@@ -193,6 +200,8 @@ class Reducer:
             )
 
     def _int8(self, fp32: Path, out: Path, manifest: Manifest) -> Chosen:
+        bits = self.reduction.bits
+        self.tell(_assumed(bits, self.reduction.weight_bits == 0))
         quantizer = Int8Quantizer(fp32, out.parent)
         search = Search(
             quantizer,
@@ -201,7 +210,7 @@ class Reducer:
             self._reference(fp32, self.sample.tuning, manifest),
             self.reduction.gate,
             out,
-            self.reduction.weight_bits,
+            bits,
             self.tell,
         )
         passed = search.run()
@@ -211,16 +220,32 @@ class Reducer:
             f"the recipe chosen ({passed.recipe}) reached {seen} on {seen.images} tuning images, "
             "but ",
             "Give more --calibration-images or a larger --held-out, or --precision fp16 or fp32",
-            {**passed.recipe.as_dict(), "tuning": seen.as_dict()},
+            {
+                **passed.recipe.as_dict(),
+                "instructions": MADE_FOR[bits],
+                "tuning": seen.as_dict(),
+            },
         )
 
     def _speed(self, fp32: Path, out: Path, manifest: Manifest) -> Mapping[str, Any]:
         if self.reduction.precision != "int8":
             return {}  # fp16 is for GPUs, of which a CPU says nothing
-        speed = measure_speed(fp32, out, manifest.image, self.checkpoint.sample)
+        speed = measure_speed(
+            fp32, out, manifest.image, self.checkpoint.sample, self.reduction.bits
+        )
         if speed.times_fp32 <= 1:
             self.tell(
                 f"note: int8 is no faster than fp32 on this CPU ({speed.times_fp32:.2g}×): "
                 "here --precision fp32 is the better artifact"
             )
         return dataclasses.asdict(speed)
+
+
+def _assumed(bits: int, chosen: bool) -> str:
+    """The line on which CPUs the int8 graph is for."""
+    has = f"this CPU has {instructions()}{', no VNNI' if saturates() else ''}"
+    if bits == 7:
+        other = "--no-reduce-range for those with VNNI" if chosen else "as --reduce-range asks"
+        return f"int8 weights of 7 bits, for CPUs without VNNI ({has}; {other})"
+    other = "--reduce-range for those without" if chosen else "as --no-reduce-range asks"
+    return f"int8 weights of 8 bits, for CPUs with VNNI ({has}; {other})"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lloss.artifact import INPUT
 from lloss.images import ImageSpec
 from lloss.runtime.batches import host_batch
+from lloss.runtime.integers import instructions
 
 from .session import open_session
 
@@ -37,16 +38,23 @@ class Speed:
         images_per_second: of the graph, by the CPU time of its thread.
         batch: images a run.
         cpu: the processor's name.
+        instructions: that it has for products of 8 bits.
     """
 
     times_fp32: float
     images_per_second: float
     batch: int
     cpu: str
+    instructions: str = ""
 
 
 def measure_speed(
-    fp32: Path, reduced: Path, spec: ImageSpec, images: NDArray[np.uint8], seconds: float = SECONDS
+    fp32: Path,
+    reduced: Path,
+    spec: ImageSpec,
+    images: NDArray[np.uint8],
+    weight_bits: int = 8,
+    seconds: float = SECONDS,
 ) -> Speed:
     """Run two graphs in turns, one thread and batches as a scorer on the CPU runs them.
 
@@ -58,11 +66,12 @@ def measure_speed(
         reduced: likewise.
         spec: their input.
         images: at least one real one, uint8 [B, H, W, 3]; repeated to fill a batch.
+        weight_bits: of the second.
         seconds: of wall time for all runs, the first of which are not counted. Only a single run
             that takes longer passes it.
     """
     deadline = time.perf_counter() + seconds
-    sessions = [open_session(path, threads=1) for path in (fp32, reduced)]
+    sessions = [open_session(path, 1, weight_bits) for path in (fp32, reduced)]
     single = max(_cost(session, images[:1]) for session in sessions)
     # Six runs at least: two of them to warm up, four to compare.
     affordable = max(1, int(seconds / 6 / max(single, 1e-9)))
@@ -76,7 +85,11 @@ def measure_speed(
             spent.append(_cost(session, filled))
     exact, other = (float(np.median(spent)) for spent in costs)
     return Speed(
-        times_fp32=exact / other, images_per_second=batch / other, batch=batch, cpu=cpu_name()
+        times_fp32=exact / other,
+        images_per_second=batch / other,
+        batch=batch,
+        cpu=cpu_name(),
+        instructions=instructions(),
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lloss.artifact import INPUT
 from lloss.errors import ParityError
+from lloss.ranking import spearman
 
 from .graph import ScoringGraph
 from .session import open_session
@@ -25,10 +26,21 @@ PIXELS = 64 * 128 * 128
 """Of a batch at most: larger images make the last batch smaller, so that the check stays quick."""
 
 ABSOLUTE, RELATIVE = 1e-3, 1e-3
-"""Allowed difference of an output: ABSOLUTE + RELATIVE * its largest magnitude.
+"""Allowed difference of an output: ABSOLUTE + RELATIVE * its largest magnitude, of which no more
+than :data:`MAGNITUDE` counts.
 
 Kernels of the two engines add in other orders; a wrong graph differs by far more.
 """
+
+MAGNITUDE = 1000.0
+"""What explodes is allowed no more for it."""
+
+MIN_SPEARMAN = 0.999
+"""Rank correlation of the predicted losses with torch's, which values that lie close to each other
+could fail at with each of them in its limits."""
+
+TIE = 0.01
+"""Share of the predicted losses' range within which the two engines' predictions are the same."""
 
 NEAR_TIE = 1e-3
 """Below this margin (or what an output may differ by, where that is more) between the two best
@@ -51,10 +63,12 @@ def check_parity(
         images: real ones, uint8 [S, H, W, 3]; repeated to fill a batch.
 
     Returns:
-        Largest absolute difference of each output over all batches.
+        Largest absolute difference of each output over all batches, and the rank correlation of
+        the predicted losses.
 
     Raises:
-        ParityError: some output differs by more than rounding; it says which and where.
+        ParityError: some output differs by more than rounding, or the predicted losses rank
+            images otherwise; it says which and where.
     """
     session = open_session(path)
     absolute, relative = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
@@ -69,14 +83,55 @@ def check_parity(
         for name in names:
             difference = _difference(name, found, wanted, max(NEAR_TIE, absolute))
             worst[name] = max(worst[name], difference)
-            limit = absolute + relative * float(np.abs(wanted[name]).max())
+            limit = _limit(wanted[name], absolute, relative)
             if not difference <= limit:  # a NaN is no match either
                 raise ParityError(
                     f"the exported graph differs from torch: output {name!r} by {difference:.3g} "
                     f"at batch {batch} (allowed {limit:.3g}); nothing was written. "
-                    "Report the model's name and the versions of torch and onnxscript"
+                    + _reason(wanted[name])
                 )
-    return {"torch_parity": {"batches": list(batches), "max_abs_difference": worst}}
+    measured = {"batches": list(batches), "max_abs_difference": worst}
+    if not graph.half_network:  # whose ranks are held against fp32's on many more images
+        correlation = _rank_correlation(found["loss"], wanted["loss"])
+        measured["spearman"] = correlation
+        if correlation is not None and not correlation >= MIN_SPEARMAN:
+            raise ParityError(
+                f"the exported graph does not rank images as torch does: Spearman "
+                f"{correlation:.5f} of the predicted losses of {len(chunk)} images (at least "
+                f"{MIN_SPEARMAN} is asked for); nothing was written. "
+                "Report the model's name and the versions of torch and onnxscript"
+            )
+    return {"torch_parity": measured}
+
+
+def _reason(values: NDArray[np.float32]) -> str:
+    """Why an output differs by more than it may, and what to do."""
+    largest = float(np.abs(values).max())
+    if largest <= MAGNITUDE:
+        return "Report the model's name and the versions of torch and onnxscript"
+    return (
+        f"The network's outputs have exploded (up to {largest:.3g}), so that rounding alone may be "
+        "the difference: train again with a lower --lr or for more epochs"
+    )
+
+
+def _limit(values: NDArray[np.float32], absolute: float, relative: float) -> float:
+    """What an output of these values may differ by."""
+    return absolute + relative * min(float(np.abs(values).max()), MAGNITUDE)
+
+
+def _rank_correlation(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float | None:
+    """Spearman's, ties by their mean rank; None where both say the same of all images.
+
+    A prediction that differs by no more than rounding is the other's, so that images that torch
+    has at the same loss are no pair to be ordered.
+    """
+    tie = max(TIE * float(np.ptp(wanted)), 1e-5 * (1 + float(np.abs(wanted).max())))
+    near = np.where(np.abs(found - wanted) <= tie, wanted, found)
+    if np.ptp(wanted) == 0 and np.ptp(near) == 0:
+        return None
+    correlation = spearman(near, wanted)
+    return 0.0 if np.isnan(correlation) else correlation
 
 
 def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
@@ -99,7 +154,7 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
         rows = {name: values[:batch] for name, values in wanted.items()}
         for name in names:
             difference = _difference(name, found, rows, HALF)
-            if not difference <= HALF * (1 + float(np.abs(rows[name]).max())):
+            if not difference <= _limit(rows[name], HALF, HALF):
                 raise ParityError(
                     f"the reduced graph gives another {name!r} at batch {batch} than at "
                     f"{max(batches)} (by {difference:.3g}); nothing was written. "

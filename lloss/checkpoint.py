@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import CheckpointError
 from lloss.files import sha256_of, written_aside
+from lloss.models import set_transform_input
 from lloss.network import TappedNetwork, build
 from lloss.settings import TrainSettings
 
@@ -100,6 +101,7 @@ class Checkpoint:
                 f"{self.path}: does not fit the network {settings.model!r}; it was written by "
                 "another version of lloss or torchvision: train again"
             ) from error
+        set_transform_input(model.network, self.state)
         return model.eval()
 
 

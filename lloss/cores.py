@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_PROCESSOR = Path("/proc/cpuinfo")
 
 
 def usable_cores() -> int:
@@ -28,17 +27,3 @@ def _quota(path: Path) -> int:
         return math.ceil(int(allowed) / int(period))
     except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
         return 1_000_000
-
-
-def lacks_vnni() -> bool:
-    """Whether this is an x86 processor without VNNI, as far as the system tells (Linux).
-
-    Those add up products of 8 bits in 16, which saturate: int8 graphs with weights of 8 bits then
-    compute something else than where they were measured.
-    """
-    try:
-        lines = _PROCESSOR.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return False
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    return bool(flags) and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(flags)

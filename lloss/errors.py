@@ -41,6 +41,10 @@ class CheckpointError(LlossError):
     """A training run that cannot be opened or continued."""
 
 
+class DivergedError(LlossError):
+    """A training whose loss or weights became infinite or NaN."""
+
+
 class ArtifactError(LlossError):
     """A model file that is no lloss artifact."""
 

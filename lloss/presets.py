@@ -98,3 +98,21 @@ EXPERIMENTS: dict[str, dict[str, int]] = {
 }
 """How the paper used each: first labeled images, images added a cycle, trainings, size of the
 random sub-pool that each cycle chooses from (0: the whole pool), repetitions."""
+
+_BY_ADAM = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
+RECIPES: dict[str, dict[str, Any]] = {
+    "resnet18-cifar": {"lr": 0.1},
+    "resnet10-cifar-narrow": {"lr": 0.1},
+    "convnext": _BY_ADAM,
+    "maxvit": _BY_ADAM,
+    "swin": {**_BY_ADAM, "lr": 3e-4},
+    "vit": {**_BY_ADAM, "lr": 3e-4},
+}
+"""How a classification network is trained where nothing else is asked for, by the start of its
+name; the others by the defaults of the settings. The CIFAR networks bear a rate of 0.1, by which
+most others diverge in their first steps."""
+
+
+def recipe_of(model: str) -> dict[str, Any]:
+    """The settings of :data:`RECIPES` for a classification network of this name."""
+    return next((recipe for start, recipe in RECIPES.items() if model.startswith(start)), {})

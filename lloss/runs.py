@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from lloss.annotations import Problems
 from lloss.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.errors import CheckpointError, InterruptedRunError, LabelError
+from lloss.divergence import doubts, keeping
+from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
@@ -73,6 +74,7 @@ def train(
     Raises:
         CheckpointError: a run is there and ``resume`` is off, or it is one of other settings.
         LabelError: the labels cannot be trained on.
+        DivergedError: loss or weights became infinite or NaN; the checkpoint before it stays.
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
     settings, problems = _sized(settings), problems or Problems()
@@ -80,7 +82,7 @@ def train(
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
     data, sample = _decoded(labeled, settings, run, problems)
-    for line in problems.lines():
+    for line in [*problems.lines(), *get_task(settings.task).notes(settings)]:
         say(line)
     images = _pixels_sha256(data.images)
     if before is not None:
@@ -101,7 +103,12 @@ def train(
             "start_sha256": start.sha256 if start else "",
             "traces": traces(labeled.items),
         }
-        _loop(trainer, _Keeper(run, trainer, settings, sample, identity), interrupted)
+        try:
+            _loop(trainer, _Keeper(run, trainer, settings, sample.images, identity), interrupted)
+        except DivergedError as error:
+            raise keeping(error, run / FILE) from None
+    for line in doubts(trainer.model, settings, sample, run / METRICS):
+        say(line)
     return load_checkpoint(run)
 
 
@@ -148,7 +155,7 @@ def _sized(settings: TrainSettings) -> TrainSettings:
 
 def _decoded(
     labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
-) -> tuple[TrainingData, NDArray[np.uint8]]:
+) -> tuple[TrainingData, TrainingData]:
     """The labeled images to train on, and a few of them as a scorer decodes them."""
     task = get_task(settings.task)
     classes = task.classes(labeled.labels)
@@ -166,9 +173,11 @@ def _decoded(
         if made:
             run.rmdir()
         raise
+    if data.cut and (line := data.cut.line("labeled", "is not learned")):
+        problems.note(line)
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
     plain, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
-    return data, plain.images
+    return data, plain
 
 
 def _of_usable(
@@ -181,7 +190,7 @@ def _of_usable(
         labeled: the images that could be used.
         settings: of the run.
         run: its folder.
-        problems: told of the classes.
+        problems: gets a note of the classes.
     """
     task = get_task(settings.task)
     classes = task.classes(labeled.labels)

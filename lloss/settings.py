@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lloss.errors import SettingsError
 from lloss.images import Fit, ImageSpec
-from lloss.presets import OF_THE_MODEL, PRESETS
+from lloss.presets import OF_THE_MODEL, PRESETS, recipe_of
 
 HeadLossName = Literal["margin", "ranknet", "soft-pairs", "mse"]
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
@@ -72,7 +72,9 @@ class TrainSettings:
     epochs: int = _setting(60, "Passes over the labeled images.")
     batch_size: int = _setting(64, "Images a step; an epoch is cut into nearly equal batches.")
     optimizer: Optimizer = _setting("sgd", "What takes the steps.")
-    lr: float = _setting(0.1, "Peak learning rate.")
+    lr: float = _setting(
+        0.01, "Peak learning rate; 0.1 for resnet*-cifar, less (by adam) for transformers."
+    )
     momentum: float = _setting(0.9, "Momentum of sgd and rmsprop.")
     weight_decay: float = _setting(5e-4, "Weight decay.")
     schedule: Schedule = _setting("onecycle", "Rise and cosine fall, or times 0.1 at milestones.")
@@ -219,7 +221,8 @@ def settings_of(preset: str, where: str = "settings", **given: Any) -> TrainSett
     values = _over_preset(preset, {k: v for k, v in given.items() if v is not None})
     name = values.get("task", CLASSIFICATION)
     if name == CLASSIFICATION:  # which is told without torch
-        settings = TrainSettings.from_dict(values, where)
+        recipe = {} if PRESETS[preset] else recipe_of(str(values.get("model", "")))
+        settings = TrainSettings.from_dict({**recipe, **values}, where)
         check_choices(settings)
         return settings
     # By name: the tasks know the settings.

@@ -18,8 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lloss.errors import CheckpointError, LabelError, LlossError, SettingsError
+from lloss.cutoff import CutOff
+from lloss.divergence import check_finite, diverged
+from lloss.errors import CheckpointError, LabelError, SettingsError
 from lloss.losses import HEAD_LOSSES
+from lloss.models import set_transform_input, transforms_input
 from lloss.network import Forward, Normalize, TappedNetwork, build
 from lloss.ranking import pair_counts
 from lloss.settings import TrainSettings
@@ -34,12 +37,14 @@ class TrainingData:
         targets: of each, as ``Task.example`` makes them (a class's index, for example).
         classes: the class names.
         sha256: identifies the labeled set it was made of.
+        cut: what the network's input cuts off of the images, where that was counted.
     """
 
     images: NDArray[np.uint8]
     targets: Sequence[Any] | NDArray[np.int64]
     classes: tuple[str, ...]
     sha256: str = ""
+    cut: CutOff | None = None
 
     def take(self, rows: NDArray[np.int64]) -> TrainingData:
         """The data of these rows alone."""
@@ -150,13 +155,7 @@ class Trainer:
         return self._close_epoch(rate) if self.step == self.steps else None
 
     def _close_epoch(self, rate: float) -> dict[str, float]:
-        for name, value in self.model.state_dict().items():
-            # A gradient may overflow where the loss does not: the last step's would be kept.
-            if not torch.isfinite(value).all():
-                raise LlossError(
-                    f"the weights {name!r} became infinite or NaN in epoch {self.epoch + 1}; "
-                    f"lower --lr (it is {self.settings.lr:g}), or train with --amp off"
-                )
+        self.check_finite()
         seconds = max(self.totals.seconds, 1e-9)
         figures = {
             "epoch": self.epoch + 1,
@@ -199,15 +198,32 @@ class Trainer:
             head_loss = compare(forward.loss, losses, self.settings.xi)
             total = total + self.settings.head_weight * head_loss
         if not torch.isfinite(total):
-            raise LlossError(
-                f"the loss became {total.item()} in epoch {self.epoch + 1}; "
-                f"lower --lr (it is {self.settings.lr:g})"
-            )
+            raise diverged(f"the loss became {total.item()}", self.settings, self._where())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        self._check_gradient()  # it may overflow where the loss does not
         self.optimizer.step()
         self.schedule.step()
         self._count(forward, losses.detach(), float(head_loss.detach()), targets)
+
+    def _check_gradient(self) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise diverged(f"the gradient became {norm.item()}", self.settings, self._where())
+
+    def check_finite(self) -> None:
+        """Refuse weights that are no numbers, before they are kept.
+
+        Raises:
+            DivergedError: some are infinite or NaN.
+        """
+        check_finite(self.model.state_dict(), self.settings, self._where())
+
+    def _where(self) -> str:
+        done = self.epoch * self.steps + min(self.step + 1, self.steps)
+        rate = self.optimizer.param_groups[0]["lr"]
+        return f"step {done} (epoch {self.epoch + 1} of {self.settings.epochs}, rate {rate:.3g})"
 
     def _count(self, forward: Forward, losses: Tensor, head_loss: float, targets: Any) -> None:
         count = len(losses)
@@ -232,12 +248,18 @@ class Trainer:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`load_state` needs to go on from here."""
+        """All that :meth:`load_state` needs to go on from here.
+
+        Raises:
+            DivergedError: weights are infinite or NaN: nobody goes on from those.
+        """
+        self.check_finite()
         return {
             "epoch": self.epoch,
             "step": self.step,
             "totals": vars(self.totals).copy(),
             "model": self.model.state_dict(),
+            "transform_input": transforms_input(self.model.network),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -246,6 +268,7 @@ class Trainer:
         """Go on from where :meth:`state` was taken."""
         try:
             self.model.load_state_dict(state["model"])
+            set_transform_input(self.model.network, state)
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
         except (KeyError, RuntimeError, ValueError) as error:

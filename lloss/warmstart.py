@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lloss.checkpoint import Checkpoint
 from lloss.errors import CheckpointError
+from lloss.models import set_transform_input
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
 from lloss.training import Trainer, TrainingData
@@ -41,6 +42,7 @@ def warm_trainer(
     if taps_of(trainer) != start.settings.taps:  # a head of other layers, even of the same widths
         network = {name: value for name, value in weights.items() if name.startswith(_NETWORK)}
         trainer = Trainer(settings, data, device, network)
+    set_transform_input(trainer.model.network, start.state)
     layers = dict.fromkeys(name.rpartition(".")[0] for name in trainer.model.state_dict())
     fresh = list(dict.fromkeys(name.rpartition(".")[0] for name in trainer.fresh))
     shown = ", ".join(fresh[:4]) + (", …" if len(fresh) > 4 else "")

@@ -9,6 +9,7 @@ import click
 
 from lloss.annotations import Problems
 from lloss.annotations.joining import labeled_pool
+from lloss.commands.options import empty_option
 from lloss.errors import SettingsError
 from lloss.exclusions import find_excluded, read_excluded
 from lloss.pools import Pool
@@ -37,6 +38,7 @@ PATH = click.Path(path_type=Path)
     multiple=True,
     help="CSV with a column id, or JSON labels: do not score.",
 )
+@empty_option
 @click.option(
     "--batch-size",
     type=click.IntRange(0),
@@ -75,6 +77,7 @@ def score(
     out: Path,
     provider: str,
     exclude: tuple[Path, ...],
+    empty: str,
     batch_size: int,
     part_size: int,
     threads: int,
@@ -94,7 +97,7 @@ def score(
     """
     tf32.forbid()
     part = Shard.parse(shard)
-    images, without = _opened(pool, exclude)
+    images, without = _opened(pool, exclude, empty)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     with Scorer(model, provider, batch_size, threads, readers) as scorer:
         click.echo(_told(scorer, images.uri, model, part), err=True)
@@ -116,11 +119,11 @@ def score(
         click.echo(line, err=True)
 
 
-def _opened(uri: str, exclude: tuple[Path, ...]) -> tuple[Pool, set[str]]:
+def _opened(uri: str, exclude: tuple[Path, ...], empty: str) -> tuple[Pool, set[str]]:
     """The pool without folders of labels, and the ids to leave out."""
     problems = Problems(skip=True)
     pool = labeled_pool(uri, exclude, problems)
-    found = find_excluded(read_excluded(exclude, problems), pool.ids)
+    found = find_excluded(read_excluded(exclude, problems, empty), pool.ids)
     for line in [*problems.lines(), *found.notes("the pool")]:
         click.echo(line, err=True)
     return pool, found.ids

@@ -12,14 +12,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lloss.artifact import Manifest, read_manifest
-from lloss.cores import lacks_vnni, usable_cores
+from lloss.cores import usable_cores
 from lloss.errors import EngineError
 from lloss.files import sha256_of
 from lloss.runtime import cuda, tf32
 from lloss.runtime.batches import device_batch, fitting, host_batch
+from lloss.runtime.integers import instructions, saturates
 from lloss.runtime.providers import ORDER, missing, open_session, parse_device, setup_of
 
-from .host import HostExecutor, host_options
+from .host import HostExecutor, host_options, weight_bits
 from .opening import open_device
 from .result import no_columns
 
@@ -123,7 +124,7 @@ class Engine:
             self.device = name
             self.batch_size = self._asked or host_batch(image)
             setup = setup_of(self.manifest, name, self.batch_size)
-            opened = open_session(self.path, setup, self.sha256, host_options())
+            opened = open_session(self.path, setup, self.sha256, host_options(self.manifest))
             notes = (_host_note(self.manifest), _measured_elsewhere(self.manifest, name))
             self.note, self.lanes = "; ".join(filter(None, notes)), self._threads
             self.executor = HostExecutor(
@@ -245,9 +246,9 @@ def _measured_elsewhere(manifest: Manifest, provider: str) -> str:
 def _host_note(manifest: Manifest) -> str:
     if manifest.precision == "fp16":
         return "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
-    if manifest.precision == "int8" and manifest.recipe.get("weight_bits") == 8 and lacks_vnni():
+    if manifest.precision == "int8" and weight_bits(manifest) == 8 and saturates():
         return (
-            "this CPU has no VNNI: int8 saturates here, and the fidelity measured at export does "
-            "not hold; export with --reduce-range or fp32"
+            f"warning: made for CPUs with VNNI, and this one ({instructions()}) has none: exact "
+            "but slower kernels compute it; for this CPU export with --reduce-range, or fp32"
         )
     return ""

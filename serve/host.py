@@ -16,16 +16,24 @@ from numpy.typing import NDArray
 
 from lloss.artifact import INPUT, Manifest
 from lloss.errors import EngineError
+from lloss.runtime.integers import keep_exact
 
 
-def host_options() -> ort.SessionOptions:
+def host_options(manifest: Manifest) -> ort.SessionOptions:
     """One thread a run, which never spins: between two runs the core is the decoder's."""
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; what else matters is checked after
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if manifest.precision == "int8":
+        keep_exact(options, weight_bits(manifest))
     return options
+
+
+def weight_bits(manifest: Manifest) -> int:
+    """Of an int8 artifact."""
+    return 7 if manifest.recipe.get("weight_bits") == 7 else 8
 
 
 class HostBuffer:

@@ -44,6 +44,29 @@ def test_the_default_preset_is_the_defaults() -> None:
     assert settings_of("default") == TrainSettings()
 
 
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("resnet18", ("sgd", 0.01)),
+        ("resnet18-cifar", ("sgd", 0.1)),
+        ("resnet10-cifar-narrow", ("sgd", 0.1)),
+        ("efficientnet_b0", ("sgd", 0.01)),
+        ("convnext_tiny", ("adam", 1e-3)),
+        ("swin_v2_t", ("adam", 3e-4)),
+        ("vit_b_16", ("adam", 3e-4)),
+    ],
+)
+def test_a_network_is_trained_as_it_bears(model: str, wanted: tuple[str, float]) -> None:
+    settings = settings_of("default", model=model)
+    assert (settings.optimizer, settings.lr) == wanted
+    assert settings_of("default", model=model, lr=0.3).lr == 0.3
+
+
+def test_a_preset_wins_over_what_the_model_bears() -> None:
+    settings = settings_of("paper-cifar10", model="convnext_tiny")
+    assert (settings.optimizer, settings.lr) == ("sgd", 0.1)
+
+
 def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
     settings = settings_of("paper-cifar10", epochs=3, seed=7, lr=None)
     assert (settings.epochs, settings.seed, settings.lr) == (3, 7, 0.1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lloss.errors import CheckpointError, LabelError, LlossError
+from lloss.errors import CheckpointError, DivergedError, LabelError
 from lloss.losses import HEAD_LOSSES
 from lloss.settings import TrainSettings
 from lloss.training import Trainer, TrainingData, predict
@@ -371,7 +371,11 @@ def test_the_state_of_another_network_is_refused(tiny: TrainSettings, make_data:
 def test_a_loss_that_is_no_number_stops_with_the_epoch_and_the_rate(
     tiny: TrainSettings, make_data: MakeData, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(LlossError, match=r"the loss became (nan|inf) in epoch 1; lower --lr"):
+    what = (
+        r"^training diverged: the (loss|gradient) became (nan|inf) at step \d "
+        r"\(epoch 1 of 2, rate .*\); lower --lr \(it is 1e\+30; try 1e\+29\), or try "
+    )
+    with pytest.raises(DivergedError, match=what):
         _run(_trainer(tiny, make_data(), lr=1e30, **changes))
 
 
@@ -382,16 +386,16 @@ def test_a_loss_that_explodes_later_names_that_epoch(
     _run(trainer, 6)
     with torch.no_grad():
         next(trainer.model.parameters()).fill_(float("nan"))
-    with pytest.raises(LlossError, match="in epoch 3"):
+    with pytest.raises(DivergedError, match=r"at step 7 \(epoch 3 of 4, "):
         trainer.advance()
 
 
-def test_weights_that_are_no_numbers_end_the_epoch_that_made_them(
+def test_a_gradient_that_is_no_number_reaches_no_weight(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:
     """The step's loss was computed before it."""
-    trainer = _trainer(tiny, make_data(), epochs=2)
-    name, weights = next(iter(trainer.model.named_parameters()))
+    trainer = _trainer(tiny, make_data(), epochs=2, amp="bf16")
+    _, weights = next(iter(trainer.model.named_parameters()))
     last = trainer.steps - 1
 
     def spoil(gradient: Tensor) -> Tensor:
@@ -399,10 +403,23 @@ def test_weights_that_are_no_numbers_end_the_epoch_that_made_them(
 
     weights.register_hook(spoil)
     _run(trainer, last)
-    what = rf"the weights '{name}' became infinite or NaN in epoch 1; lower --lr .*--amp off"
-    with pytest.raises(LlossError, match=what) as refused:
+    what = r"the gradient became nan at step 3 .*; lower --lr .* or --amp off"
+    with pytest.raises(DivergedError, match=what) as refused:
         trainer.advance()
     assert "\n" not in str(refused.value)
+    assert trainer.epoch == 0
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+
+
+def test_statistics_that_are_no_numbers_end_the_epoch_that_made_them(
+    tiny: TrainSettings, make_data: MakeData
+) -> None:
+    trainer = _trainer(tiny, make_data(), epochs=2)
+    _run(trainer, trainer.steps - 1)
+    name, buffer = next(iter(trainer.model.named_buffers()))
+    buffer.fill_(float("inf"))
+    with pytest.raises(DivergedError, match=f"the weights '{name}' became infinite or NaN at"):
+        trainer.advance()
     assert trainer.epoch == 0
 
 

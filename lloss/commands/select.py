@@ -10,7 +10,7 @@ import click
 from lloss.annotations import Problems
 from lloss.artifact import Manifest, read_manifest
 from lloss.bitdepth import WHITE_16
-from lloss.commands.options import PATH, Subset
+from lloss.commands.options import PATH, Subset, empty_option
 from lloss.exclusions import read_excluded, select_without
 from lloss.files import sha256_of
 from lloss.scores import ScoresFolder
@@ -40,6 +40,7 @@ from lloss.tables import FORMATS, format_of, formatted, write_selection
 @click.option(
     "--exclude", type=PATH, multiple=True, help="CSV with a column id, or labels: never select."
 )
+@empty_option
 @click.option("--subset", type=Subset(), default="0", help="Choose from a random M or M% alone.")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed of --subset and random."
@@ -55,6 +56,7 @@ def select(
     highest: bool,
     lowest: bool,
     exclude: tuple[Path, ...],
+    empty: str,
     subset: float,
     seed: int,
     at_most: bool,
@@ -72,7 +74,7 @@ def select(
     if highest and lowest:
         raise click.UsageError("--highest and --lowest: give one of them")
     problems = Problems(skip=True)
-    excluded = read_excluded(exclude, problems)
+    excluded = read_excluded(exclude, problems, empty)
     settings = SelectionSettings(
         k=k,
         strategy=strategy,
@@ -128,7 +130,9 @@ def info(model: Path, as_json: bool) -> None:
         "versions": ", ".join(f"{k} {v}" for k, v in came.get("versions", {}).items()),
     }
     if manifest.speed:
-        rows["speed"] = f"{manifest.speed['times_fp32']:.2g}× fp32 on {manifest.speed['cpu']}"
+        has = manifest.speed.get("instructions")
+        where = manifest.speed["cpu"] + (f" ({has})" if has else "")
+        rows["speed"] = f"{manifest.speed['times_fp32']:.2g}× fp32 on {where}"
     for name, value in rows.items():
         click.echo(f"{name:11s} {value}")
 
@@ -151,9 +155,11 @@ def _recipe(manifest: Manifest) -> str:
         return ""
     kept = recipe.get("kept", [])
     layers = f", in fp32: {', '.join(kept)}" if kept else ""
+    made_for = recipe.get("instructions")
+    cpus = f" for CPUs with {made_for}" if made_for else ""
     return (
         f", calibrated by {recipe.get('calibration')} on {recipe.get('images')} images, "
-        f"weights of {recipe.get('weight_bits')} bits{layers}"
+        f"weights of {recipe.get('weight_bits')} bits{cpus}{layers}"
     )
 
 

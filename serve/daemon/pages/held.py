@@ -25,10 +25,12 @@ class Mark:
         state: whether it is free to be handed out, handed out, labeled, or not to be handed out;
             ``taken`` where it was handed out to others than those who ask.
         label: that it was given; "" where that is kept elsewhere.
+        selection: that handed it out, where it is pending.
     """
 
     state: State = "free"
     label: str = ""
+    selection: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Held:
         found = dict.fromkeys(ids, Mark())
         for id, row in self.catalog.images.states(pool, found).items():
             others = row.state == "pending" and own not in ("", row.selection)
-            found[id] = Mark("taken" if others else row.state, row.label)
+            found[id] = Mark("taken" if others else row.state, row.label, row.selection)
         return found
 
     def batch(self, pool: str, name: str) -> HandedOut:

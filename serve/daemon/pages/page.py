@@ -163,6 +163,7 @@ def mark(
     view: Annotated[View, Form()] = "next",
     page: Annotated[int, Form(ge=1)] = 1,
     batch: Annotated[str, Form(max_length=100)] = "",
+    selection: Annotated[str, Form(max_length=100)] = "",
     allow_new_classes: Annotated[bool, Form()] = False,
 ) -> Response:
     """Mark an image labeled or skipped, take that back, or give the image back."""
@@ -171,7 +172,7 @@ def mark(
     own = viewing.viewer.held.batch(name, batch).id if view == "batch" else ""
     text = label.strip().replace("\r\n", "\n")
     try:
-        now = _act(viewing, name, id, do, text, own, Accepted(allow_new_classes))
+        now = _act(viewing, name, id, do, text, own, selection, Accepted(allow_new_classes))
     except NewClassError as error:
         given = {"image": image, "do": do, "label": label, "view": view, "page": page}
         return _asked_back(request, error, {**given, "batch": batch})
@@ -238,9 +239,19 @@ _FRESH = {"Cache-Control": "no-store"}
 
 
 def _act(
-    viewing: Viewing, pool: str, id: str, do: Action, label: str, own: str, accepted: Accepted
+    viewing: Viewing,
+    pool: str,
+    id: str,
+    do: Action,
+    label: str,
+    own: str,
+    shown: str,
+    accepted: Accepted,
 ) -> Mark:
-    """Do it, and tell what is known of the image then."""
+    """Do it, and tell what is known of the image then.
+
+    ``own`` is the selection of who asks, ``shown`` the one that the page showed; "" for none.
+    """
     selections, held = viewing.daemon.selections, viewing.viewer.held
     state = held.marks(pool, [id], own)[id].state
     if do == "label":
@@ -254,13 +265,13 @@ def _act(
     elif do == "undo" and state == "skipped":
         selections.give_back(pool, [id])
     elif do == "return" and state == "pending":
-        selections.give_back(pool, [id], own)
+        selections.give_back(pool, [id], own or shown)
     return held.marks(pool, [id], own)[id]
 
 
 def _asked_back(request: Request, error: NewClassError, given: dict[str, Any]) -> Response:
     """Whether a new class is meant: a form that sends the same again, which then is accepted."""
-    told = {"error": str(error), "new_class": error.name}
+    told = {"error": error.short, "new_class": error.name}
     if _wants_json(request):
         return JSONResponse(told, 422, headers=_FRESH)
     again = {**given, "allow_new_classes": "true"}

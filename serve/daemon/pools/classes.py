@@ -26,11 +26,13 @@ class NewClassError(RequestError):
 
     Attributes:
         name: of the class.
+        short: what is said to who can be asked back.
     """
 
-    def __init__(self, name: str, message: str) -> None:
+    def __init__(self, name: str, resembles: str, message: str) -> None:
         super().__init__(422, message)
         self.name = name
+        self.short = f"{name[:COMPARED]!r} is no class so far; the nearest one is {resembles!r}."
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,11 @@ class Classes:
         listed = ", ".join(repr(name[:COMPARED]) for name in known[:_SHOWN])
         more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
         others = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
+        resembles = nearest(new[0], known)
         return NewClassError(
             new[0],
+            resembles,
             f"the class {new[0][:COMPARED]!r}{others} is new; the nearest known one is "
-            f"{nearest(new[0], known)!r} (known: {listed}{more}); none was marked: correct it, or "
+            f"{resembles!r} (known: {listed}{more}); none was marked: correct it, or "
             "allow it by allow_new_classes=true",
         )

@@ -79,6 +79,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
             job_table=SimpleNamespace(active=list),
             each=lambda told: [told(pool)],
             counts=lambda _: counts,
+            restamped=0,
         ),
         not_ready=lambda: "",
     )
@@ -132,8 +133,11 @@ def test_every_metric_of_the_daemon_is_asked_for_somewhere(exported: dict[str, s
         for name in exported
         if name.startswith("lloss_") and of_one_kind.sub("", name) == name
     } - asked
-    # A count of batches within the pipeline, which the dashboard shows by its seconds.
-    assert idle == {"lloss_queue_size", "lloss_pools"}
+    # A count of batches within the pipeline, which the dashboard shows by its seconds; and what
+    # the log says as well.
+    assert idle == {
+        "lloss_queue_size", "lloss_pools", "lloss_logins_total", "lloss_restamped_images",
+    }  # fmt: skip
 
 
 def test_the_readme_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:

@@ -269,7 +269,7 @@ def check_exports(
     for document in exports.values():
         done(daemon.delete(f"/v1/pools/{pool}/labels", params={"id": list(expected)}))
         assert labels(daemon, pool) == {}
-        url = f"/v1/pools/{pool}/labels?format=label-studio"
+        url = f"/v1/pools/{pool}/labels?format=label-studio&control=kind"
         assert done(daemon.post(url, json=document))["images"] == len(expected)
         assert labels(daemon, pool) == expected
 

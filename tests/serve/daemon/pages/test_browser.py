@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -130,10 +131,10 @@ def test_quick_fingers_need_not_wait(browser: Any, served: Any) -> None:
 
     served.world.daemon.selections.label = slow
     browser.get(f"{served.url}/pools/photos")
-    keys(browser, "j", "1", "2", "3", "l", "u")
+    keys(browser, "j", "1", "2", "3", "1", "u")
     assert focused(browser) == "image-5"
     until(lambda: state(browser, 4) == "labeled")
-    wanted = {ids[0]: "cat", ids[1]: "dog", ids[2]: "owl", ids[3]: ""}
+    wanted = {ids[0]: "cat", ids[1]: "dog", ids[2]: "owl", ids[3]: "cat"}
     assert served.world.daemon.selections.labels("photos") == wanted, "u came too soon"
     keys(browser, "u")
     until(lambda: state(browser, 4) == "free")
@@ -174,24 +175,25 @@ def test_typing_in_a_field_is_no_command(browser: Any, make_served: Any, served:
     assert focused(browser) == "image-2" and state(browser, 2) == "free"
 
 
-def test_a_new_class_is_added_by_a_button(browser: Any, make_served: Any) -> None:
+def test_a_new_class_is_added_by_a_button(browser: Any, served: Any) -> None:
     from selenium.webdriver import Keys
 
-    served = make_served(classes=tuple(f"class {number}" for number in range(200)))
+    many = tuple(f"class {number}" for number in range(200))
+    served.world.models.manifest = replace(served.world.manifest, classes=many)
     ids = served.world.pool("photos", 4)
     browser.get(f"{served.url}/pools/photos")
     keys(browser, "j", "c", "clas 7", Keys.ENTER)
     until(lambda: browser.find_elements("css selector", "#image-1 .wrong button"))
     wrong = browser.find_element("css selector", "#image-1 .wrong")
-    assert "nearest known one is 'class 7'" in wrong.text and state(browser, 1) == "free"
+    assert "the nearest one is 'class 7'" in wrong.text and state(browser, 1) == "free"
     wrong.find_element("css selector", "button").click()
     until(lambda: state(browser, 1) == "labeled")
     assert served.world.daemon.selections.labels("photos") == {ids[0]: "clas 7"}
+    refused = browser.get_log("browser")
+    assert len(refused) == 1 and "422" in refused[0]["message"]
 
 
 def _of_task(served: Any, task: str) -> Any:
-    from dataclasses import replace
-
     return replace(served.world.manifest, task=task)
 
 
@@ -315,11 +317,11 @@ def test_a_failure_is_told_at_the_image(browser: Any, served: Any) -> None:
         raise RequestError(507, "the disk is <full>; make room")
 
     served.world.daemon.selections.label = refuse
-    keys(browser, "j", "l")
+    keys(browser, "j", "1")
     wrong = until(lambda: browser.find_element("css selector", "#image-1 .wrong").text)
     assert wrong == "the disk is <full>; make room" and state(browser, 1) == "free"
     served.world.daemon.selections.label = plain
-    keys(browser, "k", "l")
+    keys(browser, "k", "1")
     until(lambda: state(browser, 1) == "labeled")
     assert browser.find_elements("css selector", ".wrong") == []
     assert list(served.world.daemon.selections.labels("photos")) == [ids[0]]

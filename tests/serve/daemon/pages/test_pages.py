@@ -265,6 +265,23 @@ def test_an_undone_image_that_somebody_else_took_is_not_taken_from_them(
     assert [one.selection for one in images.pending("photos", 9)] == ["theirs"]
 
 
+def test_a_page_that_is_old_returns_nothing_of_who_has_it_now(
+    served: Any, page: Any, client: httpx.Client
+) -> None:
+    ids = served.world.pool("photos", 3)
+    images, now = served.world.catalog.images, served.world.catalog.now
+    images.hand_out("photos", "first", [(ids[0], 1.0), (ids[1], 0.5)], now() + 60)
+    shown_then = page("/pools/photos/pending")
+    with images.marking() as marks:
+        marks.give_back("photos", [ids[0]])
+    images.hand_out("photos", "second", [(ids[0], 1.0)], now() + 60)
+    for id in ids[:2]:
+        press(client, shown_then.form(id), "return")
+    assert [one.selection for one in images.pending("photos", 9)] == ["second"]
+    press(client, page("/pools/photos/pending").form(ids[0]), "return")
+    assert images.pending("photos", 9) == []
+
+
 def test_scripts_get_json(served: Any, page: Any, client: httpx.Client) -> None:
     ids = served.world.pool("photos", 5)
     form = page("/pools/photos").form(ids[1])
@@ -305,7 +322,7 @@ def test_a_new_class_is_confirmed_first(served: Any, page: Any, client: httpx.Cl
     form = page("/pools/photos").form(ids[0])
     answer = press(client, form, "label", label="kat")
     assert answer.status_code == 422
-    assert "nearest known one is 'cat'" in Page(answer.text).text
+    assert "no class so far; the nearest one is 'cat'" in Page(answer.text).text
     assert labels("photos") == {}
     (again,) = [f for f in Page(answer.text).forms if "allow_new_classes" in f["fields"]]
     assert client.post(again["action"], data=again["fields"]).status_code == 303

@@ -98,6 +98,7 @@ def test_a_pool_is_scored_labeled_and_handed_out(browser: Any, daemon: Process) 
     counts = [float(tick) for tick in ticks if re.fullmatch(r"[\d.]+", tick)]
     assert counts and all(count == int(count) for count in counts), ticks
 
+    one(browser, "#image-1 option[value=dark]").click()
     one(browser, "#image-1 button[value=label]").click()
     until(lambda: one(browser, "#image-1").get_attribute("data-state") == "labeled")
     assert daemon.ask("GET", "/v1/pools/photos/labels")[1]["labels"][0]["id"] == best["id"]

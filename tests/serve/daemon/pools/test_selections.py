@@ -249,6 +249,22 @@ def test_pending_images_expire_and_keys_outlive_them(
     assert not fresh.replayed
 
 
+def test_what_was_handed_out_by_a_clock_in_the_future_ends_in_time(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, wall = 1_800_000_000.0, 4_080_000_000.0
+    monkeypatch.setattr(database.time, "time", lambda: wall)
+    bench.restart()
+    first = bench.selections.select("p", asking(2), "key")
+    assert first.expires == pytest.approx(wall + 100, abs=60)
+    wall = now
+    bench.restart()
+    again = bench.selections.select("p", asking(2), "key")
+    assert again.replayed and ids(again) == ids(first)
+    assert again.expires == pytest.approx(now + 100, abs=60)
+    assert [one.expires < now + 200 for one in bench.catalog.images.pending("p", 9)] == [True] * 2
+
+
 def test_a_selection_that_cannot_be_written_hands_nothing_out(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
