@@ -7,7 +7,7 @@ The grammar, a record a line::
     field  = '"' (any but '"' | '""')* '"' | (any but '"' and ",")*
 
 That is RFC 4180 without line breaks inside quotes: a stray quote would swallow the rows up to the
-next one, and nothing tells the two apart.
+next one, and no reader can distinguish the two.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Table:
         """The places of columns that have to be there.
 
         Raises:
-            LlossError: there is none of that name.
+            LlossError: a column is missing.
         """
         places = [self.column(name) for name in names]
         if None not in places:

@@ -188,7 +188,7 @@ def _of_usable(
         labeled: the images that could be used.
         settings: of the run.
         run: its folder.
-        problems: told of the classes.
+        problems: gets a note of the classes.
     """
     task = get_task(settings.task)
     classes = task.classes(labeled.labels)
