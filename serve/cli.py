@@ -14,6 +14,8 @@ from lloss.errors import SettingsError
 from lloss.exclusions import find_excluded, read_excluded
 from lloss.pools import Pool
 from lloss.runtime import tf32
+from lloss.scores import ScoresFolder
+from lloss.selection.ties import constant_note
 from lloss.shards import Shard
 
 from .merge import merge_shards
@@ -115,7 +117,8 @@ def score(
             found = profiler.profile(images.remote)  # the server takes a moment to end
         if profile:
             click.echo(found.text(), err=True)
-    for line in filter(None, [images.remark(), _outcome(done, out)]):
+    tied = constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss")
+    for line in filter(None, [images.remark(), _outcome(done, out), tied]):
         click.echo(line, err=True)
 
 
