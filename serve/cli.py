@@ -100,6 +100,7 @@ def score(
     tf32.forbid()
     part = Shard.parse(shard)
     images, without = _opened(pool, exclude, empty)
+    said = images.remark()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     with Scorer(model, provider, batch_size, threads, readers) as scorer:
         click.echo(_told(scorer, images.uri, model, part), err=True)
@@ -117,9 +118,12 @@ def score(
             found = profiler.profile(images.remote)  # the server takes a moment to end
         if profile:
             click.echo(found.text(), err=True)
-    tied = constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss")
-    for line in filter(None, [images.remark(), _outcome(done, out), tied]):
-        click.echo(line, err=True)
+    remark = images.remark()
+    if remark and remark != said:  # of a pool in a store it is known only now
+        click.echo(remark, err=True)
+    click.echo(_outcome(done, out), err=True)
+    if tied := constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss"):
+        click.echo(tied, err=True)
 
 
 def _opened(uri: str, exclude: tuple[Path, ...], empty: str) -> tuple[Pool, set[str]]:
