@@ -379,7 +379,7 @@ def test_init_checks_the_labels_and_leaves_nothing_when_they_are_wrong(
 ) -> None:
     add(labels, ["nowhere-1.png"])
     values = {"pool": str(pool), "labels": str(labels), "k": 5}
-    with pytest.raises(LabelError, match=r"nowhere-1\.png' is not in the pool"):
+    with pytest.raises(LabelError, match=r"nowhere-1\.png': is not in the pool"):
         create_project(tmp_path / "new", values, TRAIN)
     assert not (tmp_path / "new").exists()
     labels.write_text("id,label\ndark-001.png,dark\ndark-004.png,dark\n")
