@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from lloss.errors import ArtifactError, EngineError, LlossError
 from lloss.pools import ArrayPool
 
-from ..waiting import until
+from ..waiting import PATIENCE, until
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -203,7 +203,7 @@ def test_what_the_old_model_still_predicts_is_no_drift_of_the_new_one(
 
     async def work() -> None:
         for _ in range(workers.count):
-            workers.submit(lambda: free.wait(20), -1)
+            workers.submit(lambda: free.wait(PATIENCE), -1)
         asked = [asyncio.ensure_future(models.score(pictures(8), 20)) for _ in range(4)]
         await asyncio.sleep(0)
         reloading = asyncio.get_running_loop().run_in_executor(None, models.reload)
@@ -228,7 +228,7 @@ def test_several_reloads_at_a_time_load_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert sorted(told.outcomes) == ["swapped", *["unchanged"] * 4]
 
 
@@ -325,7 +325,7 @@ def test_after_a_reload_requests_still_go_before_the_job_of_the_old_model(
         workers, run = scorer._started().workers, scorer.engine.executor.run
         scorer.engine.executor.run = lambda *given: (order.append("job"), run(*given))[1]
         for _ in range(count):
-            workers.submit(lambda: free.wait(30))
+            workers.submit(lambda: free.wait(PATIENCE))
         batches = scorer.ranges(ArrayPool(pictures(40), "x"), (range(n, n + 8) for n in (0, 8, 16)))
         job = threading.Thread(target=lambda: list(batches))
         job.start()
@@ -342,7 +342,7 @@ def test_after_a_reload_requests_still_go_before_the_job_of_the_old_model(
         answer = serving.engine.executor.run
         serving.engine.executor.run = lambda *given: (order.append("live"), answer(*given))[1]
         asyncio.run(ask())
-        job.join(30)
+        job.join(PATIENCE)
     assert order.index("live") <= 1, "one thread may have begun a batch of the job beside it"
 
 
