@@ -25,7 +25,7 @@ from lloss.pools import ArrayPool, Chunk, Item, Pool
 from lloss.pools.arrays import HeldRows
 from lloss.runtime.providers import open_session, setup_of
 
-from ..waiting import PATIENCE, until
+from ..waiting import PATIENCE
 
 BATCH = 8
 
@@ -426,12 +426,12 @@ def test_many_readers_wait_for_a_store_at_once(make: Make, batch: int) -> None:
     scorer, images = make(readers=32, batch_size=batch), pictures(160)
 
     def read(number: int) -> np.ndarray:
-        until(lambda: pool.most_at_once >= 24)  # one reader would wait for ever
+        time.sleep(0.2)  # long beside the starting of a thread
         return images[number]
 
     pool = Made(images, read, remote=True)
     assert sum(map(len, within(lambda: list(scorer.stream(pool))))) == 160
-    assert 24 <= pool.most_at_once <= 32
+    assert 16 <= pool.most_at_once <= 32
 
 
 class RemoteRows(HeldRows):
