@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lloss.intervals import Interval, usable
 from lloss.markup import loss, text
 
 _BINS = 40
@@ -166,12 +167,24 @@ def _where_picked(plane: _Plane, scores: NDArray[np.float64]) -> str:
 
 
 def lines(
-    label: str, curves: Sequence[Sequence[tuple[int, float | None]]], chance: Sequence[float] = ()
+    label: str,
+    curves: Sequence[Sequence[tuple[int, float | None]]],
+    chance: Sequence[float] = (),
+    ranges: Sequence[tuple[int, Interval | None]] = (),
 ) -> str:
-    """Shares as percentages over whole numbers; the first line is the one that matters."""
+    """Shares as percentages over whole numbers; the first line is the one that matters.
+
+    Args:
+        label: of the numbers.
+        curves: points of each line.
+        chance: levels to mark.
+        ranges: intervals of the first line's points, drawn as bars.
+    """
+    bars = [(x, 100 * r[0], 100 * r[1]) for x, r in ranges if r is not None and usable(r)]
     known = [[(x, 100 * y) for x, y in line if y is not None and y == y] for line in curves]
     xs = [x for line in known for x, _ in line] or [0]
     ys = [y for line in known for _, y in line] + list(chance)
+    ys += [end for _, *ends in bars for end in ends]
     if not ys:
         return '<p class="note">Not measured yet.</p>'
     low, high = _around(min(ys), max(ys), 10)
@@ -181,6 +194,13 @@ def lines(
         f'<text x="328" y="{plane.up(y) - 5:.1f}" text-anchor="end">chance</text>'
         for y in chance
     )
+    if bars:
+        stems = "".join(
+            f"M{plane.across(x)} {plane.up(low)}V{plane.up(high)}m-4 0h8m0 "
+            f"{plane.up(low) - plane.up(high):.1f}h-8"
+            for x, low, high in bars
+        )
+        marks += f'<path class="range" d="{stems}"/>'
     for kind, line in reversed(list(zip(("head", "other"), known, strict=False))):
         points = [f"{plane.across(x)} {plane.up(y)}" for x, y in line]
         marks += f'<path class="curve {kind}" d="M{"L".join(points)}"/>' if points else ""
@@ -189,6 +209,9 @@ def lines(
     if len(ticks) > 6 or min(np.diff(ticks), default=1) < (ticks[-1] - ticks[0]) / 8:
         ticks = [x for x in _ticks(*plane.x, least=1) if xs[0] <= x <= xs[-1]]
     says = "; ".join(", ".join(f"{x:,}: {y:.1f}%" for x, y in line) for line in known)
+    if bars:
+        within = ", ".join(f"{x:,}: {low:.0f}% to {high:.0f}%" for x, low, high in bars)
+        says += f"; 95% intervals {within}"
     return plane.chart(marks, ticks, label, "%", f"{label} {says}")
 
 

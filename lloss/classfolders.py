@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from lloss.annotations.problems import Problems
 from lloss.errors import LabelError, PoolError
 from lloss.names import clean_name
 from lloss.pools import FolderPool, Item
+from lloss.pools.walk import is_hidden
 
 _SPLIT = re.compile(
     r"(?:(train|training|trainval|labell?ed)"
@@ -24,6 +26,9 @@ _SPLIT = re.compile(
 
 _WRAPPERS = ("images", "image", "imgs", "img", "data", "dataset", "jpegimages", "photos")
 """Folders around the class folders, in lower case."""
+
+_SHOWN = 5
+"""Folders that a message names."""
 
 
 @dataclass
@@ -46,7 +51,8 @@ def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]
 
     Args:
         root: of the tree.
-        problems: told of images that lie deeper than their class folder.
+        problems: gets notes of images that lie deeper than their class folder, of folders that are
+            one class together and of folders without an image.
 
     Raises:
         LabelError: an image lies in no class folder, or the folders are splits such as ``train``
@@ -81,7 +87,8 @@ def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]
             f"{root}: {len(deeper)} of {len(items)} images lie deeper than their class folder "
             f"({deeper[0]!r}, for example): each is of the class of its first folder"
         )
-    _tell_joined(root, names, problems)
+    _note_joined(root, names, problems)
+    _note_empty(root, names, problems)
     return items, labels
 
 
@@ -92,7 +99,18 @@ def _class_of(root: Path, folder: str) -> str:
     return name
 
 
-def _tell_joined(root: Path, names: Mapping[str, str], problems: Problems) -> None:
+def _note_empty(root: Path, names: Mapping[str, str], problems: Problems) -> None:
+    """Say which folders directly in the tree hold no image, and so are no classes."""
+    with os.scandir(root) as entries:
+        found = [os.fsencode(e.name) for e in entries if e.is_dir() and not is_hidden(e.name)]
+    shown = (name.decode("utf-8", "backslashreplace") for name in found)
+    empty = sorted(name for name in shown if name not in names)
+    if empty:
+        some = ", ".join(map(repr, empty[:_SHOWN])) + (", …" if len(empty) > _SHOWN else "")
+        problems.note(f"{root}: {len(empty)} folders hold no image, so they are no classes: {some}")
+
+
+def _note_joined(root: Path, names: Mapping[str, str], problems: Problems) -> None:
     """Say which folders are of one class, since their names differ in nothing that counts."""
     for name, count in Counter(names.values()).items():
         if count > 1:

@@ -57,7 +57,8 @@ def create_project(
         problems.note(pool.remark())
         training, test = project.split(labeled, problems)
         project.tested(pool, test, problems)
-        task.check(labeled.labels, task.classes(labeled.labels))
+        for labels in (labeled.labels, training.labels):  # some of them may be in the test set
+            task.check(labels, task.classes(labels))
         if len(training) < project.train.batch_size:
             raise LabelError(
                 f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "

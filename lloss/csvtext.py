@@ -7,7 +7,7 @@ The grammar, a record a line::
     field  = '"' (any but '"' | '""')* '"' | (any but '"' and ",")*
 
 That is RFC 4180 without line breaks inside quotes: a stray quote would swallow the rows up to the
-next one, and nothing tells the two apart.
+next one, and no reader can distinguish the two.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ class Table:
         number, line = next(self._filled(), (0, ""))
         if line.casefold().startswith("sep="):
             raise self._wrong(number, f"{line!r} is of Excel alone; remove that line")
+        if line.startswith(("{", "[")):
+            raise self._wrong(number, "looks like JSON; give a CSV with a header")
         self._first, self._fields = line, self._parsed(number, line) if line else []
         self.header = tuple(map(stripped, self._fields))
         self._nameless = [place for place, name in enumerate(self.header) if not name]
@@ -144,7 +146,7 @@ class Table:
         """The places of columns that have to be there.
 
         Raises:
-            LlossError: there is none of that name.
+            LlossError: a column is missing.
         """
         places = [self.column(name) for name in names]
         if None not in places:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,49 +33,20 @@ from lloss.errors import InterruptedRunError, LabelError, ProjectError
 from lloss.evaluation import evaluate_checkpoint
 from lloss.files import sweep, write_json
 from lloss.labels import LabeledSet
-from lloss.markup import percent
 from lloss.picks import picks_of
 from lloss.pools import Pool
 from lloss.project import Project
-from lloss.report import CyclePoint, ReportData, write_report
+from lloss.report import ReportData, write_report
 from lloss.runs import train
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, select
 from lloss.settings import TrainSettings
+from lloss.summary import SUMMARY, Summary, history
 from lloss.tables import write_selection
+from lloss.verdict import cautions, how_picked, measured, ranked, ties
 
 BEGUN, EVALUATION, MODEL = "cycle.json", "evaluation.json", "model.onnx"
-SELECTED, REPORT, SUMMARY = "selected.csv", "report.html", "summary.json"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A complete cycle, as ``summary.json`` holds it.
-
-    ``left_out`` counts broken annotations and labeled images that were not used.
-    """
-
-    cycle: int
-    labeled: int
-    selected: int
-    scored: int
-    skipped: int
-    classes: dict[str, int]
-    labels_sha256: str
-    evaluation: dict[str, Any] | None
-    metric_name: str
-    left_out: int = 0
-
-    def point(self) -> CyclePoint:
-        """Its place on the learning curve."""
-        found = self.evaluation or {}
-        return CyclePoint(
-            self.cycle,
-            self.labeled,
-            found.get(self.metric_name),
-            (found.get("head") or {}).get("ranking_accuracy"),
-            (found.get("entropy") or {}).get("ranking_accuracy"),
-        )
+SELECTED, REPORT = "selected.csv", "report.html"
 
 
 @dataclass(frozen=True)
@@ -113,7 +83,7 @@ def next_cycle(
             say(line)
         if done and done[-1].labels_sha256 == labeled.sha256:
             return Outcome(project.cycles / f"{len(done):03d}", done[-1], False)
-        _begin(folder, project, labeled, len(problems.found))
+        _begin(folder, project, labeled, problems)
     walk = _Walk(project, folder, done, say)
     return Outcome(folder, walk.through(at_most), True)
 
@@ -128,27 +98,6 @@ def _once(say: Callable[[str], None]) -> Callable[[str], None]:
             say(line)
 
     return say_new
-
-
-def history(project: Project) -> list[Summary]:
-    """The complete cycles, in order.
-
-    Raises:
-        ProjectError: a summary is damaged.
-    """
-    found: list[Summary] = []
-    while (path := project.cycles / f"{len(found) + 1:03d}" / SUMMARY).exists():
-        try:
-            found.append(Summary(**json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError) as error:
-            raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
-    later = sorted(p.name for p in project.cycles.glob("*") if re.fullmatch(r"\d{3,}", p.name))
-    if later and int(later[-1]) > len(found) + 1:
-        raise ProjectError(
-            f"{project.cycles}: cycle {len(found) + 1:03d} is not complete, "
-            f"but cycle {later[-1]} is there; restore it, or remove the later ones"
-        )
-    return found
 
 
 def _goes_on(folder: Path, project: Project, say: Callable[[str], None]) -> bool:
@@ -181,12 +130,15 @@ def _as_begun(folder: Path, project: Project) -> Project:
         raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
 
 
-def _begin(folder: Path, project: Project, labeled: LabeledSet, broken: int) -> None:
+def _begin(folder: Path, project: Project, labeled: LabeledSet, problems: Problems) -> None:
     """Write down what the cycle is of: the labels may grow while it runs."""
+    for name in (EVALUATION, MODEL):  # of a checkpoint that somebody removed
+        (folder / name).unlink(missing_ok=True)
     rows = sorted(zip((item.id for item in labeled.items), labeled.labels), key=lambda row: row[0])
     project.task.write_labels(dict(rows), folder / project.task.labels_file)
     kept = {name: getattr(project, name) for name in _KEPT}
-    begun = {"train": project.train.as_dict(), "project": kept, "left_out": broken}
+    begun: dict[str, Any] = {"train": project.train.as_dict(), "project": kept}
+    begun |= {"left_out": len(problems.found), "notes": problems.lines()}
     write_json(folder / BEGUN, begun)
 
 
@@ -201,7 +153,8 @@ class _Walk:
         self, project: Project, folder: Path, done: list[Summary], say: Callable[[str], None]
     ) -> None:
         self.project = _as_begun(folder, project)
-        self.folder, self.done, self.say = folder, done, say
+        self.folder, self.done, self._say = folder, done, say
+        self._said: set[str] = set()
         self.number = len(done) + 1
         self.task = self.project.task
         self.problems = Problems(self.project.skip_bad)
@@ -221,6 +174,12 @@ class _Walk:
         self._export(checkpoint, pool)
         counts = self._score(pool)
         selection = self._select(at_most)
+        tied = ties(ScoresFolder(self.folder / "scores").column("loss"), selection)
+        warnings = cautions(evaluation, self.metric) if evaluation else []
+        warnings += [f"{tied}: the picks are in the order of ids, not ranked"] if tied else []
+        for line in warnings:
+            self.say(f"warning: {line}")
+        begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
         summary = Summary(
             cycle=self.number,
             labeled=len(self.training),
@@ -229,22 +188,33 @@ class _Walk:
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
             metric_name=self.metric,
-            left_out=self._left_out(),
+            left_out=int(begun.get("left_out", 0)) + len(self.problems.found),
+            held_back=self._held_back(),
+            ranked=False if tied else ranked(evaluation),
+            warnings=warnings,
+            notes=list(dict.fromkeys([*begun.get("notes", []), *self.problems.lines(), *warnings])),
             **counts,
         )
-        self._report(summary, selection, pool, checkpoint)
+        self._report(
+            summary, selection, how_picked(selection, tied, summary.ranked), pool, checkpoint
+        )
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
 
-    def _left_out(self) -> int:
-        begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
-        return int(begun.get("left_out", 0)) + len(self.problems.found)
+    def _held_back(self) -> int:
+        """Labels kept for measuring; 0 where there is a test set."""
+        apart = self.project.test or self.project.test_labels
+        return 0 if apart or self.held_out is None else len(self.held_out)
 
     def _train(self) -> Checkpoint:
         before = self.project.cycles / f"{self.number - 1:03d}"
         warm = before if self.project.warm_start and self.number > 1 else None
         count, classes = len(self.training), len(self.task.classes(self.training.labels))
-        self.say(f"train {self.settings.model} on {count} labeled images of {classes} classes")
+        back = self._held_back()
+        held = f" ({back} of {len(self.labeled)} are held out)" if back else ""
+        self.say(
+            f"train {self.settings.model} on {count} labeled images of {classes} classes{held}"
+        )
         try:
             return train(
                 self.training,
@@ -270,7 +240,12 @@ class _Walk:
             found = evaluate_checkpoint(checkpoint, self.held_out, self.problems)
             write_json(path, found.as_dict())
         figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        self.say(f"measure on {figures['images']} held-out images: {_told(figures, self.metric)}")
+        self.say(
+            f"measure on {figures['images']} held-out images: {measured(figures, self.metric)}"
+        )
+        for line in figures.get("missed", []):
+            self.say(line)
+            self.problems.note(line)
         return figures
 
     def _export(self, checkpoint: Checkpoint, pool: Pool) -> None:
@@ -283,6 +258,12 @@ class _Walk:
             sample = importlib.import_module("lloss.export.reference").ReferenceSample
             reference = sample(pool=pool, exclude=self._taken(pool), required=False)
         room.export_artifact(checkpoint, self.folder / MODEL, reference=reference)
+
+    def say(self, line: str) -> None:
+        """Say a line, once: notes of one thing may come from several steps."""
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
     def _say_notes(self) -> None:
         for line in self.problems.notes:
@@ -335,7 +316,12 @@ class _Walk:
         return found
 
     def _report(
-        self, summary: Summary, selection: Selection, pool: Pool, checkpoint: Checkpoint
+        self,
+        summary: Summary,
+        selection: Selection,
+        how: str,
+        pool: Pool,
+        checkpoint: Checkpoint,
     ) -> None:
         scores = ScoresFolder(self.folder / "scores")
         manifest = read_manifest(self.folder / MODEL)
@@ -346,11 +332,16 @@ class _Walk:
             model=self.settings.model,
             metric_name=summary.metric_name,
             held_out=len(self.held_out) if self.held_out else 0,
-            strategy=_how(self.project),
+            strategy=how,
+            ranked=summary.ranked,
+            warnings=summary.warnings,
+            notes=[line for line in summary.notes if line not in summary.warnings],
             pool=summary.scored,
             skipped=summary.skipped,
             labeled=summary.labeled,
+            held_back=summary.held_back,
             classes=summary.classes,
+            counted=self.task.counted,
             losses=scores.column("loss"),
             picks=picks_of(selection, scores, pool, manifest, checkpoint),
             history=[*(s.point() for s in self.done), summary.point()],
@@ -362,27 +353,3 @@ class _Walk:
             },
         )
         write_report(data, self.folder / REPORT)
-
-
-def _told(figures: dict[str, Any], metric: str) -> str:
-    head, entropy = (figures[name]["ranking_accuracy"] for name in ("head", "entropy"))
-    unseen = f" ({figures['unseen']} of unknown classes)" if figures["unseen"] else ""
-    value = "unknown" if figures[metric] is None else f"{figures[metric]:.3f}"
-    # Without a rank correlation all of them are equal, or all of the true losses.
-    tied = figures["head"]["spearman"] is None
-    return (
-        f"{metric} {value}{unseen}; the head orders {percent(head)} of pairs right "
-        f"(entropy {percent(entropy)}, chance 50%)"
-        + ("; all losses are alike, so nothing is ranked: train longer" if tied else "")
-    )
-
-
-def _how(project: Project) -> str:
-    among = f" of a random {project.subset:g} images" if project.subset >= 1 else ""
-    among = among or (f" of a random {project.subset:.0%}" if project.subset else "")
-    if project.strategy == "top":
-        return f"The highest predicted losses{among}."
-    return (
-        f"Spread by k-center greedy over the {4 * project.k:,} highest predicted losses{among}, "
-        "in the order picked."
-    )

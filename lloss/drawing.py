@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from PIL import Image, ImageDraw
+
+from lloss.images import Frame, ImageSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,24 @@ class Drawing:
     shapes: tuple[Shape, ...]
     guess: str
     confidence: float = math.nan
+
+    def on_image(self, size: tuple[int, int], spec: ImageSpec) -> Drawing:
+        """The same in shares of the image's width and height, where that is not the input's shape.
+
+        Args:
+            size: height and width of the image.
+            spec: of the input.
+        """
+        frame = Frame.of(size, spec)
+        axes = [*zip((spec.width, spec.height), frame.scale, frame.offset, size[::-1])]
+        shapes = []
+        for shape in self.shapes:
+            points = (
+                min(max((share * side - offset) / scale / length, 0.0), 1.0)
+                for share, (side, scale, offset, length) in zip(shape.points, axes * 2)
+            )
+            shapes.append(replace(shape, points=tuple(points)))  # type: ignore[arg-type]  # four
+        return replace(self, shapes=tuple(shapes))
 
 
 PALETTE = (

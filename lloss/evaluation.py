@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +18,16 @@ from lloss.checkpoint import Checkpoint
 from lloss.errors import LabelError
 from lloss.examples import load_examples
 from lloss.files import written_aside
+from lloss.intervals import CONFIDENCE, bootstrap, in_percent, range_in_percent
 from lloss.labels import LabeledSet
 from lloss.network import Forward, TappedNetwork
 from lloss.overlap import seen_note
-from lloss.ranking import RankingFigures, ranking_figures
+from lloss.ranking import RankingFigures, ranking_figures, ranking_intervals
 from lloss.settings import TrainSettings
 from lloss.spelling import similar_note
 from lloss.tasks import get_task
 from lloss.training import TrainingData, device_of, predict
+from lloss.verdict import cautions, ranked
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Evaluation:
         entropy: how the entropy of the same network ranks.
         true_loss: float [N - unseen].
         predicted_loss: float [N - unseen], or None.
+        intervals: the 95 % intervals of metric, figures and mean loss by their names, and those of
+            the ranking figures under ``head`` and ``entropy``.
+        missed: what counts as missed whatever the network answers, in lines.
+        cut_off: what the network's input cuts off, see :meth:`lloss.cutoff.CutOff.as_dict`.
     """
 
     images: int
@@ -58,10 +64,13 @@ class Evaluation:
     entropy: RankingFigures
     true_loss: NDArray[np.float32]
     predicted_loss: NDArray[np.float32] | None
+    intervals: dict[str, Any] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+    cut_off: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures without the arrays, for JSON."""
-        return {
+        """The figures without the arrays, for JSON, and what they allow to be said."""
+        figures = {
             "images": self.images,
             "unseen": self.unseen,
             **_finite({self.metric_name: self.metric}),
@@ -70,12 +79,22 @@ class Evaluation:
             **_finite({"mean_loss": self.mean_loss}),
             "head": _finite(asdict(self.head)) if self.head else None,
             "entropy": _finite(asdict(self.entropy)),
+            "confidence": CONFIDENCE,
+            "intervals": _finite(self.intervals),
+            **({"missed": self.missed} if self.missed else {}),
+            **({"cut_off": self.cut_off} if self.cut_off else {}),
         }
+        warnings = cautions(figures, self.metric_name)
+        return {**figures, "ranked": ranked(figures), "warnings": warnings}
 
 
-def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+def _finite(value: Any) -> Any:
     """JSON has no NaN."""
-    return {name: x if math.isfinite(x) else None for name, x in figures.items()}
+    if isinstance(value, dict):
+        return {name: _finite(x) for name, x in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_finite(x) for x in value]
+    return value if math.isfinite(value) else None
 
 
 def measure(
@@ -101,6 +120,7 @@ def measure(
     true_loss, entropy, predicted = (_joined(column, known) for column in columns)
     assert true_loss is not None and entropy is not None, "every task has them"
     figures = meter.figures()
+    cut = data.cut.line("held-out", task.cut_effect) if data.cut else ""
     return Evaluation(
         images=len(data.images),
         unseen=known.count(False),
@@ -113,6 +133,14 @@ def measure(
         entropy=ranking_figures(entropy, true_loss),
         true_loss=true_loss,
         predicted_loss=predicted,
+        intervals={
+            **meter.intervals(),
+            **bootstrap(len(true_loss), lambda w: {"mean_loss": w @ true_loss / len(true_loss)}),
+            **({} if predicted is None else {"head": ranking_intervals(predicted, true_loss)}),
+            "entropy": ranking_intervals(entropy, true_loss),
+        },
+        missed=[*filter(None, [cut]), *meter.missed()],
+        cut_off=data.cut.as_dict() if data.cut else {},
     )
 
 
@@ -197,9 +225,10 @@ def scatter(found: Evaluation, unit: str, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("predicted loss (a score to rank by, in no unit)")
     axes.set_ylabel(f"true loss ({unit})" if unit else "true loss")
+    interval = found.intervals["head"]["ranking_accuracy"]
     axes.set_title(
-        f"{found.images} held-out images: {found.head.ranking_accuracy:.1%} of pairs ordered "
-        f"right, Spearman {found.head.spearman:.2f}",
+        f"{found.images} held-out images: {in_percent(found.head.ranking_accuracy, interval)} of "
+        f"pairs ordered right (95 % interval {range_in_percent(interval)})",
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.cutoff import CutOff
 from lloss.decoding import decode_with
 from lloss.errors import ImageError, LabelError
 from lloss.images import Pixels, largest_of_16_bits
@@ -52,9 +53,11 @@ def load_examples(
     task = get_task(settings.task)
     spec = task.stored(settings) if room else settings.image_spec()
     classes = tuple(classes)
+    cut = CutOff(settings.image_spec(), task.unit)
 
     def example(row: int, out: Pixels) -> Any:
-        return task.example(labeled.items[row], labeled.labels[row], classes, spec, room, out)
+        item, label = labeled.items[row], labeled.labels[row]
+        return task.example(item, label, classes, spec, room, out, cut)
 
     bad = set[int]()
 
@@ -72,7 +75,7 @@ def load_examples(
     kept = [targets[row] for row in rows]
     if note := _note_dark(labeled.take(rows), images, settings):
         problems.note(note)
-    return TrainingData(images[: len(rows)], kept, classes, labeled.sha256), rows
+    return TrainingData(images[: len(rows)], kept, classes, labeled.sha256, cut), rows
 
 
 def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> str:

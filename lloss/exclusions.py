@@ -10,10 +10,13 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from PIL import Image
 
 from lloss.annotations import ObjectLabel, PersonLabel, Problems
 from lloss.annotations.coco import is_coco, listed
+from lloss.annotations.empties import UNLABELED, shown
 from lloss.annotations.joining import meant
 from lloss.annotations.matching import Matches, differs
 from lloss.annotations.native import native_labels
@@ -82,19 +85,20 @@ class Excluded:
         return found
 
 
-def read_excluded(paths: Iterable[Path], problems: Problems) -> list[NamedImages]:
+def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") -> list[NamedImages]:
     """The images that files name.
 
     Args:
         paths: CSV with a column ``id``; JSON: objects or keypoints as COCO's, persons as MPII's,
             or what a cycle keeps of its labels; a folder of VOC XML or of masks. A labeled person
             is named by its own id and by its image's.
-        problems: broken annotations go there.
+        problems: broken annotations go there, and a note of labels that show nothing.
+        empty: what such labels mean, see :mod:`lloss.annotations.empties`.
 
     Raises:
         LabelError: a file cannot be read, or names nothing.
     """
-    return [_read(path, problems) for path in paths]
+    return [_read(path, problems, empty) for path in paths]
 
 
 def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]) -> Excluded:
@@ -149,38 +153,43 @@ def select_without(
     return chosen, excluded
 
 
-def _read(path: Path, problems: Problems) -> NamedImages:
+def _read(path: Path, problems: Problems, empty: str) -> NamedImages:
     if path.is_dir():
-        return _folder(path, problems)
+        return _folder(path, problems, empty)
     if path.suffix.lower() != ".json":
         return NamedImages(str(path), {id: (id,) for id in read_labels(path, needs_label=False)})
-    names = _json(load_json(path), path, problems)
-    if not names:
+    labels = _json(load_json(path), path, problems)
+    names = _names(shown(labels, empty, problems))
+    if not labels:
         raise LabelError(f"{path}: no labels in JSON that name images; give a CSV with a column id")
     return NamedImages(str(path), names)
 
 
-def _folder(path: Path, problems: Problems) -> NamedImages:
+def _folder(path: Path, problems: Problems, empty: str) -> NamedImages:
     if any(suffix_of(name) == ".xml" for _, _, names in os.walk(path) for name in names):
-        return NamedImages(str(path), object_names(read_objects(path, problems)))
-    masks = {id: (id,) for id in FolderPool(path).ids()}
+        labels = shown(read_objects(path, problems), empty, problems)
+        return NamedImages(str(path), object_names(labels))
+    masks = {id: _MaskEntry() for id in FolderPool(path).ids()}
     if not masks:
         raise LabelError(f"{path}: holds neither VOC XML nor masks")
-    return NamedImages(str(path), masks, own_suffix=False)
+    if empty == UNLABELED:  # otherwise nothing in them matters
+        masks = {id: _MaskEntry(_is_blank(path / id)) for id in masks}
+    return NamedImages(str(path), _names(shown(masks, empty, problems)), own_suffix=False)
 
 
-def _json(document: Any, path: Path, problems: Problems) -> Names:
+def _json(document: Any, path: Path, problems: Problems) -> Mapping[str, Any]:
     native = native_labels(document, str(path))
     if native is not None:
-        return _names(native)
+        return native
     if isinstance(document, list):
-        return _names(read_persons(path, problems))
+        return read_persons(path, problems)
     if is_coco(document):
         entries = listed(document, "annotations", str(path))
         of_persons = any(isinstance(entry, dict) and "keypoints" in entry for entry in entries)
-        return _names((read_persons if of_persons else read_objects)(path, problems))
+        return (read_persons if of_persons else read_objects)(path, problems)
     if isinstance(document, dict):  # a cycle's masks
-        return {id: (id,) for id, label in document.items() if _is_of_mask(label)}
+        masks = {id: label for id, label in document.items() if _is_of_mask(label)}
+        return {id: _MaskEntry(label.get("names") == {}) for id, label in masks.items()}
     return {}
 
 
@@ -189,8 +198,25 @@ def _names(labels: Mapping[str, Any]) -> Names:
         return person_names(labels)
     if any(isinstance(label, ObjectLabel) for label in labels.values()):
         return object_names(labels)
-    return {}
+    return {id: (id,) for id in labels}
+
+
+@dataclass(frozen=True)
+class _MaskEntry:
+    """What is known of a mask here: the task of masks needs torch."""
+
+    empty: bool = False
+    marks: ClassVar[str] = "pixel of a class"
 
 
 def _is_of_mask(label: object) -> bool:
     return isinstance(label, dict) and "sha256" in label
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether all pixels of a mask are 255, which is no class."""
+    try:
+        with Image.open(path) as mask:
+            return mask.mode in ("P", "L") and mask.getextrema() == (255, 255)
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        raise LabelError(f"{path}: cannot be read as a mask: {error}") from error

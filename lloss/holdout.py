@@ -11,6 +11,7 @@ from lloss.errors import LabelError
 from lloss.labels import LabeledSet, class_names, read_labels
 from lloss.pools import Pool
 from lloss.selection.sampling import draw_ids
+from lloss.tasks import Task
 
 
 def draw_holdout(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
@@ -60,3 +61,16 @@ def held_ids(
     if gone:
         problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
     return held
+
+
+def uncovered(task: Task, training: LabeledSet, held: LabeledSet) -> list[str]:
+    """A line on classes that are trained on and that no image to measure on shows, if any."""
+    classes, shown = task.classes(training.labels), set(task.classes(held.labels))
+    missing = [name for name in classes if name not in shown]
+    if not missing:
+        return []
+    some = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
+    return [
+        f"the {len(held)} held-out images show {len(classes) - len(missing)} of the {len(classes)} "
+        f"classes; not measured: {some}"
+    ]

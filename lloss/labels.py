@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ DATA_ROOT = Path("~/.cache/lloss")
 """Where torchvision's sets lie or are downloaded to."""
 
 TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+_SPLITS = ("split", "set", "subset", "partition", "fold", "usage")
+"""Columns that tell which rows are to train on and which to measure on."""
 
 
 @dataclass(frozen=True)
@@ -142,19 +146,22 @@ def is_named_set(data: str) -> bool:
     return data.partition(":")[0] in TORCHVISION_SETS
 
 
-def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
+def read_labels(
+    path: Path, needs_label: bool = True, problems: Problems | None = None
+) -> dict[str, str]:
     """Read a CSV with the columns ``id`` and ``label`` (others are ignored).
 
     Args:
         path: UTF-8, with a header.
         needs_label: whether each row has a label; without, ids alone will do.
+        problems: gets a note of a column of splits, which is not looked at.
 
     Raises:
         LabelError: no such file or column, an empty field, or an id that stands there twice.
     """
     try:
         with path.open("rb") as file:
-            return parse_labels(file, str(path), needs_label)
+            return parse_labels(file, str(path), needs_label, problems)
     except FileNotFoundError as error:
         columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
         raise LabelError(f"{path}: no such file; it needs {columns}") from error
@@ -163,13 +170,16 @@ def read_labels(path: Path, needs_label: bool = True) -> dict[str, str]:
         raise LabelError(f"{path}: cannot be read as CSV: {reason}") from error
 
 
-def parse_labels(file: IO[bytes], origin: str, needs_label: bool | None) -> dict[str, str]:
+def parse_labels(
+    file: IO[bytes], origin: str, needs_label: bool | None, problems: Problems | None = None
+) -> dict[str, str]:
     """The labels of a CSV as :func:`read_labels` takes it.
 
     Args:
         file: opened for bytes.
         origin: what to call it.
         needs_label: whether each row has a label; None for where there is a column of them.
+        problems: see :func:`read_labels`.
 
     Raises:
         LabelError: see :func:`read_labels`.
@@ -179,6 +189,8 @@ def parse_labels(file: IO[bytes], origin: str, needs_label: bool | None) -> dict
         needs_label = table.column("label") is not None
     id_at, *_ = table.needed("id", "label") if needs_label else table.needed("id")
     label_at = table.column("label")
+    split_at = next((at for at, name in enumerate(table.header) if name.lower() in _SPLITS), None)
+    splits = Counter[str]()
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
     for line, row in table:
@@ -193,7 +205,19 @@ def parse_labels(file: IO[bytes], origin: str, needs_label: bool | None) -> dict
                 f"{line}; keep one of them"
             )
         labels[id], lines[id] = label, line
+        if split_at is not None:
+            splits[row[split_at]] += 1
+    if problems is not None and split_at is not None and len(splits) > 1:
+        problems.note(_split_note(origin, table.header[split_at], splits))
     return labels
+
+
+def _split_note(origin: str, column: str, splits: Counter[str]) -> str:
+    shown = ", ".join(f"{name!r}: {count}" for name, count in splits.most_common(4))
+    return (
+        f"{origin}: the column {column!r} ({shown}) is not looked at, all rows are labels; give a "
+        "file for each part"
+    )
 
 
 def _numbers_first(label: str) -> tuple[int, int, str]:

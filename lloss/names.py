@@ -19,11 +19,17 @@ _SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())
 _EDGE = _SPACES + _CONTROLS + UNSEEN
 
 _NO_CONTROLS = str.maketrans(dict.fromkeys(_CONTROLS, " "))
+_NO_UNSEEN = str.maketrans(dict.fromkeys(UNSEEN))
 
 
 def stripped(text: str) -> str:
     """The text without spaces and invisible characters around it."""
     return text.strip(_EDGE)
+
+
+def visible(text: str) -> str:
+    """The text without invisible characters, wherever they stand."""
+    return text if text.isascii() else text.translate(_NO_UNSEEN)
 
 
 def clean_name(text: str) -> str:

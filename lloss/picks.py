@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,9 @@ from lloss.artifact import Manifest
 from lloss.checkpoint import Checkpoint
 from lloss.drawing import Drawing
 from lloss.errors import ImageError
-from lloss.images import Pixels, decode
+from lloss.images import ImageSpec, Pixels, decode, size_of
 from lloss.pools import Item, Pool
-from lloss.report import Pick, thumbnail
+from lloss.report import THUMBNAIL, Pick, thumbnail
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection
 from lloss.tasks import get_task
@@ -33,14 +34,13 @@ def picks_of(
     checkpoint: Checkpoint,
 ) -> list[Pick]:
     """The picks with the model's guess, and for the first of them what the model sees."""
-    shown = pool.find(selection.ids[:SHOWN])
-    pixels = {item.id: _pixels(item, manifest) for item in shown}
     guesses = _guesses(selection, scores, manifest)
-    readable = {id: image for id, image in pixels.items() if image is not None}
+    shown = [_picture(item, manifest, not guesses) for item in pool.find(selection.ids[:SHOWN])]
+    readable = {picture.id: picture for picture in shown if picture is not None}
     # Where the scores hold a guess the network need not run again.
     drawings = _drawings(readable, checkpoint) if readable and not guesses else {}
     guesses |= {id: (drawn.guess, drawn.confidence) for id, drawn in drawings.items()}
-    pictures = {id: thumbnail(image, drawings.get(id)) for id, image in readable.items()}
+    pictures = {id: picture.thumbnail(drawings.get(id)) for id, picture in readable.items()}
     return [
         Pick(
             id,
@@ -68,14 +68,45 @@ def _guesses(
     return found
 
 
-def _pixels(item: Item, manifest: Manifest) -> Pixels | None:
+@dataclass(frozen=True)
+class _Picture:
+    """An image in its own shape, no larger than a thumbnail needs it.
+
+    Attributes:
+        id: of the image.
+        pixels: uint8 [h, w, 3].
+        size: height and width of the image.
+        spec: of the network's input.
+        input: the image as the network sees it, if that was asked for.
+    """
+
+    id: str
+    pixels: Pixels
+    size: tuple[int, int]
+    spec: ImageSpec
+    input: Pixels | None
+
+    def thumbnail(self, drawing: Drawing | None) -> bytes:
+        """Encoded, with what was found on the image in its place."""
+        drawn = drawing.on_image(self.size, self.spec) if drawing else None
+        return thumbnail(self.pixels, drawn)
+
+
+def _picture(item: Item, manifest: Manifest, drawn: bool) -> _Picture | None:
+    spec = manifest.image
     try:
-        return decode(item.read(), manifest.image)
+        raw = item.read()
+        height, width = size_of(raw)
+        scale = min(1.0, 2 * THUMBNAIL / max(height, width))
+        sides = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
+        pixels = decode(raw, replace(spec, **sides, fit="stretch"))
+        input = decode(raw, spec) if drawn else None
     except ImageError:
         return None
+    return _Picture(item.id, pixels, (height, width), spec, input)
 
 
-def _drawings(pixels: Mapping[str, Pixels], checkpoint: Checkpoint) -> dict[str, Drawing]:
+def _drawings(pictures: Mapping[str, _Picture], checkpoint: Checkpoint) -> dict[str, Drawing]:
     """What the network finds on these images, where its task draws that.
 
     The artifact does not say: it leaves out what the predicted loss does not need.
@@ -83,6 +114,7 @@ def _drawings(pixels: Mapping[str, Pixels], checkpoint: Checkpoint) -> dict[str,
     settings, classes = checkpoint.settings, checkpoint.classes
     task = get_task(settings.task)
     found: list[Drawing] = []
-    for _, forward in predict(checkpoint.network(), settings, np.stack(list(pixels.values()))):
+    inputs = np.stack([p.input for p in pictures.values() if p.input is not None])
+    for _, forward in predict(checkpoint.network(), settings, inputs):
         found += task.draw(forward.output, classes, settings) or []
-    return dict(zip(pixels, found))
+    return dict(zip(pictures, found))

@@ -23,7 +23,7 @@ from lloss.annotations.joining import labeled_pool
 from lloss.annotations.objects import is_named_set as is_named_objects
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.holdout import draw_holdout, held_ids
+from lloss.holdout import draw_holdout, held_ids, uncovered
 from lloss.labels import DATA_ROOT, LabeledSet, labels_text
 from lloss.labels import is_named_set as is_named_classes
 from lloss.overlap import apart, found_in_pool, refuse_overlap
@@ -201,9 +201,22 @@ class Project:
         Labeled images that the test set holds too, as the same file or by their content, are left
         out, with a note.
 
+        Args:
+            labeled: all labels.
+            problems: gets a note on classes that the images to measure on do not show.
+
         Raises:
             LabelError: a test image is among the labels to train on, by its id.
         """
+        training, held = self._split(labeled, problems)
+        if problems is not None and held is not None:
+            for line in uncovered(self.task, training, held):
+                problems.note(line)
+        return training, held
+
+    def _split(
+        self, labeled: LabeledSet, problems: Problems | None
+    ) -> tuple[LabeledSet, LabeledSet | None]:
         test = self.open_test(problems)
         if test is not None:
             if not self.test:

@@ -22,7 +22,8 @@ from PIL import Image
 from lloss.charts import figure, histogram, lines
 from lloss.drawing import Drawing, draw
 from lloss.files import write_text
-from lloss.markup import loss, percent, text
+from lloss.intervals import Interval, decimals, in_percent, range_in_percent, usable
+from lloss.markup import loss, text
 
 SHOWN_PICKS = 200
 """More would make the page heavy; ``selected.csv`` names them all."""
@@ -55,6 +56,8 @@ class CyclePoint:
     metric: float | None  # on the held-out images
     ranking_accuracy: float | None  # of the predicted loss, on the same
     entropy_ranking_accuracy: float | None
+    metric_interval: Interval | None = None  # of 95 %; None in files of earlier versions
+    ranking_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ class ReportData:
     picks: Sequence[Pick]  # best first
     history: Sequence[CyclePoint]  # all cycles so far, the last is this one
     provenance: Mapping[str, str]  # for the small print
+    counted: str = "Labeled images per class"  # what the numbers of ``classes`` are
+    held_back: int = 0  # labels kept for measuring
+    ranked: bool | None = None  # whether the predicted loss is shown to rank; None: not measured
+    warnings: Sequence[str] = ()  # why not to rely on figures or picks
+    notes: Sequence[str] = ()  # what else the user should know
 
 
 def thumbnail(
@@ -124,7 +132,10 @@ def write_report(data: ReportData, path: Path) -> None:
             headline=_headline(len(data.picks)),
             strategy=text(data.strategy),
             figures=_figures(data),
-            picks=_picks(data.picks),
+            banner=_banner(data.warnings),
+            picks=_picks(data.picks, data.ranked),
+            notes=_notes(data.notes),
+            counted=text(data.counted),
             measured=_MEASURED.format(held_out=data.held_out) if data.held_out else "",
             charts=histogram(data.losses, [pick.score for pick in data.picks])
             + (_curves(data) if data.held_out else _UNMEASURED),
@@ -155,39 +166,82 @@ def _headline(picks: int) -> str:
     return f"Label {these} next, then run <code>lloss next</code> again"
 
 
+def _banner(warnings: Sequence[str]) -> str:
+    if not warnings:
+        return ""
+    lines = "\n".join(f"<li>{text(_sentence(line))}</li>" for line in warnings)
+    return f'<div class="banner" role="note"><ul role="list">\n{lines}\n</ul></div>'
+
+
+def _notes(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    lines = "\n".join(f"<li>{text(_sentence(line))}</li>" for line in notes)
+    return f'<section id="notes">\n<h2>To know</h2>\n<ul class="note">\n{lines}\n</ul>\n</section>'
+
+
+def _sentence(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}."
+
+
 def _figures(data: ReportData) -> str:
     now, before = data.history[-1], data.history[-2] if len(data.history) > 1 else None
     since = f"since cycle {before.cycle}" if before else ""
     growth = f"{data.labeled - before.labeled:+,} {since}" if before else ""
-    change = ""
-    if before and before.metric is not None and now.metric is not None:
-        change = f"{100 * (now.metric - before.metric):+z.1f} points {since}".replace("-", "−")
+    back = f"{data.held_back:,} more are held out" if data.held_back else ""
     skipped = f"{data.skipped:,} more" if data.skipped else ""
-    ranking = f"entropy {percent(now.entropy_ranking_accuracy)}, chance 50%"
+    within = f"{range_in_percent(now.ranking_interval)} · " if usable(now.ranking_interval) else ""
+    ranking = f"{within}entropy {_entropy(now)}, chance 50%"
     rows = [
-        ("labeled", f"{data.labeled:,}", growth or f"in {len(data.classes):,} classes"),
+        ("labeled", f"{data.labeled:,}", growth or f"in {len(data.classes):,} classes", back),
         ("pool", f"{data.pool:,}", f"{skipped} could not be read" if skipped else "images scored"),
-        (data.metric_name, percent(now.metric), change or f"on {data.held_out:,} held-out images"),
-        ("ranking accuracy", percent(now.ranking_accuracy), ranking),
+        (
+            data.metric_name,
+            in_percent(now.metric, now.metric_interval),
+            _change(now, before) or f"on {data.held_out:,} held-out images",
+            _within(now.metric_interval),
+        ),
+        ("ranking accuracy", in_percent(now.ranking_accuracy, now.ranking_interval), ranking),
     ]
     if not data.held_out:
-        rows[2:] = [(name, "–", "not measured") for name, *_ in rows[2:]]
+        rows[2:] = [(row[0], "–", "not measured") for row in rows[2:]]
     return "\n".join(
-        f'<div><dt>{text(_titled(name))}</dt><dd class="number">{number}</dd><dd>{note}</dd></div>'
-        for name, number, note in rows
+        f'<div><dt>{text(_titled(name))}</dt><dd class="number">{number}</dd>'
+        f"{''.join(f'<dd>{note}</dd>' for note in notes if note)}</div>"
+        for name, number, *notes in rows
     )
 
 
-def _picks(picks: Sequence[Pick]) -> str:
+def _within(interval: Interval | None) -> str:
+    return f"95% interval {range_in_percent(interval)}" if usable(interval) else ""
+
+
+def _change(now: CyclePoint, before: CyclePoint | None) -> str:
+    """How the metric moved; whether that is more than the held-out images can tell."""
+    if not before or before.metric is None or now.metric is None:
+        return ""
+    places = max(decimals(now.metric_interval) - 2, 0) if usable(now.metric_interval) else 1
+    points = f"{100 * (now.metric - before.metric):+z.{places}f}".replace("-", "−")
+    change = f"{points} points since cycle {before.cycle}"
+    if now.metric_interval is None or not usable(now.metric_interval):
+        return change
+    low, high = now.metric_interval
+    return f"{change}, within the interval" if low <= before.metric <= high else change
+
+
+def _picks(picks: Sequence[Pick], ranked: bool | None) -> str:
     if not picks:
         return '<p class="note">Every image of the pool is labeled or could not be read.</p>'
     more = len(picks) - SHOWN_PICKS
     rest = f'\n<p class="note more">{more:,} more are in <code>selected.csv</code>.</p>'
     tiles = "\n".join(_tile(pick) for pick in picks[:SHOWN_PICKS])
     large = " large" if any(pick.drawn for pick in picks) else ""
+    number, score = "rank", "a score to rank by, in no unit"
+    if ranked is False:
+        number, score = "number", "not shown to rank images, in no unit"
     return (
-        '<p class="note">Each with its rank, its <b>predicted loss</b> (a score to rank by, in no '
-        "unit), and what the model takes it for. All ids are in <code>selected.csv</code>.</p>\n"
+        f'<p class="note">Each with its {number}, its <b>predicted loss</b> ({score}), and what '
+        "the model takes it for. All ids are in <code>selected.csv</code>.</p>\n"
         f'<ol class="picks{large}" role="list">\n{tiles}\n</ol>{rest if more > 0 else ""}'
     )
 
@@ -222,21 +276,40 @@ def _curves(data: ReportData) -> str:
     metric = [(p.labeled, p.metric) for p in data.history]
     head = [(p.cycle, p.ranking_accuracy) for p in data.history]
     entropy = [(p.cycle, p.entropy_ranking_accuracy) for p in data.history]
+    metric_ranges = [(p.labeled, p.metric_interval) for p in data.history]
+    ranking_ranges = [(p.cycle, p.ranking_interval) for p in data.history]
+    bars = " Bars: 95% intervals." if any(usable(r) for _, r in metric_ranges) else ""
     return figure(
         name,
-        f"{percent(now.metric)} after training on {now.labeled:,} images",
-        lines("images labeled", [metric]),
+        f"{in_percent(now.metric, now.metric_interval)} after training on {now.labeled:,} images."
+        f"{bars}",
+        lines("images labeled", [metric], ranges=metric_ranges),
     ) + figure(
         "Ranking accuracy",
-        f'<span class="key line"></span>predicted loss {percent(now.ranking_accuracy)} &ensp;'
-        f'<span class="key dash"></span>entropy {percent(now.entropy_ranking_accuracy)}',
-        lines("cycle", [head, entropy], chance=[50.0]),
+        f'<span class="key line"></span>predicted loss '
+        f"{in_percent(now.ranking_accuracy, now.ranking_interval)} &ensp;"
+        f'<span class="key dash"></span>entropy {_entropy(now)}',
+        lines("cycle", [head, entropy], chance=[50.0], ranges=ranking_ranges),
     )
 
 
+def _entropy(point: CyclePoint) -> str:
+    """With as many digits as the head's: they are measured on the same images."""
+    return in_percent(point.entropy_ranking_accuracy, point.ranking_interval)
+
+
 def _row(point: CyclePoint) -> str:
-    shares = (point.metric, point.ranking_accuracy, point.entropy_ranking_accuracy)
-    cells = (str(point.cycle), f"{point.labeled:,}", *map(percent, shares))
+    metric = in_percent(point.metric, point.metric_interval)
+    ranking = in_percent(point.ranking_accuracy, point.ranking_interval)
+    cells = (
+        str(point.cycle),
+        f"{point.labeled:,}",
+        metric,
+        range_in_percent(point.metric_interval) or "–",
+        ranking,
+        range_in_percent(point.ranking_interval) or "–",
+        _entropy(point),
+    )
     return f"<tr><td>{'</td><td>'.join(cells)}</td></tr>"
 
 

@@ -173,6 +173,8 @@ def _decoded(
         if made:
             run.rmdir()
         raise
+    if data.cut and (line := data.cut.line("labeled", "is not learned")):
+        problems.note(line)
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
     plain, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
     return data, plain
@@ -188,7 +190,7 @@ def _of_usable(
         labeled: the images that could be used.
         settings: of the run.
         run: its folder.
-        problems: told of the classes.
+        problems: gets a note of the classes.
     """
     task = get_task(settings.task)
     classes = task.classes(labeled.labels)

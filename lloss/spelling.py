@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
-from lloss.names import UNSEEN
+from lloss.names import UNSEEN, visible
 
 COMPARED = 100
 """Characters of a name that are compared with others."""
@@ -21,8 +21,6 @@ _RESEMBLES = 0.6
 _NUMBER = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
 _ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)", re.ASCII)
 _JOINTS = re.compile(r"[\s_-]+")
-
-_NO_UNSEEN = str.maketrans(dict.fromkeys(UNSEEN))
 
 _MISSING = frozenset({"nan", "<na>", "nat", "#n/a", "#name?", "#ref!", "#value!"})
 """What pandas and spreadsheets write where there is no value, in lower case."""
@@ -117,7 +115,7 @@ def _shown(name: str) -> str:
 
 
 def _loose(name: str) -> str:
-    key = unicodedata.normalize("NFKC", name).translate(_NO_UNSEEN).casefold()
+    key = unicodedata.normalize("NFKC", visible(name)).casefold()
     number = _NUMBER.fullmatch(key)
     if number and any(char.isdecimal() for char in key):
         sign, whole, part = number.groups()

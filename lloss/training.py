@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lloss.cutoff import CutOff
 from lloss.divergence import check_finite, diverged
 from lloss.errors import CheckpointError, LabelError, SettingsError
 from lloss.losses import HEAD_LOSSES
@@ -36,12 +37,14 @@ class TrainingData:
         targets: of each, as ``Task.example`` makes them (a class's index, for example).
         classes: the class names.
         sha256: identifies the labeled set it was made of.
+        cut: what the network's input cuts off of the images, where that was counted.
     """
 
     images: NDArray[np.uint8]
     targets: Sequence[Any] | NDArray[np.int64]
     classes: tuple[str, ...]
     sha256: str = ""
+    cut: CutOff | None = None
 
     def take(self, rows: NDArray[np.int64]) -> TrainingData:
         """The data of these rows alone."""

@@ -9,10 +9,13 @@ import click
 
 from lloss.annotations import Problems
 from lloss.annotations.joining import labeled_pool
+from lloss.commands.options import empty_option
 from lloss.errors import SettingsError
 from lloss.exclusions import find_excluded, read_excluded
 from lloss.pools import Pool
 from lloss.runtime import tf32
+from lloss.scores import ScoresFolder
+from lloss.selection.ties import constant_note
 from lloss.shards import Shard
 
 from .merge import merge_shards
@@ -37,6 +40,7 @@ PATH = click.Path(path_type=Path)
     multiple=True,
     help="CSV with a column id, or JSON labels: do not score.",
 )
+@empty_option
 @click.option(
     "--batch-size",
     type=click.IntRange(0),
@@ -75,6 +79,7 @@ def score(
     out: Path,
     provider: str,
     exclude: tuple[Path, ...],
+    empty: str,
     batch_size: int,
     part_size: int,
     threads: int,
@@ -94,7 +99,8 @@ def score(
     """
     tf32.forbid()
     part = Shard.parse(shard)
-    images, without = _opened(pool, exclude)
+    images, without = _opened(pool, exclude, empty)
+    said = images.remark()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     with Scorer(model, provider, batch_size, threads, readers) as scorer:
         click.echo(_told(scorer, images.uri, model, part), err=True)
@@ -112,15 +118,19 @@ def score(
             found = profiler.profile(images.remote)  # the server takes a moment to end
         if profile:
             click.echo(found.text(), err=True)
-    for line in filter(None, [images.remark(), _outcome(done, out)]):
-        click.echo(line, err=True)
+    remark = images.remark()
+    if remark and remark != said:  # of a pool in a store it is known only now
+        click.echo(remark, err=True)
+    click.echo(_outcome(done, out), err=True)
+    if tied := constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss"):
+        click.echo(tied, err=True)
 
 
-def _opened(uri: str, exclude: tuple[Path, ...]) -> tuple[Pool, set[str]]:
+def _opened(uri: str, exclude: tuple[Path, ...], empty: str) -> tuple[Pool, set[str]]:
     """The pool without folders of labels, and the ids to leave out."""
     problems = Problems(skip=True)
     pool = labeled_pool(uri, exclude, problems)
-    found = find_excluded(read_excluded(exclude, problems), pool.ids)
+    found = find_excluded(read_excluded(exclude, problems, empty), pool.ids)
     for line in [*problems.lines(), *found.notes("the pool")]:
         click.echo(line, err=True)
     return pool, found.ids

@@ -52,11 +52,11 @@ class DeviceExecutor:
 
     On CUDA a count is padded to one of a few batch sizes (:func:`lloss.runtime.batches.buckets`);
     TensorRT runs any from 1 to the largest. The largest is run first, at construction: memory that
-    it took serves the smaller ones, and no later batch has cuDNN plan a new shape. Where the
-    session captures CUDA graphs, one is captured for each buffer and bucket, and its replay is
-    compared with a plain run. While that happens nothing else of this process uses a GPU, see
-    :mod:`lloss.runtime.capture`. :func:`.opening.open_device` makes session and executor again
-    where graphs cannot be captured or the memory is too small.
+    it took serves the smaller ones, and what does not fit is known. Where the session captures CUDA
+    graphs, one is captured for each buffer and bucket, and its replay is compared with a plain run.
+    While one is captured nothing else of this process uses a GPU, see :mod:`lloss.runtime.capture`.
+    :func:`.opening.open_device` makes session and executor again where graphs cannot be captured or
+    the memory is too small.
 
     A run for which the device has too little memory is halved, and later runs stay at that size.
 
@@ -284,39 +284,38 @@ class DeviceExecutor:
 
     def _warm_up(self) -> None:
         """Run every bucket, in the runner's thread: captured graphs belong to it."""
-        with DEVICES.shared():
-            for size in reversed(self.buckets):
-                self._session.run_with_iobinding(self._binding(0, size), self._plain)
-        if not self.graphs:
-            return
-        for buffer in self._buffers:
-            try:
-                self._capture(buffer)
-            except Exception as error:  # the runtime's own errors have no common public base
-                if kind_of(error) is DeviceMemoryError:
-                    raise
-                raise CaptureError(first_line(error)) from error
-
-    def _capture(self, buffer: InputBuffer) -> None:
-        """Capture on one content of a buffer, and compare a replay on another."""
-        self._fill(buffer, np.zeros((), np.uint8))
+        shape = (self.limit, *self._buffers[0].pixels.shape[1:])
+        noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         for size in reversed(self.buckets):
-            with DEVICES.exclusive():
-                self._compute(buffer.number, size)
-        noise = np.random.default_rng(0)
-        self._fill(buffer, noise.integers(0, 256, buffer.pixels.shape, np.uint8))
-        for size in self.buckets:
             with DEVICES.shared():
-                self._compute(buffer.number, size)
-                replayed = self._read(buffer, size)
-                self._session.run_with_iobinding(self._binding(buffer.number, size), self._plain)
-                plain = self._read(buffer, size)
-            _compare(replayed, plain, size)
+                self._session.run_with_iobinding(self._binding(0, size), self._plain)
+            # All of one size after another: each change of it has cuDNN plan anew.
+            for buffer in self._buffers if self.graphs else ():
+                try:
+                    self._capture(buffer, noise[:size])
+                except Exception as error:  # the runtime's own errors have no common public base
+                    if kind_of(error) is DeviceMemoryError:
+                        raise
+                    raise CaptureError(first_line(error)) from error
+
+    def _capture(self, buffer: InputBuffer, noise: NDArray[np.uint8]) -> None:
+        """Capture on black images, and compare a replay on noise with a plain run."""
+        size = len(noise)
+        self._fill(buffer, np.zeros_like(noise))
+        with DEVICES.exclusive():
+            self._compute(buffer.number, size)
+        self._fill(buffer, noise)
+        with DEVICES.shared():
+            self._compute(buffer.number, size)
+            replayed = self._read(buffer, size)
+            self._session.run_with_iobinding(self._binding(buffer.number, size), self._plain)
+            plain = self._read(buffer, size)
+        _compare(replayed, plain, size)
 
     def _fill(self, buffer: InputBuffer, pixels: NDArray[np.uint8]) -> None:
-        buffer.pixels[:] = pixels
+        buffer.pixels[: len(pixels)] = pixels
         with DEVICES.shared():
-            self._memory.upload(buffer.uploads(self.limit), buffer.stream)
+            self._memory.upload(buffer.uploads(len(pixels)), buffer.stream)
 
     def _read(self, buffer: InputBuffer, count: int) -> Outputs:
         self._memory.download(buffer.downloads(count), buffer.stream)
@@ -331,7 +330,7 @@ class DeviceExecutor:
 
     def _failed(self, error: Exception) -> EngineError:
         """What an error is here; whether the device still works is asked."""
-        # After a capture that failed the driver may refuse what it is asked; a new session tells.
+        # After a capture that failed the driver may refuse everything until its session is gone.
         if isinstance(error, (CaptureError, DeviceMemoryError, DeviceLostError)):
             return error
         kind = kind_of(error)

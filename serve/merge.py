@@ -75,7 +75,7 @@ def _check_same(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]])
     first = runs[0]
     for folder, run in zip(folders, runs):
         for key in {**first, **run}:
-            if key not in _OWN and first.get(key) != run.get(key):
+            if key not in (*_OWN, "passed_over") and first.get(key) != run.get(key):
                 raise ScoresError(
                     f"{folder.path}: was scored with {key} = {run.get(key)!r}, but "
                     f"{folders[0].path} with {first.get(key)!r}; only shards of one run merge"

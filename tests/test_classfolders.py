@@ -83,6 +83,13 @@ def test_folders_of_one_name_are_one_class_and_are_named(tmp_path: Path) -> None
     assert any("'dog', 'dog ' are one class, 'dog'" in note for note in notes)
 
 
+def test_folders_without_images_are_named(tmp_path: Path) -> None:
+    _tree(tmp_path, "cat/1.png", "dog/1.png", "bird/notes.txt", "cow/old/readme", ".git/1.txt")
+    found, notes = _read(tmp_path)
+    assert sorted(found.values()) == ["cat", "dog"]
+    assert any("2 folders hold no image, so they are no classes: 'bird', 'cow'" in n for n in notes)
+
+
 @pytest.mark.parametrize("name", [" ", "\u200b", "\u00a0"])
 def test_a_class_folder_without_a_visible_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(LabelError, match="has no visible name"):

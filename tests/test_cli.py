@@ -18,6 +18,7 @@ from PIL import Image
 from lloss.annotations import Problems
 from lloss.cli import COMMANDS, HELP, main
 from lloss.errors import LlossError
+from lloss.intervals import decimals
 from lloss.labels import LabeledSet
 from lloss.scores import ScoresFolder
 
@@ -52,7 +53,12 @@ def test_the_whole_walk_by_hand(photos: Path, tmp_path: Path, tiny_options: list
     assert "60 images of 3 classes" in lloss("train", photos, "-o", run, *tiny_options).stdout
     told = lloss("evaluate", run, photos).stdout
     figures = json.loads((run / "evaluation.json").read_text())
-    assert f"{figures['head']['ranking_accuracy']:.4f}" in told
+    low, high = figures["intervals"]["head"]["ranking_accuracy"]
+    assert low < figures["head"]["ranking_accuracy"] < high
+    places = decimals((low, high))
+    share = f"{figures['head']['ranking_accuracy']:.{places}f}"
+    assert f"{share} ({low:.{places}f} to {high:.{places}f})" in told
+    assert "accuracy" in told and "95 % interval" in told and "60 images)" in told
     assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert "of torch" in lloss("export", run, "-o", model).stdout
     assert "uint8 [N, 8, 8, 3]" in lloss("info", model).stdout

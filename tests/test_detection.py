@@ -17,6 +17,7 @@ from lloss.detection.ssd import MODELS, SsdOutput, anchors_of, reference
 from lloss.detection.targets import ObjectBatch, Objects
 from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec
+from lloss.intervals import wilson
 from lloss.network import build
 from lloss.pools import ArrayPool, open_pool
 from lloss.settings import TrainSettings, settings_of
@@ -236,6 +237,57 @@ def test_a_class_that_the_network_does_not_have_counts_as_missed(settings: Train
     assert figures["map"] == figures["map_11point"] == 0.5
     assert (figures["AP dog"], figures["AP cow"]) == (1, 0)
     assert figures.keys() == {"map", "map_11point", "AP dog", "AP cow"}  # no cat, no hen
+
+
+def test_objects_that_the_crop_cuts_off_are_missed(settings: TrainSettings) -> None:
+    """An image of 3:1 with an object in each third: the network finds the one it sees."""
+    boxes = [[10 + 60 * n, 10, 50 + 60 * n, 50] for n in range(3)]
+    label = _label(("dog", "dog", "dog"), boxes)
+    found = {}
+    for fit in ("crop", "pad", "stretch"):
+        spec = ImageSpec(SIDE, SIDE, fit)  # type: ignore[arg-type]
+        target = _example(label, spec, 60, 180)[1]
+        assert len(target) == (1 if fit == "crop" else 3)
+        meter = TASK.meter([label], CLASSES, settings)
+        meter.update(_perfect([target]), [target])
+        found[fit] = meter.figures()["map"]
+    assert found == pytest.approx({"crop": 1 / 3, "pad": 1, "stretch": 1})
+
+
+def test_a_box_is_measured_in_full_where_the_crop_clips_it(settings: TrainSettings) -> None:
+    """The crop shows 60 columns: of an object of 100 an IoU of .6, of one of 160 of .375."""
+    for left, end, right in ((40, 140, 1), (10, 170, 0)):
+        label = _label(("dog",), [[left, 5, end, 55]])
+        target = _example(label, ImageSpec(SIDE, SIDE, "crop"), 60, 180)[1]
+        meter = TASK.meter([label], CLASSES, settings)
+        meter.update(_perfect([target]), [target])
+        assert meter.figures()["map"] == right
+
+
+def test_crowds_and_difficult_objects_that_are_cut_off_do_not_count(
+    settings: TrainSettings,
+) -> None:
+    label = _label(
+        ("dog", "dog", "dog"), [[70, 10, 110, 50], [10, 10, 50, 50], [130, 10, 170, 50]],
+        difficult=[False, True, False], crowd=[False, False, True],
+    )  # fmt: skip
+    target = _example(label, ImageSpec(SIDE, SIDE, "crop"), 60, 180)[1]
+    meter = TASK.meter([label], CLASSES, settings)
+    meter.update(_perfect([target]), [target])
+    assert meter.figures()["map"] == 1
+
+
+def test_the_interval_is_of_the_images_that_were_measured(settings: TrainSettings) -> None:
+    labels = [TWO, _label(("cow",), [[1, 1, 9, 9]]), TWO, _label()]
+    targets = [_example(label, ImageSpec(SIDE, SIDE, "stretch"))[1] for label in labels]
+    meter = TASK.meter(labels, CLASSES, settings)
+    meter.update(_perfect(targets), targets)
+    assert meter.figures()["map"] == pytest.approx(2 / 3)
+    intervals = meter.intervals()
+    assert intervals.keys() == meter.figures().keys()
+    assert intervals["AP dog"] == pytest.approx(wilson(2, 2))  # two images show a dog
+    assert intervals["AP cow"] == (0, 0)
+    assert meter.missed() == ["the network does not know 1 of the 3 classes (cow): AP 0"]
 
 
 def test_without_an_object_that_counts_there_is_no_precision(settings: TrainSettings) -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from lloss.drawing import PALETTE, Drawing, Shape, draw
+from lloss.images import Fit, Frame, ImageSpec
 from lloss.report import thumbnail
 
 
@@ -53,3 +55,31 @@ def test_a_thumbnail_with_a_drawing_is_larger_and_holds_it() -> None:
     tiny = Image.open(io.BytesIO(thumbnail(pixels[:8, :8], drawing)))
     assert tiny.format == "PNG"
     assert _colored(tiny, 3).any()
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(60, 180), (180, 60), (77, 77)])
+def test_what_was_found_in_the_input_lies_in_its_place_on_the_image(
+    fit: Fit, size: tuple[int, int]
+) -> None:
+    """A box in the middle of the image, carried into the input and back."""
+    spec = ImageSpec(40, 50, fit)
+    frame, box = Frame.of(size, spec), (0.45, 0.4, 0.55, 0.7)
+    shares = tuple(
+        (share * length * scale + offset) / side
+        for share, length, scale, offset, side in zip(
+            box, size[::-1] * 2, frame.scale * 2, frame.offset * 2, (50, 40, 50, 40)
+        )
+    )
+    drawing = Drawing((Shape("box", shares, 2, "cat"),), "1 cat", 0.5)  # type: ignore[arg-type]
+    (shape,) = drawing.on_image(size, spec).shapes
+    assert shape.points == pytest.approx(box)
+    assert (shape.color, shape.text, shape.kind) == (2, "cat", "box")
+
+
+def test_a_box_in_the_padding_ends_at_the_image() -> None:
+    drawing = Drawing((Shape("box", (0, 0, 1, 1), 0),), "")
+    (shape,) = drawing.on_image((30, 90), ImageSpec(60, 60, "pad")).shapes
+    assert shape.points == (0, 0, 1, 1)
+    (shape,) = drawing.on_image((30, 90), ImageSpec(60, 60, "crop")).shapes
+    assert shape.points == pytest.approx((1 / 3, 0, 2 / 3, 1))

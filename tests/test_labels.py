@@ -75,6 +75,17 @@ def test_a_label_of_an_unknown_id_is_named(tmp_path: Path) -> None:
         _opened(pool, table)
 
 
+def test_a_column_of_splits_is_noted_as_it_is_not_looked_at(tmp_path: Path) -> None:
+    table = _csv(tmp_path / "l.csv", "id,label,Split\na,x,train\nb,y,test\nc,x,train\n")
+    problems = Problems()
+    assert read_labels(table, problems=problems) == {"a": "x", "b": "y", "c": "x"}
+    (note,) = problems.notes
+    assert "the column 'Split' ('train': 2, 'test': 1) is not looked at, all rows are" in note
+    one = _csv(tmp_path / "m.csv", "id,label,split\na,x,train\nb,y,train\n")
+    read_labels(one, problems=problems)
+    assert len(problems.notes) == 1
+
+
 def test_a_doubled_id_names_both_lines(tmp_path: Path) -> None:
     table = _csv(tmp_path / "l.csv", "id,label\na.jpg,cat\nb.jpg,cat\na.jpg,cat\n")
     with pytest.raises(LabelError, match=r"'a\.jpg' stands in line 2 and in line 4"):

@@ -240,3 +240,56 @@ def test_thumbnails_of_larger_images_keep_their_shape() -> None:
         shown = Image.open(io.BytesIO(thumbnail(np.zeros((height, width, 3), np.uint8))))
         assert shown.size == expected
         assert shown.format == "JPEG"
+
+
+def test_warnings_stand_at_the_top_and_notes_at_the_end(tmp_path: Path) -> None:
+    few = "6 held-out images are too few"
+    data = replace(DATA, warnings=[few, HOSTILE[0]], notes=["fit crop cuts off 67%"], ranked=False)
+    page = Page(written(data, tmp_path))
+    assert page.text.index(few) < page.text.index("labeled".title())
+    assert HOSTILE[0][1:] in page.text
+    assert page.text.index("Fit crop cuts off 67%.") > page.text.index("Images to label")
+    assert [attrs["class"] for attrs in page.attributes("div") if attrs.get("role")] == ["banner"]
+    plain = Page(written(DATA, tmp_path))
+    assert "To know" not in plain.text
+    assert not any(attrs.get("role") for attrs in plain.attributes("div"))
+
+
+def test_picks_that_are_not_shown_to_rank_are_not_called_ranked(tmp_path: Path) -> None:
+    for better, said in ((True, "with its rank"), (None, "with its rank"), (False, "its number")):
+        page = Page(written(replace(DATA, ranked=better), tmp_path))
+        assert said in page.text
+        assert ("a score to rank by" in page.text) == (better is not False)
+
+
+def test_figures_have_their_intervals_and_no_more_digits(tmp_path: Path) -> None:
+    points = [
+        CyclePoint(1, 50, 0.5, 0.6, 0.6, (0.19, 0.81), (0.3, 0.8)),
+        CyclePoint(2, 100, 0.67, 0.7, 0.6, (0.3, 0.9), (0.5, 0.9)),
+    ]
+    source = written(replace(DATA, cycle=2, history=points, held_out=6), tmp_path)
+    page = Page(source)
+    assert "+17 points since cycle 1, within the interval" in page.text
+    assert "95% interval 30% to 90%" in page.text and "50% to 90%" in page.text
+    assert "67.0%" not in page.text and "70.0%" not in page.text
+    assert source.count('class="range"') == 2
+    says = [str(attrs["aria-label"]) for attrs in page.attributes("svg")]
+    assert "95% intervals 50: 19% to 81%, 100: 30% to 90%" in says[1]
+
+
+def test_points_of_earlier_versions_have_no_bars(tmp_path: Path) -> None:
+    old = CyclePoint(1, 50, 0.5, 0.6, 0.6)
+    new = CyclePoint(2, 100, 0.9, 0.7, 0.6, (0.85, 0.95), (0.5, 0.9))
+    source = written(replace(DATA, history=[old, new]), tmp_path)
+    assert "+40 points since cycle 1" in source and "within the interval" not in source
+    assert source.count('class="range"') == 2
+    assert 'class="range"' not in written(DATA, tmp_path)
+
+
+def test_what_is_counted_and_held_back_is_named(tmp_path: Path) -> None:
+    data = replace(DATA, counted="Labeled objects per class", labeled=94, held_back=6)
+    page = Page(written(data, tmp_path))
+    assert "Labeled objects per class" in page.text
+    assert "Labeled images per class" not in page.text
+    assert "6 more are held out" in page.text
+    assert "held out" not in Page(written(DATA, tmp_path)).text

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from lloss.annotations import Problems
 from lloss.cli import cli
 from lloss.errors import LabelError, SettingsError
 from lloss.images import Frame, ImageSpec, decode
+from lloss.iou import MaskTarget
 from lloss.pools import open_pool
 from lloss.settings import settings_of
 from lloss.tasks import get_task
@@ -67,13 +69,18 @@ def test_the_loss_is_the_mean_over_the_labeled_pixels_of_each_image() -> None:
     assert found[2].item() == 0
 
 
+def _whole(mask: NDArray[np.uint8]) -> MaskTarget:
+    """Of an image that the input shows all of."""
+    return MaskTarget(mask, np.zeros(256))
+
+
 def test_iou_by_hand() -> None:
     # true 0 0 1 1 / - 2, guessed 0 1 1 1 / 0 2: class 0 1/2, class 1 2/3, class 2 1/1.
     target = np.array([[1, 1, 2, 2], [0, 3, 0, 0]], np.uint8)
     guess = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 0]])
     logits = torch.nn.functional.one_hot(guess, 3).permute(2, 0, 1)[None].float()
     meter = TASK.meter([], ("a", "b", "c"), SETTINGS)
-    meter.update(logits, [target])
+    meter.update(logits, [_whole(target)])
     figures = meter.figures()
     assert figures["IoU a"] == 1 / 2
     assert figures["IoU b"] == 2 / 3
@@ -89,11 +96,11 @@ def test_a_class_that_the_network_has_not_is_never_found() -> None:
     target = np.array([[1, 1], [2, 255]], np.uint8)
     guess = torch.tensor([[[0, 0], [1, 1]]])
     logits = torch.nn.functional.one_hot(guess, 2).permute(0, 3, 1, 2).float()
-    meter.update(logits, [target])
+    meter.update(logits, [_whole(target)])
     figures = meter.figures()
     assert (figures["IoU a"], figures["IoU b"], figures["IoU new"]) == (1, 1 / 2, 0)
     assert figures["miou"] == pytest.approx(1.5 / 3)
-    together = TASK.collate([target], SETTINGS)
+    together = TASK.collate([_whole(target)], SETTINGS)
     assert together.tolist() == [[[0, 0], [1, -1]]]
 
 
@@ -120,7 +127,7 @@ def test_labels_are_masks_called_as_their_images(scenes: Path) -> None:
     out = np.empty((32, 32, 3), np.uint8)
     target = TASK.example(
         found.items[0], found.labels[0], ("disc", "ground"), ImageSpec(32, 32), True, out
-    )
+    ).mask
     assert set(np.unique(target)) == {0, 1, 2}
     # The disc is yellow, the ground dark.
     assert out[target == 1].mean() > 130 > 60 > out[target == 2].mean()
@@ -190,7 +197,7 @@ def test_a_mask_is_turned_as_its_image_is(tmp_path: Path) -> None:
             Image.fromarray(image).save(tmp_path / folder / name, exif=exif)
     found = TASK.open(str(tmp_path / "pool"), tmp_path / "masks", Path(), Problems())
     spec, out = ImageSpec(16, 8), np.zeros((16, 8, 3), np.uint8)
-    target = TASK.example(found.items[0], found.labels[0], ("0", "1"), spec, False, out)
+    target = TASK.example(found.items[0], found.labels[0], ("0", "1"), spec, False, out).mask
     assert np.array_equal(target == 2, out[:, :, 0] > 0)
     assert (target == 2).sum() == 3 * 16
 
@@ -275,9 +282,11 @@ def test_augmentation_moves_image_and_mask_together() -> None:
     masks = [random.integers(1, 5, (16, 16)).astype(np.uint8) for _ in range(8)]
     images = torch.from_numpy(np.stack(masks))[..., None].repeat(1, 1, 1, 3)
     settings = settings_of("default", task="segmentation", size=16, crop_padding=4)
-    moved, targets = TASK.augment(images, masks, settings, torch.Generator().manual_seed(0))
-    assert torch.equal(moved[..., 0], torch.from_numpy(np.stack(targets)))
-    assert (np.stack(targets) == 0).any()
+    generator = torch.Generator().manual_seed(0)
+    moved, targets = TASK.augment(images, [_whole(mask) for mask in masks], settings, generator)
+    changed = np.stack([target.mask for target in targets])
+    assert torch.equal(moved[..., 0], torch.from_numpy(changed))
+    assert (changed == 0).any()
     assert not torch.equal(moved, images)
 
 

@@ -210,7 +210,7 @@ def is_set(entry: Any, key: str, where: str) -> bool:
 def _twins(file: CocoFile, annotations: list[Any]) -> dict[str, str]:
     """Names that several categories share which annotations use; what is wrong with each.
 
-    As one class nobody knows that they are meant, and which of them is right neither.
+    Joining them into one class would be a guess, and so would be preferring one of them.
     """
     ids = [entry.get("category_id") for entry in annotations if isinstance(entry, Mapping)]
     used = {id for id in ids if isinstance(id, int)}

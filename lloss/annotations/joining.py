@@ -42,7 +42,7 @@ def images_of(
     origin: str,
     problems: Problems,
     own_suffix: bool = True,
-    remedy: str = "keep one of them",
+    remedy: str = "",
 ) -> dict[str, str]:
     """The image that each label is of, by :mod:`lloss.annotations.matching`.
 
@@ -54,7 +54,7 @@ def images_of(
         problems: labels that mean no one image go there, and images that several labels mean:
             such an image gets none. A note says how many were not found by their id.
         own_suffix: see :class:`Matches`.
-        remedy: against several labels of an image.
+        remedy: against several labels of an image, beside mending them.
 
     Returns:
         Ids of the pool by key.
@@ -74,8 +74,9 @@ def images_of(
         with leaving_out(problems):
             if len(of) > 1:
                 more = f" and {len(of) - 2} more" if len(of) > 2 else ""
-                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}; {remedy}"
-                raise BrokenError(f"{origin}: {of[0]!r}", what)
+                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}"
+                told = f"{what}; {remedy}" if remedy else what
+                raise BrokenError(f"{origin}: {of[0]!r}", told)
             found[of[0]] = id
     loose = [
         key for key, id in found.items() if all(differs(n, id, own_suffix) for n in labels[key])
@@ -115,7 +116,7 @@ def meant(matches: Matches, names: Sequence[str], where: str) -> str:
     certain = {ids[0]: name for name, ids in found.items() if ids}
     if len(certain) > 1:
         both = " and ".join(f"{id!r} (by the name {name!r})" for id, name in certain.items())
-        raise BrokenError(where, f"means two images, {both}; mend its name")
+        raise BrokenError(where, f"means two images, {both}")
     if not certain:
         raise BrokenError(where, matches.why(names[0]))
     return next(iter(certain))

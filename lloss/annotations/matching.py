@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from urllib.parse import unquote
 
-from lloss.names import stripped
+from lloss.names import stripped, visible
 from lloss.pools.walk import has_image_suffix
 
 _Path = tuple[str, ...]
@@ -207,7 +207,7 @@ def _relative(name: str) -> str | None:
 
 
 def _folded(text: str) -> str:
-    return stripped(unicodedata.normalize("NFC", text)).casefold()
+    return stripped(unicodedata.normalize("NFC", visible(text))).casefold()
 
 
 def _difference(name: str, id: str) -> str:
@@ -216,4 +216,6 @@ def _difference(name: str, id: str) -> str:
         return "in its Unicode form alone (composed or decomposed letters)"
     if agree(stripped(one), stripped(other)):
         return "in spaces around it alone"
+    if agree(visible(one), visible(other)):
+        return "in invisible characters alone"
     return "in upper and lower case alone"

@@ -213,7 +213,7 @@ def _check_named(row: SplitRow, named: str) -> None:
     other = row.image.parent / image_path(named)
     if named and not agree(named, row.image.name) and other.is_file():
         what = f"means two images, {row.image.name!r} and by its <filename> {named!r}"
-        raise BrokenError(str(row.annotation), f"{what}; mend one of the names")
+        raise BrokenError(str(row.annotation), what)
 
 
 def _finished(found: list[tuple[Item, ObjectLabel]], origin: str, problems: Problems) -> LabeledSet:

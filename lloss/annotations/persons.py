@@ -76,7 +76,7 @@ def join_persons(
     if not labels:
         raise LabelError(f"{origin}: holds no label yet; label some persons first")
     whole = any(label.region is not None for label in labels.values())
-    remedy = "give the pool as a JSON of persons" if whole else "keep one of them"
+    remedy = "give the pool as a JSON of persons" if whole else ""
     chosen = images_of(pool, person_names(labels), origin, problems, remedy=remedy)
     found = []
     for item, key in zip(pool.find(chosen.values()), chosen):

@@ -127,7 +127,7 @@ def text(entry: Any, key: str, where: str) -> str:
 
 
 def name_of(value: Any, where: str) -> str:
-    """The name of a class or of a joint as it is compared, see :func:`clean_name`."""
+    """The name of a class or of a joint as it is compared, see :func:`lloss.names.clean_name`."""
     name = clean_name(value) if isinstance(value, str) else ""
     if not name or not is_text(name):
         raise BrokenError(where, f"{reprlib.repr(value)} is no name")

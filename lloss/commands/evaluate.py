@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,8 +14,9 @@ from lloss.annotations.empties import settled
 from lloss.checkpoint import load_checkpoint
 from lloss.commands.options import PATH, empty_option, labels_options, skip_bad_option
 from lloss.errors import LabelError
-from lloss.evaluation import evaluate_checkpoint, scatter
+from lloss.evaluation import Evaluation, evaluate_checkpoint, scatter
 from lloss.files import write_json
+from lloss.intervals import Interval, decimals, in_words, usable
 from lloss.tasks import get_task
 
 
@@ -40,7 +43,8 @@ def evaluate(
     """Measure a RUN on held-out labeled DATA.
 
     Prints the task's metric and how well the predicted loss ranks the true one, the entropy of
-    the same network beside it; writes evaluation.json and evaluation.png.
+    the same network beside it, each with its 95 % interval; writes evaluation.json and
+    evaluation.png.
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # a missing run is told before the images are looked for
@@ -57,21 +61,44 @@ def evaluate(
     for line in problems.lines():
         click.echo(line, err=True)
     write_json(out / "evaluation.json", found.as_dict())
-    click.echo(f"images             {found.images}")
-    if found.unseen:
-        click.echo(f"of unknown classes {found.unseen}, of no known loss: not ranked")
-    click.echo(f"{found.metric_name:19s}{found.metric:.4f}")
-    for name, value in found.figures.items():
-        click.echo(f"{name:19s}{value:.4f}")
-    for note in found.notes:
-        click.echo(note)
-    click.echo(f"mean loss          {found.mean_loss:.4f}")
-    click.echo(f"{'':19s}{'predicted loss':>15s}{'entropy':>10s}{'chance':>9s}")
-    chance = {"ranking_accuracy": 0.5, "spearman": 0.0, "lift": 1.0}
-    for name, expected in chance.items():
-        head = f"{getattr(found.head, name):15.4f}" if found.head else f"{'–':>15s}"
-        label = {"lift": "top-decile lift"}.get(name, name.replace("_", " "))
-        click.echo(f"{label:19s}{head}{getattr(found.entropy, name):10.4f}{expected:9.1f}")
+    for line in _figures(found):
+        click.echo(line)
+    for line in found.as_dict()["warnings"]:
+        click.echo(f"warning: {line}", err=True)
     if found.predicted_loss is not None:
         scatter(found, task.loss_unit, out / "evaluation.png")
         click.echo(f"picture            {out / 'evaluation.png'}")
+
+
+CHANCE = {"ranking_accuracy": 0.5, "spearman": 0.0, "lift": 1.0}
+
+
+def _figures(found: Evaluation) -> Iterator[str]:
+    yield f"images             {found.images}"
+    if found.unseen:
+        yield f"of unknown classes {found.unseen}, of no known loss: not ranked"
+    named = {found.metric_name: found.metric, **found.figures}
+    for name, value in named.items():
+        count = found.images if name == found.metric_name else 0
+        yield f"{name:19s}{in_words(value, found.intervals.get(name), count)}"
+    yield from [*found.notes, *found.missed]
+    ranking = found.images - found.unseen
+    interval = found.intervals.get("mean_loss")
+    yield f"mean loss          {in_words(found.mean_loss, interval, ranking)}"
+    yield f"{'':19s}{'predicted loss':>24s}{'entropy':>24s}{'chance':>9s}"
+    for name, expected in CHANCE.items():
+        label = {"lift": "top-decile lift"}.get(name, name.replace("_", " "))
+        columns = (
+            _cell(getattr(scores, name, None), found.intervals.get(column, {}).get(name))
+            for column, scores in (("head", found.head), ("entropy", found.entropy))
+        )
+        yield f"{label:19s}{''.join(f'{cell:>24s}' for cell in columns)}{expected:9.1f}"
+
+
+def _cell(value: float | None, interval: Interval | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    if interval is None or not usable(interval):
+        return f"{value:.3f}"
+    places = decimals(interval)
+    return f"{value:.{places}f} ({interval[0]:.{places}f} to {interval[1]:.{places}f})"

@@ -10,11 +10,12 @@ import click
 from lloss.annotations import Problems
 from lloss.artifact import Manifest, read_manifest
 from lloss.bitdepth import WHITE_16
-from lloss.commands.options import PATH, Subset
+from lloss.commands.options import PATH, Subset, empty_option
 from lloss.exclusions import read_excluded, select_without
 from lloss.files import sha256_of
 from lloss.scores import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
+from lloss.selection.ties import tie_note
 from lloss.tables import FORMATS, format_of, formatted, write_selection
 
 
@@ -40,6 +41,7 @@ from lloss.tables import FORMATS, format_of, formatted, write_selection
 @click.option(
     "--exclude", type=PATH, multiple=True, help="CSV with a column id, or labels: never select."
 )
+@empty_option
 @click.option("--subset", type=Subset(), default="0", help="Choose from a random M or M% alone.")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed of --subset and random."
@@ -55,6 +57,7 @@ def select(
     highest: bool,
     lowest: bool,
     exclude: tuple[Path, ...],
+    empty: str,
     subset: float,
     seed: int,
     at_most: bool,
@@ -72,7 +75,7 @@ def select(
     if highest and lowest:
         raise click.UsageError("--highest and --lowest: give one of them")
     problems = Problems(skip=True)
-    excluded = read_excluded(exclude, problems)
+    excluded = read_excluded(exclude, problems, empty)
     settings = SelectionSettings(
         k=k,
         strategy=strategy,
@@ -82,7 +85,8 @@ def select(
         seed=seed,
         at_most=at_most,
     )
-    chosen, without = select_without(ScoresFolder(scores).opened(), settings, excluded)
+    source = ScoresFolder(scores).opened()
+    chosen, without = select_without(source, settings, excluded)
     if out is None:
         click.echo(formatted(chosen, kind), nl=False)
     else:
@@ -92,6 +96,8 @@ def select(
     notes = [f"{len(chosen)} of {chosen.eligible} selected {settings.how}", *chosen.notes()]
     notes += without.notes("the scores")
     click.echo(", ".join(notes) + (f": {out}" if out else ""), err=True)
+    if tied := tie_note(source, chosen):
+        click.echo(tied, err=True)
 
 
 @click.command()

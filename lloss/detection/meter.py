@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lloss.annotations import ObjectLabel
-from lloss.detection.precision import AveragePrecision, Detections, Truth
+from lloss.detection.precision import AveragePrecision, Detections
 from lloss.detection.ssd import SsdOutput, reference
 from lloss.detection.targets import Objects
+from lloss.intervals import Floats, Interval, bootstrap
+from lloss.tasks import Meter, of_unknown_classes
 
 
 def detect(output: SsdOutput, model: str, size: int) -> list[dict[str, Tensor]]:
@@ -39,8 +41,8 @@ def detect(output: SsdOutput, model: str, size: int) -> list[dict[str, Tensor]]:
     return found
 
 
-class DetectionMeter:
-    """Average precisions at IoU .5 in pixels of the input; see :class:`lloss.tasks.Meter`.
+class DetectionMeter(Meter):
+    """Average precisions at IoU .5 of whole images: objects that the input cuts off are missed.
 
     Args:
         labels: of the images; a class that occurs among them and that the network does not have
@@ -49,8 +51,6 @@ class DetectionMeter:
         model: its name.
         size: side of its input.
     """
-
-    mirrored = False
 
     def __init__(
         self, labels: Sequence[ObjectLabel], classes: Sequence[str], model: str, size: int
@@ -69,12 +69,7 @@ class DetectionMeter:
         """Judge what the network found on a batch."""
         for found, objects in zip(detect(output, self.model, self.size), targets):
             arrays = {name: value.cpu().numpy() for name, value in found.items()}
-            truth = Truth(
-                objects.boxes.numpy(),
-                objects.labels.numpy(),
-                objects.difficult.numpy(),
-                objects.crowd.numpy(),
-            )
+            truth = objects.truth or objects.as_truth()
             self.precision.add(Detections(**arrays), truth)
 
     def figures(self) -> dict[str, float]:
@@ -82,18 +77,43 @@ class DetectionMeter:
 
         Means are over the classes of which an object counts; NaN if there is none.
         """
-        area = {name: self.precision.area(n) for n, name in enumerate(self.classes, 1)}
-        points = {name: self.precision.at_levels(n) for n, name in enumerate(self.classes, 1)}
-        area.update(dict.fromkeys(self.unknown, 0.0))
-        points.update(dict.fromkeys(self.unknown, 0.0))
-        single = {f"AP {name}": value for name, value in area.items() if not math.isnan(value)}
-        return {"map": _mean(area), "map_11point": _mean(points), **single}
+        found = self._resampled(np.ones((1, self.precision.images)))
+        return {name: float(value[0]) for name, value in found.items()}
+
+    def _resampled(self, weights: Floats) -> dict[str, Floats]:
+        pairs = [self.precision.resampled(n, weights) for n in range(1, len(self.classes) + 1)]
+        none = np.zeros(len(weights))
+        area = {name: area for name, (area, _) in zip(self.classes, pairs)}
+        points = {name: points for name, (_, points) in zip(self.classes, pairs)}
+        area.update(dict.fromkeys(self.unknown, none))
+        points.update(dict.fromkeys(self.unknown, none))
+        single = {f"AP {n}": value for n, value in area.items() if not np.isnan(value).all()}
+        means = {"map": _mean(area), "map_11point": _mean(points)}
+        return {name: mean + none for name, mean in means.items()} | single
+
+    def intervals(self) -> dict[str, Interval]:
+        """Of each figure, by the bootstrap over images."""
+        images = self.precision.images
+        support = {"map": images, "map_11point": images}
+        for number, name in enumerate(self.classes, 1):
+            support[f"AP {name}"] = self.precision.showing(number)
+        return bootstrap(images, self._resampled, support, self.precision.detections)
+
+    def missed(self) -> list[str]:
+        """Classes that the network does not have."""
+        return of_unknown_classes(self.unknown, self.classes, "AP 0")
 
     def notes(self) -> list[str]:
         """How precision was averaged."""
         return ["AP at IoU > 0.5: map by the area under the curve, map_11point by VOC 2007"]
 
 
-def _mean(values: dict[str, float]) -> float:
-    known = [value for value in values.values() if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
+def _mean(values: Mapping[str, Floats]) -> Floats:
+    """Over the classes of which an object counts, float [R]."""
+    if not values:
+        return np.array([np.nan])
+    each = np.stack(list(values.values()))
+    known = ~np.isnan(each)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(known, each, 0).sum(0) / known.sum(0)
+    return mean

@@ -75,6 +75,51 @@ class AveragePrecision:
         """How many objects of a class count."""
         return sum(int((labels == label).sum()) for labels in self._positives)
 
+    @property
+    def images(self) -> int:
+        """How many were judged."""
+        return len(self._found)
+
+    @property
+    def detections(self) -> int:
+        """How many there are in all images."""
+        return sum(found.shape[1] for found in self._found)
+
+    def showing(self, label: int) -> int:
+        """How many images show an object of a class that counts."""
+        return sum(bool((labels == label).any()) for labels in self._positives)
+
+    def resampled(
+        self, label: int, weights: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """:meth:`area` and :meth:`at_levels` of VOC, of draws of the images.
+
+        Args:
+            label: the class.
+            weights: how often each image was drawn, float64 [R, N].
+
+        Returns:
+            Float64 [R] each; NaN where no object counts.
+        """
+        positives = weights @ np.array([(labels == label).sum() for labels in self._positives])
+        found = np.concatenate(self._found, 1) if self._found else np.empty((3, 0))
+        image = np.repeat(np.arange(self.images), [part.shape[1] for part in self._found])
+        counts = (found[0] == label) & (found[2] != IGNORED)
+        _, scores, verdicts = found[:, counts]
+        order = np.argsort(-scores, kind="stable")
+        drawn = weights[:, image[counts][order]]
+        true = drawn * (verdicts[order] == TRUE)
+        hits = true.cumsum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = np.nan_to_num(hits / drawn.cumsum(1))  # before the first detection: 0
+            recall = hits / positives[:, None]
+            best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+            area = (true * best).sum(1) / positives
+            reached = np.stack([(recall < level).sum(1) for level in VOC_LEVELS], 1)
+        best = np.concatenate([best, np.zeros((len(weights), 1))], 1)
+        levels = np.take_along_axis(best, reached, 1).mean(1)
+        return area, np.where(positives > 0, levels, np.nan)
+
     def curve(self, label: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Recall and precision of a class after each detection that counts, by falling score.
 

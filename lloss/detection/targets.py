@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lloss.annotations import ObjectLabel
+from lloss.detection.precision import Truth
 from lloss.images import Frame
 
 
@@ -25,6 +26,8 @@ class Objects:
         difficult: bool [M]: trained on, but neither counted nor held against a detection.
         crowd: bool [M]: likewise, and not trained on.
         frame: x0, y0, x1, y1 in whole pixels of where the image lies; around it is padding.
+        truth: all objects of the image, those that the input cuts off too, with their boxes as far
+            as the image goes: what detections in the unchanged input are measured by.
     """
 
     boxes: Tensor
@@ -32,6 +35,7 @@ class Objects:
     difficult: Tensor
     crowd: Tensor
     frame: tuple[int, int, int, int]
+    truth: Truth | None = None
 
     @classmethod
     def of(
@@ -40,7 +44,7 @@ class Objects:
         """Objects of a label in an image of this height and width.
 
         Those of unknown classes are left out, and those whose centre the fit cuts off; the boxes of
-        others end where the pixels do.
+        others end where the pixels do. Only ``truth`` has what is cut off.
         """
         numbers = {name: number for number, name in enumerate(classes, 1)}
         labels = torch.tensor([numbers.get(name, 0) for name in label.names], dtype=torch.int64)
@@ -59,8 +63,14 @@ class Objects:
             torch.from_numpy(label.difficult.copy()),
             torch.from_numpy(label.crowd.copy()),
             pixels,
-        )
-        return objects.take(labels > 0).within(*pixels)
+        ).take(labels > 0)
+        known = objects.within(*frame.offset, *end)  # of the image, shown or not
+        return dataclasses.replace(objects.within(*pixels), truth=known.as_truth())
+
+    def as_truth(self) -> Truth:
+        """The objects as detections are judged by."""
+        boxes, labels = self.boxes.numpy(), self.labels.numpy()
+        return Truth(boxes, labels, self.difficult.numpy(), self.crowd.numpy())
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -116,7 +116,10 @@ def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
     kinds = {_kind(place): place for place in places}
     if len(kinds) > 1:
         first, second = list(kinds.values())[:2]
-        raise PoolError(f"{asked.shown}: files of two kinds, {first.name} and {second.name}")
+        raise PoolError(
+            f"{asked.shown}: files of two kinds, {first.name} and {second.name}; give one kind, "
+            f"such as 'DIR/*{suffix_of(second.name)}'"
+        )
     (kind,) = kinds
     if kind == "shards":
         return ShardPool(places, asked.shown, _allowed(asked, "image").get("image", ""))

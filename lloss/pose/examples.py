@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lloss.annotations import PersonLabel
+from lloss.cutoff import CutOff
 from lloss.errors import LabelError
 from lloss.images import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
@@ -19,7 +20,13 @@ from lloss.pose.targets import PersonTarget
 
 
 def read_person(
-    item: Item, label: PersonLabel, names: Sequence[str], spec: ImageSpec, room: bool, out: Pixels
+    item: Item,
+    label: PersonLabel,
+    names: Sequence[str],
+    spec: ImageSpec,
+    room: bool,
+    out: Pixels,
+    cut: CutOff | None = None,
 ) -> PersonTarget:
     """Decode one person and find the joints in it.
 
@@ -32,6 +39,7 @@ def read_person(
             and shows the plain cut in its middle, with what lies around it (around a whole image:
             black). Otherwise the pixels are those that a scorer decodes.
         out: uint8 [spec.height, spec.width, 3], written whole.
+        cut: counts the joints that the input does not show.
 
     Raises:
         ImageError: the image cannot be decoded.
@@ -42,6 +50,11 @@ def read_person(
     else:
         frame, left, top = _whole(item, spec, room, out)
     places, annotated = _joints(item.id, label, names)
+    region = item.region if isinstance(item, RegionItem) else None
+    if cut:
+        size = (region.side, region.side) if region else frame.size
+        corner = (region.left, region.top) if region else (0, 0)
+        cut.add(size, (places - corner)[annotated])
     (scale_x, scale_y), (offset_x, offset_y) = frame.scale, frame.offset
     joints = (places - [left, top]) * [scale_x, scale_y] + [offset_x, offset_y]
     return PersonTarget(
@@ -51,7 +64,7 @@ def read_person(
         size=spec.width,
         pixel=(1 / scale_x, 1 / scale_y),
         head=label.head,
-        side=float(item.region.side if isinstance(item, RegionItem) else max(frame.size)),
+        side=float(region.side if region else max(frame.size)),
     )
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lloss.annotations import PersonLabel
 from lloss.annotations.joints import without_mirror
+from lloss.intervals import Floats, Interval, bootstrap
 from lloss.pose.heatmaps import decode, mirrored_back
 from lloss.pose.targets import PersonTarget, mirror_order
-from lloss.tasks import Meter
+from lloss.tasks import Meter, of_unknown_classes
 
 PCKH_SHARE = 0.5
 """Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""
@@ -61,25 +63,25 @@ class Pck(Meter):
     """Counts joints that lie near enough to the truth.
 
     A joint is right if its error is **at most** the share of the normaliser, both in pixels of the
-    original image. Only annotated joints count (such as lie outside of the input as well), pelvis
-    and thorax do not; the mean is over joints, not over groups or persons.
+    original image. Only annotated joints count, those outside of the input and those that the
+    network does not have as well, pelvis and thorax do not; the mean is over joints, not over
+    groups or persons.
 
     Args:
         names: of the joints.
         by_head: whether errors are held against head sizes. Else it is the side of what the network
             sees, for all persons, and nothing is called PCKh.
         mirrored: whether the heatmaps are averaged with those of the mirrored image.
+        unknown: of each person, in the order of the updates, the annotated joints that the network
+            does not have: they are missed.
     """
 
     names: tuple[str, ...]
     by_head: bool
     mirrored: bool = False
-    right: Tensor = field(init=False)
-    total: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.right = torch.zeros(len(self.names), dtype=torch.int64)
-        self.total = torch.zeros(len(self.names), dtype=torch.int64)
+    unknown: Sequence[Collection[str]] = ()
+    right: list[Tensor] = field(default_factory=list, init=False)
+    total: list[Tensor] = field(default_factory=list, init=False)
 
     def update(self, output: Any, targets: Sequence[PersonTarget], mirror: Any = None) -> None:
         """Count a batch.
@@ -104,22 +106,60 @@ class Pck(Meter):
         error = places * (target.size / width) - target.joints
         distance = (error * torch.tensor(target.pixel)).norm(dim=-1)
         limit = PCKH_SHARE * target.head if self.by_head else SIDE_SHARE * target.side
-        self.right += (distance <= limit) & target.annotated
-        self.total += target.annotated
+        self.right.append((distance <= limit) & target.annotated)
+        self.total.append(target.annotated)
 
     def figures(self) -> dict[str, float]:
         """``pck`` over all joints that count; the same as ``pckh`` if it is that; each group."""
-        groups: dict[str, list[int]] = {}
-        for number, name in enumerate(self.names):
-            if group_of(name) not in LEFT_OUT:
-                groups.setdefault(group_of(name), []).append(number)
-        mean = self._share([number for group in groups.values() for number in group])
-        figures = {"pck": mean, **({"pckh": mean} if self.by_head else {})}
-        return figures | {f"PCK {name}": self._share(group) for name, group in groups.items()}
+        found = self._resampled(np.ones((1, len(self.total))))
+        return {name: float(value[0]) for name, value in found.items()}
 
-    def _share(self, joints: Sequence[int]) -> float:
-        total = int(self.total[list(joints)].sum())
-        return int(self.right[list(joints)].sum()) / total if total else math.nan
+    def intervals(self) -> dict[str, Interval]:
+        """Of each figure, by the bootstrap over persons."""
+        groups = self._groups()
+        support = {f"PCK {name}": _persons(total) for name, (_, total) in groups.items()}
+        support |= dict.fromkeys(("pck", "pckh"), len(self.total))
+        return bootstrap(len(self.total), self._resampled, support)
+
+    def _resampled(self, weights: Floats) -> dict[str, Floats]:
+        groups = self._groups()
+        right = {name: weights @ right for name, (right, _) in groups.items()}
+        total = {name: weights @ total for name, (_, total) in groups.items()}
+        none = np.zeros(len(weights))
+        with np.errstate(invalid="ignore"):
+            mean = sum(right.values(), none) / sum(total.values(), none)
+            each = {f"PCK {name}": right[name] / total[name] for name in groups}
+        return {"pck": mean, **({"pckh": mean} if self.by_head else {}), **each}
+
+    def _groups(self) -> dict[str, tuple[Floats, Floats]]:
+        """Joints that are right and joints that count of each person, float64 [N], by group."""
+        groups: dict[str, tuple[Floats, Floats]] = {}
+        shape = (len(self.total), len(self.names))
+        right, total = (
+            torch.stack(parts).numpy().astype(np.float64) if parts else np.zeros(shape)
+            for parts in (self.right, self.total)
+        )
+
+        def add(name: str, right: Floats, total: Floats) -> None:
+            if group_of(name) not in LEFT_OUT:
+                before = groups.get(group_of(name), (0.0, 0.0))
+                groups[group_of(name)] = before[0] + right, before[1] + total
+
+        for number, name in enumerate(self.names):
+            add(name, right[:, number], total[:, number])
+        for name in self._unknown_names():
+            missed = np.array([float(name in names) for names in self.unknown])
+            add(name, np.zeros(len(missed)), missed)
+        return groups
+
+    def _unknown_names(self) -> list[str]:
+        return sorted({name for names in self.unknown for name in names})
+
+    def missed(self) -> list[str]:
+        """Joints that the network does not have."""
+        names = [name for name in self._unknown_names() if group_of(name) not in LEFT_OUT]
+        known = [name for name in self.names if group_of(name) not in LEFT_OUT]
+        return of_unknown_classes(names, known, "they count as missed", "joints")
 
     def notes(self) -> list[str]:
         """What the figures mean."""
@@ -128,3 +168,7 @@ class Pck(Meter):
             f"pck is {MEASURES[self.by_head]}; pelvis and thorax are left out",
             f"flip averaging: {averaging}",
         ]
+
+
+def _persons(total: Floats) -> int:
+    return int((total > 0).sum())

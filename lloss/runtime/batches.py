@@ -42,8 +42,8 @@ def fitting(image: ImageSpec, batch_size: int, free: int) -> int:
 def buckets(most: int) -> tuple[int, ...]:
     """The batch sizes that CUDA really runs, ascending: powers of two and the largest.
 
-    A count between two is padded to the larger, which at most doubles the work, so that the tail
-    of a pool has cuDNN plan no new shape and captures no new graph.
+    A count between two is padded to the larger, which at most doubles the work: cuDNN plans few
+    shapes, and few CUDA graphs are captured.
     """
     return tuple(sorted({1 << power for power in range(most.bit_length())} | {most}))
 

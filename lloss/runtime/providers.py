@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -146,19 +146,20 @@ def provider_options(setup: Setup, cache: EngineCache | None = None) -> Options:
 
 
 def _cuda_options(setup: Setup) -> dict[str, str]:
+    graphs = setup.graphs and setup.provider == "cuda"
     return {
         "device_id": str(setup.device_id),
-        # There are few shapes (the buckets), each warmed up once: the better of cuDNN's heuristics
-        # pays (onnxruntime tries nothing out under this name any more). Below TensorRT, which runs
-        # any number of images, the quick one.
-        "cudnn_conv_algo_search": "EXHAUSTIVE" if setup.provider == "cuda" else "HEURISTIC",
+        # These are two of cuDNN's heuristics by now; nothing is tried out. A convolution keeps one
+        # plan and makes it again whenever the number of images changes. Captured graphs plan each
+        # bucket once, and the better heuristic pays; else the quick one does.
+        "cudnn_conv_algo_search": "EXHAUSTIVE" if graphs else "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested",
         "prefer_nhwc": _flag(setup.precision == "fp16"),
         # For convolutions the option leaves out all kernels of tensor cores, those of fp16 too,
         # which need them. Of an fp16 artifact only the head is fp32; see .tf32 for what binds it.
         "use_tf32": _flag(setup.precision == "fp16"),
-        "enable_cuda_graph": _flag(setup.graphs and setup.provider == "cuda"),
+        "enable_cuda_graph": _flag(graphs),
     }
 
 
@@ -282,7 +283,7 @@ def _opened(path: Path, setup: Setup, cache: EngineCache | None, options: Any) -
         if not graphs:
             raise
         graphs, note = False, f"no CUDA graphs: {error}"
-        wanted = [(name, {**given, **_without_graphs(given)}) for name, given in wanted]
+        wanted = provider_options(replace(setup, graphs=False), cache)
         session = _session(path, wanted, options)
     running = session.get_providers()[0]
     if running != wanted[0][0]:
@@ -333,10 +334,6 @@ def kind_of(error: BaseException) -> type[EngineError]:
 def first_line(error: BaseException) -> str:
     """The first line of an error of the runtime's, which goes on for a page."""
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _without_graphs(given: dict[str, str]) -> dict[str, str]:
-    return {"enable_cuda_graph": "0"} if "enable_cuda_graph" in given else {}
 
 
 def _flag(value: bool) -> str:

@@ -15,9 +15,11 @@ from torch import Generator, Tensor, nn
 
 from lloss.annotations import Problems
 from lloss.annotations.joining import images_of, labeled_pool, refuse_own
+from lloss.cutoff import CutOff
 from lloss.drawing import Drawing
 from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
+from lloss.intervals import Interval
 from lloss.labels import LabeledSet
 from lloss.pools import Item, Pool
 from lloss.settings import AUGMENTS, WEIGHTS, TrainSettings, check_choices
@@ -41,9 +43,28 @@ class Meter(Protocol):
     def figures(self) -> dict[str, float]:
         """The task's metric first, 0 to 1, then what else there is to say."""
 
+    def intervals(self) -> dict[str, Interval]:
+        """The 95 % intervals of figures, by their names; none by default."""
+        return {}
+
     def notes(self) -> list[str]:
         """Conditions that a printed result must name, such as flip averaging; none by default."""
         return []
+
+    def missed(self) -> list[str]:
+        """What of the labels counts as missed whatever the network answers, in lines."""
+        return []
+
+
+def of_unknown_classes(
+    unknown: Sequence[str], classes: Sequence[str], effect: str, what: str = "classes"
+) -> list[str]:
+    """A line on classes of the labels that the network does not have; none without any."""
+    if not unknown:
+        return []
+    some = ", ".join(unknown[:8]) + (", …" if len(unknown) > 8 else "")
+    of = len(unknown) + len(classes)
+    return [f"the network does not know {len(unknown)} of the {of} {what} ({some}): {effect}"]
 
 
 class Task(Protocol):
@@ -58,6 +79,9 @@ class Task(Protocol):
         metric: what :meth:`Meter.figures` gives first; higher is better.
         loss_unit: of the loss, for an axis; "" if it has none.
         labels_file: what a copy of the labels is called.
+        counted: heading of what :meth:`summarize` counts.
+        unit: what is labeled on an image, in the plural; "" where it is the image as a whole.
+        cut_effect: of being cut off by the input, on the metric.
         augments: what the setting ``augment`` may be.
         weights: what the network can start from; see :func:`lloss.settings.check_choices`.
         masks: whether labels are image files themselves, of their ``path``: then the suffix of a
@@ -69,6 +93,9 @@ class Task(Protocol):
     metric: str
     loss_unit: str
     labels_file: str
+    counted: str = "Labeled images per class"
+    unit: str = ""
+    cut_effect: str = "counts as missed"
     augments: tuple[str, ...] = AUGMENTS
     weights: tuple[str, ...] = WEIGHTS
     masks: bool = False
@@ -193,6 +220,7 @@ class Task(Protocol):
         spec: ImageSpec,
         room: bool,
         out: Pixels,
+        cut: CutOff | None = None,
     ) -> Any:
         """Decode a labeled image and make its target; called from several threads.
 
@@ -203,6 +231,7 @@ class Task(Protocol):
             spec: of ``out``.
             room: ``spec`` is :meth:`stored`'s; otherwise the pixels are what a scorer decodes.
             out: uint8 [spec.height, spec.width, 3].
+            cut: counts what the network's input cuts off.
 
         Raises:
             ImageError: the image cannot be decoded.

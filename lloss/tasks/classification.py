@@ -12,10 +12,12 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lloss.annotations import Problems
+from lloss.cutoff import CutOff
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.head import LOG_FLOOR
-from lloss.images import ImageSpec, Pixels, decode_into
+from lloss.images import ImageSpec, Pixels, decode_into, size_of
+from lloss.intervals import Interval, wilson
 from lloss.labels import (
     LabeledSet,
     class_names,
@@ -26,7 +28,7 @@ from lloss.labels import (
 from lloss.models import build_classifier, default_size, weights_notes
 from lloss.pools import Item
 from lloss.settings import TrainSettings
-from lloss.tasks import Meter, Task
+from lloss.tasks import Meter, Task, of_unknown_classes
 
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
@@ -39,6 +41,7 @@ class Classification(Task):
     metric = "accuracy"
     loss_unit = "nats"
     labels_file = "labels.csv"
+    cut_effect = "is not looked at"
 
     def defaults(self, model: str) -> dict[str, Any]:
         """The input's size that the network is usually trained at."""
@@ -71,7 +74,7 @@ class Classification(Task):
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
         """A CSV with the columns ``id`` and ``label``."""
-        return read_labels(path)
+        return read_labels(path, problems=problems)
 
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
         """Likewise."""
@@ -107,9 +110,13 @@ class Classification(Task):
         spec: ImageSpec,
         room: bool,
         out: Pixels,
+        cut: CutOff | None = None,
     ) -> int:
         """The target is the class's index; -1 for a class that is none of them."""
-        decode_into(item.read(), spec, out)
+        raw = item.read()
+        decode_into(raw, spec, out)
+        if cut and spec.fit == "crop":
+            cut.add(size_of(raw))
         return list(classes).index(label) if label in classes else -1
 
     def augment(
@@ -160,13 +167,15 @@ class Classification(Task):
         self, labels: Sequence[str], classes: Sequence[str], settings: TrainSettings
     ) -> _Accuracy:
         """Images of classes that the network does not have are misses."""
-        return _Accuracy()
+        unknown = Counter(label for label in labels if label not in set(classes))
+        return _Accuracy(tuple(classes), unknown)
 
 
 class _Accuracy(Meter):
     """Share of the images whose largest logit is the target's."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: tuple[str, ...], unknown: Mapping[str, int]) -> None:
+        self.classes, self.unknown = classes, unknown
         self.seen, self.hits = 0, 0
 
     def update(self, output: Tensor, targets: Sequence[int], mirror: Any = None) -> None:
@@ -177,6 +186,16 @@ class _Accuracy(Meter):
     def figures(self) -> dict[str, float]:
         """``accuracy``."""
         return {"accuracy": self.hits / max(self.seen, 1)}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Wilson's."""
+        return {"accuracy": wilson(self.hits, self.seen)}
+
+    def missed(self) -> list[str]:
+        """Images of classes that the network does not have."""
+        count = sum(self.unknown.values())
+        effect = f"their {count:,} images count as wrong"
+        return of_unknown_classes(sorted(self.unknown), self.classes, effect)
 
 
 def _random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:

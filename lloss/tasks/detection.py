@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from lloss.annotations import ObjectLabel, Problems, native
 from lloss.annotations.objects import join_objects, open_objects, read_objects
+from lloss.cutoff import CutOff
 from lloss.detection import losses, outputs
 from lloss.detection.augmentation import KINDS, ROOM, SsdAugmentation
 from lloss.detection.meter import DetectionMeter, detect
@@ -69,6 +70,8 @@ class Detection(Task):
     metric = "map"
     loss_unit = ""
     labels_file = "labels.json"
+    counted = "Labeled objects per class"
+    unit = "objects"
     may_be_empty = True
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
@@ -163,8 +166,9 @@ class Detection(Task):
         spec: ImageSpec,
         room: bool,
         out: Pixels,
+        cut: CutOff | None = None,
     ) -> Objects:
-        """Objects of unknown classes are left out, and those that the fit cuts off."""
+        """Objects of unknown classes are left out; what the fit cuts off is measured alone."""
         raw = item.read()
         size = size_of(raw)
         if label.size is not None and label.size != size:
@@ -174,6 +178,9 @@ class Detection(Task):
                 f"{columns}×{rows}; label it as it is"
             )
         decode_into(raw, spec, out)
+        if cut:
+            counts = label.boxes[~(label.difficult | label.crowd)]
+            cut.add(size, (counts[:, :2] + counts[:, 2:]) / 2)
         return Objects.of(label, classes, Frame.of(size, spec), spec.height, spec.width)
 
     def augment(

@@ -14,6 +14,7 @@ from lloss.annotations import PersonLabel, Problems
 from lloss.annotations.joints import skeleton
 from lloss.annotations.native import write_labels
 from lloss.annotations.persons import join_persons, open_persons, read_persons
+from lloss.cutoff import CutOff
 from lloss.drawing import Drawing, Shape
 from lloss.errors import LabelError, SettingsError
 from lloss.images import ImageSpec, Pixels
@@ -49,6 +50,8 @@ class Pose(Task):
     metric = "pck"
     loss_unit = ""
     labels_file = "labels.json"
+    counted = "Persons on whom each joint is labeled"
+    unit = "joints"
     augments = ("none", "pose")
     weights = ("none", STATE_DICT)
 
@@ -164,9 +167,10 @@ class Pose(Task):
         spec: ImageSpec,
         room: bool,
         out: Pixels,
+        cut: CutOff | None = None,
     ) -> PersonTarget:
         """See :func:`lloss.pose.examples.read_person`."""
-        return read_person(item, label, classes, spec, room, out)
+        return read_person(item, label, classes, spec, room, out, cut)
 
     def augment(
         self,
@@ -228,10 +232,17 @@ class Pose(Task):
     def meter(
         self, labels: Sequence[PersonLabel], classes: Sequence[str], settings: TrainSettings
     ) -> Pck:
-        """PCKh@0.5, if every person with a joint that counts has a head size."""
+        """PCKh@0.5, if every person with a joint that counts has a head size.
+
+        Joints that the network does not have count as missed.
+        """
         counted = [name for name in classes if group_of(name) not in LEFT_OUT]
         judged = [label for label in labels if self.known(label, counted)]
-        return Pck(tuple(classes), heads_known(judged), settings.flip_test)
+        unknown = [
+            {name for name, known in zip(label.names, label.annotated) if known} - set(classes)
+            for label in labels
+        ]
+        return Pck(tuple(classes), heads_known(judged), settings.flip_test, unknown)
 
     def draw(
         self, output: Tensor, classes: Sequence[str], settings: TrainSettings

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model
@@ -22,22 +21,23 @@ from torchvision.models import get_model
 from lloss.annotations import Problems
 from lloss.annotations.folders import annotation_files
 from lloss.annotations.reading import BrokenError, leaving_out, load_json
+from lloss.cutoff import CutOff
 from lloss.drawing import Drawing
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
-from lloss.images import Frame, ImageSpec, Pixels, decode_into, decode_mask, size_of
+from lloss.images import ImageSpec, Pixels, decode_into, decode_mask, size_of
+from lloss.iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.labels import listed_classes
 from lloss.pools import Item
 from lloss.pools.base import read_file
 from lloss.settings import TrainSettings
-from lloss.tasks import Meter, Task
+from lloss.tasks import Task
 from lloss.tasks.classification import TASK as CLASSIFICATION
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
 STAGES = ("3", "6", "12", "16")  # of MobileNetV3: each resolution's last block, its last layer
 NONE = 255  # a mask's pixel that is of no class
 
-Mask: TypeAlias = NDArray[np.uint8]  # [H, W]
 Names: TypeAlias = Sequence[str]
 
 
@@ -71,17 +71,19 @@ class _Network(nn.Module):
 class Segmentation(Task):
     """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes, H, W].
 
-    A target is a mask uint8 [H, W]: the class's index plus 1, 0 for none, 255 for an unknown one.
+    A target is a :class:`lloss.iou.MaskTarget`.
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
+    counted = "Images with a pixel of each class"
     weights, masks, may_be_empty = ("none", "imagenet"), True, True
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """Inputs of 256 pixels, and less of a step than classification takes."""
+        """Inputs of 256 pixels that show all of an image, and smaller steps than a classifier's."""
         if model and model not in MODELS:
             raise SettingsError(f"model {model!r}: unknown; choose one of {', '.join(MODELS)}")
-        return {"model": model or MODELS[0], "size": 256, "batch_size": 8, "lr": 0.02}
+        own = {"size": 256, "fit": "stretch", "batch_size": 8, "lr": 0.02}
+        return {"model": model or MODELS[0], **own}
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         """A network of torchvision's; ``imagenet`` weights are its backbone's."""
@@ -142,8 +144,15 @@ class Segmentation(Task):
         return any(name in classes for name in label.names.values())
 
     def example(
-        self, item: Item, label: MaskLabel, classes: Names, spec: ImageSpec, room: bool, out: Pixels
-    ) -> Mask:
+        self,
+        item: Item,
+        label: MaskLabel,
+        classes: Names,
+        spec: ImageSpec,
+        room: bool,
+        out: Pixels,
+        cut: CutOff | None = None,
+    ) -> MaskTarget:
         """The mask goes where the image goes; the nearest pixel counts."""
         raw, mask = item.read(), _unchanged(label)
         if size_of(raw) != mask.shape:
@@ -154,21 +163,28 @@ class Segmentation(Task):
         decode_into(raw, spec, out)
         to = np.zeros(256, np.uint8)
         for value, name in label.names.items():
-            to[int(value)] = list(classes).index(name) + 1 if name in classes else NONE
-        return Frame.of(mask.shape, spec).carried(to[mask], spec)
+            to[int(value)] = list(classes).index(name) + 1 if name in classes else UNKNOWN
+        if cut:
+            cut.add(size_of(raw))
+        return MaskTarget.of(to[mask], spec)
 
     def augment(
-        self, images: Tensor, targets: list[Mask], settings: TrainSettings, generator: Generator
-    ) -> tuple[Tensor, list[Mask]]:
+        self,
+        images: Tensor,
+        targets: list[MaskTarget],
+        settings: TrainSettings,
+        generator: Generator,
+    ) -> tuple[Tensor, list[MaskTarget]]:
         """Flip and crop; what comes from outside the image is of no class."""
-        masks = torch.from_numpy(np.stack(targets))[..., None]
+        masks = torch.from_numpy(np.stack([target.mask for target in targets]))[..., None]
         both, _ = CLASSIFICATION.augment(torch.cat([images, masks], 3), [], settings, generator)
-        return both[..., :3], list(both[..., 3].numpy())
+        moved = both[..., 3].numpy()
+        return both[..., :3], [replace(t, mask=mask) for t, mask in zip(targets, moved)]
 
-    def collate(self, targets: Sequence[Mask], settings: TrainSettings) -> Tensor:
+    def collate(self, targets: Sequence[MaskTarget], settings: TrainSettings) -> Tensor:
         """int64 [N, H, W]; -1 where there is no class, or none of the network's."""
-        masks = torch.from_numpy(np.stack(targets)).long()
-        return masks.where(masks < NONE, 0) - 1
+        masks = torch.from_numpy(np.stack([target.mask for target in targets])).long()
+        return masks.where(masks < UNKNOWN, 0) - 1
 
     def loss_per_image(self, output: Tensor, targets: Tensor, settings: TrainSettings) -> Tensor:
         """Cross entropy in nats, mean over the image's pixels of a known class; 0 without any."""
@@ -188,36 +204,17 @@ class Segmentation(Task):
         each = CLASSIFICATION.outputs(output)
         return {name: each[name].mean((1, 2)) for name in ("entropy", "margin", "confidence")}
 
-    def meter(self, labels: Sequence[MaskLabel], classes: Names, settings: TrainSettings) -> _Iou:
+    def meter(
+        self, labels: Sequence[MaskLabel], classes: Names, settings: TrainSettings
+    ) -> MeanIoU:
         """Classes that the network does not have have an IoU of 0."""
-        return _Iou(classes, [name for name in self.classes(labels) if name not in classes])
+        return MeanIoU(classes, [name for name in self.classes(labels) if name not in classes])
 
     def draw(self, output: Tensor, classes: Names, settings: TrainSettings) -> list[Drawing]:
         """In words alone: each class's share of the pixels."""
         shares = F.one_hot(output.argmax(1), len(classes)).float().mean((1, 2)).tolist()
         rows = [sorted(zip(row, classes), reverse=True)[:3] for row in shares]
         return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]
-
-
-class _Iou(Meter):
-    """Intersection over union of each class's pixels in all images; 255 counts for nobody."""
-
-    def __init__(self, classes: Names, unknown: Names) -> None:
-        self.classes, self.unknown = classes, unknown
-        self.counts = np.zeros((len(classes) + 1, len(classes)), np.int64)  # the last: unknown
-
-    def update(self, output: Tensor, targets: Sequence[Mask], mirror: Any = None) -> None:
-        """Count pixels by true and by guessed class."""
-        true, guess = np.stack(targets).astype(np.int64) - 1, output.argmax(1).cpu().numpy()
-        true = np.minimum(true, len(self.classes))
-        np.add.at(self.counts, (true[true >= 0], guess[true >= 0]), 1)
-
-    def figures(self) -> dict[str, float]:
-        """``miou``, the mean over the classes of which there is a pixel, then each."""
-        both, sums = np.diag(self.counts), self.counts.sum(0) + self.counts[:-1].sum(1)
-        each = {f"IoU {n}": float(b / (s - b)) for n, b, s in zip(self.classes, both, sums) if s}
-        each.update({f"IoU {name}": 0.0 for name in self.unknown})
-        return {"miou": float(np.mean(list(each.values()))), **each}
 
 
 def _ignored_note(labels: Collection[MaskLabel]) -> str:

@@ -99,5 +99,5 @@ def test_more_than_two_labels_of_an_image_are_counted(tmp_path: Path, picture: A
     problems = Problems(skip=True)
     assert images_of(open_pool(tmp_path), labels, "labels", problems) == {}
     assert problems.found == [
-        "labels: 'a.jpg': is a label of the image 'a.png', as 'a' is and 2 more; keep one of them"
+        "labels: 'a.jpg': is a label of the image 'a.png', as 'a' is and 2 more"
     ]

@@ -239,7 +239,7 @@ def test_an_image_with_two_labels_gets_none(pool: Any, order: int, second: str) 
     """Though one of the names is the id itself, and whichever stands first."""
     keys = ["b.png", second][::order]
     labels = labeled("c.png", *keys)
-    what = f"'{keys[0]}': is a label of the image 'b.png', as '{keys[1]}' is; keep one of them"
+    what = f"'{keys[0]}': is a label of the image 'b.png', as '{keys[1]}' is; mend it"
     with pytest.raises(LabelError, match=f"^origin: {what}"):
         join_objects(pool, labels, "origin", Problems())
     problems = Problems(skip=True)

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
+from lloss.serve.cli import score
 from lloss.serve.run import score_pool
 from PIL import Image
 
@@ -62,6 +64,27 @@ def test_what_was_passed_over_is_kept_with_the_scores(
     assert (report.scored, again.scored) == (3, 3)
     run = json.loads((tmp_path / "scores" / "run.json").read_text())
     assert run["passed_over"] == {".heic": 1, ".json": 1, "hidden": 1}
+
+
+@pytest.mark.parametrize("where", ["local", "remote"])
+def test_what_was_passed_over_is_said_once(
+    tmp_path: Path, photos: Path, artifact: Path, where: str
+) -> None:
+    files = pytest.importorskip("fsspec").filesystem("memory")
+    image = bytes(next(iter(open_pool(photos))).read())
+    (tmp_path / "pool").mkdir()
+    for name, content in (("a.png", image), ("b.HEIC", b"x"), ("c.txt", b"x")):
+        (tmp_path / "pool" / name).write_bytes(content)
+        files.pipe(f"/said/{name}", content)
+    pool = str(tmp_path / "pool") if where == "local" else "memory://said"
+    done = CliRunner().invoke(score, [str(artifact), pool, "-o", str(tmp_path / "scores")])
+    files.rm("/said", recursive=True)
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if "passed over" in line]
+    assert line == (
+        f"{pool}: passed over 1 file that is no image (1 .txt); 1 image of a format that cannot be "
+        "decoded (1 .heic; convert to JPEG or PNG)"
+    )
 
 
 def _table(path: Path, images: list[bytes]) -> None:

@@ -116,6 +116,14 @@ def test_archives_one_behind_the_other_are_read_to_the_end(
         list(open_pool(joined))
 
 
+@pytest.mark.parametrize("order", [["none", "one"], ["one", "none"], ["none", "one", "none"]])
+def test_an_empty_archive_hides_no_other(tmp_path: Path, order: list[str]) -> None:
+    parts = {"one": _shard(tmp_path / "1.tar", "1.jpg"), "none": _shard(tmp_path / "0.tar")}
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(parts[name].read_bytes() for name in order))
+    assert _ids(joined) == ["1"]
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 @pytest.mark.parametrize("size", [5, 512, 5000])
 def test_garbage_behind_the_end_is_an_error(tmp_path: Path, suffix: str, size: int) -> None:

@@ -12,6 +12,8 @@ from lloss.annotations.joints import COCO, MPII
 from lloss.pose.heatmaps import render
 from lloss.pose.pck import Pck, group_of, heads_known
 from lloss.pose.targets import PersonTarget, mirror_order
+from lloss.settings import settings_of
+from lloss.tasks import get_task
 
 NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")
 
@@ -134,3 +136,56 @@ def test_one_head_that_is_not_known_makes_another_measure_of_all() -> None:
     assert heads_known([label(7.5), label(3)])
     assert not heads_known([label(7.5), label(math.nan)])
     assert not heads_known([])
+
+
+def test_joints_that_the_network_does_not_have_are_missed_and_named() -> None:
+    """Two persons with 1 and 2 right joints; 3 more are not known, pelvis does not count."""
+    unknown = [{"r-knee", "nose"}, {"r-knee", "pelvis"}]
+    meter = Pck(NAMES, True, unknown=unknown)
+    meter.update(peaks(8, 8, 8, 8, 8), [person([1, 0, 0, 0, 0], 10, (1.0, 1.0))])
+    meter.update(peaks(8, 8, 8, 8, 8), [person([1, 0, 0, 0, 1], 10, (1.0, 1.0))])
+    assert meter.figures() == pytest.approx(
+        {"pck": 3 / 6, "pckh": 3 / 6, "PCK ankle": 1, "PCK head": 1 / 2, "PCK knee": 0}
+    )
+    assert meter.missed() == [
+        "the network does not know 2 of the 5 joints (nose, r-knee): they count as missed"
+    ]
+    assert Pck(NAMES, True).missed() == []
+
+
+def test_the_task_counts_the_joints_that_only_the_labels_have() -> None:
+    label = PersonLabel("a.jpg", None, NAMES, np.zeros((5, 2)), np.array([1, 1, 1, 0, 1], bool), 5)
+    task = get_task("pose")
+    meter = task.meter([label], ("r-ankle",), settings_of("default", task="pose"))
+    meter.update(peaks(8), [dataclasses.replace(person([1], 10, (1.0, 1.0)), names=("r-ankle",))])
+    assert meter.figures()["pck"] == pytest.approx(1 / 3)  # l-ankle and head-top are missed
+
+
+def test_a_joint_outside_of_the_input_is_missed() -> None:
+    joints = torch.full((5, 2), 34.0)
+    joints[1] = torch.tensor([200.0, 34.0])
+    target = dataclasses.replace(person([1, 1, 0, 0, 0], 10, (1.0, 1.0)), joints=joints)
+    meter = Pck(NAMES, True)
+    meter.update(peaks(8, 15, 8, 8, 8), [target])
+    assert meter.figures()["pckh"] == 0.5
+
+
+def test_the_interval_is_of_draws_of_persons() -> None:
+    random = np.random.default_rng(0)
+    people = [person(list(random.integers(0, 2, 5)), 10, (1.0, 1.0)) for _ in range(5)]
+    columns = random.integers(6, 11, (5, 5)).tolist()
+    unknown = [{"r-knee"} if row % 2 else set[str]() for row in range(5)]
+    meter = Pck(NAMES, True, unknown=unknown)
+    for target, row in zip(people, columns):
+        meter.update(peaks(*row), [target])
+    weights = np.array([[2, 0, 1, 2, 0], [1, 1, 1, 1, 1]])
+    found = meter._resampled(weights.astype(float))
+    for draw, times in enumerate(weights):
+        rows = np.repeat(np.arange(5), times)
+        again = Pck(NAMES, True, unknown=[unknown[row] for row in rows])
+        for row in rows:
+            again.update(peaks(*columns[row]), [people[row]])
+        drawn = {name: values[draw] for name, values in found.items()}
+        assert drawn == pytest.approx(again.figures(), nan_ok=True)
+    low, high = meter.intervals()["pckh"]
+    assert low < meter.figures()["pckh"] < high

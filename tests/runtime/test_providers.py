@@ -152,6 +152,9 @@ def test_options_of_cuda() -> None:
     assert fp16["prefer_nhwc"] == "1" and fp16["enable_cuda_graph"] == "0"
     assert fp16["use_tf32"] == "1", "without it convolutions get no tensor cores, in fp16 either"
     assert fp16["device_id"] == "2"
+    below = provider_options(replace(SETUP, provider="tensorrt"))[1][1]
+    searches = [given["cudnn_conv_algo_search"] for given in (fp32, fp16, below)]
+    assert searches == ["EXHAUSTIVE", "HEURISTIC", "HEURISTIC"], "only graphs plan each size once"
 
 
 def test_options_of_tensorrt(tmp_path: Path) -> None:

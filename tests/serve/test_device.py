@@ -277,7 +277,7 @@ def test_nothing_else_uses_a_gpu_while_a_graph_is_captured(
     ("broken", "reason"),
     [
         ("capture", "^operation not permitted when stream is capturing$"),
-        ("replay", "^the replay of a batch of 1 gives another"),
+        ("replay", "^the replay of a batch of 32 gives another"),
     ],
 )
 def test_a_graph_that_cannot_be_used_is_an_error_of_its_own(
