@@ -123,6 +123,8 @@ class Table:
         number, line = next(self._filled(), (0, ""))
         if line.casefold().startswith("sep="):
             raise self._wrong(number, f"{line!r} is of Excel alone; remove that line")
+        if line.startswith(("{", "[")):
+            raise self._wrong(number, "looks like JSON; give a CSV with a header")
         self._first, self._fields = line, self._parsed(number, line) if line else []
         self.header = tuple(map(stripped, self._fields))
         self._nameless = [place for place, name in enumerate(self.header) if not name]

@@ -132,6 +132,8 @@ def _as_begun(folder: Path, project: Project) -> Project:
 
 def _begin(folder: Path, project: Project, labeled: LabeledSet, problems: Problems) -> None:
     """Write down what the cycle is of: the labels may grow while it runs."""
+    for name in (EVALUATION, MODEL):  # of a checkpoint that somebody removed
+        (folder / name).unlink(missing_ok=True)
     rows = sorted(zip((item.id for item in labeled.items), labeled.labels), key=lambda row: row[0])
     project.task.write_labels(dict(rows), folder / project.task.labels_file)
     kept = {name: getattr(project, name) for name in _KEPT}

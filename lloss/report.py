@@ -23,7 +23,7 @@ from lloss.charts import figure, histogram, lines
 from lloss.drawing import Drawing, draw
 from lloss.files import write_text
 from lloss.intervals import Interval, decimals, in_percent, range_in_percent, usable
-from lloss.markup import loss, percent, text
+from lloss.markup import loss, text
 
 SHOWN_PICKS = 200
 """More would make the page heavy; ``selected.csv`` names them all."""
@@ -191,7 +191,7 @@ def _figures(data: ReportData) -> str:
     back = f"{data.held_back:,} more are held out" if data.held_back else ""
     skipped = f"{data.skipped:,} more" if data.skipped else ""
     within = f"{range_in_percent(now.ranking_interval)} · " if usable(now.ranking_interval) else ""
-    ranking = f"{within}entropy {percent(now.entropy_ranking_accuracy)}, chance 50%"
+    ranking = f"{within}entropy {_entropy(now)}, chance 50%"
     rows = [
         ("labeled", f"{data.labeled:,}", growth or f"in {len(data.classes):,} classes", back),
         ("pool", f"{data.pool:,}", f"{skipped} could not be read" if skipped else "images scored"),
@@ -288,9 +288,14 @@ def _curves(data: ReportData) -> str:
         "Ranking accuracy",
         f'<span class="key line"></span>predicted loss '
         f"{in_percent(now.ranking_accuracy, now.ranking_interval)} &ensp;"
-        f'<span class="key dash"></span>entropy {percent(now.entropy_ranking_accuracy)}',
+        f'<span class="key dash"></span>entropy {_entropy(now)}',
         lines("cycle", [head, entropy], chance=[50.0], ranges=ranking_ranges),
     )
+
+
+def _entropy(point: CyclePoint) -> str:
+    """With as many digits as the head's: they are measured on the same images."""
+    return in_percent(point.entropy_ranking_accuracy, point.ranking_interval)
 
 
 def _row(point: CyclePoint) -> str:
@@ -303,7 +308,7 @@ def _row(point: CyclePoint) -> str:
         range_in_percent(point.metric_interval) or "–",
         ranking,
         range_in_percent(point.ranking_interval) or "–",
-        percent(point.entropy_ranking_accuracy),
+        _entropy(point),
     )
     return f"<tr><td>{'</td><td>'.join(cells)}</td></tr>"
 

@@ -14,6 +14,8 @@ from lloss.errors import SettingsError
 from lloss.exclusions import find_excluded, read_excluded
 from lloss.pools import Pool
 from lloss.runtime import tf32
+from lloss.scores import ScoresFolder
+from lloss.selection.ties import constant_note
 from lloss.shards import Shard
 
 from .merge import merge_shards
@@ -120,6 +122,8 @@ def score(
     if remark and remark != said:  # of a pool in a store it is known only now
         click.echo(remark, err=True)
     click.echo(_outcome(done, out), err=True)
+    if tied := constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss"):
+        click.echo(tied, err=True)
 
 
 def _opened(uri: str, exclude: tuple[Path, ...], empty: str) -> tuple[Pool, set[str]]:

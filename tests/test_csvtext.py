@@ -143,6 +143,7 @@ def test_a_row_that_could_lose_something_is_refused_by_its_line(
         ('"id,label', "does not close in its line"),
         ("sep=,\nid,label", "line 1: 'sep=,' is of Excel alone"),
         ("SEP=;\nid;label", "is of Excel alone"),
+        ('{"id": "a", "label": "b"}', "line 1: looks like JSON; give a CSV with a header"),
     ],
 )
 def test_a_header_that_could_mean_two_things_is_refused(header: str, told: str) -> None:

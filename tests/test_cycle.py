@@ -226,6 +226,29 @@ def test_settings_changed_in_the_middle_of_training_train_anew(
     assert load_checkpoint(outcome.folder).settings.epochs == 1
 
 
+def test_a_cycle_begun_anew_measures_and_exports_its_own_checkpoint(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removed the checkpoint, so that the cycle trains again."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle_module._Walk, "_score", stop)
+        with pytest.raises(KeyboardInterrupt):
+            next_cycle(project)
+    folder = project.cycles / "001"
+    first = load_checkpoint(folder).sha256
+    (folder / "checkpoint.pt").unlink()
+    path = project.root / "lloss.toml"
+    path.write_text(path.read_text() + "seed = 7\n")
+    next_cycle(load_project(project.root))
+    second = load_checkpoint(folder).sha256
+    manifest = read_manifest(folder / "model.onnx")
+    assert second != first and manifest.provenance["checkpoint_sha256"] == second
+
+
 def test_settings_changed_after_training_wait_for_the_next_cycle(
     project: Project, labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from lloss.exclusions import read_excluded, select_without
 from lloss.files import sha256_of
 from lloss.scores import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
+from lloss.selection.ties import tie_note
 from lloss.tables import FORMATS, format_of, formatted, write_selection
 
 
@@ -84,7 +85,8 @@ def select(
         seed=seed,
         at_most=at_most,
     )
-    chosen, without = select_without(ScoresFolder(scores).opened(), settings, excluded)
+    source = ScoresFolder(scores).opened()
+    chosen, without = select_without(source, settings, excluded)
     if out is None:
         click.echo(formatted(chosen, kind), nl=False)
     else:
@@ -94,6 +96,8 @@ def select(
     notes = [f"{len(chosen)} of {chosen.eligible} selected {settings.how}", *chosen.notes()]
     notes += without.notes("the scores")
     click.echo(", ".join(notes) + (f": {out}" if out else ""), err=True)
+    if tied := tie_note(source, chosen):
+        click.echo(tied, err=True)
 
 
 @click.command()

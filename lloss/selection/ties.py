@@ -1,0 +1,55 @@
+"""Scores that do not differ: where they tie, the order of ids decides, and that is no ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lloss.selection.choice import Selection
+from lloss.sources import ScannedSource
+
+
+def tie_note(source: ScannedSource, chosen: Selection) -> str:
+    """What to say where all selected images have the same score; "" where they do not."""
+    scores, settings = chosen.scores, chosen.settings
+    if settings.strategy == "random" or len(scores) < 2 or scores.min() != scores.max():
+        return ""
+    score = scores[0]
+    same = sum(
+        int(np.count_nonzero(_values(batch, settings.by) == score))
+        for batch in source.scan([settings.by])
+    )
+    return (
+        f"warning: all {len(chosen):,} selected images have the same {settings.by}, as {same:,} of "
+        f"{chosen.pool:,} in the scores have: the order of ids decided, this is no ranking"
+    )
+
+
+def constant_note(batches: Iterable[pa.RecordBatch], column: str) -> str:
+    """What to say where all images have the same score; "" where two differ.
+
+    Reads no further than to the first that differs.
+    """
+    count, first = 0, None
+    for batch in batches:
+        values = _values(batch, column)
+        values = values[~np.isnan(values)]
+        if not len(values):
+            continue
+        first = values[0] if first is None else first
+        if (values != first).any():
+            return ""
+        count += len(values)
+    if count < 2:
+        return ""
+    return f"warning: all {count:,} images have the same {column}: that ranks nothing"
+
+
+def _values(batch: pa.RecordBatch, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    values: np.ndarray[tuple[int], np.dtype[np.float64]] = pc.cast(
+        batch.column(column), pa.float64()
+    ).to_numpy(zero_copy_only=False)
+    return values

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lloss.selection import SelectionSettings, select
+from lloss.selection.ties import constant_note, tie_note
+from lloss.sources import TableScores
+
+
+class _Scores(TableScores):
+    """Scores at hand that can be gone through in batches of two."""
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from self.table.select(columns).to_batches(max_chunksize=2)
+
+
+def _scores(values: list[float | None]) -> _Scores:
+    ids = [f"{n}.png" for n in range(len(values))]
+    return _Scores(pa.table({"id": ids, "loss": pa.array(values, pa.float32())}))
+
+
+@pytest.mark.parametrize(
+    ("values", "k", "said"),
+    [
+        ([1.0] * 7, 3, "all 3 selected images have the same loss, as 7 of 7 in the scores have"),
+        ([0.5, 1.0, 1.0, 1.0, 0.2], 2, "all 2 selected images have the same loss, as 3 of 5 "),
+        ([0.5, 1.0, 1.0, 2.0, 0.2], 2, ""),
+        ([1.0, 1.0], 1, ""),
+        ([None, 1.0, 1.0, float("nan")], 2, "as 2 of 4"),
+    ],
+)
+def test_a_selection_of_equal_scores_is_no_ranking(
+    values: list[float | None], k: int, said: str
+) -> None:
+    source = _scores(values)
+    note = tie_note(source, select(source, SelectionSettings(k=k)))
+    assert bool(note) == bool(said) and said in note
+    assert not note or note.endswith("the order of ids decided, this is no ranking")
+
+
+def test_a_random_selection_has_no_ranking_to_lose() -> None:
+    source = _scores([1.0] * 5)
+    chosen = select(source, SelectionSettings(k=3, strategy="random"))
+    assert tie_note(source, chosen) == ""
+
+
+def test_scores_that_are_all_equal_rank_nothing() -> None:
+    for values, count in (([2.0] * 5, 5), ([2.0, None, 2.0], 2), ([2.0], 0), ([], 0), ([None], 0)):
+        note = constant_note(_scores(values).scan(["loss"]), "loss")
+        expected = f"warning: all {count} images have the same loss: that ranks nothing"
+        assert note == (expected if count else "")
+    assert constant_note(_scores([2.0] * 4 + [2.5]).scan(["loss"]), "loss") == ""
+
+
+def test_it_reads_no_further_than_to_the_first_score_that_differs() -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"loss": np.array([1.0, 2.0], np.float32)})
+        raise AssertionError("read on")
+
+    assert constant_note(batches(), "loss") == ""
