@@ -117,6 +117,19 @@ def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
     ]
 
 
+def test_an_id_that_is_nearly_there_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "done.csv").write_text("id\ncafe\u0301.jpg\na/b.jpg\n", encoding="utf-8")
+    (note,) = _found(["caf\u00e9.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note.startswith("none of the 2 ids to exclude is in the pool (the first: 'caf")
+    assert "differs from it in its Unicode form alone" in note
+    (tmp_path / "done.csv").write_text("id\nx.jpg\na/b.jpg\n")
+    (note,) = _found(["x.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note == (
+        "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg'; 'c/b.jpg' has "
+        "that name, but lies in another folder)"
+    )
+
+
 def test_a_name_in_doubt_is_refused(tmp_path: Path) -> None:
     path = _written(tmp_path / "o.json", COCO)
     with pytest.raises(LabelError, match=r"o\.json: '2\.jpg': may be 'x/2\.jpg' or 'y/2\.jpg'"):
