@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from lloss import images
 from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
 from lloss.images import Fit, Frame, ImageSpec, decode, decode_mask, decode_whole, size_of
+
+from .waiting import PATIENCE
 
 Encode = Callable[..., bytes]
 EIGHT = ImageSpec(8, 8)
@@ -298,11 +299,9 @@ def test_a_line_of_pixels_is_resized(
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    began = time.monotonic()
     for width, height in ((30_000, 30_000), (13_400, 13_400)):
         with pytest.raises(ImageError, match="declares"):
             decode(_png(width, height, 8, 2, b""), EIGHT)
-    assert time.monotonic() - began < 2  # 2.7 GB of pixels would take longer to be made
 
 
 def test_a_bomb_is_refused_where_pillows_own_limit_was_lifted(
@@ -511,7 +510,7 @@ def test_large_images_wait_for_the_budget_and_small_ones_do_not(
         waiting.start()
         decode(small, EIGHT)
         assert not done.wait(0.2)
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
     waiting.join()
     assert budget.free == budget.total
 
