@@ -92,13 +92,17 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
         paths: CSV with a column ``id``; JSON: objects or keypoints as COCO's, persons as MPII's,
             or what a cycle keeps of its labels; a folder of VOC XML or of masks. A labeled person
             is named by its own id and by its image's.
-        problems: broken annotations go there, and a note of labels that show nothing.
+        problems: broken annotations go there, a note that their images are not excluded, and one
+            of labels that show nothing.
         empty: what such labels mean, see :mod:`lloss.annotations.empties`.
 
     Raises:
         LabelError: a file cannot be read, or names nothing.
     """
-    return [_read(path, problems, empty) for path in paths]
+    files = [_read(path, problems, empty) for path in paths]
+    if problems.found:
+        problems.note("images whose annotations are broken are not excluded: mend those first")
+    return files
 
 
 def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]) -> Excluded:

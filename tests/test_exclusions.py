@@ -64,6 +64,7 @@ def test_persons_are_named_by_themselves_and_by_their_images(tmp_path: Path) -> 
     (file,) = read_excluded([path], problems)
     assert set(file.names.values()) == {("p.jpg@20,20,0.1", "p.jpg")}
     assert len(problems.found) == 1
+    assert problems.notes[-1].startswith("images whose annotations are broken are not excluded")
 
 
 def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
