@@ -13,6 +13,8 @@ import pytest
 from lloss.errors import ImageError, LlossError
 from lloss.files import explained, locked, sha256_of, sweep, write_json, write_text, written_aside
 
+from .waiting import PATIENCE
+
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -117,7 +119,7 @@ except LlossError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert "a.txt: cannot be written: File too large" in done.stdout
     assert path.read_text() == "old"

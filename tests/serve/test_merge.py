@@ -30,6 +30,8 @@ from lloss.pools import open_pool
 from lloss.scores import ScoresFolder
 from lloss.shards import Shard
 
+from ..waiting import PATIENCE
+
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Path) -> Scorer:
@@ -300,7 +302,7 @@ def test_a_killed_shard_goes_on(artifact: Path, tmp_path: Path) -> None:
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     second = [*command, str(tmp_path / "2"), "--shard", "2/2"]
     child = subprocess.Popen(second, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not (tmp_path / "2/part-00005.parquet").exists():
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from lloss.labels import read_labels
 from lloss.pools import open_pool
 
+from ....waiting import PATIENCE
 from ..scores import write_scores
 
 P = "/v1/pools/p"
@@ -255,7 +256,7 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
     def counts(pool: str) -> Any:
         nonlocal left
         busy.release()
-        free.wait(10)
+        free.wait(PATIENCE)
         left += 1
         return Counts(0, 0, 0)
 
@@ -273,7 +274,7 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
         asks += [asking(client.post, P + "/select", json={"k": 1}) for _ in range(10)]
         asks += [asking(client.post, f"{P}{n}/select", json={"k": 1}) for n in range(20)]
         for _ in range(40 + 16):
-            assert busy.acquire(timeout=5)
+            assert busy.acquire(timeout=PATIENCE)
         try:
             monkeypatch.undo()
             monkeypatch.setattr(daemon, "not_ready", lambda: "")
@@ -297,14 +298,14 @@ def test_slow_choices_of_a_pool_hold_up_no_other(
     def slow(pool: str, *given: Any) -> Any:
         if pool == "p":
             begun.set()
-            free.wait(30)
+            free.wait(PATIENCE)
         return select(pool, *given)
 
     monkeypatch.setattr(daemon.selections, "select", slow)
     with client:  # one loop for all
         asks = [asking(client.post, P + "/select", json={"k": 1}) for _ in range(20)]
         try:
-            assert begun.wait(30)
+            assert begun.wait(PATIENCE)
             done: list[int] = []
             other = threading.Thread(
                 target=lambda: done.append(
@@ -312,7 +313,7 @@ def test_slow_choices_of_a_pool_hold_up_no_other(
                 )
             )
             other.start()
-            other.join(20)
+            other.join(PATIENCE)
             assert done == [200]
         finally:
             free.set()
