@@ -18,11 +18,13 @@ class Problems:
         skip: leave broken annotations out instead of stopping.
         found: each broken annotation so far, with its place.
         notes: what the user should know although nothing is broken, each one whole line.
+        doubts: why not to rely on the network, each one whole line.
     """
 
     skip: bool = False
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def note(self, line: str) -> None:
         """Keep a line for the user, once; an empty one is none."""
