@@ -56,7 +56,8 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
             "they rank nothing; train longer, or on more labels"
         )
     elif ranked(figures) is False:
-        found.append(f"the predicted loss does not rank better than chance: {_orders(figures)}")
+        says = "is not shown to" if head["ranking_accuracy"] > 0.5 else "does not"
+        found.append(f"the predicted loss {says} rank better than chance: {_orders(figures)}")
     return found
 
 

@@ -64,6 +64,7 @@ def test_persons_are_named_by_themselves_and_by_their_images(tmp_path: Path) -> 
     (file,) = read_excluded([path], problems)
     assert set(file.names.values()) == {("p.jpg@20,20,0.1", "p.jpg")}
     assert len(problems.found) == 1
+    assert problems.notes[-1].startswith("images whose annotations are broken are not excluded")
 
 
 def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
@@ -115,6 +116,19 @@ def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
         "2 of the 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
         "1 excluded by name (the first: '2.jpg' is 'x/2.jpg')",
     ]
+
+
+def test_an_id_that_is_nearly_there_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "done.csv").write_text("id\ncafe\u0301.jpg\na/b.jpg\n", encoding="utf-8")
+    (note,) = _found(["caf\u00e9.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note.startswith("none of the 2 ids to exclude is in the pool (the first: 'caf")
+    assert "differs from it in its Unicode form alone" in note
+    (tmp_path / "done.csv").write_text("id\nx.jpg\na/b.jpg\n")
+    (note,) = _found(["x.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note == (
+        "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg'; 'c/b.jpg' has "
+        "that name, but lies in another folder)"
+    )
 
 
 def test_a_name_in_doubt_is_refused(tmp_path: Path) -> None:

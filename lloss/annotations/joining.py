@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from lloss.annotations.folders import holds_xml
 from lloss.annotations.matching import Matches, differs
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, leaving_out
@@ -16,14 +17,16 @@ from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
 
 
 def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems | None = None) -> Pool:
-    """Open a pool without the folders of its labels: masks are no images to label.
+    """Open a pool without the folders of its masks, which are no images to label.
+
+    Images that lie in a folder of XML annotations stay: they are what those are of.
 
     Args:
         uri: of the pool, as :func:`lloss.pools.open_pool` takes it.
         labels: files or folders.
         problems: notes go there, of how many images were left out and what was passed over.
     """
-    folders = [path for path in labels if path.is_dir()]
+    folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
     pool = open_pool(uri, leave_out=folders)
     if problems is None:
         return pool

@@ -82,10 +82,10 @@ class Matches:
         folded = _Index(lost, _folded)
         last = {path[0]: "" for name in lost if (path := _path(_folded(name)))}
         for id in self._ids():
-            folded.add(id)
             path = _path(_folded(id))
-            if path and last.get(path[0]) == "":
-                last[path[0]] = id
+            if path and path[0] in last:  # of the others none can be meant
+                last[path[0]] = last[path[0]] or id
+                folded.add(id)
         near = {}
         for name in lost:
             path = _path(_folded(name))

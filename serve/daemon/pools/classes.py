@@ -75,10 +75,17 @@ class Classes:
         """The labels as class names are compared, see :func:`lloss.names.clean_name`.
 
         Raises:
-            RequestError: 422 an image without a class.
+            RequestError: 422 an image without a class, or with one that nobody can see.
             NewClassError: a class that is new.
         """
         clean = {id: clean_name(label) for id, label in labels.items()}
+        blank = next((id for id, label in labels.items() if label and not clean[id]), None)
+        if blank is not None:
+            raise RequestError(
+                422,
+                f"{CHOOSE}: the label of {blank[:200]!r} is {labels[blank][:COMPARED]!r}, which "
+                "has no visible character; none was marked",
+            )
         if self.required and not accepted.without:
             self._check_chosen(pool, clean)
         if not accepted.new_classes:
