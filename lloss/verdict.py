@@ -88,10 +88,11 @@ def measured(figures: Mapping[str, Any], metric: str) -> str:
     entropy = interval_of(figures, "entropy", "ranking_accuracy")
     head = interval_of(figures, "head", "ranking_accuracy")
     within = f", 95 % interval {range_in_percent(head)}" if head else ""
+    also = f", {range_in_percent(entropy)}" if entropy else ""
     return (
         f"{metric} {value}{unseen}; the head orders "
         f"{in_percent(figures['head']['ranking_accuracy'], head)} of pairs right{within} "
-        f"(entropy {in_percent(figures['entropy']['ranking_accuracy'], entropy)}, chance 50%)"
+        f"(entropy {in_percent(figures['entropy']['ranking_accuracy'], entropy)}{also}; chance 50%)"
     )
 
 

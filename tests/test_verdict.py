@@ -101,7 +101,7 @@ def test_figures_of_earlier_versions_have_no_intervals() -> None:
 def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
     assert measured(figures(6, 0.5), "accuracy") == (
         "accuracy 0.50 (95 % interval 0.19 to 0.81, 6 images); the head orders 80% of pairs right, "
-        "95 % interval 70% to 90% (entropy 80%, chance 50%)"
+        "95 % interval 70% to 90% (entropy 80%, 70% to 90%; chance 50%)"
     )
 
 
