@@ -195,7 +195,7 @@ def _path_columns(schema: Any) -> list[str]:
 
 def _called(names: tuple[str, ...], schema: Any) -> list[str]:
     """The columns of these names in any case, in the order of the names; an exact one wins."""
-    found = []
+    found: list[str] = []
     for name in names:
         alike = [column for column in schema.names if column.strip().lower() == name]
         found += [name] if name in alike else alike
