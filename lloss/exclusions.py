@@ -7,7 +7,7 @@ images left out are those that training on the same labels uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,16 +92,16 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
         paths: CSV with a column ``id``; JSON: objects or keypoints as COCO's, persons as MPII's,
             or what a cycle keeps of its labels; a folder of VOC XML or of masks. A labeled person
             is named by its own id and by its image's.
-        problems: broken annotations go there, a note that their images are not excluded, and one
+        problems: broken annotations go there, whose images are excluded all the same, and a note
             of labels that show nothing.
         empty: what such labels mean, see :mod:`lloss.annotations.empties`.
 
     Raises:
         LabelError: a file cannot be read, or names nothing.
     """
-    files = [_read(path, problems, empty) for path in paths]
-    if problems.found:
-        problems.note("images whose annotations are broken are not excluded: mend those first")
+    files = [_with_unread(_read(path, problems, empty), problems) for path in paths]
+    if problems.unread:
+        problems.note("images that broken annotations name are excluded all the same")
     return files
 
 
@@ -122,7 +122,8 @@ def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]
         for key, several in file.names.items():
             excluded.named += 1
             if not any(map(matches.of, several)):
-                excluded.near = excluded.near if excluded.lost else matches.near(several[0])
+                if not excluded.lost:
+                    excluded.near = matches.near(several[0], elsewhere=False)
                 excluded.lost.append(several[0])
                 continue
             try:
@@ -156,6 +157,12 @@ def select_without(
     if len(excluded.ids) > len(exact) - exact.absent:
         chosen = select(folder, settings, excluded.ids)
     return chosen, excluded
+
+
+def _with_unread(file: NamedImages, problems: Problems) -> NamedImages:
+    """The images that a file names, those with broken annotations included."""
+    unread = {several[-1]: several for several in problems.unread.get(file.origin, ())}
+    return replace(file, names={**unread, **file.names}) if unread else file
 
 
 def _read(path: Path, problems: Problems, empty: str) -> NamedImages:

@@ -64,7 +64,6 @@ def test_persons_are_named_by_themselves_and_by_their_images(tmp_path: Path) -> 
     (file,) = read_excluded([path], problems)
     assert set(file.names.values()) == {("p.jpg@20,20,0.1", "p.jpg")}
     assert len(problems.found) == 1
-    assert problems.notes[-1].startswith("images whose annotations are broken are not excluded")
 
 
 def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
@@ -91,6 +90,22 @@ def test_folders_of_xml_and_of_masks_are_read(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(LabelError, match="holds neither VOC XML nor masks"):
         read_excluded([tmp_path / "empty"], Problems())
+
+
+def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
+    wide = {**COCO["annotations"][0], "bbox": [1, 1, 500, 5]}
+    problems = Problems(skip=True)
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml" / "one.xml").write_text("<annotation><filename>1.jpg</filename><object/>"
+                                              "</annotation>")  # fmt: skip
+    (tmp_path / "xml" / "two.xml").write_text("<annotation>")
+    coco = _written(tmp_path / "o.json", {**COCO, "annotations": [wide]})
+    files = read_excluded([coco, tmp_path / "xml"], problems)
+    assert [set(file.names.values()) for file in files] == [
+        {("a/1.jpg",), ("2.jpg",)},
+        {("1.jpg", "one"), ("two",)},
+    ]
+    assert len(problems.found) == 3 and "are excluded all the same" in problems.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -125,10 +140,7 @@ def test_an_id_that_is_nearly_there_is_said_to_be(tmp_path: Path) -> None:
     assert "differs from it in its Unicode form alone" in note
     (tmp_path / "done.csv").write_text("id\nx.jpg\na/b.jpg\n")
     (note,) = _found(["x.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
-    assert note == (
-        "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg'; 'c/b.jpg' has "
-        "that name, but lies in another folder)"
-    )
+    assert note == "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg')"
 
 
 def test_a_name_in_doubt_is_refused(tmp_path: Path) -> None:

@@ -107,6 +107,18 @@ def test_ids_that_differ_come_in_the_order_of_the_pool(tmp_path: Path, picture: 
     assert found == {"x": "2", "y": "3"}
 
 
+def test_a_label_is_in_conflict_with_a_broken_one(tmp_path: Path, picture: Any) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    problems = Problems(skip=True)
+    problems.leave_out("labels", "old/b.png", "gone")
+    problems.leave_out("labels", "c")
+    problems.leave_out("other labels", "a")
+    labels = {key: (key,) for key in ("a.png", "b.png")}
+    assert images_of(open_pool(tmp_path), labels, "labels", problems) == {"a.png": "a.png"}
+    assert problems.found == ["labels: 'b.png': is a label of the image 'b.png', as 'gone' is"]
+
+
 def test_more_than_two_labels_of_an_image_are_counted(tmp_path: Path, picture: Any) -> None:
     picture(tmp_path / "a.png")
     labels = {key: (key,) for key in ("a.jpg", "a", "x/a.png", "a.png")}
