@@ -54,7 +54,7 @@ def keeping(error: DivergedError, path: Path) -> DivergedError:
     """The error with what is kept of the steps before: the checkpoint at ``path``, if any."""
     kept = "No checkpoint was written"
     if path.exists():
-        kept = f"{path} keeps a state before that; train into another -o"
+        kept = f"{path} keeps a state before that"
     return DivergedError(f"{error}. {kept}")
 
 

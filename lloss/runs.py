@@ -108,6 +108,7 @@ def train(
         except DivergedError as error:
             raise keeping(error, run / FILE) from None
     for line in doubts(trainer.model, settings, sample, run / METRICS):
+        problems.note(line)
         say(line)
     return load_checkpoint(run)
 

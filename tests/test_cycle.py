@@ -19,6 +19,7 @@ from lloss.checkpoint import load_checkpoint
 from lloss.creation import create_project
 from lloss.cycle import history, next_cycle
 from lloss.errors import (
+    DivergedError,
     InterruptedRunError,
     LabelError,
     LlossError,
@@ -96,6 +97,37 @@ def project(pool: Path, labels: Path, tmp_path: Path) -> Project:
 def selected(folder: Path) -> list[str]:
     with (folder / "selected.csv").open() as file:
         return [row["id"] for row in csv.DictReader(file)]
+
+
+def test_selected_csv_calls_no_picks_ranked_that_are_not(
+    project: Project, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for better, place in ((False, "number"), (True, "rank"), (None, "rank")):
+        monkeypatch.setattr(cycle_module, "ranked", lambda figures, is_better=better: is_better)
+        monkeypatch.setattr(cycle_module, "ties", lambda losses, selection: "")
+        found = next_cycle(project)
+        with (found.folder / "selected.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row[place] for row in rows] == ["1", "2", "3", "4", "5"]
+        assert found.summary.ranked is better
+        add(labels, [row["id"] for row in rows])
+
+
+@pytest.mark.parametrize("name", ["lloss.cycle.train", "lloss.export.artifact.export_artifact"])
+def test_a_cycle_that_diverged_says_where_its_settings_are(
+    project: Project, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(*given: object, **named: object) -> None:
+        raise DivergedError("training diverged: lower --lr")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(name, diverging)
+        with pytest.raises(DivergedError, match=r"lower --lr\. Change .* \[train\] ") as refused:
+            next_cycle(project)
+    assert str(project.root / "lloss.toml") in str(refused.value)
+    assert str(refused.value).endswith("run the same command again")
+    gone = project.cycles / "001"
+    assert (f"remove {gone}" in str(refused.value)) == (gone / "checkpoint.pt").exists()
 
 
 def test_two_cycles_give_two_times_k_images_that_nobody_labeled_before(

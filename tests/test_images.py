@@ -224,6 +224,22 @@ def test_the_size_is_that_of_the_decoded_image(
         assert size_of(raw) == decode_whole(raw).shape[:2] == upright.size[::-1]
 
 
+@pytest.mark.parametrize("told", [0, 9, 255])
+def test_an_orientation_that_is_none_turns_nothing(encoded: Encode, told: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = told
+    raw = encoded(_random(20, 30, 3), "JPEG", exif=exif)
+    assert size_of(raw) == decode_whole(raw).shape[:2] == (20, 30)
+
+
+def test_a_kind_of_a_known_format_that_cannot_be_read_is_named(encoded: Encode) -> None:
+    raw = encoded(Image.fromarray(_random(8, 8)), "TIFF")
+    two_bytes = raw.replace(b"\x02\x01\x03\0\x01\0\0\0\x08", b"\x02\x01\x03\0\x01\0\0\0\x07")
+    assert two_bytes != raw
+    with pytest.raises(ImageError, match="begins as a TIFF, but unknown pixel mode"):
+        decode_whole(two_bytes)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
 def test_a_mask_is_turned_as_its_image_is(encoded: Encode, mode: str) -> None:
     values = (_random(8, 16) > 127).astype(np.uint8)
