@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from lloss.annotations import Problems
 from lloss.checkpoint import load_checkpoint
 from lloss.divergence import batch_statistics, doubts, remedy
 from lloss.errors import DivergedError
@@ -161,5 +162,8 @@ def test_doubts_are_said(photos: Path, tiny: TrainSettings, tmp_path: Path) -> N
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "__post_init__", slow)
-        train(open_labeled(str(photos)), tiny, tmp_path / "run", say=said.append)
+        problems = Problems()
+        labeled = open_labeled(str(photos))
+        train(labeled, tiny, tmp_path / "run", say=said.append, problems=problems)
+    assert [line for line in said if line in problems.notes]  # a report shows them as well
     assert any("batch norm's statistics have not settled" in line for line in said)
