@@ -182,6 +182,7 @@ class _Walk:
         warnings += [f"{tied}: the picks are in the order of ids, not ranked"] if tied else []
         for line in warnings:
             self.say(f"warning: {line}")
+        warnings += self.problems.doubts  # which were said when it was trained
         begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
         summary = Summary(
             cycle=self.number,

@@ -145,8 +145,9 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     if tied:
         also = " and spread by k-center greedy" if spread else ""
         return f"Picked in the order of ids{among}{also}: {tied}, so this is no ranking."
+    candidates = min(CANDIDATES * settings.k, selection.eligible)
     how = (
-        f"Spread by k-center greedy over the {CANDIDATES * settings.k:,} highest predicted losses"
+        f"Spread by k-center greedy over the {candidates:,} highest predicted losses"
         f"{among}, in the order picked"
         if spread
         else f"The highest predicted losses{among}"

@@ -541,3 +541,19 @@ def test_an_image_that_no_csv_can_name_is_not_selected_and_said(
     assert set(picks) == {name for name in unlabeled if name.isprintable()} - {"broken.png"}
     assert "2 images are not selected" in (line := next(l for l in said if "selected, as" in l))
     assert "'carriage\\rreturn.png'" in line and "\n" not in line
+
+
+def test_doubts_of_the_network_stand_in_summary_and_report(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes later sees no terminal; the cycle may have been interrupted after training."""
+    doubt = "its predictions are not to be relied on"
+    monkeypatch.setattr("lloss.runs.doubts", lambda *_: [doubt])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cycle_module, "evaluate_checkpoint", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            next_cycle(project)
+    said: list[str] = []
+    outcome = next_cycle(project, said.append)
+    assert doubt in outcome.summary.warnings and f"note: {doubt}" in said
+    assert doubt[1:] in (outcome.folder / "report.html").read_text()

@@ -34,10 +34,12 @@ def figures(
     }
 
 
-def selection(scores: list[float], strategy: str = "top", subset: float = 0) -> Selection:
+def selection(
+    scores: list[float], strategy: str = "top", subset: float = 0, pool: int = 100
+) -> Selection:
     settings = SelectionSettings(k=len(scores), strategy=strategy, subset=subset)
     ids = [f"{n}.png" for n in range(len(scores))]
-    return Selection(ids, np.array(scores), 100, 0, 0, 100, settings)
+    return Selection(ids, np.array(scores), pool, 0, 0, pool, settings)
 
 
 def test_good_figures_give_no_warning() -> None:
@@ -159,6 +161,8 @@ def test_picks_are_called_ranked_only_where_they_are() -> None:
         "Spread by k-center greedy over the 8 highest predicted losses of a random 50%, in the "
         "order picked."
     )
+    small = how_picked(selection([3.0, 2.0], "diverse", pool=5), "", True)
+    assert small.startswith("Spread by k-center greedy over the 5 highest predicted losses, in")
     tied = "all 48 predicted losses are equal"
     for each in (top, diverse):
         how = how_picked(each, tied, False)

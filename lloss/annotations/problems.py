@@ -18,12 +18,14 @@ class Problems:
         skip: leave broken annotations out instead of stopping.
         found: each broken annotation so far, with its place.
         notes: what the user should know although nothing is broken, each one whole line.
+        doubts: why not to rely on the network, each one whole line.
         unread: by file or folder of labels, the names of each image whose label was left out.
     """
 
     skip: bool = False
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     unread: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
 
     def leave_out(self, origin: str, *names: str) -> None:
