@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lloss.annotations import Problems
@@ -61,6 +61,22 @@ def held_ids(
     if gone:
         problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
     return held
+
+
+def refuse_unknown(task: Task, held: LabeledSet, classes: Sequence[str], hint: str = "") -> None:
+    """Refuse images to measure on of which none shows a class of the network.
+
+    Raises:
+        LabelError: so it is.
+    """
+    if any(task.known(label, classes) for label in held.labels):
+        return
+    some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+    raise LabelError(
+        f"{held.origin}: none of the {len(held)} images shows what the model knows "
+        f"(its classes: {some}); relabel them, or train again with those classes"
+        + (f"; {hint}" if hint else "")
+    )
 
 
 def uncovered(task: Task, training: LabeledSet, held: LabeledSet) -> list[str]:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
 from lloss.creation import create_project
+from lloss.errors import LabelError
+from lloss.project import Project
 
 
 def test_the_hold_out_names_the_classes_that_it_does_not_show(tmp_path: Path) -> None:
@@ -41,3 +45,46 @@ def test_a_hold_out_of_all_classes_has_nothing_to_say(tmp_path: Path) -> None:
     problems = Problems()
     assert project.split(project.open_labels(), problems)[1] is not None
     assert problems.notes == []
+
+
+def _project(folder: Path, count: int, **more: object) -> Project:
+    """A project of some labels of two classes, each with an image of its own."""
+    (folder / "pool").mkdir()
+    for number in range(40):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "pool" / f"{number:02d}.png")
+    write_rows(folder / "labels.csv", range(count), "ab")
+    values = {"pool": str(folder / "pool"), "labels": str(folder / "labels.csv"), "k": 2, **more}
+    return create_project(folder / "project", values, {"batch_size": 4})
+
+
+def write_rows(path: Path, numbers: Iterable[int], classes: str) -> None:
+    rows = [f"{number:02d}.png,{classes[number % len(classes)]}" for number in numbers]
+    path.write_text("\n".join(["id,label", *rows]) + "\n")
+
+
+def test_a_hold_out_that_is_drawn_late_is_told(tmp_path: Path) -> None:
+    project = _project(tmp_path, 12)
+    problems = Problems()
+    assert project.split(project.open_labels(), problems)[1] is None
+    assert not (project.root / "holdout.csv").exists() and problems.notes == []
+    done = project.cycles / "001" / "summary.json"
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    write_rows(tmp_path / "labels.csv", range(30), "ab")
+    _, held = project.split(project.open_labels(), problems)
+    assert held is not None and len(held) == 3
+    (note,) = problems.notes
+    assert "drawn only now" in note and "no fair sample" in note
+    again = Problems()
+    project.split(project.open_labels(), again)
+    assert again.notes == []
+
+
+def test_a_test_set_of_classes_that_nobody_trains_is_refused_before_training(
+    tmp_path: Path,
+) -> None:
+    tested = tmp_path / "test.csv"
+    write_rows(tested, range(30, 36), "z")
+    with pytest.raises(LabelError, match=r"test\.csv: none of the 6 images shows .*classes: a, b"):
+        _project(tmp_path, 12, test_labels=str(tested))
+    assert not (tmp_path / "project").exists()

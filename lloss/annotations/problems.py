@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lloss.errors import LabelError
@@ -18,11 +20,13 @@ class Problems:
         skip: leave broken annotations out instead of stopping.
         found: each broken annotation so far, with its place.
         notes: what the user should know although nothing is broken, each one whole line.
+        remedy: what has broken annotations left out.
     """
 
     skip: bool = False
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remedy: str = "--skip-bad"
 
     def note(self, line: str) -> None:
         """Keep a line for the user, once; an empty one is none."""
@@ -45,7 +49,22 @@ class Problems:
         """
         self.found.append(f"{where}: {what}")
         if not self.skip:
-            raise LabelError(f"{where}: {what}; mend it, or leave such out with --skip-bad")
+            raise LabelError(f"{where}: {what}; mend it, or leave such out with {self.remedy}")
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Where the block finds no label that can be used, say what was left out until then.
+
+        Raises:
+            LabelError: the block's, with the summary.
+        """
+        try:
+            yield
+        except LabelError as error:
+            summary = self.summary() if self.skip else ""
+            if not summary or summary in str(error):
+                raise
+            raise LabelError(f"{error}; {summary}") from error
 
     def summary(self) -> str:
         """One line on what was left out, "" if nothing was."""

@@ -70,7 +70,8 @@ def train(
 
     task, problems = get_task(settings.task), Problems(skip_bad)
     task.check_empty(empty)
-    labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
+    with problems.explaining():
+        labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
     for line in class_notes(task.summarize(labeled.labels)):
         problems.note(line)
