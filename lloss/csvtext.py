@@ -32,6 +32,9 @@ _MARKS = ("\udcff\udcfe", "\udcfe\udcff")
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
+_JSON = re.compile(r'\s*(\[\s*)?(\{\s*("|$)|\[\s*$)')
+"""How JSON and JSON lines begin."""
+
 _SHOWN = 100
 
 
@@ -85,6 +88,8 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
                 raise error(f'{origin}: is UTF-16 text; save it as UTF-8 (Excel: "CSV UTF-8")')
             if line.startswith("PK\x03\x04"):
                 raise error(f"{origin}: is a zip or a workbook of Excel; save the sheet as CSV")
+            if line.startswith("PAR1"):
+                raise error(f"{origin}: is Parquet; give CSV")
             line = line.removeprefix("\ufeff")
         wrong = None if line.isascii() else _NOT_UTF8.search(line)
         if wrong is not None:
@@ -123,6 +128,8 @@ class Table:
         number, line = next(self._filled(), (0, ""))
         if line.casefold().startswith("sep="):
             raise self._wrong(number, f"{line!r} is of Excel alone; remove that line")
+        if _JSON.match(line):
+            raise error(f"{origin}: is JSON, not CSV; give a CSV with a header")
         self._first, self._fields = line, self._parsed(number, line) if line else []
         self.header = tuple(map(stripped, self._fields))
         self._nameless = [place for place, name in enumerate(self.header) if not name]

@@ -58,12 +58,14 @@ class Excluded:
         ids: of the images to leave out.
         named: how many images the files name.
         lost: a name of each that is not among the ids.
+        near: what the first of these nearly is, and how they differ; "" where nothing is known.
         loose: a name and the id that it means, of each that is not named by its id.
     """
 
     ids: set[str] = field(default_factory=set)
     named: int = 0
     lost: list[str] = field(default_factory=list)
+    near: str = ""
     loose: list[tuple[str, str]] = field(default_factory=list)
 
     def notes(self, where: str) -> list[str]:
@@ -74,9 +76,10 @@ class Excluded:
         """
         found = []
         if self.lost and len(self.lost) == self.named:
-            found.append(f"none of the {self.named} ids to exclude is in {where}")
+            first = f" (the first: {self.lost[0]!r}; {self.near})" if self.near else ""
+            found.append(f"none of the {self.named} ids to exclude is in {where}{first}")
         elif self.lost:
-            first = f"the first: {self.lost[0]!r}"
+            first = f"the first: {self.lost[0]!r}" + (f"; {self.near}" if self.near else "")
             found.append(f"{len(self.lost)} of the {self.named} ids to exclude match nothing in "
                          f"{where} ({first})")  # fmt: skip
         if self.loose:
@@ -118,6 +121,7 @@ def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]
         for key, several in file.names.items():
             excluded.named += 1
             if not any(map(matches.of, several)):
+                excluded.near = excluded.near if excluded.lost else matches.near(several[0])
                 excluded.lost.append(several[0])
                 continue
             try:

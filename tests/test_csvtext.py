@@ -190,6 +190,21 @@ def test_a_workbook_is_named() -> None:
     assert "workbook of Excel; save the sheet as CSV" in _refused(b"PK\x03\x04\x14\0\xff\n")
 
 
+@pytest.mark.parametrize(
+    "text", ['{"id": "a.png", "label": "x"}\n', '[{"id": "a.png"}]', "[\n{", "{\n", ' [ {"id"']
+)
+def test_json_is_named(text: str) -> None:
+    assert "is JSON, not CSV" in _refused(text)
+
+
+def test_names_in_brackets_are_no_json() -> None:
+    assert _rows("[id],{label}\na,b\n") == [["a", "b"]]
+
+
+def test_parquet_is_named() -> None:
+    assert "is Parquet; give CSV" in _refused(b"PAR1\x15\x04\xff\n")
+
+
 def test_lines_end_as_text_files_do_and_nowhere_else() -> None:
     names = ["a", "b\u2028b", "c\x85c", "d\x0bd", "e\x1ce", "", "f"]
     text = "\ufeff" + "\r\n".join(names[:3]) + "\r" + "\n".join(names[3:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -110,11 +111,30 @@ def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
     (tmp_path / "done.csv").write_text("id,label\nu.jpg,\nw.jpg,\n")
     path = _written(tmp_path / "O.JSON", COCO)
     found = _found(["u.jpg", "x/2.jpg", "x/9.jpg", "b/1.jpg"], tmp_path / "done.csv", path)
-    assert found == Excluded({"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], [("2.jpg", "x/2.jpg")])
+    assert found == Excluded(
+        {"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], "", [("2.jpg", "x/2.jpg")]
+    )
     assert found.notes("the pool") == [
         "2 of the 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
         "1 excluded by name (the first: '2.jpg' is 'x/2.jpg')",
     ]
+
+
+def test_names_that_differ_in_case_or_unicode_form_alone_are_told(tmp_path: Path) -> None:
+    """A whole set of labels would be handed out again, for how a disk writes an accent."""
+    done = tmp_path / "done.csv"
+    done.write_text("id\nCAM/1.png\nx.png\n")
+    ids = ["cam/1.png", unicodedata.normalize("NFD", "é.png")]
+    assert _found(ids, done).notes("the pool") == [
+        "none of the 2 ids to exclude is in the pool (the first: 'CAM/1.png'; 'cam/1.png' differs "
+        "from it in upper and lower case alone)"
+    ]
+    done.write_text("id\ncam/1.png\né.png\nx.png\n", encoding="utf-8")
+    (note,) = _found(ids, done).notes("the pool")
+    assert note.startswith(
+        "2 of the 3 ids to exclude match nothing in the pool (the first: 'é.png'"
+    )
+    assert "in its Unicode form alone" in note
 
 
 def test_a_name_in_doubt_is_refused(tmp_path: Path) -> None:
