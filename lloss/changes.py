@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.matching import Matches
 from lloss.labels import LabeledSet
 from lloss.overlap import trace
 
@@ -40,7 +41,8 @@ def note_changes(
         problems: keeps the notes.
     """
     now = {item.id: label for item, label in zip(labeled.items, labeled.labels)}
-    gone = [id for id in before if id not in now]
+    moved = Matches(lambda: iter(now), [id for id in before if id not in now])
+    gone = [id for id in before if id not in now and not moved.of(id)]
     other = [id for id in before if id in now and str(before[id]) != str(now[id])]
     many = f"{labeled.origin}: {{}} of the {len(before)} images that were labeled in cycle {cycle}"
     if gone:

@@ -14,7 +14,28 @@ from lloss.selection.sampling import draw_ids
 from lloss.tasks import Task
 
 
-def draw_holdout(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
+def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
+    """A share of the labeled images and the stratum of each.
+
+    What lies on one image is held out together: an image that is trained on is new to nobody.
+
+    Args:
+        task: of the labels.
+        labeled: to draw from.
+        share: of them, 0 to 1.
+        seed: of the draw.
+    """
+    strata: dict[str, str] = {}
+    together: dict[str, list[str]] = {}
+    for item, label in zip(labeled.items, labeled.labels):
+        image = task.image_of(item, label)
+        strata.setdefault(image, task.stratum(label))
+        together.setdefault(image, []).append(item.id)
+    drawn = draw_strata(strata, share, seed)
+    return {id: name for image, name in drawn.items() for id in together[image]}
+
+
+def draw_strata(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
     """A share of the ids, spread over the strata, and no stratum lost to the measuring.
 
     What the shares of the strata leave over goes to those that are rounded down the most. Fewer

@@ -238,8 +238,7 @@ class Project:
             return labeled, None
         path = self.root / HOLDOUT
         if not path.exists():
-            strata = {i.id: self.task.stratum(l) for i, l in zip(labeled.items, labeled.labels)}
-            drawn = draw_holdout(strata, self.holdout, self.seed)
+            drawn = draw_holdout(self.task, labeled, self.holdout, self.seed)
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))

@@ -52,6 +52,17 @@ def test_labels_that_are_gone_or_others_are_counted(labeled: LabeledSet) -> None
     ]
 
 
+def test_images_that_went_into_a_folder_keep_their_labels(
+    labeled: LabeledSet, tmp_path: Path
+) -> None:
+    before = digests(labeled)
+    (tmp_path / "new" / "day1").mkdir(parents=True)
+    (tmp_path / "pool").rename(tmp_path / "new" / "day1" / "pool")
+    now = LabeledSet(list(open_pool(tmp_path / "new")), CLASSES, "labels.csv")
+    assert [item.id for item in now.items][:1] == ["day1/pool/0.png"]
+    assert _notes(labeled, now, before) == []
+
+
 def test_files_that_were_numbered_anew_are_told(labeled: LabeledSet, tmp_path: Path) -> None:
     before, folder = digests(labeled), tmp_path / "pool"
     (folder / "1.png").unlink()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -88,3 +89,24 @@ def test_a_test_set_of_classes_that_nobody_trains_is_refused_before_training(
     with pytest.raises(LabelError, match=r"test\.csv: none of the 6 images shows .*classes: a, b"):
         _project(tmp_path, 12, test_labels=str(tested))
     assert not (tmp_path / "project").exists()
+
+
+def test_persons_on_one_image_are_held_out_together(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(10):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+    joints = [[8 + 2 * joint, 8 + joint] for joint in range(16)]
+    persons = [
+        {"image": f"{number // 3}.png", "center": [20 + number % 3, 20], "scale": 0.2,
+         "joints": joints, "joints_vis": [1] * 16}
+        for number in range(30)
+    ]  # fmt: skip
+    (tmp_path / "persons.json").write_text(json.dumps(persons))
+    labels = str(tmp_path / "persons.json")
+    train = {"task": "pose", "model": "hourglass1-narrow", "batch_size": 4}
+    values = {"pool": labels, "labels": labels, "k": 1, "holdout": 0.2}
+    project = create_project(tmp_path / "project", values, train)
+    training, held = project.split(project.open_labels())
+    assert held is not None and (len(training), len(held)) == (24, 6)
+    images = [{item.id.partition("@")[0] for item in one.items} for one in (training, held)]
+    assert (len(images[0]), len(images[1])) == (8, 2) and not images[0] & images[1]
