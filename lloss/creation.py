@@ -11,6 +11,7 @@ from typing import Any
 from lloss.annotations import Problems
 from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
+from lloss.pools import Pool
 from lloss.pools.uris import to_folder
 from lloss.project import FILE, HOLDOUT, Project, is_named_set, load_project
 
@@ -56,7 +57,8 @@ def create_project(
         pool = project.open_pool()
         problems.note(pool.remark())
         training, test = project.split(labeled, problems)
-        project.tested(pool, test, problems)
+        tested = project.tested(pool, test, problems)
+        _note_left(project, pool, len(tested | {item.id for item in labeled.items}), problems)
         for labels in (labeled.labels, training.labels):  # some of them may be in the test set
             task.check(labels, task.classes(labels))
         if len(training) < project.train.batch_size:
@@ -81,6 +83,18 @@ def _restored(root: Path) -> Iterator[None]:
             for folder in folders:
                 folder.rmdir()
         raise
+
+
+def _note_left(project: Project, pool: Pool, taken: int, problems: Problems) -> None:
+    """Tell of a K that is more than what is left to select, before a network is trained for it."""
+    if pool.streamed:  # to count it is to read it
+        return
+    left = pool.count() - taken
+    if left < project.k:
+        problems.note(
+            f"k = {project.k}, but {left} images of {pool.uri} are neither labeled nor for "
+            "measuring; lower k, or give lloss next --at-most"
+        )
 
 
 def _note_earlier(root: Path, problems: Problems) -> None:
