@@ -90,7 +90,7 @@ def check_parity(
                     f"at batch {batch} (allowed {limit:.3g}); nothing was written. "
                     + _reason(wanted[name])
                 )
-    measured = {"batches": list(batches), "max_abs_difference": worst}
+    measured: dict[str, Any] = {"batches": list(batches), "max_abs_difference": worst}
     if not graph.half_network:  # whose ranks are held against fp32's on many more images
         correlation = _rank_correlation(found["loss"], wanted["loss"])
         measured["spearman"] = correlation

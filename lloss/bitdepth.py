@@ -24,6 +24,15 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in _DEEP or image.mode.startswith("I;16")
 
 
+def has_deep_colours(image: Image.Image) -> bool:
+    """Whether a PNG or TIFF has colours of 16 bits, which Pillow reduces to their upper 8.
+
+    Args:
+        image: opened and not loaded.
+    """
+    return not is_deep(image) and any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]
+
+
 def to_eight_bits(image: Image.Image, white: int) -> Image.Image:
     """A deep grey image as mode ``L``.
 
@@ -38,11 +47,14 @@ def to_eight_bits(image: Image.Image, white: int) -> Image.Image:
     """
     values = np.asarray(image)
     low, high = _range(values)
-    if white:
+    of_pgm = image.format == "PPM" and image.mode == "I"  # its head says what white is
+    if white and not of_pgm:
         if high > white:
             raise ImageError(f"has values up to {high:g}, above the white value {white}")
+        if image.mode == "F" and 0 < high <= 1 < white:
+            raise ImageError(f"has float values up to {high:g}, black beside the white {white}")
         return _scaled(values, 255 / white)
-    if image.mode.startswith("I;16") or image.format == "PPM" or (image.mode == "I" and high > 255):
+    if image.mode.startswith("I;16") or of_pgm or (image.mode == "I" and high > 255):
         if high > WHITE_16:
             raise ImageError(_unknown("32-bit integer", low, high))
         return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))

@@ -32,9 +32,6 @@ _MARKS = ("\udcff\udcfe", "\udcfe\udcff")
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
-_JSON = re.compile(r'\s*(\[\s*)?(\{\s*("|$)|\[\s*$)')
-"""How JSON and JSON lines begin."""
-
 _SHOWN = 100
 
 
@@ -128,8 +125,8 @@ class Table:
         number, line = next(self._filled(), (0, ""))
         if line.casefold().startswith("sep="):
             raise self._wrong(number, f"{line!r} is of Excel alone; remove that line")
-        if _JSON.match(line):
-            raise error(f"{origin}: is JSON, not CSV; give a CSV with a header")
+        if line.startswith(("{", "[")):
+            raise self._wrong(number, "looks like JSON; give a CSV with a header")
         self._first, self._fields = line, self._parsed(number, line) if line else []
         self.header = tuple(map(stripped, self._fields))
         self._nameless = [place for place, name in enumerate(self.header) if not name]

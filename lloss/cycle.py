@@ -30,13 +30,13 @@ from lloss.artifact import read_manifest
 from lloss.changes import digests, note_changes
 from lloss.checkpoint import FILE as CHECKPOINT
 from lloss.checkpoint import Checkpoint, load_checkpoint
-from lloss.errors import InterruptedRunError, LabelError, ProjectError
+from lloss.errors import DivergedError, InterruptedRunError, LabelError, ProjectError
 from lloss.evaluation import evaluate_checkpoint
 from lloss.files import sweep, write_json
 from lloss.labels import LabeledSet
 from lloss.picks import picks_of
 from lloss.pools import Pool
-from lloss.project import Project
+from lloss.project import FILE, Project
 from lloss.report import ReportData, write_report
 from lloss.runs import train
 from lloss.scores import ScoresFolder
@@ -136,6 +136,8 @@ def _as_begun(folder: Path, project: Project) -> Project:
 
 def _begin(folder: Path, project: Project, labeled: LabeledSet, problems: Problems) -> None:
     """Write down what the cycle is of: the labels may grow while it runs."""
+    for name in (EVALUATION, MODEL):  # of a checkpoint that somebody removed
+        (folder / name).unlink(missing_ok=True)
     rows = sorted(zip((item.id for item in labeled.items), labeled.labels), key=lambda row: row[0])
     project.task.write_labels(dict(rows), folder / project.task.labels_file)
     kept = {name: getattr(project, name) for name in _KEPT}
@@ -189,10 +191,14 @@ class _Walk:
         counts = self._score(pool)
         selection = self._select(at_most)
         tied = ties(ScoresFolder(self.folder / "scores").column("loss"), selection)
+        better = False if tied else ranked(evaluation)
+        place = "number" if better is False else "rank"  # as the report calls it
+        write_selection(selection, self.folder / SELECTED, place=place)
         warnings = cautions(evaluation, self.metric) if evaluation else []
         warnings += [f"{tied}: the picks are in the order of ids, not ranked"] if tied else []
         for line in warnings:
             self.say(f"warning: {line}")
+        warnings += self.problems.doubts  # which were said when it was trained
         begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
         summary = Summary(
             cycle=self.number,
@@ -204,14 +210,13 @@ class _Walk:
             metric_name=self.metric,
             left_out=int(begun.get("left_out", 0)) + len(self.problems.found),
             held_back=self._held_back(),
-            ranked=False if tied else ranked(evaluation),
+            ranked=better,
             warnings=warnings,
             notes=list(dict.fromkeys([*begun.get("notes", []), *self.problems.lines(), *warnings])),
             **counts,
         )
-        self._report(
-            summary, selection, how_picked(selection, tied, summary.ranked), pool, checkpoint
-        )
+        how = how_picked(selection, tied, better)
+        self._report(summary, selection, how, pool, checkpoint)
         write_json(self.folder / SUMMARY, asdict(summary))
         return summary
 
@@ -244,6 +249,11 @@ class _Walk:
                 f"cycle {self.number:03d} was stopped in training; run the same command again, "
                 "it goes on from there"
             ) from error
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error}. Change the settings under [train] in {self.project.root / FILE} and run "
+                "the same command again"
+            ) from error
 
     def _evaluate(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         if self.held_out is None:
@@ -271,7 +281,13 @@ class _Walk:
         if not pool.streamed:  # of which a sample costs as much as the whole
             sample = importlib.import_module("lloss.export.reference").ReferenceSample
             reference = sample(pool=pool, exclude=self._taken(pool), required=False)
-        room.export_artifact(checkpoint, self.folder / MODEL, reference=reference)
+        try:
+            room.export_artifact(checkpoint, self.folder / MODEL, reference=reference)
+        except DivergedError as error:  # else the finished training is gone on with for good
+            raise DivergedError(
+                f"{error}. Change the settings under [train] in {self.project.root / FILE}, remove "
+                f"{self.folder} and run the same command again"
+            ) from error
 
     def say(self, line: str) -> None:
         """Say a line, once: notes of one thing may come from several steps."""
@@ -311,9 +327,7 @@ class _Walk:
         # Labels that came in since the cycle was begun: nobody is asked twice.
         known = self.project.labeled_ids()
         scores = ScoresFolder(self.folder / "scores").opened()
-        chosen = select(scores, settings, known | self._unwritable(scores))
-        write_selection(chosen, self.folder / SELECTED)
-        return chosen
+        return select(scores, settings, known | self._unwritable(scores))
 
     def _unwritable(self, scores: ScoresFolder) -> set[str]:
         """Ids that no line of CSV can hold, neither the selection's nor the labels'."""

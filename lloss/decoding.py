@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import tempfile
@@ -9,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import IO, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,8 +105,7 @@ def decode_with(
     shape = (len(items), spec.height, spec.width, 3)
     images: NDArray[np.uint8]
     if np.prod(shape, dtype=np.int64) > _IN_MEMORY:
-        with tempfile.TemporaryFile(dir=scratch) as file:  # the mapping keeps it alive
-            _take_room(file.fileno(), shape, scratch)
+        with _scratch_file(shape, scratch) as file:  # the mapping keeps it alive
             images = np.memmap(file, np.uint8, "w+", shape=shape)
     else:
         images = np.empty(shape, np.uint8)
@@ -128,11 +128,22 @@ def decode_with(
     return images, results
 
 
-def _take_room(file: int, shape: tuple[int, ...], folder: Path | None) -> None:
-    """Take all the disk that the array will need: a mapped write that finds none kills us."""
-    if not hasattr(os, "posix_fallocate"):
-        return
+@contextlib.contextmanager
+def _scratch_file(shape: tuple[int, ...], folder: Path | None) -> Iterator[IO[bytes]]:
+    """An unnamed file with all the room that an array needs.
+
+    A mapped write that finds no room left on the disk kills the process.
+    """
+    where = folder or Path(tempfile.gettempdir())
+    remedy = "make room there" if folder else "make room there, or set TMPDIR to another folder"
     try:
-        os.posix_fallocate(file, 0, int(np.prod(shape, dtype=np.int64)))
+        file = tempfile.TemporaryFile(dir=where)  # noqa: SIM115  closed below
+        with contextlib.ExitStack() as closing:
+            closing.enter_context(file)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape, dtype=np.int64)))
+            closing.pop_all()
     except OSError as error:
-        raise explained(error, (folder or Path(tempfile.gettempdir())) / "images") from error
+        raise explained(error, where, remedy) from error
+    with file:
+        yield file

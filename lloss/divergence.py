@@ -54,7 +54,7 @@ def keeping(error: DivergedError, path: Path) -> DivergedError:
     """The error with what is kept of the steps before: the checkpoint at ``path``, if any."""
     kept = "No checkpoint was written"
     if path.exists():
-        kept = f"{path} keeps a state before that; train into another -o"
+        kept = f"{path} keeps a state before that"
     return DivergedError(f"{error}. {kept}")
 
 
@@ -84,7 +84,7 @@ def doubts(
     found = []
     if epochs[-1] > ROSE * epochs[0]:
         found.append(
-            f"note: the training loss rose, from {epochs[0]:.3g} in the first epoch to "
+            f"the training loss rose, from {epochs[0]:.3g} in the first epoch to "
             f"{epochs[-1]:.3g} in the last: the network has learned nothing; {remedy(settings)}"
         )
     with batch_statistics(model) as norms:
@@ -93,7 +93,7 @@ def doubts(
     # Not the reverse: NaN is far too.
     if not (used <= FAR * learned or used - learned <= SHARE * epochs[0]):
         found.append(
-            f"note: batch norm's statistics have not settled: on {len(data.images)} training "
+            f"batch norm's statistics have not settled: on {len(data.images)} training "
             f"images the loss is {learned:.3g} by each batch's own, as in training, but {used:.3g} "
             "by the running ones, as the network is used: its predictions are not to be relied "
             "on. Train for more epochs, with a smaller --batch-size (more steps), a lower --lr "

@@ -6,9 +6,8 @@ images left out are those that training on the same labels uses.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from PIL import Image
 from lloss.annotations import ObjectLabel, PersonLabel, Problems
 from lloss.annotations.coco import is_coco, listed
 from lloss.annotations.empties import UNLABELED, shown
+from lloss.annotations.folders import holds_xml
 from lloss.annotations.joining import meant
 from lloss.annotations.matching import Matches, differs
 from lloss.annotations.native import native_labels
@@ -26,7 +26,6 @@ from lloss.annotations.reading import BrokenError, load_json
 from lloss.errors import LabelError
 from lloss.labels import read_labels
 from lloss.pools import FolderPool
-from lloss.pools.walk import suffix_of
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.exclusion import ExcludedIds
@@ -58,15 +57,15 @@ class Excluded:
         ids: of the images to leave out.
         named: how many images the files name.
         lost: a name of each that is not among the ids.
-        near: what the first of these nearly is, and how they differ; "" where nothing is known.
         loose: a name and the id that it means, of each that is not named by its id.
+        near: an id that the first of the lost ones nearly is, and how they differ; "" without one.
     """
 
     ids: set[str] = field(default_factory=set)
     named: int = 0
     lost: list[str] = field(default_factory=list)
-    near: str = ""
     loose: list[tuple[str, str]] = field(default_factory=list)
+    near: str = ""
 
     def notes(self, where: str) -> list[str]:
         """What the user should know, each a part of a sentence.
@@ -75,13 +74,11 @@ class Excluded:
             where: the ids were looked for: ``the scores``.
         """
         found = []
-        if self.lost and len(self.lost) == self.named:
-            first = f" (the first: {self.lost[0]!r}; {self.near})" if self.near else ""
-            found.append(f"none of the {self.named} ids to exclude is in {where}{first}")
-        elif self.lost:
+        if self.lost:
             first = f"the first: {self.lost[0]!r}" + (f"; {self.near}" if self.near else "")
-            found.append(f"{len(self.lost)} of the {self.named} ids to exclude match nothing in "
-                         f"{where} ({first})")  # fmt: skip
+            few = f"{len(self.lost)} of the {self.named} ids to exclude match nothing in {where}"
+            none = f"none of the {self.named} ids to exclude is in {where}"
+            found.append(f"{none if len(self.lost) == self.named else few} ({first})")
         if self.loose:
             name, id = self.loose[0]
             found.append(f"{len(self.loose)} excluded by name (the first: {name!r} is {id!r})")
@@ -95,13 +92,17 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
         paths: CSV with a column ``id``; JSON: objects or keypoints as COCO's, persons as MPII's,
             or what a cycle keeps of its labels; a folder of VOC XML or of masks. A labeled person
             is named by its own id and by its image's.
-        problems: broken annotations go there, and a note of labels that show nothing.
+        problems: broken annotations go there, whose images are excluded all the same, and a note
+            of labels that show nothing.
         empty: what such labels mean, see :mod:`lloss.annotations.empties`.
 
     Raises:
         LabelError: a file cannot be read, or names nothing.
     """
-    return [_read(path, problems, empty) for path in paths]
+    files = [_with_unread(_read(path, problems, empty), problems) for path in paths]
+    if problems.unread:
+        problems.note("images that broken annotations name are excluded all the same")
+    return files
 
 
 def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]) -> Excluded:
@@ -109,7 +110,7 @@ def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]
 
     Args:
         files: that name them.
-        ids: of the pool or the scores; gone through once a file.
+        ids: of the pool or the scores; gone through once a file, twice where a name is lost.
 
     Raises:
         LabelError: a name may mean several.
@@ -121,7 +122,8 @@ def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]
         for key, several in file.names.items():
             excluded.named += 1
             if not any(map(matches.of, several)):
-                excluded.near = excluded.near if excluded.lost else matches.near(several[0])
+                if not excluded.lost:
+                    excluded.near = matches.near(several[0], elsewhere=False)
                 excluded.lost.append(several[0])
                 continue
             try:
@@ -157,6 +159,12 @@ def select_without(
     return chosen, excluded
 
 
+def _with_unread(file: NamedImages, problems: Problems) -> NamedImages:
+    """The images that a file names, those with broken annotations included."""
+    unread = {several[-1]: several for several in problems.unread.get(file.origin, ())}
+    return replace(file, names={**unread, **file.names}) if unread else file
+
+
 def _read(path: Path, problems: Problems, empty: str) -> NamedImages:
     if path.is_dir():
         return _folder(path, problems, empty)
@@ -170,7 +178,7 @@ def _read(path: Path, problems: Problems, empty: str) -> NamedImages:
 
 
 def _folder(path: Path, problems: Problems, empty: str) -> NamedImages:
-    if any(suffix_of(name) == ".xml" for _, _, names in os.walk(path) for name in names):
+    if holds_xml(path):
         labels = shown(read_objects(path, problems), empty, problems)
         return NamedImages(str(path), object_names(labels))
     masks = {id: _MaskEntry() for id in FolderPool(path).ids()}

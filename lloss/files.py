@@ -73,16 +73,33 @@ def locked(folder: Path, busy: LlossError | None = None) -> Iterator[None]:
         os.close(held)
 
 
-def explained(error: OSError, path: Path) -> LlossError:
-    """An operating system's error on ``path`` as one line with a remedy."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = 0
-        with contextlib.suppress(OSError):
-            free = shutil.disk_usage(path.parent).free
-        return LlossError(
-            f"{path}: the disk is full ({free / 1e6:.1f} MB free); make room and run it again"
-        )
-    return LlossError(f"{path}: cannot be written: {error.strerror or error}")
+def explained(error: OSError, path: Path, remedy: str = "make room and run it again") -> LlossError:
+    """An operating system's error as one line with a remedy.
+
+    Args:
+        error: what it says; where it names a file in another folder, that is the one at fault.
+        path: that was to be written.
+        remedy: for a disk that is full.
+    """
+    if isinstance(error.filename, str) and Path(error.filename).parent != path.parent:
+        path = Path(error.filename)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return LlossError(f"{path}: cannot be written: {error.strerror or error}")
+    disk = _disk_of(path)
+    if error.errno == errno.EDQUOT:
+        return LlossError(f"{path}: your quota on the disk of {disk} is used up; {remedy}")
+    free = ""
+    with contextlib.suppress(OSError):
+        free = f", {shutil.disk_usage(disk).free / 1e6:.1f} MB free"
+    return LlossError(f"{path}: the disk is full (that of {disk}{free}); {remedy}")
+
+
+def _disk_of(path: Path) -> Path:
+    """Where the file system that holds a path is mounted."""
+    found = Path(os.path.realpath(path))
+    while not os.path.ismount(found) and found != found.parent:
+        found = found.parent
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

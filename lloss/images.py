@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they register themselves
 
-from lloss.bitdepth import is_deep, to_eight_bits
+from lloss.bitdepth import has_deep_colours, is_deep, to_eight_bits
 from lloss.budget import ByteBudget
 from lloss.errors import ImageError
 from lloss.imagespec import Fit as Fit
@@ -71,6 +71,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image upright, by its EXIF orientation (EXIF 2.32, tag 0x0112)."""
+
+_SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
+"""They exchange width and height."""
 
 _ORIENTATION = 0x0112
 
@@ -185,7 +188,7 @@ def size_of(raw: Raw) -> tuple[int, int]:
         raise ImageError("an empty file")
     try:
         image = _opened(raw)
-        turned = _orientation_told(image, raw) >= 5
+        turned = _TURNS.get(_orientation_told(image, raw)) in _SIDEWAYS
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly anything on a broken file
@@ -193,14 +196,17 @@ def size_of(raw: Raw) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _orientation_told(image: Image.Image, raw: bytes) -> int:
-    """The EXIF orientation by which an image whose pixels were not read is still to be turned."""
+def _orientation_told(image: Image.Image, raw: bytes) -> Any:
+    """The EXIF orientation by which an image whose pixels were not read is still to be turned.
+
+    A file may hold anything there.
+    """
     if image.format == "TIFF" and _ORIENTATION in image.tag_v2:  # type: ignore[attr-defined]
         return 1  # Pillow gives the upright size already
     if image.format == "PNG":  # Pillow reads the pixels first: EXIF may stand behind them
         image = _opened(_without_pixels(raw))
-        return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
-    return int(image.getexif().get(_ORIENTATION, 1))
+        return Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return image.getexif().get(_ORIENTATION, 1)
 
 
 def _without_pixels(png: bytes) -> bytes:
@@ -285,18 +291,23 @@ def _read(raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: 
 
 def _opened(raw: bytes) -> Image.Image:
     """The image with its header read and its pixels not."""
-    prefix = raw[:16]
-    for reader, knows in _READERS:
+    prefix, unread = raw[:16], ""
+    for kind, (reader, knows) in zip(FORMATS, _READERS):
         try:
             if knows is None or knows(prefix) is True:
                 return reader(io.BytesIO(raw), "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # not of this format after all
-    raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            # Not of this format after all, or of a kind of it that Pillow cannot read.
+            unread = f": begins as a {kind}, but {error}" if str(error) else unread
+    raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}){unread}")
 
 
 def _loaded(image: Image.Image, white: int = 0) -> Image.Image:
     """The image with its pixels read, upright, RGB."""
+    if white and has_deep_colours(image):
+        raise ImageError(
+            "has colours of 16 bits, whose white cannot be set; save it with 8 bits a colour"
+        )
     image.load()
     if image.format == "TIFF" and image.mode == "L" and _is_signed(image):
         raise ImageError("has signed values of 8 bits, whose white is not known; save it unsigned")

@@ -30,6 +30,9 @@ _WORK = 50_000_000
 """Numbers that the draws of one bootstrap go through: fewer draws are made of large sets, whose
 intervals are narrow anyway."""
 
+_ROUNDING = 1e-9
+"""Draws of a share that differ by less are the same."""
+
 _HELD = 4_000_000
 """Numbers held at a time."""
 
@@ -104,7 +107,7 @@ def _percentiles(values: Floats, support: int | None, count: int) -> Interval:
     if not len(known):
         return math.nan, math.nan
     images = count if support is None else support
-    if support is not None and known.min() == known.max():
+    if support is not None and np.ptp(known) < _ROUNDING:
         return wilson(float(known[0]) * images, images)
     tail = (
         _NORMAL.cdf(-math.sqrt(images / (images - 1)) * _student(images - 1)) if images > 1 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,6 +22,37 @@ Mask: TypeAlias = NDArray[np.uint8]  # [H, W]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class WholeMask:
+    """All pixels of an image, and which pixel of the input shows each.
+
+    An input is smaller than most images: what is thin or small may be on none of its pixels.
+
+    Attributes:
+        packed: the values, uint8 [H, W], deflated: a mask is far smaller so.
+        rows: of the input, int [H]; -1 where it does not show that row of the image.
+        columns: of the input, int [W].
+        weight: pixels of the input that a pixel of the image takes, so that all images count alike.
+    """
+
+    packed: bytes
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    weight: float
+
+    def shown(self, guess: NDArray[Any]) -> tuple[Mask, NDArray[Any]]:
+        """The values of the pixels that the input shows, and what was guessed of each.
+
+        Args:
+            guess: of each pixel of the input.
+        """
+        shape = len(self.rows), len(self.columns)
+        values = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(shape)
+        rows, columns = self.rows >= 0, self.columns >= 0
+        seen = guess[np.ix_(self.rows[rows], self.columns[columns])]
+        return values[np.ix_(rows, columns)], seen
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MaskTarget:
     """The classes of the pixels of one input.
 
@@ -28,23 +60,35 @@ class MaskTarget:
         mask: uint8 [H, W]: a class's index plus 1, 0 for none, :data:`UNKNOWN`.
         cut: of each of these values, how much the input does not show of the image, in pixels of
             the input: float64 [256].
+        whole: the image's own pixels; None where the input has them all.
     """
 
     mask: Mask
     cut: NDArray[np.float64]
+    whole: WholeMask | None = None
 
     @classmethod
     def of(cls, values: Mask, spec: ImageSpec) -> MaskTarget:
-        """Of the values of all pixels of an image, uint8 [H, W]; the nearest pixel counts."""
+        """Of the values of all pixels of an image, uint8 [H, W]; the input has the nearest's."""
         frame = Frame.of(values.shape, spec)
-        seen = []
+        places = []
         for axis, count in ((1, spec.height), (0, spec.width)):
             middles = np.arange(values.shape[1 - axis]) + 0.5
-            places = middles * frame.scale[axis] + frame.offset[axis]
-            seen.append((places >= 0) & (places < count))
-        hidden = (_counts(values) - _counts(values[np.ix_(*seen)])).astype(np.float64)
-        hidden *= frame.scale[0] * frame.scale[1]
-        return cls(frame.carried(values, spec), hidden)
+            place = np.floor(middles * frame.scale[axis] + frame.offset[axis]).astype(np.int64)
+            places.append(np.where((place >= 0) & (place < count), place, -1))
+        seen = [place >= 0 for place in places]
+        weight = frame.scale[0] * frame.scale[1]
+        hidden = (_counts(values) - _counts(values[np.ix_(*seen)])).astype(np.float64) * weight
+        mask = frame.carried(values, spec)
+        same = values.shape == mask.shape and weight == 1
+        packed = b"" if same else zlib.compress(values.tobytes(), 1)
+        return cls(mask, hidden, None if same else WholeMask(packed, places[0], places[1], weight))
+
+    def judged(self, guess: NDArray[Any]) -> tuple[Mask, NDArray[Any], float]:
+        """Values, the guess of each, and how much each pair weighs."""
+        if self.whole is None:
+            return self.mask, guess, 1.0
+        return (*self.whole.shown(guess), self.whole.weight)
 
 
 def _counts(values: Mask) -> NDArray[np.int64]:
@@ -70,10 +114,12 @@ class MeanIoU(Meter):
         """Count pixels by true and by guessed class."""
         count = len(self.classes)
         for guess, target in zip(output.argmax(1).cpu().numpy(), targets):
-            true = np.minimum(target.mask.astype(np.int64) - 1, count)  # the last: unknown
-            pairs = true[true >= 0] * count + guess[true >= 0]
-            counts = np.bincount(pairs, minlength=(count + 1) * count).reshape(count + 1, count)
-            both = np.diag(counts).astype(np.float64)
+            values, seen, weight = target.judged(guess)
+            true = np.minimum(values.astype(np.int64) - 1, count)  # the last: unknown
+            pairs = true[true >= 0] * count + seen[true >= 0]
+            counts = weight * np.bincount(pairs, minlength=(count + 1) * count)
+            counts = counts.reshape(count + 1, count)
+            both = np.diag(counts)
             self.both.append(both)
             cut = target.cut[1 : count + 1]
             self.union.append(counts.sum(0) + counts[:-1].sum(1) - both + cut)

@@ -174,7 +174,11 @@ def read_labels(
 
 
 def parse_labels(
-    file: IO[bytes], origin: str, needs_label: bool | None, problems: Problems | None = None
+    file: IO[bytes],
+    origin: str,
+    needs_label: bool | None,
+    problems: Problems | None = None,
+    blank: bool = False,
 ) -> dict[str, str]:
     """The labels of a CSV as :func:`read_labels` takes it.
 
@@ -183,6 +187,7 @@ def parse_labels(
         origin: what to call it.
         needs_label: whether each row has a label; None for where there is a column of them.
         problems: see :func:`read_labels`.
+        blank: whether rows of a column of labels may leave them out all the same.
 
     Raises:
         LabelError: see :func:`read_labels`.
@@ -198,7 +203,7 @@ def parse_labels(
     lines: dict[str, int] = {}
     for line, row in table:
         id, label = row[id_at], "" if label_at is None else clean_name(row[label_at])
-        if not stripped(id) or (needs_label and not label):
+        if not stripped(id) or (needs_label and not label and not blank):
             raise LabelError(
                 f"{origin}, line {line}: an empty id or label; write both or remove the row"
             )

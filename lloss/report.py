@@ -58,6 +58,7 @@ class CyclePoint:
     entropy_ranking_accuracy: float | None
     metric_interval: Interval | None = None  # of 95 %; None in files of earlier versions
     ranking_interval: Interval | None = None
+    entropy_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _figures(data: ReportData) -> str:
     back = f"{data.held_back:,} more are held out" if data.held_back else ""
     skipped = f"{data.skipped:,} more" if data.skipped else ""
     within = f"{range_in_percent(now.ranking_interval)} · " if usable(now.ranking_interval) else ""
-    ranking = f"{within}entropy {_entropy(now)}, chance 50%"
+    ranking = f"{within}entropy {_entropy(now, within=True)}, chance 50%"
     rows = [
         ("labeled", f"{data.labeled:,}", growth or f"in {len(data.classes):,} classes", back),
         ("pool", f"{data.pool:,}", f"{skipped} could not be read" if skipped else "images scored"),
@@ -293,9 +294,11 @@ def _curves(data: ReportData) -> str:
     )
 
 
-def _entropy(point: CyclePoint) -> str:
-    """With as many digits as the head's: they are measured on the same images."""
-    return in_percent(point.entropy_ranking_accuracy, point.ranking_interval)
+def _entropy(point: CyclePoint, within: bool = False) -> str:
+    """How entropy ranks, by choice with its interval."""
+    share = in_percent(point.entropy_ranking_accuracy, point.entropy_interval)
+    interval = range_in_percent(point.entropy_interval) if within else ""
+    return f"{share} ({interval})" if interval else share
 
 
 def _row(point: CyclePoint) -> str:
@@ -309,6 +312,7 @@ def _row(point: CyclePoint) -> str:
         ranking,
         range_in_percent(point.ranking_interval) or "–",
         _entropy(point),
+        range_in_percent(point.entropy_interval) or "–",
     )
     return f"<tr><td>{'</td><td>'.join(cells)}</td></tr>"
 

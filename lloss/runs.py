@@ -25,6 +25,7 @@ from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, La
 from lloss.examples import load_examples
 from lloss.files import explained, sweep, write_text
 from lloss.labels import LabeledSet
+from lloss.network import TappedNetwork
 from lloss.overlap import traces
 from lloss.settings import TrainSettings
 from lloss.tasks import get_task
@@ -68,7 +69,8 @@ def train(
         resume: go on with the run that is there (which may be finished, or not begun).
         warm_start: a run whose weights to start from; by default they are fresh.
         device: ``cpu``, ``cuda``, or empty for CUDA where there is one.
-        problems: those of reading the labels, and where those of the images go.
+        problems: those of reading the labels, and where those of the images, and doubts of the
+            network, go.
         say: told in a line what was left out.
 
     Raises:
@@ -88,6 +90,8 @@ def train(
     if before is not None:
         _check_images(run, before, images)
         if before.finished:
+            if (run / METRICS).exists():
+                _doubt(before.network(), settings, sample, run, problems, say)
             return before
     if before is not None or start is None:
         trainer = Trainer(settings, data, device)
@@ -108,9 +112,22 @@ def train(
             _loop(trainer, _Keeper(run, trainer, settings, sample.images, identity), interrupted)
         except DivergedError as error:
             raise keeping(error, run / FILE) from None
-    for line in doubts(trainer.model, settings, sample, run / METRICS):
-        say(line)
+    _doubt(trainer.model, settings, sample, run, problems, say)
     return load_checkpoint(run)
+
+
+def _doubt(
+    model: TappedNetwork,
+    settings: TrainSettings,
+    sample: TrainingData,
+    run: Path,
+    problems: Problems,
+    say: Callable[[str], None],
+) -> None:
+    """Say why not to rely on a trained network, also where it was trained before."""
+    problems.doubts = doubts(model, settings, sample, run / METRICS)
+    for line in problems.doubts:
+        say(f"note: {line}")
 
 
 def _learnable(labeled: LabeledSet, settings: TrainSettings, problems: Problems) -> LabeledSet:

@@ -51,6 +51,7 @@ class Summary:
             (found.get("entropy") or {}).get("ranking_accuracy"),
             interval_of(found, self.metric_name),
             interval_of(found, "head", "ranking_accuracy"),
+            interval_of(found, "entropy", "ranking_accuracy"),
         )
 
 

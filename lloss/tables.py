@@ -31,8 +31,14 @@ def format_of(out: Path | None) -> str:
     return _SUFFIXES[out.suffix]
 
 
-def formatted(selection: Selection, kind: str) -> str:
-    """The selection as text: ``ids`` (an id a line), ``csv`` or ``jsonl`` (id, score, rank)."""
+def formatted(selection: Selection, kind: str, place: str = "rank") -> str:
+    """The selection as text: ``ids`` (an id a line), ``csv`` or ``jsonl`` (id, score, rank).
+
+    Args:
+        selection: the picks.
+        kind: as above.
+        place: name of the last column, where the order of the picks is no ranking.
+    """
     rows = zip(selection.ids, selection.scores.tolist(), range(1, len(selection) + 1))
     text = io.StringIO()
     if kind == "ids":
@@ -44,19 +50,19 @@ def formatted(selection: Selection, kind: str) -> str:
             )
         text.writelines(f"{id}\n" for id in selection.ids)
     elif kind == "csv":
-        text.write(csv_text(("id", "score", "rank"), rows))
+        text.write(csv_text(("id", "score", place), rows))
     else:
         for id, score, rank in rows:
-            row = {"id": id, "score": score, "rank": rank}
+            row = {"id": id, "score": score, place: rank}
             text.write(json.dumps(row, ensure_ascii=False) + "\n")
     return text.getvalue()
 
 
-def write_selection(selection: Selection, path: Path, kind: str = "") -> None:
+def write_selection(selection: Selection, path: Path, kind: str = "", place: str = "rank") -> None:
     """Write it whole or not at all; ``kind`` as in :func:`formatted` or ``parquet``."""
     kind = kind or format_of(path)
     if kind == "parquet":
         with written_aside(path) as aside:
-            pq.write_table(selection.table(), aside)
+            pq.write_table(selection.table().rename_columns(["id", "score", place]), aside)
     else:
-        write_text(path, formatted(selection, kind))
+        write_text(path, formatted(selection, kind, place))

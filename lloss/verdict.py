@@ -56,7 +56,8 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
             "they rank nothing; train longer, or on more labels"
         )
     elif ranked(figures) is False:
-        found.append(f"the predicted loss does not rank better than chance: {_orders(figures)}")
+        says = "is not shown to" if head["ranking_accuracy"] > 0.5 else "does not"
+        found.append(f"the predicted loss {says} rank better than chance: {_orders(figures)}")
     return found
 
 
@@ -87,34 +88,46 @@ def measured(figures: Mapping[str, Any], metric: str) -> str:
     entropy = interval_of(figures, "entropy", "ranking_accuracy")
     head = interval_of(figures, "head", "ranking_accuracy")
     within = f", 95 % interval {range_in_percent(head)}" if head else ""
+    also = f", {range_in_percent(entropy)}" if entropy else ""
     return (
         f"{metric} {value}{unseen}; the head orders "
         f"{in_percent(figures['head']['ranking_accuracy'], head)} of pairs right{within} "
-        f"(entropy {in_percent(figures['entropy']['ranking_accuracy'], entropy)}, chance 50%)"
+        f"(entropy {in_percent(figures['entropy']['ranking_accuracy'], entropy)}{also}; chance 50%)"
     )
 
 
 def ties(losses: NDArray[np.floating], selection: Selection) -> str:
-    """What to say where the picks all have the same predicted loss; "" where they do not.
+    """What to say where most picks have a predicted loss that more images have than are taken.
 
     Args:
         losses: predicted, of all images that were scored; may hold NaN.
         selection: from them, by it.
+
+    Returns:
+        "" where the losses decided.
     """
-    known, scores = losses[~np.isnan(losses)], selection.scores
-    if len(scores) < 2 or scores.min() != scores.max():
+    known, scores = losses[np.isfinite(losses)], selection.scores
+    if len(scores) < 2:
         return ""
-    same = int((known == scores[0]).sum())
-    if same == len(known):
-        return f"all {same:,} predicted losses are equal"
+    if len(known) > 1 and known.min() == known.max():
+        return f"all {len(known):,} predicted losses are equal"
     k, diverse = selection.settings.k, selection.settings.strategy == "diverse"
     if diverse and selection.settings.subset:
         return ""  # the sub-pool's losses are not known here
-    among = CANDIDATES * k if diverse else k
-    if same <= among or (diverse and scores[0] != known.max()):
+    among = min(CANDIDATES * k if diverse else len(scores), len(known))
+    # The loss of the last that is taken: of those that have it the order of ids takes some.
+    last = np.sort(known)[len(known) - among] if diverse else scores.min()
+    picked, same = int((scores == last).sum()), int((known == last).sum())
+    # Of a sub-pool's picks nothing is known but how many they are.
+    taken = among - int((known > last).sum()) if diverse else picked
+    if same <= taken or 2 * picked <= len(scores):
         return ""
-    what = "highest predicted loss" if diverse else "predicted loss as all picks"
-    return f"{same:,} images have the same {what}, more than the {among:,} that are taken"
+    some = "all" if picked == len(scores) else f"{picked:,} of {len(scores):,}"
+    taken_as = "are candidates" if diverse else "are taken"
+    return (
+        f"{same:,} images have the same predicted loss as {some} picks, more than the {taken:,} "
+        f"that {taken_as}"
+    )
 
 
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
@@ -132,8 +145,9 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     if tied:
         also = " and spread by k-center greedy" if spread else ""
         return f"Picked in the order of ids{among}{also}: {tied}, so this is no ranking."
+    candidates = min(CANDIDATES * settings.k, selection.eligible)
     how = (
-        f"Spread by k-center greedy over the {CANDIDATES * settings.k:,} highest predicted losses"
+        f"Spread by k-center greedy over the {candidates:,} highest predicted losses"
         f"{among}, in the order picked"
         if spread
         else f"The highest predicted losses{among}"

@@ -122,8 +122,8 @@ def score(
     if remark and remark != said:  # of a pool in a store it is known only now
         click.echo(remark, err=True)
     click.echo(_outcome(done, out), err=True)
-    if tied := constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss"):
-        click.echo(tied, err=True)
+    if part.count == 1:  # a shard alone is no folder to read; merge looks at all of them
+        _echo_ties(out)
 
 
 def _opened(uri: str, exclude: tuple[Path, ...], empty: str) -> tuple[Pool, set[str]]:
@@ -164,3 +164,9 @@ def merge(shards: tuple[Path, ...], out: Path) -> None:
     counts = merge_shards(shards, out)
     skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
     click.echo(f"{out}: {counts['scored']} images scored{skipped}", err=True)
+    _echo_ties(out)
+
+
+def _echo_ties(scores: Path) -> None:
+    if tied := constant_note(ScoresFolder(scores).opened().scan(["loss"]), "loss"):
+        click.echo(tied, err=True)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
@@ -137,7 +138,7 @@ def _settings(
     shard: Shard,
 ) -> dict[str, Any]:
     """All that decides the bytes of the parts."""
-    left_out = hashlib.sha256("\0".join(sorted(exclude)).encode("utf-8", "surrogateescape"))
+    left_out = hashlib.sha256(json.dumps(sorted(exclude)).encode())
     return {
         "model_sha256": scorer.engine.sha256,
         "pool": pool.uri,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -87,6 +89,49 @@ def test_a_16_bit_pgm_keeps_its_upper_8(encoded: Encode) -> None:
     values = _ramp(200, np.uint16)  # dark, but no image of 8 bits: its head says 65535
     raw = b"P5 8 8 65535\n" + values.astype(">u2").tobytes()
     assert np.array_equal(decode_whole(raw)[:, :, 0], values >> 8)
+
+
+def test_a_pgm_says_itself_what_white_is(encoded: Encode) -> None:
+    values = _ramp(4095, np.uint16)
+    raw = b"P5 8 8 4095\n" + values.astype(">u2").tobytes()
+    found = decode(raw, ImageSpec(8, 8, white=4095))
+    assert np.array_equal(found, decode(raw, ImageSpec(8, 8)))
+    assert abs(found[:, :, 0] - values * 255.0 / 4095).max() <= 1
+
+
+def test_floats_of_a_pfm_are_scaled_as_others_are() -> None:
+    values = _ramp(1, np.float32)
+    raw = b"Pf\n8 8\n-1.0\n" + values[::-1].astype("<f4").tobytes()
+    found = decode_whole(raw)
+    assert np.array_equal(found[:, :, 0], np.floor(values.astype(float) * 255 + 0.5))
+
+
+def test_floats_of_0_to_1_are_not_made_black_by_white(encoded: Encode) -> None:
+    spec = ImageSpec(8, 8, white=4095)
+    with pytest.raises(ImageError, match="float values up to 1, black beside the white 4095"):
+        decode(encoded(_grey(_ramp(1, np.float32)), "TIFF"), spec)
+    assert not decode(encoded(_grey(_ramp(0, np.float32)), "TIFF"), spec).any()
+
+
+def _png_of_16_bits(values: NDArray[np.uint16]) -> bytes:
+    """Written by hand: Pillow writes no colours of 16 bits."""
+    height, width, _ = values.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+
+
+def test_white_cannot_be_set_of_colours_of_16_bits() -> None:
+    raw = _png_of_16_bits(np.repeat(_ramp(4095, np.uint16)[..., None], 3, 2))  # type: ignore[arg-type]
+    assert decode_whole(raw).max() == 4095 >> 8  # the upper 8 bits
+    with pytest.raises(ImageError, match="colours of 16 bits, whose white cannot be set"):
+        decode(raw, ImageSpec(8, 8, white=4095))
 
 
 def test_white_travels_with_the_spec() -> None:

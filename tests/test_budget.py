@@ -12,6 +12,8 @@ import pytest
 
 from lloss.budget import ByteBudget
 
+from .waiting import PATIENCE
+
 
 def test_no_more_is_held_than_there_is() -> None:
     budget, held, peak, lock = ByteBudget(100), 0, 0, threading.Lock()
@@ -54,7 +56,7 @@ def test_a_large_one_is_not_overtaken_for_ever() -> None:
             thread.start()
             _wait_until(lambda count=number + 1: len(budget._queue) == count)
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE)
     assert order[0] == 100 and sorted(order) == [5, 6, 100]
 
 
@@ -81,7 +83,7 @@ def test_an_interrupted_wait_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -
 
 
 def _wait_until(condition: object) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.001)

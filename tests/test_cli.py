@@ -134,7 +134,8 @@ def test_select_excludes_what_a_json_of_labels_names(
 def test_a_file_without_ids_is_one_short_line_with_a_remedy(
     name: str, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / name).write_text(json.dumps({f"key {n}": "value" * 30 for n in range(500)}))
+    keys = {f"key {n}": "value" * 30 for n in range(500)}
+    (tmp_path / name).write_text(json.dumps(keys) if name == "odd.json" else ",".join(keys))
     told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / name)
     assert told.code == 2 and told.err.count("\n") == 1
     assert "give a CSV with" in told.err and len(told.err) < 300 + len(str(tmp_path))

@@ -143,6 +143,7 @@ def test_a_row_that_could_lose_something_is_refused_by_its_line(
         ('"id,label', "does not close in its line"),
         ("sep=,\nid,label", "line 1: 'sep=,' is of Excel alone"),
         ("SEP=;\nid;label", "is of Excel alone"),
+        ('{"id": "a", "label": "b"}', "line 1: looks like JSON; give a CSV with a header"),
     ],
 )
 def test_a_header_that_could_mean_two_things_is_refused(header: str, told: str) -> None:
@@ -188,17 +189,6 @@ def test_utf16_is_named(encoding: str) -> None:
 
 def test_a_workbook_is_named() -> None:
     assert "workbook of Excel; save the sheet as CSV" in _refused(b"PK\x03\x04\x14\0\xff\n")
-
-
-@pytest.mark.parametrize(
-    "text", ['{"id": "a.png", "label": "x"}\n', '[{"id": "a.png"}]', "[\n{", "{\n", ' [ {"id"']
-)
-def test_json_is_named(text: str) -> None:
-    assert "is JSON, not CSV" in _refused(text)
-
-
-def test_names_in_brackets_are_no_json() -> None:
-    assert _rows("[id],{label}\na,b\n") == [["a", "b"]]
 
 
 def test_parquet_is_named() -> None:

@@ -19,6 +19,7 @@ from lloss.checkpoint import load_checkpoint
 from lloss.creation import create_project
 from lloss.cycle import history, next_cycle
 from lloss.errors import (
+    DivergedError,
     InterruptedRunError,
     LabelError,
     LlossError,
@@ -96,6 +97,37 @@ def project(pool: Path, labels: Path, tmp_path: Path) -> Project:
 def selected(folder: Path) -> list[str]:
     with (folder / "selected.csv").open() as file:
         return [row["id"] for row in csv.DictReader(file)]
+
+
+def test_selected_csv_calls_no_picks_ranked_that_are_not(
+    project: Project, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for better, place in ((False, "number"), (True, "rank"), (None, "rank")):
+        monkeypatch.setattr(cycle_module, "ranked", lambda figures, is_better=better: is_better)
+        monkeypatch.setattr(cycle_module, "ties", lambda losses, selection: "")
+        found = next_cycle(project)
+        with (found.folder / "selected.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row[place] for row in rows] == ["1", "2", "3", "4", "5"]
+        assert found.summary.ranked is better
+        add(labels, [row["id"] for row in rows])
+
+
+@pytest.mark.parametrize("name", ["lloss.cycle.train", "lloss.export.artifact.export_artifact"])
+def test_a_cycle_that_diverged_says_where_its_settings_are(
+    project: Project, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverging(*given: object, **named: object) -> None:
+        raise DivergedError("training diverged: lower --lr")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(name, diverging)
+        with pytest.raises(DivergedError, match=r"lower --lr\. Change .* \[train\] ") as refused:
+            next_cycle(project)
+    assert str(project.root / "lloss.toml") in str(refused.value)
+    assert str(refused.value).endswith("run the same command again")
+    gone = project.cycles / "001"
+    assert (f"remove {gone}" in str(refused.value)) == (gone / "checkpoint.pt").exists()
 
 
 def test_two_cycles_give_two_times_k_images_that_nobody_labeled_before(
@@ -226,6 +258,29 @@ def test_settings_changed_in_the_middle_of_training_train_anew(
     outcome = next_cycle(change(project, "epochs = 2", "epochs = 1"), said.append)
     assert "the settings changed: cycle 001 trains anew" in said
     assert load_checkpoint(outcome.folder).settings.epochs == 1
+
+
+def test_a_cycle_begun_anew_measures_and_exports_its_own_checkpoint(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removed the checkpoint, so that the cycle trains again."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle_module._Walk, "_score", stop)
+        with pytest.raises(KeyboardInterrupt):
+            next_cycle(project)
+    folder = project.cycles / "001"
+    first = load_checkpoint(folder).sha256
+    (folder / "checkpoint.pt").unlink()
+    path = project.root / "lloss.toml"
+    path.write_text(path.read_text() + "seed = 7\n")
+    next_cycle(load_project(project.root))
+    second = load_checkpoint(folder).sha256
+    manifest = read_manifest(folder / "model.onnx")
+    assert second != first and manifest.provenance["checkpoint_sha256"] == second
 
 
 def test_settings_changed_after_training_wait_for_the_next_cycle(
@@ -488,3 +543,19 @@ def test_an_image_that_no_csv_can_name_is_not_selected_and_said(
     assert set(picks) == {name for name in unlabeled if name.isprintable()} - {"broken.png"}
     assert "2 images are not selected" in (line := next(l for l in said if "selected, as" in l))
     assert "'carriage\\rreturn.png'" in line and "\n" not in line
+
+
+def test_doubts_of_the_network_stand_in_summary_and_report(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes later sees no terminal; the cycle may have been interrupted after training."""
+    doubt = "its predictions are not to be relied on"
+    monkeypatch.setattr("lloss.runs.doubts", lambda *_: [doubt])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cycle_module, "evaluate_checkpoint", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            next_cycle(project)
+    said: list[str] = []
+    outcome = next_cycle(project, said.append)
+    assert doubt in outcome.summary.warnings and f"note: {doubt}" in said
+    assert doubt[1:] in (outcome.folder / "report.html").read_text()

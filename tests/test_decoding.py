@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from lloss import decoding
 from lloss.decoding import decode_with, decoded
-from lloss.errors import ImageError, LabelError
+from lloss.errors import ImageError, LabelError, LlossError
 from lloss.images import ImageSpec, decode, decode_into
 from lloss.pools import Item, open_pool
 
@@ -127,3 +129,31 @@ def test_there_are_as_many_threads_as_cores_may_be_used(monkeypatch: pytest.Monk
     assert len(list(decoded((row(n) for n in range(70)), SPEC))) == 70
     assert len(list(decoded((row(n) for n in range(70)), SPEC, threads=5))) == 70
     assert asked == [2, 5]
+
+
+@pytest.mark.parametrize("scratch", [True, False])
+def test_a_full_disk_of_the_scratch_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scratch: bool
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(decoding, "_IN_MEMORY", 1)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for name in ("run", "temporary"):
+        (tmp_path / name).mkdir()
+    folder = tmp_path / ("run" if scratch else "temporary")
+    with pytest.raises(LlossError, match="the disk is full") as caught:
+        decode_with(
+            lambda row, out: None,
+            lambda row, error: None,
+            [row(0)],
+            SPEC,
+            tmp_path / "run" if scratch else None,
+        )
+    assert str(caught.value).startswith(f"{folder}: the disk is full")
+    assert ("set TMPDIR" in str(caught.value)) != scratch
+    assert not list(folder.iterdir())
+    with pytest.raises(LlossError, match="none"):
+        decode_with(lambda row, out: None, lambda row, error: None, [row(0)], SPEC, folder / "none")

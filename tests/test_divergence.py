@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from lloss.annotations import Problems
 from lloss.checkpoint import load_checkpoint
 from lloss.divergence import batch_statistics, doubts, remedy
 from lloss.errors import DivergedError
@@ -59,7 +60,7 @@ def test_statistics_far_from_the_batches_own_are_told_with_both_losses(
     settings = trainer.settings
     (line,) = doubts(trainer.model, settings, data, epochs(tmp_path, 1.1, 0.1))
     used = measure(trainer.model, settings, data).mean_loss
-    assert line.startswith("note: batch norm's statistics have not settled: on 24 training images")
+    assert line.startswith("batch norm's statistics have not settled: on 24 training images")
     assert f"but {used:.3g} by the running ones" in line and "--batch-size" in line
     assert "lower --lr (it is 0.05)" in line and "\n" not in line
 
@@ -159,7 +160,12 @@ def test_doubts_are_said(photos: Path, tiny: TrainSettings, tmp_path: Path) -> N
             norm.momentum = 1e-4
             norm.running_var.fill_(1e-4)  # type: ignore[union-attr]
 
+    labeled, problems = open_labeled(str(photos)), Problems()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "__post_init__", slow)
-        train(open_labeled(str(photos)), tiny, tmp_path / "run", say=said.append)
-    assert any("batch norm's statistics have not settled" in line for line in said)
+        train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
+    assert any(line.startswith("note: batch norm's statistics have not") for line in said)
+    (line,) = problems.doubts
+    again = Problems()
+    train(labeled, tiny, tmp_path / "run", resume=True, problems=again)
+    assert again.doubts == [line]  # also where the run was finished before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -93,6 +92,22 @@ def test_folders_of_xml_and_of_masks_are_read(tmp_path: Path) -> None:
         read_excluded([tmp_path / "empty"], Problems())
 
 
+def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
+    wide = {**COCO["annotations"][0], "bbox": [1, 1, 500, 5]}
+    problems = Problems(skip=True)
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml" / "one.xml").write_text("<annotation><filename>1.jpg</filename><object/>"
+                                              "</annotation>")  # fmt: skip
+    (tmp_path / "xml" / "two.xml").write_text("<annotation>")
+    coco = _written(tmp_path / "o.json", {**COCO, "annotations": [wide]})
+    files = read_excluded([coco, tmp_path / "xml"], problems)
+    assert [set(file.names.values()) for file in files] == [
+        {("a/1.jpg",), ("2.jpg",)},
+        {("1.jpg", "one"), ("two",)},
+    ]
+    assert len(problems.found) == 3 and "are excluded all the same" in problems.notes[-1]
+
+
 @pytest.mark.parametrize(
     "document", [[], {}, 3, {"a": "b" * 5000}, ["x" * 5000] * 9, {"images": [], "annotations": []}]
 )
@@ -111,30 +126,21 @@ def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
     (tmp_path / "done.csv").write_text("id,label\nu.jpg,\nw.jpg,\n")
     path = _written(tmp_path / "O.JSON", COCO)
     found = _found(["u.jpg", "x/2.jpg", "x/9.jpg", "b/1.jpg"], tmp_path / "done.csv", path)
-    assert found == Excluded(
-        {"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], "", [("2.jpg", "x/2.jpg")]
-    )
+    assert found == Excluded({"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], [("2.jpg", "x/2.jpg")])
     assert found.notes("the pool") == [
         "2 of the 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
         "1 excluded by name (the first: '2.jpg' is 'x/2.jpg')",
     ]
 
 
-def test_names_that_differ_in_case_or_unicode_form_alone_are_told(tmp_path: Path) -> None:
-    """A whole set of labels would be handed out again, for how a disk writes an accent."""
-    done = tmp_path / "done.csv"
-    done.write_text("id\nCAM/1.png\nx.png\n")
-    ids = ["cam/1.png", unicodedata.normalize("NFD", "é.png")]
-    assert _found(ids, done).notes("the pool") == [
-        "none of the 2 ids to exclude is in the pool (the first: 'CAM/1.png'; 'cam/1.png' differs "
-        "from it in upper and lower case alone)"
-    ]
-    done.write_text("id\ncam/1.png\né.png\nx.png\n", encoding="utf-8")
-    (note,) = _found(ids, done).notes("the pool")
-    assert note.startswith(
-        "2 of the 3 ids to exclude match nothing in the pool (the first: 'é.png'"
-    )
-    assert "in its Unicode form alone" in note
+def test_an_id_that_is_nearly_there_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "done.csv").write_text("id\ncafe\u0301.jpg\na/b.jpg\n", encoding="utf-8")
+    (note,) = _found(["caf\u00e9.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note.startswith("none of the 2 ids to exclude is in the pool (the first: 'caf")
+    assert "differs from it in its Unicode form alone" in note
+    (tmp_path / "done.csv").write_text("id\nx.jpg\na/b.jpg\n")
+    (note,) = _found(["x.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note == "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg')"
 
 
 def test_a_name_in_doubt_is_refused(tmp_path: Path) -> None:

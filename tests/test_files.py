@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import ImageError, LlossError
-from lloss.files import locked, sha256_of, sweep, write_json, write_text, written_aside
+from lloss.files import explained, locked, sha256_of, sweep, write_json, write_text, written_aside
+
+from .waiting import PATIENCE
 
 
 def _names(folder: Path) -> list[str]:
@@ -82,6 +84,25 @@ def test_a_full_disk_is_explained_and_leaves_the_old_file(tmp_path: Path) -> Non
     assert _names(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_full_disk_is_named_by_where_it_is_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """The file that the system names is the one at fault, be it on another disk."""
+    (tmp_path / "link").symlink_to(tmp_path / "big")
+    for name in ("big", "small"):
+        (tmp_path / name).mkdir()
+    mounts = {str(tmp_path / "big"), str(tmp_path / "small"), "/"}
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) in mounts)
+    path, other = tmp_path / "link" / "new" / "a.txt", str(tmp_path / "small" / "b.txt")
+    error = OSError(errno.ENOSPC, "No space left on device", *([other] if named else []))
+    told = str(explained(error, path))
+    disk = tmp_path / ("small" if named else "big")
+    assert told.startswith(f"{other if named else path}: the disk is full (that of {disk}, ")
+    quota = str(explained(OSError(errno.EDQUOT, "Disk quota exceeded"), path, "ask for more"))
+    assert quota == f"{path}: your quota on the disk of {tmp_path / 'big'} is used up; ask for more"
+
+
 def test_a_file_size_limit_is_explained_and_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -98,7 +119,7 @@ except LlossError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert "a.txt: cannot be written: File too large" in done.stdout
     assert path.read_text() == "old"

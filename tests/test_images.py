@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from lloss import images
 from lloss.budget import ByteBudget
 from lloss.errors import ImageError, SettingsError
 from lloss.images import Fit, Frame, ImageSpec, decode, decode_mask, decode_whole, size_of
+
+from .waiting import PATIENCE
 
 Encode = Callable[..., bytes]
 EIGHT = ImageSpec(8, 8)
@@ -223,6 +224,22 @@ def test_the_size_is_that_of_the_decoded_image(
         assert size_of(raw) == decode_whole(raw).shape[:2] == upright.size[::-1]
 
 
+@pytest.mark.parametrize("told", [0, 9, 255])
+def test_an_orientation_that_is_none_turns_nothing(encoded: Encode, told: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = told
+    raw = encoded(_random(20, 30, 3), "JPEG", exif=exif)
+    assert size_of(raw) == decode_whole(raw).shape[:2] == (20, 30)
+
+
+def test_a_kind_of_a_known_format_that_cannot_be_read_is_named(encoded: Encode) -> None:
+    raw = encoded(Image.fromarray(_random(8, 8)), "TIFF")
+    two_bytes = raw.replace(b"\x02\x01\x03\0\x01\0\0\0\x08", b"\x02\x01\x03\0\x01\0\0\0\x07")
+    assert two_bytes != raw
+    with pytest.raises(ImageError, match="begins as a TIFF, but unknown pixel mode"):
+        decode_whole(two_bytes)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
 def test_a_mask_is_turned_as_its_image_is(encoded: Encode, mode: str) -> None:
     values = (_random(8, 16) > 127).astype(np.uint8)
@@ -282,11 +299,9 @@ def test_a_line_of_pixels_is_resized(
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    began = time.monotonic()
     for width, height in ((30_000, 30_000), (13_400, 13_400)):
         with pytest.raises(ImageError, match="declares"):
             decode(_png(width, height, 8, 2, b""), EIGHT)
-    assert time.monotonic() - began < 2  # 2.7 GB of pixels would take longer to be made
 
 
 def test_a_bomb_is_refused_where_pillows_own_limit_was_lifted(
@@ -495,7 +510,7 @@ def test_large_images_wait_for_the_budget_and_small_ones_do_not(
         waiting.start()
         decode(small, EIGHT)
         assert not done.wait(0.2)
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
     waiting.join()
     assert budget.free == budget.total
 

@@ -73,6 +73,13 @@ def test_few_images_that_all_agree_are_no_certainty() -> None:
     assert found["other"] == (1, 1)  # not said to be a share
 
 
+def test_draws_that_differ_by_rounding_agree() -> None:
+    """A sum in another order ends in another last bit."""
+    shares = np.array([0.1, 0.1 + 1e-16, 0.1 - 1e-16] * 2)
+    found = bootstrap(6, lambda w: {"share": w @ shares / w.sum(1)}, {"share": 6})
+    assert found["share"] == pytest.approx(wilson(0.6, 6))
+
+
 def test_draws_without_the_figure_do_not_count() -> None:
     def figures(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         with np.errstate(invalid="ignore"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.images import ImageSpec
+from lloss.images import Frame, ImageSpec
 from lloss.iou import MaskTarget, MeanIoU
 from lloss.settings import settings_of
 from lloss.tasks import get_task
@@ -28,7 +29,7 @@ def answer(target: MaskTarget, classes: int) -> torch.Tensor:
 
 
 def measured(fit: str, classes: tuple[str, ...] = ("a", "b", "c")) -> dict[str, float]:
-    target = MaskTarget.of(thirds(), ImageSpec(64, 64, fit))  # type: ignore[arg-type]
+    target = MaskTarget.of(thirds(), ImageSpec(48, 48, fit))  # type: ignore[arg-type]
     meter = MeanIoU(classes, ())
     meter.update(answer(target, len(classes)), [target])
     return meter.figures()
@@ -59,6 +60,43 @@ def test_cut_pixels_weigh_as_pixels_of_the_input() -> None:
     meter.update(logits, [target])
     assert meter.figures()["IoU a"] == pytest.approx(50 / (150 + 50))
     assert meter.figures()["IoU b"] == 0
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(40, 40), (31, 47), (7, 9), (20, 60)])
+def test_every_pixel_of_the_image_is_judged(fit: str, size: tuple[int, int]) -> None:
+    """The classes of all pixels of the image against the answer at the place that shows each."""
+    random = np.random.default_rng(1)
+    values = random.integers(0, 4, size).astype(np.uint8)
+    spec = ImageSpec(10, 10, fit)  # type: ignore[arg-type]
+    logits = torch.randn(1, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    guess, frame = logits.argmax(1)[0].numpy(), Frame.of(size, spec)
+    both, union = np.zeros(3), np.zeros(3)
+    for y, x in np.ndindex(*size):
+        row = math.floor((y + 0.5) * frame.scale[1] + frame.offset[1])
+        column = math.floor((x + 0.5) * frame.scale[0] + frame.offset[0])
+        shown = 0 <= row < 10 and 0 <= column < 10
+        if true := int(values[y, x]):
+            answer = int(guess[row, column]) if shown else -1
+            both[true - 1] += answer == true - 1
+            for one in {true - 1, answer} - {-1}:
+                union[one] += 1
+    meter = MeanIoU(("a", "b", "c"), ())
+    meter.update(logits, [MaskTarget.of(values, spec)])
+    found = meter.figures()
+    assert [found[f"IoU {name}"] for name in "abc"] == pytest.approx((both / union).tolist())
+
+
+def test_what_no_pixel_of_the_input_shows_is_missed() -> None:
+    """A line that is one pixel wide, where the input is of every fourth."""
+    values = np.ones((40, 40), np.uint8)
+    values[:, 20] = 2
+    target = MaskTarget.of(values, ImageSpec(10, 10, "stretch"))
+    meter = MeanIoU(("ground", "crack"), ())
+    meter.update(torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 10, 10), [target])
+    found = meter.figures()
+    assert found["IoU crack"] == 0 and found["IoU ground"] == pytest.approx(39 / 40)
+    assert found["miou"] == pytest.approx(39 / 80)
 
 
 def test_padding_is_of_no_class_in_loss_and_metric() -> None:

@@ -265,13 +265,15 @@ def test_picks_that_are_not_shown_to_rank_are_not_called_ranked(tmp_path: Path) 
 def test_figures_have_their_intervals_and_no_more_digits(tmp_path: Path) -> None:
     points = [
         CyclePoint(1, 50, 0.5, 0.6, 0.6, (0.19, 0.81), (0.3, 0.8)),
-        CyclePoint(2, 100, 0.67, 0.7, 0.6, (0.3, 0.9), (0.5, 0.9)),
+        CyclePoint(2, 100, 0.67, 0.7, 0.61, (0.3, 0.9), (0.5, 0.9), (0.4, 0.8)),
     ]
     source = written(replace(DATA, cycle=2, history=points, held_out=6), tmp_path)
     page = Page(source)
     assert "+17 points since cycle 1, within the interval" in page.text
     assert "95% interval 30% to 90%" in page.text and "50% to 90%" in page.text
     assert "67.0%" not in page.text and "70.0%" not in page.text
+    assert "entropy 61% (40% to 80%), chance 50%" in page.text
+    assert "<td>61%</td><td>40% to 80%</td>" in source
     assert source.count('class="range"') == 2
     says = [str(attrs["aria-label"]) for attrs in page.attributes("svg")]
     assert "95% intervals 50: 19% to 81%, 100: 30% to 90%" in says[1]

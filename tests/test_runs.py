@@ -31,6 +31,8 @@ from lloss.settings import TrainSettings, settings_of
 from lloss.tasks.segmentation import MaskLabel
 from lloss.training import Trainer
 
+from .waiting import PATIENCE
+
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(run).state["model"]  # type: ignore[no-any-return]
@@ -252,7 +254,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(photos: Path, tmp_path: P
     )
     run = tmp_path / "run"
     child = subprocess.Popen([sys.executable, "-c", code, str(run)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not (
         (run / METRICS).exists() and len((run / METRICS).read_text().splitlines()) > 2
     ):

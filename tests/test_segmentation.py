@@ -165,6 +165,15 @@ def test_a_broken_mask_is_named_or_left_out(
     assert len(problems.found) == 1
 
 
+def test_of_two_masks_of_an_image_none_is_chosen(scenes: Path) -> None:
+    (scenes / "masks" / "old").mkdir()
+    (scenes / "masks" / "old" / "03.png").write_bytes(b"no mask")
+    problems = Problems(skip=True)
+    left = TASK.open(str(scenes / "pool"), scenes / "masks", Path(), problems)
+    assert len(left) == 9 and len(problems.found) == 2
+    assert "'03.png': is a label of the image" in problems.found[1]
+
+
 def test_pixels_of_no_class_are_counted(scenes: Path) -> None:
     problems = Problems()
     found = TASK.read_labels(scenes / "masks", problems)

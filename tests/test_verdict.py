@@ -34,10 +34,12 @@ def figures(
     }
 
 
-def selection(scores: list[float], strategy: str = "top", subset: float = 0) -> Selection:
+def selection(
+    scores: list[float], strategy: str = "top", subset: float = 0, pool: int = 100
+) -> Selection:
     settings = SelectionSettings(k=len(scores), strategy=strategy, subset=subset)
     ids = [f"{n}.png" for n in range(len(scores))]
-    return Selection(ids, np.array(scores), 100, 0, 0, 100, settings)
+    return Selection(ids, np.array(scores), pool, 0, 0, pool, settings)
 
 
 def test_good_figures_give_no_warning() -> None:
@@ -62,7 +64,8 @@ def test_a_head_that_may_be_chance_is_named_and_ranks_nothing() -> None:
     for ranking, ends in ((0.55, (0.45, 0.65)), (0.3, (0.2, 0.4)), (0.5, (0.5, 0.5))):
         found = figures(ranking=ranking, ends=ends)
         (line,) = cautions(found, "accuracy")
-        assert line.startswith("the predicted loss does not rank better than chance: it orders")
+        says = "is not shown to" if ranking > 0.5 else "does not"
+        assert line.startswith(f"the predicted loss {says} rank better than chance: it orders")
         assert f"{ranking:.0%} of the pairs" in line.replace("50.0%", "50%").replace(".0%", "%")
         assert ranked(found) is False
 
@@ -100,7 +103,7 @@ def test_figures_of_earlier_versions_have_no_intervals() -> None:
 def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
     assert measured(figures(6, 0.5), "accuracy") == (
         "accuracy 0.50 (95 % interval 0.19 to 0.81, 6 images); the head orders 80% of pairs right, "
-        "95 % interval 70% to 90% (entropy 80%, chance 50%)"
+        "95 % interval 70% to 90% (entropy 80%, 70% to 90%; chance 50%)"
     )
 
 
@@ -116,6 +119,14 @@ def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
         ([1.0] * 12 + [0.0], [1.0] * 12, ""),
         ([1.0] * 12 + [np.nan], [1.0] * 12, "all 12 predicted losses are equal"),
         ([3.0, 2.0, 1.0], [3.0, 2.0], ""),
+        (
+            [2.0] + [1.0] * 30 + [0.0],
+            [2.0] + [1.0] * 3,
+            "30 images have the same predicted loss as 3 of 4 picks, more than the 3 that are "
+            "taken",
+        ),
+        ([2.0] * 3 + [1.0] * 30, [2.0] * 3 + [1.0], ""),
+        ([2.0] + [1.0] * 3, [2.0] + [1.0] * 3, ""),
         ([1.0, 1.0], [1.0], ""),
     ],
 )
@@ -128,7 +139,13 @@ def test_picks_that_are_spread_tie_where_their_candidates_do() -> None:
     for count, told in ((12, False), (13, True)):
         losses = np.array([1.0] * count + [0.0] * 9)
         assert bool(ties(losses, ones)) == told
-    assert not ties(np.array([2.0] + [1.0] * 20), ones)  # one stands out
+    most = selection([2.0, 1.0, 1.0], "diverse")
+    assert ties(np.array([2.0] + [1.0] * 20), most) == (
+        "20 images have the same predicted loss as 2 of 3 picks, more than the 11 that are "
+        "candidates"
+    )
+    assert not ties(np.array([2.0] + [1.0] * 11), most)  # all of them are
+    assert not ties(np.arange(21.0), selection([20.0, 9.0, 9.0], "diverse"))
     assert not ties(np.array([1.0] * 13 + [0.0]), selection([1.0] * 3, "diverse", 0.5))
     assert ties(np.array([1.0] * 13), selection([1.0] * 3, "diverse", 0.5))
 
@@ -144,6 +161,8 @@ def test_picks_are_called_ranked_only_where_they_are() -> None:
         "Spread by k-center greedy over the 8 highest predicted losses of a random 50%, in the "
         "order picked."
     )
+    small = how_picked(selection([3.0, 2.0], "diverse", pool=5), "", True)
+    assert small.startswith("Spread by k-center greedy over the 5 highest predicted losses, in")
     tied = "all 48 predicted losses are equal"
     for each in (top, diverse):
         how = how_picked(each, tied, False)

@@ -121,6 +121,10 @@ def open_coco(document: Any, name: str, problems: Problems) -> CocoFile:
                 )
             images[id] = image
             broken.discard(id)
+    for entry in document["images"] if broken else ():
+        named = entry.get("file_name") if isinstance(entry, Mapping) else None
+        if isinstance(named, str) and entry.get("id") in broken:
+            problems.leave_out(name, named)
     return CocoFile(name, images, broken, _categories(document, name, problems))
 
 
@@ -169,6 +173,9 @@ def read_coco(
                 if found.name in twins:
                     raise BrokenError(f"{where}.category_id", twins[found.name])
                 image.objects.append(found)
+    for image in file.images.values():
+        if not image.whole.yes:
+            problems.leave_out(name, image.name)
     return [image for image in file.images.values() if image.whole.yes]
 
 

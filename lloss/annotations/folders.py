@@ -41,6 +41,12 @@ def image_folder(listing: Place, names: Sequence[str], asked: str = "") -> Place
     return folder
 
 
+def holds_xml(folder: Path) -> bool:
+    """Whether XML annotations lie in a folder or below it."""
+    tree = LocalTree(os.fsencode(folder))
+    return any(True for _ in walk(tree, lambda name: suffix_of(name) == ".xml", PassedOver()))
+
+
 def annotation_files(
     folder: Path, suffix: str, wanted: str, problems: Problems, images_beside: bool = False
 ) -> list[tuple[str, Path]]:

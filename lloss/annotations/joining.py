@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from lloss.annotations.folders import holds_xml
 from lloss.annotations.matching import Matches, differs
 from lloss.annotations.problems import Problems
 from lloss.annotations.reading import BrokenError, leaving_out
@@ -16,14 +17,16 @@ from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
 
 
 def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems | None = None) -> Pool:
-    """Open a pool without the folders of its labels: masks are no images to label.
+    """Open a pool without the folders of its masks, which are no images to label.
+
+    Images that lie in a folder of XML annotations stay: they are what those are of.
 
     Args:
         uri: of the pool, as :func:`lloss.pools.open_pool` takes it.
         labels: files or folders.
         problems: notes go there, of how many images were left out and what was passed over.
     """
-    folders = [path for path in labels if path.is_dir()]
+    folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
     pool = open_pool(uri, leave_out=folders)
     if problems is None:
         return pool
@@ -51,8 +54,9 @@ def images_of(
         labels: the names of the image by a key for each label; where both of two mean an image
             they mean the same one.
         origin: of the labels, for messages.
-        problems: labels that mean no one image go there, and images that several labels mean:
-            such an image gets none. A note says how many were not found by their id.
+        problems: labels that mean no one image go there, and images that several labels mean,
+            broken ones included: such an image gets none. A note says how many were not found by
+            their id.
         own_suffix: see :class:`Matches`.
         remedy: against several labels of an image, beside mending them.
 
@@ -63,12 +67,16 @@ def images_of(
         LabelError: as :class:`Problems` has it.
         PoolError: two images of the pool have one id.
     """
-    names = {name for several in labels.values() for name in several}
+    unread = problems.unread.get(origin, set())
+    names = {name for several in (*labels.values(), *unread) for name in several}
     matches = Matches(partial(unique_ids, pool), names, own_suffix)
     keys: dict[str, list[str]] = {}
     for key, several in labels.items():
         with leaving_out(problems):
             keys.setdefault(meant(matches, several, f"{origin}: {key!r}"), []).append(key)
+    for several in sorted(unread):
+        for id in {ids[0] for name in several if len(ids := matches.of(name)) == 1} & keys.keys():
+            keys[id].append(several[-1])
     found: dict[str, str] = {}
     for id, of in keys.items():
         with leaving_out(problems):

@@ -71,30 +71,36 @@ class Matches:
         hint = f"its ids look like {example!r}" if example else "it is empty"
         return f"is not in the pool; {hint}"
 
-    def near(self, name: str) -> str:
-        """An id that a name which means nothing nearly is, and how they differ; "" without one."""
-        return self._near.get(name, "")
+    def near(self, name: str, elsewhere: bool = True) -> str:
+        """An id that a name which means nothing nearly is, and how they differ; "" without one.
+
+        Args:
+            name: that means nothing.
+            elsewhere: whether an id of the same last part in another folder will do.
+        """
+        spelled, others = self._near
+        return spelled.get(name) or (others.get(name, "") if elsewhere else "")
 
     @cached_property
-    def _near(self) -> dict[str, str]:
-        """For each name that means nothing an id that it nearly is, and how they differ."""
+    def _near(self) -> tuple[dict[str, str], dict[str, str]]:
+        """For names that mean nothing an id that differs in spelling, or that lies elsewhere."""
         lost = [name for name in self._names if not self.of(name)]
         folded = _Index(lost, _folded)
         last = {path[0]: "" for name in lost if (path := _path(_folded(name)))}
         for id in self._ids():
-            folded.add(id)
             path = _path(_folded(id))
-            if path and last.get(path[0]) == "":
-                last[path[0]] = id
-        near = {}
+            if path and path[0] in last:  # of the others none can be meant
+                last[path[0]] = last[path[0]] or id
+                folded.add(id)
+        spelled, elsewhere = {}, {}
         for name in lost:
             path = _path(_folded(name))
             other = path and last[path[0]]
             if found := folded.of(name, False):
-                near[name] = f"{found[0]!r} differs from it {_difference(name, found[0])}"
+                spelled[name] = f"{found[0]!r} differs from it {_difference(name, found[0])}"
             elif other:
-                near[name] = f"{other!r} has that name, but lies in another folder"
-        return near
+                elsewhere[name] = f"{other!r} has that name, but lies in another folder"
+        return spelled, elsewhere
 
 
 def agree(name: str, id: str) -> bool:

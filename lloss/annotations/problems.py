@@ -20,6 +20,8 @@ class Problems:
         skip: leave broken annotations out instead of stopping.
         found: each broken annotation so far, with its place.
         notes: what the user should know although nothing is broken, each one whole line.
+        doubts: why not to rely on the network, each one whole line.
+        unread: by file or folder of labels, the names of each image whose label was left out.
         remedy: what has broken annotations left out.
     """
 
@@ -27,6 +29,17 @@ class Problems:
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remedy: str = "--skip-bad"
+    doubts: list[str] = field(default_factory=list)
+    unread: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
+
+    def leave_out(self, origin: str, *names: str) -> None:
+        """Note the names of an image whose label was reported, so that no other label of it counts.
+
+        Args:
+            origin: the file or folder of the labels.
+            names: as a label that can be read would have them.
+        """
+        self.unread.setdefault(origin, set()).add(names)
 
     def note(self, line: str) -> None:
         """Keep a line for the user, once; an empty one is none."""

@@ -101,18 +101,18 @@ def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     labels: dict[str, ObjectLabel] = {}
     first: dict[str, Path] = {}
     for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
+        key, named, label = id[: -len(".xml")], "", None
         with leaving_out(problems):
-            key = id[: -len(".xml")]
             if key in first:  # but for the suffix's case
                 labels.pop(key, None)
                 raise BrokenError(str(path), f"is of the same image as {first[key]}")
             first[key] = path
             named, label = read_annotation(path, classes, problems)
-            within = path.parent.relative_to(root)
-            if label is not None:
-                named = named and _below(within, named)
-                key = (within / path.stem).as_posix()
-                labels[key] = dataclasses.replace(label, named=named)
+            named = named and _below(path.parent.relative_to(root), named)
+        if label is None:
+            problems.leave_out(str(folder), *filter(None, [named]), key)
+        else:
+            labels[key] = dataclasses.replace(label, named=named)
     return labels
 
 

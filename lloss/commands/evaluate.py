@@ -71,6 +71,9 @@ def evaluate(
         click.echo(f"picture            {out / 'evaluation.png'}")
 
 
+WIDE = 29
+"""Characters of a column: ``-0.1234 (-0.1235 to -0.1233)`` and a space."""
+
 CHANCE = {"ranking_accuracy": 0.5, "spearman": 0.0, "lift": 1.0}
 
 
@@ -86,14 +89,14 @@ def _figures(found: Evaluation) -> Iterator[str]:
     ranking = found.images - found.unseen
     interval = found.intervals.get("mean_loss")
     yield f"mean loss          {in_words(found.mean_loss, interval, ranking)}"
-    yield f"{'':19s}{'predicted loss':>24s}{'entropy':>24s}{'chance':>9s}"
+    yield f"{'':19s}{'predicted loss':>{WIDE}s}{'entropy':>{WIDE}s}{'chance':>9s}"
     for name, expected in CHANCE.items():
         label = {"lift": "top-decile lift"}.get(name, name.replace("_", " "))
         columns = (
             _cell(getattr(scores, name, None), found.intervals.get(column, {}).get(name))
             for column, scores in (("head", found.head), ("entropy", found.entropy))
         )
-        yield f"{label:19s}{''.join(f'{cell:>24s}' for cell in columns)}{expected:9.1f}"
+        yield f"{label:19s}{''.join(f'{cell:>{WIDE}s}' for cell in columns)}{expected:9.1f}"
 
 
 def _cell(value: float | None, interval: Interval | None) -> str:

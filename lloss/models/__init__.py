@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from torch import nn
@@ -34,7 +34,7 @@ classes the logits of a fresh network are so large that the first steps throw it
 CLASSIFIER_STD = 0.01
 """Of their last layer's weights instead, as of MobileNet's and RegNet's."""
 
-SIDED = {
+SIDED: dict[str, Callable[[int], dict[str, Any]]] = {
     "vit_": lambda side: {"image_size": side},
     "maxvit_": lambda side: {"input_size": (side, side)},
 }
@@ -55,6 +55,7 @@ def build_classifier(name: str, classes: int, weights: str = "none", size: int =
     Raises:
         SettingsError: no such network, or the weights or the size do not fit it.
     """
+    network: nn.Module
     if name in OWN:
         network = OWN[name](classes)
     elif name in torchvision_models.list_models(module=torchvision_models):
@@ -75,7 +76,7 @@ def transforms_input(network: nn.Module) -> bool:
 def set_transform_input(network: nn.Module, state: Mapping[str, Any]) -> None:
     """Have it do so if it did when this state of a training was kept: no weight tells."""
     if hasattr(network, "transform_input"):
-        network.transform_input = bool(state.get("transform_input", False))
+        setattr(network, "transform_input", bool(state.get("transform_input", False)))  # noqa: B010
 
 
 def default_size(name: str) -> int:

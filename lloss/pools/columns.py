@@ -54,7 +54,7 @@ class Columns:
                 f"{uri}: the column {image!r} holds no images (it has {_listed(schema)}); "
                 "they are encoded bytes, a struct of bytes and path, or a path"
             )
-        id = options.get("id") or _id_column(schema, image)
+        id = options.get("id") or _id_column(schema, image, uri)
         if id and not any(fits(schema.field(id).type) for fits in (is_path, pa.types.is_integer)):
             raise PoolError(
                 f"{uri}: the column {id!r} of {schema.field(id).type} cannot be an id; "
@@ -180,15 +180,26 @@ def _image_column(schema: Any, uri: str) -> str:
     return found[0]
 
 
-def _id_column(schema: Any, image: str) -> str:
-    known = [name for name in ID_NAMES if name in schema.names and name != image]
+def _id_column(schema: Any, image: str, uri: str) -> str:
+    known = [name for name in _called(ID_NAMES, schema) if name != image]
+    if len(known) > 1 and known[0].lower() == known[1].lower():
+        raise PoolError(f"{uri}: ids in {' and in '.join(known)}; name one with ?id=COLUMN")
     own = [image] if is_path(schema.field(image).type) else []
     return next(iter([*known, *own, *_path_columns(schema)]), "")
 
 
 def _path_columns(schema: Any) -> list[str]:
-    named = [name for name in PATH_NAMES if schema.names.count(name) == 1]
+    named = [name for name in _called(PATH_NAMES, schema) if schema.names.count(name) == 1]
     return [name for name in named if is_path(schema.field(name).type)]
+
+
+def _called(names: tuple[str, ...], schema: Any) -> list[str]:
+    """The columns of these names in any case, in the order of the names; an exact one wins."""
+    found: list[str] = []
+    for name in names:
+        alike = [column for column in schema.names if column.strip().lower() == name]
+        found += [name] if name in alike else alike
+    return found
 
 
 def is_binary(kind: Any) -> bool:

@@ -49,16 +49,19 @@ class TableFile(ABC):
 
 
 def open_table(place: Place) -> TableFile:
-    """Open a Parquet file, an Arrow (Feather) file, or an Arrow stream.
+    """Open a Parquet file, an Arrow (Feather) file, or an Arrow stream, whatever its suffix says.
 
     Raises:
         PoolError: it is none of them, or damaged.
     """
-    if place.suffix == ".parquet":
-        return _Parquet(place)
     with place.open() as file:
         begin = file.read(6)
-    return _ArrowFile(place) if begin == b"ARROW1" else _ArrowStream(place)
+    if begin.startswith(b"FEA1"):
+        raise PoolError(f"{place}: is of Feather's version 1; write it with version 2, or Parquet")
+    if begin == b"ARROW1":
+        return _ArrowFile(place)
+    of_parquet = begin.startswith(b"PAR1") or place.suffix == ".parquet"
+    return _Parquet(place) if of_parquet else _ArrowStream(place)
 
 
 @contextlib.contextmanager

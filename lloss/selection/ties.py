@@ -13,18 +13,27 @@ from lloss.sources import ScannedSource
 
 
 def tie_note(source: ScannedSource, chosen: Selection) -> str:
-    """What to say where all selected images have the same score; "" where they do not."""
+    """What to say where most selected images have one score that others have too.
+
+    That is all of them, or the last of ``top``, of which the order of ids left others out; "" where
+    the scores decided.
+    """
     scores, settings = chosen.scores, chosen.settings
-    if settings.strategy == "random" or len(scores) < 2 or scores.min() != scores.max():
+    if settings.strategy == "random" or len(scores) < 2:
         return ""
-    score = scores[0]
-    same = sum(
-        int(np.count_nonzero(_values(batch, settings.by) == score))
-        for batch in source.scan([settings.by])
-    )
+    score = scores.max() if settings.direction == "lowest" else scores.min()
+    picked, by = int(np.count_nonzero(scores == score)), settings.by
+    whole = picked == len(scores)
+    if not whole and (settings.strategy != "top" or 2 * picked <= len(scores)):
+        return ""
+    same = sum(int(np.count_nonzero(_values(batch, by) == score)) for batch in source.scan([by]))
+    if not whole and same <= picked:
+        return ""
+    some = f"all {picked:,}" if whole else f"{picked:,} of {len(scores):,}"
     return (
-        f"warning: all {len(chosen):,} selected images have the same {settings.by}, as {same:,} of "
-        f"{chosen.pool:,} in the scores have: the order of ids decided, this is no ranking"
+        f"warning: {some} selected images have the same {by}, as {same:,} of {chosen.pool:,} in "
+        f"the scores have: {'' if whole else 'among these '}the order of ids decided, this is no "
+        "ranking"
     )
 
 

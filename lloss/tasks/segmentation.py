@@ -115,6 +115,8 @@ class Segmentation(Task):
         for id, file in annotation_files(path, ".png", "masks", problems):
             with leaving_out(problems):
                 found[id] = _label(file, names)
+            if id not in found:
+                problems.leave_out(str(path), id)
         if note := _ignored_note(found.values()):
             problems.note(f"{path}: {note}")
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, Request
@@ -14,7 +15,7 @@ import lloss
 from lloss.errors import LlossError
 
 from .core import Daemon
-from .failures import answer_failures, answer_of
+from .failures import RequestError, answer_failures, answer_of
 from .net.access import PROBES
 
 _ERROR = {
@@ -124,6 +125,29 @@ async def _daemon(request: Request) -> Daemon:
 
 Ours = Annotated[Daemon, Depends(_daemon)]
 """The daemon, for routes that take it as a parameter."""
+
+
+async def known_query(request: Request) -> None:
+    """For routes of the API: a parameter that a route does not have is refused, not ignored.
+
+    Raises:
+        RequestError: 422.
+    """
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    check_query(request, known)
+
+
+def check_query(request: Request, known: Sequence[str]) -> None:
+    """See :func:`known_query`.
+
+    Args:
+        request: whose query is looked at.
+        known: names of parameters.
+    """
+    other = next((name for name in request.query_params if name not in known), None)
+    if other is not None:
+        listed = ", ".join(known) or "none"
+        raise RequestError(422, f"the query has no parameter {other[:100]!r} (known: {listed})")
 
 
 def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:

@@ -28,6 +28,20 @@ def test_a_folder_of_labels_is_not_of_the_pool(tmp_path: Path, picture: Any) -> 
     assert "left out 4 images in the folder of labels" in note and note.endswith("data/masks")
 
 
+@pytest.mark.parametrize("labels", ["batch1", "VOC2007"])
+def test_images_beside_their_xml_are_of_the_pool(tmp_path: Path, picture: Any, labels: str) -> None:
+    inner = {"batch1": "", "VOC2007": "JPEGImages/"}[labels]
+    for name in (f"{labels}/{inner}0.jpg", "batch2/0.jpg"):
+        picture(tmp_path / "data" / name)
+    xml = tmp_path / "data" / labels / inner.replace("JPEGImages", "Annotations") / "0.XML"
+    xml.parent.mkdir(exist_ok=True)
+    xml.write_text("")
+    problems = Problems()
+    pool = labeled_pool(tmp_path / "data", [tmp_path / "data" / labels], problems)
+    assert sorted(pool.ids()) == sorted([f"{labels}/{inner}0.jpg", "batch2/0.jpg"])
+    assert not any("left out" in note for note in problems.notes)
+
+
 @pytest.mark.parametrize("labels", ["", "..", "../elsewhere", "xml", "labels.csv", "gone"])
 def test_labels_elsewhere_leave_nothing_out(tmp_path: Path, picture: Any, labels: str) -> None:
     data = tmp_path / "data"
@@ -91,6 +105,18 @@ def test_ids_that_differ_come_in_the_order_of_the_pool(tmp_path: Path, picture: 
     assert list(unique_ids(pool)) == ["3", "1", "2"]
     found = images_of(pool, {"x": ("2",), "y": ("no", "3")}, "labels", Problems())
     assert found == {"x": "2", "y": "3"}
+
+
+def test_a_label_is_in_conflict_with_a_broken_one(tmp_path: Path, picture: Any) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    problems = Problems(skip=True)
+    problems.leave_out("labels", "old/b.png", "gone")
+    problems.leave_out("labels", "c")
+    problems.leave_out("other labels", "a")
+    labels = {key: (key,) for key in ("a.png", "b.png")}
+    assert images_of(open_pool(tmp_path), labels, "labels", problems) == {"a.png": "a.png"}
+    assert problems.found == ["labels: 'b.png': is a label of the image 'b.png', as 'gone' is"]
 
 
 def test_more_than_two_labels_of_an_image_are_counted(tmp_path: Path, picture: Any) -> None:

@@ -247,6 +247,33 @@ def test_an_image_with_two_labels_gets_none(pool: Any, order: int, second: str) 
     assert len(problems.found) == 1
 
 
+def test_a_label_beside_a_broken_one_of_its_image_is_left_out(
+    tmp_path: Path, picture: Any, voc_xml: Any, coco: Any, as_json: Any
+) -> None:
+    for name in "abc":
+        picture(tmp_path / "pool" / f"{name}.jpg")
+    xml = tmp_path / "xml"
+    for name in ("old/a", "b", "c"):
+        voc_xml(xml / f"{name}.xml", [CAT])
+    voc_xml(xml / "new" / "a.xml", [("cat", 0, (1, 1, 900, 9))])
+    (xml / "new" / "b.xml").write_text("<annotation>")
+    images = [
+        {"id": number, "file_name": name, "width": 40, "height": 30}
+        for number, name in enumerate(["new/a.jpg", "old/a.jpg", "new/b.jpg", "b.jpg", "c.jpg"])
+    ]
+    images[2]["width"] = "wide"
+    box = {"category_id": 1, "bbox": [1, 1, 9, 9]}
+    boxes = [{**box, "image_id": number} for number in range(5)]
+    boxes[0]["bbox"] = [1, 1, 900, 9]
+    document = coco(images=images, annotations=boxes)
+    for labels in (xml, as_json(tmp_path / "labels.json", document)):
+        problems = Problems(skip=True)
+        found = opened(tmp_path / "pool", problems, labels)
+        assert [item.id for item in found.items] == ["c.jpg"]
+        assert len(problems.found) == 4
+        assert any("of the image 'a.jpg', as 'new/a" in found for found in problems.found)
+
+
 def test_names_that_differ_are_counted_where_the_pool_has_one(pool: Any) -> None:
     labels = labeled(b="template.jpg", old="c.png", **{"x/a": "x/a.png"})
     problems = Problems()

@@ -23,6 +23,8 @@ import pytest
 from lloss.errors import ImageError, LlossError, PoolError
 from lloss.pools import Pool, base, open_pool
 
+from ..waiting import PATIENCE
+
 fsspec = pytest.importorskip("fsspec")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "hush-hush"}
@@ -63,11 +65,11 @@ def s3() -> Iterator[str]:
     finally:
         patch.undo()
         server.send_signal(signal.SIGTERM)
-        server.wait(10)
+        server.wait(PATIENCE)
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until and server.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -243,7 +245,7 @@ def _fails(uri: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         env={**kept, **settings, **environment},
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

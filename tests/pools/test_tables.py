@@ -34,6 +34,30 @@ def test_the_id_column_is_known_by_its_name(tmp_path: Path, name: str) -> None:
     assert [item.read() for item in items] == BYTES
 
 
+@pytest.mark.parametrize("name", ["ID", "Image_ID", " id "])
+def test_the_id_column_is_known_in_any_case(tmp_path: Path, name: str) -> None:
+    """Or row numbers would silently stand for ids."""
+    assert _ids(_parquet(tmp_path / "t.parquet", {name: ["p", "q"], "jpg": BYTES})) == ["p", "q"]
+
+
+def test_an_exact_name_of_ids_wins_and_two_others_are_refused(tmp_path: Path) -> None:
+    columns = {"ID": ["x", "y"], "id": ["p", "q"], "Image_Id": ["r", "s"], "jpg": BYTES}
+    assert _ids(_parquet(tmp_path / "t.parquet", columns)) == ["p", "q"]
+    columns = {"ID": ["x", "y"], "Id": ["p", "q"], "jpg": BYTES}
+    with pytest.raises(PoolError, match=r"ids in ID and in Id; name one with \?id=COLUMN"):
+        open_pool(_parquet(tmp_path / "u.parquet", columns))
+
+
+def test_a_table_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    columns = {"id": ["p", "q"], "jpg": BYTES}
+    _parquet(tmp_path / "t.feather", columns)
+    feather.write_feather(pa.table(columns), tmp_path / "u.parquet")
+    assert _ids(tmp_path / "t.feather") == _ids(tmp_path / "u.parquet") == ["p", "q"]
+    (tmp_path / "v.feather").write_bytes(b"FEA1" + bytes(100) + b"FEA1")
+    with pytest.raises(PoolError, match="Feather's version 1; write it with version 2"):
+        open_pool(tmp_path / "v.feather")
+
+
 def test_without_ids_the_path_or_the_row_number_is_it(tmp_path: Path) -> None:
     assert _ids(_parquet(tmp_path / "n.parquet", {"jpg": BYTES})) == ["0", "1"]
     columns = {"jpg": BYTES, "file_name": ["x.jpg", "y.jpg"]}

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lloss.runtime.capture import CaptureLock
 
+from ..waiting import PATIENCE
+
 
 def test_many_share_and_one_captures() -> None:
     lock, inside, seen = CaptureLock(), [0, 0], []
@@ -31,7 +33,7 @@ def test_who_waits_to_capture_goes_before_new_users() -> None:
     def first() -> None:
         with lock.shared():
             entered.set()
-            leave.wait(30)
+            leave.wait(PATIENCE)
             order.append("user")
 
     def capture() -> None:
@@ -44,14 +46,14 @@ def test_who_waits_to_capture_goes_before_new_users() -> None:
 
     with ThreadPoolExecutor(3) as threads:
         done = [threads.submit(first)]
-        assert entered.wait(30)
+        assert entered.wait(PATIENCE)
         done.append(threads.submit(capture))
         while not lock._waiting:
             pass
         done.append(threads.submit(second))
         leave.set()
         for one in done:
-            one.result(30)
+            one.result(PATIENCE)
     assert order == ["user", "capture", "later user"]
 
 

@@ -29,6 +29,8 @@ def _scores(values: list[float | None]) -> _Scores:
         ([1.0] * 7, 3, "all 3 selected images have the same loss, as 7 of 7 in the scores have"),
         ([0.5, 1.0, 1.0, 1.0, 0.2], 2, "all 2 selected images have the same loss, as 3 of 5 "),
         ([0.5, 1.0, 1.0, 2.0, 0.2], 2, ""),
+        ([1.0, 1.0, 1.0, 2.0, 0.2], 3, "2 of 3 selected images have the same loss, as 3 of 5 "),
+        ([0.5, 1.0, 1.0, 2.0, 0.2], 3, ""),
         ([1.0, 1.0], 1, ""),
         ([None, 1.0, 1.0, float("nan")], 2, "as 2 of 4"),
     ],
@@ -40,6 +42,14 @@ def test_a_selection_of_equal_scores_is_no_ranking(
     note = tie_note(source, select(source, SelectionSettings(k=k)))
     assert bool(note) == bool(said) and said in note
     assert not note or note.endswith("the order of ids decided, this is no ranking")
+
+
+def test_the_last_of_the_lowest_scores_may_tie_too() -> None:
+    source = _scores([1.0, 1.0, 1.0, 0.5, 2.0])
+    lowest = select(source, SelectionSettings(k=3, order="lowest"))
+    assert "2 of 3 selected images have the same loss, as 3 of 5" in tie_note(source, lowest)
+    source = _scores([1.0, 1.0, 3.0, 0.5, 2.0])
+    assert tie_note(source, select(source, SelectionSettings(k=3, order="lowest"))) == ""
 
 
 def test_a_random_selection_has_no_ranking_to_lose() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from lloss.serve.memory import CudaMemory
 
+from ..waiting import PATIENCE
+
 
 class FakeGpu(CudaMemory):
     """Memory of the fake driver, which a session on the CPU can address."""
@@ -41,7 +43,7 @@ class Spy:
         self.threads.add(threading.get_ident())
         if self.entered is not None:
             self.entered.set()
-            self.gate.wait(5)
+            self.gate.wait(PATIENCE)
         self.before()
         if self.fail is not None:
             raise self.fail

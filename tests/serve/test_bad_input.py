@@ -26,6 +26,8 @@ from lloss import cli
 from lloss.artifact import KEY, read_manifest
 from lloss.scores import ScoresFolder
 
+from ..waiting import PATIENCE
+
 ROW = ""
 """In place of a reason: the image is scored."""
 
@@ -193,7 +195,7 @@ def test_a_pool_of_everything_bad_is_survived(artifact: Path, made: _Made, tmp_p
     expected = _fill(pool, made)
     done = subprocess.run(
         _command(artifact, pool, tmp_path / "scores", "--batch-size", "8", "--threads", "2"),
-        capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+        capture_output=True, text=True, timeout=PATIENCE, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
 
@@ -285,7 +287,7 @@ def test_weights_in_another_file_are_refused_before_it_is_opened(
     _other_tool(tmp_path / "reaching.onnx", weight)
     done = subprocess.run(
         _command(tmp_path / "reaching.onnx", photos, tmp_path / "scores"),
-        capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+        capture_output=True, text=True, timeout=PATIENCE, check=False)  # fmt: skip
     assert done.returncode == 2
     assert re.fullmatch(r"lloss: .*reaching\.onnx: .*'w' in another file.*\n", done.stderr)
     assert not (tmp_path / "scores").exists()

@@ -24,6 +24,7 @@ from lloss.runtime.capture import DEVICES
 from lloss.runtime.cuda import Driver
 from lloss.runtime.providers import Opened, kind_of, missing, open_session, setup_of
 
+from ..waiting import PATIENCE
 from .fakes import FakeGpu, GraphSession, Spy
 
 BATCH = 32
@@ -143,7 +144,7 @@ def test_a_buffer_is_waited_for(executor: DeviceExecutor) -> None:
     assert not got.wait(0.1)
     executor.release(held[1])
     executor.release(held[1])  # twice is once
-    assert got.wait(5)
+    assert got.wait(PATIENCE)
     waiting.join()
 
 
@@ -161,7 +162,7 @@ def test_closing_frees_those_who_wait_and_refuses_the_rest(executor: DeviceExecu
     waiting.start()
     executor.close()
     executor.close()
-    waiting.join(5)
+    waiting.join(PATIENCE)
     assert [str(error) for error in errors] == ["the executor was closed"]
     with pytest.raises(EngineError, match="closed"):
         executor.run(held[0], 1)
@@ -176,11 +177,11 @@ def test_closing_waits_for_the_batch_that_runs(session: Any, manifest: Manifest)
     images = pictures(4)
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(scored, executor, images)
-        assert spy.entered.wait(5)
+        assert spy.entered.wait(PATIENCE)
         closing = pool.submit(executor.close)
         spy.gate.set()
-        closing.result(5)
-        assert_same(running.result(5), expected(session, images))
+        closing.result(PATIENCE)
+        assert_same(running.result(PATIENCE), expected(session, images))
 
 
 def test_errors_of_the_session_reach_the_lane_in_one_line(session: Any, manifest: Manifest) -> None:
@@ -267,7 +268,7 @@ def test_nothing_else_uses_a_gpu_while_a_graph_is_captured(
                     assert_same(scored(executor, images), expected(session, images))
             finally:
                 ended.set()
-                running.result(30)
+                running.result(PATIENCE)
     assert len(inside) == 3 * 6 == len(freed)
     assert set(inside) == {(0, 0)}, "runs and frees during a capture"
 

@@ -30,6 +30,8 @@ from lloss.pools import open_pool
 from lloss.scores import ScoresFolder
 from lloss.shards import Shard
 
+from ..waiting import PATIENCE
+
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Path) -> Scorer:
@@ -300,7 +302,7 @@ def test_a_killed_shard_goes_on(artifact: Path, tmp_path: Path) -> None:
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     second = [*command, str(tmp_path / "2"), "--shard", "2/2"]
     child = subprocess.Popen(second, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not (tmp_path / "2/part-00005.parquet").exists():
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
@@ -351,3 +353,16 @@ def test_doubled_ids_of_a_stream_are_an_error_at_the_end(
         merge_shards(folders, tmp_path / "merged")
     with pytest.raises(ScoresError, match="not finished"):
         ScoresFolder(tmp_path / "merged").opened()
+
+
+def test_shards_are_scored_and_merged_by_commands_that_succeed(
+    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = [tmp_path / "1", tmp_path / "2"]
+    for number, out in enumerate(shards, 1):
+        words = ["score", artifact, photos, "-o", out, "--shard", f"{number}/2", "--part-size", 16]
+        main([*map(str, words), "--provider", "cpu"])
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"{out}: ") and last.endswith("images scored")
+    main(["merge", *map(str, shards), "-o", str(tmp_path / "all")])
+    assert capsys.readouterr().err.splitlines() == [f"{tmp_path / 'all'}: 60 images scored"]

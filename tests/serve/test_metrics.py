@@ -21,6 +21,8 @@ from lloss import Scorer
 from lloss.errors import SettingsError
 from lloss.pools import Item, Pool
 
+from ..waiting import PATIENCE
+
 
 @pytest.fixture
 def port() -> int:
@@ -30,7 +32,7 @@ def port() -> int:
 
 
 def scraped(port: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as reply:
         assert reply.headers["Content-Type"].startswith("text/plain")
         text = reply.read().decode()
     return {
@@ -51,7 +53,7 @@ class Slow(Pool):
     def __iter__(self) -> Iterator[Item]:
         for number in range(64):
             if number == 40:
-                self.go_on.wait(20)
+                self.go_on.wait(PATIENCE)
             yield Item(str(number), lambda: np.zeros((8, 8, 3), np.uint8))
 
 

@@ -32,6 +32,8 @@ from lloss.pools import open_pool
 from lloss.scores import ScoresFolder
 from lloss.shards import Shard
 
+from ..waiting import PATIENCE
+
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Path) -> Scorer:
@@ -101,7 +103,7 @@ def test_a_killed_process_is_finished_by_the_next(artifact: Path, tmp_path: Path
                "--part-size", "2000", "--provider", "cpu", "-o"]  # fmt: skip
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     child = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not (tmp_path / "cut/part-00003.parquet").exists():
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
@@ -391,11 +393,11 @@ def test_a_signal_stops_a_run_with_one_line_and_it_goes_on(
         # What runs in the background hands down that Ctrl-C is none of its business.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not (tmp_path / "s/part-00002.parquet").exists():
         time.sleep(0.01)
     child.send_signal(number)
-    _, told = child.communicate(timeout=60)
+    _, told = child.communicate(timeout=PATIENCE)
     assert child.returncode == 130
     assert told.splitlines()[-1].endswith("run the same command again to go on")
     assert "Traceback" not in told

@@ -20,6 +20,8 @@ from lloss.errors import EngineError, PoolError, SettingsError
 from lloss.images import decode
 from lloss.pools import open_pool
 
+from ..waiting import PATIENCE
+
 
 @pytest.fixture(scope="module")
 def scorer(artifact: Path) -> Scorer:
@@ -238,7 +240,7 @@ def test_a_lane_that_asks_while_it_is_closed_is_refused_and_holds_nothing_up(
         if refused:
             break
         time.sleep(0.01)
-    closing.join(10)
+    closing.join(PATIENCE)
     assert len(refused) == 1 and not closing.is_alive()
 
 

@@ -13,10 +13,12 @@ import weakref
 import pytest
 from lloss.serve.workers import LIVE, POOL, Team, Workers
 
+from ..waiting import PATIENCE
+
 
 def test_urgent_tasks_go_first_and_others_in_their_order() -> None:
     workers, free, done = Workers(1, "t"), threading.Event(), list[str]()
-    workers.submit(lambda: free.wait(5))
+    workers.submit(lambda: free.wait(PATIENCE))
     for number in range(5):
         workers.submit(lambda n=number: done.append(f"pool {n}"), POOL)  # type: ignore[misc]
     for number in range(3):
@@ -56,8 +58,8 @@ def test_threads_start_when_they_are_needed() -> None:
 
     assert threads() == 0 and workers.idle == 3
     for _ in range(5):
-        workers.submit(lambda: free.wait(5))
-    until = time.monotonic() + 5
+        workers.submit(lambda: free.wait(PATIENCE))
+    until = time.monotonic() + PATIENCE
     while workers.idle and time.monotonic() < until:
         time.sleep(0.001)
     assert threads() == 3 and workers.idle == 0
@@ -71,7 +73,7 @@ def test_one_thread_serves_who_waits_for_it() -> None:
     for _ in range(50):
         done = threading.Event()
         workers.submit(done.set)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
         time.sleep(0.001)
     assert len(workers._shared._threads) <= 2
     workers.shutdown()
@@ -104,7 +106,7 @@ def test_forgotten_ones_end() -> None:
     del workers
     gc.collect()
     assert gone.is_set()
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE
     while any(t.name.startswith("forgotten") for t in threading.enumerate()):
         assert time.monotonic() < until
         time.sleep(0.005)
@@ -119,7 +121,11 @@ for n in range(3):
     workers.submit(lambda n=n: (time.sleep(0.1), print(n, flush=True)))
 """
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     assert ran.stdout.split() == ["0", "1", "2"] and not ran.stderr
 
@@ -127,14 +133,14 @@ for n in range(3):
 def test_a_task_of_the_pool_may_shut_it_down() -> None:
     workers, done = Workers(1, "t"), threading.Event()
     workers.submit(lambda: (workers.shutdown(), done.set()))
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
 
 
 def test_what_is_urgent_for_one_goes_before_what_others_of_the_team_have() -> None:
     team, free, done, begun = Team(), threading.Event(), list[str](), threading.Event()
     before, serving = team.share(1, "t"), team.share(1, "t")
-    before.submit(lambda: (begun.set(), free.wait(30)))
-    assert begun.wait(30)
+    before.submit(lambda: (begun.set(), free.wait(PATIENCE)))
+    assert begun.wait(PATIENCE)
     for number in range(3):
         before.submit(lambda n=number: done.append(f"pool {n}"), POOL)  # type: ignore[misc]
     serving.submit(lambda: done.append("live"), LIVE)
@@ -147,7 +153,7 @@ def test_what_is_urgent_for_one_goes_before_what_others_of_the_team_have() -> No
 def test_a_share_ends_without_its_threads() -> None:
     team, free, done = Team(), threading.Event(), list[str]()
     first, second = team.share(2, "shared"), team.share(2, "shared")
-    second.submit(lambda: free.wait(30))
+    second.submit(lambda: free.wait(PATIENCE))
     first.submit(lambda: done.append("first"))
     first.submit(lambda: 1 // 0)
     first.shutdown()

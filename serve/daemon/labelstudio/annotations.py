@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -64,17 +65,21 @@ class Annotations:
         places: dict[tuple[str, str], None] = {}
         for number in numbers:
             found = self._connection.execute(
-                "SELECT pool, id FROM annotations WHERE project = ? AND number = ?",
+                "SELECT pool, id FROM annotations WHERE project = ? AND number = ? AND id != ''",
                 (project, number),
             )
             places.update(((pool, id), None) for pool, id in found)
         return list(places)
 
     def delete(self, project: str, numbers: Sequence[int]) -> None:
-        """Forget annotations."""
+        """Forget of which images annotations were; what comes of them later came too late.
+
+        Events may overtake each other, and Label Studio never uses a number twice.
+        """
         self._connection.executemany(
-            "DELETE FROM annotations WHERE project = ? AND number = ?",
-            [(project, number) for number in numbers],
+            "INSERT INTO annotations VALUES (?, ?, '', '', '', 0, ?) ON CONFLICT DO UPDATE SET "
+            "pool='', id='', label='', cancelled=0, changed=excluded.changed",
+            [(project, number, math.inf) for number in numbers],
         )
 
     def verdict(self, pool: str, id: str) -> Verdict:

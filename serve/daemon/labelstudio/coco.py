@@ -11,10 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lloss.errors import LabelError
+from lloss.names import clean_name
 
 from .exports import Annotated, broken, newest_of
 
 _BOX = "rectanglelabels"
+
+_WORDS = frozenset(
+    {"choices", "datetime", "number", "pairwise", "ranker", "rating", "relation", "taxonomy",
+     "textarea"}
+)  # fmt: skip
+"""Results that say something of an image or of a region, and are no region themselves."""
 
 
 def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
@@ -30,8 +37,8 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
         becomes the upright one around it.
 
     Raises:
-        LabelError: it is no such export, no task is of the pool, or a region is no box: an image
-            must not seem to show less than was annotated.
+        LabelError: it is no such export, no task is of the pool, a region is no box, or there is
+            no box at all: an image must not seem to show less than was annotated.
     """
     images: list[dict[str, Any]] = []
     boxes: list[tuple[int, str, list[float]]] = []
@@ -40,9 +47,20 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
             raise LabelError(f"{found.where}: this is JSON_MIN; boxes need Label Studio's JSON")
         image: dict[str, Any] = {"id": len(images) + 1, "file_name": id}
         for where, item in _regions(found):
-            image["width"], image["height"] = size = _size(item, where)
+            size = _size(item, where)
+            if image.get("width", size[0]) != size[0] or image.get("height", size[1]) != size[1]:
+                before = (image["width"], image["height"])
+                raise broken(
+                    where, "original_width", f"and height are not {before} as before", size
+                )
+            image["width"], image["height"] = size
             boxes.append((image["id"], *_box(item, size, where)))
         images.append(image)
+    if not boxes:
+        raise LabelError(
+            f"none of {len(images)} annotated images has a box: this makes COCO of rectangles with "
+            f"a class ({_BOX}) alone"
+        )
     return {"images": images, **_categories_and_annotations(boxes)}
 
 
@@ -69,15 +87,17 @@ def _categories_and_annotations(
 def _regions(found: Annotated) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for index, item in enumerate(found.fields["result"]):
         where = f"{found.where}.result[{index}]"
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind in _WORDS:
+            continue
         if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
             raise broken(where, "value", "must be an object", item)
-        kind = item.get("type")
-        if kind == _BOX:
-            yield where, item
-        elif isinstance(kind, str) and kind.endswith("labels"):
+        if kind != _BOX:
             raise LabelError(
-                f"{where}: is of the type {kind!r}; only rectangles ({_BOX}) become boxes"
+                f"{where}: is of the type {kind!r}; only rectangles with a class ({_BOX}) become "
+                "boxes"
             )
+        yield where, item
 
 
 def _size(item: Mapping[str, Any], where: str) -> tuple[float, float]:
@@ -98,6 +118,9 @@ def _box(item: Mapping[str, Any], size: tuple[float, float], where: str) -> tupl
     names = value.get(_BOX)
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise broken(where, f"value.{_BOX}", "must be one class", names)
+    name = clean_name(names[0])
+    if not name:
+        raise broken(where, f"value.{_BOX}", "must be a class with a name", names)
     left, width = (_number(value, key, where) * size[0] / 100 for key in ("x", "width"))
     top, height = (_number(value, key, where) * size[1] / 100 for key in ("y", "height"))
     angle = math.radians(_number({"rotation": 0, **value}, "rotation", where))
@@ -106,7 +129,7 @@ def _box(item: Mapping[str, Any], size: tuple[float, float], where: str) -> tupl
     across = [x * cosine - y * sine for x, y in corners]
     down = [x * sine + y * cosine for x, y in corners]
     upright = [left + min(across), top + min(down)]
-    return names[0], [*upright, max(across) - min(across), max(down) - min(down)]
+    return name, [*upright, max(across) - min(across), max(down) - min(down)]
 
 
 def _number(fields: Mapping[str, Any], key: str, where: str) -> float:

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from ..app import daemon_of
+from ..app import daemon_of, known_query
 from ..core import Daemon
 from ..failures import RequestError
 from ..health import not_ready
@@ -33,6 +33,9 @@ def _body(schema: dict[str, Any], required: bool = True) -> dict[str, Any]:
 
 _OBJECT: dict[str, Any] = {"type": "object"}
 _OBJECTS: dict[str, Any] = {"type": "array", "items": _OBJECT}
+_OURS = [Depends(known_query)]
+"""Of routes whose addresses people write; Label Studio makes up the others."""
+
 _TASKS = {**_OBJECT, "required": ["tasks"], "properties": {"tasks": {"type": "array"}}}
 
 
@@ -76,7 +79,7 @@ async def predict(request: Request) -> JSONResponse:
     return await run_in_threadpool(JSONResponse, {"results": results})
 
 
-@router.post("/webhook", openapi_extra=_body(_OBJECT))
+@router.post("/webhook", openapi_extra=_body(_OBJECT), dependencies=_OURS)
 async def webhook(request: Request, control: str | None = None) -> JSONResponse:
     """Mark what was annotated; Label Studio waits for one second and never sends it again.
 
@@ -93,7 +96,7 @@ async def webhook(request: Request, control: str | None = None) -> JSONResponse:
     return JSONResponse(asdict(outcome), 201)
 
 
-@router.post("/coco", openapi_extra=_body(_OBJECTS))
+@router.post("/coco", openapi_extra=_body(_OBJECTS), dependencies=_OURS)
 async def coco(request: Request, pool: str | None = None) -> JSONResponse:
     """The boxes of Label Studio's JSON export as COCO's JSON that names images by their ids."""
     document = await _json(request)

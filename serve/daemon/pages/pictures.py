@@ -22,7 +22,7 @@ router = APIRouter()
 
 Id = Annotated[str, Query(description="The image's id, as the pool gives it.")]
 
-_FRESH = "private, max-age=600"
+_FRESH = "private, max-age=60"
 
 _PICTURES: dict[str, dict[str, str]] = {
     "image/png": {},

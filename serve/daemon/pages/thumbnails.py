@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -66,6 +69,23 @@ class _Failure:
     when: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    made: Picture | _Failure
+    stamp: str
+
+
+def stamp_of(file: bytes | str) -> str:
+    """What changes when a file of this machine is replaced or written anew; "" of no file."""
+    try:
+        found = Path(os.fsdecode(file)).stat()
+    except (OSError, ValueError):  # gone, or no path at all
+        return ""
+    if not stat.S_ISREG(found.st_mode):
+        return ""
+    return f"{found.st_mtime_ns} {found.st_size} {found.st_ino}"
+
+
 def media_type_of(raw: bytes) -> str:
     """What a web browser shows as it is, by its first bytes; "" for all else."""
     return next((name for knows, name in _MAGIC if knows(raw[:16])), "")
@@ -102,6 +122,8 @@ def _pixels(raw: Raw, most: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint
 class Thumbnails:
     """Thumbnails, those that were looked at last kept encoded.
 
+    One is made anew when the image's own file changed: who labels must see what is there now.
+
     Args:
         most_pixels: that an image may declare.
         room: bytes that are kept.
@@ -110,37 +132,40 @@ class Thumbnails:
     def __init__(self, most_pixels: int, room: int = ROOM) -> None:
         self.most_pixels, self.room = most_pixels, room
         self.held = 0
-        self._kept: OrderedDict[tuple[str, str], Picture | _Failure] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, pool: str, item: Item) -> Picture:
         """The thumbnail of an image.
 
         Args:
-            pool: what the pool's images are kept under; another for another pool of that name.
+            pool: what the pool's images are kept under; another for another pool of that name, and
+                when the file that holds them all changed.
             item: of it.
 
         Raises:
             ImageError: it cannot be read or decoded.
         """
+        # Before it is read: of a file that changes meanwhile, the next one is made anew.
+        stamp = stamp_of(item.file) if isinstance(item.file, bytes) else ""
         kept = self._found((pool, item.id))
-        if kept is None:
-            kept = self._make(item)
+        if kept is None or kept.stamp != stamp:
+            kept = _Kept(self._make(item), stamp)
             self._keep((pool, item.id), kept)
-        if isinstance(kept, _Failure):
-            raise ImageError(kept.reason)
-        return kept
+        if isinstance(kept.made, _Failure):
+            raise ImageError(kept.made.reason)
+        return kept.made
 
     def failure(self, pool: str, id: str) -> str:
         """Why an image could not be shown when it was last tried; "" if it was not, or could."""
         kept = self._found((pool, id))
-        return kept.reason if isinstance(kept, _Failure) else ""
+        return kept.made.reason if kept and isinstance(kept.made, _Failure) else ""
 
-    def _found(self, key: tuple[str, str]) -> Picture | _Failure | None:
+    def _found(self, key: tuple[str, str]) -> _Kept | None:
         with self._lock:
             found = self._kept.get(key)
             if found is None or (
-                isinstance(found, _Failure) and time.monotonic() - found.when > _RETRY
+                isinstance(found.made, _Failure) and time.monotonic() - found.made.when > _RETRY
             ):
                 return None
             self._kept.move_to_end(key)
@@ -153,9 +178,9 @@ class Thumbnails:
         except ImageError as error:
             return _Failure(str(error), time.monotonic())
 
-    def _keep(self, key: tuple[str, str], made: Picture | _Failure) -> None:
+    def _keep(self, key: tuple[str, str], made: _Kept) -> None:
         with self._lock:
-            self.held += _cost(key, made) - self._cost_of(key)
+            self.held += _cost(key, made.made) - self._cost_of(key)
             self._kept[key] = made
             while self.held > self.room and self._kept:
                 oldest = next(iter(self._kept))
@@ -163,7 +188,7 @@ class Thumbnails:
                 del self._kept[oldest]
 
     def _cost_of(self, key: tuple[str, str]) -> int:
-        return _cost(key, self._kept[key]) if key in self._kept else 0
+        return _cost(key, self._kept[key].made) if key in self._kept else 0
 
 
 def _cost(key: tuple[str, str], made: Picture | _Failure) -> int:

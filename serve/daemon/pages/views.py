@@ -11,7 +11,7 @@ from typing import Any
 from lloss.artifact import class_name
 from lloss.charts import histogram
 from lloss.errors import LlossError
-from lloss.pools.uris import without_secrets
+from lloss.pools.uris import parse, without_secrets
 
 from ..catalog.rows import Counts, ImageState, JobRow, PoolRow
 from ..core import Daemon
@@ -19,7 +19,7 @@ from ..pools.selections import Ranked
 from .digest import Digests, Guess
 from .held import Held, Mark
 from .rate import Rate
-from .thumbnails import Thumbnails
+from .thumbnails import Thumbnails, stamp_of
 
 PAGE = 60
 """Images a page."""
@@ -89,9 +89,10 @@ class PoolView:
         return self.row.scores is not None
 
     @property
-    def version(self) -> int:
-        """Tells a pool from an earlier one of the same name."""
-        return int(self.row.created * 1000)
+    def version(self) -> str:
+        """Tells a pool from an earlier one of the same name, and from itself before new scores."""
+        scores = self.row.scores.name if self.row.scores else ""
+        return f"{int(self.row.created * 1000)}-{scores}"
 
 
 @dataclass(frozen=True)
@@ -244,8 +245,9 @@ class Viewer:
 
     @staticmethod
     def thumbnail_key(row: PoolRow) -> str:
-        """What a pool's thumbnails are kept under."""
-        return f"{row.name} {row.uri}"
+        """What a pool's thumbnails are kept under, until it is scored anew or its file changes."""
+        file = stamp_of(parse(row.uri).path)
+        return f"{row.name} {row.uri} {row.created} {row.scores} {file}"
 
     def _pool(self, row: PoolRow) -> PoolView:
         job = self.daemon.catalog.job_table.newest(row.name)

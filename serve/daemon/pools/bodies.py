@@ -74,7 +74,12 @@ class SelectBody(Narrow):
     )
     seed: int = Field(0, ge=-(2**63), le=2**63 - 1, description="Of subset and random.")
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
-    exclude: list[Id] = Field(default_factory=list, max_length=IDS_MOST, fail_fast=True)
+    exclude: list[Id] = Field(
+        default_factory=list,
+        max_length=IDS_MOST,
+        fail_fast=True,
+        description="Ids, or names that mean one image each as names in labels do.",
+    )
 
     def request(self) -> SelectionRequest:
         """As selections take it.
@@ -235,6 +240,8 @@ class SelectionView(BaseModel):
     expires: float = Field(description="When those that are not labeled by then become free.")
     eligible: int = Field(description="Images the choice was made from.")
     replayed: bool = Field(description="Whether an earlier request with the same key made it.")
+    unknown: int = Field(0, description="Ids to exclude that mean no scored image.")
+    by_name: int = Field(0, description="Ids to exclude that mean one by another name.")
     images: list[RankedView]
 
     @classmethod

@@ -42,10 +42,12 @@ class Accepted:
     Attributes:
         new_classes: names that neither the model nor an earlier label knows.
         without: "", for an image whose label is kept elsewhere.
+        reason: why there are none at all, which a refusal adds.
     """
 
     new_classes: bool = False
     without: bool = False
+    reason: str = ""
 
 
 class Classes:
@@ -75,19 +77,26 @@ class Classes:
         """The labels as class names are compared, see :func:`lloss.names.clean_name`.
 
         Raises:
-            RequestError: 422 an image without a class.
+            RequestError: 422 an image without a class, or with one that nobody can see.
             NewClassError: a class that is new.
         """
         clean = {id: clean_name(label) for id, label in labels.items()}
+        blank = next((id for id, label in labels.items() if label and not clean[id]), None)
+        if blank is not None:
+            raise RequestError(
+                422,
+                f"{CHOOSE}: the label of {blank[:200]!r} is {labels[blank][:COMPARED]!r}, which "
+                "has no visible character; none was marked",
+            )
         if self.required and not accepted.without:
-            self._check_chosen(pool, clean)
+            self._check_chosen(pool, clean, accepted.reason)
         if not accepted.new_classes:
             new = self.new_in(pool, clean.values())
             if new:
                 raise self._refusal(pool, new)
         return clean
 
-    def _check_chosen(self, pool: str, labels: Mapping[str, str]) -> None:
+    def _check_chosen(self, pool: str, labels: Mapping[str, str], reason: str) -> None:
         bare = [id for id, label in labels.items() if not label]
         if not bare:
             return
@@ -98,7 +107,7 @@ class Classes:
             raise RequestError(
                 422,
                 f"{CHOOSE}: {lost[0][:200]!r}{more} no label; none was marked (where labels are "
-                "kept elsewhere: without=true)",
+                f"kept elsewhere: without=true){reason}",
             )
 
     def _of_model(self) -> set[str]:

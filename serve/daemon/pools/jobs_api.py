@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 
-from ..app import daemon_of
+from ..app import daemon_of, known_query
 from .bodies import JobsView, JobView
 from .pools import NAME
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(known_query)])
 
 JobId = Annotated[str, Path(min_length=1, max_length=100)]
 _NONE: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such job."}}

@@ -37,7 +37,12 @@ class Given:
 
 
 def labels_of_request(
-    body: bytes, kind: str, pool: str, label_studio: bool, control: str | None = None
+    body: bytes,
+    kind: str,
+    pool: str,
+    label_studio: bool,
+    control: str | None = None,
+    without: bool = False,
 ) -> Given:
     """Labels by id.
 
@@ -47,6 +52,7 @@ def labels_of_request(
         pool: whose labels they are.
         label_studio: whether the body is an export of Label Studio's.
         control: whose choice is the label in such an export.
+        without: whether a CSV may leave some of its labels out.
 
     Raises:
         RequestError: 415 the content type, 422 it cannot be read.
@@ -58,7 +64,7 @@ def labels_of_request(
 
         found = Given(labels_of(_document(body), pool, control))
     elif kind in _CSV:
-        found = Given(_of_csv(body))
+        found = _of_csv(body, without)
     elif kind == "application/json":
         found = _of_json(body)
     else:
@@ -72,8 +78,10 @@ def labels_of_request(
     return found
 
 
-def _of_csv(body: bytes) -> dict[str, str]:
-    return parse_labels(io.BytesIO(body), "the CSV", needs_label=None)
+def _of_csv(body: bytes, without: bool) -> Given:
+    labels = parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without)
+    bare = not any(labels.values())
+    return Given(labels, Accepted(reason="; the CSV has no column 'label'" if bare else ""))
 
 
 def _of_json(body: bytes) -> Given:
@@ -85,12 +93,20 @@ def _of_json(body: bytes) -> Given:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise RequestError(422, f"{place or 'the body'}: {first['msg']}") from error
+    json.loads(body, object_pairs_hook=_check_once)
     found = {one.id: one.label for one in given.labels}
     if len(found) < len(given.labels):
         counts = Counter(one.id for one in given.labels)
         twice = next(id for id, count in counts.items() if count > 1)
         raise LabelError(f"the id {twice[:100]!r} comes twice; keep one of them")
     return Given(found, Accepted(given.allow_new_classes, given.without))
+
+
+def _check_once(pairs: list[tuple[str, object]]) -> None:
+    """Of a key that comes twice in an object readers of JSON take the last one, and say nothing."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise LabelError(f"the key {twice[:100]!r} comes twice in an object; keep one of them")
 
 
 def _document(body: bytes) -> object:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from lloss.csvtext import csv_text
 from lloss.labels import labels_text
 
-from ..app import daemon_of
+from ..app import daemon_of, known_query
 from ..core import Daemon
 from ..failures import RequestError
 from .bodies import (
@@ -39,12 +40,11 @@ from .bodies import (
     SelectionView,
     labels_schema,
 )
-from .classes import Accepted
 from .labels import labels_of_request
 from .pools import NAME
 from .selections import HandedOut, Ranked, SelectionRequest
 
-router = APIRouter(prefix="/v1/pools", tags=["pools"])
+router = APIRouter(prefix="/v1/pools", tags=["pools"], dependencies=[Depends(known_query)])
 
 Name = Annotated[str, Path(pattern=f"^{NAME}$", description="Of the pool.")]
 Key = Annotated[
@@ -187,6 +187,8 @@ async def chosen(
 
 def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -> Response:
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
+    if handed.unknown:
+        headers["Lloss-Unknown"] = str(handed.unknown)
     if format == "json":
         view = SelectionView.of(handed)
         return Response(view.model_dump_json(), media_type="application/json", headers=headers)
@@ -295,9 +297,11 @@ async def label(
     label_studio = format == "label-studio"
 
     def mark() -> LabeledView:
-        given = labels_of_request(body, kind, name, label_studio, control)
-        accepted = Accepted(
-            allow_new_classes or given.accepted.new_classes, without or given.accepted.without
+        given = labels_of_request(body, kind, name, label_studio, control, without)
+        accepted = dataclasses.replace(
+            given.accepted,
+            new_classes=allow_new_classes or given.accepted.new_classes,
+            without=without or given.accepted.without,
         )
         labels = dict(given.labels)
         if label_studio and daemon.classes.required and not accepted.without:

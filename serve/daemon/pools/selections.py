@@ -12,14 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from lloss.errors import LlossError, ScoresError, SelectionError, SettingsError
 from lloss.parts import check_columns, opened_part
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
-from lloss.selection.exclusion import ExcludedIds
-from lloss.selection.sampling import draw_hashes
 
 from ..catalog.catalog import Catalog
 from ..catalog.imagestates import Answer, TakenError
@@ -28,6 +24,7 @@ from ..failures import RequestError
 from ..metrics import DaemonMetrics
 from ..settings import ServeSettings
 from .classes import Accepted, Classes
+from .excluding import left_out, scored_of
 from .naming import meant, unknown
 from .outcomes import Labeled, Returned
 from .pools import Pools
@@ -77,6 +74,8 @@ class HandedOut:
         expires: when those of them that are still pending become free again, Unix seconds.
         eligible: images the choice was made from.
         replayed: whether an earlier request with the same key had made it.
+        unknown: ids to exclude that mean no scored image.
+        by_name: ids to exclude that mean one by another name.
     """
 
     id: str
@@ -86,6 +85,8 @@ class HandedOut:
     expires: float
     eligible: int
     replayed: bool = False
+    unknown: int = 0
+    by_name: int = 0
 
 
 class Selections:
@@ -127,7 +128,8 @@ class Selections:
             check: raises where the images cannot be answered; then nothing is noted.
 
         Raises:
-            RequestError: 404, 409; 422 the key was used for another request.
+            RequestError: 404, 409; 422 the key was used for another request, or an id to exclude
+                may mean several images.
             SettingsError: it costs too much.
             SelectionError: fewer than K are left.
         """
@@ -206,7 +208,7 @@ class Selections:
         unknown -= self._pools.kept_ids(pool, unknown)  # those that a page shows, among others
         if unknown and self._catalog.pool(pool).scores is not None:
             with self._pools.reading(pool) as (_, folder):
-                unknown -= _scored(folder, unknown)
+                unknown -= scored_of(folder, unknown)
         if unknown:  # not scored, such as those that lloss score was told to leave out
             unknown -= self._pools.held_ids(pool, unknown)
         return asked - unknown
@@ -284,7 +286,8 @@ class Selections:
             with self._pools.reading(pool) as (row, folder):
                 _check_column(folder, request.settings)
                 taken = self._images.taken(pool)
-                chosen = _chosen(folder, request.settings, taken.union(request.exclude))
+                without = left_out(folder, request.exclude)
+                chosen = _chosen(folder, request.settings, taken.union(without.ids))
             handed = HandedOut(
                 secrets.token_hex(8),
                 pool,
@@ -292,6 +295,8 @@ class Selections:
                 _ranked(chosen),
                 self._catalog.now() + self._settings.pending_seconds,
                 chosen.eligible,
+                unknown=without.unknown,
+                by_name=without.by_name,
             )
             check(handed.images)
             answer = Answer(request.digest(), _packed(handed)) if key else None
@@ -342,19 +347,6 @@ def _check_texts(what: str, texts: Iterable[str]) -> None:
     broken = next((text for text in texts if not encodable(text)), None)
     if broken is not None:
         raise RequestError(422, f"the {what} {broken[:100]!r} is no text: it has half a character")
-
-
-def _scored(folder: ScoresFolder, ids: set[str]) -> set[str]:
-    """Those of some ids that a folder holds, scored or skipped."""
-    found = {id for id, _ in folder.skipped() if id in ids}
-    wanted = ExcludedIds(ids - found, 0)
-    for batch in folder.scan(["id"]):
-        if len(found) == len(ids):
-            break
-        column = batch["id"]
-        held = wanted.mask(column, draw_hashes(column, 0))
-        found.update(column.filter(pa.array(held)).to_pylist())
-    return found
 
 
 def _ranked(chosen: Selection) -> list[Ranked]:

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from lloss.artifact import Manifest, class_name
 
-from ..app import daemon_of
+from ..app import check_query, daemon_of
 from ..failures import RequestError
 from .models import Scored
 from .schemas import SCORE, SCORED
@@ -47,6 +47,7 @@ async def score(request: Request) -> Response:
     """
     daemon = daemon_of(request)
     seconds = _seconds(request, daemon.settings.limits.request_seconds)
+    check_query(request, ("timeout", "outputs"))
     _outputs(request, daemon.models.manifest)  # to refuse before the files come
     names, files = await _files(request)
     request.state.images = len(files)

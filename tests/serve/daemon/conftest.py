@@ -11,12 +11,12 @@ import logging
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -32,7 +32,11 @@ from lloss.errors import EngineError, SettingsError
 
 from .disks import Disk, mounted
 from .processes import Process
-from .waiting import until
+from .waiting import PATIENCE, until
+
+# A client's own five seconds are too few on a busy machine; requests share this one object.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, PATIENCE)
 
 SHA256 = "ab" * 32
 
@@ -127,15 +131,12 @@ class Gated:
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self._end.set)
-        self.thread.join(5)
+        self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
 
     def counted(self, count: int = 1) -> list[tuple[str, int]]:
         """Requests by route and status, once there are so many."""
-        for _ in range(300):
-            if len(self.metrics.requests) >= count:
-                break
-            time.sleep(0.01)
+        until(lambda: len(self.metrics.requests) >= count)
         return self.metrics.requests
 
     def _routes(self) -> FastAPI:
@@ -198,10 +199,10 @@ class Gated:
         def thread() -> str:
             self.entered.set()
             self.threads += 1
-            self.free.wait(10)
+            self.free.wait(PATIENCE)
             return "done"
 
-    def send(self, raw: bytes, seconds: float = 5, half: bool = False) -> bytes:
+    def send(self, raw: bytes, seconds: float = PATIENCE, half: bool = False) -> bytes:
         """Bytes on a fresh connection; all that comes back until it is closed."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=seconds) as sock:
             sock.sendall(raw)
@@ -214,7 +215,7 @@ class Gated:
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             reply = connection.getresponse()
@@ -222,13 +223,14 @@ class Gated:
 
     def lines(self, count: int = 1, event: str = "request") -> list[dict[str, Any]]:
         """Log lines of an event, once there are so many."""
-        for _ in range(200):
+
+        def chosen() -> list[dict[str, Any]] | None:
             found = [json.loads(line) for line in self.log.getvalue().splitlines()]
             chosen = [line for line in found if line["event"] == event]
-            if len(chosen) >= count:
-                return chosen
-            time.sleep(0.01)
-        raise AssertionError(self.log.getvalue())
+            return chosen if len(chosen) >= count else None
+
+        lines: list[dict[str, Any]] = until(chosen, told=self.log.getvalue)
+        return lines
 
 
 class Reply:
@@ -339,7 +341,7 @@ class Served:
         free = threading.Event()
         workers = serving.loaded.scorer._started().workers
         for _ in range(workers.count):
-            workers.submit(lambda: free.wait(20), -1)
+            workers.submit(lambda: free.wait(PATIENCE), -1)
         try:
             until(lambda: not workers.idle)
             yield
@@ -348,7 +350,7 @@ class Served:
 
     def close(self) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         self.models.close()
 

@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from ...waiting import PATIENCE
 from .processes import Process
 
 DOCUMENTED = [content_type_conformance, response_headers_conformance, response_schema_conformance,
@@ -73,7 +74,7 @@ class Load:
 
     def _ask(self) -> None:
         body, kind = form()
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         while not self._stop.is_set():
             try:
                 connection.request("POST", "/v1/score", body, {**BEARER, "Content-Type": kind})

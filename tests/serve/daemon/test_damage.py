@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from ...waiting import PATIENCE
 from .processes import Process
 
 Start = Callable[..., Process]
@@ -49,7 +50,7 @@ def test_a_catalog_that_cannot_be_used_is_one_line_and_stays_as_it_is(
         before = None if path.is_dir() else path.read_bytes()
         (folder / "log").write_bytes(b"")
         broken = start()
-        assert broken.process.wait(30) == 2, how
+        assert broken.process.wait(PATIENCE) == 2, how
         (line,) = broken.told().splitlines()
         assert line.startswith("lloss: ") and "catalog.sqlite" in line, how
         assert before is None or path.read_bytes() == before, how

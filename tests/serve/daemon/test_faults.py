@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 from lloss.serve.daemon.catalog.catalog import Catalog
 
+from ...waiting import PATIENCE
 from .disks import Disk
 from .processes import Process, inference, raw_inference
 
@@ -123,7 +124,7 @@ class Crowd:
             thread.start()
 
     def _go(self, work: Callable[[http.client.HTTPConnection, int], None], seed: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             while True:
                 answered = connection.sock is not None
@@ -275,7 +276,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(
 ) -> None:
     disk.fill()
     daemon = start(data=disk.path / "data")
-    assert daemon.process.wait(30) == 2
+    assert daemon.process.wait(PATIENCE) == 2
     (line,) = daemon.told().splitlines()
     assert line.startswith("lloss: ") and "make room" in line
     disk.make_room()
@@ -295,7 +296,7 @@ def test_clients_that_behave_badly_hold_nothing_up(start: Start) -> None:
     with contextlib.ExitStack() as open_:
 
         def connected(sent: bytes) -> socket.socket:
-            sock = socket.create_connection(("127.0.0.1", daemon.port), timeout=20)
+            sock = socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE)
             open_.enter_context(sock).sendall(sent)
             return sock
 
@@ -385,7 +386,7 @@ def test_a_pending_time_that_cannot_be_is_refused(folder: Path, value: str) -> N
     done = subprocess.run(
         [sys.executable, "-m", "lloss", "serve", str(folder / "model.onnx"),
          f"--data-dir={folder / 'data'}", "--port=0", f"--pending={value}"],
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 2 and "--pending" in done.stderr and "Traceback" not in done.stderr
     assert not (folder / "data").exists()

@@ -22,7 +22,7 @@ import pytest
 from lloss.serve.daemon import logs
 from lloss.serve.daemon.logs import Quota
 
-from .waiting import until
+from .waiting import PATIENCE, until
 
 Make = Callable[..., Any]
 
@@ -136,7 +136,7 @@ class Stuck(io.StringIO):
 
     def write(self, text: str) -> int:
         self.entered.set()
-        self.taken.wait(20)
+        self.taken.wait(PATIENCE)
         return super().write(text)
 
 
@@ -144,7 +144,7 @@ def test_lines_that_nobody_takes_are_counted_not_kept() -> None:
     stream = Stuck()
     handler = logs.Later(stream, itemgetter("event"))
     handler.emit(event("first"))
-    assert stream.entered.wait(5)
+    assert stream.entered.wait(PATIENCE)
     for _ in range(5_250):
         handler.emit(record(logging.INFO, "more"))
         handler.emit(event("more"))
@@ -227,7 +227,7 @@ def test_a_log_that_nobody_reads_does_not_hold_the_end_up(end: str) -> None:
     os.set_blocking(pipe, True)
     try:
         process = subprocess.Popen([sys.executable, "-c", END + end], stderr=pipe)
-        assert process.wait(30) == 3
+        assert process.wait(PATIENCE) == 3
     finally:
         process.kill()
         os.close(pipe)

@@ -26,6 +26,8 @@ from lloss import Scorer
 from lloss.artifact import KEY, read_manifest
 from lloss.reference import LossReference
 
+from ...waiting import PATIENCE
+
 DEPLOY = Path(__file__).parents[3] / "serve" / "deploy"
 NAMED = re.compile(r"(?<![\w:])((?:lloss|process)_\w+)")
 
@@ -67,14 +69,14 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ht
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        with httpx.Client(base_url=url, timeout=30) as client:
-            until = time.monotonic() + 60
+        with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+            until = time.monotonic() + PATIENCE
             while client.get("/readyz").status_code != 200:
                 assert time.monotonic() < until, (folder / "log").read_text()
                 time.sleep(0.05)
             yield client
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, (folder / "log").read_text()
+        assert process.wait(PATIENCE) == 0, (folder / "log").read_text()
     finally:
         process.kill()
         process.wait()

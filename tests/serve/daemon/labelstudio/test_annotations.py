@@ -39,6 +39,17 @@ def test_an_event_that_is_overtaken_changes_nothing(client: TestClient, daemon: 
     assert daemon.state == {"0.png": "label:dog"}
 
 
+def test_what_comes_after_its_deletion_changes_nothing(client: TestClient, daemon: Daemon) -> None:
+    tell(client, deleted(1))
+    assert tell(client, event(1, choice="cat"))["labeled"] == 0
+    tell(client, event(2, choice="dog"))
+    tell(client, deleted(2))
+    late = event(2, choice="dog", updated_at="2099-01-01T00:00:00Z")
+    assert tell(client, late)["labeled"] == 0
+    assert tell(client, deleted(1, 2))["ignored"] == 0
+    assert daemon.state == {}
+
+
 def test_notes_of_an_earlier_version_are_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "data" / "labelstudio.sqlite"
     path.parent.mkdir()

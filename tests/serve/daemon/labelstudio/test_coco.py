@@ -63,6 +63,11 @@ def test_of_several_annotations_the_newest_one_gives_the_boxes() -> None:
     ("item", "message"),
     [
         ({"type": "polygonlabels", "value": {}}, "polygonlabels.*only rectangles"),
+        ({"type": "polygon", "value": {"points": [[1, 1], [9, 1], [5, 9]]}}, "polygon.*only rect"),
+        ({"type": "rectangle", "value": {"x": 1, "y": 1, "width": 9, "height": 9}}, "'rectangle'"),
+        ({"type": "brush", "value": {"format": "rle", "rle": [1]}}, "'brush'.*only rectangles"),
+        ({"value": {"x": 1}}, "of the type None"),
+        (box(0, 0, 5, 5, value={"rectanglelabels": [" \u200b"]}), "a class with a name"),
         ({"type": "rectanglelabels"}, "value must be an object"),
         (3, "value must be an object"),
         (box("1", 0, 5, 5), "x must be a number, not '1'"),  # type: ignore[arg-type]
@@ -80,3 +85,27 @@ def test_what_is_no_box_is_an_error(item: Any, message: str) -> None:
         coco_of([drawn(item)])
     with pytest.raises(LabelError, match="JSON_MIN"):
         coco_of(recorded("export_min.json"))
+
+
+def test_what_is_said_of_boxes_and_between_them_is_left_out() -> None:
+    relation = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"}
+    text = {"type": "textarea", "value": {"x": 0, "y": 0, "text": ["a word"]}}
+    made = coco_of([drawn(relation, box(0, 0, 10, 10), text)])
+    assert len(made["annotations"]) == 1
+
+
+def test_names_of_classes_are_compared_as_everywhere() -> None:
+    names = ("caf\u00e9", "cafe\u0301", " caf\u00e9 ")
+    made = coco_of([drawn(*(box(0, 0, 5, 5, value={"rectanglelabels": [n]}) for n in names))])
+    assert made["categories"] == [{"id": 1, "name": "caf\u00e9"}]
+
+
+def test_an_image_has_one_size() -> None:
+    with pytest.raises(LabelError, match=r"result\[1\].*not \(200.0, 100.0\) as before"):
+        coco_of([drawn(box(0, 0, 5, 5), box(0, 0, 5, 5, original_height=90))])
+
+
+@pytest.mark.parametrize("result", [[], [{"type": "choices", "value": {"choices": ["cat"]}}]])
+def test_an_export_without_a_box_is_no_export_of_boxes(result: Any) -> None:
+    with pytest.raises(LabelError, match="none of 2 annotated images has a box"):
+        coco_of([drawn(*result), drawn(id="b.png")])

@@ -25,6 +25,8 @@ from PIL import Image
 from lloss.annotations import Problems
 from lloss.annotations.objects import read_objects
 
+from ....waiting import PATIENCE
+
 COMMAND = os.environ.get("LLOSS_LABEL_STUDIO", "")
 
 pytestmark = pytest.mark.skipif(
@@ -77,7 +79,7 @@ def running(command: list[str], log: Path, **environment: str) -> Iterator[subpr
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -105,7 +107,7 @@ def label_studio(folder: Path, **environment: str) -> Iterator[httpx.Client]:
     base, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Token {KEY}"}
     with (
         running(command, folder / "log", **environment) as process,
-        httpx.Client(base_url=base, headers=headers, timeout=60) as client,
+        httpx.Client(base_url=base, headers=headers, timeout=PATIENCE) as client,
     ):
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
@@ -139,7 +141,7 @@ def daemon(
         url = process.stdout.readline().strip()
         assert url, (folder / "log").read_text()
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
             until(lambda: answers(client, "/labelstudio/health"), 60, "the daemon is ready")
             score(client, "photos", photos)
             yield client

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from lloss.serve.daemon.failures import RequestError
 from lloss.serve.daemon.net.bodies import _inflate
 
+from ....waiting import PATIENCE
+
 Make = Callable[..., Any]
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
@@ -116,7 +118,7 @@ def test_chunks_are_counted(gated: Make) -> None:
 
 def test_expect_100_continue(gated: Make) -> None:
     gate = gated(limits={"body_bytes": 1000})
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
         sock.sendall(CLOSE + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(b"abc")
@@ -131,8 +133,7 @@ def test_a_get_may_have_a_body(gated: Make) -> None:
 
 def test_a_body_that_drips_is_cut_off(gated: Make) -> None:
     gate = gated(limits={"body_seconds": 0.5})
-    begun = time.monotonic()
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
         sock.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
         stop = threading.Event()
 
@@ -149,7 +150,6 @@ def test_a_body_that_drips_is_cut_off(gated: Make) -> None:
         stop.set()
         dripping.join()
     assert reply.startswith(b"HTTP/1.1 408") and b"0.5 seconds" in reply
-    assert time.monotonic() - begun < 4
     assert gate.lines()[0]["status"] == 408
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastapi import Response
 
-from ..waiting import until
+from ..waiting import PATIENCE, until
 
 Make = Callable[..., Any]
 
@@ -118,8 +118,8 @@ def test_the_application_is_cancelled_when_its_client_goes_away(gated: Make) -> 
     gate = gated()
     with socket.create_connection(("127.0.0.1", gate.port)) as sock:
         sock.sendall(b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nab")
-        assert gate.entered.wait(5)
-    assert gate.cancelled.wait(5)
+        assert gate.entered.wait(PATIENCE)
+    assert gate.cancelled.wait(PATIENCE)
     (line,) = gate.lines()
     assert line["status"] == 499 and gate.metrics.requests == [("/slow", 499)]
 
@@ -128,8 +128,8 @@ def test_all_requests_of_a_client_that_goes_away_are_cancelled(gated: Make) -> N
     gate = gated()
     with socket.create_connection(("127.0.0.1", gate.port)) as sock:
         sock.sendall(b"POST /slow HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
-        assert gate.entered.wait(5)
-    assert gate.cancelled.wait(5)
+        assert gate.entered.wait(PATIENCE)
+    assert gate.cancelled.wait(PATIENCE)
     assert gate.counted(1) == [("/slow", 499)]
     gate.lines()
     assert "traceback" not in gate.log.getvalue()
@@ -236,44 +236,38 @@ def test_requests_that_two_servers_would_read_differently(gated: Make, headers: 
 
 def test_slow_heads_are_cut_off_however_steadily_they_drip(gated: Make) -> None:
     gate = gated(limits={"header_seconds": 0.5})
-    begun = time.monotonic()
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
-        for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 100:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
+        for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 2000:
             try:
                 sock.sendall(bytes([byte]))
             except ConnectionError:
                 break
             time.sleep(0.05)
-            if time.monotonic() - begun > 3:
-                break
-    assert time.monotonic() - begun < 2
+        else:
+            raise AssertionError("all of it was taken")
     assert ("unmatched", 408) in gate.counted()
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n\r\n\r\n"])
 def test_a_connection_that_says_nothing_is_closed(gated: Make, sent: bytes) -> None:
     gate = gated(limits={"header_seconds": 0.3})
-    begun = time.monotonic()
-    gate.send(sent)
-    assert time.monotonic() - begun < 2
+    gate.send(sent)  # which returns when the connection is closed
 
 
 def test_empty_lines_between_requests_hold_no_connection(gated: Make) -> None:
     gate = gated(limits={"header_seconds": 0.3})
-    begun = time.monotonic()
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         sock.recv(1 << 16)
         sock.sendall(b"\r\n")
         while sock.recv(1 << 16):
-            pass
-    assert time.monotonic() - begun < 2
+            pass  # it ends when the connection is closed
 
 
 def test_a_head_that_waits_for_the_reply_before_it_is_not_cut_off(gated: Make) -> None:
     gate = gated(limits={"header_seconds": 0.3})
     body = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
         sock.sendall(body)
         time.sleep(0.8)
         sock.sendall(b"abcGET ")
@@ -301,11 +295,7 @@ def test_a_client_that_does_not_read_its_reply_is_cut_off(gated: Make, then: byt
     with socket.create_connection(("127.0.0.1", gate.port)) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: %s\r\n\r\n" % then)
         for there in (True, False):
-            for _ in range(500):
-                if bool(gate.server.server_state.connections) is there:
-                    break
-                time.sleep(0.01)
-            assert bool(gate.server.server_state.connections) is there
+            until(lambda there=there: bool(gate.server.server_state.connections) is there)
     slow = gate.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert len(slow) > 50 << 20
 
@@ -313,11 +303,11 @@ def test_a_client_that_does_not_read_its_reply_is_cut_off(gated: Make, then: byt
 def test_connections_over_the_limit_are_told(gated: Make) -> None:
     gate = gated(limits={"connections": 3})
     held = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(3)]
-    time.sleep(0.2)
-    reply = gate.send(b"", seconds=3)
+    until(lambda: len(gate.server.server_state.connections) == 3)
+    reply = gate.send(b"")
     assert reply.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in reply
     held.pop().close()
-    time.sleep(0.2)
+    until(lambda: len(gate.server.server_state.connections) == 2)
     assert gate.ask("GET", "/").status == 200
     for sock in held:
         sock.close()

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from lloss.serve.daemon.net.protocol import HEAD_BYTES
 
+from ....waiting import PATIENCE
+
 Make = Callable[..., Any]
 
 THREAD = b"POST /thread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -22,7 +24,7 @@ def test_the_end_of_a_large_body_is_no_large_head(gated: Make) -> None:
     raw = POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
     last = POST + b"Connection: close\r\nContent-Length: 1\r\n\r\nb"
     gate = gated()
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
         sock.sendall(raw + last[:1])
         reply = sock.recv(1 << 20)
         sock.sendall(last[1:])
@@ -43,15 +45,15 @@ def test_a_refusal_comes_after_the_replies_before_it(
     gated: Make, after: bytes, status: int
 ) -> None:
     gate = gated()
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
         sock.sendall(THREAD)
-        assert gate.entered.wait(5)
+        assert gate.entered.wait(PATIENCE)
         sock.sendall(after + b"x")
         sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
             sock.recv(1)
         gate.free.set()
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         first, *others, refused = gate.rest(sock).split(b"HTTP/1.1 ")[1:]
     assert first.startswith(b"200") and first.endswith(b'"done"')
     assert all(other.startswith(b"200") for other in others)
@@ -62,9 +64,9 @@ def test_a_refusal_comes_after_the_replies_before_it(
 
 def test_a_head_that_is_never_whole_is_bounded_behind_a_reply(gated: Make) -> None:
     gate = gated()
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
         sock.sendall(THREAD)
-        assert gate.entered.wait(5)
+        assert gate.entered.wait(PATIENCE)
         sock.sendall(LARGE)
         sock.settimeout(0.2)
         with pytest.raises(TimeoutError):  # it is not read any more

@@ -25,6 +25,8 @@ from lloss.serve.daemon.net import server
 from lloss.serve.daemon.net.access import Access
 from lloss.serve.daemon.settings import ServeSettings
 
+from ....waiting import PATIENCE, until
+
 PROGRAM = """
 import asyncio, sys, threading, time
 from types import SimpleNamespace
@@ -140,7 +142,7 @@ class Process:
         return int(self.url.rpartition(":")[2])
 
     def ask(self, method: str, path: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request(method, path)
             reply = connection.getresponse()
@@ -151,11 +153,7 @@ class Process:
         return self
 
     def until(self, done: Callable[[], bool]) -> None:
-        for _ in range(500):
-            if done():
-                return
-            time.sleep(0.02)
-        raise AssertionError(self.told())
+        until(done, told=self.told)
 
     def told(self) -> str:
         return (self.folder / "log").read_text()
@@ -166,7 +164,7 @@ class Process:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = 10) -> int:
+    def ended(self, seconds: float = PATIENCE) -> int:
         return self.process.wait(seconds)
 
 
@@ -251,7 +249,7 @@ def test_under_load_no_accepted_request_is_lost(started: Start) -> None:
     stop = threading.Event()
 
     def ask() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         while not stop.is_set():
             taken = connection.sock is not None
             try:
@@ -266,14 +264,14 @@ def test_under_load_no_accepted_request_is_lost(started: Start) -> None:
     clients = [threading.Thread(target=ask) for _ in range(16)]
     for client in clients:
         client.start()
-    time.sleep(1)
+    process.until(lambda: outcomes.count((200, 6)) > 100)
     process.signal(signal.SIGTERM)
     assert process.ended() == 0
     stop.set()
     for client in clients:
         client.join()
     kinds = {kind for kind, _ in outcomes}
-    assert kinds == {200, 503} and outcomes.count((200, 6)) > 100
+    assert kinds == {200, 503}
 
 
 def test_the_patience_has_an_end(started: Start) -> None:
@@ -291,7 +289,7 @@ def test_the_patience_has_an_end(started: Start) -> None:
         begun = time.monotonic()
         for process in processes:
             assert process.ended() == 0
-        assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 45, "before the requests, which take a minute"
         for sock in socks:
             head, _, body = sock.recv(1 << 16).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in head
@@ -303,7 +301,7 @@ def test_the_patience_has_an_end(started: Start) -> None:
 
 def test_a_slow_client_gets_its_whole_reply(started: Start) -> None:
     process = started(how="slow client").ready()
-    with socket.create_connection(("127.0.0.1", process.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         size = len(sock.recv(1 << 16))
         process.signal(signal.SIGTERM)
@@ -318,7 +316,7 @@ def test_a_slow_client_gets_its_whole_reply(started: Start) -> None:
 def test_what_does_not_close_does_not_hold_the_end_up(started: Start) -> None:
     process = started(how="stuck").ready()
     process.signal(signal.SIGTERM)
-    assert process.ended(20) == 0
+    assert process.ended() == 0
     last = json.loads(process.told().splitlines()[-1])
     assert last["event"] == "ended" and "went on" in last["reason"]
 
@@ -331,11 +329,11 @@ def test_a_second_signal_ends_it_at_once(started: Start) -> None:
         process.signal(signal.SIGTERM)
         process.until(lambda: "draining" in process.events())
         process.signal(signal.SIGTERM)
-        assert process.ended(3) == 128 + signal.SIGTERM
+        assert process.ended() == 128 + signal.SIGTERM
 
 
 def test_it_can_be_ended_while_it_loads(started: Start) -> None:
-    process = started(loads=60)
+    process = started(loads=600)
     assert process.url
     process.signal(signal.SIGTERM)
     assert process.ended() == 0
@@ -346,14 +344,13 @@ def test_idle_connections_do_not_hold_the_end_up(started: Start) -> None:
     with socket.create_connection(("127.0.0.1", process.port)) as sock:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         sock.recv(1 << 16)
-        begun = time.monotonic()
         process.signal(signal.SIGTERM)
         assert process.ended() == 0
-    assert time.monotonic() - begun < 3
+    assert "drained too late" not in process.events()
 
 
 def test_a_hangup_reloads_and_never_ends_it(started: Start) -> None:
-    process, refusing, loading = started(), started(how="fails"), started(loads=60)
+    process, refusing, loading = started(), started(how="fails"), started(loads=600)
     process.ready().signal(signal.SIGHUP)
     process.until(lambda: "model reloaded" in process.events())
     refusing.ready().signal(signal.SIGHUP)
@@ -399,4 +396,4 @@ def test_a_reload_that_cannot_begin_is_not_the_last(
         made._told_to_reload()
     assert "no more" in log.getvalue()
     made._told_to_reload()
-    assert reloaded.wait(5)
+    assert reloaded.wait(PATIENCE)

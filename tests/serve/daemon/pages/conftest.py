@@ -32,7 +32,7 @@ from lloss.artifact import Manifest
 from lloss.images import ImageSpec
 
 from ..scores import write_scores
-from ..waiting import until
+from ..waiting import PATIENCE, until
 
 SHA256 = "5f" * 32
 
@@ -189,7 +189,7 @@ class Served:
     def close(self) -> None:
         self.server.should_exit = True
         self.server.force_exit = True
-        self.thread.join(5)
+        self.thread.join(PATIENCE)
 
 
 @pytest.fixture

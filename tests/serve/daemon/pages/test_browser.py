@@ -16,6 +16,8 @@ import pytest
 
 from lloss.images import decode_whole
 
+from ....waiting import PATIENCE
+
 
 @pytest.fixture
 def browser(chromium: Any, served: Any) -> Iterator[Any]:
@@ -33,7 +35,7 @@ def browser(chromium: Any, served: Any) -> Iterator[Any]:
     assert asked and all(url.startswith(f"{served.url}/") for url in asked), asked
 
 
-def until(check: Callable[[], Any], seconds: float = 5.0) -> Any:
+def until(check: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     end = time.monotonic() + seconds
     while True:
         try:

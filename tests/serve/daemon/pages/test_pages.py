@@ -71,7 +71,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def client(served: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url) as client:
+    with httpx.Client(base_url=served.url, timeout=60) as client:
         yield client
 
 
@@ -425,7 +425,7 @@ def test_hostile_class_names_come_through_unharmed(make_served: Any) -> None:
     classes = ("<script>alert(1)</script>", "\"'&", "\u202eeman", "y" * 3000)
     served = make_served(classes=classes)
     served.world.pool("photos", 8)
-    with httpx.Client(base_url=served.url) as client:
+    with httpx.Client(base_url=served.url, timeout=60) as client:
         found = Page(client.get("/pools/photos").text)
         values = [given["value"] for given in found.all("option")][:5]
         assert values == ["", *classes] and len(found.all("script")) == 1
@@ -495,7 +495,7 @@ def test_the_status_is_small_and_fresh(served: Any, client: httpx.Client) -> Non
 
 def test_the_token_is_asked_for_and_kept_out_of_the_page(make_served: Any) -> None:
     served = make_served(token="a-token-of-some-length")
-    with httpx.Client(base_url=served.url) as client:
+    with httpx.Client(base_url=served.url, timeout=60) as client:
         assert client.get("/", headers={"Accept": "text/html"}).status_code in (302, 303)
         client.post("/login", data={"token": "a-token-of-some-length"})
         found = client.get("/")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import httpx
 import numpy as np
 import pytest
+from lloss.serve.daemon.catalog.rows import PoolRow
 from lloss.serve.daemon.net.access import signed
 from lloss.serve.daemon.pages.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type_of
-from PIL import Image
+from lloss.serve.daemon.pages.views import Viewer
+from PIL import Image, ImageColor
 
 from lloss.errors import ImageError
 from lloss.pools import Item
@@ -40,7 +45,7 @@ HTML = b"<!doctype html><script>alert(1)</script>"
 
 @pytest.fixture
 def client(served: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url) as client:
+    with httpx.Client(base_url=served.url, timeout=60) as client:
         yield client
 
 
@@ -65,7 +70,7 @@ def test_other_formats_become_png_with_the_same_pixels(
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), np.asarray(image))
 
 
-@pytest.mark.parametrize("shape", [(3, 9, 7, 3), (3, 9, 7)])
+@pytest.mark.parametrize("shape", [(3, 9, 7, 3), (5, 9, 7)])
 def test_arrays_become_png(served: Any, client: httpx.Client, shape: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     served.world.array_pool("digits", pixels)
@@ -150,7 +155,7 @@ def test_a_bomb_is_refused_by_what_it_declares(make_served: Any) -> None:
     served = make_served(limits=Limits(image_pixels=10_000))
     images = {"bomb": encoded(Image.new("L", (101, 100)), "TIFF"), "web": encoded(picture(), "PNG")}
     served.world.table_pool("photos", images)
-    with httpx.Client(base_url=served.url) as client:
+    with httpx.Client(base_url=served.url, timeout=60) as client:
         answer = client.get("/v1/pools/photos/images", params={"id": "bomb"})
         assert answer.status_code == 422 and "101×100 pixels" in answer.json()["error"]
         answer = client.get("/pools/photos/thumb", params={"id": "bomb"})
@@ -167,6 +172,37 @@ def test_a_file_that_is_gone_is_told(served: Any, client: httpx.Client) -> None:
     answer = client.get("/pools/photos/thumb", params={"id": ids[0]})
     assert answer.content == PLACEHOLDER.content and answer.headers["x-lloss-error"]
     assert client.get("/v1/pools/photos/images", params={"id": ids[0]}).status_code in (404, 422)
+
+
+def thumb_of(client: httpx.Client, pool: str, id: str) -> Any:
+    answer = client.get(f"/pools/{pool}/thumb", params={"id": id})
+    return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"))
+
+
+def test_a_replaced_file_has_a_new_thumbnail(served: Any, client: httpx.Client) -> None:
+    ids = served.world.pool("photos", 3)
+    file = served.world.folder / "images" / "photos" / ids[0]
+    for colour in ("red", "lime", "blue"):
+        file.write_bytes(encoded(Image.new("RGB", (9, 9), colour), "PNG"))
+        assert thumb_of(client, "photos", ids[0])[0, 0].tolist() == list(ImageColor.getrgb(colour))
+
+
+def test_a_rewritten_array_has_new_thumbnails(served: Any, client: httpx.Client) -> None:
+    pixels = np.zeros((3, 9, 9, 3), np.uint8)
+    served.world.array_pool("digits", pixels)
+    assert thumb_of(client, "digits", "2").max() == 0
+    file = served.world.folder / "digits.npy"
+    with file.open("r+b") as opened:
+        opened.seek(-pixels.nbytes, io.SEEK_END)
+        opened.write(bytes([200]) * pixels.nbytes)
+    os.utime(file, ns=(1, 1))
+    assert thumb_of(client, "digits", "2").min() == 200
+
+
+def test_thumbnails_of_a_pool_end_with_it_and_with_its_scores(tmp_path: Path) -> None:
+    row = PoolRow("photos", "/photos", 5.0, tmp_path / "a", None, 0, 0)
+    keys = [row, replace(row, created=6.0), replace(row, scores=tmp_path / "b")]
+    assert len({Viewer.thumbnail_key(one) for one in keys}) == 3
 
 
 def test_a_signed_link_needs_no_token_and_shows_one_image(make_served: Any) -> None:

@@ -57,15 +57,26 @@ def test_labels_of_another_task_are_no_class_names(bench: Any) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("label", ["", " ", "\t\n", "\u2003", "\u200b"])
 @pytest.mark.parametrize("sha256", ["x", ""])
-def test_an_image_without_a_class_is_refused(bench: Any, label: str, sha256: str) -> None:
+def test_an_image_without_a_class_is_refused(bench: Any, sha256: str) -> None:
     classes = classes_of(bench, "cat", sha256=sha256)
     with pytest.raises(RequestError, match=r"choose a class first \(or skip\): '001.png' has no"):
-        classes.checked("p", {"000.png": "cat", "001.png": label}, NEW)
-    assert classes.checked("p", {"001.png": label}, WITHOUT) == {"001.png": ""}
+        classes.checked("p", {"000.png": "cat", "001.png": ""}, NEW)
+    assert classes.checked("p", {"001.png": ""}, WITHOUT) == {"001.png": ""}
     bench.selections.label("p", {"001.png": "cat"})
-    assert classes.checked("p", {"001.png": label}, Accepted()) == {"001.png": ""}, "it has one"
+    assert classes.checked("p", {"001.png": ""}, Accepted()) == {"001.png": ""}, "it has one"
+
+
+@pytest.mark.parametrize("label", [" ", "\t\n", "\u2003", "\u200b"])
+@pytest.mark.parametrize("accepted", [Accepted(), NEW, WITHOUT])
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_a_class_that_nobody_can_see_is_refused(
+    bench: Any, label: str, accepted: Accepted, task: str
+) -> None:
+    classes = classes_of(bench, "cat", task=task)
+    bench.selections.label("p", {"001.png": "cat"})
+    with pytest.raises(RequestError, match=r"choose a class .* '001\.png' is .* no visible char"):
+        classes.checked("p", {"000.png": "cat", "001.png": label}, accepted)
 
 
 def test_names_are_compared_stripped_and_composed(bench: Any) -> None:

@@ -32,6 +32,8 @@ from lloss.errors import LlossError
 from lloss.pools import open_pool
 from lloss.scores import ScoresFolder
 
+from ....waiting import PATIENCE
+
 
 @pytest.fixture
 def root(photos: Path, tmp_path: Path) -> Path:
@@ -76,14 +78,14 @@ def start(artifact: Path, root: Path, tmp_path: Path) -> Iterator[Start]:
         daemon.close()
 
 
-def until(daemon: Daemon, job: JobRow, *states: str, seconds: float = 60) -> JobRow:
+def until(daemon: Daemon, job: JobRow, *states: str, seconds: float = PATIENCE) -> JobRow:
     """Wait until a job is in one of these states, by default an ended one."""
     wanted = states or ("done", "failed", "cancelled")
     wait_for(lambda: daemon.catalog.job(job.id).state in wanted, seconds)
     return daemon.catalog.job(job.id)
 
 
-def wait_for(reached: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(reached: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline
@@ -109,7 +111,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 def gone(folder: Path) -> bool:
     """Whether a folder is removed, which comes a moment after the job's end."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     return not folder.exists()
@@ -199,7 +201,7 @@ def test_a_job_that_goes_on_tells_how_far_it_was_while_its_parts_are_looked_thro
     free, score = threading.Event(), jobs_module.score_pool
 
     def looking(*given: Any, **options: Any) -> Any:
-        free.wait(30)
+        free.wait(PATIENCE)
         return score(*given, **options)
 
     monkeypatch.setattr(jobs_module, "score_pool", looking)
@@ -399,9 +401,9 @@ def test_a_pool_is_submitted_while_a_model_is_loaded(start: Start) -> None:
         pruned.start()
         submitted = threading.Thread(target=lambda: asked.append(daemon.jobs.submit("pool")))
         submitted.start()
-        submitted.join(30)
+        submitted.join(PATIENCE)
         assert asked
-        pruned.join(30)
+        pruned.join(PATIENCE)
         assert not pruned.is_alive()
     until(daemon, asked[0])
 

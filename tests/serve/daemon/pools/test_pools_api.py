@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from lloss.labels import read_labels
 from lloss.pools import open_pool
 
+from ....waiting import PATIENCE
 from ..scores import write_scores
 
 P = "/v1/pools/p"
@@ -172,6 +173,50 @@ def test_a_selection_as_label_studios_tasks(client: TestClient, pool: list[str])
     assert len(tasks) == 2 and pool[0] in json.dumps(tasks[0], ensure_ascii=False)
 
 
+def test_names_to_exclude_are_found_as_names_of_labels_are(
+    client: TestClient, pool: list[str]
+) -> None:
+    exclude = [pool[0], f"photos/{pool[1]}", "gone.png", "lost.png"]
+    for key in ("new", "new"):
+        body = {"k": 1, "exclude": exclude}
+        reply = client.post(f"{P}/select", json=body, headers={"Idempotency-Key": key})
+        view = reply.json()
+        assert [one["id"] for one in view["images"]] == [pool[2]]
+        assert (view["unknown"], view["by_name"], reply.headers["Lloss-Unknown"]) == (2, 1, "2")
+    reply = client.post(f"{P}/select", json={"k": 1, "exclude": pool[:1]})
+    assert reply.json()["unknown"] == 0 and "Lloss-Unknown" not in reply.headers
+
+
+def test_parameters_that_nothing_would_look_at_are_refused(
+    client: TestClient, pool: list[str]
+) -> None:
+    told = error(client.post(f"{P}/select?strategy=diverse", json={"k": 1}), 422)
+    assert told == "the query has no parameter 'strategy' (known: format)"
+    for method, path in (
+        ("GET", f"{P}/labels?fromat=csv"),
+        ("POST", f"{P}/score?anwe=true"),
+        ("GET", f"{P}/preview?K=3"),
+        ("GET", "/v1/jobs?pools=p"),
+        ("POST", "/labelstudio/webhook?contol=kind"),
+        ("POST", "/v1/score?output=embedding"),
+    ):
+        assert "has no parameter" in error(client.request(method, path, json={}), 422)
+    assert client.get(f"{P}/pending").json()["total"] == 0
+
+
+def test_a_csv_may_leave_labels_out_where_they_are_kept_elsewhere(
+    client: TestClient, pool: list[str]
+) -> None:
+    headers, where = {"Content-Type": "text/csv"}, f"{P}/labels?without=true"
+    reply = client.post(where, content="id,label\n00.png,cat\n01.png,\n", headers=headers)
+    assert reply.json()["images"] == 2
+    every = client.get(f"{where}&format=csv").content
+    again = client.post(where, content=every, headers=headers).json()
+    assert again["images"] == 2
+    twice = "id,label\n00.png,\n00.png,cat\n"
+    assert "keep one of them" in error(client.post(where, content=twice, headers=headers), 422)
+
+
 def test_a_key_makes_a_retry_the_same(client: TestClient, pool: list[str]) -> None:
     headers = {"Idempotency-Key": "k 1"}
     first = client.post(f"{P}/select", json={"k": 3}, headers=headers)
@@ -255,7 +300,7 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
     def counts(pool: str) -> Any:
         nonlocal left
         busy.release()
-        free.wait(10)
+        free.wait(PATIENCE)
         left += 1
         return Counts(0, 0, 0)
 
@@ -273,7 +318,7 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
         asks += [asking(client.post, P + "/select", json={"k": 1}) for _ in range(10)]
         asks += [asking(client.post, f"{P}{n}/select", json={"k": 1}) for n in range(20)]
         for _ in range(40 + 16):
-            assert busy.acquire(timeout=5)
+            assert busy.acquire(timeout=PATIENCE)
         try:
             monkeypatch.undo()
             monkeypatch.setattr(daemon, "not_ready", lambda: "")
@@ -297,14 +342,14 @@ def test_slow_choices_of_a_pool_hold_up_no_other(
     def slow(pool: str, *given: Any) -> Any:
         if pool == "p":
             begun.set()
-            free.wait(30)
+            free.wait(PATIENCE)
         return select(pool, *given)
 
     monkeypatch.setattr(daemon.selections, "select", slow)
     with client:  # one loop for all
         asks = [asking(client.post, P + "/select", json={"k": 1}) for _ in range(20)]
         try:
-            assert begun.wait(30)
+            assert begun.wait(PATIENCE)
             done: list[int] = []
             other = threading.Thread(
                 target=lambda: done.append(
@@ -312,7 +357,7 @@ def test_slow_choices_of_a_pool_hold_up_no_other(
                 )
             )
             other.start()
-            other.join(20)
+            other.join(PATIENCE)
             assert done == [200]
         finally:
             free.set()
@@ -411,7 +456,19 @@ def test_labels_come_as_json_and_csv_and_go_to_training(
         ("text/csv", b"id,label\n00.png,a,b\n", "line 2: has 3 fields, the header has 2"),
         ("text/csv", b"id;label\n00.png;a\n", "separated by semicolons"),
         ("text/csv", b"id\n../../etc/passwd\n", "not in the pool"),
+        ("text/csv", b"id,class\n00.png,cat\n", "the CSV has no column 'label'"),
         ("application/json", b"", "JSON"),
+        (
+            "application/json",
+            b'{"labels": [{"id": "00.png", "label": "a", "label": "b"}]}',
+            "twice",
+        ),
+        (
+            "application/json",
+            b'{"labels": [{"id": "00.png", "label": "a"}], "labels": '
+            b'[{"id": "01.png", "label": "b"}]}',
+            "the key 'labels' comes twice",
+        ),
         ("application/json", b"[" * 100_000, "JSON"),
         ("application/json", b'{"labels": []}', "labels"),
         ("application/json", b'{"labels": [{"id": "\\ud800"}]}', "JSON"),

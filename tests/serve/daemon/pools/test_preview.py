@@ -15,6 +15,8 @@ from lloss.serve.daemon.pools.selections import SelectionRequest
 from lloss.scores import ScoresFolder
 from lloss.selection import SelectionSettings
 
+from ....waiting import PATIENCE
+
 
 def test_the_preview_is_what_select_would_give(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(1)
@@ -92,5 +94,5 @@ def test_who_looks_at_one_folder_does_not_wait_for_another(bench: Any, tmp_path:
     )
     with previews.of(ScoresFolder(bench.scores))._lock:
         look.start()
-        look.join(20)
+        look.join(PATIENCE)
     assert len(shown) == 1

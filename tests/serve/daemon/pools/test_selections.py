@@ -20,6 +20,8 @@ from lloss.errors import LlossError, SelectionError
 from lloss.scores import ScoresFolder
 from lloss.selection import SelectionSettings
 
+from ....waiting import PATIENCE
+
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -198,7 +200,7 @@ def test_what_a_key_got_is_told_while_somebody_else_chooses(bench: Any) -> None:
     thread = threading.Thread(target=ask, daemon=True)
     with bench.selections._locks["p"]:
         thread.start()
-        thread.join(20)
+        thread.join(PATIENCE)
     assert [one.id for one in told] == [first.id] * 2 and all(one.replayed for one in told)
     assert bench.selections.replayed("p", asking(5), "other") is None
     assert bench.selections.replayed("p", asking(5), "") is None

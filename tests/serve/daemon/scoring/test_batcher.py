@@ -22,6 +22,8 @@ from lloss.serve.daemon.settings import Limits
 from lloss import Scorer
 from lloss.errors import EngineError
 
+from ....waiting import PATIENCE
+
 BATCH = 8
 
 
@@ -75,7 +77,7 @@ class Bench:
         free, workers = threading.Event(), self.scorer._started().workers
         lanes = lanes or workers.count
         for _ in range(lanes):
-            workers.submit(lambda: free.wait(10), -1)
+            workers.submit(lambda: free.wait(PATIENCE), -1)
         while workers.idle > workers.count - lanes:
             time.sleep(0.001)
         try:
@@ -83,7 +85,7 @@ class Bench:
         finally:
             free.set()
 
-    def score(self, images: Any, seconds: float = 10) -> Awaitable[Answer]:
+    def score(self, images: Any, seconds: float = PATIENCE) -> Awaitable[Answer]:
         return asyncio.ensure_future(self.batcher.score(images, seconds))
 
 
@@ -527,5 +529,5 @@ def test_several_loops_may_ask(make: Make) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     close_to(np.concatenate([found[n] for n in range(4)]), bench.want(images))

@@ -27,6 +27,8 @@ from tritonclient.utils import InferenceServerException
 
 from lloss import Scorer
 
+from ....waiting import PATIENCE
+
 MODEL = "lloss"
 
 
@@ -42,7 +44,7 @@ def scorer(artifact: Any) -> Any:
 
 @pytest.fixture
 def client(served: Any) -> Any:
-    with triton.InferenceServerClient(served.url, concurrency=8, network_timeout=20) as made:
+    with triton.InferenceServerClient(served.url, concurrency=8, network_timeout=PATIENCE) as made:
         yield made
 
 
@@ -192,7 +194,7 @@ def test_statistics_count(client: Any) -> None:
 def post(
     served: Any, body: bytes, path: str = "/v2/models/lloss/infer", **headers: str
 ) -> tuple[int, Any, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
     try:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request("POST", path, body, names)
@@ -284,7 +286,7 @@ def test_long_replies_are_made_beside_the_event_loop(
     for count in (1, 64):
         form = [("image", ("a", image))] * count
         url = f"http://{served.url}/v1/score?outputs=embedding"
-        told = httpx.post(url, files=form, timeout=20).json()["images"]
+        told = httpx.post(url, files=form, timeout=PATIENCE).json()["images"]
         assert [len(row["embedding"]) for row in told] == [128] * count
     loop = served._thread
     assert [thread is loop for thread in threads] == [True, False, True, False]
@@ -411,7 +413,7 @@ def test_a_full_queue_is_told_with_when_to_come_again(served: Any) -> None:
         status, headers, refused = post(served, body)
         assert status == 429 and int(headers["retry-after"]) >= 1
         assert "40 images wait, of at most 64" in json.loads(refused)["error"]
-    assert first.result(10)[0] == 200
+    assert first.result(PATIENCE)[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from lloss.errors import ArtifactError, EngineError, LlossError
 from lloss.pools import ArrayPool
 
-from ..waiting import until
+from ..waiting import PATIENCE, until
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -203,7 +203,7 @@ def test_what_the_old_model_still_predicts_is_no_drift_of_the_new_one(
 
     async def work() -> None:
         for _ in range(workers.count):
-            workers.submit(lambda: free.wait(20), -1)
+            workers.submit(lambda: free.wait(PATIENCE), -1)
         asked = [asyncio.ensure_future(models.score(pictures(8), 20)) for _ in range(4)]
         await asyncio.sleep(0)
         reloading = asyncio.get_running_loop().run_in_executor(None, models.reload)
@@ -228,7 +228,7 @@ def test_several_reloads_at_a_time_load_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert sorted(told.outcomes) == ["swapped", *["unchanged"] * 4]
 
 
@@ -358,7 +358,7 @@ def test_after_a_reload_requests_still_go_before_the_job_of_the_old_model(
         job.start()
         until(lambda: len(running) == 2)  # both threads
         asyncio.run(ask())
-        job.join(30)
+        job.join(PATIENCE)
     assert most == 2 and order.index("request") == 2 and order.count("job") == 10
 
 

@@ -15,10 +15,12 @@ import pytest
 
 from lloss import Scorer
 
+from ....waiting import PATIENCE
+
 
 @pytest.fixture
 def ask(served: Any) -> Any:
-    with httpx.Client(base_url=f"http://{served.url}", timeout=20) as client:
+    with httpx.Client(base_url=f"http://{served.url}", timeout=PATIENCE) as client:
         yield lambda query="", **given: client.post(f"/v1/score{query}", **given)
 
 
