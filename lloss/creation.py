@@ -119,7 +119,7 @@ _NOTES = {
     "holdout": "share of the first labels kept for measuring, when there is no test",
     "test": "labeled images to measure on",
     "test_labels": "their labels, or those of test images in the pool",
-    "warm_start": "start from the cycle before; the method trains afresh",
+    "warm_start": "start each cycle from the weights before it; by default from scratch",
     "empty": "labels that show nothing: background, or unlabeled yet",
     "skip_bad": "leave broken annotations out instead of stopping",
 }

@@ -124,7 +124,7 @@ class Table:
         self._lines = text_lines(file, origin, error)
         number, line = next(self._filled(), (0, ""))
         if line.casefold().startswith("sep="):
-            raise self._wrong(number, f"{line!r} is of Excel alone; remove that line")
+            raise self._wrong(number, f"{line!r} is a line for Excel, not CSV; remove it")
         if line.startswith(("{", "[")):
             raise self._wrong(number, "looks like JSON; give a CSV with a header")
         self._first, self._fields = line, self._parsed(number, line) if line else []

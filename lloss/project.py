@@ -32,8 +32,8 @@ from lloss.pools.uris import from_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.settings import TrainSettings, settings_of
-from lloss.spelling import class_notes, lone_classes, similar_note
-from lloss.tasks import Task, get_task
+from lloss.spelling import similar_note
+from lloss.tasks import Task, get_task, note_classes
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
@@ -160,18 +160,8 @@ class Project:
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes that may be misspelled: similar ones, and new ones of one image.
-
-        Args:
-            labeled: all labels.
-            problems: keeps the line.
-            known: classes that the labels had before.
-        """
-        counts = self.task.summarize(labeled.labels)
-        for line in class_notes(counts):
-            problems.note(line)
-        if self.train.task == "classification":
-            problems.note(lone_classes(counts, known))
+        """See :func:`lloss.tasks.note_classes`."""
+        note_classes(self.task, labeled.labels, problems, known)
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""

@@ -141,8 +141,8 @@ def test_a_row_that_could_lose_something_is_refused_by_its_line(
         ("id, label,label ", "two columns are called 'label'"),
         ("note,id,note,label", "two columns are called 'note'"),
         ('"id,label', "does not close in its line"),
-        ("sep=,\nid,label", "line 1: 'sep=,' is of Excel alone"),
-        ("SEP=;\nid;label", "is of Excel alone"),
+        ("sep=,\nid,label", "line 1: 'sep=,' is a line for Excel"),
+        ("SEP=;\nid;label", "is a line for Excel"),
         ('{"id": "a", "label": "b"}', "line 1: looks like JSON; give a CSV with a header"),
     ],
 )
