@@ -69,7 +69,8 @@ def train(
 
     task, problems = get_task(settings.task), Problems(skip_bad)
     task.check_empty(empty)
-    labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
+    with problems.explaining():
+        labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
     note_classes(task, labeled.labels, problems)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")

@@ -214,6 +214,10 @@ class Task(Protocol):
         """The hold-out takes its share of each; by default there is one."""
         return ""
 
+    def image_of(self, item: Item, label: Any) -> str:
+        """What is held out together: by default each item by itself."""
+        return item.id
+
     def summarize(self, labels: Sequence[Any]) -> dict[str, int]:
         """How much is labeled of each class."""
 
