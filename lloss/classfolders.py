@@ -107,7 +107,8 @@ def _note_empty(root: Path, names: Mapping[str, str], problems: Problems) -> Non
     empty = sorted(name for name in shown if name not in names)
     if empty:
         some = ", ".join(map(repr, empty[:_SHOWN])) + (", …" if len(empty) > _SHOWN else "")
-        problems.note(f"{root}: {len(empty)} folders hold no image, so they are no classes: {some}")
+        many = f"{len(empty)} folders hold" if len(empty) > 1 else "1 folder holds"
+        problems.note(f"{root}: {many} no image, so no class: {some}")
 
 
 def _note_joined(root: Path, names: Mapping[str, str], problems: Problems) -> None:

@@ -165,6 +165,9 @@ def read_labels(
     except FileNotFoundError as error:
         columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
         raise LabelError(f"{path}: no such file; it needs {columns}") from error
+    except IsADirectoryError as error:
+        columns = "with the columns 'id' and 'label'" if needs_label else "with a column 'id'"
+        raise LabelError(f"{path}: is a folder; give a CSV {columns}") from error
     except OSError as error:
         reason = error.strerror or error
         raise LabelError(f"{path}: cannot be read as CSV: {reason}") from error

@@ -182,7 +182,9 @@ def test_a_corrected_label_is_a_new_label(project: Project, labels: Path) -> Non
     next_cycle(project)
     text = labels.read_text()
     labels.write_text(text.replace("bright-000.png,bright", "bright-000.png,red"))
-    assert next_cycle(project).folder.name == "002"
+    said: list[str] = []
+    assert next_cycle(project, said.append).folder.name == "002"
+    assert any("1 of the 30 images that were labeled in cycle 001 have another" in s for s in said)
 
 
 STEPS = ["train", "evaluate_checkpoint", "select", "write_selection", "write_report", "write_json"]

@@ -107,7 +107,7 @@ def test_a_missing_column_names_those_found(tmp_path: Path, text: str, found: st
 def test_a_table_that_cannot_be_read_is_a_label_error(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="no such file"):
         read_labels(tmp_path / "none.csv")
-    with pytest.raises(LabelError, match="cannot be read as CSV"):
+    with pytest.raises(LabelError, match="is a folder; give a CSV with .* 'id' and 'label'"):
         read_labels(tmp_path)
     with pytest.raises(LabelError, match="line 2: is not UTF-8 text"):
         read_labels(_csv(tmp_path / "l.csv", "id,label\né.jpg,cat\n", "latin-1"))

@@ -35,7 +35,8 @@ def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems | N
         count = FolderPool(pool.root).count() - pool.count()
         if count:
             named = " and ".join(map(str, folders))
-            problems.note(f"{pool.uri}: left out {count} images in the folder of labels {named}")
+            images = f"{count} images" if count > 1 else "1 image"
+            problems.note(f"{pool.uri}: left out {images} in the folder of labels {named}")
     return pool
 
 
@@ -90,8 +91,9 @@ def images_of(
         key for key, id in found.items() if all(differs(n, id, own_suffix) for n in labels[key])
     ]
     if loose:
+        many = f"{len(loose)} labels were" if len(loose) > 1 else "1 label was"
         first = f"{labels[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
-        problems.note(f"{origin}: {len(loose)} labels were matched by name; the first: {first}")
+        problems.note(f"{origin}: {many} matched by name; the first: {first}")
     return found
 
 

@@ -352,7 +352,7 @@ def _check_enough(settings: SelectionSettings, draw: _Draw) -> None:
         why.append(f"the sub-pool is {settings.subset:g}")
     reason = f" ({draw.rows} scored; {', '.join(why)})" if why else ""
     remedy = (
-        "lower -k, or pass --at-most to take what is left" if draw.eligible else "score more images"
+        "lower k, or pass --at-most to take what is left" if draw.eligible else "score more images"
     )
     raise SelectionError(f"k = {settings.k}, but {draw.eligible} images are left{reason}; {remedy}")
 

@@ -33,12 +33,16 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all annotations of an image together say: labeled (then how), skipped, or neither."""
+    """What all annotations of an image together say: labeled (then how), skipped, or neither.
+
+    ``disputed`` is whether they give it different classes.
+    """
 
     pool: str
     id: str
     label: str | None
     skipped: bool = False
+    disputed: bool = False
 
 
 class Annotations:
@@ -86,10 +90,11 @@ class Annotations:
         """What is known of an image: its newest annotation that is no skip counts."""
         rows = self._connection.execute(
             "SELECT cancelled, label FROM annotations WHERE pool = ? AND id = ? "
-            "ORDER BY cancelled, changed DESC, number DESC LIMIT 1",
+            "ORDER BY cancelled, changed DESC, number DESC",
             (pool, id),
         ).fetchall()
         if not rows:
             return Verdict(pool, id, None)
-        ((cancelled, label),) = rows
-        return Verdict(pool, id, None if cancelled else label, bool(cancelled))
+        cancelled, label = rows[0]
+        disputed = len({name for skip, name in rows if name and not skip}) > 1
+        return Verdict(pool, id, None if cancelled else label, bool(cancelled), disputed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -120,12 +121,7 @@ def labels_of(document: Any, pool: str | None = None, control: str | None = None
     newest = newest_of(document, pool)
     minimal = [found.fields for found in newest.values() if found.minimal]
     _check_control(minimal, control)
-    return {
-        id: _class(found.fields.get(control or ""))
-        if found.minimal
-        else choice_of(found.fields["result"], control)
-        for id, found in newest.items()
-    }
+    return {id: _label_of(found, control) for id, found in newest.items()}
 
 
 def _check_control(tasks: Sequence[Mapping[str, Any]], control: str | None) -> None:
@@ -147,11 +143,27 @@ def _check_control(tasks: Sequence[Mapping[str, Any]], control: str | None) -> N
         )
 
 
+def disputed_in(document: Any, pool: str | None = None, control: str | None = None) -> int:
+    """How many images have annotations of different classes; see :func:`labels_of`."""
+    classes: defaultdict[str, set[str]] = defaultdict(set)
+    for id, found in _annotations_of(document, pool):
+        classes[id].add(_label_of(found, control))
+    return sum(len(names - {""}) > 1 for names in classes.values())
+
+
 def newest_of(document: Any, pool: str | None = None) -> dict[str, Annotated]:
     """The newest annotation that is no skip, by the image's id; see :func:`labels_of`."""
+    newest: dict[str, Annotated] = {}
+    for id, found in _annotations_of(document, pool):
+        if id not in newest or found.age >= newest[id].age:
+            newest[id] = found
+    return newest
+
+
+def _annotations_of(document: Any, pool: str | None) -> Iterator[tuple[str, Annotated]]:
+    """The annotations of a pool's images that are no skips, and whose they are."""
     if not isinstance(document, list):
         raise LabelError("no export of Label Studio: a list of tasks is needed; export JSON")
-    newest: dict[str, Annotated] = {}
     ours = 0
     for number, task in enumerate(document, 1):
         where = f"task {number}"
@@ -163,15 +175,19 @@ def newest_of(document: Any, pool: str | None = None) -> dict[str, Annotated]:
         ours += 1
         id = _text(data, "lloss_id", where)
         for found in _annotated(task, where):
-            if id not in newest or found.age >= newest[id].age:
-                newest[id] = found
+            yield id, found
     if not ours:
         whose = "that lloss made" if pool is None else f"of the pool {pool!r}"
         raise LabelError(
             f"none of the {len(document)} tasks is one {whose}: their data need lloss_pool and "
             "lloss_id, as the tasks of a selection have them"
         )
-    return newest
+
+
+def _label_of(found: Annotated, control: str | None) -> str:
+    if found.minimal:
+        return _class(found.fields.get(control or ""))
+    return choice_of(found.fields["result"], control)
 
 
 def _data(task: Any, where: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Outcome:
         unlabeled: that are free again, or were never labeled.
         skipped: images.
         ignored: that are of no pool here.
+        disputed: whose annotations are of different classes; the newest one counts.
         without_class: whose annotation chooses no class, or several; they stay as they were.
         new_classes: that neither the model nor an earlier label knew; they are accepted, since
             Label Studio sends an event once.
@@ -43,6 +44,7 @@ class Outcome:
     unlabeled: int = 0
     skipped: int = 0
     ignored: int = 0
+    disputed: int = 0
     without_class: int = 0
     new_classes: list[str] = field(default_factory=list)
 
@@ -85,10 +87,11 @@ def hear(daemon: Daemon, event: Mapping[str, Any], control: str | None = None) -
             after = [notes.verdict(*place) for place in places]
             outcome = _mark(daemon, marks, list(zip(before, after)), present)
     daemon.metrics.labeled(outcome.labeled)
-    if outcome.without_class or outcome.new_classes:
+    if outcome.without_class or outcome.new_classes or outcome.disputed:
         _log.warning(
-            "label studio: %d images were annotated without a class and are not labeled; new "
-            "classes: %s", outcome.without_class, outcome.new_classes,
+            "label studio: %d images were annotated without a class and are not labeled; %d have "
+            "annotations of different classes; new classes: %s",
+            outcome.without_class, outcome.disputed, outcome.new_classes,
         )  # fmt: skip
     return outcome
 
@@ -152,6 +155,7 @@ def _mark(
         else:
             outcome.ignored += 1
     for pool, here in pools.items():
+        outcome.disputed += sum(after.disputed for _, after in here)
         if daemon.classes.required:
             outcome.without_class += sum(after.label == "" for _, after in here)
             here = [(_classed(before), _classed(after)) for before, after in here]

@@ -310,6 +310,11 @@ class LabeledView(BaseModel):
     without_class: int = Field(
         0, description="Left as they are: their annotation in Label Studio's export chose no class."
     )
+    disputed: int = Field(
+        0,
+        description="That have annotations of different classes in Label Studio's export: the "
+        "newest one counts.",
+    )
     new_classes: list[str] = Field(description="Classes that were not known before.")
 
 

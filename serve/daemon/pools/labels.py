@@ -30,10 +30,12 @@ class Given:
     Attributes:
         labels: by id.
         accepted: what they may be, as the body says it.
+        disputed: images that have annotations of different classes.
     """
 
     labels: Mapping[str, str]
     accepted: Accepted = Accepted()
+    disputed: int = 0
 
 
 def labels_of_request(
@@ -60,9 +62,11 @@ def labels_of_request(
     """
     kind = kind.partition(";")[0].strip().lower()
     if label_studio:
-        from ..labelstudio import labels_of
+        from ..labelstudio import disputed_in, labels_of
 
-        found = Given(labels_of(_document(body), pool, control))
+        document = _document(body)
+        labels = labels_of(document, pool, control)
+        found = Given(labels, disputed=disputed_in(document, pool, control))
     elif kind in _CSV:
         found = _of_csv(body, without)
     elif kind == "application/json":

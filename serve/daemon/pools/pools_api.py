@@ -307,7 +307,8 @@ async def label(
         if label_studio and daemon.classes.required and not accepted.without:
             labels = {id: label for id, label in labels.items() if label}
         done = daemon.selections.label(name, labels, accepted)
-        return LabeledView(**vars(done), without_class=len(given.labels) - len(labels))
+        without_class = len(given.labels) - len(labels)
+        return LabeledView(**vars(done), without_class=without_class, disputed=given.disputed)
 
     return await run_in_threadpool(mark)
 

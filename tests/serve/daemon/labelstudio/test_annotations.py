@@ -39,6 +39,17 @@ def test_an_event_that_is_overtaken_changes_nothing(client: TestClient, daemon: 
     assert daemon.state == {"0.png": "label:dog"}
 
 
+def test_annotations_that_differ_are_counted(client: TestClient, daemon: Daemon) -> None:
+    tell(client, event(1, choice="cat", updated_at="2026-01-01T00:00:00Z"))
+    assert tell(client, event(2, choice="cat"))["disputed"] == 0
+    skip = event(3, choice="dog", was_cancelled=True, updated_at="2026-01-02T00:00:00Z")
+    assert tell(client, skip)["disputed"] == 0
+    newer = event(4, choice="dog", updated_at="2026-01-02T00:00:00Z")
+    assert tell(client, newer)["disputed"] == 1
+    assert daemon.state == {"0.png": "label:dog"}
+    assert tell(client, deleted(4))["disputed"] == 0
+
+
 def test_what_comes_after_its_deletion_changes_nothing(client: TestClient, daemon: Daemon) -> None:
     tell(client, deleted(1))
     assert tell(client, event(1, choice="cat"))["labeled"] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lloss.serve.daemon.labelstudio import labels_of
+from lloss.serve.daemon.labelstudio import disputed_in, labels_of
 from starlette.testclient import TestClient
 
 from lloss.errors import LabelError
@@ -50,6 +50,21 @@ def test_of_two_controls_the_one_that_is_named_labels() -> None:
     assert labels_of([task]) == {"a": ""}
     assert labels_of([task], None, "kind") == {"a": "cat"}
     assert labels_of([task], None, "light") == {"a": "dark"}
+
+
+def test_images_whose_annotations_differ_are_counted() -> None:
+    early, late = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    tasks = [
+        exported("a", ("cat", early, False), ("dog", late, False)),
+        exported("b", ("cat", early, False), (" cat", late, False), ("dog", late, True)),
+        exported("c", ("cat", early, False), ("", late, False)),
+        exported("d", ("cat", early, False)),
+        exported("d", ("dog", late, False)),
+    ]
+    assert disputed_in(tasks, "p") == 2
+    minimal = {"lloss_pool": "p", "lloss_id": "a", "annotation_id": 1, "size": "big"}
+    others = [minimal | {"kind": "cat"}, minimal | {"kind": "dog", "annotation_id": 2}]
+    assert disputed_in(others, "p", "kind") == 1 and disputed_in(others, "p", "size") == 0
 
 
 def test_tasks_of_other_pools_are_left_out() -> None:

@@ -51,7 +51,7 @@ def test_of_many_annotations_those_of_no_pool_are_ignored(
     bulk["annotation"] = [one["annotation"] for one in made]
     bulk["task"] = [one["task"] for one in made]
     assert tell(client, bulk) == {
-        "labeled": 2, "unlabeled": 0, "skipped": 0, "ignored": 2, "without_class": 0,
+        "labeled": 2, "unlabeled": 0, "skipped": 0, "ignored": 2, "disputed": 0, "without_class": 0,
         "new_classes": [],
     }  # fmt: skip
     assert set(daemon.state) == {"0.png", "1.png"}

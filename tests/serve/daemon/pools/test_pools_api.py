@@ -394,6 +394,7 @@ def test_labels_come_as_json_and_csv_and_go_to_training(
     client: TestClient, pool: list[str], tmp_path: Path
 ) -> None:
     done = {"images": 0, "kept": 0, "by_name": 0, "without_class": 0, "new_classes": []}
+    done |= {"disputed": 0}
     given = [{"id": pool[3], "label": "cat"}, {"id": pool[4]}]
     told = error(client.post(f"{P}/labels", json={"labels": given}), 422)
     assert "choose a class first (or skip)" in told and repr(pool[4]) in told
