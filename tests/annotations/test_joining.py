@@ -20,6 +20,7 @@ from lloss.pools import open_pool, unique_ids
 def test_a_folder_of_labels_is_not_of_the_pool(tmp_path: Path, picture: Any) -> None:
     for name in ("images/a.jpg", "masks/a.png", "masks/deep/b.png"):
         picture(tmp_path / "data" / name)
+    (tmp_path / "data" / "masks" / "a.png.aux.xml").write_text("<PAMDataset/>")  # as GDAL does
     (tmp_path / "data" / "link").symlink_to(tmp_path / "data" / "masks")
     problems = Problems()
     pool = labeled_pool(tmp_path / "data", [tmp_path / "data" / "masks"], problems)
