@@ -11,6 +11,7 @@ from typing import Any
 from lloss.annotations import Problems
 from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
+from lloss.pools import Pool
 from lloss.pools.uris import to_folder
 from lloss.project import FILE, HOLDOUT, Project, is_named_set, load_project
 
@@ -56,7 +57,8 @@ def create_project(
         pool = project.open_pool()
         problems.note(pool.remark())
         training, test = project.split(labeled, problems)
-        project.tested(pool, test, problems)
+        tested = project.tested(pool, test, problems)
+        _note_left(project, pool, len(tested | {item.id for item in labeled.items}), problems)
         for labels in (labeled.labels, training.labels):  # some of them may be in the test set
             task.check(labels, task.classes(labels))
         if len(training) < project.train.batch_size:
@@ -83,6 +85,18 @@ def _restored(root: Path) -> Iterator[None]:
         raise
 
 
+def _note_left(project: Project, pool: Pool, taken: int, problems: Problems) -> None:
+    """Tell of a K that is more than what is left to select, before a network is trained for it."""
+    if pool.streamed:  # to count it is to read it
+        return
+    left = pool.count() - taken
+    if left < project.k:
+        problems.note(
+            f"k = {project.k}, but {left} images of {pool.uri} are neither labeled nor for "
+            "measuring; lower k, or give lloss next --at-most"
+        )
+
+
 def _note_earlier(root: Path, problems: Problems) -> None:
     """Tell of what an earlier project left, which counts for this one."""
     if (root / HOLDOUT).exists():
@@ -105,7 +119,7 @@ _NOTES = {
     "holdout": "share of the first labels kept for measuring, when there is no test",
     "test": "labeled images to measure on",
     "test_labels": "their labels, or those of test images in the pool",
-    "warm_start": "start from the cycle before; the method trains afresh",
+    "warm_start": "start each cycle from the weights before it; by default from scratch",
     "empty": "labels that show nothing: background, or unlabeled yet",
     "skip_bad": "leave broken annotations out instead of stopping",
 }

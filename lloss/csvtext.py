@@ -85,6 +85,8 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
                 raise error(f'{origin}: is UTF-16 text; save it as UTF-8 (Excel: "CSV UTF-8")')
             if line.startswith("PK\x03\x04"):
                 raise error(f"{origin}: is a zip or a workbook of Excel; save the sheet as CSV")
+            if line.startswith("PAR1"):
+                raise error(f"{origin}: is Parquet; give CSV")
             line = line.removeprefix("\ufeff")
         wrong = None if line.isascii() else _NOT_UTF8.search(line)
         if wrong is not None:
@@ -122,7 +124,7 @@ class Table:
         self._lines = text_lines(file, origin, error)
         number, line = next(self._filled(), (0, ""))
         if line.casefold().startswith("sep="):
-            raise self._wrong(number, f"{line!r} is of Excel alone; remove that line")
+            raise self._wrong(number, f"{line!r} is a line for Excel, not CSV; remove it")
         if line.startswith(("{", "[")):
             raise self._wrong(number, "looks like JSON; give a CSV with a header")
         self._first, self._fields = line, self._parsed(number, line) if line else []

@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 
 from lloss.annotations import Problems
 from lloss.artifact import read_manifest
+from lloss.changes import digests, note_changes
 from lloss.checkpoint import FILE as CHECKPOINT
 from lloss.checkpoint import Checkpoint, load_checkpoint
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, ProjectError
@@ -76,9 +77,12 @@ def next_cycle(
     done = history(project)
     folder = project.cycles / f"{len(done) + 1:03d}"
     if not _goes_on(folder, project, say):
-        problems = Problems(project.skip_bad)
-        labeled = project.open_labels(problems=problems)
+        problems = project.problems()
+        with problems.explaining():
+            labeled = project.open_labels(problems=problems)
         project.note_classes(labeled, problems, done[-1].classes if done else ())
+        if done:
+            _note_changes(project, labeled, f"{len(done):03d}", problems)
         for line in problems.lines():
             say(line)
         if done and done[-1].labels_sha256 == labeled.sha256:
@@ -139,7 +143,19 @@ def _begin(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
     kept = {name: getattr(project, name) for name in _KEPT}
     begun: dict[str, Any] = {"train": project.train.as_dict(), "project": kept}
     begun |= {"left_out": len(problems.found), "notes": problems.lines()}
+    begun["images"] = digests(labeled)
     write_json(folder / BEGUN, begun)
+
+
+def _note_changes(project: Project, labeled: LabeledSet, cycle: str, problems: Problems) -> None:
+    """Note what became of the labels and images of the last cycle."""
+    folder = project.cycles / cycle
+    try:
+        content = json.loads((folder / BEGUN).read_text(encoding="utf-8"))
+        before = project.task.read_labels(folder / project.task.labels_file, Problems(skip=True))
+    except (OSError, ValueError, LabelError):
+        return  # an earlier cycle is no condition of a new one
+    note_changes(before, content.get("images", {}), labeled, cycle, problems)
 
 
 _KEPT = ("pool", "holdout", "test", "test_labels", "warm_start", "skip_bad", "empty")
@@ -157,7 +173,7 @@ class _Walk:
         self._said: set[str] = set()
         self.number = len(done) + 1
         self.task = self.project.task
-        self.problems = Problems(self.project.skip_bad)
+        self.problems = self.project.problems()
         snapshot = folder / self.task.labels_file
         self.labeled = self.project.open_labels(snapshot, self.problems)
         self.training, self.held_out = self.project.split(self.labeled, self.problems)
@@ -180,6 +196,8 @@ class _Walk:
         write_selection(selection, self.folder / SELECTED, place=place)
         warnings = cautions(evaluation, self.metric) if evaluation else []
         warnings += [f"{tied}: the picks are in the order of ids, not ranked"] if tied else []
+        if unusable := selection.unusable():
+            warnings.append(f"images that could not be selected: {', '.join(unusable)}")
         for line in warnings:
             self.say(f"warning: {line}")
         warnings += self.problems.doubts  # which were said when it was trained

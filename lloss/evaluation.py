@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.checkpoint import Checkpoint
-from lloss.errors import LabelError
 from lloss.examples import load_examples
 from lloss.files import written_aside
+from lloss.holdout import refuse_unknown
 from lloss.intervals import CONFIDENCE, bootstrap, in_percent, range_in_percent
 from lloss.labels import LabeledSet
 from lloss.network import Forward, TappedNetwork
@@ -199,13 +199,7 @@ def evaluate_checkpoint(
     counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
     similar = similar_note(counts, "classes of the network and of the labels", classes)
     problems.note(similar)
-    if not any(task.known(label, classes) for label in labeled.labels):
-        some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
-        raise LabelError(
-            f"{labeled.origin}: none of the {len(labeled)} images shows what the model knows "
-            f"(its classes: {some}); relabel them, or train again with those classes"
-            + (f"; {similar}" if similar else "")
-        )
+    refuse_unknown(task, labeled, classes, similar)
     data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
     return measure(
         checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]

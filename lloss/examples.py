@@ -79,7 +79,9 @@ def load_examples(
 
 
 def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> str:
-    """What to know where the images are nearly black, as those of a 12-bit sensor in 16 bits are.
+    """What to know where images are nearly black, as those of a 12-bit sensor in 16 bits are.
+
+    Where only some are, the others must be of 8 bits: a sensor of 16 bits has dark images too.
 
     Args:
         labeled: N images.
@@ -87,16 +89,28 @@ def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> 
         settings: they were decoded with.
     """
     rows = range(0, len(labeled), max(1, len(labeled) // LOOKED_AT))
-    most = max(int(images[row].max()) for row in rows)
-    if settings.white or most > DARK:
+    most = {row: int(images[row].max()) for row in rows}
+    black = [row for row in rows if most[row] <= DARK]
+    if settings.white or not black:
         return ""
-    read = [largest_of_16_bits(labeled.items[row].read()) for row in rows]
-    deep = [value for value in read if value]
-    dark = f"{labeled.origin}: the images look nearly black: of {len(rows)} that were checked "
+    deep = [value for row in black if (value := _largest(labeled, row))]
+    some = len(black) < len(rows)
+    if some and (not deep or any(_largest(labeled, row) for row in rows if most[row] > DARK)):
+        return ""
+    dark = (
+        f"{labeled.origin}: {'some' if some else 'the'} images look nearly black: of {len(rows)} "
+        "that were checked "
+    )
     if not deep:
-        return f"{dark}none has a value above {most} of 255; check how they were saved"
+        return (
+            f"{dark}none has a value above {max(most.values())} of 255; check how they were saved"
+        )
     white = 2 ** max(deep).bit_length() - 1
     return (
         f"{dark}{len(deep)} have 16 bits and no value above {max(deep)}; if {white} is white, "
         f"pass --white {white}"
     )
+
+
+def _largest(labeled: LabeledSet, row: int) -> int | None:
+    return largest_of_16_bits(labeled.items[row].read())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lloss.annotations import Problems
@@ -14,7 +14,28 @@ from lloss.selection.sampling import draw_ids
 from lloss.tasks import Task
 
 
-def draw_holdout(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
+def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
+    """A share of the labeled images and the stratum of each.
+
+    What lies on one image is held out together: an image that is trained on is new to nobody.
+
+    Args:
+        task: of the labels.
+        labeled: to draw from.
+        share: of them, 0 to 1.
+        seed: of the draw.
+    """
+    strata: dict[str, str] = {}
+    together: dict[str, list[str]] = {}
+    for item, label in zip(labeled.items, labeled.labels):
+        image = task.image_of(item, label)
+        strata.setdefault(image, task.stratum(label))
+        together.setdefault(image, []).append(item.id)
+    drawn = draw_strata(strata, share, seed)
+    return {id: name for image, name in drawn.items() for id in together[image]}
+
+
+def draw_strata(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
     """A share of the ids, spread over the strata, and no stratum lost to the measuring.
 
     What the shares of the strata leave over goes to those that are rounded down the most. Fewer
@@ -61,6 +82,22 @@ def held_ids(
     if gone:
         problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
     return held
+
+
+def refuse_unknown(task: Task, held: LabeledSet, classes: Sequence[str], hint: str = "") -> None:
+    """Refuse images to measure on of which none shows a class of the network.
+
+    Raises:
+        LabelError: so it is.
+    """
+    if any(task.known(label, classes) for label in held.labels):
+        return
+    some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+    raise LabelError(
+        f"{held.origin}: none of the {len(held)} images shows what the model knows "
+        f"(its classes: {some}); relabel them, or train again with those classes"
+        + (f"; {hint}" if hint else "")
+    )
 
 
 def uncovered(task: Task, training: LabeledSet, held: LabeledSet) -> list[str]:

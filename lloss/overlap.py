@@ -35,18 +35,21 @@ def traces(items: Iterable[Item]) -> NDArray[np.int64]:
 
     Of a file they are taken from its length and its middle, of an object in a store from its URL.
     """
-    found = []
-    for item in items:
-        with _unreadable():
-            content = None if isinstance(item.file, str) else _content(item)
-            if content is not None:
-                parts = repr(content.size).encode() + content.sample()
-            elif isinstance(item.file, str):
-                parts = item.file.encode()
-            else:
-                continue
-            found.append(hashlib.blake2b(parts, digest_size=8).digest())
-    return np.frombuffer(b"".join(found), np.int64)
+    return np.frombuffer(b"".join(filter(None, map(trace, items))), np.int64)
+
+
+def trace(item: Item) -> bytes | None:
+    """That of one image; None if it cannot be read."""
+    with _unreadable():
+        content = None if isinstance(item.file, str) else _content(item)
+        if content is not None:
+            parts = repr(content.size).encode() + content.sample()
+        elif isinstance(item.file, str):
+            parts = item.file.encode()
+        else:
+            return None
+        return hashlib.blake2b(parts, digest_size=8).digest()
+    return None
 
 
 @dataclass(frozen=True)

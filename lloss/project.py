@@ -23,7 +23,7 @@ from lloss.annotations.joining import labeled_pool
 from lloss.annotations.objects import is_named_set as is_named_objects
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
-from lloss.holdout import draw_holdout, held_ids, uncovered
+from lloss.holdout import draw_holdout, held_ids, refuse_unknown, uncovered
 from lloss.labels import DATA_ROOT, LabeledSet, labels_text
 from lloss.labels import is_named_set as is_named_classes
 from lloss.overlap import apart, found_in_pool, refuse_overlap
@@ -32,8 +32,8 @@ from lloss.pools.uris import from_folder, without_secrets
 from lloss.presets import PRESETS
 from lloss.selection import SelectionSettings
 from lloss.settings import TrainSettings, settings_of
-from lloss.spelling import class_notes, lone_classes, similar_note
-from lloss.tasks import Task, get_task
+from lloss.spelling import similar_note
+from lloss.tasks import Task, get_task, note_classes
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
@@ -126,13 +126,17 @@ class Project:
         return from_folder(self.root, self.pool)
 
     def open_pool(self, problems: Problems | None = None) -> Pool:
-        """The pool of images, without folders of labels.
+        """The pool of images, without folders of labels and the project's own cycles.
 
         Args:
             problems: notes of what was left out or passed over go there.
         """
         labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
-        return labeled_pool(self.pool_uri, labels, problems)
+        return labeled_pool(self.pool_uri, labels, problems, [self.cycles])
+
+    def problems(self) -> Problems:
+        """Where broken annotations go, as ``skip_bad`` decides."""
+        return Problems(self.skip_bad, remedy=f"skip_bad = true in {FILE}")
 
     @property
     def task(self) -> Task:
@@ -148,7 +152,7 @@ class Project:
             labels: the snapshot.
             problems: is told of broken annotations; by default ``skip_bad`` decides.
         """
-        path, problems = labels or self.path(self.labels), problems or Problems(self.skip_bad)
+        path, problems = labels or self.path(self.labels), problems or self.problems()
         found = self.task.read_labels(path, problems)
         joined = self.task.join(self.open_pool(problems), found, str(path), problems)
         return settled(joined, self.empty, problems)
@@ -156,18 +160,8 @@ class Project:
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes that may be misspelled: similar ones, and new ones of one image.
-
-        Args:
-            labeled: all labels.
-            problems: keeps the line.
-            known: classes that the labels had before.
-        """
-        counts = self.task.summarize(labeled.labels)
-        for line in class_notes(counts):
-            problems.note(line)
-        if self.train.task == "classification":
-            problems.note(lone_classes(counts, known))
+        """See :func:`lloss.tasks.note_classes`."""
+        note_classes(self.task, labeled.labels, problems, known)
 
     def labeled_ids(self) -> set[str]:
         """The ids of all images that have a label by now that can be read."""
@@ -176,7 +170,7 @@ class Project:
     def open_test(self, problems: Problems | None = None) -> LabeledSet | None:
         """The separate test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
-        problems = problems or Problems(self.skip_bad)
+        problems = problems or self.problems()
         if self.test:
             test = self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
         elif labels is None:
@@ -206,9 +200,13 @@ class Project:
             problems: gets a note on classes that the images to measure on do not show.
 
         Raises:
-            LabelError: a test image is among the labels to train on, by its id.
+            LabelError: a test image is among the labels to train on, by its id, or no image to
+                measure on shows a class that is trained on.
         """
         training, held = self._split(labeled, problems)
+        classes = self.task.classes(training.labels)
+        if held is not None and classes:  # before hours of training, not after
+            refuse_unknown(self.task, held, classes)
         if problems is not None and held is not None:
             for line in uncovered(self.task, training, held):
                 problems.note(line)
@@ -230,11 +228,16 @@ class Project:
             return labeled, None
         path = self.root / HOLDOUT
         if not path.exists():
-            strata = {i.id: self.task.stratum(l) for i, l in zip(labeled.items, labeled.labels)}
-            drawn = draw_holdout(strata, self.holdout, self.seed)
+            drawn = draw_holdout(self.task, labeled, self.holdout, self.seed)
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
+            if problems is not None and any(self.cycles.glob("*/summary.json")):
+                problems.note(
+                    f"{path}: drawn only now, as before the labels were too few: images that were "
+                    "selected for their predicted loss may be among these, so they are no fair "
+                    "sample of the pool"
+                )
         held = held_ids(path, labeled, self.open_pool, problems or Problems())
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]

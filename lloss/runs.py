@@ -101,11 +101,12 @@ def train(
     _keep_epochs(run / METRICS, before.epoch if before else 0)
     if before is not None:
         trainer.load_state(before.state)
+    own = traces(labeled.items)
     with _interruptible() as interrupted:
         identity = {
             "images_sha256": images,
             "start_sha256": start.sha256 if start else "",
-            "traces": traces(labeled.items),
+            "traces": np.append(start.traces, own) if start else own,
         }
         try:
             _loop(trainer, _Keeper(run, trainer, settings, sample.images, identity), interrupted)

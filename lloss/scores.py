@@ -29,6 +29,9 @@ from lloss.sources import Piece
 
 RUN = "run.json"
 SKIPPED = "skipped.parquet"
+
+POOL_IDS = "pool_ids_sha256"
+"""In ``run.json`` of a shard of a pool without a fingerprint: a digest of the pool's ids."""
 _PART = "part-{:05d}.parquet"
 _SKIPPED_KEY = b"lloss.skipped"
 _SKIPPED_SCHEMA = pa.schema([("id", pa.string()), ("reason", pa.string())])

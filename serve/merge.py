@@ -10,11 +10,11 @@ from typing import Any
 
 from lloss.errors import ScoresError
 from lloss.files import sweep, written_aside
-from lloss.scores import ScoresFolder
+from lloss.scores import POOL_IDS, ScoresFolder
 from lloss.shards import Shard
 
-_OWN = ("shard", "scored", "skipped")
-"""What each shard has of its own; everything else must be the same in all of them."""
+_OWN = ("shard", "scored", "skipped", POOL_IDS)
+"""What a shard says that all together do not; everything else must be the same in all of them."""
 
 
 def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
@@ -80,6 +80,12 @@ def _check_same(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]])
                     f"{folder.path}: was scored with {key} = {run.get(key)!r}, but "
                     f"{folders[0].path} with {first.get(key)!r}; only shards of one run merge"
                 )
+        pools = first.get(POOL_IDS), run.get(POOL_IDS)  # not noted by earlier versions
+        if None not in pools and pools[0] != pools[1]:
+            raise ScoresError(
+                f"{folder.path}: the pool held other images than when {folders[0].path} was "
+                "scored; score all shards again, into new folders, and leave the pool as it is"
+            )
 
 
 def _check_complete(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from lloss.errors import (
 )
 from lloss.files import explained, locked, sweep
 from lloss.pools import Pool, RestPool, unique_ids
-from lloss.scores import ScoresFolder
+from lloss.scores import POOL_IDS, ScoresFolder
 from lloss.shards import Shard
 
 from .result import Scores, joined
@@ -226,8 +226,17 @@ class _PoolRun:
         passed = self.pool.passed_over()
         if passed and passed.as_dict():
             counts["passed_over"] = passed.as_dict()
+        if self.shard.count > 1 and not settings["pool_fingerprint"]:
+            counts[POOL_IDS] = self.pool_ids()
         self.folder.write_run({"state": "complete", **settings, **counts})
         return self.checked(report)
+
+    def pool_ids(self) -> str:
+        """A digest of the pool's ids in their order: other shards must have scored that pool."""
+        digest = hashlib.sha256()
+        for id in self.pool.ids():
+            digest.update(repr(id).encode("utf-8", "backslashreplace") + b"\n")
+        return digest.hexdigest()
 
     def checked(self, report: ScoreReport) -> ScoreReport:
         """The report, unless nothing at all could be read."""

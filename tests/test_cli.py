@@ -48,6 +48,40 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> Told:
     return Told(code, told.out, told.err)
 
 
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_train_names_a_class_of_one_image(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["cat", "cat", "dog", "dog", "kat"]
+    for number in range(5):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
+    labels = tmp_path.parent / f"{tmp_path.name}-labels"
+    if task == "classification":
+        labels = labels.with_suffix(".csv")
+        rows = [f"{number}.png,{name}" for number, name in enumerate(names)]
+        labels.write_text("\n".join(["id,label", *rows]))
+    else:
+        labels = labels.with_suffix(".json")
+        images = [{"id": n, "file_name": f"{n}.png", "width": 16, "height": 16} for n in range(5)]
+        boxes = [
+            {"id": 2 * n + m, "image_id": n, "category_id": names.index(name), "bbox": [2, 2, 9, 9]}
+            for n, name in enumerate(names)
+            for m in range(2)  # a class has more objects than images
+        ]
+        kinds = [{"id": names.index(name), "name": name} for name in dict.fromkeys(names)]
+        labels.write_text(json.dumps({"images": images, "annotations": boxes, "categories": kinds}))
+    found: list[str] = []
+
+    def training(*given: object, problems: Problems, **named: object) -> None:
+        found.extend(problems.notes)
+        raise LlossError("enough")
+
+    monkeypatch.setattr("lloss.runs.train", training)
+    words = ["train", tmp_path, "--labels", labels, "-o", tmp_path / "run", "--task", task]
+    assert "enough" in call(capsys, *words).err
+    assert [line for line in found if line.startswith("the new class 'kat' ('cat'?) has one image")]
+
+
 def test_the_whole_walk_by_hand(photos: Path, tmp_path: Path, tiny_options: list[str]) -> None:
     run, model, scores = tmp_path / "run", tmp_path / "model.onnx", tmp_path / "scores"
     assert "60 images of 3 classes" in lloss("train", photos, "-o", run, *tiny_options).stdout

@@ -141,8 +141,8 @@ def test_a_row_that_could_lose_something_is_refused_by_its_line(
         ("id, label,label ", "two columns are called 'label'"),
         ("note,id,note,label", "two columns are called 'note'"),
         ('"id,label', "does not close in its line"),
-        ("sep=,\nid,label", "line 1: 'sep=,' is of Excel alone"),
-        ("SEP=;\nid;label", "is of Excel alone"),
+        ("sep=,\nid,label", "line 1: 'sep=,' is a line for Excel"),
+        ("SEP=;\nid;label", "is a line for Excel"),
         ('{"id": "a", "label": "b"}', "line 1: looks like JSON; give a CSV with a header"),
     ],
 )
@@ -189,6 +189,10 @@ def test_utf16_is_named(encoding: str) -> None:
 
 def test_a_workbook_is_named() -> None:
     assert "workbook of Excel; save the sheet as CSV" in _refused(b"PK\x03\x04\x14\0\xff\n")
+
+
+def test_parquet_is_named() -> None:
+    assert "is Parquet; give CSV" in _refused(b"PAR1\x15\x04\xff\n")
 
 
 def test_lines_end_as_text_files_do_and_nowhere_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -113,6 +114,18 @@ def test_selected_csv_calls_no_picks_ranked_that_are_not(
         add(labels, [row["id"] for row in rows])
 
 
+def test_images_that_could_not_be_selected_are_counted_in_the_summary(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, said = cycle_module.select, list[str]()
+    monkeypatch.setattr(
+        cycle_module, "select", lambda *given: dataclasses.replace(real(*given), infinite=2)
+    )
+    warnings = next_cycle(project, said.append).summary.warnings
+    (line,) = [line for line in warnings if "could not be selected" in line]
+    assert line.endswith("2 with an infinite score left out") and f"warning: {line}" in said
+
+
 @pytest.mark.parametrize("name", ["lloss.cycle.train", "lloss.export.artifact.export_artifact"])
 def test_a_cycle_that_diverged_says_where_its_settings_are(
     project: Project, name: str, monkeypatch: pytest.MonkeyPatch
@@ -182,7 +195,9 @@ def test_a_corrected_label_is_a_new_label(project: Project, labels: Path) -> Non
     next_cycle(project)
     text = labels.read_text()
     labels.write_text(text.replace("bright-000.png,bright", "bright-000.png,red"))
-    assert next_cycle(project).folder.name == "002"
+    said: list[str] = []
+    assert next_cycle(project, said.append).folder.name == "002"
+    assert any("1 of the 30 images that were labeled in cycle 001 have another" in s for s in said)
 
 
 STEPS = ["train", "evaluate_checkpoint", "select", "write_selection", "write_report", "write_json"]

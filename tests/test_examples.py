@@ -54,6 +54,23 @@ def test_images_of_16_bits_are_not_noted(
     assert not problems.notes
 
 
+def test_images_of_few_of_their_16_bits_are_noted_among_others_of_8(
+    sensor: LabeledSet, tiny: TrainSettings, encoded: Callable[..., bytes]
+) -> None:
+    plain, black = (encoded(Image.fromarray(np.full((8, 8), v, np.uint8))) for v in (200, 9))
+    others = [Item("2.png", lambda: plain), Item("3.png", lambda: black)]
+    problems = Problems()
+    mixed = dataclasses.replace(sensor, items=[*sensor.items[:2], *others])
+    load_examples(mixed, CLASSES, tiny, problems)
+    (note,) = problems.notes
+    assert "some images look nearly black: of 4 that were checked 2 have 16 bits and no" in note
+    assert note.endswith("pass --white 4095")
+
+    problems = Problems()
+    load_examples(dataclasses.replace(sensor, items=others * 2), CLASSES, tiny, problems)
+    assert not problems.notes
+
+
 def test_dark_images_of_colours_are_noted(
     sensor: LabeledSet, tiny: TrainSettings, encoded: Callable[..., bytes]
 ) -> None:

@@ -148,7 +148,7 @@ def test_an_interrupted_creation_leaves_nothing(
 
 
 def test_what_an_earlier_project_left_is_told(tmp_path: Path) -> None:
-    _labels(tmp_path / "labels.csv", _table(tmp_path / "data.parquet"))
+    _labels(tmp_path / "labels.csv", _table(tmp_path / "data.parquet")[:10])
     (tmp_path / "p" / "cycles" / "003").mkdir(parents=True)
     (tmp_path / "p" / "cycles" / "003" / "summary.json").write_text("{}")
     (tmp_path / "p" / "holdout.csv").write_text("id,label\nn1,1\nn2,0\n")
@@ -176,6 +176,7 @@ def export(tmp_path: Path) -> Callable[[int], dict[str, Any]]:
                 (tmp_path / folder).mkdir(exist_ok=True)
                 pixels = np.full((48, 64, 3), value, np.uint8)
                 Image.fromarray(pixels).save(tmp_path / folder / name)
+        Image.new("RGB", (64, 48)).save(tmp_path / "pool" / "unlabeled.png")
         images = [
             {"id": n, "file_name": name, "width": 64, "height": 48} for n, name in enumerate(names)
         ]
@@ -360,3 +361,34 @@ def test_a_new_class_of_one_image_is_noted(tmp_path: Path) -> None:
     problems = Problems()
     project.note_classes(project.open_labels(), problems, {"0": 6, "1": 5, "11": 1})
     assert problems.lines() == [], "it was told before"
+
+
+@pytest.mark.parametrize(("k", "told"), [(8, False), (9, True)])
+def test_a_k_of_more_than_is_left_is_told_before_training(
+    tmp_path: Path, k: int, told: bool
+) -> None:
+    (tmp_path / "pool").mkdir()
+    names = [f"{number:02d}.png" for number in range(20)]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / "pool" / name)
+    labels = _labels(tmp_path / "labels.csv", names[:12])
+    problems = Problems()
+    values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": k}
+    create_project(tmp_path / "project", values, {"batch_size": 4}, problems)
+    assert any("k = 9, but 8 images of" in line for line in problems.notes) == told
+
+
+@pytest.mark.parametrize("where", ["pool", "pool/project"])
+def test_a_project_may_lie_in_its_pool(tmp_path: Path, where: str) -> None:
+    (tmp_path / "pool").mkdir()
+    names = [f"{number:02d}.png" for number in range(20)]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / "pool" / name)
+    labels = _labels(tmp_path / "labels.csv", names[:12])
+    values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": 2}
+    project = create_project(tmp_path / where, values, {"batch_size": 4})
+    scores = project.cycles / "001" / "scores"
+    scores.mkdir(parents=True)
+    pq.write_table(pa.table({"id": names}), scores / "part-00000.parquet")
+    Image.new("RGB", (4, 4)).save(project.cycles / "001" / "evaluation.png")
+    assert list(load_project(tmp_path / where).open_pool().ids()) == names

@@ -24,6 +24,7 @@ from lloss.checkpoint import load_checkpoint
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.examples import load_examples
 from lloss.labels import LabeledSet, class_names, open_labeled
+from lloss.overlap import seen_note
 from lloss.pools import Item
 from lloss.runs import METRICS, train
 from lloss.settings import TrainSettings, settings_of
@@ -306,6 +307,11 @@ def test_a_warm_start_takes_the_weights_that_fit(
     torch.testing.assert_close(warm.state["model"][name], weights(trained)[name])
     assert not torch.allclose(cold.state["model"][name], weights(trained)[name])
     assert warm.state["model"]["network.classifier.weight"].shape[0] == 2
+    # Images that the first weights come from are no held-out images of the second run either.
+    left_out = labeled.take(row for row in range(len(labeled)) if row not in two)
+    assert len(left_out)
+    assert seen_note(left_out, warm.traces).startswith(f"{labeled.origin}: {len(left_out)} of")
+    assert not seen_note(left_out, cold.traces)
 
 
 def test_a_warm_start_into_other_classes_forgets_the_classifier_alone(

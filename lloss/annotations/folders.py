@@ -43,8 +43,12 @@ def image_folder(listing: Place, names: Sequence[str], asked: str = "") -> Place
 
 def holds_xml(folder: Path) -> bool:
     """Whether XML annotations lie in a folder or below it."""
-    tree = LocalTree(os.fsencode(folder))
-    return any(True for _ in walk(tree, lambda name: suffix_of(name) == ".xml", PassedOver()))
+
+    def takes(name: str) -> bool:
+        name = name.lower()  # GDAL writes .aux.xml beside images and masks
+        return name.endswith(".xml") and not name.endswith(".aux.xml")
+
+    return any(True for _ in walk(LocalTree(os.fsencode(folder)), takes, PassedOver()))
 
 
 def annotation_files(

@@ -16,7 +16,12 @@ from lloss.errors import LabelError
 from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
 
 
-def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems | None = None) -> Pool:
+def labeled_pool(
+    uri: str | Path,
+    labels: Sequence[Path],
+    problems: Problems | None = None,
+    written: Sequence[Path] = (),
+) -> Pool:
     """Open a pool without the folders of its masks, which are no images to label.
 
     Images that lie in a folder of XML annotations stay: they are what those are of.
@@ -25,17 +30,19 @@ def labeled_pool(uri: str | Path, labels: Sequence[Path], problems: Problems | N
         uri: of the pool, as :func:`lloss.pools.open_pool` takes it.
         labels: files or folders.
         problems: notes go there, of how many images were left out and what was passed over.
+        written: folders that lloss itself writes, now or later: what is in them is not of the pool.
     """
     folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
-    pool = open_pool(uri, leave_out=folders)
+    pool = open_pool(uri, leave_out=[*folders, *written])
     if problems is None:
         return pool
     problems.note(pool.remark())
     if isinstance(pool, FolderPool) and any(True for path in folders for _ in FolderPool(path)):
-        count = FolderPool(pool.root).count() - pool.count()
+        count = FolderPool(pool.root, leave_out=written).count() - pool.count()
         if count:
             named = " and ".join(map(str, folders))
-            problems.note(f"{pool.uri}: left out {count} images in the folder of labels {named}")
+            images = f"{count} images" if count > 1 else "1 image"
+            problems.note(f"{pool.uri}: left out {images} in the folder of labels {named}")
     return pool
 
 
@@ -90,8 +97,9 @@ def images_of(
         key for key, id in found.items() if all(differs(n, id, own_suffix) for n in labels[key])
     ]
     if loose:
+        many = f"{len(loose)} labels were" if len(loose) > 1 else "1 label was"
         first = f"{labels[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
-        problems.note(f"{origin}: {len(loose)} labels were matched by name; the first: {first}")
+        problems.note(f"{origin}: {many} matched by name; the first: {first}")
     return found
 
 

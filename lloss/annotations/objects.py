@@ -89,8 +89,8 @@ def join_objects(
     if differ:
         first = f"{differ[0]!r} with <filename> {labels[differ[0]].named!r}"
         problems.note(
-            f"{origin}: {len(differ)} files are called otherwise than the <filename> in them; the "
-            f"pool has one of both: {first} is of {chosen[differ[0]]!r}"
+            f"{origin}: {len(differ)} annotation files and the <filename> in them differ in name, "
+            f"and the pool has only one of the two: {first} is taken for {chosen[differ[0]]!r}"
         )
     items = pool.find(chosen.values())
     return _finished([(i, labels[k]) for i, k in zip(items, chosen)], origin, problems)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lloss.errors import LabelError
@@ -20,11 +22,13 @@ class Problems:
         notes: what the user should know although nothing is broken, each one whole line.
         doubts: why not to rely on the network, each one whole line.
         unread: by file or folder of labels, the names of each image whose label was left out.
+        remedy: what has broken annotations left out.
     """
 
     skip: bool = False
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remedy: str = "--skip-bad"
     doubts: list[str] = field(default_factory=list)
     unread: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
 
@@ -58,7 +62,22 @@ class Problems:
         """
         self.found.append(f"{where}: {what}")
         if not self.skip:
-            raise LabelError(f"{where}: {what}; mend it, or leave such out with --skip-bad")
+            raise LabelError(f"{where}: {what}; mend it, or leave such out with {self.remedy}")
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Where the block finds no label that can be used, say what was left out until then.
+
+        Raises:
+            LabelError: the block's, with the summary.
+        """
+        try:
+            yield
+        except LabelError as error:
+            summary = self.summary() if self.skip else ""
+            if not summary or summary in str(error):
+                raise
+            raise LabelError(f"{error}; {summary}") from error
 
     def summary(self) -> str:
         """One line on what was left out, "" if nothing was."""

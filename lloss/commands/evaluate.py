@@ -54,7 +54,8 @@ def evaluate(
         task.check_settings(settings)
         checkpoint = dataclasses.replace(checkpoint, settings=settings)
     task.check_empty(empty)
-    labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
+    with problems.explaining():
+        labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image has no rank; give at least 2")
     found = evaluate_checkpoint(checkpoint, labeled, problems, device)

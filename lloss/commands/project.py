@@ -57,6 +57,8 @@ def init(
     **given: Any,
 ) -> None:
     """Start a PROJECT: writes PROJECT/lloss.toml, after checking the labels against the pool."""
+    if holdout is not None and (test or test_labels):
+        raise click.UsageError("--holdout and a test set: give one of them to measure on")
     chosen_settings(preset, detach_head, given)
     values: dict[str, Any] = {"pool": pool, "labels": labels, "k": k, "strategy": strategy}
     SelectionSettings(k=k, strategy=strategy, subset=subset)  # says what is wrong with them
@@ -75,7 +77,8 @@ def init(
     if detach_head:
         train["gradient_stop"] = 0
     problems = Problems(skip_bad)
-    made = create_project(project, values, train, problems)
+    with problems.explaining():
+        made = create_project(project, values, train, problems)
     labeled = made.open_labels()
     made.note_classes(labeled, problems)
     for line in problems.lines():

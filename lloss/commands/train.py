@@ -19,7 +19,6 @@ from lloss.commands.options import (
     training_settings,
 )
 from lloss.presets import EXPERIMENTS
-from lloss.spelling import class_notes
 
 
 @click.command()
@@ -66,14 +65,14 @@ def train(
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
     from lloss import runs  # brings torch, which --help does not need
-    from lloss.tasks import get_task
+    from lloss.tasks import get_task, note_classes
 
     task, problems = get_task(settings.task), Problems(skip_bad)
     task.check_empty(empty)
-    labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
+    with problems.explaining():
+        labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
-    for line in class_notes(task.summarize(labeled.labels)):
-        problems.note(line)
+    note_classes(task, labeled.labels, problems)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(
         labeled,

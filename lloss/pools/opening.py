@@ -108,7 +108,7 @@ def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[Place]:
     visible = [name for name in folder.files() if pattern.startswith(".") or not is_hidden(name)]
     names = fnmatch.filter(visible, pattern)
     if not names:
-        raise PoolError(f"{asked.shown}: no file is called so")
+        raise PoolError(f"{asked.shown}: no file matches the pattern")
     return [folder.at(name) for name in names]
 
 

@@ -127,8 +127,12 @@ class Selection:
 
     def notes(self) -> list[str]:
         """What became of the images that were left out, in words."""
+        excluded = [f"{self.excluded} excluded"] if self.excluded else []
+        return [*excluded, *self.unusable()]
+
+    def unusable(self) -> list[str]:
+        """How many images could not be chosen for what their scores are, in words."""
         counts = {
-            "excluded": self.excluded,
             "without a score": self.nan,
             "with an infinite score left out": self.infinite,
             "with an infinite or extreme embedding left out": self.unspread,
@@ -352,7 +356,7 @@ def _check_enough(settings: SelectionSettings, draw: _Draw) -> None:
         why.append(f"the sub-pool is {settings.subset:g}")
     reason = f" ({draw.rows} scored; {', '.join(why)})" if why else ""
     remedy = (
-        "lower -k, or pass --at-most to take what is left" if draw.eligible else "score more images"
+        "lower k, or pass --at-most to take what is left" if draw.eligible else "score more images"
     )
     raise SelectionError(f"k = {settings.k}, but {draw.eligible} images are left{reason}; {remedy}")
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from lloss.intervals import Interval
 from lloss.labels import LabeledSet
 from lloss.pools import Item, Pool
 from lloss.settings import AUGMENTS, WEIGHTS, TrainSettings, check_choices
+from lloss.spelling import class_notes, lone_classes
 
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 """The tasks there are."""
@@ -54,6 +56,24 @@ class Meter(Protocol):
     def missed(self) -> list[str]:
         """What of the labels counts as missed whatever the network answers, in lines."""
         return []
+
+
+def note_classes(
+    task: Task, labels: Sequence[Any], problems: Problems, known: Collection[str] = ()
+) -> None:
+    """Note classes that may be misspelled: similar ones, and new ones of one image.
+
+    Args:
+        task: of the labels.
+        labels: all of them.
+        problems: keeps the lines.
+        known: classes that the labels had before.
+    """
+    for line in class_notes(task.summarize(labels)):
+        problems.note(line)
+    if task.unit != "joints":  # a label format has its own names of those
+        images = Counter(name for label in labels for name in set(task.classes([label])))
+        problems.note(lone_classes(images, known))
 
 
 def of_unknown_classes(
@@ -193,6 +213,10 @@ class Task(Protocol):
     def stratum(self, label: Any) -> str:
         """The hold-out takes its share of each; by default there is one."""
         return ""
+
+    def image_of(self, item: Item, label: Any) -> str:
+        """What is held out together: by default each item by itself."""
+        return item.id
 
     def summarize(self, labels: Sequence[Any]) -> dict[str, int]:
         """How much is labeled of each class."""

@@ -174,7 +174,7 @@ class Detection(Task):
         if label.size is not None and label.size != size:
             (height, width), (rows, columns) = size, label.size
             raise LabelError(
-                f"{item.id!r}: the image is {width}×{height} pixels, its boxes were drawn on "
+                f"the image is {width}×{height} pixels, its boxes were drawn on "
                 f"{columns}×{rows}; label it as it is"
             )
         decode_into(raw, spec, out)

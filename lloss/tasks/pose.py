@@ -79,6 +79,10 @@ class Pose(Task):
             "std": TrainSettings.std,
         }
 
+    def image_of(self, item: Item, label: PersonLabel) -> str:
+        """The image that the person is on: others on it are seen in training."""
+        return label.image
+
     def check_settings(self, settings: TrainSettings) -> None:
         """An hourglass takes the size."""
         super().check_settings(settings)

@@ -282,8 +282,8 @@ def test_names_that_differ_are_counted_where_the_pool_has_one(pool: Any) -> None
     assert [line for line in problems.notes if "matched by name" in line] == []
     (note,) = problems.notes
     assert note == (
-        "origin: 2 files are called otherwise than the <filename> in them; the pool has one of "
-        "both: 'b' with <filename> 'template.jpg' is of 'b.png'"
+        "origin: 2 annotation files and the <filename> in them differ in name, and the pool has "
+        "only one of the two: 'b' with <filename> 'template.jpg' is taken for 'b.png'"
     )
 
 

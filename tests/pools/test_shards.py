@@ -49,7 +49,7 @@ def test_a_folder_and_a_star_are_all_shards_in_the_order_of_names(tmp_path: Path
     assert _ids(tmp_path / "s{1..2}.tar") == ["1", "2"]
     with pytest.raises(PoolError, match=r"s3\.tar: no such file"):
         open_pool(str(tmp_path / "s{1..3}.tar"))
-    with pytest.raises(PoolError, match="no file is called so"):
+    with pytest.raises(PoolError, match="no file matches the pattern"):
         open_pool(str(tmp_path / "t*.tar"))
 
 

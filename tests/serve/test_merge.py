@@ -157,6 +157,27 @@ def test_a_missing_or_doubled_shard_is_named(shards: list[Path], tmp_path: Path)
     assert not out.exists()
 
 
+@pytest.mark.parametrize("change", ["added", "removed", "renamed"])
+def test_a_pool_that_changed_between_the_shards_is_refused(
+    scorer: Scorer, photos: Path, tmp_path: Path, change: str
+) -> None:
+    """Images that moved from one shard's part to another's would be in none of them."""
+    folder = Path(_folder(photos, tmp_path))
+    made = []
+    for index in (1, 2):
+        made.append(tmp_path / f"shard-{index}")
+        pool = open_pool(str(folder))
+        score_pool(scorer, pool, made[-1], part_size=7, shard=Shard(index, 2))
+        if change == "added":
+            shutil.copy(folder / "20.png", folder / "99.png")
+        else:
+            (folder / f"0{index}.png").rename(
+                tmp_path / f"{index}.png" if change == "removed" else folder / f"z{index}.png"
+            )
+    with pytest.raises(ScoresError, match="shard-2: the pool held other images than when"):
+        merge_shards(made, tmp_path / "merged")
+
+
 def test_an_unfinished_shard_is_named(shards: list[Path], tmp_path: Path) -> None:
     folder = ScoresFolder(shards[1])
     run = folder.run() or {}
