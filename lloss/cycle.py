@@ -196,6 +196,8 @@ class _Walk:
         write_selection(selection, self.folder / SELECTED, place=place)
         warnings = cautions(evaluation, self.metric) if evaluation else []
         warnings += [f"{tied}: the picks are in the order of ids, not ranked"] if tied else []
+        if unusable := selection.unusable():
+            warnings.append(f"images that could not be selected: {', '.join(unusable)}")
         for line in warnings:
             self.say(f"warning: {line}")
         warnings += self.problems.doubts  # which were said when it was trained

@@ -34,6 +34,10 @@ _SPLITS = ("split", "set", "subset", "partition", "fold", "usage")
 """Columns that tell which rows are to train on and which to measure on."""
 
 
+_FILES = ("image", "img", "file", "filename", "file_name", "image_path", "image_name")
+"""Columns that name images, of exports that number their tasks in the column ``id``."""
+
+
 @dataclass(frozen=True)
 class LabeledSet:
     """Items of a pool and the label of each, in the same order.
@@ -217,6 +221,13 @@ def parse_labels(
             splits[row[split_at]] += 1
     if problems is not None and split_at is not None and len(splits) > 1:
         problems.note(_split_note(origin, table.header[split_at], splits))
+    named_at = next((at for at, name in enumerate(table.header) if name.lower() in _FILES), None)
+    if problems is not None and named_at is not None and all(map(str.isdecimal, labels)):
+        problems.note(
+            f"{origin}: ids are those of the column {table.header[id_at]!r}, which are numbers; "
+            f"the column {table.header[named_at]!r} is not looked at: if it names the images, and "
+            "the numbers are those of tasks, call it 'id'"
+        )
     return labels
 
 

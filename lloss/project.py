@@ -126,13 +126,13 @@ class Project:
         return from_folder(self.root, self.pool)
 
     def open_pool(self, problems: Problems | None = None) -> Pool:
-        """The pool of images, without folders of labels.
+        """The pool of images, without folders of labels and the project's own cycles.
 
         Args:
             problems: notes of what was left out or passed over go there.
         """
         labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
-        return labeled_pool(self.pool_uri, labels, problems)
+        return labeled_pool(self.pool_uri, labels, problems, [self.cycles])
 
     def problems(self) -> Problems:
         """Where broken annotations go, as ``skip_bad`` decides."""

@@ -103,7 +103,7 @@ def score(
     """
     tf32.forbid()
     part = Shard.parse(shard)
-    images, without = _opened(pool, exclude, empty)
+    images, without = _opened(pool, exclude, empty, out)
     said = images.remark()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     before = _last_written(out)
@@ -134,10 +134,10 @@ def score(
         _echo_ties(out)
 
 
-def _opened(uri: str, exclude: tuple[Path, ...], empty: str) -> tuple[Pool, set[str]]:
-    """The pool without folders of labels, and the ids to leave out."""
+def _opened(uri: str, exclude: tuple[Path, ...], empty: str, out: Path) -> tuple[Pool, set[str]]:
+    """The pool without folders of labels and of these scores, and the ids to leave out."""
     problems = Problems(skip=True)
-    pool = labeled_pool(uri, exclude, problems)
+    pool = labeled_pool(uri, exclude, problems, [out])
     found = find_excluded(read_excluded(exclude, problems, empty), pool.ids)
     for line in [*problems.lines(), *found.notes("the pool")]:
         click.echo(line, err=True)

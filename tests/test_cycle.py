@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -111,6 +112,18 @@ def test_selected_csv_calls_no_picks_ranked_that_are_not(
         assert [row[place] for row in rows] == ["1", "2", "3", "4", "5"]
         assert found.summary.ranked is better
         add(labels, [row["id"] for row in rows])
+
+
+def test_images_that_could_not_be_selected_are_counted_in_the_summary(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, said = cycle_module.select, list[str]()
+    monkeypatch.setattr(
+        cycle_module, "select", lambda *given: dataclasses.replace(real(*given), infinite=2)
+    )
+    warnings = next_cycle(project, said.append).summary.warnings
+    (line,) = [line for line in warnings if "could not be selected" in line]
+    assert line.endswith("2 with an infinite score left out") and f"warning: {line}" in said
 
 
 @pytest.mark.parametrize("name", ["lloss.cycle.train", "lloss.export.artifact.export_artifact"])

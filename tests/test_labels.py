@@ -86,6 +86,19 @@ def test_a_column_of_splits_is_noted_as_it_is_not_looked_at(tmp_path: Path) -> N
     assert len(problems.notes) == 1
 
 
+def test_numbers_of_tasks_beside_names_of_images_are_noted(tmp_path: Path) -> None:
+    """As ids of an array they would be rows, and every label of the image after its own."""
+    tasks = _csv(tmp_path / "l.csv", "image,id,label\na.png,1,cat\nb.png,2,dog\n")
+    problems = Problems()
+    assert read_labels(tasks, problems=problems) == {"1": "cat", "2": "dog"}
+    (note,) = problems.notes
+    assert "the column 'image' is not looked at" in note and "call it 'id'" in note
+    for text in ("image,id,label\nx,a.png,cat\n", "id,label\n1,cat\n", "id,note,label\n1,x,cat\n"):
+        problems = Problems()
+        read_labels(_csv(tmp_path / "l.csv", text), problems=problems)
+        assert problems.notes == []
+
+
 def test_a_doubled_id_names_both_lines(tmp_path: Path) -> None:
     table = _csv(tmp_path / "l.csv", "id,label\na.jpg,cat\nb.jpg,cat\na.jpg,cat\n")
     with pytest.raises(LabelError, match=r"'a\.jpg' stands in line 2 and in line 4"):

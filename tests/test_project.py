@@ -376,3 +376,19 @@ def test_a_k_of_more_than_is_left_is_told_before_training(
     values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": k}
     create_project(tmp_path / "project", values, {"batch_size": 4}, problems)
     assert any("k = 9, but 8 images of" in line for line in problems.notes) == told
+
+
+@pytest.mark.parametrize("where", ["pool", "pool/project"])
+def test_a_project_may_lie_in_its_pool(tmp_path: Path, where: str) -> None:
+    (tmp_path / "pool").mkdir()
+    names = [f"{number:02d}.png" for number in range(20)]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / "pool" / name)
+    labels = _labels(tmp_path / "labels.csv", names[:12])
+    values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": 2}
+    project = create_project(tmp_path / where, values, {"batch_size": 4})
+    scores = project.cycles / "001" / "scores"
+    scores.mkdir(parents=True)
+    pq.write_table(pa.table({"id": names}), scores / "part-00000.parquet")
+    Image.new("RGB", (4, 4)).save(project.cycles / "001" / "evaluation.png")
+    assert list(load_project(tmp_path / where).open_pool().ids()) == names

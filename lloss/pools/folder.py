@@ -35,7 +35,8 @@ class FolderPool(Pool):
             image elsewhere is a bad image then; with one to a folder elsewhere the pool cannot be
             listed.
         leave_out: folders whose images are not of the pool, such as one of masks; by whatever
-            path the walk reaches them. The root itself is never left out.
+            path the walk reaches them. The root itself is never left out, and a folder need not
+            be there yet.
     """
 
     unique = True
@@ -46,7 +47,7 @@ class FolderPool(Pool):
         self.root = root
         self.uri = str(root)
         self._root = Root(root, within)
-        self._left_out = frozenset(_identities(leave_out) - _identities([root]))
+        self._leave_out = tuple(leave_out)
         self._passed: PassedOver | None = None
 
     def __iter__(self) -> Iterator[Item]:
@@ -66,7 +67,7 @@ class FolderPool(Pool):
     def _walk(self) -> Iterator[tuple[str, bytes]]:
         """Id and path of each image file. Paths are bytes: those are what names are."""
         passed = PassedOver()
-        tree = LocalTree(os.fsencode(self.root), self._root.within, self._left_out)
+        tree = LocalTree(os.fsencode(self.root), self._root.within, self._left_out())
         yield from checked_images(self.uri, walk(tree, has_image_suffix, passed), passed)
         self._passed = passed
 
@@ -83,8 +84,12 @@ class FolderPool(Pool):
         """Whether the walk reaches a file of this id."""
         if not (is_plain_relative(id) and is_visible(id) and _is_image(self.root / id)):
             return False
-        folders = [self.root / folder for folder in Path(id).parents] if self._left_out else []
-        return not self._left_out & _identities(folders)
+        folders = [self.root / folder for folder in Path(id).parents] if self._leave_out else []
+        return not self._left_out() & _identities(folders)
+
+    def _left_out(self) -> frozenset[tuple[int, int]]:
+        """Device and number of the folders to leave out that are there by now."""
+        return frozenset(_identities(self._leave_out) - _identities([self.root]))
 
 
 def checked_images(

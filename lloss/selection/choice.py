@@ -127,8 +127,12 @@ class Selection:
 
     def notes(self) -> list[str]:
         """What became of the images that were left out, in words."""
+        excluded = [f"{self.excluded} excluded"] if self.excluded else []
+        return [*excluded, *self.unusable()]
+
+    def unusable(self) -> list[str]:
+        """How many images could not be chosen for what their scores are, in words."""
         counts = {
-            "excluded": self.excluded,
             "without a score": self.nan,
             "with an infinite score left out": self.infinite,
             "with an infinite or extreme embedding left out": self.unspread,

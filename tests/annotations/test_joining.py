@@ -29,6 +29,27 @@ def test_a_folder_of_labels_is_not_of_the_pool(tmp_path: Path, picture: Any) -> 
     assert "left out 4 images in the folder of labels" in note and note.endswith("data/masks")
 
 
+def test_what_lloss_writes_into_a_pool_is_not_of_it(tmp_path: Path, picture: Any) -> None:
+    """Scores that are written below the pool are tables, of which a folder of images has none."""
+    data, scores = tmp_path / "data", tmp_path / "data" / "z" / "scores"
+    picture(data / "a.jpg")
+    picture(data / "masks" / "a.png")
+    problems = Problems()
+    pool = labeled_pool(data, [], problems, [scores])
+    scores.mkdir(parents=True)  # only now, as a run does
+    picture(scores / "report.png")
+    pq.write_table(pa.table({"id": ["a.jpg"]}), scores / "part-00000.parquet")
+    assert list(pool.ids()) == ["a.jpg", "masks/a.png"]
+    assert [item.id for item in pool.find(["a.jpg"])] == ["a.jpg"]
+    with pytest.raises(PoolError):
+        pool.find(["z/scores/report.png"])
+    again = labeled_pool(data, [data / "masks"], problems, [scores])
+    assert list(again.ids()) == ["a.jpg"]
+    assert any("left out 1 image in the folder of labels" in note for note in problems.notes)
+    with pytest.raises(PoolError, match="holds images .* and tables"):
+        list(labeled_pool(data, []).ids())
+
+
 @pytest.mark.parametrize("labels", ["batch1", "VOC2007"])
 def test_images_beside_their_xml_are_of_the_pool(tmp_path: Path, picture: Any, labels: str) -> None:
     inner = {"batch1": "", "VOC2007": "JPEGImages/"}[labels]

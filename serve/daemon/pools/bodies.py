@@ -242,6 +242,7 @@ class SelectionView(BaseModel):
     replayed: bool = Field(description="Whether an earlier request with the same key made it.")
     unknown: int = Field(0, description="Ids to exclude that mean no scored image.")
     by_name: int = Field(0, description="Ids to exclude that mean one by another name.")
+    notes: list[str] = Field([], description="What to know of the choice: scores that tie.")
     images: list[RankedView]
 
     @classmethod

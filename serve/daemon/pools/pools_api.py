@@ -189,6 +189,9 @@ def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if handed.unknown:
         headers["Lloss-Unknown"] = str(handed.unknown)
+    if handed.notes:
+        notes = " ".join("; ".join(handed.notes).split())  # a header is one line
+        headers["Lloss-Notes"] = notes.encode("ascii", "backslashreplace").decode()
     if format == "json":
         view = SelectionView.of(handed)
         return Response(view.model_dump_json(), media_type="application/json", headers=headers)

@@ -16,6 +16,7 @@ from lloss.errors import LlossError, ScoresError, SelectionError, SettingsError
 from lloss.parts import check_columns, opened_part
 from lloss.scores import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
+from lloss.selection.ties import tie_note
 
 from ..catalog.catalog import Catalog
 from ..catalog.imagestates import Answer, TakenError
@@ -76,6 +77,7 @@ class HandedOut:
         replayed: whether an earlier request with the same key had made it.
         unknown: ids to exclude that mean no scored image.
         by_name: ids to exclude that mean one by another name.
+        notes: what to know of the choice, such as that scores tie, in lines.
     """
 
     id: str
@@ -87,6 +89,7 @@ class HandedOut:
     replayed: bool = False
     unknown: int = 0
     by_name: int = 0
+    notes: Sequence[str] = ()
 
 
 class Selections:
@@ -288,6 +291,7 @@ class Selections:
                 taken = self._images.taken(pool)
                 without = left_out(folder, request.exclude)
                 chosen = _chosen(folder, request.settings, taken.union(without.ids))
+                tied = tie_note(folder, chosen).removeprefix("warning: ")
             handed = HandedOut(
                 secrets.token_hex(8),
                 pool,
@@ -297,6 +301,7 @@ class Selections:
                 chosen.eligible,
                 unknown=without.unknown,
                 by_name=without.by_name,
+                notes=[*chosen.unusable(), *filter(None, [tied])],
             )
             check(handed.images)
             answer = Answer(request.digest(), _packed(handed)) if key else None

@@ -462,3 +462,18 @@ def test_a_pool_that_is_removed_while_it_is_chosen_from(
     with pytest.raises(RequestError) as error:
         bench.selections.select("p", asking(1), "key")
     assert error.value.status == 404
+
+
+def test_a_choice_says_what_could_not_be_chosen_and_what_ties(bench: Any) -> None:
+    losses = np.array([bench.loss[id] for id in bench.ids], np.float32)
+    assert np.isnan(losses).sum() == 1
+    assert bench.selections.select("p", asking(3)).notes == ["1 without a score"]
+    losses[:] = 2.0
+    losses[0] = np.inf
+    bench.write(bench.catalog.pool("p").scores, losses)
+    first = bench.selections.select("p", asking(3), "key")
+    infinite, tied = first.notes
+    assert infinite == "1 with an infinite score left out"
+    assert tied.startswith("all 3 selected images have the same loss")
+    again = bench.selections.select("p", asking(3), "key")
+    assert again.replayed and again.notes == first.notes
