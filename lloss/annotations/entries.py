@@ -33,6 +33,7 @@ class Person:
         id: image and place in the file's own numbers: ``image@cx,cy,scale`` or ``image@x,y,w,h``.
         region: gives the square of the image to be looked at; raises :class:`BrokenError`.
         label: gives the joints, None where none is annotated; raises likewise.
+        size: height and width of the image, where the file tells them.
     """
 
     where: str
@@ -41,6 +42,7 @@ class Person:
     id: str
     region: Callable[[], Region]
     label: Callable[[], PersonLabel | None]
+    size: tuple[int, int] | None = None
 
 
 def person_id(image: str, *numbers: float) -> str:

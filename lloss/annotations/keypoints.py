@@ -50,7 +50,9 @@ def read_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Per
             region = functools.partial(boxed, box, image.size, f"{where}.bbox")
             id = person_id(image.name, *box)
             label = functools.partial(_label, entry, where, image, names, region)
-            yield Person(where, f"{image.where}.file_name", image.name, id, region, label)
+            yield Person(
+                where, f"{image.where}.file_name", image.name, id, region, label, image.size
+            )
 
 
 def _names(category: Mapping[str, Any], name: str) -> tuple[str, ...]:

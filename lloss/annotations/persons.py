@@ -147,7 +147,7 @@ def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) 
                     f"no image {person.image!r} in {place}; ?image=FOLDER behind the json "
                     "says where they are",
                 )
-            found.append((Outline(person.id, person.image, label.region), label))
+            found.append((Outline(person.id, person.image, label.region, person.size), label))
     _note_without(without, len(people), problems)
     items = region_items((outline for outline, _ in found), place)
     labels = [label for _, label in found]

@@ -30,11 +30,15 @@ _KEPT_BYTES = 32 << 20
 
 
 class Outline(NamedTuple):
-    """A person of a pool; for the region the reason where there is none."""
+    """A person of a pool; for the region the reason where there is none.
+
+    ``size`` is the height and width of the image on which the region was drawn, where it is known.
+    """
 
     id: str
     image: str
     region: Region | str
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +138,15 @@ def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[Item]:
     outlines = list(outlines)
     shared = {name for name, count in Counter(o.image for o in outlines).items() if count > 1}
     kept = _KeptImages()
-    for id, name, region in outlines:
+    for id, name, region, size in outlines:
         if isinstance(region, str):
             yield Item(id, functools.partial(_refuse, region))
             continue
         read = functools.partial(folder.read_image, name)
         image = Item(name, read, file=folder.file_of(name))
-        decoded = functools.partial(kept.decoded, image) if name in shared else None
+        decoded = functools.partial(kept.decoded if name in shared else _decode, image)
+        if size is not None:
+            decoded = functools.partial(_of_size, decoded, size)
         yield RegionItem.of(id, image, region, decoded)
 
 
@@ -196,7 +202,7 @@ def _grouped(outlines: Iterable[Outline]) -> list[Outline]:
 
 def _outline(person: Person) -> Outline:
     try:
-        return Outline(person.id, person.image, person.region())
+        return Outline(person.id, person.image, person.region(), person.size)
     except BrokenError as error:
         return Outline(person.id, person.image, error.what)
 
@@ -207,6 +213,17 @@ def _refuse(reason: str) -> Pixels:
 
 def _decode(image: Item) -> Pixels:
     return decode_whole(image.read())
+
+
+def _of_size(decoded: Callable[[], Pixels], size: tuple[int, int]) -> Pixels:
+    """The pixels, if the image is as large as the one that the person was drawn on."""
+    pixels = decoded()
+    if pixels.shape[:2] != size:
+        raise ImageError(
+            f"is an image of {pixels.shape[1]}×{pixels.shape[0]} pixels, the person was drawn on "
+            f"{size[1]}×{size[0]} (width×height)"
+        )
+    return pixels
 
 
 def _cut(decoded: Callable[[], Pixels], region: Region) -> Pixels:

@@ -193,3 +193,22 @@ def test_only_a_few_images_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(regions, "_KEPT_BYTES", 10)
     kept.decoded(Item("large", lambda: data))
     assert kept._slots["large"].pixels is None
+
+
+def test_persons_drawn_on_another_size_are_bad_images(tmp_path: Path) -> None:
+    """Their squares would show something else: the image was resized since, or is turned."""
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "a.png")
+    for size, right in (((30, 20), True), ((60, 40), False), ((20, 30), False), (None, True)):
+        told = {"width": size[0], "height": size[1]} if size else {}
+        document = {
+            "images": [{"id": 1, "file_name": "a.png", **told}],
+            "annotations": [{"image_id": 1, "category_id": 1, "bbox": [2, 2, 8, 8]}],
+            "categories": [{"id": 1, "name": "person"}],
+        }
+        (tmp_path / "a.json").write_text(json.dumps(document))
+        (item,) = open_pool(tmp_path / "a.json")
+        if right:
+            assert item.read().shape[2] == 3  # type: ignore[union-attr]
+        else:
+            with pytest.raises(ImageError, match="30×20 pixels, the person was drawn on"):
+                item.read()
