@@ -133,6 +133,8 @@ def _export(run: Path, out: Path, precision: str, given: dict[str, Any]) -> None
     reduction = _reduction(precision, **given)
     reference = None if pool is None else ReferenceSample(pool=open_pool(pool))
     checkpoint = load_checkpoint(run)
+    if checkpoint.path and out.exists() and out.samefile(checkpoint.path):
+        raise SettingsError(f"-o {out}: is the checkpoint itself, which it would overwrite")
     if not checkpoint.finished:
         epochs = checkpoint.settings.epochs
         click.echo(

@@ -102,7 +102,8 @@ def _class_of(root: Path, folder: str) -> str:
 def _note_empty(root: Path, names: Mapping[str, str], problems: Problems) -> None:
     """Say which folders directly in the tree hold no image, and so are no classes."""
     with os.scandir(root) as entries:
-        found = [os.fsencode(e.name) for e in entries if e.is_dir() and not is_hidden(e.name)]
+        # An entry's own is_dir() raises on a link to itself.
+        found = [os.fsencode(e.name) for e in entries if Path(e).is_dir() and not is_hidden(e.name)]
     shown = (name.decode("utf-8", "backslashreplace") for name in found)
     empty = sorted(name for name in shown if name not in names)
     if empty:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -12,7 +16,7 @@ from lloss.annotations.joining import labeled_pool
 from lloss.commands.options import empty_option
 from lloss.errors import SettingsError
 from lloss.exclusions import find_excluded, read_excluded
-from lloss.pools import Pool
+from lloss.pools import Item, Pool, RestPool
 from lloss.runtime import tf32
 from lloss.scores import ScoresFolder
 from lloss.selection.ties import constant_note
@@ -102,6 +106,7 @@ def score(
     images, without = _opened(pool, exclude, empty, out)
     said = images.remark()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+    before = _last_written(out)
     with Scorer(model, provider, batch_size, threads, readers) as scorer:
         click.echo(_told(scorer, images.uri, model, part), err=True)
         profiler = Profiler(scorer)
@@ -122,6 +127,9 @@ def score(
     if remark and remark != said:  # of a pool in a store it is known only now
         click.echo(remark, err=True)
     click.echo(_outcome(done, out), err=True)
+    if part.count == 1 and done.resumed:
+        rest = RestPool(images, without) if without else images
+        _echo_changed(itertools.islice(rest, done.resumed), before)
     if part.count == 1:  # a shard alone is no folder to read; merge looks at all of them
         _echo_ties(out)
 
@@ -142,6 +150,29 @@ def _told(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
     how = f"batches of {engine.batch_size}, {scorer.manifest.precision}"
     note = f" ({engine.note})" if engine.note else ""
     return f"score {what} with {model} on {engine.device}: {how}{note}"
+
+
+def _last_written(out: Path) -> int:
+    """When the last part that is there was written, in nanoseconds; 0 without any."""
+    folder = ScoresFolder(out)
+    numbers = folder.part_numbers() if out.is_dir() else []
+    return max((folder.part_path(number).stat().st_mtime_ns for number in numbers), default=0)
+
+
+def _echo_changed(scored: Iterable[Item], when: int) -> None:
+    """Tell of image files that were written after their scores: of these, names are compared."""
+    changed = []
+    files = ((item.id, os.fsdecode(item.file)) for item in scored if isinstance(item.file, bytes))
+    for id, file in files:
+        with contextlib.suppress(OSError):
+            if Path(file).stat().st_mtime_ns > when:
+                changed.append(id)
+    if changed:
+        click.echo(
+            f"warning: {len(changed)} image files are newer than their scores ({changed[0]!r}, for "
+            "example): if they show something else now, score into a new folder",
+            err=True,
+        )
 
 
 def _outcome(done: ScoreReport, out: Path) -> str:

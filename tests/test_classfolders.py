@@ -85,6 +85,7 @@ def test_folders_of_one_name_are_one_class_and_are_named(tmp_path: Path) -> None
 
 def test_folders_without_images_are_named(tmp_path: Path) -> None:
     _tree(tmp_path, "cat/1.png", "dog/1.png", "bird/notes.txt", "cow/old/readme", ".git/1.txt")
+    (tmp_path / "loop").symlink_to("loop")
     found, notes = _read(tmp_path)
     assert sorted(found.values()) == ["cat", "dog"]
     assert any("2 folders hold no image, so no class: 'bird', 'cow'" in n for n in notes)

@@ -84,15 +84,7 @@ def images_of(
     for several in sorted(unread):
         for id in {ids[0] for name in several if len(ids := matches.of(name)) == 1} & keys.keys():
             keys[id].append(several[-1])
-    found: dict[str, str] = {}
-    for id, of in keys.items():
-        with leaving_out(problems):
-            if len(of) > 1:
-                more = f" and {len(of) - 2} more" if len(of) > 2 else ""
-                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}"
-                told = f"{what}; {remedy}" if remedy else what
-                raise BrokenError(f"{origin}: {of[0]!r}", told)
-            found[of[0]] = id
+    found = _labeled_once(keys, origin, problems, remedy)
     loose = [
         key for key, id in found.items() if all(differs(n, id, own_suffix) for n in labels[key])
     ]
@@ -100,6 +92,28 @@ def images_of(
         many = f"{len(loose)} labels were" if len(loose) > 1 else "1 label was"
         first = f"{labels[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
         problems.note(f"{origin}: {many} matched by name; the first: {first}")
+    return found
+
+
+def _labeled_once(
+    keys: Mapping[str, Sequence[str]], origin: str, problems: Problems, remedy: str
+) -> dict[str, str]:
+    """The id by the label's key, of images with one label; see :func:`images_of`.
+
+    Args:
+        keys: of the labels of each image, by its id.
+        origin: see :func:`images_of`, as for the others.
+        problems: images with several labels go there.
+        remedy: against several.
+    """
+    found: dict[str, str] = {}
+    for id, of in keys.items():
+        with leaving_out(problems):
+            if len(of) > 1:
+                more = f" and {len(of) - 2} more" if len(of) > 2 else ""
+                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}"
+                raise BrokenError(f"{origin}: {of[0]!r}", f"{what}; {remedy}" if remedy else what)
+            found[of[0]] = id
     return found
 
 

@@ -103,11 +103,13 @@ class PermutedPool(Pool):
 
 def _column(folder: Place, files: Iterable[dict[str, str]], name: str) -> Any:
     """A column of Arrow streams, one after another, as a ``pyarrow.ChunkedArray``."""
-    chunks = []
+    chunks, kind = [], None
     for place in (folder.at(file["filename"]) for file in files):
         with mapped(place) as source:
-            chunks += [batch.column(name) for batch in pa.ipc.open_stream(source)]
-    return pa.chunked_array(chunks)
+            batches = pa.ipc.open_stream(source)
+            kind = batches.schema.field(name).type
+            chunks += [batch.column(name) for batch in batches]
+    return pa.chunked_array(chunks, kind)  # of a filter that kept nothing there are no batches
 
 
 def _json(folder: Place, name: str, key: str) -> Any:

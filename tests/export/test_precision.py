@@ -326,3 +326,17 @@ def test_mistakes_are_one_line(
     assert left.value.code == 2 and wanted in told
     assert told.count("\n") == 1, told
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_checkpoint_is_not_overwritten_by_its_artifact(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = (run / "checkpoint.pt").read_bytes()
+    for given in (run, run / "checkpoint.pt"):
+        with pytest.raises(SystemExit) as ended:
+            main(["export", str(given), "-o", str(run / "checkpoint.pt")])
+        assert ended.value.code == 2
+        assert "checkpoint.pt: is the checkpoint itself" in capsys.readouterr().err
+    assert (run / "checkpoint.pt").read_bytes() == before

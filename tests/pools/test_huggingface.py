@@ -172,3 +172,19 @@ def test_kept_rows_without_text_or_path(tmp_path: Path) -> None:
     assert (found.id, found.read(), null.id) == ("../e.jpg", b"e", "row 1")
     with pytest.raises(ImageError, match="the image is null"):
         null.read()
+
+
+def test_a_data_set_of_which_a_filter_kept_nothing_is_empty(tmp_path: Path) -> None:
+    """Its file of indices has a schema and no batch."""
+    tables = {
+        "data.arrow": pa.table({"image": [_png(0), _png(1)]}),
+        "indices.arrow": pa.table({"indices": pa.array([], pa.uint64())}),
+    }
+    for name, table in tables.items():
+        with pa.ipc.new_stream(str(tmp_path / name), table.schema) as file:
+            file.write_table(table)
+    names = {"_data_files": "data.arrow", "_indices_data_files": "indices.arrow"}
+    state = {key: [{"filename": name}] for key, name in names.items()}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(PoolError, match="the pool holds no image"):
+        open_pool(tmp_path)

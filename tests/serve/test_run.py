@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -19,6 +21,7 @@ import pytest
 from lloss.serve.run import score_pool
 
 from lloss import Scorer
+from lloss.cli import main
 from lloss.errors import (
     ImageError,
     InterruptedRunError,
@@ -451,3 +454,28 @@ def test_a_smaller_batch_is_as_a_scorer_of_that_size(
     for size in (-1, 9):
         with pytest.raises(SettingsError, match=f"batch_size = {size}: give 1 to 8"):
             score_pool(scorer, open_pool(pool), tmp_path / "t", batch_size=size)
+
+
+def test_image_files_newer_than_their_scores_are_counted(
+    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names are the same, so the scores are kept; that they may be of other pixels is said."""
+    pool, out = tmp_path / "pool", tmp_path / "scores"
+    shutil.copytree(photos, pool)
+    names = sorted(path for path in pool.rglob("*.png"))
+    os.utime(names[0], (1, 1))
+    command = ["score", str(artifact), str(pool), "-o", str(out), "--part-size", "20"]
+
+    def said() -> str:
+        with contextlib.suppress(SystemExit):
+            main([*command, "--exclude", str(tmp_path / "labels.csv")])
+        return capsys.readouterr().err
+
+    (tmp_path / "labels.csv").write_text(f"id\n{names[1].relative_to(pool)}\n")
+    assert "are newer" not in said() and "are newer" not in said()
+    far = time.time() + 1000
+    for path in names[:3]:
+        os.utime(path, (far, far))
+    told = said()
+    assert "warning: 2 image files are newer than their scores" in told  # one is excluded
+    assert repr(str(names[0].relative_to(pool))) in told

@@ -149,6 +149,8 @@ class Catalog:
                 "INSERT OR IGNORE INTO trash SELECT folder FROM jobs WHERE pool = ?", [number]
             )
             db.execute("DELETE FROM pools WHERE number = ?", [number])
+            # Known by the name, which another pool may have next.
+            db.execute("DELETE FROM annotations WHERE pool = ?", [name])
         self.images.forget(number)
 
     def jobs(self, pool: str | None = None) -> list[JobRow]:

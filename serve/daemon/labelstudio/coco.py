@@ -29,7 +29,7 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
 
     Args:
         document: that was read from JSON (JSON_MIN does not do).
-        pool: whose tasks count; by default all that ``lloss`` made.
+        pool: whose tasks count; by default all that ``lloss`` made, which must be of one pool.
 
     Returns:
         ``images`` (their ``file_name`` is the id; those that were annotated with nothing as well),
@@ -48,11 +48,10 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
         image: dict[str, Any] = {"id": len(images) + 1, "file_name": id}
         for where, item in _regions(found):
             size = _size(item, where)
-            if image.get("width", size[0]) != size[0] or image.get("height", size[1]) != size[1]:
-                before = (image["width"], image["height"])
-                raise broken(
-                    where, "original_width", f"and height are not {before} as before", size
-                )
+            before = (image.get("width", size[0]), image.get("height", size[1]))
+            if before != size:
+                what = "and height must be those of the image's other regions"
+                raise broken(where, "original_width", f"{what}, {before}", size)
             image["width"], image["height"] = size
             boxes.append((image["id"], *_box(item, size, where)))
         images.append(image)

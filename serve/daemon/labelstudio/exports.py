@@ -104,7 +104,7 @@ def labels_of(document: Any, pool: str | None = None, control: str | None = None
 
     Args:
         document: that was read from JSON or JSON_MIN.
-        pool: whose tasks count; by default all that ``lloss`` made.
+        pool: whose tasks count; by default all that ``lloss`` made, which must be of one pool.
         control: name of the Choices control, in the labeling configuration, whose choice is the
             label. JSON has the kind of each result and needs none where one control chooses;
             JSON_MIN shows annotations and columns of the tasks alike.
@@ -164,19 +164,23 @@ def _annotations_of(document: Any, pool: str | None) -> Iterator[tuple[str, Anno
     """The annotations of a pool's images that are no skips, and whose they are."""
     if not isinstance(document, list):
         raise LabelError("no export of Label Studio: a list of tasks is needed; export JSON")
-    ours = 0
+    pools: set[str] = set()
     for number, task in enumerate(document, 1):
         where = f"task {number}"
         data = _data(task, where)
         if "lloss_pool" not in data and "lloss_id" not in data:
             continue
-        if _text(data, "lloss_pool", where) != pool and pool is not None:
+        name = _text(data, "lloss_pool", where)
+        if name != pool and pool is not None:
             continue
-        ours += 1
+        pools.add(name)
+        if len(pools) > 1:  # ids of two pools may be the same
+            both = " and ".join(repr(name[:100]) for name in sorted(pools))
+            raise LabelError(f"{where}: the tasks are of the pools {both}: give pool=NAME")
         id = _text(data, "lloss_id", where)
         for found in _annotated(task, where):
             yield id, found
-    if not ours:
+    if not pools:
         whose = "that lloss made" if pool is None else f"of the pool {pool!r}"
         raise LabelError(
             f"none of the {len(document)} tasks is one {whose}: their data need lloss_pool and "

@@ -190,7 +190,7 @@ def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -
     if handed.unknown:
         headers["Lloss-Unknown"] = str(handed.unknown)
     if handed.notes:
-        notes = "; ".join(handed.notes)
+        notes = " ".join("; ".join(handed.notes).split())  # a header is one line
         headers["Lloss-Notes"] = notes.encode("ascii", "backslashreplace").decode()
     if format == "json":
         view = SelectionView.of(handed)

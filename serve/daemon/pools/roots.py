@@ -75,7 +75,7 @@ class Roots:
         path = _local(name)
         if not path.is_absolute():
             raise RequestError(
-                422, f"{name[:200]}: is no absolute path; give one, or a URL, under a --pool-root"
+                422, f"{name[:200]!r}: is no absolute path; give one, or a URL, under a --pool-root"
             )
         # The last part may hold a star, which stands for names in its folder.
         looked_at = [path, path.parent / image] if "/" in image or ".." in image else [path]

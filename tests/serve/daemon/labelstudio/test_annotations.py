@@ -50,6 +50,15 @@ def test_annotations_that_differ_are_counted(client: TestClient, daemon: Daemon)
     assert tell(client, deleted(4))["disputed"] == 0
 
 
+def test_annotations_are_forgotten_with_their_pool(client: TestClient, daemon: Daemon) -> None:
+    tell(client, event(1, choice="cat", updated_at="2026-01-01T00:00:00Z"))
+    daemon.catalog.remove_pool("wild")
+    daemon.put("wild", [3, 2, 1])
+    tell(client, event(2, choice="dog", updated_at="2026-01-02T00:00:00Z"))
+    tell(client, deleted(2))
+    assert daemon.state == {}
+
+
 def test_what_comes_after_its_deletion_changes_nothing(client: TestClient, daemon: Daemon) -> None:
     tell(client, deleted(1))
     assert tell(client, event(1, choice="cat"))["labeled"] == 0

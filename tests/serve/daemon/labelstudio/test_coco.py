@@ -101,7 +101,7 @@ def test_names_of_classes_are_compared_as_everywhere() -> None:
 
 
 def test_an_image_has_one_size() -> None:
-    with pytest.raises(LabelError, match=r"result\[1\].*not \(200.0, 100.0\) as before"):
+    with pytest.raises(LabelError, match=r"result\[1\].*other regions, \(200.0, 100.0\), not"):
         coco_of([drawn(box(0, 0, 5, 5), box(0, 0, 5, 5, original_height=90))])
 
 
@@ -109,3 +109,11 @@ def test_an_image_has_one_size() -> None:
 def test_an_export_without_a_box_is_no_export_of_boxes(result: Any) -> None:
     with pytest.raises(LabelError, match="none of 2 annotated images has a box"):
         coco_of([drawn(*result), drawn(id="b.png")])
+
+
+def test_tasks_of_two_pools_are_not_mixed() -> None:
+    other = drawn(box(0, 0, 9, 9))
+    other["data"] = other["data"] | {"lloss_pool": "q"}
+    with pytest.raises(LabelError, match="task 2: the tasks are of the pools 'p' and 'q'"):
+        coco_of([drawn(box(0, 0, 5, 5)), other])
+    assert len(coco_of([drawn(box(0, 0, 5, 5)), other], "q")["annotations"]) == 1
