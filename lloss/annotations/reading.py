@@ -79,6 +79,13 @@ def load_json(path: Path) -> Any:
     Raises:
         LabelError: there is no such file, or it is no JSON.
     """
+    if path.suffix.lower() == ".csv":
+        raise LabelError(
+            f"{path}: is CSV, which holds labels of whole images (--task classification); this "
+            "task reads JSON"
+        )
+    if path.is_dir():
+        raise LabelError(f"{path}: is a folder; this task reads a JSON file")
     try:
         with path.open("rb") as file:
             return parse_json(file, str(path))
