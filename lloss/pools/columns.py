@@ -77,7 +77,7 @@ class Columns:
             offset: the pool's position of the file's first row.
 
         Raises:
-            PoolError: an id is null or no UTF-8.
+            PoolError: an id is null, empty or no UTF-8.
         """
         if not self.id:
             return [str(offset + first + row) for row in range(batch.num_rows)]
@@ -90,6 +90,8 @@ class Columns:
         except UnicodeDecodeError:
             row = next(row for row in range(len(column)) if not _is_text(column[row]))
             raise PoolError(f"{place}: the id in row {first + row} (from 0) is no UTF-8") from None
+        if "" in ids and self.id != self.image:
+            raise PoolError(f"{place}: the id in row {first + ids.index('')} (from 0) is empty")
         return [f"row {offset + first + row}" if id is None else id for row, id in enumerate(ids)]
 
     def items(self, batch: Any, first: int, place: Place, offset: int) -> Iterator[Item]:

@@ -40,6 +40,12 @@ def test_the_id_column_is_known_in_any_case(tmp_path: Path, name: str) -> None:
     assert _ids(_parquet(tmp_path / "t.parquet", {name: ["p", "q"], "jpg": BYTES})) == ["p", "q"]
 
 
+def test_an_empty_id_is_a_bad_pool(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "t.parquet", {"id": ["p", ""], "jpg": BYTES})
+    with pytest.raises(PoolError, match=r"t\.parquet: the id in row 1 \(from 0\) is empty"):
+        _ids(path)
+
+
 def test_an_exact_name_of_ids_wins_and_two_others_are_refused(tmp_path: Path) -> None:
     columns = {"ID": ["x", "y"], "id": ["p", "q"], "Image_Id": ["r", "s"], "jpg": BYTES}
     assert _ids(_parquet(tmp_path / "t.parquet", columns)) == ["p", "q"]
