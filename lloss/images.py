@@ -236,7 +236,7 @@ def largest_of_16_bits(raw: Raw) -> int | None:
         if not image.mode.startswith("I;16"):
             return None
         return int(np.asarray(image).max())
-    except Exception:  # decoding tells what is wrong with it
+    except Exception:  # decoding says what is wrong with it
         return None
 
 

@@ -81,7 +81,7 @@ def refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:
 
 
 def apart(labeled: LabeledSet, test: LabeledSet, problems: Problems) -> LabeledSet:
-    """The labeled images that are not images of the test set too; a note tells of the others."""
+    """The labeled images that are not in the test set; the others are counted in a note."""
     both = KnownImages(test.items).among(labeled.items).ids
     if not both:
         return labeled

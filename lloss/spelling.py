@@ -13,10 +13,10 @@ COMPARED = 100
 """Characters of a name that are compared with others."""
 
 _SHOWN = 3
-"""Names that a line tells."""
+"""Names that a line lists."""
 
 _RESEMBLES = 0.6
-"""Similarity from which a name is told as what may be meant."""
+"""Similarity from which a name is suggested."""
 
 _NUMBER = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
 _ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)", re.ASCII)

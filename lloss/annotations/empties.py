@@ -1,6 +1,6 @@
 """Labels that show nothing: is there nothing to see, or has nobody looked yet?
 
-No format tells the two apart, so the user decides, and is always told how many there are.
+No format tells the two apart, so the user decides, and a note always counts them.
 """
 
 from __future__ import annotations

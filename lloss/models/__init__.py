@@ -74,7 +74,7 @@ def transforms_input(network: nn.Module) -> bool:
 
 
 def set_transform_input(network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Have it do so if it did when this state of a training was kept: no weight tells."""
+    """Restore the flag from a checkpoint: it is no weight, so the state dict lacks it."""
     if hasattr(network, "transform_input"):
         setattr(network, "transform_input", bool(state.get("transform_input", False)))  # noqa: B010
 

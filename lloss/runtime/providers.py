@@ -244,7 +244,7 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
 
     Call :func:`missing` first: this does not repeat what it finds. Where the graph has nodes that
     cannot be captured, the session is made again without CUDA graphs, and the note says why. No
-    CUDA graph of another session is captured meanwhile.
+    other session captures a CUDA graph at the same time.
 
     Args:
         path: the artifact.

@@ -195,7 +195,7 @@ def _by_score(rows: Found, settings: SelectionSettings) -> Found:
 
 
 def _spread(source: ScoreSource, rows: Found, settings: SelectionSettings) -> tuple[Found, int]:
-    """The picks that cover the candidates, and how many candidates no distance can be told of."""
+    """The picks that cover the candidates, and how many candidates have no usable embedding."""
     embeddings = embeddings_of(source, rows.places)
     usable = np.flatnonzero(spreadable(embeddings))
     left_out = len(rows) - len(usable)

@@ -71,7 +71,7 @@ class Marks:
         Args:
             pool: its name.
             ids: of pending or skipped images; others are left as they are.
-            selection: frees only those that are still pending by it; "" for whoever has them.
+            selection: frees only those that are still pending by it; "" frees them from any.
         """
         return self._each(pool, _RETURN, ((id, selection) for id in ids), frees=True)
 

@@ -146,7 +146,7 @@ class Thumbnails:
         Raises:
             ImageError: it cannot be read or decoded.
         """
-        # Before it is read: of a file that changes meanwhile, the next one is made anew.
+        # Before it is read: if the file changes while it is read, the next one is made anew.
         stamp = stamp_of(item.file) if isinstance(item.file, bytes) else ""
         kept = self._found((pool, item.id))
         if kept is None or kept.stamp != stamp:

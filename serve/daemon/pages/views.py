@@ -90,7 +90,7 @@ class PoolView:
 
     @property
     def version(self) -> str:
-        """Tells a pool from an earlier one of the same name, and from itself before new scores."""
+        """Differs for an earlier pool of the same name, and for other scores of this one."""
         scores = self.row.scores.name if self.row.scores else ""
         return f"{int(self.row.created * 1000)}-{scores}"
 

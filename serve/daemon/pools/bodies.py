@@ -104,7 +104,7 @@ class ReturnBody(IdsBody):
         "",
         max_length=100,
         description="Frees only what is still pending by this selection; without it, images are "
-        "freed whoever has them.",
+        "freed from any selection.",
     )
 
 

@@ -261,8 +261,8 @@ class Selections:
         Args:
             pool: its name.
             ids: of the images; unknown ones are counted.
-            selection: that handed them out: those that it has no more are left to whoever has
-                them. By "" they are freed whoever has them.
+            selection: that handed them out: images that a later selection handed out
+                again stay pending. "" frees them from any selection.
         """
         with self._images.marking() as marks:
             others = marks.elsewhere(pool, ids, selection) if selection else 0

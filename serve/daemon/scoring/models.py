@@ -186,7 +186,7 @@ class Models:
     def prune(self, keep: set[str]) -> None:
         """Remove copies but those that serve, are borrowed, or are to be kept.
 
-        Not while a model is loaded, which takes long: whoever loads it prunes after that.
+        Not while a model is loaded, which takes long: the load prunes when it is done.
         """
         if self._loading.acquire(blocking=False):
             try:
