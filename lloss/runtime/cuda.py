@@ -139,7 +139,7 @@ class Driver:
             self._value("cuCtxPopCurrent_v2", ctypes.c_void_p)
 
     def free_memory(self, device_id: int) -> int:
-        """Bytes that are free on a GPU, that no process holds."""
+        """Bytes of a GPU that no process holds."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         with self.using(self.retain(device_id)):
             self._call("cuMemGetInfo_v2", ctypes.addressof(free), ctypes.addressof(total))
