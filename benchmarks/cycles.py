@@ -23,11 +23,12 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
-from lloss.csvtext import csv_text
+from lloss.data.labeled_set import DATA_ROOT
 from lloss.files import write_text
-from lloss.labels import DATA_ROOT
-from lloss.selection.sampling import draw_ids
-from lloss.tasks import NAMES, get_task
+from lloss.selection.hashing import draw_ids
+from lloss.tasks.base import NAMES
+from lloss.tasks.registry import get_task
+from lloss.text.csv_table import csv_text
 
 PATH = click.Path(path_type=Path)
 

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lloss import jpeg
-from lloss.images import ImageSpec, decode, decode_into
+from lloss.images import jpeg
+from lloss.images.decode import ImageSpec, decode, decode_into
 
 Work = Callable[[], Any]
 ROUNDS = 15

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import click
 import numpy as np
-from lloss.serve.daemon.drift import LEAST, WINDOW, Drift
+from lloss.serve.daemon.observability.drift import LEAST, WINDOW, Drift
 from numpy.typing import NDArray
 
-from lloss.reference import MIN_IMAGES, LossReference
+from lloss.statistics.loss_distribution import MIN_IMAGES, LossReference
 
 REFERENCES = (MIN_IMAGES, 1000)
 WINDOWS = (LEAST, WINDOW)

@@ -17,18 +17,18 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from lloss.export.artifact import export_artifact
+from lloss.export.calibration_images import batches
+from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Gate
 from lloss.export.graph import ScoringGraph
-from lloss.export.precision import Reduction
-from lloss.export.sample import batches
-from lloss.export.verify import open_session
+from lloss.export.parity import open_session
+from lloss.export.reduce_precision import Reduction
 from numpy.typing import NDArray
 
-from lloss.artifact import INPUT, Manifest, read_manifest
-from lloss.checkpoint import Checkpoint, load_checkpoint
 from lloss.errors import FidelityError
+from lloss.manifest import INPUT, Manifest, read_manifest
 from lloss.pools import open_pool
+from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
 
 @click.command()

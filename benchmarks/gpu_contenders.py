@@ -15,19 +15,19 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.serve.device import DeviceExecutor
-from lloss.serve.opening import open_device
+from lloss.serve.scoring.engine.gpu import DeviceExecutor
+from lloss.serve.scoring.engine.recovery import open_device
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import lloss
-from lloss.artifact import INPUT, Manifest, read_manifest
 from lloss.files import sha256_of
-from lloss.images import ImageSpec
-from lloss.network import build
+from lloss.images.decode import ImageSpec
+from lloss.manifest import INPUT, Manifest, read_manifest
+from lloss.modeling.network import build
 from lloss.runtime.providers import Opened, open_session, setup_of
-from lloss.settings import TrainSettings
+from lloss.tasks.train_settings import TrainSettings
 
 LANES = 3
 CLASSES = tuple(map(str, range(10)))

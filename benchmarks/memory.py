@@ -23,7 +23,7 @@ from PIL import Image
 from subjects import untrained
 from tqdm import tqdm
 
-from lloss.artifact import read_manifest
+from lloss.manifest import read_manifest
 
 PATH = click.Path(path_type=Path)
 

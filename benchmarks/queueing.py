@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from lloss.serve.scorer import Scorer
+from lloss.serve.scoring.scorer import Scorer
 
 Gap = Callable[[], float]
 """Draws the seconds between two requests."""

@@ -23,8 +23,8 @@ import click
 import numpy as np
 import onnxruntime as ort
 import torch
-from lloss.serve.run import score_pool
-from lloss.serve.scorer import Scorer
+from lloss.serve.scoring.batch.score_pool import score_pool
+from lloss.serve.scoring.scorer import Scorer
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from subjects import exported, make_jpeg, make_png, make_run, processor
@@ -33,11 +33,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from lloss.artifact import INPUT
-from lloss.checkpoint import Checkpoint, load_checkpoint
-from lloss.images import decode_into
-from lloss.network import Normalize
+from lloss.images.decode import decode_into
+from lloss.manifest import INPUT
+from lloss.modeling.network import Normalize
 from lloss.pools import open_pool
+from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
 PATH = click.Path(path_type=Path)
 Turn = Callable[[], float]

@@ -22,12 +22,12 @@ import click
 import numpy as np
 import onnxruntime as ort
 from contestants import contestants, lloss, load, served
-from lloss.serve.scorer import Scorer
+from lloss.serve.scoring.scorer import Scorer
 from queueing import at_random, batch_seconds, evenly, latencies, percentiles, saturated
 from subjects import processor, untrained
 from tqdm import tqdm
 
-from lloss.artifact import read_manifest
+from lloss.manifest import read_manifest
 from lloss.pools import ArrayPool
 
 PATH = click.Path(path_type=Path)

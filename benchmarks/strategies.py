@@ -20,10 +20,10 @@ import click
 import numpy as np
 import torch
 
-from lloss.demo import SETTINGS, digits
-from lloss.settings import settings_of
-from lloss.simulation import ENTROPY, RANDOM, Experiment, Strategy, simulate
-from lloss.training import TrainingData
+from lloss.project.demo_data import SETTINGS, digits
+from lloss.simulation.loop import ENTROPY, RANDOM, Experiment, Strategy, simulate
+from lloss.tasks.train_settings import settings_of
+from lloss.training.trainer import TrainingData
 
 PAPER = {"head_loss": "margin", "head_summary": False}
 

@@ -7,17 +7,17 @@ import platform
 from pathlib import Path
 
 import numpy as np
-from lloss.export.artifact import export_artifact
+from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Gate
-from lloss.export.precision import Reduction
+from lloss.export.reduce_precision import Reduction
 from PIL import Image
 from tqdm import tqdm
 
-from lloss.checkpoint import load_checkpoint
-from lloss.labels import open_labeled
+from lloss.data.labeled_set import open_labeled
 from lloss.pools import open_pool
-from lloss.runs import train
-from lloss.settings import TrainSettings
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training.checkpoint import load_checkpoint
+from lloss.training.run import train
 
 
 def make_png(folder: Path, npy: Path, count: int) -> None:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lloss.export.check_session import open_session
 from numpy.typing import NDArray
 
-from lloss.artifact import INPUT
 from lloss.errors import SettingsError
-from lloss.ranking import spearman
-
-from .session import open_session
+from lloss.manifest import INPUT
+from lloss.statistics.ranking_metrics import spearman
 
 PROVIDER = "cpu"
 """What computes both graphs: :func:`predict`."""

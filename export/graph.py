@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lloss.artifact import INPUT, KEY, Manifest
 from lloss.errors import CheckpointError
-from lloss.network import Normalize, TappedNetwork
+from lloss.manifest import INPUT, KEY, Manifest
+from lloss.modeling.network import Normalize, TappedNetwork
 
 OPSET = 20
 
@@ -22,7 +22,7 @@ class ScoringGraph(nn.Module):
 
     Args:
         model: a network with a head, in eval mode.
-        mean: see :class:`lloss.network.Normalize`.
+        mean: see :class:`lloss.modeling.network.Normalize`.
         std: likewise.
         half: compute the network in float16; pooling, head and outputs stay float32. ``model`` is
             changed in place.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from lloss.export.graph import ScoringGraph
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lloss.divergence import batch_statistics, remedy
 from lloss.errors import DivergedError
-from lloss.settings import TrainSettings
-
-from .graph import ScoringGraph
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training.divergence import batch_statistics, remedy
 
 LARGEST = {"loss": 1e4, "embedding": 1e6}
 """Outputs beyond these have exploded: float32 has 7 digits, and of a predicted loss beyond 10,000

@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any
 from lloss.errors import LlossError
 
 if TYPE_CHECKING:
-    from lloss.artifact import Manifest, read_manifest
-    from lloss.head import LossPredictionHead
-    from lloss.images import ImageSpec
+    from lloss.images.decode import ImageSpec
+    from lloss.manifest import Manifest, read_manifest
+    from lloss.modeling.head import LossPredictionHead
     from lloss.pools import open_pool
-    from lloss.scores import ScoresFolder
+    from lloss.scores.folder import ScoresFolder
     from lloss.selection import Selection, SelectionSettings, select
-    from lloss.serve.result import Scores
-    from lloss.serve.scorer import Scorer
+    from lloss.serve.scoring.result import Scores
+    from lloss.serve.scoring.scorer import Scorer
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ImageSpec": "lloss.images",
-    "LossPredictionHead": "lloss.head",
-    "Manifest": "lloss.artifact",
-    "Scorer": "lloss.serve.scorer",
-    "Scores": "lloss.serve.result",
-    "ScoresFolder": "lloss.scores",
+    "ImageSpec": "lloss.images.decode",
+    "LossPredictionHead": "lloss.modeling.head",
+    "Manifest": "lloss.manifest",
+    "Scorer": "lloss.serve.scoring.scorer",
+    "Scores": "lloss.serve.scoring.result",
+    "ScoresFolder": "lloss.scores.folder",
     "Selection": "lloss.selection",
     "SelectionSettings": "lloss.selection",
     "open_pool": "lloss.pools",
-    "read_manifest": "lloss.artifact",
+    "read_manifest": "lloss.manifest",
     "select": "lloss.selection",
 }
 

@@ -1,5 +1,5 @@
 """``python -m lloss``."""
 
-from lloss.cli import main
+from lloss.cli.main import main
 
 main()

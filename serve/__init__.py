@@ -1,1 +1,1 @@
-"""Scoring without torch: ONNX Runtime over any pool."""
+"""Serving without torch: scoring and the daemon."""

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lloss.settings import TrainSettings
+from lloss.tasks.train_settings import TrainSettings
 
 # Tiny networks gain nothing from threads, and lose much where the cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -49,7 +49,7 @@ def make_data() -> Callable[..., Any]:
     """Made-up labeled images whose class decides their brightness: ``make_data(count, size)``."""
 
     def make(count: int = 24, size: int = 8, classes: int = 3, seed: int = 0) -> Any:
-        from lloss.training import TrainingData  # torch: not for the tests of serving
+        from lloss.training.trainer import TrainingData  # torch: not for the tests of serving
 
         random = np.random.default_rng(seed)
         targets = np.arange(count) % classes
@@ -100,8 +100,8 @@ def tiny_options() -> list[str]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """The folder of a finished run on ``photos``; not to be written to."""
-    from lloss.labels import open_labeled
-    from lloss.runs import train
+    from lloss.data.labeled_set import open_labeled
+    from lloss.training.run import train
 
     run = tmp_path_factory.mktemp("trained") / "run"
     settings = TrainSettings(
@@ -114,9 +114,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     """``model.onnx`` of that run; not to be written to."""
-    from lloss.export.artifact import export_artifact
+    from lloss.export.export_model import export_artifact
 
-    from lloss.checkpoint import load_checkpoint
+    from lloss.training.checkpoint import load_checkpoint
 
     path = tmp_path_factory.mktemp("artifact") / "model.onnx"
     export_artifact(load_checkpoint(trained), path)

@@ -94,7 +94,7 @@ def test_small_nouns_of_the_core_are_light(module: str) -> None:
 
 def test_scores_are_written_and_merged_without_torch_or_a_runtime() -> None:
     done = run(
-        "import lloss.scores, lloss.pools, lloss.selection, sys\n"
+        "import lloss.scores.folder, lloss.pools, lloss.selection, sys\n"
         "heavy = {'torch', 'onnxruntime', 'prometheus_client'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -114,10 +114,10 @@ def test_scoring_and_selecting_work_without_torch(artifact: Path, photos: Path) 
         "import lloss, lloss.serve\n"
         f"scorer = lloss.Scorer({str(artifact)!r}, device='cpu')\n"
         f"batches = list(scorer.stream({str(photos)!r}))\n"
-        "from lloss.sources import TableScores\n"
+        "from lloss.scores.score_source import TableScores\n"
         "chosen = lloss.select(TableScores(batches[0].table()), lloss.SelectionSettings(k=3))\n"
         "assert len(chosen.ids) == 3\n"
-        "import lloss.cli; lloss.cli.main(['--help'])"
+        "import lloss.cli.main; lloss.cli.main.main(['--help'])"
     )
     done = run(code)
     assert done.returncode == 0, done.stderr
@@ -133,7 +133,7 @@ def test_a_missing_extra_is_one_line_with_the_remedy(command: str, tmp_path: Pat
     }[command]
     done = run(
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        f"from lloss.cli import main; main({[command, *arguments]!r})"
+        f"from lloss.cli.main import main; main({[command, *arguments]!r})"
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1, done.stderr

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lloss.annotations.labels import DECIMALS, ObjectLabel
-from lloss.annotations.reading import BrokenError, NothingMarkedError
-from lloss.labels import listed_classes
+from lloss.annotations.label_types import DECIMALS, ObjectLabel
+from lloss.annotations.validation import BrokenError, NothingMarkedError
+from lloss.data.labeled_set import listed_classes
 
 SLACK = 1.0
 """Pixels that a box may reach over the image's edge; it is clipped. Tools count from 0 or 1."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lloss.annotations.boxes import Edges, Found, check_class, checked, label_of
-from lloss.annotations.labels import ObjectLabel
-from lloss.annotations.matching import image_path
+from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.reading import (
+from lloss.annotations.validation import (
     BrokenError,
     Whole,
     leaving_out,
@@ -21,7 +20,8 @@ from lloss.annotations.reading import (
     side_of,
     text,
 )
-from lloss.annotations.reading import field as needed
+from lloss.annotations.validation import field as needed
+from lloss.data.id_matching import image_path
 from lloss.errors import LabelError
 
 

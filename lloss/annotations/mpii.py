@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.annotations.entries import (
+from lloss.annotations.joint_names import MPII
+from lloss.annotations.label_types import PersonLabel
+from lloss.annotations.person_record import (
     Person,
     boxed,
     check_pixels,
@@ -28,10 +30,8 @@ from lloss.annotations.entries import (
     person_id,
     square,
 )
-from lloss.annotations.joints import MPII
-from lloss.annotations.labels import PersonLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.reading import (
+from lloss.annotations.validation import (
     BrokenError,
     field,
     leaving_out,
@@ -41,7 +41,7 @@ from lloss.annotations.reading import (
     text,
 )
 from lloss.errors import LabelError
-from lloss.regions import Region
+from lloss.images.crop_box import Region
 
 FIRST = 1.0
 """What MPII calls the first pixel, whose centre is 0.5 here."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 from lloss.pools.arrays import ArrayPool, load_array, open_array
 from lloss.pools.base import Chunk, Item, Pool
 from lloss.pools.folder import SUFFIXES, FolderPool
-from lloss.pools.lists import ListPool
-from lloss.pools.opening import open_pool
-from lloss.pools.rest import RestPool
-from lloss.pools.unique import unique_ids
+from lloss.pools.open import open_pool
+from lloss.pools.path_list import ListPool
+from lloss.pools.subset import RestPool
+from lloss.pools.unique_ids import unique_ids
 
 __all__ = [
     "SUFFIXES",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
 from lloss.pools.base import Chunk, Item, Pool
-from lloss.pools.places import LocalPlace, Place, RandomFile
+from lloss.pools.storage import LocalPlace, Place, RandomFile
 
 _SAMPLED = 64
 """Rows that tell one array from another."""

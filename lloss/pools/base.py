@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
-from lloss.images import Raw
+from lloss.images.decode import Raw
 from lloss.pools.confinement import OUTSIDE
-from lloss.pools.failures import Root, failure
-from lloss.pools.walk import PassedOver
+from lloss.pools.file_walk import PassedOver
+from lloss.pools.read_failures import Root, failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from pathlib import Path
 from lloss.errors import PoolError
 from lloss.pools.base import Item, Pool, read_file
 from lloss.pools.confinement import OUTSIDE, Confinement
-from lloss.pools.failures import Root
-from lloss.pools.walk import (
+from lloss.pools.file_walk import (
     SUFFIXES,
     TAR_SUFFIXES,
     PassedOver,
@@ -22,6 +21,7 @@ from lloss.pools.walk import (
     suffix_of,
     walk,
 )
+from lloss.pools.read_failures import Root
 
 __all__ = ["SUFFIXES", "FolderPool", "LocalTree", "has_image_suffix", "is_plain_relative"]
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from lloss.errors import PoolError
 from lloss.pools.base import Item, Pool
-from lloss.pools.columns import ImageCell
-from lloss.pools.places import Place
-from lloss.pools.tablefiles import mapped
-from lloss.pools.tabular import TablePool
+from lloss.pools.storage import Place
+from lloss.pools.table import TablePool
+from lloss.pools.table_columns import ImageCell
+from lloss.pools.table_files import mapped
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lloss.artifact import INPUT, Manifest
 from lloss.errors import DeviceMemoryError, EngineError
 from lloss.files import locked
-from lloss.runtime import cuda, libraries, tf32
-from lloss.runtime.capture import DEVICES
-from lloss.runtime.enginecache import EngineCache
+from lloss.manifest import INPUT, Manifest
+from lloss.runtime import cuda, tf32
+from lloss.runtime import shared_libraries as libraries
+from lloss.runtime.engine_cache import EngineCache
+from lloss.runtime.graph_capture import DEVICES
 
 Provider = Literal["auto", "tensorrt", "cuda", "cpu"]
 

@@ -16,8 +16,7 @@ import os
 from pathlib import Path
 
 from lloss.errors import EngineError
-
-from . import cuda
+from lloss.runtime import cuda
 
 VARIABLE = "NVIDIA_TF32_OVERRIDE"
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from lloss.selection.choice import STRATEGIES, Selection, SelectionSettings, select
+from lloss.selection.select import STRATEGIES, Selection, SelectionSettings, select
 
 __all__ = ["STRATEGIES", "Selection", "SelectionSettings", "select"]

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lloss.selection.choice import Selection
-from lloss.sources import ScannedSource
+from lloss.scores.score_source import ScannedSource
+from lloss.selection.select import Selection
 
 
 def tie_note(source: ScannedSource, chosen: Selection) -> str:

@@ -12,30 +12,24 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lloss.annotations import Problems
-from lloss.cutoff import CutOff
+from lloss.data.labeled_set import LabeledSet, class_names, labels_text, open_labeled, read_labels
 from lloss.errors import LabelError
 from lloss.files import write_text
-from lloss.head import LOG_FLOOR
-from lloss.images import ImageSpec, Pixels, decode_into, size_of
-from lloss.intervals import Interval, wilson
-from lloss.labels import (
-    LabeledSet,
-    class_names,
-    labels_text,
-    open_labeled,
-    read_labels,
-)
-from lloss.models import build_classifier, default_size, weights_notes
+from lloss.images.cut_off import CutOff
+from lloss.images.decode import ImageSpec, Pixels, decode_into, size_of
+from lloss.modeling.head import LOG_FLOOR
+from lloss.modeling.registry import build_classifier, default_size, weights_notes
 from lloss.pools import Item
-from lloss.settings import TrainSettings
-from lloss.tasks import Meter, Task, of_unknown_classes
+from lloss.statistics.confidence_intervals import Interval, wilson
+from lloss.tasks.base import Meter, Task, of_unknown_classes
+from lloss.tasks.train_settings import TrainSettings
 
 SUMMARY_CLASSES = 10
 """The head sees at most so many of the sorted log-probabilities: the rest decides little."""
 
 
 class Classification(Task):
-    """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes]."""
+    """See :class:`lloss.tasks.base.Task`; the network's output is logits, float [N, classes]."""
 
     name = "classification"
     metric = "accuracy"
@@ -49,7 +43,7 @@ class Classification(Task):
         return {"model": model, "size": default_size(model)}
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        """A network of :mod:`lloss.models`."""
+        """A network of :mod:`lloss.modeling.registry`."""
         self.check_settings(settings)
         return build_classifier(settings.model, len(classes), settings.weights, settings.size)
 
@@ -67,7 +61,7 @@ class Classification(Task):
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.labels.open_labeled`."""
+        """See :func:`lloss.data.labeled_set.open_labeled`."""
         if labels is not None:
             return super().open(data, labels, data_root, problems)
         return open_labeled(data, data_root, problems)
@@ -81,7 +75,7 @@ class Classification(Task):
         write_text(path, labels_text(labels))
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """See :func:`lloss.labels.class_names`."""
+        """See :func:`lloss.data.labeled_set.class_names`."""
         return class_names(labels)
 
     def stratum(self, label: str) -> str:

@@ -19,20 +19,20 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
-from lloss.annotations.folders import annotation_files
-from lloss.annotations.reading import BrokenError, leaving_out, load_json
-from lloss.cutoff import CutOff
-from lloss.drawing import Drawing
+from lloss.annotations.validation import BrokenError, leaving_out, load_json
+from lloss.data.image_folders import annotation_files
+from lloss.data.labeled_set import listed_classes
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
-from lloss.images import ImageSpec, Pixels, decode_into, decode_mask, size_of
-from lloss.iou import UNKNOWN, Mask, MaskTarget, MeanIoU
-from lloss.labels import listed_classes
+from lloss.images.cut_off import CutOff
+from lloss.images.decode import ImageSpec, Pixels, decode_into, decode_mask, size_of
+from lloss.images.drawing import Drawing
 from lloss.pools import Item
 from lloss.pools.base import read_file
-from lloss.settings import TrainSettings
-from lloss.tasks import Task
+from lloss.tasks.base import Task
 from lloss.tasks.classification import TASK as CLASSIFICATION
+from lloss.tasks.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
+from lloss.tasks.train_settings import TrainSettings
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
 STAGES = ("3", "6", "12", "16")  # of MobileNetV3: each resolution's last block, its last layer
@@ -69,9 +69,9 @@ class _Network(nn.Module):
 
 
 class Segmentation(Task):
-    """See :class:`lloss.tasks.Task`; the network's output is logits, float [N, classes, H, W].
+    """See :class:`lloss.tasks.base.Task`; the network's output is logits, float [N, classes, H, W].
 
-    A target is a :class:`lloss.iou.MaskTarget`.
+    A target is a :class:`lloss.tasks.mean_iou.MaskTarget`.
     """
 
     name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"

@@ -8,15 +8,14 @@ from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
+from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.errors import RequestError, answer_failures, answer_of
+from lloss.serve.daemon.http.authentication import PROBES
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import lloss
 from lloss.errors import LlossError
-
-from .core import Daemon
-from .failures import RequestError, answer_failures, answer_of
-from .net.access import PROBES
 
 _ERROR = {
     "type": "object",
@@ -30,11 +29,13 @@ def create_app(daemon: Daemon) -> FastAPI:
 
     Not wrapped in :class:`~.gate.Gate` yet: the server does that, around everything.
     """
-    from . import health, labelstudio
-    from .net import login
-    from .pages import page
-    from .pools import jobs_api, pools_api
-    from .scoring import inference, uploads
+    from lloss.serve.daemon import labelstudio
+    from lloss.serve.daemon.api import health, inference
+    from lloss.serve.daemon.api import jobs as jobs_api
+    from lloss.serve.daemon.api import pools as pools_api
+    from lloss.serve.daemon.api import score_images as uploads
+    from lloss.serve.daemon.ui import login
+    from lloss.serve.daemon.ui import page_routes as page
 
     app = FastAPI(
         title="lloss",
@@ -79,7 +80,7 @@ class ShortWay:
     """
 
     def __init__(self, app: FastAPI) -> None:
-        from .scoring import inference
+        from lloss.serve.daemon.api import inference
 
         self._app: ASGIApp = app
         self._endpoint = inference.infer

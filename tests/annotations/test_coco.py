@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lloss.annotations.objects import read_objects
 from lloss.annotations.problems import Problems
+from lloss.data.object_labels import read_objects
 from lloss.errors import LabelError
 
 Write = Callable[[Path, Any], Path]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lloss.annotations.joints import MPII
-from lloss.annotations.persons import read_persons
+from lloss.annotations.joint_names import MPII
 from lloss.annotations.problems import Problems
+from lloss.data.pose_labels import read_persons
 from lloss.errors import LabelError
 
 Write = Callable[[Path, Any], Path]

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lloss.export import artifact as export_module
-from lloss.export import verify
-from lloss.export.artifact import export_artifact
+from lloss.export import export_model as export_module
+from lloss.export import parity as verify
+from lloss.export.export_model import export_artifact
 from lloss.export.graph import ScoringGraph
-from lloss.export.verify import check_parity
+from lloss.export.parity import check_parity
 
-from lloss.checkpoint import Checkpoint, load_checkpoint
 from lloss.errors import DivergedError, ParityError
+from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
 Change = Callable[[dict[str, torch.Tensor]], None]
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from lloss.serve.cli import score
-from lloss.serve.run import score_pool
+from lloss.serve.scoring.batch.score_pool import score_pool
 from PIL import Image
 
 from lloss import Scorer
+from lloss.cli.score_merge import score
 from lloss.errors import PoolError, ScoresError
 from lloss.pools import open_pool
 

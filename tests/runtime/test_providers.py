@@ -14,11 +14,12 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from lloss.artifact import read_manifest
 from lloss.errors import DeviceMemoryError, EngineError
 from lloss.files import locked, sha256_of
-from lloss.runtime import cuda, libraries, providers, tf32
-from lloss.runtime.enginecache import EngineCache
+from lloss.manifest import read_manifest
+from lloss.runtime import cuda, providers, tf32
+from lloss.runtime import shared_libraries as libraries
+from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.providers import (
     Setup,
     missing,

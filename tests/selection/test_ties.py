@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from lloss.scores.score_source import TableScores
 from lloss.selection import SelectionSettings, select
 from lloss.selection.ties import constant_note, tie_note
-from lloss.sources import TableScores
 
 
 class _Scores(TableScores):

@@ -8,17 +8,16 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
+from lloss.serve.daemon.api.health import not_ready
+from lloss.serve.daemon.api.pool_schemas import IDS_MOST
+from lloss.serve.daemon.app import daemon_of, known_query
+from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.labelstudio.coco_export import coco_of
+from lloss.serve.daemon.labelstudio.predictions import Question, answers
+from lloss.serve.daemon.labelstudio.score_lookup import version_of
+from lloss.serve.daemon.labelstudio.webhook import DELETED, WRITTEN, hear
 from starlette.concurrency import run_in_threadpool
-
-from ..app import daemon_of, known_query
-from ..core import Daemon
-from ..failures import RequestError
-from ..health import not_ready
-from ..pools.bodies import IDS_MOST
-from .answers import Question, answers
-from .coco import coco_of
-from .hooks import DELETED, WRITTEN, hear
-from .known import version_of
 
 router = APIRouter(prefix="/labelstudio", tags=["Label Studio"])
 

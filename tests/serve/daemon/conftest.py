@@ -20,11 +20,11 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from lloss.serve.daemon import logs
-from lloss.serve.daemon.failures import RequestError, answer_failures
-from lloss.serve.daemon.net.access import Access
-from lloss.serve.daemon.net.gate import Gate
-from lloss.serve.daemon.net.protocol import protocol_of
+from lloss.serve.daemon.errors import RequestError, answer_failures
+from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.middleware import Gate
+from lloss.serve.daemon.http.protocol import protocol_of
+from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.settings import Limits, ServeSettings
 from prometheus_client import CollectorRegistry
 
@@ -296,10 +296,11 @@ class Served:
     """The routes of scoring behind a gate, on a real socket, with a real model."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        from lloss.serve.daemon.api import inference
+        from lloss.serve.daemon.api import score_images as uploads
         from lloss.serve.daemon.app import ShortWay
-        from lloss.serve.daemon.metrics import DaemonMetrics
-        from lloss.serve.daemon.scoring import inference, uploads
-        from lloss.serve.daemon.scoring.models import Models
+        from lloss.serve.daemon.observability.metrics import DaemonMetrics
+        from lloss.serve.daemon.services.model_manager import Models
 
         metrics = DaemonMetrics(settings.limits)
         self.models = Models(settings, metrics)

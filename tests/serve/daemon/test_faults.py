@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import pyarrow.parquet as pq
 import pytest
-from lloss.serve.daemon.catalog.catalog import Catalog
+from lloss.serve.daemon.store.catalog import Catalog
 
 from ...waiting import PATIENCE
 from .disks import Disk

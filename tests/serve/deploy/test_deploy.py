@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lloss.serve.daemon.metrics import ENDED, REFUSED, RELOADED, DaemonMetrics
-from lloss.serve.daemon.watch import watch
+from lloss.serve.daemon.observability.gauges import watch
+from lloss.serve.daemon.observability.metrics import ENDED, REFUSED, RELOADED, DaemonMetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from lloss.artifact import Manifest
-from lloss.images import ImageSpec
+from lloss.images.decode import ImageSpec
+from lloss.manifest import Manifest
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "serve" / "deploy"
@@ -266,7 +266,7 @@ def started() -> dict[str, list[str]]:
 
 def served_with() -> set[str]:
     """Options that ``lloss serve`` knows."""
-    cli = pytest.importorskip("lloss.serve.daemon.cli", reason="there is no lloss serve")
+    cli = pytest.importorskip("lloss.cli.serve", reason="there is no lloss serve")
     return {name for parameter in cli.serve.params for name in parameter.opts}
 
 

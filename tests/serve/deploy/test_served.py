@@ -23,8 +23,8 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from lloss import Scorer
-from lloss.artifact import KEY, read_manifest
-from lloss.reference import LossReference
+from lloss.manifest import KEY, read_manifest
+from lloss.statistics.loss_distribution import LossReference
 
 from ...waiting import PATIENCE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.failures import status_of
+from lloss.serve.daemon.errors import status_of
 from lloss.serve.daemon.labelstudio import router
 from starlette.testclient import TestClient
 

@@ -8,18 +8,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from lloss.serve.daemon.catalog.catalog import Catalog, PoolScores
-from lloss.serve.daemon.metrics import DaemonMetrics
-from lloss.serve.daemon.pools.classes import Classes
-from lloss.serve.daemon.pools.pools import Pools
-from lloss.serve.daemon.pools.selections import Selections
-from lloss.serve.daemon.scoring.batcher import Answer
-from lloss.serve.daemon.scoring.models import Scored
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.batcher import Answer
+from lloss.serve.daemon.services.label_classes import Classes
+from lloss.serve.daemon.services.model_manager import Scored
+from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
+from lloss.serve.daemon.store.catalog import Catalog, PoolScores
 
 from lloss import Scorer
 from lloss.errors import ImageError
-from lloss.images import decode
+from lloss.images.decode import decode
 
 from ..scores import write_scores
 

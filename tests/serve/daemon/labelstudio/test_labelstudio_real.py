@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.annotations.objects import read_objects
+from lloss.data.object_labels import read_objects
 
 from ....waiting import PATIENCE
 

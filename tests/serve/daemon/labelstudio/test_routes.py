@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from fastapi.responses import JSONResponse
+from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.labelstudio import routes
-from lloss.serve.daemon.labelstudio.coco import coco_of
-from lloss.serve.daemon.net.access import Access
+from lloss.serve.daemon.labelstudio.coco_export import coco_of
 from lloss.serve.daemon.settings import ServeSettings
 from starlette.testclient import TestClient
 

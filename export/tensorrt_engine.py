@@ -1,0 +1,95 @@
+"""Build an artifact's TensorRT engine ahead, on the machine that will score with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lloss.errors import EngineError
+from lloss.files import sha256_of
+from lloss.manifest import INPUT, read_manifest
+from lloss.runtime.batch_size import device_batch
+from lloss.runtime.engine_cache import EngineCache
+from lloss.runtime.graph_capture import DEVICES
+from lloss.runtime.providers import engine_cache, first_line, missing, open_session, setup_of
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What was built.
+
+    Attributes:
+        cache: where it lies.
+        files: the engine and its profile.
+        batches: the smallest and the largest batch that it takes.
+        seconds: that all of it took.
+    """
+
+    cache: EngineCache
+    files: Sequence[Path]
+    batches: tuple[int, int]
+    seconds: float
+
+
+def check_tensorrt(device_id: int = 0) -> None:
+    """Refuse a machine that cannot build an engine.
+
+    Args:
+        device_id: number of the GPU.
+
+    Raises:
+        EngineError: there is no TensorRT 10 or no GPU.
+    """
+    import onnxruntime
+
+    problem = missing("tensorrt", onnxruntime.get_available_providers(), device_id)
+    if problem:
+        raise EngineError(f"no TensorRT engine can be built here: {problem}")
+
+
+def build_engine(path: Path, batch_size: int = 0, device_id: int = 0) -> BuiltEngine:
+    """Build the engine and the timing cache of an artifact, and run its ends.
+
+    The session is the one that the scorer makes: the engine is found by a scorer with the same
+    batch size on this machine, as long as artifact, onnxruntime, TensorRT, driver and GPU stay the
+    same.
+
+    Args:
+        path: the artifact.
+        batch_size: the largest batch; 0 for the one that a scorer takes by itself.
+        device_id: number of the GPU that it is built on; engines serve all of the same model.
+
+    Raises:
+        ArtifactError: the file is no artifact.
+        EngineError: there is no TensorRT 10 or no GPU, or it cannot run the artifact (int8).
+    """
+    manifest = read_manifest(path)
+    if manifest.precision == "int8":
+        # Its activations are uint8 with a zero point; TensorRT's quantization is symmetric.
+        raise EngineError(
+            f"{path}: is int8, which is for CPUs; for TensorRT export with --precision fp16"
+        )
+    check_tensorrt(device_id)
+    batch_size = batch_size or device_batch(manifest.image)
+    begun = time.monotonic()
+    sha256 = sha256_of(path)
+    setup = setup_of(manifest, "tensorrt", batch_size, device_id)
+    opened = open_session(path, setup, sha256)
+    for size in sorted({1, batch_size}):
+        images = np.zeros((size, *setup.image, 3), np.uint8)
+        try:
+            with DEVICES.shared():
+                opened.session.run(None, {INPUT: images})
+        except Exception as error:  # the runtime's own errors have no common public base
+            raise EngineError(
+                f"{path}: failed on TensorRT in a batch of {size}: {first_line(error)}"
+            ) from error
+    cache = engine_cache(setup, sha256)
+    files = sorted(file for file in cache.engines.iterdir() if file.suffix != ".json")
+    if not files:
+        raise EngineError(f"{path}: TensorRT ran it and left no engine in {cache.engines}")
+    return BuiltEngine(cache, files, (1, batch_size), time.monotonic() - begun)

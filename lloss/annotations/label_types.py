@@ -1,0 +1,95 @@
+"""What is known of a labeled image, by task."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.images.crop_box import Region
+
+DECIMALS = 3
+"""Of a pixel, that JSON keeps."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectLabel:
+    """The objects of an image; there may be none.
+
+    Attributes:
+        names: the class of each.
+        boxes: ``float32 [M, 4]``: x0, y0, x1, y1 in pixels of the upright image, as edges (a box
+            over the first pixel alone is 0, 0, 1, 1).
+        difficult: ``bool [M]``: neither counts nor hurts when detections are judged.
+        crowd: ``bool [M]``: a region of many objects; judged like a difficult one, not trained on.
+        size: height and width that the boxes were drawn on; None where the format does not tell.
+        named: the image's name in a file that has a name of its own too; "" otherwise.
+    """
+
+    names: tuple[str, ...]
+    boxes: NDArray[np.float32]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    size: tuple[int, int] | None = None
+    named: str = ""
+    marks: ClassVar[str] = "object"
+    """What the label marks, in words."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is marked."""
+        return not self.names
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them; :mod:`lloss.data.label_archive` reads them."""
+        return {
+            "names": list(self.names),
+            "boxes": [[round(float(x), DECIMALS) for x in box] for box in self.boxes],
+            "difficult": self.difficult.tolist(),
+            "crowd": self.crowd.tolist(),
+            "size": list(self.size) if self.size else None,
+        }
+
+    def __str__(self) -> str:
+        return json.dumps(self.as_dict(), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonLabel:
+    """The joints of one person.
+
+    Attributes:
+        image: the id of the image that shows the person.
+        region: the square of the image that the network is to see; None for the whole image.
+        names: of the joints, the same for all labels of a set.
+        joints: ``float32 [J, 2]``: x, y in pixels of the upright image, the centre of the first
+            pixel being 0.5, 0.5; of a joint that is not annotated anything finite.
+        annotated: ``bool [J]``: which joints are.
+        head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal, or
+            what stands in for it); NaN where it is not known.
+    """
+
+    image: str
+    region: Region | None
+    names: tuple[str, ...]
+    joints: NDArray[np.float32]
+    annotated: NDArray[np.bool_]
+    head: float = math.nan
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them; :mod:`lloss.data.label_archive` reads them."""
+        return {
+            "image": self.image,
+            "region": list(self.region.as_tuple()) if self.region else None,
+            "names": list(self.names),
+            "joints": [[round(float(x), DECIMALS) for x in joint] for joint in self.joints],
+            "annotated": self.annotated.tolist(),
+            "head": round(self.head, DECIMALS) if math.isfinite(self.head) else None,
+        }
+
+    def __str__(self) -> str:
+        return json.dumps(self.as_dict(), ensure_ascii=False)

@@ -1,0 +1,191 @@
+"""Images in a folder for each class, and folders that look so but are the splits of a data set."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lloss.annotations.problems import Problems
+from lloss.errors import LabelError, PoolError
+from lloss.pools import FolderPool, Item
+from lloss.pools.file_walk import is_hidden
+from lloss.text.clean_names import clean_name
+
+_SPLIT = re.compile(
+    r"(?:(train|training|trainval|labell?ed)"
+    r"|(val|valid|validation|dev|develop|development|eval|evaluation)"
+    r"|(test|testing|unlabell?ed|hold-?out))"
+    r"(?:[-_ .]?(?:set|split|data|images|imgs|(?:19|20)\d\d))?",
+    re.IGNORECASE,
+)
+"""Names of splits, by kind: to train on, to choose by, to measure on."""
+
+_WRAPPERS = ("images", "image", "imgs", "img", "data", "dataset", "jpegimages", "photos")
+"""Folders around the class folders, in lower case."""
+
+_SHOWN = 5
+"""Folders that a message names."""
+
+
+@dataclass
+class _Folder:
+    """Images in a folder, counted."""
+
+    direct: int = 0
+    below: dict[str, _Folder] = field(default_factory=dict)
+
+    def add(self, parts: list[str]) -> None:
+        """Count an image by the folders that lead to it."""
+        folder = self
+        for part in parts:
+            folder = folder.below.setdefault(part, _Folder())
+        folder.direct += 1
+
+
+def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]]:
+    """Images and the class of each: the first folder that leads to it.
+
+    Args:
+        root: of the tree.
+        problems: gets notes of images that lie deeper than their class folder, of folders that are
+            one class together and of folders without an image.
+
+    Raises:
+        LabelError: an image lies in no class folder, or the folders are splits such as ``train``
+            and ``val``, not classes.
+        PoolError: no image is there.
+    """
+    items, labels = [], []
+    tree = _Folder()
+    deeper: list[str] = []
+    names: dict[str, str] = {}
+    pool = FolderPool(root)
+    for item in pool:
+        *folders, _ = item.id.split("/")
+        if not folders:
+            raise LabelError(
+                f"{root}: {item.id!r} lies in no class folder; put it in one, "
+                "or add --labels labels.csv"
+            )
+        tree.add(folders)
+        if folders[0] not in names:
+            names[folders[0]] = _class_of(root, folders[0])
+        items.append(item)
+        labels.append(names[folders[0]])
+        if len(folders) > 1:
+            deeper.append(item.id)
+    if not items:
+        raise PoolError(f"{root}: holds no image")
+    _refuse_splits(root, tree)
+    problems.note(pool.remark())
+    if deeper:
+        problems.note(
+            f"{root}: {len(deeper)} of {len(items)} images lie deeper than their class folder "
+            f"({deeper[0]!r}, for example): each is of the class of its first folder"
+        )
+    _note_joined(root, names, problems)
+    _note_empty(root, names, problems)
+    return items, labels
+
+
+def _class_of(root: Path, folder: str) -> str:
+    name = clean_name(folder)
+    if not name:
+        raise LabelError(f"{root}: the class folder {folder!r} has no visible name; rename it")
+    return name
+
+
+def _note_empty(root: Path, names: Mapping[str, str], problems: Problems) -> None:
+    """Say which folders directly in the tree hold no image, and so are no classes."""
+    with os.scandir(root) as entries:
+        # An entry's own is_dir() raises on a link to itself.
+        found = [os.fsencode(e.name) for e in entries if Path(e).is_dir() and not is_hidden(e.name)]
+    shown = (name.decode("utf-8", "backslashreplace") for name in found)
+    empty = sorted(name for name in shown if name not in names)
+    if empty:
+        some = ", ".join(map(repr, empty[:_SHOWN])) + (", …" if len(empty) > _SHOWN else "")
+        many = f"{len(empty)} folders hold" if len(empty) > 1 else "1 folder holds"
+        problems.note(f"{root}: {many} no image, so no class: {some}")
+
+
+def _note_joined(root: Path, names: Mapping[str, str], problems: Problems) -> None:
+    """Say which folders are of one class, since their names differ in nothing that counts."""
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            both = ", ".join(ascii(folder) for folder, one in names.items() if one == name)
+            problems.note(f"{root}: the folders {both} are one class, {name!r}")
+
+
+def _refuse_splits(root: Path, tree: _Folder) -> None:
+    split = _found_split(tree)
+    if split:
+        raise LabelError(_split_message(root, tree, split))
+    if len(tree.below) == 1:
+        ((wrapper, only),) = tree.below.items()
+        if not only.direct and wrapper.lower() in _WRAPPERS:
+            inner = _unwrapped(root, tree)
+            raise LabelError(f"{root}: its only class would be {wrapper!r}; give {inner}")
+
+
+def _found_split(tree: _Folder, outer: tuple[str, ...] = (), alone: bool = True) -> tuple[str, ...]:
+    """The path of the first folder that is a split; () where none is.
+
+    A class may be called ``train``: it is the vehicle where its images lie directly in it and
+    neither ``test`` nor ``val`` stands beside it.
+
+    Args:
+        tree: to look in.
+        outer: the folders that lead to it.
+        alone: whether one such name is enough where its images lie deeper, as classes would be
+            below it.
+    """
+    kinds = {name: kind for name in tree.below if (kind := _kind(name))}
+    several = len(set(kinds.values())) > 1
+    no_other = not outer and len(kinds) == len(tree.below)
+    for name in sorted(kinds, key=lambda name: (kinds[name], name)):
+        if several or no_other or (alone and not tree.below[name].direct):
+            return (*outer, name)
+    for name, folder in tree.below.items():
+        found = _found_split(folder, (*outer, name), alone and len(tree.below) == 1)
+        if found:
+            return found
+    return ()
+
+
+def _kind(name: str) -> int:
+    """Which kind of split a folder's name is of; 0 for none."""
+    match = _SPLIT.fullmatch(name.strip())
+    return match.lastindex or 0 if match else 0
+
+
+def _split_message(root: Path, tree: _Folder, split: tuple[str, ...]) -> str:
+    path, folder = root, tree
+    for name in split:
+        path, parent, folder = path / name, folder, folder.below[name]
+    others = sorted((name for name in parent.below if name != path.name and _kind(name)), key=_kind)
+    shown = " and ".join(map(repr, [path.name, *others]))
+    what = "are splits of a data set, not classes" if others else "is a split, not a class"
+    remedy = f"give {_unwrapped(path, folder)} as the data"
+    if others:
+        test = _unwrapped(path.parent / others[-1], parent.below[others[-1]])
+        remedy += f" and {test} to measure on (lloss evaluate, or --test of lloss init)"
+    if len(split) > 1 and len(tree.below) > 1:
+        remedy = "make a tree of classes for each split"
+    return (
+        f"{path.parent}: {shown} {what}; {remedy}; where it is a class, rename the folder or give "
+        "the labels by --labels labels.csv"
+    )
+
+
+def _unwrapped(path: Path, folder: _Folder) -> Path:
+    """The folder, or the one around the class folders in it."""
+    while not folder.direct and len(folder.below) == 1:
+        (name,) = folder.below
+        if name.lower() not in _WRAPPERS or folder.below[name].direct:
+            return path
+        path, folder = path / name, folder.below[name]
+    return path

@@ -1,0 +1,227 @@
+"""The rule by which a name means an image: training, ``--exclude``, hold-out and daemon share it.
+
+Names and ids are compared as paths, part by part from the right. ``\\`` separates as ``/`` does;
+empty parts and ``.`` count for nothing, ``..`` takes back the part before it, and of a URL the
+server and the path count.
+
+1. An id that is the name itself is meant; or else the one id that is the same relative path in
+   another spelling (``./a.png``).
+2. Otherwise a name may mean each id with which it agrees in all parts that both have:
+   ``0000.png`` may be ``b1/0000.png``, ``data/cam1/0000.png`` may be ``cam1/0000.png``, and
+   ``cam1/0000.png`` is never ``cam2/0000.png``. An image's suffix at the end is left out on both
+   sides; ids with the name's own suffix come before others.
+3. A name that may mean several ids means none.
+
+Letters are compared exactly, case and Unicode form included.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from urllib.parse import unquote
+
+from lloss.pools.file_walk import has_image_suffix
+from lloss.text.clean_names import stripped, visible
+
+_Path = tuple[str, ...]
+
+_KEPT = 2
+"""Ids of one suffix that are kept of those that a name may mean: more are no more ambiguous."""
+
+
+class Matches:
+    """What each of some names means among the ids of a pool.
+
+    Args:
+        ids: gives the pool's ids; called again only to look for near misses.
+        names: to look up.
+        own_suffix: whether the suffix of a name is that of its image, so that ids with the same
+            one come first. A mask's suffix is not.
+    """
+
+    def __init__(
+        self, ids: Callable[[], Iterable[str]], names: Iterable[str], own_suffix: bool = True
+    ) -> None:
+        self._ids = ids
+        self._names = set(names)
+        self._own_suffix = own_suffix
+        self._exact = set[str]()
+        self._index = _Index(self._names)
+        for id in ids():
+            if id in self._names:
+                self._exact.add(id)
+            self._index.add(id)
+
+    def of(self, name: str) -> list[str]:
+        """The ids that a name may mean: one where it means an image, two where it is in doubt."""
+        if name in self._exact:
+            return [name]
+        return self._index.of(name, self._own_suffix)[:2]
+
+    def why(self, name: str) -> str:
+        """Why a name means no one image, for a message that begins with the name."""
+        found = self.of(name)
+        if len(found) > 1:
+            return f"may be {found[0]!r} or {found[1]!r}; write which"
+        if near := self.near(name):
+            return f"is not in the pool; {near}"
+        example = next(iter(self._ids()), None)
+        hint = f"its ids look like {example!r}" if example else "it is empty"
+        return f"is not in the pool; {hint}"
+
+    def near(self, name: str, elsewhere: bool = True) -> str:
+        """An id that a name which means nothing nearly is, and how they differ; "" without one.
+
+        Args:
+            name: that means nothing.
+            elsewhere: whether an id of the same last part in another folder will do.
+        """
+        spelled, others = self._near
+        return spelled.get(name) or (others.get(name, "") if elsewhere else "")
+
+    @cached_property
+    def _near(self) -> tuple[dict[str, str], dict[str, str]]:
+        """For names that mean nothing an id that differs in spelling, or that lies elsewhere."""
+        lost = [name for name in self._names if not self.of(name)]
+        folded = _Index(lost, _folded)
+        last = {path[0]: "" for name in lost if (path := _path(_folded(name)))}
+        for id in self._ids():
+            path = _path(_folded(id))
+            if path and path[0] in last:  # of the others none can be meant
+                last[path[0]] = last[path[0]] or id
+                folded.add(id)
+        spelled, elsewhere = {}, {}
+        for name in lost:
+            path = _path(_folded(name))
+            other = path and last[path[0]]
+            if found := folded.of(name, False):
+                spelled[name] = f"{found[0]!r} differs from it {_difference(name, found[0])}"
+            elif other:
+                elsewhere[name] = f"{other!r} has that name, but lies in another folder"
+        return spelled, elsewhere
+
+
+def agree(name: str, id: str) -> bool:
+    """Whether a name is an id, or agrees with it in all parts that both have."""
+    one, other = _path(name), _path(id)
+    shared = min(len(one), len(other))
+    return name == id or (shared > 0 and one[:shared] == other[:shared])
+
+
+def differs(name: str, id: str, own_suffix: bool = True) -> bool:
+    """Whether a name that means an id has more or fewer parts, or another suffix of its own."""
+    suffixes = {_suffix(name), _suffix(id)} if own_suffix and _suffix(name) else set[str]()
+    return len(_parts(name)) != len(_parts(id)) or len(suffixes) > 1
+
+
+def image_path(name: str) -> str:
+    """A name as a path in its one spelling."""
+    return "/".join(_parts(name))
+
+
+class _Index:
+    """Names by their paths from the right, and the ids that agree with them."""
+
+    def __init__(self, names: Iterable[str], folded: Callable[[str], str] = str) -> None:
+        self._folded = folded
+        self._longer: dict[_Path, list[str]] = {}  # a name's path, and ids that end in it
+        self._shorter: dict[_Path, list[str]] = {}  # what a name ends in, and ids that are this
+        self._same: dict[str, list[str]] = {}
+        for name in names:
+            path = self._path(name)
+            self._longer[path] = []
+            self._shorter.update((path[:end], []) for end in range(1, len(path)))
+            if (spelling := _relative(name)) is not None:
+                self._same[spelling] = []
+        self._last = {path[0] for path in self._longer if path}
+
+    def add(self, id: str) -> None:
+        """Take note of an id."""
+        if self._folded is str and "\\" not in id and ":" not in id:
+            end = id.rpartition("/")[2]
+            stem = end.rpartition(".")[0] if has_image_suffix(end) else end
+            # Most ids end here. What may not be the last part is looked at more closely.
+            if stem.strip(".") and stem not in self._last:
+                return
+        path = self._path(id)
+        spelling = _relative(id)
+        if spelling is not None and spelling in self._same:
+            self._same[spelling].append(id)
+        for count in range(1, len(path) + 1):
+            if path[:count] in self._longer:
+                _keep(self._longer[path[:count]], id)
+        if path in self._shorter:
+            _keep(self._shorter[path], id)
+
+    def of(self, name: str, own_suffix: bool) -> list[str]:
+        """The ids that a name may mean, by all of the rule but the first half of its first part."""
+        same = self._same.get(_relative(name) or "", [])
+        if len(same) == 1:
+            return same
+        path = self._path(name)
+        found = [*self._longer.get(path, ())]
+        for end in range(1, len(path)):
+            found += self._shorter[path[:end]]
+        suffix = _suffix(name)
+        alike = [id for id in found if _suffix(id) == suffix] if own_suffix and suffix else []
+        return alike or found
+
+    def _path(self, name: str) -> _Path:
+        return _path(self._folded(name))
+
+
+def _keep(ids: list[str], id: str) -> None:
+    suffix = _suffix(id)
+    if sum(_suffix(one) == suffix for one in ids) < _KEPT:
+        ids.append(id)
+
+
+def _parts(name: str) -> list[str]:
+    parts: list[str] = []
+    if "://" in name:
+        server, slash, path = name.partition("://")[2].partition("/")
+        name = server + slash + unquote(path.partition("?")[0].partition("#")[0])
+    for part in name.replace("\\", "/").split("/"):
+        if part == "..":
+            parts[-1:] = []
+        elif part not in ("", "."):
+            parts.append(part)
+    return parts
+
+
+def _path(name: str) -> _Path:
+    """The parts from the right, the last one's image suffix left out."""
+    parts = _parts(name)
+    if parts and has_image_suffix(parts[-1]):
+        parts[-1] = parts[-1].rpartition(".")[0]
+    return tuple(reversed(parts))
+
+
+def _suffix(name: str) -> str:
+    parts = _parts(name)
+    return parts[-1].rpartition(".")[2].lower() if parts and has_image_suffix(parts[-1]) else ""
+
+
+def _relative(name: str) -> str | None:
+    """A relative path in its one spelling; None for what begins elsewhere."""
+    plain = name.replace("\\", "/")
+    if "://" in name or plain.startswith("/") or ".." in plain.split("/"):
+        return None
+    return image_path(name)
+
+
+def _folded(text: str) -> str:
+    return stripped(unicodedata.normalize("NFC", visible(text))).casefold()
+
+
+def _difference(name: str, id: str) -> str:
+    one, other = (unicodedata.normalize("NFC", text) for text in (name, id))
+    if agree(one, other):
+        return "in its Unicode form alone (composed or decomposed letters)"
+    if agree(stripped(one), stripped(other)):
+        return "in spaces around it alone"
+    if agree(visible(one), visible(other)):
+        return "in invisible characters alone"
+    return "in upper and lower case alone"

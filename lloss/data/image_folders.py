@@ -1,0 +1,85 @@
+"""Folders of annotations, and where the images lie that a file names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lloss.annotations.problems import Problems
+from lloss.errors import LabelError
+from lloss.pools.file_walk import PassedOver, has_image_suffix, suffix_of, walk
+from lloss.pools.folder import LocalTree
+from lloss.pools.storage import LocalPlace, Place
+
+_TRIED = 8
+"""Images looked for before the file's own folder is taken for theirs."""
+
+
+def image_folder(listing: Place, names: Sequence[str], asked: str = "") -> Place:
+    """The folder of a file's images.
+
+    Args:
+        listing: the file.
+        names: of the images, as it writes them.
+        asked: the folder that the user names, relative to the file's; "" to look for it.
+
+    Returns:
+        The first of the file's folder, ``images`` in it and ``images`` beside it that holds one of
+        the first images; the file's folder if none does.
+    """
+    if isinstance(listing, LocalPlace):
+        listing = LocalPlace(listing.path.absolute(), listing.within)
+    folder = listing.parent
+    if asked:
+        return folder.at(asked)
+    candidates = (folder, folder.at("images"), folder.parent.at("images"))
+    for name in names[:_TRIED]:
+        for candidate in candidates:
+            if candidate.at(name).kind() == "file":
+                return candidate
+    return folder
+
+
+def holds_xml(folder: Path) -> bool:
+    """Whether XML annotations lie in a folder or below it."""
+
+    def takes(name: str) -> bool:
+        name = name.lower()  # GDAL writes .aux.xml beside images and masks
+        return name.endswith(".xml") and not name.endswith(".aux.xml")
+
+    return any(True for _ in walk(LocalTree(os.fsencode(folder)), takes, PassedOver()))
+
+
+def annotation_files(
+    folder: Path, suffix: str, wanted: str, problems: Problems, images_beside: bool = False
+) -> list[tuple[str, Path]]:
+    """Every file of one kind below a folder, with its path relative to the folder.
+
+    Args:
+        folder: of annotations.
+        suffix: of the files, in lower case; files with it in upper case count too.
+        wanted: the name of the files in messages, in the plural.
+        problems: a note of what the folder holds besides goes there.
+        images_beside: whether images may lie in the folder too, without a note.
+
+    Raises:
+        LabelError: there is no such folder, or no such file in it.
+    """
+    if not folder.is_dir():
+        raise LabelError(f"{folder}: no such folder of {wanted} (*{suffix})")
+    passed = PassedOver()
+
+    def takes(name: str) -> bool:
+        expected = name == "classes.txt" or (images_beside and has_image_suffix(name))
+        return expected or suffix_of(name) == suffix
+
+    paths = walk(LocalTree(os.fsencode(folder)), takes, passed)
+    found = [(id, Path(os.fsdecode(path))) for id, path in paths if suffix_of(id) == suffix]
+    text = passed.text(wanted)
+    if not found:
+        besides = f"; {text}" if text else ""
+        raise LabelError(f"{folder}: holds no {wanted.removesuffix('s')} (*{suffix}){besides}")
+    if text:
+        problems.note(f"{folder}: {text}")
+    return found

@@ -1,1 +1,0 @@
-"""Object detection: the network, its loss an image, augmentation, average precision."""

@@ -1,0 +1,1 @@
+"""Images: decoding and resizing, by one code path for training and serving."""

@@ -1,0 +1,357 @@
+"""Decode and resize: the one code path of training and serving.
+
+Both sides turn an encoded image or an array into the same ``uint8 [height, width, 3]``, by the
+same :class:`ImageSpec`, which travels in the artifact.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they register themselves
+
+from lloss.errors import ImageError
+from lloss.images.bit_depth import has_deep_colours, is_deep, to_eight_bits
+from lloss.images.jpeg import decode_plain_jpeg_into
+from lloss.images.memory_budget import ByteBudget
+from lloss.images.spec import Fit as Fit
+from lloss.images.spec import Frame as Frame
+from lloss.images.spec import ImageSpec as ImageSpec
+from lloss.images.spec import padded_inside
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""``uint8 [height, width, 3]``, RGB."""
+
+Raw: TypeAlias = bytes | NDArray[Any]
+"""What a pool hands over: a file's bytes, or an array ``uint8 [H, W]`` or ``[H, W, 3]``."""
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""The only decoders ever tried: an explicit list keeps obscure parsers out of reach."""
+
+MAX_PIXELS = 178_956_970
+"""Images that declare more are refused before they are decoded (Pillow's own bomb limit)."""
+
+
+Image.preinit()  # the other formats
+_READERS = tuple(Image.OPEN[kind] for kind in FORMATS)
+"""What makes an image of a file, and what knows its first bytes; as ``Image.open`` tries them, but
+without that function's own bomb check: it warns through state of the whole process."""
+
+_IN_FLIGHT = ByteBudget(1 << 30)
+"""Decoded pixels that all threads of the process hold at once."""
+
+_SMALL = 1 << 20
+"""Images of fewer bytes than this are not worth counting: a thousand threads would fit."""
+
+_HELD = {"1": 7, "L": 7, "P": 7, "RGB": 8, "I": 22, "F": 22}
+"""Measured bytes a pixel at the peak, by mode: of the image and of what it is turned and converted
+into (Pillow keeps RGB in 4 bytes). Every other mode takes 12."""
+
+_HELD_WEBP = 20
+"""Its decoder holds canvases of its own."""
+
+_QUIET = threading.Lock()
+"""Held where warnings are silenced: ``warnings.catch_warnings`` is process-wide."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation (EXIF 2.32, tag 0x0112)."""
+
+_SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
+"""They exchange width and height."""
+
+_ORIENTATION = 0x0112
+
+_NO_PIXELS = b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4)
+"""An empty chunk of pixels, at which Pillow ends to read the head."""
+
+
+def decode(raw: Raw, spec: ImageSpec) -> Pixels:
+    """Turn one encoded image or array into the model's input.
+
+    Args:
+        raw: the bytes of an image file, or an array ``uint8 [H, W]``, ``[H, W, 1]`` or
+            ``[H, W, 3]``.
+        spec: the size and the rule to reach it.
+
+    Returns:
+        ``uint8 [spec.height, spec.width, 3]``, RGB, upright by its EXIF orientation. Grey becomes
+        RGB, more than 8 bits become 8 (:mod:`lloss.images.bit_depth`), transparency is dropped, an
+        animation gives its first frame. An array of that size and three colours is returned as it
+        is, not copied.
+
+    Raises:
+        ImageError: the image cannot be decoded, or is of a kind that cannot be resized.
+    """
+    if isinstance(raw, np.ndarray) and raw.shape[:2] == (spec.height, spec.width):
+        return np.ascontiguousarray(np.broadcast_to(_coloured(raw), (*raw.shape[:2], 3)))
+    out = np.empty((spec.height, spec.width, 3), np.uint8)
+    decode_into(raw, spec, out)
+    return out
+
+
+def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PIXELS) -> None:
+    """:func:`decode` into a place that is there already, such as a row of a batch.
+
+    Args:
+        raw: as for :func:`decode`.
+        spec: as for :func:`decode`.
+        out: ``uint8 [spec.height, spec.width, 3]``, written whole; on an error it may hold
+            anything.
+        max_pixels: that an encoded image of another size may declare.
+
+    Raises:
+        ImageError: as for :func:`decode`.
+        ValueError: ``out`` is of another shape or type.
+    """
+    shape = (spec.height, spec.width, 3)
+    if out.shape != shape or out.dtype != np.uint8:
+        raise ValueError(f"out is {out.dtype} {list(out.shape)}, not uint8 {list(shape)}")
+    if isinstance(raw, np.ndarray):
+        array = _coloured(raw)
+        if array.shape[:2] == shape[:2]:
+            out[...] = array
+            return
+        pixels = np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+        image = _fitted(Image.fromarray(pixels), spec)
+    else:
+        if out.flags.c_contiguous and decode_plain_jpeg_into(raw, out):
+            return
+        image = _decoded(raw, lambda i: _fitted(_loaded(i, spec.white), spec), max_pixels)
+    if out.flags.c_contiguous:
+        out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
+    else:
+        out[...] = np.asarray(image)
+
+
+def decode_whole(raw: Raw) -> Pixels:
+    """Decode an image at its own size.
+
+    Args:
+        raw: as for :func:`decode`.
+
+    Returns:
+        ``uint8 [H, W, 3]``, RGB, upright by its EXIF orientation.
+
+    Raises:
+        ImageError: as for :func:`decode`.
+    """
+    if isinstance(raw, np.ndarray):
+        array = _coloured(raw)
+        return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    return np.asarray(_decoded(raw, _loaded))
+
+
+def decode_mask(raw: bytes) -> NDArray[np.uint8]:
+    """Decode a PNG whose pixels are numbers of classes.
+
+    Args:
+        raw: the bytes of the file.
+
+    Returns:
+        ``uint8 [H, W]``, upright by its EXIF orientation as an image is: a palette's indices, grey
+        values, or 0 and 1 of one bit.
+
+    Raises:
+        ImageError: it cannot be decoded, is no PNG, or has colours or more than 8 bits.
+    """
+    return np.asarray(_decoded(raw, _mask_values)).astype(np.uint8)
+
+
+def size_of(raw: Raw) -> tuple[int, int]:
+    """Height and width of the upright image; of an encoded one only the header is read.
+
+    Args:
+        raw: as for :func:`decode`.
+
+    Raises:
+        ImageError: it is no image of a known kind.
+    """
+    if isinstance(raw, np.ndarray):
+        return _coloured(raw).shape[:2]
+    if not raw:
+        raise ImageError("an empty file")
+    try:
+        image = _opened(raw)
+        turned = _TURNS.get(_orientation_told(image, raw)) in _SIDEWAYS
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        raise ImageError(f"cannot be decoded: {' '.join(str(error).split())}") from error
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _orientation_told(image: Image.Image, raw: bytes) -> Any:
+    """The EXIF orientation by which an image whose pixels were not read is still to be turned.
+
+    A file may hold anything there.
+    """
+    if image.format == "TIFF" and _ORIENTATION in image.tag_v2:  # type: ignore[attr-defined]
+        return 1  # Pillow gives the upright size already
+    if image.format == "PNG":  # Pillow reads the pixels first: EXIF may stand behind them
+        image = _opened(_without_pixels(raw))
+        return Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return image.getexif().get(_ORIENTATION, 1)
+
+
+def _without_pixels(png: bytes) -> bytes:
+    """A PNG with all that it tells before its pixels, which are none (W3C PNG, 5.3)."""
+    told, at = [png[:8]], 8
+    while at + 8 <= len(png):
+        length, kind = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
+        if kind == b"IEND":
+            break
+        end = at + length + 12
+        if kind not in (b"IDAT", b"fdAT"):
+            told.append(png[at:end])
+        at = end
+    return b"".join([*told, _NO_PIXELS])
+
+
+def largest_of_16_bits(raw: Raw) -> int | None:
+    """The largest value in a grey image of 16 bits; None for any other, or one that is damaged.
+
+    Args:
+        raw: as for :func:`decode`.
+    """
+    if isinstance(raw, np.ndarray) or not raw:
+        return None
+    try:
+        image = _opened(raw)
+        if not image.mode.startswith("I;16"):
+            return None
+        return int(np.asarray(image).max())
+    except Exception:  # decoding says what is wrong with it
+        return None
+
+
+def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The array as ``uint8 [H, W, 1]`` or ``[H, W, 3]``, not copied."""
+    if array.dtype != np.uint8:
+        raise ImageError(f"an array of {array.dtype}: images are uint8, 0 to 255")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        raise ImageError(f"an array of shape {list(array.shape)}: images are [H, W] or [H, W, 3]")
+    return array
+
+
+def _decoded(
+    raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """What ``finish`` makes of an encoded image whose header was read."""
+    if not raw:
+        raise ImageError("an empty file")
+    try:
+        try:
+            return _read(raw, finish, max_pixels)
+        except Warning:  # where the user's filters make errors of them: damage that is survived
+            with _QUIET, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _read(raw, finish, max_pixels)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("cannot be decoded: there is not enough memory for it") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"declares more pixels than Pillow allows: {error}") from error
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"cannot be decoded: {reason}") from error
+
+
+def _read(raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int) -> Image.Image:
+    image = _opened(raw)
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"declares {image.width}×{image.height} pixels, over the limit of {max_pixels}"
+        )
+    held = pixels * (_HELD_WEBP if image.format == "WEBP" else _HELD.get(image.mode, 12))
+    if held < _SMALL:
+        return finish(image)
+    with _IN_FLIGHT.holding(held):
+        return finish(image)
+
+
+def _opened(raw: bytes) -> Image.Image:
+    """The image with its header read and its pixels not."""
+    prefix, unread = raw[:16], ""
+    for kind, (reader, knows) in zip(FORMATS, _READERS):
+        try:
+            if knows is None or knows(prefix) is True:
+                return reader(io.BytesIO(raw), "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            # Not of this format after all, or of a kind of it that Pillow cannot read.
+            unread = f": begins as a {kind}, but {error}" if str(error) else unread
+    raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}){unread}")
+
+
+def _loaded(image: Image.Image, white: int = 0) -> Image.Image:
+    """The image with its pixels read, upright, RGB."""
+    if white and has_deep_colours(image):
+        raise ImageError(
+            "has colours of 16 bits, whose white cannot be set; save it with 8 bits a colour"
+        )
+    image.load()
+    if image.format == "TIFF" and image.mode == "L" and _is_signed(image):
+        raise ImageError("has signed values of 8 bits, whose white is not known; save it unsigned")
+    if is_deep(image):
+        image = _turned(image, to_eight_bits(image, white))
+    else:
+        image = _turned(image, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_signed(tiff: Image.Image) -> bool:
+    """Whether a TIFF's values are signed (TIFF 6.0, tag SampleFormat)."""
+    return tiff.tag_v2.get(339) == (2,)  # type: ignore[attr-defined, no-any-return]
+
+
+def _mask_values(image: Image.Image) -> Image.Image:
+    if image.format != "PNG":
+        raise ImageError(f"is of the format {image.format}; save the mask as PNG")
+    if image.mode not in ("1", "L", "P"):
+        raise ImageError(f"has the mode {image.mode}; save the mask in 8 bits, grey or palette")
+    image.load()
+    return _turned(image, image)
+
+
+def _turned(stored: Image.Image, image: Image.Image) -> Image.Image:
+    """The image made upright, by the orientation that the file has. Pillow turns TIFF itself."""
+    turn = _TURNS.get(stored.getexif().get(_ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def _fitted(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    width, height = image.size
+    target = (spec.width, spec.height)
+    if image.size == target:
+        return image
+    if spec.fit == "stretch":
+        return image.resize(target, Image.Resampling.BILINEAR)
+    if spec.fit == "crop":
+        scale = min(width / spec.width, height / spec.height)
+        left, top = (width - spec.width * scale) / 2, (height - spec.height * scale) / 2
+        box = (left, top, left + spec.width * scale, top + spec.height * scale)
+        clipped = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
+        return image.resize(target, Image.Resampling.BILINEAR, box=clipped)
+    left, top, inner = padded_inside(image.size, spec)
+    canvas = Image.new("RGB", target)
+    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), (left, top))
+    return canvas

@@ -1,0 +1,109 @@
+"""How any image becomes the model's input, and where its pixels lie then."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.errors import SettingsError
+
+Fit = Literal["crop", "pad", "stretch"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """How any image becomes the model's input.
+
+    Attributes:
+        height: of the model's input, in pixels.
+        width: of the model's input, in pixels.
+        fit: ``crop`` scales until the input is covered and cuts the middle out; ``pad`` scales
+            until the image fits and fills with black; ``stretch`` ignores the aspect ratio.
+        white: the value that is white in grey images of more than 8 bits; 0 for the rule of
+            :func:`lloss.images.bit_depth.to_eight_bits`.
+
+    Scaling is Pillow's antialiased bilinear filter. An image that has the input's size already is
+    never resampled.
+    """
+
+    height: int
+    width: int
+    fit: Fit = "crop"
+    white: int = 0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.height <= 8192 and 1 <= self.width <= 8192):
+            raise SettingsError(
+                f"an input of {self.height}×{self.width} pixels: give 1 to 8192 each way"
+            )
+        if self.fit not in get_args(Fit):
+            raise SettingsError(f"fit {self.fit!r}: choose one of {', '.join(get_args(Fit))}")
+        if not 0 <= self.white < 2**31:
+            raise SettingsError(f"white = {self.white}: give the largest value of a pixel, or 0")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> ImageSpec:
+        """The reverse of :meth:`as_dict`."""
+        size = int(fields["height"]), int(fields["width"])
+        return cls(*size, fields["fit"], int(fields.get("white", 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where an image lies in the model's input: ``input = image * scale + offset``, in pixels.
+
+    Attributes:
+        size: height and width of the upright image.
+        scale: along x and y.
+        offset: of the image's left and upper edge, along x and y; negative where it is cut.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], spec: ImageSpec) -> Frame:
+        """Where :func:`decode` puts an image of this height and width."""
+        (height, width), scale = size, 1.0
+        if spec.fit == "stretch" or size == (spec.height, spec.width):
+            return cls(size, (spec.width / width, spec.height / height), (0.0, 0.0))
+        if spec.fit == "crop":
+            scale = 1 / min(width / spec.width, height / spec.height)
+            offset = (spec.width - width * scale) / 2, (spec.height - height * scale) / 2
+            return cls(size, (scale, scale), offset)
+        left, top, inner = padded_inside((width, height), spec)
+        return cls(size, (inner[0] / width, inner[1] / height), (left, top))
+
+    def carried(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
+        """What is known of each pixel of the image, for each of the input: the nearest one's.
+
+        Args:
+            values: ``[H, W]``, of the image's size.
+            spec: that the frame is of.
+
+        Returns:
+            ``[spec.height, spec.width]``; 0 where the input shows nothing of the image.
+        """
+        at = [
+            np.floor((np.arange(count) + 0.5 - self.offset[axis]) / self.scale[axis]).astype(int)
+            for count, axis in ((spec.height, 1), (spec.width, 0))
+        ]
+        inside = [(index >= 0) & (index < size) for index, size in zip(at, self.size)]
+        carried = np.zeros((spec.height, spec.width), values.dtype)
+        carried[np.ix_(*inside)] = values[np.ix_(at[0][inside[0]], at[1][inside[1]])]
+        return carried
+
+
+def padded_inside(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int, tuple[int, int]]:
+    """Left, top, (width, height) of an image of this width and height that is padded."""
+    scale = max(size[0] / spec.width, size[1] / spec.height)
+    inner = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
+    return (spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2, inner

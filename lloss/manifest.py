@@ -1,0 +1,178 @@
+"""The manifest inside ``model.onnx``: all that a scorer or a person must know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lloss.errors import ArtifactError
+from lloss.images.decode import ImageSpec
+from lloss.statistics.loss_distribution import LossReference
+
+KEY = "lloss.manifest"
+FORMAT = 1
+INPUT = "images"
+
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Of the network; the head and the outputs are float32 in each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an artifact is.
+
+    The graph's input is ``images``, uint8 [N, H, W, 3] with any N; normalisation is inside. Its
+    outputs are float32 with a leading N.
+
+    Attributes:
+        task: such as ``classification``.
+        model: the network's name.
+        classes: class names; ``prediction`` is an index into them.
+        image: how an image becomes the input.
+        mean: of the normalisation inside, for the record.
+        std: likewise.
+        outputs: each output's shape after N; ``loss`` is always among them.
+        precision: ``fp32``; ``fp16`` or ``int8`` where the network computes in those, head and
+            outputs in fp32.
+        fidelity: what was measured at export: ``torch_parity``, the largest differences of the
+            fp32 graph from torch; and ``fp32``, how a reduced graph differs from that, on the
+            ``provider`` named there.
+        recipe: of ``int8``: how it was calibrated, which layers stayed in fp32, and what that
+            reached on the ``tuning`` images that it was chosen on.
+        speed: of ``int8``: images a second beside the fp32 graph's, and the processor they were
+            measured on.
+        provenance: sha256 of the checkpoint, training settings, labels, versions.
+        reference: how predicted loss is distributed on a pool, where one was given at export.
+    """
+
+    task: str
+    model: str
+    classes: tuple[str, ...]
+    image: ImageSpec
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    outputs: Mapping[str, tuple[int, ...]]
+    precision: str = "fp32"
+    fidelity: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    speed: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    reference: LossReference | None = None
+
+    def to_json(self) -> str:
+        """One JSON object, as it lies in the file's metadata."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["image"] = self.image.as_dict()
+        fields["outputs"] = {name: list(shape) for name, shape in self.outputs.items()}
+        fields["reference"] = self.reference.as_dict() if self.reference else None
+        return json.dumps({"format": FORMAT, **fields}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """The reverse of :meth:`to_json`.
+
+        Raises:
+            ArtifactError: the text is no manifest, or one of a later format.
+        """
+        try:
+            fields = json.loads(text)
+            version = fields.pop("format")
+            if version != FORMAT:
+                raise ArtifactError(
+                    f"{where}: its manifest is of format {version}, this lloss reads {FORMAT}; "
+                    "update lloss or export again"
+                )
+            fields["image"] = ImageSpec.from_dict(fields["image"])
+            fields["outputs"] = {name: tuple(shape) for name, shape in fields["outputs"].items()}
+            for name in ("classes", "mean", "std"):
+                fields[name] = tuple(fields[name])
+            if fields.get("reference") is not None:
+                fields["reference"] = LossReference.from_dict(fields["reference"])
+            return cls(**fields)
+        # Of JSON's Infinity, or a number too large for a float, int() and float() overflow.
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ArtifactError(f"{where}: its manifest is damaged: export again") from error
+
+
+def class_name(classes: Sequence[str], prediction: float | None) -> str:
+    """The class that an output ``prediction`` is an index of; "" where it is of none."""
+    if prediction is None or not 0 <= prediction < len(classes):
+        return ""
+    return classes[int(prediction)]
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read the manifest of an artifact, and check that the file is one, whole and self-contained.
+
+    Raises:
+        ArtifactError: no file, no ONNX, no manifest, weights in other files, or a graph that is
+            not the manifest's.
+    """
+    import onnx  # half a second, and not everybody who imports this reads a model
+
+    path = Path(path)
+    if path.is_dir():
+        raise ArtifactError(f"{path}: is a folder; an artifact is one file, such as model.onnx")
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; make it with lloss export RUN -o {path}")
+    try:
+        # Without external data: a file may name others on this machine, and must not reach them.
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf fails in its own ways
+        raise ArtifactError(f"{path}: not a readable ONNX file; export it again") from error
+    _refuse_external_data(model, path)
+    held = {prop.key: prop.value for prop in model.metadata_props}
+    if KEY not in held:
+        maker = f" (made by {model.producer_name})" if model.producer_name else ""
+        raise ArtifactError(
+            f"{path}: no artifact of lloss{maker}: it has no manifest; use lloss export"
+        )
+    manifest = Manifest.from_json(held[KEY], str(path))
+    _check_interface(model, manifest, path)
+    return manifest
+
+
+def _refuse_external_data(model: Any, path: Path) -> None:
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == tensor.EXTERNAL or tensor.external_data:
+            raise ArtifactError(
+                f"{path}: keeps the weights {tensor.name!r} in another file; an artifact is one "
+                "self-contained file: use lloss export"
+            )
+
+
+def _tensors(graph: Any) -> Any:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else ()))
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _tensors(inner)
+
+
+def _check_interface(model: Any, manifest: Manifest, path: Path) -> None:
+    inputs, outputs = [i.name for i in model.graph.input], [o.name for o in model.graph.output]
+    height, width = manifest.image.height, manifest.image.width
+    shapes = {INPUT: (height, width, 3), **manifest.outputs}
+    found = {v.name: _trailing(v) for v in (*model.graph.input, *model.graph.output)}
+    if (
+        found != shapes
+        or inputs != [INPUT]
+        or outputs != list(manifest.outputs)
+        or "loss" not in outputs
+    ):
+        raise ArtifactError(
+            f"{path}: its graph has the tensors {found}, which are not its manifest's; "
+            "export it again"
+        )
+
+
+def _trailing(value: Any) -> tuple[int, ...]:
+    """The shape after N."""
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)[1:]

@@ -1,0 +1,121 @@
+"""A target network with its head: what training trains and export exports."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.taps import Tap, find_taps
+from lloss.tasks.base import Task
+from lloss.tasks.registry import get_task
+from lloss.tasks.train_settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One forward pass.
+
+    Attributes:
+        output: the target network's, whatever its task makes of it.
+        loss: predicted loss, float [N]; None without a head.
+        embedding: the deepest tapped map averaged over its positions, float [N, C].
+    """
+
+    output: Any
+    loss: Tensor | None
+    embedding: Tensor
+
+
+class TappedNetwork(nn.Module):
+    """A network whose tapped feature maps are pooled as they appear, and the head that reads them.
+
+    Pooling happens inside the hook: nothing holds on to a feature map, and a layer that later
+    changes its input in place cannot change what the head sees.
+    """
+
+    def __init__(
+        self, network: nn.Module, task: Task, taps: Sequence[Tap], head: LossPredictionHead | None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.head = head
+        self.task = task
+        self.taps = tuple(taps)
+        self.sees_summary = head is not None and len(head.inputs) > len(self.taps)
+        self._pooled: dict[str, Tensor] = {}
+        for tap in self.taps:
+            network.get_submodule(tap.module).register_forward_hook(
+                functools.partial(self._keep, tap)
+            )
+
+    def _keep(self, tap: Tap, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._pooled[tap.module] = tap.pool(output)
+
+    def forward(self, images: Tensor, stop_gradient: bool = False) -> Forward:
+        """Run both.
+
+        Args:
+            images: normalised, float [N, 3, H, W].
+            stop_gradient: whether the head's gradient ends at the taps.
+        """
+        output = self.network(images)
+        pooled = [self._pooled.pop(tap.module) for tap in self.taps]
+        embedding = pooled[-1]
+        if self.head is None:
+            return Forward(output, None, embedding)
+        seen = [features.detach() for features in pooled] if stop_gradient else pooled
+        summary = self.task.summary(output) if self.sees_summary else None
+        return Forward(output, self._predicted(seen, summary), embedding)
+
+    def _predicted(self, pooled: Sequence[Tensor], summary: Tensor | None) -> Tensor:
+        assert self.head is not None, "only asked of a network with a head"
+        device = pooled[0].device.type
+        if not torch.is_autocast_enabled(device):
+            predicted: Tensor = self.head(pooled, summary)
+            return predicted
+        # bf16 has 8 bits: near predictions would tie, and a tie has no rank.
+        with torch.autocast(device, enabled=False):
+            predicted = self.head(pooled, summary)
+        return predicted
+
+
+def build(settings: TrainSettings, classes: Sequence[str], image: tuple[int, int]) -> TappedNetwork:
+    """Make a fresh network with head.
+
+    Weights are drawn from torch's global generator; the network's come first, so that a run
+    without a head starts from the same network.
+    """
+    task = get_task(settings.task)
+    network = task.build(settings, classes)
+    taps = find_taps(network, image, settings.taps or task.taps(settings))
+    head = None
+    if settings.head:
+        size = task.summary_size(classes) if settings.head_summary else 0
+        head = LossPredictionHead([tap.channels for tap in taps], size, settings.hidden)
+    return TappedNetwork(network, task, taps, head)
+
+
+class Normalize(nn.Module):
+    """uint8 [N, H, W, 3] to normalised float [N, 3, H, W]."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        scale = [1 / (255 * s) for s in std]
+        shift = [-m / s for m, s in zip(mean, std)]
+        self.register_buffer("scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise a batch."""
+        scaled: Tensor = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        return scaled

@@ -1,0 +1,1 @@
+"""Networks that torchvision lacks, or that need more than torchvision's class."""

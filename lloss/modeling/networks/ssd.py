@@ -1,0 +1,241 @@
+"""Single-shot detectors of torchvision as one network: images to logits, offsets and anchors.
+
+Liu et al. 2016, "SSD: Single Shot MultiBox Detector". Anchors, matching, box coding, heads and
+backbones are torchvision's own; here they are only put together so that a whole batch comes out as
+tensors and the source maps can be tapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import get_model, get_model_weights
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD, SSDFeatureExtractorVGG
+
+from lloss.errors import SettingsError
+from lloss.modeling.pretrained_weights import read_state_dict
+
+MODELS = ("ssdlite320_mobilenet_v3_large", "ssd300_vgg16")
+
+IMAGENET = {
+    "ssdlite320_mobilenet_v3_large": "IMAGENET1K_V1",
+    "ssd300_vgg16": "IMAGENET1K_FEATURES",
+}
+"""The weights of the backbone that torchvision itself starts each from."""
+
+SOURCES = 6
+"""Feature maps that the heads read."""
+
+SMALLEST = 32
+"""Side in pixels below which the first source map would have a single position."""
+
+BN_MOMENTUM = 0.1
+"""How fast running statistics follow. torchvision's 0.03 is for long runs: in one of a few hundred
+steps they lag behind the weights so far that a network which learns well detects nothing."""
+
+_CLASS_LAYER = re.compile(r"classification_head\.module_list\.\d+\.(1\.)?(weight|bias)$")
+
+
+class SsdOutput(NamedTuple):
+    """What a detector makes of N images with A anchors and C classes.
+
+    Attributes:
+        logits: float [N, A, C + 1]; column 0 is the background.
+        offsets: float [N, A, 4]: boxes relative to the anchors, as torchvision's coder has them.
+        anchors: float32 [A, 4]: x0, y0, x1, y1 in pixels of the input.
+    """
+
+    logits: Tensor
+    offsets: Tensor
+    anchors: Tensor
+
+
+class SsdNetwork(nn.Module):
+    """A detector of torchvision for inputs of one size: float [N, 3, S, S] to :class:`SsdOutput`.
+
+    The source maps pass through ``sources.0`` to ``sources.5``, where a hook can read them.
+
+    Args:
+        ssd: the detector.
+        anchors: its anchors for this size, float32 [A, 4].
+    """
+
+    anchors: Tensor
+
+    def __init__(self, ssd: SSD, anchors: Tensor) -> None:
+        super().__init__()
+        self.ssd = ssd
+        self.sources = nn.ModuleList(nn.Identity() for _ in range(SOURCES))
+        self.register_buffer("anchors", anchors, persistent=False)
+
+    def forward(self, images: Tensor) -> SsdOutput:
+        """Logits and offsets of a normalised batch."""
+        maps = [tap(found) for tap, found in zip(self.sources, self._maps(images))]
+        found = self.ssd.head(maps)
+        return SsdOutput(found["cls_logits"], found["bbox_regression"], self.anchors)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        backbone = self.ssd.backbone
+        if isinstance(backbone, SSDFeatureExtractorVGG):
+            return self._vgg_maps(images)
+        maps = []
+        features = images
+        for block in backbone.features:
+            features = block(features)
+            maps.append(features)
+        # The rest is tiny, and oneDNN's bf16 gradient of a depthwise convolution with stride 2 on a
+        # single pixel is garbage: what it leaves unset for the weights that see only padding.
+        with torch.autocast(images.device.type, enabled=False):
+            features = features.to(next(backbone.extra.parameters()).dtype)
+            for block in backbone.extra:
+                features = block(features)
+                maps.append(features)
+        return maps
+
+    def _vgg_maps(self, images: Tensor) -> list[Tensor]:
+        backbone = self.ssd.backbone
+        # As its own forward(), but for the norm: 512 squares of VGG's activations overflow float16,
+        # and the norm's epsilon is 0 there.
+        features = backbone.features(images)
+        with torch.autocast(images.device.type, enabled=False):
+            scale = backbone.scale_weight.float().view(1, -1, 1, 1)
+            maps = [(scale * F.normalize(features.float())).to(features.dtype)]
+        for block in backbone.extra:
+            features = block(features)
+            maps.append(features)
+        return maps
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SsdNetwork:
+        anchors = self.anchors
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # A network in half precision still tells pixels apart: float16 has steps of 1/4 above 256.
+        self.anchors = anchors.to(self.anchors.device)
+        return self
+
+
+def build_detector(model: str, classes: int, weights: str = "none", size: int = 0) -> SsdNetwork:
+    """Build a detector.
+
+    Args:
+        model: one of :data:`MODELS`.
+        classes: how many, without the background.
+        weights: ``none``; ``imagenet`` for torchvision's weights of the backbone; ``coco`` for its
+            weights of the whole detector; or the path of a state dict of torchvision's detector or
+            of :class:`SsdNetwork`. A class head for other classes starts afresh. The network is the
+            same whatever it starts from: the narrow last blocks of SSDLite have no ImageNet weights
+            and start afresh.
+        size: side of the input in pixels; 0 for the model's own.
+
+    Raises:
+        SettingsError: no such model, a size that it cannot take, or weights that do not fit it.
+    """
+    anchors = anchors_of(model, size or own_size(model))
+    ssd = _fresh(model, classes)
+    if weights == "imagenet":
+        _take_imagenet(ssd, model)
+    elif weights == "coco":
+        _take_all(ssd, model, weights, _coco(model))
+    elif weights != "none":
+        _take_all(ssd, model, weights, read_state_dict(weights))
+    return SsdNetwork(ssd, anchors)
+
+
+@functools.cache
+def reference(model: str) -> SSD:
+    """torchvision's detector without weights: its matcher, coder, thresholds and normalisation.
+
+    Raises:
+        SettingsError: there is no such model.
+    """
+    with torch.device("meta"):
+        return _fresh(model, 1).eval()
+
+
+def own_size(model: str) -> int:
+    """Side of the input in pixels that the model was made for."""
+    return int(reference(model).transform.fixed_size[0])
+
+
+def anchors_of(model: str, size: int) -> Tensor:
+    """The anchors for inputs of a size: float32 [A, 4], x0, y0, x1, y1 in pixels.
+
+    Raises:
+        SettingsError: the model cannot take this size.
+    """
+    ssd, own = reference(model), own_size(model)
+    if ssd.anchor_generator.steps is not None and size != own:
+        # Its anchors stand at steps in pixels that fit one size.
+        raise SettingsError(
+            f"size = {size}: {model} takes {own} alone; {MODELS[0]} takes other sizes"
+        )
+    if size < SMALLEST:
+        raise SettingsError(f"size = {size}: {model} needs {SMALLEST} pixels or more")
+    with torch.no_grad(), torch.device("cpu"):
+        maps = ssd.backbone(torch.zeros(1, 3, size, size, device="meta")).values()
+        grids = [torch.empty(1, 1, *found.shape[2:]) for found in maps]
+        images = ImageList(torch.empty(1, 3, size, size), [(size, size)])
+        anchors: Tensor = ssd.anchor_generator(images, grids)[0]
+    return anchors
+
+
+def is_class_layer(name: str) -> bool:
+    """Whether a parameter's shape depends on the number of classes."""
+    return _CLASS_LAYER.search(name) is not None
+
+
+def _fresh(model: str, classes: int) -> SSD:
+    if model not in MODELS:
+        raise SettingsError(f"model {model!r}: detection has {' and '.join(MODELS)}")
+    made: SSD = get_model(model, weights=None, weights_backbone=None, num_classes=classes + 1)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = BN_MOMENTUM
+    return made
+
+
+def _take_imagenet(ssd: SSD, model: str) -> None:
+    """Take over what fits of a backbone that torchvision made with its weights."""
+    with _downloading(model):
+        donor = get_model(model, weights=None, weights_backbone=IMAGENET[model], num_classes=2)
+    own = ssd.backbone.state_dict()
+    state = donor.backbone.state_dict()
+    fitting = {name: value for name, value in state.items() if value.shape == own[name].shape}
+    ssd.backbone.load_state_dict(fitting, strict=False)
+
+
+def _coco(model: str) -> dict[str, Tensor]:
+    with _downloading(model):
+        weights = get_model_weights(model)["COCO_V1"]
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    return state
+
+
+@contextlib.contextmanager
+def _downloading(model: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise SettingsError(f"weights of {model}: cannot be downloaded: {error}") from error
+
+
+def _take_all(ssd: SSD, model: str, weights: str, state: dict[str, Any]) -> None:
+    own = ssd.state_dict()
+    state = {name.removeprefix("ssd."): value for name, value in state.items()}
+    odd = {name for name in own if name not in state or state[name].shape != own[name].shape}
+    afresh = {name for name in own if is_class_layer(name)}
+    strange = sorted((odd | (state.keys() - own.keys())) - afresh)
+    if strange:
+        raise SettingsError(
+            f"weights {weights}: do not fit {model} (they differ in {len(strange)} tensors, "
+            f"{strange[0]!r} among them)"
+        )
+    fitting = {name: value for name, value in state.items() if name not in odd}
+    ssd.load_state_dict(fitting, strict=False)

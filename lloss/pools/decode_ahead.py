@@ -1,0 +1,149 @@
+"""Decode many images in threads, in order, with a bounded look-ahead."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lloss.errors import ImageError, LabelError
+from lloss.files import explained
+from lloss.images.cpu_count import usable_cores
+from lloss.images.decode import ImageSpec, Pixels, decode
+from lloss.pools import Item
+
+Decoded: TypeAlias = tuple[str, Pixels | ImageError]
+"""An id with its pixels, or with why there are none."""
+
+_CHUNK = 32
+_CHUNK_BYTES = 16 << 20
+_IN_MEMORY = 1 << 30
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def decoded(items: Iterable[Item], spec: ImageSpec, threads: int = 0) -> Iterator[Decoded]:
+    """Read and decode items, each once, in their order.
+
+    Decoders release the interpreter's lock, so threads serve; at most two chunks of 32 images (or
+    of 16 MB, if that is fewer) a thread are held at a time, however long ``items`` is.
+
+    Args:
+        items: of any pool.
+        spec: what to make of each.
+        threads: 0 for one a core.
+    """
+    size = max(1, min(_CHUNK, _CHUNK_BYTES // (spec.height * spec.width * 3)))
+    return _mapped(lambda item: (item.id, _decode_one(item, spec)), items, threads, size)
+
+
+def _decode_one(item: Item, spec: ImageSpec) -> Pixels | ImageError:
+    try:
+        return decode(item.read(), spec)
+    except ImageError as error:
+        return error
+
+
+def _mapped(
+    work: Callable[[_In], _Out], items: Iterable[_In], threads: int, size: int = _CHUNK
+) -> Iterator[_Out]:
+    """``map`` in threads: in order, ``size`` items a task, two tasks a thread ahead at most."""
+    threads = threads or usable_cores()
+    source = iter(items)
+    waiting: deque[Future[list[_Out]]] = deque()
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        try:
+            while True:
+                while len(waiting) < 2 * threads:
+                    chunk = list(itertools.islice(source, size))
+                    if not chunk:
+                        break
+                    waiting.append(pool.submit(lambda chunk: [work(item) for item in chunk], chunk))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def decode_with(
+    decoder: Callable[[int, Pixels], _Out],
+    failed: Callable[[int, ImageError | LabelError], None],
+    items: Sequence[Item],
+    spec: ImageSpec,
+    scratch: Path | None = None,
+    what: str = "labeled",
+) -> tuple[NDArray[np.uint8], list[_Out | None]]:
+    """Decode labeled images once, for all epochs, and keep what the decoder learned of each.
+
+    Past one gigabyte the array lies in an unnamed file in ``scratch``, so that the operating
+    system decides what of it is in memory.
+
+    Args:
+        decoder: decodes the image of a row into its place ``uint8 [H, W, 3]``; in threads.
+        failed: is told, in order, of each row whose decoder raised an ``ImageError`` or a
+            ``LabelError``; what it raises ends the work.
+        items: of any pool.
+        spec: of the array.
+        scratch: a folder with room for it.
+        what: the images are, for messages.
+
+    Returns:
+        uint8 [N, H, W, 3], and what the decoder returned of each; None where it failed.
+    """
+    shape = (len(items), spec.height, spec.width, 3)
+    images: NDArray[np.uint8]
+    if np.prod(shape, dtype=np.int64) > _IN_MEMORY:
+        with _scratch_file(shape, scratch) as file:  # the mapping keeps it alive
+            images = np.memmap(file, np.uint8, "w+", shape=shape)
+    else:
+        images = np.empty(shape, np.uint8)
+
+    def fill(row: int) -> _Out | ImageError | LabelError:
+        try:
+            return decoder(row, images[row])
+        except (ImageError, LabelError) as error:
+            return error
+
+    found = _mapped(fill, range(len(items)), 0)
+    shown = tqdm(found, f"decode {what} images", len(items), disable=None, leave=False)
+    results: list[_Out | None] = []
+    for row, result in enumerate(shown):
+        if isinstance(result, (ImageError, LabelError)):
+            failed(row, result)
+            results.append(None)
+        else:
+            results.append(result)
+    return images, results
+
+
+@contextlib.contextmanager
+def _scratch_file(shape: tuple[int, ...], folder: Path | None) -> Iterator[IO[bytes]]:
+    """An unnamed file with all the room that an array needs.
+
+    A mapped write that finds no room left on the disk kills the process.
+    """
+    where = folder or Path(tempfile.gettempdir())
+    remedy = "make room there" if folder else "make room there, or set TMPDIR to another folder"
+    try:
+        file = tempfile.TemporaryFile(dir=where)  # noqa: SIM115  closed below
+        with contextlib.ExitStack() as closing:
+            closing.enter_context(file)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape, dtype=np.int64)))
+            closing.pop_all()
+    except OSError as error:
+        raise explained(error, where, remedy) from error
+    with file:
+        yield file

@@ -1,0 +1,235 @@
+"""Persons as a pool: each is a square of an image, told by a JSON."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lloss.annotations.person_file import read_people
+from lloss.annotations.person_record import Person, touches
+from lloss.annotations.problems import Problems
+from lloss.annotations.validation import BrokenError, parse_json
+from lloss.data.image_folders import image_folder
+from lloss.errors import ImageError, LabelError, PoolError
+from lloss.images.crop_box import Region
+from lloss.images.decode import Pixels, decode_whole
+from lloss.pools.base import Item, Pool
+from lloss.pools.fingerprints import content_print
+from lloss.pools.storage import Place
+
+_KEPT = 8
+"""Decoded images kept for the next person of each."""
+
+_KEPT_BYTES = 32 << 20
+"""What takes more is not kept."""
+
+
+class Outline(NamedTuple):
+    """A person of a pool; for the region the reason where there is none.
+
+    ``size`` is the height and width of the image on which the region was drawn, where it is known.
+    """
+
+    id: str
+    image: str
+    region: Region | str
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegionItem(Item):
+    """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
+
+    Attributes:
+        image: the whole image.
+        region: the square.
+        decoded: gives the whole image's pixels; raises :class:`ImageError`.
+    """
+
+    image: Item
+    region: Region
+    decoded: Callable[[], Pixels]
+
+    @classmethod
+    def of(
+        cls, id: str, image: Item, region: Region, decoded: Callable[[], Pixels] | None = None
+    ) -> RegionItem:
+        """A square of an image, which is decoded each time unless told otherwise."""
+        decoded = decoded or functools.partial(_decode, image)
+        return cls(
+            id, functools.partial(_cut, decoded, region), image, region, decoded, file=image.file
+        )
+
+    def cut(self, factor: float) -> Pixels:
+        """The square with the same centre and ``factor`` times the side, black outside the image.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        return _cut(self.decoded, self.region.grown(factor))
+
+
+class RegionPool(Pool):
+    """The persons that a JSON tells of, in MPII's dialects or COCO's, as squares of their images.
+
+    Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
+    image stand together, in the order in which images first come, so that an image is decoded once
+    for all of them where it can be. A person whose region has no size, or lies beside the image, is
+    a bad image. The images are looked for in the JSON's folder, in ``images``
+    below it and in ``images`` beside it.
+    """
+
+    unique = True
+
+    def __init__(self, listing: Place, uri: str, options: Mapping[str, str] | None = None) -> None:
+        """Open it.
+
+        Args:
+            listing: the JSON.
+            uri: the pool's name.
+            options: ``image``, the folder of the images, relative to the JSON's; ``split``,
+                ``train`` or ``valid``, of an MPII file that has ``isValidation``.
+
+        Raises:
+            PoolError: it cannot be read, an entry has no image or no place, or two are the same.
+        """
+        options = options or {}
+        self.listing = listing
+        self.uri = uri
+        self.remote = listing.remote
+        try:
+            with listing.open() as file:
+                document = parse_json(file, str(listing))
+            people = read_people(document, str(listing), _Refusing(), options.get("split", ""))
+            self._outlines = _grouped(map(_outline, people))
+        except LabelError as error:
+            raise PoolError(str(error)) from error
+        names = list(dict.fromkeys(one.image for one in self._outlines))
+        self.images = image_folder(listing, names, options.get("image", ""))
+
+    def __iter__(self) -> Iterator[Item]:
+        return region_items(self._outlines, self.images)
+
+    def ids(self) -> Iterator[str]:
+        """Image and place of each person."""
+        return (one.id for one in self._outlines)
+
+    def count(self) -> int:
+        """How many persons there are."""
+        return len(self._outlines)
+
+    def fingerprint(self) -> str:
+        """A digest of the JSON; not of the images it names."""
+        return content_print(self.listing)
+
+
+def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[Item]:
+    """The items of persons.
+
+    Args:
+        outlines: they.
+        folder: what the names of their images are relative to.
+    """
+    outlines = list(outlines)
+    shared = {name for name, count in Counter(o.image for o in outlines).items() if count > 1}
+    kept = _KeptImages()
+    for id, name, region, size in outlines:
+        if isinstance(region, str):
+            yield Item(id, functools.partial(_refuse, region))
+            continue
+        read = functools.partial(folder.read_image, name)
+        image = Item(name, read, file=folder.file_of(name))
+        decoded = functools.partial(kept.decoded if name in shared else _decode, image)
+        if size is not None:
+            decoded = functools.partial(_of_size, decoded, size)
+        yield RegionItem.of(id, image, region, decoded)
+
+
+class _Refusing(Problems):
+    """A pool leaves nothing out: who listed it once would not find the same again."""
+
+    def report(self, where: str, what: str) -> None:
+        raise LabelError(f"{where}: {what}; mend it, or take it out of the pool")
+
+
+@dataclass
+class _Slot:
+    """A decoded image, or the place where one thread is making it and others wait."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pixels: Pixels | None = None
+
+
+class _KeptImages:
+    """The images decoded last, for the persons that stand next to each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+
+    def decoded(self, image: Item) -> Pixels:
+        """The pixels of an image; not to be written to.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+        """
+        with self._lock:
+            slot = self._slots.setdefault(image.id, _Slot())
+            self._slots.move_to_end(image.id)
+            if len(self._slots) > _KEPT:
+                self._slots.popitem(last=False)
+        with slot.lock:
+            if slot.pixels is not None:
+                return slot.pixels
+            pixels = _decode(image)
+            if pixels.nbytes <= _KEPT_BYTES:
+                slot.pixels = pixels
+            return pixels
+
+
+def _grouped(outlines: Iterable[Outline]) -> list[Outline]:
+    """With the persons of an image together, in the order of the first of each."""
+    groups: dict[str, list[Outline]] = {}
+    for outline in outlines:
+        groups.setdefault(outline.image, []).append(outline)
+    return list(itertools.chain.from_iterable(groups.values()))
+
+
+def _outline(person: Person) -> Outline:
+    try:
+        return Outline(person.id, person.image, person.region(), person.size)
+    except BrokenError as error:
+        return Outline(person.id, person.image, error.what)
+
+
+def _refuse(reason: str) -> Pixels:
+    raise ImageError(reason)
+
+
+def _decode(image: Item) -> Pixels:
+    return decode_whole(image.read())
+
+
+def _of_size(decoded: Callable[[], Pixels], size: tuple[int, int]) -> Pixels:
+    """The pixels, if the image is as large as the one that the person was drawn on."""
+    pixels = decoded()
+    if pixels.shape[:2] != size:
+        raise ImageError(
+            f"is an image of {pixels.shape[1]}×{pixels.shape[0]} pixels, the person was drawn on "
+            f"{size[1]}×{size[0]} (width×height)"
+        )
+    return pixels
+
+
+def _cut(decoded: Callable[[], Pixels], region: Region) -> Pixels:
+    pixels = decoded()
+    height, width, _ = pixels.shape
+    if not touches(region, (height, width)):
+        shown = f"{region.side} pixels a side at {region.left}, {region.top} (left, top)"
+        raise ImageError(f"its region of {shown} does not touch the {width}×{height} pixels")
+    return region.cut(pixels)

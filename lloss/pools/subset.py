@@ -1,0 +1,95 @@
+"""A pool without some of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.pools.arrays import ArrayPool
+from lloss.pools.base import Chunk, Item, Pool
+from lloss.pools.file_walk import PassedOver
+
+
+class RestPool(Pool):
+    """A pool without some of its ids, such as the labeled ones."""
+
+    def __init__(self, pool: Pool, without: Iterable[str]) -> None:
+        self.pool = pool
+        self.without = frozenset(without)
+        self.uri = pool.uri
+        self.unique = pool.unique
+        self.remote = pool.remote
+        self.streamed = pool.streamed
+        self.counted = pool.counted
+
+    def __iter__(self) -> Iterator[Item]:
+        return (item for item in self.pool if item.id not in self.without)
+
+    def ids(self) -> Iterator[str]:
+        """The pool's ids without those left out."""
+        return (id for id in self.pool.ids() if id not in self.without)
+
+    def passed_over(self) -> PassedOver | None:
+        """That of the whole pool."""
+        return self.pool.passed_over()
+
+    def fingerprint(self) -> str:
+        """That of the whole pool."""
+        return self.pool.fingerprint()
+
+    def find(self, ids: Iterable[str]) -> list[Item]:
+        """See :meth:`Pool.find`; as the pool finds them."""
+        wanted = list(ids)
+        left_out = [id for id in wanted if id in self.without]
+        if left_out:
+            self._refuse(left_out[0], len(left_out))
+        return self.pool.find(wanted)
+
+    def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
+        """See :meth:`Pool.chunks`; rows of an array are still read in bulk, run by run."""
+        if isinstance(self.pool, ArrayPool):
+            return _array_chunks(self.pool, self.without, ranges)
+        return super().chunks(ranges)
+
+
+@dataclass(frozen=True)
+class _JoinedChunk(Chunk):
+    """Several chunks of the pool below as one."""
+
+    parts: Sequence[Chunk]
+
+    def read_rows(self, out: NDArray[np.uint8]) -> bool:
+        done = 0
+        for part in self.parts:
+            if not part.read_rows(out[done:]):
+                return False
+            done += len(part)
+        return True
+
+
+def _array_chunks(
+    pool: ArrayPool, without: Iterable[str], ranges: Iterable[range]
+) -> Iterator[Chunk]:
+    gone = np.array(sorted(int(id) for id in without if pool.holds(id)), np.int64)
+    count = pool.count() - len(gone)
+    for wanted in ranges:
+        stop = min(wanted.stop, count)
+        if wanted.start >= stop:
+            return
+        parts = list(pool.chunks(_runs(gone, wanted.start, stop)))
+        yield _JoinedChunk(wanted.start, [item for part in parts for item in part.items], parts)
+
+
+def _runs(gone: NDArray[np.int64], start: int, stop: int) -> Iterator[range]:
+    """The rows that are the ``start``-th to the one before the ``stop``-th of those not gone."""
+    before = gone - np.arange(len(gone))  # how many are kept before each that is gone
+    first, last = (n + int(np.searchsorted(before, n, "right")) for n in (start, stop - 1))
+    inside = gone[np.searchsorted(gone, first) : np.searchsorted(gone, last)]
+    for row in inside.tolist():
+        if row > first:
+            yield range(first, row)
+        first = row + 1
+    yield range(first, last + 1)

@@ -1,0 +1,252 @@
+"""WebDataset shards: tar files whose members come in groups of one key."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import itertools
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias, TypeVar
+
+from lloss.errors import ImageError, PoolError
+from lloss.pools.base import Item, Pool, check_encoded
+from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
+from lloss.pools.fingerprints import file_prints
+from lloss.pools.storage import Place, RandomFile
+
+T = TypeVar("T")
+_Read: TypeAlias = Callable[[], bytes]
+
+_REMEMBERED = 1_000_000
+"""Keys of one shard that are held to find doubled ones; beyond, whoever writes them down does."""
+
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.S)
+"""A member's key, and after the first dot of its last part what it is of that key."""
+
+
+class ShardPool(Pool):
+    """The images in tar files of the WebDataset kind; the id is the key.
+
+    The key is a member's path up to the first dot of its last part; members of one key stand one
+    after another. Names are only names: nothing is extracted. Hidden members, links, devices and
+    the members of keys without an image are passed over. Archives written one behind the other
+    into one file are all read.
+
+    A plain tar of this machine is walked by its headers, and its images are read later by any
+    thread. A remote or a compressed one is read from front to back, and its items carry the bytes.
+
+    Args:
+        shards: the files, in the order of the pool.
+        uri: what to call the pool.
+        image: which member is the image (``jpg``, ``left.png``); by default the one with an
+            image's suffix.
+    """
+
+    def __init__(self, shards: Sequence[Place], uri: str, image: str = "") -> None:
+        self.shards = shards
+        self.uri = uri
+        self.image = image.lower().removeprefix(".")
+        self.remote = any(shard.remote for shard in shards)
+        self.streamed = any(_is_streamed(shard) for shard in shards)
+        self.counted = not self.streamed
+        self._passed: PassedOver | None = None
+
+    def __iter__(self) -> Iterator[Item]:
+        passed = PassedOver()
+        for shard in self.shards:
+            yield from self._items(shard, passed)
+        self._passed = passed
+
+    def passed_over(self) -> PassedOver | None:
+        """See :meth:`Pool.passed_over`; headers on this machine are read for it where needed."""
+        if self._passed is None and not self.streamed:
+            self.count()
+        return self._passed and self._passed + self.beside
+
+    def fingerprint(self) -> str:
+        """By the shards' names, sizes and a little of their content."""
+        return file_prints(self.shards)
+
+    def _items(self, shard: Place, passed: PassedOver) -> Iterator[Item]:
+        seen: set[int] = set()
+        members = (_streamed if _is_streamed(shard) else _walked)(shard, passed)
+        for key, group in itertools.groupby(members, lambda member: member.key):
+            image = self._image(shard, key, group, passed)
+            if image is None:
+                continue
+            if hash(key) in seen:
+                raise PoolError(f"{shard}: the key {key!r} comes again after others; keys are ids")
+            if len(seen) < _REMEMBERED:
+                seen.add(hash(key))
+            yield Item(key, image)
+
+    def _image(
+        self, shard: Place, key: str, group: Iterator[_Member], passed: PassedOver
+    ) -> _Read | None:
+        """How to read the image of a key; None where it has none."""
+        found, read, others = "", None, []
+        for member in group:
+            if not self._is_image(member.extension):
+                others.append(f".{member.extension}")
+                continue
+            if read is not None:
+                raise PoolError(
+                    f"{shard}: the key {key!r} has two images, .{found} and .{member.extension}; "
+                    f"choose with ?image={found}"
+                )
+            found, read = member.extension, member.take()
+        for name in others if read is None else ():  # else they are what is known of the image
+            passed.add(f"{key}{name}")
+        return read
+
+    def _is_image(self, extension: str) -> bool:
+        if self.image:
+            return extension.lower() == self.image
+        return "." + extension.lower().rpartition(".")[2] in SUFFIXES
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file in a tar; ``take`` is to be called before the next one is asked for."""
+
+    key: str
+    extension: str
+    take: Callable[[], _Read]
+
+
+class _Header(tarfile.TarInfo):
+    """A header that tells a damaged archive from one that ends.
+
+    The library takes a bad header past the first one, and a file that ends without the block of
+    zeros, as the end of the archive: images would be missing and nobody would know.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """See the library."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if not any(buf):
+                # Fewer zeros than a header has are the end of the file.
+                return super().frombuf(
+                    buf if len(buf) == tarfile.BLOCKSIZE else b"", encoding, errors
+                )
+            what = "it ends too early" if len(buf) < tarfile.BLOCKSIZE else str(error)
+            raise tarfile.ReadError(what) from error
+
+
+def _is_streamed(shard: Place) -> bool:
+    return shard.remote or shard.suffix != ".tar"
+
+
+def _walked(shard: Place, passed: PassedOver) -> Iterator[_Member]:
+    """Members of a tar on this machine: only the headers are read."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_readable(shard))
+        file = stack.enter_context(shard.open())
+        tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:", **_READING))
+        images, size = shard.open_random(), shard.size()
+        for info in _headers(tar, passed):
+            if info.offset_data + info.size > size:
+                raise tarfile.ReadError(f"it ends in the middle of {info.name!r}")
+            read = functools.partial(_read, shard, images, info.offset_data, info.size)
+            yield from _member(info, functools.partial(_same, read), passed)
+
+
+def _streamed(shard: Place, passed: PassedOver) -> Iterator[_Member]:
+    """Members of a remote or compressed tar: it is read once, from front to back."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_readable(shard))
+        file: Any = stack.enter_context(shard.open())
+        if shard.suffix != ".tar":
+            file = stack.enter_context(gzip.GzipFile(fileobj=file))
+        options = {"mode": "r|", "bufsize": 1 << 20, **_READING}
+        tar = stack.enter_context(tarfile.open(fileobj=file, **options))
+        for info in _headers(tar, passed):
+            yield from _member(info, functools.partial(_carried, tar, info), passed)
+
+
+_READING: Any = {
+    "tarinfo": _Header,
+    "ignore_zeros": True,  # another archive may come behind the end of one
+    "encoding": "utf-8",
+    "errors": "surrogateescape",
+}
+
+
+@contextlib.contextmanager
+def _readable(shard: Place) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+        raise PoolError(f"{shard}: damaged or no tar file: {error}") from error
+
+
+def _headers(tar: Any, passed: PassedOver) -> Iterator[tarfile.TarInfo]:
+    """Headers of all plain files up to the end of the file."""
+    end = 0  # of the last member
+    while (info := _next(tar, end)) is not None:
+        tar.members.clear()  # the library would keep all that it has seen
+        end = tar.offset
+        if info.isreg() and not info.issparse():
+            yield info
+        elif not info.isdir():
+            passed.add(info.name, "(no plain file)")
+    if tar.offset <= end:
+        raise tarfile.ReadError("it ends without an end-of-archive marker; was it cut off?")
+
+
+def _next(tar: Any, end: int) -> tarfile.TarInfo | None:
+    try:
+        found: tarfile.TarInfo | None = tar.next()
+    except tarfile.ReadError as error:
+        raise tarfile.ReadError(f"{error} (behind byte {end})") from error
+    return found
+
+
+def _member(
+    info: tarfile.TarInfo, take: Callable[[], _Read], passed: PassedOver
+) -> Iterator[_Member]:
+    name = os.fsencode(info.name).decode("utf-8", "backslashreplace")
+    parts = _NAME.fullmatch(name)
+    if not is_visible(name):
+        passed.hidden += 1
+    elif parts is None:
+        passed.add(name)
+    else:
+        yield _Member(parts[1], parts[2], take)
+
+
+def _read(shard: Place, file: RandomFile, offset: int, size: int) -> bytes:
+    check_encoded(size)
+    image = file.read(offset, size)
+    if len(image) < size:
+        raise PoolError(f"{shard}: the file became shorter while it was read")
+    return image
+
+
+def _carried(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Read:
+    try:
+        check_encoded(info.size)
+    except ImageError as error:  # of this item alone, and when it is read
+        return functools.partial(_refuse, error)
+    member = tar.extractfile(info)
+    image = member.read() if member else b""
+    if len(image) < info.size:
+        raise tarfile.ReadError(f"it ends in the middle of {info.name!r}")
+    return functools.partial(_same, image)
+
+
+def _refuse(error: ImageError) -> bytes:
+    raise error
+
+
+def _same(value: T) -> T:
+    return value

@@ -1,1 +1,0 @@
-"""Human pose: heatmaps, their loss an image, augmentation, PCKh."""

@@ -1,0 +1,1 @@
+"""The scores folder: Parquet parts, shards and their merge."""

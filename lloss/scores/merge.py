@@ -1,0 +1,125 @@
+"""Put the shards of a scoring run together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lloss.errors import ScoresError
+from lloss.files import sweep, written_aside
+from lloss.scores.folder import POOL_IDS, ScoresFolder
+from lloss.scores.shard_spec import Shard
+
+_OWN = ("shard", "scored", "skipped", POOL_IDS)
+"""What a shard says that all together do not; everything else must be the same in all of them."""
+
+
+def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
+    """Make one scores folder of all shards: byte for byte what an unsharded run would have made.
+
+    Parts are hard links where the file system has them. Interrupted, it can be run again.
+
+    Args:
+        shards: the folders, in any order.
+        out: a new folder, or one that an interrupted merge left.
+
+    Returns:
+        How many images are ``scored`` and ``skipped``.
+
+    Raises:
+        ScoresError: a shard is missing, doubled, not finished, or of another run than the others,
+            or one of its parts is missing or damaged.
+    """
+    folders = [ScoresFolder(path) for path in shards]
+    runs = [_finished(folder) for folder in folders]
+    _check_same(folders, runs)
+    _check_complete(folders, runs)
+    for folder in folders:
+        folder.check_whole()
+    common = {key: value for key, value in runs[0].items() if key not in _OWN}
+    target = ScoresFolder(out)
+    sweep(out)
+    before = target.run()
+    if before is None and out.exists() and any(out.iterdir()):
+        raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
+    counts = {key: sum(int(run[key]) for run in runs) for key in ("scored", "skipped")}
+    if before is not None and before != {**common, "state": "merging"}:
+        if before == {**common, **counts}:
+            return counts
+        raise ScoresError(f"{out}: holds other scores; choose another -o")
+    target.write_run({**common, "state": "merging"})
+    for number, source in sorted(_parts(folders).items()):
+        _take(source, target.part_path(number))
+    target.check_unique()
+    target.write_skipped()
+    target.write_run({**common, **counts})
+    return counts
+
+
+def _finished(folder: ScoresFolder) -> dict[str, Any]:
+    run = folder.run()
+    if run is None:
+        raise ScoresError(f"{folder.path}: no scores here; give the folders of all shards")
+    if run.get("state") != "complete":
+        raise ScoresError(
+            f"{folder.path}: shard {folder.shard()} is not finished; "
+            "run its lloss score again, it goes on where it stopped"
+        )
+    return run
+
+
+def _check_same(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]]) -> None:
+    first = runs[0]
+    for folder, run in zip(folders, runs):
+        for key in {**first, **run}:
+            if key not in (*_OWN, "passed_over") and first.get(key) != run.get(key):
+                raise ScoresError(
+                    f"{folder.path}: was scored with {key} = {run.get(key)!r}, but "
+                    f"{folders[0].path} with {first.get(key)!r}; only shards of one run merge"
+                )
+        pools = first.get(POOL_IDS), run.get(POOL_IDS)  # not noted by earlier versions
+        if None not in pools and pools[0] != pools[1]:
+            raise ScoresError(
+                f"{folder.path}: the pool held other images than when {folders[0].path} was "
+                "scored; score all shards again, into new folders, and leave the pool as it is"
+            )
+
+
+def _check_complete(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]]) -> None:
+    held: dict[int, ScoresFolder] = {}
+    counts = {folder.shard().count for folder in folders}
+    if len(counts) > 1:
+        raise ScoresError(f"shards of {' and of '.join(map(str, sorted(counts)))} do not merge")
+    count = counts.pop()
+    for folder in folders:
+        index = folder.shard().index
+        if index in held:
+            raise ScoresError(
+                f"{held[index].path} and {folder.path}: both hold shard {Shard(index, count)}"
+            )
+        held[index] = folder
+    missing = [str(Shard(index, count)) for index in range(1, count + 1) if index not in held]
+    if missing:
+        raise ScoresError(f"shard {', '.join(missing)} is missing: give the folders of all {count}")
+    numbers = sorted(_parts(folders))
+    if numbers != list(range(len(numbers))):
+        gap = next(place for place, number in enumerate(numbers) if place != number)
+        holder = held[gap % count + 1].path
+        raise ScoresError(f"{holder}: part {gap} is missing; score that shard again")
+
+
+def _parts(folders: Sequence[ScoresFolder]) -> dict[int, Path]:
+    return {
+        number: folder.part_path(number) for folder in folders for number in folder.part_numbers()
+    }
+
+
+def _take(source: Path, target: Path) -> None:
+    with written_aside(target) as aside:
+        try:
+            os.link(source, aside)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, aside)

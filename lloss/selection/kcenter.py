@@ -1,0 +1,220 @@
+"""Picks that cover: k-center greedy (Sener & Savarese 2018, https://arxiv.org/abs/1708.00489)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lloss.errors import SelectionError
+from lloss.scores.score_source import Rows, ScoreSource, visit
+
+_PICKS = 128
+"""Picks after which every row's distance is brought up to date by one matrix product."""
+
+_ROWS = 4096
+"""Rows that are widened to float64 at once."""
+
+_EXTREME = 1024
+"""An embedding so many times as large as the median one is no measure of likeness: scaled beside
+it, the differences between all others would be lost."""
+
+
+def embeddings_of(source: ScoreSource, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The embeddings of some rows; of the source, only the rows around them are read.
+
+    Args:
+        source: with the column ``embedding``.
+        places: as in :class:`lloss.selection.top_k.Found`, int64 [N, 3].
+
+    Returns:
+        float32 [N, D], in the order of ``places``.
+
+    Raises:
+        SelectionError: one of the rows has none, or it is no vector, or of another length.
+    """
+    wanted: dict[int, dict[int, list[int]]] = {}
+    for at, (piece, place, _) in enumerate(places.tolist()):
+        wanted.setdefault(piece, {}).setdefault(place, []).append(at)
+    found: list[tuple[list[int], NDArray[Any]]] = []
+
+    def read(piece: int, place: int, rows: Rows) -> None:
+        mine = wanted[piece][place]
+        (column,) = rows.read("embedding")
+        found.append((mine, _vectors(column.take(pa.array(places[mine, 2])))))
+
+    visit(source, read, wanted)
+    lengths = sorted({vectors.shape[1] for _, vectors in found})
+    if len(lengths) > 1:
+        raise _unlike(*lengths[:2])
+    embeddings = np.empty((len(places), lengths[0]), np.float32)
+    while found:
+        mine, vectors = found.pop()
+        with np.errstate(over="ignore"):  # what becomes infinite is counted by spreadable
+            embeddings[mine] = vectors
+    return embeddings
+
+
+def _vectors(column: pa.Array) -> NDArray[Any]:
+    """A column of lists of numbers as [N, D]."""
+    if column.null_count:
+        raise SelectionError("an image has no embedding; choose --strategy top")
+    kind = getattr(column.type, "value_type", pa.null())
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise SelectionError(
+            f"the column 'embedding' holds {column.type}, no vectors; choose --strategy top"
+        )
+    lengths = pc.min_max(pc.list_value_length(column)).as_py()
+    if lengths["min"] != lengths["max"]:
+        raise _unlike(lengths["min"], lengths["max"])
+    values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
+
+
+def _unlike(one: int, other: int) -> SelectionError:
+    return SelectionError(
+        f"embeddings of {one} and of {other} numbers are no distance apart; choose --strategy top"
+    )
+
+
+def spreadable(embeddings: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which embeddings distances can be measured to: finite, and not extreme beside the others.
+
+    Args:
+        embeddings: float [N, D].
+
+    Returns:
+        bool [N].
+    """
+    largest = np.empty(len(embeddings))
+    for rows in _blocks(len(embeddings)):
+        block = np.asarray(embeddings[rows], np.float64)
+        largest[rows] = np.abs(block).max(1, initial=0.0)  # NaN if one of them is
+    usable = np.isfinite(largest)
+    usual = largest[usable & (largest > 0)]
+    if len(usual):
+        usable &= ~(largest > _EXTREME * np.median(usual))
+    return usable
+
+
+def k_center(embeddings: NDArray[Any], k: int, given: int = 0) -> NDArray[np.int64]:
+    """k-center greedy: each pick is the row farthest from all picks before it; the first is row 0.
+
+    With ``given`` it is core-set selection: the first rows are the labeled set, picks cover what
+    that leaves uncovered.
+
+    Distances are Euclidean, between embeddings rounded to so few bits that every sum is an exact
+    integer in float64. Whatever order a BLAS adds in, the result is the same bytes.
+
+    A distance to the nearest pick only falls, so an old one bounds it from above: after a pick,
+    only rows whose bound is the largest are measured again, all others once in a while by matrix
+    products. That changes no pick, and takes an eighth of the time (10,000 picks of 40,000 rows,
+    D = 512: 15 seconds of a core).
+
+    Args:
+        embeddings: float [N, D], best candidate first; ties fall to the earlier row. Beside it
+            4 N D bytes are needed.
+        k: at most N - ``given``.
+        given: rows from the first that are picked already; they are not among the picks.
+
+    Returns:
+        Row numbers in the order picked, int64 [k].
+
+    Raises:
+        SelectionError: an embedding is infinite or NaN.
+    """
+    distances = _Distances(_as_integers(np.asarray(embeddings)))
+    for row in range(given):
+        distances.pick(row)
+    picked = np.empty(k, np.int64)
+    for number in range(k):
+        picked[number] = distances.pick(distances.farthest() if given or number else 0)
+    return picked
+
+
+class _Distances:
+    """Squared distances to the nearest pick, or bounds of them from above."""
+
+    def __init__(self, points: NDArray[np.int32]) -> None:
+        self._points = points
+        self._nearest = np.full(len(points), np.inf)
+        self._squares = np.empty(len(points))
+        for rows in _blocks(len(points)):
+            block = points[rows].astype(np.float64)
+            self._squares[rows] = np.einsum("nd,nd->n", block, block)
+        # Picks that not every row has been measured to yet, and how many of them each row has.
+        self._centers = np.empty((_PICKS, points.shape[1]))
+        self._center_squares = np.empty(_PICKS)
+        self._recent = 0
+        self._measured = np.zeros(len(points), np.int64)
+
+    def pick(self, row: int) -> int:
+        """Make this row a pick."""
+        if self._recent == _PICKS:
+            for rows in _blocks(len(self._points)):
+                self._measure(np.arange(rows.start, rows.stop))
+            self._recent = 0
+            self._measured[:] = 0
+        self._centers[self._recent] = self._points[row]
+        self._center_squares[self._recent] = self._squares[row]
+        self._recent += 1
+        self._nearest[row] = -1.0
+        return row
+
+    def farthest(self) -> int:
+        """The earliest of the rows farthest from all picks."""
+        some = 1
+        while True:
+            row = int(self._nearest.argmax())
+            if self._measured[row] == self._recent or self._nearest[row] < 0:
+                # Up to date and no bound is larger; an earlier row as far would have been found.
+                return row
+            self._measure(self._promising(row, some))
+            some = min(4 * some, _ROWS)
+
+    def _promising(self, row: int, count: int) -> NDArray[np.int64]:
+        """The rows of the largest bounds, ``row`` among them."""
+        if count == 1:
+            return np.array([row])
+        count = min(count, len(self._nearest))
+        rows = np.argpartition(self._nearest, len(self._nearest) - count)[-count:]
+        stale = rows[self._measured[rows] < self._recent]
+        return np.append(stale, row)
+
+    def _measure(self, rows: NDArray[np.int64]) -> None:
+        """Bring these rows up to date."""
+        first = int(self._measured[rows].min())
+        centers = self._centers[first : self._recent]
+        products = self._points[rows].astype(np.float64) @ centers.T
+        squares = self._center_squares[first : self._recent] - 2 * products
+        # A pick stays below every row that is none: its own distance is never measured again.
+        distances = squares.min(1) + self._squares[rows]
+        picked = self._nearest[rows] < 0
+        self._nearest[rows] = np.where(picked, -1, np.minimum(self._nearest[rows], distances))
+        self._measured[rows] = self._recent
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, _ROWS):
+        yield slice(start, min(start + _ROWS, count))
+
+
+def _as_integers(values: NDArray[Any]) -> NDArray[np.int32]:
+    # The largest squared distance is 4 * D * (2**bits)**2 and must stay below 2**53.
+    bits = (53 - 2 - int(np.ceil(np.log2(max(values.shape[1], 2))))) // 2
+    largest = 0.0
+    for rows in _blocks(len(values)):
+        block = np.asarray(values[rows], np.float64)
+        if not np.isfinite(block).all():
+            raise SelectionError("an embedding is infinite or NaN; choose --strategy top")
+        largest = max(largest, float(np.abs(block).max(initial=0.0)))
+    points = np.zeros(values.shape, np.int32)
+    if largest:
+        for rows in _blocks(len(values)):
+            block = np.asarray(values[rows], np.float64)
+            points[rows] = np.rint(block / largest * (2.0**bits - 1))
+    return points

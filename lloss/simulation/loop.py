@@ -1,0 +1,171 @@
+"""The active-learning loop on fully labeled data: what a strategy would have been worth.
+
+Everything is held in memory and nothing is exported; the parts that decide (training, the scores,
+the selection) are those of ``lloss next``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lloss.scores.score_source import TableScores
+from lloss.selection import SelectionSettings, select
+from lloss.selection.hashing import draw_ids
+from lloss.selection.kcenter import k_center
+from lloss.statistics.ranking_metrics import RankingFigures
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training.trainer import Trainer, TrainingData, predict
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is compared: how to train, and by what to select.
+
+    Attributes:
+        name: for tables and plots.
+        train: changes to the training settings; a baseline trains without the head.
+        by: ``loss`` or ``entropy``.
+        how: ``top``, ``diverse``, ``random``, or ``coreset`` (k-center greedy over the whole pool
+            from the labeled set on, by the embedding alone).
+        subset: share of the rest to choose from; 0 for all.
+    """
+
+    name: str
+    train: dict[str, object]
+    how: str = "top"
+    by: str = "loss"
+    subset: float = 0
+
+
+RANDOM = Strategy("random", {"head": False}, "random", "entropy")
+ENTROPY = Strategy("entropy", {"head": False}, "top", "entropy")
+CORESET = Strategy("core-set", {"head": False}, "coreset", "entropy")
+
+
+@dataclass(frozen=True)
+class CycleResult:
+    """One cycle: the size of the labeled set, the metric on the test set, the head's figures."""
+
+    cycle: int
+    labeled: int
+    metric: float
+    head: RankingFigures | None
+    entropy: RankingFigures
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Fully labeled data and a budget.
+
+    Attributes:
+        pool: the images to choose from.
+        test: the images to measure on.
+        initial: size of the first labeled set, drawn at random by the trial's seed.
+        k: images added a cycle.
+        cycles: trainings in all, the first on the initial set.
+        first: rows of the first labeled set, for all trials, instead of a draw.
+        inputs: the pool's images at the input's size, uint8 [N, H, W, 3], where the task keeps
+            them otherwise to train on.
+    """
+
+    pool: TrainingData
+    test: TrainingData
+    initial: int
+    k: int
+    cycles: int
+    first: tuple[int, ...] = ()
+    inputs: NDArray[np.uint8] | None = None
+
+    @property
+    def scored(self) -> NDArray[np.uint8]:
+        """The pool's images as the network scores them."""
+        return self.pool.images if self.inputs is None else self.inputs
+
+
+def simulate(
+    experiment: Experiment,
+    settings: TrainSettings,
+    strategy: Strategy,
+    trial: int = 0,
+    progress: Callable[[CycleResult], None] = lambda _: None,
+) -> list[CycleResult]:
+    """Run one trial. All strategies of a trial start from the same labeled set."""
+    settings = replace(settings, **strategy.train, seed=settings.seed + trial)  # type: ignore[arg-type]
+    names = [str(row) for row in range(len(experiment.pool.images))]
+    labeled = list(map(str, experiment.first)) or draw_ids(names, experiment.initial, settings.seed)
+    results = []
+    for cycle in range(experiment.cycles):
+        rows = np.array(sorted(map(int, labeled)))
+        trainer = Trainer(settings, experiment.pool.take(rows))
+        while not trainer.finished:
+            trainer.advance()
+        results.append(_measure(trainer, experiment.test, cycle, len(labeled)))
+        progress(results[-1])
+        if cycle + 1 < experiment.cycles:  # the pool is not scored after the last training
+            labeled += _pick(trainer, experiment, strategy, labeled, cycle)
+    return results
+
+
+def _pick(
+    trainer: Trainer, experiment: Experiment, strategy: Strategy, labeled: list[str], cycle: int
+) -> list[str]:
+    seed = trainer.settings.seed * 1000 + cycle
+    taken = set(labeled)
+    rest = [row for row in range(len(experiment.pool.images)) if str(row) not in taken]
+    if strategy.how == "random":
+        return draw_ids(map(str, rest), experiment.k, seed)
+    if strategy.how == "coreset":
+        known = sorted(map(int, labeled))
+        embeddings = scores_of(trainer, experiment.scored[[*known, *rest]])["embedding"]
+        picks = k_center(embeddings, experiment.k, given=len(known)) - len(known)
+        return [str(rest[pick]) for pick in picks]
+    columns = scores_of(trainer, experiment.scored[rest])
+    vectors = pa.FixedSizeListArray.from_arrays(
+        columns["embedding"].ravel(), columns["embedding"].shape[1]
+    )
+    table = pa.table(
+        {"id": [str(row) for row in rest], strategy.by: columns[strategy.by], "embedding": vectors}
+    )
+    how = SelectionSettings(
+        k=experiment.k,
+        strategy=strategy.how,
+        by=strategy.by,
+        subset=strategy.subset,
+        seed=seed,
+    )
+    return select(TableScores(table), how).ids
+
+
+def scores_of(trainer: Trainer, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """What the exported graph would give for these images: loss, entropy, embedding."""
+    return _joined(_scores(trainer, images))
+
+
+def _scores(
+    trainer: Trainer, images: NDArray[np.uint8]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    for _, forward in predict(trainer.model, trainer.settings, images):
+        outputs = trainer.model.task.outputs(forward.output)
+        chosen = {"entropy": outputs["entropy"], "embedding": forward.embedding}
+        if forward.loss is not None:
+            chosen["loss"] = forward.loss
+        yield {name: value.float().cpu().numpy() for name, value in chosen.items()}
+
+
+def _joined(
+    parts: Iterator[dict[str, NDArray[np.float32]]],
+) -> dict[str, NDArray[np.float32]]:
+    held = list(parts)
+    return {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+
+
+def _measure(trainer: Trainer, test: TrainingData, cycle: int, labeled: int) -> CycleResult:
+    from lloss.training.evaluate import measure  # evaluation is for a checkpoint too
+
+    figures = measure(trainer.model, trainer.settings, test)
+    return CycleResult(cycle, labeled, figures.metric, figures.head, figures.entropy)

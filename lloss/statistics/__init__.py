@@ -1,0 +1,1 @@
+"""Measured figures: intervals, ranking metrics, distributions, and their charts. No torch."""

@@ -1,0 +1,1 @@
+"""Object detection: SSD, its loss per image, augmentation, average precision."""

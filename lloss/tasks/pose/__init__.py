@@ -1,0 +1,1 @@
+"""Human pose: heatmaps, their loss per image, augmentation, PCKh."""

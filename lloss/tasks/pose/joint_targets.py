@@ -1,0 +1,84 @@
+"""What is known of a person in the network's input."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lloss.annotations.joint_names import flip_pairs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersonTarget:
+    """The joints of one person in the pixels of one input.
+
+    Attributes:
+        names: of the joints.
+        joints: x, y, the centre of the first pixel being 0.5, 0.5; float32 [J, 2].
+        annotated: which joints are, inside of the input or not; bool [J].
+        size: side of the input in pixels.
+        pixel: width and height of a pixel of the input in pixels of the original image.
+        head: what PCKh divides by, in pixels of the original image; NaN if unknown.
+        side: of what the network sees, in pixels of the original image: of the person's square, or
+            the longer one of a whole image.
+    """
+
+    names: tuple[str, ...]
+    joints: Tensor
+    annotated: Tensor
+    size: int
+    pixel: tuple[float, float]
+    head: float
+    side: float
+
+    @property
+    def inside(self) -> Tensor:
+        """Which joints lie in the input; bool [J]."""
+        return ((self.joints >= 0) & (self.joints < self.size)).all(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PoseTargets:
+    """The joints of a batch.
+
+    Attributes:
+        joints: x, y as shares of the input's width and height; float32 [N, J, 2].
+        annotated: which are and lie inside of the input; bool [N, J].
+    """
+
+    joints: Tensor
+    annotated: Tensor
+
+    @classmethod
+    def of(cls, targets: Sequence[PersonTarget]) -> PoseTargets:
+        """Gather the targets of some inputs."""
+        joints = torch.stack([target.joints / target.size for target in targets])
+        annotated = torch.stack([target.annotated & target.inside for target in targets])
+        return cls(joints, annotated)
+
+    def to(self, device: torch.device) -> PoseTargets:
+        """The same on this device."""
+        return PoseTargets(self.joints.to(device), self.annotated.to(device))
+
+    def on(self, heatmaps: Tensor) -> Tensor:
+        """The joints in pixels of heatmaps, float32 [N, J, 2]."""
+        height, width = heatmaps.shape[-2:]
+        return self.joints * self.joints.new_tensor([width, height])
+
+
+@functools.cache
+def mirror_order(names: tuple[str, ...]) -> tuple[int, ...]:
+    """For each joint the one that it is in the mirror: left and right change places."""
+    return swapped(len(names), flip_pairs(names))
+
+
+def swapped(count: int, pairs: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """The numbers below ``count`` with those of each pair in each other's place."""
+    order = list(range(count))
+    for one, other in pairs:
+        order[one], order[other] = other, one
+    return tuple(order)

@@ -1,0 +1,174 @@
+"""Correct keypoints: PCKh@0.5 as MPII defines it, and what stands in without head sizes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lloss.annotations import PersonLabel
+from lloss.annotations.joint_names import without_mirror
+from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
+from lloss.tasks.base import Meter, of_unknown_classes
+from lloss.tasks.pose.heatmaps import decode, mirrored_back
+from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
+
+PCKH_SHARE = 0.5
+"""Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""
+
+SIDE_SHARE = 0.05
+"""Of the side of what the network sees, where head sizes are not known; a choice of ours."""
+
+LEFT_OUT = ("pelvis", "thorax")
+"""Joints that MPII's mean leaves out."""
+
+HEAD = ("head-top", "upper-neck", "head", "neck", "nose", "eye", "ear")
+"""Joints that are reported together as the head."""
+
+MEASURES = {
+    True: (
+        "PCKh@0.5: an error of at most half the head size, which is 0.6 × the head box's diagonal "
+        "or, where the labels have no box, the distance from upper neck to head top in its place, "
+        "with which figures compare only where the two are equal"
+    ),
+    False: (
+        f"PCK@{SIDE_SHARE}, not PCKh: head sizes are not known; an error of at most {SIDE_SHARE} "
+        "of the side of what the network sees"
+    ),
+}
+"""What the figures are, by whether errors are held against head sizes."""
+
+_SIDE = re.compile(r"^(l|r|left|right)[-_ ]")
+
+
+def group_of(joint: str) -> str:
+    """What a joint is reported under: ``r-knee`` and ``left_knee`` are both a ``knee``."""
+    base = _SIDE.sub("", joint).replace("_", "-")
+    return "head" if base in HEAD else base
+
+
+def heads_known(labels: Sequence[PersonLabel]) -> bool:
+    """Whether all persons have a head size, so that one measure fits all."""
+    return bool(labels) and all(math.isfinite(label.head) for label in labels)
+
+
+@dataclass
+class Pck(Meter):
+    """Counts joints that lie near enough to the truth.
+
+    A joint is right if its error is **at most** the share of the normaliser, both in pixels of the
+    original image. Only annotated joints count, those outside of the input and those that the
+    network does not have as well, pelvis and thorax do not; the mean is over joints, not over
+    groups or persons.
+
+    Args:
+        names: of the joints.
+        by_head: whether errors are held against head sizes. Else it is the side of what the network
+            sees, for all persons, and nothing is called PCKh.
+        mirrored: whether the heatmaps are averaged with those of the mirrored image.
+        unknown: of each person, in the order of the updates, the annotated joints that the network
+            does not have: they are missed.
+    """
+
+    names: tuple[str, ...]
+    by_head: bool
+    mirrored: bool = False
+    unknown: Sequence[Collection[str]] = ()
+    right: list[Tensor] = field(default_factory=list, init=False)
+    total: list[Tensor] = field(default_factory=list, init=False)
+
+    def update(self, output: Any, targets: Sequence[PersonTarget], mirror: Any = None) -> None:
+        """Count a batch.
+
+        Args:
+            output: heatmaps, float [N, stacks, J, H, W]; the last stack is judged.
+            targets: of inputs four times as large (or whatever the network's stride is).
+            mirror: heatmaps of the mirrored images, if asked for.
+        """
+        heatmaps = output[:, -1].float().cpu()
+        if mirror is not None:
+            order = torch.tensor(mirror_order(self.names))
+            both = (heatmaps + mirrored_back(mirror[:, -1].float().cpu(), order)) / 2
+            # A joint of one side whose other side the network does not know is not in the mirror.
+            alone = torch.tensor(without_mirror(self.names))
+            heatmaps = torch.where(alone[:, None, None], heatmaps, both)
+        places, _ = decode(heatmaps)
+        for row, target in enumerate(targets):
+            self._count(places[row], target, heatmaps.shape[-1])
+
+    def _count(self, places: Tensor, target: PersonTarget, width: int) -> None:
+        error = places * (target.size / width) - target.joints
+        distance = (error * torch.tensor(target.pixel)).norm(dim=-1)
+        limit = PCKH_SHARE * target.head if self.by_head else SIDE_SHARE * target.side
+        self.right.append((distance <= limit) & target.annotated)
+        self.total.append(target.annotated)
+
+    def figures(self) -> dict[str, float]:
+        """``pck`` over all joints that count; the same as ``pckh`` if it is that; each group."""
+        found = self._resampled(np.ones((1, len(self.total))))
+        return {name: float(value[0]) for name, value in found.items()}
+
+    def intervals(self) -> dict[str, Interval]:
+        """Of each figure, by the bootstrap over persons."""
+        groups = self._groups()
+        support = {f"PCK {name}": _persons(total) for name, (_, total) in groups.items()}
+        support |= dict.fromkeys(("pck", "pckh"), len(self.total))
+        return bootstrap(len(self.total), self._resampled, support)
+
+    def _resampled(self, weights: Floats) -> dict[str, Floats]:
+        groups = self._groups()
+        right = {name: weights @ right for name, (right, _) in groups.items()}
+        total = {name: weights @ total for name, (_, total) in groups.items()}
+        none = np.zeros(len(weights))
+        with np.errstate(invalid="ignore"):
+            mean = sum(right.values(), none) / sum(total.values(), none)
+            each = {f"PCK {name}": right[name] / total[name] for name in groups}
+        return {"pck": mean, **({"pckh": mean} if self.by_head else {}), **each}
+
+    def _groups(self) -> dict[str, tuple[Floats, Floats]]:
+        """Joints that are right and joints that count of each person, float64 [N], by group."""
+        groups: dict[str, tuple[Floats, Floats]] = {}
+        shape = (len(self.total), len(self.names))
+        right, total = (
+            torch.stack(parts).numpy().astype(np.float64) if parts else np.zeros(shape)
+            for parts in (self.right, self.total)
+        )
+
+        def add(name: str, right: Floats, total: Floats) -> None:
+            if group_of(name) not in LEFT_OUT:
+                before = groups.get(group_of(name), (0.0, 0.0))
+                groups[group_of(name)] = before[0] + right, before[1] + total
+
+        for number, name in enumerate(self.names):
+            add(name, right[:, number], total[:, number])
+        for name in self._unknown_names():
+            missed = np.array([float(name in names) for names in self.unknown])
+            add(name, np.zeros(len(missed)), missed)
+        return groups
+
+    def _unknown_names(self) -> list[str]:
+        return sorted({name for names in self.unknown for name in names})
+
+    def missed(self) -> list[str]:
+        """Joints that the network does not have."""
+        names = [name for name in self._unknown_names() if group_of(name) not in LEFT_OUT]
+        known = [name for name in self.names if group_of(name) not in LEFT_OUT]
+        return of_unknown_classes(names, known, "they count as missed", "joints")
+
+    def notes(self) -> list[str]:
+        """What the figures mean."""
+        averaging = "on" if self.mirrored else "off"
+        return [
+            f"pck is {MEASURES[self.by_head]}; pelvis and thorax are left out",
+            f"flip averaging: {averaging}",
+        ]
+
+
+def _persons(total: Floats) -> int:
+    return int((total > 0).sum())

@@ -1,0 +1,1 @@
+"""Text in files and on pages: strict CSV, cleaned names, escaped HTML."""

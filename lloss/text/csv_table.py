@@ -1,0 +1,232 @@
+"""CSV as text: written so that it reads back, and read strictly, so that no row gets lost.
+
+The grammar, a record a line::
+
+    file   = header (end record)* [end]        end = LF | CRLF | CR; blank lines are skipped
+    record = field ("," field)*                as many fields as the header has
+    field  = '"' (any but '"' | '""')* '"' | (any but '"' and ",")*
+
+That is RFC 4180 without line breaks inside quotes: a stray quote would swallow the rows up to the
+next one, and no reader can distinguish the two.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
+
+from lloss.errors import LabelError, LlossError
+from lloss.text.clean_names import stripped
+
+_BREAKS = re.compile(r"[\r\n\0]")
+
+_FIELD = re.compile(r'"([^"]*(?:""[^"]*)*)"|([^",]*)')
+
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what errors="surrogateescape" makes of a broken byte
+
+_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
+"""How UTF-16 and UTF-32 begin."""
+
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+_SHOWN = 100
+
+
+def csv_text(
+    header: Iterable[str], rows: Iterable[Iterable[object]], *, readable: bool = True
+) -> str:
+    """CSV with plain line ends.
+
+    Args:
+        header: the names of the columns.
+        rows: a value for each column.
+        readable: refuse what :class:`Table` would refuse. Otherwise a field may hold line breaks
+            and is written over several lines, as spreadsheets and pandas take it.
+
+    Raises:
+        LabelError: a field holds a line break or a NUL.
+    """
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (header, *map(tuple, rows)):
+        broken = next((str(field) for field in row if _BREAKS.search(str(field))), None)
+        if broken is not None and readable:
+            raise LabelError(
+                f"{shortened(broken)!r} has a line break or a NUL in it, which a line of CSV "
+                "cannot hold: rename it, or write JSON or Parquet instead"
+            )
+        # The plain writer quotes a line feed, but not a lone carriage return.
+        (plain if broken is None else quoted).writerow(row)
+    return text.getvalue()
+
+
+def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 text with their numbers from 1, without their ends.
+
+    Lines end in LF, CRLF or CR alone: the other separators that ``str.splitlines`` knows may
+    stand in names. A byte order mark at the beginning is dropped.
+
+    Args:
+        file: opened for bytes; read as the lines are asked for.
+        origin: what to call it in messages.
+        error: what to raise.
+
+    Raises:
+        LlossError: of the kind ``error``: the text is not UTF-8, or has a NUL in it.
+    """
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    for number, line in enumerate(text, 1):
+        if number == 1:
+            if line.startswith(_MARKS):
+                raise error(f'{origin}: is UTF-16 text; save it as UTF-8 (Excel: "CSV UTF-8")')
+            if line.startswith("PK\x03\x04"):
+                raise error(f"{origin}: is a zip or a workbook of Excel; save the sheet as CSV")
+            if line.startswith("PAR1"):
+                raise error(f"{origin}: is Parquet; give CSV")
+            line = line.removeprefix("\ufeff")
+        wrong = None if line.isascii() else _NOT_UTF8.search(line)
+        if wrong is not None:
+            byte = ord(wrong.group()) & 0xFF
+            raise error(
+                f"{origin}, line {number}: is not UTF-8 text (byte 0x{byte:02x}); save it as "
+                'UTF-8 (Excel: "CSV UTF-8")'
+            )
+        if "\0" in line:
+            raise error(
+                f"{origin}, line {number}: holds a NUL, as UTF-16 text and binary files do; give "
+                "text in UTF-8"
+            )
+        yield number, line.rstrip("\r\n")
+
+
+class Table:
+    """A CSV with a header.
+
+    Iterating gives the line number and the fields of each row, as many as the header has names.
+
+    Args:
+        file: as :func:`text_lines` takes it, with ``origin`` and ``error``.
+
+    Attributes:
+        header: the names of the columns, stripped; a column of row numbers or of nothing has none.
+
+    Raises:
+        LlossError: of the kind ``error``, naming the line: see the module's grammar. Names that
+            come twice, a repeated header and values in a column without a name are refused too.
+    """
+
+    def __init__(self, file: IO[bytes], origin: str, error: type[LlossError]) -> None:
+        self.origin, self._error = origin, error
+        self._lines = text_lines(file, origin, error)
+        number, line = next(self._filled(), (0, ""))
+        if line.casefold().startswith("sep="):
+            raise self._wrong(number, f"{line!r} is a line for Excel, not CSV; remove it")
+        if line.startswith(("{", "[")):
+            raise self._wrong(number, "looks like JSON; give a CSV with a header")
+        self._first, self._fields = line, self._parsed(number, line) if line else []
+        self.header = tuple(map(stripped, self._fields))
+        self._nameless = [place for place, name in enumerate(self.header) if not name]
+        for place, name in enumerate(self.header):
+            if name and name in self.header[:place]:
+                raise self._wrong(
+                    number, f"two columns are called {name!r}; rename one or remove it"
+                )
+
+    def column(self, name: str) -> int | None:
+        """The place of a column, whose name is written in any case; None without one."""
+        found = [place for place, one in enumerate(self.header) if one.casefold() == name]
+        if len(found) > 1:
+            both = " and ".join(repr(self.header[place]) for place in found[:2])
+            raise self._error(f"{self.origin}: has the columns {both}; rename one or remove it")
+        return found[0] if found else None
+
+    def needed(self, *names: str) -> tuple[int, ...]:
+        """The places of columns that have to be there.
+
+        Raises:
+            LlossError: a column is missing.
+        """
+        places = [self.column(name) for name in names]
+        if None not in places:
+            return tuple(place for place in places if place is not None)
+        wanted = " and ".join(map(repr, names))
+        found = shortened(", ".join(self.header)) or "an empty file"
+        by = next((by for mark, by in _SEPARATORS.items() if mark in self._first), None)
+        remedy = f"it is separated by {by}: save it with commas" if by else ""
+        remedy = remedy or "give a CSV with a header"
+        raise self._error(f"{self.origin}: needs a column {wanted} (found: {found}); {remedy}")
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        count = len(self.header)
+        for number, line in self._filled():
+            fields = self._parsed(number, line) if '"' in line else line.split(",")
+            if len(fields) != count:
+                raise self._wrong(number, self._uneven(fields, line))
+            if self._nameless:
+                self._check_nameless(number, fields)
+            if fields == self._fields or line.removeprefix("\ufeff") == self._first:
+                raise self._wrong(
+                    number, "repeats the header, as files do that were joined; remove that line"
+                )
+            yield number, fields
+
+    def _filled(self) -> Iterator[tuple[int, str]]:
+        return ((number, line) for number, line in self._lines if line.strip())
+
+    def _parsed(self, number: int, line: str) -> list[str]:
+        fields: list[str] = []
+        start = 0
+        while True:
+            match = _FIELD.match(line, start)
+            assert match is not None, "a field may be empty"
+            end = match.end()
+            if line[end : end + 1] not in ("", ","):
+                raise self._wrong(number, _quoting(line, start, match.group(1)))
+            quoted = match.group(1)
+            fields.append(match.group(2) if quoted is None else quoted.replace('""', '"'))
+            if end == len(line):
+                return fields
+            start = end + 1
+
+    def _uneven(self, fields: Sequence[str], line: str) -> str:
+        names = shortened(", ".join(self.header))
+        many = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
+        shown = f"has {many}, the header has {len(self.header)} ({names}): {shortened(line)!r}"
+        if len(fields) > len(self.header):
+            return f"{shown}; put a value with a comma in it into double quotes"
+        return f"{shown}; write a field for each column, with commas between them"
+
+    def _check_nameless(self, number: int, fields: Sequence[str]) -> None:
+        for place in self._nameless:
+            value = fields[place]
+            is_index = place == 0 and value.isdecimal()  # as pandas writes it
+            if value.strip() and not is_index:
+                raise self._wrong(
+                    number,
+                    f"{shortened(value)!r} stands in column {place + 1}, which has no name in the "
+                    "header; name the column or remove it",
+                )
+
+    def _wrong(self, number: int, what: str) -> LlossError:
+        return self._error(f"{self.origin}, line {number}: {what}")
+
+
+def _quoting(line: str, start: int, quoted: str | None) -> str:
+    """What is wrong with the quotes of the field that starts there."""
+    shown = repr(shortened(line[start:]))
+    if quoted is not None:
+        what = f"has text behind the closing quote in {shown}"
+    elif line[start] == '"':
+        what = f"the quote that opens {shown} does not close in its line"
+    else:
+        what = f"has a quote inside a field without quotes: {shown}"
+    return f"{what}; quotes enclose a whole field, and a quote within is doubled"
+
+
+def shortened(text: str, most: int = _SHOWN) -> str:
+    """The text with an ellipsis where it is longer than messages should be."""
+    return text if len(text) <= most else text[: most - 1] + "…"

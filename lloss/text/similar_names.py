@@ -1,0 +1,123 @@
+"""Class names that may be misspelled: near to others, or of one image alone."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
+
+from lloss.text.clean_names import UNSEEN, visible
+
+COMPARED = 100
+"""Characters of a name that are compared with others."""
+
+_SHOWN = 3
+"""Names that a line lists."""
+
+_RESEMBLES = 0.6
+"""Similarity from which a name is suggested."""
+
+_NUMBER = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
+_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)", re.ASCII)
+_JOINTS = re.compile(r"[\s_-]+")
+
+_MISSING = frozenset({"nan", "<na>", "nat", "#n/a", "#name?", "#ref!", "#value!"})
+"""What pandas and spreadsheets write where there is no value, in lower case."""
+
+
+def class_notes(counts: Mapping[str, int]) -> list[str]:
+    """Lines on the names of a set of labels that are probably not meant so.
+
+    Args:
+        counts: how often each name occurs.
+    """
+    missing = [name for name in counts if name.casefold() in _MISSING]
+    lines = [
+        f"{counts[name]} labels read {name!r}, as programs write a missing value: if that is no "
+        "class of yours, remove those rows"
+        for name in missing
+    ]
+    return [*filter(None, [similar_note(counts)]), *lines]
+
+
+def nearest(name: str, known: Iterable[str], resembles: float = 0) -> str:
+    """The known name that resembles a name most, whatever the case of its letters; "" for none.
+
+    Args:
+        name: that is not known.
+        known: names.
+        resembles: similarity that it has at least, 0 to 1; see :mod:`difflib`.
+    """
+    short = {other[:COMPARED].casefold(): other for other in known}
+    found = get_close_matches(name[:COMPARED].casefold(), short, 1, cutoff=resembles)
+    return short[found[0]][:COMPARED] if found else ""
+
+
+def similar_note(
+    counts: Mapping[str, int], what: str = "classes", known: Collection[str] = ()
+) -> str:
+    """One line on names that differ only in case, spaces or how a number is written.
+
+    Args:
+        counts: how often each name occurs.
+        what: the names are of.
+        known: names of which it was said already that they are similar.
+
+    Returns:
+        "" if no two names are that similar.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in counts:
+        groups.setdefault(_loose(name), []).append(name)
+    similar = [names for names in groups.values() if len(names) > 1 and not set(known) >= {*names}]
+    if not similar:
+        return ""
+    shown = "; ".join(
+        " and ".join(f"{_shown(name)} ({counts[name]})" for name in names)
+        for names in similar[:_SHOWN]
+    )
+    rest = f"; and {len(similar) - _SHOWN} more such groups" if len(similar) > _SHOWN else ""
+    return (
+        f"the {what} {shown}{rest} differ only in case, spaces or how a number is written; "
+        "if they mean the same, write one name"
+    )
+
+
+def lone_classes(images: Mapping[str, int], known: Collection[str] = ()) -> str:
+    """A line that names the new classes of one image; "" where there is no such class.
+
+    Args:
+        images: of each class.
+        known: classes that are not new.
+    """
+    names = [name for name, count in images.items() if count == 1 and name not in known]
+    if not names:
+        return ""
+    shown = ", ".join(_told(name, set(images) - {name}) for name in names[:_SHOWN])
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    what = "the new class" if len(names) == 1 else f"{len(names)} new classes:"
+    have = "has" if len(names) == 1 else "have"
+    return f"{what} {shown}{rest} {have} one image; check the spelling, or label more of it"
+
+
+def _told(name: str, others: Collection[str]) -> str:
+    meant = nearest(name, others, _RESEMBLES)
+    return f"{name[:COMPARED]!r}" + (f" ({meant!r}?)" if meant else "")
+
+
+def _shown(name: str) -> str:
+    """The name in quotes; what looks like a space or like nothing stands as an escape."""
+    return "".join(
+        f"\\u{ord(char):04x}" if char in UNSEEN or (char != " " and char.isspace()) else char
+        for char in repr(name)
+    )
+
+
+def _loose(name: str) -> str:
+    key = unicodedata.normalize("NFKC", visible(name)).casefold()
+    number = _NUMBER.fullmatch(key)
+    if number and any(char.isdecimal() for char in key):
+        sign, whole, part = number.groups()
+        return f"{'-' if sign == '-' else ''}{whole or '0'}" + (f".{part}" if part else "")
+    return _ZEROS.sub("", _JOINTS.sub(" ", key).strip())

@@ -1,0 +1,139 @@
+"""A training run on disk: one file that holds all that resuming, evaluating and exporting need."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lloss.errors import CheckpointError
+from lloss.files import sha256_of, written_aside
+from lloss.modeling.network import TappedNetwork, build
+from lloss.modeling.registry import set_transform_input
+from lloss.tasks.train_settings import TrainSettings
+
+FORMAT = 1
+FILE = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after some step.
+
+    Attributes:
+        settings: of the run; ``size`` and ``taps`` are filled in.
+        classes: the class names, in the order of the outputs.
+        labeled: number of images trained on.
+        labels_sha256: identifies them and their labels.
+        images_sha256: identifies their pixels, as they were decoded; "" if nothing says it.
+        traces: of the images, and of those that a warm start was trained on, as
+            :func:`lloss.data.test_overlap.traces` gives them; none if not known.
+        start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
+        sample: some of them at the input's size, uint8 [S, H, W, 3], to check an export on.
+        state: of the :class:`lloss.training.trainer.Trainer`.
+        path: the file it was read from.
+    """
+
+    settings: TrainSettings
+    classes: tuple[str, ...]
+    labeled: int
+    labels_sha256: str
+    sample: NDArray[np.uint8]
+    state: dict[str, Any]
+    path: Path | None = None
+    images_sha256: str = ""
+    start_sha256: str = ""
+    traces: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that were finished."""
+        return int(self.state["epoch"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run went through all its epochs."""
+        return self.epoch >= self.settings.epochs
+
+    @property
+    def sha256(self) -> str:
+        """Of the file it was read from."""
+        assert self.path is not None, "only a checkpoint that was loaded has a file"
+        return sha256_of(self.path)
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        content = {
+            "format": FORMAT,
+            "settings": self.settings.as_dict(),
+            "classes": list(self.classes),
+            "labeled": self.labeled,
+            "labels_sha256": self.labels_sha256,
+            "images_sha256": self.images_sha256,
+            "start_sha256": self.start_sha256,
+            "traces": torch.from_numpy(np.array(self.traces)),
+            "sample": torch.from_numpy(self.sample),
+            "state": self.state,
+        }
+        with written_aside(path) as aside, aside.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                # torch hides the file's own error, such as a full disk, in one of its own.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+    def network(self) -> TappedNetwork:
+        """The trained network with its head, ready to predict, on the CPU."""
+        # Weights come from the checkpoint: nothing is downloaded again.
+        settings = dataclasses.replace(self.settings, weights="none")
+        with torch.random.fork_rng(devices=[]):  # it is built on the CPU
+            model = build(settings, self.classes, (settings.size, settings.size))
+        try:
+            model.load_state_dict(self.state["model"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.path}: does not fit the network {settings.model!r}; it was written by "
+                "another version of lloss or torchvision: train again"
+            ) from error
+        set_transform_input(model.network, self.state)
+        return model.eval()
+
+
+def load_checkpoint(run: Path) -> Checkpoint:
+    """Read a run's folder or its ``checkpoint.pt``.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of another program.
+    """
+    path = run / FILE if run.is_dir() else run
+    if not path.is_file():
+        raise CheckpointError(f"{run}: holds no {FILE}; train first: lloss train DATA -o {run}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path}: is of format {content['format']}, this lloss reads {FORMAT}"
+            )
+        return Checkpoint(
+            TrainSettings.from_dict(content["settings"], str(path)),
+            tuple(content["classes"]),
+            int(content["labeled"]),
+            str(content["labels_sha256"]),
+            content["sample"].numpy(),
+            dict(content["state"]),
+            path,
+            str(content.get("images_sha256", "")),
+            str(content.get("start_sha256", "")),
+            content["traces"].numpy() if "traces" in content else np.empty(0, np.int64),
+        )
+    except CheckpointError:
+        raise
+    except Exception as error:  # unpickling a foreign file fails in any way it likes
+        raise CheckpointError(f"{path}: is damaged or no checkpoint of lloss") from error

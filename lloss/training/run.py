@@ -1,0 +1,372 @@
+"""A training run: decode, train, checkpoint; to be left and taken up again at any step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lloss.annotations import Problems
+from lloss.data.labeled_set import LabeledSet
+from lloss.data.test_overlap import traces
+from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
+from lloss.files import explained, sweep, write_text
+from lloss.modeling.network import TappedNetwork
+from lloss.tasks.registry import get_task
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
+from lloss.training.divergence import doubts, keeping
+from lloss.training.examples import load_examples
+from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.warm_start import taps_of, warm_trainer
+
+METRICS = "metrics.jsonl"
+SAMPLE = 64
+"""Images kept in the checkpoint, as many as the largest batch that an export is checked at."""
+
+SAMPLE_BYTES = 4 << 20
+"""They take no more: a checkpoint is written often."""
+
+CHECKPOINT_SECONDS = 20.0
+
+_SHOWN = 5
+"""Classes that a message names."""
+
+
+WRITING_SHARE = 0.05
+"""Of the time of a run, at most: what writing checkpoints takes of it where they are large."""
+
+
+def train(
+    labeled: LabeledSet,
+    settings: TrainSettings,
+    run: Path,
+    *,
+    resume: bool = False,
+    warm_start: Path | None = None,
+    device: str = "",
+    problems: Problems | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Checkpoint:
+    """Train on a labeled set and leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``run``.
+
+    Args:
+        labeled: what to train on.
+        settings: how.
+        run: the folder; made when it is not there.
+        resume: go on with the run that is there (which may be finished, or not begun).
+        warm_start: a run whose weights to start from; by default they are fresh.
+        device: ``cpu``, ``cuda``, or empty for CUDA where there is one.
+        problems: those of reading the labels, and where those of the images, and doubts of the
+            network, go.
+        say: told in a line what was left out.
+
+    Raises:
+        CheckpointError: a run is there and ``resume`` is off, or it is one of other settings.
+        LabelError: the labels cannot be trained on.
+        DivergedError: loss or weights became infinite or NaN; the checkpoint before it stays.
+        InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
+    """
+    settings, problems = _sized(settings), problems or Problems()
+    labeled = _learnable(labeled.ordered(), settings, problems)
+    start = load_checkpoint(warm_start) if warm_start else None
+    before = _earlier_run(run, labeled, settings, resume, start)
+    data, sample = _decoded(labeled, settings, run, problems)
+    for line in [*problems.lines(), *get_task(settings.task).notes(settings)]:
+        say(line)
+    images = _pixels_sha256(data.images)
+    if before is not None:
+        _check_images(run, before, images)
+        if before.finished:
+            if (run / METRICS).exists():
+                _doubt(before.network(), settings, sample, run, problems, say)
+            return before
+    if before is not None or start is None:
+        trainer = Trainer(settings, data, device)
+    else:
+        trainer = warm_trainer(start, settings, data, device, say)
+    settings = dataclasses.replace(settings, taps=taps_of(trainer))
+    _keep_epochs(run / METRICS, before.epoch if before else 0)
+    if before is not None:
+        trainer.load_state(before.state)
+    own = traces(labeled.items)
+    with _interruptible() as interrupted:
+        identity = {
+            "images_sha256": images,
+            "start_sha256": start.sha256 if start else "",
+            "traces": np.append(start.traces, own) if start else own,
+        }
+        try:
+            _loop(trainer, _Keeper(run, trainer, settings, sample.images, identity), interrupted)
+        except DivergedError as error:
+            raise keeping(error, run / FILE) from None
+    _doubt(trainer.model, settings, sample, run, problems, say)
+    return load_checkpoint(run)
+
+
+def _doubt(
+    model: TappedNetwork,
+    settings: TrainSettings,
+    sample: TrainingData,
+    run: Path,
+    problems: Problems,
+    say: Callable[[str], None],
+) -> None:
+    """Say why not to rely on a trained network, also where it was trained before."""
+    problems.doubts = doubts(model, settings, sample, run / METRICS)
+    for line in problems.doubts:
+        say(f"note: {line}")
+
+
+def _learnable(labeled: LabeledSet, settings: TrainSettings, problems: Problems) -> LabeledSet:
+    """The images that have a loss: the head would learn of the others that theirs is 0."""
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    known = [row for row, label in enumerate(labeled.labels) if task.known(label, classes)]
+    if not known or len(known) == len(labeled):
+        return labeled  # none at all: Task.check says what to label
+    problems.note(
+        f"{len(labeled) - len(known)} of {len(labeled)} labeled images show nothing that a loss "
+        "can be measured on: they are not trained on"
+    )
+    return labeled.take(known)
+
+
+def _pixels_sha256(images: NDArray[np.uint8]) -> str:
+    """A digest of decoded images: names say nothing of what a file holds by now."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    for image in images:  # one at a time: they may lie on disk
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def _check_images(run: Path, before: Checkpoint, images: str) -> None:
+    if before.images_sha256 == images or (before.finished and not before.images_sha256):
+        return
+    if not before.images_sha256:
+        raise CheckpointError(
+            f"{run}: was begun by an earlier lloss, which kept no digest of its images; choose "
+            "another -o to train anew"
+        )
+    raise CheckpointError(
+        f"{run}: was trained on other images of the same names (their pixels are others now); "
+        "restore them, or begin anew in another folder"
+    )
+
+
+def _sized(settings: TrainSettings) -> TrainSettings:
+    size = settings.size or get_task(settings.task).defaults(settings.model)["size"]
+    return dataclasses.replace(settings, size=size)
+
+
+def _decoded(
+    labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
+) -> tuple[TrainingData, TrainingData]:
+    """The labeled images to train on, and a few of them as a scorer decodes them."""
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    task.check(labeled.labels, classes)
+    made = not run.exists()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(error, run) from error
+    sweep(run)
+    try:
+        data, rows = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+        data = _of_usable(data, labeled.take(rows), settings, run, problems)
+    except LabelError:
+        if made:
+            run.rmdir()
+        raise
+    if data.cut and (line := data.cut.line("labeled", "is not learned")):
+        problems.note(line)
+    few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
+    plain, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
+    return data, plain
+
+
+def _of_usable(
+    data: TrainingData, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
+) -> TrainingData:
+    """The data without classes that no usable image shows: an output for them learns nothing.
+
+    Args:
+        data: as it was decoded, with all classes.
+        labeled: the images that could be used.
+        settings: of the run.
+        run: its folder.
+        problems: gets a note of the classes.
+    """
+    task = get_task(settings.task)
+    classes = task.classes(labeled.labels)
+    gone = [name for name in data.classes if name not in classes]
+    if not gone:
+        return data
+    shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
+    line = f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    problems.note(line)
+    try:
+        task.check(labeled.labels, classes)
+    except LabelError as error:
+        raise LabelError(f"{line}; {error}") from error
+    again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+    return dataclasses.replace(again, sha256=data.sha256)
+
+
+def _earlier_run(
+    run: Path,
+    labeled: LabeledSet,
+    settings: TrainSettings,
+    resume: bool,
+    start: Checkpoint | None,
+) -> Checkpoint | None:
+    if not (run / FILE).exists():
+        return None
+    if not resume:
+        raise CheckpointError(
+            f"{run}: holds a training run already; go on with --resume, or choose another -o"
+        )
+    before = load_checkpoint(run)
+    old, new = before.settings.as_dict(), settings.as_dict()
+    if not settings.taps:
+        new["taps"] = old["taps"]  # chosen by itself then as now
+    for name in old:
+        if old[name] != new[name]:
+            raise CheckpointError(
+                f"{run}: was trained with {name} = {old[name]!r}, now it is {new[name]!r}; "
+                "resume with the old value, or choose another -o"
+            )
+    if before.labels_sha256 != labeled.sha256:
+        raise CheckpointError(
+            f"{run}: was trained on other labels ({before.labeled} images, now {len(labeled)}); "
+            "choose another -o"
+        )
+    if before.start_sha256 != (start.sha256 if start else ""):
+        raise CheckpointError(
+            f"{run}: was begun with a warm start from {_shown(before.start_sha256)}, now it is "
+            f"from {_shown(start.sha256 if start else '')}; resume with the same --warm-start, or "
+            "choose another -o"
+        )
+    return before
+
+
+def _shown(start_sha256: str) -> str:
+    return f"the checkpoint of sha256 {start_sha256[:12]}…" if start_sha256 else "none"
+
+
+class _Keeper:
+    """Writes a run's checkpoint and metrics."""
+
+    def __init__(
+        self,
+        run: Path,
+        trainer: Trainer,
+        settings: TrainSettings,
+        sample: NDArray[np.uint8],
+        identity: Mapping[str, Any],
+    ) -> None:
+        self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
+        self.identity = identity
+        self.saved, self.took = time.monotonic(), 0.0
+
+    def save(self) -> None:
+        """Write the checkpoint of this very step."""
+        began, data = time.monotonic(), self.trainer.data
+        Checkpoint(
+            self.settings,
+            data.classes,
+            len(data.images),
+            data.sha256,
+            self.sample,
+            self.trainer.state(),
+            **self.identity,
+        ).save(self.run / FILE)
+        self.saved = time.monotonic()
+        self.took = self.saved - began
+
+    def save_if_due(self) -> None:
+        """Write it when the last one is old, so that a killed run loses little.
+
+        What takes long to write is written less often: training must not wait for the disk.
+        """
+        if time.monotonic() - self.saved > max(CHECKPOINT_SECONDS, self.took / WRITING_SHARE):
+            self.save()
+
+    def log(self, figures: dict[str, float]) -> None:
+        """Append an epoch's figures."""
+        path = self.run / METRICS
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(figures) + "\n")
+        except OSError as error:
+            raise explained(error, path) from error
+
+
+def _loop(trainer: Trainer, keeper: _Keeper, interrupted: threading.Event) -> None:
+    epochs, metric = trainer.settings.epochs, trainer.model.task.metric
+    total = epochs * len(trainer.data.images)
+    done = trainer.epoch * len(trainer.data.images) + trainer.totals.images
+    with tqdm(total=total, initial=done, unit="img", disable=None, desc="train") as bar:
+        while not trainer.finished:
+            before = trainer.totals.images
+            figures = trainer.advance()
+            if figures is not None:
+                keeper.log(figures)
+                shown = {k: v for k, v in figures.items() if k in ("loss", metric)}
+                if "ranking_accuracy" in figures:
+                    shown["ranking"] = figures["ranking_accuracy"]
+                bar.set_description(f"train {trainer.epoch}/{epochs}", refresh=False)
+                bar.set_postfix(shown, refresh=False)
+                bar.update(len(trainer.data.images) - before)
+            else:
+                bar.update(trainer.totals.images - before)
+            if interrupted.is_set():
+                keeper.save()
+                raise InterruptedRunError(
+                    f"stopped after {trainer.epoch} of {epochs} epochs; {keeper.run / FILE} holds "
+                    "the state: run it again with --resume to go on"
+                )
+            keeper.save_if_due()
+    keeper.save()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Let the first Ctrl-C or SIGTERM finish the step; a second one acts as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread may set handlers
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, ask)
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _keep_epochs(path: Path, epochs: int) -> None:
+    """Drop the metrics of epochs that the checkpoint does not hold."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(path, "".join(lines[:epochs]))

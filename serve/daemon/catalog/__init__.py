@@ -1,1 +1,0 @@
-"""What the daemon must not forget, in SQLite."""

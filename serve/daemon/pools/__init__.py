@@ -1,1 +1,0 @@
-"""Pools: scored in the background, handed out image by image, labeled."""

@@ -1,1 +1,0 @@
-"""Scoring on request: the artifact that serves, batches, and the protocols."""

@@ -1,0 +1,1 @@
+"""What the routes do: models, pools, jobs, selections."""

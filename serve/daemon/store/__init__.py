@@ -1,0 +1,1 @@
+"""The catalog: the daemon's state in SQLite."""

@@ -1,0 +1,74 @@
+"""A session for browsers, which cannot send a bearer token by themselves."""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from lloss.serve.daemon.app import Ours, base_of
+from lloss.serve.daemon.http.authentication import COOKIE, SESSION_SECONDS
+from lloss.serve.daemon.ui.templates import login_page
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/login")
+async def ask(daemon: Ours, next: str = "/") -> Response:
+    """The form; where no token was set there is nothing to log in to."""
+    if not daemon.access.needs_token:
+        return RedirectResponse(_inside(next), 303)
+    return _page(next)
+
+
+@router.post("/login")
+async def log_in(request: Request, daemon: Ours) -> Response:
+    """Sets the cookie, which is no copy of the token, and goes on to ``next``.
+
+    Who has failed too often is answered 429, whatever token is sent.
+    """
+    form = await request.form()
+    next = _inside(str(form.get("next", "/")))
+    client = request.client.host if request.client else ""
+    attempts = daemon.access.attempts
+    if wait := attempts.wait(client):
+        daemon.metrics.login("limited")
+        seconds = max(1, math.ceil(wait))
+        reply = _page(next, f"Too many attempts: try again in {seconds} s.", 429)
+        reply.headers["Retry-After"] = str(seconds)
+        return reply
+    session = daemon.access.log_in(str(form.get("token", "")))
+    if session is None:
+        attempts.failed(client)
+        daemon.metrics.login("refused")
+        return _page(next, "That is not the token.", 401)
+    daemon.metrics.login("accepted")
+    reply = RedirectResponse(next, 303)
+    reply.set_cookie(
+        COOKIE,
+        session,
+        max_age=SESSION_SECONDS,
+        httponly=True,
+        samesite="strict",
+        secure=base_of(daemon, request).startswith("https:"),
+    )
+    return reply
+
+
+@router.post("/logout")
+async def log_out(request: Request, daemon: Ours) -> Response:
+    """Ends the session, also for who copied the cookie."""
+    daemon.access.log_out(dict(request.scope["headers"]))
+    reply = RedirectResponse("/login", 303)
+    reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return reply
+
+
+def _inside(next: str) -> str:
+    """A path of ours, not another site's address."""
+    plain = next.isprintable() and next.isascii() and "\\" not in next
+    return next if plain and next.startswith("/") and not next.startswith("//") else "/"
+
+
+def _page(next: str, problem: str = "", status: int = 200) -> Response:
+    return HTMLResponse(login_page(problem, _inside(next)), status)

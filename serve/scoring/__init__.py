@@ -1,0 +1,1 @@
+"""Scoring without torch: ONNX Runtime over any pool."""

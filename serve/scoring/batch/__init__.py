@@ -1,0 +1,1 @@
+"""Scoring of whole pools: read, decode, score and write, in parallel and in order."""

@@ -1,0 +1,1 @@
+"""One inference session on a device: CPU, CUDA or TensorRT."""

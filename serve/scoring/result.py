@@ -1,0 +1,68 @@
+"""What scoring gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lloss.manifest import Manifest
+from lloss.scores.folder import scores_table
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of some images.
+
+    Attributes:
+        ids: of the N images that could be read, in the pool's order.
+        columns: the artifact's outputs by name, each float32 [N, ...].
+        skipped: ids and reasons of those that could not.
+        start: position in the pool of the first image, scored or skipped.
+    """
+
+    ids: Sequence[str]
+    columns: Mapping[str, NDArray[np.float32]]
+    skipped: Sequence[tuple[str, str]] = field(default=())
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def loss(self) -> NDArray[np.float32]:
+        """Predicted loss, float32 [N]: a score to rank by, in no unit."""
+        return self.columns["loss"]
+
+    @property
+    def seen(self) -> int:
+        """How many images these scores tell of: scored and skipped ones."""
+        return len(self.ids) + len(self.skipped)
+
+    def table(self) -> pa.Table:
+        """One row an image: ``id`` and the outputs."""
+        return scores_table(self.ids, self.columns)
+
+
+def joined(parts: Sequence[Scores], manifest: Manifest) -> Scores:
+    """Scores of several batches as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {
+        name: np.concatenate([part.columns[name] for part in parts]) if parts else empty
+        for name, empty in no_columns(manifest).items()
+    }
+    return Scores(
+        [id for part in parts for id in part.ids],
+        columns,
+        [row for part in parts for row in part.skipped],
+        parts[0].start if parts else 0,
+    )
+
+
+def no_columns(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
+    """The outputs of no image."""
+    return {name: np.empty((0, *shape), np.float32) for name, shape in manifest.outputs.items()}

@@ -1,0 +1,123 @@
+"""COCO keypoints, and how a broken annotation is named."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lloss.annotations.joint_names import COCO
+from lloss.annotations.problems import Problems
+from lloss.data.pose_labels import read_persons
+from lloss.errors import LabelError
+
+Write = Callable[[Path, Any], Path]
+
+
+def annotation(**changed: Any) -> dict[str, Any]:
+    keypoints: list[Any] = [n for row in range(17) for n in (20 + row, 10 + row, 2)]
+    keypoints[3:6], keypoints[8] = [0, 0, 0], 1
+    entry = {
+        "id": 1, "image_id": 785, "category_id": 1, "iscrowd": 0, "num_keypoints": 16,
+        "bbox": [20.5, 10, 40, 60.25], "keypoints": keypoints,
+    }  # fmt: skip
+    entry.update(changed)
+    return {key: value for key, value in entry.items() if value is not ...}
+
+
+def document(*annotations: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "images": [{"id": 785, "file_name": "a.jpg", "width": 100, "height": 80}],
+        "categories": [
+            {"id": 1, "name": "person", "keypoints": list(COCO), "skeleton": []},
+            {"id": 2, "name": "ball"},
+        ],
+        "annotations": list(annotations),
+    }
+
+
+def test_joints_and_a_hand_worked_region(tmp_path: Path, as_json: Write) -> None:
+    path = as_json(tmp_path / "a.json", document(annotation()))
+    ((id, label),) = read_persons(path, Problems()).items()
+    assert id == "a.jpg@20.5,10,40,60.25"
+    assert label.names == COCO
+    assert label.joints[0].tolist() == [20.5, 10.5]  # the middle of the pixel 20, 10
+    assert label.annotated.tolist() == [True, False] + [True] * 15
+    assert math.isnan(label.head)
+    # Longer side 60.25 * 1.25 = 75.3; centre 40.5, 40.125: 40.5 - 37.5 = 3, 40.125 - 37.5 = 2.6.
+    assert label.region is not None
+    assert label.region.as_tuple() == (3, 3, 75)
+
+
+def test_who_is_no_labeled_person(tmp_path: Path, as_json: Write) -> None:
+    others = [
+        annotation(bbox=[1, 1, 5, 5], num_keypoints=0),
+        annotation(bbox=[2, 1, 5, 5], keypoints=[0] * 51, num_keypoints=...),
+        annotation(bbox=[3, 1, 5, 5], keypoints=...),
+        annotation(bbox=[4, 1, 5, 5], iscrowd=1),
+        annotation(bbox=[5, 1, 5, 5], category_id=2, keypoints=...),
+    ]
+    path = as_json(tmp_path / "a.json", document(*others, annotation()))
+    assert list(read_persons(path, Problems())) == ["a.jpg@20.5,10,40,60.25"]
+
+
+def keypoints(place: int, value: Any) -> list[Any]:
+    values: list[Any] = [9, 9, 2] * 17
+    values[place] = value
+    return values
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "nan": ({"keypoints": keypoints(7, math.nan)}, "annotations[1].keypoints[7]", "nan is no fin"),
+    "text": ({"keypoints": keypoints(7, "7")}, "annotations[1].keypoints[7]", "'7' is no number"),
+    "far": ({"keypoints": keypoints(6, 5000)}, "annotations[1].keypoints[6]",
+            "the joint 'right_eye' at 5000, 9 (x, y) lies far outside the image of 100×80 pixels"),
+    "shares": ({"keypoints": [n / 60 if n % 3 < 2 else 2 for n in range(51)]},
+               "annotations[1].keypoints", "look like shares of the image"),
+    "few": ({"keypoints": [1, 2, 2] * 16}, "annotations[1].keypoints", "48 numbers; 17 joints"),
+    "null": ({"keypoints": None}, "annotations[1]", "lacks the key 'keypoints'"),
+    "no box": ({"bbox": ...}, "annotations[1]", "lacks the key 'bbox'"),
+    "no size": ({"bbox": [3, 3, 0, 9]}, "annotations[1].bbox", "the box 3, 3, 0, 9 has no area"),
+    "beside": ({"bbox": [900, 3, 9, 9]}, "annotations[1].bbox", "does not touch the image of 100"),
+    "image": ({"image_id": 1}, "annotations[1].image_id", "no image has the id 1"),
+    "category": ({"category_id": 7}, "annotations[1].category_id", "no category has the id 7"),
+    "twice": ({"bbox": [20.5, 10, 40, 60.25]}, "annotations[1]", "stands at annotations[0] too"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "where", "what"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_person_is_named_or_left_out(
+    tmp_path: Path, as_json: Write, changed: dict[str, Any], where: str, what: str
+) -> None:
+    broken = annotation(**{"bbox": [1, 2, 9, 9], **changed})
+    path = as_json(tmp_path / "train.json", document(annotation(), broken))
+    expected = f"^{re.escape(f'{path}: {where}: ')}.*{re.escape(what)}"
+    with pytest.raises(LabelError, match=expected):
+        read_persons(path, Problems())
+    problems = Problems(skip=True)
+    kept = (
+        [] if "stands at" in what else ["a.jpg@20.5,10,40,60.25"]
+    )  # which of two is right nobody knows
+    assert list(read_persons(path, problems)) == kept
+    assert [bool(re.search(expected, found)) for found in problems.found] == [True]
+
+
+def test_categories_of_other_joints(tmp_path: Path, as_json: Write) -> None:
+    content = document(annotation())
+    content["categories"][1]["keypoints"] = ["top", "bottom"]
+    with pytest.raises(LabelError, match="categories have different keypoints"):
+        read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
+    content["categories"][1]["keypoints"] = ["top", "end", "top"]
+    with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
+        read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
+    content["categories"][1]["keypoints"] = ["caf\u00e9", " cafe\u0301"]
+    with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
+        read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
+    for nameless in (3, {"top": 1}, ["top", 3], ["top", ""], ["top", " \u200b"]):
+        content["categories"][1]["keypoints"] = nameless
+        with pytest.raises(LabelError, match="keypoints of 'ball' are no list of names"):
+            read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))

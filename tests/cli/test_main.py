@@ -1,0 +1,425 @@
+"""The command line as a user meets it: real processes, one line for each mistake."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from lloss.annotations import Problems
+from lloss.cli.main import COMMANDS, HELP, main
+from lloss.data.labeled_set import LabeledSet
+from lloss.errors import LlossError
+from lloss.scores.folder import ScoresFolder
+from lloss.statistics.confidence_intervals import decimals
+
+
+def lloss(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lloss", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+class Told:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> Told:
+    """The same in this process, which spares seconds of imports."""
+    capsys.readouterr()
+    code = 0
+    try:
+        main([str(word) for word in words])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    told = capsys.readouterr()
+    return Told(code, told.out, told.err)
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_train_names_a_class_of_one_image(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["cat", "cat", "dog", "dog", "kat"]
+    for number in range(5):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
+    labels = tmp_path.parent / f"{tmp_path.name}-labels"
+    if task == "classification":
+        labels = labels.with_suffix(".csv")
+        rows = [f"{number}.png,{name}" for number, name in enumerate(names)]
+        labels.write_text("\n".join(["id,label", *rows]))
+    else:
+        labels = labels.with_suffix(".json")
+        images = [{"id": n, "file_name": f"{n}.png", "width": 16, "height": 16} for n in range(5)]
+        boxes = [
+            {"id": 2 * n + m, "image_id": n, "category_id": names.index(name), "bbox": [2, 2, 9, 9]}
+            for n, name in enumerate(names)
+            for m in range(2)  # a class has more objects than images
+        ]
+        kinds = [{"id": names.index(name), "name": name} for name in dict.fromkeys(names)]
+        labels.write_text(json.dumps({"images": images, "annotations": boxes, "categories": kinds}))
+    found: list[str] = []
+
+    def training(*given: object, problems: Problems, **named: object) -> None:
+        found.extend(problems.notes)
+        raise LlossError("enough")
+
+    monkeypatch.setattr("lloss.training.run.train", training)
+    words = ["train", tmp_path, "--labels", labels, "-o", tmp_path / "run", "--task", task]
+    assert "enough" in call(capsys, *words).err
+    assert [line for line in found if line.startswith("the new class 'kat' ('cat'?) has one image")]
+
+
+def test_the_whole_walk_by_hand(photos: Path, tmp_path: Path, tiny_options: list[str]) -> None:
+    run, model, scores = tmp_path / "run", tmp_path / "model.onnx", tmp_path / "scores"
+    assert "60 images of 3 classes" in lloss("train", photos, "-o", run, *tiny_options).stdout
+    told = lloss("evaluate", run, photos).stdout
+    figures = json.loads((run / "evaluation.json").read_text())
+    low, high = figures["intervals"]["head"]["ranking_accuracy"]
+    assert low < figures["head"]["ranking_accuracy"] < high
+    places = decimals((low, high))
+    share = f"{figures['head']['ranking_accuracy']:.{places}f}"
+    assert f"{share} ({low:.{places}f} to {high:.{places}f})" in told
+    assert "accuracy" in told and "95 % interval" in told and "60 images)" in told
+    assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert "of torch" in lloss("export", run, "-o", model).stdout
+    assert "uint8 [N, 8, 8, 3]" in lloss("info", model).stdout
+    assert "60 images scored" in lloss("score", model, photos, "-o", scores).stderr
+    ids = lloss("select", scores, "-k", 5).stdout.splitlines()
+    assert len(set(ids)) == 5 and all((photos / id).is_file() for id in ids)
+
+
+@pytest.fixture(scope="module")
+def scores(artifact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "scores"
+    lloss("score", artifact, photos, "-o", out)
+    return out
+
+
+def test_select_writes_each_format(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = call(capsys, "select", scores, "-k", 4).out.splitlines()
+    for name in ("a.txt", "a.csv", "a.jsonl", "a.parquet"):
+        assert call(capsys, "select", scores, "-k", 4, "-o", tmp_path / name).code == 0
+    assert (tmp_path / "a.txt").read_text().splitlines() == ids
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ids and list(rows[0]) == ["id", "score", "rank"]
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    table = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert lines == table and [row["rank"] for row in table] == [1, 2, 3, 4]
+    assert [row["score"] for row in table] == [float(row["score"]) for row in rows]
+
+
+def test_select_says_by_what_and_takes_the_least_sure_first(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    column = ScoresFolder(scores).column("confidence")
+    for flags, expected in (([], column.min()), (["--highest"], column.max())):
+        asked = ["select", scores, "-k", 1, "--by", "confidence", "--format", "csv", *flags]
+        told = call(capsys, *asked)
+        assert float(told.out.splitlines()[1].split(",")[1]) == expected
+        assert f"selected by {'highest' if flags else 'lowest'} confidence" in told.err
+    assert "by highest loss" in call(capsys, "select", scores, "-k", 1).err
+    assert "at random" in call(capsys, "select", scores, "-k", 1, "--strategy", "random").err
+    both = call(capsys, "select", scores, "-k", 1, "--highest", "--lowest")
+    assert both.code == 2 and "give one of them" in both.err
+    unknown = call(capsys, "select", scores, "-k", 1, "--by", "prediction")
+    assert unknown.code == 2 and "pass --highest or --lowest" in unknown.err and not unknown.out
+
+
+def test_select_excludes_what_a_csv_names_labels_or_not(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = call(capsys, "select", scores, "-k", 3).out.splitlines()
+    (tmp_path / "done.csv").write_text("id\n" + "\n".join(best[:2]) + "\n")
+    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "done.csv")
+    assert told.out.splitlines()[0] == best[2] and "2 excluded" in told.err
+
+
+def test_select_excludes_what_a_json_of_labels_names(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = call(capsys, "select", scores, "-k", 3).out.splitlines()
+    document = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(best[:2])],
+        "annotations": [],
+        "categories": [],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "labels.json")
+    assert told.out.splitlines()[0] == best[2] and "2 excluded" in told.err
+
+
+@pytest.mark.parametrize("name", ["odd.json", "odd.csv"])
+def test_a_file_without_ids_is_one_short_line_with_a_remedy(
+    name: str, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {f"key {n}": "value" * 30 for n in range(500)}
+    (tmp_path / name).write_text(json.dumps(keys) if name == "odd.json" else ",".join(keys))
+    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / name)
+    assert told.code == 2 and told.err.count("\n") == 1
+    assert "give a CSV with" in told.err and len(told.err) < 300 + len(str(tmp_path))
+
+
+def test_select_asks_for_no_more_than_there_is(
+    scores: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = call(capsys, "select", scores, "-k", 61)
+    assert told.code == 2 and "k = 61, but 60 images are left" in told.err
+    assert len(call(capsys, "select", scores, "-k", 61, "--at-most").out.splitlines()) == 60
+
+
+def test_a_subset_is_a_number_or_a_share(scores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "3 of 20 selected" in call(capsys, "select", scores, "-k", 3, "--subset", 20).err
+    share = call(capsys, "select", scores, "-k", 3, "--subset", "50%").err
+    assert 10 < int(share.split(" of ")[1].split()[0]) < 50
+    assert call(capsys, "select", scores, "-k", 3, "--subset", "half").code == 2
+
+
+def test_info_as_json_is_the_manifest(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(call(capsys, "info", artifact, "--json").out)
+    assert told["classes"] == ["bright", "dark", "red"]
+    assert told["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0}
+
+
+def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(call(capsys, "train", "--preset", "paper-cifar10", "--show").out)
+    assert (told["epochs"], told["gradient_stop"], told["head_loss"]) == (200, 120, "margin")
+    own = call(capsys, "train", "--preset", "paper-cifar10", "--lambda", 0.5, "--show")
+    assert json.loads(own.out)["head_weight"] == 0.5
+    detached = call(capsys, "train", "--detach-head", "--show")
+    assert json.loads(detached.out)["gradient_stop"] == 0
+
+
+def test_settings_of_another_task_are_one_line_before_anything_is_done(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    init = ("init", out, "--pool", photos, "--labels", tmp_path / "none.csv", "-k", 1)
+    for message, words in {
+        "flip_test = True: is for pose alone, not for classification": [
+            "evaluate", trained, photos, "--flip-test", "-o", out,
+        ],
+        "augment = 'ssd': segmentation has none, flip, crop, flip-crop": [
+            "train", photos, "--task=segmentation", "--augment=ssd", "-o", out,
+        ],
+        "weights 'coco': classification starts from": [*init, "--weights=coco"],
+        "size = 100: an hourglass takes multiples of 64": [*init, "--task=pose", "--size=100"],
+        "augment = 'flip': pose has none, pose": [*init, "--task=pose", "--augment=flip"],
+        "preset 'paper-voc': is of detection, not of 'pose'": [
+            "train", "--preset=paper-voc", "--task=pose", "--show",
+        ],
+    }.items():  # fmt: skip
+        told = call(capsys, *words)
+        assert told.code == 2 and told.err.count("\n") == 1 and message in told.err, told.err
+        assert not out.exists()
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert HELP.keys() == COMMANDS.keys()
+    listed = call(capsys, "--help").out
+    for name in COMMANDS:
+        assert name in listed
+        told = call(capsys, name, "--help")
+        assert told.code == 0 and "Usage: lloss " + name in told.out
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("score", "--out --provider --exclude --batch-size --part-size --threads --readers --shard "
+         "--fail-fast --metrics-port --profile"),
+        ("merge", "--out"),
+    ],
+)  # fmt: skip
+def test_help_lists_the_options(
+    command: str, options: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = call(capsys, command, "--help").out
+    for option in options.split():
+        (line,) = [
+            line for line in told.splitlines() if f"{option} " in line or line.endswith(option)
+        ]
+        assert line.strip().startswith("-"), line
+    assert "where it stopped" in " ".join(told.split()) or command == "merge"
+
+
+def test_a_shard_that_cannot_be_is_one_line(
+    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for expected, words in {
+        "shard '3': give i/n": ["--shard", "3"],
+        "shard 4/3: give i/n": ["--shard", "4/3"],
+    }.items():
+        told = call(capsys, "score", artifact, photos, "-o", out, *words)
+        assert told.code == 2 and told.err.count("\n") == 1, told.err
+        assert expected in told.err and not out.exists()
+
+
+@pytest.fixture
+def labels(photos: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "labels.csv"
+    names = [p.relative_to(photos).as_posix() for p in sorted(photos.rglob("*.png"))]
+    path.write_text("id,label\n" + "".join(f"{n},{n.split('/')[0]}\n" for n in names[::2]))
+    return path
+
+
+def mistakes(
+    photos: Path, artifact: Path, scores: Path, tmp: Path
+) -> list[tuple[str, list[object]]]:
+    (tmp / "empty").mkdir()
+    (tmp / "one").mkdir()
+    for path in sorted((photos / "dark").iterdir()):
+        (tmp / "one" / "dark").mkdir(exist_ok=True)
+        shutil.copy(path, tmp / "one" / "dark" / path.name)
+    (tmp / "unknown.csv").write_text("id,label\nnowhere.png,dark\nnot.png,dark\n")
+    (tmp / "twice.csv").write_text("id,label\ndark/001.png,dark\ndark/001.png,red\n")
+    (tmp / "header.csv").write_text("name,class\na,b\n")
+    (tmp / "none.csv").write_text("id,label\n")
+    np.save(tmp / "floats.npy", np.zeros((4, 8, 8, 3)))
+    np.save(tmp / "bands.npy", np.zeros((4, 8, 8, 7), np.uint8))
+    (tmp / "bad.npy").write_bytes(b"\x93NUMPY no")
+    (tmp / "afile").touch()
+    (tmp / "noise.onnx").write_bytes(b"\x00\x01\x02")
+    run, out = tmp / "run", tmp / "out"
+    small: list[object] = ["--model=resnet10-cifar-narrow", "--size=8", "--epochs=1"]
+    return [
+        ("nowhere.png': is not in the pool",
+         ["train", photos, "--labels", tmp / "unknown.csv", "-o", run, *small]),
+        ("stands in line 2 and in line 3",
+         ["train", photos, "--labels", tmp / "twice.csv", "-o", run, *small]),
+        ("needs a column 'id' and 'label' (found: name, class)",
+         ["train", photos, "--labels", tmp / "header.csv", "-o", run, *small]),
+        ("holds no label yet",
+         ["train", photos, "--labels", tmp / "none.csv", "-o", run, *small]),
+        ("all 20 labels are 'dark'", ["train", tmp / "one", "-o", run, *small]),
+        ("60 labeled images are fewer than a batch of 64", ["train", photos, "-o", run, *small]),
+        ("holds no image", ["train", tmp / "empty", "-o", run, *small]),
+        ("no such labeled data", ["train", tmp / "nothing", "-o", run, *small]),
+        ("model 'resnet19': unknown",
+         ["train", photos, "-o", run, "--batch-size=8", "--model=resnet19"]),
+        ("tap 'layer9'",
+         ["train", photos, "-o", run, *small, "--batch-size=8", "--taps=layer9"]),
+        ("lower --lr",
+         ["train", photos, "-o", run, *small, "--batch-size=8", "--lr=1e30"]),
+        ("lr = -1.0", ["train", photos, "-o", run, "--lr=-1"]),
+        ("no such file", ["train", photos, "--labels", tmp / "gone.csv", "-o", run, *small]),
+        ("train first", ["export", tmp / "empty", "-o", out / "m.onnx"]),
+        ("train first", ["evaluate", tmp / "empty", photos]),
+        ("no such file", ["score", tmp / "gone.onnx", photos, "-o", out]),
+        ("not a readable ONNX file", ["score", tmp / "noise.onnx", photos, "-o", out]),
+        ("no such pool", ["score", artifact, tmp / "gone", "-o", out]),
+        ("the pool holds no image", ["score", artifact, tmp / "empty", "-o", out]),
+        ("an array of float64", ["score", artifact, tmp / "floats.npy", "-o", out]),
+        ("cannot be resized", ["score", artifact, tmp / "bands.npy", "-o", out]),
+        ("not a readable array file", ["score", artifact, tmp / "bad.npy", "-o", out]),
+        ("no known kind of pool", ["score", artifact, artifact, "-o", out]),
+        ("no scores here", ["select", tmp / "empty", "-k", 1]),
+        ("no column 'speed'", ["select", scores, "-k", 1, "--by", "speed"]),
+        ("'embedding' holds no numbers", ["select", scores, "-k", 1, "--by", "embedding"]),
+        ("give a number of images, or a share", ["select", scores, "-k", 1, "--subset", "inf"]),
+        ("a share is above 0%", ["select", scores, "-k", 1, "--subset", "150%"]),
+        ("afile: cannot be written",
+         ["train", photos, "-o", tmp / "afile", *small, "--batch-size=8"]),
+        ("choose cpu or cuda",
+         ["train", photos, "-o", run, *small, "--batch-size=8", "--device=tpu"]),
+        ("k = 0: select at least 1", ["select", scores, "-k", 0]),
+        ("choose one of .txt", ["select", scores, "-k", 1, "-o", tmp / "ids.xlsx"]),
+        ("holds no lloss.toml", ["next", tmp / "empty"]),
+        ("is not empty", ["demo", tmp]),
+    ]  # fmt: skip
+
+
+def test_each_mistake_is_one_line_and_leaves_nothing(
+    photos: Path, artifact: Path, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for expected, words in mistakes(photos, artifact, scores, tmp_path):
+        told = call(capsys, *words)
+        shown = f"{words}: exit {told.code}, {told.err!r}"
+        assert told.code == 2, shown
+        assert told.err.count("\n") == 1 and told.err.startswith("lloss: "), shown
+        assert expected in told.err, shown
+        assert not (tmp_path / "out").exists(), shown
+        assert not (tmp_path / "run" / "checkpoint.pt").exists(), shown
+
+
+def test_all_of_a_share_is_all(scores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "3 of 60 selected" in call(capsys, "select", scores, "-k", 3, "--subset", "100%").err
+
+
+def test_exclusions_that_match_nothing_are_told(
+    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.csv").write_text("id\n1\n2\n2\n")
+    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "other.csv")
+    assert "none of the 2 ids to exclude is in the scores" in told.err
+
+
+def test_a_real_process_shows_the_same_one_line(tmp_path: Path) -> None:
+    done = lloss("select", tmp_path, "-k", 1, code=2)
+    assert done.stdout == "" and done.stderr.count("\n") == 1
+
+
+def test_a_head_of_ids_does_not_break_the_pipe(scores: Path) -> None:
+    command = f"{sys.executable} -m lloss select {scores} -k 60 | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_images_without_an_object_are_told_by_train_and_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pool").mkdir()
+    names = [f"n{number}.png" for number in range(5)]
+    for name in names:
+        Image.new("RGB", (64, 48)).save(tmp_path / "pool" / name)
+    images = [
+        {"id": n, "file_name": name, "width": 64, "height": 48} for n, name in enumerate(names)
+    ]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 9, 9]} for n in range(3)]
+    document = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "export.json").write_text(json.dumps(document))
+    used: list[tuple[int, list[str]]] = []
+
+    def stop(labeled: LabeledSet, problems: Problems) -> None:
+        used.append((len(labeled), problems.lines()))
+        raise LlossError("that is enough")
+
+    monkeypatch.setattr(
+        "lloss.training.run.train", lambda labeled, *_, problems, **__: stop(labeled, problems)
+    )
+    run = SimpleNamespace(settings=SimpleNamespace(task="detection"))
+    monkeypatch.setattr("lloss.cli.evaluate.load_checkpoint", lambda _: run)
+    monkeypatch.setattr(
+        "lloss.cli.evaluate.evaluate_checkpoint",
+        lambda checkpoint, labeled, problems, device: stop(labeled, problems),
+    )
+    data = [tmp_path / "pool", "--labels", tmp_path / "export.json"]
+    for command in (
+        ["train", *data, "-o", tmp_path / "run", "--task", "detection"],
+        ["evaluate", tmp_path / "run", *data],
+    ):
+        for flags in ([], ["--empty", "background"], ["--empty", "unlabeled"]):
+            assert "that is enough" in call(capsys, *command, *flags).err
+            labeled, (note,) = used.pop()
+            assert labeled == (3 if "unlabeled" in flags else 5)
+            assert note.startswith("2 of 5 labeled images show no object: taken as ")
+    pose = call(
+        capsys, "train", *data, "-o", tmp_path / "r", "--task", "pose", "--empty", "background"
+    )
+    assert pose.code == 2 and "is for detection and segmentation" in pose.err

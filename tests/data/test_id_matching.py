@@ -1,0 +1,152 @@
+"""What a name means, against the rule written out over all pairs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from functools import partial
+
+import pytest
+
+from lloss.data.id_matching import Matches, agree, differs, image_path
+
+SUFFIXES = ("png", "jpg", "JPG")
+
+
+def split(name: str) -> list[str]:
+    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+
+
+def stem(part: str) -> str:
+    head, dot, end = part.rpartition(".")
+    return head if dot and head and end in SUFFIXES else part
+
+
+def ending(name: str) -> str:
+    last = split(name)[-1]
+    return last[len(stem(last)) :].lower()
+
+
+def agreeing(name: str, id: str) -> bool:
+    one, other = split(name), split(id)
+    one[-1], other[-1] = stem(one[-1]), stem(other[-1])
+    return all(a == b for a, b in zip(reversed(one), reversed(other)))
+
+
+def by_formula(name: str, ids: list[str], own_suffix: bool) -> list[str]:
+    """The rule, in its order."""
+    if name in ids:
+        return [name]
+    same = [id for id in ids if split(id) == split(name) and not (name + id).count("//")]
+    if len(same) == 1 and not name.startswith("/") and not same[0].startswith("/"):
+        return same
+    found = [id for id in ids if agreeing(name, id)]
+    if own_suffix and ending(name):
+        found = [id for id in found if ending(id) == ending(name)] or found
+    return found
+
+
+def paths(draw: random.Random, count: int) -> list[str]:
+    """Of few parts, so that many agree."""
+    heads = ["", "", "./", "/", "x/../"][: draw.choice([1, 3, 4])]
+    found = set()
+    for _ in range(count):
+        parts = draw.choices(["a", "b", "cam1"], k=draw.randrange(4))
+        last = draw.choice(["0", "1", "v1.2"]) + draw.choice(["", ".png", ".jpg", ".JPG", ".txt"])
+        found.add(draw.choice(heads) + draw.choice("/\\").join([*parts, last]))
+    return [path for path in sorted(found) if ".." not in path]
+
+
+@pytest.mark.parametrize("own_suffix", [True, False])
+def test_names_mean_what_the_rule_says(own_suffix: bool) -> None:
+    seen = set()
+    for seed in range(400):
+        draw = random.Random(seed)
+        ids, names = paths(draw, 1 + seed % 9), paths(draw, 6)
+        draw.shuffle(ids)
+        matches = Matches(partial(iter, ids), names, own_suffix)
+        for name in names:
+            expected, found = by_formula(name, ids, own_suffix), matches.of(name)
+            shown = (name, ids, found, expected)
+            assert len(found) == min(len(expected), 2), shown
+            assert set(found) <= set(expected), shown
+            seen.add(len(expected))
+            if len(found) != 1:
+                words = matches.why(name)
+                assert all(repr(id) in words for id in found), shown
+                assert ("write which" if found else "is not in the pool") in words
+    assert {0, 1, 2, 3} <= seen
+
+
+def test_the_order_of_ids_decides_nothing() -> None:
+    ids = ["a/0.png", "b/0.png", "0.jpg", "c/1.png"]
+    for order in itertools.permutations(ids):
+        matches = Matches(partial(iter, order), ["0.png", "0.jpg", "0", "x/c/1.jpg"])
+        assert set(matches.of("0.png")) == {"a/0.png", "b/0.png"}
+        assert matches.of("0.jpg") == ["0.jpg"]
+        assert len(matches.of("0")) == 2
+        assert matches.of("x/c/1.jpg") == ["c/1.png"]
+
+
+MEANT = [
+    ("0000.png", ["b1/0000.png"], "b1/0000.png"),
+    ("data/cam1/0000.png", ["cam1/0000.png"], "cam1/0000.png"),
+    ("cam1/0000.png", ["cam2/0000.png"], None),
+    ("cam1/0000", ["cam1/0000.png", "cam2/0000.png"], "cam1/0000.png"),
+    ("0000.png", ["0000.png", "b1/0000.png"], "0000.png"),
+    ("./0000.png", ["0000.png", "b1/0000.png"], "0000.png"),
+    ("b1\\0000.png", ["b1/0000.png", "x/b1/0000.png"], "b1/0000.png"),
+    (r"C:\set\cam1\0000.png", ["cam1/0000.png", "cam2/0000.png"], "cam1/0000.png"),
+    ("/mnt/set/cam1/0000.png", ["cam1/0000.png", "cam2/0000.png"], "cam1/0000.png"),
+    ("/0000.png", ["0000.png", "b1/0000.png"], None),
+    ("../set/0000.png", ["set/0000.png"], "set/0000.png"),
+    ("a/../b1/0000.png", ["b1/0000.png", "a/0000.png"], "b1/0000.png"),
+    ("http://host.org/set/a%20b.png?v=1/2", ["set/a b.png", "b.png"], "set/a b.png"),
+    ("http://host.org/set/1.png", ["other/1.png"], None),
+    ("1.png", ["1.webp"], "1.webp"),
+    ("1.png", ["1.txt"], None),
+    ("1.txt", ["1.png"], None),
+    ("1.v2", ["1.png"], None),
+    ("1.v2", ["1.v2.png"], "1.v2.png"),
+    ("A.png", ["a.png"], None),
+    ("a.png", ["a.PNG"], "a.PNG"),
+    ("a.png", ["a.PNG", "x/a.png"], None),
+    ("", ["a.png"], None),
+    ("..", ["a.png"], None),
+    ("a.png", ["", "..", "/"], None),
+    ("img.jpg@1,2", ["in/img.jpg@1,2", "img.jpg"], "in/img.jpg@1,2"),
+]
+
+
+@pytest.mark.parametrize(("name", "ids", "expected"), MEANT)
+def test_names_as_people_write_them(name: str, ids: list[str], expected: str | None) -> None:
+    found = Matches(partial(iter, ids), [name]).of(name)
+    assert (found if len(found) == 1 else [None]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Cam1/a.png", "'cam1/a.png' differs from it in upper and lower case alone"),
+        ("\u00e9.png", "differs from it in its Unicode form alone"),
+        ("cam1/\u200ba.png", "'cam1/a.png' differs from it in invisible characters alone"),
+        (" cam1/a.png ", "'cam1/a.png' differs from it in spaces around it alone"),
+        ("cam3/a.png", "'cam1/a.png' has that name, but lies in another folder"),
+        ("other.png", "its ids look like 'cam1/a.png'"),
+    ],
+)
+def test_what_nearly_matched_is_told(name: str, why: str) -> None:
+    ids = ["cam1/a.png", "cam2/a.png", "e\u0301.png"]
+    matches = Matches(partial(iter, ids), [name, "no more"])
+    assert matches.of(name) == []
+    assert why in matches.why(name)
+    assert "it is empty" in Matches(partial(iter, ()), [name]).why(name)
+
+
+def test_agreement_is_of_all_parts_that_both_have() -> None:
+    assert agree("x/a.png", "a.jpg") and agree("a", "x/a.png") and agree("", "")
+    assert not agree("x/a.png", "y/a.png") and not agree("", "a.png")
+    assert differs("x/a.png", "a.png") and differs("a.jpg", "a.png")
+    assert not differs("./a.png", "a.png") and not differs("a", "a.png")
+    assert not differs("a.png", "a.jpg", own_suffix=False)
+    assert image_path("./a//b/../c.png") == "a/c.png"

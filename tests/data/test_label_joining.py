@@ -1,0 +1,151 @@
+"""Labels and the images of a pool: what is left out, and ids that come twice."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lloss.annotations.problems import Problems
+from lloss.data.label_joining import images_of, labeled_pool, refuse_own
+from lloss.errors import LabelError, PoolError
+from lloss.pools import open_pool, unique_ids
+
+
+def test_a_folder_of_labels_is_not_of_the_pool(tmp_path: Path, picture: Any) -> None:
+    for name in ("images/a.jpg", "masks/a.png", "masks/deep/b.png"):
+        picture(tmp_path / "data" / name)
+    (tmp_path / "data" / "masks" / "a.png.aux.xml").write_text("<PAMDataset/>")  # as GDAL does
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "data" / "masks")
+    problems = Problems()
+    pool = labeled_pool(tmp_path / "data", [tmp_path / "data" / "masks"], problems)
+    assert list(pool.ids()) == ["images/a.jpg"]
+    (note,) = [note for note in problems.notes if "passed over" not in note]
+    assert "left out 4 images in the folder of labels" in note and note.endswith("data/masks")
+
+
+def test_what_lloss_writes_into_a_pool_is_not_of_it(tmp_path: Path, picture: Any) -> None:
+    """Scores that are written below the pool are tables, of which a folder of images has none."""
+    data, scores = tmp_path / "data", tmp_path / "data" / "z" / "scores"
+    picture(data / "a.jpg")
+    picture(data / "masks" / "a.png")
+    problems = Problems()
+    pool = labeled_pool(data, [], problems, [scores])
+    scores.mkdir(parents=True)  # only now, as a run does
+    picture(scores / "report.png")
+    pq.write_table(pa.table({"id": ["a.jpg"]}), scores / "part-00000.parquet")
+    assert list(pool.ids()) == ["a.jpg", "masks/a.png"]
+    assert [item.id for item in pool.find(["a.jpg"])] == ["a.jpg"]
+    with pytest.raises(PoolError):
+        pool.find(["z/scores/report.png"])
+    again = labeled_pool(data, [data / "masks"], problems, [scores])
+    assert list(again.ids()) == ["a.jpg"]
+    assert any("left out 1 image in the folder of labels" in note for note in problems.notes)
+    with pytest.raises(PoolError, match="holds images .* and tables"):
+        list(labeled_pool(data, []).ids())
+
+
+@pytest.mark.parametrize("labels", ["batch1", "VOC2007"])
+def test_images_beside_their_xml_are_of_the_pool(tmp_path: Path, picture: Any, labels: str) -> None:
+    inner = {"batch1": "", "VOC2007": "JPEGImages/"}[labels]
+    for name in (f"{labels}/{inner}0.jpg", "batch2/0.jpg"):
+        picture(tmp_path / "data" / name)
+    xml = tmp_path / "data" / labels / inner.replace("JPEGImages", "Annotations") / "0.XML"
+    xml.parent.mkdir(exist_ok=True)
+    xml.write_text("")
+    problems = Problems()
+    pool = labeled_pool(tmp_path / "data", [tmp_path / "data" / labels], problems)
+    assert sorted(pool.ids()) == sorted([f"{labels}/{inner}0.jpg", "batch2/0.jpg"])
+    assert not any("left out" in note for note in problems.notes)
+
+
+@pytest.mark.parametrize("labels", ["", "..", "../elsewhere", "xml", "labels.csv", "gone"])
+def test_labels_elsewhere_leave_nothing_out(tmp_path: Path, picture: Any, labels: str) -> None:
+    data = tmp_path / "data"
+    for name in ("data/a.jpg", "elsewhere/a.png"):
+        picture(tmp_path / name)
+    (data / "xml").mkdir()
+    (data / "xml" / "a.xml").write_text("")
+    (data / "labels.csv").write_text("id,label\n")
+    problems = Problems()
+    assert list(labeled_pool(data, [data / labels], problems).ids()) == ["a.jpg"]
+    assert not any("left out" in note for note in problems.notes)
+
+
+def test_an_image_that_is_its_own_mask_is_refused(tmp_path: Path, picture: Any) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    (tmp_path / "list.txt").write_text("a.png\nb.png\n")
+    for pool in (open_pool(tmp_path), open_pool(tmp_path / "list.txt")):
+        a, b = pool.find(["a.png", "b.png"])
+        refuse_own([(a, tmp_path / "b.png"), (b, tmp_path / "gone.png")], "labels")
+        with pytest.raises(LabelError, match=r"labels: the image 'a\.png' .* is its own mask; put"):
+            refuse_own([(b, tmp_path / "a.png"), (a, tmp_path / "a.png")], "labels")
+
+
+def _shards(folder: Path, data: bytes) -> str:
+    for number, keys in enumerate(["ab", "cb"]):
+        with tarfile.open(folder / f"s{number}.tar", "w") as tar:
+            for key in keys:
+                info = tarfile.TarInfo(f"{key}.jpg")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return f"{folder}/s{{0..1}}.tar"
+
+
+def _rows(folder: Path, data: bytes) -> str:
+    for number, ids in enumerate(["ab", "cb"]):
+        table = pa.table({"id": list(ids), "image": [data] * 2})
+        pq.write_table(table, folder / f"{number}.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize("made", [_shards, _rows])
+def test_an_id_of_two_images_is_refused_before_training(
+    tmp_path: Path, picture: Any, made: Any
+) -> None:
+    data = picture(tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "pool").mkdir()
+    pool = open_pool(made(tmp_path / "pool", data))
+    what = "the id 'b' is that of image 2 and of image 4; ids are unique in a pool: rename"
+    with pytest.raises(PoolError, match=what):
+        images_of(pool, {"a": ("a",)}, "labels", Problems(skip=True))
+    with pytest.raises(PoolError, match=what):
+        list(unique_ids(pool))
+
+
+def test_ids_that_differ_come_in_the_order_of_the_pool(tmp_path: Path, picture: Any) -> None:
+    data = picture(tmp_path / "a.jpg").read_bytes()
+    pq.write_table(pa.table({"id": [3, 1, 2], "image": [data] * 3}), tmp_path / "t.parquet")
+    pool = open_pool(tmp_path / "t.parquet")
+    assert not pool.unique
+    assert list(unique_ids(pool)) == ["3", "1", "2"]
+    found = images_of(pool, {"x": ("2",), "y": ("no", "3")}, "labels", Problems())
+    assert found == {"x": "2", "y": "3"}
+
+
+def test_a_label_is_in_conflict_with_a_broken_one(tmp_path: Path, picture: Any) -> None:
+    for name in "abc":
+        picture(tmp_path / f"{name}.png")
+    problems = Problems(skip=True)
+    problems.leave_out("labels", "old/b.png", "gone")
+    problems.leave_out("labels", "c")
+    problems.leave_out("other labels", "a")
+    labels = {key: (key,) for key in ("a.png", "b.png")}
+    assert images_of(open_pool(tmp_path), labels, "labels", problems) == {"a.png": "a.png"}
+    assert problems.found == ["labels: 'b.png': is a label of the image 'b.png', as 'gone' is"]
+
+
+def test_more_than_two_labels_of_an_image_are_counted(tmp_path: Path, picture: Any) -> None:
+    picture(tmp_path / "a.png")
+    labels = {key: (key,) for key in ("a.jpg", "a", "x/a.png", "a.png")}
+    problems = Problems(skip=True)
+    assert images_of(open_pool(tmp_path), labels, "labels", problems) == {}
+    assert problems.found == [
+        "labels: 'a.jpg': is a label of the image 'a.png', as 'a' is and 2 more"
+    ]

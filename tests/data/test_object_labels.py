@@ -1,0 +1,362 @@
+"""Labeled sets of objects: devkits, COCO files, and labels beside a pool."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lloss.annotations import ObjectLabel
+from lloss.annotations.problems import Problems
+from lloss.data.object_labels import is_named_set, join_objects, open_objects
+from lloss.errors import LabelError, MissingExtraError, PoolError
+from lloss.images.decode import size_of
+from lloss.pools import FolderPool, open_pool
+
+CAT = ("cat", 0, (11, 6, 30, 15))
+DOG = ("dog", 0, (1, 1, 20, 20))
+
+
+@pytest.fixture
+def devkit(tmp_path: Path, picture: Any, voc_xml: Any) -> Path:
+    """Two years; 2012 has no test split, and a name that 2007 has too."""
+    kit = tmp_path / "VOCdevkit"
+    splits = {
+        "VOC2007": {"trainval": ["000005", "000007"], "train": ["000007"], "test": ["000001"]},
+        "VOC2012": {"trainval": ["2008_1", "000005"], "train": ["2008_1"]},
+    }
+    for year, lists in splits.items():
+        for split, names in lists.items():
+            path = kit / year / "ImageSets" / "Main" / f"{split}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{name} \n" for name in names))
+            for name in names:
+                picture(kit / year / "JPEGImages" / f"{name}.jpg")
+                objects = [CAT] if year == "VOC2007" else [DOG, DOG]
+                voc_xml(kit / year / "Annotations" / f"{name}.xml", objects, "elsewhere.jpg")
+    return kit
+
+
+def opened(data: Path | str, problems: Problems | None = None, labels: Path | None = None) -> Any:
+    return open_objects(str(data), labels, Path("/nowhere"), problems or Problems())
+
+
+def test_years_of_a_devkit_are_joined(devkit: Path) -> None:
+    found = opened(devkit)
+    ids = [item.id for item in found.items]
+    assert ids == [
+        "VOC2007/000005.jpg", "VOC2007/000007.jpg", "VOC2012/2008_1.jpg", "VOC2012/000005.jpg",
+    ]  # fmt: skip
+    assert [label.names for label in found.labels] == [("cat",)] * 2 + [("dog", "dog")] * 2
+    assert size_of(found.items[3].read()) == (30, 40)
+    assert [item.id for item in opened(devkit.parent).items] == ids  # what holds VOCdevkit
+    assert [item.id for item in opened(f"{devkit}:train").items] == [ids[1], ids[2]]
+
+
+def test_of_one_year_ids_are_those_of_its_images(devkit: Path) -> None:
+    found = opened(f"{devkit}:test")  # 2007 alone has it
+    assert [item.id for item in found.items] == ["000001.jpg"]
+    whole = opened(devkit / "VOC2012")
+    pool = FolderPool(devkit / "VOC2012" / "JPEGImages")
+    assert {item.id for item in whole.items} <= set(pool.ids())
+
+
+def test_splits_are_those_that_torchvision_finds(devkit: Path) -> None:
+    datasets = pytest.importorskip("torchvision.datasets")
+    theirs = datasets.VOCDetection(devkit.parent, "2007", "trainval")
+    ours = opened(devkit / "VOC2007")
+    assert [Path(image).name for image in theirs.images] == [item.id for item in ours.items]
+    named = open_objects("voc2007", None, devkit.parent, Problems())
+    assert [item.id for item in named.items] == [item.id for item in ours.items]
+    assert [str(label) for label in named.labels] == [str(label) for label in ours.labels]
+    both = open_objects("voc:train", None, devkit.parent, Problems())
+    assert [item.id for item in both.items] == ["VOC2007/000007.jpg", "VOC2012/2008_1.jpg"]
+    test = open_objects("voc:test", None, devkit.parent, Problems())
+    assert [item.id for item in test.items] == ["000001.jpg"]
+    assert is_named_set("voc:test") and not is_named_set("vocal")
+
+
+def test_named_sets_that_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("voc2012:test", "voc:all"):
+        with pytest.raises(PoolError, match=f"^{name}: no such split"):
+            open_objects(name, None, tmp_path, Problems())
+    datasets = pytest.importorskip("torchvision.datasets.voc")
+
+    def offline(*given: Any, **options: Any) -> None:
+        raise OSError("the network is away")
+
+    monkeypatch.setattr(datasets, "download_and_extract_archive", offline)
+    with pytest.raises(PoolError, match="voc2007: cannot be downloaded to .*the network is away"):
+        open_objects("voc2007", None, tmp_path, Problems())
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lloss\[train\]'"):
+        open_objects("voc2007", None, tmp_path, Problems())
+
+
+def test_a_set_that_lies_there_in_part_is_unpacked_again(
+    devkit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("torchvision.datasets.voc")
+    image = devkit / "VOC2007" / "JPEGImages" / "000007.jpg"
+    data = image.read_bytes()
+    monkeypatch.setattr(
+        datasets, "download_and_extract_archive", lambda *_, **__: image.write_bytes(data)
+    )
+    image.unlink()
+    assert len(open_objects("voc2007", None, devkit.parent, Problems())) == 2
+
+
+@pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
+def test_a_missing_file_is_named_or_left_out(devkit: Path, folder: str) -> None:
+    (path,) = (devkit / "VOC2007" / folder).glob("000007.*")
+    path.unlink()
+    with pytest.raises(LabelError, match=f"trainval.txt, line 2: there is no file {path}"):
+        opened(devkit)
+    problems = Problems(skip=True)
+    assert len(opened(devkit, problems)) == 3
+    assert len(problems.found) == 1
+
+
+def test_an_image_that_a_split_lists_twice(devkit: Path) -> None:
+    (devkit / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
+    with pytest.raises(LabelError, match="trainval.txt, line 3: the image '000005.jpg' stands"):
+        opened(devkit / "VOC2007")
+    problems = Problems(skip=True)
+    assert len(opened(devkit / "VOC2007", problems)) == 1
+
+
+def test_images_of_a_devkit_may_have_other_suffixes(devkit: Path, picture: Any) -> None:
+    (devkit / "VOC2007" / "JPEGImages" / "000007.jpg").unlink()
+    picture(devkit / "VOC2007" / "JPEGImages" / "000007.PNG")
+    assert [item.id for item in opened(devkit / "VOC2007").items] == ["000005.jpg", "000007.PNG"]
+
+
+def test_classes_of_a_year_are_those_of_its_list(devkit: Path) -> None:
+    (devkit / "VOC2012" / "classes.txt").write_text("cat\n")
+    with pytest.raises(LabelError, match="2008_1.xml, line 9: the class 'dog' is not in"):
+        opened(devkit)
+
+
+def test_splits_and_data_that_are_not_there(devkit: Path, tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match="val.txt: no such split"):
+        opened(f"{devkit}:val")
+    with pytest.raises(PoolError, match="no such labeled data"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(LabelError, match="add --labels"):
+        opened(devkit / "VOC2007" / "JPEGImages")
+
+
+@pytest.mark.parametrize("folder", ["", "images", "../images", "photos"])
+def test_the_images_of_a_coco_file_are_found(
+    tmp_path: Path, folder: str, picture: Any, as_json: Any, coco: Any
+) -> None:
+    path = as_json(tmp_path / "annotations" / "train.json", coco())
+    for number, name in enumerate(("a.jpg", "b.jpg")):
+        picture(path.parent / folder / name, seed=number)
+    found = opened(f"{path}?image={folder}" if folder == "photos" else path)
+    assert [item.id for item in found.items] == ["a.jpg", "b.jpg"]
+    assert [len(label.names) for label in found.labels] == [2, 0]
+    assert found.items[1].read() == (path.parent / folder / "b.jpg").read_bytes()
+
+
+def test_a_missing_image_of_a_coco_file(
+    tmp_path: Path, picture: Any, as_json: Any, coco: Any
+) -> None:
+    picture(tmp_path / "a.jpg")
+    path = as_json(tmp_path / "train.json", coco())
+    with pytest.raises(LabelError, match=r"train.json: images\[1\].file_name: no image 'b.jpg' in"):
+        opened(path)
+    problems = Problems(skip=True)
+    assert [item.id for item in opened(path, problems).items] == ["a.jpg"]
+    assert len(problems.found) == 1
+
+
+def test_labels_join_a_pool_by_id_file_name_or_stem(
+    tmp_path: Path, picture: Any, voc_xml: Any
+) -> None:
+    for name in ("x/a.png", "x/b.png", "y/b.png", "c.jpeg", "d.png"):
+        picture(tmp_path / "pool" / name)
+    labels = tmp_path / "labels"
+    voc_xml(labels / "a.xml", [CAT], "a.png")
+    voc_xml(labels / "y" / "b.xml", [DOG], "b.png")
+    voc_xml(labels / "c.xml", [], "c.jpg")
+    voc_xml(labels / "d.xml", [CAT], r"C:\photos\d.jpg")
+    found = opened(tmp_path / "pool", labels=labels)
+    named = {item.id: label.names for item, label in zip(found.items, found.labels)}
+    assert named == {
+        "x/a.png": ("cat",), "y/b.png": ("dog",), "c.jpeg": (), "d.png": ("cat",),
+    }  # fmt: skip
+
+
+def labeled(*keys: str, **named: str) -> dict[str, ObjectLabel]:
+    """Labels of no objects by their keys; those of keywords are ``named`` too."""
+    none = np.zeros(0, np.bool_)
+    empty = ObjectLabel((), np.zeros((0, 4), np.float32), none, none, (30, 40))
+    plain = dict.fromkeys(keys, empty)
+    return plain | {k: dataclasses.replace(empty, named=name) for k, name in named.items()}
+
+
+REFUSED = {
+    "doubt": (labeled("a.png"), "'a.png': may be 'x/a.png' or 'y/a.png'; write which"),
+    "unknown": (labeled("z.png"), "'z.png': is not in the pool; its ids look like 'b.png'"),
+    "case": (labeled("X/A.png"), "'X/A.png': .* 'x/a.png' differs from it in upper and lower case"),
+    "folder": (labeled("q/a.png"), "'q/a.png': .* 'x/a.png' has that name, but lies in another"),
+    "named": (labeled(b="x/a.png"), r"'b': means two images, 'x/a.png' \(by the name 'x/a.png'\) "
+              r"and 'b.png' \(by the name 'b'\)"),
+    "named in doubt": (labeled(b="a.png"), "'b': 'a.png' may be 'x/a.png' or 'y/a.png'"),
+    "neither": (labeled(q="w.png"), "'q': is not in the pool"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def pool(tmp_path: Path, picture: Any) -> Any:
+    """Three of four images have a name that another one has."""
+    for name in ("x/a.png", "y/a.png", "b.png", "c.png"):
+        picture(tmp_path / "pool" / name)
+    return open_pool(tmp_path / "pool")
+
+
+@pytest.mark.parametrize(("labels", "what"), REFUSED.values(), ids=REFUSED)
+def test_labels_that_mean_no_one_image(
+    pool: Any, labels: dict[str, ObjectLabel], what: str
+) -> None:
+    both = labeled("c.png") | labels
+    with pytest.raises(LabelError, match=f"^origin: {what}"):
+        join_objects(pool, both, "origin", Problems())
+    problems = Problems(skip=True)
+    assert [item.id for item in join_objects(pool, both, "origin", problems).items] == ["c.png"]
+    assert len(problems.found) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("second", ["q/b.png", "b.jpg", "b"])
+def test_an_image_with_two_labels_gets_none(pool: Any, order: int, second: str) -> None:
+    """Though one of the names is the id itself, and whichever stands first."""
+    keys = ["b.png", second][::order]
+    labels = labeled("c.png", *keys)
+    what = f"'{keys[0]}': is a label of the image 'b.png', as '{keys[1]}' is; mend it"
+    with pytest.raises(LabelError, match=f"^origin: {what}"):
+        join_objects(pool, labels, "origin", Problems())
+    problems = Problems(skip=True)
+    assert [item.id for item in join_objects(pool, labels, "origin", problems).items] == ["c.png"]
+    assert len(problems.found) == 1
+
+
+def test_a_label_beside_a_broken_one_of_its_image_is_left_out(
+    tmp_path: Path, picture: Any, voc_xml: Any, coco: Any, as_json: Any
+) -> None:
+    for name in "abc":
+        picture(tmp_path / "pool" / f"{name}.jpg")
+    xml = tmp_path / "xml"
+    for name in ("old/a", "b", "c"):
+        voc_xml(xml / f"{name}.xml", [CAT])
+    voc_xml(xml / "new" / "a.xml", [("cat", 0, (1, 1, 900, 9))])
+    (xml / "new" / "b.xml").write_text("<annotation>")
+    images = [
+        {"id": number, "file_name": name, "width": 40, "height": 30}
+        for number, name in enumerate(["new/a.jpg", "old/a.jpg", "new/b.jpg", "b.jpg", "c.jpg"])
+    ]
+    images[2]["width"] = "wide"
+    box = {"category_id": 1, "bbox": [1, 1, 9, 9]}
+    boxes = [{**box, "image_id": number} for number in range(5)]
+    boxes[0]["bbox"] = [1, 1, 900, 9]
+    document = coco(images=images, annotations=boxes)
+    for labels in (xml, as_json(tmp_path / "labels.json", document)):
+        problems = Problems(skip=True)
+        found = opened(tmp_path / "pool", problems, labels)
+        assert [item.id for item in found.items] == ["c.jpg"]
+        assert len(problems.found) == 4
+        assert any("of the image 'a.jpg', as 'new/a" in found for found in problems.found)
+
+
+def test_names_that_differ_are_counted_where_the_pool_has_one(pool: Any) -> None:
+    labels = labeled(b="template.jpg", old="c.png", **{"x/a": "x/a.png"})
+    problems = Problems()
+    found = join_objects(pool, labels, "origin", problems)
+    assert [item.id for item in found.items] == ["b.png", "c.png", "x/a.png"]
+    assert [line for line in problems.notes if "matched by name" in line] == []
+    (note,) = problems.notes
+    assert note == (
+        "origin: 2 annotation files and the <filename> in them differ in name, and the pool has "
+        "only one of the two: 'b' with <filename> 'template.jpg' is taken for 'b.png'"
+    )
+
+
+def test_labels_found_by_other_folders_or_suffixes_are_counted(pool: Any) -> None:
+    problems = Problems()
+    join_objects(pool, labeled("data/x/a.png", "b.jpg", "./c.png"), "origin", problems)
+    assert problems.notes == [
+        "origin: 2 labels were matched by name; the first: 'data/x/a.png' is 'x/a.png' of the pool"
+    ]
+
+
+def test_one_file_name_in_many_files_is_no_name(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
+    """Files made from a template: where the pool has that image, those of others are refused."""
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "pool" / name)
+        voc_xml(tmp_path / "labels" / name.replace("png", "xml"), [CAT], "a.png")
+    with pytest.raises(
+        LabelError, match=r"labels: 'b': means two images, 'a\.png' .* and 'b\.png'"
+    ):
+        opened(tmp_path / "pool", labels=tmp_path / "labels")
+    problems = Problems(skip=True)
+    found = opened(tmp_path / "pool", problems, tmp_path / "labels")
+    assert [item.id for item in found.items] == ["a.png"]
+
+
+def test_an_annotation_of_a_split_that_names_another_image(devkit: Path, voc_xml: Any) -> None:
+    path = devkit / "VOC2007" / "Annotations" / "000007.xml"
+    voc_xml(path, [CAT], "000005.jpg")
+    what = r"000007\.xml: means two images, '000007\.jpg' and by its <filename> '000005\.jpg'"
+    with pytest.raises(LabelError, match=what):
+        opened(devkit / "VOC2007")
+    problems = Problems(skip=True)
+    assert [item.id for item in opened(devkit / "VOC2007", problems).items] == ["000005.jpg"]
+    assert len(problems.found) == 1
+
+
+def test_no_label_is_an_error(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
+    picture(tmp_path / "pool" / "a.png")
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(LabelError, match=r"labels: holds no XML annotation"):
+        opened(tmp_path / "pool", labels=tmp_path / "labels")
+    voc_xml(tmp_path / "labels" / "q.xml", [])
+    with pytest.raises(LabelError, match="labels: holds no labeled image that can be used"):
+        opened(tmp_path / "pool", Problems(skip=True), tmp_path / "labels")
+
+
+def test_boxes_without_a_size_are_checked_with_the_image(
+    tmp_path: Path, picture: Any, voc_xml: Any
+) -> None:
+    picture(tmp_path / "pool" / "a.jpg", 20, 16)
+    (tmp_path / "pool" / "b.jpg").write_bytes(b"no image")
+    labels = tmp_path / "labels"
+    voc_xml(labels / "a.xml", [DOG, ("cat", 1, (1, 1, 21, 16))], "a.jpg", None)
+    where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) lies outside"
+    with pytest.raises(LabelError, match=where):
+        opened(tmp_path / "pool", labels=labels)
+    with pytest.raises(LabelError, match="holds no labeled image that can be used"):
+        opened(tmp_path / "pool", Problems(skip=True), labels)
+    line = ("dog", 0, (20.9999, 3, 21, 9))  # of it nothing is left in the image
+    voc_xml(labels / "a.xml", [line, ("cat", 1, (1, 1, 21, 16))], "a.jpg", None)
+    voc_xml(labels / "b.xml", [], "b.jpg", None)
+    problems = Problems(skip=True)
+    found = opened(tmp_path / "pool", problems, labels)
+    assert [item.id for item in found.items] == ["a.jpg"]
+    (label,) = found.labels
+    assert (label.names, label.size) == (("cat",), (16, 20))
+    assert label.boxes.tolist() == [[0, 0, 20, 16]]
+    assert label.difficult.tolist() == [True]
+    assert "'b.jpg': the image not an image of a known format" in problems.found[1]
+
+
+def test_a_function_of_the_pool_is_enough_to_read(devkit: Path) -> None:
+    found = opened(devkit / "VOC2007")
+    reads: list[Callable[[], Any]] = [item.read for item in found.items]
+    assert all(isinstance(read(), bytes) for read in reads)
+    assert len(found.sha256) == 64

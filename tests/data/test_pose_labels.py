@@ -1,0 +1,180 @@
+"""Labeled sets of persons: files of their own, and labels beside a pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lloss.annotations.problems import Problems
+from lloss.data.pose_labels import join_persons, open_persons, read_persons
+from lloss.errors import LabelError, PoolError
+from lloss.images.decode import decode_whole
+from lloss.pools import open_pool
+from lloss.pools.person_crops import RegionItem
+
+
+def opened(data: Path | str, problems: Problems | None = None, labels: Path | None = None) -> Any:
+    return open_persons(str(data), labels, Path("/nowhere"), problems or Problems())
+
+
+@pytest.mark.parametrize("folder", ["", "images", "../images", "../photos"])
+def test_a_file_of_persons_is_pool_and_labels(
+    tmp_path: Path, folder: str, picture: Any, as_json: Any, person: Any
+) -> None:
+    people = [
+        person("a.jpg", center=[20, 9], scale=0.1),
+        person("in/b.jpg", center=[9, 9], scale=0.05, joints=..., joints_vis=...),
+        person("a.jpg", center=[1, 2], scale=0.1),
+    ]
+    path = as_json(tmp_path / "annot" / "train.json", people)
+    picture(path.parent / folder / "a.jpg")
+    data = f"{path}?image={folder}" if "photos" in folder else str(path)
+    found = opened(data)
+    assert [item.id for item in found.items] == ["a.jpg@20,9,0.1", "a.jpg@1,2,0.1"]
+    item, label = found.items[0], found.labels[0]
+    assert isinstance(item, RegionItem)
+    assert item.region == label.region
+    whole = decode_whole((path.parent / folder / "a.jpg").read_bytes())
+    assert np.array_equal(item.read(), item.region.cut(whole))
+    picture(path.parent / folder / "in" / "b.jpg")
+    pool = open_pool(data)
+    assert list(pool.ids()) == ["a.jpg@20,9,0.1", "a.jpg@1,2,0.1", "in/b.jpg@9,9,0.05"]
+    joined = join_persons(pool, read_persons(path, Problems()), "labels", Problems())
+    assert [item.id for item in joined.items] == [item.id for item in found.items]
+    assert [str(label) for label in joined.labels] == [str(label) for label in found.labels]
+
+
+def test_a_missing_image_is_named_or_left_out(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    picture(tmp_path / "a.jpg")
+    path = as_json(tmp_path / "train.json", [person("a.jpg"), person("b.jpg")])
+    with pytest.raises(LabelError, match=r"train.json: \[1\].image: no image 'b.jpg' in"):
+        opened(path)
+    problems = Problems(skip=True)
+    assert [item.id for item in opened(path, problems).items] == ["a.jpg@100,50,0.5"]
+    assert len(problems.found) == 1
+
+
+def test_a_split_that_the_file_tells(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    picture(tmp_path / "a.jpg")
+    people = [person(center=[n, 9], isValidation=float(n % 3 == 0)) for n in range(1, 7)]
+    path = as_json(tmp_path / "mpii.json", people)
+    assert len(opened(path)) == 6
+    assert len(opened(f"{path}?split=train")) == open_pool(f"{path}?split=train").count() == 4
+    assert [item.id for item in opened(f"{path}?split=valid").items] == [
+        "a.jpg@3,9,0.5", "a.jpg@6,9,0.5",
+    ]  # fmt: skip
+    with pytest.raises(LabelError, match="split 'test': an MPII file has train and valid"):
+        opened(f"{path}?split=test")
+    plain = as_json(tmp_path / "plain.json", [person()])
+    with pytest.raises(LabelError, match="lacks the key 'isValidation'"):
+        opened(f"{plain}?split=train")
+
+
+def test_labels_join_persons_with_another_folder_before_the_name(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    picture(tmp_path / "a.jpg")
+    pool = as_json(tmp_path / "pool.json", [person(joints=...), person(center=[1, 1])])
+    labels = as_json(tmp_path / "labels" / "l.json", [person("photos/a.jpg")])
+    found = opened(pool, labels=labels)
+    assert [item.id for item in found.items] == ["a.jpg@100,50,0.5"]
+    assert found.labels[0].region == found.items[0].region
+    as_json(labels, [person("photos/a.jpg"), person("photos/a.jpg", center=[100, 51])])
+    with pytest.raises(LabelError, match="'photos/a.jpg@100,51,0.5': is not in the pool"):
+        opened(pool, labels=labels)
+    problems = Problems(skip=True)
+    assert len(opened(pool, problems, labels)) == 1
+    assert len(problems.found) == 1
+
+
+def test_of_a_pool_of_images_a_label_is_of_the_whole(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    for name in ("x/a.jpg", "b.png", "c.jpg"):
+        picture(tmp_path / "pool" / name)
+    labels = as_json(tmp_path / "l.json", [person("a.jpg"), person("b.jpg")])
+    found = opened(tmp_path / "pool", labels=labels)
+    assert [item.id for item in found.items] == ["x/a.jpg", "b.png"]
+    assert [label.region for label in found.labels] == [None, None]
+    assert found.labels[0].joints[0].tolist() == [9.5, 19.5]
+    as_json(labels, [person("a.jpg"), person("b.jpg"), person("a.jpg", center=[1, 1])])
+    what = (
+        "'a.jpg@100,50,0.5': is a label of the image 'x/a.jpg', as 'a.jpg@1,1,0.5' is; "
+        "give the pool as a JSON of persons"
+    )
+    with pytest.raises(LabelError, match=what):
+        opened(tmp_path / "pool", labels=labels)
+    problems = Problems(skip=True)
+    assert [item.id for item in opened(tmp_path / "pool", problems, labels).items] == ["b.png"]
+    assert len(problems.found) == 1
+
+
+def test_joints_far_outside_of_the_image_are_named_or_left_out(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    """The file does not tell its size: the image does."""
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / name)
+    far = person("b.jpg", center=[20, 9])
+    far["joints"][3] = [90000, 90000]
+    slip = person("b.jpg", center=[21, 9])
+    slip["joints"][3] = [20, -70]
+    path = as_json(tmp_path / "train.json", [person(), far, slip])
+    what = (
+        r"train.json: 'b.jpg@20,9,0.5': the joint 'l-hip' at 89999.5, 89999.5.* outside .* of 40×30"
+    )
+    for labels in (None, path):
+        with pytest.raises(LabelError, match=what):
+            opened(path, labels=labels)
+        problems = Problems(skip=True)
+        assert len(opened(path, problems, labels)) == 1
+        assert len(problems.found) == 2
+    labels = as_json(tmp_path / "l.json", [person("a.jpg"), far])
+    with pytest.raises(LabelError, match=r"l.json: 'b.jpg': the joint 'l-hip' at .* far outside"):
+        opened(tmp_path, labels=labels)
+
+
+def test_an_image_that_cannot_be_read_is_told_when_it_is_decoded(
+    tmp_path: Path, as_json: Any, person: Any
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    assert len(opened(as_json(tmp_path / "train.json", [person(center=[900, 9])]))) == 1
+
+
+def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, person: Any) -> None:
+    with pytest.raises(PoolError, match="no such labeled data"):
+        opened(tmp_path / "none.json")
+    picture(tmp_path / "pool" / "a.jpg")
+    with pytest.raises(LabelError, match="add --labels"):
+        opened(tmp_path / "pool")
+    with pytest.raises(LabelError, match="l.json: holds no label yet"):
+        opened(tmp_path / "pool", labels=as_json(tmp_path / "l.json", []))
+    unlabeled = as_json(tmp_path / "u.json", [person(joints=...)])
+    with pytest.raises(LabelError, match="u.json: holds no labeled person"):
+        opened(unlabeled)
+
+
+def test_persons_without_an_annotated_joint_are_told(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    picture(tmp_path / "a.jpg")
+    people = [
+        person("a.jpg"),
+        *(person("a.jpg", center=[n, 9], joints_vis=[0] * 16) for n in (3, 4)),
+    ]
+    path = as_json(tmp_path / "train.json", people)
+    note = "2 of 3 persons have no annotated joint: taken as not labeled yet, they can be selected"
+    problems = Problems()
+    assert len(read_persons(path, problems)) == 1 and problems.notes == [note]
+    problems = Problems()
+    assert len(opened(path, problems).items) == 1 and problems.notes == [note]
+    problems = Problems()
+    read_persons(as_json(tmp_path / "all.json", people[:1]), problems)
+    assert not problems.notes

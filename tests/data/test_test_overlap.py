@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lloss.annotations import Problems
+from lloss.data import test_overlap as overlap
+from lloss.data.labeled_set import LabeledSet
+from lloss.data.test_overlap import (
+    KnownImages,
+    apart,
+    found_in_pool,
+    refuse_overlap,
+    seen_note,
+    traces,
+)
+from lloss.errors import LabelError
+from lloss.pools import Item, open_pool
+
+
+def _content(seed: int, size: int = 9000) -> bytes:
+    return np.random.default_rng(seed).bytes(size)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _test_set(folder: Path, *seeds: int) -> LabeledSet:
+    for seed in seeds:
+        _write(folder / f"t{seed}.png", _content(seed))
+    items = list(open_pool(folder))
+    return LabeledSet(items, ["x"] * len(items), str(folder))
+
+
+def test_files_are_known_by_path_by_links_and_by_content(tmp_path: Path) -> None:
+    test = _test_set(tmp_path / "pool" / "test", 1, 2)
+    pool = tmp_path / "pool"
+    _write(pool / "copy.jpg", _content(2))
+    _write(pool / "other.png", _content(3))
+    almost = bytearray(_content(2))
+    almost[0] ^= 1  # the middle is the same
+    _write(pool / "almost.png", bytes(almost))
+    (pool / "hard.png").hardlink_to(pool / "test" / "t1.png")
+    (pool / "soft.png").symlink_to(pool / "test" / "t1.png")
+    (pool / "gone.png").symlink_to("nowhere")
+    os.mkfifo(pool / "pipe.png")
+    found = KnownImages(test.items).in_pool(open_pool(pool))
+    same = {"copy.jpg": "t2.png", "hard.png": "t1.png", "soft.png": "t1.png"}
+    assert found.ids == {**same, "test/t1.png": "t1.png", "test/t2.png": "t2.png"}
+    assert found.whole
+
+
+def test_only_files_that_may_be_equal_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = _test_set(tmp_path / "test", 1)
+    _write(tmp_path / "pool" / "size.png", _content(1, 9001))
+    _write(tmp_path / "pool" / "middle.png", _content(2))
+    _write(tmp_path / "pool" / "same.png", _content(1))
+    read: list[str] = []
+    digest = overlap._File.digest
+    monkeypatch.setattr(
+        overlap._File,
+        "digest",
+        lambda one: read.append(Path(os.fsdecode(one.path)).name) or digest(one),
+    )
+    found = KnownImages(test.items).in_pool(open_pool(tmp_path / "pool"))
+    assert found.ids == {"same.png": "t1.png"}
+    assert sorted(read) == ["same.png", "t1.png"]
+
+
+def test_images_within_larger_files_are_known_by_content(tmp_path: Path) -> None:
+    test = _test_set(tmp_path / "test", 1, 2)
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for seed in (0, 2, 4):
+            info = tarfile.TarInfo(f"{seed}.png")
+            info.size = 9000
+            tar.addfile(info, io.BytesIO(_content(seed)))
+    found = KnownImages(test.items).in_pool(open_pool(tmp_path / "s.tar"))
+    assert (found.ids, found.whole) == ({"2": "t2.png"}, True)
+
+
+def test_arrays_are_known_by_their_rows(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (6, 40, 50, 3), np.uint8)
+    np.save(tmp_path / "pool.npy", rows)
+    np.save(tmp_path / "test.npy", rows[[4, 1]])
+    np.save(tmp_path / "turned.npy", rows[[4]].reshape(1, 50, 40, 3))
+    known = KnownImages(open_pool(tmp_path / "test.npy"))
+    assert known.in_pool(open_pool(tmp_path / "pool.npy")).ids == {"1": "1", "4": "0"}
+    assert known.in_pool(open_pool(tmp_path / "turned.npy")).ids == {}
+
+
+def test_what_was_not_compared_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = _test_set(tmp_path / "test", 1)
+    np.save(tmp_path / "pool.npy", np.zeros((3, 4, 4, 3), np.uint8))
+    arrays = open_pool(tmp_path / "pool.npy")
+    problems = Problems()
+    assert found_in_pool(arrays, files, set(), problems) == set()
+    assert "their content was not compared" in problems.notes[0]
+    monkeypatch.setattr(overlap, "MOST_READ", 50)
+    known = KnownImages(open_pool(tmp_path / "pool.npy"))
+    assert not known.in_pool(arrays).whole
+
+
+def test_objects_of_a_store_are_known_by_their_urls() -> None:
+    files = pytest.importorskip("fsspec").filesystem("memory")
+    for name in ("a.png", "test/b.png"):
+        files.pipe(f"/overlap/{name}", b"x")
+    found = KnownImages(open_pool("memory://overlap/test")).in_pool(open_pool("memory://overlap"))
+    assert (found.ids, found.whole) == ({"test/b.png": "b.png"}, False)
+    files.rm("/overlap", recursive=True)
+
+
+def test_labeled_images_of_the_test_set_are_left_out_with_a_note(tmp_path: Path) -> None:
+    test = _test_set(tmp_path / "test", 1, 2)
+    for seed in (2, 3, 4):
+        _write(tmp_path / "pool" / f"{seed}.png", _content(seed))
+    labeled = LabeledSet(list(open_pool(tmp_path / "pool")), ["a", "b", "c"], "labels.csv")
+    problems = Problems()
+    assert apart(labeled, test, problems).labels == ["b", "c"]
+    assert problems.notes == [
+        "labels.csv: 1 of 3 labeled images are in the test set too "
+        "(such as '2.png', there 't2.png'): not trained on"
+    ]
+    none = Problems()
+    assert apart(labeled.take([1, 2]), test, none).labels == ["b", "c"]
+    assert none.notes == []
+
+
+def test_images_of_the_test_set_in_the_pool_are_counted(tmp_path: Path) -> None:
+    test = _test_set(tmp_path / "pool" / "test", 1, 2)
+    _write(tmp_path / "pool" / "a.png", _content(2))
+    pool = open_pool(tmp_path / "pool")
+    problems = Problems()
+    assert found_in_pool(pool, test, set(), problems) == {"a.png", "test/t1.png", "test/t2.png"}
+    assert "3 images of the pool are in the test set" in problems.notes[0]
+    own = {"test/t1.png", "test/t2.png"}
+    known = Problems()
+    assert found_in_pool(pool, test, own, known) == {"a.png"}
+    assert "1 image is in the test set" in known.notes[0]
+
+
+def test_one_id_to_train_and_to_test_on_is_refused() -> None:
+    items = [Item(id, lambda: b"") for id in "ab"]
+    with pytest.raises(LabelError, match=r"'b' is in one and in two"):
+        refuse_overlap(LabeledSet(items, ["x", "y"], "one"), LabeledSet(items[1:], ["y"], "two"))
+
+
+def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path) -> None:
+    trained = traces(_test_set(tmp_path / "train", 1, 2, 3).items)
+    test = _test_set(tmp_path / "test", 2, 3, 4, 5)
+    (tmp_path / "test" / "gone.png").symlink_to("nowhere")
+    items = list(open_pool(tmp_path / "test"))
+    assert (len(items), len(traces(items))) == (5, 4)
+    note = seen_note(LabeledSet(items, ["x"] * 5, "test.csv"), trained)
+    assert note.startswith("test.csv: 2 of 5 images are among those that the network was trained")
+    assert seen_note(test.take([2, 3]), trained) == ""
+    assert seen_note(test, traces([])) == ""
+
+
+def test_traces_are_of_the_content(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "a.npy", rows)
+    np.save(tmp_path / "b.npy", rows[::-1])
+    first, second = (traces(open_pool(tmp_path / name)) for name in ("a.npy", "b.npy"))
+    assert first.tolist() == second.tolist()[::-1]
+    assert len(set(first.tolist())) == 3

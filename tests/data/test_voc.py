@@ -1,0 +1,147 @@
+"""VOC XML: what a file says, and how a broken one is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lloss.annotations.problems import Problems
+from lloss.data.object_labels import read_objects
+from lloss.errors import LabelError
+
+GOOD = ("cat", 0, (11, 6, 30, 15))
+Xml = Callable[..., Path]
+
+
+def test_boxes_are_edges_of_what_is_counted_from_one(tmp_path: Path, voc_xml: Xml) -> None:
+    objects = [("cat", 0, (1, 1, 40, 30)), ("dog", 1, (11, 6.5, 30, 15))]
+    voc_xml(tmp_path / "x.xml", objects, "a.jpg")
+    labels = read_objects(tmp_path, Problems())
+    label = labels["x"]
+    assert label.named == "a.jpg"
+    assert label.names == ("cat", "dog")
+    assert label.boxes.tolist() == [[0, 0, 40, 30], [10, 5.5, 30, 15]]
+    assert label.difficult.tolist() == [False, True]
+    assert label.crowd.tolist() == [False, False]
+    assert label.size == (30, 40)
+
+
+def test_labels_stand_under_the_files_own_names(tmp_path: Path, voc_xml: Xml) -> None:
+    voc_xml(tmp_path / "one.xml", [GOOD])
+    voc_xml(tmp_path / "inner" / "two.xml", [], "other.png", None)
+    voc_xml(tmp_path / "inner" / "three.xml", [], r"C:\photos\d.jpg")
+    (tmp_path / "._one.xml").write_bytes(b"\0\5")
+    labels = read_objects(tmp_path, Problems())
+    assert {key: label.named for key, label in labels.items()} == {
+        "inner/three": r"C:\photos\d.jpg", "inner/two": "inner/other.png", "one": "",
+    }  # fmt: skip
+    assert len(labels["inner/two"].names) == 0
+    assert labels["inner/two"].boxes.shape == (0, 4)
+    assert labels["inner/two"].size is None
+
+
+def test_parts_of_a_person_are_no_objects(tmp_path: Path, voc_xml: Xml) -> None:
+    path = voc_xml(tmp_path / "a.xml", [("person", 0, (1, 1, 20, 20))])
+    part = "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>3</ymax>"
+    text = path.read_text().replace("<name>person", part + "</bndbox></part><name>person")
+    path.write_text(text)
+    label = read_objects(tmp_path, Problems())["a"]
+    assert label.names == ("person",)
+    assert label.boxes.tolist() == [[0, 0, 20, 20]]
+
+
+def test_a_pixel_over_the_edge_is_clipped(tmp_path: Path, voc_xml: Xml) -> None:
+    voc_xml(tmp_path / "a.xml", [("cat", 0, (0, 0, 41, 31))])
+    assert read_objects(tmp_path, Problems())["a"].boxes.tolist() == [[0, 0, 40, 30]]
+
+
+BROKEN_OBJECTS = {
+    "outside": (("cat", 0, (11, 6, 42, 15)), 11, "11, 6, 42, 15 .* outside the image of 40×30"),
+    "negative": (("cat", 0, (-3, 6, 30, 15)), 11, "outside the image"),
+    "no area": (("cat", 0, (11, 6, 11, 15)), 11, "no area"),
+    "shares": (("cat", 0, (0.1, 0.1, 0.5, 0.6)), 11, "looks like shares of the image"),
+    "turned": (("cat", 0, (30, 6, 11, 15)), 11, "wrong order"),
+    "underline": (("cat", 0, ("1_0", 6, 30, 15)), 12, "<xmin> '1_0' is no number"),
+    "digits": (("cat", 0, (11, "\u0666", 30, 15)), 13, "<ymin> '\u0666' is no number"),
+    "nan": (("cat", 0, ("nan", 6, 30, 15)), 12, "no finite number"),
+    "infinite": (("cat", 0, (11, "-inf", 30, 15)), 13, "no finite number"),
+    "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is no number"),
+    "empty": (("cat", 0, (11, 6, 30, "")), 15, "<ymax> '' is no number"),
+    "nameless": (("", 0, (11, 6, 30, 15)), 9, "class is empty"),
+    "invisible": (("\u200b", 0, (11, 6, 30, 15)), 9, "class is empty"),
+    "unknown": (("cow", 0, (11, 6, 30, 15)), 9, "class 'cow' is not in classes.txt"),
+    "flag": (("cat", "maybe", (11, 6, 30, 15)), 10, "<difficult> 'maybe' is no number"),
+}
+
+
+@pytest.mark.parametrize(("row", "line", "what"), BROKEN_OBJECTS.values(), ids=BROKEN_OBJECTS)
+def test_a_broken_object_is_named_or_left_out(
+    tmp_path: Path, voc_xml: Xml, row: Any, line: int, what: str
+) -> None:
+    (tmp_path / "classes.txt").write_text("cat\n\ndog \n")
+    path = voc_xml(tmp_path / "a.xml", [row, GOOD])
+    with pytest.raises(LabelError, match=f"^{re.escape(str(path))}, line {line}: .*{what}"):
+        read_objects(tmp_path, Problems())
+    problems = Problems(skip=True)
+    labels = read_objects(tmp_path, problems)
+    if what == "no area":  # it marks nothing
+        assert labels["a"].names == ("cat",)
+        assert labels["a"].boxes.tolist() == [[10, 5, 30, 15]]
+    else:  # the other one alone would teach that there is nothing where it is
+        assert labels == {}
+    assert len(problems.found) == 1
+    assert re.search(what, problems.found[0])
+
+
+BOMB = (
+    '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">\n<!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">'
+    '<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;">]>\n<annotation>&c;</annotation>'
+)
+BROKEN_FILES = {
+    "cut off": ("<annotation>\n<object>\n", "line 3: is no XML: no element found"),
+    "no XML": ("hello", "line 1: is no XML: syntax error"),
+    "nothing": ("", "line 1: is no XML: no element found"),
+    "bomb": (BOMB, "line 1: declares the entity 'a'"),
+    "other": ("\n<html/>", "line 2: <html> is no VOC annotation"),
+    "size": ("<annotation>\n<size><width>x</width><height>3</height></size></annotation>",
+             "line 2: <width> 'x' is no number"),
+    "half a size": ("<annotation><size>\n<width>3</width></size></annotation>",
+                    "line 1: <size> lacks <height>"),
+    "deep": ("<annotation>" + "<a>" * 10**5, "line 1: more than 64 elements"),
+    "encoding": ('<?xml version="1.0" encoding="klingon"?><annotation/>', "is no XML: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "what"), BROKEN_FILES.values(), ids=BROKEN_FILES)
+def test_a_broken_file_is_named_or_left_out(
+    tmp_path: Path, voc_xml: Xml, text: str, what: str
+) -> None:
+    voc_xml(tmp_path / "good.xml", [GOOD])
+    path = tmp_path / "bad.xml"
+    path.write_text(text)
+    with pytest.raises(LabelError, match=f"^{re.escape(str(path))}.*{what}"):
+        read_objects(tmp_path, Problems())
+    problems = Problems(skip=True)
+    assert list(read_objects(tmp_path, problems)) == ["good"]
+    assert len(problems.found) == 1
+
+
+def test_one_file_is_not_the_folder(tmp_path: Path, voc_xml: Xml) -> None:
+    path = voc_xml(tmp_path / "a.xml", [GOOD])
+    with pytest.raises(LabelError, match="a.xml: is of one image; give the folder of the XML"):
+        read_objects(path, Problems())
+
+
+@pytest.mark.parametrize("tag", ["bndbox", "ymin", "name"])
+def test_a_missing_element_is_named(tmp_path: Path, voc_xml: Xml, tag: str) -> None:
+    path = voc_xml(tmp_path / "a.xml", [GOOD])
+    path.write_text(
+        path.read_text().replace(f"<{tag}>", "<other>").replace(f"</{tag}>", "</other>")
+    )
+    line = 11 if tag == "ymin" else 8
+    with pytest.raises(LabelError, match=f"a.xml, line {line}: <.*> lacks <{tag}>"):
+        read_objects(tmp_path, Problems())

@@ -1,0 +1,175 @@
+"""The export: one file, checked, or none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from lloss.export import check_session as session
+from lloss.export import export_model as export_module
+from lloss.export import parity as verify
+from lloss.export.export_model import export_artifact
+from torch.nn import functional as F
+
+from lloss.data.labeled_set import open_labeled
+from lloss.errors import CheckpointError, ParityError
+from lloss.manifest import KEY, read_manifest
+from lloss.modeling.network import Normalize
+from lloss.tasks.train_settings import TrainSettings
+from lloss.training.checkpoint import load_checkpoint
+from lloss.training.run import train
+
+
+def run(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"images": images})))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 64])
+def test_the_graph_computes_what_the_formulas_say(
+    artifact: Path, trained: Path, batch: int
+) -> None:
+    checkpoint = load_checkpoint(trained)
+    images = np.resize(checkpoint.sample, (batch, 8, 8, 3))
+    found = run(artifact, images)
+    model = checkpoint.network()
+    normalize = Normalize(checkpoint.settings.mean, checkpoint.settings.std)
+    with torch.no_grad():
+        forward = model(normalize(torch.from_numpy(images)))
+        p = F.softmax(forward.output, 1).numpy()
+    top = np.sort(p, 1)[:, ::-1]
+    assert all(value.dtype == np.float32 and len(value) == batch for value in found.values())
+    np.testing.assert_allclose(found["loss"], forward.loss.numpy(), atol=1e-4)
+    np.testing.assert_allclose(found["entropy"], -(p * np.log(p)).sum(1), atol=1e-4)
+    np.testing.assert_allclose(found["margin"], top[:, 0] - top[:, 1], atol=1e-4)
+    np.testing.assert_allclose(found["confidence"], top[:, 0], atol=1e-4)
+    assert np.array_equal(found["prediction"], p.argmax(1))
+    np.testing.assert_allclose(found["embedding"], forward.embedding.numpy(), atol=1e-3)
+
+
+def test_normalisation_inside_is_the_textbooks(tiny: TrainSettings) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    found = Normalize(tiny.mean, tiny.std)(torch.from_numpy(images)).numpy()
+    wanted = (images / 255 - np.array(tiny.mean)) / np.array(tiny.std)
+    np.testing.assert_allclose(found, wanted.transpose(0, 3, 1, 2), atol=1e-5)
+
+
+def test_the_file_is_one_and_carries_its_manifest(artifact: Path, trained: Path) -> None:
+    assert [p.name for p in artifact.parent.iterdir()] == ["model.onnx"]
+    manifest = read_manifest(artifact)
+    checkpoint = load_checkpoint(trained)
+    assert manifest.classes == ("bright", "dark", "red")
+    assert manifest.outputs["embedding"] == (128,)
+    assert next(iter(manifest.outputs)) == "loss"
+    assert manifest.provenance["checkpoint_sha256"] == checkpoint.sha256
+    assert manifest.provenance["epochs"] == "2/2"
+    assert manifest.fidelity["torch_parity"]["batches"] == [1, 2, 3, 64]
+    onnx.checker.check_model(str(artifact), full_check=True)
+
+
+def test_input_is_uint8_images_of_any_number(artifact: Path) -> None:
+    graph_input = ort.InferenceSession(
+        str(artifact), providers=["CPUExecutionProvider"]
+    ).get_inputs()[0]
+    assert (graph_input.name, graph_input.type) == ("images", "tensor(uint8)")
+    assert graph_input.shape[1:] == [8, 8, 3] and isinstance(graph_input.shape[0], str)
+
+
+def test_a_wrong_graph_leaves_no_file_and_says_where_it_differs(
+    trained: Path,
+    ready: Callable[[object, object, Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def spoiled(graph: object, manifest: object, path: Path) -> None:
+        ready(graph, manifest, path)
+        model = onnx.load(str(path))
+        for weight in model.graph.initializer:
+            if weight.name.endswith("head.output.bias"):
+                values = onnx.numpy_helper.to_array(weight) + np.float32([0.5])
+                weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        onnx.save(model, str(path))
+
+    monkeypatch.setattr(export_module, "write_onnx", spoiled)
+    with pytest.raises(ParityError, match="output '.*' by .* at batch .*nothing was written"):
+        export_artifact(load_checkpoint(trained), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_wrong_at_one_batch_size_alone_is_caught(
+    artifact: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(trained)
+    settings = checkpoint.settings
+    graph = export_module.ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
+    real = ort.InferenceSession
+
+    class Batchy:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.inner = real(*arguments, **options)
+            self.get_outputs = self.inner.get_outputs
+
+        def run(self, names: object, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            values = self.inner.run(names, feed)
+            if len(feed["images"]) == 3:
+                values[0] = values[0] + 1
+            return values  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(session.ort, "InferenceSession", Batchy)
+    with pytest.raises(ParityError, match="output 'loss' by 1 at batch 3"):
+        verify.check_parity(artifact, graph, checkpoint.sample)
+
+
+def test_a_nan_is_no_parity(artifact: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "_difference", lambda *_: float("nan"))
+    checkpoint = load_checkpoint(trained)
+    settings = checkpoint.settings
+    graph = export_module.ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
+    with pytest.raises(ParityError):
+        verify.check_parity(artifact, graph, checkpoint.sample)
+
+
+def test_a_baseline_has_no_loss_to_export(
+    photos: Path, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    plain = dataclasses.replace(tiny, head=False, epochs=1)
+    checkpoint = train(open_labeled(str(photos)), plain, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="without a head"):
+        export_artifact(checkpoint, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_an_older_artifact_survives_a_failed_export(
+    artifact: Path,
+    ready: Callable[[object, object, Path], None],
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "model.onnx"
+    monkeypatch.setattr(export_module, "write_onnx", ready)
+    path.write_bytes(artifact.read_bytes())
+    monkeypatch.setattr(verify, "ABSOLUTE", -1.0)
+    monkeypatch.setattr(verify, "RELATIVE", 0.0)
+    with pytest.raises(ParityError):
+        export_artifact(load_checkpoint(trained), path)
+    assert path.read_bytes() == artifact.read_bytes()
+    assert KEY in {prop.key for prop in onnx.load(str(path)).metadata_props}
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+def test_networks_of_torchvision_export_and_pass_the_check(
+    name: str, photos: Path, tiny: TrainSettings, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(tiny, model=name, size=32, epochs=1)
+    checkpoint = train(open_labeled(str(photos)).take(range(0, 60, 4)), settings, tmp_path / "run")
+    manifest = export_artifact(checkpoint, tmp_path / "model.onnx")
+    assert manifest.model == name
+    assert len(checkpoint.settings.taps) == 4

@@ -1,0 +1,89 @@
+"""Bytes that threads share."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lloss.images.memory_budget import ByteBudget
+
+from ..waiting import PATIENCE
+
+
+def test_no_more_is_held_than_there_is() -> None:
+    budget, held, peak, lock = ByteBudget(100), 0, 0, threading.Lock()
+    chance = random.Random(0)
+    sizes = [chance.randint(1, 60) for _ in range(200)]
+
+    def work(size: int) -> None:
+        nonlocal held, peak
+        with budget.holding(size):
+            with lock:
+                held += size
+                peak = max(peak, held)
+            time.sleep(0.0005)
+            with lock:
+                held -= size
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, sizes))
+    assert 60 < peak <= 100
+    assert budget.free == 100
+
+
+def test_one_that_is_larger_than_all_goes_alone() -> None:
+    budget = ByteBudget(100)
+    with budget.holding(10**12):
+        assert budget.free == 0
+    assert budget.free == 100
+
+
+def test_a_large_one_is_not_overtaken_for_ever() -> None:
+    budget, order = ByteBudget(100), []
+
+    def hold(size: int) -> None:
+        with budget.holding(size):
+            order.append(size)
+
+    threads = [threading.Thread(target=hold, args=(size,)) for size in (100, 5, 6)]
+    with budget.holding(50):  # there would be room for the small ones
+        for number, thread in enumerate(threads):
+            thread.start()
+            _wait_until(lambda count=number + 1: len(budget._queue) == count)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert order[0] == 100 and sorted(order) == [5, 6, 100]
+
+
+def test_an_error_gives_the_bytes_back() -> None:
+    budget = ByteBudget(100)
+    with pytest.raises(KeyError), budget.holding(70):
+        raise KeyError
+    assert budget.free == 100
+
+
+def test_an_interrupted_wait_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = ByteBudget(100)
+
+    def interrupted(_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(budget._changed, "wait_for", interrupted)
+        with contextlib.suppress(KeyboardInterrupt), budget.holding(10):
+            pass
+    with budget.holding(100):
+        pass
+    assert budget.free == 100
+
+
+def _wait_until(condition: object) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lloss.errors import SettingsError
+from lloss.modeling.networks.hourglass import NAMES, Hourglass, Residual, build_hourglass, stacks_of
+from lloss.modeling.taps import find_taps
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_papers_networks_have_their_size() -> None:
+    """Published: 25.1 million for 8 stacks (Sun et al. 2019, HRNet, table 1).
+
+    Two stacks of the common PyTorch versions have 6.7 million: their stem is a little wider.
+    """
+    with torch.device("meta"):
+        two, eight = build_hourglass("hourglass2", 16), build_hourglass("hourglass8", 16)
+    assert 6_500_000 < _parameters(two) < 6_800_000
+    assert 25_000_000 < _parameters(eight) < 25_700_000
+
+
+def test_a_residual_has_a_bottleneck_of_half_the_width() -> None:
+    with torch.device("meta"):
+        convolutions = [m for m in Residual(256, 256).modules() if isinstance(m, nn.Conv2d)]
+    shapes = [(m.in_channels, m.out_channels, m.kernel_size[0]) for m in convolutions]
+    assert shapes == [(256, 128, 1), (128, 128, 3), (128, 256, 1)]
+
+
+def test_an_hourglass_goes_down_four_times_and_comes_back() -> None:
+    sides: list[int] = []
+    hourglass = Hourglass(4, 8).eval()
+    for module in hourglass.modules():
+        if isinstance(module, Residual):
+            module.register_forward_hook(lambda m, x, y: sides.append(y.shape[-1]))
+    x = torch.rand(1, 8, 64, 64)
+    with torch.no_grad():
+        assert hourglass(x).shape == x.shape
+    assert sorted(set(sides)) == [4, 8, 16, 32, 64]
+    assert len(sides) == 13
+
+
+@pytest.mark.parametrize(("name", "stacks", "width"), [("hourglass2", 2, 256),
+                                                       ("hourglass3-narrow", 3, 64)])  # fmt: skip
+def test_each_stack_gives_heatmaps_and_a_map_to_tap(name: str, stacks: int, width: int) -> None:
+    with torch.device("meta"):
+        network = build_hourglass(name, 14)
+        assert network(torch.zeros(2, 3, 256, 256)).shape == (2, stacks, 14, 64, 64)
+        shapes = [tuple(layer.shape) for layer in _maps(network)]
+    assert shapes == [(2, width, 64, 64)] * stacks
+    assert stacks_of(name) == stacks
+
+
+def _maps(network: nn.Module) -> list[torch.Tensor]:
+    kept: list[torch.Tensor] = []
+    for module in network.get_submodule("maps").children():
+        module.register_forward_hook(lambda m, x, y: kept.append(y))
+    network(torch.zeros(2, 3, 256, 256))
+    return kept
+
+
+def test_taps_name_the_maps() -> None:
+    taps = find_taps(build_hourglass("hourglass2-narrow", 3), (64, 64), ("maps.0", "maps.1"))
+    assert [(tap.layout, tap.channels) for tap in taps] == [("NCHW", 64)] * 2
+
+
+def test_every_stack_is_supervised_and_the_next_sees_its_heatmaps() -> None:
+    network = build_hourglass("hourglass2-narrow", 3)
+    network(torch.rand(2, 3, 64, 64))[:, 1].square().mean().backward()
+    for name in ("heatmaps.0", "heatmap_remaps.0", "map_remaps.0", "heatmaps.1"):
+        gradient = network.get_submodule(name).get_parameter("weight").grad
+        assert gradient is not None
+        assert gradient.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("size", "remedy"), [(100, 128), (32, 64), (0, 64), (255, 256)])
+def test_a_size_that_cannot_be_halved_is_refused(size: int, remedy: int) -> None:
+    network = build_hourglass("hourglass1-narrow", 2)
+    with pytest.raises(SettingsError, match=rf"size = {size}: .* use {remedy}"):
+        network(torch.zeros(1, 3, 64, size))
+
+
+def test_sizes_that_can_be_halved_need_not_be_square() -> None:
+    with torch.device("meta"):
+        heatmaps = build_hourglass("hourglass1-narrow", 2)(torch.zeros(1, 3, 64, 192))
+    assert heatmaps.shape == (1, 1, 2, 16, 48)
+
+
+@pytest.mark.parametrize("name", ["hourglass", "hourglass0", "hourglass9", "hourglass2-wide", ""])
+def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(SettingsError, match="choose hourglass1 to hourglass8"):
+        build_hourglass(name, 16)
+
+
+def test_all_names_are_known() -> None:
+    assert len(NAMES) == 16
+    assert [stacks_of(name) for name in NAMES] == [*range(1, 9), *range(1, 9)]

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models import get_model, mobilenet_v3_large
+from torchvision.models._api import WeightsEnum
+from torchvision.models.detection.image_list import ImageList
+
+from lloss.errors import SettingsError
+from lloss.modeling.networks.ssd import (
+    MODELS,
+    SsdNetwork,
+    SsdOutput,
+    anchors_of,
+    build_detector,
+    is_class_layer,
+    own_size,
+    reference,
+)
+
+LITE, VGG = MODELS
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def lite() -> SsdNetwork:
+    torch.manual_seed(0)
+    return build_detector(LITE, 3, size=SIDE).eval()
+
+
+@pytest.fixture(scope="module")
+def vgg() -> SsdNetwork:
+    torch.manual_seed(0)
+    return build_detector(VGG, 2).eval()
+
+
+@pytest.mark.parametrize(("name", "size", "count"), [(LITE, 320, 3234), (VGG, 300, 8732)])
+def test_a_detector_has_the_anchors_and_the_size_of_its_paper(
+    name: str, size: int, count: int
+) -> None:
+    assert own_size(name) == size
+    anchors = anchors_of(name, size)
+    assert anchors.shape == (count, 4)
+    assert anchors.dtype == torch.float32
+    assert (anchors[:, 2:] > anchors[:, :2]).all()
+
+
+@torch.no_grad()
+def test_the_output_is_that_of_torchvisions_detector(lite: SsdNetwork) -> None:
+    images = torch.randn(2, 3, SIDE, SIDE)
+    output = lite(images)
+    maps = list(lite.ssd.backbone(images).values())
+    heads = lite.ssd.head(maps)
+    assert torch.equal(output.logits, heads["cls_logits"])
+    assert torch.equal(output.offsets, heads["bbox_regression"])
+    listed = ImageList(images, [(SIDE, SIDE)] * 2)
+    assert torch.equal(output.anchors, lite.ssd.anchor_generator(listed, maps)[0])
+    assert output.logits.shape == (2, len(output.anchors), 4)
+
+
+@torch.no_grad()
+def test_ssd300_computes_what_torchvision_computes(vgg: SsdNetwork) -> None:
+    images = torch.randn(1, 3, 300, 300) * 50
+    output = vgg(images)
+    heads = vgg.ssd.head(list(vgg.ssd.backbone(images).values()))
+    torch.testing.assert_close(output.logits, heads["cls_logits"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.offsets, heads["bbox_regression"], rtol=1e-5, atol=1e-5)
+    assert output.logits.shape == (1, 8732, 3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [LITE, VGG])
+def test_six_source_maps_can_be_tapped(
+    name: str, lite: SsdNetwork, vgg: SsdNetwork, request: pytest.FixtureRequest
+) -> None:
+    network, size = (lite, SIDE) if name == LITE else (vgg, 300)
+    channels = []
+    handles = [
+        network.get_submodule(f"sources.{number}").register_forward_hook(
+            lambda module, inputs, output: channels.append(output.shape[1])
+        )
+        for number in range(6)
+    ]
+    network(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    assert channels == [512, 1024, 512, 256, 256, 256] or name == LITE
+    assert len(channels) == 6
+
+
+@torch.no_grad()
+def test_the_norm_survives_half_precision(vgg: SsdNetwork) -> None:
+    """In float16 the squares of 512 large activations are infinite, and zeros divide by 0."""
+    features = torch.full((1, 512, 4, 4), 300.0)
+    features[:, :, 0] = 0
+    expected = _first_map(vgg, features)
+    found = _first_map(vgg, features.half())
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
+    theirs = 20 * torch.nn.functional.normalize(features.half())
+    assert not torch.allclose(theirs.float(), expected, rtol=1e-3, atol=1e-3)
+
+
+def _first_map(network: SsdNetwork, features: Tensor) -> Tensor:
+    """The source map that the normalised features become."""
+    backbone = network.ssd.backbone
+    blocks, network.ssd.backbone.features = backbone.features, torch.nn.Identity()
+    extra, network.ssd.backbone.extra = backbone.extra, torch.nn.ModuleList()
+    try:
+        return network._maps(features)[0]
+    finally:
+        network.ssd.backbone.features, network.ssd.backbone.extra = blocks, extra
+
+
+def _bf16_gradients(size: int) -> dict[str, Tensor]:
+    """Of one step from fixed weights and images, with old numbers in the memory it will get."""
+    torch.manual_seed(0)
+    network = build_detector(LITE, 2, size=size).train().to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, size, size).contiguous(memory_format=torch.channels_last)
+    kinds = [(n, dtype) for n in (576, 1152, 2304) for dtype in (torch.float32, torch.bfloat16)]
+    old = [torch.full((n,), math.nan, dtype=dtype) for n, dtype in kinds * 50]
+    del old
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(images)
+    total = output.logits.float().square().mean() + output.offsets.float().square().mean()
+    total.backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("size", [32, 96, 128])
+def test_bf16_gradients_of_maps_of_one_pixel_are_finite_and_repeat_themselves(size: int) -> None:
+    first, *others = (_bf16_gradients(size) for _ in range(4))
+    for name, gradient in first.items():
+        assert torch.isfinite(gradient).all(), name
+        assert all(torch.equal(gradient, other[name]) for other in others), name
+
+
+@torch.no_grad()
+def test_the_last_maps_stay_in_the_networks_own_precision() -> None:
+    network = build_detector(LITE, 2, size=96).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = network._maps(torch.randn(1, 3, 96, 96))
+    assert [found.dtype for found in maps] == [torch.bfloat16] * 2 + [torch.float32] * 4
+    halves = network.half()._maps(torch.randn(1, 3, 96, 96).half())
+    assert {found.dtype for found in halves} == {torch.float16}
+
+
+def test_anchors_keep_their_precision_in_a_half_network() -> None:
+    network = build_detector(LITE, 2, size=SIDE)
+    anchors = network.anchors.clone()
+    network.half()
+    assert next(network.parameters()).dtype == torch.float16
+    assert torch.equal(network.anchors, anchors)
+    assert "anchors" not in network.state_dict()
+
+
+def test_another_size_than_its_own_is_for_the_light_detector() -> None:
+    assert len(anchors_of(LITE, 160)) < len(anchors_of(LITE, 320))
+    with pytest.raises(SettingsError, match=r"size = 512: ssd300_vgg16 takes 300 alone"):
+        build_detector(VGG, 2, size=512)
+    with pytest.raises(SettingsError, match=r"size = 16: .* needs 32 pixels or more"):
+        build_detector(LITE, 2, size=16)
+
+
+def test_an_unknown_model_is_refused_with_those_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"model 'yolo': detection has ssdlite320.* and ssd300"):
+        build_detector("yolo", 2)
+
+
+def test_the_reference_takes_no_memory_and_has_torchvisions_parts() -> None:
+    ssd = reference(VGG)
+    assert all(parameter.is_meta for parameter in ssd.parameters())
+    assert ssd.transform.image_mean == [0.48235, 0.45882, 0.40784]
+    assert ssd.neg_to_pos_ratio == 3
+
+
+@pytest.mark.parametrize("name", [LITE, VGG])
+def test_the_class_layers_are_those_whose_shape_the_classes_decide(name: str) -> None:
+    with torch.device("meta"):
+        two, three = (build_detector(name, count).state_dict() for count in (2, 3))
+    changed = {key for key in two if two[key].shape != three[key].shape}
+    assert {key for key in two if is_class_layer(key)} == changed
+    assert len(changed) == 12
+
+
+def test_weights_of_a_file_are_taken_with_either_prefix(lite: SsdNetwork, tmp_path: Path) -> None:
+    torch.save(lite.state_dict(), tmp_path / "ours.pt")
+    torch.save(lite.ssd.state_dict(), tmp_path / "theirs.pt")
+    for name in ("ours.pt", "theirs.pt"):
+        loaded = build_detector(LITE, 3, str(tmp_path / name), SIDE).state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in lite.state_dict().items())
+
+
+def test_a_class_head_for_other_classes_starts_afresh_and_nothing_else(
+    lite: SsdNetwork, tmp_path: Path
+) -> None:
+    torch.save(lite.state_dict(), tmp_path / "w.pt")
+    loaded = build_detector(LITE, 5, str(tmp_path / "w.pt"), SIDE).state_dict()
+    saved = lite.state_dict()
+    same = {key for key in saved if torch.equal(loaded[key], saved[key])}
+    assert saved.keys() - same == {key for key in saved if is_class_layer(key)}
+
+
+def test_weights_of_another_network_are_refused(vgg: SsdNetwork, tmp_path: Path) -> None:
+    torch.save(vgg.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(SettingsError, match=r"w\.pt: do not fit ssdlite320"):
+        build_detector(LITE, 2, str(tmp_path / "w.pt"))
+    with pytest.raises(SettingsError, match="no such file"):
+        build_detector(LITE, 2, str(tmp_path / "none.pt"))
+
+
+def _served(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, *a, **k: state)
+
+
+def test_coco_weights_are_torchvisions_with_a_fresh_class_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    theirs = get_model(LITE, weights=None, weights_backbone=None, num_classes=91).state_dict()
+    _served(monkeypatch, theirs)
+    ours = build_detector(LITE, 2, "coco", SIDE).ssd.state_dict()
+    different = {key for key in ours if not torch.equal(ours[key], theirs[key])}
+    assert different == {key for key in ours if is_class_layer(key)}
+
+
+def test_imagenet_weights_go_into_the_backbone_and_change_no_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A checkpoint is rebuilt without them, so the network must be the same."""
+    theirs = mobilenet_v3_large(weights=None).state_dict()
+    _served(monkeypatch, theirs)
+    network = build_detector(LITE, 2, "imagenet", SIDE)
+    fresh = build_detector(LITE, 2, "none", SIDE)
+    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (network, fresh)]
+    assert shapes[0] == shapes[1]
+    own = network.ssd.backbone.state_dict()
+    assert torch.equal(own["features.0.0.0.weight"], theirs["features.0.0.weight"])
+    # The expansion of the block that the first source map comes from.
+    assert torch.equal(own["features.0.13.0.weight"], theirs["features.13.block.0.0.weight"])
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "coco"])
+def test_a_failed_download_is_one_line(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> dict[str, Tensor]:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
+    with pytest.raises(SettingsError, match=r"weights of ssdlite.*no route to host") as caught:
+        build_detector(LITE, 2, weights)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_output_is_a_tuple_of_tensors() -> None:
+    assert SsdOutput._fields == ("logits", "offsets", "anchors")

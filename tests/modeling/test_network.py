@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lloss.modeling.head import LossPredictionHead
+from lloss.modeling.network import Normalize, TappedNetwork, build
+from lloss.modeling.taps import Tap
+from lloss.tasks.registry import get_task
+from lloss.tasks.train_settings import IMAGENET_MEAN, IMAGENET_STD, TrainSettings
+
+CLASSES = ("ant", "bee", "cow")
+
+
+def _built(settings: TrainSettings, **changes: Any) -> TappedNetwork:
+    torch.manual_seed(0)
+    return build(replace(settings, **changes), CLASSES, (8, 8))
+
+
+def _images(count: int = 5) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def _gradients(module: nn.Module) -> list[bool]:
+    return [p.grad is not None and bool(p.grad.any()) for p in module.parameters()]
+
+
+def test_the_head_sees_the_mean_of_each_tapped_map(tiny: TrainSettings) -> None:
+    model = _built(tiny, head_summary=False).eval()
+    maps: list[Tensor] = []
+    for tap in model.taps:
+        module = model.network.get_submodule(tap.module)
+        module.register_forward_hook(lambda _m, _i, output: maps.append(output.clone()))
+    forward = model(_images())
+    assert model.head is not None
+    pooled = [output.flatten(2).sum(2) / output[0, 0].numel() for output in maps]
+    assert len(pooled) == 4
+    assert torch.allclose(forward.loss, model.head(pooled), atol=1e-6)
+    assert torch.allclose(forward.embedding, pooled[-1], atol=1e-6)
+
+
+def test_one_forward_pass_gives_logits_loss_and_embedding(tiny: TrainSettings) -> None:
+    forward = _built(tiny).eval()(_images(5))
+    assert forward.output.shape == (5, 3)
+    assert forward.loss.shape == (5,)
+    assert forward.embedding.shape == (5, 128)
+
+
+def test_the_output_is_that_of_the_network_alone(tiny: TrainSettings) -> None:
+    model = _built(tiny).eval()
+    assert torch.equal(model(_images()).output, model.network(_images()))
+
+
+def test_the_gradient_of_the_heads_loss_reaches_the_network(tiny: TrainSettings) -> None:
+    model = _built(tiny, head_summary=False)
+    model(_images()).loss.pow(2).sum().backward()
+    assert all(_gradients(model.network.get_submodule("stem")))
+    assert all(_gradients(model.network.get_submodule("stages")))
+
+
+@pytest.mark.parametrize("summary", [False, True])
+def test_a_stopped_gradient_reaches_nothing_but_the_head(
+    tiny: TrainSettings, summary: bool
+) -> None:
+    model = _built(tiny, head_summary=summary)
+    model(_images(), stop_gradient=True).loss.pow(2).sum().backward()
+    assert model.head is not None
+    assert not any(_gradients(model.network))
+    assert any(_gradients(model.head))
+
+
+def test_a_stopped_gradient_leaves_that_of_the_output_alone(tiny: TrainSettings) -> None:
+    grads = []
+    for stop in (True, False):
+        model = _built(tiny)
+        forward = model(_images(), stop_gradient=stop)
+        forward.output.logsumexp(1).sum().backward()
+        grads.append([p.grad for p in model.network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+
+
+def test_the_summary_is_detached(tiny: TrainSettings) -> None:
+    """Through the summary no gradient may reach the classifier, which no tap lies behind."""
+    model = _built(tiny, head_summary=True)
+    model(_images()).loss.pow(2).sum().backward()
+    assert not any(_gradients(model.network.get_submodule("classifier")))
+    assert any(_gradients(model.network.get_submodule("stages")))
+
+
+def test_the_summary_has_a_part_in_the_prediction(tiny: TrainSettings) -> None:
+    model = _built(tiny, head_summary=True).eval()
+    before = model(_images()).loss
+    with torch.no_grad():
+        model.network.get_submodule("classifier").weight.mul_(-3)  # type: ignore[operator]
+    assert not torch.allclose(model(_images()).loss, before)
+
+
+def test_without_a_head_there_is_no_predicted_loss(tiny: TrainSettings) -> None:
+    model = _built(tiny, head=False).eval()
+    forward = model(_images())
+    assert model.head is None
+    assert forward.loss is None
+    assert forward.embedding.shape == (5, 128)
+
+
+@pytest.mark.parametrize("with_head", [{}, {"head_summary": False}, {"taps": ("stages.3",)}])
+def test_a_network_starts_from_the_same_weights_with_and_without_head(
+    tiny: TrainSettings, with_head: dict[str, Any]
+) -> None:
+    bare = _built(tiny, head=False).network.state_dict()
+    headed = _built(tiny, **with_head).network.state_dict()
+    assert all(torch.equal(headed[key], bare[key]) for key in bare)
+
+
+@pytest.mark.parametrize(("classes", "size"), [(2, 2), (10, 10), (30, 10)])
+def test_the_head_has_an_input_a_tap_and_one_for_the_summary(
+    tiny: TrainSettings, classes: int, size: int
+) -> None:
+    model = build(tiny, [str(n) for n in range(classes)], (8, 8))
+    assert model.head is not None
+    assert [layer.in_features for layer in model.head.inputs] == [16, 32, 64, 128, size]
+    assert [layer.out_features for layer in model.head.inputs] == [8] * 5
+
+
+class _Careless(nn.Module):
+    """Changes its feature map in place after making it, as a ReLU often does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 4, 3, padding=1)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.features(images)
+        F.relu(maps, inplace=True)
+        logits: Tensor = self.last(maps.mean((2, 3)))
+        return logits
+
+
+def test_a_later_change_in_place_does_not_change_what_the_head_sees() -> None:
+    network = _Careless()
+    taps = [Tap("features", "NCHW", 4)]
+    model = TappedNetwork(network, get_task("classification"), taps, LossPredictionHead([4]))
+    forward = model(_images())
+    expected = network.features(_images()).mean((2, 3))
+    assert torch.allclose(forward.embedding, expected, atol=1e-6)
+    (forward.loss.sum() + forward.output.sum()).backward()  # autograd would see a changed map
+    assert all(_gradients(network.features))
+
+
+def test_a_forward_pass_holds_on_to_no_feature_map(tiny: TrainSettings) -> None:
+    model = _built(tiny).eval()
+    model(_images())
+    assert not model._pooled
+
+
+def test_normalising_is_its_formula_and_puts_channels_first() -> None:
+    images = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8)
+    found = Normalize(IMAGENET_MEAN, IMAGENET_STD)(images)
+    assert found.shape == (2, 3, 4, 5)
+    for c in range(3):
+        expected = (images[..., c].float() / 255 - IMAGENET_MEAN[c]) / IMAGENET_STD[c]
+        assert torch.allclose(found[:, c], expected, atol=1e-6)
+
+
+def test_normalising_adds_nothing_to_a_checkpoint() -> None:
+    assert not Normalize(IMAGENET_MEAN, IMAGENET_STD).state_dict()

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models as torchvision_models
+from torchvision.models.resnet import BasicBlock
+
+from lloss.errors import SettingsError
+from lloss.modeling.networks.resnet_cifar import resnet18
+from lloss.modeling.registry import build_classifier, default_size, transforms_input, weights_notes
+from lloss.tasks.classification import TASK as CLASSIFICATION
+from lloss.tasks.train_settings import IMAGENET_MEAN, IMAGENET_STD, TrainSettings
+from lloss.training.checkpoint import Checkpoint, load_checkpoint
+from lloss.training.trainer import Trainer, TrainingData
+
+NARROW = "resnet10-cifar-narrow"
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_the_papers_resnet18_has_its_size_stem_and_stages() -> None:
+    with torch.device("meta"):
+        network = resnet18(10)
+    assert 11_170_000 < _parameters(network) < 11_180_000
+    stem = network.stem[0]
+    assert isinstance(stem, nn.Conv2d)
+    assert (stem.kernel_size, stem.stride, stem.padding) == ((3, 3), (1, 1), (1, 1))
+    assert not any(isinstance(module, nn.MaxPool2d) for module in network.modules())
+    assert sum(isinstance(module, BasicBlock) for module in network.modules()) == 8
+
+
+def test_each_stage_but_the_first_halves_the_resolution() -> None:
+    with torch.device("meta"):
+        network, x = resnet18(10), torch.zeros(2, 3, 32, 32)
+        x = network.stem(x)
+        shapes = [tuple((x := stage(x)).shape) for stage in network.stages]
+    assert shapes == [(2, 64, 32, 32), (2, 128, 16, 16), (2, 256, 8, 8), (2, 512, 4, 4)]
+
+
+@pytest.mark.parametrize("name", [NARROW, "resnet18", "squeezenet1_1"])
+def test_a_network_gives_one_logit_a_class(name: str) -> None:
+    with torch.device("meta"):
+        logits = build_classifier(name, 7).eval()(torch.zeros(2, 3, 64, 64))
+    assert logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 128)])
+def test_a_network_with_auxiliary_classifiers_gives_logits_alone_in_training_too(
+    name: str, size: int
+) -> None:
+    with torch.device("meta"):
+        output = build_classifier(name, 7).train()(torch.zeros(2, 3, size, size))
+    assert isinstance(output, torch.Tensor)
+    assert output.shape == (2, 7)
+
+
+def test_the_narrow_network_has_a_third_of_a_million_parameters() -> None:
+    assert 250_000 < _parameters(build_classifier(NARROW, 10)) < 350_000
+
+
+def test_an_unknown_model_is_refused_with_some_known_ones() -> None:
+    for name in ("resnet19", "fasterrcnn_resnet50_fpn", "", "raft_small"):
+        with pytest.raises(SettingsError, match="unknown; choose resnet18-cifar"):
+            build_classifier(name, 2)
+
+
+def test_the_default_size_is_that_of_the_models_usual_images() -> None:
+    assert default_size("resnet18-cifar") == default_size(NARROW) == 32
+    assert default_size("resnet18") == 224
+
+
+def test_weights_of_a_file_are_taken(tmp_path: Path) -> None:
+    saved = build_classifier(NARROW, 3).state_dict()
+    torch.save(saved, tmp_path / "w.pt")
+    loaded = build_classifier(NARROW, 3, str(tmp_path / "w.pt")).state_dict()
+    assert all(torch.equal(loaded[key], saved[key]) for key in saved)
+
+
+def test_a_last_layer_for_other_classes_starts_afresh_and_nothing_else(tmp_path: Path) -> None:
+    saved = build_classifier(NARROW, 3).state_dict()
+    torch.save(saved, tmp_path / "w.pt")
+    loaded = build_classifier(NARROW, 5, str(tmp_path / "w.pt")).state_dict()
+    assert loaded["classifier.weight"].shape[0] == 5
+    body = [key for key in saved if not key.startswith("classifier")]
+    assert all(torch.equal(loaded[key], saved[key]) for key in body)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(build_classifier("squeezenet1_1", 3).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(SettingsError, match="do not fit resnet10-cifar-narrow"):
+        build_classifier(NARROW, 3, str(tmp_path / "w.pt"))
+
+
+def test_weights_whose_first_layer_differs_are_refused(tmp_path: Path) -> None:
+    """The last layer alone may start afresh; a random stem below trained stages is an accident."""
+    saved = build_classifier(NARROW, 3).state_dict()
+    saved["stem.0.weight"] = saved["stem.0.weight"][:, :1]  # one of grey images
+    torch.save(saved, tmp_path / "w.pt")
+    with pytest.raises(SettingsError, match=r"stem\.0"):
+        build_classifier(NARROW, 3, str(tmp_path / "w.pt"))
+
+
+def test_weights_that_are_no_state_dict_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"stem.0.weight": 3}, tmp_path / "number.pt")
+    for name in ("text.pt", "list.pt", "number.pt"):
+        with pytest.raises(SettingsError, match=name):
+            build_classifier(NARROW, 3, str(tmp_path / name))
+
+
+def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no such file"):
+        build_classifier(NARROW, 3, str(tmp_path / "none.pt"))
+
+
+def test_imagenet_weights_of_our_own_networks_do_not_exist() -> None:
+    with pytest.raises(SettingsError, match="no ImageNet weights"):
+        build_classifier(NARROW, 3, "imagenet")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("inception_v3", 299), ("googlenet", 224), ("efficientnet_b1", 240), ("efficientnet_b4", 380),
+     ("efficientnet_v2_s", 384), ("swin_v2_t", 256), ("vit_h_14", 518), ("vit_b_16", 224)],
+)  # fmt: skip
+def test_the_default_size_is_that_of_the_networks_weights(name: str, size: int) -> None:
+    assert default_size(name) == size
+
+
+def test_images_unlike_those_of_the_weights_are_told() -> None:
+    usual = (IMAGENET_MEAN, IMAGENET_STD)
+    assert weights_notes("inception_v3", 299, *usual) == []
+    (line,) = weights_notes("inception_v3", 224, *usual)
+    assert "of images of 299 pixels, and size is 224" in line
+    (line,) = weights_notes("efficientnet_v2_l", 480, *usual)
+    assert line.endswith("give --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5")
+    assert weights_notes("efficientnet_v2_l", 480, (0.5,) * 3, (0.5,) * 3) == []
+    assert len(weights_notes("resnet18", 64, (0.5,) * 3, (0.5,) * 3)) == 2
+    assert weights_notes(NARROW, 64, *usual) == []
+
+
+def test_a_run_tells_of_images_unlike_those_of_its_weights() -> None:
+    settings = TrainSettings(model="inception_v3", weights="imagenet", size=128)
+    assert len(CLASSIFICATION.notes(settings)) == 1
+    assert CLASSIFICATION.notes(replace(settings, weights="none")) == []
+
+
+def published(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the network's ImageNet weights without a download: random ones, in their shapes."""
+    kind = torchvision_models.get_model_weights(name)
+
+    def state(self: object, **_: object) -> dict[str, torch.Tensor]:
+        extra = {"aux_logits": True, "init_weights": False}
+        made = torchvision_models.get_model(name, weights=None, **extra)
+        return made.state_dict()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(kind, "get_state_dict", state)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_imagenet_weights_scale_their_input_as_torchvision_does(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(name, monkeypatch)
+    ours = build_classifier(name, 1000, "imagenet").eval()
+    images = torch.rand(2, 3, 8, 8)  # normalised by ImageNet's mean and deviation
+    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    wanted = (images * deviation + mean - 0.5) / 0.5
+    torch.testing.assert_close(ours._transform_input(images), wanted)  # type: ignore[operator]
+    assert transforms_input(ours) and not transforms_input(build_classifier(name, 2))
+
+
+def test_a_checkpoint_keeps_how_its_network_scales_its_input(tmp_path: Path) -> None:
+    data = TrainingData(
+        np.random.default_rng(0).integers(0, 256, (4, 75, 75, 3), np.uint8),
+        np.array([0, 1, 0, 1]),
+        ("a", "b"),
+    )
+    settings = TrainSettings(
+        model="googlenet", size=75, batch_size=2, epochs=1, amp="off", taps=("conv1", "conv3")
+    )
+    trainer = Trainer(settings, data, "cpu")
+    network = trainer.model.network
+    network.transform_input = True  # as ImageNet weights leave it
+    Checkpoint(settings, ("a", "b"), 4, "", data.images, trainer.state()).save(tmp_path / "c.pt")
+    checkpoint = load_checkpoint(tmp_path / "c.pt")
+    again = checkpoint.network()
+    assert transforms_input(again.network)
+    images = torch.rand(2, 3, 75, 75)
+    with torch.no_grad():
+        wanted = trainer.model.eval()(images).embedding
+        torch.testing.assert_close(again(images).embedding, wanted)
+        again.network.transform_input = False
+        with pytest.raises(AssertionError):
+            torch.testing.assert_close(again(images).embedding, wanted)
+    network.transform_input = False
+    trainer.load_state(checkpoint.state)
+    assert transforms_input(network), "a resumed training goes on with it"
+    older = {k: v for k, v in checkpoint.state.items() if k != "transform_input"}
+    assert not transforms_input(replace(checkpoint, state=older).network().network)
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit_b_32", 64), ("maxvit_t", 448)])
+def test_a_network_made_for_one_size_is_made_for_the_size_asked_for(name: str, size: int) -> None:
+    with torch.device("meta"):
+        network = build_classifier(name, 3, size=size).eval()
+        assert network(torch.zeros(2, 3, size, size)).shape == (2, 3)
+
+
+def test_a_size_that_a_network_cannot_be_made_for_is_refused() -> None:
+    with pytest.raises(SettingsError, match="size = 50: vit_b_32 cannot be made for it"):
+        build_classifier("vit_b_32", 3, size=50)
+    with pytest.raises(SettingsError, match="size = 64: maxvit_t cannot be made for it") as found:
+        build_classifier("maxvit_t", 3, size=64)
+    assert "\n" not in str(found.value)
+    with pytest.raises(SettingsError, match="size = 64: the ImageNet weights of vit_b_32 .* 224"):
+        build_classifier("vit_b_32", 3, "imagenet", size=64)
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "efficientnet_b0"])
+def test_a_fresh_network_of_few_classes_is_sure_of_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_classifier(name, 3)
+    with torch.no_grad():
+        logits = network.train()(torch.randn(8, 3, 64, 64))
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
+    assert loss < 1.3, "ln 3 is 1.1"
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert min(norm.momentum or 1 for norm in norms) >= 0.1

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lloss.errors import SettingsError
+from lloss.modeling.registry import build_classifier
+from lloss.modeling.taps import Tap, find_taps
+
+NARROW = "resnet10-cifar-narrow"
+
+
+def _shapeless(name: str) -> nn.Module:
+    """A network without memory for its weights: enough to find taps, and quick to make."""
+    with torch.device("meta"):
+        return build_classifier(name, 5)
+
+
+def _outputs(network: nn.Module, size: int) -> dict[str, Tensor]:
+    """Every module's tensor output, in the order made."""
+    made: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Any) -> None:
+        if isinstance(output, Tensor):
+            made.pop(name, None)
+            made[name] = output
+
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda _m, _i, output, name=name: keep(name, output))
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        network.eval()(torch.zeros(2, 3, size, size, device=device))
+    return made
+
+
+def test_resnet18_is_tapped_at_its_four_stages() -> None:
+    taps = find_taps(_shapeless("resnet18"), (64, 64))
+    assert [tap.module for tap in taps] == ["layer1", "layer2", "layer3", "layer4"]
+    assert [tap.channels for tap in taps] == [64, 128, 256, 512]
+    assert {tap.layout for tap in taps} == {"NCHW"}
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_the_papers_resnet18_is_tapped_at_its_four_stages(size: int) -> None:
+    taps = find_taps(_shapeless("resnet18-cifar"), (size, size))
+    assert [tap.module for tap in taps] == ["stages.0", "stages.1", "stages.2", "stages.3"]
+    assert [tap.channels for tap in taps] == [64, 128, 256, 512]
+
+
+@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize(
+    ("name", "resolutions"),
+    [
+        ("resnet18", [4, 8, 16, 32]),
+        ("mobilenet_v3_small", [4, 8, 16, 32]),
+        ("efficientnet_b0", [4, 8, 16, 32]),
+        ("convnext_tiny", [4, 8, 16, 32]),
+        ("densenet121", [4, 8, 16, 32]),
+    ],
+)
+def test_a_convolutional_network_is_tapped_at_the_last_map_of_its_four_smallest_resolutions(
+    name: str, resolutions: list[int], size: int
+) -> None:
+    network = _shapeless(name)
+    taps = find_taps(network, (size, size))
+    outputs = _outputs(network, size)
+    sides = [outputs[tap.module].shape[-1] for tap in taps]
+    assert sides == [size // reduction for reduction in resolutions]
+    order = list(outputs)
+    for tap, side in zip(taps, sides, strict=True):
+        assert tap.layout == "NCHW"
+        assert tap.channels == outputs[tap.module].shape[1]
+        later = order[order.index(tap.module) + 1 :]
+        siblings = [name for name in later if name.count(".") == tap.module.count(".")]
+        assert [name for name in siblings if outputs[name].shape[2:] == (side, side)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("mobilenet_v3_small", 64), ("convnext_tiny", 64), ("squeezenet1_1", 64), ("maxvit_t", 224)],
+)
+def test_no_tap_is_a_gate_or_the_global_pooling(name: str, size: int) -> None:
+    """Their 1×1 maps would be one more resolution, but are no stage."""
+    network = _shapeless(name)
+    outputs = _outputs(network, size)
+    taps = find_taps(network, (size, size))
+    assert [tap.module for tap in taps if outputs[tap.module].shape[-1] == 1] == []
+
+
+def test_a_vision_transformer_is_tapped_at_the_last_block_of_each_quarter() -> None:
+    taps = find_taps(_shapeless("vit_b_16"), (224, 224))
+    stem = "encoder.layers.encoder_layer_"
+    assert [tap.module for tap in taps] == [stem + str(block) for block in (2, 5, 8, 11)]
+    assert {(tap.layout, tap.channels) for tap in taps} == {("NTC", 768)}
+
+
+def test_a_swin_transformer_is_tapped_at_its_stages_with_channels_last() -> None:
+    network = _shapeless("swin_t")
+    taps = find_taps(network, (64, 64))
+    assert [tap.channels for tap in taps] == [96, 192, 384, 768]
+    assert [tap.layout for tap in taps][:3] == ["NHWC"] * 3
+    outputs = _outputs(network, 64)
+    for tap, side in zip(taps, (16, 8, 4, 2), strict=True):
+        shape = tuple(outputs[tap.module].shape)
+        expected = (2, side, side, tap.channels) if tap.layout == "NHWC" else (2, tap.channels)
+        assert shape[: len(expected)] == expected
+        assert shape.count(side) >= 2
+
+
+def test_a_map_as_deep_as_it_is_wide_takes_the_layout_of_the_others() -> None:
+    taps = find_taps(_shapeless("swin_t"), (384, 384))  # its first stage gives [N, 96, 96, 96]
+    assert (taps[0].module, taps[0].layout) == ("features.1", "NHWC")
+    assert [tap.channels for tap in taps] == [96, 192, 384, 768]
+
+
+def test_taps_stand_in_the_order_of_the_network() -> None:
+    network = build_classifier(NARROW, 3)
+    order = list(_outputs(network, 32))
+    places = [order.index(tap.module) for tap in find_taps(network, (32, 32))]
+    assert places == sorted(places)
+
+
+def test_named_modules_are_tapped_in_the_order_given() -> None:
+    taps = find_taps(build_classifier(NARROW, 3), (32, 32), ("stages.2", "stem.0"))
+    assert [(tap.module, tap.channels) for tap in taps] == [("stages.2", 64), ("stem.0", 16)]
+
+
+def test_more_than_four_modules_can_be_named() -> None:
+    names = ("stem", "stages.0", "stages.1", "stages.2", "stages.3")
+    assert len(find_taps(build_classifier(NARROW, 3), (32, 32), names)) == 5
+
+
+@pytest.mark.parametrize("name", ["stages.9", "", "classifier", "layer1"])
+def test_a_name_without_a_feature_map_is_refused_with_some_that_have_one(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"tap '{name}'.*such are .*stages\.3"):
+        find_taps(build_classifier(NARROW, 3), (32, 32), (name,))
+
+
+def test_a_module_named_twice_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"stages\.1"):
+        find_taps(build_classifier(NARROW, 3), (32, 32), ("stages.1", "stages.1"))
+
+
+def test_a_size_the_network_cannot_take_is_refused() -> None:
+    for name, size in (("vit_b_16", 64), ("alexnet", 32)):
+        with pytest.raises(SettingsError, match=str(size)):
+            find_taps(_shapeless(name), (size, size))
+
+
+def test_a_network_without_feature_maps_is_refused() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
+    with pytest.raises(SettingsError, match="no feature map"):
+        find_taps(network, (8, 8))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_finding_taps_leaves_the_network_as_it_was(training: bool) -> None:
+    network = build_classifier(NARROW, 3).train(training)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    draws = torch.get_rng_state()
+    find_taps(network, (32, 32))
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert network.training is training
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("layout", "shape", "spots"),
+    [
+        ("NCHW", (2, 5, 3, 4), [(slice(None), y, x) for y in range(3) for x in range(4)]),
+        ("NHWC", (2, 3, 4, 5), [(y, x) for y in range(3) for x in range(4)]),
+        ("NTC", (2, 7, 5), [(t,) for t in range(7)]),
+    ],
+)
+def test_pooling_is_the_mean_over_positions(
+    layout: Any, shape: tuple[int, ...], spots: list[Any]
+) -> None:
+    output = torch.randn(shape)
+    pooled = Tap("x", layout, 5).pool(output)
+    assert pooled.shape == (2, 5)
+    for image in range(2):
+        mean = sum(output[image][spot] for spot in spots) / len(spots)
+        assert torch.allclose(pooled[image], torch.as_tensor(mean), atol=1e-6)
+
+
+def test_half_precision_maps_are_averaged_in_single() -> None:
+    output = torch.full((1, 1, 100, 100), 0.1, dtype=torch.bfloat16)
+    pooled = Tap("x", "NCHW", 1).pool(output)
+    assert pooled.dtype == torch.float32
+    assert pooled.item() == pytest.approx(output[0, 0, 0, 0].item(), rel=1e-5)
+
+
+class _Wide(nn.Module):
+    """Maps of a wide image, channels first, then last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, 2, 1)
+        self.last = nn.Linear(6, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.first(images).permute(0, 2, 3, 1)).mean((1, 2))
+        return logits
+
+
+def test_the_layout_of_a_wide_images_map_is_told_by_its_aspect() -> None:
+    taps = find_taps(_Wide(), (16, 48), ("first", "last"))
+    assert taps == (Tap("first", "NCHW", 6), Tap("last", "NHWC", 10))

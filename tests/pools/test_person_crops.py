@@ -1,0 +1,214 @@
+"""Persons as a pool."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lloss.errors import ImageError, PoolError
+from lloss.images.crop_box import Region
+from lloss.images.decode import ImageSpec, decode, decode_whole
+from lloss.pools import Item, open_pool
+from lloss.pools import person_crops as regions
+from lloss.pools.person_crops import RegionItem
+
+COCO = {
+    "images": [{"id": 4, "file_name": "b.png", "width": 40, "height": 30},
+               {"id": 1, "file_name": "a.png"}],
+    "categories": [{"id": 1, "name": "person"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 8, 4]},
+        {"id": 2, "image_id": 4, "category_id": 1, "bbox": [-1, 3, 8, 16]},
+        {"id": 3, "image_id": 1, "category_id": 1, "bbox": [9.5, 3, 8, 8], "iscrowd": 0},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate(("a.png", "b.png")):
+        pixels = np.random.default_rng(number).integers(1, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    return tmp_path
+
+
+def write(folder: Path, document: Any) -> str:
+    (folder / "people.json").write_text(json.dumps(document))
+    return str(folder / "people.json")
+
+
+def test_items_are_squares_of_their_images(folder: Path) -> None:
+    items = list(open_pool(write(folder, COCO)))
+    assert [item.id for item in items] == [
+        "a.png@2,3,8,4", "a.png@9.5,3,8,8", "b.png@-1,3,8,16",  # those of an image together
+    ]  # fmt: skip
+    item = items[2]
+    assert isinstance(item, RegionItem)
+    # The longer side 16 * 1.25 = 20; its centre is 3, 11.
+    assert item.region == Region(-7, 1, 20)
+    whole = decode_whole((folder / "b.png").read_bytes())
+    cut = item.read()
+    assert isinstance(cut, np.ndarray)
+    assert cut.shape == (20, 20, 3)
+    assert not cut[:, :7].any()
+    assert np.array_equal(cut[:, 7:], whole[1:21, :13])
+    assert item.image.id == "b.png"
+    assert item.image.read() == (folder / "b.png").read_bytes()
+    grown = item.cut(1.5)
+    assert grown.shape == (30, 30, 3)
+    assert np.array_equal(grown[4:, 12:], whole[:26, :18])  # 3 - 15 = -12, 11 - 15 = -4
+    assert decode(cut, ImageSpec(8, 8)).shape == (8, 8, 3)
+
+
+def test_entries_may_have_a_box_or_a_centre_and_no_joints(folder: Path) -> None:
+    people = [
+        {"image": "a.png", "box": [2, 3, 8, 4]},
+        {"image": "a.png", "bbox": [2, 3, 8.5, 4]},
+        {"image": "b.png", "center": [10, 10], "scale": 0.1},
+    ]
+    pool = open_pool(write(folder, people))
+    ids = ["a.png@2,3,8,4", "a.png@2,3,8.5,4", "b.png@10,10,0.1"]
+    assert list(pool.ids()) == ids
+    (item,) = pool.find(ids[:1])
+    assert isinstance(item, RegionItem)
+    assert item.region == Region(1, 0, 10)
+
+
+def test_listing_reads_no_image(folder: Path) -> None:
+    uri = write(folder, COCO)
+    (folder / "a.png").write_bytes(b"no image")
+    (folder / "b.png").unlink()
+    pool = open_pool(uri)
+    assert pool.count() == len(list(pool)) == 3
+    reasons = []
+    for item in pool:
+        with pytest.raises(ImageError) as error:
+            item.read()
+        reasons.append(str(error.value))
+    assert "not an image of a known format" in reasons[0]
+    assert "No such file" in reasons[2]
+
+
+def test_a_region_beside_its_image_is_a_bad_image(folder: Path) -> None:
+    pool = open_pool(write(folder, [{"image": "a.png", "box": [50, 3, 8, 4]}]))
+    (item,) = pool
+    with pytest.raises(ImageError, match="does not touch the 40×30 pixels"):
+        item.read()
+
+
+def test_a_region_without_size_is_a_bad_image(folder: Path) -> None:
+    people = [{"image": "a.png", "box": [5, 3, 0, 4]}, {"image": "a.png", "box": [5, 3, 1, 4]}]
+    pool = open_pool(write(folder, people))
+    assert list(pool.ids()) == ["a.png@5,3,0,4", "a.png@5,3,1,4"]
+    bad, good = pool
+    with pytest.raises(ImageError, match="the box 5, 3, 0, 4 has no area"):
+        bad.read()
+    assert isinstance(good.read(), np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("document", "what"),
+    [
+        ([{"image": "a.png"}], r"people.json: \[0\]: lacks the key 'center'"),
+        ([{"image": "a.png", "box": [1, 2, "0", 4]}], r"\[0\].box\[2\]: '0' is no number"),
+        ([{"image": "a.png", "box": [1, 2, 4, 4]}] * 2, r"\[1\]: 'a.png@1,2,4,4' stands at \[0\]"),
+        ({"a": 1}, "people.json: holds no persons"),
+        ([], "the pool holds no image"),
+    ],
+)
+def test_a_broken_entry_is_named(folder: Path, document: Any, what: str) -> None:
+    with pytest.raises(PoolError, match=what):
+        open_pool(write(folder, document))
+
+
+def test_joints_of_a_pool_are_not_looked_at(folder: Path) -> None:
+    broken = {"image": "a.png", "box": [1, 2, 4, 4], "joints": [[float("nan"), 1]]}
+    assert open_pool(write(folder, [broken])).count() == 1
+
+
+def test_options(folder: Path) -> None:
+    uri = write(folder / "", COCO)
+    (folder / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).rename(folder / "photos" / name)
+    items = list(open_pool(f"{uri}?image=photos"))
+    assert isinstance(items[0].read(), np.ndarray)
+    with pytest.raises(PoolError, match="takes no option 'id' [(]but image, split[)]"):
+        open_pool(f"{uri}?id=name")
+    with pytest.raises(PoolError, match="a COCO file has no split 'train'"):
+        open_pool(f"{uri}?split=train")
+    with pytest.raises(PoolError, match="of this kind a pool is one file"):
+        open_pool(f"{folder}/{{people,people}}.json")
+
+
+def test_the_fingerprint_is_of_the_text(folder: Path, tmp_path: Path) -> None:
+    one = open_pool(write(folder, COCO)).fingerprint()
+    assert one == open_pool(write(folder, COCO)).fingerprint()
+    assert one != open_pool(write(folder, {**COCO, "info": 1})).fingerprint()
+
+
+def test_an_image_of_several_persons_is_decoded_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+    plain: Callable[[Item], Any] = regions._decode
+
+    def counting(image: Item) -> Any:
+        decoded.append(image.id)
+        return plain(image)
+
+    monkeypatch.setattr(regions, "_decode", counting)
+    people = [{"image": f"{'ab'[n % 2]}.png", "box": [n, 0, 8, 8]} for n in range(20)]
+    items = list(open_pool(write(folder, people)))
+    whole = {name: decode_whole((folder / name).read_bytes()) for name in ("a.png", "b.png")}
+    barrier = threading.Barrier(4)
+
+    def read(part: list[Item]) -> list[Any]:
+        barrier.wait()
+        return [item.read() for item in part]
+
+    with ThreadPoolExecutor(4) as threads:
+        parts = list(threads.map(read, [items[n::4] for n in range(4)]))
+    assert sorted(decoded) == ["a.png", "b.png"]
+    for n, part in enumerate(parts):
+        for item, pixels in zip(items[n::4], part):
+            assert isinstance(item, RegionItem)
+            assert np.array_equal(pixels, item.region.cut(whole[item.image.id]))
+
+
+def test_only_a_few_images_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = regions._KeptImages()
+    data = (folder / "a.png").read_bytes()
+    for n in range(3 * regions._KEPT):
+        kept.decoded(Item(str(n), lambda: data))
+    assert len(kept._slots) == regions._KEPT
+    monkeypatch.setattr(regions, "_KEPT_BYTES", 10)
+    kept.decoded(Item("large", lambda: data))
+    assert kept._slots["large"].pixels is None
+
+
+def test_persons_drawn_on_another_size_are_bad_images(tmp_path: Path) -> None:
+    """Their squares would show something else: the image was resized since, or is turned."""
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "a.png")
+    for size, right in (((30, 20), True), ((60, 40), False), ((20, 30), False), (None, True)):
+        told = {"width": size[0], "height": size[1]} if size else {}
+        document = {
+            "images": [{"id": 1, "file_name": "a.png", **told}],
+            "annotations": [{"image_id": 1, "category_id": 1, "bbox": [2, 2, 8, 8]}],
+            "categories": [{"id": 1, "name": "person"}],
+        }
+        (tmp_path / "a.json").write_text(json.dumps(document))
+        (item,) = open_pool(tmp_path / "a.json")
+        if right:
+            assert item.read().shape[2] == 3  # type: ignore[union-attr]
+        else:
+            with pytest.raises(ImageError, match="30×20 pixels, the person was drawn on"):
+                item.read()

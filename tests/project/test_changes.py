@@ -1,0 +1,102 @@
+"""Labels and images that became others since an earlier cycle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lloss.annotations import Problems
+from lloss.data.labeled_set import LabeledSet
+from lloss.pools import open_pool
+from lloss.project.changes import digests, note_changes
+
+CLASSES = ["cat", "dog", "cat", "dog"]
+
+
+@pytest.fixture
+def labeled(tmp_path: Path) -> LabeledSet:
+    (tmp_path / "pool").mkdir()
+    for number in range(4):
+        (tmp_path / "pool" / f"{number}.png").write_bytes(b"image %d" % number * 100)
+    return LabeledSet(list(open_pool(tmp_path / "pool")), CLASSES, "labels.csv")
+
+
+def _notes(before: LabeledSet, now: LabeledSet, images: dict[str, str]) -> list[str]:
+    problems = Problems()
+    labels = {item.id: label for item, label in zip(before.items, before.labels)}
+    note_changes(labels, images, now, "003", problems)
+    return problems.notes
+
+
+def test_labels_that_were_added_are_no_change(labeled: LabeledSet) -> None:
+    before = labeled.take([0, 2])
+    assert _notes(before, labeled, digests(before)) == []
+    assert _notes(before, labeled, {}) == []
+
+
+def test_labels_that_are_gone_or_others_are_counted(labeled: LabeledSet) -> None:
+    (gone,) = _notes(labeled, labeled.take([3]), digests(labeled))
+    assert gone.startswith(
+        "labels.csv: 3 of the 4 images that were labeled in cycle 003 have no label any more "
+        "('0.png', for example)"
+    )
+    # A sheet of which one column was sorted.
+    shuffled = LabeledSet(labeled.items, sorted(CLASSES), "labels.csv")
+    assert _notes(labeled, shuffled, digests(labeled)) == [
+        "labels.csv: 2 of the 4 images that were labeled in cycle 003 have another label now "
+        "('1.png', for example: 'dog' then, 'cat' now)"
+    ]
+
+
+def test_images_that_went_into_a_folder_keep_their_labels(
+    labeled: LabeledSet, tmp_path: Path
+) -> None:
+    before = digests(labeled)
+    (tmp_path / "new" / "day1").mkdir(parents=True)
+    (tmp_path / "pool").rename(tmp_path / "new" / "day1" / "pool")
+    now = LabeledSet(list(open_pool(tmp_path / "new")), CLASSES, "labels.csv")
+    assert [item.id for item in now.items][:1] == ["day1/pool/0.png"]
+    assert _notes(labeled, now, before) == []
+
+
+def test_files_that_were_numbered_anew_are_told(labeled: LabeledSet, tmp_path: Path) -> None:
+    before, folder = digests(labeled), tmp_path / "pool"
+    (folder / "1.png").unlink()
+    for number in (2, 3):
+        (folder / f"{number}.png").rename(folder / f"{number - 1}.png")
+    now = LabeledSet(list(open_pool(folder)), CLASSES[:3], "labels.csv")
+    *_, others = _notes(labeled.take([0, 1, 2]), now, before)
+    assert others.startswith(
+        "labels.csv: 2 of the 3 images that were labeled in cycle 003 are other images now "
+        "('1.png', for example)"
+    )
+
+
+def test_images_are_known_in_another_kind_of_pool(labeled: LabeledSet, tmp_path: Path) -> None:
+    """Files moved into a table are the same images; rows of an array in another order are not."""
+    raw = [item.read() for item in labeled.items]
+    ids = [item.id for item in labeled.items]
+    pq.write_table(pa.table({"id": ids, "image": raw}), tmp_path / "pool.parquet")
+    moved = LabeledSet(list(open_pool(tmp_path / "pool.parquet")), CLASSES, "labels.csv")
+    assert digests(moved) == digests(labeled)
+    rows = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "a.npy", rows)
+    np.save(tmp_path / "b.npy", rows[[0, 2, 1, 3]])
+    first, second = (
+        LabeledSet(list(open_pool(tmp_path / name)), ["x"] * 4, "labels.csv")
+        for name in ("a.npy", "b.npy")
+    )
+    (note,) = _notes(first, second, digests(first))
+    assert "2 of the 4 images" in note and "rows reordered" in note
+
+
+def test_what_cannot_be_read_is_no_other_image(labeled: LabeledSet, tmp_path: Path) -> None:
+    before = digests(labeled)
+    (tmp_path / "pool" / "1.png").unlink()
+    (tmp_path / "pool" / "1.png").symlink_to("nowhere")
+    assert "1.png" not in digests(labeled)
+    assert _notes(labeled, labeled, before) == []

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lloss.project.report import CyclePoint, Pick, ReportData, thumbnail, write_report
+
+VOID = {"meta", "br", "img"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "a\n\"b'c&amp;",
+    '"><img src=x onerror=alert(1)>',
+    "undecodable \udc80, nul \x00",
+    "gnp\u202e.exe",
+    "$title ${picks}",
+    "x" * 5000,
+]
+
+
+class Page(HTMLParser):
+    """Fails on a tag that is not closed; keeps the text and the tags seen."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def images(count: int, side: int = 8) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def picks(count: int) -> list[Pick]:
+    return [
+        Pick(f"digits/{row:04d}.png", row + 1, 4 - row / 100, "seven", 0.5, thumbnail(image))
+        for row, image in enumerate(images(count))
+    ]
+
+
+def history(cycles: int) -> list[CyclePoint]:
+    return [CyclePoint(n, 50 * n, 0.7 + n / 50, 0.6 + n / 50, 0.65) for n in range(1, cycles + 1)]
+
+
+DATA = ReportData(
+    project="digits",
+    cycle=3,
+    task="classification",
+    model="small-cnn",
+    metric_name="accuracy",
+    held_out=360,
+    strategy="The 12 images with the highest predicted loss.",
+    pool=1500,
+    skipped=2,
+    labeled=150,
+    classes={"seven": 90, "eight": 60},
+    losses=np.linspace(0, 4, 1500, dtype=np.float32),
+    picks=picks(12),
+    history=history(3),
+    provenance={"model sha256": "9f2b"},
+)
+
+
+def written(data: ReportData, folder: Path) -> str:
+    path = folder / "report.html"
+    write_report(data, path)
+    return path.read_text("utf-8")
+
+
+def test_says_what_to_do_and_shows_every_figure(tmp_path: Path) -> None:
+    page = Page(written(DATA, tmp_path))
+    assert "Label these 12 images next, then run lloss next again" in page.text
+    assert "+50 since cycle 2" in page.text
+    assert "+2.0 points since cycle 2" in page.text
+    assert "2 more could not be read" in page.text
+    assert "lowest pick 3.89" in page.text
+    assert "entropy 65.0%" in page.text
+    assert "9f2b" in page.text
+    assert len(page.attributes("img")) == 12
+    assert all(attrs["alt"] for attrs in page.attributes("img"))
+    assert len(page.attributes("svg")) == 3
+    assert all(attrs["aria-label"] for attrs in page.attributes("svg"))
+
+
+def test_is_one_file_that_asks_the_network_for_nothing(tmp_path: Path) -> None:
+    source = written(DATA, tmp_path)
+    page = Page(source)
+    assert "http:" not in source and "https:" not in source and "url(" not in source
+    assert {"script", "link", "iframe", "object"}.isdisjoint(name for name, _ in page.tags)
+    assert all(str(attrs["src"]).startswith("data:image/") for attrs in page.attributes("img"))
+    policy = str(page.attributes("meta")[1]["content"])
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_links_lead_to_sections_that_exist(tmp_path: Path) -> None:
+    page = Page(written(DATA, tmp_path))
+    ids = {attrs.get("id") for attrs in page.attributes("section")}
+    assert {str(attrs["href"]).removeprefix("#") for attrs in page.attributes("a")} == ids
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    plain = Page(written(DATA, tmp_path))
+    for name in HOSTILE:
+        data = replace(
+            DATA,
+            project=name,
+            task=name,
+            model=name,
+            metric_name=name,
+            strategy=name,
+            classes={name: 90, "eight": 60},
+            picks=[replace(DATA.picks[0], id=name, guess=name), *DATA.picks[1:]],
+            provenance={name: name},
+        )
+        page = Page(written(data, tmp_path))
+        assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
+        assert [sorted(attrs) for _, attrs in page.tags] == [
+            sorted(attrs) for _, attrs in plain.tags
+        ]
+
+
+def test_shows_what_cannot_be_seen_in_an_id(tmp_path: Path) -> None:
+    pick = replace(DATA.picks[0], id="a\nb\udc80\u202ec \N{SNOWMAN} 日本")
+    page = Page(written(replace(DATA, picks=[pick]), tmp_path))
+    assert "a\\nb\\udc80\\u202ec \N{SNOWMAN} 日本" in page.text
+    assert "Label this image next" in page.text
+
+
+def test_one_cycle_has_no_change_to_tell(tmp_path: Path) -> None:
+    page = Page(written(replace(DATA, cycle=1, history=history(1)), tmp_path))
+    assert "since cycle" not in page.text
+    assert "on 360 held-out images" in page.text
+    assert len(page.attributes("svg")) == 3
+
+
+def test_many_cycles_keep_the_ticks_few(tmp_path: Path) -> None:
+    page = Page(written(replace(DATA, history=history(100)), tmp_path))
+    assert len(page.attributes("text")) < 50
+
+
+def test_without_held_out_images_it_says_how_to_get_the_figures(tmp_path: Path) -> None:
+    unmeasured = [CyclePoint(n, 50 * n, None, None, None) for n in (1, 2)]
+    page = Page(written(replace(DATA, held_out=0, history=unmeasured), tmp_path))
+    assert "--test" in page.text and "--holdout" in page.text
+    assert page.text.count("not measured") == 2
+    assert len(page.attributes("svg")) == 1
+
+
+def test_cycles_that_were_not_measured_leave_a_gap(tmp_path: Path) -> None:
+    nan = float("nan")
+    points = [CyclePoint(1, 50, None, None, None), CyclePoint(2, 90, 0.8, None, nan)]
+    page = Page(written(replace(DATA, history=points), tmp_path))
+    assert "points since" not in page.text
+    assert "nan" not in page.text
+
+
+def losses_of(values: Sequence[float]) -> ReportData:
+    return replace(DATA, losses=np.array(values, np.float32))
+
+
+def test_any_losses_give_a_page(tmp_path: Path) -> None:
+    nan, inf = float("nan"), float("inf")
+    for values in ([], [nan], [nan, inf, 1.0], [0.0] * 9, [0.5], [-3e38, 3e38], [1e-30, 2e-30]):
+        page = Page(written(losses_of(values), tmp_path))
+        known = np.isfinite(np.array(values, np.float32)).any()
+        assert ("No image has a predicted loss" in page.text) != known
+
+
+def test_missing_and_absurd_losses_are_counted(tmp_path: Path) -> None:
+    page = Page(written(losses_of([*np.linspace(0, 1, 1000), 1e6, float("nan")]), tmp_path))
+    assert "1 off the scale, 1 NaN" in page.text
+
+
+def test_no_picks_and_nothing_labeled(tmp_path: Path) -> None:
+    page = Page(written(replace(DATA, picks=[], classes={}, provenance={}), tmp_path))
+    assert "There is nothing left to label" in page.text
+    assert "No image is labeled" in page.text
+
+
+def test_a_pick_without_thumbnail_or_guess_keeps_its_place(tmp_path: Path) -> None:
+    bare = [replace(p, thumbnail=None, guess="", confidence=float("nan")) for p in DATA.picks]
+    page = Page(written(replace(DATA, picks=bare), tmp_path))
+    assert page.text.count("could not be read") == 12 + 1
+    assert page.attributes("img") == []
+    assert "digits/0011.png" in page.text and "nan" not in page.text
+
+
+def test_a_long_selection_and_a_thousand_classes_stay_readable(tmp_path: Path) -> None:
+    many = [Pick(f"row {row}", row + 1, 1.0, "", 0.0, None) for row in range(1234)]
+    classes = {f"class {row}": row for row in range(1000)}
+    page = Page(written(replace(DATA, picks=many, classes=classes), tmp_path))
+    assert "1,034 more are in selected.csv" in page.text
+    assert "row 199" in page.text and "row 200" not in page.text
+    assert "970 more have 30 to 999 each" in page.text
+    assert "class 29" in page.text and "class 30" not in page.text
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
+    assert written(DATA, tmp_path) == written(replace(DATA, picks=picks(12)), tmp_path)
+
+
+def test_thumbnails_of_tiny_images_keep_every_pixel_crisp() -> None:
+    for side, factor in ((8, 12), (32, 3), (1, 96)):
+        pixels = images(1, side)[0]
+        shown = np.asarray(Image.open(io.BytesIO(thumbnail(pixels))))
+        assert shown.shape == (side * factor, side * factor, 3)
+        assert (shown == pixels.repeat(factor, 0).repeat(factor, 1)).all()
+
+
+def test_thumbnails_of_larger_images_keep_their_shape() -> None:
+    for height, width, expected in ((150, 224, (96, 64)), (64, 64, (64, 64)), (2000, 3, (1, 96))):
+        shown = Image.open(io.BytesIO(thumbnail(np.zeros((height, width, 3), np.uint8))))
+        assert shown.size == expected
+        assert shown.format == "JPEG"
+
+
+def test_warnings_stand_at_the_top_and_notes_at_the_end(tmp_path: Path) -> None:
+    few = "6 held-out images are too few"
+    data = replace(DATA, warnings=[few, HOSTILE[0]], notes=["fit crop cuts off 67%"], ranked=False)
+    page = Page(written(data, tmp_path))
+    assert page.text.index(few) < page.text.index("labeled".title())
+    assert HOSTILE[0][1:] in page.text
+    assert page.text.index("Fit crop cuts off 67%.") > page.text.index("Images to label")
+    assert [attrs["class"] for attrs in page.attributes("div") if attrs.get("role")] == ["banner"]
+    plain = Page(written(DATA, tmp_path))
+    assert "To know" not in plain.text
+    assert not any(attrs.get("role") for attrs in plain.attributes("div"))
+
+
+def test_picks_that_are_not_shown_to_rank_are_not_called_ranked(tmp_path: Path) -> None:
+    for better, said in ((True, "with its rank"), (None, "with its rank"), (False, "its number")):
+        page = Page(written(replace(DATA, ranked=better), tmp_path))
+        assert said in page.text
+        assert ("a score to rank by" in page.text) == (better is not False)
+
+
+def test_figures_have_their_intervals_and_no_more_digits(tmp_path: Path) -> None:
+    points = [
+        CyclePoint(1, 50, 0.5, 0.6, 0.6, (0.19, 0.81), (0.3, 0.8)),
+        CyclePoint(2, 100, 0.67, 0.7, 0.61, (0.3, 0.9), (0.5, 0.9), (0.4, 0.8)),
+    ]
+    source = written(replace(DATA, cycle=2, history=points, held_out=6), tmp_path)
+    page = Page(source)
+    assert "+17 points since cycle 1, within the interval" in page.text
+    assert "95% interval 30% to 90%" in page.text and "50% to 90%" in page.text
+    assert "67.0%" not in page.text and "70.0%" not in page.text
+    assert "entropy 61% (40% to 80%), chance 50%" in page.text
+    assert "<td>61%</td><td>40% to 80%</td>" in source
+    assert source.count('class="range"') == 2
+    says = [str(attrs["aria-label"]) for attrs in page.attributes("svg")]
+    assert "95% intervals 50: 19% to 81%, 100: 30% to 90%" in says[1]
+
+
+def test_points_of_earlier_versions_have_no_bars(tmp_path: Path) -> None:
+    old = CyclePoint(1, 50, 0.5, 0.6, 0.6)
+    new = CyclePoint(2, 100, 0.9, 0.7, 0.6, (0.85, 0.95), (0.5, 0.9))
+    source = written(replace(DATA, history=[old, new]), tmp_path)
+    assert "+40 points since cycle 1" in source and "within the interval" not in source
+    assert source.count('class="range"') == 2
+    assert 'class="range"' not in written(DATA, tmp_path)
+
+
+def test_what_is_counted_and_held_back_is_named(tmp_path: Path) -> None:
+    data = replace(DATA, counted="Labeled objects per class", labeled=94, held_back=6)
+    page = Page(written(data, tmp_path))
+    assert "Labeled objects per class" in page.text
+    assert "Labeled images per class" not in page.text
+    assert "6 more are held out" in page.text
+    assert "held out" not in Page(written(DATA, tmp_path)).text

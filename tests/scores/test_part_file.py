@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lloss.errors import ScoresError
+from lloss.scores.folder import scores_table
+from lloss.scores.part_file import row_groups, write_part
+
+
+def _table(count: int) -> pa.Table:
+    random = np.random.default_rng(0)
+    ids = [f"folder/{n:06d}.jpg" for n in range(count)]
+    loss = random.random(count).astype(np.float32)
+    loss[::7] = np.nan
+    vectors = random.normal(size=(count, 3)).astype(np.float32)
+    return scores_table(ids, {"loss": loss, "embedding": vectors})
+
+
+def test_a_part_holds_what_was_written(tmp_path: Path) -> None:
+    table = _table(40_000)
+    write_part(table, tmp_path / "a.parquet")
+    back = pq.read_table(tmp_path / "a.parquet")
+    assert back.schema.equals(table.schema)
+    for name in ("id", "embedding"):
+        assert back[name].combine_chunks().equals(table[name].combine_chunks())
+    assert back["loss"].to_numpy().tobytes() == table["loss"].to_numpy().tobytes()
+
+
+def test_a_part_is_written_for_fast_reading(tmp_path: Path) -> None:
+    write_part(_table(40_000), tmp_path / "a.parquet")
+    metadata = pq.read_metadata(tmp_path / "a.parquet")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [16_384, 16_384, 7232]
+    columns = {c.path_in_schema: c for c in (groups[0].column(n) for n in range(3))}
+    compression = {name: column.compression for name, column in columns.items()}
+    assert compression == {
+        "id": "ZSTD",
+        "loss": "UNCOMPRESSED",
+        "embedding.list.element": "ZSTD",
+    }
+    assert not any(column.has_dictionary_page for column in columns.values())
+    assert columns["loss"].statistics.has_min_max
+    assert columns["embedding.list.element"].statistics is None
+
+
+def test_row_groups_give_the_columns_that_are_asked_for(tmp_path: Path) -> None:
+    table = _table(40_000)
+    write_part(table, tmp_path / "a.parquet")
+    read = [rows.read("embedding", "id") for rows in row_groups(tmp_path / "a.parquet")]
+    assert [len(ids) for _, ids in read] == [16_384, 16_384, 7232]
+    assert pa.chunked_array([ids for _, ids in read]).equals(table["id"])
+    assert pa.chunked_array([vectors for vectors, _ in read]).equals(table["embedding"])
+
+
+def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
+    write_part(_table(5), tmp_path / "a.parquet")
+    with pytest.raises(ScoresError, match=r"a\.parquet: has no column 'x' \(it has id, loss, em"):
+        for rows in row_groups(tmp_path / "a.parquet"):
+            rows.read("loss", "x")
+
+
+def test_a_part_without_rows_has_no_rows(tmp_path: Path) -> None:
+    write_part(_table(0), tmp_path / "a.parquet")
+    assert sum(len(*rows.read("id")) for rows in row_groups(tmp_path / "a.parquet")) == 0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 but not really PAR1"])
+def test_a_damaged_part_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.parquet"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read"):
+        list(row_groups(path))
+
+
+def test_a_part_cut_short_behind_its_footer_is_one_line(tmp_path: Path) -> None:
+    """Whole at its end, damaged where the rows are."""
+    path = tmp_path / "a.parquet"
+    write_part(_table(5000), path)
+    content = bytearray(path.read_bytes())
+    content[4:2000] = bytes(1996)
+    path.write_bytes(content)
+    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read"):
+        for rows in row_groups(path):
+            rows.read("id", "loss")
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_bit_that_turned_over_is_found(tmp_path: Path, column: int) -> None:
+    path = tmp_path / "a.parquet"
+    write_part(_table(1000), path)
+    chunk = pq.read_metadata(path).row_group(0).column(column)
+    whole = bytearray(path.read_bytes())
+    whole[chunk.data_page_offset + chunk.total_compressed_size - 9] ^= 4
+    path.write_bytes(whole)
+    name = ("id", "loss", "embedding")[column]
+    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read: .*CRC"):
+        for rows in row_groups(path):
+            rows.read(name)
+
+
+def test_names_that_are_no_text_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_part(_table(10), path)
+    path.write_bytes(path.read_bytes().replace(b"loss", b"lo\xffs"))
+    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read: .*utf-8"):
+        for rows in row_groups(path):
+            rows.read("loss")

@@ -1,0 +1,266 @@
+"""Files of --exclude leave out what training on them uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lloss.annotations import ObjectLabel, PersonLabel, Problems
+from lloss.data.label_archive import write_labels
+from lloss.errors import LabelError, SelectionError
+from lloss.images.crop_box import Region
+from lloss.scores.folder import ScoresFolder, scores_table
+from lloss.selection import SelectionSettings
+from lloss.selection import exclusion_files as exclusions
+from lloss.selection.exclusion_files import Excluded, find_excluded, read_excluded, select_without
+
+BOX = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
+KEYPOINTS = {"keypoints": [3, 3, 2], "num_keypoints": 1}
+COCO: dict[str, Any] = {
+    "images": [
+        {"id": 1, "file_name": "a/1.jpg", "width": 9, "height": 9},
+        {"id": 2, "file_name": "2.jpg", "width": 9, "height": 9},
+    ],
+    "categories": [{"id": 1, "name": "dog", "keypoints": ["nose"], "skeleton": []}],
+    "annotations": [{"id": 1, **BOX}],
+}
+MPII = {
+    "image": "p.jpg",
+    "center": [20.0, 20.0],
+    "scale": 0.1,
+    "joints": [[5.0, 5.0]] * 16,
+    "joints_vis": [1] * 16,
+}
+
+
+def _written(path: Path, document: Any) -> Path:
+    path.write_text(json.dumps(document))
+    return path
+
+
+def _named(path: Path) -> set[tuple[str, ...]]:
+    (file,) = read_excluded([path], Problems(skip=True))
+    return set(file.names.values())
+
+
+def test_images_of_objects_are_named_by_their_file_names(tmp_path: Path) -> None:
+    assert _named(_written(tmp_path / "o.json", COCO)) == {("a/1.jpg",), ("2.jpg",)}
+
+
+def test_persons_are_named_by_themselves_and_by_their_images(tmp_path: Path) -> None:
+    coco = {**COCO, "annotations": [{"id": 1, **BOX, **KEYPOINTS}]}
+    path = _written(tmp_path / "k.json", coco)
+    assert _named(path) == {("a/1.jpg@1,1,5,5", "a/1.jpg")}
+    unlabeled = {**MPII, "image": "q.jpg", "joints_vis": [0] * 16}
+    path = _written(tmp_path / "m.json", [MPII, unlabeled, {"image": "broken.jpg"}])
+    problems = Problems(skip=True)
+    (file,) = read_excluded([path], problems)
+    assert set(file.names.values()) == {("p.jpg@20,20,0.1", "p.jpg")}
+    assert len(problems.found) == 1
+
+
+def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
+    none = np.zeros(0, np.bool_)
+    objects = {"x.jpg": ObjectLabel((), np.zeros((0, 4), np.float32), none, none, (9, 9))}
+    write_labels(objects, tmp_path / "o.json")
+    assert _named(tmp_path / "o.json") == {("x.jpg",)}
+    joints, seen = np.zeros((1, 2), np.float32), np.ones(1, np.bool_)
+    person = PersonLabel("y.jpg", Region(4, 4, 2), ("nose",), joints, seen, 1.0)
+    write_labels({"y.jpg@4,4,2": person}, tmp_path / "p.json")
+    assert _named(tmp_path / "p.json") == {("y.jpg@4,4,2", "y.jpg")}
+    masks = {"z.jpg": {"path": "/m/z.png", "sha256": "ab", "names": {"0": "sky"}}}
+    assert _named(_written(tmp_path / "s.json", masks)) == {("z.jpg",)}
+
+
+def test_folders_of_xml_and_of_masks_are_read(tmp_path: Path) -> None:
+    (tmp_path / "xml").mkdir()
+    text = "<annotation><filename>1.jpg</filename></annotation>"
+    (tmp_path / "xml" / "one.xml").write_text(text)
+    assert _named(tmp_path / "xml") == {("1.jpg", "one")}
+    (tmp_path / "masks" / "in").mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "masks" / "in" / "1.png")
+    assert _named(tmp_path / "masks") == {("in/1.png",)}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LabelError, match="holds neither VOC XML nor masks"):
+        read_excluded([tmp_path / "empty"], Problems())
+
+
+def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
+    wide = {**COCO["annotations"][0], "bbox": [1, 1, 500, 5]}
+    problems = Problems(skip=True)
+    (tmp_path / "xml").mkdir()
+    (tmp_path / "xml" / "one.xml").write_text("<annotation><filename>1.jpg</filename><object/>"
+                                              "</annotation>")  # fmt: skip
+    (tmp_path / "xml" / "two.xml").write_text("<annotation>")
+    coco = _written(tmp_path / "o.json", {**COCO, "annotations": [wide]})
+    files = read_excluded([coco, tmp_path / "xml"], problems)
+    assert [set(file.names.values()) for file in files] == [
+        {("a/1.jpg",), ("2.jpg",)},
+        {("1.jpg", "one"), ("two",)},
+    ]
+    assert len(problems.found) == 3 and "are excluded all the same" in problems.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "document", [[], {}, 3, {"a": "b" * 5000}, ["x" * 5000] * 9, {"images": [], "annotations": []}]
+)
+def test_a_json_without_ids_is_one_short_line(document: Any, tmp_path: Path) -> None:
+    path = _written(tmp_path / "odd.json", document)
+    with pytest.raises(LabelError) as told:
+        read_excluded([path], Problems(skip=True))
+    assert len(str(told.value)) < 200 + len(str(path)) and "\n" not in str(told.value)
+
+
+def _found(ids: list[str], *files: Path) -> Excluded:
+    return find_excluded(read_excluded(files, Problems(skip=True)), partial(iter, ids))
+
+
+def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
+    (tmp_path / "done.csv").write_text("id,label\nu.jpg,\nw.jpg,\n")
+    path = _written(tmp_path / "O.JSON", COCO)
+    found = _found(["u.jpg", "x/2.jpg", "x/9.jpg", "b/1.jpg"], tmp_path / "done.csv", path)
+    assert found == Excluded({"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], [("2.jpg", "x/2.jpg")])
+    assert found.notes("the pool") == [
+        "2 of the 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
+        "1 excluded by name (the first: '2.jpg' is 'x/2.jpg')",
+    ]
+
+
+def test_an_id_that_is_nearly_there_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "done.csv").write_text("id\ncafe\u0301.jpg\na/b.jpg\n", encoding="utf-8")
+    (note,) = _found(["caf\u00e9.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note.startswith("none of the 2 ids to exclude is in the pool (the first: 'caf")
+    assert "differs from it in its Unicode form alone" in note
+    (tmp_path / "done.csv").write_text("id\nx.jpg\na/b.jpg\n")
+    (note,) = _found(["x.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
+    assert note == "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg')"
+
+
+def test_a_name_in_doubt_is_refused(tmp_path: Path) -> None:
+    path = _written(tmp_path / "o.json", COCO)
+    with pytest.raises(LabelError, match=r"o\.json: '2\.jpg': may be 'x/2\.jpg' or 'y/2\.jpg'"):
+        _found(["x/2.jpg", "y/2.jpg"], path)
+    assert _found(["x/2.jpg", "2.jpg"], path).ids == {"2.jpg"}
+
+
+def test_a_person_is_left_out_of_persons_and_its_image_of_images(tmp_path: Path) -> None:
+    path = _written(tmp_path / "m.json", [MPII])
+    assert _found(["in/p.jpg@20,20,0.1", "in/p.jpg@2,2,0.1"], path).ids == {"in/p.jpg@20,20,0.1"}
+    assert _found(["in/p.jpg", "q.jpg"], path).ids == {"in/p.jpg"}
+
+
+def test_the_suffix_of_a_mask_is_not_its_images(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "masks" / "1.png")
+    assert _found(["x/1.jpg", "x/2.png"], tmp_path / "masks").ids == {"x/1.jpg"}
+    with pytest.raises(LabelError, match=r"may be 'x/1\.jpg' or 'y/1\.png'"):
+        _found(["x/1.jpg", "y/1.png"], tmp_path / "masks")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ScoresFolder:
+    """Scores of 0.png … 9.png, the last the highest, and one image that could not be read."""
+    (tmp_path / "scores").mkdir()
+    folder = ScoresFolder(tmp_path / "scores")
+    ids = [f"in/{n}.png" for n in range(10)]
+    table = scores_table(ids, {"loss": np.arange(10, dtype=np.float32)})
+    folder.write_part(0, table, [("in/bad.png", "no image")])
+    folder.write_run({"state": "complete"})
+    return folder
+
+
+def _selected(folder: ScoresFolder, path: Path, k: int = 2) -> tuple[list[str], Excluded]:
+    files = read_excluded([path], Problems())
+    chosen, found = select_without(folder, SelectionSettings(k=k), files)
+    assert chosen.excluded == len(found.ids - {"in/bad.png"})
+    return chosen.ids, found
+
+
+def test_a_selection_leaves_out_what_names_mean(
+    folder: ScoresFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "done.csv"
+    path.write_text("id\n9.png\nin/7.png\nin/bad.png\nno.png\n")
+    ids, found = _selected(folder, path)
+    assert ids == ["in/8.png", "in/6.png"]
+    assert found.lost == ["no.png"] and found.loose == [("9.png", "in/9.png")]
+    path.write_text("id\nin/9.png\nin/7.png\n")
+
+    def never(*given: Any) -> Iterator[str]:
+        raise AssertionError("names that are ids need no second walk")
+
+    monkeypatch.setattr(exclusions, "find_excluded", never)
+    ids, found = _selected(folder, path)
+    assert ids == ["in/8.png", "in/6.png"] and found.notes("the scores") == []
+
+
+def test_too_few_that_are_left_are_told_of_all_that_is_excluded(
+    folder: ScoresFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "done.csv"
+    path.write_text("id\n" + "".join(f"{n}.png\n" for n in range(9)))
+    with pytest.raises(SelectionError, match="1 images are left .*9 are excluded"):
+        _selected(folder, path)
+
+
+_EMPTY_COCO = {
+    "images": [{"id": n, "file_name": f"{n}.jpg", "width": 9, "height": 9} for n in range(4)],
+    "annotations": [{"id": 1, "image_id": 2, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+    "categories": [{"id": 1, "name": "cat"}],
+}
+_CYCLE_MASKS = {
+    f"{n}.jpg": {"path": f"{n}.png", "sha256": "0", "names": {"0": "road"} if n == 2 else {}}
+    for n in range(4)
+}
+
+
+@pytest.mark.parametrize("kind", ["coco", "native", "cycle's masks", "masks", "voc"])
+@pytest.mark.parametrize("empty", ["", "background", "unlabeled"])
+def test_labels_that_show_nothing_are_left_out_or_not(
+    tmp_path: Path, kind: str, empty: str
+) -> None:
+    path, none = tmp_path / "labels.json", np.zeros(1, np.bool_)
+    if kind == "coco":
+        path.write_text(json.dumps(_EMPTY_COCO))
+    elif kind == "cycle's masks":
+        path.write_text(json.dumps(_CYCLE_MASKS))
+    elif kind == "native":
+        box = np.array([[1, 1, 5, 5]], np.float32)
+        names = {f"{n}.jpg": ("cat",) if n == 2 else () for n in range(4)}
+        labels = {
+            id: ObjectLabel(of, box[: len(of)], none[: len(of)], none[: len(of)])
+            for id, of in names.items()
+        }
+        write_labels(labels, path)
+    else:
+        path = tmp_path / "labels"
+        path.mkdir()
+        for n in range(4):
+            if kind == "masks":
+                Image.fromarray(np.full((4, 4), 0 if n == 2 else 255, np.uint8)).save(
+                    path / f"{n}.png"
+                )
+                continue
+            found = "<object><name>cat</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax>"
+            found += "<ymax>5</ymax></bndbox></object>"
+            (path / f"{n}.xml").write_text(
+                f"<annotation><filename>{n}.jpg</filename>{found if n == 2 else ''}</annotation>"
+            )
+    problems = Problems(skip=True)
+    files = read_excluded([path], problems, empty)
+    ids = [f"{n}.jpg" for n in range(6)]
+    left_out = find_excluded(files, partial(iter, ids)).ids
+    assert left_out == {"2.jpg"} if empty == "unlabeled" else left_out == set(ids[:4])
+    what = "pixel of a class" if "mask" in kind else "object"
+    told = [
+        note for note in problems.notes if note.startswith(f"3 of 4 labeled images show no {what}")
+    ]
+    # Masks are not read where nothing in them matters.
+    assert len(told) == (0 if kind == "masks" and empty != "unlabeled" else 1)

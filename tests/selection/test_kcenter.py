@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from lloss.errors import SelectionError
+from lloss.scores.score_source import TableScores
+from lloss.selection.kcenter import embeddings_of, k_center, spreadable
+
+
+def _exact_k_center(points: Sequence[Sequence[Fraction]], k: int, given: int = 0) -> list[int]:
+    picked = list(range(given)) or [0]
+    while len(picked) < k + given:
+        nearest = [
+            min(sum((a - b) ** 2 for a, b in zip(p, points[q], strict=True)) for q in picked)
+            for p in points
+        ]
+        left = [row for row in range(len(points)) if row not in picked]
+        picked.append(max(left, key=lambda row: (nearest[row], -row)))
+    return picked[given:]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_k_center_equals_brute_force_in_exact_arithmetic(seed: int) -> None:
+    points = np.random.default_rng(seed).normal(size=(30, 5)).astype(np.float32)
+    exact = [[Fraction(float(x)) for x in row] for row in points]
+    assert k_center(points, 12).tolist() == _exact_k_center(exact, 12)
+
+
+@pytest.mark.parametrize("given", [1, 7])
+def test_a_core_set_covers_what_the_given_rows_leave(given: int) -> None:
+    points = np.random.default_rng(given).normal(size=(30, 5)).astype(np.float32)
+    exact = [[Fraction(float(x)) for x in row] for row in points]
+    picks = k_center(points, 9, given).tolist()
+    assert picks == _exact_k_center(exact, 9, given)
+    assert min(picks) >= given
+
+
+def test_a_core_set_of_more_given_rows_than_are_measured_at_once() -> None:
+    points = np.random.default_rng(0).integers(-9, 9, (400, 3)).astype(np.float32)
+    nearest = ((points[:, None] - points[None, :300]) ** 2).sum(2).min(1)
+    nearest[:300] = -1
+    assert k_center(points, 1, 300).tolist() == [int(nearest.argmax())]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_k_center_gives_ties_to_the_earlier_row(seed: int) -> None:
+    points = np.random.default_rng(seed).integers(-1, 2, (40, 4))  # duplicates and equal distances
+    exact = [[Fraction(int(x)) for x in row] for row in points]
+    assert k_center(points.astype(np.float32), 40).tolist() == _exact_k_center(exact, 40)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_k_center_does_not_depend_on_the_order_or_scale_of_the_columns(scale: float) -> None:
+    random = np.random.default_rng(0)
+    points = random.integers(-2, 3, (200, 512)).astype(np.float64)
+    picks = k_center(points, 50).tolist()
+    for _ in range(3):
+        assert k_center(points[:, random.permutation(512)] * scale, 50).tolist() == picks
+
+
+def test_k_center_of_equal_rows_takes_them_in_order() -> None:
+    assert k_center(np.ones((5, 3)), 4).tolist() == [0, 1, 2, 3]
+    assert k_center(np.zeros((5, 1)), 5).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_k_center_refuses_embeddings_that_have_no_distance(value: float) -> None:
+    """Scaled to the largest number, all others would become one point."""
+    points = np.random.default_rng(0).normal(size=(10, 3))
+    points[5, 1] = value
+    with pytest.raises(SelectionError, match="infinite or NaN"):
+        k_center(points, 3)
+
+
+def test_spreadable_are_the_finite_embeddings_of_a_usual_size() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    points[:20] = 0  # dead units are common, and no reason to call the others extreme
+    assert spreadable(points).all()
+    for row, value in ((3, np.nan), (7, np.inf), (9, -np.inf), (30, 1e30), (31, -3e38)):
+        points[row, row % 4] = value
+    usable = spreadable(points)
+    assert np.flatnonzero(~usable).tolist() == [3, 7, 9, 30, 31]
+    assert spreadable(np.zeros((3, 2))).all()
+    assert spreadable(points.astype(np.float64)).tolist() == usable.tolist()
+
+
+def _plain_k_center(points: NDArray[np.float64], k: int) -> list[int]:
+    """Every row measured to every pick; points are integers, so that nothing is rounded."""
+    nearest, picked = np.full(len(points), np.inf), [0]
+    while len(picked) < k:
+        nearest = np.minimum(nearest, ((points - points[picked[-1]]) ** 2).sum(1))
+        nearest[picked] = -1
+        picked.append(int(nearest.argmax()))
+    return picked
+
+
+@pytest.mark.parametrize("spread", [1, 3, 1000])
+@pytest.mark.parametrize("copies", [1, 4])
+def test_k_center_of_many_picks_equals_measuring_every_row(spread: int, copies: int) -> None:
+    """Beyond the picks after which all rows are measured again, and to the last row."""
+    random = np.random.default_rng(spread)
+    points = random.integers(-spread, spread + 1, (700 // copies, 6)).astype(np.float64)
+    points = random.permutation(np.repeat(points, copies, 0))
+    points[0] = spread  # the largest is kept as it is, so rounding is a scale alone
+    for k in (1, 128, 129, 300, len(points)):
+        assert k_center(points.astype(np.float32), k).tolist() == _plain_k_center(points, k)
+
+
+def _embedded(vectors: Any) -> TableScores:
+    return TableScores(pa.table({"embedding": vectors}))
+
+
+def test_embeddings_come_in_the_order_of_their_places() -> None:
+    vectors = np.arange(24, dtype=np.float32).reshape(8, 3)
+    whole = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 3)
+    chunks = pa.chunked_array([whole.slice(0, 5), whole.slice(5, 3)])
+    places = np.array([[0, 1, 2], [0, 0, 0], [0, 1, 0], [0, 0, 4]])
+    found = embeddings_of(_embedded(chunks), places)
+    assert found.dtype == np.float32
+    assert found.tolist() == vectors[[7, 0, 5, 4]].tolist()
+
+
+def test_a_candidate_without_an_embedding_is_one_line() -> None:
+    vectors = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
+    with pytest.raises(SelectionError, match="no embedding; choose --strategy top"):
+        embeddings_of(_embedded(vectors), np.array([[0, 0, 1]]))

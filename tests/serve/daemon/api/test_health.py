@@ -1,0 +1,49 @@
+"""What the routes about the daemon itself say, and what they log; the models are made up here."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lloss.serve.daemon.api import health
+
+
+class Models:
+    sha256, provider, note = "ab" * 32, "cpu", "cuda: the driver is too old"
+    manifest = SimpleNamespace(to_json=lambda: '{"task": "t"}')
+
+    def reload(self) -> Any:
+        return SimpleNamespace(before=self.sha256, now="cd" * 32)
+
+
+@pytest.fixture
+def daemon() -> Any:
+    return SimpleNamespace(
+        models=Models(),
+        settings=SimpleNamespace(model=Path("m.onnx")),
+        jobs=SimpleNamespace(prune=lambda: None),
+    )
+
+
+def test_the_model_says_why_nothing_faster_computes_it(daemon: Any) -> None:
+    assert health.model(daemon) == {
+        "sha256": "ab" * 32,
+        "provider": "cpu",
+        "note": "cuda: the driver is too old",
+        "path": "m.onnx",
+        "manifest": {"task": "t"},
+    }
+
+
+def test_a_reload_is_logged_with_what_computes_the_model_now(daemon: Any, log: io.StringIO) -> None:
+    health.reload_model(daemon)
+    daemon.models.note = ""
+    health.reload_model(daemon)
+    warned, well = (json.loads(line) for line in log.getvalue().splitlines())
+    assert (warned["level"], warned["note"]) == ("warning", "cuda: the driver is too old")
+    assert (well["level"], well["note"]) == ("info", "")
+    assert warned["event"] == well["event"] == "model reloaded"

@@ -1,0 +1,460 @@
+"""The Open Inference Protocol, as NVIDIA's own client speaks it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import gzip
+import http.client
+import json
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from lloss.serve.daemon.api import inference
+from lloss.serve.daemon.api import score_images as uploads
+from lloss.serve.daemon.services.batch_parts import Answer
+from lloss.serve.daemon.services.model_manager import Scored
+from tritonclient.utils import InferenceServerException
+
+from lloss import Scorer
+
+from ....waiting import PATIENCE
+
+MODEL = "lloss"
+
+
+def pictures(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def scorer(artifact: Any) -> Any:
+    with Scorer(artifact, "cpu", batch_size=8) as made:
+        yield made
+
+
+@pytest.fixture
+def client(served: Any) -> Any:
+    with triton.InferenceServerClient(served.url, concurrency=8, network_timeout=PATIENCE) as made:
+        yield made
+
+
+def tensor(images: np.ndarray, binary: bool = True) -> triton.InferInput:
+    made = triton.InferInput("images", list(images.shape), "UINT8")
+    return made.set_data_from_numpy(images, binary_data=binary)
+
+
+def files(contents: list[bytes]) -> triton.InferInput:
+    made = triton.InferInput("encoded", [len(contents)], "BYTES")
+    return made.set_data_from_numpy(np.array(contents, dtype=np.object_))
+
+
+def assert_same(result: Any, wanted: Any, names: list[str]) -> None:
+    for name in names:
+        found = result.as_numpy(name)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted.columns[name], rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_server_tells_of_itself(client: Any, served: Any) -> None:
+    assert client.get_server_metadata()["name"] == "lloss"
+    # Each has routes of its own, and who announces one must have all of them.
+    extensions = {"binary_tensor_data", "model_configuration", "statistics"}
+    assert set(client.get_server_metadata()["extensions"]) == extensions
+    assert client.is_model_ready(MODEL) and client.is_model_ready(MODEL, "1")
+    assert not client.is_model_ready("other") and not client.is_model_ready(MODEL, "2")
+    told = client.get_model_metadata(MODEL)
+    assert (told["name"], told["versions"]) == ("lloss", ["1"])
+    assert told == client.get_model_metadata(MODEL, "1")
+    assert {t["name"]: (t["datatype"], t["shape"]) for t in told["inputs"]} == {
+        "images": ("UINT8", [-1, -1, -1, 3]),
+        "encoded": ("BYTES", [-1]),
+    }
+    outputs = {t["name"]: (t["datatype"], t["shape"]) for t in told["outputs"]}
+    for name, shape in served.models.manifest.outputs.items():
+        assert outputs.pop(name) == ("FP32", [-1, *shape])
+    assert outputs == {"error": ("BYTES", [-1])}
+    config = client.get_model_config(MODEL)
+    assert config["max_batch_size"] == 0 and config["input"][0]["data_type"] == "TYPE_UINT8"
+    (listed,) = client.get_model_repository_index()
+    assert (listed["name"], listed["state"]) == ("lloss", "READY")
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_tensors_of_pixels(client: Any, scorer: Scorer, binary_in: bool, binary_out: bool) -> None:
+    images = pictures(5)
+    wanted = [
+        triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("embedding", "loss")
+    ]
+    result = client.infer(MODEL, [tensor(images, binary_in)], outputs=wanted, request_id="a b")
+    reply = result.get_response()
+    assert [output["name"] for output in reply["outputs"]] == ["embedding", "loss"]
+    assert (reply["id"], reply["model_name"], reply["model_version"]) == ("a b", "lloss", "1")
+    assert_same(result, scorer.score(images), ["embedding", "loss"])
+
+
+def test_without_outputs_all_come_in_binary(client: Any, scorer: Scorer, served: Any) -> None:
+    images = pictures(3)
+    result = client.infer(MODEL, [tensor(images)], model_version="1")
+    assert_same(result, scorer.score(images), list(served.models.manifest.outputs))
+    assert result.as_numpy("error").tolist() == [b""] * 3
+
+
+def test_pixels_of_another_size_are_resized_as_in_training(client: Any, scorer: Scorer) -> None:
+    images = pictures(3, size=30)[:, :20]
+    result = client.infer(MODEL, [tensor(np.ascontiguousarray(images))])
+    assert_same(result, scorer.score(images), ["loss"])
+
+
+def test_image_files(client: Any, scorer: Scorer, photos: Any) -> None:
+    contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))][:20]
+    assert_same(client.infer(MODEL, [files(contents)]), scorer.score(contents), ["loss"])
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_bad_image_fails_alone(
+    client: Any, scorer: Scorer, encoded: Callable[..., bytes], binary: bool
+) -> None:
+    good = [encoded(image) for image in pictures(2)]
+    bomb = encoded(np.zeros((200, 200, 3), np.uint8))  # over image_pixels
+    outputs = [triton.InferRequestedOutput(n, binary_data=binary) for n in ("loss", "error")]
+    result = client.infer(
+        MODEL, [files([good[0], b"no image", good[1], b"", bomb])], outputs=outputs
+    )
+    loss = result.as_numpy("loss")
+    np.testing.assert_allclose(loss[[0, 2]], scorer.score(good).loss, rtol=1e-4)
+    assert np.isnan(loss[[1, 3, 4]]).all()
+    errors = [t.decode() if isinstance(t, bytes) else t for t in result.as_numpy("error")]
+    assert errors[0] == errors[2] == ""
+    assert "known format" in errors[1] and "empty" in errors[3]
+    assert "200×200 pixels, over the limit of 10000" in errors[4]
+    with pytest.raises(InferenceServerException, match="no image could be used") as failed:
+        client.infer(MODEL, [files([b"x", b""])])
+    assert failed.value.status() == "422"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_both_ways_compressed(client: Any, scorer: Scorer, coding: str) -> None:
+    images = pictures(6)
+    result = client.infer(
+        MODEL,
+        [tensor(images)],
+        request_compression_algorithm=coding,
+        response_compression_algorithm=coding,
+    )
+    assert_same(result, scorer.score(images), ["loss", "embedding"])
+
+
+def test_the_asynchronous_client(served: Any, scorer: Scorer) -> None:
+    images = pictures(24)
+
+    async def run() -> list[Any]:
+        async with triton_aio.InferenceServerClient(served.url) as client:
+            assert await client.is_model_ready(MODEL)
+            one = [client.infer(MODEL, [tensor(images[n : n + 1])]) for n in range(24)]
+            more = client.infer(
+                MODEL,
+                [tensor(images)],
+                request_compression_algorithm="gzip",
+                response_compression_algorithm="deflate",
+            )
+            return await asyncio.gather(*one, more)
+
+    *single, together = asyncio.run(run())
+    wanted = scorer.score(images)
+    assert_same(together, wanted, ["loss", "embedding"])
+    losses = np.concatenate([result.as_numpy("loss") for result in single])
+    np.testing.assert_allclose(losses, wanted.loss, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_count(client: Any) -> None:
+    def counted() -> tuple[int, int, int]:
+        (told,) = client.get_inference_statistics(MODEL)["model_stats"]
+        stats = told["inference_stats"]
+        return told["inference_count"], stats["success"]["count"], stats["fail"]["count"]
+
+    before = counted()
+    client.infer(MODEL, [tensor(pictures(3))])
+    with pytest.raises(InferenceServerException):
+        client.infer(MODEL, [files([b"x"])])
+    assert counted() == (before[0] + 3, before[1] + 1, before[2] + 1)
+    assert client.get_inference_statistics()["model_stats"][0]["name"] == "lloss"
+
+
+def post(
+    served: Any, body: bytes, path: str = "/v2/models/lloss/infer", **headers: str
+) -> tuple[int, Any, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
+    try:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("POST", path, body, names)
+        reply = connection.getresponse()
+        return reply.status, reply.headers, reply.read()
+    finally:
+        connection.close()
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    given = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    return {"inputs": [{**given, **changes}]}
+
+
+def test_files_in_json_are_base64_and_lists_may_be_nested(
+    served: Any, scorer: Scorer, encoded: Callable[..., bytes]
+) -> None:
+    images = pictures(2)
+    text = [base64.b64encode(encoded(image)).decode() for image in images]
+    for request in (
+        asked(name="encoded", datatype="BYTES", shape=[2], data=text),
+        asked(shape=[2, 8, 8, 3], data=images.tolist()),
+    ):
+        status, headers, body = post(served, json.dumps(request).encode())
+        assert status == 200 and headers["content-type"] == "application/json"
+        outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
+        np.testing.assert_allclose(outputs["loss"]["data"], scorer.score(images).loss, rtol=1e-4)
+        assert outputs["error"]["data"] == ["", ""]
+        assert headers["x-lloss-model"] == served.models.sha256
+
+
+@pytest.fixture
+def exchanged(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked is scored by another model, which has no embedding."""
+    score = served.models.score
+
+    async def by_another(*given: Any) -> Scored:
+        scored = await score(*given)
+        columns = dict(scored.answer.columns)
+        outputs = dict(scored.manifest.outputs)
+        del columns["embedding"], outputs["embedding"]
+        manifest = dataclasses.replace(scored.manifest, outputs=outputs)
+        return Scored(Answer(columns, {}), "ab" * 32, manifest)
+
+    monkeypatch.setattr(served.models, "score", by_another)
+
+
+@pytest.mark.usefixtures("exchanged")
+def test_a_model_that_came_meanwhile_gives_what_it_has(served: Any) -> None:
+    status, headers, body = post(served, json.dumps(asked()).encode())
+    names = [output["name"] for output in json.loads(body)["outputs"]]
+    assert status == 200 and headers["x-lloss-model"] == "ab" * 32
+    assert "loss" in names and "embedding" not in names
+    named = {**asked(), "outputs": [{"name": "embedding"}]}
+    status, _, body = post(served, json.dumps(named).encode())
+    assert status == 400 and "'embedding': choose of loss" in json.loads(body)["error"]
+
+
+@pytest.mark.usefixtures("exchanged")
+def test_image_files_get_what_the_model_has_that_came_meanwhile(
+    served: Any, encoded: Callable[..., bytes]
+) -> None:
+    image, kind = encoded(pictures(1)[0]), {"Content_Type": "image/png"}
+    assert post(served, image, "/v1/score?outputs=loss", **kind)[0] == 200
+    status, _, body = post(served, image, "/v1/score?outputs=embedding", **kind)
+    assert status == 400 and "'embedding' is none of loss" in json.loads(body)["error"]
+
+
+def test_long_replies_are_made_beside_the_event_loop(
+    served: Any, encoded: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*given: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*given)
+
+        return made
+
+    monkeypatch.setattr(inference, "reply", noted(inference.reply))
+    monkeypatch.setattr(uploads, "_told", noted(uploads._told))
+    for count in (1, 64):  # of 128 numbers each
+        request = asked(shape=[count, 1, 1, 3], data=[0] * 3 * count)
+        status, _, body = post(served, json.dumps(request).encode())
+        outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
+        assert status == 200 and len(outputs["embedding"]["data"]) == 128 * count
+    image = encoded(pictures(1)[0])
+    for count in (1, 64):
+        form = [("image", ("a", image))] * count
+        url = f"http://{served.url}/v1/score?outputs=embedding"
+        told = httpx.post(url, files=form, timeout=PATIENCE).json()["images"]
+        assert [len(row["embedding"]) for row in told] == [128] * count
+    loop = served._thread
+    assert [thread is loop for thread in threads] == [True, False, True, False]
+
+
+def test_nan_is_null_in_json(served: Any, encoded: Callable[..., bytes]) -> None:
+    text = [base64.b64encode(content).decode() for content in (encoded(pictures(1)[0]), b"x")]
+    request = asked(name="encoded", datatype="BYTES", shape=[2], data=text)
+    body = post(served, json.dumps({**request, "outputs": [{"name": "loss"}]}).encode())[2]
+    (output,) = json.loads(body, parse_constant=pytest.fail)["outputs"]
+    assert output["data"][1] is None and isinstance(output["data"][0], float)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2/models/other/infer", 404),
+        ("/v2/models/lloss/versions/2/infer", 404),
+        ("/v2/models/lloss/versions/1/infer", 200),
+    ],
+)
+def test_there_is_one_model_of_one_version(served: Any, path: str, status: int) -> None:
+    found, _, body = post(served, json.dumps(asked()).encode(), path)
+    assert found == status and (status == 200 or list(json.loads(body)) == ["error"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"datatype": "FP32"}, "datatype 'FP32': give UINT8"),
+        ({"name": "pixels"}, "'pixels'"),
+        ({"name": ["images"]}, "give 'images'"),
+        ({"shape": [1, 1, 3]}, "[1, 1, 3]"),
+        ({"shape": [0, 1, 1, 3]}, "at least 1"),
+        ({"shape": [1, 1, 1, 4]}, "[1, 1, 1, 4]"),
+        ({"shape": [1, -1, -1, 3]}, "at least 1"),
+        ({"shape": [1, 2**40, 2**40, 3]}, "3 pixel values"),
+        ({"shape": [True, 1, 1, 3]}, "shape"),
+        ({"data": [1, 2, 256]}, "0 to 255"),
+        ({"data": [1, 2, 2.5]}, "0 to 255"),
+        ({"data": "abc"}, "no data"),
+        ({"data": [[1, 2], 3]}, "0 to 255"),
+        ({"parameters": {"binary_data_size": 3}}, "binary_data_size"),
+        ({"parameters": {"shared_memory_region": "x"}}, "shared memory"),
+        ({"parameters": []}, "an object"),
+    ],
+)
+def test_other_tensors_are_refused(served: Any, changes: dict[str, Any], reason: str) -> None:
+    status, _, body = post(served, json.dumps(asked(**changes)).encode())
+    assert status == 400 and reason in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"outputs": [{"name": "x"}]}, "choose of loss"),
+        ({"outputs": [{"name": "loss"}, {"name": "loss"}]}, "twice"),
+        ({"outputs": [{"name": "loss", "parameters": {"classification": 2}}]}, "classification"),
+        ({"outputs": {}}, "list"),
+        ({"id": 7}, "id is 7"),
+        ({"parameters": {"timeout": -1}}, "timeout is -1"),
+        ({"parameters": {"timeout": 1.5}}, "timeout is 1.5"),
+        ({"parameters": {"binary_data_output": 1}}, "true or false"),
+        ({"inputs": []}, "one tensor"),
+        ({"inputs": [asked()["inputs"][0]] * 2}, "one tensor"),
+    ],
+)
+def test_other_requests_are_refused(served: Any, fields: dict[str, Any], reason: str) -> None:
+    status, _, body = post(served, json.dumps({**asked(), **fields}).encode())
+    assert status == 400 and reason in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("length", ["-1", "+1", "1_0", "99999", "x", "", "1" * 5000, "²"])
+def test_the_length_of_the_json_is_checked(served: Any, length: str) -> None:
+    status, _, body = post(
+        served,
+        json.dumps(asked()).encode(),
+        Inference_Header_Content_Length=length.encode("latin-1", "ignore").decode("latin-1"),
+    )
+    assert status == 400 and list(json.loads(body)) == ["error"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"inputs": NaN}',
+        b'{"inputs": [-Infinity]}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"inputs": 1' + b"0" * 10_000 + b"}",
+    ],
+)
+def test_what_is_no_json_is_refused(served: Any, raw: bytes) -> None:
+    status, _, body = post(served, raw)
+    assert status == 400 and "\n" not in json.loads(body)["error"]
+
+
+def test_more_images_than_the_queue_holds(served: Any) -> None:
+    images = pictures(65, size=1)
+    status, _, body = post(
+        served, json.dumps(asked(shape=[65, 1, 1, 3], data=images.tolist())).encode()
+    )
+    assert status == 413 and "at most 64" in json.loads(body)["error"]
+
+
+def test_the_timeout_is_in_microseconds(client: Any, served: Any) -> None:
+    with served.held(), pytest.raises(InferenceServerException, match=r"within 0\.05 s") as late:
+        client.infer(MODEL, [tensor(pictures(1))], timeout=50_000)
+    assert late.value.status() == "504"
+    client.infer(MODEL, [tensor(pictures(1))], timeout=10_000_000)
+
+
+def test_a_full_queue_is_told_with_when_to_come_again(served: Any) -> None:
+    body = json.dumps(asked(shape=[40, 1, 1, 3], data=[0] * 120)).encode()
+    with ThreadPoolExecutor(1) as other, served.held():
+        first = other.submit(post, served, body)
+        while served.models._serving.batcher._line.images < 40:
+            pass
+        status, headers, refused = post(served, body)
+        assert status == 429 and int(headers["retry-after"]) >= 1
+        assert "40 images wait, of at most 64" in json.loads(refused)["error"]
+    assert first.result(PATIENCE)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("gzip, deflate, br", "gzip"),
+        ("gzip;q=0, deflate", "deflate"),
+        ("br", None),
+        ("identity", None),
+    ],
+)
+def test_long_json_is_compressed_as_is_accepted(
+    served: Any, accept: str, coding: str | None
+) -> None:
+    body = json.dumps(asked(shape=[4, 1, 1, 3], data=[0] * 12)).encode()
+    _, headers, content = post(served, body, Accept_Encoding=accept)
+    assert headers["content-encoding"] == coding
+    decode: dict[str | None, Callable[[bytes], bytes]] = {
+        "gzip": gzip.decompress,
+        "deflate": zlib.decompress,
+        None: bytes,
+    }
+    assert json.loads(decode[coding](content))["model_name"] == "lloss"
+
+
+def test_binary_files_are_checked_for_their_lengths(served: Any) -> None:
+    def refused(tail: bytes, count: int = 1, size: int | None = None) -> str:
+        given = {"name": "encoded", "datatype": "BYTES", "shape": [count]}
+        given["parameters"] = {"binary_data_size": len(tail) if size is None else size}
+        head = json.dumps({"inputs": [given]}).encode()
+        status, _, body = post(served, head + tail, Inference_Header_Content_Length=str(len(head)))
+        assert status == 400
+        return str(json.loads(body)["error"])
+
+    assert "3 bytes, 2 follow" in refused(struct.pack("<I", 3) + b"ab")
+    assert "4294967295 bytes" in refused(struct.pack("<I", 2**32 - 1))
+    assert "1 bytes after the last" in refused(struct.pack("<I", 0) + b"a")
+    assert "element 1 of 2 is missing" in refused(struct.pack("<I", 4) + b"abcd" + b"x", 2)
+    assert "9 elements in 8 bytes" in refused(b"\0" * 8, 9)
+    for size in (-1, 2**70, 7):
+        assert "4 bytes follow" in refused(b"\0" * 4, 1, size)

@@ -1,0 +1,555 @@
+"""The routes of pools, jobs, selections and labels, as a client sees them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from lloss.serve.daemon.api.pool_schemas import IdsBody, LabelsBody, SelectBody
+from lloss.serve.daemon.app import create_app
+from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.services.model_manager import Models
+from lloss.serve.daemon.settings import ServeSettings
+from lloss.serve.daemon.store.catalog import Counts
+from PIL import Image
+from pydantic import ValidationError
+
+from lloss.data.labeled_set import read_labels
+from lloss.pools import open_pool
+
+from ....waiting import PATIENCE
+from ..scores import write_scores
+
+P = "/v1/pools/p"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a pool of twenty images, some of odd names, and scores of it."""
+    root = (tmp_path / "root").resolve()
+    (root / "pool").mkdir(parents=True)
+    names = [f"{n:02}.png" for n in range(17)] + ["é 😀.png", "a,\"b'.png", "0\nline.png"]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(root / "pool" / name)
+    ids = list(open_pool(root / "pool").ids())
+    losses = np.linspace(0, 1, len(ids)).astype(np.float32)
+    run = {"model_sha256": "ab" * 32, "pool": str(root / "pool"), "pool_fingerprint": ""}
+    write_scores(root / "scores", ids, {"loss": losses}, excluded=0, **run)
+    return root
+
+
+@pytest.fixture
+def daemon(root: Path, tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(
+        ServeSettings(model=root / "m", data_dir=tmp_path / "data", pool_roots=(str(root),))
+    )
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> TestClient:
+    return TestClient(create_app(daemon), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def pool(client: TestClient, root: Path) -> list[str]:
+    """The pool ``p`` with scores; its ids, best first."""
+    body = {"uri": str(root / "pool"), "scores": str(root / "scores")}
+    assert client.put(P, json=body).status_code == 200
+    return list(open_pool(root / "pool").ids())[::-1]
+
+
+def error(reply: httpx.Response, status: int) -> str:
+    assert reply.status_code == status, reply.text
+    body = reply.json()
+    assert list(body) == ["error"] and "\n" not in body["error"]
+    return str(body["error"])
+
+
+def test_a_pool_is_put_looked_at_and_forgotten(client: TestClient, root: Path) -> None:
+    body = {"uri": str(root / "pool")}
+    made = client.put(P, json=body)
+    assert made.status_code == 200 and client.put(P, json=body).json() == made.json()
+    view = client.get(P).json()
+    assert view["name"] == "p" and view["scores"] is None and view["job"] is None
+    assert view["images"] == {"labeled": 0, "pending": 0, "skipped": 0}
+    body["scores"] = str(root / "scores")
+    scores = client.put(P, json=body).json()["scores"]
+    assert scores == {"folder": body["scores"], "model_sha256": "ab" * 32,
+                      "scored": 20, "skipped": 0}  # fmt: skip
+    assert [one["name"] for one in client.get("/v1/pools").json()["pools"]] == ["p"]
+    error(client.put(P, json={"uri": str(root)}), 409)
+    assert client.delete(P).status_code == 204
+    error(client.delete(P), 404)
+    assert client.get("/v1/pools").json() == {"pools": []}
+
+
+def test_no_answer_shows_the_signature_of_a_url(client: TestClient, daemon: Daemon) -> None:
+    url = "https://bucket.example/data.tar?X-Amz-Signature=secret"
+    daemon.catalog.put_pool("p", url)
+    for reply in (client.get(P), client.get("/v1/pools"), client.put(P, json={"uri": "/x"})):
+        assert "bucket.example/data.tar" in reply.text or reply.status_code == 403
+        assert "secret" not in reply.text
+    with pytest.raises(RequestError, match="choose another name") as caught:
+        daemon.catalog.put_pool("p", "/x")
+    assert "secret" not in str(caught.value)
+
+
+def test_pools_elsewhere_are_refused(client: TestClient, tmp_path: Path) -> None:
+    assert "none of the roots" in error(client.put(P, json={"uri": str(tmp_path)}), 403)
+    assert "is no absolute path" in error(client.put(P, json={"uri": "pool"}), 422)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        {"uri": 5},
+        {"uri": None},
+        {"uri": "/x", "more": 1},
+        {"uri": "/x" * 5000},
+        {"uri": "\ud800"},
+        {"uri": ""},
+        {"uri": "/x", "scores": ""},
+    ],
+)
+def test_bodies_that_cannot_be(client: TestClient, body: Any) -> None:
+    data = json.dumps(body)
+    error(client.put(P, content=data, headers={"Content-Type": "application/json"}), 422)
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_that_is_said_to_be_something_else(client: TestClient, kind: str) -> None:
+    """What curl's -d says by itself."""
+    headers = {"Content-Type": kind} if kind else {}
+    told = error(client.put(P, content=b'{"uri": "/x"}', headers=headers), 415)
+    assert told == f"Content-Type {kind!r}: send JSON, as application/json"
+
+
+@pytest.mark.parametrize("name", ["..%2f..", "-a", "a%20b", "a" * 101, "%00", "é", "a%0a"])
+def test_names_that_cannot_be(client: TestClient, name: str, root: Path) -> None:
+    reply = client.put(f"/v1/pools/{name}", json={"uri": str(root / "pool")})
+    assert reply.status_code in (404, 405, 422)
+    assert client.get("/v1/pools").json() == {"pools": []}
+
+
+def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> None:
+    reply = client.post(f"{P}/select", json={"k": 2, "exclude": [pool[0]]})
+    view = reply.json()
+    assert [one["id"] for one in view["images"]] == pool[1:3]
+    assert view["eligible"] == 19 and view["model_sha256"] == "ab" * 32 and not view["replayed"]
+    assert reply.headers["Lloss-Selection"] == view["id"]
+    reply = client.post(f"{P}/select?format=csv", json={"k": 2})
+    assert reply.headers["Content-Type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(reply.text, newline="")))
+    assert [row["id"] for row in rows] == [pool[0], pool[3]] and rows[0]["rank"] == "1"
+    assert float(rows[0]["score"]) == 1.0
+    odd = [id for id in pool if "\n" in id]
+    rest = {"k": 30, "at_most": True}
+    for _ in range(2):
+        headers = {"Idempotency-Key": "odd"}
+        told = error(client.post(f"{P}/select?format=ids", json=rest, headers=headers), 422)
+        assert "nothing was handed out" in told
+        assert client.get(f"{P}/pending").json()["total"] == 4
+    reply = client.post(f"{P}/select?format=ids", json={**rest, "exclude": odd})
+    assert sorted(reply.text.splitlines()) == sorted(set(pool[4:]) - set(odd))
+    assert client.get(f"{P}/pending").json()["total"] == 20 - len(odd)
+
+
+def test_a_selection_as_label_studios_tasks(client: TestClient, pool: list[str]) -> None:
+    tasks = client.post(f"{P}/select?format=label-studio", json={"k": 2}).json()
+    assert len(tasks) == 2 and pool[0] in json.dumps(tasks[0], ensure_ascii=False)
+
+
+def test_names_to_exclude_are_found_as_names_of_labels_are(
+    client: TestClient, pool: list[str]
+) -> None:
+    exclude = [pool[0], f"photos/{pool[1]}", "gone.png", "lost.png"]
+    for key in ("new", "new"):
+        body = {"k": 1, "exclude": exclude}
+        reply = client.post(f"{P}/select", json=body, headers={"Idempotency-Key": key})
+        view = reply.json()
+        assert [one["id"] for one in view["images"]] == [pool[2]]
+        assert (view["unknown"], view["by_name"], reply.headers["Lloss-Unknown"]) == (2, 1, "2")
+    reply = client.post(f"{P}/select", json={"k": 1, "exclude": pool[:1]})
+    assert reply.json()["unknown"] == 0 and "Lloss-Unknown" not in reply.headers
+
+
+def test_parameters_that_nothing_would_look_at_are_refused(
+    client: TestClient, pool: list[str]
+) -> None:
+    told = error(client.post(f"{P}/select?strategy=diverse", json={"k": 1}), 422)
+    assert told == "the query has no parameter 'strategy' (known: format)"
+    for method, path in (
+        ("GET", f"{P}/labels?fromat=csv"),
+        ("POST", f"{P}/score?anwe=true"),
+        ("GET", f"{P}/preview?K=3"),
+        ("GET", "/v1/jobs?pools=p"),
+        ("POST", "/labelstudio/webhook?contol=kind"),
+        ("POST", "/v1/score?output=embedding"),
+    ):
+        assert "has no parameter" in error(client.request(method, path, json={}), 422)
+    assert client.get(f"{P}/pending").json()["total"] == 0
+
+
+def test_a_csv_may_leave_labels_out_where_they_are_kept_elsewhere(
+    client: TestClient, pool: list[str]
+) -> None:
+    headers, where = {"Content-Type": "text/csv"}, f"{P}/labels?without=true"
+    reply = client.post(where, content="id,label\n00.png,cat\n01.png,\n", headers=headers)
+    assert reply.json()["images"] == 2
+    every = client.get(f"{where}&format=csv").content
+    again = client.post(where, content=every, headers=headers).json()
+    assert again["images"] == 2
+    twice = "id,label\n00.png,\n00.png,cat\n"
+    assert "keep one of them" in error(client.post(where, content=twice, headers=headers), 422)
+
+
+def test_a_key_makes_a_retry_the_same(client: TestClient, pool: list[str]) -> None:
+    headers = {"Idempotency-Key": "k 1"}
+    first = client.post(f"{P}/select", json={"k": 3}, headers=headers)
+    again = client.post(f"{P}/select", json={"k": 3}, headers=headers)
+    assert again.json() == {**first.json(), "replayed": True}
+    assert again.headers["Lloss-Replayed"] == "true"
+    assert "another request" in error(
+        client.post(f"{P}/select", json={"k": 4}, headers=headers), 422
+    )
+    for key in ("", "x" * 256):
+        headers = {"Idempotency-Key": key}
+        error(client.post(f"{P}/select", json={"k": 3}, headers=headers), 422)
+    assert client.get(P).json()["images"]["pending"] == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"k": 0},
+        {"k": 1_000_001},
+        {"k": "3"},
+        {"k": 3.0},
+        {"k": True},
+        {"k": 3, "strategy": "best"},
+        {"k": 3, "subset": -1},
+        {"k": 3, "subset": 1.5},
+        {"k": 3, "seed": 2**63},
+        {"k": 3, "exclude": "a"},
+        {"k": 3, "exclude": [1]},
+        {"k": 3, "exclude": ["\ud800"]},
+        {"k": 3, "exclude": ["x" * 9000]},
+        {"k": 3, "by": "x'; DROP TABLE pools"},
+        {"k": 3, "why": 1},
+        {"k": 3, "strategy": "diverse"},
+    ],
+)
+def test_requests_that_cannot_be(client: TestClient, pool: list[str], body: Any) -> None:
+    data = json.dumps(body)
+    reply = client.post(f"{P}/select", content=data, headers={"Content-Type": "application/json"})
+    error(reply, 422)
+    assert client.get(f"{P}/pending").json() == {"total": 0, "images": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/select", {"k": 1, "exclude": [1] * 300_000}),
+        ("/select", {"k": 1, "exclude": "x" * 5_000_000}),
+        ("/select", {"k": 1, **{f"a{n}": n for n in range(300_000)}}),
+        ("/skip", {"ids": [[]] * 300_000}),
+        ("/labels", {"labels": [{"id": 5}] * 300_000}),
+        ("/labels", {"labels": [{"id": "a", **{f"a{n}": n for n in range(300_000)}}]}),
+    ],
+)
+def test_a_body_with_many_mistakes_is_told_of_one(
+    client: TestClient, pool: list[str], path: str, body: Any
+) -> None:
+    raw, kind = json.dumps(body), {"Content-Type": "application/json"}
+    told = error(client.post(P + path, content=raw, headers=kind), 422)
+    assert len(told) < 300
+    model = {"/select": SelectBody, "/skip": IdsBody, "/labels": LabelsBody}[path]
+    with pytest.raises(ValidationError) as caught:  # to list them all takes very long
+        model.model_validate_json(raw)
+    mistakes = caught.value.error_count()
+    assert mistakes == 1 or f"{mistakes:,} mistakes" in told
+
+
+def asking(ask: Callable[..., Any], path: str, **fields: Any) -> threading.Thread:
+    thread = threading.Thread(target=ask, args=(path,), kwargs=fields)
+    thread.start()
+    return thread
+
+
+def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
+    client: TestClient, daemon: Daemon, pool: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, busy, most, left = threading.Event(), threading.Semaphore(0), 0, 0
+    monkeypatch.setattr(daemon, "not_ready", lambda: "")
+
+    def counts(pool: str) -> Any:
+        nonlocal left
+        busy.release()
+        free.wait(PATIENCE)
+        left += 1
+        return Counts(0, 0, 0)
+
+    def select(pool: str, *_: Any) -> Any:
+        nonlocal most
+        most += 1
+        return counts("")
+
+    with client:  # one loop for all
+        monkeypatch.setattr(daemon.catalog, "counts", counts)
+        monkeypatch.setattr(daemon.selections, "select", select)
+        form = {"k": 1, "key": "12345678"}
+        asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]
+        asks += [asking(client.get, P) for _ in range(45)]
+        asks += [asking(client.post, P + "/select", json={"k": 1}) for _ in range(10)]
+        asks += [asking(client.post, f"{P}{n}/select", json={"k": 1}) for n in range(20)]
+        for _ in range(40 + 16):
+            assert busy.acquire(timeout=PATIENCE)
+        try:
+            monkeypatch.undo()
+            monkeypatch.setattr(daemon, "not_ready", lambda: "")
+            for path in ("/readyz", "/v2/health/ready", "/v2/models/lloss/ready", "/metrics",
+                         "/labelstudio/health"):  # fmt: skip
+                assert client.get(path).status_code == 200
+            assert most == 16 and left == 0
+        finally:
+            free.set()
+            for ask in asks:
+                ask.join()
+
+
+def test_slow_choices_of_a_pool_hold_up_no_other(
+    client: TestClient, daemon: Daemon, root: Path, pool: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"uri": str(root / "pool"), "scores": str(root / "scores")}
+    assert client.put("/v1/pools/q", json=body).status_code == 200
+    free, begun, select = threading.Event(), threading.Event(), daemon.selections.select
+
+    def slow(pool: str, *given: Any) -> Any:
+        if pool == "p":
+            begun.set()
+            free.wait(PATIENCE)
+        return select(pool, *given)
+
+    monkeypatch.setattr(daemon.selections, "select", slow)
+    with client:  # one loop for all
+        asks = [asking(client.post, P + "/select", json={"k": 1}) for _ in range(20)]
+        try:
+            assert begun.wait(PATIENCE)
+            done: list[int] = []
+            other = threading.Thread(
+                target=lambda: done.append(
+                    client.post("/v1/pools/q/select", json={"k": 1}).status_code
+                )
+            )
+            other.start()
+            other.join(PATIENCE)
+            assert done == [200]
+        finally:
+            free.set()
+            for ask in asks:
+                ask.join()
+    assert client.get(P).json()["images"]["pending"] == 20
+
+
+def test_pending_and_preview(client: TestClient, pool: list[str]) -> None:
+    view = client.post(f"{P}/select", json={"k": 2}).json()
+    found = client.get(f"{P}/pending", params={"limit": 1}).json()
+    assert found["total"] == 2
+    assert found["images"] == [{"id": pool[0], "selection": view["id"], "rank": 1,
+                                "score": 1.0, "expires": view["expires"]}]  # fmt: skip
+    shown = client.get(f"{P}/preview", params={"k": 3}).json()["images"]
+    assert [one["id"] for one in shown] == pool[2:5]
+    for k in (0, 1001, "x"):
+        error(client.get(f"{P}/preview", params={"k": k}), 422)
+    body = {"ids": [pool[0], "none"], "selection": "another"}
+    returned = client.post(f"{P}/return", json=body).json()
+    assert returned == {"images": 0, "others": 1, "unknown": 1}
+    returned = client.post(f"{P}/return", json={**body, "selection": view["id"]}).json()
+    assert returned == {"images": 1, "others": 0, "unknown": 1}
+    returned = client.post(f"{P}/return", json={"ids": [pool[0], "none"]}).json()
+    assert returned == {"images": 0, "others": 0, "unknown": 1}
+    assert client.post(f"{P}/skip", json={"ids": [pool[2]]}).json() == {"images": 1}
+    shown = client.get(f"{P}/preview", params={"k": 3}).json()["images"]
+    assert [one["id"] for one in shown] == [pool[0], *pool[3:5]]
+    error(client.post(f"{P}/skip", json={"ids": ["none"]}), 422)
+    error(client.post(f"{P}/return", json={"ids": []}), 422)
+
+
+def test_labels_come_as_json_and_csv_and_go_to_training(
+    client: TestClient, pool: list[str], tmp_path: Path
+) -> None:
+    done = {"images": 0, "kept": 0, "by_name": 0, "without_class": 0, "new_classes": []}
+    done |= {"disputed": 0}
+    given = [{"id": pool[3], "label": "cat"}, {"id": pool[4]}]
+    told = error(client.post(f"{P}/labels", json={"labels": given}), 422)
+    assert "choose a class first (or skip)" in told and repr(pool[4]) in told
+    assert client.get(f"{P}/labels").json() == {"labels": []}
+    reply = client.post(f"{P}/labels", json={"labels": given, "without": True})
+    assert reply.json() == {**done, "images": 2}
+    odd = [id for id in pool if not id[:2].isdigit() and "\n" not in id]
+    text = io.StringIO()
+    csv.writer(text).writerows([["label", "id", "note"], *([f"{n}", id, ""] for n, id in
+                                                           enumerate(odd))])  # fmt: skip
+    headers = {"Content-Type": "text/csv; charset=utf-8"}
+    body = ("\ufeff" + text.getvalue()).encode()
+    told = error(client.post(f"{P}/labels", content=body, headers=headers), 422)
+    assert "'0'" in told and "nearest known one is 'cat'" in told
+    new = [f"{n}" for n in range(len(odd))]
+    reply = client.post(f"{P}/labels?allow_new_classes=true", content=body, headers=headers)
+    assert reply.json() == {**done, "images": len(odd), "new_classes": new}
+    held = client.get(f"{P}/labels").json()["labels"]
+    expected = {pool[3]: "cat", pool[4]: "", **{id: str(n) for n, id in enumerate(odd)}}
+    assert {one["id"]: one["label"] for one in held} == expected
+    del expected[pool[4]]
+    for reply in (
+        client.get(f"{P}/labels", params={"format": "csv"}),
+        client.get(f"{P}/labels", headers={"Accept": "text/csv"}),
+    ):
+        (tmp_path / "l.csv").write_bytes(reply.content)
+        assert read_labels(tmp_path / "l.csv") == expected
+        assert reply.headers["Lloss-Without-Label"] == "1"
+    every = client.get(f"{P}/labels", params={"format": "csv", "without": True})
+    assert len(list(csv.reader(io.StringIO(every.text, newline="")))) == len(expected) + 2
+    bare = f"id,score,rank\n{pool[3]},1,1\n{pool[5]},.5,2\n"
+    error(client.post(f"{P}/labels", content=bare, headers=headers), 422)
+    reply = client.post(f"{P}/labels?without=true", content=bare, headers=headers)
+    assert reply.json() == {**done, "images": 2, "kept": 1}
+    held = client.get(f"{P}/labels").json()["labels"]
+    assert {"id": pool[3], "label": "cat"} in held, "ids alone erase no label"
+    one = {"labels": [{"id": pool[6], "label": "kat"}]}
+    assert "nearest known one is 'cat'" in error(client.post(f"{P}/labels", json=one), 422)
+    reply = client.post(f"{P}/labels", json={**one, "allow_new_classes": True})
+    assert reply.json()["new_classes"] == ["kat"]
+    (broken,) = [id for id in pool if "\n" in id]
+    client.post(f"{P}/labels", json={"labels": [{"id": broken, "label": "cat"}]})
+    told = error(client.get(f"{P}/labels", params={"format": "csv"}), 422)
+    assert "write JSON" in told and client.get(f"{P}/labels").status_code == 200
+    reply = client.delete(f"{P}/labels", params={"id": [pool[3], pool[5], "none"]})
+    assert reply.json() == {"images": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "told"),
+    [
+        ("text/csv", b"", "needs a column 'id'"),
+        ("text/csv", b"name,label\na,b\n", "needs a column 'id'"),
+        ("text/csv", b"id,label\n00.png,\n", "line 2: an empty id or label"),
+        ("text/csv", b"id,label\n00.png,a\n00.png,b\n", "keep one of them"),
+        ("text/csv", b"id\n", "no label"),
+        ("text/csv", b"id\n\xff\n", "the CSV, line 2: is not UTF-8"),
+        ("text/csv", b"id\n" + b"x" * 200_000 + b"\n", "not in the pool"),
+        ("text/csv", b'id,label\n00.png,"a\n01.png,b\n', "line 2: the quote that opens"),
+        ("text/csv", b"id,label\n00.png,a,b\n", "line 2: has 3 fields, the header has 2"),
+        ("text/csv", b"id;label\n00.png;a\n", "separated by semicolons"),
+        ("text/csv", b"id\n../../etc/passwd\n", "not in the pool"),
+        ("text/csv", b"id,class\n00.png,cat\n", "the CSV has no column 'label'"),
+        ("application/json", b"", "JSON"),
+        (
+            "application/json",
+            b'{"labels": [{"id": "00.png", "label": "a", "label": "b"}]}',
+            "twice",
+        ),
+        (
+            "application/json",
+            b'{"labels": [{"id": "00.png", "label": "a"}], "labels": '
+            b'[{"id": "01.png", "label": "b"}]}',
+            "the key 'labels' comes twice",
+        ),
+        ("application/json", b"[" * 100_000, "JSON"),
+        ("application/json", b'{"labels": []}', "labels"),
+        ("application/json", b'{"labels": [{"id": "\\ud800"}]}', "JSON"),
+        ("application/json", b'{"labels": [{"id": "00.png\\u0000"}]}', "not in the pool"),
+        ("application/json", b'{"labels": [{"id": 5}]}', "labels.0.id"),
+        ("application/json", b'{"labels": [{"id": "00.png", "x": 1}]}', "labels.0.x"),
+        ("application/json", b'{"labels": [{"id": "00.png"}, {"id": "00.png"}]}', "comes twice"),
+        ("application/json", b'{"labels": [{"id": "00.png"}, {"id": "none"}]}', "none was marked"),
+        ("text/csv", b"id,score\n00.png,1\n", "choose a class first (or skip)"),
+        ("application/json", b'{"labels": [{"id": "00.png"}]}', "choose a class first"),
+        ("application/json", b'{"labels": [{"id": "00.png", "label": " "}]}', "choose a class"),
+    ],
+)
+def test_labels_that_cannot_be(
+    client: TestClient, pool: list[str], kind: str, body: bytes, told: str
+) -> None:
+    reply = client.post(f"{P}/labels", content=body, headers={"Content-Type": kind})
+    assert told in error(reply, 422)
+    assert client.get(f"{P}/labels").json() == {"labels": []}
+
+
+def test_labels_of_no_known_kind(client: TestClient, pool: list[str]) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        reply = client.post(f"{P}/labels", content=b"id\n", headers={"Content-Type": kind})
+        assert "application/json or text/csv" in error(reply, 415)
+    reply = client.post(f"{P}/labels?format=label-studio", content=b"{")
+    assert "JSON" in error(reply, 422)
+
+
+def test_a_pool_is_scored_by_a_job(
+    client: TestClient, pool: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no model is loaded" in error(client.post(f"{P}/score"), 503)
+    monkeypatch.setattr(Models, "sha256", property(lambda _: "cd" * 32))
+    monkeypatch.setattr(Models, "provider", property(lambda _: "cpu"))
+    reply = client.post(f"{P}/score")
+    job = reply.json()
+    assert reply.status_code == 202 and reply.headers["Location"] == f"/v1/jobs/{job['id']}"
+    assert (job["state"], job["pool"], job["rate"]) == ("queued", "p", None)
+    assert client.post(f"{P}/score").json()["id"] == job["id"]
+    assert client.get(reply.headers["Location"]).json() == job
+    assert client.get(P).json()["job"] == job
+    assert client.get("/v1/jobs", params={"pool": "p"}).json() == {"jobs": [job]}
+    assert job["id"] in error(client.delete(P), 409)
+    assert client.delete(reply.headers["Location"]).json()["state"] == "cancelled"
+    assert client.get("/v1/jobs").json()["jobs"][0]["state"] == "cancelled"
+    for path in ("none", "%00", "..%2f", "x" * 101, "'; DROP TABLE jobs"):
+        assert client.get(f"/v1/jobs/{path}").status_code in (404, 422)
+    error(client.get("/v1/jobs", params={"pool": "none"}), 404)
+    error(client.get("/v1/jobs", params={"pool": "../x"}), 422)
+    error(client.post("/v1/pools/none/score"), 404)
+
+
+def test_every_route_says_that_there_is_no_such_pool(client: TestClient) -> None:
+    ids = {"ids": ["a"]}
+    error(client.get("/v1/pools/q"), 404)
+    error(client.post("/v1/pools/q/select", json={"k": 1}), 404)
+    error(client.post("/v1/pools/q/skip", json=ids), 404)
+    error(client.post("/v1/pools/q/return", json=ids), 404)
+    error(client.post("/v1/pools/q/labels", json={"labels": [{"id": "a"}]}), 404)
+    for what in ("labels", "preview", "pending"):
+        error(client.get(f"/v1/pools/q/{what}"), 404)
+
+
+def test_the_api_is_described_whole(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+
+    def refs(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from (value for key, value in node.items() if key == "$ref")
+            node = list(node.values())
+        if isinstance(node, list):
+            for one in node:
+                yield from refs(one)
+
+    for ref in refs(described):
+        place = described
+        for part in ref.removeprefix("#/").split("/"):
+            place = place[part]
+    for path, operations in described["paths"].items():
+        if path.startswith(("/v1/pools", "/v1/jobs")):
+            for operation in operations.values():
+                assert operation["summary"] and operation["description"]

@@ -1,0 +1,245 @@
+"""A daemon with pictures to look at: a real catalog, scores, gate and socket, no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import uvicorn
+from lloss.serve.daemon.app import create_app
+from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.http.middleware import Gate
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.label_classes import Classes
+from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.selections import Selections
+from lloss.serve.daemon.settings import ServeSettings
+from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.store.records import JobRow, PoolScores
+from PIL import Image, ImageDraw
+
+from lloss.images.decode import ImageSpec
+from lloss.manifest import Manifest
+
+from ..scores import write_scores
+from ..waiting import PATIENCE, until
+
+SHA256 = "5f" * 32
+
+HOSTILE = (
+    "<script>alert(1)</script>.png",
+    "\"' onerror=alert(1) x='.png",
+    "\u202egnp.exe",
+    "line\nbreak\r\nand\ttab.png",
+    "&amp;&lt;%2e%2e+&id=x#y?z.png",
+    "x" * 4000,
+    "名前-ÅÄÖ-🙂.png",
+    "../../etc/passwd",
+)
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--window-size=1280,1000",
+    # To a browser a name is another machine, which it trusts less than loopback.
+    "--host-resolver-rules=MAP scores.example 127.0.0.1",
+)  # fmt: skip
+
+
+class World:
+    """A daemon's parts, and what tests do to them."""
+
+    def __init__(
+        self, folder: Path, classes: tuple[str, ...] = ("cat", "dog", "owl"), **settings: Any
+    ):
+        self.folder = folder
+        (folder / "images").mkdir(parents=True)
+        self.settings = ServeSettings(
+            model=folder / "model.onnx", data_dir=folder / "data",
+            pool_roots=(str(folder),), **settings,
+        )  # fmt: skip
+        self.manifest = Manifest(
+            task="classification", model="resnet18", classes=classes,
+            image=ImageSpec(32, 32), mean=(0, 0, 0), std=(1, 1, 1),
+            outputs={"loss": (), "prediction": (), "confidence": ()},
+        )  # fmt: skip
+        self.models = SimpleNamespace(
+            sha256=SHA256, manifest=self.manifest, provider="CPUExecutionProvider"
+        )
+        self.problem = ""
+        self.catalog = Catalog(self.settings.data_dir)
+        self.metrics = DaemonMetrics(self.settings.limits)
+        self.pools = Pools(self.settings, self.catalog)
+        self.classes = Classes(cast(Any, self.models), self.catalog.images)
+        self.jobs: Any = SimpleNamespace(
+            submit=self._submit, cancel=self._cancel,
+            live=lambda row: row, rate=lambda row: row.done / 2 or None,
+        )  # fmt: skip
+        self.daemon: Any = SimpleNamespace(
+            settings=self.settings, access=Access(self.settings), metrics=self.metrics,
+            models=self.models, catalog=self.catalog, pools=self.pools, jobs=self.jobs,
+            classes=self.classes,
+            selections=Selections(
+                self.settings, self.catalog, self.pools, self.metrics, self.classes
+            ),
+            draining=False, started=time.time(), not_ready=lambda: self.problem,
+        )  # fmt: skip
+        self.app = create_app(self.daemon)
+
+    def pool(self, name: str = "photos", count: int = 100, scored: bool = True) -> list[str]:
+        """A folder of pictures, scored with falling loss; its ids, the most promising first."""
+        images = self.folder / "images" / name
+        images.mkdir(exist_ok=True)
+        ids = [f"{number:04d}.png" for number in range(count)]
+        for number, id in enumerate(ids):
+            drawn(number).save(images / id)
+        self.pools.put(name, str(images))
+        if scored:
+            losses = np.sort(np.random.default_rng(len(name)).gamma(3, 0.5, count))[::-1]
+            self.score(name, ids, losses.astype(np.float32))
+        return ids
+
+    def array_pool(self, name: str, pixels: np.ndarray[Any, Any]) -> None:
+        np.save(self.folder / f"{name}.npy", pixels)
+        self.pools.put(name, str(self.folder / f"{name}.npy"))
+
+    def table_pool(self, name: str, images: dict[str, bytes]) -> None:
+        """Encoded images under any ids, scored in the order given."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.folder / f"{name}.parquet"
+        table = pa.table({"id": list(images), "image": pa.array(images.values(), pa.binary())})
+        pq.write_table(table, path)
+        self.pools.put(name, f"{path}?id=id&image=image")
+        self.score(name, list(images), np.linspace(3, 1, len(images), dtype=np.float32))
+
+    def score(self, name: str, ids: list[str], losses: np.ndarray[Any, Any]) -> None:
+        """Scores as a job leaves them."""
+        row = self.catalog.pool(name)
+        path = self.settings.data_dir / "pools" / name / "scores" / "1"
+        rows = np.arange(len(ids))
+        columns = {
+            "loss": losses,
+            "prediction": (rows % max(len(self.manifest.classes), 1)).astype(np.float32),
+            "confidence": (0.3 + rows % 7 / 10).astype(np.float32),
+        }
+        write_scores(path, ids, columns, pool=row.uri, model_sha256=SHA256)
+        self.catalog.put_pool(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
+
+    def _submit(self, name: str, anew: bool = False) -> JobRow:
+        return self.catalog.job_table.submit(name, SHA256, 8, anew)
+
+    def _cancel(self, id: str) -> None:
+        self.catalog.job_table.cancel(id)
+
+    def run_job(self, name: str, done: int, total: int | None) -> JobRow:
+        """A job that is under way, though nobody works on it."""
+        job = self._submit(name)
+        self.catalog.job_table.begin(job.id, 8)
+        self.catalog.job_table.progress(job.id, done, 0, total)
+        return job
+
+    def close(self) -> None:
+        self.catalog.close()
+
+
+def drawn(number: int, size: int = 64) -> Image.Image:
+    """A picture that differs from its neighbours."""
+    random = np.random.default_rng(number)
+    image = Image.new("RGB", (size, size), tuple(random.integers(120, 256, 3).tolist()))
+    pen = ImageDraw.Draw(image)
+    for _ in range(3):
+        x, y, r = random.integers(0, size, 3).tolist()
+        r = r // 3 + 4
+        color = tuple(random.integers(0, 200, 3).tolist())
+        (pen.ellipse, pen.rectangle)[number % 2]((x - r, y - r, x + r, y + r), fill=color)
+    return image
+
+
+class Served:
+    """A world that listens on loopback."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        config = uvicorn.Config(
+            Gate(world.app, world.daemon), port=0, lifespan="off", log_config=None,
+            access_log=False, server_header=False,
+        )  # fmt: skip
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        until(lambda: self.server.started)
+        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
+
+    def _run(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(self.server.serve())
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.server.force_exit = True
+        self.thread.join(PATIENCE)
+
+
+@pytest.fixture
+def make_served(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Worlds that listen, each in a folder of its own."""
+    made: list[Served] = []
+
+    def make(**options: Any) -> Served:
+        served = Served(World(tmp_path / f"world{len(made)}", **options))
+        made.append(served)
+        return served
+
+    yield make
+    for served in made:
+        served.close()
+        served.world.close()
+
+
+@pytest.fixture
+def served(make_served: Callable[..., Served]) -> Served:
+    """A world that listens."""
+    return make_served()
+
+
+@pytest.fixture
+def hostile() -> dict[str, bytes]:
+    """Images whose ids try everything."""
+    return {id: encoded(drawn(number)) for number, id in enumerate(HOSTILE)}
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, driven by selenium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser.get("about:blank")  # its first page asks for this and that
+    yield browser
+    browser.quit()

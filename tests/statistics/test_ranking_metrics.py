@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from numpy.typing import NDArray
+
+from lloss.statistics.ranking_metrics import (
+    _kendall_variance,
+    pair_counts,
+    ranking_figures,
+    ranking_intervals,
+    ranks,
+    spearman,
+)
+
+
+def _with_ties(count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 6, count).astype(float), random.integers(0, 5, count).astype(float)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranking_accuracy_counts_pairs_and_ties_as_halves(seed: int) -> None:
+    score, loss = _with_ties(30, seed)
+    right, pairs = 0.0, 0
+    for i in range(30):
+        for j in range(30):
+            if loss[i] > loss[j]:
+                pairs += 1
+                right += 1.0 if score[i] > score[j] else 0.5 if score[i] == score[j] else 0.0
+    assert pair_counts(score, loss) == (right, pairs)
+    assert ranking_figures(score, loss).ranking_accuracy == pytest.approx(right / pairs)
+
+
+def test_more_rows_than_one_block_are_counted_once() -> None:
+    score, loss = np.random.default_rng(0).permutation(4500).reshape(2, 2250)
+    concordant = 0
+    for i in range(2250):
+        concordant += int(((loss[i] > loss) & (score[i] > score)).sum())
+    assert pair_counts(score, loss) == (concordant, 2250 * 2249 // 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spearman_is_scipys(seed: int) -> None:
+    score, loss = _with_ties(40, seed)
+    assert spearman(score, loss) == pytest.approx(scipy.stats.spearmanr(score, loss).statistic)
+    noise = np.random.default_rng(seed).normal(size=40)
+    assert spearman(noise, loss) == pytest.approx(scipy.stats.spearmanr(noise, loss).statistic)
+
+
+def test_ranks_are_scipys() -> None:
+    score, _ = _with_ties(50, 0)
+    assert np.array_equal(ranks(score), scipy.stats.rankdata(score))
+
+
+def test_a_perfect_and_a_reversed_order_are_the_ends_of_the_scale() -> None:
+    loss = np.array([0.1, 5.0, 2.0, 0.4])
+    perfect, reversed_ = ranking_figures(loss * 3 + 1, loss), ranking_figures(-loss, loss)
+    assert (perfect.ranking_accuracy, reversed_.ranking_accuracy) == (1, 0)
+    assert perfect.spearman == pytest.approx(1)
+    assert reversed_.spearman == pytest.approx(-1)
+
+
+def test_a_constant_score_is_chance() -> None:
+    figures = ranking_figures(np.zeros(6), np.arange(6.0))
+    assert figures.ranking_accuracy == 0.5
+    assert math.isnan(figures.spearman)
+
+
+def test_lift_is_the_mean_loss_of_the_best_tenth_over_that_of_all() -> None:
+    random = np.random.default_rng(0)
+    score, loss = random.normal(size=200), random.random(200)
+    best = sorted(range(200), key=lambda row: -score[row])[:20]
+    expected = np.mean([loss[row] for row in best]) / np.mean(loss)
+    assert ranking_figures(score, loss).lift == pytest.approx(expected)
+
+
+def test_lift_of_a_few_images_is_that_of_the_best_one() -> None:
+    assert ranking_figures(np.array([1.0, 2.0]), np.array([1.0, 3.0])).lift == pytest.approx(1.5)
+
+
+def test_figures_that_are_undefined_are_nan() -> None:
+    figures = ranking_figures(np.arange(4.0), np.zeros(4))
+    assert math.isnan(figures.ranking_accuracy)
+    assert math.isnan(figures.spearman)
+    assert math.isnan(figures.lift)
+
+
+def _orders(score: NDArray[np.float64]) -> list[tuple[int, ...]]:
+    """All orders of the rows by falling score."""
+    rows = range(len(score))
+    return [o for o in itertools.permutations(rows) if all(np.diff(score[list(o)]) <= 0)]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(4))
+def test_lift_is_the_mean_over_all_orders_of_what_ties(seed: int, share: float) -> None:
+    random = np.random.default_rng(seed)
+    score, loss = random.integers(0, 3, 7).astype(float), random.random(7)
+    top = max(1, round(7 * share))
+    lifts = [np.mean(loss[list(order)][:top]) / np.mean(loss) for order in _orders(score)]
+    assert ranking_figures(score, loss, share).lift == pytest.approx(np.mean(lifts))
+
+
+def test_no_figure_depends_on_the_order_of_the_rows() -> None:
+    score, loss = _with_ties(60, 3)
+    rows = np.random.default_rng(0).permutation(60)
+    for share in (0.1, 0.25):
+        plain = ranking_figures(score, loss, share), ranking_intervals(score, loss, share)
+        moved = [f(score[rows], loss[rows], share) for f in (ranking_figures, ranking_intervals)]
+        assert dataclasses.asdict(plain[0]) == pytest.approx(dataclasses.asdict(moved[0]))
+        for name, interval in plain[1].items():
+            assert interval == pytest.approx(moved[1][name])
+
+
+def test_a_constant_score_has_a_lift_of_one() -> None:
+    loss = np.array([0.0] * 5 + [3.0] * 15)
+    for losses in (loss, loss[::-1]):
+        assert ranking_figures(np.full(20, 0.7), losses).lift == pytest.approx(1)
+        assert ranking_intervals(np.full(20, 0.7), losses)["lift"] == pytest.approx((1, 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_variance_under_chance_is_that_over_all_permutations(seed: int) -> None:
+    """Of concordant less discordant pairs, both sides with ties."""
+    random = np.random.default_rng(seed)
+    a, b = random.integers(0, 4, 6), random.integers(0, 3, 6)
+
+    def statistic(x: NDArray[np.int64]) -> float:
+        return sum(np.sign(x[i] - x[j]) * np.sign(b[i] - b[j]) for i in range(6) for j in range(i))
+
+    values = [statistic(a[list(order)]) for order in itertools.permutations(range(6))]
+    assert _kendall_variance(a, b) == pytest.approx(np.var(values))
+
+
+def test_the_interval_holds_chance_where_kendalls_test_does_not_refuse_it() -> None:
+    random = np.random.default_rng(5)
+    for noise in (0.5, 1.5, 3, 6, 100):
+        loss = random.random(40)
+        score = loss + noise * random.normal(size=40)
+        low, high = ranking_intervals(score, loss)["ranking_accuracy"]
+        p = scipy.stats.kendalltau(score, loss, method="asymptotic").pvalue
+        if not 0.02 < p < 0.1:  # the variance of the sample decides near the edge
+            assert (low <= 0.5 <= high) == (p > 0.05), (noise, low, high, p)
+
+
+def test_the_interval_covers_the_truth() -> None:
+    """A normal pair of correlation r is ordered right with ½ + asin(r)/π."""
+    random = np.random.default_rng(0)
+    for r, count in ((0.0, 20), (0.6, 20), (0.6, 100), (0.95, 30)):
+        truth, held = 0.5 + math.asin(r) / math.pi, 0
+        for _ in range(300):
+            x, y = random.multivariate_normal([0, 0], [[1, r], [r, 1]], count).T
+            low, high = ranking_intervals(x, y)["ranking_accuracy"]
+            held += low <= truth <= high
+        assert held / 300 > 0.92, (r, count)
+
+
+def test_six_images_in_the_right_order_are_no_certainty() -> None:
+    low, high = ranking_intervals(np.arange(6.0), np.arange(6.0))["ranking_accuracy"]
+    assert 0.5 < low < 0.75 and high == 1
+    assert ranking_intervals(np.arange(3.0), np.arange(3.0))["ranking_accuracy"][0] < 0.5
+
+
+def test_losses_that_are_all_equal_have_no_interval_to_speak_of() -> None:
+    found = ranking_intervals(np.arange(5.0), np.ones(5))
+    assert found["ranking_accuracy"] == (0, 1)
+    assert found["spearman"] == (-1, 1)

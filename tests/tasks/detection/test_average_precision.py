@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from lloss.tasks.detection.average_precision import (
+    COCO_LEVELS,
+    AveragePrecision,
+    Detections,
+    Truth,
+    judge,
+)
+
+
+def _truth(boxes: Any, labels: Any, difficult: Any = None, crowd: Any = None) -> Truth:
+    labels = np.array(labels, np.int64)
+    no = np.zeros(len(labels), np.bool_)
+    return Truth(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        labels,
+        no if difficult is None else np.array(difficult, np.bool_),
+        no if crowd is None else np.array(crowd, np.bool_),
+    )
+
+
+def _found(boxes: Any, scores: Any, labels: Any) -> Detections:
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32),
+        np.array(labels, np.int64),
+    )
+
+
+def _hand_worked() -> AveragePrecision:
+    """Two images, one class, four objects of which one is difficult.
+
+    ======  =====  ==========================================  ========
+    score   image  what it is                                  verdict
+    ======  =====  ==========================================  ========
+    .95     1      object A, exactly                           true
+    .90     1      A again, a little off                       false
+    .85     2      the difficult object                        ignored
+    .80     2      the difficult object again                  ignored
+    .70     2      object C, IoU 80/120 = .667                 true
+    .60     1      nothing                                     false
+    .50     1      object B, IoU 50/100 = .5, not more         false
+    .40     1      object B, IoU 60/100 = .6                   true
+    ======  =====  ==========================================  ========
+
+    Three objects count. Recall and precision after each detection that counts:
+    1/3 1/1, 1/3 1/2, 2/3 2/3, 2/3 2/4, 2/3 2/5, 3/3 3/6.
+    """
+    average = AveragePrecision()
+    average.add(
+        _found(
+            [[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [20, 0, 25, 10], [20, 0, 26, 10]],
+            [0.95, 0.90, 0.60, 0.50, 0.40],
+            [1] * 5,
+        ),
+        _truth([[0, 0, 10, 10], [20, 0, 30, 10]], [1, 1]),
+    )
+    average.add(
+        _found([[0, 0, 10, 10], [0, 0, 10, 11], [42, 0, 52, 10]], [0.85, 0.80, 0.70], [1] * 3),
+        _truth([[0, 0, 10, 10], [40, 0, 50, 10]], [1, 1], difficult=[True, False]),
+    )
+    return average
+
+
+def test_a_hand_worked_case_with_difficult_objects_and_duplicates() -> None:
+    average = _hand_worked()
+    recall, precision = average.curve(1)
+    assert average.positives(1) == 3
+    assert recall.tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 1])
+    assert precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2, 2 / 5, 1 / 2])
+    # A third each at the best precision from there on: 1, 2/3, 1/2.
+    assert average.area(1) == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+    # Recalls 0 .1 .2 .3 | .4 .5 .6 | .7 .8 .9 1.
+    assert average.at_levels(1) == pytest.approx((4 * 1 + 3 * 2 / 3 + 4 * 1 / 2) / 11)
+
+
+def test_the_verdicts_of_the_hand_worked_case() -> None:
+    found = _found([[0, 0, 10, 10], [0, 0, 10, 11], [42, 0, 52, 10]], [0.85, 0.80, 0.70], [1] * 3)
+    truth = _truth([[0, 0, 10, 10], [40, 0, 50, 10]], [1, 1], difficult=[True, False])
+    assert judge(found, truth).tolist() == [0, 0, 1]
+
+
+def test_the_higher_score_is_the_true_one_wherever_it_stands() -> None:
+    found = _found([[0, 0, 10, 9], [0, 0, 10, 10], [0, 0, 9, 10]], [0.2, 0.9, 0.4], [1, 1, 1])
+    assert judge(found, _truth([[0, 0, 10, 10]], [1])).tolist() == [-1, 1, -1]
+
+
+def test_an_overlap_of_exactly_a_half_is_too_little() -> None:
+    found = _found([[0, 0, 5, 10]], [0.9], [1])
+    assert judge(found, _truth([[0, 0, 10, 10]], [1])).tolist() == [-1]
+    assert judge(found, _truth([[0, 0, 9.9, 10]], [1])).tolist() == [1]
+
+
+def test_another_class_finds_nothing() -> None:
+    found = _found([[0, 0, 10, 10]], [0.9], [2])
+    assert judge(found, _truth([[0, 0, 10, 10]], [1])).tolist() == [-1]
+
+
+def test_what_lies_in_a_crowd_is_ignored_unless_it_finds_an_object() -> None:
+    truth = _truth([[0, 0, 100, 100], [0, 0, 10, 10]], [1, 1], crowd=[True, False])
+    found = _found(
+        [[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60], [98, 98, 108, 108]],
+        [0.9, 0.8, 0.7, 0.6],
+        [1] * 4,
+    )
+    assert judge(found, truth).tolist() == [1, 0, 0, -1]
+
+
+def test_a_class_of_which_no_object_counts_has_no_precision() -> None:
+    average = AveragePrecision()
+    assert math.isnan(average.area(1))
+    average.add(_found([[0, 0, 9, 9]], [0.5], [1]), _truth([[0, 0, 9, 9]], [1], difficult=[True]))
+    assert math.isnan(average.area(1)) and math.isnan(average.at_levels(1))
+
+
+def test_objects_that_nothing_finds_have_a_precision_of_0() -> None:
+    average = AveragePrecision()
+    average.add(_found([], [], []), _truth([[0, 0, 9, 9]], [1]))
+    assert average.area(1) == average.at_levels(1) == 0
+    average.add(_found([[0, 0, 9, 9]], [0.5], [1]), _truth([], []))
+    assert average.area(1) == 0
+
+
+def test_a_box_without_area_is_nothing() -> None:
+    found = _found([[5, 5, 5, 5]], [0.5], [1])
+    assert judge(found, _truth([[5, 5, 5, 5]], [1], crowd=[True])).tolist() == [-1]
+
+
+def test_recall_of_exactly_a_level_reaches_it() -> None:
+    """3 of 10 objects are found: recall .3, which is not quite the sum of three tenths."""
+    average = AveragePrecision()
+    boxes = [[20 * n, 0, 20 * n + 10, 10] for n in range(10)]
+    average.add(_found(boxes[:3], [0.9, 0.8, 0.7], [1] * 3), _truth(boxes, [1] * 10))
+    assert average.at_levels(1) == pytest.approx(4 / 11)
+
+
+def _scene(random: np.random.Generator, apart: bool) -> tuple[Truth, Detections]:
+    """Objects on a grid of cells (or anywhere), and detections near and far."""
+    count = int(random.integers(0, 9))
+    cells = random.permutation(9)[:count]
+    corner = np.stack([cells % 3, cells // 3], 1) * 100.0
+    corner += random.uniform(0, 40 if apart else 150, (count, 2))
+    boxes = np.concatenate([corner, corner + random.uniform(20, 60, (count, 2))], 1)
+    labels = random.integers(1, 4, count)
+    near = random.integers(0, max(count, 1), 2 * count)
+    moved = boxes[near] + random.normal(0, 6, (2 * count, 4))
+    moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 5)
+    wrong = random.random(2 * count) < 0.1
+    far = random.uniform(0, 250, (6, 2))
+    far = np.concatenate([far, far + random.uniform(20, 60, (6, 2))], 1)
+    found = _found(
+        np.concatenate([moved, far]),
+        random.permutation(10_000)[: 2 * count + 6] / 10_000,
+        np.concatenate([np.where(wrong, 1, labels[near]), random.integers(1, 4, 6)]),
+    )
+    # COCO ignores one detection of an ignored object, VOC all of them.
+    difficult = (random.random(count) < 0.2) & (not apart)
+    return _truth(boxes, labels, difficult), found
+
+
+def _pycocotools(scenes: list[tuple[Truth, Detections]]) -> NDArray[np.float64]:
+    """Its AP at IoU .5 of each class, areas of all sizes, 101 points."""
+    truths, results = [], []
+    for image, (truth, found) in enumerate(scenes, 1):
+        for box, label in zip(truth.boxes, truth.labels, strict=True):
+            x0, y0, x1, y1 = map(float, box)
+            truths.append({
+                "id": len(truths) + 1, "image_id": image, "category_id": int(label),
+                "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0,
+            })  # fmt: skip
+        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+            x0, y0, x1, y1 = map(float, box)
+            results.append({
+                "image_id": image, "category_id": int(label), "score": float(score),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+            })  # fmt: skip
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": n} for n in range(1, len(scenes) + 1)],
+        "annotations": truths,
+        "categories": [{"id": n} for n in (1, 2, 3)],
+    }
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+    evaluation.params.iouThrs = np.array([0.5])
+    evaluation.params.maxDets = [1000]
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision: NDArray[np.float64] = evaluation.eval["precision"][0, :, :, 0, 0].mean(0)
+    return precision
+
+
+def test_random_boxes_are_judged_as_pycocotools_judges_them() -> None:
+    """Objects of a class do not overlap, so that COCO's matching and VOC's are one."""
+    random = np.random.default_rng(0)
+    scenes = [_scene(random, apart=True) for _ in range(150)]
+    average = AveragePrecision()
+    for truth, found in scenes:
+        average.add(found, truth)
+    ours = [average.at_levels(label, COCO_LEVELS) for label in (1, 2, 3)]
+    assert ours == pytest.approx(_pycocotools(scenes).tolist(), abs=1e-6)
+    assert 0.2 < min(ours) < max(ours) < 0.95
+
+
+def _development_kit(scenes: list[tuple[Truth, Detections]], label: int) -> tuple[float, float]:
+    """VOC's algorithm, detection by detection: area and eleven points."""
+    rows = [
+        (float(score), image, box)
+        for image, (_, found) in enumerate(scenes)
+        for box, score, own in zip(found.boxes, found.scores, found.labels, strict=True)
+        if own == label
+    ]
+    rows.sort(key=lambda row: -row[0])
+    taken: set[tuple[int, int]] = set()
+    true = false = 0
+    points = []
+    total = sum(int(((t.labels == label) & ~t.difficult).sum()) for t, _ in scenes)
+    for _, image, box in rows:
+        truth = scenes[image][0]
+        best, at = -1.0, -1
+        for n, other in enumerate(truth.boxes):
+            width = min(box[2], other[2]) - max(box[0], other[0])
+            height = min(box[3], other[3]) - max(box[1], other[1])
+            if truth.labels[n] == label and width > 0 and height > 0:
+                shared = float(width) * float(height)
+                areas = [float(b[2] - b[0]) * float(b[3] - b[1]) for b in (box, other)]
+                overlap = shared / (sum(areas) - shared)
+                if overlap > best:
+                    best, at = overlap, n
+        if best > 0.5 and truth.difficult[at]:
+            continue
+        if best > 0.5 and (image, at) not in taken:
+            taken.add((image, at))
+            true += 1
+        else:
+            false += 1
+        points.append((true / total, true / (true + false)))
+    area, before = 0.0, 0.0
+    for at, (recall, _) in enumerate(points):
+        area += (recall - before) * max(p for _, p in points[at:])
+        before = recall
+    eleven = [max((p for r, p in points if r >= k / 10), default=0.0) for k in range(11)]
+    return area, sum(eleven) / 11
+
+
+def test_overlapping_random_boxes_are_judged_as_the_development_kit_does() -> None:
+    random = np.random.default_rng(1)
+    scenes = [_scene(random, apart=False) for _ in range(60)]
+    average = AveragePrecision()
+    for truth, found in scenes:
+        average.add(found, truth)
+    for label in (1, 2, 3):
+        area, eleven = _development_kit(scenes, label)
+        assert average.area(label) == pytest.approx(area, abs=1e-9)
+        assert average.at_levels(label) == pytest.approx(eleven, abs=1e-9)
+
+
+def _random_images(count: int, seed: int) -> list[tuple[Detections, Truth]]:
+    random = np.random.default_rng(seed)
+    images = []
+    for _ in range(count):
+        corners = random.integers(0, 12, (random.integers(0, 5), 2))
+        boxes = np.concatenate([corners, corners + 10], 1)
+        guesses = random.integers(0, 12, (random.integers(0, 7), 2))
+        found = np.concatenate([guesses, guesses + 10], 1)
+        labels, scores = (random.integers(1, 3, len(x)) for x in (boxes, found))
+        difficult = random.random(len(boxes)) < 0.2
+        images.append(
+            (
+                _found(found, scores / 4, random.integers(1, 3, len(found))),  # scores that tie
+                _truth(boxes, labels, difficult),
+            )
+        )
+    return images
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_precision_of_drawn_images_is_that_of_their_copies(seed: int) -> None:
+    images = _random_images(5, seed)
+    average = AveragePrecision()
+    for image in images:
+        average.add(*image)
+    weights = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 0, 2], [0, 0, 0, 0, 5]])
+    for label in (1, 2, 3):
+        areas, levels = average.resampled(label, weights.astype(float))
+        for times, area, level in zip(weights, areas, levels):
+            again = AveragePrecision()
+            for image in np.repeat(np.arange(5), times):
+                again.add(*images[image])
+            assert area == pytest.approx(again.area(label), nan_ok=True)
+            assert level == pytest.approx(again.at_levels(label), nan_ok=True)

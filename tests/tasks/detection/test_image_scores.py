@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from lloss.export.graph import OPSET, ScoringGraph, outputs_of
+from torch import Tensor
+
+from lloss.modeling.head import LOG_FLOOR
+from lloss.modeling.network import build
+from lloss.modeling.networks.ssd import SsdOutput
+from lloss.tasks.detection.image_scores import (
+    CONFIDENT,
+    MEAN_OVER,
+    RANKS,
+    SUMMARY_SIZE,
+    scores,
+    summary,
+)
+from lloss.tasks.train_settings import settings_of
+
+
+def _output(logits: Tensor) -> SsdOutput:
+    count = logits.shape[1]
+    return SsdOutput(logits, torch.zeros(len(logits), count, 4), torch.zeros(count, 4))
+
+
+def _random(images: int = 3, anchors: int = 400, classes: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(images, anchors, classes + 1, generator=generator) * 2
+    logits[:, :, 0] += 3
+    return logits
+
+
+def test_the_scores_are_their_formulas() -> None:
+    logits = _random()
+    found = scores(_output(logits))
+    for n, rows in enumerate(logits.double().softmax(2).tolist()):
+        best = [max(row[1:]) for row in rows]
+        entropies = [-sum(p * math.log(p) for p in row) for row in rows]
+        chosen = [h for h, b in zip(entropies, best, strict=True) if b >= CONFIDENT]
+        assert 1 < len(chosen) < len(rows)
+        assert found["confidence"][n].item() == pytest.approx(max(best), abs=1e-5)
+        assert found["entropy"][n].item() == pytest.approx(max(chosen), abs=1e-5)
+    assert all(score.shape == (3,) and score.dtype == torch.float32 for score in found.values())
+
+
+def test_an_image_without_a_confident_anchor_has_the_entropy_of_the_best_one() -> None:
+    logits = torch.tensor([[[9.0, 0, 0], [4.0, 1, 0], [6.0, 2, 0]]])
+    shares = logits[0, 1].softmax(0).tolist()
+    found = scores(_output(logits))
+    assert found["confidence"].item() == pytest.approx(shares[1])
+    assert found["entropy"].item() == pytest.approx(-sum(p * math.log(p) for p in shares))
+
+
+def test_certainty_has_no_entropy_and_no_nan() -> None:
+    found = scores(_output(torch.tensor([[[1e4, 0.0, -1e4], [-1e4, 1e4, 0.0]]])))
+    assert found["entropy"].item() == 0
+    assert found["confidence"].item() == 1
+
+
+def test_the_summary_is_its_formula() -> None:
+    logits = _random()
+    found = summary(_output(logits))
+    assert found.shape == (3, SUMMARY_SIZE)
+    for row, numbers in zip(found, logits.double().softmax(2).numpy(), strict=True):
+        best = numbers[:, 1:].max(1)
+        order = np.argsort(-best)
+        entropy = -(numbers * np.log(numbers)).sum(1)[order]
+        expected = [
+            *(math.log(best[order[rank - 1]]) for rank in RANKS),
+            *(entropy[:count].mean() for count in MEAN_OVER),
+            math.log1p((1 - numbers[:, 0]).sum()),
+        ]
+        assert row.tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_summary_is_detached_bounded_and_as_long_for_few_anchors() -> None:
+    logits = torch.tensor([[[1e4, 0.0], [-1e4, 1e4]]], requires_grad=True)
+    found = summary(_output(logits))
+    assert not found.requires_grad
+    assert found.shape == (1, SUMMARY_SIZE)
+    assert found.isfinite().all()
+    assert found.min() == LOG_FLOOR
+
+
+def test_the_exported_graph_computes_the_same_and_suppresses_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = settings_of("default", task="detection", hidden=16)
+    model = build(settings, ["a", "b", "c"], (320, 320))
+    graph = ScoringGraph(model, settings.mean, settings.std).eval()
+    names = list(outputs_of(graph, (320, 320)))
+    assert names == ["loss", "entropy", "confidence", "embedding"]
+    program = torch.onnx.export(
+        graph,
+        (torch.zeros(2, 320, 320, 3, dtype=torch.uint8),),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=names,
+        dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
+    )
+    assert program is not None
+    path = str(tmp_path / "graph.onnx")
+    program.save(path, external_data=False)
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert "Conv" in kinds and "TopK" in kinds
+    assert not kinds & {"NonMaxSuppression", "NonZero", "Loop", "If", "Scan"}
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(1)
+    for count in (1, 3):
+        images = torch.randint(256, (count, 320, 320, 3), dtype=torch.uint8, generator=generator)
+        with torch.no_grad():
+            expected = graph(images)
+        found = session.run(None, {"images": images.numpy()})
+        for ours, theirs in zip(expected, found, strict=True):
+            np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-3, atol=1e-4)

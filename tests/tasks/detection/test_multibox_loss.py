@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from lloss.modeling.networks.ssd import MODELS, SsdOutput, anchors_of, reference
+from lloss.tasks.detection.box_targets import ObjectBatch, Objects
+from lloss.tasks.detection.multibox_loss import loss_per_image, match
+
+MODEL = MODELS[0]
+SIDE, CLASSES = 160, 3
+
+
+def _objects(count: int, generator: torch.Generator, crowd: int = 0) -> Objects:
+    corner = torch.rand(count + crowd, 2, generator=generator) * 100
+    side = 10 + torch.rand(count + crowd, 2, generator=generator) * 50
+    return Objects(
+        torch.cat([corner, corner + side], 1),
+        torch.randint(1, CLASSES + 1, (count + crowd,), generator=generator),
+        torch.zeros(count + crowd, dtype=torch.bool),
+        torch.arange(count + crowd) >= count,
+        (0, 0, SIDE, SIDE),
+    )
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[SsdOutput, list[Objects]]:
+    generator = torch.Generator().manual_seed(0)
+    anchors = anchors_of(MODEL, SIDE)
+    targets = [_objects(count, generator) for count in (3, 0, 7, 1, 12)]
+    logits = torch.randn(5, len(anchors), CLASSES + 1, generator=generator) * 2
+    offsets = torch.randn(5, len(anchors), 4, generator=generator) * 2
+    return SsdOutput(logits, offsets, anchors), targets
+
+
+def _torchvision(output: SsdOutput, targets: list[Objects]) -> tuple[float, int]:
+    """Its loss of a batch as ``SSD.forward`` makes it, and the number of positives."""
+    ssd, anchors = reference(MODEL), output.anchors
+    matched = [
+        ssd.proposal_matcher(box_iou(objects.boxes, anchors))
+        if len(objects)
+        else torch.full((len(anchors),), -1)
+        for objects in targets
+    ]
+    losses = ssd.compute_loss(
+        [{"boxes": objects.boxes, "labels": objects.labels} for objects in targets],
+        {"cls_logits": output.logits, "bbox_regression": output.offsets},
+        [anchors] * len(targets),
+        matched,
+    )
+    return float(sum(losses.values())), sum(int((row >= 0).sum()) for row in matched)
+
+
+def _ours(output: SsdOutput, targets: list[Objects], divided: bool = True) -> Tensor:
+    return loss_per_image(output, ObjectBatch.of(targets), reference(MODEL), divided)
+
+
+def _image(output: SsdOutput, row: int) -> SsdOutput:
+    return SsdOutput(output.logits[row : row + 1], output.offsets[row : row + 1], output.anchors)
+
+
+def test_the_undivided_losses_sum_to_torchvisions(batch: tuple[SsdOutput, list[Objects]]) -> None:
+    expected, positives = _torchvision(*batch)
+    losses = _ours(*batch, divided=False)
+    assert positives > 30
+    assert float(losses.sum() / positives) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_divided_loss_is_torchvisions_on_that_image_alone(
+    batch: tuple[SsdOutput, list[Objects]],
+) -> None:
+    output, targets = batch
+    losses = _ours(output, targets)
+    expected = [_torchvision(_image(output, n), [targets[n]])[0] for n in range(5)]
+    assert losses.tolist() == pytest.approx(expected, rel=1e-5)
+    assert float(losses.mean()) == pytest.approx(sum(expected) / 5, rel=1e-5)
+
+
+def test_the_loss_is_one_number_an_image(batch: tuple[SsdOutput, list[Objects]]) -> None:
+    """Neither [N, 1], which would broadcast in the head's loss, nor one for the batch."""
+    losses = _ours(*batch)
+    assert losses.shape == (5,)
+    assert len(set(losses.tolist())) == 5
+
+
+def test_the_loss_of_an_image_is_its_formula(batch: tuple[SsdOutput, list[Objects]]) -> None:
+    output, targets = batch
+    matched = match(output.anchors, ObjectBatch.of(targets), reference(MODEL))[0]
+    logits = output.logits[0].double()
+    wanted = torch.zeros(len(matched), dtype=torch.int64)
+    boxes = 0.0
+    for at in (matched >= 0).nonzero()[:, 0].tolist():
+        wanted[at] = targets[0].labels[matched[at]]
+        (x0, y0, x1, y1), box = output.anchors[at].tolist(), targets[0].boxes[matched[at]].tolist()
+        code = [
+            10 * ((box[0] + box[2]) / 2 - (x0 + x1) / 2) / (x1 - x0),
+            10 * ((box[1] + box[3]) / 2 - (y0 + y1) / 2) / (y1 - y0),
+            5 * float(torch.tensor((box[2] - box[0]) / (x1 - x0)).log()),
+            5 * float(torch.tensor((box[3] - box[1]) / (y1 - y0)).log()),
+        ]
+        off = [abs(a - b) for a, b in zip(output.offsets[0, at].tolist(), code, strict=True)]
+        boxes += sum(d * d / 2 if d < 1 else d - 0.5 for d in off)
+    entropy = -logits.log_softmax(1)[torch.arange(len(wanted)), wanted]
+    positive = wanted > 0
+    hardest = sorted(entropy[~positive].tolist(), reverse=True)[: 3 * int(positive.sum())]
+    expected = boxes + float(entropy[positive].sum()) + sum(hardest)
+    assert float(_ours(output, targets, divided=False)[0]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_images_without_objects_have_a_finite_loss_and_gradient(
+    batch: tuple[SsdOutput, list[Objects]],
+) -> None:
+    output = _image(batch[0], 1)
+    logits, offsets = (x.clone().requires_grad_() for x in output[:2])
+    losses = _ours(SsdOutput(logits, offsets, output.anchors), [batch[1][1]])
+    assert losses.tolist() == [0]
+    losses.sum().backward()
+    assert logits.grad is not None and offsets.grad is not None
+    assert logits.grad.isfinite().all() and offsets.grad.isfinite().all()
+
+
+def test_the_gradient_is_torchvisions(batch: tuple[SsdOutput, list[Objects]]) -> None:
+    output, targets = _image(batch[0], 2), [batch[1][2]]
+    grads = []
+    for ours in (True, False):
+        logits, offsets = (x.clone().requires_grad_() for x in output[:2])
+        made = SsdOutput(logits, offsets, output.anchors)
+        ssd = reference(MODEL)
+        if ours:
+            loss = _ours(made, targets).sum()
+        else:
+            objects = targets[0]
+            losses = ssd.compute_loss(
+                [{"boxes": objects.boxes, "labels": objects.labels}],
+                {"cls_logits": logits, "bbox_regression": offsets},
+                [output.anchors],
+                [ssd.proposal_matcher(box_iou(objects.boxes, output.anchors))],
+            )
+            loss = losses["bbox_regression"] + losses["classification"]
+        loss.backward()
+        grads.append((logits.grad, offsets.grad))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_crowds_are_not_trained_on_and_difficult_objects_are() -> None:
+    generator = torch.Generator().manual_seed(1)
+    with_crowd = _objects(4, generator, crowd=2)
+    single = with_crowd.take(torch.arange(4))
+    anchors = anchors_of(MODEL, SIDE)
+    output = SsdOutput(
+        torch.randn(1, len(anchors), 4, generator=generator),
+        torch.zeros(1, len(anchors), 4),
+        anchors,
+    )
+    assert _ours(output, [with_crowd]).tolist() == _ours(output, [single]).tolist()
+    difficult = Objects(
+        single.boxes, single.labels, torch.ones(4, dtype=torch.bool), single.crowd, single.frame
+    )
+    assert _ours(output, [difficult]).tolist() == _ours(output, [single]).tolist()
+
+
+def test_an_anchor_of_an_object_is_never_a_negative_too() -> None:
+    """With more than a quarter of the anchors positive, three times as many are not left."""
+    anchors = anchors_of(MODEL, SIDE)[-6:]
+    objects = Objects(
+        anchors[:4].clamp(0, SIDE),
+        torch.ones(4, dtype=torch.int64),
+        torch.zeros(4, dtype=torch.bool),
+        torch.zeros(4, dtype=torch.bool),
+        (0, 0, SIDE, SIDE),
+    )
+    output = SsdOutput(torch.zeros(1, 6, 2), torch.zeros(1, 6, 4), anchors)
+    losses = loss_per_image(output, ObjectBatch.of([objects]), reference(MODEL), False)
+    matched = match(anchors, ObjectBatch.of([objects]), reference(MODEL))
+    count = int((matched >= 0).sum())
+    ssd = reference(MODEL)
+    wanted = ssd.box_coder.encode_single(objects.boxes[matched[0].clamp(min=0)], anchors)
+    boxes = torch.nn.functional.smooth_l1_loss(torch.zeros(6, 4), wanted, reduction="none").sum(1)
+    expected = float(boxes[matched[0] >= 0].sum()) + 6 * float(torch.tensor(2.0).log())
+    assert count >= 4
+    assert float(losses) == pytest.approx(expected, rel=1e-5)
+
+
+def test_half_precision_outputs_are_computed_in_single(
+    batch: tuple[SsdOutput, list[Objects]],
+) -> None:
+    output, targets = batch
+    made = SsdOutput(output.logits.bfloat16(), output.offsets.bfloat16(), output.anchors)
+    losses = _ours(made, targets)
+    assert losses.dtype == torch.float32
+    assert losses.tolist() == pytest.approx(_ours(*batch).tolist(), rel=0.02)

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lloss.annotations import PersonLabel
+from lloss.annotations.joint_names import COCO, MPII
+from lloss.tasks.pose.heatmaps import render
+from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
+from lloss.tasks.pose.pck import Pck, group_of, heads_known
+from lloss.tasks.registry import get_task
+from lloss.tasks.train_settings import settings_of
+
+NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")
+
+
+def person(annotated: list[int], head: float, pixel: tuple[float, float]) -> PersonTarget:
+    """All joints in the centre of an input of 64×64: heatmaps of 16×16."""
+    return PersonTarget(
+        names=NAMES,
+        joints=torch.full((5, 2), 34.0),
+        annotated=torch.tensor(annotated, dtype=torch.bool),
+        size=64,
+        pixel=pixel,
+        head=head,
+        side=100.0,
+    )
+
+
+def peaks(*columns: int) -> torch.Tensor:
+    """Heatmaps [1, 1, 5, 16, 16] with one pixel each, in the row of the joint's own."""
+    heatmaps = torch.zeros(1, 1, len(columns), 16, 16)
+    for joint, column in enumerate(columns):
+        heatmaps[0, 0, joint, 8, column] = 1
+    return heatmaps
+
+
+def test_pckh_by_hand() -> None:
+    """The joints lie at x = 34 = 4 × 8.5: in the middle of column 8, row 8 of the heatmaps.
+
+    Person 1: head 24, an input pixel is 1.5 image pixels wide, so a column off is 4 × 1.5 = 6.
+    r-ankle 0 off: 0. l-ankle 2 off: 12, the limit is 12: right. head-top 3 off: 18: wrong.
+    Pelvis and thorax are right and wrong; neither counts.
+    Person 2: head 10, a column is 4 × 0.5 = 2. r-ankle 3 off: 6 over 5: wrong. l-ankle is far off
+    but not annotated. head-top 2 off: 4: right.
+    Right: r-ankle 1 of 2, l-ankle 1 of 1, head-top 1 of 2: 3 of 5.
+    """
+    meter = Pck(NAMES, True)
+    meter.update(peaks(8, 10, 8, 15, 11), [person([1, 1, 1, 1, 1], 24, (1.5, 1.5))])
+    meter.update(peaks(11, 0, 8, 8, 6), [person([1, 0, 1, 1, 1], 10, (0.5, 0.5))])
+    figures = meter.figures()
+    assert next(iter(figures)) == "pck"
+    assert figures == pytest.approx(
+        {"pck": 3 / 5, "pckh": 3 / 5, "PCK ankle": 2 / 3, "PCK head": 1 / 2}
+    )
+
+
+def test_a_batch_counts_as_its_persons_one_by_one_and_the_last_stack_is_judged() -> None:
+    people = [person([1, 1, 0, 0, 1], 24, (1.5, 1.5)), person([1, 1, 0, 0, 0], 10, (0.5, 0.5))]
+    last = torch.cat([peaks(8, 10, 8, 15, 11), peaks(11, 8, 8, 8, 6)])
+    both = Pck(NAMES, True)
+    both.update(torch.cat([torch.rand(2, 1, 5, 16, 16), last], 1), people)
+    alone = Pck(NAMES, True)
+    for row, target in enumerate(people):
+        alone.update(last[row : row + 1], [target])
+    assert both.figures() == alone.figures()
+
+
+def test_errors_are_measured_in_pixels_of_the_image_along_each_axis() -> None:
+    """A column off is 4 input pixels: 8 image pixels across here, 4 down."""
+    across = peaks(9, 8, 8, 8, 8)
+    down = peaks(8, 8, 8, 8, 8).roll(1, -2)
+    for head, moved, right in [(16, across, 1), (15.9, across, 0), (8, down, 1), (7.9, down, 0)]:
+        meter = Pck(NAMES, True)
+        meter.update(moved, [person([1, 0, 0, 0, 0], head, (2.0, 1.0))])
+        assert meter.figures()["pckh"] == right
+
+
+def test_without_head_sizes_it_is_not_called_pckh() -> None:
+    """5 % of the side of 100 are 5; a column off is 4 image pixels."""
+    meter = Pck(NAMES, False)
+    meter.update(peaks(9, 10, 8, 8, 8), [person([1, 1, 0, 0, 0], math.nan, (1.0, 1.0))])
+    figures = meter.figures()
+    assert figures["pck"] == 0.5
+    assert "pckh" not in figures
+    assert "PCK@0.05" in meter.notes()[0]
+    assert "not PCKh" in meter.notes()[0]
+
+
+def test_nothing_annotated_is_no_figure() -> None:
+    meter = Pck(NAMES, True)
+    meter.update(peaks(8, 8, 8, 8, 8), [person([0, 0, 1, 1, 0], 10, (1.0, 1.0))])
+    assert all(math.isnan(figure) for figure in meter.figures().values())
+
+
+def test_flip_averaging_turns_the_mirrored_heatmaps_back_and_is_named() -> None:
+    target = person([1, 1, 1, 1, 1], 4, (1.0, 1.0))
+    places = torch.tensor([[3.5, 4.5], [12.5, 8.5], [6.5, 9.5], [10.5, 2.5], [1.5, 13.5]])
+    target = dataclasses.replace(target, joints=places * 4)
+    order = list(mirror_order(NAMES))
+    mirrored = places[order].clone()
+    mirrored[:, 0] = 16 - mirrored[:, 0]
+    meter = Pck(NAMES, True, mirrored=True)
+    # Alone, the upright heatmaps see nothing: only what is turned back rightly is right.
+    nothing = torch.zeros(1, 1, 5, 16, 16)
+    meter.update(nothing, [target], render(mirrored, (16, 16))[None, None])
+    assert meter.figures()["pckh"] == 1
+    assert meter.notes()[1] == "flip averaging: on"
+    assert Pck(NAMES, True).notes()[1] == "flip averaging: off"
+
+
+def test_a_joint_without_its_other_side_is_not_averaged_with_the_mirror() -> None:
+    """There, its heatmap is of what the network takes the other side for."""
+    place = torch.tensor([[3.5, 4.5]])
+    target = dataclasses.replace(person([1], 4, (1.0, 1.0)), names=("l-wrist",), joints=place * 4)
+    meter = Pck(("l-wrist",), True, mirrored=True)
+    elsewhere = 3 * render(torch.tensor([[3.5, 12.5]]), (16, 16))[None, None]
+    meter.update(render(place, (16, 16))[None, None], [target], elsewhere)
+    assert meter.figures()["pckh"] == 1
+
+
+@pytest.mark.parametrize("names", [MPII, COCO])
+def test_joints_are_grouped_by_what_they_are(names: tuple[str, ...]) -> None:
+    groups = {group_of(name) for name in names} - {"pelvis", "thorax"}
+    assert groups == {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"}
+
+
+def test_one_head_that_is_not_known_makes_another_measure_of_all() -> None:
+    def label(head: float) -> PersonLabel:
+        return PersonLabel("a.jpg", None, NAMES, np.zeros((5, 2)), np.ones(5, np.bool_), head)
+
+    assert heads_known([label(7.5), label(3)])
+    assert not heads_known([label(7.5), label(math.nan)])
+    assert not heads_known([])
+
+
+def test_joints_that_the_network_does_not_have_are_missed_and_named() -> None:
+    """Two persons with 1 and 2 right joints; 3 more are not known, pelvis does not count."""
+    unknown = [{"r-knee", "nose"}, {"r-knee", "pelvis"}]
+    meter = Pck(NAMES, True, unknown=unknown)
+    meter.update(peaks(8, 8, 8, 8, 8), [person([1, 0, 0, 0, 0], 10, (1.0, 1.0))])
+    meter.update(peaks(8, 8, 8, 8, 8), [person([1, 0, 0, 0, 1], 10, (1.0, 1.0))])
+    assert meter.figures() == pytest.approx(
+        {"pck": 3 / 6, "pckh": 3 / 6, "PCK ankle": 1, "PCK head": 1 / 2, "PCK knee": 0}
+    )
+    assert meter.missed() == [
+        "the network does not know 2 of the 5 joints (nose, r-knee): they count as missed"
+    ]
+    assert Pck(NAMES, True).missed() == []
+
+
+def test_the_task_counts_the_joints_that_only_the_labels_have() -> None:
+    label = PersonLabel("a.jpg", None, NAMES, np.zeros((5, 2)), np.array([1, 1, 1, 0, 1], bool), 5)
+    task = get_task("pose")
+    meter = task.meter([label], ("r-ankle",), settings_of("default", task="pose"))
+    meter.update(peaks(8), [dataclasses.replace(person([1], 10, (1.0, 1.0)), names=("r-ankle",))])
+    assert meter.figures()["pck"] == pytest.approx(1 / 3)  # l-ankle and head-top are missed
+
+
+def test_a_joint_outside_of_the_input_is_missed() -> None:
+    joints = torch.full((5, 2), 34.0)
+    joints[1] = torch.tensor([200.0, 34.0])
+    target = dataclasses.replace(person([1, 1, 0, 0, 0], 10, (1.0, 1.0)), joints=joints)
+    meter = Pck(NAMES, True)
+    meter.update(peaks(8, 15, 8, 8, 8), [target])
+    assert meter.figures()["pckh"] == 0.5
+
+
+def test_the_interval_is_of_draws_of_persons() -> None:
+    random = np.random.default_rng(0)
+    people = [person(list(random.integers(0, 2, 5)), 10, (1.0, 1.0)) for _ in range(5)]
+    columns = random.integers(6, 11, (5, 5)).tolist()
+    unknown = [{"r-knee"} if row % 2 else set[str]() for row in range(5)]
+    meter = Pck(NAMES, True, unknown=unknown)
+    for target, row in zip(people, columns):
+        meter.update(peaks(*row), [target])
+    weights = np.array([[2, 0, 1, 2, 0], [1, 1, 1, 1, 1]])
+    found = meter._resampled(weights.astype(float))
+    for draw, times in enumerate(weights):
+        rows = np.repeat(np.arange(5), times)
+        again = Pck(NAMES, True, unknown=[unknown[row] for row in rows])
+        for row in rows:
+            again.update(peaks(*columns[row]), [people[row]])
+        drawn = {name: values[draw] for name, values in found.items()}
+        assert drawn == pytest.approx(again.figures(), nan_ok=True)
+    low, high = meter.intervals()["pckh"]
+    assert low < meter.figures()["pckh"] < high

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lloss.annotations import Problems
+from lloss.images.decode import Frame, ImageSpec
+from lloss.tasks.mean_iou import MaskTarget, MeanIoU
+from lloss.tasks.registry import get_task
+from lloss.tasks.train_settings import settings_of
+
+SEGMENTATION = get_task("segmentation")
+
+
+def thirds(height: int = 64) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A mask of 3:1: a third of class 1, of class 2, of class 3."""
+    return np.repeat(np.array([[1, 2, 3]], np.uint8), height, 1).repeat(height, 0)
+
+
+def answer(target: MaskTarget, classes: int) -> torch.Tensor:
+    """Logits that say what the input shows, without a fault."""
+    guess = torch.from_numpy(np.maximum(target.mask.astype(np.int64) - 1, 0))
+    return torch.nn.functional.one_hot(guess, classes).permute(2, 0, 1)[None].float()
+
+
+def measured(fit: str, classes: tuple[str, ...] = ("a", "b", "c")) -> dict[str, float]:
+    target = MaskTarget.of(thirds(), ImageSpec(48, 48, fit))  # type: ignore[arg-type]
+    meter = MeanIoU(classes, ())
+    meter.update(answer(target, len(classes)), [target])
+    return meter.figures()
+
+
+def test_what_the_crop_cuts_off_is_missed() -> None:
+    """The middle third is seen and right, the outer ones are never answered."""
+    assert measured("crop") == {"miou": pytest.approx(1 / 3), "IoU a": 0, "IoU b": 1, "IoU c": 0}
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_a_fit_that_keeps_everything_measures_everything(fit: str) -> None:
+    assert measured(fit) == {"miou": 1, "IoU a": 1, "IoU b": 1, "IoU c": 1}
+
+
+def test_cut_pixels_weigh_as_pixels_of_the_input() -> None:
+    """An image of 60×20, half class 1 from the left: the input of 10 shows 20×20 in the middle.
+
+    A pixel of the input is two of the image wide and high: 600 pixels of class 1 are 150 of the
+    input, of which it shows 50. All is answered as class 1, 50 pixels of class 2 too.
+    """
+    values = np.ones((20, 60), np.uint8)
+    values[:, 30:] = 2
+    target = MaskTarget.of(values, ImageSpec(10, 10, "crop"))
+    assert target.cut[1] == pytest.approx(100) and target.cut[2] == pytest.approx(100)
+    meter = MeanIoU(("a", "b"), ())
+    logits = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 10, 10)
+    meter.update(logits, [target])
+    assert meter.figures()["IoU a"] == pytest.approx(50 / (150 + 50))
+    assert meter.figures()["IoU b"] == 0
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(40, 40), (31, 47), (7, 9), (20, 60)])
+def test_every_pixel_of_the_image_is_judged(fit: str, size: tuple[int, int]) -> None:
+    """The classes of all pixels of the image against the answer at the place that shows each."""
+    random = np.random.default_rng(1)
+    values = random.integers(0, 4, size).astype(np.uint8)
+    spec = ImageSpec(10, 10, fit)  # type: ignore[arg-type]
+    logits = torch.randn(1, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    guess, frame = logits.argmax(1)[0].numpy(), Frame.of(size, spec)
+    both, union = np.zeros(3), np.zeros(3)
+    for y, x in np.ndindex(*size):
+        row = math.floor((y + 0.5) * frame.scale[1] + frame.offset[1])
+        column = math.floor((x + 0.5) * frame.scale[0] + frame.offset[0])
+        shown = 0 <= row < 10 and 0 <= column < 10
+        if true := int(values[y, x]):
+            answer = int(guess[row, column]) if shown else -1
+            both[true - 1] += answer == true - 1
+            for one in {true - 1, answer} - {-1}:
+                union[one] += 1
+    meter = MeanIoU(("a", "b", "c"), ())
+    meter.update(logits, [MaskTarget.of(values, spec)])
+    found = meter.figures()
+    assert [found[f"IoU {name}"] for name in "abc"] == pytest.approx((both / union).tolist())
+
+
+def test_what_no_pixel_of_the_input_shows_is_missed() -> None:
+    """A line that is one pixel wide, where the input is of every fourth."""
+    values = np.ones((40, 40), np.uint8)
+    values[:, 20] = 2
+    target = MaskTarget.of(values, ImageSpec(10, 10, "stretch"))
+    meter = MeanIoU(("ground", "crack"), ())
+    meter.update(torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 10, 10), [target])
+    found = meter.figures()
+    assert found["IoU crack"] == 0 and found["IoU ground"] == pytest.approx(39 / 40)
+    assert found["miou"] == pytest.approx(39 / 80)
+
+
+def test_padding_is_of_no_class_in_loss_and_metric() -> None:
+    target = MaskTarget.of(thirds(30), ImageSpec(30, 30, "pad"))
+    padding = np.ones((30, 30), bool)
+    padding[10:20] = False
+    assert (target.mask[padding] == 0).all() and (target.mask[~padding] > 0).all()
+    assert not target.cut.any()
+    settings = settings_of("default", task="segmentation", size=30)
+    together = SEGMENTATION.collate([target], settings)
+    assert (together[0].numpy()[padding] == -1).all()
+    logits = torch.randn(1, 3, 30, 30)
+    other = torch.where(torch.from_numpy(padding), torch.randn(1, 3, 30, 30) * 9, logits)
+    losses = [SEGMENTATION.loss_per_image(x, together, settings) for x in (logits, other)]
+    assert torch.equal(*losses)
+    figures = []
+    for output in (logits, other):
+        meter = MeanIoU(("a", "b", "c"), ())
+        meter.update(output, [target])
+        figures.append(meter.figures())
+    assert figures[0] == figures[1]
+
+
+def test_segmentation_keeps_everything_by_default() -> None:
+    assert settings_of("default", task="segmentation").fit == "stretch"
+    assert settings_of("default", task="segmentation", fit="crop").fit == "crop"
+    assert settings_of("default", task="detection").fit == "stretch"
+    assert settings_of("paper-voc").fit == "stretch"
+    assert settings_of("default").fit == "crop"
+
+
+def test_the_interval_is_of_draws_of_images() -> None:
+    """Each figure of a draw is the meter's own on the images that were drawn, as often."""
+    random = np.random.default_rng(0)
+    masks = [
+        MaskTarget(m, np.zeros(256)) for m in random.integers(0, 4, (6, 5, 5)).astype(np.uint8)
+    ]
+    outputs = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    meter = MeanIoU(("a", "b", "c"), ("d",))
+    meter.update(outputs, masks)
+    weights = np.array([[2, 0, 1, 3, 0, 0], [1, 1, 1, 1, 1, 1]], float)
+    found = meter._resampled(weights)
+    for draw, row in enumerate(weights.astype(int)):
+        again = MeanIoU(("a", "b", "c"), ("d",))
+        for image, times in enumerate(row):
+            for _ in range(times):
+                again.update(outputs[image : image + 1], [masks[image]])
+        assert {n: v[draw] for n, v in found.items()} == pytest.approx(again.figures())
+    low, high = meter.intervals()["miou"]
+    assert low < meter.figures()["miou"] < high
+
+
+def test_classes_that_the_network_lacks_are_named() -> None:
+    assert MeanIoU(("a", "b"), ("dust",)).missed() == [
+        "the network does not know 1 of the 3 classes (dust): IoU 0"
+    ]
+    assert MeanIoU(("a", "b"), ()).missed() == []
+
+
+def test_the_mask_of_a_wide_image_is_read_with_what_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (192, 64)).save(tmp_path / "pool" / "a.png")
+    Image.fromarray(thirds()).save(tmp_path / "masks" / "a.png")
+    task = get_task("segmentation")
+    found = task.open(str(tmp_path / "pool"), tmp_path / "masks", Path(), Problems())
+    out = np.empty((64, 64, 3), np.uint8)
+    spec = ImageSpec(64, 64, "crop")
+    target = task.example(found.items[0], found.labels[0], ("1", "3"), spec, False, out)
+    assert target.cut[1] == target.cut[2] == 64 * 64
+    assert (target.mask == 255).all()

@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from lloss.annotations import Problems
+from lloss.cli.main import cli
+from lloss.errors import LabelError, SettingsError
+from lloss.images.decode import Frame, ImageSpec, decode
+from lloss.pools import open_pool
+from lloss.tasks.mean_iou import MaskTarget
+from lloss.tasks.registry import get_task
+from lloss.tasks.segmentation import MaskLabel
+from lloss.tasks.train_settings import settings_of
+
+TASK = get_task("segmentation")
+SETTINGS = settings_of("default", task="segmentation", size=32)
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """``pool`` of 16 pictures with a disc in them, ``masks`` of the first ten."""
+    random = np.random.default_rng(0)
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "classes.txt").write_text("ground\ndisc\n")
+    for number in range(16):
+        size = (40 + number, 50)
+        image = Image.fromarray(random.integers(0, 90, (*size[::-1], 3)).astype(np.uint8))
+        mask = Image.new("L", size, 0)
+        x, y, r = (int(v) for v in (*random.integers(10, 40, 2), random.integers(5, 12)))
+        ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), fill=(240, 200, 60))
+        ImageDraw.Draw(mask).ellipse((x - r, y - r, x + r, y + r), fill=1)
+        ImageDraw.Draw(mask).rectangle((0, 0, 3, 50), fill=255)
+        image.save(tmp_path / "pool" / f"{number:02d}.jpg")
+        if number < 10:
+            mask.save(tmp_path / "masks" / f"{number:02d}.png")
+    return tmp_path
+
+
+def test_the_loss_is_the_mean_over_the_labeled_pixels_of_each_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 5, 6, generator=generator)
+    targets = torch.randint(-1, 4, (3, 5, 6), generator=generator)
+    targets[2] = -1
+    found = TASK.loss_per_image(logits, targets, SETTINGS)
+    assert found.shape == (3,)
+    for image in range(2):
+        each = []
+        for y in range(5):
+            for x in range(6):
+                row, target = logits[image, :, y, x].tolist(), int(targets[image, y, x])
+                if target >= 0:
+                    each.append(math.log(sum(map(math.exp, row))) - row[target])
+        assert found[image].item() == pytest.approx(sum(each) / len(each), abs=1e-5)
+    assert found[2].item() == 0
+
+
+def _whole(mask: NDArray[np.uint8]) -> MaskTarget:
+    """Of an image that the input shows all of."""
+    return MaskTarget(mask, np.zeros(256))
+
+
+def test_iou_by_hand() -> None:
+    # true 0 0 1 1 / - 2, guessed 0 1 1 1 / 0 2: class 0 1/2, class 1 2/3, class 2 1/1.
+    target = np.array([[1, 1, 2, 2], [0, 3, 0, 0]], np.uint8)
+    guess = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 0]])
+    logits = torch.nn.functional.one_hot(guess, 3).permute(2, 0, 1)[None].float()
+    meter = TASK.meter([], ("a", "b", "c"), SETTINGS)
+    meter.update(logits, [_whole(target)])
+    figures = meter.figures()
+    assert figures["IoU a"] == 1 / 2
+    assert figures["IoU b"] == 2 / 3
+    assert figures["IoU c"] == 1
+    assert next(iter(figures)) == "miou"
+    assert figures["miou"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+
+
+def test_a_class_that_the_network_has_not_is_never_found() -> None:
+    label = MaskLabel("m.png", "", {"0": "a", "1": "b", "2": "new"})
+    meter = TASK.meter([label], ("a", "b"), SETTINGS)
+    # true a a / b new, guessed a a / b b
+    target = np.array([[1, 1], [2, 255]], np.uint8)
+    guess = torch.tensor([[[0, 0], [1, 1]]])
+    logits = torch.nn.functional.one_hot(guess, 2).permute(0, 3, 1, 2).float()
+    meter.update(logits, [_whole(target)])
+    figures = meter.figures()
+    assert (figures["IoU a"], figures["IoU b"], figures["IoU new"]) == (1, 1 / 2, 0)
+    assert figures["miou"] == pytest.approx(1.5 / 3)
+    together = TASK.collate([_whole(target)], SETTINGS)
+    assert together.tolist() == [[[0, 0], [1, -1]]]
+
+
+def test_a_mask_goes_where_its_image_goes() -> None:
+    for fit in ("crop", "pad", "stretch"):
+        spec = ImageSpec(32, 48, fit)
+        for size in ((64, 48), (31, 90), (32, 48), (200, 150)):
+            pixels = np.zeros((*size, 3), np.uint8)
+            pixels[size[0] // 3 : 2 * size[0] // 3, : size[1] // 2] = 255
+            carried = Frame.of(size, spec).carried(pixels[..., 0], spec)
+            shown = decode(pixels, spec)[..., 0]
+            differing = (carried > 127) != (shown > 127)
+            assert differing.mean() < 0.02, (fit, size)
+
+
+def test_labels_are_masks_called_as_their_images(scenes: Path) -> None:
+    labels = TASK.read_labels(scenes / "masks", Problems())
+    found = TASK.join(open_pool(scenes / "pool"), labels, "masks", Problems())
+    assert [item.id for item in found.items] == [f"{n:02d}.jpg" for n in range(10)]
+    assert TASK.classes(found.labels) == ("disc", "ground")
+    copy = scenes / "labels.json"
+    TASK.write_labels(labels, copy)
+    assert TASK.read_labels(copy, Problems()) == labels
+    out = np.empty((32, 32, 3), np.uint8)
+    target = TASK.example(
+        found.items[0], found.labels[0], ("disc", "ground"), ImageSpec(32, 32), True, out
+    ).mask
+    assert set(np.unique(target)) == {0, 1, 2}
+    # The disc is yellow, the ground dark.
+    assert out[target == 1].mean() > 130 > 60 > out[target == 2].mean()
+
+
+def test_a_changed_mask_is_another_labeled_set(scenes: Path) -> None:
+    pool = open_pool(scenes / "pool")
+    before = TASK.join(pool, TASK.read_labels(scenes / "masks", Problems()), "m", Problems())
+    mask = np.array(Image.open(scenes / "masks" / "03.png"))
+    mask[20, 20] = 1 - mask[20, 20]
+    Image.fromarray(mask).save(scenes / "masks" / "03.png")
+    after = TASK.join(pool, TASK.read_labels(scenes / "masks", Problems()), "m", Problems())
+    assert before.sha256 != after.sha256
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: p.write_bytes(b"no png"), r"03\.png: cannot be read as a mask"),
+        (lambda p: Image.new("RGB", (43, 50)).save(p), r"03\.png: .*the mode RGB; save"),
+        (lambda p: Image.new("L", (43, 50), 2).save(p), r"03\.png: has the class 2, .* has 2"),
+        (lambda p: p.rename(p.with_name("99.png")), r"99\.png.*is not in the pool"),
+    ],
+)
+def test_a_broken_mask_is_named_or_left_out(
+    scenes: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    spoil(scenes / "masks" / "03.png")
+    pool = str(scenes / "pool")
+    with pytest.raises(LabelError, match=message):
+        TASK.open(pool, scenes / "masks", Path(), Problems())
+    problems = Problems(skip=True)
+    left = TASK.open(pool, scenes / "masks", Path(), problems)
+    assert len(left) == 9
+    assert len(problems.found) == 1
+
+
+def test_of_two_masks_of_an_image_none_is_chosen(scenes: Path) -> None:
+    (scenes / "masks" / "old").mkdir()
+    (scenes / "masks" / "old" / "03.png").write_bytes(b"no mask")
+    problems = Problems(skip=True)
+    left = TASK.open(str(scenes / "pool"), scenes / "masks", Path(), problems)
+    assert len(left) == 9 and len(problems.found) == 2
+    assert "'03.png': is a label of the image" in problems.found[1]
+
+
+def test_pixels_of_no_class_are_counted(scenes: Path) -> None:
+    problems = Problems()
+    found = TASK.read_labels(scenes / "masks", problems)
+    (note,) = problems.notes
+    assert "10 of 10 masks have pixels of value 255" in note
+    share = np.mean([label.ignored for label in found.values()])
+    strips = [4 * 50 / ((40 + number) * 50) for number in range(10)]
+    assert share == pytest.approx(np.mean(strips))
+    assert f"{share:.0%} of all pixels" in note
+
+
+def test_masks_of_0_and_255_are_explained(tmp_path: Path) -> None:
+    for number in range(3):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[2:6] = 255
+        Image.fromarray(mask).save(tmp_path / f"{number}.png")
+    labels = list(TASK.read_labels(tmp_path, Problems()).values())
+    with pytest.raises(LabelError, match="one class, .*3 of 3 masks have pixels of value 255"):
+        TASK.check(labels, TASK.classes(labels))
+
+
+def test_a_mask_is_turned_as_its_image_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = np.zeros((8, 16), np.uint8)
+    values[:3] = 1
+    for folder, image in (("pool", np.stack([values * 200] * 3, 2)), ("masks", values)):
+        (tmp_path / folder).mkdir()
+        for name in ("a.png", "b.png"):
+            Image.fromarray(image).save(tmp_path / folder / name, exif=exif)
+    found = TASK.open(str(tmp_path / "pool"), tmp_path / "masks", Path(), Problems())
+    spec, out = ImageSpec(16, 8), np.zeros((16, 8, 3), np.uint8)
+    target = TASK.example(found.items[0], found.labels[0], ("0", "1"), spec, False, out).mask
+    assert np.array_equal(target == 2, out[:, :, 0] > 0)
+    assert (target == 2).sum() == 3 * 16
+
+
+def test_a_mask_of_another_size_is_refused(scenes: Path) -> None:
+    Image.new("L", (10, 10), 1).save(scenes / "masks" / "03.png")
+    found = TASK.open(str(scenes / "pool"), scenes / "masks", Path(), Problems())
+    with pytest.raises(LabelError, match=r"03\.png: is 10×10 pixels, its image '03\.jpg' is 43×50"):
+        TASK.example(
+            found.items[3], found.labels[3], ("disc",), ImageSpec(8, 8), True, np.empty((8, 8, 3))
+        )
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that declares so many pixels and holds none."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [struct.pack(">I", len(chunk) - 4) + chunk for chunk in (head, b"IDAT", b"IEND")]
+    sums = [struct.pack(">I", zlib.crc32(chunk)) for chunk in (head, b"IDAT", b"IEND")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(c + s for c, s in zip(chunks, sums))
+
+
+def test_a_mask_that_declares_too_many_pixels_is_one_line(scenes: Path) -> None:
+    (scenes / "masks" / "03.png").write_bytes(png_of(30000, 30000))
+    with pytest.raises(LabelError, match=r"03\.png: cannot be read as a mask: .*pixels") as told:
+        TASK.read_labels(scenes / "masks", Problems())
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda p: Image.new("L", (43, 50), 1).save(p), "its pixels are others"),
+        (lambda p: Image.new("RGB", (43, 50)).save(p), ".*mode RGB"),
+        (lambda p: p.write_bytes(png_of(30000, 30000)), "cannot be read as a mask"),
+        (lambda p: p.unlink(), "cannot be read as a mask: .*No such file"),
+    ],
+)
+def test_a_mask_that_changed_since_the_labels_were_copied_is_refused(
+    scenes: Path, spoil: Callable[[Path], None], why: str
+) -> None:
+    copy = scenes / "labels.json"
+    TASK.write_labels(TASK.read_labels(scenes / "masks", Problems()), copy)
+    found = TASK.open(str(scenes / "pool"), copy, Path(), Problems())
+    spoil(scenes / "masks" / "03.png")
+    out = np.empty((8, 8, 3), np.uint8)
+    message = rf"the mask .*03\.png changed since the cycle was begun: {why}.*; restore it"
+    with pytest.raises(LabelError, match=message):
+        TASK.example(found.items[3], found.labels[3], ("disc",), ImageSpec(8, 8), True, out)
+
+
+def test_classes_are_named_by_their_lines(scenes: Path) -> None:
+    names, masks = scenes / "masks" / "classes.txt", scenes / "masks"
+    for written in ("\ufeffground\ndisc\n", "ground\r\n disc \r\n\r\n"):
+        names.write_bytes(written.encode())
+        assert TASK.read_labels(masks, Problems())["00.png"].names == {"0": "ground", "1": "disc"}
+    names.write_text("\ndisc\n")
+    with pytest.raises(LabelError, match=r"classes\.txt, line 1: is blank; name class 0 there"):
+        TASK.read_labels(masks, Problems())
+    names.write_text("disc\nground\nDisc\n disc\n")
+    with pytest.raises(LabelError, match=r"line 4: 'disc' stands in line 1 too"):
+        TASK.read_labels(masks, Problems())
+    names.write_text("cafe\u0301\u200b\nlight\u2028blue\n", encoding="utf-8")
+    named = TASK.read_labels(masks, Problems())["00.png"].names
+    assert named == {"0": "caf\u00e9", "1": "light blue"}  # a separator of lines for few programs
+    names.write_bytes(b"\xff\n")
+    with pytest.raises(LabelError, match=r"classes\.txt, line 1: is not UTF-8"):
+        TASK.read_labels(masks, Problems())
+
+
+def test_a_folder_that_is_missing_or_empty_is_told_apart(scenes: Path) -> None:
+    with pytest.raises(LabelError, match=r"nowhere: no such folder of masks"):
+        TASK.read_labels(scenes / "nowhere", Problems())
+    with pytest.raises(LabelError, match=r"pool: holds no mask"):
+        TASK.read_labels(scenes / "pool", Problems())
+    (scenes / "labels.json").write_text('["a"]')
+    with pytest.raises(LabelError, match=r"labels\.json: holds no labels; give a folder"):
+        TASK.read_labels(scenes / "labels.json", Problems())
+
+
+def test_augmentation_moves_image_and_mask_together() -> None:
+    random = np.random.default_rng(0)
+    masks = [random.integers(1, 5, (16, 16)).astype(np.uint8) for _ in range(8)]
+    images = torch.from_numpy(np.stack(masks))[..., None].repeat(1, 1, 1, 3)
+    settings = settings_of("default", task="segmentation", size=16, crop_padding=4)
+    generator = torch.Generator().manual_seed(0)
+    moved, targets = TASK.augment(images, [_whole(mask) for mask in masks], settings, generator)
+    changed = np.stack([target.mask for target in targets])
+    assert torch.equal(moved[..., 0], torch.from_numpy(changed))
+    assert (changed == 0).any()
+    assert not torch.equal(moved, images)
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"model 'resnet18': unknown; choose one of deeplab"):
+        settings_of("default", task="segmentation", model="resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("augment", "ssd", "augment = 'ssd': segmentation has none, flip, crop, flip-crop"),
+        ("weights", "coco", "weights 'coco': segmentation starts from none or imagenet"),
+        ("weights", "w.pt", r"weights 'w\.pt': segmentation starts from none or imagenet"),
+        ("loss_norm", "none", "loss_norm = 'none': is for detection alone"),
+        ("flip_test", True, "flip_test = True: is for pose alone, not for segmentation; leave it"),
+    ],
+)
+def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of("default", task="segmentation", **{name: value})
+    with pytest.raises(SettingsError, match=message):
+        TASK.build(dataclasses.replace(SETTINGS, **{name: value}), ("a", "b"))
+
+
+def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:
+    def lloss(*words: object) -> str:
+        done = CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    run, model = scenes / "run", scenes / "model.onnx"
+    short = ["--task=segmentation", "--size=32", "--epochs=1", "--batch-size=5", "--amp=off"]
+    labels = ["--labels", scenes / "masks"]
+    lloss("train", scenes / "pool", *labels, *short, "-o", run)
+    assert "miou" in lloss("evaluate", run, scenes / "pool", *labels)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert 0 <= evaluation["miou"] <= 1
+    assert evaluation["images"] == 10
+    lloss("export", run, "-o", model)
+    lloss("score", model, scenes / "pool", "-o", scenes / "scores")
+    lloss("select", scenes / "scores", "-k", 3, "-o", scenes / "ids.txt")
+    chosen = (scenes / "ids.txt").read_text().split()
+    assert len(chosen) == 3
+    assert all((scenes / "pool" / id).exists() for id in chosen)
+
+
+def test_the_file_is_short() -> None:
+    path = Path(__file__).parents[1] / "lloss" / "tasks" / "segmentation.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lloss.errors import SettingsError
+from lloss.tasks.registry import get_task
+from lloss.tasks.train_settings import PRESETS, TrainSettings, settings_of
+
+
+def test_the_papers_preset_has_the_values_of_the_papers_table() -> None:
+    settings = settings_of("paper-cifar10")
+    expected: dict[str, Any] = {
+        "task": "classification",
+        "model": "resnet18-cifar",
+        "weights": "none",
+        "size": 32,
+        "taps": (),  # the four stages: see test_taps
+        "head": True,
+        "head_loss": "margin",
+        "head_summary": False,
+        "hidden": 128,
+        "xi": 1,
+        "head_weight": 1,
+        "gradient_stop": 120,
+        "epochs": 200,
+        "batch_size": 128,
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "milestones": (160,),
+        "augment": "flip-crop",
+        "crop_padding": 4,
+        "mean": (0.4914, 0.4822, 0.4465),
+        "std": (0.2023, 0.1994, 0.2010),
+    }
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+def test_the_default_preset_is_the_defaults() -> None:
+    assert settings_of("default") == TrainSettings()
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("resnet18", ("sgd", 0.01)),
+        ("resnet18-cifar", ("sgd", 0.1)),
+        ("resnet10-cifar-narrow", ("sgd", 0.1)),
+        ("efficientnet_b0", ("sgd", 0.01)),
+        ("convnext_tiny", ("adam", 1e-3)),
+        ("swin_v2_t", ("adam", 3e-4)),
+        ("vit_b_16", ("adam", 3e-4)),
+    ],
+)
+def test_a_network_is_trained_as_it_bears(model: str, wanted: tuple[str, float]) -> None:
+    settings = settings_of("default", model=model)
+    assert (settings.optimizer, settings.lr) == wanted
+    assert settings_of("default", model=model, lr=0.3).lr == 0.3
+
+
+def test_a_preset_wins_over_what_the_model_bears() -> None:
+    settings = settings_of("paper-cifar10", model="convnext_tiny")
+    assert (settings.optimizer, settings.lr) == ("sgd", 0.1)
+
+
+def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
+    settings = settings_of("paper-cifar10", epochs=3, seed=7, lr=None)
+    assert (settings.epochs, settings.seed, settings.lr) == (3, 7, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("augment", "ssd", "augment = 'ssd': classification has none, flip, crop, flip-crop"),
+        ("augment", "pose", "augment = 'pose': classification has none"),
+        ("weights", "coco", "weights 'coco': classification starts from none or imagenet or the"),
+        ("loss_norm", "none", "loss_norm = 'none': is for detection alone, not for classific"),
+        ("flip_test", True, "flip_test = True: is for pose alone, not for classification; leave"),
+    ],
+)
+def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of("default", **{name: value})
+    task = get_task("classification")
+    with pytest.raises(SettingsError, match=message):
+        task.build(TrainSettings(size=32, **{name: value}), ("a", "b"))
+
+
+def test_the_path_of_weights_is_taken() -> None:
+    assert settings_of("default", weights="w.pt").weights == "w.pt"
+
+
+def test_a_preset_for_another_model_takes_what_is_of_the_model_from_the_task() -> None:
+    for model, taps in {"hourglass1-narrow": 1, "hourglass4": 4}.items():
+        settings = settings_of("paper-mpii", model=model)
+        default = settings_of("default", task="pose", model=model)
+        found = settings.taps or get_task("pose").taps(settings)
+        assert found == tuple(f"maps.{number}" for number in range(taps))
+        assert (settings.size, settings.weights) == (default.size, default.weights)
+        assert (settings.epochs, settings.gradient_stop, settings.head_weight) == (125, 75, 0.0001)
+    lite = settings_of("paper-voc", model="ssdlite320_mobilenet_v3_large")
+    default = settings_of("default", task="detection")
+    for name in ("size", "mean", "std", "weights", "taps"):
+        assert getattr(lite, name) == getattr(default, name), name
+    assert (lite.size, lite.mean) == (320, (0.5, 0.5, 0.5))
+    assert (lite.epochs, lite.lr, lite.augment) == (300, 0.001, "ssd")
+
+
+def test_what_is_given_beside_another_model_counts_and_the_presets_own_model_changes_nothing() -> (
+    None
+):
+    given = settings_of("paper-mpii", model="hourglass4", size=128, taps=["maps.3"])
+    assert (given.size, given.taps) == (128, ("maps.3",))
+    for preset in ("paper-voc", "paper-mpii", "paper-cifar10"):
+        whole = settings_of(preset)
+        assert settings_of(preset, model=whole.model, task=whole.task) == whole
+    narrow = settings_of("paper-cifar10", model="resnet10-cifar-narrow")
+    assert (narrow.size, narrow.mean) == (32, (0.4914, 0.4822, 0.4465))
+
+
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [("paper-voc", "pose"), ("paper-cifar10", "detection"), ("paper-mpii", "classification")],
+)
+def test_a_preset_is_of_one_task(preset: str, task: str) -> None:
+    with pytest.raises(SettingsError, match=rf"preset '{preset}': is of \w+, not of '{task}'"):
+        settings_of(preset, task=task)
+
+
+def test_the_preset_of_detection_has_the_values_of_the_papers_table() -> None:
+    settings = settings_of("paper-voc")
+    expected: dict[str, Any] = {
+        "task": "detection",
+        "model": "ssd300_vgg16",
+        "weights": "imagenet",
+        "size": 300,
+        "taps": tuple(f"sources.{number}" for number in range(6)),
+        "head_loss": "margin",
+        "xi": 1,
+        "head_weight": 1,
+        "epochs": 300,
+        "batch_size": 32,
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "lr": 0.001,
+        "schedule": "step",
+        "milestones": (240,),
+        "gradient_stop": 240,
+        "augment": "ssd",
+        "loss_norm": "positives",
+    }
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"paper-imagenet.*paper-cifar10"):
+        settings_of("paper-imagenet")
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_settings_round_trip_through_json(preset: str) -> None:
+    settings = settings_of(preset, taps=("a", "b.c"), gradient_stop=0)
+    again = TrainSettings.from_dict(json.loads(json.dumps(settings.as_dict())))
+    assert again == settings
+    assert hash(again) == hash(settings)
+
+
+def test_keys_left_out_take_their_defaults() -> None:
+    assert TrainSettings.from_dict({"epochs": 3}) == TrainSettings(epochs=3)
+
+
+def test_an_unknown_key_is_named_with_where_it_stood_and_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"lloss\.toml.*'epoch'.*epochs"):
+        TrainSettings.from_dict({"epoch": 3}, "lloss.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "3"),
+        ("epochs", 3.5),
+        ("epochs", True),
+        ("epochs", None),
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("hidden", 0),
+        ("size", -1),
+        ("seed", -1),
+        ("lr", "fast"),
+        ("lr", 0),
+        ("lr", -0.1),
+        ("lr", float("nan")),
+        ("head_weight", -1.0),
+        ("xi", -1.0),
+        ("gradient_stop", -2),
+        ("gradient_stop", 1.0),
+        ("gradient_stop", True),
+        ("head", 1),
+        ("compile", "yes"),
+        ("head_loss", "hinge"),
+        ("augment", "rotate"),
+        ("schedule", "cosine"),
+        ("amp", "fp8"),
+        ("fit", "squeeze"),
+        ("model", 18),
+        ("taps", "layer1"),
+        ("milestones", 160),
+        ("mean", [0.5, 0.5]),
+        ("std", [0.5, 0.5, 0.0]),
+    ],
+)
+def test_an_unusable_value_is_refused_with_its_name(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=name):
+        TrainSettings.from_dict({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("std", ["a", "b", "c"]),
+        ("mean", ["a", "b", "c"]),
+        ("milestones", ["x"]),
+        ("milestones", [1.5]),
+        ("milestones", [-1]),
+        ("taps", [1]),
+        ("momentum", -0.9),
+        ("weight_decay", -1.0),
+        ("lr", float("inf")),
+        ("std", [float("nan"), 1.0, 1.0]),
+    ],
+)
+def test_a_value_that_would_fail_in_training_is_refused_here(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=name):
+        TrainSettings.from_dict({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", 1),
+        ("gradient_stop", 0),
+        ("gradient_stop", -1),
+        ("size", 0),
+        ("head_weight", 0),
+        ("milestones", []),
+        ("batch_size", 2),
+    ],
+)
+def test_a_value_on_the_border_is_taken(name: str, value: Any) -> None:
+    assert TrainSettings.from_dict({name: value}).as_dict()[name] == value
+
+
+def test_the_crops_padding_is_an_eighth_of_the_size_unless_it_is_given() -> None:
+    assert TrainSettings(size=32).padding == 4
+    assert TrainSettings(size=224).padding == 28
+    assert TrainSettings(size=32, crop_padding=2).padding == 2
+    assert TrainSettings(size=32, crop_padding=0).padding == 0
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(AttributeError):
+        TrainSettings().epochs = 3  # type: ignore[misc]

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lloss.errors import LabelError, LlossError
+from lloss.text.csv_table import Table, csv_text, text_lines
+
+
+def _table(text: str | bytes) -> Table:
+    data = text if isinstance(text, bytes) else text.encode()
+    return Table(io.BytesIO(data), "l.csv", LabelError)
+
+
+def _rows(text: str | bytes) -> list[list[str]]:
+    return [row for _, row in _table(text)]
+
+
+def _refused(text: str | bytes) -> str:
+    with pytest.raises(LabelError) as refused:
+        list(_table(text))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+_values = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=8)
+_ends = st.sampled_from(["\n", "\r\n", "\r"])
+
+
+@given(st.lists(st.lists(_values, min_size=2, max_size=2), max_size=8), _ends, st.booleans())
+def test_what_pythons_csv_writes_is_read_as_python_reads_it(
+    rows: list[list[str]], end: str, quoted: bool
+) -> None:
+    text = io.StringIO()
+    style = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+    csv.writer(text, lineterminator=end, quoting=style).writerows([["id", "label"], *rows])
+    expected = list(csv.DictReader(io.StringIO(text.getvalue(), newline="")))
+    if any([row[one] for one in ("id", "label")] == ["id", "label"] for row in expected):
+        assert "repeats the header" in _refused(text.getvalue())
+    else:
+        assert _rows(text.getvalue()) == [[row["id"], row["label"]] for row in expected] == rows
+
+
+def _by_grammar(line: str) -> list[str] | None:
+    """The fields of a line, one character after the other; None for what the grammar has not."""
+    fields, at = [], 0
+    while True:
+        value = ""
+        if line[at : at + 1] == '"':
+            at += 1
+            while True:
+                if at >= len(line):
+                    return None
+                if line[at] != '"':
+                    value, at = value + line[at], at + 1
+                elif line[at : at + 2] == '""':
+                    value, at = value + '"', at + 2
+                else:
+                    at += 1
+                    break
+        else:
+            while at < len(line) and line[at] != ",":
+                if line[at] == '"':
+                    return None
+                value, at = value + line[at], at + 1
+        fields.append(value)
+        if at == len(line):
+            return fields
+        if line[at] != ",":
+            return None
+        at += 1
+
+
+@given(st.lists(st.text('a", b', max_size=12), max_size=4))
+def test_the_reader_takes_the_grammar_and_nothing_else(lines: list[str]) -> None:
+    filled = [line for line in lines if line.strip()]
+    parsed = [_by_grammar(line) for line in filled]
+    text = "\n".join(["id,label", *lines])
+    if all(row is not None and len(row) == 2 for row in parsed):
+        assert _rows(text) == parsed
+    else:
+        wrong = next(n for n, row in enumerate(parsed) if row is None or len(row) != 2)
+        number = [n for n, line in enumerate(lines, 2) if line.strip()][wrong]
+        assert _refused(text).startswith(f"l.csv, line {number}: ")
+
+
+@given(st.lists(st.tuples(_values, _values), max_size=6))
+def test_what_is_written_reads_back(rows: list[tuple[str, str]]) -> None:
+    text = csv_text(("name", "value"), rows)
+    if ("name", "value") not in rows:
+        assert _rows(text) == list(map(list, rows))
+
+
+def test_what_would_not_read_back_is_not_written() -> None:
+    for broken in ("a\nb", "a\rb", "a\0b"):
+        with pytest.raises(LlossError, match="has a line break or a NUL in it"):
+            csv_text(("id",), [("a",), (broken,)])
+    text = csv_text(("id", "n"), [("a\r,b", 1)], readable=False)
+    assert list(csv.reader(io.StringIO(text, newline="")))[1] == ["a\r,b", "1"]
+    assert "does not close in its line" in _refused(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('a.png,"green', "the quote that opens '\"green' does not close"),
+        ('"a.png,green', "does not close"),
+        ('"a.png\nb.png",green', "does not close"),
+        ('a.png,gre"en', "a quote inside a field without quotes"),
+        ('a.png, "green"', "a quote inside a field without quotes: ' \"green\"'"),
+        ('a.png,"green" ', "text behind the closing quote"),
+        ('a.png,"green"red', "text behind the closing quote"),
+        (r'a.png,"gr\"een"', "text behind the closing quote"),
+        ("a.png,green,red", "has 3 fields, the header has 2 (id, label): 'a.png,green,red'"),
+        ("a.png,green,", "has 3 fields"),
+        ("a.png", "has 1 field, the header has 2"),
+        ("a.png;green", "has 1 field, the header has 2"),
+        ("id,label", "repeats the header"),
+        ("\ufeffid,label", "repeats the header"),
+        ("a\0.png,green", "holds a NUL"),
+        (b"caf\xe9.png,green", "is not UTF-8 text (byte 0xe9)"),
+    ],
+)
+def test_a_row_that_could_lose_something_is_refused_by_its_line(
+    line: str | bytes, told: str
+) -> None:
+    data = line if isinstance(line, bytes) else line.encode()
+    before = b"id,label\r\n0.png,red\r\r"  # four lines, the last two of them blank
+    message = _refused(before + data + b"\nz.png,red\n")
+    assert message.startswith("l.csv, line 4: ") and told in message
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("id,label,label", "two columns are called 'label'"),
+        ("id, label,label ", "two columns are called 'label'"),
+        ("note,id,note,label", "two columns are called 'note'"),
+        ('"id,label', "does not close in its line"),
+        ("sep=,\nid,label", "line 1: 'sep=,' is a line for Excel"),
+        ("SEP=;\nid;label", "is a line for Excel"),
+        ('{"id": "a", "label": "b"}', "line 1: looks like JSON; give a CSV with a header"),
+    ],
+)
+def test_a_header_that_could_mean_two_things_is_refused(header: str, told: str) -> None:
+    assert told in _refused(f"{header}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("ID,label,id\n1,a,b\n", "has the columns 'ID' and 'id'"),
+        ("id;label\na;b\n", "(found: id;label); it is separated by semicolons"),
+        ("id\tlabel\na\tb\n", "it is separated by tabs"),
+        ("id|label\na|b\n", "it is separated by vertical bars"),
+        ("a.png,cat\n", "needs a column 'id' and 'label' (found: a.png, cat); give a CSV with"),
+        ("", "(found: an empty file)"),
+        ("\n \n", "(found: an empty file)"),
+    ],
+)
+def test_a_column_that_is_missing_is_explained(text: str, told: str) -> None:
+    with pytest.raises(LabelError) as refused:
+        _table(text).needed("id", "label")
+    assert told in str(refused.value)
+
+
+def test_columns_are_found_by_names_of_any_case_with_spaces_around() -> None:
+    table = _table("\ufeff\n\u00a0Label ,note, ID\u200b\ncat,,a.png\n")
+    assert table.header == ("Label", "note", "ID") and table.needed("id", "label") == (2, 0)
+    assert table.column("path") is None
+    assert list(table) == [(3, ["cat", "", "a.png"])]
+
+
+def test_a_column_without_a_name_holds_row_numbers_or_nothing() -> None:
+    assert _rows(",id,label\n0,a,cat\n1,b,dog\n") == [["0", "a", "cat"], ["1", "b", "dog"]]
+    assert _rows("id,label,,\na,cat,,\n") == [["a", "cat", "", ""]]
+    assert "line 3: 'dog' stands in column 3" in _refused("id,label,\na,cat,\nb,cat,dog\n")
+    assert "line 2: 'x' stands in column 1" in _refused(",id,label\nx,a,cat\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf16_is_named(encoding: str) -> None:
+    assert "UTF-16" in _refused("id,label\na,b\n".encode(encoding))
+
+
+def test_a_workbook_is_named() -> None:
+    assert "workbook of Excel; save the sheet as CSV" in _refused(b"PK\x03\x04\x14\0\xff\n")
+
+
+def test_parquet_is_named() -> None:
+    assert "is Parquet; give CSV" in _refused(b"PAR1\x15\x04\xff\n")
+
+
+def test_lines_end_as_text_files_do_and_nowhere_else() -> None:
+    names = ["a", "b\u2028b", "c\x85c", "d\x0bd", "e\x1ce", "", "f"]
+    text = "\ufeff" + "\r\n".join(names[:3]) + "\r" + "\n".join(names[3:])
+    lines = list(text_lines(io.BytesIO(text.encode()), "l.txt", LabelError))
+    assert lines == list(enumerate(names, 1))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lloss.annotations import Problems
+from lloss.errors import LabelError
+from lloss.project.create import create_project
+from lloss.project.project import Project
+
+
+def test_the_hold_out_names_the_classes_that_it_does_not_show(tmp_path: Path) -> None:
+    """20 of one class, 1 each of three others: their one image is for training."""
+    classes = ["common"] * 20 + ["rare", "odd", "lone"]
+    (tmp_path / "pool").mkdir()
+    rows = []
+    for number, name in enumerate(classes):
+        Image.new("RGB", (8, 8)).save(tmp_path / "pool" / f"{number:02d}.png")
+        rows.append(f"{number:02d}.png,{name}")
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]) + "\n")
+    values = {"pool": str(tmp_path / "pool"), "labels": str(tmp_path / "labels.csv"), "k": 2}
+    project = create_project(tmp_path / "project", {**values, "holdout": 0.2}, {"batch_size": 4})
+    problems = Problems()
+    training, held = project.split(project.open_labels(), problems)
+    assert held is not None and set(held.labels) == {"common"}
+    assert len(training) + len(held) == 23
+    assert problems.notes == [
+        f"the {len(held)} held-out images show 1 of the 4 classes; not measured: lone, odd, rare"
+    ]
+
+
+def test_a_hold_out_of_all_classes_has_nothing_to_say(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    names = [f"{number:02d}.png" for number in range(20)]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / "pool" / name)
+    labels = tmp_path / "labels.csv"
+    rows = [f"{name},{number % 2}" for number, name in enumerate(names)]
+    labels.write_text("\n".join(["id,label", *rows]) + "\n")
+    values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": 2, "holdout": 0.2}
+    project = create_project(tmp_path / "project", values, {"batch_size": 4})
+    problems = Problems()
+    assert project.split(project.open_labels(), problems)[1] is not None
+    assert problems.notes == []
+
+
+def _project(folder: Path, count: int, **more: object) -> Project:
+    """A project of some labels of two classes, each with an image of its own."""
+    (folder / "pool").mkdir()
+    for number in range(40):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / "pool" / f"{number:02d}.png")
+    write_rows(folder / "labels.csv", range(count), "ab")
+    values = {"pool": str(folder / "pool"), "labels": str(folder / "labels.csv"), "k": 2, **more}
+    return create_project(folder / "project", values, {"batch_size": 4})
+
+
+def write_rows(path: Path, numbers: Iterable[int], classes: str) -> None:
+    rows = [f"{number:02d}.png,{classes[number % len(classes)]}" for number in numbers]
+    path.write_text("\n".join(["id,label", *rows]) + "\n")
+
+
+def test_a_hold_out_that_is_drawn_late_is_told(tmp_path: Path) -> None:
+    project = _project(tmp_path, 12)
+    problems = Problems()
+    assert project.split(project.open_labels(), problems)[1] is None
+    assert not (project.root / "holdout.csv").exists() and problems.notes == []
+    done = project.cycles / "001" / "summary.json"
+    done.parent.mkdir(parents=True)
+    done.write_text("{}")
+    write_rows(tmp_path / "labels.csv", range(30), "ab")
+    _, held = project.split(project.open_labels(), problems)
+    assert held is not None and len(held) == 3
+    (note,) = problems.notes
+    assert "drawn only now" in note and "no fair sample" in note
+    again = Problems()
+    project.split(project.open_labels(), again)
+    assert again.notes == []
+
+
+def test_a_test_set_of_classes_that_nobody_trains_is_refused_before_training(
+    tmp_path: Path,
+) -> None:
+    tested = tmp_path / "test.csv"
+    write_rows(tested, range(30, 36), "z")
+    with pytest.raises(LabelError, match=r"test\.csv: none of the 6 images shows .*classes: a, b"):
+        _project(tmp_path, 12, test_labels=str(tested))
+    assert not (tmp_path / "project").exists()
+
+
+def test_persons_on_one_image_are_held_out_together(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(10):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / "images" / f"{number}.png")
+    joints = [[8 + 2 * joint, 8 + joint] for joint in range(16)]
+    persons = [
+        {"image": f"{number // 3}.png", "center": [20 + number % 3, 20], "scale": 0.2,
+         "joints": joints, "joints_vis": [1] * 16}
+        for number in range(30)
+    ]  # fmt: skip
+    (tmp_path / "persons.json").write_text(json.dumps(persons))
+    labels = str(tmp_path / "persons.json")
+    train = {"task": "pose", "model": "hourglass1-narrow", "batch_size": 4}
+    values = {"pool": labels, "labels": labels, "k": 1, "holdout": 0.2}
+    project = create_project(tmp_path / "project", values, train)
+    training, held = project.split(project.open_labels())
+    assert held is not None and (len(training), len(held)) == (24, 6)
+    images = [{item.id.partition("@")[0] for item in one.items} for one in (training, held)]
+    assert (len(images[0]), len(images[1])) == (8, 2) and not images[0] & images[1]
