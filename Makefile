@@ -1,6 +1,6 @@
 # make demo    the whole job on scikit-learn's digits
 # make test    lint, types and tests
-# make lint    ruff and mypy alone
+# make lint    ruff, import contracts and mypy alone
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
 # make strategies  which settings deserve to be the default (a quarter of an hour)
@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# mypy reads packages from folders; here are the three rooms as the one package they are installed as.
+# mypy and import-linter read packages from folders: the three as the one package they install as.
 TYPES := .build/types
 
 .PHONY: demo test lint bench bench-serve soak strategies label-studio clean
@@ -32,6 +32,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/lloss
 	ln -s $(CURDIR)/lloss/* $(CURDIR)/export $(CURDIR)/serve $(TYPES)/lloss/
+	cd $(TYPES) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p lloss
 
 # A process a core.
