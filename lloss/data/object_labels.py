@@ -17,7 +17,6 @@ from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import Problems
 from lloss.annotations.validation import BrokenError, Whole, leaving_out, load_json
 from lloss.data.id_matching import agree, image_path
-from lloss.data.image_folders import image_folder
 from lloss.data.label_archive import native_labels
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
@@ -35,7 +34,7 @@ from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
 from lloss.pools.base import read_file
 from lloss.pools.read_failures import Root
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPlace, image_folder
 from lloss.pools.uri import parse
 
 DEFAULT_SPLIT = "trainval"

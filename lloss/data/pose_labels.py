@@ -16,7 +16,6 @@ from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
 from lloss.annotations.validation import BrokenError, leaving_out, load_json
 from lloss.data.id_matching import agree
-from lloss.data.image_folders import image_folder
 from lloss.data.label_archive import native_labels
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
@@ -24,7 +23,7 @@ from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
 from lloss.pools.person_crops import Outline, RegionItem, region_items
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPlace, image_folder
 from lloss.pools.uri import parse
 
 

@@ -14,13 +14,12 @@ from lloss.annotations.person_file import read_people
 from lloss.annotations.person_record import Person, touches
 from lloss.annotations.problems import Problems
 from lloss.annotations.validation import BrokenError, parse_json
-from lloss.data.image_folders import image_folder
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.crop_box import Region
 from lloss.images.decode import Pixels, decode_whole
 from lloss.pools.base import Item, Pool
 from lloss.pools.fingerprints import content_print
-from lloss.pools.storage import Place
+from lloss.pools.storage import Place, image_folder
 
 _KEPT = 8
 """Decoded images kept for the next person of each."""
