@@ -13,8 +13,8 @@ import click
 from lloss.data.empty_labels import EMPTY
 from lloss.data.labeled_set import DATA_ROOT
 from lloss.errors import SettingsError
-from lloss.tasks.presets import PRESETS
-from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.tasks.presets import PRESETS, resolve_settings
+from lloss.tasks.train_settings import TrainSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,7 +89,7 @@ def chosen_settings(preset: str, detach_head: bool, given: dict[str, Any]) -> Tr
         if given.get("gradient_stop") not in (None, 0):
             raise click.UsageError("--detach-head is --gradient-stop 0: give one of them")
         given = {**given, "gradient_stop": 0}
-    return settings_of(preset, **given)
+    return resolve_settings(preset, **given)
 
 
 def labels_options(command: F) -> F:

@@ -65,7 +65,6 @@ def train(
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
     from lloss.tasks import get_task
-    from lloss.tasks.task import note_classes
     from lloss.training import run as runs  # brings torch, which --help does not need
 
     task, problems = get_task(settings.task), Problems(skip_bad)
@@ -73,7 +72,7 @@ def train(
     with problems.explaining():
         labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
-    note_classes(task, labeled.labels, problems)
+    task.note_classes(labeled.labels, problems)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     done = runs.train(
         labeled,
