@@ -17,7 +17,7 @@ from lloss.serve.daemon.services.pool_registry import scores_version
 from numpy.typing import NDArray
 
 from lloss.manifest import class_name
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 _RANKED = 2
 """Pools whose losses are kept sorted, 4 bytes an image."""

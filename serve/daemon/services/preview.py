@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lloss.serve.daemon.services.pool_registry import scores_version
 
 from lloss.errors import SelectionError
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings, select
 
 _BEST = 5000

@@ -9,7 +9,7 @@ import pyarrow as pa
 from lloss.serve.daemon.errors import RequestError
 
 from lloss.data.id_matching import Matches
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection.excluded_ids import ExcludedIds
 from lloss.selection.hashing import draw_hashes
 

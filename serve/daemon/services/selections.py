@@ -26,8 +26,8 @@ from lloss.serve.daemon.store.image_states import Answer, TakenError
 from lloss.serve.daemon.store.lookup import encodable
 
 from lloss.errors import LlossError, ScoresError, SelectionError, SettingsError
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.part_file import check_columns, opened_part
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
 

@@ -15,7 +15,7 @@ from lloss.serve.daemon.ui.score_summary import Digest, Digests, Guess
 from lloss.serve.daemon.ui.templates import duration, quoted, rate
 
 from lloss.errors import ScoresError
-from lloss.scores.folder import RUN, ScoresFolder, scores_table
+from lloss.scores.scores_folder import RUN, ScoresFolder, scores_table
 from lloss.statistics.charts import Spread, histogram
 
 from ..scores import write_scores
