@@ -14,7 +14,7 @@ from lloss.serve.daemon.services.scores_cache import ScoresCache
 from numpy.typing import NDArray
 
 from lloss.manifest import class_name
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.pool_registry import Pools
 
 from lloss.data.id_matching import Matches
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection.excluded_ids import ExcludedIds
 from lloss.selection.hashing import draw_hashes
 

@@ -21,7 +21,7 @@ from lloss.serve.daemon.store.catalog import Catalog, PoolRow, PoolScores
 from lloss.data.id_matching import Matches
 from lloss.errors import LlossError, MissingExtraError
 from lloss.pools import Item, Pool, open_pool
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """What a pool may be called."""

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lloss.scores.folder import RUN, ScoresFolder
+from lloss.scores.scores_folder import RUN, ScoresFolder
 
 T = TypeVar("T")
 

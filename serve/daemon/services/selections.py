@@ -24,8 +24,8 @@ from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.image_table import Answer, TakenError
 
 from lloss.errors import LlossError, ScoresError, SelectionError, SettingsError
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.part_file import check_columns, opened_part
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
 from lloss.text.clean_names import is_text

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.part_file import readable
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.charts import Spread
 
 BEST = 4096

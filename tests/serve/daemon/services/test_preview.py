@@ -12,7 +12,7 @@ import pytest
 from lloss.serve.daemon.services import preview
 from lloss.serve.daemon.services.selections import SelectionRequest
 
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings
 
 from ....waiting import PATIENCE

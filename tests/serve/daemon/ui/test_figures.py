@@ -14,7 +14,7 @@ from lloss.serve.daemon.ui.score_summary import Digest, Guess
 from lloss.serve.daemon.ui.templates import duration, quoted, rate
 
 from lloss.errors import ScoresError
-from lloss.scores.folder import ScoresFolder, scores_table
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.statistics.charts import Spread, histogram
 
 from ..scores import write_scores
