@@ -9,22 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
+from lloss.annotations.label_archive import native_labels
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.mpii_heads import head_sizes
 from lloss.annotations.person_file import read_people
 from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, leaving_out, load_json
 from lloss.data.id_matching import agree
-from lloss.data.image_folders import image_folder
-from lloss.data.label_archive import native_labels
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
 from lloss.pools.person_crops import Outline, RegionItem, region_items
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPlace, image_folder
 from lloss.pools.uri import parse
 
 
