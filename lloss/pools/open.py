@@ -135,7 +135,7 @@ def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
     if kind == "list":
         return ListPool(places[0], asked.shown)
     if kind == "persons":
-        from lloss.pools.person_crops import RegionPool  # reads annotations, which know pools
+        from lloss.pools.person_crops import RegionPool
 
         return RegionPool(places[0], asked.shown, options)
     raise PoolError(f"{places[0]}: no known kind of pool; give {_KINDS}")

@@ -19,7 +19,7 @@ from lloss.images.crop_box import Region
 from lloss.images.decode import Pixels, decode_whole
 from lloss.pools.base import Item, Pool
 from lloss.pools.fingerprints import content_print
-from lloss.pools.storage import Place
+from lloss.pools.storage import Place, image_folder
 
 _KEPT = 8
 """Decoded images kept for the next person of each."""

@@ -13,7 +13,7 @@ import stat
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -28,6 +28,9 @@ _SAMPLE = 4 << 10
 _SAMPLE_END = 16 << 10
 """Bytes at its end: tar fills its last 10 KiB up with zeros."""
 _FOOTER_MOST = 64 << 20
+
+_TRIED = 8
+"""Images looked for before the file's own folder is taken for theirs."""
 
 
 class RandomFile(ABC):
@@ -296,6 +299,31 @@ def place_of(uri: str, within: Confinement | None = None) -> Place:
 
         return remote_place(uri, within)
     return LocalPlace(Path(uri), within)
+
+
+def image_folder(listing: Place, names: Sequence[str], asked: str = "") -> Place:
+    """The folder of a file's images.
+
+    Args:
+        listing: the file.
+        names: of the images, as it writes them.
+        asked: the folder that the user names, relative to the file's; "" to look for it.
+
+    Returns:
+        The first of the file's folder, ``images`` in it and ``images`` beside it that holds one of
+        the first images; the file's folder if none does.
+    """
+    if isinstance(listing, LocalPlace):
+        listing = LocalPlace(listing.path.absolute(), listing.within)
+    folder = listing.parent
+    if asked:
+        return folder.at(asked)
+    candidates = (folder, folder.at("images"), folder.parent.at("images"))
+    for name in names[:_TRIED]:
+        for candidate in candidates:
+            if candidate.at(name).kind() == "file":
+                return candidate
+    return folder
 
 
 def _footer(file: IO[bytes], size: int) -> int:

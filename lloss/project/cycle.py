@@ -45,9 +45,9 @@ from lloss.serve.scoring.scorer import Scorer
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
-from lloss.training.evaluate import evaluate_checkpoint
+from lloss.training.evaluation import evaluate_checkpoint
+from lloss.training.reliability import cautions, how_picked, measured, ranked, ties
 from lloss.training.run import train
-from lloss.training.verdict import cautions, how_picked, measured, ranked, ties
 
 BEGUN, EVALUATION, MODEL = "cycle.json", "evaluation.json", "model.onnx"
 SELECTED, REPORT = "selected.csv", "report.html"

@@ -19,7 +19,7 @@ from lloss.pools import Item, Pool
 from lloss.project.report import Pick
 from lloss.scores.folder import ScoresFolder
 from lloss.selection import Selection
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import predict
 

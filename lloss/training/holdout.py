@@ -12,7 +12,7 @@ from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError
 from lloss.pools import Pool
 from lloss.selection.hashing import draw_ids
-from lloss.tasks.base import Task
+from lloss.tasks.task import Task
 
 
 def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:

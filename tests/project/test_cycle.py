@@ -481,7 +481,7 @@ def test_a_cycle_missing_between_others_is_named(project: Project, labels: Path)
 
 def test_the_evaluation_is_of_the_very_checkpoint(project: Project) -> None:
     outcome = next_cycle(project)
-    from lloss.training.evaluate import evaluate_checkpoint
+    from lloss.training.evaluation import evaluate_checkpoint
 
     _, held = project.split(project.open_labels())
     assert held is not None
