@@ -8,7 +8,7 @@ from pathlib import Path
 from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
 from lloss.pools.file_walk import PassedOver, has_image_suffix, suffix_of, walk
-from lloss.pools.folder import LocalTree
+from lloss.pools.folder_pool import LocalTree
 
 
 def holds_xml(folder: Path) -> bool:

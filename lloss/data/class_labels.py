@@ -11,7 +11,7 @@ from lloss.data.class_folders import class_folders
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, load_array, open_array
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPath
 from lloss.text.clean_names import clean_name
 
 DATA_ROOT = Path("~/.cache/lloss")
@@ -57,7 +57,7 @@ def is_named_set(data: str) -> bool:
 
 
 def _labeled_array(path: Path) -> LabeledSet:
-    pool = open_array(LocalPlace(path), str(path))
+    pool = open_array(LocalPath(path), str(path))
     labels = np.asarray(load_array(path, "labels"))
     if labels.shape != (pool.count(),):
         raise LabelError(

@@ -33,9 +33,9 @@ from lloss.data.voc_folders import (
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.base import read_file
+from lloss.pools.pool import read_file
 from lloss.pools.read_failures import Root
-from lloss.pools.storage import LocalPlace, image_folder
+from lloss.pools.storage import LocalPath, image_folder
 from lloss.pools.uri import parse
 from lloss.text.image_paths import image_path
 
@@ -168,7 +168,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
     if native_labels(document, str(path)) is not None:
         raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
     images = _coco_images(path, document, problems)
-    place = image_folder(LocalPlace(path), [image.name for image in images], folder)
+    place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
         where = f"{image.where}.file_name"

@@ -29,7 +29,7 @@ from lloss.project import cycle as cycle_module
 from lloss.project.create import create_project
 from lloss.project.cycle import history, next_cycle
 from lloss.project.project import Project, load_project
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.trainer import Trainer
