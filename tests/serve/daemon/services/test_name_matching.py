@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.request_exclusions import LeftOut, left_out
+from lloss.serve.daemon.services.name_matching import LeftOut, left_out
 
 from lloss.scores.scores_folder import ScoresFolder
 
