@@ -13,7 +13,7 @@ from lloss.export.reduce_precision import Reduction
 from PIL import Image
 from tqdm import tqdm
 
-from lloss.data.labeled_set import open_labeled
+from lloss.data.class_labels import open_labeled
 from lloss.pools import open_pool
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import load_checkpoint

@@ -8,8 +8,8 @@ import click
 
 from lloss.cli.options import PATH, print_notes
 from lloss.errors import SettingsError
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.merge import merge_shards
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection.ties import constant_note
 
 

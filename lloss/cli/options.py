@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from lloss.data.class_labels import DATA_ROOT
 from lloss.data.empty_labels import EMPTY
-from lloss.data.labeled_set import DATA_ROOT
 from lloss.errors import EngineError, SettingsError
 from lloss.runtime.providers import parse_device
 from lloss.tasks.presets import PRESETS

@@ -21,9 +21,9 @@ from lloss.cli.options import (
     provider_option,
 )
 from lloss.data.label_joining import labeled_pool
-from lloss.pools import Item, Pool, RestPool
+from lloss.pools import Item, Pool, SubsetPool
 from lloss.runtime import tf32
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusion_files import find_excluded, read_excluded
 from lloss.selection.ties import constant_note
@@ -124,7 +124,7 @@ def command(
     if part.count > 1:
         return  # one shard is not a readable scores folder; merge checks all of them
     if report.resumed:
-        pending = RestPool(images, excluded) if excluded else images
+        pending = SubsetPool(images, excluded) if excluded else images
         print_notes(_newer_files(itertools.islice(pending, report.resumed), last_written))
     print_notes(constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss"))
 

@@ -8,7 +8,7 @@ import click
 
 from lloss.annotations import Problems
 from lloss.cli.options import PATH, Subset, empty_option, exclude_option, print_notes
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
 from lloss.selection.exclusion_files import read_excluded, select_without
 from lloss.selection.ties import tie_note

@@ -65,8 +65,8 @@ def command(
         return
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
-    from lloss.tasks.base import note_classes  # imports torch, which --help and --show do not need
-    from lloss.tasks.registry import get_task
+    from lloss.tasks import get_task  # imports torch, which --help and --show do not need
+    from lloss.tasks.task import note_classes
     from lloss.training import run
 
     task, problems = get_task(settings.task), Problems(skip_bad)

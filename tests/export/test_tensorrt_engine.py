@@ -38,7 +38,7 @@ def test_without_a_gpu_or_torch_it_is_one_line(artifact: Path) -> None:
 
 def test_an_export_needs_to_know_where(tmp_path: Path) -> None:
     done = command("export", str(tmp_path))
-    assert done.returncode == 2 and "say where the artifact goes" in done.stderr
+    assert done.returncode == 2 and "name the file to write" in done.stderr
 
 
 def test_only_an_artifact_is_built(tmp_path: Path) -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lloss.serve.daemon.store.lookup import encodable
-
 from lloss.errors import LabelError
-from lloss.text.clean_names import clean_name
+from lloss.text.clean_names import clean_name, is_text
 
 _OWN = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
@@ -52,7 +50,7 @@ def place_of(data: object) -> tuple[str, str] | None:
     if not isinstance(data, dict):
         return None
     pool, id = data.get("lloss_pool"), data.get("lloss_id")
-    if isinstance(pool, str) and isinstance(id, str) and encodable(pool) and encodable(id):
+    if isinstance(pool, str) and isinstance(id, str) and is_text(pool) and is_text(id):
         return pool, id
     return None
 
@@ -79,7 +77,7 @@ def choice_of(result: object, control: str | None = None) -> str:
 
 
 def _class(choice: object) -> str:
-    return clean_name(choice) if isinstance(choice, str) and encodable(choice) else ""
+    return clean_name(choice) if isinstance(choice, str) and is_text(choice) else ""
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ def _data(task: Any, where: str) -> dict[str, Any]:
 
 def _text(data: dict[str, Any], key: str, where: str) -> str:
     value = data.get(key)
-    if not isinstance(value, str) or not value or not encodable(value):
+    if not isinstance(value, str) or not value or not is_text(value):
         raise broken(where, key, "must be a text", value)
     return value
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.pool_registry import scores_version
+from lloss.serve.daemon.services.scores_cache import ScoresCache
 from numpy.typing import NDArray
 
 from lloss.manifest import class_name
-from lloss.scores.folder import ScoresFolder
-
-_RANKED = 2
-"""Pools whose losses are kept sorted, 4 bytes an image."""
-
-_sorting = threading.Lock()
+from lloss.scores.scores_folder import ScoresFolder
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,7 @@ def _read(
     daemon: Daemon, folder: ScoresFolder, sha256: str, ids: Collection[str]
 ) -> dict[str, Known]:
     classes = _classes(daemon, sha256)
-    losses = _sorted_losses(folder)
+    losses = _losses_of.get(folder)
     wanted = pa.array(list(ids), pa.string())
     found = {}
     for batch in folder.scan(["id", "loss", *(["prediction"] if classes else [])]):
@@ -102,13 +94,11 @@ def _score(losses: NDArray[np.float32], loss: float) -> float:
 
 
 def _sorted_losses(folder: ScoresFolder) -> NDArray[np.float32]:
-    with _sorting:  # once, however many ask
-        return _sorted(*scores_version(folder))
-
-
-@lru_cache(maxsize=_RANKED)
-def _sorted(path: Path, changed: int) -> NDArray[np.float32]:
-    losses = ScoresFolder(path).column("loss")
+    losses = folder.column("loss")
     losses = losses[np.isfinite(losses)]
     losses.sort()
     return losses
+
+
+_losses_of = ScoresCache(_sorted_losses, 2)
+"""Sorted losses of the last two pools, 4 bytes an image."""

@@ -13,7 +13,7 @@ from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.annotation_memory import Annotation, Annotations, Verdict
 from lloss.serve.daemon.labelstudio.json_export import Age, choice_of, place_of
-from lloss.serve.daemon.store.image_changes import Marks
+from lloss.serve.daemon.store.image_table import Marks
 
 WRITTEN = frozenset(
     {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_UPDATED"}

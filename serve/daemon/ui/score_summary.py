@@ -7,24 +7,19 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from lloss.serve.daemon.services.pool_registry import scores_version
 
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.part_file import readable
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.charts import Spread
 
 BEST = 4096
 """Images of the largest predicted loss whose guesses are kept: those that pages show."""
-
-_FOLDERS = 32
-"""Folders whose digest is kept."""
 
 _OTHERS = 16_384
 """Guesses kept of images that were asked for and are not among the best."""
@@ -123,37 +118,3 @@ def _guess(prediction: float | None, confidence: float | None) -> Guess:
         int(prediction) if known and prediction is not None else -1,
         math.nan if confidence is None else confidence,
     )
-
-
-class Digests:
-    """Digests of the folders that were looked at last."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[object, Future[Digest]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, folder: ScoresFolder) -> Digest:
-        """That of a complete folder, which is read the first time, once for all who wait.
-
-        Raises:
-            ScoresError: it is damaged.
-        """
-        key = scores_version(folder)
-        with self._lock:
-            found = self._kept.get(key)
-            ours = found is None
-            made = self._kept[key] = found or Future()
-            self._kept.move_to_end(key)
-            if len(self._kept) > _FOLDERS:
-                self._kept.popitem(last=False)
-        if ours:
-            self._make(key, folder, made)
-        return made.result()
-
-    def _make(self, key: object, folder: ScoresFolder, made: Future[Digest]) -> None:
-        try:
-            made.set_result(Digest.of(folder))
-        except BaseException as error:
-            made.set_exception(error)
-            with self._lock:
-                self._kept.pop(key, None)

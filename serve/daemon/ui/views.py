@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.services.scores_cache import ScoresCache
 from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
 from lloss.serve.daemon.ui.image_details import Held, Mark
 from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.ui.score_summary import Digests, Guess
+from lloss.serve.daemon.ui.score_summary import Digest, Guess
 from lloss.serve.daemon.ui.thumbnails import Thumbnails, stamp_of
 
 from lloss.errors import LlossError
@@ -145,7 +146,7 @@ class Viewer:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.held = Held(daemon.catalog, daemon.selections)
-        self.rate, self.digests = Rate(), Digests()
+        self.rate, self.digests = Rate(), ScoresCache(Digest.of, 32)
         self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
 
     def status(self) -> dict[str, Any]:
@@ -240,7 +241,7 @@ class Viewer:
         if not pool.scored:
             return ""
         with self.daemon.pools.reading(pool.name) as (_, folder):
-            spread = self.digests.of(folder).spread
+            spread = self.digests.get(folder).spread
         return histogram(spread, list(shown)) if spread else ""
 
     @staticmethod
@@ -277,7 +278,7 @@ class Viewer:
         if not pool.scored:
             return {}
         with self.daemon.pools.reading(pool.name) as (_, folder):
-            return self.digests.of(folder).guesses(ids)
+            return self.digests.get(folder).guesses(ids)
 
     def _prefetch(self, pool: PoolView, ids: Sequence[str]) -> None:
         """Find all at once what the thumbnails will be asked for one by one."""

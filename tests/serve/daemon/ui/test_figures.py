@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,11 @@ import pytest
 from lloss.serve.daemon.ui import score_summary as digests
 from lloss.serve.daemon.ui.image_details import Batch
 from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.ui.score_summary import Digest, Digests, Guess
+from lloss.serve.daemon.ui.score_summary import Digest, Guess
 from lloss.serve.daemon.ui.templates import duration, quoted, rate
 
 from lloss.errors import ScoresError
-from lloss.scores.folder import RUN, ScoresFolder, scores_table
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.statistics.charts import Spread, histogram
 
 from ..scores import write_scores
@@ -85,14 +84,6 @@ def test_guesses_that_are_looked_at_are_kept(
     assert len(digest._guesses) == 15 and "id 0" not in digest._guesses
     monkeypatch.setattr(ScoresFolder, "scan", None)
     assert digest.guesses(["id 8999", "id 19"])["id 8999"].prediction == 9
-
-
-def test_digests_are_made_once(folder: ScoresFolder) -> None:
-    kept = Digests()
-    first = kept.of(folder)
-    assert kept.of(ScoresFolder(folder.path)) is first
-    os.utime(folder.path / RUN, ns=(1, 1))
-    assert kept.of(folder) is not first, "it was scored anew"
 
 
 def test_scores_without_guesses_or_numbers_have_a_digest_too(tmp_path: Path) -> None:

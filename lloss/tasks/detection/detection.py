@@ -10,7 +10,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import ObjectLabel, Problems
-from lloss.data import label_archive as native
+from lloss.annotations import label_archive as native
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
@@ -28,12 +28,12 @@ from lloss.modeling.networks.ssd import (
     reference,
 )
 from lloss.pools import Item, Pool
-from lloss.tasks.base import Task
 from lloss.tasks.detection import image_scores as outputs
 from lloss.tasks.detection import multibox_loss as losses
 from lloss.tasks.detection.box_augmentation import KINDS, ROOM, SsdAugmentation
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.map_meter import DetectionMeter, detect
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
 DRAWN = 0.4
@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class Detection(Task):
-    """See :class:`lloss.tasks.base.Task`.
+    """See :class:`lloss.tasks.task.Task`.
 
     A label is an :class:`lloss.annotations.ObjectLabel`, a target a
     :class:`.Objects`, the output a :class:`.SsdOutput`.
@@ -120,7 +120,7 @@ class Detection(Task):
         return read_objects(path, problems)
 
     def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
-        """See :func:`lloss.data.label_archive.write_labels`."""
+        """See :func:`lloss.annotations.label_archive.write_labels`."""
         native.write_labels(labels, path)
 
     def join(

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from lloss.annotations import PersonLabel, Problems
 from lloss.annotations.joint_names import skeleton
-from lloss.data.label_archive import write_labels
+from lloss.annotations.label_archive import write_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
@@ -22,13 +22,13 @@ from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks import hourglass
 from lloss.modeling.pretrained_weights import read_state_dict, start_from
 from lloss.pools import Item, Pool
-from lloss.tasks.base import Task
 from lloss.tasks.pose.heatmap_loss import heatmap_loss
 from lloss.tasks.pose.heatmaps import decode
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
 from lloss.tasks.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, heads_known
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import ROOM, draw_views, seen
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
 
 FOUND = 0.1
@@ -40,7 +40,7 @@ ENERGY = math.pi
 
 
 class Pose(Task):
-    """See :class:`lloss.tasks.base.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
+    """See :class:`lloss.tasks.task.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
 
     The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
     sizes are known: then it stands among the figures under ``pckh`` as well.
@@ -121,7 +121,7 @@ class Pose(Task):
         return read_persons(path, problems)
 
     def write_labels(self, labels: Mapping[str, PersonLabel], path: Path) -> None:
-        """See :func:`lloss.data.label_archive.write_labels`."""
+        """See :func:`lloss.annotations.label_archive.write_labels`."""
         write_labels(labels, path)
 
     def join(
