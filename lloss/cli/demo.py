@@ -77,10 +77,14 @@ def _random_accuracies() -> Any:
     settings = settings_of("default", **SETTINGS)
     with tqdm(total=TRIALS * CYCLES, desc="random selection", disable=None) as bar:
         trials = [
-            simulate(experiment, settings, RANDOM, trial, lambda _: bar.update() and None)
+            simulate(experiment, settings, RANDOM, trial, lambda _: _advance(bar))
             for trial in range(TRIALS)
         ]
     return np.array([[result.metric for result in trial] for trial in trials])
+
+
+def _advance(bar: Any) -> None:
+    bar.update()
 
 
 def _print_results(project: Path, random: Any) -> None:

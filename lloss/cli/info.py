@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -67,12 +69,12 @@ _LOSS_NORMS = {
 }
 
 
-def _recipe(recipe: dict[str, object]) -> str:
+def _recipe(recipe: Mapping[str, Any]) -> str:
     if not recipe:
         return ""
     cpus = f" for CPUs with {recipe['instructions']}" if recipe.get("instructions") else ""
     kept = recipe.get("kept")
-    layers = f", in fp32: {', '.join(kept)}" if isinstance(kept, list) and kept else ""
+    layers = f", in fp32: {', '.join(kept)}" if kept else ""
     return (
         f", calibrated by {recipe.get('calibration')} on {recipe.get('images')} images, "
         f"weights of {recipe.get('weight_bits')} bits{cpus}{layers}"

@@ -59,7 +59,7 @@ def command(
     values["subset"] = int(subset) if subset.is_integer() else subset
     values["seed"] = train.get("seed", 0)
     if test or test_labels:
-        measured_on = {"test": test, "test_labels": test_labels}
+        measured_on: dict[str, Any] = {"test": test, "test_labels": test_labels}
     else:
         measured_on = {"holdout": 0.1 if holdout is None else holdout}
     optional = {**measured_on, "skip_bad": skip_bad, "empty": empty}
