@@ -10,13 +10,13 @@ import click
 from lloss.cli.options import COUNT, PATH, print_notes
 from lloss.errors import SettingsError
 from lloss.export.fidelity import Gate
-from lloss.export.tensorrt_engine import build_engine, check_tensorrt
+from lloss.export.tensorrt import build_engine, check_tensorrt
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
 from lloss.runtime import tf32
 
 if TYPE_CHECKING:
-    from lloss.export.reduce_precision import Reduction
+    from lloss.export.precision import Reduction
 
 
 @click.command("export")
@@ -153,7 +153,7 @@ def _reduction(
         raise SettingsError(
             f"--precision {precision}: is compared with fp32 on images; add --calibrate POOL"
         )
-    from lloss.export.reduce_precision import Reduction
+    from lloss.export.precision import Reduction
 
     return Reduction(
         precision=precision,
