@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lloss.serve.daemon.api.pool_schemas import IDS_MOST, LabelsBody
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.labelstudio.json_export import disputed_in, labels_of
 from lloss.serve.daemon.services.label_classes import Accepted
 from pydantic import ValidationError
 
@@ -61,8 +62,6 @@ def labels_of_request(
     """
     kind = kind.partition(";")[0].strip().lower()
     if label_studio:
-        from lloss.serve.daemon.labelstudio import disputed_in, labels_of
-
         document = _document(body)
         labels = labels_of(document, pool, control)
         found = Given(labels, disputed=disputed_in(document, pool, control))

@@ -15,9 +15,3 @@ Found in the sources and on the wire of label-studio 1.23.2; what a user must se
   makes COCO of its JSON export.
 - The webhook is sent once and waited for one second: what went lost is in the export.
 """
-
-from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
-from lloss.serve.daemon.labelstudio.json_export import disputed_in, labels_of
-from lloss.serve.daemon.labelstudio.routes import router
-
-__all__ = ["disputed_in", "labels_of", "router", "tasks_of"]

@@ -6,8 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from lloss.serve.daemon.app import base_of
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, base_url_of
 from lloss.serve.daemon.labelstudio.score_lookup import Known, known
 from lloss.serve.daemon.services.selections import HandedOut
 
@@ -51,9 +50,8 @@ def _url(daemon: Daemon, pool: str, id: str, request: Request) -> str:
     if pattern:
         named = pattern.replace("{pool}", _quoted(pool))
         return named.replace("{id}", _quoted(id))
-    from lloss.serve.daemon.http.authentication import signed
-
-    return f"{base_of(daemon, request)}/v1/pools/{_quoted(pool)}/images?{signed(daemon, pool, id)}"
+    query = daemon.access.signed_query(pool, id)
+    return f"{base_url_of(daemon, request)}/v1/pools/{_quoted(pool)}/images?{query}"
 
 
 def _quoted(text: str) -> str:

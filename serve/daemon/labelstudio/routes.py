@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.api.health import not_ready
 from lloss.serve.daemon.api.pool_schemas import IDS_MOST
-from lloss.serve.daemon.app import daemon_of, known_query
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.coco_export import coco_of
 from lloss.serve.daemon.labelstudio.predictions import Question, answers
@@ -32,7 +31,7 @@ def _body(schema: dict[str, Any], required: bool = True) -> dict[str, Any]:
 
 _OBJECT: dict[str, Any] = {"type": "object"}
 _OBJECTS: dict[str, Any] = {"type": "array", "items": _OBJECT}
-_OURS = [Depends(known_query)]
+_OURS = [Depends(reject_unknown_parameters)]
 """Of routes whose addresses people write; Label Studio makes up the others."""
 
 _TASKS = {**_OBJECT, "required": ["tasks"], "properties": {"tasks": {"type": "array"}}}
@@ -43,7 +42,7 @@ _TASKS = {**_OBJECT, "required": ["tasks"], "properties": {"tasks": {"type": "ar
 @router.get("/health")
 async def health(request: Request) -> dict[str, str]:
     """Whether predictions can be had; Label Studio waits for one second."""
-    reason = await not_ready(daemon_of(request))
+    reason = await asyncio.to_thread(daemon_of(request).not_ready)
     if reason:
         raise RequestError(503, reason, _LOADING)
     return {"status": "UP", "model_class": "lloss"}

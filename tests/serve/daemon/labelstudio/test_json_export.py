@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lloss.serve.daemon.labelstudio import disputed_in, labels_of
+from lloss.serve.daemon.labelstudio.json_export import disputed_in, labels_of
 from starlette.testclient import TestClient
 
 from lloss.errors import LabelError
