@@ -13,7 +13,7 @@ from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
 from lloss.serve.daemon.ui.image_details import Held, Mark
 from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.ui.score_summary import Digests, Guess
+from lloss.serve.daemon.services.score_summary import Digests, Guess
 from lloss.serve.daemon.ui.thumbnails import Thumbnails, stamp_of
 
 from lloss.errors import LlossError
