@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 
 DECIMALS = 3
 """Of a pixel, that JSON keeps."""
@@ -74,7 +74,7 @@ class PersonLabel:
     """
 
     image: str
-    region: Region | None
+    region: CropBox | None
     names: tuple[str, ...]
     joints: NDArray[np.float32]
     annotated: NDArray[np.bool_]

@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 from lloss.annotations.validation import BrokenError
 from lloss.errors import ImageError
-from lloss.pools.base import read_file
+from lloss.pools.pool import read_file
 
 DEEPEST = 64
 """Elements inside each other; annotations need five."""

@@ -15,9 +15,9 @@ from lloss.data.empty_labels import settled
 from lloss.errors import LabelError
 from lloss.files import write_json
 from lloss.statistics.confidence_intervals import Interval, decimals, in_words, usable
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.evaluate import Evaluation, evaluate_checkpoint, scatter
+from lloss.training.evaluation import Evaluation, evaluate_checkpoint, scatter
 
 
 @click.command()

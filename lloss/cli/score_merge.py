@@ -16,10 +16,10 @@ from lloss.cli.device_option import provider_option
 from lloss.cli.options import empty_option
 from lloss.data.label_joining import labeled_pool
 from lloss.errors import SettingsError
-from lloss.pools import Item, Pool, RestPool
+from lloss.pools import Item, Pool, SubsetPool
 from lloss.runtime import tf32
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.merge import merge_shards
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusion_files import find_excluded, read_excluded
 from lloss.selection.ties import constant_note
@@ -127,7 +127,7 @@ def score(
         click.echo(remark, err=True)
     click.echo(_outcome(done, out), err=True)
     if part.count == 1 and done.resumed:
-        rest = RestPool(images, without) if without else images
+        rest = SubsetPool(images, without) if without else images
         _echo_changed(itertools.islice(rest, done.resumed), before)
     if part.count == 1:  # a shard alone is no folder to read; merge looks at all of them
         _echo_ties(out)

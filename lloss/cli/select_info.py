@@ -12,7 +12,7 @@ from lloss.cli.options import PATH, Subset, empty_option
 from lloss.files import sha256_of
 from lloss.images.bit_depth import WHITE_16
 from lloss.manifest import Manifest, read_manifest
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
 from lloss.selection.exclusion_files import read_excluded, select_without
 from lloss.selection.ties import tie_note

@@ -64,8 +64,8 @@ def train(
         return
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
-    from lloss.tasks.base import note_classes
-    from lloss.tasks.registry import get_task
+    from lloss.tasks import get_task
+    from lloss.tasks.task import note_classes
     from lloss.training import run as runs  # brings torch, which --help does not need
 
     task, problems = get_task(settings.task), Problems(skip_bad)

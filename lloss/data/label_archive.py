@@ -18,7 +18,7 @@ from lloss.annotations.validation import BrokenError, name_of, number, numbers
 from lloss.annotations.validation import field as needed
 from lloss.errors import LabelError
 from lloss.files import write_text
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 
 _KINDS: dict[str, type[ObjectLabel] | type[PersonLabel]] = {
     "objects": ObjectLabel,
@@ -130,7 +130,7 @@ def _person(fields: Any) -> PersonLabel:
     region = None
     if _nullable(fields, "region") is not None:
         left, top, side = _list(fields, "region", 3)
-        region = Region(
+        region = CropBox(
             _whole(left, "region[0]"), _whole(top, "region[1]"), _whole(side, "region[2]", 1)
         )
     joints = [

@@ -21,7 +21,7 @@ from lloss.annotations.problems import Problems
 from lloss.data.class_folders import class_folders
 from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, Item, load_array, open_array
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPath
 from lloss.text.clean_names import clean_name, stripped
 from lloss.text.csv_table import Table, csv_text, shortened, text_lines
 
@@ -245,7 +245,7 @@ def _numbers_first(label: str) -> tuple[int, int, str]:
 
 
 def _labeled_array(path: Path) -> LabeledSet:
-    pool = open_array(LocalPlace(path), str(path))
+    pool = open_array(LocalPath(path), str(path))
     labels = np.asarray(load_array(path, "labels"))
     if labels.shape != (pool.count(),):
         raise LabelError(

@@ -17,7 +17,6 @@ from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import Problems
 from lloss.annotations.validation import BrokenError, Whole, leaving_out, load_json
 from lloss.data.id_matching import agree, image_path
-from lloss.data.image_folders import image_folder
 from lloss.data.label_archive import native_labels
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
@@ -33,9 +32,9 @@ from lloss.data.voc import (
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.base import read_file
+from lloss.pools.pool import read_file
 from lloss.pools.read_failures import Root
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPath, image_folder
 from lloss.pools.uri import parse
 
 DEFAULT_SPLIT = "trainval"
@@ -167,7 +166,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
     if native_labels(document, str(path)) is not None:
         raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
     images = _coco_images(path, document, problems)
-    place = image_folder(LocalPlace(path), [image.name for image in images], folder)
+    place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
         where = f"{image.where}.file_name"

@@ -29,9 +29,9 @@ from lloss.files import locked, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import from_folder, without_secrets
 from lloss.selection import SelectionSettings
-from lloss.tasks.base import Task, note_classes
+from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS
-from lloss.tasks.registry import get_task
+from lloss.tasks.task import Task, note_classes
 from lloss.tasks.train_settings import TrainSettings, settings_of
 from lloss.text.similar_names import similar_note
 from lloss.training.holdout import draw_holdout, held_ids, refuse_unknown, uncovered
@@ -161,7 +161,7 @@ class Project:
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """See :func:`lloss.tasks.base.note_classes`."""
+        """See :func:`lloss.tasks.task.note_classes`."""
         note_classes(self.task, labeled.labels, problems, known)
 
     def labeled_ids(self) -> set[str]:

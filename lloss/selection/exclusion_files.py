@@ -26,7 +26,7 @@ from lloss.data.object_labels import object_names, read_objects
 from lloss.data.pose_labels import person_names, read_persons
 from lloss.errors import LabelError
 from lloss.pools import FolderPool
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.excluded_ids import ExcludedIds
 

@@ -21,7 +21,7 @@ from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.registry import build_classifier, default_size, weights_notes
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Interval, wilson
-from lloss.tasks.base import Meter, Task, of_unknown_classes
+from lloss.tasks.task import Meter, Task, of_unknown_classes
 from lloss.tasks.train_settings import TrainSettings
 
 SUMMARY_CLASSES = 10
@@ -29,7 +29,7 @@ SUMMARY_CLASSES = 10
 
 
 class Classification(Task):
-    """See :class:`lloss.tasks.base.Task`; the network's output is logits, float [N, classes]."""
+    """See :class:`lloss.tasks.task.Task`; the network's output is logits, float [N, classes]."""
 
     name = "classification"
     metric = "accuracy"

@@ -11,7 +11,7 @@ from lloss.data.labeled_set import LabeledSet, class_names, read_labels
 from lloss.errors import LabelError
 from lloss.pools import Pool
 from lloss.selection.hashing import draw_ids
-from lloss.tasks.base import Task
+from lloss.tasks.task import Task
 
 
 def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:

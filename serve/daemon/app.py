@@ -29,11 +29,11 @@ def create_app(daemon: Daemon) -> FastAPI:
 
     Not wrapped in :class:`~.gate.Gate` yet: the server does that, around everything.
     """
-    from lloss.serve.daemon import labelstudio
     from lloss.serve.daemon.api import health, inference
     from lloss.serve.daemon.api import jobs as jobs_api
     from lloss.serve.daemon.api import pools as pools_api
     from lloss.serve.daemon.api import score_images as uploads
+    from lloss.serve.daemon.labelstudio import routes as labelstudio
     from lloss.serve.daemon.ui import login
     from lloss.serve.daemon.ui import page_routes as page
 

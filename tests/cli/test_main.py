@@ -19,7 +19,7 @@ from lloss.annotations import Problems
 from lloss.cli.main import COMMANDS, HELP, main
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LlossError
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.confidence_intervals import decimals
 
 

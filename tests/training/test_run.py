@@ -27,9 +27,9 @@ from lloss.tasks.segmentation import MaskLabel
 from lloss.tasks.train_settings import TrainSettings, settings_of
 from lloss.training import run as runs
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.examples import load_examples
 from lloss.training.run import METRICS, train
 from lloss.training.trainer import Trainer
+from lloss.training.training_data import load_examples
 
 from ..waiting import PATIENCE
 

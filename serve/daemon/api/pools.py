@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 from lloss.serve.daemon.api.label_requests import labels_of_request
 from lloss.serve.daemon.api.pool_schemas import (
     Id,
@@ -36,6 +37,7 @@ from lloss.serve.daemon.api.pool_schemas import (
 from lloss.serve.daemon.app import daemon_of, known_query
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.pool_registry import NAME
 from lloss.serve.daemon.services.selections import HandedOut, Ranked, SelectionRequest
 from starlette.concurrency import run_in_threadpool
@@ -195,9 +197,6 @@ def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -
         view = SelectionView.of(handed)
         return Response(view.model_dump_json(), media_type="application/json", headers=headers)
     if format == "label-studio":
-        from fastapi.responses import JSONResponse
-        from lloss.serve.daemon.labelstudio import tasks_of
-
         return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
     if format == "csv":
         rows = ((one.id, one.score, one.rank) for one in handed.images)

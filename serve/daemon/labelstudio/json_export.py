@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation
-from lloss.serve.daemon.store.lookup import encodable
 
 from lloss.errors import LabelError
+from lloss.text.clean_names import is_text
 
 _MINIMAL_KEYS = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
@@ -68,9 +68,7 @@ def read_labels(
     return ExportedLabels({id: names[-1] for id, names in classes.items()}, disputed)
 
 
-def read_annotations(
-    document: Any, pool: str | None = None
-) -> dict[str, list[ExportedAnnotation]]:
+def read_annotations(document: Any, pool: str | None = None) -> dict[str, list[ExportedAnnotation]]:
     """Read the annotations of a pool's images that are not skips, oldest first, by image id.
 
     See :func:`read_labels`. An image without one is left out.
@@ -138,7 +136,7 @@ def _data(task: Any, where: str) -> dict[str, Any]:
 
 def _text(data: Mapping[str, Any], key: str, where: str) -> str:
     value = data.get(key)
-    if not isinstance(value, str) or not value or not encodable(value):
+    if not isinstance(value, str) or not value or not is_text(value):
         raise wrong_value(where, key, "must be a text", value)
     return value
 

@@ -94,7 +94,9 @@ async def webhook(request: Request, control: str | None = None) -> JSONResponse:
     return JSONResponse(asdict(outcome), 201)
 
 
-@router.post("/coco", openapi_extra=_body({"type": "array", "items": _OBJECT}), dependencies=_CHECKED)
+@router.post(
+    "/coco", openapi_extra=_body({"type": "array", "items": _OBJECT}), dependencies=_CHECKED
+)
 async def coco(request: Request, pool: str | None = None) -> JSONResponse:
     """The boxes of Label Studio's JSON export as COCO's JSON that names images by their ids."""
     document = await _json(request)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.pool_registry import scores_version
 from lloss.serve.daemon.services.score_summary import score_summary
+from lloss.serve.daemon.services.scores_cache import ScoresCache
 from numpy.typing import NDArray
 
 from lloss.manifest import class_name
-from lloss.scores.folder import ScoresFolder
-
-_SORTED_POOLS = 2
-"""Pools whose losses are kept sorted, 4 bytes an image."""
-
-_sorting = threading.Lock()
+from lloss.scores.scores_folder import ScoresFolder
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ def pool_scores(daemon: Daemon, pool: str, ids: Sequence[str]) -> dict[str, Imag
     """
     try:
         with daemon.pools.reading(pool) as (row, folder):
-            sha256, losses = row.model_sha256 or "", _sorted_losses(folder)
+            sha256, losses = row.model_sha256 or "", _sorted_losses.get(folder)
             images = score_summary(folder).images(ids)
     except RequestError as error:
         if error.status in (404, 409):
@@ -88,14 +80,12 @@ def _inverse_rank(losses: NDArray[np.float32], loss: float) -> float:
     return float((len(losses) - left) + (len(losses) - right)) / (2 * len(losses))
 
 
-def _sorted_losses(folder: ScoresFolder) -> NDArray[np.float32]:
-    with _sorting:  # once for all threads
-        return _sorted(*scores_version(folder))
-
-
-@lru_cache(maxsize=_SORTED_POOLS)
-def _sorted(path: Path, changed: int) -> NDArray[np.float32]:
-    losses = ScoresFolder(path).column("loss")
+def _sort(folder: ScoresFolder) -> NDArray[np.float32]:
+    losses = folder.column("loss")
     losses = losses[np.isfinite(losses)]
     losses.sort()
     return losses
+
+
+_sorted_losses = ScoresCache(_sort, 2)
+"""Of the last two pools, 4 bytes an image."""

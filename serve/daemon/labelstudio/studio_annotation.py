@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lloss.serve.daemon.store.lookup import encodable
-
-from lloss.text.clean_names import clean_name
+from lloss.text.clean_names import clean_name, is_text
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Annotation:
         if len(chosen) != 1 or not isinstance(chosen[0], list) or len(chosen[0]) != 1:
             return ""
         (name,) = chosen[0]
-        return clean_name(name) if isinstance(name, str) and encodable(name) else ""
+        return clean_name(name) if isinstance(name, str) and is_text(name) else ""
 
 
 def pool_image(task: object) -> tuple[str, str] | None:
@@ -70,7 +68,7 @@ def pool_image(task: object) -> tuple[str, str] | None:
     if not isinstance(data, dict):
         return None
     pool, id = data.get("lloss_pool"), data.get("lloss_id")
-    if isinstance(pool, str) and isinstance(id, str) and encodable(pool) and encodable(id):
+    if isinstance(pool, str) and isinstance(id, str) and is_text(pool) and is_text(id):
         return pool, id
     return None
 

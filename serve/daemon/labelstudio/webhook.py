@@ -17,7 +17,7 @@ from lloss.serve.daemon.labelstudio.annotation_table import (
     Verdict,
 )
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, pool_image
-from lloss.serve.daemon.store.image_changes import Marks
+from lloss.serve.daemon.store.image_table import Marks
 
 WRITTEN = frozenset(
     {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_UPDATED"}

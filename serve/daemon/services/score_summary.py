@@ -8,17 +8,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from lloss.serve.daemon.services.pool_registry import scores_version
+from lloss.serve.daemon.services.scores_cache import ScoresCache
 
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.part_file import readable
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.charts import Spread
 
 BEST = 4096
@@ -26,8 +24,6 @@ BEST = 4096
 
 _OTHERS = 16_384
 """Further images that are kept, the latest that were asked for."""
-
-_FOLDERS = 32
 
 _OPTIONAL = ("prediction", "confidence")
 
@@ -48,26 +44,32 @@ class ScoredImage:
 
 
 class ScoreSummary:
-    """A complete scores folder, which is read when first asked for, once for all threads.
+    """A complete scores folder.
 
-    All methods raise :class:`ScoresError` when the folder is damaged or was removed.
+    Attributes:
+        spread: the distribution of the predicted losses; None when no image has one.
     """
 
     def __init__(self, folder: ScoresFolder) -> None:
+        """Read it; raises :class:`ScoresError` when it is damaged."""
         self._folder = folder
-        self._loading, self._lock = threading.Lock(), threading.Lock()
-        self._loaded = False
-        self._spread: Spread | None = None
+        self._lock = threading.Lock()
         self._images: OrderedDict[str, ScoredImage] = OrderedDict()
-
-    def spread(self) -> Spread | None:
-        """The distribution of the predicted losses; None when no image has one."""
-        self._load()
-        return self._spread
+        losses = folder.column("loss")
+        self.spread = Spread.of(losses)
+        finite = losses[np.isfinite(losses)]
+        if finite.size:
+            place = max(finite.size - BEST, 0)
+            least = float(np.partition(finite, place)[place])
+            rows = self._rows(lambda batch: pc.greater_equal(batch["loss"], least))
+            self._keep(dict(itertools.islice(rows, BEST)))
 
     def images(self, ids: Sequence[str]) -> dict[str, ScoredImage]:
-        """Look images up; those without a score have a row of defaults."""
-        self._load()
+        """Look images up; those without a score have a row of defaults.
+
+        Raises:
+            ScoresError: the folder is damaged or was removed.
+        """
         with self._lock:
             known = {id: self._images[id] for id in ids if id in self._images}
             for id in known:
@@ -78,19 +80,6 @@ class ScoreSummary:
             rows = self._rows(lambda batch: pc.is_in(batch["id"], value_set=wanted))
             known |= self._keep({**dict.fromkeys(missing, ScoredImage()), **dict(rows)})
         return known
-
-    def _load(self) -> None:
-        with self._loading:
-            if self._loaded:
-                return
-            losses = self._folder.column("loss")
-            finite = losses[np.isfinite(losses)]
-            if finite.size:
-                place = max(finite.size - BEST, 0)
-                least = float(np.partition(finite, place)[place])
-                rows = self._rows(lambda batch: pc.greater_equal(batch["loss"], least))
-                self._keep(dict(itertools.islice(rows, BEST)))
-            self._spread, self._loaded = Spread.of(losses), True
 
     def _keep(self, images: dict[str, ScoredImage]) -> dict[str, ScoredImage]:
         with self._lock:
@@ -112,18 +101,25 @@ class ScoreSummary:
             for row in batch.filter(wanted(batch)).to_pylist():
                 loss, confidence = row["loss"], row.get("confidence")
                 prediction = row.get("prediction")
-                yield row["id"], ScoredImage(
-                    math.nan if loss is None else loss,
-                    -1 if prediction is None or not math.isfinite(prediction) else int(prediction),
-                    math.nan if confidence is None else confidence,
+                yield (
+                    row["id"],
+                    ScoredImage(
+                        math.nan if loss is None else loss,
+                        -1
+                        if prediction is None or not math.isfinite(prediction)
+                        else int(prediction),
+                        math.nan if confidence is None else confidence,
+                    ),
                 )
 
 
+_summaries = ScoresCache(ScoreSummary, 32)
+
+
 def score_summary(folder: ScoresFolder) -> ScoreSummary:
-    """The summary of a complete folder; those asked for last are kept."""
-    return _summary(*scores_version(folder))
+    """The summary of a complete folder, which is read on the first call.
 
-
-@lru_cache(maxsize=_FOLDERS)
-def _summary(path: Path, changed: int) -> ScoreSummary:
-    return ScoreSummary(ScoresFolder(path))
+    Raises:
+        ScoresError: the folder is damaged.
+    """
+    return _summaries.get(folder)

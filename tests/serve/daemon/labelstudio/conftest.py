@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from lloss.serve.daemon.errors import status_of
-from lloss.serve.daemon.labelstudio import router
+from lloss.serve.daemon.labelstudio.routes import router
 from starlette.testclient import TestClient
 
 from lloss.errors import LlossError

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from pathlib import Path
-
-import pytest
-from lloss.serve.daemon.store.catalog import Catalog
 from starlette.testclient import TestClient
-
-from lloss.errors import SettingsError
 
 from .daemons import Daemon
 from .messages import deleted, event, tell
@@ -68,25 +60,3 @@ def test_what_comes_after_its_deletion_changes_nothing(client: TestClient, daemo
     assert tell(client, late)["labeled"] == 0
     assert tell(client, deleted(1, 2))["ignored"] == 0
     assert daemon.state == {}
-
-
-def test_notes_of_an_earlier_version_are_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "data" / "labelstudio.sqlite"
-    path.parent.mkdir()
-    with contextlib.closing(sqlite3.connect(path)) as file, file:
-        file.execute(
-            "CREATE TABLE annotation (project TEXT NOT NULL, number INTEGER NOT NULL, pool TEXT "
-            "NOT NULL, id TEXT NOT NULL, label TEXT NOT NULL, cancelled INTEGER NOT NULL, changed "
-            "REAL NOT NULL, PRIMARY KEY (project, number)) WITHOUT ROWID"
-        )
-        row = ("1.2026-01-01T00:00:00Z", 4, "wild", "0.png", "cat", 0, 1.5)
-        file.execute("INSERT INTO annotation VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-    for _ in range(2):
-        with contextlib.closing(Catalog(path.parent)) as catalog, catalog.reading() as db:
-            assert [tuple(found) for found in db.execute("SELECT * FROM annotations")] == [row]
-        assert not path.exists() and path.with_name("labelstudio.sqlite.old").exists()
-    path.write_bytes(b"no database at all" * 100)
-    with pytest.raises(SettingsError, match="labelstudio.sqlite: cannot be read: .*remove it"):
-        Catalog(path.parent)
-    path.unlink()
-    Catalog(path.parent).close()

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from lloss.serve.daemon.labelstudio import tasks_of
+from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.selections import HandedOut, Ranked
 
 from .daemons import Daemon

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lloss.serve.daemon.labelstudio import disputed_in, labels_of
+from lloss.serve.daemon.labelstudio.json_export import read_labels
 from starlette.testclient import TestClient
 
 from lloss.errors import LabelError
 
 from .daemons import Daemon
 from .messages import event, exported, recorded, tell
+
+
+def labels_of(*given: Any) -> dict[str, str]:
+    return dict(read_labels(*given).labels)
+
+
+def disputed_in(*given: Any) -> int:
+    return read_labels(*given).disputed
 
 
 def test_recorded_exports_give_the_same_labels() -> None:

@@ -86,7 +86,7 @@ def test_tasks_are_a_list(client: TestClient, tasks: Any) -> None:
 
 
 def test_of_tasks_there_is_a_most(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "IDS_MOST", 3)
+    monkeypatch.setattr(routes, "MAX_TASKS", 3)
     assert len(ask(client, *[task("0.png")] * 3)) == 3
     reply = client.post("/labelstudio/predict", json={"tasks": [task("0.png")] * 4})
     assert reply.status_code == 422

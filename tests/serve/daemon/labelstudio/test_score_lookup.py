@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import percentileofscore
 from starlette.testclient import TestClient
 
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 from .daemons import Daemon
 from .messages import ask, task

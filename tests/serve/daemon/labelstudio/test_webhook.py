@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.label_classes import Accepted
-from lloss.serve.daemon.store.image_changes import Marks
+from lloss.serve.daemon.store.image_table import Marks
 from starlette.testclient import TestClient
 
 from .daemons import Daemon

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lloss.scores.folder import RUN, ScoresFolder, scores_table
 from lloss.serve.daemon.services import score_summary as digests
+from lloss.serve.daemon.services.score_summary import Digest, Digests, Guess
 from lloss.serve.daemon.ui.image_details import Batch
 from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.services.score_summary import Digest, Digests, Guess
 from lloss.serve.daemon.ui.templates import duration, quoted, rate
 
 from lloss.errors import ScoresError
-from lloss.scores.folder import RUN, ScoresFolder, scores_table
 from lloss.statistics.charts import Spread, histogram
 
 from ..scores import write_scores

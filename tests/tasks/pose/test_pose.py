@@ -21,7 +21,7 @@ from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.pck import Pck
-from lloss.tasks.pose.task import TASK
+from lloss.tasks.pose.pose import TASK
 from lloss.tasks.train_settings import TrainSettings, settings_of
 
 JOINTS = ("r-knee", "l-knee", "r-ankle", "nose")

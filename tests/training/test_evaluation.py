@@ -16,11 +16,11 @@ from lloss.images.decode import Frame, ImageSpec, decode_whole
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.networks.ssd import SsdOutput
 from lloss.modeling.taps import Tap
+from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import Objects
-from lloss.tasks.registry import get_task
 from lloss.tasks.train_settings import settings_of
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.evaluate import Evaluation, evaluate_checkpoint, measure
+from lloss.training.evaluation import Evaluation, evaluate_checkpoint, measure
 from lloss.training.trainer import TrainingData, predict
 
 DETECTION = get_task("detection")

@@ -12,7 +12,7 @@ from lloss.errors import ImageError, LabelError
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import Pixels, largest_of_16_bits
 from lloss.pools.decode_ahead import decode_with
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import TrainingData
 

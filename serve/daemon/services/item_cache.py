@@ -12,7 +12,7 @@ from lloss.data.id_matching import Matches
 from lloss.errors import PoolError
 from lloss.pools import Item, Pool
 from lloss.pools.arrays import ArrayPool
-from lloss.pools.folder import FolderPool
+from lloss.pools.folder_pool import FolderPool
 from lloss.pools.remote_storage import RemoteFolderPool
 
 _MOST = 100_000

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lloss.errors import PoolError
-from lloss.pools.base import Item, Pool, read_file
 from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.file_walk import (
     SUFFIXES,
@@ -21,6 +20,7 @@ from lloss.pools.file_walk import (
     suffix_of,
     walk,
 )
+from lloss.pools.pool import Item, Pool, read_file
 from lloss.pools.read_failures import Root
 
 __all__ = ["SUFFIXES", "FolderPool", "LocalTree", "has_image_suffix", "is_plain_relative"]

@@ -45,7 +45,7 @@ def test_items_that_carry_their_bytes_are_bounded(
     pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     import pyarrow.parquet as pq
-    from lloss.serve.daemon.services import image_lookup as found
+    from lloss.serve.daemon.services import item_cache as found
 
     monkeypatch.setattr(found, "_MOST_BYTES", 5 * size)
     table = pa.table({"id": [str(n) for n in range(20)], "image": [bytes(size)] * 20})

@@ -18,9 +18,9 @@ from lloss.modeling.network import build
 from lloss.modeling.networks.ssd import MODELS, SsdOutput, anchors_of, reference
 from lloss.pools import ArrayPool, open_pool
 from lloss.statistics.confidence_intervals import wilson
+from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import match
-from lloss.tasks.registry import get_task
 from lloss.tasks.train_settings import TrainSettings, settings_of
 from lloss.training.trainer import Trainer, TrainingData
 

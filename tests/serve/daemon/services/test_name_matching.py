@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.request_exclusions import LeftOut, left_out
+from lloss.serve.daemon.services.name_matching import LeftOut, left_out
 
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 from ..scores import write_scores
 

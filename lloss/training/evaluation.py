@@ -25,14 +25,14 @@ from lloss.statistics.confidence_intervals import (
     range_in_percent,
 )
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.similar_names import similar_note
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.examples import load_examples
 from lloss.training.holdout import refuse_unknown
+from lloss.training.reliability import cautions, ranked
 from lloss.training.trainer import TrainingData, device_of, predict
-from lloss.training.verdict import cautions, ranked
+from lloss.training.training_data import load_examples
 
 
 @dataclass(frozen=True)

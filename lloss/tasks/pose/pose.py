@@ -22,13 +22,13 @@ from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks import hourglass
 from lloss.modeling.pretrained_weights import read_state_dict, start_from
 from lloss.pools import Item, Pool
-from lloss.tasks.base import Task
 from lloss.tasks.pose.heatmap_loss import heatmap_loss
 from lloss.tasks.pose.heatmaps import decode
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
 from lloss.tasks.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, heads_known
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import ROOM, draw_views, seen
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
 
 FOUND = 0.1
@@ -40,7 +40,7 @@ ENERGY = math.pi
 
 
 class Pose(Task):
-    """See :class:`lloss.tasks.base.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
+    """See :class:`lloss.tasks.task.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
 
     The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
     sizes are known: then it stands among the figures under ``pckh`` as well.

@@ -28,12 +28,12 @@ from lloss.modeling.networks.ssd import (
     reference,
 )
 from lloss.pools import Item, Pool
-from lloss.tasks.base import Task
 from lloss.tasks.detection import image_scores as outputs
 from lloss.tasks.detection import multibox_loss as losses
 from lloss.tasks.detection.box_augmentation import KINDS, ROOM, SsdAugmentation
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.map_meter import DetectionMeter, detect
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
 DRAWN = 0.4
@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class Detection(Task):
-    """See :class:`lloss.tasks.base.Task`.
+    """See :class:`lloss.tasks.task.Task`.
 
     A label is an :class:`lloss.annotations.ObjectLabel`, a target a
     :class:`.Objects`, the output a :class:`.SsdOutput`.

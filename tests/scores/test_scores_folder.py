@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ScoresError
-from lloss.scores.folder import ScoresFolder, scores_table
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 
 
 def filled(path: Path, state: str = "complete") -> ScoresFolder:
