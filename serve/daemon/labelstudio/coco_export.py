@@ -37,8 +37,8 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
     """
     images: list[dict[str, Any]] = []
     boxes: list[tuple[int, str, list[float]]] = []
-    for id, annotations in read_annotations(document, pool).items():
-        newest = annotations[-1]
+    for id, found in read_annotations(document, pool).items():
+        newest = found[-1]
         if newest.minimal:
             raise LabelError(f"{newest.where}: this is JSON_MIN; boxes need Label Studio's JSON")
         image: dict[str, Any] = {"id": len(images) + 1, "file_name": id}
