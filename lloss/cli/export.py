@@ -9,13 +9,13 @@ import click
 
 from lloss.errors import SettingsError
 from lloss.export.fidelity import Gate
-from lloss.export.tensorrt_engine import build_engine, check_tensorrt
+from lloss.export.tensorrt import build_engine, check_tensorrt
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
 from lloss.runtime import tf32
 
 if TYPE_CHECKING:
-    from lloss.export.reduce_precision import Reduction
+    from lloss.export.precision import Reduction
 
 PATH = click.Path(path_type=Path)
 
@@ -159,7 +159,7 @@ def _reduction(
     seed: int,
     reduce_range: bool | None,
 ) -> Reduction | None:
-    from lloss.export.reduce_precision import Reduction
+    from lloss.export.precision import Reduction
 
     if reduce_range is not None and precision != "int8":
         raise SettingsError(

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from lloss.data.class_labels import DATA_ROOT
 from lloss.data.empty_labels import EMPTY
-from lloss.data.labeled_set import DATA_ROOT
 from lloss.errors import SettingsError
 from lloss.tasks.presets import PRESETS
 from lloss.tasks.train_settings import TrainSettings, settings_of

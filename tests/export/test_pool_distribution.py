@@ -11,7 +11,7 @@ import pytest
 from lloss.export import export_model as artifact_module
 from lloss.export.export_model import export_artifact
 from lloss.export.pool_distribution import ReferenceSample
-from lloss.export.reduce_precision import Reduction
+from lloss.export.precision import Reduction
 from PIL import Image
 
 from lloss import Scorer

@@ -14,7 +14,7 @@ from lloss.serve.daemon.labelstudio.json_export import read_labels
 from lloss.serve.daemon.services.label_classes import Accepted
 from pydantic import ValidationError
 
-from lloss.data.labeled_set import parse_labels
+from lloss.annotations.label_csv import parse_labels
 from lloss.errors import LabelError
 
 _MANY = 1000

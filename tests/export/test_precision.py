@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 import pytest
 from lloss.export import export_model as artifact_module
-from lloss.export import reduce_precision as precision_module
+from lloss.export import precision as precision_module
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Fidelity, Gate
 from lloss.export.parity import open_session
-from lloss.export.reduce_precision import Reducer, Reduction
+from lloss.export.precision import Reducer, Reduction
 from lloss.export.speed_check import Speed, measure_speed
 from onnx import TensorProto
 

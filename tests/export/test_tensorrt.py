@@ -10,8 +10,8 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
-from lloss.export import tensorrt_engine as tensorrt
-from lloss.export.tensorrt_engine import build_engine
+from lloss.export import tensorrt
+from lloss.export.tensorrt import build_engine
 
 from lloss.errors import ArtifactError, EngineError
 from lloss.manifest import read_manifest
@@ -23,7 +23,7 @@ from lloss.runtime.providers import Opened, missing
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        f"from lloss.runtime import cuda; cuda.LIBRARY = 'libcuda.so.none'\n"
+        f"from lloss.runtime import cuda_driver; cuda_driver.LIBRARY = 'libcuda.so.none'\n"
         f"from lloss.cli.main import main; main({list(arguments)!r})"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
