@@ -143,8 +143,8 @@ def _text(data: Mapping[str, Any], key: str, where: str) -> str:
 
 def _annotations(task: Mapping[str, Any], where: str) -> Iterator[ExportedAnnotation]:
     if "annotation_id" in task:
-        number, result = task["annotation_id"], _minimal_result(task)
-        yield ExportedAnnotation(Annotation.parse(task, number, result), where, minimal=True)
+        annotation = Annotation.parse(task, task["annotation_id"], _minimal_result(task))
+        yield ExportedAnnotation(annotation, where, minimal=True)
         return
     annotations = task.get("annotations")
     if not isinstance(annotations, list):
