@@ -23,11 +23,11 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import DATA_ROOT
+from lloss.data.class_labels import DATA_ROOT
 from lloss.files import write_text
 from lloss.selection.hashing import draw_ids
-from lloss.tasks.base import NAMES
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
+from lloss.tasks.task import NAMES
 from lloss.text.csv_table import csv_text
 
 PATH = click.Path(path_type=Path)

@@ -94,7 +94,7 @@ def test_small_nouns_of_the_core_are_light(module: str) -> None:
 
 def test_scores_are_written_and_merged_without_torch_or_a_runtime() -> None:
     done = run(
-        "import lloss.scores.folder, lloss.pools, lloss.selection, sys\n"
+        "import lloss.scores.scores_folder, lloss.pools, lloss.selection, sys\n"
         "heavy = {'torch', 'onnxruntime', 'prometheus_client'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

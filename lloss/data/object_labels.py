@@ -11,32 +11,33 @@ from typing import Any
 
 import numpy as np
 
-from lloss.annotations.boxes import checked, known_classes
+from lloss.annotations.boxes import checked
+from lloss.annotations.class_list import known_classes
 from lloss.annotations.coco import CocoImage, is_coco, read_coco
+from lloss.annotations.json_fields import BrokenError, Whole, leaving_out, load_json
+from lloss.annotations.label_archive import native_labels
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, Whole, leaving_out, load_json
-from lloss.data.id_matching import agree, image_path
-from lloss.data.image_folders import image_folder
-from lloss.data.label_archive import native_labels
+from lloss.data.id_matching import agree
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.voc import (
+from lloss.data.voc_folders import (
     SETS,
     SplitRow,
     downloaded,
-    read_annotation,
     read_folder,
     read_split,
+    read_xml_file,
     years_of,
 )
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.base import read_file
+from lloss.pools.pool import read_file
 from lloss.pools.read_failures import Root
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPath, image_folder
 from lloss.pools.uri import parse
+from lloss.text.image_paths import image_path
 
 DEFAULT_SPLIT = "trainval"
 
@@ -167,7 +168,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
     if native_labels(document, str(path)) is not None:
         raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
     images = _coco_images(path, document, problems)
-    place = image_folder(LocalPlace(path), [image.name for image in images], folder)
+    place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
         where = f"{image.where}.file_name"
@@ -199,7 +200,7 @@ def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> Labeled
                 if not file.is_file():
                     raise BrokenError(row.where, f"there is no file {file}")
             allowed = classes[row.annotation.parent]
-            named, label = read_annotation(row.annotation, allowed, problems)
+            named, label = read_xml_file(row.annotation, allowed, problems)
             _check_named(row, named)
             if label is None:
                 continue

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.taps import Tap, find_taps
-from lloss.tasks.base import Task
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lloss.errors import PoolError
 from lloss.pools.arrays import open_array
-from lloss.pools.base import Pool
 from lloss.pools.confinement import Confinement
 from lloss.pools.file_walk import (
     CONTAINERS,
@@ -22,11 +21,12 @@ from lloss.pools.file_walk import (
     is_hidden,
     suffix_of,
 )
-from lloss.pools.folder import FolderPool
-from lloss.pools.path_list import ListPool
-from lloss.pools.storage import LocalPlace, Place, place_of
+from lloss.pools.folder_pool import FolderPool
+from lloss.pools.path_list import PathListPool
+from lloss.pools.pool import Pool
+from lloss.pools.storage import LocalPath, StoragePath, place_of
 from lloss.pools.uri import PoolUri, expanded, is_url, parse
-from lloss.pools.webdataset import ShardPool
+from lloss.pools.webdataset import WebDatasetPool
 
 _LOOKED = 10_000
 """Images of a folder that are listed at opening, so that shards among them are refused early."""
@@ -93,14 +93,14 @@ def _opened(asked: PoolUri, within: Confinement | None, leave_out: Sequence[Path
     return _of_files([place], asked)
 
 
-def _file(path: str, within: Confinement | None) -> Place:
+def _file(path: str, within: Confinement | None) -> StoragePath:
     place = place_of(path, within)
-    if isinstance(place, LocalPlace) and place.kind() != "file":  # a request each elsewhere
+    if isinstance(place, LocalPath) and place.kind() != "file":  # a request each elsewhere
         raise PoolError(f"{place}: no such file")
     return place
 
 
-def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[Place]:
+def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[StoragePath]:
     head, slash, pattern = asked.path.rpartition("/")
     folder = place_of(head + slash if not is_url(head) else head, within)
     if "*" in head or folder.kind() != "folder":
@@ -112,7 +112,7 @@ def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[Place]:
     return [folder.at(name) for name in names]
 
 
-def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
+def _of_files(places: Sequence[StoragePath], asked: PoolUri) -> Pool:
     kinds = {_kind(place): place for place in places}
     if len(kinds) > 1:
         first, second = list(kinds.values())[:2]
@@ -122,7 +122,7 @@ def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
         )
     (kind,) = kinds
     if kind == "shards":
-        return ShardPool(places, asked.shown, _allowed(asked, "image").get("image", ""))
+        return WebDatasetPool(places, asked.shown, _allowed(asked, "image").get("image", ""))
     if kind == "tables":
         from lloss.pools.table import TablePool  # brings pyarrow
 
@@ -133,15 +133,15 @@ def _of_files(places: Sequence[Place], asked: PoolUri) -> Pool:
     if kind == "array":
         return open_array(places[0], asked.shown)
     if kind == "list":
-        return ListPool(places[0], asked.shown)
+        return PathListPool(places[0], asked.shown)
     if kind == "persons":
-        from lloss.pools.person_crops import RegionPool  # reads annotations, which know pools
+        from lloss.pools.person_crops import PersonCropPool
 
-        return RegionPool(places[0], asked.shown, options)
+        return PersonCropPool(places[0], asked.shown, options)
     raise PoolError(f"{places[0]}: no known kind of pool; give {_KINDS}")
 
 
-def _of_folder(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
+def _of_folder(place: StoragePath, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
     from lloss.pools.huggingface import open_saved  # brings pyarrow
 
     saved = open_saved(place, asked.shown, asked.options)
@@ -156,7 +156,7 @@ def _of_folder(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
     return images
 
 
-def _of_containers(place: Place, asked: PoolUri, passed: PassedOver) -> Pool:
+def _of_containers(place: StoragePath, asked: PoolUri, passed: PassedOver) -> Pool:
     """The pool of all shards or tables in a folder without images."""
     inner = next((path for path in passed.containers if "/" in path), None)
     if inner is not None:
@@ -172,16 +172,16 @@ def _of_containers(place: Place, asked: PoolUri, passed: PassedOver) -> Pool:
     return pool
 
 
-def _images_of(place: Place, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
-    if isinstance(place, LocalPlace):
+def _images_of(place: StoragePath, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
+    if isinstance(place, LocalPath):
         return FolderPool(place.path, place.within, leave_out)
-    from lloss.pools.remote_storage import RemoteFolderPool, RemotePlace
+    from lloss.pools.remote_storage import RemoteFolderPool, RemotePath
 
-    assert isinstance(place, RemotePlace)
+    assert isinstance(place, RemotePath)
     return RemoteFolderPool(place, asked.shown)
 
 
-def _kind(place: Place) -> str:
+def _kind(place: StoragePath) -> str:
     suffix = suffix_of(place.name)
     if suffix in TAR_SUFFIXES:
         return "shards"

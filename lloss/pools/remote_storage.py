@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Literal, cast
 
 from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
-from lloss.pools import base
-from lloss.pools.base import Item, Pool, check_encoded
+from lloss.pools import pool as base
 from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.file_walk import PassedOver, Tree, has_image_suffix, is_visible, walk
-from lloss.pools.folder import checked_images, is_plain_relative
-from lloss.pools.storage import Place, RandomFile
+from lloss.pools.folder_pool import checked_images, is_plain_relative
+from lloss.pools.pool import Item, Pool, check_encoded
+from lloss.pools.storage import RandomFile, StoragePath
 from lloss.pools.uri import without_secrets
 
 _TAGS = (
@@ -23,8 +23,8 @@ _TAGS = (
 """What stores call a content's tag or time, the ones of most weight first."""
 
 
-def remote_place(uri: str, within: Confinement | None = None) -> Place:
-    """What a URL leads to; nothing is asked of the server yet. ``within``: see :class:`Place`.
+def remote_place(uri: str, within: Confinement | None = None) -> StoragePath:
+    """What a URL leads to; nothing is asked of the server yet.
 
     Raises:
         MissingExtraError: fsspec, or what it needs for such URLs, is not installed.
@@ -44,10 +44,10 @@ def remote_place(uri: str, within: Confinement | None = None) -> Place:
         raise PoolError(f"{without_secrets(uri)}: {error}") from error  # it names the package
     except Exception as error:  # every kind of store has its own
         raise PoolError(f"{without_secrets(uri)}: {_reason(error)}") from error
-    return RemotePlace(files, path, uri, within)
+    return RemotePath(files, path, uri, within)
 
 
-class RemotePlace(Place):
+class RemotePath(StoragePath):
     """A path of an fsspec file system."""
 
     remote = True
@@ -66,23 +66,23 @@ class RemotePlace(Place):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """See :attr:`Place.parts`; without a server's query, which may be a signature."""
+        """See :attr:`StoragePath.parts`; without a server's query, which may be a signature."""
         return tuple(self.path.partition("?")[0].rstrip("/").split("/"))
 
     @property
-    def parent(self) -> Place:
+    def parent(self) -> StoragePath:
         """The path's folder."""
         folder = self.path.rstrip("/").rpartition("/")[0]
         uri = self._uri.partition("?")[0].rpartition("/")[0]
-        return RemotePlace(self.fs, folder, uri, self.within)
+        return RemotePath(self.fs, folder, uri, self.within)
 
-    def at(self, path: str) -> RemotePlace:
+    def at(self, path: str) -> RemotePath:
         """A path below this folder; ``..`` goes up, and a leading ``/`` means nothing."""
         parts = self.path.rstrip("/").split("/")
         for part in path.strip("/").split("/"):
             parts = parts[:-1] if part == ".." else parts if part == "." else [*parts, part]
         uri = f"{self._uri.rstrip('/')}/{path}"
-        return RemotePlace(self.fs, "/".join(parts), uri, self.within)
+        return RemotePath(self.fs, "/".join(parts), uri, self.within)
 
     @property
     def outside(self) -> bool:
@@ -111,7 +111,7 @@ class RemotePlace(Place):
         return sorted(names, key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
 
     def file_of(self, path: str) -> str:
-        """See :meth:`Place.file_of`."""
+        """See :meth:`StoragePath.file_of`."""
         return f"{self._protocol}://{self.at(path).path}"
 
     @functools.cached_property
@@ -120,16 +120,16 @@ class RemotePlace(Place):
         return kinds if isinstance(kinds, str) else kinds[0]
 
     def files(self) -> list[str]:
-        """See :meth:`Place.files`."""
+        """See :meth:`StoragePath.files`."""
         return [name for name, is_folder in self.entries() if not is_folder]
 
     def open(self) -> IO[bytes]:
-        """See :meth:`Place.open`."""
+        """See :meth:`StoragePath.open`."""
         with told(self):
             return cast(IO[bytes], _ToldFile(self, self.fs.open(self.path, "rb")))
 
     def open_random(self) -> RandomFile:
-        """See :meth:`Place.open_random`."""
+        """See :meth:`StoragePath.open_random`."""
         return RemoteFile(self)
 
     def size(self) -> int:
@@ -138,7 +138,7 @@ class RemotePlace(Place):
             return int(self.fs.info(self.path)["size"])
 
     def trace(self) -> str:
-        """See :meth:`Place.trace`; here the size and, where the store tells one, tag or time."""
+        """The size and, where the store has one, a tag or a time."""
         with told(self):
             info = self.fs.info(self.path)
         tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
@@ -160,7 +160,7 @@ class RemotePlace(Place):
         return data
 
     def read_image(self, path: str) -> bytes:
-        """See :meth:`Place.read_image`.
+        """See :meth:`StoragePath.read_image`.
 
         Raises:
             ImageError: this one object is not there, or not ours to read.
@@ -184,7 +184,7 @@ class RemotePlace(Place):
 class RemoteFile(RandomFile):
     """A remote file read by ranges, one request each."""
 
-    def __init__(self, place: RemotePlace) -> None:
+    def __init__(self, place: RemotePath) -> None:
         self.place = place
 
     def read_into(self, offset: int, out: memoryview) -> int:
@@ -207,7 +207,7 @@ class RemoteFolderPool(Pool):
     remote = True
     counted = False
 
-    def __init__(self, root: RemotePlace, uri: str) -> None:
+    def __init__(self, root: RemotePath, uri: str) -> None:
         self.root = root
         self.uri = uri
         self._passed: PassedOver | None = None
@@ -244,7 +244,7 @@ class RemoteFolderPool(Pool):
             names[folder] = set(place.files()) if place.kind() == "folder" else set()
         return name in names[folder]
 
-    def _folder(self, prefix: str) -> RemotePlace:
+    def _folder(self, prefix: str) -> RemotePath:
         return self.root.at(prefix) if prefix else self.root
 
     def _item(self, id: str) -> Item:
@@ -255,12 +255,12 @@ class RemoteFolderPool(Pool):
 class RemoteTree(Tree):
     """A folder of a store."""
 
-    def __init__(self, place: RemotePlace) -> None:
+    def __init__(self, place: RemotePath) -> None:
         self.place = place
 
     def entries(
         self, keeps: Callable[[str, bool], bool]
-    ) -> Iterator[tuple[str, RemotePlace, RemoteTree | None]]:
+    ) -> Iterator[tuple[str, RemotePath, RemoteTree | None]]:
         """See :class:`Tree`."""
         for name, is_folder in [entry for entry in self.place.entries() if keeps(*entry)]:
             inner = self.place.at(name)
@@ -270,7 +270,7 @@ class RemoteTree(Tree):
 class _ToldFile:
     """An open remote file whose errors are ours."""
 
-    def __init__(self, place: RemotePlace, file: Any) -> None:
+    def __init__(self, place: RemotePath, file: Any) -> None:
         self._place, self._file = place, file
 
     def read(self, size: int = -1) -> bytes:
@@ -299,7 +299,7 @@ class _ToldFile:
 
 
 @contextlib.contextmanager
-def told(place: RemotePlace) -> Iterator[None]:
+def told(place: RemotePath) -> Iterator[None]:
     """Whatever a store or its client raises, as one line; nothing is asked outside of bounds."""
     if place.outside:
         raise PoolError(f"{place}: {OUTSIDE}")

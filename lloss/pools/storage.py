@@ -1,6 +1,6 @@
 """Where a file or a folder lies: on this machine, or behind fsspec (see ``remote``).
 
-The kinds of pools are written against :class:`Place`, so that each of them works on either.
+The kinds of pools are written against :class:`StoragePath`, so that each of them works on either.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import stat
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
 from lloss.errors import PoolError
-from lloss.pools.base import read_file
 from lloss.pools.confinement import OUTSIDE, Confinement
+from lloss.pools.pool import read_file
 from lloss.pools.read_failures import Root, failure
 from lloss.pools.uri import is_url
 
@@ -28,6 +28,9 @@ _SAMPLE = 4 << 10
 _SAMPLE_END = 16 << 10
 """Bytes at its end: tar fills its last 10 KiB up with zeros."""
 _FOOTER_MOST = 64 << 20
+
+_TRIED = 8
+"""Images looked for before the file's own folder is taken for theirs."""
 
 
 class RandomFile(ABC):
@@ -43,7 +46,7 @@ class RandomFile(ABC):
         return bytes(memoryview(out)[: self.read_into(offset, memoryview(out))])
 
 
-class Place(ABC):
+class StoragePath(ABC):
     """A file or a folder.
 
     Attributes:
@@ -77,11 +80,11 @@ class Place(ABC):
 
     @property
     @abstractmethod
-    def parent(self) -> Place:
+    def parent(self) -> StoragePath:
         """The folder it lies in."""
 
     @abstractmethod
-    def at(self, path: str) -> Place:
+    def at(self, path: str) -> StoragePath:
         """What lies at this path, relative to here when it is a relative one."""
 
     @abstractmethod
@@ -136,7 +139,7 @@ class Place(ABC):
         """
 
 
-class LocalPlace(Place):
+class LocalPath(StoragePath):
     """A path of this machine."""
 
     remote = False
@@ -153,17 +156,17 @@ class LocalPlace(Place):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """See :attr:`Place.parts`."""
+        """See :attr:`StoragePath.parts`."""
         return self.path.absolute().parts
 
     @property
-    def parent(self) -> Place:
+    def parent(self) -> StoragePath:
         """The path's folder."""
-        return LocalPlace(self.path.parent, self.within)
+        return LocalPath(self.path.parent, self.within)
 
-    def at(self, path: str) -> Place:
+    def at(self, path: str) -> StoragePath:
         """A path below this folder, or an absolute one."""
-        return LocalPlace(self.path / path, self.within)
+        return LocalPath(self.path / path, self.within)
 
     def kind(self) -> Literal["file", "folder", ""]:
         """What the path leads to; links are followed."""
@@ -172,7 +175,7 @@ class LocalPlace(Place):
         return "file" if os.path.exists(self.path) else ""  # noqa: PTH110
 
     def files(self) -> list[str]:
-        """See :meth:`Place.files`."""
+        """See :meth:`StoragePath.files`."""
         if self.within is not None and not self.within.holds_path(self.path):
             raise PoolError(f"{self.path}: {OUTSIDE}")
         try:
@@ -183,11 +186,11 @@ class LocalPlace(Place):
         return sorted(names, key=os.fsencode)
 
     def file_of(self, path: str) -> bytes:
-        """See :meth:`Place.file_of`."""
+        """See :meth:`StoragePath.file_of`."""
         return os.fsencode(os.path.join(self.path, path))  # noqa: PTH118  for each image
 
     def open(self) -> IO[bytes]:
-        """See :meth:`Place.open`."""
+        """See :meth:`StoragePath.open`."""
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise PoolError(f"{self.path}: is no regular file")
@@ -210,7 +213,7 @@ class LocalPlace(Place):
         return again if os.path.exists(again) else str(self.path)  # noqa: PTH110
 
     def open_random(self) -> RandomFile:
-        """See :meth:`Place.open_random`."""
+        """See :meth:`StoragePath.open_random`."""
         return LocalFile(self.path, self.within)
 
     def size(self) -> int:
@@ -218,7 +221,7 @@ class LocalPlace(Place):
         return self.path.stat().st_size
 
     def trace(self) -> str:
-        """See :meth:`Place.trace`; the size, and the bytes of begin, middle and end.
+        """See :meth:`StoragePath.trace`; the size, and the bytes of begin, middle and end.
 
         Of a Parquet file the end is the whole footer: it tells size and place of every column.
         """
@@ -236,7 +239,7 @@ class LocalPlace(Place):
         return Root(self.path, self.within)
 
     def read_image(self, path: str) -> bytes:
-        """See :meth:`Place.read_image`."""
+        """See :meth:`StoragePath.read_image`."""
         return read_file(self.path / path, self._root)
 
 
@@ -277,12 +280,12 @@ class LocalFile(RandomFile):
         return len(read)
 
 
-def place_of(uri: str, within: Confinement | None = None) -> Place:
+def place_of(uri: str, within: Confinement | None = None) -> StoragePath:
     """Where a path or a URL leads; nothing is opened yet.
 
     Args:
         uri: the path or URL.
-        within: see :class:`Place`.
+        within: see :class:`StoragePath`.
 
     Raises:
         PoolError: a URL of an unknown kind.
@@ -290,12 +293,37 @@ def place_of(uri: str, within: Confinement | None = None) -> Place:
     """
     scheme, mark, rest = uri.partition("://")
     if scheme in ("file", "local") and mark:
-        return LocalPlace(Path(rest), within)
+        return LocalPath(Path(rest), within)
     if is_url(uri):
         from lloss.pools.remote_storage import remote_place  # fsspec is an extra
 
         return remote_place(uri, within)
-    return LocalPlace(Path(uri), within)
+    return LocalPath(Path(uri), within)
+
+
+def image_folder(listing: StoragePath, names: Sequence[str], asked: str = "") -> StoragePath:
+    """The folder of a file's images.
+
+    Args:
+        listing: the file.
+        names: of the images, as it writes them.
+        asked: the folder that the user names, relative to the file's; "" to look for it.
+
+    Returns:
+        The first of the file's folder, ``images`` in it and ``images`` beside it that holds one of
+        the first images; the file's folder if none does.
+    """
+    if isinstance(listing, LocalPath):
+        listing = LocalPath(listing.path.absolute(), listing.within)
+    folder = listing.parent
+    if asked:
+        return folder.at(asked)
+    candidates = (folder, folder.at("images"), folder.parent.at("images"))
+    for name in names[:_TRIED]:
+        for candidate in candidates:
+            if candidate.at(name).kind() == "file":
+                return candidate
+    return folder
 
 
 def _footer(file: IO[bytes], size: int) -> int:

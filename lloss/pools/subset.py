@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.pools.arrays import ArrayPool
-from lloss.pools.base import Chunk, Item, Pool
 from lloss.pools.file_walk import PassedOver
+from lloss.pools.pool import Chunk, Item, Pool
 
 
-class RestPool(Pool):
+class SubsetPool(Pool):
     """A pool without some of its ids, such as the labeled ones."""
 
     def __init__(self, pool: Pool, without: Iterable[str]) -> None:

@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Iterator
 
 from lloss.errors import PoolError
-from lloss.pools.base import Pool
 from lloss.pools.duplicate_ids import duplicate_among
+from lloss.pools.pool import Pool
 
 
 def unique_ids(pool: Pool) -> Iterator[str]:

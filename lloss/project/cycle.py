@@ -37,7 +37,7 @@ from lloss.project.project import FILE, Project
 from lloss.project.report import ReportData, write_report
 from lloss.project.selected_images import picks_of
 from lloss.project.summary import SUMMARY, Summary, history
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, select
 from lloss.selection.writers import write_selection
 from lloss.serve.scoring.batch.score_pool import score_pool
@@ -45,9 +45,9 @@ from lloss.serve.scoring.scorer import Scorer
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
-from lloss.training.evaluate import evaluate_checkpoint
+from lloss.training.evaluation import evaluate_checkpoint
+from lloss.training.reliability import cautions, how_picked, measured, ranked, ties
 from lloss.training.run import train
-from lloss.training.verdict import cautions, how_picked, measured, ranked, ties
 
 BEGUN, EVALUATION, MODEL = "cycle.json", "evaluation.json", "model.onnx"
 SELECTED, REPORT = "selected.csv", "report.html"

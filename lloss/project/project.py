@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.label_csv import labels_text
+from lloss.data.class_labels import DATA_ROOT
+from lloss.data.class_labels import is_named_set as is_named_classes
 from lloss.data.empty_labels import EMPTY, settled
 from lloss.data.label_joining import labeled_pool
-from lloss.data.labeled_set import DATA_ROOT, LabeledSet, labels_text
-from lloss.data.labeled_set import is_named_set as is_named_classes
+from lloss.data.labeled_set import LabeledSet
 from lloss.data.object_labels import is_named_set as is_named_objects
 from lloss.data.test_overlap import apart, found_in_pool, refuse_overlap
 from lloss.errors import ProjectError, SettingsError
@@ -29,9 +31,9 @@ from lloss.files import locked, write_text
 from lloss.pools import Pool
 from lloss.pools.uri import from_folder, without_secrets
 from lloss.selection import SelectionSettings
-from lloss.tasks.base import Task, note_classes
+from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS
-from lloss.tasks.registry import get_task
+from lloss.tasks.task import Task, note_classes
 from lloss.tasks.train_settings import TrainSettings, settings_of
 from lloss.text.similar_names import similar_note
 from lloss.training.holdout import draw_holdout, held_ids, refuse_unknown, uncovered
@@ -161,7 +163,7 @@ class Project:
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """See :func:`lloss.tasks.base.note_classes`."""
+        """See :func:`lloss.tasks.task.note_classes`."""
         note_classes(self.task, labeled.labels, problems, known)
 
     def labeled_ids(self) -> set[str]:

@@ -6,7 +6,6 @@ the page, so that they follow its light and dark scheme.
 
 from __future__ import annotations
 
-import io
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,8 @@ from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lloss.files import write_text
-from lloss.images.drawing import Drawing, draw
 from lloss.statistics.charts import figure, histogram, lines
 from lloss.statistics.confidence_intervals import (
     Interval,
@@ -35,9 +32,6 @@ SHOWN_PICKS = 200
 """More would make the page heavy; ``selected.csv`` names them all."""
 
 SHOWN_CLASSES = 30
-
-THUMBNAIL = 96
-"""Pixels of its longer edge."""
 
 
 @dataclass(frozen=True)
@@ -91,40 +85,6 @@ class ReportData:
     ranked: bool | None = None  # whether the predicted loss is shown to rank; None: not measured
     warnings: Sequence[str] = ()  # why not to rely on figures or picks
     notes: Sequence[str] = ()  # what else the user should know
-
-
-def thumbnail(
-    pixels: NDArray[np.uint8], drawing: Drawing | None = None, side: int = THUMBNAIL
-) -> bytes:
-    """Encode an image so that it is small and clear, with what was found on it.
-
-    An image of at most half the side is enlarged by a whole factor, each pixel to a crisp square,
-    and becomes a PNG; any other becomes a JPEG, twice as large where there is a drawing on it.
-
-    Args:
-        pixels: uint8 [H, W, 3].
-        drawing: to lay over it.
-        side: pixels of its longer edge; twice that where there is a drawing.
-    """
-    if drawing is not None:
-        side *= 2
-    factor = side // max(pixels.shape[:2])
-    encoded = io.BytesIO()
-    if factor > 1:
-        image = Image.fromarray(pixels.repeat(factor, 0).repeat(factor, 1))
-    else:
-        image = Image.fromarray(pixels)
-        scale = side / max(image.size)
-        if scale < 1 or drawing is not None:
-            size = [max(1, round(length * scale)) for length in image.size]
-            image = image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-    if drawing is not None:
-        draw(image, drawing)
-    if factor > 1:
-        image.save(encoded, "PNG")
-    else:
-        image.save(encoded, "JPEG", quality=85)
-    return encoded.getvalue()
 
 
 def write_report(data: ReportData, path: Path) -> None:

@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 from lloss.errors import ImageError
 from lloss.images.decode import ImageSpec, Pixels, decode, size_of
 from lloss.images.drawing import Drawing
+from lloss.images.thumbnail import SIDE, thumbnail
 from lloss.manifest import Manifest
 from lloss.pools import Item, Pool
-from lloss.project.report import THUMBNAIL, Pick, thumbnail
-from lloss.scores.folder import ScoresFolder
+from lloss.project.report import Pick
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import predict
 
@@ -97,7 +98,7 @@ def _picture(item: Item, manifest: Manifest, drawn: bool) -> _Picture | None:
     try:
         raw = item.read()
         height, width = size_of(raw)
-        scale = min(1.0, 2 * THUMBNAIL / max(height, width))
+        scale = min(1.0, 2 * SIDE / max(height, width))
         sides = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
         pixels = decode(raw, replace(spec, **sides, fit="stretch"))
         input = decode(raw, spec) if drawn else None

@@ -10,7 +10,7 @@ from typing import Any
 from lloss.errors import ProjectError
 from lloss.project.project import Project
 from lloss.project.report import CyclePoint
-from lloss.training.verdict import interval_of
+from lloss.training.reliability import interval_of
 
 SUMMARY = "summary.json"
 

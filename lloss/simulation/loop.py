@@ -165,7 +165,7 @@ def _joined(
 
 
 def _measure(trainer: Trainer, test: TrainingData, cycle: int, labeled: int) -> CycleResult:
-    from lloss.training.evaluate import measure  # evaluation is for a checkpoint too
+    from lloss.training.evaluation import measure  # evaluation is for a checkpoint too
 
     figures = measure(trainer.model, trainer.settings, test)
     return CycleResult(cycle, labeled, figures.metric, figures.head, figures.entropy)

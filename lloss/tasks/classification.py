@@ -12,7 +12,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import LabeledSet, class_names, labels_text, open_labeled, read_labels
+from lloss.annotations.label_csv import labels_text, read_labels
+from lloss.data.class_labels import open_labeled
+from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.cut_off import CutOff
@@ -21,7 +23,7 @@ from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.registry import build_classifier, default_size, weights_notes
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Interval, wilson
-from lloss.tasks.base import Meter, Task, of_unknown_classes
+from lloss.tasks.task import Meter, Task, of_unknown_classes
 from lloss.tasks.train_settings import TrainSettings
 
 SUMMARY_CLASSES = 10
@@ -29,7 +31,7 @@ SUMMARY_CLASSES = 10
 
 
 class Classification(Task):
-    """See :class:`lloss.tasks.base.Task`; the network's output is logits, float [N, classes]."""
+    """See :class:`lloss.tasks.task.Task`; the network's output is logits, float [N, classes]."""
 
     name = "classification"
     metric = "accuracy"
@@ -61,7 +63,7 @@ class Classification(Task):
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.data.labeled_set.open_labeled`."""
+        """See :func:`lloss.data.class_labels.open_labeled`."""
         if labels is not None:
             return super().open(data, labels, data_root, problems)
         return open_labeled(data, data_root, problems)

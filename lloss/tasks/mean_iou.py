@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lloss.images.decode import Frame, ImageSpec
 from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
-from lloss.tasks.base import Meter, of_unknown_classes
+from lloss.tasks.task import Meter, of_unknown_classes
 
 UNKNOWN = 255
 """A target's pixel of a class that the network does not have."""

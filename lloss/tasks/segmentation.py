@@ -19,19 +19,19 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
-from lloss.annotations.validation import BrokenError, leaving_out, load_json
-from lloss.data.image_folders import annotation_files
-from lloss.data.labeled_set import listed_classes
+from lloss.annotations.class_list import listed_classes
+from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
+from lloss.data.annotation_files import annotation_files
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import ImageSpec, Pixels, decode_into, decode_mask, size_of
 from lloss.images.drawing import Drawing
 from lloss.pools import Item
-from lloss.pools.base import read_file
-from lloss.tasks.base import Task
+from lloss.pools.pool import read_file
 from lloss.tasks.classification import TASK as CLASSIFICATION
 from lloss.tasks.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 
 MODELS = ("deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50", "fcn_resnet50", "fcn_resnet101")
@@ -69,7 +69,7 @@ class _Network(nn.Module):
 
 
 class Segmentation(Task):
-    """See :class:`lloss.tasks.base.Task`; the network's output is logits, float [N, classes, H, W].
+    """See :class:`lloss.tasks.task.Task`; the network's output is logits, float [N, classes, H, W].
 
     A target is a :class:`lloss.tasks.mean_iou.MaskTarget`.
     """

@@ -226,7 +226,7 @@ def settings_of(preset: str, where: str = "settings", **given: Any) -> TrainSett
         check_choices(settings)
         return settings
     # By name: the tasks know the settings.
-    task = importlib.import_module("lloss.tasks.registry").get_task(name)
+    task = importlib.import_module("lloss.tasks").get_task(name)
     settings = TrainSettings.from_dict({**task.defaults(values.get("model", "")), **values}, where)
     task.check_settings(settings)
     return settings

@@ -24,12 +24,12 @@ from lloss.data.test_overlap import traces
 from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
 from lloss.files import explained, sweep, write_text
 from lloss.modeling.network import TappedNetwork
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.divergence import doubts, keeping
-from lloss.training.examples import load_examples
 from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.training_data import load_examples
 from lloss.training.warm_start import taps_of, warm_trainer
 
 METRICS = "metrics.jsonl"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lloss.errors import CheckpointError
 from lloss.modeling.registry import set_transform_input
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import Trainer, TrainingData

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lloss.images.decode import Fit, Frame, ImageSpec
 from lloss.images.drawing import PALETTE, Drawing, Shape, draw
-from lloss.project.report import thumbnail
+from lloss.images.thumbnail import thumbnail
 
 
 def _blank(width: int = 101, height: int = 51) -> Image.Image:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import Normalize, TappedNetwork, build
 from lloss.modeling.taps import Tap
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import IMAGENET_MEAN, IMAGENET_STD, TrainSettings
 
 CLASSES = ("ant", "bee", "cow")

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ImageError, LlossError, PoolError
-from lloss.pools import Pool, base, open_pool
+from lloss.pools import Pool, open_pool
+from lloss.pools import pool as base
 
 from ..waiting import PATIENCE
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ImageError
-from lloss.pools import Item, base, open_pool
+from lloss.pools import Item, open_pool
+from lloss.pools import pool as base
 
 CAP = 5000
 SMALL, BIG = b"x" * CAP, b"x" * (CAP + 1)

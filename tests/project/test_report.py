@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lloss.project.report import CyclePoint, Pick, ReportData, thumbnail, write_report
+from lloss.images.thumbnail import thumbnail
+from lloss.project.report import CyclePoint, Pick, ReportData, write_report
 
 VOID = {"meta", "br", "img"}
 HOSTILE = [

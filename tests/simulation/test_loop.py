@@ -24,8 +24,8 @@ from lloss.simulation.loop import (
     simulate,
 )
 from lloss.tasks.train_settings import TrainSettings, settings_of
-from lloss.training.examples import load_examples
 from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.training_data import load_examples
 
 MakeData = Callable[..., TrainingData]
 

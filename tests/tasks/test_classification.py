@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.pools import Item
-from lloss.tasks.registry import TASKS, get_task
+from lloss.tasks import TASKS, get_task
 from lloss.tasks.train_settings import TrainSettings
 
 TASK = get_task("classification")

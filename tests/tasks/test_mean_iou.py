@@ -10,8 +10,8 @@ from PIL import Image
 
 from lloss.annotations import Problems
 from lloss.images.decode import Frame, ImageSpec
+from lloss.tasks import get_task
 from lloss.tasks.mean_iou import MaskTarget, MeanIoU
-from lloss.tasks.registry import get_task
 from lloss.tasks.train_settings import settings_of
 
 SEGMENTATION = get_task("segmentation")

@@ -21,8 +21,8 @@ from lloss.cli.main import cli
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import Frame, ImageSpec, decode
 from lloss.pools import open_pool
+from lloss.tasks import get_task
 from lloss.tasks.mean_iou import MaskTarget
-from lloss.tasks.registry import get_task
 from lloss.tasks.segmentation import MaskLabel
 from lloss.tasks.train_settings import settings_of
 

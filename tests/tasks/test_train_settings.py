@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lloss.errors import SettingsError
-from lloss.tasks.registry import get_task
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import PRESETS, TrainSettings, settings_of
 
 

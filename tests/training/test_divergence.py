@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import open_labeled
+from lloss.data.class_labels import open_labeled
 from lloss.errors import DivergedError
 from lloss.modeling.network import TappedNetwork
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.divergence import batch_statistics, doubts, remedy
-from lloss.training.evaluate import measure
+from lloss.training.evaluation import measure
 from lloss.training.run import METRICS, train
 from lloss.training.trainer import Trainer, TrainingData
 

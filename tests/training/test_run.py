@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import LabeledSet, class_names, open_labeled
+from lloss.data.class_labels import open_labeled
+from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.test_overlap import seen_note
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.pools import Item
@@ -27,9 +28,9 @@ from lloss.tasks.segmentation import MaskLabel
 from lloss.tasks.train_settings import TrainSettings, settings_of
 from lloss.training import run as runs
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.examples import load_examples
 from lloss.training.run import METRICS, train
 from lloss.training.trainer import Trainer
+from lloss.training.training_data import load_examples
 
 from ..waiting import PATIENCE
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from lloss.annotations import ObjectLabel
 from lloss.modeling.networks.ssd import SsdOutput, reference
 from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
-from lloss.tasks.base import Meter, of_unknown_classes
 from lloss.tasks.detection.average_precision import AveragePrecision, Detections
 from lloss.tasks.detection.box_targets import Objects
+from lloss.tasks.task import Meter, of_unknown_classes
 
 
 def detect(output: SsdOutput, model: str, size: int) -> list[dict[str, Tensor]]:

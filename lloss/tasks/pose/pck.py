@@ -15,9 +15,9 @@ from torch import Tensor
 from lloss.annotations import PersonLabel
 from lloss.annotations.joint_names import without_mirror
 from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
-from lloss.tasks.base import Meter, of_unknown_classes
 from lloss.tasks.pose.heatmaps import decode, mirrored_back
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
+from lloss.tasks.task import Meter, of_unknown_classes
 
 PCKH_SHARE = 0.5
 """Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""

@@ -41,7 +41,7 @@ from lloss.serve.daemon.services.pool_registry import NAME
 from lloss.serve.daemon.services.selections import HandedOut, Ranked, SelectionRequest
 from starlette.concurrency import run_in_threadpool
 
-from lloss.data.labeled_set import labels_text
+from lloss.annotations.label_csv import labels_text
 from lloss.text.csv_table import csv_text
 
 router = APIRouter(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.image_lookup import FoundItems
+from lloss.serve.daemon.services.item_cache import FoundItems
 from lloss.serve.daemon.services.pool_roots import Roots
 from lloss.serve.daemon.services.score_adoption import adopted
 from lloss.serve.daemon.settings import ServeSettings
@@ -21,7 +21,7 @@ from lloss.serve.daemon.store.catalog import Catalog, PoolRow, PoolScores
 from lloss.data.id_matching import Matches
 from lloss.errors import LlossError, MissingExtraError
 from lloss.pools import Item, Pool, open_pool
-from lloss.scores.folder import RUN, ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 """What a pool may be called."""
@@ -200,11 +200,6 @@ class Pools:
         if path.is_relative_to(self._catalog.data_dir):
             raise RequestError(422, f"{scores}: lies in the data dir; give a folder of your own")
         return adopted(path, pool, self._roots.within)
-
-
-def scores_version(folder: ScoresFolder) -> tuple[Path, int]:
-    """What tells scores from others: an adopted folder may be scored anew in its place."""
-    return folder.path, (folder.path / RUN).stat().st_mtime_ns
 
 
 class _Opened:

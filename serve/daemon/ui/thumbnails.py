@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw
 
 from lloss.errors import ImageError
 from lloss.images.decode import Raw, decode_whole, size_of
+from lloss.images.thumbnail import thumbnail
 from lloss.pools import Item
-from lloss.project.report import thumbnail
 
 SIDE = 256
 """Pixels of a thumbnail's longer edge. It is never 128 or less: an image of half the side or less

@@ -262,7 +262,7 @@ def started() -> dict[str, list[str]]:
 def served_with() -> set[str]:
     """Options that ``lloss serve`` knows."""
     cli = pytest.importorskip("lloss.cli.serve", reason="there is no lloss serve")
-    return {name for parameter in cli.serve.params for name in parameter.opts}
+    return {name for parameter in cli.command.params for name in parameter.opts}
 
 
 @pytest.mark.parametrize("file", ["lloss.service", "Dockerfile"])

@@ -24,7 +24,7 @@ from PIL import Image
 
 from lloss.cli import main as cli
 from lloss.manifest import KEY, read_manifest
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 from ...waiting import PATIENCE
 

@@ -16,7 +16,7 @@ from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.pools import Item, open_pool
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.examples import load_examples
+from lloss.training.training_data import load_examples
 
 
 def _files(folder: Path) -> Path:

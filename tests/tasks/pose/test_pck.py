@@ -9,10 +9,10 @@ import torch
 
 from lloss.annotations import PersonLabel
 from lloss.annotations.joint_names import COCO, MPII
+from lloss.tasks import get_task
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
 from lloss.tasks.pose.pck import Pck, group_of, heads_known
-from lloss.tasks.registry import get_task
 from lloss.tasks.train_settings import settings_of
 
 NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")

@@ -24,7 +24,7 @@ from lloss.serve.daemon.store.catalog import Counts
 from PIL import Image
 from pydantic import ValidationError
 
-from lloss.data.labeled_set import read_labels
+from lloss.annotations.label_csv import read_labels
 from lloss.pools import open_pool
 
 from ....waiting import PATIENCE

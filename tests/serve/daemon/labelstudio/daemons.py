@@ -1,4 +1,4 @@
-"""The parts of a daemon that Label Studio asks, real ones but for the model."""
+"""The parts of a daemon that Label Studio asks; only the model is a stub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLASSES = ("cat", "dog", "cow")
 
 
 class Models:
-    """A model that serves; scoring by a real scorer."""
+    """A model whose scorer, if there is one, is real."""
 
     def __init__(self) -> None:
         self.sha256 = "ab" * 32
@@ -56,8 +56,6 @@ class Models:
 
 
 class Daemon:
-    """The parts of a daemon, real ones but for the model."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.settings = ServeSettings(

@@ -1,0 +1,254 @@
+"""Object detection: SSD's loss, mean average precision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Generator, Tensor, nn
+
+from lloss.annotations import ObjectLabel, Problems
+from lloss.annotations import label_archive as native
+from lloss.data.labeled_set import LabeledSet, class_names
+from lloss.data.object_labels import join_objects, open_objects, read_objects
+from lloss.errors import LabelError
+from lloss.images.cut_off import CutOff
+from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
+from lloss.images.drawing import Drawing, Shape
+from lloss.modeling.networks.ssd import (
+    MODELS,
+    SOURCES,
+    SsdOutput,
+    anchors_of,
+    build_detector,
+    is_class_layer,
+    own_size,
+    reference,
+)
+from lloss.pools import Item, Pool
+from lloss.tasks.detection import image_scores as outputs
+from lloss.tasks.detection import multibox_loss as losses
+from lloss.tasks.detection.box_augmentation import KINDS, ROOM, SsdAugmentation
+from lloss.tasks.detection.box_targets import ObjectBatch, Objects
+from lloss.tasks.detection.map_meter import DetectionMeter, detect
+from lloss.tasks.task import Task
+from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
+
+DRAWN = 0.4
+"""Score from which a detection is drawn."""
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # As torchvision trains it, without zooming out: its smallest anchor is a fifth of the image.
+    "ssdlite320_mobilenet_v3_large": {
+        "augment": "flip-crop",
+        "optimizer": "adam",
+        "lr": 2e-3,
+        "weight_decay": 0.0,
+        "batch_size": 16,
+        "epochs": 60,
+    },
+    "ssd300_vgg16": {
+        "augment": "ssd",
+        "optimizer": "sgd",
+        "lr": 1e-3,
+        "weight_decay": 5e-4,
+        "batch_size": 32,
+        "epochs": 120,
+    },
+}
+"""How each is trained where nothing else is asked for."""
+
+
+class Detection(Task):
+    """See :class:`lloss.tasks.task.Task`.
+
+    A label is an :class:`lloss.annotations.ObjectLabel`, a target a
+    :class:`.Objects`, the output a :class:`.SsdOutput`.
+    """
+
+    name = "detection"
+    metric = "map"
+    loss_unit = ""
+    labels_file = "labels.json"
+    counted = "Labeled objects per class"
+    unit = "objects"
+    may_be_empty = True
+    augments = KINDS
+    weights = (*NAMED_WEIGHTS, STATE_DICT)
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """Size and normalisation of torchvision's detector, and how it is usually trained."""
+        model = model or MODELS[0]
+        size, normalize = own_size(model), reference(model).transform
+        return {
+            "model": model,
+            "size": size,
+            "fit": "stretch",
+            "mean": list(normalize.image_mean),
+            "std": list(normalize.image_std),
+            **RECIPES[model],
+        }
+
+    def check_settings(self, settings: TrainSettings) -> None:
+        """The detector takes the size."""
+        super().check_settings(settings)
+        anchors_of(settings.model, settings.size or own_size(settings.model))
+
+    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
+        """A network of :mod:`lloss.modeling.networks.ssd`."""
+        self.check_settings(settings)
+        return build_detector(settings.model, len(classes), settings.weights, settings.size)
+
+    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
+        """The six source maps."""
+        return tuple(f"sources.{number}" for number in range(SOURCES))
+
+    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The last layers of the classification head."""
+        return tuple(filter(is_class_layer, names))
+
+    def open(
+        self, data: str, labels: Path | None, data_root: Path, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.data.object_labels.open_objects`."""
+        return open_objects(data, labels, data_root, problems)
+
+    def read_labels(self, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
+        """A COCO json, or a folder of VOC's xml."""
+        return read_objects(path, problems)
+
+    def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
+        """See :func:`lloss.annotations.label_archive.write_labels`."""
+        native.write_labels(labels, path)
+
+    def join(
+        self, pool: Pool, labels: Mapping[str, ObjectLabel], origin: str, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.data.object_labels.join_objects`."""
+        return join_objects(pool, labels, origin, problems)
+
+    def classes(self, labels: Sequence[ObjectLabel]) -> tuple[str, ...]:
+        """Those of the objects that are trained on, without the background."""
+        return class_names(name for label in labels for name in _trained(label))
+
+    def stratum(self, label: ObjectLabel) -> str:
+        """The image's most frequent class."""
+        counts = Counter(sorted(label.names))
+        return counts.most_common(1)[0][0] if counts else ""
+
+    def summarize(self, labels: Sequence[ObjectLabel]) -> dict[str, int]:
+        """Objects of each class."""
+        return dict(Counter(sorted(name for label in labels for name in label.names)))
+
+    def check(self, labels: Sequence[ObjectLabel], classes: Sequence[str]) -> None:
+        """There is an object of a class."""
+        if not any(name in classes for label in labels for name in _trained(label)):
+            raise LabelError(
+                f"the {len(labels)} labeled images show no object to learn from: label some that do"
+            )
+
+    def known(self, label: ObjectLabel, classes: Sequence[str]) -> bool:
+        """All images but those that show unknown classes alone."""
+        return not label.names or any(name in classes for name in label.names)
+
+    def stored(self, settings: TrainSettings) -> ImageSpec:
+        """In full and with its aspect where crops are to come; as the input is otherwise."""
+        if settings.augment in ("none", "flip"):
+            return settings.image_spec()
+        side = round(settings.size * ROOM)
+        return settings.image_spec(side, "pad")
+
+    def example(
+        self,
+        item: Item,
+        label: ObjectLabel,
+        classes: Sequence[str],
+        spec: ImageSpec,
+        room: bool,
+        out: Pixels,
+        cut: CutOff | None = None,
+    ) -> Objects:
+        """Objects of unknown classes are left out; what the fit cuts off is measured alone."""
+        raw = item.read()
+        size = size_of(raw)
+        if label.size is not None and label.size != size:
+            (height, width), (rows, columns) = size, label.size
+            raise LabelError(
+                f"the image is {width}×{height} pixels, its boxes were drawn on "
+                f"{columns}×{rows}; label it as it is"
+            )
+        decode_into(raw, spec, out)
+        if cut:
+            counts = label.boxes[~(label.difficult | label.crowd)]
+            cut.add(size, (counts[:, :2] + counts[:, 2:]) / 2)
+        return Objects.of(label, classes, Frame.of(size, spec), spec.height, spec.width)
+
+    def augment(
+        self,
+        images: Tensor,
+        targets: list[Objects],
+        settings: TrainSettings,
+        generator: Generator,
+    ) -> tuple[Tensor, list[Objects]]:
+        """See :class:`lloss.tasks.detection.box_augmentation.SsdAugmentation`."""
+        return SsdAugmentation.of(settings).batch(images, targets, generator)
+
+    def collate(self, targets: Sequence[Objects], settings: TrainSettings) -> ObjectBatch:
+        """The objects that are trained on."""
+        return ObjectBatch.of(targets)
+
+    def loss_per_image(
+        self, output: SsdOutput, targets: ObjectBatch, settings: TrainSettings
+    ) -> Tensor:
+        """See :func:`lloss.tasks.detection.multibox_loss.loss_per_image`."""
+        divided = settings.loss_norm == "positives"
+        return losses.loss_per_image(output, targets, reference(settings.model), divided)
+
+    def summary_size(self, classes: Sequence[str]) -> int:
+        """The same for any classes."""
+        return outputs.SUMMARY_SIZE
+
+    def summary(self, output: SsdOutput) -> Tensor:
+        """See :func:`lloss.tasks.detection.image_scores.summary`."""
+        return outputs.summary(output)
+
+    def outputs(self, output: SsdOutput) -> dict[str, Tensor]:
+        """See :func:`lloss.tasks.detection.image_scores.scores`."""
+        return outputs.scores(output)
+
+    def meter(
+        self, labels: Sequence[ObjectLabel], classes: Sequence[str], settings: TrainSettings
+    ) -> DetectionMeter:
+        """Mean average precision."""
+        return DetectionMeter(labels, classes, settings.model, settings.size)
+
+    def draw(
+        self, output: SsdOutput, classes: Sequence[str], settings: TrainSettings
+    ) -> list[Drawing]:
+        """Boxes with a score of :data:`DRAWN` or more; the surest lie on top."""
+        return [
+            _drawing(found, classes, settings.size)
+            for found in detect(output, settings.model, settings.size)
+        ]
+
+
+def _trained(label: ObjectLabel) -> list[str]:
+    return [name for name, crowd in zip(label.names, label.crowd) if not crowd]
+
+
+def _drawing(found: dict[str, Tensor], classes: Sequence[str], size: int) -> Drawing:
+    boxes, labels = (found["boxes"] / size).tolist(), found["labels"].tolist()
+    scores = found["scores"].tolist()
+    shown = [at for at, score in enumerate(scores) if score >= DRAWN]
+    names = [classes[labels[at] - 1] for at in shown]
+    shapes = [
+        Shape("box", tuple(boxes[at]), labels[at] - 1, name) for at, name in zip(shown, names)
+    ]
+    counts = Counter(sorted(names)).most_common()
+    guess = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+    return Drawing(tuple(reversed(shapes)), guess, max(scores, default=0.0))
+
+
+TASK = Detection()

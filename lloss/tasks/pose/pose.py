@@ -1,0 +1,275 @@
+"""Human pose: heatmaps of a Stacked Hourglass, PCKh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lloss.annotations import PersonLabel, Problems
+from lloss.annotations.joint_names import skeleton
+from lloss.annotations.label_archive import write_labels
+from lloss.data.labeled_set import LabeledSet
+from lloss.data.pose_labels import join_persons, open_persons, read_persons
+from lloss.errors import LabelError, SettingsError
+from lloss.images.cut_off import CutOff
+from lloss.images.decode import ImageSpec, Pixels
+from lloss.images.drawing import Drawing, Shape
+from lloss.modeling.networks import hourglass
+from lloss.modeling.pretrained_weights import read_state_dict, start_from
+from lloss.pools import Item, Pool
+from lloss.tasks.pose.heatmap_loss import heatmap_loss
+from lloss.tasks.pose.heatmaps import decode
+from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
+from lloss.tasks.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, heads_known
+from lloss.tasks.pose.person_examples import read_person
+from lloss.tasks.pose.pose_augmentation import ROOM, draw_views, seen
+from lloss.tasks.task import Task
+from lloss.tasks.train_settings import STATE_DICT, TrainSettings
+
+FOUND = 0.1
+"""A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1. It
+is low, as the picks are the images that the network is least sure of."""
+
+ENERGY = math.pi
+"""Sum of the squares of a Gaussian of height 1 and sigma 1."""
+
+
+class Pose(Task):
+    """See :class:`lloss.tasks.task.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
+
+    The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
+    sizes are known: then it stands among the figures under ``pckh`` as well.
+    """
+
+    name = "pose"
+    metric = "pck"
+    loss_unit = ""
+    labels_file = "labels.json"
+    counted = "Persons on whom each joint is labeled"
+    unit = "joints"
+    augments = ("none", "pose")
+    weights = ("none", STATE_DICT)
+
+    def defaults(self, model: str) -> dict[str, Any]:
+        """What was seen to learn from few persons; ``paper-mpii`` has the values of the paper.
+
+        A narrow network gets half the size, a quarter of the work: from 150 persons it learns as
+        much. It takes the paper's optimizer, at a higher rate.
+        """
+        model = model or "hourglass2"
+        hourglass.stacks_of(model)
+        narrow = model.endswith("-narrow")
+        return {
+            "model": model,
+            "size": 128 if narrow else 256,
+            "fit": "pad",
+            "augment": "pose",
+            "optimizer": "rmsprop" if narrow else "adam",
+            "momentum": 0.0,
+            "lr": 1e-3,
+            "weight_decay": 0.0,
+            "batch_size": 8,
+            "epochs": 60,
+            "mean": TrainSettings.mean,
+            "std": TrainSettings.std,
+        }
+
+    def image_of(self, item: Item, label: PersonLabel) -> str:
+        """The image that the person is on: others on it are seen in training."""
+        return label.image
+
+    def check_settings(self, settings: TrainSettings) -> None:
+        """An hourglass takes the size."""
+        super().check_settings(settings)
+        if settings.white:  # persons are cut out of images that are decoded before
+            raise SettingsError(f"white = {settings.white}: pose has no such option; leave it out")
+        if settings.size:
+            hourglass.check_size(settings.size)
+
+    def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
+        """See :func:`.build_hourglass`; weights are those of a file."""
+        self.check_settings(settings)
+        network = hourglass.build_hourglass(settings.model, len(classes))
+        if settings.weights != "none":
+            state = read_state_dict(settings.weights)
+            layers = self.class_layers(list(network.state_dict()))
+            afresh = {name.rpartition(".")[0] for name in layers}
+            start_from(network, state, settings.weights, settings.model, afresh)
+        return network
+
+    def taps(self, settings: TrainSettings) -> tuple[str, ...]:
+        """The map of each stack."""
+        return tuple(f"maps.{number}" for number in range(hourglass.stacks_of(settings.model)))
+
+    def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those that give heatmaps or read them."""
+        return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
+
+    def open(
+        self, data: str, labels: Path | None, data_root: Path, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.data.pose_labels.open_persons`."""
+        return open_persons(data, labels, data_root, problems)
+
+    def read_labels(self, path: Path, problems: Problems) -> dict[str, PersonLabel]:
+        """See :func:`lloss.data.pose_labels.read_persons`."""
+        return read_persons(path, problems)
+
+    def write_labels(self, labels: Mapping[str, PersonLabel], path: Path) -> None:
+        """See :func:`lloss.annotations.label_archive.write_labels`."""
+        write_labels(labels, path)
+
+    def join(
+        self, pool: Pool, labels: Mapping[str, PersonLabel], origin: str, problems: Problems
+    ) -> LabeledSet:
+        """See :func:`lloss.data.pose_labels.join_persons`."""
+        return join_persons(pool, labels, origin, problems)
+
+    def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
+        """The joints that are annotated on at least one person, in the labels' order.
+
+        A heatmap that nothing is known of would be noise in the entropy and the summary.
+        """
+        return tuple(self.summarize(labels))
+
+    def summarize(self, labels: Sequence[PersonLabel]) -> dict[str, int]:
+        """Persons on whom each joint is annotated, without joints that are on none."""
+        counts: dict[str, int] = {}
+        for label in labels:
+            for name, annotated in zip(label.names, label.annotated.tolist()):
+                counts[name] = counts.get(name, 0) + annotated
+        return {name: count for name, count in counts.items() if count}
+
+    def check(self, labels: Sequence[PersonLabel], classes: Sequence[str]) -> None:
+        """At least one joint is annotated."""
+        if not any(self.known(label, classes) for label in labels):
+            raise LabelError(
+                f"{len(labels)} labeled persons without an annotated joint: annotate some first"
+            )
+
+    def known(self, label: PersonLabel, classes: Sequence[str]) -> bool:
+        """Whether a joint of the network's is annotated."""
+        return any(
+            annotated and name in classes for name, annotated in zip(label.names, label.annotated)
+        )
+
+    def stored(self, settings: TrainSettings) -> ImageSpec:
+        """With room around the person."""
+        side = round(settings.size * ROOM)
+        return settings.image_spec(side)
+
+    def example(
+        self,
+        item: Item,
+        label: PersonLabel,
+        classes: Sequence[str],
+        spec: ImageSpec,
+        room: bool,
+        out: Pixels,
+        cut: CutOff | None = None,
+    ) -> PersonTarget:
+        """See :func:`lloss.tasks.pose.person_examples.read_person`."""
+        return read_person(item, label, classes, spec, room, out, cut)
+
+    def augment(
+        self,
+        images: Tensor,
+        targets: list[PersonTarget],
+        settings: TrainSettings,
+        generator: Generator,
+    ) -> tuple[Tensor, list[PersonTarget]]:
+        """Scale, turn, mirror and tint; or the plain cut."""
+        views = draw_views(len(images), generator) if settings.augment == "pose" else None
+        return seen(images, targets, views or [None] * len(images), settings.size)
+
+    def collate(self, targets: Sequence[PersonTarget], settings: TrainSettings) -> PoseTargets:
+        """The joints as shares of the input's side."""
+        return PoseTargets.of(targets)
+
+    def loss_per_image(
+        self, output: Tensor, targets: PoseTargets, settings: TrainSettings
+    ) -> Tensor:
+        """See :func:`lloss.tasks.pose.heatmap_loss.heatmap_loss`."""
+        return heatmap_loss(output, targets.on(output), targets.annotated)
+
+    def hits(self, output: Tensor, targets: PoseTargets) -> Tensor:
+        """Share of the annotated joints that are near, by the side of the input; 0 without any."""
+        with torch.no_grad():
+            places, _ = decode(output[:, -1].float())
+            near = (places - targets.on(output)).norm(dim=-1) <= SIDE_SHARE * output.shape[-1]
+        annotated = targets.annotated
+        share: Tensor = (near & annotated).sum(1) / annotated.sum(1).clamp(min=1)
+        return share
+
+    def summary_size(self, classes: Sequence[str]) -> int:
+        """Two numbers a joint and one more."""
+        return 2 * len(classes) + 1
+
+    def summary(self, output: Tensor) -> Tensor:
+        """Peaks and energies of the last stack's heatmaps, and how much the stacks differ.
+
+        Were a heatmap ``h`` the mean of the Gaussians ``g`` that the image allows, its expected
+        squared error would be the energy of a Gaussian less its own, ``E[Σ(g - h)²] = Σg² - Σh²``.
+        """
+        heatmaps = output.detach().float()
+        last = heatmaps[:, -1].flatten(2)
+        energy = last.square().sum(2) / ENERGY
+        moved = (heatmaps[:, -1] - heatmaps[:, 0]).square().sum((2, 3)).mean(1, keepdim=True)
+        return torch.cat([last.amax(2), energy, moved / ENERGY], 1)
+
+    def outputs(self, output: Tensor) -> dict[str, Tensor]:
+        """``entropy`` in nats and ``confidence``, of the last stack's heatmaps, means over joints.
+
+        The entropy is that of a softmax over each heatmap's pixels; the confidence the height of
+        its peak.
+        """
+        last = output[:, -1].float().flatten(2)
+        log_probabilities = last.log_softmax(2)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(2)
+        return {"entropy": entropy.mean(1), "confidence": last.amax(2).mean(1)}
+
+    def meter(
+        self, labels: Sequence[PersonLabel], classes: Sequence[str], settings: TrainSettings
+    ) -> Pck:
+        """PCKh@0.5, if every person with a joint that counts has a head size.
+
+        Joints that the network does not have count as missed.
+        """
+        counted = [name for name in classes if group_of(name) not in LEFT_OUT]
+        judged = [label for label in labels if self.known(label, counted)]
+        unknown = [
+            {name for name, known in zip(label.names, label.annotated) if known} - set(classes)
+            for label in labels
+        ]
+        return Pck(tuple(classes), heads_known(judged), settings.flip_test, unknown)
+
+    def draw(
+        self, output: Tensor, classes: Sequence[str], settings: TrainSettings
+    ) -> list[Drawing]:
+        """Lines between joints whose peaks are high enough."""
+        height, width = output.shape[-2:]
+        places, peaks = decode(output[:, -1].detach().float().cpu())
+        shares = (places / torch.tensor([width, height])).tolist()
+        limbs = skeleton(tuple(classes))
+        return [_drawing(joints, heights, limbs) for joints, heights in zip(shares, peaks.tolist())]
+
+
+def _drawing(
+    joints: Sequence[Sequence[float]], peaks: Sequence[float], limbs: Sequence[tuple[int, int]]
+) -> Drawing:
+    found = [peak >= FOUND for peak in peaks]
+    shapes = tuple(
+        Shape("line", (*joints[a], *joints[b]), number)  # type: ignore[arg-type]  # two pairs
+        for number, (a, b) in enumerate(limbs)
+        if found[a] and found[b]
+    )
+    confidence = sum(min(max(peak, 0.0), 1.0) for peak in peaks) / len(peaks)
+    return Drawing(shapes, f"{sum(found)} of {len(found)} joints", confidence)
+
+
+TASK = Pose()

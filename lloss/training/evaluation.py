@@ -1,0 +1,236 @@
+"""A trained network on held-out labeled images: its metric, and how well the head ranks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lloss.annotations import Problems
+from lloss.data.labeled_set import LabeledSet
+from lloss.data.test_overlap import seen_note
+from lloss.files import written_aside
+from lloss.modeling.network import Forward, TappedNetwork
+from lloss.statistics.confidence_intervals import (
+    CONFIDENCE,
+    bootstrap,
+    in_percent,
+    range_in_percent,
+)
+from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
+from lloss.tasks import get_task
+from lloss.tasks.train_settings import TrainSettings
+from lloss.text.similar_names import similar_note
+from lloss.training.checkpoint import Checkpoint
+from lloss.training.holdout import refuse_unknown
+from lloss.training.reliability import cautions, ranked
+from lloss.training.trainer import TrainingData, device_of, predict
+from lloss.training.training_data import load_examples
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures on N held-out images.
+
+    Attributes:
+        images: N.
+        unseen: how many of them show nothing that the model was ever shown: they count in the
+            metric, but have no known loss and are left out of the ranking.
+        metric_name: the task's, such as ``accuracy``.
+        metric: its value, 0 to 1.
+        figures: what else the task's meter tells, by name.
+        notes: conditions of the figures that must be named with them.
+        mean_loss: of the target network.
+        head: how the predicted loss ranks; None for a network without a head.
+        entropy: how the entropy of the same network ranks.
+        true_loss: float [N - unseen].
+        predicted_loss: float [N - unseen], or None.
+        intervals: the 95 % intervals of metric, figures and mean loss by their names, and those of
+            the ranking figures under ``head`` and ``entropy``.
+        missed: what counts as missed whatever the network answers, in lines.
+        cut_off: what the network's input cuts off, see :meth:`lloss.images.cut_off.CutOff.as_dict`.
+    """
+
+    images: int
+    unseen: int
+    metric_name: str
+    metric: float
+    figures: dict[str, float]
+    notes: list[str]
+    mean_loss: float
+    head: RankingFigures | None
+    entropy: RankingFigures
+    true_loss: NDArray[np.float32]
+    predicted_loss: NDArray[np.float32] | None
+    intervals: dict[str, Any] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+    cut_off: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures without the arrays, for JSON, and what they allow to be said."""
+        figures = {
+            "images": self.images,
+            "unseen": self.unseen,
+            **_finite({self.metric_name: self.metric}),
+            **({"figures": _finite(self.figures)} if self.figures else {}),
+            **({"notes": self.notes} if self.notes else {}),
+            **_finite({"mean_loss": self.mean_loss}),
+            "head": _finite(asdict(self.head)) if self.head else None,
+            "entropy": _finite(asdict(self.entropy)),
+            "confidence": CONFIDENCE,
+            "intervals": _finite(self.intervals),
+            **({"missed": self.missed} if self.missed else {}),
+            **({"cut_off": self.cut_off} if self.cut_off else {}),
+        }
+        warnings = cautions(figures, self.metric_name)
+        return {**figures, "ranked": ranked(figures), "warnings": warnings}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _finite(x) for name, x in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_finite(x) for x in value]
+    return value if math.isfinite(value) else None
+
+
+def measure(
+    model: TappedNetwork, settings: TrainSettings, data: TrainingData, labels: Sequence[Any] = ()
+) -> Evaluation:
+    """Evaluate on held-out images.
+
+    Args:
+        model: to evaluate.
+        settings: it was trained with.
+        data: decoded at the input's size.
+        labels: of these images; none if all are of the network's classes.
+    """
+    task = model.task
+    meter = task.meter(labels, data.classes, settings)
+    columns = _Columns([], [], [])
+    mirror = _mirrored(model, settings, data) if meter.mirrored else itertools.repeat(None)
+    for (rows, forward), mirrored in zip(predict(model, settings, data.images), mirror):
+        targets = list(data.targets[rows])
+        columns.add(model, forward, targets, settings)
+        meter.update(forward.output, targets, mirrored)
+    known = [task.known(label, data.classes) for label in labels] or [True] * len(data.images)
+    true_loss, entropy, predicted = (_joined(column, known) for column in columns)
+    assert true_loss is not None and entropy is not None, "every task has them"
+    figures = meter.figures()
+    cut = data.cut.line("held-out", task.cut_effect) if data.cut else ""
+    return Evaluation(
+        images=len(data.images),
+        unseen=known.count(False),
+        metric_name=task.metric,
+        metric=figures.pop(task.metric),
+        figures=figures,
+        notes=meter.notes(),
+        mean_loss=float(true_loss.mean()),
+        head=None if predicted is None else ranking_figures(predicted, true_loss),
+        entropy=ranking_figures(entropy, true_loss),
+        true_loss=true_loss,
+        predicted_loss=predicted,
+        intervals={
+            **meter.intervals(),
+            **bootstrap(len(true_loss), lambda w: {"mean_loss": w @ true_loss / len(true_loss)}),
+            **({} if predicted is None else {"head": ranking_intervals(predicted, true_loss)}),
+            "entropy": ranking_intervals(entropy, true_loss),
+        },
+        missed=[*filter(None, [cut]), *meter.missed()],
+        cut_off=data.cut.as_dict() if data.cut else {},
+    )
+
+
+class _Columns(NamedTuple):
+    """What is known of each image, a batch after the other."""
+
+    true_loss: list[NDArray[np.float32]]
+    entropy: list[NDArray[np.float32]]
+    predicted: list[NDArray[np.float32]]
+
+    def add(
+        self, model: TappedNetwork, forward: Forward, targets: list[Any], settings: TrainSettings
+    ) -> None:
+        """Take in a batch."""
+        together = model.task.collate(targets, settings).to(forward.embedding.device)
+        with torch.no_grad():
+            losses = model.task.loss_per_image(forward.output, together, settings)
+            entropy = model.task.outputs(forward.output)["entropy"]
+        self.true_loss.append(losses.float().cpu().numpy())
+        self.entropy.append(entropy.float().cpu().numpy())
+        if forward.loss is not None:
+            self.predicted.append(forward.loss.float().cpu().numpy())
+
+
+def _joined(parts: list[NDArray[np.float32]], known: list[bool]) -> NDArray[np.float32] | None:
+    return np.concatenate(parts)[known] if parts else None
+
+
+def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData) -> Iterator[Any]:
+    """The network's output for the images mirrored left to right, batch by batch."""
+    for _, forward in predict(model, settings, data.images[:, :, ::-1]):
+        yield forward.output
+
+
+def evaluate_checkpoint(
+    checkpoint: Checkpoint,
+    labeled: LabeledSet,
+    problems: Problems | None = None,
+    device: str = "",
+) -> Evaluation:
+    """Evaluate a run, finished or not, on labeled images.
+
+    Args:
+        checkpoint: of the run.
+        labeled: the images.
+        problems: images that cannot be used go there.
+        device: ``cpu``, ``cuda``, or empty for CUDA where there is one, as in training.
+
+    Raises:
+        LabelError: no label that the model knows, or an image that cannot be read.
+    """
+    settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
+    classes = checkpoint.classes
+    problems = problems or Problems()
+    problems.note(seen_note(labeled, checkpoint.traces))
+    counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
+    similar = similar_note(counts, "classes of the network and of the labels", classes)
+    problems.note(similar)
+    refuse_unknown(task, labeled, classes, similar)
+    data, rows = load_examples(labeled, classes, settings, problems, what="held-out")
+    return measure(
+        checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]
+    )
+
+
+def scatter(found: Evaluation, unit: str, path: Path) -> None:
+    """A PNG of predicted against true loss (in ``unit``), one point an image."""
+    from matplotlib.figure import Figure  # only here, and heavy
+
+    assert found.predicted_loss is not None and found.head is not None, "there is a head"
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    size = max(2.0, min(18.0, 4000 / len(found.true_loss)))
+    axes.scatter(found.predicted_loss, found.true_loss, s=size, alpha=0.5, linewidths=0)
+    axes.set_yscale("symlog", linthresh=1e-2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("predicted loss (a score to rank by, in no unit)")
+    axes.set_ylabel(f"true loss ({unit})" if unit else "true loss")
+    interval = found.intervals["head"]["ranking_accuracy"]
+    axes.set_title(
+        f"{found.images} held-out images: {in_percent(found.head.ranking_accuracy, interval)} of "
+        f"pairs ordered right (95 % interval {range_in_percent(interval)})",
+        fontsize=10,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png", dpi=130)

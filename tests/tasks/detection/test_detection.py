@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from lloss.annotations import ObjectLabel, Problems
+from lloss.errors import LabelError, SettingsError
+from lloss.images.decode import ImageSpec
+from lloss.modeling.network import build
+from lloss.modeling.networks.ssd import MODELS, SsdOutput, anchors_of, reference
+from lloss.pools import ArrayPool, open_pool
+from lloss.statistics.confidence_intervals import wilson
+from lloss.tasks import get_task
+from lloss.tasks.detection.box_targets import ObjectBatch, Objects
+from lloss.tasks.detection.multibox_loss import match
+from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.training.trainer import Trainer, TrainingData
+
+TASK = get_task("detection")
+CLASSES = ("cat", "dog")
+SIDE = 96
+
+
+@pytest.fixture
+def settings() -> TrainSettings:
+    return settings_of("default", task="detection", size=SIDE, hidden=8, amp="off")
+
+
+def _label(
+    names: tuple[str, ...] = (), boxes: Any = (), difficult: Any = None, crowd: Any = None,
+    size: tuple[int, int] | None = None,
+) -> ObjectLabel:  # fmt: skip
+    no = np.zeros(len(names), np.bool_)
+    return ObjectLabel(
+        names,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        no if difficult is None else np.array(difficult),
+        no if crowd is None else np.array(crowd),
+        size,
+    )
+
+
+def _example(
+    label: ObjectLabel, spec: ImageSpec, height: int = 60, width: int = 120
+) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Objects]:
+    images = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    out = np.empty((spec.height, spec.width, 3), np.uint8)
+    (item,) = ArrayPool(images, "made up")
+    objects = TASK.example(item, label, CLASSES, spec, True, out)
+    return out, objects
+
+
+def _perfect(targets: list[Objects], certainty: float = 20.0) -> SsdOutput:
+    """The output of a network that finds just these objects."""
+    anchors, ssd = anchors_of(MODELS[0], SIDE), reference(MODELS[0])
+    logits = torch.zeros(len(targets), len(anchors), len(CLASSES) + 1)
+    logits[:, :, 0] = certainty
+    offsets = torch.zeros(len(targets), len(anchors), 4)
+    for row, matched in enumerate(match(anchors, ObjectBatch.of(targets), ssd)):
+        for at in (matched >= 0).nonzero()[:, 0].tolist():
+            found = int(matched[at])
+            logits[row, at] = 0
+            logits[row, at, targets[row].labels[found]] = certainty
+            offsets[row, at] = ssd.box_coder.encode_single(
+                targets[row].boxes[found][None], anchors[at][None]
+            )[0]
+    return SsdOutput(logits, offsets, anchors)
+
+
+TWO = _label(("dog", "cat"), [[10, 5, 60, 50], [70, 10, 110, 55]])
+
+
+def test_the_defaults_are_those_of_torchvisions_detectors() -> None:
+    lite, vgg = TASK.defaults(""), TASK.defaults("ssd300_vgg16")
+    assert (lite["model"], lite["size"]) == ("ssdlite320_mobilenet_v3_large", 320)
+    assert lite["mean"] == lite["std"] == [0.5, 0.5, 0.5]
+    assert vgg["size"] == 300
+    assert vgg["mean"] == [0.48235, 0.45882, 0.40784]
+    assert vgg["std"] == pytest.approx([1 / 255] * 3)
+    for model in MODELS:
+        assert settings_of("default", task="detection", model=model).fit == "stretch"
+    with pytest.raises(SettingsError, match="model 'resnet18': detection has"):
+        TASK.defaults("resnet18")
+
+
+def test_a_network_with_a_head_taps_the_six_source_maps(settings: TrainSettings) -> None:
+    model = build(settings, CLASSES, (SIDE, SIDE)).eval()
+    assert [tap.module for tap in model.taps] == [f"sources.{n}" for n in range(6)]
+    assert [tap.channels for tap in model.taps] == [672, 480, 512, 256, 256, 128]
+    assert {tap.layout for tap in model.taps} == {"NCHW"}
+    with torch.no_grad():
+        forward = model(torch.zeros(2, 3, SIDE, SIDE))
+    assert forward.loss is not None and forward.loss.shape == (2,)
+    assert forward.embedding.shape == (2, 128)
+    layers = TASK.class_layers(list(model.network.state_dict()))
+    assert len(layers) == 12
+    assert all("classification_head" in name for name in layers)
+
+
+def test_augmentations_of_other_tasks_are_refused(settings: TrainSettings) -> None:
+    with pytest.raises(SettingsError, match=r"augment = 'pose': detection has none, flip"):
+        TASK.build(replace(settings, augment="pose"), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"augment": "pose"}, r"augment = 'pose': detection has none, flip"),
+        ({"model": "ssd300_vgg16", "size": 320}, r"size = 320: ssd300_vgg16 takes 300 alone"),
+        ({"size": 8}, r"size = 8: ssdlite320_mobilenet_v3_large needs"),
+        ({"flip_test": True}, r"flip_test = True: is for pose alone, not for detection"),
+    ],
+)
+def test_settings_that_a_detector_cannot_take_are_refused_at_once(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings_of("default", task="detection", **given)
+
+
+def test_settings_of_detection_alone_are_taken() -> None:
+    given: dict[str, Any] = {"augment": "ssd", "loss_norm": "none", "weights": "coco", "size": 0}
+    found = settings_of("default", task="detection", **given).as_dict()
+    assert {name: found[name] for name in given} == given
+
+
+def test_classes_are_those_of_single_objects() -> None:
+    crowd = _label(("dog", "people"), [[0, 0, 9, 9]] * 2, crowd=[False, True])
+    difficult = _label(("10",), [[0, 0, 9, 9]], difficult=[True])
+    assert TASK.classes([crowd, difficult, _label(("9",), [[0, 0, 9, 9]])]) == ("9", "10", "dog")
+
+
+def test_the_stratum_is_the_most_frequent_class() -> None:
+    assert TASK.stratum(_label(("dog", "cat", "dog"), [[0, 0, 9, 9]] * 3)) == "dog"
+    assert TASK.stratum(_label(("dog", "cat"), [[0, 0, 9, 9]] * 2)) == "cat"
+    assert TASK.stratum(_label()) == ""
+
+
+def test_the_summary_counts_objects() -> None:
+    assert TASK.summarize([TWO, TWO, _label(("cat",), [[0, 0, 9, 9]])]) == {"cat": 3, "dog": 2}
+
+
+def test_labels_without_any_object_cannot_be_learned_from() -> None:
+    TASK.check([TWO, _label()], CLASSES)
+    with pytest.raises(LabelError, match="the 2 labeled images show no object"):
+        TASK.check([_label(), _label(("x",), [[0, 0, 9, 9]], crowd=[True])], CLASSES)
+
+
+def test_an_image_of_unknown_classes_alone_is_not_known() -> None:
+    assert TASK.known(TWO, CLASSES) and TASK.known(_label(), CLASSES)
+    assert TASK.known(TWO, ("dog",)) and not TASK.known(TWO, ("cow",))
+
+
+def test_images_are_kept_with_room_and_aspect_where_they_are_cropped(
+    settings: TrainSettings,
+) -> None:
+    assert TASK.stored(replace(settings, augment="ssd")) == ImageSpec(163, 163, "pad")
+    assert TASK.stored(replace(settings, augment="flip")) == ImageSpec(SIDE, SIDE, "stretch")
+
+
+def test_boxes_are_in_pixels_of_the_decoded_image() -> None:
+    _, stretched = _example(TWO, ImageSpec(100, 100, "stretch"))
+    assert stretched.labels.tolist() == [2, 1]
+    assert stretched.boxes[0].tolist() == pytest.approx([10 / 1.2, 5 / 0.6, 50, 50 / 0.6], abs=1e-3)
+    assert stretched.frame == (0, 0, 100, 100)
+    image, padded = _example(TWO, ImageSpec(240, 240, "pad"))
+    assert padded.boxes[0].tolist() == [20, 60 + 10, 120, 60 + 100]
+    assert padded.frame == (0, 60, 240, 180)
+    assert not image[:60].any() and image[60:180].any()
+
+
+def test_a_crop_cuts_boxes_and_drops_those_whose_centre_it_cuts_off() -> None:
+    label = _label(("dog", "cat", "dog"), [[0, 0, 40, 60], [40, 0, 80, 60], [20, 0, 50, 60]])
+    _, objects = _example(label, ImageSpec(60, 60, "crop"))  # columns 30 to 90 are left
+    assert objects.boxes.tolist() == [[10, 0, 50, 60], [0, 0, 20, 60]]
+    assert objects.labels.tolist() == [1, 2]
+
+
+def test_objects_of_unknown_classes_are_left_out() -> None:
+    label = _label(("cow", "dog"), [[10, 5, 60, 50], [70, 10, 110, 55]], difficult=[False, True])
+    _, objects = _example(label, ImageSpec(60, 120))
+    assert objects.labels.tolist() == [2]
+    assert objects.difficult.tolist() == [True]
+
+
+def test_boxes_drawn_on_another_size_are_refused() -> None:
+    _example(_label(("dog",), [[0, 0, 9, 9]], size=(60, 120)), ImageSpec(60, 60))
+    with pytest.raises(LabelError, match=r"120×60 pixels, its boxes were drawn on 240×120"):
+        _example(_label(("dog",), [[0, 0, 9, 9]], size=(120, 240)), ImageSpec(60, 60))
+
+
+def test_the_loss_is_divided_by_the_positives_unless_asked_not_to(
+    settings: TrainSettings,
+) -> None:
+    spec = ImageSpec(SIDE, SIDE, "stretch")
+    targets = [_example(label, spec)[1] for label in (TWO, _label(), TWO)]
+    batch = TASK.collate(targets, settings).to("cpu")
+    output = _perfect(targets, certainty=1.0)
+    divided = TASK.loss_per_image(output, batch, settings)
+    whole = TASK.loss_per_image(output, batch, replace(settings, loss_norm="none"))
+    positives = (match(output.anchors, batch, reference(MODELS[0])) >= 0).sum(1)
+    assert positives[0] > 1
+    assert divided.shape == (3,) and divided[1] == 0
+    assert torch.allclose(divided * positives.clamp(min=1), whole)
+
+
+def test_a_perfect_network_has_a_precision_of_1_and_hardly_a_loss(
+    settings: TrainSettings,
+) -> None:
+    targets = [_example(TWO, ImageSpec(SIDE, SIDE, "stretch"))[1]]
+    output = _perfect(targets)
+    meter = TASK.meter([TWO], CLASSES, settings)
+    meter.update(output, targets)
+    assert meter.figures() == {"map": 1.0, "map_11point": 1.0, "AP cat": 1.0, "AP dog": 1.0}
+    assert next(iter(meter.figures())) == TASK.metric
+    assert float(TASK.loss_per_image(output, TASK.collate(targets, settings), settings)) < 1e-4
+    assert "IoU > 0.5" in meter.notes()[0]
+
+
+def test_a_class_that_the_network_does_not_have_counts_as_missed(settings: TrainSettings) -> None:
+    label = _label(
+        ("dog", "cow", "hen"), [[10, 5, 60, 50], [70, 10, 110, 55], [0, 0, 9, 9]],
+        difficult=[False, False, True],
+    )  # fmt: skip
+    targets = [_example(label, ImageSpec(SIDE, SIDE, "stretch"))[1]]
+    meter = TASK.meter([label], CLASSES, settings)
+    meter.update(_perfect(targets), targets)
+    figures = meter.figures()
+    assert figures["map"] == figures["map_11point"] == 0.5
+    assert (figures["AP dog"], figures["AP cow"]) == (1, 0)
+    assert figures.keys() == {"map", "map_11point", "AP dog", "AP cow"}  # no cat, no hen
+
+
+def test_objects_that_the_crop_cuts_off_are_missed(settings: TrainSettings) -> None:
+    """An image of 3:1 with an object in each third: the network finds the one it sees."""
+    boxes = [[10 + 60 * n, 10, 50 + 60 * n, 50] for n in range(3)]
+    label = _label(("dog", "dog", "dog"), boxes)
+    found = {}
+    for fit in ("crop", "pad", "stretch"):
+        spec = ImageSpec(SIDE, SIDE, fit)  # type: ignore[arg-type]
+        target = _example(label, spec, 60, 180)[1]
+        assert len(target) == (1 if fit == "crop" else 3)
+        meter = TASK.meter([label], CLASSES, settings)
+        meter.update(_perfect([target]), [target])
+        found[fit] = meter.figures()["map"]
+    assert found == pytest.approx({"crop": 1 / 3, "pad": 1, "stretch": 1})
+
+
+def test_a_box_is_measured_in_full_where_the_crop_clips_it(settings: TrainSettings) -> None:
+    """The crop shows 60 columns: of an object of 100 an IoU of .6, of one of 160 of .375."""
+    for left, end, right in ((40, 140, 1), (10, 170, 0)):
+        label = _label(("dog",), [[left, 5, end, 55]])
+        target = _example(label, ImageSpec(SIDE, SIDE, "crop"), 60, 180)[1]
+        meter = TASK.meter([label], CLASSES, settings)
+        meter.update(_perfect([target]), [target])
+        assert meter.figures()["map"] == right
+
+
+def test_crowds_and_difficult_objects_that_are_cut_off_do_not_count(
+    settings: TrainSettings,
+) -> None:
+    label = _label(
+        ("dog", "dog", "dog"), [[70, 10, 110, 50], [10, 10, 50, 50], [130, 10, 170, 50]],
+        difficult=[False, True, False], crowd=[False, False, True],
+    )  # fmt: skip
+    target = _example(label, ImageSpec(SIDE, SIDE, "crop"), 60, 180)[1]
+    meter = TASK.meter([label], CLASSES, settings)
+    meter.update(_perfect([target]), [target])
+    assert meter.figures()["map"] == 1
+
+
+def test_the_interval_is_of_the_images_that_were_measured(settings: TrainSettings) -> None:
+    labels = [TWO, _label(("cow",), [[1, 1, 9, 9]]), TWO, _label()]
+    targets = [_example(label, ImageSpec(SIDE, SIDE, "stretch"))[1] for label in labels]
+    meter = TASK.meter(labels, CLASSES, settings)
+    meter.update(_perfect(targets), targets)
+    assert meter.figures()["map"] == pytest.approx(2 / 3)
+    intervals = meter.intervals()
+    assert intervals.keys() == meter.figures().keys()
+    assert intervals["AP dog"] == pytest.approx(wilson(2, 2))  # two images show a dog
+    assert intervals["AP cow"] == (0, 0)
+    assert meter.missed() == ["the network does not know 1 of the 3 classes (cow): AP 0"]
+
+
+def test_without_an_object_that_counts_there_is_no_precision(settings: TrainSettings) -> None:
+    targets = [_example(_label(), ImageSpec(SIDE, SIDE, "stretch"))[1]]
+    meter = TASK.meter([_label()], CLASSES, settings)
+    meter.update(_perfect(targets), targets)
+    assert math.isnan(meter.figures()["map"])
+
+
+def test_what_was_found_is_drawn(settings: TrainSettings) -> None:
+    label = _label(("dog", "cat", "dog"), [[0, 0, 40, 30], [50, 0, 90, 30], [60, 32, 119, 59]])
+    targets = [_example(each, ImageSpec(SIDE, SIDE, "stretch"))[1] for each in (label, _label())]
+    drawings = TASK.draw(_perfect(targets), CLASSES, settings)
+    assert drawings is not None
+    full, empty = drawings
+    assert full.guess == "2 dog, 1 cat"
+    assert full.confidence == pytest.approx(1)
+    assert sorted((shape.kind, shape.color, shape.text) for shape in full.shapes) == [
+        ("box", 0, "cat"), ("box", 1, "dog"), ("box", 1, "dog"),
+    ]  # fmt: skip
+    cat = next(shape for shape in full.shapes if shape.text == "cat")
+    assert cat.points == pytest.approx((50 / 120, 0, 90 / 120, 30 / 60), abs=1e-3)
+    assert (empty.shapes, empty.guess) == ((), "nothing")
+    assert empty.confidence < 0.01
+
+
+def test_labels_can_be_written_read_and_joined(photos: Path, tmp_path: Path) -> None:
+    pool = open_pool(str(photos))
+    ids = [item.id for item in pool][:2]
+    labels = {ids[0]: _label(("dog",), [[1, 1, 6, 7]], size=(8, 8)), ids[1]: _label(size=(8, 8))}
+    path = tmp_path / TASK.labels_file
+    TASK.write_labels(labels, path)
+    read = TASK.read_labels(path, Problems())
+    joined = TASK.join(pool, read, "labels", Problems())
+    assert [item.id for item in joined.items] == ids
+    assert list(map(str, joined.labels)) == list(map(str, labels.values()))
+    opened = TASK.open(str(photos), path, tmp_path, Problems())
+    assert opened.sha256 == joined.sha256
+
+
+@pytest.fixture
+def bright() -> Callable[[TrainSettings], TrainingData]:
+    """Images of one bright rectangle on noise, which is the object."""
+
+    def make(settings: TrainSettings) -> TrainingData:
+        random = np.random.default_rng(0)
+        spec = TASK.stored(settings)
+        images = np.empty((8, spec.height, spec.width, 3), np.uint8)
+        targets = []
+        for out in images:
+            picture = random.integers(0, 90, (60, 80, 3), np.uint8)
+            x, y = random.integers(0, 40), random.integers(0, 25)
+            picture[y : y + 30, x : x + 35] += 150
+            (item,) = ArrayPool(picture[None], "made up")
+            label = _label(("dog",), [[x, y, x + 35, y + 30]])
+            targets.append(TASK.example(item, label, ("dog",), spec, True, out))
+        return TrainingData(images, targets, ("dog",))
+
+    return make
+
+
+def _losses(trainer: Trainer) -> list[float]:
+    found = []
+    while not trainer.finished:
+        figures = trainer.advance()
+        if figures is not None:
+            found.append(figures["loss"])
+    return found
+
+
+@pytest.mark.parametrize("augment", ["ssd", "none"])
+def test_a_detector_trains_with_its_head_and_repeats_itself(
+    augment: str, settings: TrainSettings, bright: Callable[[TrainSettings], TrainingData]
+) -> None:
+    changed = {"augment": augment, "epochs": 6 if augment == "none" else 1, "batch_size": 4}
+    settings = replace(settings, **changed)
+    runs = [_losses(Trainer(settings, bright(settings), "cpu")) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert all(map(math.isfinite, runs[0]))
+    if augment == "none":
+        assert runs[0][-1] < 0.7 * runs[0][0]
+
+
+def test_augmentation_ends_at_the_inputs_size(
+    settings: TrainSettings, bright: Callable[[TrainSettings], TrainingData]
+) -> None:
+    for augment in ("none", "flip", "crop", "flip-crop", "ssd"):
+        changed = replace(settings, augment=augment)
+        data = bright(changed)
+        images, targets = TASK.augment(
+            torch.from_numpy(data.images), list(data.targets), changed, Generator().manual_seed(0)
+        )
+        assert images.shape == (8, SIDE, SIDE, 3) and images.dtype == torch.uint8
+        boxes: Tensor = torch.cat([objects.boxes for objects in targets])
+        assert (boxes >= 0).all() and (boxes <= SIDE).all()

@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import Tensor, nn
+
+from lloss.annotations import PersonLabel, Problems
+from lloss.annotations.joint_names import MPII
+from lloss.cli.main import cli
+from lloss.errors import LabelError, SettingsError
+from lloss.images.decode import ImageSpec
+from lloss.tasks.pose.heatmaps import render
+from lloss.tasks.pose.pck import Pck
+from lloss.tasks.pose.pose import TASK
+from lloss.tasks.train_settings import TrainSettings, settings_of
+
+JOINTS = ("r-knee", "l-knee", "r-ankle", "nose")
+
+
+def settings(**given: Any) -> TrainSettings:
+    return settings_of(
+        "default", task="pose", **{"model": "hourglass1-narrow", "size": 64, **given}
+    )
+
+
+def label(*annotated: int, head: float = 10.0) -> PersonLabel:
+    joints = np.array([[20, 30], [44, 30], [22, 50], [32, 10]], np.float32)
+    return PersonLabel("a.jpg", None, JOINTS, joints, np.array(annotated, np.bool_), head)
+
+
+_DOTS = [(9, (40, 250, 40), 12), (8, (250, 40, 40), 33), (0, (40, 40, 250), 54)]
+"""Joint of MPII, colour, uppermost row."""
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """``people.json`` in MPII's dialect and its pictures: three dots on a dark ground each."""
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    entries = []
+    for number in range(12):
+        pixels = random.integers(0, 60, (80, 100, 3), np.uint8)
+        joints, flags = [[-1.0, -1.0]] * 16, [0] * 16
+        for row, colour, top in _DOTS:
+            x, y = random.integers(25, 75), random.integers(top, top + 10)
+            pixels[y - 3 : y + 4, x - 3 : x + 4] = colour
+            joints[row], flags[row] = [float(x) + 1, float(y) + 1], 1
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number:02d}.png")
+        entries.append({
+            "image": f"{number:02d}.png", "center": [50.0, 40.0], "scale": 0.4,
+            "joints": joints, "joints_vis": flags,
+        })  # fmt: skip
+    (tmp_path / "people.json").write_text(json.dumps(entries))
+    return tmp_path
+
+
+def test_the_defaults_are_those_that_were_seen_to_learn() -> None:
+    chosen = settings_of("default", task="pose")
+    assert (chosen.model, chosen.size, chosen.fit, chosen.augment) == (
+        "hourglass2", 256, "pad", "pose",
+    )  # fmt: skip
+    assert (chosen.optimizer, chosen.lr, chosen.weight_decay) == ("adam", 1e-3, 0.0)
+    narrow = settings_of("default", task="pose", model="hourglass2-narrow")
+    assert (narrow.size, narrow.optimizer, narrow.lr) == (128, "rmsprop", 1e-3)
+    paper = settings_of("paper-mpii")
+    assert paper.taps == TASK.taps(paper)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "resnet18"}, "model 'resnet18': no network for pose; choose hourglass1"),
+        ({"size": 100}, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
+        ({"weights": "imagenet"}, "weights 'imagenet': pose starts from none or the path of a"),
+        ({"augment": "flip"}, "augment = 'flip': pose has none, pose"),
+        ({"loss_norm": "none"}, "loss_norm = 'none': is for detection alone, not for pose"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        settings(**given)
+    if "model" not in given:
+        with pytest.raises(SettingsError, match=message):
+            TASK.build(dataclasses.replace(settings(), **given), JOINTS)
+
+
+def test_augmentations_of_other_tasks_are_refused() -> None:
+    with pytest.raises(SettingsError, match="augment = 'ssd': pose has none, pose"):
+        TASK.build(dataclasses.replace(settings(), augment="ssd"), JOINTS)
+
+
+def test_the_layers_of_the_joints_alone_start_afresh(tmp_path: Path) -> None:
+    two = settings(model="hourglass2-narrow")
+    saved = TASK.build(two, JOINTS).state_dict()
+    torch.save(saved, tmp_path / "w.pt")
+    again = settings(model="hourglass2-narrow", weights=str(tmp_path / "w.pt"))
+    loaded = TASK.build(again, JOINTS).state_dict()
+    assert all(torch.equal(loaded[name], saved[name]) for name in saved)
+    fewer = TASK.build(again, JOINTS[:2]).state_dict()
+    differing = {name for name in saved if fewer[name].shape != saved[name].shape}
+    layers = TASK.class_layers(list(saved))
+    assert {name.partition(".")[0] for name in layers} == {"heatmaps", "heatmap_remaps"}
+    # Besides these, only what each of them has of the channels' own size.
+    assert differing <= set(layers)
+    assert all(torch.equal(fewer[name], saved[name]) for name in saved if name not in layers)
+    one = settings(weights=str(tmp_path / "w.pt"), model="hourglass3-narrow")
+    with pytest.raises(SettingsError, match="do not fit hourglass3-narrow"):
+        TASK.build(one, JOINTS)
+
+
+def test_the_classes_are_the_joints_that_someone_annotated() -> None:
+    labels = [label(1, 0, 0, 1), label(1, 1, 0, 0), label(0, 0, 0, 0)]
+    assert TASK.classes(labels) == ("r-knee", "l-knee", "nose")
+    assert TASK.summarize(labels) == {"r-knee": 2, "l-knee": 1, "nose": 1}
+    assert [TASK.known(one, ("r-knee", "r-ankle")) for one in labels] == [True, True, False]
+    TASK.check(labels, JOINTS)
+    with pytest.raises(LabelError, match="2 labeled persons without an annotated joint"):
+        TASK.check([label(0, 0, 0, 0)] * 2, JOINTS)
+
+
+def test_labels_come_back_from_their_copy(people: Path) -> None:
+    labels = TASK.read_labels(people / "people.json", Problems())
+    TASK.write_labels(labels, people / TASK.labels_file)
+    again = TASK.read_labels(people / TASK.labels_file, Problems())
+    assert {id: str(one) for id, one in again.items()} == {
+        id: str(one) for id, one in labels.items()
+    }
+
+
+def test_a_person_goes_from_file_to_loss(people: Path) -> None:
+    """Heatmaps that are right have no loss, whether augmented or not; moved ones have."""
+    chosen = settings(size=128)
+    labeled = TASK.open(str(people / "people.json"), None, people, Problems())
+    classes = TASK.classes(labeled.labels)
+    assert classes == ("r-ankle", "upper-neck", "head-top")
+    for augment in ("pose", "none"):
+        chosen = dataclasses.replace(chosen, augment=augment)
+        spec = TASK.stored(chosen)
+        assert (spec.height, spec.width) == (224, 224)
+        images = np.empty((4, 224, 224, 3), np.uint8)
+        targets = [
+            TASK.example(labeled.items[n], labeled.labels[n], classes, spec, True, images[n])
+            for n in range(4)
+        ]
+        seen, moved = TASK.augment(
+            torch.from_numpy(images), targets, chosen, torch.Generator().manual_seed(0)
+        )
+        assert seen.shape == (4, 128, 128, 3)
+        gathered = TASK.collate(moved, chosen).to(torch.device("cpu"))
+        heatmaps = render(torch.stack([one.joints for one in moved]) / 4, (32, 32))[:, None]
+        assert TASK.loss_per_image(heatmaps, gathered, chosen).tolist() == pytest.approx([0] * 4)
+        assert TASK.hits(heatmaps, gathered).tolist() == [1.0] * 4
+        away = heatmaps.roll(9, -1)
+        assert (TASK.loss_per_image(away, gathered, chosen) > 1e-3).all()
+        assert TASK.hits(away, gathered).sum() == 0
+    meter = TASK.meter(labeled.labels, classes, chosen)
+    meter.update(heatmaps, moved)
+    assert meter.figures()["pckh"] == 1  # heads are as long as neck and top are apart
+
+
+def test_colours_lie_at_their_joints_after_augmentation(people: Path) -> None:
+    """Red is the neck, green the head, blue the right ankle; none is mirrored to another."""
+    chosen = settings(size=128)
+    labeled = TASK.open(str(people / "people.json"), None, people, Problems())
+    classes = ("r-ankle", "l-ankle", "upper-neck", "head-top")
+    spec, count = TASK.stored(chosen), len(labeled)
+    images = np.empty((count, 224, 224, 3), np.uint8)
+    targets = [
+        TASK.example(labeled.items[n], labeled.labels[n], classes, spec, True, images[n])
+        for n in range(count)
+    ]
+    seen, moved = TASK.augment(
+        torch.from_numpy(images), targets, chosen, torch.Generator().manual_seed(1)
+    )
+    channels = {"r-ankle": 2, "l-ankle": 2, "upper-neck": 0, "head-top": 1}
+    ankles = set()
+    for pixels, target in zip(seen, moved):
+        for name, (x, y), known in zip(classes, target.joints.long().tolist(), target.annotated):
+            if known and min(x, y) > 2 and max(x, y) < 126:
+                bright = pixels[y, x].tolist()
+                others = [v for n, v in enumerate(bright) if n != channels[name]]
+                assert bright[channels[name]] > 140 > max(others), name
+        ankles |= {name for name, known in zip(classes, target.annotated) if known}
+    assert {"r-ankle", "l-ankle"} <= ankles  # some were mirrored, some not
+
+
+def peaked(*peaks: float) -> Tensor:
+    """Two stacks [1, 2, J, 16, 16]: the last has a Gaussian of each height, the first nothing."""
+    at = torch.tensor([[4.5, 4.5], [10.5, 4.5], [4.5, 10.5], [8.5, 8.5]])[: len(peaks)]
+    last = render(at, (16, 16)) * torch.tensor(peaks)[:, None, None]
+    return torch.stack([torch.zeros_like(last), last])[None]
+
+
+def test_the_outputs_by_hand() -> None:
+    heatmaps = peaked(1.0, 0.5)
+    found = TASK.outputs(heatmaps)
+    entropies = []
+    for joint in range(2):
+        weights = [math.exp(v) for v in heatmaps[0, 1, joint].flatten().tolist()]
+        shares = [w / sum(weights) for w in weights]
+        entropies.append(-sum(p * math.log(p) for p in shares))
+    assert found["entropy"].tolist() == pytest.approx([sum(entropies) / 2], rel=1e-5)
+    assert found["confidence"].tolist() == pytest.approx([0.75])
+
+
+def test_the_summary_tells_peaks_and_energies_and_carries_no_gradient() -> None:
+    heatmaps = peaked(1.0, 0.5, 0.0).requires_grad_()
+    found = TASK.summary(heatmaps)
+    assert found.shape == (1, TASK.summary_size(JOINTS[:3]))
+    assert not found.requires_grad
+    # A Gaussian cut off at the border has a little less than the energy pi.
+    expected = [1.0, 0.5, 0.0, 1.0, 0.25, 0.0, 1.25 / 3]
+    assert found[0].tolist() == pytest.approx(expected, abs=1e-3)
+    assert TASK.summary(heatmaps[:, 1:])[0, -1] == 0  # a single stack differs from none
+
+
+def test_a_skeleton_joins_the_joints_that_are_found() -> None:
+    names = ("r-knee", "r-ankle", "r-hip", "nose")
+    (drawing,) = TASK.draw(peaked(0.9, 0.8, 0.05, 0.6), names, settings())
+    assert drawing.guess == "3 of 4 joints"
+    assert drawing.confidence == pytest.approx(2.35 / 4)
+    (limb,) = drawing.shapes
+    assert limb.kind == "line"
+    ends = {limb.points[:2], limb.points[2:]}
+    assert ends == {(4.5 / 16, 4.5 / 16), (10.5 / 16, 4.5 / 16)}
+
+
+def test_the_meter_is_pckh_only_where_all_heads_are_known() -> None:
+    chosen, nan = settings(flip_test=True), math.nan
+    meter = TASK.meter([label(1, 1, 1, 1)], JOINTS, chosen)
+    assert isinstance(meter, Pck)
+    assert (meter.by_head, meter.mirrored) == (True, True)
+    # A person without a joint of the network's does not matter.
+    others = [label(1, 1, 1, 1), label(0, 0, 1, 1, head=nan)]
+    assert TASK.meter(others, JOINTS[:2], chosen).by_head
+    assert not TASK.meter(others, JOINTS, chosen).by_head
+
+
+class _Graph(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        heatmaps = self.network(images)
+        return heatmaps, TASK.summary(heatmaps), *TASK.outputs(heatmaps).values()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_runtime_computes_what_torch_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = TASK.build(settings(), JOINTS).train()
+    with torch.no_grad():
+        for layer in network.get_submodule("heatmaps").children():
+            layer.get_parameter("weight").mul_(100)  # heatmaps worth comparing
+        network(torch.randn(4, 3, 64, 64))  # statistics that are not 0 and 1
+    graph = _Graph(network.eval()).eval()
+    program = torch.onnx.export(
+        graph, (torch.zeros(2, 3, 64, 64),), dynamo=True, verbose=False, input_names=["images"],
+        dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
+    )  # fmt: skip
+    assert program is not None
+    program.save(str(tmp_path / "pose.onnx"))
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "pose.onnx"), providers=["CPUExecutionProvider"]
+    )
+    for count in (1, 3, 5):
+        images = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
+        with torch.no_grad():
+            expected = graph(images)
+        for made, wanted in zip(session.run(None, {"images": images.numpy()}), expected):
+            assert made.shape == tuple(wanted.shape)
+            assert np.allclose(made, wanted.numpy(), atol=1e-4)
+
+
+def test_a_network_learns_one_person() -> None:
+    """Ten steps on one image bring the loss down to a part of what nothing but zeros has."""
+    torch.manual_seed(0)
+    chosen = settings(size=64)
+    network = TASK.build(chosen, JOINTS)
+    images = torch.rand(2, 3, 64, 64)
+    targets = TASK.collate([_target(), _target()], chosen)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    zeros = float(TASK.loss_per_image(torch.zeros(2, 1, 4, 16, 16), targets, chosen).mean())
+    for _ in range(40):
+        loss = TASK.loss_per_image(network(images), targets, chosen).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < zeros / 2
+
+
+def _target() -> Any:
+    out = np.empty((64, 64, 3), np.uint8)
+    item = _Plain("a", np.zeros((64, 64, 3), np.uint8))
+    return TASK.example(item, label(1, 1, 1, 1), JOINTS, ImageSpec(64, 64, "pad"), False, out)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass
+class _Plain:
+    id: str
+    pixels: np.ndarray  # type: ignore[type-arg]
+
+    def read(self) -> Any:
+        return self.pixels
+
+
+def test_from_persons_to_scores_by_the_same_commands(people: Path) -> None:
+    def lloss(*words: object) -> str:
+        done = CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    run, model, data = people / "run", people / "model.onnx", people / "people.json"
+    short = ["--task=pose", "--model=hourglass1-narrow", "--size=64", "--epochs=1"]
+    lloss("train", data, *short, "--batch-size=6", "--amp=off", "--flip-test", "-o", run)
+    assert "flip averaging: on" in lloss("evaluate", run, data)
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert 0 <= evaluation["pck"] <= 1
+    assert evaluation["figures"]["pckh"] == evaluation["pck"]
+    lloss("export", run, "-o", model)
+    lloss("score", model, data, "-o", people / "scores")
+    lloss("select", people / "scores", "-k", 3, "-o", people / "ids.txt")
+    chosen = (people / "ids.txt").read_text().split()
+    assert len(chosen) == 3
+    assert all("@50,40,0.4" in id for id in chosen)
+
+
+def test_mpii_has_a_mirror_image_for_every_side() -> None:
+    from lloss.tasks.pose.joint_targets import mirror_order
+
+    order = mirror_order(MPII)
+    assert [MPII[n] for n in order[:3]] == ["l-ankle", "l-knee", "l-hip"]
+    assert [order[n] for n in order] == list(range(16))

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lloss.selection import Selection, SelectionSettings
+from lloss.statistics.confidence_intervals import wilson
+from lloss.training.reliability import cautions, how_picked, interval_of, measured, ranked, ties
+
+
+def figures(
+    images: int = 200,
+    metric: float = 0.8,
+    ranking: float | None = 0.8,
+    spearman: float | None = 0.7,
+    ends: tuple[float | None, float | None] = (0.7, 0.9),
+) -> dict[str, Any]:
+    """As evaluation.json holds them."""
+    scores = {"ranking_accuracy": ranking, "spearman": spearman, "lift": 2.0}
+    return {
+        "images": images,
+        "unseen": 0,
+        "accuracy": metric,
+        "mean_loss": 0.5,
+        "head": scores,
+        "entropy": scores,
+        "intervals": {
+            "accuracy": list(wilson(metric * images, images)),
+            "head": {"ranking_accuracy": list(ends)},
+            "entropy": {"ranking_accuracy": list(ends)},
+        },
+    }
+
+
+def selection(
+    scores: list[float], strategy: str = "top", subset: float = 0, pool: int = 100
+) -> Selection:
+    settings = SelectionSettings(k=len(scores), strategy=strategy, subset=subset)
+    ids = [f"{n}.png" for n in range(len(scores))]
+    return Selection(ids, np.array(scores), pool, 0, 0, pool, settings)
+
+
+def test_good_figures_give_no_warning() -> None:
+    assert cautions(figures(), "accuracy") == []
+    assert ranked(figures()) is True
+
+
+def test_six_images_are_too_few_and_what_is_needed_is_said() -> None:
+    (line,) = cautions(figures(6, 0.5), "accuracy")
+    assert line == (
+        "6 held-out images are too few to measure on: accuracy may be anything from 19% to 81%; "
+        "hold out 100 or more (more labels, a larger holdout, or a test set)"
+    )
+
+
+def test_enough_images_place_a_share_within_a_tenth() -> None:
+    low, high = wilson(50, 100)
+    assert high - low < 0.2
+
+
+def test_a_head_that_may_be_chance_is_named_and_ranks_nothing() -> None:
+    for ranking, ends in ((0.55, (0.45, 0.65)), (0.3, (0.2, 0.4)), (0.5, (0.5, 0.5))):
+        found = figures(ranking=ranking, ends=ends)
+        (line,) = cautions(found, "accuracy")
+        says = "is not shown to" if ranking > 0.5 else "does not"
+        assert line.startswith(f"the predicted loss {says} rank better than chance: it orders")
+        assert f"{ranking:.0%} of the pairs" in line.replace("50.0%", "50%").replace(".0%", "%")
+        assert ranked(found) is False
+
+
+def test_losses_that_all_tie_are_named() -> None:
+    found = figures(ranking=0.5, spearman=None, ends=(0.5, 0.5))
+    (line,) = cautions(found, "accuracy")
+    assert line.startswith("all 200 predicted losses of the held-out images are equal")
+    assert ranked(found) is False
+
+
+def test_true_losses_that_do_not_differ_measure_no_rank() -> None:
+    found = figures(ranking=None, spearman=None, ends=(0, 1))
+    (line,) = cautions(found, "accuracy")
+    assert line.startswith("all held-out images have the same loss")
+    assert ranked(found) is False
+
+
+def test_without_a_head_or_a_measurement_nothing_is_claimed() -> None:
+    assert ranked(None) is None
+    assert ranked({**figures(), "head": None}) is None
+    assert cautions({**figures(), "head": None}, "accuracy") == []
+
+
+def test_figures_of_earlier_versions_have_no_intervals() -> None:
+    old = figures(40)
+    del old["intervals"]
+    assert interval_of(old, "accuracy") is None
+    assert interval_of(old, "head", "lift") is None
+    assert ranked(old) is None
+    assert cautions(old, "accuracy") == []
+    assert "accuracy 0.800; the head orders 80.0%" in measured(old, "accuracy")
+
+
+def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
+    assert measured(figures(6, 0.5), "accuracy") == (
+        "accuracy 0.50 (95 % interval 0.19 to 0.81, 6 images); the head orders 80% of pairs right, "
+        "95 % interval 70% to 90% (entropy 80%, 70% to 90%; chance 50%)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "picks", "told"),
+    [
+        ([1.0] * 48, [1.0] * 12, "all 48 predicted losses are equal"),
+        (
+            [1.0] * 20 + [0.0],
+            [1.0] * 12,
+            "20 images have the same predicted loss as all picks, more than the 12 that are taken",
+        ),
+        ([1.0] * 12 + [0.0], [1.0] * 12, ""),
+        ([1.0] * 12 + [np.nan], [1.0] * 12, "all 12 predicted losses are equal"),
+        ([3.0, 2.0, 1.0], [3.0, 2.0], ""),
+        (
+            [2.0] + [1.0] * 30 + [0.0],
+            [2.0] + [1.0] * 3,
+            "30 images have the same predicted loss as 3 of 4 picks, more than the 3 that are "
+            "taken",
+        ),
+        ([2.0] * 3 + [1.0] * 30, [2.0] * 3 + [1.0], ""),
+        ([2.0] + [1.0] * 3, [2.0] + [1.0] * 3, ""),
+        ([1.0, 1.0], [1.0], ""),
+    ],
+)
+def test_ties_are_counted(losses: list[float], picks: list[float], told: str) -> None:
+    assert ties(np.array(losses, np.float32), selection(picks)) == told
+
+
+def test_picks_that_are_spread_tie_where_their_candidates_do() -> None:
+    ones = selection([1.0] * 3, "diverse")
+    for count, told in ((12, False), (13, True)):
+        losses = np.array([1.0] * count + [0.0] * 9)
+        assert bool(ties(losses, ones)) == told
+    most = selection([2.0, 1.0, 1.0], "diverse")
+    assert ties(np.array([2.0] + [1.0] * 20), most) == (
+        "20 images have the same predicted loss as 2 of 3 picks, more than the 11 that are "
+        "candidates"
+    )
+    assert not ties(np.array([2.0] + [1.0] * 11), most)  # all of them are
+    assert not ties(np.arange(21.0), selection([20.0, 9.0, 9.0], "diverse"))
+    assert not ties(np.array([1.0] * 13 + [0.0]), selection([1.0] * 3, "diverse", 0.5))
+    assert ties(np.array([1.0] * 13), selection([1.0] * 3, "diverse", 0.5))
+
+
+def test_picks_are_called_ranked_only_where_they_are() -> None:
+    top, diverse = selection([3.0, 2.0]), selection([3.0, 2.0], "diverse", 0.5)
+    assert how_picked(top, "", True) == "The highest predicted losses."
+    assert how_picked(top, "", None) == "The highest predicted losses."
+    assert how_picked(top, "", False) == (
+        "The highest predicted losses. They are not shown to rank images better than chance."
+    )
+    assert how_picked(diverse, "", True) == (
+        "Spread by k-center greedy over the 8 highest predicted losses of a random 50%, in the "
+        "order picked."
+    )
+    small = how_picked(selection([3.0, 2.0], "diverse", pool=5), "", True)
+    assert small.startswith("Spread by k-center greedy over the 5 highest predicted losses, in")
+    tied = "all 48 predicted losses are equal"
+    for each in (top, diverse):
+        how = how_picked(each, tied, False)
+        assert how.startswith("Picked in the order of ids")
+        assert tied in how and "highest" not in how and "no ranking" in how
