@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Gate
-from lloss.export.reduce_precision import Reduction
+from lloss.export.precision import Reduction
 from PIL import Image
 from tqdm import tqdm
 
