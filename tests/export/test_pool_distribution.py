@@ -120,5 +120,5 @@ def test_an_exported_file_takes_none(
     with pytest.raises(SystemExit) as left:
         main(["export", str(model), "--tensorrt", "--reference", str(tmp_path)])
     told = capsys.readouterr().err
-    assert left.value.code == 2 and "a reference is noted when a RUN is" in told
+    assert left.value.code == 2 and "give --reference when exporting a RUN" in told
     assert told.count("\n") == 1

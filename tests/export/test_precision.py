@@ -303,9 +303,9 @@ def test_the_command_line(
     ("options", "wanted"),
     [
         (["--precision=int8"], "add --calibrate POOL"),
-        (["--calibrate=pool"], "fp32 needs no --calibrate"),
-        (["--no-reduce-range"], "--reduce-range is of int8's weights: --precision fp32"),
-        (["--precision=fp16", "--reduce-range"], "--reduce-range is of int8's weights"),
+        (["--calibrate=pool"], "--calibrate: fp32 needs none"),
+        (["--no-reduce-range"], "--reduce-range: applies to --precision int8, not to fp32"),
+        (["--precision=fp16", "--reduce-range"], "--reduce-range: applies to --precision int8"),
         (["--reference=nowhere"], "nowhere"),
         (["--precision=fp16", "--calibrate=nowhere"], "nowhere"),
         (["--precision=fp16", "--calibrate={pool}", "--min-overlap=97"], "--min-overlap 97"),
