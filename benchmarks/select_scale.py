@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.part_file import write_part
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings, select
 
 COLUMNS = ["id", "loss"]

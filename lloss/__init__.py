@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lloss.manifest import Manifest, read_manifest
     from lloss.modeling.head import LossPredictionHead
     from lloss.pools import open_pool
-    from lloss.scores.folder import ScoresFolder
+    from lloss.scores.scores_folder import ScoresFolder
     from lloss.selection import Selection, SelectionSettings, select
     from lloss.serve.scoring.result import Scores
     from lloss.serve.scoring.scorer import Scorer
@@ -29,7 +29,7 @@ _HOME = {
     "Manifest": "lloss.manifest",
     "Scorer": "lloss.serve.scoring.scorer",
     "Scores": "lloss.serve.scoring.result",
-    "ScoresFolder": "lloss.scores.folder",
+    "ScoresFolder": "lloss.scores.scores_folder",
     "Selection": "lloss.selection",
     "SelectionSettings": "lloss.selection",
     "open_pool": "lloss.pools",

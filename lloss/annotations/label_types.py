@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 
 DECIMALS = 3
 """Of a pixel, that JSON keeps."""
@@ -45,7 +45,7 @@ class ObjectLabel:
         return not self.names
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`lloss.data.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`lloss.annotations.label_archive` reads them."""
         return {
             "names": list(self.names),
             "boxes": [[round(float(x), DECIMALS) for x in box] for box in self.boxes],
@@ -74,14 +74,14 @@ class PersonLabel:
     """
 
     image: str
-    region: Region | None
+    region: CropBox | None
     names: tuple[str, ...]
     joints: NDArray[np.float32]
     annotated: NDArray[np.bool_]
     head: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`lloss.data.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`lloss.annotations.label_archive` reads them."""
         return {
             "image": self.image,
             "region": list(self.region.as_tuple()) if self.region else None,

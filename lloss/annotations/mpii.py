@@ -20,6 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.annotations.joint_names import MPII
+from lloss.annotations.json_fields import (
+    BrokenError,
+    field,
+    leaving_out,
+    number,
+    numbers,
+    side_of,
+    text,
+)
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_record import (
     Person,
@@ -31,17 +40,8 @@ from lloss.annotations.person_record import (
     square,
 )
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import (
-    BrokenError,
-    field,
-    leaving_out,
-    number,
-    numbers,
-    side_of,
-    text,
-)
 from lloss.errors import LabelError
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 
 FIRST = 1.0
 """What MPII calls the first pixel, whose centre is 0.5 here."""
@@ -101,7 +101,7 @@ def _person(entry: Any, where: str, head: float) -> Person:
     return Person(where, f"{where}.{key}", image, person_id(image, *place), region, label)
 
 
-def _place(entry: Mapping[str, Any], where: str) -> tuple[list[float], Callable[[], Region]]:
+def _place(entry: Mapping[str, Any], where: str) -> tuple[list[float], Callable[[], CropBox]]:
     """The numbers that an entry tells the person's place by, and what makes a region of them."""
     size = _size(entry, where)
     boxes = [name for name in ("box", "bbox") if name in entry]
@@ -121,7 +121,7 @@ def _size(entry: Mapping[str, Any], where: str) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-def _around(x: float, y: float, scale: float, size: tuple[int, int] | None, where: str) -> Region:
+def _around(x: float, y: float, scale: float, size: tuple[int, int] | None, where: str) -> CropBox:
     if x != -1:  # the centre is the chest's, the person reaches farther down
         y, scale = y + 15 * scale, scale * 1.25
     return square(x + SHIFT, y + SHIFT, HEIGHT * scale, size, where)
@@ -135,7 +135,7 @@ def _key(entry: Any, where: str, *names: str) -> str:
 
 
 def _label(
-    entry: Mapping[str, Any], where: str, image: str, region: Callable[[], Region], head: float
+    entry: Mapping[str, Any], where: str, image: str, region: Callable[[], CropBox], head: float
 ) -> PersonLabel | None:
     if "joints" not in entry and "joint_self" not in entry:
         return None

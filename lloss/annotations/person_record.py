@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lloss.annotations.json_fields import BrokenError
 from lloss.annotations.label_types import PersonLabel
-from lloss.annotations.validation import BrokenError
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 from lloss.images.decode import MAX_PIXELS
 
 MOST_SIDE = math.isqrt(MAX_PIXELS)
@@ -40,7 +40,7 @@ class Person:
     image_where: str
     image: str
     id: str
-    region: Callable[[], Region]
+    region: Callable[[], CropBox]
     label: Callable[[], PersonLabel | None]
     size: tuple[int, int] | None = None
 
@@ -50,7 +50,7 @@ def person_id(image: str, *numbers: float) -> str:
     return f"{image}@" + ",".join(f"{number + 0.0:.10g}" for number in numbers)
 
 
-def square(x: float, y: float, side: float, size: tuple[int, int] | None, where: str) -> Region:
+def square(x: float, y: float, side: float, size: tuple[int, int] | None, where: str) -> CropBox:
     """The region with this centre, in edges' coordinates.
 
     Raises:
@@ -61,7 +61,7 @@ def square(x: float, y: float, side: float, size: tuple[int, int] | None, where:
         raise BrokenError(where, f"a region of {side:g} pixels a side")
     if side > MOST_SIDE:
         raise BrokenError(where, f"a region of {side:g} pixels a side, over {MOST_SIDE}")
-    region = Region.around(x, y, side)
+    region = CropBox.around(x, y, side)
     if size is not None and not touches(region, size):
         shown = f"{region.side} pixels a side at {region.left}, {region.top} (left, top)"
         image = f"the image of {size[1]}×{size[0]} pixels (width×height)"
@@ -69,7 +69,7 @@ def square(x: float, y: float, side: float, size: tuple[int, int] | None, where:
     return region
 
 
-def boxed(box: Sequence[float], size: tuple[int, int] | None, where: str) -> Region:
+def boxed(box: Sequence[float], size: tuple[int, int] | None, where: str) -> CropBox:
     """The region around a box x, y, width, height.
 
     Raises:
@@ -139,7 +139,7 @@ def far_away(name: str, joint: Sequence[float], size: tuple[int, int]) -> str:
     return f"the joint {name!r} at {joint[0]:g}, {joint[1]:g} (x, y) lies far outside {image}"
 
 
-def touches(region: Region, size: tuple[int, int]) -> bool:
+def touches(region: CropBox, size: tuple[int, int]) -> bool:
     """Whether a region and an image of this height and width have a pixel in common."""
     height, width = size
     across = region.left < width and region.left + region.side > 0

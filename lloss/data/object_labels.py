@@ -11,31 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from lloss.annotations.boxes import checked, known_classes
+from lloss.annotations.boxes import checked
+from lloss.annotations.class_list import known_classes
 from lloss.annotations.coco import CocoImage, is_coco, read_coco
+from lloss.annotations.json_fields import BrokenError, Whole, leaving_out, load_json
+from lloss.annotations.label_archive import native_labels
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, Whole, leaving_out, load_json
-from lloss.data.id_matching import agree, image_path
-from lloss.data.label_archive import native_labels
+from lloss.data.id_matching import agree
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.voc import (
+from lloss.data.voc_folders import (
     SETS,
     SplitRow,
     downloaded,
-    read_annotation,
     read_folder,
     read_split,
+    read_xml_file,
     years_of,
 )
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.base import read_file
-from lloss.pools.read_failures import Root
-from lloss.pools.storage import LocalPlace, image_folder
-from lloss.pools.uri import parse
+from lloss.pools.image_files import ImageRoot, read_file
+from lloss.pools.storage import LocalPath, image_folder
+from lloss.pools.uri import PoolUri
+from lloss.text.image_paths import image_path
 
 DEFAULT_SPLIT = "trainval"
 
@@ -127,7 +128,7 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
     if name in SETS:
         rows = downloaded(name, split or DEFAULT_SPLIT, data_root.expanduser())
         return _split_set(rows, data, problems)
-    asked = parse(data)
+    asked = PoolUri.parse(data)
     if Path(asked.path).is_file():
         return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
     path, split = _path_and_split(data)
@@ -166,7 +167,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
     if native_labels(document, str(path)) is not None:
         raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
     images = _coco_images(path, document, problems)
-    place = image_folder(LocalPlace(path), [image.name for image in images], folder)
+    place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
         where = f"{image.where}.file_name"
@@ -184,7 +185,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
 
 
 def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> LabeledSet:
-    roots = {folder: Root(folder) for folder in {row.image.parent for row in rows}}
+    roots = {folder: ImageRoot(folder) for folder in {row.image.parent for row in rows}}
     folders = {row.annotation.parent for row in rows}
     classes = {folder: known_classes(folder, folder.parent) for folder in folders}
     found: list[tuple[Item, ObjectLabel]] = []
@@ -198,7 +199,7 @@ def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> Labeled
                 if not file.is_file():
                     raise BrokenError(row.where, f"there is no file {file}")
             allowed = classes[row.annotation.parent]
-            named, label = read_annotation(row.annotation, allowed, problems)
+            named, label = read_xml_file(row.annotation, allowed, problems)
             _check_named(row, named)
             if label is None:
                 continue

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
+from lloss.annotations.label_archive import native_labels
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.mpii_heads import head_sizes
 from lloss.annotations.person_file import read_people
 from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, leaving_out, load_json
 from lloss.data.id_matching import agree
-from lloss.data.label_archive import native_labels
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.person_crops import Outline, RegionItem, region_items
-from lloss.pools.storage import LocalPlace, image_folder
-from lloss.pools.uri import parse
+from lloss.pools.person_crops import CropItem, Outline, region_items
+from lloss.pools.storage import LocalPath, image_folder
+from lloss.pools.uri import PoolUri
 
 
 def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
@@ -109,7 +109,7 @@ def open_persons(data: str, labels: Path | None, data_root: Path, problems: Prob
     if labels is not None:
         pool = labeled_pool(data, [labels], problems)
         return join_persons(pool, read_persons(labels, problems), str(labels), problems)
-    asked = parse(data)
+    asked = PoolUri.parse(data)
     path = Path(asked.path)
     if not path.exists():
         raise PoolError(f"{data}: no such labeled data; give a JSON of persons")
@@ -130,7 +130,7 @@ def _people(path: Path, document: Any, problems: Problems, split: str = "") -> l
 
 def _labeled(path: Path, people: list[Person], folder: str, problems: Problems) -> LabeledSet:
     names = dict.fromkeys(person.image for person in people)
-    place = image_folder(LocalPlace(path), list(names), folder)
+    place = image_folder(LocalPath(path), list(names), folder)
     there = {name for name in names if place.at(name).kind() == "file"}
     found: list[tuple[Outline, PersonLabel]] = []
     without = 0
@@ -186,6 +186,6 @@ def _size_in_doubt(item: Item, label: PersonLabel) -> tuple[int, int] | None:
         if within[label.annotated].all():
             return None
     try:
-        return size_of(item.image.read() if isinstance(item, RegionItem) else item.read())
+        return size_of(item.image.read() if isinstance(item, CropItem) else item.read())
     except ImageError:
         return None  # told when it is decoded

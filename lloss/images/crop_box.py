@@ -10,7 +10,7 @@ from lloss.images.decode import Pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class CropBox:
     """A square of whole pixels, which may reach over the image's edges.
 
     Attributes:
@@ -24,15 +24,15 @@ class Region:
     side: int
 
     @classmethod
-    def around(cls, x: float, y: float, side: float) -> Region:
+    def around(cls, x: float, y: float, side: float) -> CropBox:
         """The square with this centre, rounded to whole pixels."""
         whole = max(1, round(side))
         return cls(round(x - whole / 2), round(y - whole / 2), whole)
 
-    def grown(self, factor: float) -> Region:
+    def grown(self, factor: float) -> CropBox:
         """The square with the same centre and ``factor`` times its side."""
         half = self.side / 2
-        return Region.around(self.left + half, self.top + half, self.side * factor)
+        return CropBox.around(self.left + half, self.top + half, self.side * factor)
 
     def as_tuple(self) -> tuple[int, int, int]:
         """Left, top, side."""

@@ -2,19 +2,20 @@
 
 A pool is a fixed order of items, each an id and a way to read the image. Listing a pool reads no
 image (but see ``Pool.streamed``), so that a pool of millions costs what its listing costs, and any
-item can be read by any thread. Kinds are told apart by :func:`open_pool`; a new kind is one more
-module here with a subclass of :class:`Pool`, written against ``places.Place`` so that it works on
-object stores too.
+item can be read by any thread. A new kind is one more module here with a subclass of
+:class:`Pool`, written against ``storage.StoragePath`` so that it works on object stores too, and
+one line in ``open``.
 """
 
 from __future__ import annotations
 
 from lloss.pools.arrays import ArrayPool, load_array, open_array
-from lloss.pools.base import Chunk, Item, Pool
-from lloss.pools.folder import SUFFIXES, FolderPool
+from lloss.pools.file_walk import SUFFIXES
+from lloss.pools.folder_pool import FolderPool
 from lloss.pools.open import open_pool
-from lloss.pools.path_list import ListPool
-from lloss.pools.subset import RestPool
+from lloss.pools.path_list import PathListPool
+from lloss.pools.pool import Chunk, Item, Pool
+from lloss.pools.subset import SubsetPool
 from lloss.pools.unique_ids import unique_ids
 
 __all__ = [
@@ -23,9 +24,9 @@ __all__ = [
     "Chunk",
     "FolderPool",
     "Item",
-    "ListPool",
+    "PathListPool",
     "Pool",
-    "RestPool",
+    "SubsetPool",
     "load_array",
     "open_array",
     "open_pool",

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.base import Chunk, Item, Pool
-from lloss.pools.storage import LocalPlace, Place, RandomFile
+from lloss.pools.pool import Chunk, Item, Pool
+from lloss.pools.storage import LocalPath, RandomFile, StoragePath
 
 _SAMPLED = 64
 """Rows that tell one array from another."""
@@ -45,7 +45,7 @@ class Rows(ABC):
         """Fill ``out`` with the rows from ``start`` on."""
 
 
-class HeldRows(Rows):
+class MemoryRows(Rows):
     """Rows of an array in memory."""
 
     def __init__(self, images: NDArray[Any]) -> None:
@@ -67,7 +67,7 @@ class FileRows(Rows):
     page fault with the interpreter's lock held for each.
     """
 
-    def __init__(self, place: Place, file: RandomFile, layout: _Layout) -> None:
+    def __init__(self, place: StoragePath, file: RandomFile, layout: _Layout) -> None:
         self.shape, self.dtype = layout.shape, layout.dtype
         self._place, self._file, self._offset = place, file, layout.offset
         self._row = math.prod(layout.shape[1:]) * layout.dtype.itemsize
@@ -89,9 +89,10 @@ class ArrayPool(Pool):
     """The rows of an array ``uint8 [N, H, W, 3]`` or ``[N, H, W]``; the id is the row number."""
 
     unique = True
+    indexed = True
 
     def __init__(self, images: NDArray[Any] | Rows, uri: str, remote: bool = False) -> None:
-        self.rows = images if isinstance(images, Rows) else HeldRows(images)
+        self.rows = images if isinstance(images, Rows) else MemoryRows(images)
         dtype, shape = self.rows.dtype, self.rows.shape
         if dtype != np.uint8:
             raise PoolError(f"{uri}: an array of {dtype}; images are uint8, 0 to 255")
@@ -137,9 +138,7 @@ class ArrayPool(Pool):
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`; here by index."""
         wanted = list(ids)
-        unknown = [id for id in wanted if not self.holds(id)]
-        if unknown:
-            self._refuse(unknown[0], len(unknown))
+        self.refuse_missing(wanted, {id for id in wanted if not self.holds(id)})
         return [_item(self.rows, int(id)) for id in wanted]
 
     def holds(self, id: str) -> bool:
@@ -213,7 +212,7 @@ class _Layout:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def open_array(place: Place, uri: str, name: str = "images") -> ArrayPool:
+def open_array(place: StoragePath, uri: str, name: str = "images") -> ArrayPool:
     """The pool of an array file's rows; they are read by position where they lie plain in it.
 
     Args:
@@ -228,7 +227,7 @@ def open_array(place: Place, uri: str, name: str = "images") -> ArrayPool:
         member = None if place.suffix == ".npy" else _member(file, name, place.uri)
         layout = _layout(file, member)
         if layout is None or layout.fortran:
-            return ArrayPool(HeldRows(_loaded(file, member)), uri)
+            return ArrayPool(MemoryRows(_loaded(file, member)), uri)
         _check_length(layout, place.size())
         return ArrayPool(FileRows(place, place.open_random(), layout), uri, place.remote)
 
@@ -243,7 +242,7 @@ def load_array(path: Path, name: str) -> NDArray[Any]:
     Raises:
         PoolError: the file is damaged, needs pickle, or has no such array.
     """
-    with _readable(str(path)), LocalPlace(path).open() as file:
+    with _readable(str(path)), LocalPath(path).open() as file:
         member = None if path.suffix.lower() == ".npy" else _member(file, name, str(path))
         layout = _layout(file, member)
         if layout is None:

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from lloss.pools.storage import Place
+from lloss.pools.storage import StoragePath
 
 _AT_ONCE = 16
 """Files looked at together: each costs a network a round trip, and a pool has ten thousand."""
 
 
-def file_prints(places: Sequence[Place]) -> str:
-    """A digest of the names of these files and of :meth:`Place.trace` of each.
+def file_prints(places: Sequence[StoragePath]) -> str:
+    """A digest of the names of these files and of :meth:`StoragePath.trace` of each.
 
     Names count from the folder that all of the files share, so that a pool that was moved or
     copied as a whole keeps its digest.
@@ -32,7 +32,7 @@ def file_prints(places: Sequence[Place]) -> str:
     return digest.hexdigest()
 
 
-def content_print(place: Place) -> str:
+def content_print(place: StoragePath) -> str:
     """The SHA-256 of a whole file.
 
     Raises:

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.errors import PoolError
-from lloss.pools.base import Item, Pool
-from lloss.pools.storage import Place
+from lloss.pools.pool import Item, Pool
+from lloss.pools.storage import StoragePath
 from lloss.pools.table import TablePool
 from lloss.pools.table_columns import ImageCell
 from lloss.pools.table_files import mapped
@@ -21,7 +21,7 @@ from lloss.pools.table_files import mapped
 STATE, SPLITS = "state.json", "dataset_dict.json"
 
 
-def open_saved(folder: Place, uri: str, options: dict[str, str]) -> Pool | None:
+def open_saved(folder: StoragePath, uri: str, options: dict[str, str]) -> Pool | None:
     """The pool of a ``save_to_disk`` folder; None where the folder is no such one.
 
     Args:
@@ -101,7 +101,7 @@ class PermutedPool(Pool):
         return digest.hexdigest()
 
 
-def _column(folder: Place, files: Iterable[dict[str, str]], name: str) -> Any:
+def _column(folder: StoragePath, files: Iterable[dict[str, str]], name: str) -> Any:
     """A column of Arrow streams, one after another, as a ``pyarrow.ChunkedArray``."""
     chunks, kind = [], None
     for place in (folder.at(file["filename"]) for file in files):
@@ -112,7 +112,7 @@ def _column(folder: Place, files: Iterable[dict[str, str]], name: str) -> Any:
     return pa.chunked_array(chunks, kind)  # of a filter that kept nothing there are no batches
 
 
-def _json(folder: Place, name: str, key: str) -> Any:
+def _json(folder: StoragePath, name: str, key: str) -> Any:
     """A key of a JSON file of this folder; None where there is no such file or key."""
     place = folder.at(name)
     if place.kind() != "file":

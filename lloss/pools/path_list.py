@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import IO
 
 from lloss.errors import PoolError
-from lloss.pools.base import Item, Pool
-from lloss.pools.duplicate_ids import first_duplicate
 from lloss.pools.fingerprints import content_print
-from lloss.pools.storage import Place
+from lloss.pools.pool import Item, Pool
+from lloss.pools.storage import StoragePath
+from lloss.pools.unique_ids import first_duplicate
 from lloss.text.csv_table import Table, text_lines
 
 
-class ListPool(Pool):
+class PathListPool(Pool):
     """The files named by a text file (a path a line) or by a CSV with a column ``path``.
 
     Paths are relative to the list's folder. The id is the path as written, or the column ``id``.
@@ -25,7 +25,7 @@ class ListPool(Pool):
 
     unique = True
 
-    def __init__(self, listing: Place, uri: str) -> None:
+    def __init__(self, listing: StoragePath, uri: str) -> None:
         self.listing = listing
         self.uri = uri
         self.remote = listing.remote
@@ -49,7 +49,7 @@ class ListPool(Pool):
         return content_print(self.listing)
 
 
-def _rows(listing: Place) -> Iterator[tuple[int, str, str]]:
+def _rows(listing: StoragePath) -> Iterator[tuple[int, str, str]]:
     """Line, id and path of each row."""
     try:
         with listing.open() as file:
@@ -84,7 +84,7 @@ def _csv_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, str, str]]:
     return ((number, row[id], row[path]) for number, row in table)
 
 
-def _checked(listing: Place) -> int:
+def _checked(listing: StoragePath) -> int:
     """Read the list once, refuse doubled ids, and tell its length."""
     lines = [0, 0]
     count = 0

@@ -6,20 +6,21 @@ import functools
 import itertools
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lloss.annotations.json_fields import BrokenError, parse_json
 from lloss.annotations.person_file import read_people
 from lloss.annotations.person_record import Person, touches
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, parse_json
 from lloss.errors import ImageError, LabelError, PoolError
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 from lloss.images.decode import Pixels, decode_whole
-from lloss.pools.base import Item, Pool
 from lloss.pools.fingerprints import content_print
-from lloss.pools.storage import Place, image_folder
+from lloss.pools.pool import Item, Pool
+from lloss.pools.storage import StoragePath, image_folder
+from lloss.pools.uri import PoolUri
 
 _KEPT = 8
 """Decoded images kept for the next person of each."""
@@ -36,12 +37,12 @@ class Outline(NamedTuple):
 
     id: str
     image: str
-    region: Region | str
+    region: CropBox | str
     size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class RegionItem(Item):
+class CropItem(Item):
     """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
 
     Attributes:
@@ -51,13 +52,13 @@ class RegionItem(Item):
     """
 
     image: Item
-    region: Region
+    region: CropBox
     decoded: Callable[[], Pixels]
 
     @classmethod
     def of(
-        cls, id: str, image: Item, region: Region, decoded: Callable[[], Pixels] | None = None
-    ) -> RegionItem:
+        cls, id: str, image: Item, region: CropBox, decoded: Callable[[], Pixels] | None = None
+    ) -> CropItem:
         """A square of an image, which is decoded each time unless told otherwise."""
         decoded = decoded or functools.partial(_decode, image)
         return cls(
@@ -73,7 +74,7 @@ class RegionItem(Item):
         return _cut(self.decoded, self.region.grown(factor))
 
 
-class RegionPool(Pool):
+class PersonCropPool(Pool):
     """The persons that a JSON tells of, in MPII's dialects or COCO's, as squares of their images.
 
     Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
@@ -85,21 +86,20 @@ class RegionPool(Pool):
 
     unique = True
 
-    def __init__(self, listing: Place, uri: str, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, listing: StoragePath, uri: PoolUri) -> None:
         """Open it.
 
         Args:
             listing: the JSON.
-            uri: the pool's name.
-            options: ``image``, the folder of the images, relative to the JSON's; ``split``,
-                ``train`` or ``valid``, of an MPII file that has ``isValidation``.
+            uri: of the pool. Options: ``image``, the folder of the images, relative to the JSON's;
+                ``split``, ``train`` or ``valid``, of an MPII file that has ``isValidation``.
 
         Raises:
             PoolError: it cannot be read, an entry has no image or no place, or two are the same.
         """
-        options = options or {}
+        options = uri.options
         self.listing = listing
-        self.uri = uri
+        self.uri = str(uri)
         self.remote = listing.remote
         try:
             with listing.open() as file:
@@ -127,7 +127,7 @@ class RegionPool(Pool):
         return content_print(self.listing)
 
 
-def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[Item]:
+def region_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[Item]:
     """The items of persons.
 
     Args:
@@ -146,7 +146,7 @@ def region_items(outlines: Iterable[Outline], folder: Place) -> Iterator[Item]:
         decoded = functools.partial(kept.decoded if name in shared else _decode, image)
         if size is not None:
             decoded = functools.partial(_of_size, decoded, size)
-        yield RegionItem.of(id, image, region, decoded)
+        yield CropItem.of(id, image, region, decoded)
 
 
 class _Refusing(Problems):
@@ -225,7 +225,7 @@ def _of_size(decoded: Callable[[], Pixels], size: tuple[int, int]) -> Pixels:
     return pixels
 
 
-def _cut(decoded: Callable[[], Pixels], region: Region) -> Pixels:
+def _cut(decoded: Callable[[], Pixels], region: CropBox) -> Pixels:
     pixels = decoded()
     height, width, _ = pixels.shape
     if not touches(region, (height, width)):

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from lloss.errors import PoolError
-from lloss.pools.base import Chunk, Item, Pool
 from lloss.pools.fingerprints import file_prints
-from lloss.pools.storage import Place
+from lloss.pools.pool import Chunk, Item, Pool
+from lloss.pools.storage import StoragePath
 from lloss.pools.table_columns import Columns, ImageCell
 from lloss.pools.table_files import TableFile, open_table
 
@@ -30,7 +30,7 @@ class TablePool(Pool):
         PoolError: a file is damaged, or there is no one column for ids or images.
     """
 
-    def __init__(self, files: Sequence[Place], uri: str, options: dict[str, str]) -> None:
+    def __init__(self, files: Sequence[StoragePath], uri: str, options: dict[str, str]) -> None:
         self.uri = uri
         self.remote = any(file.remote for file in files)
         self.counted = not self.remote
@@ -95,9 +95,7 @@ class TablePool(Pool):
         wanted = list(ids)
         missing = set(wanted)
         places = {id: row for row, id in enumerate(self.ids()) if id in missing}
-        unknown = [id for id in wanted if id not in places]
-        if unknown:
-            self._refuse(unknown[0], len(unknown))
+        self.refuse_missing(wanted, missing - places.keys())
         rows = sorted(places.values())
         chunks = self.chunks(range(row, row + 1) for row in rows)
         found = {item.id: _apart(item) for chunk in chunks for item in chunk.items}

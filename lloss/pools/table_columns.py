@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.base import Item, check_encoded
-from lloss.pools.storage import Place
+from lloss.pools.image_files import check_encoded
+from lloss.pools.pool import Item
+from lloss.pools.storage import StoragePath
 
 ID_NAMES = ("id", "image_id", "key", "__key__")
 PATH_NAMES = ("path", "image_path", "file_name", "file")
@@ -67,7 +68,7 @@ class Columns:
         """The columns to read for items."""
         return list(dict.fromkeys([self.image, *([self.id] if self.id else [])]))
 
-    def ids(self, batch: Any, first: int, place: Place, offset: int) -> list[str]:
+    def ids(self, batch: Any, first: int, place: StoragePath, offset: int) -> list[str]:
         """The ids of a batch.
 
         Args:
@@ -94,7 +95,7 @@ class Columns:
             raise PoolError(f"{place}: the id in row {first + ids.index('')} (from 0) is empty")
         return [f"row {offset + first + row}" if id is None else id for row, id in enumerate(ids)]
 
-    def items(self, batch: Any, first: int, place: Place, offset: int) -> Iterator[Item]:
+    def items(self, batch: Any, first: int, place: StoragePath, offset: int) -> Iterator[Item]:
         """The items of a batch; arguments as of :meth:`ids`. They hold it until they are gone."""
         images, folder = batch.column(self.image), place.parent
         for row, id in enumerate(self.ids(batch, first, place, offset)):
@@ -113,7 +114,7 @@ class ImageCell:
 
     column: Any
     row: int
-    folder: Place
+    folder: StoragePath
 
     def __call__(self) -> bytes:
         """Read it; see :attr:`lloss.pools.Item.read`."""
@@ -160,7 +161,7 @@ def _refuse(error: ImageError) -> bytes:
     raise error
 
 
-def _image(data: bytes | None, path: bytes | None, folder: Place) -> bytes:
+def _image(data: bytes | None, path: bytes | None, folder: StoragePath) -> bytes:
     if data is not None:
         return data
     if not path:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lloss.errors import PoolError
-from lloss.pools.storage import LocalPlace, Place
+from lloss.pools.storage import LocalPath, StoragePath
 
 _BATCH_BYTES = 16 << 20
 """What a batch of rows may hold of images; a writer's row group may hold a gigabyte."""
@@ -23,7 +23,7 @@ _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 class TableFile(ABC):
     """One file of rows."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StoragePath) -> None:
         self.place = place
 
     @property
@@ -48,7 +48,7 @@ class TableFile(ABC):
         return 0
 
 
-def open_table(place: Place) -> TableFile:
+def open_table(place: StoragePath) -> TableFile:
     """Open a Parquet file, an Arrow (Feather) file, or an Arrow stream, whatever its suffix says.
 
     Raises:
@@ -65,7 +65,7 @@ def open_table(place: Place) -> TableFile:
 
 
 @contextlib.contextmanager
-def readable(place: Place) -> Iterator[None]:
+def readable(place: StoragePath) -> Iterator[None]:
     """Turn what pyarrow raises into one line."""
     try:
         yield
@@ -171,7 +171,7 @@ class _ArrowFile(TableFile):
 class _ArrowStream(TableFile):
     """The format without a footer, which Hugging Face writes: it is read from its begin."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StoragePath) -> None:
         super().__init__(place)
         with readable(place), place.open() as file:
             file.seek(max(place.size() - len(_STREAM_END), 0))
@@ -210,9 +210,9 @@ def _cheapest(schema: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _source(place: Place) -> Iterator[Any]:
+def _source(place: StoragePath) -> Iterator[Any]:
     with readable(place), place.open() as file:
-        if isinstance(place, LocalPlace):  # past Python and its lock
+        if isinstance(place, LocalPath):  # past Python and its lock
             with pa.OSFile(place.path_of(file)) as source:
                 yield source
         else:
@@ -220,10 +220,10 @@ def _source(place: Place) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def mapped(place: Place) -> Iterator[Any]:
+def mapped(place: StoragePath) -> Iterator[Any]:
     """The file for pyarrow; a local one mapped, so that only what is looked at is read."""
     with _source(place) as file:
-        if isinstance(place, LocalPlace):
+        if isinstance(place, LocalPath):
             with pa.memory_map(place.path_of(file)) as source:
                 yield source
         else:

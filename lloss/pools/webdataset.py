@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, TypeVar
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.base import Item, Pool, check_encoded
 from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
 from lloss.pools.fingerprints import file_prints
-from lloss.pools.storage import Place, RandomFile
+from lloss.pools.image_files import check_encoded
+from lloss.pools.pool import Item, Pool
+from lloss.pools.storage import RandomFile, StoragePath
+from lloss.pools.uri import PoolUri
 
 T = TypeVar("T")
 _Read: TypeAlias = Callable[[], bytes]
@@ -30,7 +32,7 @@ _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.S)
 """A member's key, and after the first dot of its last part what it is of that key."""
 
 
-class ShardPool(Pool):
+class WebDatasetPool(Pool):
     """The images in tar files of the WebDataset kind; the id is the key.
 
     The key is a member's path up to the first dot of its last part; members of one key stand one
@@ -43,15 +45,14 @@ class ShardPool(Pool):
 
     Args:
         shards: the files, in the order of the pool.
-        uri: what to call the pool.
-        image: which member is the image (``jpg``, ``left.png``); by default the one with an
-            image's suffix.
+        uri: of the pool; its option ``image`` says which member is the image (``jpg``,
+            ``left.png``), by default the one with an image's suffix.
     """
 
-    def __init__(self, shards: Sequence[Place], uri: str, image: str = "") -> None:
+    def __init__(self, shards: Sequence[StoragePath], uri: PoolUri) -> None:
         self.shards = shards
-        self.uri = uri
-        self.image = image.lower().removeprefix(".")
+        self.uri = str(uri)
+        self.image = uri.options.get("image", "").lower().removeprefix(".")
         self.remote = any(shard.remote for shard in shards)
         self.streamed = any(_is_streamed(shard) for shard in shards)
         self.counted = not self.streamed
@@ -73,7 +74,7 @@ class ShardPool(Pool):
         """By the shards' names, sizes and a little of their content."""
         return file_prints(self.shards)
 
-    def _items(self, shard: Place, passed: PassedOver) -> Iterator[Item]:
+    def _items(self, shard: StoragePath, passed: PassedOver) -> Iterator[Item]:
         seen: set[int] = set()
         members = (_streamed if _is_streamed(shard) else _walked)(shard, passed)
         for key, group in itertools.groupby(members, lambda member: member.key):
@@ -87,7 +88,7 @@ class ShardPool(Pool):
             yield Item(key, image)
 
     def _image(
-        self, shard: Place, key: str, group: Iterator[_Member], passed: PassedOver
+        self, shard: StoragePath, key: str, group: Iterator[_Member], passed: PassedOver
     ) -> _Read | None:
         """How to read the image of a key; None where it has none."""
         found, read, others = "", None, []
@@ -142,11 +143,11 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(what) from error
 
 
-def _is_streamed(shard: Place) -> bool:
+def _is_streamed(shard: StoragePath) -> bool:
     return shard.remote or shard.suffix != ".tar"
 
 
-def _walked(shard: Place, passed: PassedOver) -> Iterator[_Member]:
+def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a tar on this machine: only the headers are read."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_readable(shard))
@@ -160,7 +161,7 @@ def _walked(shard: Place, passed: PassedOver) -> Iterator[_Member]:
             yield from _member(info, functools.partial(_same, read), passed)
 
 
-def _streamed(shard: Place, passed: PassedOver) -> Iterator[_Member]:
+def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a remote or compressed tar: it is read once, from front to back."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_readable(shard))
@@ -182,7 +183,7 @@ _READING: Any = {
 
 
 @contextlib.contextmanager
-def _readable(shard: Place) -> Iterator[None]:
+def _readable(shard: StoragePath) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
@@ -224,7 +225,7 @@ def _member(
         yield _Member(parts[1], parts[2], take)
 
 
-def _read(shard: Place, file: RandomFile, offset: int, size: int) -> bytes:
+def _read(shard: StoragePath, file: RandomFile, offset: int, size: int) -> bytes:
     check_encoded(size)
     image = file.read(offset, size)
     if len(image) < size:

@@ -37,7 +37,7 @@ from lloss.project.project import FILE, Project
 from lloss.project.report import ReportData, write_report
 from lloss.project.selected_images import picks_of
 from lloss.project.summary import SUMMARY, Summary, history
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, select
 from lloss.selection.writers import write_selection
 from lloss.serve.scoring.batch.score_pool import score_pool

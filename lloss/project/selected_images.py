@@ -17,7 +17,7 @@ from lloss.images.thumbnail import SIDE, thumbnail
 from lloss.manifest import Manifest
 from lloss.pools import Item, Pool
 from lloss.project.report import Pick
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import predict

@@ -10,7 +10,7 @@ from typing import Any
 
 from lloss.errors import ScoresError
 from lloss.files import sweep, written_aside
-from lloss.scores.folder import POOL_IDS, ScoresFolder
+from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 _OWN = ("shard", "scored", "skipped", POOL_IDS)

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
-from lloss.annotations.validation import BrokenError, leaving_out, load_json
-from lloss.data.image_folders import annotation_files
-from lloss.data.labeled_set import class_names, listed_classes
+from lloss.annotations.class_list import listed_classes
+from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
+from lloss.data.annotation_files import annotation_files
+from lloss.data.labeled_set import class_names
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.cut_off import CutOff
@@ -28,7 +29,7 @@ from lloss.images.decode import ImageSpec, Pixels, decode_into, decode_mask, siz
 from lloss.images.drawing import Drawing
 from lloss.modeling.objective import Objective
 from lloss.pools import Item
-from lloss.pools.base import read_file
+from lloss.pools.image_files import read_file
 from lloss.tasks.classification import ClassificationObjective, flip_crop
 from lloss.tasks.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Task

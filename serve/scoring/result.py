@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.manifest import Manifest
-from lloss.scores.folder import scores_table
+from lloss.scores.scores_folder import scores_table
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, PoolError
 from lloss.images.decode import decode_whole
 from lloss.pools import open_pool
-from lloss.pools.person_crops import RegionItem
+from lloss.pools.person_crops import CropItem
 
 
 def opened(data: Path | str, problems: Problems | None = None, labels: Path | None = None) -> Any:
@@ -35,7 +35,7 @@ def test_a_file_of_persons_is_pool_and_labels(
     found = opened(data)
     assert [item.id for item in found.items] == ["a.jpg@20,9,0.1", "a.jpg@1,2,0.1"]
     item, label = found.items[0], found.labels[0]
-    assert isinstance(item, RegionItem)
+    assert isinstance(item, CropItem)
     assert item.region == label.region
     whole = decode_whole((path.parent / folder / "a.jpg").read_bytes())
     assert np.array_equal(item.read(), item.region.cut(whole))

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from lloss.errors import PoolError
-from lloss.pools import ArrayPool, Pool, RestPool, open_pool
+from lloss.pools import ArrayPool, Pool, SubsetPool, open_pool
 
 COUNT = 23
 
@@ -174,7 +174,7 @@ def test_found_items_read_what_listed_ones_do(pool: Pool) -> None:
 
 def test_the_rest_keeps_the_promises(pool: Pool) -> None:
     left_out = list(pool.ids())[::2]
-    rest = RestPool(pool, left_out)
+    rest = SubsetPool(pool, left_out)
     ids = list(pool.ids())[1::2]
     assert list(rest.ids()) == ids
     assert [chunk.ids for chunk in rest.chunks([range(2, 5)])] == [ids[2:5]]
@@ -187,7 +187,7 @@ def test_the_rest_keeps_the_promises(pool: Pool) -> None:
 def test_chunks_of_the_rest_are_its_items(pool: Pool, share: float) -> None:
     random = np.random.default_rng(int(share * 100))
     left_out = [id for id in pool.ids() if random.random() < share]
-    rest = RestPool(pool, [*left_out, "unknown", "99999", "007"])
+    rest = SubsetPool(pool, [*left_out, "unknown", "99999", "007"])
     items = list(rest)
     ranges = [range(3), range(3, 4), range(6, 15), range(15, 40), range(40, 50)]
     chunks = list(rest.chunks(ranges))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import PoolError
-from lloss.pools import FolderPool, RestPool, open_pool
+from lloss.pools import FolderPool, SubsetPool, open_pool
 from lloss.pools.file_walk import SUFFIXES, UNDECODED, PassedOver, is_hidden, suffix_of
 
 fsspec = pytest.importorskip("fsspec")
@@ -63,7 +63,7 @@ def test_a_folder_is_walked_by_one_rule_wherever_it_is(root: str) -> None:
     assert passed is not None
     expected = {"": 1, ".json": 2, ".xmp": 1, ".heic": 1, ".cr2": 1}
     assert (dict(passed.files), passed.hidden) == (expected, len(HIDDEN))
-    assert RestPool(pool, ["a.png"]).passed_over() is passed
+    assert SubsetPool(pool, ["a.png"]).passed_over() is passed
     assert pool.remark() == (
         f"{pool.uri}: passed over 4 files that are no images (2 .json, 1 without suffix, 1 .xmp); "
         "2 images of a format that cannot be decoded (1 .cr2, 1 .heic; convert to JPEG or PNG); "

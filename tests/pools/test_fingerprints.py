@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lloss.pools import RestPool, open_pool
+from lloss.pools import SubsetPool, open_pool
 
 COUNT, LENGTH = 40, 3000
 
@@ -74,7 +74,7 @@ def test_other_images_of_the_same_number_and_names_change_it(
     for path in (tmp_path / "elsewhere" / "other name").iterdir():
         os.utime(path, (1, 1))
     assert open_pool(tmp_path / "elsewhere" / "other name").fingerprint() == before
-    assert RestPool(open_pool(pool), ["0"]).fingerprint() == before
+    assert SubsetPool(open_pool(pool), ["0"]).fingerprint() == before
     write(pool, 1)
     assert list(open_pool(pool).ids()) == ids
     assert open_pool(pool).fingerprint() != before

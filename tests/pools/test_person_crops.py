@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from lloss.errors import ImageError, PoolError
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 from lloss.images.decode import ImageSpec, decode, decode_whole
 from lloss.pools import Item, open_pool
 from lloss.pools import person_crops as regions
-from lloss.pools.person_crops import RegionItem
+from lloss.pools.person_crops import CropItem
 
 COCO = {
     "images": [{"id": 4, "file_name": "b.png", "width": 40, "height": 30},
@@ -51,9 +51,9 @@ def test_items_are_squares_of_their_images(folder: Path) -> None:
         "a.png@2,3,8,4", "a.png@9.5,3,8,8", "b.png@-1,3,8,16",  # those of an image together
     ]  # fmt: skip
     item = items[2]
-    assert isinstance(item, RegionItem)
+    assert isinstance(item, CropItem)
     # The longer side 16 * 1.25 = 20; its centre is 3, 11.
-    assert item.region == Region(-7, 1, 20)
+    assert item.region == CropBox(-7, 1, 20)
     whole = decode_whole((folder / "b.png").read_bytes())
     cut = item.read()
     assert isinstance(cut, np.ndarray)
@@ -78,8 +78,8 @@ def test_entries_may_have_a_box_or_a_centre_and_no_joints(folder: Path) -> None:
     ids = ["a.png@2,3,8,4", "a.png@2,3,8.5,4", "b.png@10,10,0.1"]
     assert list(pool.ids()) == ids
     (item,) = pool.find(ids[:1])
-    assert isinstance(item, RegionItem)
-    assert item.region == Region(1, 0, 10)
+    assert isinstance(item, CropItem)
+    assert item.region == CropBox(1, 0, 10)
 
 
 def test_listing_reads_no_image(folder: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_image_of_several_persons_is_decoded_once(
     assert sorted(decoded) == ["a.png", "b.png"]
     for n, part in enumerate(parts):
         for item, pixels in zip(items[n::4], part):
-            assert isinstance(item, RegionItem)
+            assert isinstance(item, CropItem)
             assert np.array_equal(pixels, item.region.cut(whole[item.image.id]))
 
 

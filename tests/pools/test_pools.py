@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lloss.errors import ImageError, LlossError, PoolError
-from lloss.pools import FolderPool, RestPool, load_array, open_pool
+from lloss.pools import FolderPool, SubsetPool, load_array, open_pool
 
 
 def _ids(uri: Path) -> list[str]:
@@ -401,7 +401,7 @@ def test_a_listed_path_that_no_file_can_have_is_an_image_error(tmp_path: Path) -
 def test_the_rest_is_the_pool_without_some_ids(tmp_path: Path) -> None:
     for name in "abcd":
         _write(tmp_path / f"{name}.jpg")
-    rest = RestPool(open_pool(tmp_path), ["b.jpg", "d.jpg", "unknown"])
+    rest = SubsetPool(open_pool(tmp_path), ["b.jpg", "d.jpg", "unknown"])
     assert [item.id for item in rest] == ["a.jpg", "c.jpg"]
     assert rest.count() == 2
     with pytest.raises(PoolError, match=r"'b\.jpg'"):
@@ -430,5 +430,5 @@ def test_a_folder_that_cannot_be_listed_is_a_pool_error(
 def test_a_pipe_by_an_images_name_blocks_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (item,) = FolderPool(tmp_path)
-    with pytest.raises(ImageError, match="no regular file"):
+    with pytest.raises(ImageError, match="not a regular file"):
         item.read()

@@ -11,7 +11,7 @@ import pytest
 from lloss.errors import ImageError, PoolError
 from lloss.pools import open_pool
 from lloss.pools import table_files as tablefiles
-from lloss.pools.storage import LocalPlace
+from lloss.pools.storage import LocalPath
 from lloss.pools.table import TablePool
 
 
@@ -141,7 +141,7 @@ def test_a_null_image_is_a_bad_row_and_a_null_id_a_bad_pool(tmp_path: Path) -> N
     with pytest.raises(PoolError, match=r"n\.parquet: the id in row 2 \(from 0\) is null"):
         list(open_pool(path))
     with pytest.raises(PoolError, match="row 2"):
-        list(TablePool([LocalPlace(path)], "n", {}).ids())
+        list(TablePool([LocalPath(path)], "n", {}).ids())
 
 
 def test_columns_in_doubt_are_listed(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_listing_ids_reads_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
     big = [bytes(1 << 20)] * 40
     path = _parquet(tmp_path / "t.parquet", {"jpg": big}, compression="none", use_dictionary=False)
-    file = tablefiles.open_table(LocalPlace(path))
+    file = tablefiles.open_table(LocalPath(path))
     sizes = [batch.nbytes for _, batch in file.batches(["jpg"], 0)]
     assert sum(sizes) >= 40 << 20
     assert max(sizes) <= 17 << 20
@@ -259,7 +259,7 @@ def test_an_id_that_is_no_utf8_is_named_by_its_row(tmp_path: Path, kind: Any, su
     else:
         with pa.ipc.new_stream(path, table.schema) as file:
             file.write_table(table, max_chunksize=2)
-    pool = TablePool([LocalPlace(path)], "t", {})
+    pool = TablePool([LocalPath(path)], "t", {})
     for listed in (pool, pool.ids()):
         with pytest.raises(PoolError, match=r"t\.\w+: the id in row 2 \(from 0\) is no UTF-8"):
             list(listed)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import read_labels
+from lloss.annotations.label_csv import read_labels
 from lloss.errors import (
     DivergedError,
     InterruptedRunError,
@@ -29,7 +29,7 @@ from lloss.project import cycle as cycle_module
 from lloss.project.create import create_project
 from lloss.project.cycle import history, next_cycle
 from lloss.project.project import Project, load_project
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.trainer import Trainer

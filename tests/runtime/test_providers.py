@@ -17,7 +17,8 @@ import pytest
 from lloss.errors import DeviceMemoryError, EngineError
 from lloss.files import locked, sha256_of
 from lloss.manifest import read_manifest
-from lloss.runtime import cuda, providers, tf32
+from lloss.runtime import cuda_driver as cuda
+from lloss.runtime import providers, tf32
 from lloss.runtime import shared_libraries as libraries
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.providers import (
@@ -119,7 +120,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
 ) -> None:
     installed(monkeypatch, "cublas", "cufft", "curand", "cudart")
     problem = missing("cuda", ALL)
-    assert problem == "libcudnn.so.9 is not on this machine: pip install 'lloss[cuda]'"
+    assert problem == "libcudnn.so.9 is not on this machine: pip install 'lloss[gpu]'"
     assert missing("tensorrt", ALL) == problem, "what CUDA lacks, TensorRT lacks"
 
 

@@ -26,8 +26,8 @@ from lloss.cli.main import main
 from lloss.errors import LlossError, PoolError, ScoresError
 from lloss.pools import open_pool
 from lloss.scores import merge
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.merge import merge_shards
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 from ..waiting import PATIENCE

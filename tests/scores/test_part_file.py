@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ScoresError
-from lloss.scores.folder import scores_table
 from lloss.scores.part_file import row_groups, write_part
+from lloss.scores.scores_folder import scores_table
 
 
 def _table(count: int) -> pa.Table:

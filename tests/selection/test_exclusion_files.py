@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import ObjectLabel, PersonLabel, Problems
-from lloss.data.label_archive import write_labels
+from lloss.annotations.label_archive import write_labels
 from lloss.errors import LabelError, SelectionError
-from lloss.images.crop_box import Region
-from lloss.scores.folder import ScoresFolder, scores_table
+from lloss.images.crop_box import CropBox
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection import SelectionSettings
 from lloss.selection import exclusion_files as exclusions
 from lloss.selection.exclusion_files import Excluded, find_excluded, read_excluded, select_without
@@ -72,7 +72,7 @@ def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
     write_labels(objects, tmp_path / "o.json")
     assert _named(tmp_path / "o.json") == {("x.jpg",)}
     joints, seen = np.zeros((1, 2), np.float32), np.ones(1, np.bool_)
-    person = PersonLabel("y.jpg", Region(4, 4, 2), ("nose",), joints, seen, 1.0)
+    person = PersonLabel("y.jpg", CropBox(4, 4, 2), ("nose",), joints, seen, 1.0)
     write_labels({"y.jpg@4,4,2": person}, tmp_path / "p.json")
     assert _named(tmp_path / "p.json") == {("y.jpg@4,4,2", "y.jpg")}
     masks = {"z.jpg": {"path": "/m/z.png", "sha256": "ab", "names": {"0": "sky"}}}

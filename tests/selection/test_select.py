@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lloss.errors import ScoresError, SelectionError, SettingsError
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.score_source import BatchRows, Piece, Rows, TableScores
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.hashing import draw_hashes, draw_ids
 from lloss.selection.kcenter import k_center

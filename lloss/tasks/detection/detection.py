@@ -10,7 +10,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import ObjectLabel, Problems
-from lloss.data.label_archive import write_labels
+from lloss.annotations.label_archive import write_labels
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
@@ -149,7 +149,7 @@ class Detection(Task):
         return read_objects(path, problems)
 
     def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
-        """See :func:`lloss.data.label_archive.write_labels`."""
+        """See :func:`lloss.annotations.label_archive.write_labels`."""
         write_labels(labels, path)
 
     def join(

@@ -14,7 +14,7 @@ from lloss.errors import LabelError
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
-from lloss.pools.person_crops import RegionItem
+from lloss.pools.person_crops import CropItem
 from lloss.tasks.pose.joint_targets import PersonTarget
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE
 
@@ -45,12 +45,12 @@ def read_person(
         ImageError: the image cannot be decoded.
         LabelError: two joints of the label have one name.
     """
-    if isinstance(item, RegionItem):
+    if isinstance(item, CropItem):
         frame, left, top = _square(item, spec, for_training, out)
     else:
         frame, left, top = _whole(item, spec, for_training, out)
     places, annotated = _joints(item.id, label, names)
-    region = item.region if isinstance(item, RegionItem) else None
+    region = item.region if isinstance(item, CropItem) else None
     if cut:
         size = (region.side, region.side) if region else frame.size
         corner = (region.left, region.top) if region else (0, 0)
@@ -69,7 +69,7 @@ def read_person(
 
 
 def _square(
-    item: RegionItem, spec: ImageSpec, for_training: bool, out: Pixels
+    item: CropItem, spec: ImageSpec, for_training: bool, out: Pixels
 ) -> tuple[Frame, float, float]:
     """Decode; where the cut lies in ``out``, and its left upper corner in the image."""
     region = item.region.grown(STORED_SCALE) if for_training else item.region

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.store.image_states import ImageStates
+from lloss.serve.daemon.store.image_table import ImageTable
 
 from lloss.text.clean_names import clean_name
 from lloss.text.similar_names import COMPARED, nearest
@@ -56,7 +56,7 @@ class Classes:
     Where the model is no classifier, labels are no class names: all are accepted, also "".
     """
 
-    def __init__(self, models: Models, images: ImageStates) -> None:
+    def __init__(self, models: Models, images: ImageTable) -> None:
         self._models, self._images = models, images
 
     @property

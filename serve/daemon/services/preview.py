@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from lloss.serve.daemon.services.pool_registry import scores_version
-
 from lloss.errors import SelectionError
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings, select
 
 _BEST = 5000
 """Images of a folder that are kept, best first."""
-
-_FOLDERS = 16
 
 _STALE_SECONDS = 10.0
 """After which pending images may have expired."""
@@ -93,21 +88,3 @@ class Preview:
                 best = Best.of(self._folder, max(k, _BEST), taken())
                 kept = self._left = _Left(best, version, now)
             return kept.best
-
-
-class Previews:
-    """Previews of the folders that were looked at last."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[object, Preview] = OrderedDict()
-
-    def of(self, folder: ScoresFolder) -> Preview:
-        """That of a folder; others are not waited for."""
-        version = scores_version(folder)
-        with self._lock:
-            found = self._kept.setdefault(version, Preview(folder))
-            self._kept.move_to_end(version)
-            while len(self._kept) > _FOLDERS:
-                self._kept.popitem(last=False)
-            return found

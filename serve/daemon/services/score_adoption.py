@@ -11,7 +11,7 @@ from lloss.serve.daemon.store.records import PoolScores
 from lloss.errors import ScoresError
 from lloss.pools import Pool
 from lloss.pools.confinement import Confinement
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 _LOOKED_AT = 100
 """Ids that are looked up in the pool where the scores are of a part of it alone."""

@@ -15,21 +15,20 @@ from dataclasses import dataclass
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Accepted, Classes
-from lloss.serve.daemon.services.label_matching import meant, unknown
-from lloss.serve.daemon.services.mark_outcomes import Labeled, Returned
+from lloss.serve.daemon.services.name_matching import left_out, meant, scored_of, unknown
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.preview import Best, Previews
-from lloss.serve.daemon.services.request_exclusions import left_out, scored_of
+from lloss.serve.daemon.services.preview import Best, Preview
+from lloss.serve.daemon.services.scores_cache import ScoresCache
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
-from lloss.serve.daemon.store.image_states import Answer, TakenError
-from lloss.serve.daemon.store.lookup import encodable
+from lloss.serve.daemon.store.image_table import Answer, TakenError
 
 from lloss.errors import LlossError, ScoresError, SelectionError, SettingsError
-from lloss.scores.folder import ScoresFolder
 from lloss.scores.part_file import check_columns, opened_part
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
+from lloss.text.clean_names import is_text
 
 _TRIES = 5
 """Choices made anew when images were labeled or skipped while one was made."""
@@ -92,6 +91,38 @@ class HandedOut:
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Labeled:
+    """What became of labels.
+
+    Attributes:
+        images: that are labeled now.
+        kept: of them, that had a label and keep it, since they were given none.
+        by_name: of them, that were found by a name that is not their id.
+        new_classes: names that neither the model nor an earlier label knew.
+    """
+
+    images: int
+    kept: int = 0
+    by_name: int = 0
+    new_classes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Returned:
+    """What became of images that were given back.
+
+    Attributes:
+        images: that are free now.
+        others: that another selection has by now, and keeps.
+        unknown: ids that are not in the pool.
+    """
+
+    images: int
+    others: int
+    unknown: int
+
+
 class Selections:
     """Hands out images to label: no image twice at a time, none that is labeled or skipped.
 
@@ -110,7 +141,7 @@ class Selections:
         self._settings, self._catalog, self._pools = settings, catalog, pools
         self._metrics, self._classes = metrics, classes
         self._images = catalog.images
-        self._previews = Previews()
+        self._previews = ScoresCache(Preview, 16)
         self._lock = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -138,7 +169,7 @@ class Selections:
         """
         _check_cost(request.settings)
         _check_texts("id", request.exclude)
-        if len(key) > _KEY or not encodable(key):
+        if len(key) > _KEY or not is_text(key):
             raise RequestError(422, f"the Idempotency-Key: give at most {_KEY} characters of text")
         self._catalog.pool(pool)
         if earlier := self.replayed(pool, request, key):
@@ -177,7 +208,7 @@ class Selections:
         Costs little when it is asked for again, also after images were labeled.
         """
         with self._pools.reading(pool) as (_, folder):
-            kept = self._previews.of(folder)
+            kept = self._previews.get(folder)
             best = kept.best()
             chosen = self._free(pool, best, k)
             for _ in range(2):  # nearly all are taken: look at those left lately, then at those now
@@ -206,7 +237,7 @@ class Selections:
             RequestError: 404 no such pool.
             PoolError: it has to be asked and cannot be read.
         """
-        asked = set(filter(encodable, ids))
+        asked = set(filter(is_text, ids))
         unknown = asked - self._images.known(pool, asked)
         unknown -= self._pools.kept_ids(pool, unknown)  # those that a page shows, among others
         if unknown and self._catalog.pool(pool).scores is not None:
@@ -349,7 +380,7 @@ def _check_column(folder: ScoresFolder, settings: SelectionSettings) -> None:
 
 
 def _check_texts(what: str, texts: Iterable[str]) -> None:
-    broken = next((text for text in texts if not encodable(text)), None)
+    broken = next((text for text in texts if not is_text(text)), None)
     if broken is not None:
         raise RequestError(422, f"the {what} {broken[:100]!r} is no text: it has half a character")
 

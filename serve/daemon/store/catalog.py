@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.store.database import Database
-from lloss.serve.daemon.store.image_states import ImageStates
+from lloss.serve.daemon.store.image_table import ImageTable
 from lloss.serve.daemon.store.job_table import JobTable
-from lloss.serve.daemon.store.legacy_files import take_over
 from lloss.serve.daemon.store.lookup import pool_row
 from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow, PoolScores
 
@@ -48,14 +47,9 @@ class Catalog:
         with contextlib.ExitStack() as held:
             self._hold(held)
             self._db = Database(self.data_dir / "catalog.sqlite")
-            try:
-                take_over(self._db, self.data_dir)
-            except BaseException:
-                self._db.close()
-                raise
             self._held = held.pop_all()
         self.job_table = JobTable(self._db, self.data_dir)
-        self.images = ImageStates(self._db)
+        self.images = ImageTable(self._db)
 
     def _hold(self, held: contextlib.ExitStack) -> None:
         busy = SettingsError(

@@ -7,14 +7,7 @@ from typing import cast
 
 from lloss.serve.daemon.errors import RequestError
 
-
-def encodable(text: str) -> bool:
-    """Whether a text can stand in the catalog at all: half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+from lloss.text.clean_names import is_text
 
 
 def pool_row(db: sqlite3.Connection, name: str) -> sqlite3.Row:
@@ -24,7 +17,7 @@ def pool_row(db: sqlite3.Connection, name: str) -> sqlite3.Row:
         RequestError: 404.
     """
     found = None
-    if encodable(name):
+    if is_text(name):
         found = db.execute("SELECT * FROM pools WHERE name = ?", [name]).fetchone()
     if found is None:
         raise RequestError(404, f"no pool {name[:100]!r}; PUT it first, or see GET /v1/pools")
@@ -38,7 +31,7 @@ def job_row(db: sqlite3.Connection, id: str) -> sqlite3.Row:
         RequestError: 404.
     """
     found = None
-    if encodable(id):
+    if is_text(id):
         found = db.execute(f"{JOBS} WHERE jobs.id = ?", [id]).fetchone()
     if found is None:
         raise RequestError(404, f"no job {id[:100]!r}; see GET /v1/jobs")

@@ -9,7 +9,7 @@ from typing import Literal
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.selections import HandedOut, SelectionRequest, Selections
 from lloss.serve.daemon.store.catalog import Catalog
-from lloss.serve.daemon.store.image_states import TakenError
+from lloss.serve.daemon.store.image_table import TakenError
 from lloss.serve.daemon.store.records import ImageState
 
 from lloss.selection import SelectionSettings

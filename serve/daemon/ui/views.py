@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
 from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
 from lloss.serve.daemon.ui.image_details import Held, Mark
 from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.ui.score_summary import Digests, Guess
 from lloss.serve.daemon.ui.thumbnails import Thumbnails, stamp_of
 
 from lloss.errors import LlossError
 from lloss.manifest import class_name
-from lloss.pools.uri import parse, without_secrets
+from lloss.pools.uri import PoolUri, without_secrets
 from lloss.statistics.charts import histogram
 
 PAGE = 60
@@ -145,7 +145,7 @@ class Viewer:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.held = Held(daemon.catalog, daemon.selections)
-        self.rate, self.digests = Rate(), Digests()
+        self.rate = Rate()
         self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
 
     def status(self) -> dict[str, Any]:
@@ -221,8 +221,8 @@ class Viewer:
                 place,
                 image.rank,
                 image.score,
-                class_name(names, guesses.get(image.id, Guess()).prediction),
-                guesses.get(image.id, Guess()).confidence,
+                class_name(names, guesses.get(image.id, ScoredImage()).prediction),
+                guesses.get(image.id, ScoredImage()).confidence,
                 marks.get(image.id, Mark()),
                 self.thumbnails.failure(key, image.id),
             )
@@ -240,13 +240,13 @@ class Viewer:
         if not pool.scored:
             return ""
         with self.daemon.pools.reading(pool.name) as (_, folder):
-            spread = self.digests.of(folder).spread
+            spread = score_summary(folder).spread
         return histogram(spread, list(shown)) if spread else ""
 
     @staticmethod
     def thumbnail_key(row: PoolRow) -> str:
         """What a pool's thumbnails are kept under, until it is scored anew or its file changes."""
-        file = stamp_of(parse(row.uri).path)
+        file = stamp_of(PoolUri.parse(row.uri).path)
         return f"{row.name} {row.uri} {row.created} {row.scores} {file}"
 
     def _pool(self, row: PoolRow) -> PoolView:
@@ -273,11 +273,11 @@ class Viewer:
         left = (now.total - now.done) / rate if now.total is not None and rate else None
         return Progress(now.id, now.state, now.done, now.total, rate, left)
 
-    def _guesses(self, pool: PoolView, ids: Sequence[str]) -> Mapping[str, Guess]:
+    def _guesses(self, pool: PoolView, ids: Sequence[str]) -> Mapping[str, ScoredImage]:
         if not pool.scored:
             return {}
         with self.daemon.pools.reading(pool.name) as (_, folder):
-            return self.digests.of(folder).guesses(ids)
+            return score_summary(folder).images(ids)
 
     def _prefetch(self, pool: PoolView, ids: Sequence[str]) -> None:
         """Find all at once what the thumbnails will be asked for one by one."""

@@ -28,8 +28,8 @@ from lloss.errors import (
     SettingsError,
 )
 from lloss.files import explained, locked, sweep
-from lloss.pools import Pool, RestPool, unique_ids
-from lloss.scores.folder import POOL_IDS, ScoresFolder
+from lloss.pools import Pool, SubsetPool, unique_ids
+from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 PART = 10_000
@@ -110,7 +110,7 @@ def score_pool(
     if not 0 < batch_size <= scorer.batch_size:
         raise SettingsError(f"batch_size = {batch_size}: give 1 to {scorer.batch_size}")
     settings = _settings(scorer, pool, exclude, part_size, batch_size, shard)
-    rest = RestPool(pool, exclude) if exclude else pool
+    rest = SubsetPool(pool, exclude) if exclude else pool
     followed = progress or _Bar()
     run = _PoolRun(scorer, rest, folder, part_size, batch_size, shard, fail_fast, followed)
     folder.run()  # says what is wrong with it, before anything is made

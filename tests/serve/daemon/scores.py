@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.scores.folder import ScoresFolder, Skipped, scores_table
+from lloss.scores.scores_folder import ScoresFolder, Skipped, scores_table
 
 
 def write_scores(

@@ -7,10 +7,10 @@ import pytest
 
 from lloss.annotations import PersonLabel
 from lloss.errors import LabelError
-from lloss.images.crop_box import Region
+from lloss.images.crop_box import CropBox
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode
 from lloss.pools import Item
-from lloss.pools.person_crops import RegionItem
+from lloss.pools.person_crops import CropItem
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE
 
@@ -49,25 +49,25 @@ def read(item: Item, side: int, for_training: bool) -> tuple[Pixels, list[list[f
 
 @pytest.mark.parametrize("for_training", [False, True])
 @pytest.mark.parametrize(
-    "region", [None, Region(20, 10, 60), Region(35, 25, 32), Region(-9, 3, 80)]
+    "region", [None, CropBox(20, 10, 60), CropBox(35, 25, 32), CropBox(-9, 3, 80)]
 )
 def test_joints_lie_where_their_pixels_went(
-    image: Item, for_training: bool, region: Region | None
+    image: Item, for_training: bool, region: CropBox | None
 ) -> None:
-    item = RegionItem.of("a@1", image, region) if region else image
+    item = CropItem.of("a@1", image, region) if region else image
     out, joints, _ = read(item, 448 if for_training else 256, for_training)
     for found, expected in zip(blocks(out), joints):
         assert found == pytest.approx(expected, abs=0.6)  # of white pixels some 3 to 8 wide
 
 
-def test_without_for_training_the_pixels_are_what_a_scorer_decodes(image: Item) -> None:
+def test_without_margin_the_pixels_are_what_a_scorer_decodes(image: Item) -> None:
     spec = ImageSpec(64, 64, "pad")
-    for item in (image, RegionItem.of("a@1", image, Region(20, 10, 60))):
+    for item in (image, CropItem.of("a@1", image, CropBox(20, 10, 60))):
         out, _, _ = read(item, 64, for_training=False)
         assert np.array_equal(out, decode(item.read(), spec))
 
 
-def test_with_for_training_the_middle_is_the_plain_cut(image: Item) -> None:
+def test_with_margin_the_middle_is_the_plain_cut(image: Item) -> None:
     """Of a region but for the rounding of the grown square; of a whole image exactly."""
     side, stored = 64, round(64 * STORED_SCALE)
     start = (stored - side) // 2
@@ -77,7 +77,7 @@ def test_with_for_training_the_middle_is_the_plain_cut(image: Item) -> None:
     assert np.array_equal(whole[middle], plain)
     assert np.allclose(np.array(joints) - start, plain_joints)
     assert not whole[:start].any()
-    item = RegionItem.of("a@1", image, Region(20, 4, 64))
+    item = CropItem.of("a@1", image, CropBox(20, 4, 64))
     out, joints, _ = read(item, stored, for_training=True)
     plain, plain_joints, _ = read(item, side, for_training=False)
     assert np.array_equal(out[middle], plain)
@@ -85,7 +85,7 @@ def test_with_for_training_the_middle_is_the_plain_cut(image: Item) -> None:
 
 
 def test_what_pckh_needs_is_in_pixels_of_the_image(image: Item) -> None:
-    item = RegionItem.of("a@1", image, Region(20, 10, 60))
+    item = CropItem.of("a@1", image, CropBox(20, 10, 60))
     target = read_person(item, label(), NAMES, ImageSpec(120, 120, "pad"), False, _out(120))
     assert target.pixel == (0.5, 0.5)
     assert (target.head, target.side, target.size) == (12.0, 60.0, 120)
@@ -109,7 +109,7 @@ def test_joints_come_in_the_order_of_the_network(image: Item) -> None:
 
 def test_a_joint_outside_is_annotated_but_not_inside(image: Item) -> None:
     """The metric counts it; the loss does not."""
-    item = RegionItem.of("a@1", image, Region(35, 25, 20))
+    item = CropItem.of("a@1", image, CropBox(35, 25, 20))
     target = read_person(item, label(), NAMES, ImageSpec(64, 64, "pad"), False, _out(64))
     assert target.annotated.tolist() == [True, True, False]
     assert target.inside.tolist()[:2] == [True, False]

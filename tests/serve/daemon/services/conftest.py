@@ -16,7 +16,7 @@ from lloss.serve.daemon.store.catalog import Catalog, PoolScores
 from numpy.typing import NDArray
 from PIL import Image
 
-from lloss.scores.folder import ScoresFolder, scores_table
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 
 ODD = ["../../etc/passwd", "a b", "é😀", "x\0y", "'; DROP TABLE images; --", "%", 'q"uote', "\t"]
 

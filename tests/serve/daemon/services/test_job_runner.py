@@ -30,7 +30,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss import Scorer
 from lloss.errors import LlossError
 from lloss.pools import open_pool
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 
 from ....waiting import PATIENCE
 

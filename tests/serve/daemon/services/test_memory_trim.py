@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, re
-from lloss.serve.daemon.scoring.heap import give_back
+from lloss.serve.daemon.services.memory_trim import give_back
 
 def resident():
     with open("/proc/self/status") as file:
@@ -32,7 +32,7 @@ print(kept - resident())
 
 ARENAS = """
 import ctypes, threading
-from lloss.serve.daemon.scoring.heap import share
+from lloss.serve.daemon.services.memory_trim import share
 
 share()
 libc = ctypes.CDLL(None)

@@ -12,7 +12,7 @@ import pytest
 from lloss.serve.daemon.services import preview
 from lloss.serve.daemon.services.selections import SelectionRequest
 
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings
 
 from ....waiting import PATIENCE
@@ -92,7 +92,7 @@ def test_who_looks_at_one_folder_does_not_wait_for_another(bench: Any, tmp_path:
     look = threading.Thread(
         target=lambda: shown.append(bench.selections.preview("q", 3)), daemon=True
     )
-    with previews.of(ScoresFolder(bench.scores))._lock:
+    with previews.get(ScoresFolder(bench.scores))._lock:
         look.start()
         look.join(PATIENCE)
     assert len(shown) == 1

@@ -17,7 +17,7 @@ from lloss.serve.daemon.store import database
 from lloss.serve.daemon.store.catalog import Counts
 
 from lloss.errors import LlossError, SelectionError
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings
 
 from ....waiting import PATIENCE

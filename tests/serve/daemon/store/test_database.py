@@ -15,7 +15,7 @@ import pytest
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.store import database
 from lloss.serve.daemon.store.catalog import Catalog, PoolRow
-from lloss.serve.daemon.store.image_states import Answer
+from lloss.serve.daemon.store.image_table import Answer
 from lloss.serve.daemon.store.schema import APPLICATION, SCHEMA
 
 from lloss.errors import LlossError, SettingsError
@@ -196,8 +196,8 @@ def test_a_file_that_may_not_grow_is_told_and_works_again(tmp_path: Path) -> Non
     code = """
 import resource, sys
 from pathlib import Path
-from lloss.serve.daemon.catalog.catalog import Catalog
-from lloss.serve.daemon.failures import RequestError
+from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.errors import RequestError
 catalog = Catalog(Path(sys.argv[1]))
 catalog.put_pool("p", "/p")
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.scoring.batch import pipeline
-from lloss.serve.scoring.engine.gpu import DeviceExecutor
+from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
 from lloss.serve.scoring.engine.session import Engine
 from lloss.serve.scoring.result import Scores
 
 from lloss import Scorer
 from lloss.errors import EngineError, ImageError, PoolError
 from lloss.pools import ArrayPool, Chunk, Item, Pool
-from lloss.pools.arrays import HeldRows
+from lloss.pools.arrays import MemoryRows
 from lloss.runtime.providers import open_session, setup_of
 
 from ....waiting import PATIENCE
@@ -434,7 +434,7 @@ def test_many_readers_wait_for_a_store_at_once(make: Make, batch: int) -> None:
     assert 16 <= pool.most_at_once <= 32
 
 
-class RemoteRows(HeldRows):
+class RemoteRows(MemoryRows):
     """Rows of an array in a store, which counts the requests."""
 
     def __init__(self, images: np.ndarray) -> None:

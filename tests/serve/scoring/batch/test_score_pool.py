@@ -32,7 +32,7 @@ from lloss.errors import (
 )
 from lloss.files import locked
 from lloss.pools import open_pool
-from lloss.scores.folder import ScoresFolder
+from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 from ....waiting import PATIENCE

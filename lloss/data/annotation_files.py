@@ -1,0 +1,55 @@
+"""Folders of annotation files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lloss.annotations.problems import Problems
+from lloss.errors import LabelError
+from lloss.pools.file_walk import PassedOver, has_image_suffix, suffix_of, walk
+from lloss.pools.storage import LocalPath
+
+
+def holds_xml(folder: Path) -> bool:
+    """Whether XML annotations lie in a folder or below it."""
+
+    def takes(name: str) -> bool:
+        name = name.lower()  # GDAL writes .aux.xml beside images and masks
+        return name.endswith(".xml") and not name.endswith(".aux.xml")
+
+    return any(True for _ in walk(LocalPath(folder), takes, PassedOver()))
+
+
+def annotation_files(
+    folder: Path, suffix: str, wanted: str, problems: Problems, images_beside: bool = False
+) -> list[tuple[str, Path]]:
+    """Every file of one kind below a folder, with its path relative to the folder.
+
+    Args:
+        folder: of annotations.
+        suffix: of the files, in lower case; files with it in upper case count too.
+        wanted: the name of the files in messages, in the plural.
+        problems: a note of what the folder holds besides goes there.
+        images_beside: whether images may lie in the folder too, without a note.
+
+    Raises:
+        LabelError: there is no such folder, or no such file in it.
+    """
+    if not folder.is_dir():
+        raise LabelError(f"{folder}: no such folder of {wanted} (*{suffix})")
+    passed = PassedOver()
+
+    def takes(name: str) -> bool:
+        expected = name == "classes.txt" or (images_beside and has_image_suffix(name))
+        return expected or suffix_of(name) == suffix
+
+    paths = walk(LocalPath(folder), takes, passed)
+    found = [(id, Path(os.fsdecode(path))) for id, path in paths if suffix_of(id) == suffix]
+    text = passed.text(wanted)
+    if not found:
+        besides = f"; {text}" if text else ""
+        raise LabelError(f"{folder}: holds no {wanted.removesuffix('s')} (*{suffix}){besides}")
+    if text:
+        problems.note(f"{folder}: {text}")
+    return found

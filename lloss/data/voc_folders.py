@@ -1,0 +1,186 @@
+"""PASCAL VOC: one XML file an image, in the folders of a devkit.
+
+::
+
+    VOCdevkit/VOC2007/Annotations/000005.xml
+                      JPEGImages/000005.jpg
+                      ImageSets/Main/trainval.txt     a name a line
+
+Boxes are 1-based and inclusive, so that a box over the first pixel alone is 1, 1, 1, 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from lloss.annotations.class_list import known_classes
+from lloss.annotations.json_fields import BrokenError, leaving_out
+from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.problems import Problems
+from lloss.annotations.voc import read_annotation
+from lloss.data.annotation_files import annotation_files
+from lloss.errors import ImageError, MissingExtraError, PoolError
+from lloss.pools.file_walk import SUFFIXES
+from lloss.pools.image_files import read_file
+
+SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
+"""Names that torchvision downloads, and their years."""
+
+SPLITS = ("train", "val", "trainval", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRow:
+    """An image of a split.
+
+    Attributes:
+        where: its line in the split's file.
+        id: its path below ``JPEGImages``; with the year before it where there are several.
+        image: its file, which may be missing.
+        annotation: likewise.
+    """
+
+    where: str
+    id: str
+    image: Path
+    annotation: Path
+
+
+def read_xml_file(
+    path: Path, classes: frozenset[str] | None, problems: Problems
+) -> tuple[str, ObjectLabel | None]:
+    """As :func:`lloss.annotations.voc.read_annotation`, of a file."""
+    try:
+        data = read_file(path)
+    except ImageError as error:
+        raise BrokenError(str(path), str(error)) from error
+    return read_annotation(data, path, classes, problems)
+
+
+def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
+    """Every ``.xml`` below a folder, by its own path in it, without the suffix.
+
+    The image's name that is written in a file is the label's ``named``, with the folders before it
+    that the file lies in.
+
+    Args:
+        folder: of XML files, or one year of a devkit.
+        problems: broken files and objects go there. An image with a broken object is left out.
+    """
+    inner = folder / "Annotations"
+    root = inner if inner.is_dir() else folder
+    classes = known_classes(root, root.parent)
+    labels: dict[str, ObjectLabel] = {}
+    first: dict[str, Path] = {}
+    for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
+        key, named, label = id[: -len(".xml")], "", None
+        with leaving_out(problems):
+            if key in first:  # but for the suffix's case
+                labels.pop(key, None)
+                raise BrokenError(str(path), f"is of the same image as {first[key]}")
+            first[key] = path
+            named, label = read_xml_file(path, classes, problems)
+            named = named and _below(path.parent.relative_to(root), named)
+        if label is None:
+            problems.leave_out(str(folder), *filter(None, [named]), key)
+        else:
+            labels[key] = dataclasses.replace(label, named=named)
+    return labels
+
+
+def _below(folder: Path, named: str) -> str:
+    """A name with the folder before it, unless it begins elsewhere."""
+    elsewhere = "://" in named or PureWindowsPath(named).is_absolute()
+    return named if elsewhere else (folder / named).as_posix()
+
+
+def years_of(path: Path) -> list[Path]:
+    """The folders ``VOC20xx`` that a path means: itself, below it, or below its ``VOCdevkit``."""
+    if (path / "JPEGImages").is_dir() and (path / "Annotations").is_dir():
+        return [path]
+    devkit = path / "VOCdevkit" if (path / "VOCdevkit").is_dir() else path
+    if not devkit.is_dir():
+        return []
+    years = [year for year in devkit.glob("VOC*") if (year / "Annotations").is_dir()]
+    return sorted(years)
+
+
+def read_split(years: list[Path], split: str) -> list[SplitRow]:
+    """The rows of a split in every year that has it.
+
+    Raises:
+        PoolError: no year has it, or its file cannot be read.
+    """
+    listings = [(year, year / "ImageSets" / "Main" / f"{split}.txt") for year in years]
+    present = [(year, listing) for year, listing in listings if listing.is_file()]
+    if not present:
+        raise PoolError(
+            f"{listings[0][1]}: no such split; choose another, or give JPEGImages as the data and "
+            "the annotations with --labels"
+        )
+    rows = []
+    for year, listing in present:
+        prefix = f"{year.name}/" if len(present) > 1 else ""
+        try:
+            lines = listing.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PoolError(f"{listing}: cannot be read: {error}") from error
+        for number, name in enumerate(map(str.strip, lines), 1):
+            if name:
+                image = _image(year / "JPEGImages", name)
+                id = prefix + image.relative_to(year / "JPEGImages").as_posix()
+                annotation = year / "Annotations" / f"{name}.xml"
+                rows.append(SplitRow(f"{listing}, line {number}", id, image, annotation))
+    return rows
+
+
+def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
+    """The rows of a set of :data:`SETS`, which torchvision downloads if it is not there whole.
+
+    Args:
+        name: of the set.
+        split: one of :data:`SPLITS`; of ``test`` the year 2007 alone is public.
+        root: where sets lie.
+
+    Raises:
+        PoolError: there is no such split, or it cannot be downloaded.
+        MissingExtraError: torchvision is not installed.
+    """
+    years = [year for year in SETS[name] if split != "test" or year == "2007"]
+    if split not in SPLITS or not years:
+        raise PoolError(f"{name}:{split}: no such split; choose one of {', '.join(SPLITS)}")
+    return [row for year in years for row in _of_torchvision(name, year, split, root, len(years))]
+
+
+def _of_torchvision(name: str, year: str, split: str, root: Path, years: int) -> list[SplitRow]:
+    try:
+        from torchvision.datasets import VOCDetection  # an extra, and heavy
+    except ImportError as error:
+        raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
+    try:
+        try:
+            data = VOCDetection(root, year, split)
+            files = [Path(file) for file in (*data.images, *data.annotations)]
+            whole = all(file.is_file() for file in files)
+        except (OSError, RuntimeError):
+            whole = False
+        if not whole:  # it would unpack anew what is there already
+            data = VOCDetection(root, year, split, download=True)
+    except (OSError, RuntimeError) as error:
+        raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
+    prefix = f"VOC{year}/" if years > 1 else ""
+    return [
+        SplitRow(f"{name}:{split}", prefix + Path(image).name, Path(image), Path(annotation))
+        for image, annotation in zip(data.images, data.annotations)
+    ]
+
+
+def _image(folder: Path, name: str) -> Path:
+    """The image of this name, with whatever suffix; as ``.jpg`` where there is none."""
+    usual = folder / f"{name}.jpg"
+    if usual.is_file():
+        return usual
+    ends = (end for low in sorted(SUFFIXES) for end in (low, low.upper(), low.title()))
+    return next((path for end in ends if (path := folder / (name + end)).is_file()), usual)

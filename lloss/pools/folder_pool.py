@@ -1,0 +1,120 @@
+"""A folder tree of image files, on this machine or in a store."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from lloss.errors import PoolError
+from lloss.pools.file_walk import (
+    TAR_SUFFIXES,
+    PassedOver,
+    has_image_suffix,
+    is_visible,
+    suffix_of,
+    walk,
+)
+from lloss.pools.pool import Item, Pool
+from lloss.pools.storage import FileName, LocalPath, StoragePath
+
+
+class FolderPool(Pool):
+    """Every image file below a folder; the id is the path relative to it, with ``/``.
+
+    Folders are listed one after another, so that only one folder's names are held at a time.
+
+    Args:
+        root: the folder. Where its ``within`` is set, a link to an image elsewhere is a bad image;
+            with a link to a folder elsewhere the pool cannot be listed.
+        leave_out: folders of this machine whose images are not of the pool, such as one of masks;
+            by whatever path the walk reaches them. The root itself is never left out, and a folder
+            need not exist yet.
+        uri: the pool's string; the path by default.
+    """
+
+    unique = True
+    indexed = True
+
+    def __init__(
+        self, root: StoragePath | Path, leave_out: Iterable[Path] = (), uri: str = ""
+    ) -> None:
+        self.root = LocalPath(root) if isinstance(root, Path) else root
+        self.uri = uri or str(self.root)
+        self.remote = self.root.remote
+        self.counted = not self.remote
+        self._leave_out = tuple(LocalPath(folder) for folder in leave_out)
+        self._passed: PassedOver | None = None
+
+    def __iter__(self) -> Iterator[Item]:
+        return itertools.starmap(self._item, self._walk())
+
+    def ids(self) -> Iterator[str]:
+        """Paths below the folder."""
+        return (id for id, _ in self._walk())
+
+    def passed_over(self) -> PassedOver | None:
+        """See :meth:`Pool.passed_over`; a local folder is walked for it unless it was before."""
+        if self._passed is None and not self.remote:
+            self.count()
+        return self._passed
+
+    def find(self, ids: Iterable[str]) -> list[Item]:
+        """See :meth:`Pool.find`; an id is a path, so nothing else is listed."""
+        wanted = list(ids)
+        missing = set(wanted) - self._existing(set(wanted))
+        if any("\\" in id for id in missing):  # the escape of a name that is not UTF-8
+            return super().find(wanted)
+        self.refuse_missing(wanted, missing)
+        return [self._item(id, self.root.file_of(id)) for id in wanted]
+
+    def _item(self, id: str, file: FileName) -> Item:
+        return Item(id, self.root.reader(id, file), file=file)
+
+    def _walk(self) -> Iterator[tuple[str, FileName]]:
+        passed = PassedOver()
+        images = walk(self.root, has_image_suffix, passed, self._left_out())
+        yield from _without_containers(self.uri, images, passed)
+        self._passed = passed
+
+    def _existing(self, ids: set[str]) -> set[str]:
+        """The ids of images that the walk reaches."""
+        plain = {id for id in ids if _is_plain(id) and is_visible(id) and has_image_suffix(id)}
+        there, left_out = self.root.existing(plain), self._left_out()
+        if not left_out:
+            return there
+        folders = {str(folder) for id in there for folder in PurePosixPath(id).parents}
+        hidden = {path for path in folders if self.root.at(path).identity() in left_out}
+        return {id for id in there if not hidden & {str(f) for f in PurePosixPath(id).parents}}
+
+    def _left_out(self) -> frozenset[tuple[int, int] | None]:
+        """The identities of the folders to leave out that exist by now."""
+        found = {folder.identity() for folder in self._leave_out}
+        return frozenset(found - {None, self.root.identity()})
+
+
+def _without_containers(
+    root: str, images: Iterable[tuple[str, FileName]], passed: PassedOver
+) -> Iterator[tuple[str, FileName]]:
+    """The images of a walk; raise PoolError where shards or tables are among them."""
+    first = ""
+    for id, file in images:
+        first = first or id
+        if passed.containers:
+            break
+        yield id, file
+    if first and passed.containers:
+        other = passed.containers[0]
+        folder, _, name = f"{root}/{other}".rpartition("/")
+        suffix = suffix_of(name)
+        kind = "shards" if suffix in TAR_SUFFIXES else "tables"
+        raise PoolError(
+            f"{root}: holds images (such as {first!r}) and {kind} (such as {other!r}), "
+            f"and a pool is of one kind; for the {kind} give "
+            f"'{folder}/*{name[-len(suffix) :]}', for the images move those files elsewhere"
+        )
+
+
+def _is_plain(id: str) -> bool:
+    """Whether an id is a path that stays below its folder, in its one spelling."""
+    return "\0" not in id and not {"", ".", ".."} & set(id.split("/"))

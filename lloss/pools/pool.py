@@ -1,0 +1,178 @@
+"""A pool: a fixed order of images, each with an id."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.errors import PoolError
+from lloss.images.decode import Raw
+from lloss.pools.file_walk import PassedOver
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a pool.
+
+    Attributes:
+        id: the pool's own name for it; comes back unchanged everywhere.
+        read: returns the encoded bytes or the array; raises :class:`ImageError` when it
+            cannot, and :class:`PoolError` when no other image could be read either.
+        file: the image's own file: a path of this machine as bytes, or a URL as text; None for
+            an image within a larger file.
+    """
+
+    id: str
+    read: Callable[[], Raw]
+    file: bytes | str | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive items of a pool.
+
+    Attributes:
+        start: the position of the first one in the pool.
+        items: the chunk's items; may be created lazily.
+    """
+
+    start: int
+    items: Sequence[Item]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, in order."""
+        return [item.id for item in self.items]
+
+    def read_rows(self, out: NDArray[np.uint8]) -> bool:
+        """Read all images at once, if the file stores them as the rows of ``out``.
+
+        Args:
+            out: C-contiguous uint8 [M, H, W, 3] or [M, H, W], M at least ``len(self)``.
+
+        Returns:
+            Whether ``out[:len(self)]`` now holds the images. False, and nothing is read, where
+            they are encoded or of another shape: then read them item by item.
+
+        Raises:
+            PoolError: the file shrank or cannot be read any more.
+        """
+        return False
+
+
+class Pool(ABC):
+    """Images in a fixed order, each with a unique id.
+
+    Attributes:
+        uri: what it was opened by, without credentials.
+        unique: whether the way the ids are made, or a check at opening, excludes duplicates.
+            Where False, the code that writes ids down must check.
+        remote: whether reading an item waits for a network, so that more readers help.
+        streamed: whether listing reads the images too, as in a compressed or remote tar: then
+            counting costs a reading of the whole.
+        counted: whether :meth:`count` is cheap beside the reading of the images. Where False it
+            lists a store, opens many remote files, or reads everything: do not wait for it only to
+            show progress.
+        indexed: whether :meth:`find` needs no listing and its items hold no image.
+        beside: what its folder holds besides the pool's files.
+    """
+
+    uri: str
+    unique: bool = False
+    remote: bool = False
+    streamed: bool = False
+    counted: bool = True
+    indexed: bool = False
+    beside: PassedOver = PassedOver()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Item]:
+        """Every item, in the same order each time, without reading any image."""
+
+    def ids(self) -> Iterator[str]:
+        """Every id, in the order of the items; cheaper than those where it can be."""
+        return (item.id for item in self)
+
+    def count(self) -> int:
+        """Count the items."""
+        return sum(1 for _ in self.ids())
+
+    def passed_over(self) -> PassedOver | None:
+        """Count what the last whole listing left out; None where that is not known cheaply."""
+        return self.beside
+
+    def remark(self) -> str:
+        """Say in one line what :meth:`passed_over` counts; "" where that is nothing."""
+        passed = self.passed_over()
+        text = passed.text() if passed else ""
+        return f"{self.uri}: {text}" if text else ""
+
+    def fingerprint(self) -> str:
+        """A digest that changes when the images do although their ids do not; "" without one.
+
+        It is the same for a copy of the pool under another path. It covers tables and shards by
+        size and a little content of each file, remote ones by the store's size and tag, arrays by
+        some rows, a list by its text. It does not cover the content of image files in folders or
+        named by lists and tables.
+        """
+        return ""
+
+    def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
+        """Yield the items at these positions, a chunk a range, in one pass over the pool.
+
+        A chunk is shorter where the pool ends in its range; the first range beyond the end stops.
+
+        Args:
+            ranges: of step 1, ascending and apart; there may be infinitely many.
+        """
+        items, position = iter(self), 0
+        for wanted in ranges:
+            items, position = self._skip_to(wanted.start, items, position)
+            skipped = wanted.start - position
+            chunk = list(itertools.islice(items, skipped, skipped + len(wanted)))
+            if not chunk:
+                return
+            position = wanted.stop
+            yield Chunk(wanted.start, chunk)
+
+    def _skip_to(
+        self, start: int, items: Iterator[Item], position: int
+    ) -> tuple[Iterator[Item], int]:
+        """Items from a position of at most ``start``; a pool that can jump does so here."""
+        return items, position
+
+    def find(self, ids: Iterable[str]) -> list[Item]:
+        """Return the items of these ids, in the order given.
+
+        Raises:
+            PoolError: some id is not in the pool.
+        """
+        wanted = list(ids)
+        missing = set(wanted)
+        found: dict[str, Item] = {}
+        for item in self:
+            if item.id in missing:
+                found[item.id] = item
+                missing.discard(item.id)
+                if not missing:
+                    break
+        self.refuse_missing(wanted, missing)
+        return [found[id] for id in wanted]
+
+    def refuse_missing(self, ids: Iterable[str], missing: Collection[str]) -> None:
+        """Raise a PoolError that names the first of ``ids`` that is missing, if any is."""
+        if not missing:
+            return
+        first = next(id for id in ids if id in missing)
+        example = next(iter(self), None)
+        hint = f"; its ids look like {example.id!r}" if example else "; it is empty"
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise PoolError(f"id {first!r}{others} is not in the pool {self.uri}{hint}")

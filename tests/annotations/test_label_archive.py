@@ -1,0 +1,149 @@
+"""Labels as lloss writes them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lloss.annotations.label_archive import native_labels, write_labels
+from lloss.annotations.problems import Problems
+from lloss.data.object_labels import open_objects, read_objects
+from lloss.data.pose_labels import open_persons, read_persons
+from lloss.errors import LabelError
+
+
+def same(one: Any, other: Any) -> bool:
+    return {id: str(label) for id, label in one.items()} == {
+        id: str(label) for id, label in other.items()
+    }
+
+
+def test_objects_come_back(tmp_path: Path, as_json: Any, coco: Any) -> None:
+    labels = read_objects(as_json(tmp_path / "coco.json", coco()), Problems())
+    path = tmp_path / "out" / "labels.json"
+    write_labels(labels, path)
+    assert json.loads(path.read_text())["kind"] == "objects"
+    assert len(path.read_text().splitlines()) == len(labels) + 2  # a diff shows what is new
+    assert same(read_objects(path, Problems()), labels)
+    with pytest.raises(LabelError, match="holds labels of objects, not of persons"):
+        read_persons(path, Problems())
+    with pytest.raises(LabelError, match="holds labels without images"):
+        open_objects(str(path), None, tmp_path, Problems())
+
+
+def test_persons_come_back_and_join_their_pool(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    picture(tmp_path / "ü.jpg")
+    pool = as_json(tmp_path / "a.json", [person("ü.jpg"), person("ü.jpg", center=[3.3, 9])])
+    labels = read_persons(pool, Problems())
+    path = tmp_path / "labels.json"
+    write_labels(labels, path)
+    assert same(read_persons(path, Problems()), labels)
+    found = open_persons(str(pool), path, tmp_path, Problems())
+    assert [item.id for item in found.items] == list(labels)
+    with pytest.raises(LabelError, match="holds labels of persons, not of objects"):
+        read_objects(path, Problems())
+    with pytest.raises(LabelError, match="of two kinds|of objects and of persons"):
+        write_labels({**labels, "b": object_label(tmp_path, as_json)}, tmp_path / "mixed.json")
+    assert not (tmp_path / "mixed.json").exists()
+
+
+def object_label(folder: Path, as_json: Any) -> Any:
+    document = {"images": [{"id": 1, "file_name": "b"}], "annotations": [], "categories": []}
+    return read_objects(as_json(folder / "o.json", document), Problems())["b"]
+
+
+def test_none_at_all(tmp_path: Path) -> None:
+    write_labels({}, tmp_path / "labels.json")
+    assert read_objects(tmp_path / "labels.json", Problems()) == {}
+    assert read_persons(tmp_path / "labels.json", Problems()) == {}
+
+
+def test_files_of_another_kind(tmp_path: Path, as_json: Any) -> None:
+    assert native_labels({"images": []}, "a.json") is None
+    assert native_labels([], "a.json") is None
+    with pytest.raises(LabelError, match="holds labels of no known kind"):
+        native_labels({"lloss": "labels", "kind": "masks", "labels": {}}, "a.json")
+
+
+OBJECTS = {
+    "names": ["cat", "dog"],
+    "boxes": [[0, 0, 9, 9], [1, 2, 3, 4.5]],
+    "difficult": [False, True],
+    "crowd": [False, False],
+    "size": [30, 40],
+}
+DAMAGED_OBJECTS: list[tuple[dict[str, Any], str]] = [
+    ({"boxes": [[0, 0, 9, 9], [1, math.nan, 3, 4]]}, r"boxes\[1\]\[1\]: nan is no finite number"),
+    ({"boxes": [[-500, 0, 9, 9], [1, 2, 3, 4]]}, r"boxes\[0\]: the box -500, .* outside the image"),
+    ({"boxes": [[-500, 0, 9, 9]] * 2, "size": None}, r"boxes\[0\]: .* outside the image"),
+    ({"boxes": [[0, 0, 99, 9]] * 2}, r"boxes\[0\]: .* outside the image of 40×30"),
+    ({"boxes": [[0, 0, 9, 9], [3, 2, 1, 4]]}, r"boxes\[1\]: .* no area"),
+    ({"boxes": [[0, 0, 9, 9]]}, "boxes: .* is no list of 2"),
+    ({"boxes": [[0, 0, 9, 9], [1, 2]]}, r"boxes\[1\]: .* not 4 numbers"),
+    ({"boxes": [[0, 0, 9, 9], [1, 2, "3", 4]]}, r"boxes\[1\]\[2\]: '3' is no number"),
+    ({"difficult": []}, r"difficult: \[\]: is no list of 2"),
+    ({"crowd": [0, 1]}, "crowd: .* true and false"),
+    ({"names": ["cat", 3]}, r"names\[1\]: 3 is no name"),
+    ({"names": ["cat", " "]}, r"names\[1\]: ' ' is no name"),
+    ({"names": "cat"}, "names: .* no list of names"),
+    ({"size": [30]}, "size: .* is no list of 2"),
+    ({"size": [30, 0]}, r"size\[1\]: 0 is no number of pixels"),
+    ({"size": ...}, "lacks the key 'size'"),
+    ({"names": ...}, "lacks the key 'names'"),
+]
+PERSON = {
+    "image": "a.jpg",
+    "region": [-3, 4, 50],
+    "names": ["nose", "l-hip"],
+    "joints": [[1, 2], [3.5, 4]],
+    "annotated": [True, False],
+    "head": 12.5,
+}
+DAMAGED_PERSONS: list[tuple[dict[str, Any], str]] = [
+    ({"joints": [[1, math.inf], [3, 4]]}, r"joints\[0\]\[1\]: inf is no finite number"),
+    ({"joints": [[1, 2]]}, "joints: .* is no list of 2"),
+    ({"annotated": [True]}, "annotated: .* is no list of 2"),
+    ({"names": ["nose", "nose"]}, "names: two joints have one name"),
+    ({"region": [1, 2, 0]}, r"region\[2\]: 0 is no number of pixels"),
+    ({"region": [1, 2.5, 3]}, r"region\[1\]: 2.5 is no number of pixels"),
+    ({"region": [1, 2]}, "region: .* is no list of 3"),
+    ({"head": 0}, "head: a head of 0 pixels"),
+    ({"head": math.nan}, "head: nan is no finite number"),
+    ({"image": 3}, "image: 3 is no text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "what"),
+    [("objects", *case) for case in DAMAGED_OBJECTS]
+    + [("persons", *case) for case in DAMAGED_PERSONS],
+)
+def test_a_damaged_label_is_named_with_its_file_and_key(
+    tmp_path: Path, as_json: Any, kind: str, changed: dict[str, Any], what: str
+) -> None:
+    plain = OBJECTS if kind == "objects" else PERSON
+    read: Any = read_objects if kind == "objects" else read_persons
+    head = {"lloss": "labels", "kind": kind}
+    path = as_json(tmp_path / "labels.json", {**head, "labels": {"é.jpg": plain}})
+    assert json.loads(str(read(path, Problems())["é.jpg"])) == plain
+    fields = {key: value for key, value in {**plain, **changed}.items() if value is not ...}
+    as_json(path, {**head, "labels": {"é.jpg": fields}})
+    with pytest.raises(LabelError, match=f"labels.json: the label of 'é.jpg' is damaged: {what}"):
+        read(path, Problems())
+
+
+@pytest.mark.parametrize("label", [3, None, [], {}])
+def test_what_is_no_label_at_all(tmp_path: Path, as_json: Any, label: Any) -> None:
+    for kind, read in (("objects", read_objects), ("persons", read_persons)):
+        document = {"lloss": "labels", "kind": kind, "labels": {"a": label}}
+        path = as_json(tmp_path / "a.json", document)
+        with pytest.raises(
+            LabelError, match="the label of 'a' is damaged: (lacks|.* is no object)"
+        ):
+            read(path, Problems())

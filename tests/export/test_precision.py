@@ -1,0 +1,342 @@
+"""fp16 and int8 artifacts: what they are, what they tell, when they are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import pytest
+from lloss.export import export_model as artifact_module
+from lloss.export import precision as precision_module
+from lloss.export.export_model import export_artifact
+from lloss.export.fidelity import Fidelity, Gate
+from lloss.export.parity import open_session
+from lloss.export.precision import Reducer, Reduction
+from lloss.export.speed_check import Speed, measure_speed
+from onnx import TensorProto
+
+from lloss.cli.main import main
+from lloss.errors import FidelityError, PoolError, SettingsError
+from lloss.manifest import Manifest, read_manifest
+from lloss.pools import open_pool
+from lloss.pools.arrays import ArrayPool
+from lloss.statistics.loss_distribution import LossReference
+from lloss.training.checkpoint import Checkpoint, load_checkpoint
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
+POOL = ArrayPool(IMAGES, "images.npy")
+LOOSE = Gate(min_spearman=0.99, min_overlap=0.85)
+
+
+def reduction(precision: str, **given: object) -> Reduction:
+    options = {
+        "pool": POOL, "held_out": 200, "calibration_images": 64, "gate": LOOSE, "weight_bits": 8,
+        **given,
+    }  # fmt: skip
+    return Reduction(precision=precision, **options)  # type: ignore[arg-type]
+
+
+def weights_of(path: Path) -> dict[int, int]:
+    """Numbers in the file by their type."""
+    found: dict[int, int] = {}
+    for tensor in onnx.load(str(path)).graph.initializer:
+        found[tensor.data_type] = found.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    return found
+
+
+Writer = Callable[[object, object, Path], None]
+
+QUICK = functools.partial(measure_speed, seconds=0.1)
+
+
+@pytest.fixture(scope="session")
+def made(
+    trained: Path, ready: Writer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Manifest, list[str]]]:
+    folder = tmp_path_factory.mktemp("reduced")
+    result = {}
+    for precision in ("fp16", "int8"):
+        told: list[str] = []
+        path = folder / f"{precision}.onnx"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(artifact_module, "write_onnx", ready)
+            patch.setattr(precision_module, "measure_speed", QUICK)
+            manifest = export_artifact(
+                load_checkpoint(trained), path, reduction(precision), told.append
+            )
+        result[precision] = path, manifest, told
+    assert sorted(p.name for p in folder.iterdir()) == ["fp16.onnx", "int8.onnx"]
+    return result
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_file_tells_what_it_is(
+    made: dict[str, tuple[Path, Manifest, list[str]]], artifact: Path, precision: str
+) -> None:
+    path, manifest, told = made[precision]
+    assert read_manifest(path) == manifest
+    assert manifest.precision == precision
+    measured = manifest.fidelity["fp32"]
+    assert measured["provider"] == "cpu"
+    assert measured["images"] == 200 and measured["pool"] == "images.npy"
+    assert measured["spearman"] >= 0.99 and measured["broken"] == 0
+    assert manifest.reference is not None and manifest.reference.images == 200
+    judged = [line for line in told if "held-out" in line]
+    assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
+    assert manifest.outputs == read_manifest(artifact).outputs
+    assert path.stat().st_size < 0.7 * artifact.stat().st_size
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_is_measured_is_what_the_files_do(
+    made: dict[str, tuple[Path, Manifest, list[str]]], artifact: Path, precision: str
+) -> None:
+    path, manifest, _ = made[precision]
+    drawn = reduction(precision).draw().held_out
+    images = np.stack([IMAGES[int(item.id)] for item in drawn])
+    a, b = (open_session(p).run(["loss"], {"images": images})[0] for p in (artifact, path))
+    assert a.dtype == b.dtype == np.float32
+    wanted = float(np.abs(a - b).max())
+    assert manifest.fidelity["fp32"]["max_abs_difference"] == pytest.approx(wanted, abs=1e-3)
+    assert 0 < wanted < 0.5 * float(np.ptp(a))
+    # The reference is of the graph in the file, not of fp32.
+    assert manifest.reference is not None
+    assert manifest.reference.quantiles == LossReference.of(b, "images.npy").quantiles
+
+
+def test_fp16_is_the_network_alone(made: dict[str, tuple[Path, Manifest, list[str]]]) -> None:
+    path, manifest, _ = made["fp16"]
+    types = {t.name: t.data_type for t in onnx.load(str(path)).graph.initializer}
+    half = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
+    assert any("stages.3" in name for name in half)
+    assert not [name for name in half if name.startswith("model.head.")]
+    assert all(
+        kind == TensorProto.FLOAT for name, kind in types.items() if name.startswith("model.head.")
+    )
+    assert manifest.recipe == {}
+
+
+def test_int8_keeps_the_head_and_says_its_recipe(
+    made: dict[str, tuple[Path, Manifest, list[str]]],
+) -> None:
+    path, manifest, _ = made["int8"]
+    found = weights_of(path)
+    assert found[TensorProto.INT8] > 10 * found[TensorProto.FLOAT]
+    tuning = manifest.recipe["tuning"]
+    wanted = {"calibration": "min-max", "images": 64, "weight_bits": 8, "kept": []}
+    assert manifest.recipe == {**wanted, "instructions": "VNNI", "tuning": tuning}
+    assert tuning["images"] == 200 and tuning != manifest.fidelity["fp32"]
+
+
+def test_int8_says_its_speed_and_fp16_none(
+    made: dict[str, tuple[Path, Manifest, list[str]]],
+) -> None:
+    speed = made["int8"][1].speed
+    assert set(speed) == {"times_fp32", "images_per_second", "batch", "cpu", "instructions"}
+    assert speed["times_fp32"] > 0 and speed["cpu"] and speed["instructions"]
+    assert made["fp16"][1].speed == {}
+
+
+class _Closed(Gate):
+    def passes(self, fidelity: object) -> bool:
+        return False  # a network so small may well be perfect in float16
+
+
+def test_below_the_gate_nothing_is_left(
+    trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"an older one")
+    monkeypatch.setattr(artifact_module, "write_onnx", ready)
+    monkeypatch.setattr(precision_module, "write_onnx", ready)
+    monkeypatch.setattr(precision_module, "check_parity", lambda *_: {})
+    strict = reduction("fp16", gate=_Closed())
+    with pytest.raises(
+        FidelityError, match=r"fp16 does not rank .* it reached Spearman .* nothing"
+    ):
+        export_artifact(load_checkpoint(trained), path, strict)
+    assert path.read_bytes() == b"an older one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class _Lucky(Gate):
+    """Passes what the search shows it, and nothing after."""
+
+    shown: ClassVar[list[Fidelity]] = []
+
+    def passes(self, fidelity: Fidelity) -> bool:
+        self.shown.append(fidelity)
+        return len(self.shown) == 1
+
+    def room(self, fidelity: object, spread: object) -> float:
+        return 1.0
+
+
+def test_a_recipe_that_was_lucky_on_the_tuning_images_is_refused(trained: Path, copy: Path) -> None:
+    _Lucky.shown.clear()
+    before = copy.read_bytes()
+    with pytest.raises(FidelityError) as refused:
+        reduce(reduction("int8", gate=_Lucky()), load_checkpoint(trained), copy)
+    tuned, judged = _Lucky.shown
+    message = str(refused.value)
+    assert f"(min-max on 64 images) reached {tuned} on 200 tuning images" in message
+    assert f"but it reached {judged} on 200 held-out images" in message
+    assert "--calibration-images" in message and "--precision fp16 or fp32" in message
+    assert "\n" not in message and copy.read_bytes() == before
+
+
+@pytest.mark.parametrize(("times", "noted"), [(0.8, True), (3.4, False)])
+def test_a_slower_graph_is_told(
+    times: float, noted: bool, trained: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = Speed(times_fp32=times, images_per_second=100.0, batch=4, cpu="a processor")
+    monkeypatch.setattr(precision_module, "measure_speed", lambda *_: speed)
+    told: list[str] = []
+    manifest = reduce(reduction("int8"), load_checkpoint(trained), copy, told.append)
+    assert manifest.speed == dataclasses.asdict(speed)
+    assert ("int8 is no faster than fp32 on this CPU (0.8×)" in told[-1]) is noted
+    assert ("--precision fp32" in told[-1]) is noted
+
+
+@pytest.fixture
+def copy(artifact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copyfile(artifact, tmp_path / "model.onnx"))
+
+
+def reduce(
+    reduction: Reduction,
+    checkpoint: Checkpoint,
+    fp32: Path,
+    tell: Callable[[str], Any] = lambda _: None,
+) -> Manifest:
+    reducer = Reducer(reduction, reduction.draw(), checkpoint, tell)
+    return reducer.run(fp32, read_manifest(fp32))
+
+
+def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    weights = dict(checkpoint.state["model"])
+    # Folded into one convolution these cancel; as torch and a GPU compute it, 65,504 is passed.
+    name = "network.stages.0.0"
+    weights[f"{name}.conv1.weight"] = weights[f"{name}.conv1.weight"] * 1e6
+    weights[f"{name}.bn1.running_var"] = weights[f"{name}.bn1.running_var"] * 1e12
+    weights[f"{name}.bn1.running_mean"] = weights[f"{name}.bn1.running_mean"] * 1e6
+    loud = dataclasses.replace(checkpoint, state={**checkpoint.state, "model": weights})
+    with pytest.raises(FidelityError, match="overflows in float16"):
+        reduce(reduction("fp16"), loud, artifact)
+
+
+def test_a_network_that_gives_nan_is_told(trained: Path, artifact: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(artifact))
+    for tensor in model.graph.initializer:
+        if tensor.name == "model.head.output.bias":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32([np.nan]), tensor.name))
+    onnx.save(model, str(tmp_path / "nan.onnx"))
+    with pytest.raises(FidelityError, match="in fp32, gives NaN .* for 200 of 200 images"):
+        reduce(reduction("int8"), load_checkpoint(trained), tmp_path / "nan.onnx")
+
+
+def test_a_pool_of_few_or_broken_images_is_refused(
+    trained: Path, artifact: Path, tmp_path: Path
+) -> None:
+    few = ArrayPool(IMAGES[:150], "few.npy")
+    with pytest.raises(PoolError, match=r"few.npy: has 150 images, .* at least 200"):
+        export_artifact(load_checkpoint(trained), tmp_path / "m.onnx", reduction("fp16", pool=few))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(401):
+        (broken / f"{number}.png").write_bytes(b"no image")
+    pool = reduction("int8", pool=open_pool(broken), calibration_images=1)
+    with pytest.raises(PoolError, match="only 0 of 200 images drawn can be decoded"):
+        reduce(pool, load_checkpoint(trained), artifact)
+
+
+@pytest.mark.parametrize(("asked", "lacking", "bits"), [(0, True, 7), (0, False, 8), (8, True, 8)])
+def test_weights_are_of_the_bits_that_this_cpu_needs_or_as_asked(
+    asked: int, lacking: bool, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "saturates", lambda: lacking)
+    assert reduction("int8", weight_bits=asked).bits == bits
+
+
+def test_settings_out_of_range() -> None:
+    with pytest.raises(SettingsError, match="--calibration-images 0"):
+        reduction("int8", calibration_images=0)
+    with pytest.raises(SettingsError, match="7 or 8"):
+        reduction("int8", weight_bits=4)
+
+
+def test_the_command_line(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "pool.npy", IMAGES)
+    model = tmp_path / "model.onnx"
+    main(
+        ["export", str(trained), "-o", str(model), "--precision=int8",
+         "--calibrate", str(tmp_path / "pool.npy"), "--held-out=200", "--calibration-images=64",
+         "--min-spearman=.99", "--min-overlap=.85", "--no-reduce-range"]
+    )  # fmt: skip
+    done = capsys.readouterr()
+    assert "int8 by min-max on 64 images: Spearman 0.9" in done.err
+    assert "int8 on 200 held-out images: Spearman 0.9" in done.err
+    assert "int8 weights of 8 bits, for CPUs with VNNI (this CPU has " in done.err
+    assert (
+        "int8 for CPUs with VNNI against fp32 on 200 images (computed on cpu): Spearman 0.9"
+        in done.out
+    )
+    assert done.out.endswith("× fp32 on this CPU\n")
+    main(["info", str(model)])
+    told = capsys.readouterr().out
+    assert "int8, calibrated by min-max on 64 images" in told and "top-10% overlap" in told
+    assert "weights of 8 bits for CPUs with VNNI" in told
+    assert f"× fp32 on {read_manifest(model).speed['cpu']}" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--precision=int8"], "add --calibrate POOL"),
+        (["--calibrate=pool"], "--calibrate: fp32 needs none"),
+        (["--no-reduce-range"], "--reduce-range: applies to --precision int8, not to fp32"),
+        (["--precision=fp16", "--reduce-range"], "--reduce-range: applies to --precision int8"),
+        (["--reference=nowhere"], "nowhere"),
+        (["--precision=fp16", "--calibrate=nowhere"], "nowhere"),
+        (["--precision=fp16", "--calibrate={pool}", "--min-overlap=97"], "--min-overlap 97"),
+    ],
+)
+def test_mistakes_are_one_line(
+    options: list[str],
+    wanted: str,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.save(tmp_path / "pool.npy", IMAGES)
+    options = [option.replace("{pool}", str(tmp_path / "pool.npy")) for option in options]
+    with pytest.raises(SystemExit) as left:
+        main(["export", str(trained), "-o", str(tmp_path / "m.onnx"), *options])
+    told = capsys.readouterr().err
+    assert left.value.code == 2 and wanted in told
+    assert told.count("\n") == 1, told
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_checkpoint_is_not_overwritten_by_its_artifact(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = (run / "checkpoint.pt").read_bytes()
+    for given in (run, run / "checkpoint.pt"):
+        with pytest.raises(SystemExit) as ended:
+            main(["export", str(given), "-o", str(run / "checkpoint.pt")])
+        assert ended.value.code == 2
+        assert "checkpoint.pt: is the checkpoint itself" in capsys.readouterr().err
+    assert (run / "checkpoint.pt").read_bytes() == before

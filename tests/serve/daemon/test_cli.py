@@ -1,0 +1,153 @@
+"""``lloss serve``: what it is told, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from lloss.serve.daemon.settings import Limits, ServeSettings
+
+from lloss.cli import serve as cli
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call the command; the settings that it would serve with."""
+    kept: list[ServeSettings] = []
+    monkeypatch.setattr(cli, "run", lambda settings, _: kept.append(settings))
+    monkeypatch.setattr(cli.logs, "configure", lambda format: None)
+    monkeypatch.delenv(cli.TOKEN, raising=False)
+
+    def tell(*options: str) -> ServeSettings:
+        arguments = ["m.onnx", f"--data-dir={tmp_path / 'data'}", *options]
+        done = CliRunner().invoke(cli.command, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return kept[-1]
+
+    return tell
+
+
+def test_defaults_are_those_of_the_settings(told: Any, tmp_path: Path) -> None:
+    settings = told()
+    plain = ServeSettings(model=Path("m.onnx"), data_dir=tmp_path / "data")
+    assert settings == plain and settings.limits == Limits()
+    assert settings.model.is_absolute() and settings.loopback
+    assert settings.url == "http://127.0.0.1:8000"
+
+
+def test_options_reach_the_settings(told: Any, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    settings = told(
+        "--port=0", "--pending=30m", "--drain=5", "--timeout=1.5s", "--max-body=1G", "--queue=9",
+        f"--pool-root={tmp_path / 'link'}", "--pool-root=s3://bucket/pools",
+        "--allowed-host=Scores.Example.", "--public-url=HTTPS://Next.Example:8443/",
+        "--batch-size=4", "--job-batch-size=2", "--threads=1",
+        "--provider=cpu", "--image-url=https://x.example/{pool}?id={id}",
+    )  # fmt: skip
+    assert (settings.pending_seconds, settings.drain_seconds) == (1800, 5)
+    assert settings.pool_roots == (str((tmp_path / "images").resolve()), "s3://bucket/pools")
+    assert settings.allowed_hosts == ("scores.example", "next.example")
+    assert settings.public_url == "https://next.example:8443"
+    limits = settings.limits
+    assert (limits.request_seconds, limits.body_bytes, limits.queue_images) == (1.5, 1 << 30, 9)
+    assert limits.in_flight_bytes > limits.inflated_bytes >= limits.body_bytes
+
+
+def test_the_token_comes_from_a_file_or_the_environment(
+    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(cli.logs, "event", lambda *_, reason: warnings.append(reason))
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o600)
+    assert told(f"--token-file={file}", "--host=0.0.0.0").token == TOKEN
+    assert warnings == []
+    file.chmod(0o644)
+    assert told(f"--token-file={file}").token == TOKEN
+    assert "chmod 600" in warnings[0] and TOKEN not in warnings[0]
+    monkeypatch.setenv(cli.TOKEN, TOKEN)
+    assert told().token == TOKEN
+    assert cli.TOKEN not in cli.os.environ
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--host=0.0.0.0"], "must bear a token"),
+        (["--host=::"], "must bear a token"),
+        (["--host=192.168.0.1"], "must bear a token"),
+        (["--host=example.org"], "must bear a token"),
+        (["--token-file=short"], "at least 16"),
+        (["--token-file=empty"], "is empty"),
+        (["--token-file=spaced"], "spaces"),
+        (["--token-file=binary"], "cannot be read"),
+        (["--token-file=none"], "cannot be read: No such file"),
+        (["--pool-root=none"], "is no folder"),
+        (["--pool-root=short"], "is no folder"),
+        (["--allowed-host=a:80"], "without a port"),
+        (["--allowed-host=http://a"], "without a port"),
+        (["--public-url=scores.example"], "give https://NAME"),
+        (["--public-url=ftp://scores.example"], "give https://NAME"),
+        (["--public-url=https://"], "give https://NAME"),
+        (["--public-url=https://a b"], "give https://NAME"),
+        (["--public-url=https://me@a"], "give https://NAME"),
+        (["--public-url=https://a:port"], "give https://NAME"),
+        (["--public-url=https://scores.example/lloss"], "without a path"),
+        (["--image-url=ftp://{pool}/{id}"], "must begin with http"),
+        (["--image-url=http://x/{id}"], "must hold {pool}"),
+        (["--pending=0"], "must be above 0"),
+        (["--pending=soon"], "give a duration"),
+        (["--pending=-1h"], "give a duration"),
+        (["--max-body=lots"], "give a size"),
+        (["--max-body=0"], "must be above 0"),
+        (["--timeout=0s"], "must be above 0"),
+        (["--token=abc"], "No such option"),
+        (["--port=65536"], "is not in the range"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, options: list[str], message: str
+) -> None:
+    from lloss.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(cli.TOKEN, raising=False)
+    for name, text in [("short", b"abc"), ("empty", b"\n"), ("spaced", b"0123 456789abcdef"),
+                       ("binary", b"\xff\xfe" * 20)]:  # fmt: skip
+        (tmp_path / name).write_bytes(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "m.onnx", "--data-dir=data", *options])
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "data").exists()
+
+
+def test_loopback_needs_no_token() -> None:
+    for host in ("localhost", "127.0.0.1", "127.8.9.1", "::1"):
+        assert ServeSettings(model=Path("m"), data_dir=Path("d"), host=host).loopback
+    settings = ServeSettings(model=Path("m"), data_dir=Path("d"), host="::1", port=80)
+    assert settings.url == "http://[::1]:80"
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("uvicorn", "pip install 'lloss[serve]'"),
+        ("resource", "lloss: lloss serve runs on Linux and macOS\n"),
+    ],
+)
+def test_where_it_cannot_run_it_is_one_line(missing: str, message: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from lloss.cli.main import main; main(['serve', 'm.onnx', '--data-dir=d'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
