@@ -17,7 +17,7 @@ from lloss.errors import DivergedError
 if TYPE_CHECKING:
     from lloss.modeling.network import TappedNetwork
     from lloss.tasks.train_settings import TrainSettings
-    from lloss.training.trainer import TrainingData
+    from lloss.training.training_data import TrainingData
 
 ROSE = 1.25
 """A last epoch's loss above the first one's by this factor has not been trained, but lost."""

@@ -32,8 +32,8 @@ from lloss.text.similar_names import similar_note
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
 from lloss.training.reliability import cautions, ranked
-from lloss.training.trainer import TrainingData, device_of, predict
-from lloss.training.training_data import load_examples
+from lloss.training.trainer import device_of, predict
+from lloss.training.training_data import TrainingData, load_examples
 
 
 @dataclass(frozen=True)

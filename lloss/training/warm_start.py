@@ -12,7 +12,8 @@ from lloss.modeling.registry import set_transform_input
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData
 
 _NETWORK = "network."
 """Before the names of the target network's weights."""

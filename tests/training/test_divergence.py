@@ -20,7 +20,8 @@ from lloss.training.checkpoint import load_checkpoint
 from lloss.training.divergence import batch_statistics, doubts, remedy
 from lloss.training.evaluation import measure
 from lloss.training.run import METRICS, train
-from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
 
