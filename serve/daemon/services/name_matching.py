@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.pool_registry import Pools
 
 from lloss.data.id_matching import Matches
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection.excluded_ids import ExcludedIds
-from lloss.selection.hashing import draw_hashes
 
 
 @dataclass(frozen=True)
@@ -62,13 +59,10 @@ def left_out(folder: ScoresFolder, names: Collection[str]) -> LeftOut:
 def scored_of(folder: ScoresFolder, ids: set[str]) -> set[str]:
     """Those of some ids that a folder holds, scored or skipped."""
     found = {id for id, _ in folder.skipped() if id in ids}
-    wanted = ExcludedIds(ids - found, 0)
     for batch in folder.scan(["id"]):
         if len(found) == len(ids):
             break
-        column = batch["id"]
-        held = wanted.mask(column, draw_hashes(column, 0))
-        found.update(column.filter(pa.array(held)).to_pylist())
+        found |= ids.intersection(batch["id"].to_pylist())
     return found
 
 
