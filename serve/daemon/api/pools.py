@@ -34,8 +34,7 @@ from lloss.serve.daemon.api.pool_schemas import (
     SelectionView,
     labels_schema,
 )
-from lloss.serve.daemon.app import daemon_of, known_query
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.pool_registry import NAME
@@ -45,7 +44,9 @@ from starlette.concurrency import run_in_threadpool
 from lloss.annotations.label_csv import labels_text
 from lloss.text.csv_table import csv_text
 
-router = APIRouter(prefix="/v1/pools", tags=["pools"], dependencies=[Depends(known_query)])
+router = APIRouter(
+    prefix="/v1/pools", tags=["pools"], dependencies=[Depends(reject_unknown_parameters)]
+)
 
 Name = Annotated[str, Path(pattern=f"^{NAME}$", description="Of the pool.")]
 Key = Annotated[
