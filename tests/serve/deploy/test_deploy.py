@@ -76,9 +76,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         metrics=metrics,
         settings=SimpleNamespace(data_dir=tmp_path_factory.mktemp("data")),
         catalog=SimpleNamespace(
-            job_table=SimpleNamespace(active=list),
-            each=lambda told: [told(pool)],
-            counts=lambda _: counts,
+            jobs=SimpleNamespace(active=list),
+            pools=SimpleNamespace(each=lambda view: [view(pool)]),
+            images=SimpleNamespace(counts=lambda _: counts),
             restamped=0,
         ),
         not_ready=lambda: "",

@@ -21,7 +21,7 @@ from .daemons import Daemon
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path)
     daemon.put("wild", [3, 1, 4, 1, 5])
-    daemon.catalog.put_pool("raw", str(tmp_path / "wild.csv"))
+    daemon.catalog.pools.put("raw", str(tmp_path / "wild.csv"))
     yield daemon
     daemon.catalog.close()
 

@@ -44,7 +44,7 @@ def test_annotations_that_differ_are_counted(client: TestClient, daemon: Daemon)
 
 def test_annotations_are_forgotten_with_their_pool(client: TestClient, daemon: Daemon) -> None:
     tell(client, event(1, choice="cat", updated_at="2026-01-01T00:00:00Z"))
-    daemon.catalog.remove_pool("wild")
+    daemon.catalog.pools.remove("wild")
     daemon.put("wild", [3, 2, 1])
     tell(client, event(2, choice="dog", updated_at="2026-01-02T00:00:00Z"))
     tell(client, deleted(2))

@@ -87,7 +87,7 @@ def test_what_is_no_box_is_an_error(item: Any, message: str) -> None:
         coco_of(recorded("export_min.json"))
 
 
-def test_what_is_said_of_boxes_and_between_them_is_left_out() -> None:
+def test_what_is_said_of_boxes_and_between_them_is_match_exclusion() -> None:
     relation = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"}
     text = {"type": "textarea", "value": {"x": 0, "y": 0, "text": ["a word"]}}
     made = coco_of([drawn(relation, box(0, 0, 10, 10), text)])

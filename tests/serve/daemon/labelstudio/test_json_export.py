@@ -67,7 +67,7 @@ def test_images_whose_annotations_differ_are_counted() -> None:
     assert disputed_in(others, "p", "kind") == 1 and disputed_in(others, "p", "size") == 0
 
 
-def test_tasks_of_other_pools_are_left_out() -> None:
+def test_tasks_of_other_pools_are_match_exclusion() -> None:
     for name in ("export.json", "export_min.json"):
         with pytest.raises(LabelError, match="none of the . tasks is one of the pool 'zoo'"):
             labels_of(recorded(name), "zoo")

@@ -45,7 +45,7 @@ def test_scores_that_were_made_anew_are_ranked_anew(client: TestClient, daemon: 
 
 
 def test_damaged_scores_are_an_error_and_not_a_guess(client: TestClient, daemon: Daemon) -> None:
-    scores = daemon.catalog.pool("wild").scores
+    scores = daemon.catalog.pools.row("wild").scores
     assert scores is not None
     (scores / "part-00000.parquet").write_bytes(b"PAR1 no more")
     reply = client.post("/labelstudio/predict", json={"tasks": [task("0.png")]})

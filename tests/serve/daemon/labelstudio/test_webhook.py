@@ -104,7 +104,7 @@ def test_a_label_is_not_lost_while_the_pool_cannot_be_read(
     """One that has no scores has to be asked itself."""
     (tmp_path / "away").mkdir()
     (tmp_path / "away/0.png").write_bytes(b"")
-    daemon.catalog.put_pool("away", str(tmp_path / "away"))
+    daemon.catalog.pools.put("away", str(tmp_path / "away"))
     made, ours = event(1), event(2)
     made["task"] = task("0.png", "away")
     bulk = {**made, "action": "ANNOTATIONS_CREATED"}
@@ -115,9 +115,9 @@ def test_a_label_is_not_lost_while_the_pool_cannot_be_read(
     assert daemon.state == {}, "all or nothing"
     (tmp_path / "gone").rename(tmp_path / "away")
     assert tell(client, bulk)["labeled"] == 2
-    assert daemon.selections.labels("away") == {"0.png": "cat"}
+    assert daemon.catalog.images.labels("away") == {"0.png": "cat"}
     tell(client, deleted(1))
-    assert daemon.selections.labels("away") == {}, "it was noted"
+    assert daemon.catalog.images.labels("away") == {}, "it was noted"
 
 
 def test_what_the_scores_know_needs_no_pool(
