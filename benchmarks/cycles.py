@@ -23,7 +23,7 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import DATA_ROOT
+from lloss.data.class_labels import DATA_ROOT
 from lloss.files import write_text
 from lloss.selection.hashing import draw_ids
 from lloss.tasks import get_task

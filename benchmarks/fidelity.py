@@ -17,12 +17,12 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from lloss.export.calibration_images import batches
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Gate
 from lloss.export.graph import ScoringGraph
 from lloss.export.parity import open_session
-from lloss.export.reduce_precision import Reduction
+from lloss.export.pool_sample import batches
+from lloss.export.precision import Reduction
 from numpy.typing import NDArray
 
 from lloss.errors import FidelityError

@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.serve.scoring.engine.gpu import DeviceExecutor
-from lloss.serve.scoring.engine.recovery import open_device
+from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
+from lloss.serve.scoring.engine.gpu_startup import open_device
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset

@@ -48,7 +48,7 @@ from gpu_contenders import (
 
 import lloss
 from lloss.errors import EngineError
-from lloss.runtime import cuda
+from lloss.runtime import cuda_driver as cuda
 from lloss.runtime.providers import missing
 
 

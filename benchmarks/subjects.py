@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Gate
-from lloss.export.reduce_precision import Reduction
+from lloss.export.precision import Reduction
 from PIL import Image
 from tqdm import tqdm
 
-from lloss.data.labeled_set import open_labeled
+from lloss.data.class_labels import open_labeled
 from lloss.pools import open_pool
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import load_checkpoint

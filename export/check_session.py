@@ -7,7 +7,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from lloss.runtime.cpu_integers import keep_exact
+from lloss.runtime.int8_support import keep_exact
 
 
 def open_session(path: Path, threads: int = 0, weight_bits: int = 8) -> Any:

@@ -7,11 +7,11 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
 from lloss.export.parity import check_parity
 from lloss.export.pool_distribution import ReferenceSample
-from lloss.export.reduce_precision import Reducer, Reduction, Tell
-from lloss.export.soundness import check_network
+from lloss.export.precision import Reducer, Reduction, Tell
 
 from lloss.files import written_aside
 from lloss.manifest import Manifest

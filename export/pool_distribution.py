@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lloss.export.calibration_images import batches
 from lloss.export.fidelity import predict
+from lloss.export.pool_sample import batches
 
 from lloss.errors import PoolError
 from lloss.images.decode import ImageSpec

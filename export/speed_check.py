@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lloss.images.decode import ImageSpec
 from lloss.manifest import INPUT
 from lloss.runtime.batch_size import host_batch
-from lloss.runtime.cpu_integers import instructions
+from lloss.runtime.int8_support import instructions
 
 SECONDS = 2.0
 """Of runs, both graphs together. With the opening of two sessions it stays below three."""

@@ -17,6 +17,8 @@ from PIL import Image
 
 from lloss.tasks.train_settings import TrainSettings
 
+pytest_plugins = ["tests.annotation_files"]
+
 # Tiny networks gain nothing from threads, and lose much where the cores are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -100,7 +102,7 @@ def tiny_options() -> list[str]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """The folder of a finished run on ``photos``; not to be written to."""
-    from lloss.data.labeled_set import open_labeled
+    from lloss.data.class_labels import open_labeled
     from lloss.training.run import train
 
     run = tmp_path_factory.mktemp("trained") / "run"

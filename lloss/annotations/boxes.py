@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from lloss.annotations.json_fields import BrokenError, NothingMarkedError
 from lloss.annotations.label_types import DECIMALS, ObjectLabel
-from lloss.annotations.validation import BrokenError, NothingMarkedError
-from lloss.data.labeled_set import listed_classes
 
 SLACK = 1.0
 """Pixels that a box may reach over the image's edge; it is clipped. Tools count from 0 or 1."""
@@ -83,19 +81,6 @@ def label_of(objects: Iterable[Found], size: tuple[int, int] | None) -> ObjectLa
         np.array([one.crowd for one in found], np.bool_),
         size,
     )
-
-
-def known_classes(*folders: Path) -> frozenset[str] | None:
-    """The names in the first ``classes.txt`` of these folders, one a line; None without one.
-
-    Raises:
-        LabelError: it cannot be read.
-    """
-    for folder in folders:
-        path = folder / "classes.txt"
-        if path.is_file():
-            return frozenset(listed_classes(path, gaps=True))
-    return None
 
 
 def check_class(name: str, known: frozenset[str] | None, where: str) -> None:

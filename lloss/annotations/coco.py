@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lloss.annotations.boxes import Edges, Found, check_class, checked, label_of
-from lloss.annotations.label_types import ObjectLabel
-from lloss.annotations.problems import Problems
-from lloss.annotations.validation import (
+from lloss.annotations.json_fields import (
     BrokenError,
     Whole,
     leaving_out,
@@ -20,9 +18,11 @@ from lloss.annotations.validation import (
     side_of,
     text,
 )
-from lloss.annotations.validation import field as needed
-from lloss.data.id_matching import image_path
+from lloss.annotations.json_fields import field as needed
+from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
+from lloss.text.image_paths import image_path
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lloss.annotations.coco import CocoImage, box_of, is_set, listed, open_coco
+from lloss.annotations.json_fields import BrokenError, field, leaving_out, number, numbers
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_record import (
     Person,
@@ -23,7 +24,6 @@ from lloss.annotations.person_record import (
     person_id,
 )
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, field, leaving_out, number, numbers
 from lloss.errors import LabelError
 from lloss.images.crop_box import CropBox
 from lloss.text.clean_names import clean_name

@@ -45,7 +45,7 @@ class ObjectLabel:
         return not self.names
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`lloss.data.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`lloss.annotations.label_archive` reads them."""
         return {
             "names": list(self.names),
             "boxes": [[round(float(x), DECIMALS) for x in box] for box in self.boxes],
@@ -81,7 +81,7 @@ class PersonLabel:
     head: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`lloss.data.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`lloss.annotations.label_archive` reads them."""
         return {
             "image": self.image,
             "region": list(self.region.as_tuple()) if self.region else None,

@@ -20,6 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.annotations.joint_names import MPII
+from lloss.annotations.json_fields import (
+    BrokenError,
+    field,
+    leaving_out,
+    number,
+    numbers,
+    side_of,
+    text,
+)
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_record import (
     Person,
@@ -31,15 +40,6 @@ from lloss.annotations.person_record import (
     square,
 )
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import (
-    BrokenError,
-    field,
-    leaving_out,
-    number,
-    numbers,
-    side_of,
-    text,
-)
 from lloss.errors import LabelError
 from lloss.images.crop_box import CropBox
 

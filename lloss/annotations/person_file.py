@@ -7,10 +7,10 @@ from typing import Any
 
 from lloss.annotations.coco import is_coco
 from lloss.annotations.coco_keypoints import read_keypoints
+from lloss.annotations.json_fields import BrokenError, leaving_out
 from lloss.annotations.mpii import read_mpii
 from lloss.annotations.person_record import Person
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, leaving_out
 from lloss.errors import LabelError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lloss.annotations.json_fields import BrokenError
 from lloss.annotations.label_types import PersonLabel
-from lloss.annotations.validation import BrokenError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import MAX_PIXELS
 

@@ -21,22 +21,22 @@ from lloss.project.demo_data import CYCLES, INITIAL, SETTINGS, TEST, K, digits, 
 from lloss.simulation.loop import RANDOM, Experiment, simulate
 from lloss.tasks.train_settings import settings_of
 
-# Images of 8×8 pixels give a second thread nothing to do, and the figures depend on their number.
+# More threads do not help on 8×8 images, and the printed results depend on their number.
 _ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 TRIALS = 3
-"""Random selections to compare with; one alone would be luck."""
+"""Runs of random selection to compare with."""
 
 
-@click.command()
+@click.command("demo")
 @click.argument("folder", type=PATH, default=Path("demo"))
-def demo(folder: Path) -> None:
-    """Run the whole job on scikit-learn's digits in FOLDER, with an oracle for a labeler.
+def command(folder: Path) -> None:
+    """Run the whole loop on scikit-learn's digits in FOLDER; an oracle labels the images.
 
-    Three cycles of `lloss next`, then the same budget spent on randomly selected images.
+    Three cycles of lloss next, then the same budget spent on randomly selected images.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise ProjectError(f"{folder}: is not empty; remove it, or choose another folder")
+        raise ProjectError(f"{folder}: not empty; remove it, or choose another folder")
     data = digits()
     write_files(data, folder)
     click.echo(
@@ -53,7 +53,7 @@ def demo(folder: Path) -> None:
             label(data, _cycle(project, cycle) / "selected.csv", labels)
             click.echo(f"… an oracle labels the {K} images\n")
     click.echo(f"… the same budget with random selection, {TRIALS} times")
-    _tell(project, _random_runs())
+    _print_results(project, _random_accuracies())
 
 
 def _run(*words: object) -> None:
@@ -69,44 +69,42 @@ def _cycle(project: Path, number: int) -> Path:
     return project / "cycles" / f"{number:03d}"
 
 
-def _random_runs() -> Any:
-    """Accuracy of each trial and cycle with random selection, [TRIALS, CYCLES]."""
+def _random_accuracies() -> Any:
+    """Return the accuracy with random selection, [TRIALS, CYCLES]."""
     torch.set_num_threads(1)
     data = digits()
     experiment = Experiment(data.pool, data.test, INITIAL, K, CYCLES, first=data.first)
     settings = settings_of("default", **SETTINGS)
-    found = []
     with tqdm(total=TRIALS * CYCLES, desc="random selection", disable=None) as bar:
-        for trial in range(TRIALS):
-            results = simulate(experiment, settings, RANDOM, trial, lambda _: _advance(bar))
-            found.append([result.metric for result in results])
-    return np.array(found)
+        trials = [
+            simulate(experiment, settings, RANDOM, trial, lambda _: _advance(bar))
+            for trial in range(TRIALS)
+        ]
+    return np.array([[result.metric for result in trial] for trial in trials])
 
 
 def _advance(bar: Any) -> None:
     bar.update()
 
 
-def _tell(project: Path, random: Any) -> None:
+def _print_results(project: Path, random: Any) -> None:
     last = _cycle(project, CYCLES)
-    ids = (last / "selected.csv").read_text(encoding="utf-8").splitlines()[1:]
-    names = [line.partition(",")[0] for line in ids]
-    click.echo(f"\nLabel these {len(names)} next:")
-    click.echo(" ".join(names) + "\n")
+    rows = (last / "selected.csv").read_text(encoding="utf-8").splitlines()[1:]
+    click.echo(f"\nLabel these {len(rows)} next:")
+    click.echo(" ".join(row.partition(",")[0] for row in rows) + "\n")
     click.echo(
         f"Accuracy on {TEST} held-out images: one run of learning loss, {TRIALS} of random "
         f"selection (mean, lowest–highest).\nAt {INITIAL} labels nothing has been selected yet: "
-        "what differs there is chance."
+        "differences there are chance."
     )
     click.echo("labeled   learning loss   random selection          ranking accuracy of the head")
-    for cycle in range(1, CYCLES + 1):
-        path = _cycle(project, cycle) / "summary.json"
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        found, runs = summary["evaluation"], random[:, cycle - 1]
+    for cycle, accuracies in enumerate(random.T, 1):
+        summary = json.loads((_cycle(project, cycle) / "summary.json").read_text(encoding="utf-8"))
+        measured = summary["evaluation"]
         click.echo(
-            f"{summary['labeled']:7d}   {found['accuracy']:13.3f}   "
-            f"{runs.mean():.3f} ({runs.min():.3f}–{runs.max():.3f})      "
-            f"{found['head']['ranking_accuracy']:.3f} (entropy "
-            f"{found['entropy']['ranking_accuracy']:.3f}, chance .5)"
+            f"{summary['labeled']:7d}   {measured['accuracy']:13.3f}   "
+            f"{accuracies.mean():.3f} ({accuracies.min():.3f}–{accuracies.max():.3f})      "
+            f"{measured['head']['ranking_accuracy']:.3f} (entropy "
+            f"{measured['entropy']['ranking_accuracy']:.3f}, chance .5)"
         )
     click.echo(f"\nReport: {(last / 'report.html').resolve()}")

@@ -10,7 +10,14 @@ from pathlib import Path
 import click
 
 from lloss.annotations import Problems
-from lloss.cli.options import PATH, empty_option, labels_options, skip_bad_option
+from lloss.cli.options import (
+    PATH,
+    empty_option,
+    labels_options,
+    print_notes,
+    skip_bad_option,
+    training_device_option,
+)
 from lloss.data.empty_labels import settled
 from lloss.errors import LabelError
 from lloss.files import write_json
@@ -20,16 +27,16 @@ from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import Evaluation, evaluate_checkpoint, scatter
 
 
-@click.command()
+@click.command("evaluate")
 @click.argument("run", type=PATH)
 @click.argument("data")
 @labels_options
 @skip_bad_option
 @empty_option
-@click.option("-o", "--out", type=PATH, help="Folder for the figures.  [default: the run's own]")
-@click.option("--device", default="", help="cpu or cuda.  [default: cuda where there is one]")
+@click.option("-o", "--out", type=PATH, show_default="RUN", help="Folder for the results.")
+@training_device_option
 @click.option("--flip-test", is_flag=True, help="Pose: average with the mirrored image's heatmaps.")
-def evaluate(
+def command(
     run: Path,
     data: str,
     labels: Path | None,
@@ -42,12 +49,11 @@ def evaluate(
 ) -> None:
     """Measure a RUN on held-out labeled DATA.
 
-    Prints the task's metric and how well the predicted loss ranks the true one, the entropy of
-    the same network beside it, each with its 95 % interval; writes evaluation.json and
-    evaluation.png.
+    Prints the task's metric and how well the predicted loss ranks the true one, beside the entropy
+    of the same network, each with its 95 % interval; writes evaluation.json and evaluation.png.
     """
     out = out or (run if run.is_dir() else run.parent)
-    checkpoint = load_checkpoint(run)  # a missing run is told before the images are looked for
+    checkpoint = load_checkpoint(run)  # fails before the images are read
     task, problems = get_task(checkpoint.settings.task), Problems(skip_bad)
     if flip_test:
         settings = dataclasses.replace(checkpoint.settings, flip_test=True)
@@ -57,46 +63,52 @@ def evaluate(
     with problems.explaining():
         labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     if len(labeled) < 2:
-        raise LabelError(f"{data}: one image has no rank; give at least 2")
-    found = evaluate_checkpoint(checkpoint, labeled, problems, device)
-    for line in problems.lines():
-        click.echo(line, err=True)
-    write_json(out / "evaluation.json", found.as_dict())
-    for line in _figures(found):
+        raise LabelError(f"{data}: one image cannot be ranked; give at least 2")
+    evaluation = evaluate_checkpoint(checkpoint, labeled, problems, device)
+    result = evaluation.as_dict()
+    print_notes(*problems.lines())
+    write_json(out / "evaluation.json", result)
+    for line in _table(evaluation):
         click.echo(line)
-    for line in found.as_dict()["warnings"]:
-        click.echo(f"warning: {line}", err=True)
-    if found.predicted_loss is not None:
-        scatter(found, task.loss_unit, out / "evaluation.png")
+    print_notes(*(f"warning: {line}" for line in result["warnings"]))
+    if evaluation.predicted_loss is not None:
+        scatter(evaluation, task.loss_unit, out / "evaluation.png")
         click.echo(f"picture            {out / 'evaluation.png'}")
 
 
-WIDE = 29
-"""Characters of a column: ``-0.1234 (-0.1235 to -0.1233)`` and a space."""
+COLUMN = 29
+"""Width of a column: ``-0.1234 (-0.1235 to -0.1233)`` and a space."""
 
 CHANCE = {"ranking_accuracy": 0.5, "spearman": 0.0, "lift": 1.0}
 
 
-def _figures(found: Evaluation) -> Iterator[str]:
-    yield f"images             {found.images}"
-    if found.unseen:
-        yield f"of unknown classes {found.unseen}, of no known loss: not ranked"
-    named = {found.metric_name: found.metric, **found.figures}
-    for name, value in named.items():
-        count = found.images if name == found.metric_name else 0
-        yield f"{name:19s}{in_words(value, found.intervals.get(name), count)}"
-    yield from [*found.notes, *found.missed]
-    ranking = found.images - found.unseen
-    interval = found.intervals.get("mean_loss")
-    yield f"mean loss          {in_words(found.mean_loss, interval, ranking)}"
-    yield f"{'':19s}{'predicted loss':>{WIDE}s}{'entropy':>{WIDE}s}{'chance':>9s}"
-    for name, expected in CHANCE.items():
-        label = {"lift": "top-decile lift"}.get(name, name.replace("_", " "))
-        columns = (
-            _cell(getattr(scores, name, None), found.intervals.get(column, {}).get(name))
-            for column, scores in (("head", found.head), ("entropy", found.entropy))
+def _table(evaluation: Evaluation) -> Iterator[str]:
+    intervals = evaluation.intervals
+    yield f"images             {evaluation.images}"
+    if evaluation.unseen:
+        yield f"of unknown classes {evaluation.unseen}, without a loss: not ranked"
+    yield _row(
+        evaluation.metric_name,
+        in_words(evaluation.metric, intervals.get(evaluation.metric_name), evaluation.images),
+    )
+    for name, value in evaluation.figures.items():
+        yield _row(name, in_words(value, intervals.get(name), 0))
+    yield from [*evaluation.notes, *evaluation.missed]
+    ranked = evaluation.images - evaluation.unseen
+    mean = in_words(evaluation.mean_loss, intervals.get("mean_loss"), ranked)
+    yield _row("mean loss", mean)
+    yield _row("", f"{'predicted loss':>{COLUMN}s}{'entropy':>{COLUMN}s}{'chance':>9s}")
+    for name, chance in CHANCE.items():
+        cells = (
+            _cell(getattr(ranking, name, None), intervals.get(column, {}).get(name))
+            for column, ranking in (("head", evaluation.head), ("entropy", evaluation.entropy))
         )
-        yield f"{label:19s}{''.join(f'{cell:>{WIDE}s}' for cell in columns)}{expected:9.1f}"
+        label = "top-decile lift" if name == "lift" else name.replace("_", " ")
+        yield _row(label, "".join(f"{cell:>{COLUMN}s}" for cell in cells) + f"{chance:9.1f}")
+
+
+def _row(name: str, value: str) -> str:
+    return f"{name:19s}{value}"
 
 
 def _cell(value: float | None, interval: Interval | None) -> str:

@@ -1,8 +1,9 @@
-"""Options that more than one command takes."""
+"""Options and parameter types that several commands share."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -10,56 +11,56 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from lloss.data.class_labels import DATA_ROOT
 from lloss.data.empty_labels import EMPTY
-from lloss.data.labeled_set import DATA_ROOT
-from lloss.errors import SettingsError
+from lloss.errors import EngineError, SettingsError
+from lloss.runtime.providers import parse_device
 from lloss.tasks.presets import PRESETS
-from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.tasks.train_settings import TrainSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-ALIASES = {"head_weight": ["--head-weight", "--lambda"]}
+COUNT = click.IntRange(0)
+ALIASES = {"head_weight": ["--lambda"]}
 
 
-def training_settings(command: F) -> F:
-    """Every field of the training settings as an option, and ``--preset``.
-
-    The command receives them all in ``**given``; those not given are None.
-    """
-    hints = typing.get_type_hints(TrainSettings)
-    for field in reversed(dataclasses.fields(TrainSettings)):
-        command = _option(field, hints[field.name])(command)
-    command = click.option("--detach-head", is_flag=True, help="The same as --gradient-stop 0.")(
-        command
-    )
-    return click.option(
-        "--preset",
-        type=click.Choice(list(PRESETS)),
-        default="default",
-        show_default=True,
-        help="Named settings; options beside it win.",
-    )(command)
+def print_notes(*lines: str) -> None:
+    """Print the lines on stderr, without empty ones."""
+    for line in lines:
+        if line:
+            click.echo(line, err=True)
 
 
-def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
-    flag = "--" + field.name.replace("_", "-")
-    names = [*ALIASES.get(field.name, [flag]), field.name]
-    shown = field.default if not isinstance(field.default, tuple) else _words(field.default)
-    help = f"{field.metadata['help']}  [default: {'none' if shown == '' else shown}]"
-    if hint is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=help)
-    if typing.get_origin(hint) is Literal:
-        choice = click.Choice(typing.get_args(hint))
-        return click.option(*names, type=choice, default=None, help=help)
-    if typing.get_origin(hint) is tuple:
-        kind = {int: int, str: str, float: float}[typing.get_args(hint)[0]]
-        return click.option(*names, type=_List(kind), default=None, help=help)
-    return click.option(*names, type=hint, default=None, help=help)
+class Device(click.ParamType[str]):
+    """A provider, optionally with the number of a GPU: ``auto``, ``cuda``, ``cuda:1``, ``cpu``."""
+
+    name = "auto|tensorrt|cuda|cpu"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Return the text unchanged if it names a device."""
+        try:
+            parse_device(value)
+        except EngineError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
-def _words(values: tuple[Any, ...]) -> str:
-    return ",".join(map(str, values))
+class Subset(click.ParamType[float]):
+    """A number of images, or a share: ``50%`` or ``0.5``."""
+
+    name = "M"
+
+    def convert(self, value: object, param: object, ctx: object) -> float:
+        """Return 0 for all images, a share below 1, or a number of images."""
+        text = str(value)
+        try:
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            raise SettingsError(f"--subset {text}: give a number, or a share: 50%") from None
+        if text.endswith("%") and not 0 < share <= 1:
+            raise SettingsError(f"--subset {text}: a share is above 0% and at most 100%")
+        return 0.0 if text.endswith("%") and share == 1 else share
 
 
 class _List(click.ParamType[tuple[Any, ...]]):
@@ -74,70 +75,96 @@ class _List(click.ParamType[tuple[Any, ...]]):
         try:
             return tuple(self.kind(word.strip()) for word in str(value).split(",") if word.strip())
         except ValueError:
-            self.fail(
-                f"{value!r}: give {self.kind.__name__} values with commas between", param, ctx
-            )
+            self.fail(f"{value!r}: give {self.kind.__name__} values separated by commas", param)
 
 
-def chosen_settings(preset: str, detach_head: bool, given: dict[str, Any]) -> TrainSettings:
-    """What :func:`training_settings` collected, as settings.
+provider_option = click.option(
+    "--provider",
+    type=Device(),
+    metavar="[auto|tensorrt|cuda|cpu|cuda:N]",
+    default="auto",
+    help="Where to compute; auto takes the first that works of tensorrt, cuda, cpu. cuda:1 and "
+    "tensorrt:1 name a GPU, counted from 0.",
+)
 
-    Raises:
-        SettingsError: a value cannot be used.
-    """
-    if detach_head:
-        if given.get("gradient_stop") not in (None, 0):
-            raise click.UsageError("--detach-head is --gradient-stop 0: give one of them")
-        given = {**given, "gradient_stop": 0}
-    return settings_of(preset, **given)
+training_device_option = click.option(
+    "--device", default="", show_default="cuda if available", help="cpu or cuda."
+)
+
+skip_bad_option = click.option(
+    "--skip-bad", is_flag=True, help="Leave out broken annotations instead of stopping."
+)
+
+empty_option = click.option(
+    "--empty",
+    type=click.Choice(EMPTY),
+    callback=lambda context, option, value: value or "",
+    show_default=EMPTY[0],
+    help="What a label without objects means: the image shows background, or is not labeled yet.",
+)
+
+exclude_option = click.option(
+    "--exclude",
+    type=PATH,
+    multiple=True,
+    help="Leave out these images: a CSV with a column id, or labels. Repeatable.",
+)
 
 
 def labels_options(command: F) -> F:
-    """``--labels`` and ``--data-root``, beside labeled ``DATA`` of any kind."""
+    """Add ``--labels`` and ``--data-root``, which belong to the argument DATA."""
     command = click.option(
-        "--data-root",
-        type=PATH,
-        default=DATA_ROOT,
-        show_default=True,
-        help="Where torchvision's sets lie or are downloaded to.",
+        "--data-root", type=PATH, default=DATA_ROOT, help="Where torchvision keeps its data sets."
     )(command)
     return click.option(
         "--labels",
         type=PATH,
-        help="When DATA is a pool: a CSV with the columns id and label, or what the task reads.",
+        help="If DATA is a pool: its labels, a CSV with the columns id and label, or the format "
+        "of the task.",
     )(command)
 
 
-def skip_bad_option(command: F) -> F:
-    """``--skip-bad``."""
+def training_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add every training setting as an option.
+
+    The command receives ``preset`` and ``train``, a dict of the settings that the user gave.
+    """
+    fields = dataclasses.fields(TrainSettings)
+    hints = typing.get_type_hints(TrainSettings)
+
+    @functools.wraps(command)
+    def collect(*args: Any, detach_head: bool, **values: Any) -> Any:
+        train = {field.name: values.pop(field.name) for field in fields}
+        train = {name: value for name, value in train.items() if value is not None}
+        if detach_head and train.setdefault("gradient_stop", 0):
+            raise click.UsageError("give --detach-head or --gradient-stop, not both")
+        return command(*args, train=train, **values)
+
+    for field in reversed(fields):
+        collect = _setting_option(field, hints[field.name])(collect)
+    collect = click.option("--detach-head", is_flag=True, help="Same as --gradient-stop 0.")(
+        collect
+    )
     return click.option(
-        "--skip-bad", is_flag=True, help="Leave broken annotations out instead of stopping."
-    )(command)
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default="default",
+        help="Named settings; other options override them.",
+    )(collect)
 
 
-def empty_option(command: F) -> F:
-    """``--empty``; "" where it is not given."""
-    return click.option(
-        "--empty",
-        type=click.Choice(EMPTY),
-        callback=lambda context, option, value: value or "",
-        help="What labels that show nothing mean: the image is labeled and shows background, or it "
-        "is not labeled yet.  [default: background]",
-    )(command)
-
-
-class Subset(click.ParamType[float]):
-    """A number of images, or a share such as 50% or 0.5."""
-
-    name = "M"
-
-    def convert(self, value: object, param: object, ctx: object) -> float:
-        """0 for all, a share below 1, or a number."""
-        text = str(value)
-        try:
-            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            raise SettingsError(f"--subset {text}: give a number, or a share such as 50%") from None
-        if text.endswith("%") and not 0 < share <= 1:
-            raise SettingsError(f"--subset {text}: a share is above 0% and at most 100%")
-        return 0.0 if text.endswith("%") and share == 1 else share
+def _setting_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
+    flag = "--" + field.name.replace("_", "-")
+    default = field.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    help = f"{field.metadata['help']}  [default: {'none' if default == '' else default}]"
+    if hint is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", field.name, default=None, help=help)
+    kind = hint
+    if typing.get_origin(hint) is Literal:
+        kind = click.Choice(typing.get_args(hint))
+    elif typing.get_origin(hint) is tuple:
+        kind = _List(typing.get_args(hint)[0])
+    names = [flag, *ALIASES.get(field.name, []), field.name]
+    return click.option(*names, type=kind, default=None, help=help)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lloss.cli.device_option import provider_option
+from lloss.cli.options import COUNT, PATH, provider_option
 from lloss.errors import SettingsError
 from lloss.runtime import tf32
 from lloss.serve.daemon.deps import Daemon
@@ -21,155 +21,138 @@ from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.settings import Limits, ServeSettings
 
 TOKEN = "LLOSS_TOKEN"
-PATH = click.Path(path_type=Path)
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 class Duration(click.ParamType[float]):
-    """``90s``, ``30m``, ``24h``, ``7d``; a bare number is of seconds."""
+    """``90s``, ``30m``, ``24h``, ``7d``; a bare number is seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Seconds."""
+        """Return seconds."""
         if isinstance(value, float | int):
             return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip().lower())
-        if found is None:
-            self.fail(f"{value!r}: give a duration such as 90s, 30m, 24h or 7d", param, ctx)
-        return float(found[1]) * _SECONDS[found[2] or "s"]
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip().lower())
+        if match is None:
+            self.fail(f"{value!r}: give a duration: 90s, 30m, 24h or 7d", param, ctx)
+        return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
 class Size(click.ParamType[int]):
-    """``500K``, ``64M``, ``1G`` (of 1024); a bare number is of bytes."""
+    """``500K``, ``64M``, ``1G`` (multiples of 1024); a bare number is bytes."""
 
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Bytes."""
+        """Return bytes."""
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"(\d+)\s*([KMG]?)(?:I?B)?", str(value).strip().upper())
-        if found is None:
-            self.fail(f"{value!r}: give a size such as 500K, 64M or 1G", param, ctx)
-        return int(found[1]) * _BYTES[found[2]]
+        match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:I?B)?", str(value).strip().upper())
+        if match is None:
+            self.fail(f"{value!r}: give a size: 500K, 64M or 1G", param, ctx)
+        return int(match[1]) * _BYTES[match[2]]
 
 
-@click.command()
+@click.command("serve")
 @click.argument("model", type=PATH)
 @click.option(
-    "--data-dir", type=PATH, required=True, help="Where pools, jobs, labels and scores are kept."
+    "--data-dir", type=PATH, required=True, help="Folder for pools, jobs, labels and scores."
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="0 takes a free one.",
+    "--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 picks a free one."
 )
 @click.option(
     "--token-file",
     type=PATH,
-    help=f"File with the token that requests must bear; or set {TOKEN}, which other processes of "
-    "this user can read. Needed off loopback.",
+    help=f"File with the token that requests must send; or set {TOKEN}, which other processes of "
+    "this user can read. Required unless --host is a loopback address.",
 )
 @click.option(
     "--pool-root",
     "pool_roots",
     multiple=True,
-    help="Folder (or URL prefix) under which pools may lie; may be repeated.  [default: none]",
+    help="Folder (or URL prefix) that pools must be inside. Repeatable.  [default: none]",
 )
 @click.option(
     "--allowed-host",
     "allowed_hosts",
     multiple=True,
-    help="Name by which clients reach the server; may be repeated.  [default: the address itself]",
+    help="Host name that clients use. Repeatable.  [default: the address itself]",
 )
 @click.option(
     "--public-url",
     default="",
-    help="Under which clients reach it behind a proxy, such as https://NAME: of links, and of what "
-    "browsers are told.  [default: that of each request]",
+    show_default="that of each request",
+    help="URL of the server as clients behind a proxy see it: https://NAME. Used in links.",
 )
 @provider_option
 @click.option(
-    "--batch-size",
-    type=click.IntRange(0),
-    default=0,
-    help="Images a run.  [default: measured best]",
+    "--batch-size", type=COUNT, default=0, show_default="measured best", help="Images per batch."
 )
 @click.option(
     "--job-batch-size",
-    type=click.IntRange(0),
+    type=COUNT,
     default=0,
-    help="Images a run of pools scored in the background.  [default: what keeps requests quick]",
+    show_default="what keeps requests fast",
+    help="Images per batch of background scoring.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(0),
+    type=COUNT,
     default=0,
-    help="Threads that decode and (on the CPU) compute.  [default: one a core]",
+    show_default="one per core",
+    help="Threads that decode and (on the CPU) compute.",
 )
 @click.option(
     "--pending",
+    "pending_seconds",
     type=Duration(),
     default="24h",
-    show_default=True,
-    help="For how long an image that was handed out is kept from others.",
+    help="How long a handed-out image is withheld from other labelers.",
 )
 @click.option(
     "--image-url",
     default="",
-    help="By what a labeling tool fetches an image, with {pool} and {id}.  [default: this server]",
+    show_default="this server",
+    help="URL from which a labeling tool fetches an image, with {pool} and {id}.",
 )
-@click.option(
-    "--max-body", type=Size(), default="64M", show_default=True, help="Bytes of a request at most."
-)
+@click.option("--max-body", type=Size(), default="64M", help="Largest request body in bytes.")
 @click.option(
     "--queue",
     type=click.IntRange(1),
     default=Limits().queue_images,
-    show_default=True,
-    help="Images that wait for the engine at most; more are answered 429.",
+    help="Images that may wait for the engine; further requests get status 429.",
 )
-@click.option(
-    "--timeout",
-    type=Duration(),
-    default="30s",
-    show_default=True,
-    help="Within which an answer must be found.",
-)
+@click.option("--timeout", type=Duration(), default="30s", help="Deadline of a request.")
 @click.option(
     "--drain",
+    "drain_seconds",
     type=Duration(),
     default="30s",
-    show_default=True,
-    help="For how long requests under way may go on after SIGTERM.",
+    help="How long running requests may take to finish after SIGTERM.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["json", "text"]),
     default="json",
-    show_default=True,
-    help="Of the log, on standard error.",
+    help="Format of the log on standard error.",
 )
-def serve(
+def command(
     token_file: Path | None,
     max_body: int,
     queue: int,
     timeout: float,
-    pending: float,
-    drain: float,
     log_format: logs.Format,
-    **given: Any,
+    **settings: Any,
 ) -> None:
-    """Score images on request and pools in the background, and tell which are next.
+    """Score images on request and pools in the background; hand out the images to label next.
 
-    Listens on loopback unless told otherwise; prints its URL when it does. SIGTERM ends it when
-    what was accepted is answered; SIGHUP has it load MODEL again.
+    Listens on loopback by default and prints its URL once it is ready. On SIGTERM it finishes the
+    accepted requests and exits; on SIGHUP it reloads MODEL.
     """
     tf32.forbid()
     token, warning = read_token(token_file)
@@ -181,40 +164,37 @@ def serve(
         queue_images=queue,
         request_seconds=timeout,
     )
-    settings = ServeSettings(
-        token=token, limits=limits, pending_seconds=pending, drain_seconds=drain, **given
-    )
     logs.configure(log_format)
     if warning:
         logs.event("token file", logging.WARNING, reason=warning)
     try:
-        run(settings, _tell)
+        run(ServeSettings(token=token, limits=limits, **settings), _print_url)
     finally:
         logs.flush()
 
 
-def _tell(daemon: Daemon) -> None:
+def _print_url(daemon: Daemon) -> None:
     click.echo(daemon.settings.url)
     sys.stdout.flush()
 
 
 def read_token(file: Path | None) -> tuple[str, str]:
-    """The token of a file or of the environment, and what is to be warned of.
+    """Return the token of the file or the environment, and a warning or "".
 
     Raises:
         SettingsError: the file cannot be read or is empty.
     """
     if file is None:
-        # So that no child process inherits it. /proc shows what this one was started with all the
-        # same, to this user: whoever minds that gives --token-file.
+        # pop: child processes do not inherit it. /proc still shows it to this user; --token-file
+        # avoids that.
         return os.environ.pop(TOKEN, "").strip(), ""
     try:
         text = file.read_text(encoding="utf-8").strip()
         mode = file.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise SettingsError(f"--token-file {file}: cannot be read: {reason}") from error
     if not text:
         raise SettingsError(f"--token-file {file}: is empty; write a token into it")
     readable = mode & (stat.S_IRGRP | stat.S_IROTH)
-    return text, f"{file} can be read by others: chmod 600 {file}" if readable else ""
+    return text, f"other users can read {file}: chmod 600 {file}" if readable else ""

@@ -11,28 +11,30 @@ import click
 from lloss.annotations import Problems
 from lloss.cli.options import (
     PATH,
-    chosen_settings,
     empty_option,
     labels_options,
+    print_notes,
     skip_bad_option,
+    training_device_option,
     training_settings,
 )
 from lloss.data.empty_labels import settled
 from lloss.tasks.presets import EXPERIMENTS
+from lloss.tasks.train_settings import settings_of
 
 
-@click.command()
+@click.command("train")
 @click.argument("data", required=False)
 @labels_options
 @skip_bad_option
 @empty_option
 @click.option("-o", "--out", type=PATH, help="The run's folder.")
-@click.option("--resume", is_flag=True, help="Go on with the run in that folder.")
-@click.option("--warm-start", type=PATH, help="A run to take the first weights from.")
-@click.option("--device", default="", help="cpu or cuda.  [default: cuda where there is one]")
-@click.option("--show", is_flag=True, help="Print the settings as JSON and do nothing.")
+@click.option("--resume", is_flag=True, help="Resume the run in that folder.")
+@click.option("--warm-start", type=PATH, help="Start from the weights of this run.")
+@training_device_option
+@click.option("--show", is_flag=True, help="Print the settings as JSON and do nothing else.")
 @training_settings
-def train(
+def command(
     data: str | None,
     labels: Path | None,
     data_root: Path,
@@ -44,8 +46,7 @@ def train(
     device: str,
     show: bool,
     preset: str,
-    detach_head: bool,
-    **given: Any,
+    train: dict[str, Any],
 ) -> None:
     """Train a network with its loss prediction head on DATA.
 
@@ -53,9 +54,9 @@ def train(
     .npz of images and labels, or cifar10/cifar100. For detection: a VOC tree (VOCdevkit:trainval),
     a COCO json, or a pool with --labels (a COCO json, or a folder of VOC xml files). For pose: an
     MPII or COCO keypoints json. For segmentation: a pool with --labels (a folder of PNG masks).
-    The run's folder gets checkpoint.pt and metrics.jsonl.
+    The run's folder receives checkpoint.pt and metrics.jsonl.
     """
-    settings = chosen_settings(preset, detach_head, given)
+    settings = settings_of(preset, **train)
     if show:
         shown = settings.as_dict()
         if preset in EXPERIMENTS:
@@ -64,9 +65,9 @@ def train(
         return
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
-    from lloss.tasks import get_task
+    from lloss.tasks import get_task  # imports torch, which --help and --show do not need
     from lloss.tasks.task import note_classes
-    from lloss.training import run as runs  # brings torch, which --help does not need
+    from lloss.training import run
 
     task, problems = get_task(settings.task), Problems(skip_bad)
     task.check_empty(empty)
@@ -75,7 +76,7 @@ def train(
     classes = task.classes(labeled.labels)
     note_classes(task, labeled.labels, problems)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
-    done = runs.train(
+    checkpoint = run.train(
         labeled,
         settings,
         out,
@@ -83,15 +84,17 @@ def train(
         warm_start=warm_start,
         device=device,
         problems=problems,
-        say=lambda line: click.echo(line, err=True),
+        say=print_notes,
     )
-    click.echo(f"{done.path}: {done.epoch} epochs{_last_figures(out, task.metric)}")
+    click.echo(f"{checkpoint.path}: {checkpoint.epoch} epochs{_last_metrics(out, task.metric)}")
 
 
-def _last_figures(run: Path, metric: str) -> str:
+def _last_metrics(run: Path, metric: str) -> str:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(lines[-1]) if lines else {}
-    shown = [f"{name} {last[name]:.3f}" for name in ("loss", metric) if name in last]
-    if "ranking_accuracy" in last:
-        shown.append(f"ranking accuracy {last['ranking_accuracy']:.3f}")
+    shown = [
+        f"{name.replace('_', ' ')} {last[name]:.3f}"
+        for name in ("loss", metric, "ranking_accuracy")
+        if name in last
+    ]
     return f" ({', '.join(shown)} on the training images)" if shown else ""

@@ -20,10 +20,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from urllib.parse import unquote
 
 from lloss.pools.file_walk import has_image_suffix
 from lloss.text.clean_names import stripped, visible
+from lloss.text.image_paths import image_path, path_parts
 
 _Path = tuple[str, ...]
 
@@ -113,12 +113,7 @@ def agree(name: str, id: str) -> bool:
 def differs(name: str, id: str, own_suffix: bool = True) -> bool:
     """Whether a name that means an id has more or fewer parts, or another suffix of its own."""
     suffixes = {_suffix(name), _suffix(id)} if own_suffix and _suffix(name) else set[str]()
-    return len(_parts(name)) != len(_parts(id)) or len(suffixes) > 1
-
-
-def image_path(name: str) -> str:
-    """A name as a path in its one spelling."""
-    return "/".join(_parts(name))
+    return len(path_parts(name)) != len(path_parts(id)) or len(suffixes) > 1
 
 
 class _Index:
@@ -178,29 +173,16 @@ def _keep(ids: list[str], id: str) -> None:
         ids.append(id)
 
 
-def _parts(name: str) -> list[str]:
-    parts: list[str] = []
-    if "://" in name:
-        server, slash, path = name.partition("://")[2].partition("/")
-        name = server + slash + unquote(path.partition("?")[0].partition("#")[0])
-    for part in name.replace("\\", "/").split("/"):
-        if part == "..":
-            parts[-1:] = []
-        elif part not in ("", "."):
-            parts.append(part)
-    return parts
-
-
 def _path(name: str) -> _Path:
     """The parts from the right, the last one's image suffix left out."""
-    parts = _parts(name)
+    parts = path_parts(name)
     if parts and has_image_suffix(parts[-1]):
         parts[-1] = parts[-1].rpartition(".")[0]
     return tuple(reversed(parts))
 
 
 def _suffix(name: str) -> str:
-    parts = _parts(name)
+    parts = path_parts(name)
     return parts[-1].rpartition(".")[2].lower() if parts and has_image_suffix(parts[-1]) else ""
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from lloss.annotations.json_fields import BrokenError, leaving_out
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, leaving_out
+from lloss.data.annotation_files import holds_xml
 from lloss.data.id_matching import Matches, differs
-from lloss.data.image_folders import holds_xml
 from lloss.errors import LabelError
 from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
 

@@ -11,22 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from lloss.annotations.boxes import checked, known_classes
+from lloss.annotations.boxes import checked
+from lloss.annotations.class_list import known_classes
 from lloss.annotations.coco import CocoImage, is_coco, read_coco
+from lloss.annotations.json_fields import BrokenError, Whole, leaving_out, load_json
+from lloss.annotations.label_archive import native_labels
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, Whole, leaving_out, load_json
-from lloss.data.id_matching import agree, image_path
-from lloss.data.label_archive import native_labels
+from lloss.data.id_matching import agree
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.voc import (
+from lloss.data.voc_folders import (
     SETS,
     SplitRow,
     downloaded,
-    read_annotation,
     read_folder,
     read_split,
+    read_xml_file,
     years_of,
 )
 from lloss.errors import ImageError, LabelError, PoolError
@@ -36,6 +37,7 @@ from lloss.pools.pool import read_file
 from lloss.pools.read_failures import Root
 from lloss.pools.storage import LocalPath, image_folder
 from lloss.pools.uri import parse
+from lloss.text.image_paths import image_path
 
 DEFAULT_SPLIT = "trainval"
 
@@ -198,7 +200,7 @@ def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> Labeled
                 if not file.is_file():
                     raise BrokenError(row.where, f"there is no file {file}")
             allowed = classes[row.annotation.parent]
-            named, label = read_annotation(row.annotation, allowed, problems)
+            named, label = read_xml_file(row.annotation, allowed, problems)
             _check_named(row, named)
             if label is None:
                 continue

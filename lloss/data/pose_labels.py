@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
+from lloss.annotations.label_archive import native_labels
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.mpii_heads import head_sizes
 from lloss.annotations.person_file import read_people
 from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, leaving_out, load_json
 from lloss.data.id_matching import agree
-from lloss.data.label_archive import native_labels
 from lloss.data.label_joining import images_of, labeled_pool
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError, PoolError

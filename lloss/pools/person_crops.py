@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lloss.annotations.json_fields import BrokenError, parse_json
 from lloss.annotations.person_file import read_people
 from lloss.annotations.person_record import Person, touches
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import BrokenError, parse_json
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Pixels, decode_whole

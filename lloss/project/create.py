@@ -22,9 +22,9 @@ def create_project(
     train: Mapping[str, Any],
     problems: Problems | None = None,
 ) -> Project:
-    """Write ``lloss.toml`` after checking all that it says, the labels against the pool too.
+    """Write ``lloss.toml`` and check every value in it, and the labels against the pool.
 
-    What fails leaves the folder as it was, with whatever stood in it.
+    A failure leaves the folder as it was.
 
     Args:
         root: the project's folder; made when it is not there.
@@ -66,6 +66,7 @@ def create_project(
                 f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
                 f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
             )
+        project.note_classes(labeled, problems)
     return project
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lloss.data.labeled_set import labels_text
+from lloss.annotations.label_csv import labels_text
 from lloss.files import write_text
 from lloss.selection.hashing import draw_ids
 from lloss.training.trainer import TrainingData

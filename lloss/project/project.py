@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations import Problems
+from lloss.annotations.label_csv import labels_text
+from lloss.data.class_labels import DATA_ROOT
+from lloss.data.class_labels import is_named_set as is_named_classes
 from lloss.data.empty_labels import EMPTY, settled
 from lloss.data.label_joining import labeled_pool
-from lloss.data.labeled_set import DATA_ROOT, LabeledSet, labels_text
-from lloss.data.labeled_set import is_named_set as is_named_classes
+from lloss.data.labeled_set import LabeledSet
 from lloss.data.object_labels import is_named_set as is_named_objects
 from lloss.data.test_overlap import apart, found_in_pool, refuse_overlap
 from lloss.errors import ProjectError, SettingsError

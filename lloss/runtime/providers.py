@@ -19,8 +19,9 @@ from typing import Any, Literal, get_args
 from lloss.errors import DeviceMemoryError, EngineError
 from lloss.files import locked
 from lloss.manifest import INPUT, Manifest
-from lloss.runtime import cuda, tf32
+from lloss.runtime import cuda_driver as cuda
 from lloss.runtime import shared_libraries as libraries
+from lloss.runtime import tf32
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.graph_capture import DEVICES
 

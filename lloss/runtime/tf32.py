@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 from lloss.errors import EngineError
-from lloss.runtime import cuda
+from lloss.runtime import cuda_driver as cuda
 
 VARIABLE = "NVIDIA_TF32_OVERRIDE"
 

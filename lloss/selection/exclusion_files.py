@@ -15,13 +15,13 @@ from PIL import Image
 
 from lloss.annotations import ObjectLabel, PersonLabel, Problems
 from lloss.annotations.coco import is_coco, listed
-from lloss.annotations.validation import BrokenError, load_json
+from lloss.annotations.json_fields import BrokenError, load_json
+from lloss.annotations.label_archive import native_labels
+from lloss.annotations.label_csv import read_labels
+from lloss.data.annotation_files import holds_xml
 from lloss.data.empty_labels import UNLABELED, shown
 from lloss.data.id_matching import Matches, differs
-from lloss.data.image_folders import holds_xml
-from lloss.data.label_archive import native_labels
 from lloss.data.label_joining import meant
-from lloss.data.labeled_set import read_labels
 from lloss.data.object_labels import object_names, read_objects
 from lloss.data.pose_labels import person_names, read_persons
 from lloss.errors import LabelError

@@ -12,7 +12,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import LabeledSet, class_names, labels_text, open_labeled, read_labels
+from lloss.annotations.label_csv import labels_text, read_labels
+from lloss.data.class_labels import open_labeled
+from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.cut_off import CutOff
@@ -61,7 +63,7 @@ class Classification(Task):
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.data.labeled_set.open_labeled`."""
+        """See :func:`lloss.data.class_labels.open_labeled`."""
         if labels is not None:
             return super().open(data, labels, data_root, problems)
         return open_labeled(data, data_root, problems)

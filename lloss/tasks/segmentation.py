@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
-from lloss.annotations.validation import BrokenError, leaving_out, load_json
-from lloss.data.image_folders import annotation_files
-from lloss.data.labeled_set import listed_classes
+from lloss.annotations.class_list import listed_classes
+from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
+from lloss.data.annotation_files import annotation_files
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.cut_off import CutOff

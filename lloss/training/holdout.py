@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lloss.annotations import Problems
+from lloss.annotations.label_csv import read_labels
 from lloss.data.id_matching import Matches
-from lloss.data.labeled_set import LabeledSet, class_names, read_labels
+from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError
 from lloss.pools import Pool
 from lloss.selection.hashing import draw_ids

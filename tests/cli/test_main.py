@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.cli.main import COMMANDS, HELP, main
+from lloss.cli.main import COMMANDS, main
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LlossError
 from lloss.scores.scores_folder import ScoresFolder
@@ -136,7 +136,7 @@ def test_select_says_by_what_and_takes_the_least_sure_first(
     assert "by highest loss" in call(capsys, "select", scores, "-k", 1).err
     assert "at random" in call(capsys, "select", scores, "-k", 1, "--strategy", "random").err
     both = call(capsys, "select", scores, "-k", 1, "--highest", "--lowest")
-    assert both.code == 2 and "give one of them" in both.err
+    assert both.code == 2 and "not both" in both.err
     unknown = call(capsys, "select", scores, "-k", 1, "--by", "prediction")
     assert unknown.code == 2 and "pass --highest or --lowest" in unknown.err and not unknown.out
 
@@ -230,7 +230,6 @@ def test_settings_of_another_task_are_one_line_before_anything_is_done(
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert HELP.keys() == COMMANDS.keys()
     listed = call(capsys, "--help").out
     for name in COMMANDS:
         assert name in listed
@@ -255,7 +254,7 @@ def test_help_lists_the_options(
             line for line in told.splitlines() if f"{option} " in line or line.endswith(option)
         ]
         assert line.strip().startswith("-"), line
-    assert "where it stopped" in " ".join(told.split()) or command == "merge"
+    assert "the same command resumes" in " ".join(told.split()) or command == "merge"
 
 
 def test_a_shard_that_cannot_be_is_one_line(
@@ -341,7 +340,7 @@ def mistakes(
         ("k = 0: select at least 1", ["select", scores, "-k", 0]),
         ("choose one of .txt", ["select", scores, "-k", 1, "-o", tmp / "ids.xlsx"]),
         ("holds no lloss.toml", ["next", tmp / "empty"]),
-        ("is not empty", ["demo", tmp]),
+        ("not empty", ["demo", tmp]),
     ]  # fmt: skip
 
 

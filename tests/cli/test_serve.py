@@ -17,7 +17,7 @@ TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Any) -> Any:
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call the command; the settings that it would serve with."""
     kept: list[ServeSettings] = []
     monkeypatch.setattr(cli, "run", lambda settings, _: kept.append(settings))
@@ -26,7 +26,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Any) -> Any:
 
     def tell(*options: str) -> ServeSettings:
         arguments = ["m.onnx", f"--data-dir={tmp_path / 'data'}", *options]
-        done = CliRunner().invoke(cli.serve, arguments, catch_exceptions=False)
+        done = CliRunner().invoke(cli.command, arguments, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return kept[-1]
 
@@ -61,16 +61,18 @@ def test_options_reach_the_settings(told: Any, tmp_path: Path) -> None:
 
 
 def test_the_token_comes_from_a_file_or_the_environment(
-    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Any
+    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(cli.logs, "event", lambda *_, reason: warnings.append(reason))
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o600)
     assert told(f"--token-file={file}", "--host=0.0.0.0").token == TOKEN
-    assert log.getvalue() == ""
+    assert warnings == []
     file.chmod(0o644)
     assert told(f"--token-file={file}").token == TOKEN
-    assert "chmod 600" in log.getvalue() and TOKEN not in log.getvalue()
+    assert "chmod 600" in warnings[0] and TOKEN not in warnings[0]
     monkeypatch.setenv(cli.TOKEN, TOKEN)
     assert told().token == TOKEN
     assert cli.TOKEN not in cli.os.environ

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from lloss.data.id_matching import Matches, agree, differs, image_path
+from lloss.data.id_matching import Matches, agree, differs
+from lloss.text.image_paths import image_path
 
 SUFFIXES = ("png", "jpg", "JPG")
 

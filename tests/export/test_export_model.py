@@ -17,7 +17,7 @@ from lloss.export import parity as verify
 from lloss.export.export_model import export_artifact
 from torch.nn import functional as F
 
-from lloss.data.labeled_set import open_labeled
+from lloss.data.class_labels import open_labeled
 from lloss.errors import CheckpointError, ParityError
 from lloss.manifest import KEY, read_manifest
 from lloss.modeling.network import Normalize

@@ -11,7 +11,7 @@ import pytest
 from lloss.export import export_model as artifact_module
 from lloss.export.export_model import export_artifact
 from lloss.export.pool_distribution import ReferenceSample
-from lloss.export.reduce_precision import Reduction
+from lloss.export.precision import Reduction
 from PIL import Image
 
 from lloss import Scorer
@@ -120,5 +120,5 @@ def test_an_exported_file_takes_none(
     with pytest.raises(SystemExit) as left:
         main(["export", str(model), "--tensorrt", "--reference", str(tmp_path)])
     told = capsys.readouterr().err
-    assert left.value.code == 2 and "a reference is noted when a RUN is" in told
+    assert left.value.code == 2 and "give --reference when exporting a RUN" in told
     assert told.count("\n") == 1

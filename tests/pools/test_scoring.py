@@ -19,7 +19,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 from PIL import Image
 
 from lloss import Scorer
-from lloss.cli.score_merge import score
+from lloss.cli.score import command as score
 from lloss.errors import PoolError, ScoresError
 from lloss.pools import open_pool
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import read_labels
+from lloss.annotations.label_csv import read_labels
 from lloss.errors import (
     DivergedError,
     InterruptedRunError,

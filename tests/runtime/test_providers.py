@@ -17,7 +17,8 @@ import pytest
 from lloss.errors import DeviceMemoryError, EngineError
 from lloss.files import locked, sha256_of
 from lloss.manifest import read_manifest
-from lloss.runtime import cuda, providers, tf32
+from lloss.runtime import cuda_driver as cuda
+from lloss.runtime import providers, tf32
 from lloss.runtime import shared_libraries as libraries
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.providers import (

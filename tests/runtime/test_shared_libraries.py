@@ -78,7 +78,7 @@ def test_the_real_packages_are_found() -> None:
         pytest.skip("needs the CUDA 13 packages")
     # In a process of its own: half a gigabyte of libraries stays mapped.
     code = (
-        "from lloss.runtime import libraries as l; names = l.cuda_libraries('13'); "
+        "from lloss.runtime import shared_libraries as l; names = l.cuda_libraries('13'); "
         "print(l.first_missing(names))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

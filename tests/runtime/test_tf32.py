@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lloss.runtime import cuda, tf32
+from lloss.runtime import cuda_driver as cuda
+from lloss.runtime import tf32
 
 
 @pytest.fixture(autouse=True)

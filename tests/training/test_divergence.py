@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import open_labeled
+from lloss.data.class_labels import open_labeled
 from lloss.errors import DivergedError
 from lloss.modeling.network import TappedNetwork
 from lloss.tasks.train_settings import TrainSettings

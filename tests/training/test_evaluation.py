@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lloss.annotations import ObjectLabel, Problems
-from lloss.data.labeled_set import LabeledSet, open_labeled
+from lloss.data.class_labels import open_labeled
+from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import Frame, ImageSpec, decode_whole
 from lloss.modeling.network import TappedNetwork

@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import LabeledSet, class_names, open_labeled
+from lloss.data.class_labels import open_labeled
+from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.test_overlap import seen_note
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.pools import Item

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import ObjectLabel, Problems
-from lloss.data import label_archive as native
+from lloss.annotations import label_archive as native
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
@@ -120,7 +120,7 @@ class Detection(Task):
         return read_objects(path, problems)
 
     def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
-        """See :func:`lloss.data.label_archive.write_labels`."""
+        """See :func:`lloss.annotations.label_archive.write_labels`."""
         native.write_labels(labels, path)
 
     def join(

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from lloss.annotations import PersonLabel, Problems
 from lloss.annotations.joint_names import skeleton
-from lloss.data.label_archive import write_labels
+from lloss.annotations.label_archive import write_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
@@ -121,7 +121,7 @@ class Pose(Task):
         return read_persons(path, problems)
 
     def write_labels(self, labels: Mapping[str, PersonLabel], path: Path) -> None:
-        """See :func:`lloss.data.label_archive.write_labels`."""
+        """See :func:`lloss.annotations.label_archive.write_labels`."""
         write_labels(labels, path)
 
     def join(

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
-from lloss.serve.daemon.app import Ours
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, DaemonDep
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability import logs
 
@@ -29,7 +28,7 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", tags=["health"], summary="Whether requests should be sent here, or why not")
-async def readyz(request: Request, daemon: Ours) -> Response:
+async def readyz(request: Request, daemon: DaemonDep) -> Response:
     """200 or 503; the reason is told to who bears the token, or where none was set."""
     reason = await not_ready(daemon)
     if not reason:
@@ -46,7 +45,7 @@ async def live() -> dict[str, bool]:
 
 
 @router.get("/v2/health/ready", tags=["inference"], summary="As /readyz")
-async def ready(request: Request, daemon: Ours) -> Response:
+async def ready(request: Request, daemon: DaemonDep) -> Response:
     """200 or 503."""
     return await readyz(request, daemon)
 
@@ -63,14 +62,14 @@ async def not_ready(daemon: Daemon) -> str:
     response_class=Response,
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
 )
-async def metrics(daemon: Ours, accept: Annotated[str, Header()] = "") -> Response:
+async def metrics(daemon: DaemonDep, accept: Annotated[str, Header()] = "") -> Response:
     """Prometheus' text, or OpenMetrics where ``Accept`` asks for it."""
     body, kind = await asyncio.to_thread(daemon.metrics.exposition, accept)
     return Response(body, headers={"Content-Type": kind})
 
 
 @router.get("/v1/model", tags=["model"], summary="The model that serves")
-def model(daemon: Ours) -> dict[str, Any]:
+def model(daemon: DaemonDep) -> dict[str, Any]:
     """Its sha256, what computes it (``note``: why not something faster), and its manifest."""
     manifest = json.loads(daemon.models.manifest.to_json())
     return {
@@ -88,7 +87,7 @@ def model(daemon: Ours) -> dict[str, Any]:
     summary="Load the model's file again and swap",
     responses={409: {"description": "The new one failed its check; the old one goes on."}},
 )
-async def reload(request: Request, daemon: Ours) -> dict[str, Any]:
+async def reload(request: Request, daemon: DaemonDep) -> dict[str, Any]:
     """No request fails meanwhile; ``before`` and ``now`` are equal where the file is the same."""
     state = request.app.state
     if not hasattr(state, "reloading"):

@@ -25,8 +25,7 @@ from lloss.serve.daemon.api.inference_tensors import (
     parse_request,
     reply,
 )
-from lloss.serve.daemon.app import daemon_of
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, daemon_of
 from lloss.serve.daemon.errors import RequestError
 
 import lloss

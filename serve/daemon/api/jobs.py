@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from lloss.serve.daemon.api.pool_schemas import JobsView, JobView
-from lloss.serve.daemon.app import daemon_of, known_query
+from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.services.pool_registry import NAME
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(known_query)])
+router = APIRouter(
+    prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(reject_unknown_parameters)]
+)
 
 JobId = Annotated[str, Path(min_length=1, max_length=100)]
 _NONE: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such job."}}

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from lloss.serve.daemon.api.pool_schemas import IDS_MOST, LabelsBody
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.labelstudio.json_export import read_labels
 from lloss.serve.daemon.services.label_classes import Accepted
 from pydantic import ValidationError
 
-from lloss.data.labeled_set import parse_labels
+from lloss.annotations.label_csv import parse_labels
 from lloss.errors import LabelError
 
 _MANY = 1000
@@ -61,11 +62,8 @@ def labels_of_request(
     """
     kind = kind.partition(";")[0].strip().lower()
     if label_studio:
-        from lloss.serve.daemon.labelstudio import disputed_in, labels_of
-
-        document = _document(body)
-        labels = labels_of(document, pool, control)
-        found = Given(labels, disputed=disputed_in(document, pool, control))
+        exported = read_labels(_document(body), pool, control)
+        found = Given(exported.labels, disputed=exported.disputed)
     elif kind in _CSV:
         found = _of_csv(body, without)
     elif kind == "application/json":

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
 from lloss.serve.daemon.api.label_requests import labels_of_request
 from lloss.serve.daemon.api.pool_schemas import (
     Id,
@@ -33,17 +34,19 @@ from lloss.serve.daemon.api.pool_schemas import (
     SelectionView,
     labels_schema,
 )
-from lloss.serve.daemon.app import daemon_of, known_query
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.pool_registry import NAME
 from lloss.serve.daemon.services.selections import HandedOut, Ranked, SelectionRequest
 from starlette.concurrency import run_in_threadpool
 
-from lloss.data.labeled_set import labels_text
+from lloss.annotations.label_csv import labels_text
 from lloss.text.csv_table import csv_text
 
-router = APIRouter(prefix="/v1/pools", tags=["pools"], dependencies=[Depends(known_query)])
+router = APIRouter(
+    prefix="/v1/pools", tags=["pools"], dependencies=[Depends(reject_unknown_parameters)]
+)
 
 Name = Annotated[str, Path(pattern=f"^{NAME}$", description="Of the pool.")]
 Key = Annotated[
@@ -195,9 +198,6 @@ def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -
         view = SelectionView.of(handed)
         return Response(view.model_dump_json(), media_type="application/json", headers=headers)
     if format == "label-studio":
-        from fastapi.responses import JSONResponse
-        from lloss.serve.daemon.labelstudio import tasks_of
-
         return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
     if format == "csv":
         rows = ((one.id, one.score, one.rank) for one in handed.images)

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from lloss.serve.daemon.api.inference_schemas import SCORE, SCORED
 from lloss.serve.daemon.api.inference_tensors import MANY
-from lloss.serve.daemon.app import check_query, daemon_of
+from lloss.serve.daemon.deps import check_parameters, daemon_of
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Scored
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ async def score(request: Request) -> Response:
     """
     daemon = daemon_of(request)
     seconds = _seconds(request, daemon.settings.limits.request_seconds)
-    check_query(request, ("timeout", "outputs"))
+    check_parameters(request, ("timeout", "outputs"))
     _outputs(request, daemon.models.manifest)  # to refuse before the files come
     names, files = await _files(request)
     request.state.images = len(files)

@@ -1,23 +1,16 @@
 """Label Studio: its ML-backend protocol, its webhook, its tasks and its exports.
 
-Found in the sources and on the wire of label-studio 1.23.2; what a user must set there:
+Verified with the sources and the traffic of label-studio 1.23.2. What a user must set there:
 
-- Uncertainty sampling serves the lowest score first, but only among predictions whose version is
-  the one that the project names (``model_version``): of tasks imported with predictions it takes
-  their version by itself, of a connected backend it takes the *title*, and then serves tasks at
-  random. Hence: import first, or choose the version of the predictions in the project's settings.
-- A backend or webhook at a private or loopback address is refused until
-  ``ML_BLOCK_LOCAL_IP=false``, and for the webhook ``SSRF_PROTECTION_ENABLED=false`` or a list of
-  banned networks of one's own.
-- The backend's calls bear HTTP Basic, where user and password were given; the webhook that Label
-  Studio makes for the backend bears only the headers that are added to it.
-- Its COCO and VOC exports do not tell which image of the pool is which: :func:`.coco.coco_of`
-  makes COCO of its JSON export.
-- The webhook is sent once and waited for one second: what went lost is in the export.
+- Uncertainty sampling serves the lowest score first, but only among predictions of the version
+  that the project names (``model_version``). Tasks imported with predictions set that version; a
+  connected backend sets its *title*, and tasks are then served at random. So import first, or
+  choose the version of the predictions in the project's settings.
+- Label Studio refuses a backend at a private or loopback address until ``ML_BLOCK_LOCAL_IP=false``,
+  and a webhook until ``SSRF_PROTECTION_ENABLED=false`` or other banned networks are set.
+- Calls of the backend carry HTTP Basic when a user and a password are set. The webhook that Label
+  Studio creates for the backend carries only headers that the user adds to it.
+- Its COCO and VOC exports do not name the pool's image: :mod:`.coco_export` converts the JSON
+  export instead.
+- The webhook is sent once, with a timeout of one second; lost events are in the export.
 """
-
-from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
-from lloss.serve.daemon.labelstudio.json_export import disputed_in, labels_of
-from lloss.serve.daemon.labelstudio.routes import router
-
-__all__ = ["disputed_in", "labels_of", "router", "tasks_of"]

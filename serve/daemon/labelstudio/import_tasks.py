@@ -6,24 +6,22 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from lloss.serve.daemon.app import base_of
-from lloss.serve.daemon.deps import Daemon
-from lloss.serve.daemon.labelstudio.score_lookup import Known, known
+from lloss.serve.daemon.deps import Daemon, base_url_of
+from lloss.serve.daemon.labelstudio.score_lookup import pool_scores
 from lloss.serve.daemon.services.selections import HandedOut
 
 
 def tasks_of(daemon: Daemon, handed_out: HandedOut, request: Request) -> list[dict[str, Any]]:
-    """The images of a selection, best first, as tasks.
+    """The images of a selection as tasks, best first.
 
-    Their data name the image by URL (of ``settings.image_url``, else a signed one of this very
-    daemon, as ``settings.public_url`` or the request names it), pool, id, rank, and predicted loss.
-    Each has a prediction that uncertainty sampling orders by.
+    Their data hold the image's URL (``settings.image_url``, else a signed one of this daemon),
+    pool, id, rank and predicted loss. Uncertainty sampling orders them by their prediction.
 
     Raises:
         ScoresError: the pool's scores are damaged.
     """
     pool = handed_out.pool
-    scores = known(daemon, pool, [image.id for image in handed_out.images])
+    scores = pool_scores(daemon, pool, [image.id for image in handed_out.images])
     tasks = []
     for image in handed_out.images:
         data: dict[str, Any] = {
@@ -36,25 +34,16 @@ def tasks_of(daemon: Daemon, handed_out: HandedOut, request: Request) -> list[di
         task: dict[str, Any] = {"data": data}
         if image.id in scores:
             data["lloss_loss"] = scores[image.id].loss
-            task["predictions"] = [prediction(scores[image.id])]
+            task["predictions"] = [scores[image.id].prediction()]
         tasks.append(task)
     return tasks
 
 
-def prediction(scored: Known, result: list[dict[str, object]] | None = None) -> dict[str, Any]:
-    """What Label Studio keeps of an image's score."""
-    return {"model_version": scored.version, "score": scored.score, "result": result or []}
-
-
 def _url(daemon: Daemon, pool: str, id: str, request: Request) -> str:
     pattern = daemon.settings.image_url
+    quoted_pool, quoted_id = quote(pool, safe=""), quote(id, safe="")
     if pattern:
-        named = pattern.replace("{pool}", _quoted(pool))
-        return named.replace("{id}", _quoted(id))
-    from lloss.serve.daemon.http.authentication import signed
-
-    return f"{base_of(daemon, request)}/v1/pools/{_quoted(pool)}/images?{signed(daemon, pool, id)}"
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")
+        return pattern.replace("{pool}", quoted_pool).replace("{id}", quoted_id)
+    query = daemon.access.signed_query(pool, id)
+    base = base_url_of(daemon, request)
+    return f"{base}/v1/pools/{quoted_pool}/images?{query}"

@@ -1,18 +1,22 @@
-"""What Label Studio tells of annotations becomes labels."""
+"""Turn Label Studio's events about annotations into labels."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.labelstudio.annotation_memory import Annotation, Annotations, Verdict
-from lloss.serve.daemon.labelstudio.json_export import Age, choice_of, place_of
+from lloss.serve.daemon.labelstudio.annotation_table import (
+    AnnotationTable,
+    ImageAnnotation,
+    Verdict,
+)
+from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, pool_image
 from lloss.serve.daemon.store.image_table import Marks
 
 WRITTEN = frozenset(
@@ -20,24 +24,26 @@ WRITTEN = frozenset(
 )
 DELETED = frozenset({"ANNOTATIONS_DELETED", "ANNOTATION_DELETED"})
 
+Image = tuple[str, str]
+"""A pool and an id."""
+
 _log = logging.getLogger(__name__)
-_one_by_one = threading.Lock()
-"""Of two events of an image the later must not be overtaken by the earlier."""
+_serial = threading.Lock()
+"""Keeps two events of one image in order."""
 
 
 @dataclass
 class Outcome:
-    """What became of the images of an event.
+    """How many images an event changed.
 
     Attributes:
-        labeled: images.
-        unlabeled: that are free again, or were never labeled.
-        skipped: images.
-        ignored: that are of no pool here.
-        disputed: whose annotations are of different classes; the newest one counts.
-        without_class: whose annotation chooses no class, or several; they stay as they were.
-        new_classes: that neither the model nor an earlier label knew; they are accepted, since
-            Label Studio sends an event once.
+        labeled: images with a label now.
+        unlabeled: images that are free again, or were never labeled.
+        skipped: images that are never handed out.
+        ignored: images of no pool here.
+        disputed: images with annotations of different classes; the newest one counts.
+        without_class: images whose annotation does not choose exactly one class; unchanged.
+        new_classes: accepted, since Label Studio sends an event once.
     """
 
     labeled: int = 0
@@ -49,43 +55,41 @@ class Outcome:
     new_classes: list[str] = field(default_factory=list)
 
 
-def hear(daemon: Daemon, event: Mapping[str, Any], control: str | None = None) -> Outcome:
-    """Follow an event of :data:`WRITTEN` or :data:`DELETED`.
+def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = None) -> Outcome:
+    """Apply an event of :data:`WRITTEN` or :data:`DELETED`, in one transaction.
 
-    An image is labeled by its newest annotation that is no skip; one that was only skipped is
-    never handed out; one whose annotations were all deleted is free again. What came before the
-    webhook was set up is not known here; a label from elsewhere is not taken back. One transaction
-    holds the notes of annotations and what they mark.
+    The newest annotation that is not a skip labels its image; an image with skips alone is never
+    handed out; one whose annotations were all deleted is free again. Labels from elsewhere stay.
 
     Args:
-        daemon: whose pools they are of.
-        event: of Label Studio's.
-        control: whose choice is the label; by default the only one.
+        daemon: with the pools.
+        event: as Label Studio sends it.
+        control: name of the Choices control that gives the label; by default the only one.
 
     Raises:
         LlossError: the catalog is damaged or cannot be written.
-        PoolError: a pool that has to be asked for its images cannot be read now; then nothing is
-            noted either.
+        PoolError: a pool that must be searched for its images cannot be read; nothing is stored.
     """
     project = _project(event.get("project"))
-    with _one_by_one:
-        written, numbers = [], []
+    with _serial:
+        written: list[ImageAnnotation] = []
+        numbers: list[int] = []
         if event["action"] in DELETED:
-            numbers = list(_numbers(event.get("annotations")))
+            numbers = _numbers(event.get("annotations"))
             with daemon.catalog.reading() as db:
-                places = Annotations(db).places(project, numbers)
+                images = AnnotationTable(db).images(project, numbers)
         else:
-            written = list(_written(project, event, control))
-            places = list(dict.fromkeys((one.pool, one.id) for one in written))
-        # Asked before the transaction, which nobody else can write beside: it may take long.
-        present = _present_in(daemon, places)
+            written = list(_annotations(event, control))
+            images = list(dict.fromkeys((one.pool, one.id) for one in written))
+        present = _present(daemon, images)  # may be slow: before the transaction
         with daemon.catalog.images.marking() as marks:
-            notes = Annotations(marks.db)
-            before = [notes.verdict(*place) for place in places]
-            notes.write(written)
-            notes.delete(project, numbers)
-            after = [notes.verdict(*place) for place in places]
-            outcome = _mark(daemon, marks, list(zip(before, after)), present)
+            table = AnnotationTable(marks.db)
+            before = {image: table.verdict(*image) for image in present}
+            table.write(project, written)
+            table.delete(project, numbers)
+            changes = {image: (old, table.verdict(*image)) for image, old in before.items()}
+            outcome = _mark(daemon, marks, changes)
+    outcome.ignored = len(images) - len(present)
     daemon.metrics.labeled(outcome.labeled)
     if outcome.without_class or outcome.new_classes or outcome.disputed:
         _log.warning(
@@ -99,104 +103,78 @@ def hear(daemon: Daemon, event: Mapping[str, Any], control: str | None = None) -
 def _project(fields: object) -> str:
     if not isinstance(fields, dict):
         return ""
-    told = f"{fields.get('id')}.{fields.get('created_at')}"
-    return told.encode(errors="replace").decode()  # halves of characters SQLite does not take
+    text = f"{fields.get('id')}.{fields.get('created_at')}"
+    return text.encode(errors="replace").decode()  # SQLite refuses lone surrogates
 
 
-def _numbers(annotations: object) -> Iterable[int]:
-    for one in annotations if isinstance(annotations, list) else [annotations]:
-        number = one.get("id") if isinstance(one, dict) else None
-        if _is_number(number):
-            yield number
+def _numbers(annotations: object) -> list[int]:
+    """The numbers of annotations, those that SQLite can store."""
+    listed = annotations if isinstance(annotations, list) else [annotations]
+    numbers = [one.get("id") for one in listed if isinstance(one, dict)]
+    return [n for n in numbers if type(n) is int and abs(n) < 1 << 63]
 
 
-def _is_number(value: object) -> TypeGuard[int]:
-    """Whether it is an integer as SQLite has them."""
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
-
-
-def _written(project: str, event: Mapping[str, Any], control: str | None) -> Iterable[Annotation]:
+def _annotations(event: Mapping[str, Any], control: str | None) -> Iterator[ImageAnnotation]:
     annotations, tasks = event.get("annotation"), event.get("task")
     if not isinstance(annotations, list):
         annotations, tasks = [annotations], [tasks]
-    if not isinstance(tasks, list):
-        return
-    for annotation, task in zip(annotations, tasks):
-        place = place_of(task.get("data")) if isinstance(task, dict) else None
-        if place and isinstance(annotation, dict) and _is_number(annotation.get("id")):
-            yield Annotation(
-                project,
-                Age.of(annotation, annotation["id"]),
-                *place,
-                choice_of(annotation.get("result"), control),
-                bool(annotation.get("was_cancelled")),
-            )
+    for fields, task in zip(annotations, tasks if isinstance(tasks, list) else ()):
+        image, numbers = pool_image(task), _numbers(fields)
+        if image and numbers:
+            annotation = Annotation.parse(fields, numbers[0], fields.get("result"))
+            yield ImageAnnotation(*image, annotation, annotation.choice(control))
 
 
-def _present_in(daemon: Daemon, places: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    ids: dict[str, list[str]] = defaultdict(list)
-    for pool, id in places:
+def _present(daemon: Daemon, images: Iterable[Image]) -> list[Image]:
+    """Those images that are in a pool here."""
+    ids: defaultdict[str, list[str]] = defaultdict(list)
+    for pool, id in images:
         ids[pool].append(id)
-    return {pool: _present(daemon, pool, some) for pool, some in ids.items()}
+    present: list[Image] = []
+    for pool, some in ids.items():
+        try:
+            present += [(pool, id) for id in sorted(daemon.selections.present(pool, some))]
+        except RequestError as error:
+            if error.status != 404:
+                raise
+            _log.warning("label studio: ignored annotations of %d images: %s", len(some), error)
+    return present
 
 
 def _mark(
-    daemon: Daemon,
-    marks: Marks,
-    changes: Sequence[tuple[Verdict, Verdict]],
-    present: Mapping[str, set[str]],
+    daemon: Daemon, marks: Marks, changes: Mapping[Image, tuple[Verdict, Verdict]]
 ) -> Outcome:
-    """Mark images by the verdicts that were known before the event and are known now."""
+    """Mark images by their verdicts before and after the event."""
     outcome = Outcome()
-    pools: dict[str, list[tuple[Verdict, Verdict]]] = defaultdict(list)
-    for before, after in changes:
-        if after.id in present[after.pool]:
-            pools[after.pool].append((before, after))
-        else:
-            outcome.ignored += 1
-    for pool, here in pools.items():
-        outcome.disputed += sum(after.disputed for _, after in here)
-        if daemon.classes.required:
-            outcome.without_class += sum(after.label == "" for _, after in here)
-            here = [(_classed(before), _classed(after)) for before, after in here]
-        names = [after.label for _, after in here if after.label]
-        outcome.new_classes += daemon.classes.new_in(pool, names)
-        _mark_present(marks, pool, here, outcome)
-    outcome.unlabeled -= outcome.without_class
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    for (pool, _), (_, after) in changes.items():
+        outcome.disputed += after.disputed
+        names[pool].add(after.label or "")
+    for pool, some in names.items():
+        outcome.new_classes += daemon.classes.new_in(pool, some)
+    for (pool, id), (before, after) in changes.items():
+        if daemon.classes.required and after.label == "":
+            outcome.without_class += 1
+            outcome.unlabeled -= 1
+        if daemon.classes.required:  # an annotation without a class labels nothing
+            before, after = (replace(one, label=one.label or None) for one in (before, after))
+        _mark_one(marks, pool, id, before, after, outcome)
     return outcome
 
 
-def _classed(verdict: Verdict) -> Verdict:
-    """Of a classifier's pool: an annotation without a class labels nothing."""
-    return verdict if verdict.label else replace(verdict, label=None)
-
-
-def _mark_present(
-    marks: Marks, pool: str, changes: Sequence[tuple[Verdict, Verdict]], outcome: Outcome
+def _mark_one(
+    marks: Marks, pool: str, id: str, before: Verdict, after: Verdict, outcome: Outcome
 ) -> None:
-    """Label, skip and free; what came from elsewhere than annotations is not taken back."""
-    labels = {after.id: after.label for _, after in changes if after.label is not None}
-    rest = [(before, after) for before, after in changes if after.label is None]
-    # A label that an annotation gave and gives no more; "" by itself would leave it.
-    given = {
-        before.id: before.label for before, after in changes
-        if before.label is not None and not after.label
-    }  # fmt: skip
-    marks.unlabel(pool, marks.with_labels(pool, given))
-    skipped = [after.id for _, after in rest if after.skipped]
-    marks.skip(pool, skipped)
-    marks.give_back(pool, [now.id for old, now in rest if old.skipped and not now.skipped])
-    marks.label(pool, labels)
-    outcome.labeled += len(labels)
-    outcome.skipped += len(skipped)
-    outcome.unlabeled += len(rest) - len(skipped)
-
-
-def _present(daemon: Daemon, pool: str, ids: list[str]) -> set[str]:
-    try:
-        return daemon.selections.present(pool, ids)
-    except RequestError as error:
-        if error.status != 404:  # it may be back soon: better told than lost without a word
-            raise
-        _log.warning("label studio's annotations of %d images are ignored: %s", len(ids), error)
-        return set()
+    """Label, skip or free an image; a label or skip from elsewhere stays."""
+    if before.label is not None and not after.label:
+        marks.unlabel(pool, marks.with_labels(pool, {id: before.label}))
+    if after.label is not None:
+        marks.label(pool, {id: after.label})
+        outcome.labeled += 1
+    elif after.skipped:
+        marks.skip(pool, [id])
+        outcome.skipped += 1
+    else:
+        if before.skipped:
+            marks.give_back(pool, [id])
+        outcome.unlabeled += 1

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lloss.serve.daemon.deps import Daemon
-from lloss.serve.daemon.services.scores_cache import ScoresCache
+from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
 from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
 from lloss.serve.daemon.ui.image_details import Held, Mark
 from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.ui.score_summary import Digest, Guess
 from lloss.serve.daemon.ui.thumbnails import Thumbnails, stamp_of
 
 from lloss.errors import LlossError
@@ -146,7 +145,7 @@ class Viewer:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.held = Held(daemon.catalog, daemon.selections)
-        self.rate, self.digests = Rate(), ScoresCache(Digest.of, 32)
+        self.rate = Rate()
         self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
 
     def status(self) -> dict[str, Any]:
@@ -221,8 +220,8 @@ class Viewer:
                 place,
                 image.rank,
                 image.score,
-                class_name(names, guesses.get(image.id, Guess()).prediction),
-                guesses.get(image.id, Guess()).confidence,
+                class_name(names, guesses.get(image.id, ScoredImage()).prediction),
+                guesses.get(image.id, ScoredImage()).confidence,
                 marks.get(image.id, Mark()),
                 self.thumbnails.failure(key, image.id),
             )
@@ -240,7 +239,7 @@ class Viewer:
         if not pool.scored:
             return ""
         with self.daemon.pools.reading(pool.name) as (_, folder):
-            spread = self.digests.get(folder).spread
+            spread = score_summary(folder).spread
         return histogram(spread, list(shown)) if spread else ""
 
     @staticmethod
@@ -273,11 +272,11 @@ class Viewer:
         left = (now.total - now.done) / rate if now.total is not None and rate else None
         return Progress(now.id, now.state, now.done, now.total, rate, left)
 
-    def _guesses(self, pool: PoolView, ids: Sequence[str]) -> Mapping[str, Guess]:
+    def _guesses(self, pool: PoolView, ids: Sequence[str]) -> Mapping[str, ScoredImage]:
         if not pool.scored:
             return {}
         with self.daemon.pools.reading(pool.name) as (_, folder):
-            return self.digests.get(folder).guesses(ids)
+            return score_summary(folder).images(ids)
 
     def _prefetch(self, pool: PoolView, ids: Sequence[str]) -> None:
         """Find all at once what the thumbnails will be asked for one by one."""

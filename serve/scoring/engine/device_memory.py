@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import EngineError
-from lloss.runtime.cuda import Driver, driver
+from lloss.runtime.cuda_driver import Driver, driver
 from lloss.runtime.graph_capture import DEVICES
 
 

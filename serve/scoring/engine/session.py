@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
-from lloss.serve.scoring.engine.cpu import HostExecutor, host_options, weight_bits
-from lloss.serve.scoring.engine.recovery import open_device
+from lloss.serve.scoring.engine.cpu_executor import HostExecutor, host_options, weight_bits
+from lloss.serve.scoring.engine.gpu_startup import open_device
 from lloss.serve.scoring.result import no_columns
 from numpy.typing import NDArray
 
@@ -18,9 +18,10 @@ from lloss.errors import EngineError
 from lloss.files import sha256_of
 from lloss.images.cpu_count import usable_cores
 from lloss.manifest import Manifest, read_manifest
-from lloss.runtime import cuda, tf32
+from lloss.runtime import cuda_driver as cuda
+from lloss.runtime import tf32
 from lloss.runtime.batch_size import device_batch, fitting, host_batch
-from lloss.runtime.cpu_integers import instructions, saturates
+from lloss.runtime.int8_support import instructions, saturates
 from lloss.runtime.providers import ORDER, missing, open_session, parse_device, setup_of
 
 log = logging.getLogger(__name__)

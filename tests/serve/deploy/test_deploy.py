@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lloss.serve.daemon.observability.gauges import watch
+from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import ENDED, REFUSED, RELOADED, DaemonMetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -72,18 +72,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     metrics = DaemonMetrics()
     pool = SimpleNamespace(name="a", scored=3)
     counts = SimpleNamespace(labeled=1, pending=1, skipped=1)
-    daemon: Any = SimpleNamespace(
-        metrics=metrics,
-        settings=SimpleNamespace(data_dir=tmp_path_factory.mktemp("data")),
-        catalog=SimpleNamespace(
-            jobs=SimpleNamespace(active=list),
-            pools=SimpleNamespace(each=lambda view: [view(pool)]),
-            images=SimpleNamespace(counts=lambda _: counts),
-            restamped=0,
-        ),
-        not_ready=lambda: "",
+    catalog: Any = SimpleNamespace(
+        jobs=SimpleNamespace(active=list),
+        pools=SimpleNamespace(each=lambda view: [view(pool)]),
+        images=SimpleNamespace(counts=lambda _: counts),
+        restamped=0,
     )
-    watch(daemon)
+    register_gauges(metrics, catalog, tmp_path_factory.mktemp("data"), lambda: "")
     spec = ImageSpec(8, 8)
     manifest = Manifest(
         task="t", model="m", classes=(), image=spec, mean=(), std=(), outputs={"loss": ()}
@@ -267,7 +262,7 @@ def started() -> dict[str, list[str]]:
 def served_with() -> set[str]:
     """Options that ``lloss serve`` knows."""
     cli = pytest.importorskip("lloss.cli.serve", reason="there is no lloss serve")
-    return {name for parameter in cli.serve.params for name in parameter.opts}
+    return {name for parameter in cli.command.params for name in parameter.opts}
 
 
 @pytest.mark.parametrize("file", ["lloss.service", "Dockerfile"])

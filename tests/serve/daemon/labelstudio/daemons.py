@@ -1,4 +1,4 @@
-"""The parts of a daemon that Label Studio asks, real ones but for the model."""
+"""The parts of a daemon that Label Studio asks; only the model is a stub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.batcher import Answer
 from lloss.serve.daemon.services.label_classes import Classes
@@ -28,7 +29,7 @@ CLASSES = ("cat", "dog", "cow")
 
 
 class Models:
-    """A model that serves; scoring by a real scorer."""
+    """A model whose scorer, if there is one, is real."""
 
     def __init__(self) -> None:
         self.sha256 = "ab" * 32
@@ -56,13 +57,12 @@ class Models:
 
 
 class Daemon:
-    """The parts of a daemon, real ones but for the model."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.settings = ServeSettings(
             model=folder / "model.onnx", data_dir=folder / "data", pool_roots=(str(folder),)
         )
+        self.access = Access(self.settings)
         self.catalog = Catalog(self.settings.data_dir)
         self.pools = Pools(self.settings, self.catalog)
         self.metrics, self.models = DaemonMetrics(), Models()

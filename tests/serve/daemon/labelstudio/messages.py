@@ -1,4 +1,4 @@
-"""What Label Studio sends: as label-studio 1.23.2 really did (``recorded/``), and made here."""
+"""Bodies of Label Studio: recorded from label-studio 1.23.2 (``recorded/``), and made here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(client: TestClient, *tasks: Any, config: Any = CONFIG, **fields: Any) ->
     return results
 
 
-def tell(client: TestClient, event: Mapping[str, Any], code: int = 201) -> Any:
+def send(client: TestClient, event: Mapping[str, Any], code: int = 201) -> Any:
     reply = client.post("/labelstudio/webhook", content=json.dumps(event))
     assert reply.status_code == code, reply.text
     return reply.json()
@@ -70,3 +70,13 @@ def exported(id: str, *annotations: tuple[str, str | None, bool]) -> dict[str, A
         for number, (choice, changed, cancelled) in enumerate(annotations)
     ]
     return {"id": 1, "data": {"lloss_pool": "p", "lloss_id": id}, "annotations": made}
+
+
+def bulk(*events: dict[str, Any]) -> dict[str, Any]:
+    """Several events of ``event`` as the one that Label Studio makes of a bulk action."""
+    return {
+        **events[0],
+        "action": "ANNOTATIONS_CREATED",
+        "annotation": [one["annotation"] for one in events],
+        "task": [one["task"] for one in events],
+    }

@@ -121,7 +121,7 @@ def test_the_window_holds_the_latest_images(size: int) -> None:
     assert found.measure() == alone.measure()
 
 
-def test_what_is_not_finite_is_match_exclusion() -> None:
+def test_what_is_not_finite_is_left_out() -> None:
     losses = np.random.default_rng(0).normal(0, 1, 1000)
     live = np.concatenate([losses[:600], [np.nan] * 300, [np.inf, -np.inf]])
     assert drift(losses, live).measure() == drift(losses, losses[:600]).measure()

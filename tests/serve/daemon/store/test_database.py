@@ -433,7 +433,7 @@ def test_a_catalog_that_was_cut_off_to_nothing_is_no_new_one(tmp_path: Path) -> 
     Catalog(tmp_path).close()
 
 
-def test_a_pool_that_is_removed_while_pools_are_listed_is_match_exclusion(tmp_path: Path) -> None:
+def test_a_pool_that_is_removed_while_pools_are_listed_is_left_out(tmp_path: Path) -> None:
     with contextlib.closing(Catalog(tmp_path)) as catalog:
         for name in ("a", "b", "c"):
             catalog.pools.put(name, "/p")

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
-import numpy as np
 import pytest
-from lloss.serve.daemon.ui import score_summary as digests
 from lloss.serve.daemon.ui.image_details import Batch
 from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.ui.score_summary import Digest, Guess
 from lloss.serve.daemon.ui.templates import duration, quoted, rate
-
-from lloss.errors import ScoresError
-from lloss.scores.scores_folder import ScoresFolder, scores_table
-from lloss.statistics.charts import Spread, histogram
-
-from ..scores import write_scores
 
 
 class Clock:
@@ -49,59 +37,6 @@ def test_a_rate_begins_anew_where_a_counter_went_back_or_nobody_looked() -> None
     assert counter.seen(120) == 10
     clock.now += 3600
     assert counter.seen(10**9) is None
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> ScoresFolder:
-    """9,000 rows in three parts, the loss a permutation of 0 to 8,999."""
-    losses = np.random.default_rng(0).permutation(9000).astype(np.float32)
-    columns = {"loss": losses, "prediction": losses % 10, "confidence": losses / 9000}
-    ids = [f"id {int(loss)}" for loss in losses]
-    return write_scores(tmp_path / "scores", ids, columns, part=3000)
-
-
-def test_a_digest_knows_the_best_and_finds_the_others(
-    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digest = Digest.of(folder)
-    assert len(digest._guesses) == digests.BEST
-    assert digest.spread is not None and digest.spread.size == 9000
-    found = digest.guesses(["id 8999", "id 17", "none"])
-    assert found["id 8999"] == Guess(9, pytest.approx(8999 / 9000))
-    assert found["id 17"].prediction == 7 and found["none"] == Guess()
-    monkeypatch.setattr(ScoresFolder, "scan", None)  # from now on nothing is read
-    assert digest.guesses(["id 17", "none", "id 8000"])["id 8000"].prediction == 0
-
-
-def test_guesses_that_are_looked_at_are_kept(
-    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(digests, "BEST", 10)
-    monkeypatch.setattr(digests, "_OTHERS", 5)
-    digest = Digest.of(folder)
-    for number in range(20):
-        digest.guesses(["id 8999", f"id {number}"])
-    assert len(digest._guesses) == 15 and "id 0" not in digest._guesses
-    monkeypatch.setattr(ScoresFolder, "scan", None)
-    assert digest.guesses(["id 8999", "id 19"])["id 8999"].prediction == 9
-
-
-def test_scores_without_guesses_or_numbers_have_a_digest_too(tmp_path: Path) -> None:
-    folder = ScoresFolder(tmp_path)
-    losses = np.array([math.nan, math.inf], np.float32)
-    folder.write_part(0, scores_table(["a", "b"], {"loss": losses}), [])
-    digest = Digest.of(folder)
-    assert digest.spread is None and digest.guesses(["a"]) == {"a": Guess()}
-    (tmp_path / "part-00000.parquet").write_bytes(b"broken")
-    with pytest.raises(ScoresError):
-        Digest.of(folder)
-
-
-def test_a_spread_draws_what_its_values_draw() -> None:
-    losses = np.random.default_rng(3).gamma(2, 1, 5000).astype(np.float32)
-    losses[:7] = math.nan
-    assert histogram(Spread.of(losses) or losses, [4.0, 5.0]) == histogram(losses, [4.0, 5.0])
-    assert Spread.of(losses[:7]) is None
 
 
 @pytest.mark.parametrize(("seconds", "told"), [

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.scoring.batch import pipeline
-from lloss.serve.scoring.engine.gpu import DeviceExecutor
+from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
 from lloss.serve.scoring.engine.session import Engine
 from lloss.serve.scoring.result import Scores
 

@@ -115,7 +115,7 @@ def test_forgotten_ones_end() -> None:
 def test_the_program_ends_after_what_was_begun() -> None:
     program = """
 import time
-from lloss.serve.workers import Workers
+from lloss.serve.scoring.batch.worker_pool import Workers
 workers = Workers(1, "t")
 for n in range(3):
     workers.submit(lambda n=n: (time.sleep(0.1), print(n, flush=True)))

@@ -12,7 +12,7 @@ import pytest
 from lloss.serve.scoring.engine.device_memory import Copy, CudaMemory, HostMemory, Memory
 
 from lloss.errors import EngineError
-from lloss.runtime.cuda import Driver
+from lloss.runtime.cuda_driver import Driver
 
 
 @pytest.fixture

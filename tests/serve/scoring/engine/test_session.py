@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lloss.serve.scoring.engine import recovery as opening
+from lloss.serve.scoring.engine import gpu_startup as opening
 from lloss.serve.scoring.engine import session as engine
 from lloss.serve.scoring.engine.session import Engine
 

@@ -9,7 +9,9 @@ import pytest
 import torchvision
 
 from lloss.annotations import Problems
-from lloss.data.labeled_set import LabeledSet, class_names, labels_text, open_labeled, read_labels
+from lloss.annotations.label_csv import labels_text, read_labels
+from lloss.data.class_labels import open_labeled
+from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError, LlossError, MissingExtraError, PoolError
 from lloss.pools import Item
 from lloss.tasks.classification import TASK

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lloss.serve.scoring.engine.device_memory import Memory
-from lloss.serve.scoring.engine.gpu import DeviceExecutor
+from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
 
 from lloss.errors import CaptureError, DeviceMemoryError
 from lloss.manifest import Manifest

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lloss.annotations import Problems
-from lloss.data.image_folders import annotation_files
-from lloss.data.voc import read_folder, read_split
+from lloss.data.annotation_files import annotation_files
+from lloss.data.voc_folders import read_folder, read_split
 from lloss.errors import LabelError
 
 HIDDEN = ["._a.xml", ".git/b.xml", "__MACOSX/c.xml", "@eaDir/d.xml"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lloss.annotations.label_archive import native_labels, write_labels
 from lloss.annotations.problems import Problems
-from lloss.data.label_archive import native_labels, write_labels
 from lloss.data.object_labels import open_objects, read_objects
 from lloss.data.pose_labels import open_persons, read_persons
 from lloss.errors import LabelError

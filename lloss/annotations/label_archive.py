@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.annotations.boxes import checked
+from lloss.annotations.json_fields import BrokenError, name_of, number, numbers
+from lloss.annotations.json_fields import field as needed
 from lloss.annotations.label_types import ObjectLabel, PersonLabel
-from lloss.annotations.validation import BrokenError, name_of, number, numbers
-from lloss.annotations.validation import field as needed
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.crop_box import CropBox

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lloss.export.calibration_images import batches, draw_sample
+from lloss.export.pool_sample import batches, draw_sample
 
 from lloss.errors import PoolError, SettingsError
 from lloss.images.decode import ImageSpec, decode

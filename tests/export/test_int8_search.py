@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
-from lloss.export.calibration_images import PoolSample, batches, draw_sample
-from lloss.export.calibration_recipes import Search, probes_of
 from lloss.export.fidelity import Fidelity, Gate, Spread, fidelity, predict
+from lloss.export.int8_search import Search, probes_of
+from lloss.export.pool_sample import PoolSample, batches, draw_sample
 from lloss.export.quantize import Int8Quantizer
 from onnx import numpy_helper
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.scoring.batch.score_pool import score_pool
-from lloss.serve.scoring.engine import gpu as device
-from lloss.serve.scoring.engine import recovery as opening
+from lloss.serve.scoring.engine import gpu_executor as device
+from lloss.serve.scoring.engine import gpu_startup as opening
 from lloss.serve.scoring.engine import session as engine
 from lloss.serve.scoring.engine.session import Engine
 from lloss.serve.scoring.scorer import Scorer
@@ -23,7 +23,8 @@ from lloss.serve.scoring.scorer import Scorer
 from lloss.errors import DeviceLostError, EngineError
 from lloss.manifest import Manifest
 from lloss.pools import ArrayPool
-from lloss.runtime import cuda, tf32
+from lloss.runtime import cuda_driver as cuda
+from lloss.runtime import tf32
 from lloss.runtime.providers import Opened, Setup, setup_of
 
 from ..fakes import FakeGpu, GraphSession, Spy

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import DeviceMemoryError, EngineError
-from lloss.runtime import cuda
-from lloss.runtime.cuda import Driver
+from lloss.runtime import cuda_driver as cuda
+from lloss.runtime.cuda_driver import Driver
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from lloss.serve.scoring.engine import session as engine_module
-from lloss.serve.scoring.engine.cpu import host_options
+from lloss.serve.scoring.engine.cpu_executor import host_options
 from lloss.serve.scoring.engine.session import Engine, _host_note
 from onnx import TensorProto, helper, numpy_helper
 
 from lloss.images.decode import ImageSpec
 from lloss.manifest import Manifest
-from lloss.runtime import cpu_integers as integers
-from lloss.runtime.cpu_integers import instructions, keep_exact, saturates
+from lloss.runtime import int8_support as integers
+from lloss.runtime.int8_support import instructions, keep_exact, saturates
 
 
 def product(k: int = 8) -> bytes:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import EngineError
 from lloss.manifest import INPUT, Manifest
-from lloss.runtime.cpu_integers import keep_exact
+from lloss.runtime.int8_support import keep_exact
 
 
 def host_options(manifest: Manifest) -> ort.SessionOptions:

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lloss.export.calibration_images import MIN_HELD_OUT, PoolSample, batches, draw_sample
-from lloss.export.calibration_recipes import Search
 from lloss.export.fidelity import PROVIDER, Fidelity, Gate, Predicted, fidelity, predict
 from lloss.export.graph import ScoringGraph, write_onnx
+from lloss.export.int8_search import Search
 from lloss.export.parity import check_batches, check_parity
+from lloss.export.pool_sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
 from lloss.export.quantize import Int8Quantizer
 from lloss.export.speed_check import measure_speed
 
 from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import Item, Pool
-from lloss.runtime.cpu_integers import MADE_FOR, instructions, saturates
+from lloss.runtime.int8_support import MADE_FOR, instructions, saturates
 from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import Checkpoint
 
@@ -43,7 +43,7 @@ class Reduction:
         gate: what has to be reached there.
         seed: of the draw of all.
         weight_bits: of ``int8``: 8, or 7 for processors without VNNI, which compute products of
-            8 bits slowly or wrongly (:mod:`lloss.runtime.cpu_integers`); 0: as this machine's CPU
+            8 bits slowly or wrongly (:mod:`lloss.runtime.int8_support`); 0: as this machine's CPU
             needs them.
 
     Raises:
@@ -75,7 +75,7 @@ class Reduction:
         return self.weight_bits or (7 if saturates() else 8)
 
     def draw(self) -> PoolSample:
-        """The images; see :func:`lloss.export.calibration_images.draw_sample`."""
+        """The images; see :func:`lloss.export.pool_sample.draw_sample`."""
         calibration = self.calibration_images if self.precision == "int8" else 0
         return draw_sample(self.pool, self.held_out, calibration, self.seed)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lloss.export.calibration_images import PoolSample, batches
 from lloss.export.fidelity import ROOM, Fidelity, Gate, Predicted, Spread, fidelity, predict, spread
+from lloss.export.pool_sample import PoolSample, batches
 from lloss.export.quantize import Calibration, Int8Quantizer
 from onnxruntime.quantization.calibrate import TensorsData
 from tqdm import tqdm

@@ -10,8 +10,8 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
-from lloss.export import tensorrt_engine as tensorrt
-from lloss.export.tensorrt_engine import build_engine
+from lloss.export import tensorrt
+from lloss.export.tensorrt import build_engine
 
 from lloss.errors import ArtifactError, EngineError
 from lloss.manifest import read_manifest
@@ -23,7 +23,7 @@ from lloss.runtime.providers import Opened, missing
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        f"from lloss.runtime import cuda; cuda.LIBRARY = 'libcuda.so.none'\n"
+        f"from lloss.runtime import cuda_driver; cuda_driver.LIBRARY = 'libcuda.so.none'\n"
         f"from lloss.cli.main import main; main({list(arguments)!r})"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -38,7 +38,7 @@ def test_without_a_gpu_or_torch_it_is_one_line(artifact: Path) -> None:
 
 def test_an_export_needs_to_know_where(tmp_path: Path) -> None:
     done = command("export", str(tmp_path))
-    assert done.returncode == 2 and "say where the artifact goes" in done.stderr
+    assert done.returncode == 2 and "name the file to write" in done.stderr
 
 
 def test_only_an_artifact_is_built(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_it_is_built_for_the_batch_and_the_gpu_of_the_scorer(
 
 def test_a_gpu_is_named_for_tensorrt_only(tmp_path: Path) -> None:
     done = command("export", str(tmp_path), "-o", "model.onnx", "--device-id", "1")
-    assert done.returncode == 2 and "--device-id 1: is for --tensorrt" in done.stderr
+    assert done.returncode == 2 and "--device-id 1: applies to --tensorrt" in done.stderr
 
 
 def test_int8_is_not_for_tensorrt(
@@ -144,4 +144,4 @@ def test_an_artifact_gets_no_other_precision(tmp_path: Path) -> None:
         [sys.executable, "-m", "lloss", "export", *words], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "is exported already; a precision is chosen when a RUN is" in done.stderr
+    assert "already exported; choose the precision" in done.stderr

@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 import pytest
 from lloss.export import export_model as artifact_module
-from lloss.export import reduce_precision as precision_module
+from lloss.export import precision as precision_module
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Fidelity, Gate
 from lloss.export.parity import open_session
-from lloss.export.reduce_precision import Reducer, Reduction
+from lloss.export.precision import Reducer, Reduction
 from lloss.export.speed_check import Speed, measure_speed
 from onnx import TensorProto
 
@@ -303,9 +303,9 @@ def test_the_command_line(
     ("options", "wanted"),
     [
         (["--precision=int8"], "add --calibrate POOL"),
-        (["--calibrate=pool"], "fp32 needs no --calibrate"),
-        (["--no-reduce-range"], "--reduce-range is of int8's weights: --precision fp32"),
-        (["--precision=fp16", "--reduce-range"], "--reduce-range is of int8's weights"),
+        (["--calibrate=pool"], "--calibrate: fp32 needs none"),
+        (["--no-reduce-range"], "--reduce-range: applies to --precision int8, not to fp32"),
+        (["--precision=fp16", "--reduce-range"], "--reduce-range: applies to --precision int8"),
         (["--reference=nowhere"], "nowhere"),
         (["--precision=fp16", "--calibrate=nowhere"], "nowhere"),
         (["--precision=fp16", "--calibrate={pool}", "--min-overlap=97"], "--min-overlap 97"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lloss.cli.device_option import Device
 from lloss.cli.main import main
+from lloss.cli.options import Device
 from lloss.runtime import tf32
 
 

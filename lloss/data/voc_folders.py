@@ -15,21 +15,15 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from lloss.annotations.boxes import Found, check_class, checked, known_classes, label_of
+from lloss.annotations.class_list import known_classes
+from lloss.annotations.json_fields import BrokenError, leaving_out
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.annotations.validation import (
-    BrokenError,
-    NothingMarkedError,
-    Whole,
-    leaving_out,
-    within_reach,
-)
-from lloss.annotations.xml_reader import Element, read_xml
-from lloss.data.image_folders import annotation_files
-from lloss.errors import MissingExtraError, PoolError
+from lloss.annotations.voc import read_annotation
+from lloss.data.annotation_files import annotation_files
+from lloss.errors import ImageError, MissingExtraError, PoolError
 from lloss.pools.file_walk import SUFFIXES
-from lloss.text.clean_names import clean_name
+from lloss.pools.pool import read_file
 
 SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
 """Names that torchvision downloads, and their years."""
@@ -54,35 +48,15 @@ class SplitRow:
     annotation: Path
 
 
-def read_annotation(
+def read_xml_file(
     path: Path, classes: frozenset[str] | None, problems: Problems
 ) -> tuple[str, ObjectLabel | None]:
-    """One XML file.
-
-    Args:
-        path: of the file.
-        classes: the names that are allowed; None for any.
-        problems: broken objects go there.
-
-    Returns:
-        The image's file name as the annotation has it ("" if it has none), and the objects; None
-        if one of them is broken.
-
-    Raises:
-        BrokenError: the whole file cannot be used.
-    """
-    root = read_xml(path)
-    if root.tag != "annotation":
-        raise BrokenError(root.where, f"<{root.tag}> is no VOC annotation, that is <annotation>")
-    size = _size(root)
-    objects: list[Found] = []
-    whole = Whole()
-    for element in root.children:
-        if element.tag == "object":
-            with whole.leaving_out(problems):
-                objects.append(_object(element, size, classes))
-    named = root.child("filename")
-    return named.text if named else "", label_of(objects, size) if whole.yes else None
+    """As :func:`lloss.annotations.voc.read_annotation`, of a file."""
+    try:
+        data = read_file(path)
+    except ImageError as error:
+        raise BrokenError(str(path), str(error)) from error
+    return read_annotation(data, path, classes, problems)
 
 
 def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
@@ -107,7 +81,7 @@ def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
                 labels.pop(key, None)
                 raise BrokenError(str(path), f"is of the same image as {first[key]}")
             first[key] = path
-            named, label = read_annotation(path, classes, problems)
+            named, label = read_xml_file(path, classes, problems)
             named = named and _below(path.parent.relative_to(root), named)
         if label is None:
             problems.leave_out(str(folder), *filter(None, [named]), key)
@@ -210,45 +184,3 @@ def _image(folder: Path, name: str) -> Path:
         return usual
     ends = (end for low in sorted(SUFFIXES) for end in (low, low.upper(), low.title()))
     return next((path for end in ends if (path := folder / (name + end)).is_file()), usual)
-
-
-def _size(root: Element) -> tuple[int, int] | None:
-    """Height and width; None where they are left out or, as some tools write, 0."""
-    element = root.child("size")
-    if element is None:
-        return None
-    height, width = (_number(element.needed(tag)) for tag in ("height", "width"))
-    if height == width == 0:
-        return None
-    if min(height, width) < 1 or height != int(height) or width != int(width):
-        raise BrokenError(element.where, f"an image of {width:g}×{height:g} pixels")
-    return int(height), int(width)
-
-
-def _object(
-    element: Element, size: tuple[int, int] | None, classes: frozenset[str] | None
-) -> Found:
-    named = element.needed("name")
-    name = clean_name(named.text)
-    if not name:
-        raise BrokenError(named.where, "the object's class is empty")
-    check_class(name, classes, named.where)
-    box = element.needed("bndbox")
-    tags = ("xmin", "ymin", "xmax", "ymax")
-    x0, y0, x1, y1 = (_number(box.needed(tag)) for tag in tags)
-    shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} ({', '.join(tags)})"
-    if x1 >= x0 and y1 >= y0 and (x1 == x0 or y1 == y0):  # a line of pixels is a slip too
-        raise NothingMarkedError(box.where, f"the box {shown} has no area")
-    edges = checked((x0 - 1, y0 - 1, x1, y1), size, box.where, shown)
-    difficult = element.child("difficult")
-    return Found(name, edges, difficult is not None and _number(difficult) != 0, False)
-
-
-def _number(element: Element) -> float:
-    text = element.text
-    try:
-        # Python's own takes "1_0" and the digits of all scripts.
-        value = float(text if text.isascii() and "_" not in text else "")
-    except ValueError:
-        raise BrokenError(element.where, f"<{element.tag}> {text!r} is no number") from None
-    return within_reach(value, element.where)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lloss.serve.scoring.engine import gpu as device
-from lloss.serve.scoring.engine.gpu import DeviceExecutor
+from lloss.serve.scoring.engine import gpu_executor as device
+from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
 
 from lloss.errors import CaptureError, DeviceLostError, DeviceMemoryError, EngineError
 from lloss.files import sha256_of
 from lloss.manifest import Manifest, read_manifest
-from lloss.runtime.cuda import Driver
+from lloss.runtime.cuda_driver import Driver
 from lloss.runtime.graph_capture import DEVICES
 from lloss.runtime.providers import Opened, kind_of, missing, open_session, setup_of
 

@@ -1,0 +1,95 @@
+"""``lloss info``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lloss.cli.options import PATH
+from lloss.files import sha256_of
+from lloss.images.bit_depth import WHITE_16
+from lloss.manifest import Manifest, read_manifest
+
+
+@click.command("info")
+@click.argument("model", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
+def command(model: Path, as_json: bool) -> None:
+    """Describe the exported MODEL."""
+    manifest = read_manifest(model)
+    if as_json:
+        click.echo(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
+        return
+    size = f"{model.stat().st_size / 1e6:.1f} MB"
+    rows = {"file": f"{model} ({size})", "sha256": sha256_of(model), **_rows(manifest)}
+    for name, value in rows.items():
+        click.echo(f"{name:11s} {value}")
+
+
+def _rows(manifest: Manifest) -> dict[str, object]:
+    image, provenance = manifest.image, manifest.provenance
+    classes = ", ".join(manifest.classes[:12]) + (", …" if len(manifest.classes) > 12 else "")
+    outputs = ", ".join(
+        name + (f" [{', '.join(map(str, shape))}]" if shape else "")
+        for name, shape in manifest.outputs.items()
+    )
+    rows: dict[str, object] = {
+        "task": manifest.task,
+        "model": manifest.model,
+        "input": f"images uint8 [N, {image.height}, {image.width}, 3], resized by {image.fit}; "
+        f"white of 16-bit images: {image.white or WHITE_16}",
+        "outputs": f"{outputs}; float32 [N, …]",
+        "classes": f"{len(manifest.classes)}: {classes}",
+    }
+    if manifest.task == "detection":
+        norm = provenance.get("settings", {}).get("loss_norm")
+        rows["loss_norm"] = f"{norm}: {_LOSS_NORMS.get(norm, 'unknown')}"
+    rows |= {
+        "precision": manifest.precision + _recipe(manifest.recipe),
+        "fidelity": _fidelity(manifest),
+        "reference": str(manifest.reference or "none: lloss serve measures no drift"),
+        "trained on": f"{provenance.get('labeled_images')} images, "
+        f"{provenance.get('epochs')} epochs",
+        "checkpoint": provenance.get("checkpoint_sha256"),
+        "versions": ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()),
+    }
+    if speed := manifest.speed:
+        cpu = speed["cpu"] + (f" ({speed['instructions']})" if speed.get("instructions") else "")
+        rows["speed"] = f"{speed['times_fp32']:.2g}× fp32 on {cpu}"
+    return rows
+
+
+_LOSS_NORMS = {
+    "positives": "an image's loss is divided by its positive anchors",
+    "none": "an image's loss is not divided: it grows with the objects",
+}
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    if not recipe:
+        return ""
+    cpus = f" for CPUs with {recipe['instructions']}" if recipe.get("instructions") else ""
+    kept = recipe.get("kept")
+    layers = f", in fp32: {', '.join(kept)}" if kept else ""
+    return (
+        f", calibrated by {recipe.get('calibration')} on {recipe.get('images')} images, "
+        f"weights of {recipe.get('weight_bits')} bits{cpus}{layers}"
+    )
+
+
+def _fidelity(manifest: Manifest) -> str:
+    parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
+    torch = f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
+    measured = manifest.fidelity.get("fp32")
+    if not measured:
+        return torch
+    return (
+        f"to fp32 on {measured['images']} images of {measured['pool']}, computed on "
+        f"{measured.get('provider', 'cpu')}: Spearman {measured['spearman']:.5f}, "
+        f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
+        f"largest difference {measured['max_abs_difference']:.2g}; fp32's {torch}"
+    )

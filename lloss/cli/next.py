@@ -1,0 +1,35 @@
+"""``lloss next``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from lloss.cli.options import PATH, print_notes
+from lloss.project.cycle import REPORT, SELECTED, next_cycle
+from lloss.project.project import load_project
+
+
+@click.command("next")
+@click.argument("project", type=PATH)
+@click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
+def command(project: Path, at_most: bool) -> None:
+    """Run one cycle of a PROJECT: train, export, score, select.
+
+    After an interruption the same command resumes the cycle.
+    """
+    opened = load_project(project)
+    with opened.locked():
+        outcome = next_cycle(opened, print_notes, at_most)
+    selected = outcome.folder / SELECTED
+    if not outcome.fresh:
+        labels = os.path.normpath(opened.path(opened.labels))
+        click.echo(
+            f"no new labels since cycle {outcome.summary.cycle:03d}: label the images of "
+            f"{selected}, add them to {labels}, then run it again"
+        )
+        return
+    click.echo(f"{selected}: {outcome.summary.selected} images to label next")
+    click.echo(f"{outcome.folder / REPORT}")

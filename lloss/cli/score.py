@@ -1,0 +1,175 @@
+"""``lloss score``."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from lloss.annotations import Problems
+from lloss.cli.options import (
+    COUNT,
+    PATH,
+    empty_option,
+    exclude_option,
+    print_notes,
+    provider_option,
+)
+from lloss.data.label_joining import labeled_pool
+from lloss.pools import Item, Pool, SubsetPool
+from lloss.runtime import tf32
+from lloss.scores.scores_folder import ScoresFolder
+from lloss.scores.shard_spec import Shard
+from lloss.selection.exclusion_files import find_excluded, read_excluded
+from lloss.selection.ties import constant_note
+from lloss.serve.scoring.batch.pipeline import READERS
+from lloss.serve.scoring.batch.profile import Profiler
+from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
+from lloss.serve.scoring.metrics_server import serve_metrics
+from lloss.serve.scoring.scorer import Scorer
+
+
+@click.command("score")
+@click.argument("model", type=PATH)
+@click.argument("pool")
+@click.option("-o", "--out", type=PATH, required=True, help="The scores folder.")
+@provider_option
+@exclude_option
+@empty_option
+@click.option(
+    "--batch-size",
+    type=COUNT,
+    default=0,
+    show_default="what suits the provider and the image size",
+    help="Images per batch.",
+)
+@click.option(
+    "--part-size",
+    type=click.IntRange(1),
+    default=PART,
+    help="Images per Parquet part; after an interruption one or two parts are repeated.",
+)
+@click.option(
+    "--threads",
+    type=COUNT,
+    default=0,
+    show_default="one per core",
+    help="Threads that decode and (on the CPU) compute; scores do not depend on it.",
+)
+@click.option(
+    "--readers",
+    type=click.IntRange(1),
+    default=READERS,
+    help="Threads that fetch images from remote storage.",
+)
+@click.option("--shard", metavar="i/n", default="1/1", help="Score the i-th of n shards of POOL.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first unreadable image.")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1."
+)
+@click.option("--profile", is_flag=True, help="Report the slowest stage and how to speed it up.")
+def command(
+    model: Path,
+    pool: str,
+    out: Path,
+    provider: str,
+    exclude: tuple[Path, ...],
+    empty: str,
+    batch_size: int,
+    part_size: int,
+    threads: int,
+    readers: int,
+    shard: str,
+    fail_fast: bool,
+    metrics_port: int | None,
+    profile: bool,
+) -> None:
+    """Score every image of POOL with the exported MODEL.
+
+    POOL is a folder, a .npy or .npz array, a .txt/.csv list of paths, WebDataset shards
+    (shards-{000..123}.tar), .parquet/.arrow files or a folder of them, a data set that Hugging Face
+    datasets saved to disk, or one of these behind a URL (s3://...). Options follow a question mark:
+    'data.parquet?id=name&image=jpeg'. After an interruption the same command resumes the run.
+    """
+    tf32.forbid()
+    part = Shard.parse(shard)
+    images, excluded = _open(pool, exclude, empty, out)
+    remark = images.remark()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
+    last_written = _last_written(out)
+    with Scorer(model, provider, batch_size, threads, readers) as scorer:
+        print_notes(_announcement(scorer, images.uri, model, part))
+        profiler = Profiler(scorer)
+        with serve_metrics(scorer.telemetry, metrics_port):
+            report = score_pool(
+                scorer,
+                images,
+                out,
+                exclude=excluded,
+                part_size=part_size,
+                fail_fast=fail_fast,
+                shard=part,
+            )
+            stages = profiler.profile(images.remote)  # before the metrics server shuts down
+        if profile:
+            print_notes(stages.text())
+    if images.remark() != remark:  # a remote pool has one only after it was read
+        print_notes(images.remark())
+    print_notes(_summary(report, out))
+    if part.count > 1:
+        return  # one shard is not a readable scores folder; merge checks all of them
+    if report.resumed:
+        pending = SubsetPool(images, excluded) if excluded else images
+        print_notes(_newer_files(itertools.islice(pending, report.resumed), last_written))
+    print_notes(constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss"))
+
+
+def _open(uri: str, exclude: tuple[Path, ...], empty: str, out: Path) -> tuple[Pool, set[str]]:
+    """Open the pool without folders of labels and of these scores; find the ids to leave out."""
+    problems = Problems(skip=True)
+    pool = labeled_pool(uri, exclude, problems, [out])
+    excluded = find_excluded(read_excluded(exclude, problems, empty), pool.ids)
+    print_notes(*problems.lines(), *excluded.notes("the pool"))
+    return pool, excluded.ids
+
+
+def _announcement(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
+    engine = scorer.engine
+    what = f"shard {shard} of {pool}" if shard.count > 1 else pool
+    how = f"batches of {engine.batch_size}, {scorer.manifest.precision}"
+    note = f" ({engine.note})" if engine.note else ""
+    return f"score {what} with {model} on {engine.device}: {how}{note}"
+
+
+def _last_written(out: Path) -> int:
+    """Return when the newest part was written, in nanoseconds; 0 without any part."""
+    folder = ScoresFolder(out)
+    numbers = folder.part_numbers() if out.is_dir() else []
+    return max((folder.part_path(number).stat().st_mtime_ns for number in numbers), default=0)
+
+
+def _newer_files(scored: Iterable[Item], written: int) -> str:
+    """Warn of image files changed after they were scored: a resumed run compares names only."""
+    changed = []
+    files = ((item.id, os.fsdecode(item.file)) for item in scored if isinstance(item.file, bytes))
+    for id, file in files:
+        with contextlib.suppress(OSError):
+            if Path(file).stat().st_mtime_ns > written:
+                changed.append(id)
+    if not changed:
+        return ""
+    return (
+        f"warning: {len(changed)} image files are newer than their scores (for example "
+        f"{changed[0]!r}): if their content changed, score into a new folder"
+    )
+
+
+def _summary(report: ScoreReport, out: Path) -> str:
+    skipped = f", {report.skipped} skipped ({out / 'skipped.parquet'})" if report.skipped else ""
+    resumed = f", {report.resumed} of them before" if report.resumed else ""
+    return f"{out}: {report.scored} images scored{resumed}{skipped}"

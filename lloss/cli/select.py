@@ -1,0 +1,89 @@
+"""``lloss select``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lloss.annotations import Problems
+from lloss.cli.options import PATH, Subset, empty_option, exclude_option, print_notes
+from lloss.scores.scores_folder import ScoresFolder
+from lloss.selection import STRATEGIES, SelectionSettings
+from lloss.selection.exclusion_files import read_excluded, select_without
+from lloss.selection.ties import tie_note
+from lloss.selection.writers import FORMATS, format_of, formatted, write_selection
+
+
+@click.command("select")
+@click.argument("scores", type=PATH)
+@click.option("-k", "k", type=int, required=True, help="Images to select.")
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="top",
+    help="The K best scores; K spread over the 4K best; or K at random.",
+)
+@click.option(
+    "--by",
+    default="loss",
+    help="Column to select by: loss and entropy highest first, confidence and margin lowest "
+    "first, others with --highest or --lowest.",
+)
+@click.option("--highest", is_flag=True, help="Take the highest of --by first.")
+@click.option("--lowest", is_flag=True, help="Take the lowest of --by first.")
+@exclude_option
+@empty_option
+@click.option("--subset", type=Subset(), default="0", help="Select from a random M or M% only.")
+@click.option("--seed", type=int, default=0, help="Random seed of --subset and of random.")
+@click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
+@click.option("-o", "--out", type=PATH, show_default="stdout", help="Output file.")
+@click.option("--format", "kind", type=click.Choice(FORMATS), show_default="by the file's suffix")
+def command(
+    scores: Path,
+    highest: bool,
+    lowest: bool,
+    exclude: tuple[Path, ...],
+    empty: str,
+    out: Path | None,
+    kind: str | None,
+    k: int,
+    strategy: str,
+    by: str,
+    subset: float,
+    seed: int,
+    at_most: bool,
+) -> None:
+    """Choose the K images to label next from a SCORES folder.
+
+    Equal scores are ordered by id: the same scores and settings give the same bytes on any machine.
+    """
+    kind = kind or format_of(out)
+    if out is None and kind == "parquet":
+        raise click.UsageError("a terminal cannot show Parquet: give -o FILE.parquet")
+    if highest and lowest:
+        raise click.UsageError("give --highest or --lowest, not both")
+    problems = Problems(skip=True)
+    excluded = read_excluded(exclude, problems, empty)
+    settings = SelectionSettings(
+        k=k,
+        strategy=strategy,
+        by=by,
+        order="highest" if highest else "lowest" if lowest else "",
+        subset=subset,
+        seed=seed,
+        at_most=at_most,
+    )
+    source = ScoresFolder(scores).opened()
+    selection, without = select_without(source, settings, excluded)
+    if out is None:
+        click.echo(formatted(selection, kind), nl=False)
+    else:
+        write_selection(selection, out, kind)
+    summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}"]
+    summary += [*selection.notes(), *without.notes("the scores")]
+    print_notes(
+        *problems.lines(),
+        ", ".join(summary) + (f": {out}" if out else ""),
+        tie_note(source, selection),
+    )

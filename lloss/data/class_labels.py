@@ -1,0 +1,90 @@
+"""Images labeled with a class each: class folders, ``.npz`` files, torchvision's CIFAR sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lloss.annotations.problems import Problems
+from lloss.data.class_folders import class_folders
+from lloss.data.labeled_set import LabeledSet
+from lloss.errors import LabelError, MissingExtraError, PoolError
+from lloss.pools import ArrayPool, load_array, open_array
+from lloss.pools.storage import LocalPath
+from lloss.text.clean_names import clean_name
+
+DATA_ROOT = Path("~/.cache/lloss")
+"""Where torchvision's sets lie or are downloaded to."""
+
+TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+def open_labeled(
+    data: str, data_root: Path = DATA_ROOT, problems: Problems | None = None
+) -> LabeledSet:
+    """Open data that carries its labels.
+
+    Args:
+        data: a class-per-folder tree, a ``.npz`` with ``images`` and ``labels``, or
+            ``cifar10``/``cifar100``, optionally with ``:train`` or ``:test``.
+        data_root: where torchvision's sets lie or are downloaded to.
+        problems: a note of what the user should know of the folders goes there.
+
+    Raises:
+        LabelError: the labels are missing or empty, or the folders are splits of a data set.
+        PoolError: the images cannot be found.
+    """
+    name, _, split = data.partition(":")
+    if name in TORCHVISION_SETS:
+        return _torchvision_set(name, split or "train", data_root.expanduser())
+    path = Path(data)
+    if path.is_dir():
+        items, names = class_folders(path, problems or Problems())
+        return LabeledSet(items, names, data)
+    if path.suffix.lower() == ".npz":
+        return _labeled_array(path)
+    if not path.exists():
+        raise PoolError(
+            f"{data}: no such labeled data; give a folder, a .npz or cifar10/cifar100, or --task"
+        )
+    raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv")
+
+
+def is_named_set(data: str) -> bool:
+    """Whether this is a name of torchvision's, with or without its split."""
+    return data.partition(":")[0] in TORCHVISION_SETS
+
+
+def _labeled_array(path: Path) -> LabeledSet:
+    pool = open_array(LocalPath(path), str(path))
+    labels = np.asarray(load_array(path, "labels"))
+    if labels.shape != (pool.count(),):
+        raise LabelError(
+            f"{path}: {pool.count()} images, but labels of shape {list(labels.shape)}; "
+            "there is one label an image"
+        )
+    if labels.dtype.kind not in "iuU":
+        hint = "; whole numbers: labels.astype(int)" if labels.dtype.kind == "f" else ""
+        raise LabelError(f"{path}: labels of {labels.dtype}; give integers or strings{hint}")
+    if not len(labels):
+        raise PoolError(f"{path}: holds no image")
+    names = [clean_name(str(label)) for label in labels.tolist()]
+    if "" in names:
+        raise LabelError(f"{path}: the label of image {names.index('')} is empty")
+    return LabeledSet(list(pool), names, str(path))
+
+
+def _torchvision_set(name: str, split: str, root: Path) -> LabeledSet:
+    if split not in ("train", "test"):
+        raise PoolError(f"{name}:{split}: no such split; give {name}:train or {name}:test")
+    try:
+        from torchvision import datasets  # an extra, and heavy
+    except ImportError as error:
+        raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
+    try:
+        data = getattr(datasets, TORCHVISION_SETS[name])(root, split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
+    items = list(ArrayPool(data.data, name))
+    return LabeledSet(items, [data.classes[t] for t in data.targets], f"{name}:{split}")
