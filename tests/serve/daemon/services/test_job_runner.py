@@ -386,7 +386,7 @@ def test_a_job_whose_library_is_another_version_keeps_what_it_has(
         patch.setattr(ScoresFolder, "write_part", None)
         failed = until(daemon, daemon.jobs.submit("array.npy"))
         assert failed.resumable
-    anew = daemon.jobs.submit("array.npy", anew=True)
+    anew = daemon.jobs.submit("array.npy", restart=True)
     assert anew.id != failed.id and until(daemon, anew).state == "done" and gone(failed.folder)
 
 

@@ -199,13 +199,13 @@ def test_forms_mark_and_take_back_and_lead_back(
     selections = served.world.daemon.selections
     answer = press(client, page("/pools/photos?page=2").form(ids[65]), "label", label="owl")
     assert answer.status_code == 303
-    assert selections.labels("photos") == {ids[65]: "owl"}
+    assert served.world.catalog.images.labels("photos") == {ids[65]: "owl"}
     back = page(answer.headers["location"])
     assert f"Marked labeled: {ids[65]}" in back.text and ids[65] not in shown(back)
     assert shown(back)[0] == ids[60]
     (undo,) = [form for form in back.forms if form["buttons"] == ["undo"]]
     press(client, undo, "undo")
-    assert selections.labels("photos") == {}
+    assert served.world.catalog.images.labels("photos") == {}
     press(client, page("/pools/photos").form(ids[0]), "skip")
     counts = served.world.catalog.images.counts("photos")
     assert (counts.labeled, counts.pending, counts.skipped) == (0, 0, 1)
@@ -318,7 +318,7 @@ def test_an_image_is_not_labeled_without_a_class(
 
 def test_a_new_class_is_confirmed_first(served: Any, page: Any, client: httpx.Client) -> None:
     ids = served.world.pool("photos", 4)
-    labels = served.world.daemon.selections.labels
+    labels = served.world.catalog.images.labels
     form = page("/pools/photos").form(ids[0])
     answer = press(client, form, "label", label="kat")
     assert answer.status_code == 422
