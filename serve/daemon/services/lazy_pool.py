@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterable
 from lloss.data.id_matching import Matches
 from lloss.errors import PoolError
 from lloss.pools import Item, Pool
-from lloss.pools.arrays import ArrayPool
-from lloss.pools.folder_pool import FolderPool
-from lloss.pools.remote_storage import RemoteFolderPool
 
 _MAX_ITEMS = 100_000
 
@@ -23,9 +20,6 @@ _MAX_BYTES = 64 << 20
 _MAX_MISSING = 10_000
 _MISSING_SECONDS = 30.0
 """How many missing ids are remembered, and how long: the pool may get more images."""
-
-_INDEXED = (ArrayPool, FolderPool, RemoteFolderPool)
-"""Pools that find items without a walk, and whose items do not contain images."""
 
 
 class LazyPool:
@@ -92,7 +86,7 @@ class LazyPool:
         with self._lock:
             unknown = self._unknown(asked)
             existing = asked & self._items.keys()
-            if unknown and isinstance(self.open(), _INDEXED):
+            if unknown and self.open().indexed:
                 existing.update(item.id for item in self._find(unknown))
             elif unknown:
                 existing |= self._walk(set(unknown))

@@ -169,9 +169,8 @@ class Pools:
             self._opened.pop(name, None)
 
     def _open(self, uri: str) -> Pool:
-        self._roots.check(uri)
         try:
-            return open_pool(uri, self._roots.confinement)
+            return open_pool(self._roots.check(uri), self._roots.confinement)
         except MissingExtraError as error:
             raise RequestError(422, str(error)) from error
 

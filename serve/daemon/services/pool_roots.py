@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from lloss.serve.daemon.errors import RequestError
 
 from lloss.pools.confinement import Confinement
-from lloss.pools.uri import expanded, is_url, parse, without_secrets
+from lloss.pools.uri import PoolUri, is_url, without_secrets
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _LOCAL = ("file", "local")
@@ -37,8 +37,8 @@ class PoolRoots:
         folders = [_local(root) for root in self._roots if not _is_remote(root)]
         self.confinement = Confinement(folders, self._urls)
 
-    def check(self, uri: str) -> None:
-        """Check that a pool is inside a root, with its links, braces and options resolved.
+    def check(self, uri: str) -> PoolUri:
+        """Parse a pool's URI, and check that everything it may mean is inside a root.
 
         Raises:
             RequestError: 403 it is not, or no root is configured; 422 neither an absolute path nor
@@ -51,12 +51,10 @@ class PoolRoots:
             )
         if not uri or _CONTROL.search(uri):
             raise RequestError(422, f"the pool {uri[:200]!r}: give a path or a URL")
-        asked = parse(uri)
-        literal = not is_url(asked.path) and os.path.lexists(asked.path)
-        braces = not literal and any(brace in asked.path for brace in "{}")
-        names = expanded(asked.path, _FILES) if braces else [asked.path]
-        for name in names:
-            self._check_name(name, asked.options.get("image", ""))
+        parsed = PoolUri.parse(uri)
+        for name in parsed.paths(_FILES):
+            self._check_name(name, parsed.options.get("image", ""))
+        return parsed
 
     def check_path(self, path: str) -> Path:
         """Resolve a path of this machine that is inside a root.

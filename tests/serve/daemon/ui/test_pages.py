@@ -196,7 +196,6 @@ def test_forms_mark_and_take_back_and_lead_back(
     served: Any, page: Any, client: httpx.Client
 ) -> None:
     ids = served.world.pool("photos", 70)
-    selections = served.world.daemon.selections
     answer = press(client, page("/pools/photos?page=2").form(ids[65]), "label", label="owl")
     assert answer.status_code == 303
     assert served.world.catalog.images.labels("photos") == {ids[65]: "owl"}
@@ -322,7 +321,7 @@ def test_a_new_class_is_confirmed_first(served: Any, page: Any, client: httpx.Cl
     form = page("/pools/photos").form(ids[0])
     answer = press(client, form, "label", label="kat")
     assert answer.status_code == 422
-    assert "no class so far; the nearest one is 'cat'" in Page(answer.text).text
+    assert "a new class; the most similar one is 'cat'" in Page(answer.text).text
     assert labels("photos") == {}
     (again,) = [f for f in Page(answer.text).forms if "allow_new_classes" in f["fields"]]
     assert client.post(again["action"], data=again["fields"]).status_code == 303
