@@ -118,7 +118,7 @@ def test_the_remedy_is_one_that_is_not_in_use(
 def test_a_run_that_diverges_keeps_the_checkpoint_before(
     photos: Path, tiny: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lloss.training.run._Keeper.save_if_due", lambda keeper: keeper.save())
+    monkeypatch.setattr("lloss.training.run.RunWriter.save_if_due", lambda keeper: keeper.save())
     labeled, run = open_labeled(str(photos)), tmp_path / "run"
     advance, steps = Trainer.advance, 0
 
