@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.batch_parts import Answer, Images
+from lloss.serve.daemon.services.request_queue import Answer, Images
 from numpy.typing import NDArray
 
 PIXELS, ENCODED, ERROR = "images", "encoded", "error"

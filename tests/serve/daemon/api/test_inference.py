@@ -22,8 +22,8 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from lloss.serve.daemon.api import inference
 from lloss.serve.daemon.api import score_images as uploads
-from lloss.serve.daemon.services.batch_parts import Answer
 from lloss.serve.daemon.services.model_manager import Scored
+from lloss.serve.daemon.services.request_queue import Answer
 from tritonclient.utils import InferenceServerException
 
 from lloss import Scorer
@@ -409,7 +409,7 @@ def test_a_full_queue_is_told_with_when_to_come_again(served: Any) -> None:
     body = json.dumps(asked(shape=[40, 1, 1, 3], data=[0] * 120)).encode()
     with ThreadPoolExecutor(1) as other, served.held():
         first = other.submit(post, served, body)
-        while served.models._serving.batcher._line.images < 40:
+        while served.models._serving.batcher._queue.images < 40:
             pass
         status, headers, refused = post(served, body)
         assert status == 429 and int(headers["retry-after"]) >= 1
