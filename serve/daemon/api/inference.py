@@ -219,9 +219,7 @@ async def _parse(request: Request, daemon: Daemon) -> InferRequest:
     return await run_in_threadpool(parse_request, body, length, outputs, limits.queue_images)
 
 
-async def _response(
-    request: Request, sha256: str, content: bytes, json_length: int
-) -> Response:
+async def _response(request: Request, sha256: str, content: bytes, json_length: int) -> Response:
     """The reply, compressed when that helps."""
     headers, media_type = {"x-lloss-model": sha256}, "application/json"
     binary = json_length < len(content)

@@ -85,9 +85,9 @@ class EncodedInput(BaseModel):
     name: Literal["encoded"]
     datatype: Literal["BYTES"]
     shape: tuple[Side] = Field(description="[N]")
-    data: (
-        list[Annotated[bytes, WithJsonSchema({"type": "string", "format": "byte"})]] | None
-    ) = Field(None, fail_fast=True)
+    data: list[Annotated[bytes, WithJsonSchema({"type": "string", "format": "byte"})]] | None = (
+        Field(None, fail_fast=True)
+    )
     parameters: InputParameters = InputParameters()
 
 
@@ -168,4 +168,3 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
 
     resolved: dict[str, Any] = resolve(schema)
     return resolved
-

@@ -156,9 +156,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
         text = header_length.strip()
         # isdigit alone accepts digits of any script, and int alone signs and underscores.
         if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= length):
-            _refuse(
-                f"Inference-Header-Content-Length is {text[:60]!r} in a body of {length} bytes"
-            )
+            _refuse(f"Inference-Header-Content-Length is {text[:60]!r} in a body of {length} bytes")
         length = int(text)
     if length > MAX_JSON:
         raise RequestError(

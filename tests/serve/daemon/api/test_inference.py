@@ -276,8 +276,8 @@ def test_long_replies_are_made_beside_the_event_loop(
 
         return made
 
-    monkeypatch.setattr(inference, "reply", noted(inference.reply))
-    monkeypatch.setattr(uploads, "_told", noted(uploads._told))
+    monkeypatch.setattr(inference, "encode_reply", noted(inference.encode_reply))
+    monkeypatch.setattr(uploads, "encode_scores", noted(uploads.encode_scores))
     for count in (1, 64):  # of 128 numbers each
         request = asked(shape=[count, 1, 1, 3], data=[0] * 3 * count)
         status, _, body = post(served, json.dumps(request).encode())

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from lloss.serve.daemon.api.inference_tensors import (
     MANY,
     MAX_JSON,
-    Wanted,
+    OutputFormat,
+    encode_reply,
     is_long,
     parse_request,
-    reply,
 )
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.batch_parts import Answer
@@ -35,7 +35,7 @@ def parsed(body: bytes, length: str | None = None) -> Any:
         str(error).encode()
         return None
     count = len(request.images)
-    assert 1 <= count <= MOST and {each.name for each in request.wanted(OUTPUTS)} <= set(OUTPUTS)
+    assert 1 <= count <= MOST and {each.name for each in request.formats(OUTPUTS)} <= set(OUTPUTS)
     if isinstance(request.images, np.ndarray):
         assert request.images.dtype == np.uint8 and request.images.shape[3] == 3
         assert request.images.nbytes <= len(body)
@@ -181,13 +181,13 @@ def test_the_outputs_default_to_all_and_say_how_they_come() -> None:
         outputs=[{"name": "error"}, {"name": "loss", "parameters": {"binary_data": False}}],
     )
     request = parsed(body, length)
-    assert request.wanted(OUTPUTS) == [Wanted("error", True), Wanted("loss", False)]
+    assert request.formats(OUTPUTS) == [OutputFormat("error", True), OutputFormat("loss", False)]
     with pytest.raises(RequestError, match="output 'error': choose of loss"):
-        request.wanted(["loss"])
+        request.formats(["loss"])
     assert request.seconds == 0.0015
     plain = parsed(*body_of("images", "UINT8", [1, 1, 1, 3], b"abc"))
-    assert plain.wanted(OUTPUTS) == [Wanted(name, False) for name in OUTPUTS]
-    assert plain.wanted(["loss"]) == [Wanted("loss", False)]
+    assert plain.formats(OUTPUTS) == [OutputFormat(name, False) for name in OUTPUTS]
+    assert plain.formats(["loss"]) == [OutputFormat("loss", False)]
     assert plain.seconds is None
 
 
@@ -211,7 +211,7 @@ def test_a_reply_lies_as_triton_lays_it() -> None:
         "embedding": np.array([[1, 2], [np.inf, 3]], np.float32),
     }
     answer = Answer(columns, {1: "bad é"})
-    content, length = reply(request, request.wanted(OUTPUTS), answer, "lloss", "1")
+    content, length = encode_reply(request, request.formats(OUTPUTS), answer, "lloss", "1")
     told = json.loads(content[:length])
     assert told["id"] == "\ud800é"
     loss, embedding, error = told["outputs"]
@@ -239,11 +239,11 @@ def test_numbers_are_told_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         return real(value, **given)
 
     monkeypatch.setattr(json, "dumps", dumps)
-    wanted = [Wanted("embedding", False), Wanted("loss", False)]
+    wanted = [OutputFormat("embedding", False), OutputFormat("loss", False)]
     answer = Answer({"embedding": values, "loss": values[:, 0]}, {})
     assert is_long(wanted, answer) and not is_long(wanted[1:], answer)
-    assert not is_long([Wanted("embedding", True)], answer)
-    content, _ = reply(request, wanted, answer, "lloss", "1")
+    assert not is_long([OutputFormat("embedding", True)], answer)
+    content, _ = encode_reply(request, wanted, answer, "lloss", "1")
     embedding, loss = json.loads(content)["outputs"]
     flat = values.ravel().tolist()
     assert embedding["data"] == [value if np.isfinite(value) else None for value in flat]

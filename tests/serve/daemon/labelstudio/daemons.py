@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.batcher import Answer
 from lloss.serve.daemon.services.label_classes import Classes
@@ -60,6 +61,7 @@ class Daemon:
         self.settings = ServeSettings(
             model=folder / "model.onnx", data_dir=folder / "data", pool_roots=(str(folder),)
         )
+        self.access = Access(self.settings)
         self.catalog = Catalog(self.settings.data_dir)
         self.pools = Pools(self.settings, self.catalog)
         self.metrics, self.models = DaemonMetrics(), Models()
