@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import ScoresError
 from lloss.files import write_json, written_aside
-from lloss.pools.duplicate_ids import first_duplicate
+from lloss.pools.unique_ids import first_duplicate
 from lloss.scores.part_file import check_columns, opened_part, readable, row_groups, write_part
 from lloss.scores.score_source import Piece
 from lloss.scores.shard_spec import Shard

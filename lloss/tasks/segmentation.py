@@ -28,7 +28,7 @@ from lloss.images.cut_off import CutOff
 from lloss.images.decode import ImageSpec, Pixels, decode_into, decode_mask, size_of
 from lloss.images.drawing import Drawing
 from lloss.pools import Item
-from lloss.pools.pool import read_file
+from lloss.pools.image_files import read_file
 from lloss.tasks.classification import TASK as CLASSIFICATION
 from lloss.tasks.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Task

@@ -341,8 +341,3 @@ def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:
     chosen = (scenes / "ids.txt").read_text().split()
     assert len(chosen) == 3
     assert all((scenes / "pool" / id).exists() for id in chosen)
-
-
-def test_the_file_is_short() -> None:
-    path = Path(__file__).parents[1] / "lloss" / "tasks" / "segmentation.py"
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 300

@@ -11,9 +11,6 @@ from collections.abc import Iterable
 from lloss.data.id_matching import Matches
 from lloss.errors import PoolError
 from lloss.pools import Item, Pool
-from lloss.pools.arrays import ArrayPool
-from lloss.pools.folder_pool import FolderPool
-from lloss.pools.remote_storage import RemoteFolderPool
 
 _MOST = 100_000
 """Items that are kept."""
@@ -24,9 +21,6 @@ _MOST_BYTES = 64 << 20
 _MISSED = 10_000
 _MISSED_SECONDS = 30.0
 """How many ids are remembered that are not in the pool, and how long: it may get more images."""
-
-_LIGHT = (ArrayPool, FolderPool, RemoteFolderPool)
-"""Pools that find items without a walk, and whose items hold no image."""
 
 
 class FoundItems:
@@ -78,7 +72,7 @@ class FoundItems:
         with self._lock:
             new = self._new(asked)
             there = asked & self._found.keys()
-            if new and isinstance(self.pool, _LIGHT):
+            if new and self.pool.indexed:
                 there.update(item.id for item in self._walked(new))
             elif new:
                 there |= self._listed(set(new))

@@ -21,6 +21,7 @@ from lloss.serve.daemon.store.catalog import Catalog, PoolRow, PoolScores
 from lloss.data.id_matching import Matches
 from lloss.errors import LlossError, MissingExtraError
 from lloss.pools import Item, Pool, open_pool
+from lloss.pools.uri import PoolUri
 from lloss.scores.scores_folder import ScoresFolder
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -63,11 +64,11 @@ class Pools:
                 422, f"the name {name[:100]!r}: up to 100 letters, digits, '.', '_' and '-', "
                 "of which the first is a letter or a digit"
             )  # fmt: skip
-        self._roots.check(uri)
+        checked = self._roots.check(uri)
         before = next((row for row in self._catalog.pools() if row.name == name), None)
         if before is not None and (before.uri != uri or scores is None):
             return self._catalog.put_pool(name, uri)  # which says what is wrong, if anything is
-        pool = self._open(uri)
+        pool = self._open(checked)
         taken_over = None if scores is None else self._adopted(scores, pool)
         row = self._catalog.put_pool(name, uri, taken_over)
         self._forget(name)
@@ -188,8 +189,7 @@ class Pools:
         with self._lock:
             self._opened.pop(name, None)
 
-    def _open(self, uri: str) -> Pool:
-        self._roots.check(uri)
+    def _open(self, uri: PoolUri) -> Pool:
         try:
             return open_pool(uri, self._roots.within)
         except MissingExtraError as error:
@@ -215,7 +215,7 @@ class _Opened:
         """Its images."""
         with self._lock:
             if self._found is None:
-                self._found = FoundItems(self._pools._open(self.uri))
+                self._found = FoundItems(self._pools._open(self._pools._roots.check(self.uri)))
             return self._found
 
     def kept(self, ids: Iterable[str]) -> set[str]:

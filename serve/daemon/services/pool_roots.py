@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from lloss.serve.daemon.errors import RequestError
 
 from lloss.pools.confinement import Confinement
-from lloss.pools.uri import expanded, is_url, parse, without_secrets
+from lloss.pools.uri import PoolUri, is_url, without_secrets
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _LOCAL = ("file", "local")
@@ -37,8 +37,8 @@ class Roots:
         folders = [_local(root) for root in self._roots if not _is_remote(root)]
         self.within = Confinement(folders, self._urls)
 
-    def check(self, uri: str) -> None:
-        """Make sure that a pool lies under a root, whatever its links, braces and options mean.
+    def check(self, uri: str) -> PoolUri:
+        """Parse a pool's string, and make sure that all it means is under a root.
 
         Raises:
             RequestError: 403 it does not, or there is no root; 422 it is no absolute path or URL.
@@ -50,12 +50,10 @@ class Roots:
             )
         if not uri or _CONTROL.search(uri):
             raise RequestError(422, f"the pool {uri[:200]!r}: give a path or a URL")
-        asked = parse(uri)
-        literal = not is_url(asked.path) and os.path.lexists(asked.path)
-        braces = not literal and any(brace in asked.path for brace in "{}")
-        names = expanded(asked.path, _FILES) if braces else [asked.path]
-        for name in names:
+        asked = PoolUri.parse(uri)
+        for name in asked.paths(_FILES):
             self._check_name(name, asked.options.get("image", ""))
+        return asked
 
     def check_path(self, path: str) -> Path:
         """A path of this machine that lies under a root, links followed.
@@ -112,6 +110,6 @@ def _is_remote(uri: str) -> bool:
 
 
 def _local(name: str) -> Path:
-    """As ``lloss.pools.storage.place_of`` takes it."""
+    """A path, also of a ``file://`` URL."""
     scheme, mark, rest = name.partition("://")
     return Path(rest) if mark and scheme in _LOCAL else Path(name)

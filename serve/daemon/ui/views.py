@@ -18,7 +18,7 @@ from lloss.serve.daemon.ui.thumbnails import Thumbnails, stamp_of
 
 from lloss.errors import LlossError
 from lloss.manifest import class_name
-from lloss.pools.uri import parse, without_secrets
+from lloss.pools.uri import PoolUri, without_secrets
 from lloss.statistics.charts import histogram
 
 PAGE = 60
@@ -246,7 +246,7 @@ class Viewer:
     @staticmethod
     def thumbnail_key(row: PoolRow) -> str:
         """What a pool's thumbnails are kept under, until it is scored anew or its file changes."""
-        file = stamp_of(parse(row.uri).path)
+        file = stamp_of(PoolUri.parse(row.uri).path)
         return f"{row.name} {row.uri} {row.created} {row.scores} {file}"
 
     def _pool(self, row: PoolRow) -> PoolView:
