@@ -23,7 +23,7 @@ from lloss.serve.daemon.api.inference_schemas import (
     PixelInput,
     RequestedOutput,
 )
-from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.errors import RequestError, validation_problem
 from lloss.serve.daemon.services.batch_parts import Answer, Images
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -96,9 +96,8 @@ def parse_request(
     try:
         fields = InferBody.model_validate_json(head)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part)[:40] for part in first["loc"])
-        _refuse(" ".join(f"{place or 'the body'}: {first['msg'][:300]}".split()))
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise RequestError(400, validation_problem(first)) from error
     binary = fields.parameters.binary_data_output
     return InferRequest(
         _images(fields.inputs[0], tail, max_images),

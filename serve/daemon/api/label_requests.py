@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lloss.serve.daemon.api.pool_schemas import MAX_IDS, LabelsBody
-from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.errors import RequestError, validation_problem
 from lloss.serve.daemon.labelstudio.json_export import read_labels
 from lloss.serve.daemon.services.label_classes import Accepted
 from pydantic import ValidationError
@@ -83,9 +83,8 @@ def _read_json(body: bytes) -> RequestLabels:
     except ValidationError as error:
         if error.error_count() > _MANY_ERRORS:
             raise RequestError(422, f"the body has {error.error_count():,} mistakes") from error
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise RequestError(422, f"{place or 'the body'}: {first['msg']}") from error
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise RequestError(422, validation_problem(first)) from error
     # Readers of JSON keep the last of two equal keys, and do not complain.
     json.loads(body, object_pairs_hook=lambda pairs: _check_once("key", [key for key, _ in pairs]))
     _check_once("id", [one.id for one in given.labels])
