@@ -46,7 +46,7 @@ class Parameters(BaseModel):
 class RequestParameters(Parameters):
     """Parameters of a request."""
 
-    timeout: int = Field(0, ge=0, description="Microseconds; 0 for the server's own limit.")
+    timeout: int = Field(default=0, ge=0, description="Microseconds; 0 for the server's own limit.")
     binary_data_output: bool = False
 
 
@@ -59,7 +59,7 @@ class InputParameters(Parameters):
 class OutputParameters(Parameters):
     """Parameters of an output."""
 
-    binary_data: bool | None = Field(None, description="By default binary_data_output.")
+    binary_data: bool | None = Field(default=None, description="By default binary_data_output.")
 
 
 Side = Annotated[int, Field(ge=1)]

@@ -168,19 +168,21 @@ class PoolView(BaseModel):
     @classmethod
     def of(cls, row: PoolRow, counts: Counts, newest: JobRow | None, jobs: Jobs) -> PoolView:
         """From the catalog's rows."""
-        scores = row.scores and ScoresView(
-            folder=str(row.scores),
-            model_sha256=row.model_sha256 or "",
-            scored=row.scored,
-            skipped=row.skipped,
-        )
+        scores = None
+        if row.scores is not None:
+            scores = ScoresView(
+                folder=str(row.scores),
+                model_sha256=row.model_sha256 or "",
+                scored=row.scored,
+                skipped=row.skipped,
+            )
         return cls(
             name=row.name,
             uri=without_secrets(row.uri),
             created=row.created,
             scores=scores,
             images=counts,
-            job=newest and JobView.of(newest, jobs),
+            job=None if newest is None else JobView.of(newest, jobs),
         )
 
 

@@ -148,8 +148,10 @@ def _row(scored: Scored, row: int, name: str, outputs: Sequence[str]) -> dict[st
     if row in answer.errors:
         return {**fields, "error": answer.errors[row]}
     for output in outputs:
-        values = answer.columns[output][row]
-        fields[output] = np.where(np.isfinite(values), values.astype(object), None).tolist()
+        values = np.asarray(answer.columns[output][row])
+        numbers = values.astype(object)
+        numbers[~np.isfinite(values)] = None
+        fields[output] = numbers.tolist()
     prediction = answer.columns.get("prediction")
     if prediction is not None and prediction.ndim == 1:
         fields["prediction"] = int(prediction[row])

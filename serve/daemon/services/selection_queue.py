@@ -42,7 +42,10 @@ class SelectionQueue:
     ) -> HandedOut:
         """See :meth:`Selections.select`."""
         arguments: tuple[Any, ...] = (pool, request, key, *([check] if check else []))
-        if key and await run_in_threadpool(self._selections.replayed, pool, request, key):
+        earlier: HandedOut | None = None
+        if key:
+            earlier = await run_in_threadpool(self._selections.replayed, pool, request, key)
+        if earlier is not None:
             return await run_in_threadpool(self._selections.select, *arguments)
         lock = self._locks.setdefault(pool, asyncio.Lock())
         async with lock:
