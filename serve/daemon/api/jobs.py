@@ -22,13 +22,13 @@ def jobs(
     daemon: DaemonDep, pool: Annotated[str | None, Query(pattern=f"^{NAME}$")] = None
 ) -> JobsView:
     """All jobs, or those of a pool."""
-    return JobsView(jobs=[JobView.of(row, daemon.jobs) for row in daemon.catalog.jobs(pool)])
+    return JobsView(jobs=[JobView.of(row, daemon.jobs) for row in daemon.catalog.jobs.rows(pool)])
 
 
 @router.get("/{id}", summary="A job and its progress", responses=_NO_JOB)
 def job(daemon: DaemonDep, id: JobId) -> JobView:
     """How many images are done, and how fast."""
-    return JobView.of(daemon.catalog.job(id), daemon.jobs)
+    return JobView.of(daemon.catalog.jobs.row(id), daemon.jobs)
 
 
 @router.delete("/{id}", summary="Cancel a job", responses=_NO_JOB)

@@ -64,7 +64,7 @@ TEXT = {"schema": {"type": "string"}}
 @router.get("", summary="All pools")
 def pools(daemon: DaemonDep) -> PoolsView:
     """Each with its scores, the states of its images, and its newest job."""
-    return PoolsView(pools=daemon.catalog.each(lambda row: _view(daemon, row.name)))
+    return PoolsView(pools=daemon.catalog.pools.each(lambda row: _view(daemon, row.name)))
 
 
 @router.put(
@@ -189,7 +189,7 @@ def pending(
 ) -> PendingView:
     """Those that become free first at the head."""
     images = daemon.catalog.images.pending(name, limit)
-    return PendingView(total=daemon.catalog.counts(name).pending, images=images)
+    return PendingView(total=daemon.catalog.images.counts(name).pending, images=images)
 
 
 @router.get(
@@ -212,7 +212,7 @@ def labels(
     With ``without`` the CSV is one for ``lloss select --exclude``: it has rows without a label.
     Otherwise the header ``Lloss-Without-Label`` counts those left out.
     """
-    stored = daemon.selections.labels(name)
+    stored = daemon.catalog.images.labels(name)
     wants_csv = "text/csv" in request.headers.get("accept", "")
     if format == "csv" or (format is None and wants_csv):
         rows = {id: label for id, label in stored.items() if label or without}
@@ -302,8 +302,8 @@ def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> MarkedView:
 
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
-    row, counts = catalog.pool(name), catalog.counts(name)
-    return PoolView.of(row, counts, catalog.job_table.newest(name), daemon.jobs)
+    row, counts = catalog.pools.row(name), catalog.images.counts(name)
+    return PoolView.of(row, counts, catalog.jobs.newest(name), daemon.jobs)
 
 
 def _check_lines(images: Sequence[Ranked]) -> None:
