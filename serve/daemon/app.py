@@ -77,7 +77,11 @@ class ShortWay:
         self._app: ASGIApp = app
         self._endpoint = inference.infer
         self._found: dict[str, Scope] = {
-            route.path: {"app": app, "route": route, "path_params": {}}
+            route.path.format(**inference.SERVED): {
+                "app": app,
+                "route": route,
+                "path_params": inference.SERVED,
+            }
             for route in inference.router.routes
             if isinstance(route, Route) and route.endpoint is inference.infer
         }

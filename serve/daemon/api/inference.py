@@ -11,9 +11,9 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from lloss.serve.daemon.api.inference_schemas import (
     ENCODED,
@@ -41,7 +41,8 @@ router = APIRouter(tags=["Open Inference Protocol"])
 MODEL, VERSION = "lloss", "1"
 """The model's name and version, whichever file is loaded: its sha256 identifies that."""
 
-PATHS = (f"/v2/models/{MODEL}", f"/v2/models/{MODEL}/versions/{VERSION}")
+SERVED = {"model": MODEL, "version": VERSION}
+"""The only values of the parameters in the routes' paths."""
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 """Triton's extensions that are complete here; of ``model_repository`` there is only the index."""
@@ -53,12 +54,31 @@ _LONG = 256 << 10
 """Bytes from which a thread parses a body, or compresses a reply."""
 
 
+async def _check_model(model: Annotated[str, Path(json_schema_extra={"enum": [MODEL]})]) -> None:
+    if model != MODEL:
+        raise RequestError(404, f"no model {model[:60]!r} here: it is {MODEL!r}")
+
+
+async def _check_version(
+    version: Annotated[str, Path(json_schema_extra={"enum": [VERSION]})],
+) -> None:
+    if version != VERSION:
+        raise RequestError(404, f"no version {version[:60]!r} of {MODEL!r}: it is {VERSION!r}")
+
+
 def _model_route(method: str, path: str, **options: Any) -> Callable[[Any], Any]:
     """Add a route of the model, with the version in its path and without."""
+    options["responses"] = {**refusals(404), **options.get("responses", {})}
+    paths = {
+        "/v2/models/{model}": [Depends(_check_model)],
+        "/v2/models/{model}/versions/{version}": [Depends(_check_model), Depends(_check_version)],
+    }
 
     def add(function: Any) -> Any:
-        for prefix in PATHS:
-            router.add_api_route(prefix + path, function, methods=[method], **options)
+        for prefix, checks in paths.items():
+            router.add_api_route(
+                prefix + path, function, methods=[method], dependencies=checks, **options
+            )
         return function
 
     return add

@@ -11,7 +11,7 @@ PIXELS, ENCODED, ERROR = "images", "encoded", "error"
 
 _MEANINGS = {
     400: "The request is malformed.",
-    404: "There is no such output.",
+    404: "There is no such model or version.",
     413: "The request has more images or bytes than one request may have.",
     415: "The body has another type.",
     422: "No image of the request could be used.",

@@ -143,7 +143,9 @@ def test_openapi_describes_the_bodies(served: Any) -> None:
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
     assert {p["name"] for p in post["parameters"]} == {"timeout", "outputs"}
     assert {"200", "400", "413", "415", "422", "429", "503", "504"} <= set(post["responses"])
-    body = paths["/v2/models/lloss/versions/1/infer"]["post"]["requestBody"]
+    infer = paths["/v2/models/{model}/versions/{version}/infer"]["post"]
+    assert {p["name"] for p in infer["parameters"]} == {"model", "version"}
+    body = infer["requestBody"]
     properties = body["content"]["application/json"]["schema"]["properties"]
     assert set(properties) == {"id", "parameters", "inputs", "outputs"}
     datatypes = [one["properties"]["datatype"] for one in properties["inputs"]["items"]["oneOf"]]
