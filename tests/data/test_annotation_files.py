@@ -46,7 +46,7 @@ def test_a_folder_without_such_files_names_what_it_holds(tmp_path: Path) -> None
     with pytest.raises(LabelError, match=r"nowhere: no such folder of masks \(\*\.png\)"):
         annotation_files(tmp_path / "nowhere", ".png", "masks", Problems())
     folder = _fill(tmp_path / "masks", "a.tif")
-    with pytest.raises(LabelError, match=r"holds no mask \(\*\.png\); passed over 1 file that is"):
+    with pytest.raises(LabelError, match=r"holds no mask \(\*\.png\); passed over 1 other file"):
         annotation_files(folder, ".png", "masks", Problems())
 
 
