@@ -290,8 +290,9 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), **common)
-    kinds = {"rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
-    return kinds[settings.optimizer](model.parameters(), momentum=settings.momentum, **common)
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(model.parameters(), momentum=settings.momentum, **common)
+    return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
 
 
 def _schedule(

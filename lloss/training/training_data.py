@@ -106,7 +106,7 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
         loader: DataLoader[Any] = DataLoader(
             self,
             batch_size=None,
-            sampler=places[epoch * self.steps + step :],  # type: ignore[arg-type]
+            sampler=places[epoch * self.steps + step :],
             num_workers=workers,
             pin_memory=pinned,
             multiprocessing_context="fork" if workers else None,
