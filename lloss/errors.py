@@ -98,8 +98,8 @@ class InterruptedRunError(LlossError):
 class MissingExtraError(LlossError, ImportError):
     """A part of lloss whose optional packages are not installed."""
 
-    def __init__(self, what: str, extra: str, missing: str) -> None:
+    def __init__(self, what: str, extra: str, missing: str, *other_extras: str) -> None:
+        extras = " or ".join(f"'lloss[{name}]'" for name in (extra, *other_extras))
         super().__init__(
-            f"{what} needs the package {missing!r}, which is not installed: "
-            f"pip install 'lloss[{extra}]'"
+            f"{what} needs the package {missing!r}, which is not installed: pip install {extras}"
         )

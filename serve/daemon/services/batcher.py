@@ -70,7 +70,7 @@ class Batcher:
         self._scorer, self._limits, self._metrics = scorer, limits, metrics
         image = scorer.manifest.image
         self._shape = (image.height, image.width, 3)
-        self._lanes, self._on_host = scorer.engine.lanes, scorer.engine.on_host
+        self._lanes, self._on_host = scorer.engine.concurrency, scorer.engine.on_host
         self._changed = threading.Condition()
         self._line = Line(scorer.batch_size)
         self._asked = 0  # takes that were not begun yet
@@ -152,12 +152,19 @@ class Batcher:
             future.set_exception(error)
         future.add_done_callback(turn.done)
 
-    def take(self, idle: int) -> list[Part]:
-        """What a lane shall do that is free now, sharing with ``idle`` others; may be nothing."""
+    def take(self) -> list[Part]:
+        """The parts for a lane that is free now; may be none.
+
+        On a CPU a batch takes about as long as its images one by one: a lane that took all that
+        waits would keep the first of them waiting for the last, and leave nothing to those that
+        are free a moment later (``benchmarks/queueing.py``). Elsewhere a batch of many costs
+        little more than one of few.
+        """
         with self._changed:
             self._asked -= 1
             waiting = self._line.images
-            share = max(-(-waiting // self._sharing(idle)), math.ceil(self._rate * _WORTH_SECONDS))
+            sharing = self._lanes if self._on_host else 1
+            share = max(-(-waiting // sharing), math.ceil(self._rate * _WORTH_SECONDS))
             # Of one whose time is over the loop, which is late, will say so.
             parts = self._line.take(min(self._scorer.batch_size, share), time.perf_counter())
             self._metrics.queued(self._line.images)
@@ -167,16 +174,6 @@ class Batcher:
             else:
                 self._changed.notify_all()
         return parts
-
-    def _sharing(self, idle: int) -> int:
-        """Lanes that what waits is divided between, by one that is free now.
-
-        On a CPU a batch takes about as long as its images one by one: a lane that took all that
-        waits would keep the first of them waiting for the last, and leave nothing to those that
-        are free a moment later (``benchmarks/queueing.py``). Elsewhere a batch of many costs
-        little more than one of few.
-        """
-        return self._lanes if self._on_host else 1 + idle
 
     def begun(self, parts: Sequence[Part]) -> None:
         """Count how long those waited whose first images these are."""
@@ -244,10 +241,10 @@ class _Turn:
         self._begun: float | None = None
         self._parts: Sequence[Part] = ()
 
-    def take(self, idle: int) -> Chunk | None:
+    def take(self) -> Chunk | None:
         """See :data:`..pipeline.Take`."""
         self._begun = time.perf_counter()
-        self._parts = parts = self._batcher.take(idle)
+        self._parts = parts = self._batcher.take()
         self._batcher.begun(parts)
         return Batch(0, Items(parts), parts, self._shape) if parts else None
 

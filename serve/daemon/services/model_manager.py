@@ -19,7 +19,7 @@ from lloss.serve.daemon.services.batcher import Batcher, ClosedError
 from lloss.serve.daemon.services.inference_statistics import Statistics
 from lloss.serve.daemon.services.model_check import probe, refuse_fall_back
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.scoring.batch.worker_pool import Team
+from lloss.serve.scoring.batch.worker_pool import WorkerPools
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError
@@ -67,7 +67,7 @@ class Models:
         self._lock = threading.Lock()  # of what is loaded; held for moments
         self._loading = threading.Lock()  # one at a time, for as long as it takes
         self._closed = False
-        self._team = Team()
+        self._workers = WorkerPools()
         self.statistics = Statistics()
         self._batches = 0
 
@@ -113,7 +113,7 @@ class Models:
         serving = self._serving
         if serving is None:
             return "the model is not loaded yet"
-        return serving.loaded.scorer.engine.trouble()
+        return serving.loaded.scorer.engine.failure()
 
     @property
     def sha256(self) -> str:
@@ -205,7 +205,7 @@ class Models:
                     self._serving = None
                     self._batches += serving.batcher.batches
                 self._give_back(serving.loaded)
-            self._team.close()
+            self._workers.close()
 
     def _current(self) -> _Serving:
         serving = self._serving
@@ -256,7 +256,7 @@ class Models:
             settings.batch_size,
             settings.threads,
             telemetry=self._metrics.telemetry,
-            team=self._team,
+            workers=self._workers,
         )
         try:
             serving = self._serving
