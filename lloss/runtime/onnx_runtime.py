@@ -16,5 +16,5 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("running a model", "cpu", "onnxruntime", "gpu") from error
+        raise MissingExtraError("running a model", "cpu", "onnxruntime") from error
     return onnxruntime

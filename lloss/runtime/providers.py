@@ -89,7 +89,7 @@ def missing(provider: str, available: Sequence[str], device_id: int = 0) -> str 
     cuda_version = getattr(import_onnxruntime(), "cuda_version", "") or "13"
     lacking = libraries.first_missing(libraries.cuda_libraries(cuda_version.partition(".")[0]))
     if lacking:
-        return f"{lacking} is not on this machine: pip install 'lloss[cuda]'"
+        return f"{lacking} is not on this machine: pip install 'lloss[gpu]'"
     if provider == "cuda":
         return None
     lacking = libraries.first_missing(libraries.TENSORRT)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from lloss.serve.daemon.api import health, inference, jobs, pools, score_images
 from lloss.serve.daemon.deps import Daemon
-from lloss.serve.daemon.errors import RequestError, answer_failures, answer_of
+from lloss.serve.daemon.errors import answer_failures, answer_of
 from lloss.serve.daemon.http.authentication import PROBES
+from lloss.serve.daemon.labelstudio import routes as labelstudio
+from lloss.serve.daemon.ui import login, page_routes
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,14 +31,6 @@ def create_app(daemon: Daemon) -> FastAPI:
 
     Not wrapped in :class:`~.gate.Gate` yet: the server does that, around everything.
     """
-    from lloss.serve.daemon.api import health, inference
-    from lloss.serve.daemon.api import jobs as jobs_api
-    from lloss.serve.daemon.api import pools as pools_api
-    from lloss.serve.daemon.api import score_images as uploads
-    from lloss.serve.daemon.labelstudio import routes as labelstudio
-    from lloss.serve.daemon.ui import login
-    from lloss.serve.daemon.ui import page_routes as page
-
     app = FastAPI(
         title="lloss",
         version=lloss.__version__,
@@ -48,7 +42,7 @@ def create_app(daemon: Daemon) -> FastAPI:
     app.state.daemon = daemon
     answer_failures(app)
     app.state.routes = []
-    for module in (health, inference, uploads, pools_api, jobs_api, labelstudio, login, page):
+    for module in (health, inference, score_images, pools, jobs, labelstudio, login, page_routes):
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
     # A route as all others are, so that it is counted by its name.
@@ -80,8 +74,6 @@ class ShortWay:
     """
 
     def __init__(self, app: FastAPI) -> None:
-        from lloss.serve.daemon.api import inference
-
         self._app: ASGIApp = app
         self._endpoint = inference.infer
         self._found: dict[str, Scope] = {
@@ -107,48 +99,6 @@ class ShortWay:
         except LlossError as error:
             reply = await answer_of(request, error)
         await reply(scope, receive, send)
-
-
-def daemon_of(request: Request) -> Daemon:
-    """The daemon that a request is put to."""
-    return cast(Daemon, request.app.state.daemon)
-
-
-def base_of(daemon: Daemon, request: Request) -> str:
-    """What links to a daemon begin with, in the reply to a request; no slash at the end."""
-    return daemon.settings.public_url or str(request.base_url).rstrip("/")
-
-
-async def _daemon(request: Request) -> Daemon:
-    """Not in a thread, as FastAPI would look for it otherwise: they may all be busy."""
-    return daemon_of(request)
-
-
-Ours = Annotated[Daemon, Depends(_daemon)]
-"""The daemon, for routes that take it as a parameter."""
-
-
-async def known_query(request: Request) -> None:
-    """For routes of the API: a parameter that a route does not have is refused, not ignored.
-
-    Raises:
-        RequestError: 422.
-    """
-    known = [field.alias for field in request.scope["route"].dependant.query_params]
-    check_query(request, known)
-
-
-def check_query(request: Request, known: Sequence[str]) -> None:
-    """See :func:`known_query`.
-
-    Args:
-        request: whose query is looked at.
-        known: names of parameters.
-    """
-    other = next((name for name in request.query_params if name not in known), None)
-    if other is not None:
-        listed = ", ".join(known) or "none"
-        raise RequestError(422, f"the query has no parameter {other[:100]!r} (known: {listed})")
 
 
 def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:

@@ -1,14 +1,20 @@
-"""What all routes share."""
+"""The daemon's shared objects, and the dependencies by which routes get them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.http.authentication import Access
-from lloss.serve.daemon.observability.gauges import watch
+from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.job_runner import Jobs
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.selection_queue import SelectionQueue
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
@@ -27,6 +33,7 @@ class Daemon:
         jobs: pools being scored.
         classes: which labels a pool takes.
         selections: which K are next.
+        selection_queue: runs selections in threads of their own.
         draining: whether it was told to end: requests under way are finished, others refused.
     """
 
@@ -46,7 +53,8 @@ class Daemon:
         self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
         self.classes = Classes(self.models, self.catalog.images)
         self.selections = Selections(settings, self.catalog, self.pools, self.metrics, self.classes)
-        watch(self)
+        self.selection_queue = SelectionQueue(self.selections)
+        register_gauges(self.metrics, self.catalog, settings.data_dir, self.not_ready)
 
     def start(self) -> None:
         """Load the model, then go on with the jobs that an earlier process left. Blocks.
@@ -69,3 +77,44 @@ class Daemon:
         self.jobs.close()
         self.models.close()
         self.catalog.close()
+
+
+def daemon_of(request: Request) -> Daemon:
+    """Return the daemon that serves a request."""
+    return cast(Daemon, request.app.state.daemon)
+
+
+async def _daemon(request: Request) -> Daemon:
+    """Stay in the event loop: FastAPI's threads may all be busy."""
+    return daemon_of(request)
+
+
+DaemonDep = Annotated[Daemon, Depends(_daemon)]
+"""The daemon, for routes that take it as a parameter."""
+
+
+def base_url_of(daemon: Daemon, request: Request) -> str:
+    """Return the URL that links to the daemon begin with, without a slash at the end."""
+    return daemon.settings.public_url or str(request.base_url).rstrip("/")
+
+
+async def reject_unknown_parameters(request: Request) -> None:
+    """Refuse a query parameter that the route does not have, rather than ignore it.
+
+    Raises:
+        RequestError: 422.
+    """
+    route = request.scope["route"]
+    check_parameters(request, [field.alias for field in route.dependant.query_params])
+
+
+def check_parameters(request: Request, known: Sequence[str]) -> None:
+    """Refuse a query parameter that is not among those known.
+
+    Raises:
+        RequestError: 422.
+    """
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        listed = ", ".join(known) or "none"
+        raise RequestError(422, f"unknown query parameter {unknown[:100]!r} (known: {listed})")

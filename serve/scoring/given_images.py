@@ -12,7 +12,7 @@ from PIL import Image
 
 from lloss.errors import PoolError
 from lloss.pools import ArrayPool, Item, Pool
-from lloss.pools.pool import read_file
+from lloss.pools.image_files import read_file
 
 Images: TypeAlias = "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | Pool"
 """The images of :meth:`.scorer.Scorer.score`."""

@@ -109,7 +109,7 @@ def test_a_missing_library_is_named_with_its_extra(
     cuda = ("cublas", "cufft", "curand", "cudart")
     install(monkeypatch, *cuda)
     problem = missing("cuda", ALL)
-    assert problem == "libcudnn.so.9 is not on this machine: pip install 'lloss[cuda]'"
+    assert problem == "libcudnn.so.9 is not on this machine: pip install 'lloss[gpu]'"
     assert missing("tensorrt", ALL) == problem, "TensorRT needs it too"
     install(monkeypatch, *cuda, "cudnn")
     monkeypatch.setattr(shared_libraries, "installed_tensorrt", lambda: None)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from lloss.serve.daemon.errors import RequestError
@@ -27,9 +26,6 @@ from starlette.types import Scope
 
 from lloss.errors import LlossError
 from lloss.files import written_aside
-
-if TYPE_CHECKING:
-    from lloss.serve.daemon.deps import Daemon
 
 Headers = Mapping[bytes, bytes]
 
@@ -51,23 +47,6 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECRET_BYTES = 32
 _MAKING = threading.Lock()
 """Held while the secret is made: of two that are made at once one would sign links in vain."""
-
-
-def signed(daemon: Daemon, pool: str, id: str, seconds: float = LINK_SECONDS) -> str:
-    """The query of a link to one image that needs no token: ``/v1/pools/POOL/images?QUERY``.
-
-    The same for a whole day, so that browsers keep what they fetched. It holds as long as the
-    secret in the data dir, across restarts.
-
-    Args:
-        daemon: whose image it is.
-        pool: its name.
-        id: of the image.
-        seconds: for which it holds at least.
-    """
-    expires = int((time.time() + seconds) // DAY + 1) * DAY
-    signature = _signature(daemon.settings.data_dir, pool, id, expires)
-    return urlencode({"id": id, "expires": expires, "sig": signature}, errors="surrogatepass")
 
 
 class Access:
@@ -135,6 +114,16 @@ class Access:
     def log_out(self, headers: Headers) -> None:
         """End the session that a request bears."""
         self._sessions.end(_session(headers.get(b"cookie", b"")))
+
+    def signed_query(self, pool: str, id: str, seconds: float = LINK_SECONDS) -> str:
+        """Sign a link to one image: ``/v1/pools/POOL/images?QUERY`` then needs no token.
+
+        The query is the same for a whole day, so that browsers keep what they fetched, and holds
+        for at least ``seconds``, across restarts, as long as the secret in the data dir.
+        """
+        expires = int((time.time() + seconds) // DAY + 1) * DAY
+        signature = _signature(self._settings.data_dir, pool, id, expires)
+        return urlencode({"id": id, "expires": expires, "sig": signature}, errors="surrogatepass")
 
     def link_is_good(self, scope: Scope) -> bool:
         """Whether a request is for an image and bears a signature for this very one."""

@@ -6,9 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from lloss.serve.daemon.app import base_of
-from lloss.serve.daemon.deps import Daemon
-from lloss.serve.daemon.http.authentication import signed
+from lloss.serve.daemon.deps import Daemon, base_url_of
 from lloss.serve.daemon.labelstudio.score_lookup import pool_scores
 from lloss.serve.daemon.services.selections import HandedOut
 
@@ -46,5 +44,6 @@ def _url(daemon: Daemon, pool: str, id: str, request: Request) -> str:
     quoted_pool, quoted_id = quote(pool, safe=""), quote(id, safe="")
     if pattern:
         return pattern.replace("{pool}", quoted_pool).replace("{id}", quoted_id)
-    base = base_of(daemon, request)
-    return f"{base}/v1/pools/{quoted_pool}/images?{signed(daemon, pool, id)}"
+    query = daemon.access.signed_query(pool, id)
+    base = base_url_of(daemon, request)
+    return f"{base}/v1/pools/{quoted_pool}/images?{query}"

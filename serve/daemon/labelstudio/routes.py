@@ -9,8 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.app import daemon_of, known_query
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.coco_export import coco_of
 from lloss.serve.daemon.labelstudio.predictions import predictions
@@ -33,7 +32,7 @@ def _body(schema: dict[str, Any], required: bool = True) -> dict[str, Any]:
 
 _OBJECT: dict[str, Any] = {"type": "object"}
 _TASKS = {**_OBJECT, "required": ["tasks"], "properties": {"tasks": {"type": "array"}}}
-_CHECKED = [Depends(known_query)]
+_CHECKED = [Depends(reject_unknown_parameters)]
 """For routes whose addresses people write; Label Studio makes the others."""
 
 

@@ -4,50 +4,50 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.store.catalog import Catalog
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from lloss.serve.daemon.deps import Daemon
 
 log = logging.getLogger(__name__)
 
 
-def watch(daemon: Daemon) -> None:
-    """Have the daemon's metrics tell of its state.
+def register_gauges(
+    metrics: DaemonMetrics, catalog: Catalog, data_dir: Path, not_ready: Callable[[], str]
+) -> None:
+    """Add gauges of the daemon's state, read at every scrape.
 
     ``lloss_ready``, ``lloss_data_free_bytes``, ``lloss_open_jobs{state}``,
     ``lloss_job_done_images`` and ``lloss_job_total_images`` of the job that runs,
     ``lloss_pools`` and ``lloss_pool_images{state}`` of all pools together, and
     ``lloss_restamped_images``.
     """
-    metrics, folder = daemon.metrics, daemon.settings.data_dir
     metrics.gauge(
         "lloss_ready",
         "1 when requests can be answered, as /readyz says it.",
-        lambda: not daemon.not_ready(),
+        lambda: not not_ready(),
     )
     metrics.gauge(
         "lloss_data_free_bytes",
         "Bytes that can still be written under the data dir.",
-        lambda: shutil.disk_usage(folder).free,
+        lambda: shutil.disk_usage(data_dir).free,
     )
     metrics.gauge(
         "lloss_restamped_images",
         "Pending images of a clock in the future, handed out now since the start.",
-        lambda: daemon.catalog.restamped,
+        lambda: catalog.restamped,
     )
-    metrics.registry.register(_Catalogued(daemon))
+    metrics.registry.register(_Catalogued(catalog))
 
 
 class _Catalogued(Collector):
     """Jobs and pools, of which each table is read once a scrape."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self.catalog = daemon.catalog
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
 
     def describe(self) -> Iterator[Metric]:
         """See ``prometheus_client.registry.CollectorRegistry``."""
@@ -63,14 +63,14 @@ class _Catalogued(Collector):
     def _jobs(self) -> Iterator[Metric]:
         states = {"queued": 0, "running": 0}
         done = total = 0
-        for job in self.catalog.job_table.active():
+        for job in self.catalog.jobs.active():
             states[job.state] += 1
             if job.state == "running":
                 done, total = done + job.done, total + (job.total or 0)
         return _of_jobs(states, done, total)
 
     def _pools(self) -> Iterator[Metric]:
-        pools = self.catalog.each(lambda row: (row, self.catalog.counts(row.name)))
+        pools = self.catalog.pools.each(lambda row: (row, self.catalog.images.counts(row.name)))
         states = {"scored": 0, "labeled": 0, "pending": 0, "skipped": 0}
         for pool, counts in pools:
             states["scored"] += pool.scored

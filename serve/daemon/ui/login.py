@@ -6,7 +6,7 @@ import math
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from lloss.serve.daemon.app import Ours, base_of
+from lloss.serve.daemon.deps import DaemonDep, base_url_of
 from lloss.serve.daemon.http.authentication import COOKIE, SESSION_SECONDS
 from lloss.serve.daemon.ui.templates import login_page
 
@@ -14,7 +14,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/login")
-async def ask(daemon: Ours, next: str = "/") -> Response:
+async def ask(daemon: DaemonDep, next: str = "/") -> Response:
     """The form; where no token was set there is nothing to log in to."""
     if not daemon.access.needs_token:
         return RedirectResponse(_inside(next), 303)
@@ -22,7 +22,7 @@ async def ask(daemon: Ours, next: str = "/") -> Response:
 
 
 @router.post("/login")
-async def log_in(request: Request, daemon: Ours) -> Response:
+async def log_in(request: Request, daemon: DaemonDep) -> Response:
     """Sets the cookie, which is no copy of the token, and goes on to ``next``.
 
     Who has failed too often is answered 429, whatever token is sent.
@@ -50,13 +50,13 @@ async def log_in(request: Request, daemon: Ours) -> Response:
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="strict",
-        secure=base_of(daemon, request).startswith("https:"),
+        secure=base_url_of(daemon, request).startswith("https:"),
     )
     return reply
 
 
 @router.post("/logout")
-async def log_out(request: Request, daemon: Ours) -> Response:
+async def log_out(request: Request, daemon: DaemonDep) -> Response:
     """Ends the session, also for who copied the cookie."""
     daemon.access.log_out(dict(request.scope["headers"]))
     reply = RedirectResponse("/login", 303)

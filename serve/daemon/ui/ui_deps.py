@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 from fastapi import Request
-from lloss.serve.daemon.app import daemon_of
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.deps import Daemon, daemon_of
 from lloss.serve.daemon.ui.views import Viewer
 
 AT_ONCE = 4

@@ -13,8 +13,7 @@ _BUSY = 0.85
 """Threads that are busy for this share of the time limit a run."""
 
 _REMEDIES = {
-    "decode": "keep the images nearer to the model's size, or as .npy; pip install 'lloss[fast]' "
-    "for JPEG; give it more cores",
+    "decode": "keep the images nearer to the model's size, or as .npy; give it more cores",
     "read": "more --readers for a store; a faster disk, or fewer and larger files (tar shards, "
     ".npy)",
     "write": "put -o on a faster disk",

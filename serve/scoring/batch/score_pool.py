@@ -183,7 +183,7 @@ def _changed(folder: ScoresFolder, what: str) -> ScoresError:
 def _versions() -> dict[str, str]:
     """Versions of the packages that decode, compute and write; both onnxruntime wheels are one."""
     versions = {}
-    for name in ("onnxruntime", "onnxruntime-gpu", "pillow", "pyarrow", "simplejpeg"):
+    for name in ("onnxruntime", "onnxruntime-gpu", "pillow", "pyarrow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name.removesuffix("-gpu")] = importlib.metadata.version(name)
     return versions

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lloss.serve.daemon.observability.gauges import watch
+from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import ENDED, REFUSED, RELOADED, DaemonMetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -72,18 +72,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     metrics = DaemonMetrics()
     pool = SimpleNamespace(name="a", scored=3)
     counts = SimpleNamespace(labeled=1, pending=1, skipped=1)
-    daemon: Any = SimpleNamespace(
-        metrics=metrics,
-        settings=SimpleNamespace(data_dir=tmp_path_factory.mktemp("data")),
-        catalog=SimpleNamespace(
-            job_table=SimpleNamespace(active=list),
-            each=lambda told: [told(pool)],
-            counts=lambda _: counts,
-            restamped=0,
-        ),
-        not_ready=lambda: "",
+    catalog: Any = SimpleNamespace(
+        jobs=SimpleNamespace(active=list),
+        pools=SimpleNamespace(each=lambda view: [view(pool)]),
+        images=SimpleNamespace(counts=lambda _: counts),
+        restamped=0,
     )
-    watch(daemon)
+    register_gauges(metrics, catalog, tmp_path_factory.mktemp("data"), lambda: "")
     spec = ImageSpec(8, 8)
     manifest = Manifest(
         task="t", model="m", classes=(), image=spec, mean=(), std=(), outputs={"loss": ()}

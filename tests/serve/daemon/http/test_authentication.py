@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlencode
 import pytest
 from lloss.serve.daemon import app
 from lloss.serve.daemon.http import authentication as access
-from lloss.serve.daemon.http.authentication import Access, Sessions, signed
+from lloss.serve.daemon.http.authentication import Access, Sessions
 from lloss.serve.daemon.settings import ServeSettings
 
 Make = Callable[..., Any]
@@ -220,7 +220,7 @@ IDS = ["a/b.png", "ü €", "a&id=b#?%2f", "", "\u202e", "x\ny", "\ud800"]
 @pytest.mark.parametrize("id", IDS)
 def test_a_signed_link_opens_one_image_to_a_page_elsewhere(gated: Make, id: str) -> None:
     gate = gated(token=TOKEN)
-    path = f"/v1/pools/p/images?{signed(gate.daemon, 'p', id)}"
+    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', id)}"
     reply = gate.ask("GET", path, headers=CROSS)
     assert reply.status == 200
     assert reply.headers["cross-origin-resource-policy"] == "cross-origin"
@@ -231,7 +231,7 @@ def test_a_signed_link_opens_one_image_to_a_page_elsewhere(gated: Make, id: str)
 
 def test_a_signed_link_opens_nothing_else(gated: Make) -> None:
     gate = gated(token=TOKEN)
-    query = signed(gate.daemon, "p", "a")
+    query = gate.daemon.access.signed_query("p", "a")
     parts = {name: values[0] for name, values in parse_qs(query).items()}
 
     def asked(path: str = "/v1/pools/p/images", method: str = "GET", **changed: str) -> int:
@@ -251,8 +251,8 @@ def test_a_signed_link_opens_nothing_else(gated: Make) -> None:
 def test_a_link_expires(gated: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = gated(token=TOKEN)
     now = time.time()
-    path = f"/v1/pools/p/images?{signed(gate.daemon, 'p', 'a', seconds=3600)}"
-    assert path == f"/v1/pools/p/images?{signed(gate.daemon, 'p', 'a', seconds=3600)}"
+    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a', seconds=3600)}"
+    assert path == f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a', seconds=3600)}"
     monkeypatch.setattr(access.time, "time", lambda: now + 3500)
     assert gate.ask("GET", path).status == 200
     monkeypatch.setattr(access.time, "time", lambda: now + 3600 + 86400)
@@ -261,7 +261,7 @@ def test_a_link_expires(gated: Make, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_links_hold_across_restarts_and_not_across_daemons(gated: Make, tmp_path: Path) -> None:
     first = gated(token=TOKEN)
-    path = f"/v1/pools/p/images?{signed(first.daemon, 'p', 'a')}"
+    path = f"/v1/pools/p/images?{first.daemon.access.signed_query('p', 'a')}"
     access._read.cache_clear()
     assert gated(token=TOKEN).ask("GET", path).status == 200
     key = tmp_path / "data" / "secret.key"
@@ -273,11 +273,11 @@ def test_links_hold_across_restarts_and_not_across_daemons(gated: Make, tmp_path
 
 def test_without_its_secret_a_link_ends_at_once(gated: Make, tmp_path: Path) -> None:
     gate = gated(token=TOKEN)
-    path = f"/v1/pools/p/images?{signed(gate.daemon, 'p', 'a')}"
+    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a')}"
     assert gate.ask("GET", path).status == 200
     (tmp_path / "data" / "secret.key").unlink()
     assert gate.ask("GET", path).status == 401
-    path = f"/v1/pools/p/images?{signed(gate.daemon, 'p', 'a')}"
+    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a')}"
     assert gate.ask("GET", path).status == 200
 
 

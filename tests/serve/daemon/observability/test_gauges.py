@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lloss.serve.daemon.observability.gauges import watch
+from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 
 
@@ -18,7 +18,7 @@ class Catalog:
         self.readings = 0
         self.broken = False
         self.restamped = 3
-        self.job_table = self
+        self.jobs = self.pools = self.images = self
 
     def active(self) -> list[Any]:
         self.readings += 1
@@ -42,12 +42,10 @@ class Catalog:
 def daemon(tmp_path: Path) -> Any:
     found = SimpleNamespace(
         metrics=DaemonMetrics(),
-        settings=SimpleNamespace(data_dir=tmp_path),
         catalog=Catalog(),
         reason="loading the model",
     )
-    found.not_ready = lambda: found.reason
-    watch(found)
+    register_gauges(found.metrics, found.catalog, tmp_path, lambda: found.reason)
     return found
 
 

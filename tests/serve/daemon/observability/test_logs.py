@@ -205,7 +205,7 @@ def test_a_line_that_cannot_be_put_together_is_told_of(log: io.StringIO) -> None
 
 END = """
 import sys
-from lloss.serve.daemon import logs
+from lloss.serve.daemon.observability import logs
 logs.configure()
 logs.event("last words")
 """

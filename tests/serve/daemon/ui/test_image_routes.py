@@ -15,7 +15,6 @@ from urllib.parse import unquote
 import httpx
 import numpy as np
 import pytest
-from lloss.serve.daemon.http.authentication import signed
 from lloss.serve.daemon.store.records import PoolRow
 from lloss.serve.daemon.ui.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type_of
 from lloss.serve.daemon.ui.views import Viewer
@@ -210,7 +209,7 @@ def test_a_signed_link_needs_no_token_and_shows_one_image(make_served: Any) -> N
     ids = served.world.pool("photos", 2)
     where = f"{served.url}/v1/pools/photos/images"
     assert httpx.get(f"{where}?id={ids[0]}").status_code == 401
-    link = signed(served.world.daemon, "photos", ids[0])
+    link = served.world.daemon.access.signed_query("photos", ids[0])
     assert httpx.get(f"{where}?{link}").headers["content-type"] == "image/png"
     assert httpx.get(f"{where}?{link.replace(ids[0], ids[1])}").status_code == 401
 

@@ -23,19 +23,19 @@ def profile(on_host: bool = True, remote: bool = False, **shares: float) -> Prof
     ("where", "bound", "advice", "shares"),
     [
         ("cpu", "infer", "--precision int8", {"decode": 0.2, "infer": 0.75}),
-        ("cpu", "decode", "lloss[fast]", {"read": 0.1, "decode": 0.5, "infer": 0.3}),
+        ("cpu", "decode", "more cores", {"read": 0.1, "decode": 0.5, "infer": 0.3}),
         ("cpu", "read", "--readers", {"read": 0.6, "decode": 0.2, "infer": 0.1}),
         ("cpu", "write", "faster disk", {"infer": 0.5, "write": 0.95}),
         ("cpu", "listing", "tar shards", {"decode": 0.1, "infer": 0.3, "write": 0.1}),
         ("cpu", "listing", "tar shards", {}),
         ("gpu", "infer", "--precision fp16", {"decode": 0.5, "infer": 0.95}),
-        ("gpu", "decode", "lloss[fast]", {"read": 0.4, "decode": 0.5, "infer": 0.3}),
+        ("gpu", "decode", "more cores", {"read": 0.4, "decode": 0.5, "infer": 0.3}),
         ("gpu", "read", "--readers", {"read": 0.9, "decode": 0.05, "infer": 0.2}),
         ("gpu", "listing", "tar shards", {"decode": 0.2, "infer": 0.3}),
         ("cpu store", "read", "--readers", {"read": 0.95, "decode": 0.1, "infer": 0.3}),
         ("cpu store", "infer", "--precision int8", {"read": 0.95, "decode": 0.1, "infer": 0.8}),
         ("gpu store", "read", "--readers", {"read": 0.3, "decode": 0.6, "infer": 0.3}),
-        ("gpu store", "decode", "lloss[fast]", {"read": 0.9, "decode": 0.9, "infer": 0.3}),
+        ("gpu store", "decode", "more cores", {"read": 0.9, "decode": 0.9, "infer": 0.3}),
     ],
 )
 def test_the_stage_that_limits_a_run_has_its_advice(

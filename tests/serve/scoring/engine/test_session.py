@@ -122,5 +122,5 @@ def test_without_onnxruntime_the_error_names_both_extras(artifact: Path, tmp_pat
     assert done.returncode == 2
     assert done.stderr == (
         "lloss: running a model needs the package 'onnxruntime', which is not installed: "
-        "pip install 'lloss[cpu]' or 'lloss[gpu]'\n"
+        "pip install 'lloss[cpu]', or 'lloss[gpu]' for an NVIDIA GPU\n"
     )
