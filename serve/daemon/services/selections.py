@@ -357,7 +357,7 @@ def _check_columns(folder: ScoresFolder, settings: SelectionSettings) -> None:
     for part in folder.parts()[:1]:
         with opened_part(part) as file:
             try:
-                check_columns(part, file, columns)
+                check_columns(part, file.schema_arrow, columns)
             except ScoresError as error:
                 raise RequestError(422, str(error)) from error
 
