@@ -106,11 +106,7 @@ class Models:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the serving model.
-
-        Raises:
-            RequestError: 503 none is loaded yet.
-        """
+        """Of the serving model. Raises RequestError: 503 none is loaded yet."""
         return self._current().scorer.manifest
 
     @property
