@@ -25,6 +25,8 @@ from lloss.runtime.providers import ORDER, missing, open_session, parse_device, 
 
 log = logging.getLogger(__name__)
 
+ort = import_onnxruntime()
+
 GPU_THREADS = 2
 """Threads that fill and fetch for one GPU: while one of them computes, the other one copies."""
 
@@ -78,7 +80,7 @@ class Engine:
         return ("cpu",) if self.manifest.precision == "int8" else ORDER
 
     def _open_first(self, providers: tuple[str, ...]) -> None:
-        available = import_onnxruntime().get_available_providers()
+        available = ort.get_available_providers()
         problems: list[str] = []
         for name in providers:
             problem = missing(name, available, self.device_id)

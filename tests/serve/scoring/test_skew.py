@@ -66,7 +66,7 @@ def _trained_on(items: list[Item], scorer: Scorer) -> NDArray[np.uint8]:
     assert image.height == image.width
     settings = TrainSettings(size=image.height, fit=image.fit)
     labeled = LabeledSet(items, ["cat"] * len(items), "labels.csv")
-    data, _ = load_examples(labeled, ("cat",), settings, Problems(), room=True)
+    data, _ = load_examples(labeled, ("cat",), settings, Problems(), for_training=True)
     return data.images
 
 
