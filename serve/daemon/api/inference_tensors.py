@@ -24,7 +24,7 @@ from lloss.serve.daemon.api.inference_schemas import (
     RequestedOutput,
 )
 from lloss.serve.daemon.errors import RequestError, validation_problem
-from lloss.serve.daemon.services.batch_parts import Answer, Images
+from lloss.serve.daemon.services.request_queue import Answer, Images
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from pydantic_core import to_json

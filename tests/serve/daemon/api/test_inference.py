@@ -20,8 +20,8 @@ import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from lloss.serve.daemon.api import inference, inference_tensors, score_images
-from lloss.serve.daemon.services.batch_parts import Answer
 from lloss.serve.daemon.services.model_manager import Scored
+from lloss.serve.daemon.services.request_queue import Answer
 from tritonclient.utils import InferenceServerException
 
 from lloss import Scorer
@@ -312,7 +312,7 @@ def test_a_full_queue_answers_429_with_retry_after(served: Any) -> None:
     body = json.dumps(asked(shape=[40, 1, 1, 3], data=[0] * 120)).encode()
     with ThreadPoolExecutor(1) as other, served.held():
         first = other.submit(post, served, body)
-        while served.models._serving.batcher._line.images < 40:
+        while served.models._serving.batcher._queue.images < 40:
             pass
         status, headers, refused = post(served, body)
         assert status == 429 and int(headers["retry-after"]) >= 1

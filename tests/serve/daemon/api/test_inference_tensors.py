@@ -19,7 +19,7 @@ from lloss.serve.daemon.api.inference_tensors import (
     parse_request,
 )
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.batch_parts import Answer
+from lloss.serve.daemon.services.request_queue import Answer
 
 OUTPUTS = ["loss", "embedding", "error"]
 MOST = 100
