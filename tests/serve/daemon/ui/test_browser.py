@@ -183,7 +183,7 @@ def test_a_new_class_is_added_by_a_button(browser: Any, served: Any) -> None:
     keys(browser, "j", "c", "clas 7", Keys.ENTER)
     until(lambda: browser.find_elements("css selector", "#image-1 .wrong button"))
     wrong = browser.find_element("css selector", "#image-1 .wrong")
-    assert "the nearest one is 'class 7'" in wrong.text and state(browser, 1) == "free"
+    assert "the most similar one is 'class 7'" in wrong.text and state(browser, 1) == "free"
     wrong.find_element("css selector", "button").click()
     until(lambda: state(browser, 1) == "labeled")
     assert served.world.catalog.images.labels("photos") == {ids[0]: "clas 7"}
