@@ -1,6 +1,7 @@
 # make demo    the whole job on scikit-learn's digits
 # make test    lint, types and tests
-# make lint    ruff, import contracts and mypy alone
+# make lint    ruff, import contracts, mypy
+# make coverage  the tests, and the lines that no test runs
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
 # make strategies  which settings deserve to be the default (a quarter of an hour)
@@ -15,7 +16,7 @@ READY := $(VENV)/.ready
 # mypy and import-linter read packages from folders: the three as the one package they install as.
 TYPES := .build/types
 
-.PHONY: demo test lint bench bench-serve soak strategies label-studio clean
+.PHONY: demo test lint coverage bench bench-serve soak strategies label-studio clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"lloss needs Python 3.11, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
@@ -35,9 +36,15 @@ lint: $(READY)
 	cd $(TYPES) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p lloss
 
-# A process a core.
+# One process per core.
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+coverage: $(READY)
+	mkdir -p .build/coverage
+	$(BIN)/python -m coverage run -m pytest -n auto --dist loadfile
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
 
 bench: $(READY)
 	$(BIN)/python benchmarks/score.py
@@ -48,7 +55,7 @@ bench: $(READY)
 # In an environment of its own, with our version of the engine; MLServer's workers do not start with
 # a newer uvloop.
 RIVALS := .build/rivals
-ENGINE = $(shell sed -n 's/^onnxruntime-gpu==/onnxruntime==/p' constraints.txt)
+ENGINE = $(shell grep '^onnxruntime==' constraints.txt)
 $(RIVALS)/.ready: constraints.txt
 	$(PYTHON) -m venv $(RIVALS)
 	$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check litserve mlserver '$(ENGINE)' 'uvloop<0.22'

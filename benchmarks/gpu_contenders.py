@@ -25,8 +25,8 @@ import lloss
 from lloss.files import sha256_of
 from lloss.images.decode import ImageSpec
 from lloss.manifest import INPUT, Manifest, read_manifest
-from lloss.modeling.network import build
 from lloss.runtime.providers import Opened, open_session, setup_of
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
 LANES = 3
@@ -68,7 +68,7 @@ def graph_of(model: str, half: bool) -> tuple[ScoringGraph, Manifest]:
     """An untrained network with head, and its manifest."""
     settings = TrainSettings(model=model, size=32)
     torch.manual_seed(0)
-    network = build(settings, CLASSES, (32, 32))
+    network = get_task(settings.task).network(settings, CLASSES)
     graph = ScoringGraph(network, settings.mean, settings.std, half).eval()
     manifest = Manifest(
         task=settings.task,

@@ -31,8 +31,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from lloss.pools import open_pool
-from lloss.serve.run import score_pool
-from lloss.serve.scorer import Scorer
+from lloss.serve.scoring.batch.score_pool import score_pool
+from lloss.serve.scoring.scorer import Scorer
 with Scorer(sys.argv[1], "cpu") as scorer:
     score_pool(scorer, open_pool(sys.argv[2]), Path(sys.argv[3]))
 for line in Path("/proc/self/status").read_text().splitlines():

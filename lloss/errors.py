@@ -7,26 +7,26 @@
     PoolError                                ParityError           SelectionError
     ImageError (one image)   FidelityError   EngineError
 
-Each message is one line: what was wrong, with the value, and what to do. The CLI prints it and
-exits with 2.
+Each message is one line: what is wrong, with the value, and what to do. The CLI prints it and exits
+with 2.
 """
 
 from __future__ import annotations
 
 
 class LlossError(Exception):
-    """Base of all errors that a user can cause and mend."""
+    """Base of all errors that a user can cause and correct."""
 
     exit_code = 2
-    """What the CLI exits with."""
+    """Exit status of the CLI."""
 
 
 class SettingsError(LlossError, ValueError):
-    """An option or a value in ``lloss.toml`` that cannot be used."""
+    """An invalid option, or an invalid value in ``lloss.toml``."""
 
 
 class PoolError(LlossError):
-    """A pool that cannot be read, or an id that it does not hold."""
+    """An unreadable pool, or an id that the pool does not contain."""
 
 
 class LabelError(LlossError):
@@ -34,43 +34,43 @@ class LabelError(LlossError):
 
 
 class ImageError(LlossError):
-    """One image that cannot be decoded or resized: a row in ``skipped.parquet``, not a lost run."""
+    """One unreadable image: becomes a row of ``skipped.parquet`` instead of ending the run."""
 
 
 class CheckpointError(LlossError):
-    """A training run that cannot be opened or continued."""
+    """A training run that cannot be opened or resumed."""
 
 
 class DivergedError(LlossError):
-    """A training whose loss or weights became infinite or NaN."""
+    """Training whose loss or weights became infinite or NaN."""
 
 
 class ArtifactError(LlossError):
-    """A model file that is no lloss artifact."""
+    """A file that lloss did not export, or that is damaged."""
 
 
 class ParityError(ArtifactError):
-    """An exported graph that does not compute what the network computes."""
+    """An exported graph whose outputs differ from those of the network."""
 
 
 class FidelityError(ArtifactError):
-    """A graph of reduced precision that does not rank images as the fp32 graph does."""
+    """A graph of reduced precision that ranks images differently from the fp32 graph."""
 
 
 class EngineError(LlossError):
-    """A provider that cannot run the artifact."""
+    """A provider that cannot run the model."""
 
 
 class DeviceMemoryError(EngineError):
-    """A GPU that has too little memory for a batch: a smaller one may fit."""
+    """Too little GPU memory for a batch; a smaller batch may fit."""
 
 
 class DeviceLostError(EngineError):
-    """A GPU on which nothing of this process runs any more."""
+    """A GPU that this process can no longer use."""
 
 
 class CaptureError(EngineError):
-    """A CUDA graph that cannot be captured, or replays wrongly: its session is not to be used."""
+    """A CUDA graph that cannot be captured or replays wrongly; its session must not be used."""
 
 
 class ScoresError(LlossError):
@@ -78,11 +78,11 @@ class ScoresError(LlossError):
 
 
 class OtherRunError(ScoresError):
-    """A scores folder that was begun with other settings, which may come back."""
+    """A scores folder written with other settings than those of this run."""
 
 
 class SelectionError(LlossError):
-    """A selection that cannot be made, such as a K larger than what is left."""
+    """An impossible selection: K is larger than the number of images left, for example."""
 
 
 class ProjectError(LlossError):
@@ -90,16 +90,17 @@ class ProjectError(LlossError):
 
 
 class InterruptedRunError(LlossError):
-    """Ctrl-C or SIGTERM; what was done is kept and the same command goes on from there."""
+    """Ctrl-C or SIGTERM; finished work is kept and the same command resumes."""
 
     exit_code = 130
 
 
 class MissingExtraError(LlossError, ImportError):
-    """A part of lloss whose optional packages are not installed."""
+    """Optional packages that are not installed."""
 
     def __init__(self, what: str, extra: str, missing: str) -> None:
+        other = ", or 'lloss[gpu]' for an NVIDIA GPU" if extra == "cpu" else ""
         super().__init__(
             f"{what} needs the package {missing!r}, which is not installed: "
-            f"pip install 'lloss[{extra}]'"
+            f"pip install 'lloss[{extra}]'{other}"
         )

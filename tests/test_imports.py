@@ -1,110 +1,45 @@
-"""The rooms and the directions between them; a light import; one name in a wheel."""
+"""What an import loads, what each extra brings, what a wheel holds, how long a file is.
+
+The layers themselves are import-linter contracts in pyproject.toml.
+"""
 
 from __future__ import annotations
 
-import ast
-import functools
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lloss.cli.main import COMMANDS, EXTRAS
+
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "onnxruntime", "onnx", "pyarrow", "prometheus_client"}
-ROOMS = {"lloss": "lloss", "export": "lloss.export", "serve": "lloss.serve"}
-FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-
-
-def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Absolute module names that a file imports (with ``from a import b``, also ``a.b``)."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                inside = path.relative_to(ROOT).with_suffix("").parts
-                package = [*ROOMS[inside[0]].split("."), *inside[1:]][: -node.level]
-                base = ".".join([*package, *([base] if base else [])])
-            yield base, node.lineno
-            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
-
-
-@functools.cache
-def in_type_checking(path: Path) -> set[int]:
-    """Lines under ``if TYPE_CHECKING``, which never run."""
-    lines: set[int] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
-
-
-def offences(room: str, *forbidden: str) -> list[str]:
-    return [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in FILES
-        if path.relative_to(ROOT).parts[0] == room
-        for name, line in imports(path)
-        if line not in in_type_checking(path)
-        and any(name == f or name.startswith(f + ".") for f in forbidden)
-    ]
-
-
-def test_the_core_imports_neither_room() -> None:
-    assert offences("lloss", "lloss.export", "lloss.serve", "export", "serve") == []
-
-
-def test_the_rooms_do_not_know_each_other() -> None:
-    assert offences("export", "lloss.serve", "serve") == []
-    assert offences("serve", "lloss.export", "export") == []
-
-
-def test_serving_never_names_torch() -> None:
-    assert offences("serve", "torch", "torchvision") == []
-
-
-def test_inside_a_room_imports_are_relative() -> None:
-    for room in ("export", "serve"):
-        for path in (ROOT / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and not node.level:
-                    assert not (node.module or "").startswith(ROOMS[room]), f"{path}:{node.lineno}"
+PACKAGES = {"lloss": "lloss", "export": "lloss/export", "serve": "lloss/serve"}
+FILES = [path for folder in PACKAGES for path in sorted((ROOT / folder).rglob("*.py"))]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_import_lloss_is_light() -> None:
-    done = run(f"import lloss, sys\nheavy = {HEAVY} & set(sys.modules)\nassert not heavy, heavy")
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("module", ["shards", "duplicates", "cores", "budget", "jpeg"])
-def test_small_nouns_of_the_core_are_light(module: str) -> None:
-    done = run(
-        f"import lloss.{module}, sys\nheavy = {HEAVY} & set(sys.modules)\nassert not heavy, heavy"
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_scores_are_written_and_merged_without_torch_or_a_runtime() -> None:
-    done = run(
-        "import lloss.scores.scores_folder, lloss.pools, lloss.selection, sys\n"
-        "heavy = {'torch', 'onnxruntime', 'prometheus_client'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_whole_of_serving_loads_no_torch() -> None:
-    modules = [f"lloss.serve.{path.stem}" for path in (ROOT / "serve").glob("[a-z]*.py")]
-    assert len(modules) > 10
-    done = run(f"import {', '.join(modules)}, sys; assert 'torch' not in sys.modules")
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("lloss", "torch onnxruntime onnx pyarrow prometheus_client"),
+        ("lloss.images.jpeg, lloss.images.cpu_count", "torch onnxruntime pyarrow"),
+        ("lloss.pools, lloss.scores, lloss.selection", "torch onnxruntime prometheus_client"),
+        ("lloss.serve.daemon.app, lloss.serve.scoring.scorer", "torch"),
+    ],
+)
+def test_an_import_is_light(modules: str, unwanted: str) -> None:
+    done = run(f"import {modules}, sys\nheavy = {set(unwanted.split())} & set(sys.modules)\n"
+               "assert not heavy, heavy")  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
@@ -123,62 +58,99 @@ def test_scoring_and_selecting_work_without_torch(artifact: Path, photos: Path) 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "export", "evaluate", "next"])
-def test_a_missing_extra_is_one_line_with_the_remedy(command: str, tmp_path: Path) -> None:
-    arguments = {
-        "train": ["cifar10", "-o", str(tmp_path / "run")],
-        "export": [str(tmp_path), "-o", str(tmp_path / "m.onnx")],
-        "evaluate": [str(tmp_path), "cifar10"],
-        "next": [str(tmp_path)],
-    }[command]
-    done = run(
-        "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        f"from lloss.cli.main import main; main({[command, *arguments]!r})"
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "pip install 'lloss[train]'" in done.stderr
+@pytest.mark.parametrize(
+    ("missing", "extra", "words"),
+    [
+        ("torch", "train", ["train", "cifar10", "-o", "run"]),
+        ("torch", "train", ["evaluate", "run", "cifar10"]),
+        ("torch", "train", ["export", "run", "-o", "m.onnx"]),
+        ("torch", "train", ["next", "project"]),
+        ("onnxruntime", "cpu", ["score", "m.onnx", "pool", "-o", "scores"]),
+        ("onnxruntime", "cpu", ["serve", "m.onnx", "--data-dir", "data"]),
+        ("uvicorn", "serve", ["serve", "m.onnx", "--data-dir", "data"]),
+        ("sklearn", "demo", ["demo", "new"]),
+    ],
+)
+def test_a_missing_extra_is_one_line_with_the_remedy(
+    missing: str, extra: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run(f"import sys; sys.modules[{missing!r}] = None\n"
+               f"from lloss.cli.main import main; main({words!r})")  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert f"pip install 'lloss[{extra}]'" in done.stderr
+
+
+def distributions(extra: str) -> set[str]:
+    """Names of the packages that an extra installs, with those of the extras it includes."""
+    names = set()
+    for requirement in PROJECT["optional-dependencies"][extra]:
+        if included := re.match(r"lloss\[(.*)\]", requirement):
+            names |= {name for one in included[1].split(",") for name in distributions(one)}
+        else:
+            names.add(re.split(r"[^\w.-]", requirement)[0])
+    return names
+
+
+def test_extras_bring_what_the_command_line_says() -> None:
+    base = {re.split(r"[^\w.-]", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert not {"torch", "onnxruntime", "onnxruntime-gpu"} & base
+    for module, extra in EXTRAS.items():
+        distribution = {"sklearn": "scikit-learn"}.get(module, module.replace("_", "-"))
+        assert distribution in distributions(extra) and distribution not in base
+
+
+def test_the_runtimes_exclude_each_other() -> None:
+    """Both install the module onnxruntime: demo and dev must agree with gpu where that exists."""
+    extras = PROJECT["optional-dependencies"]
+    for name in ("train", "serve", "remote", "fast", "trt"):
+        assert not {"onnxruntime", "onnxruntime-gpu"} & distributions(name)
+    here = [line for line in extras["demo"] if line.startswith("onnxruntime")]
+    assert [line.partition(">=")[0] for line in here if "x86_64" in line] == ["onnxruntime-gpu"]
+
+
+def test_errors_name_extras_that_exist() -> None:
+    named = {
+        extra
+        for path in FILES
+        for extra in re.findall(r'MissingExtraError\([^)]*?"(\w+)", "\w+"\)', path.read_text())
+    }
+    assert named and named <= PROJECT["optional-dependencies"].keys()
+
+
+def test_every_command_has_a_file() -> None:
+    for name in COMMANDS:
+        assert (ROOT / "lloss" / "cli" / f"{name}.py").is_file()
 
 
 def test_a_wheel_puts_one_name_into_site_packages(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a build writes into its folder
+    source.mkdir()
+    for folder in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-         "-w", str(tmp_path / "dist"), str(_copy(tmp_path))],
+         "-w", str(tmp_path / "dist"), str(source)],
         check=True, capture_output=True,
     )  # fmt: skip
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"lloss"}
-    missing = {
-        f"{ROOMS[path.relative_to(ROOT).parts[0]].replace('.', '/')}/"
-        + "/".join(path.relative_to(ROOT).parts[1:])
-        for path in FILES
-    } - set(names)
-    assert not missing
-    assert {"lloss/py.typed", "lloss/report.html"} <= set(names)
-    deploy = {f"lloss/serve/deploy/{path.name}" for path in (ROOT / "serve/deploy").iterdir()}
-    assert len(deploy) > 6 and deploy <= set(names)
-
-
-def _copy(tmp_path: Path) -> Path:
-    """The sources alone: a build leaves folders behind."""
-    import shutil
-
-    source = tmp_path / "source"
-    source.mkdir()
-    for room in ROOMS:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / room, source / room, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    return source
+    data = [
+        *(ROOT / "serve/deploy").iterdir(),
+        *(ROOT / "serve/daemon/ui").rglob("*.*"),
+        *ROOT.glob("lloss/**/*.html"),
+        ROOT / "lloss/py.typed",
+    ]
+    for path in [*FILES, *(p for p in data if "__pycache__" not in p.parts)]:
+        folder, *rest = path.relative_to(ROOT).parts
+        assert "/".join([PACKAGES[folder], *rest]) in names
 
 
 def test_no_file_is_crowded() -> None:
-    long = {
-        str(path.relative_to(ROOT)): count
-        for path in FILES
-        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 400
-    }
-    assert long == {}
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: count for name, count in lengths.items() if count > 400} == {}

@@ -32,6 +32,7 @@ COMMANDS = {
 """Help of each command NAME; ``command`` in ``lloss/cli/NAME.py`` runs it."""
 
 EXTRAS = {
+    "onnxruntime": "cpu",
     "torch": "train",
     "torchvision": "train",
     "onnxscript": "train",

@@ -25,7 +25,7 @@ from lloss.pools import Item, Pool, SubsetPool
 from lloss.runtime import tf32
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
-from lloss.selection.exclusion_files import find_excluded, read_excluded
+from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.ties import constant_note
 from lloss.serve.scoring.batch.pipeline import READERS
 from lloss.serve.scoring.batch.profile import Profiler

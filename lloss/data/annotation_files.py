@@ -8,7 +8,7 @@ from pathlib import Path
 from lloss.annotations.problems import Problems
 from lloss.errors import LabelError
 from lloss.pools.file_walk import PassedOver, has_image_suffix, suffix_of, walk
-from lloss.pools.folder_pool import LocalTree
+from lloss.pools.storage import LocalPath
 
 
 def holds_xml(folder: Path) -> bool:
@@ -18,7 +18,7 @@ def holds_xml(folder: Path) -> bool:
         name = name.lower()  # GDAL writes .aux.xml beside images and masks
         return name.endswith(".xml") and not name.endswith(".aux.xml")
 
-    return any(True for _ in walk(LocalTree(os.fsencode(folder)), takes, PassedOver()))
+    return any(True for _ in walk(LocalPath(folder), takes, PassedOver()))
 
 
 def annotation_files(
@@ -44,7 +44,7 @@ def annotation_files(
         expected = name == "classes.txt" or (images_beside and has_image_suffix(name))
         return expected or suffix_of(name) == suffix
 
-    paths = walk(LocalTree(os.fsencode(folder)), takes, passed)
+    paths = walk(LocalPath(folder), takes, passed)
     found = [(id, Path(os.fsdecode(path))) for id, path in paths if suffix_of(id) == suffix]
     text = passed.text(wanted)
     if not found:

@@ -33,10 +33,9 @@ from lloss.data.voc_folders import (
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.pool import read_file
-from lloss.pools.read_failures import Root
+from lloss.pools.image_files import ImageRoot, read_file
 from lloss.pools.storage import LocalPath, image_folder
-from lloss.pools.uri import parse
+from lloss.pools.uri import PoolUri
 from lloss.text.image_paths import image_path
 
 DEFAULT_SPLIT = "trainval"
@@ -129,7 +128,7 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
     if name in SETS:
         rows = downloaded(name, split or DEFAULT_SPLIT, data_root.expanduser())
         return _split_set(rows, data, problems)
-    asked = parse(data)
+    asked = PoolUri.parse(data)
     if Path(asked.path).is_file():
         return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
     path, split = _path_and_split(data)
@@ -186,7 +185,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
 
 
 def _split_set(rows: list[SplitRow], origin: str, problems: Problems) -> LabeledSet:
-    roots = {folder: Root(folder) for folder in {row.image.parent for row in rows}}
+    roots = {folder: ImageRoot(folder) for folder in {row.image.parent for row in rows}}
     folders = {row.annotation.parent for row in rows}
     classes = {folder: known_classes(folder, folder.parent) for folder in folders}
     found: list[tuple[Item, ObjectLabel]] = []

@@ -24,7 +24,7 @@ from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
 from lloss.pools.person_crops import CropItem, Outline, region_items
 from lloss.pools.storage import LocalPath, image_folder
-from lloss.pools.uri import parse
+from lloss.pools.uri import PoolUri
 
 
 def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
@@ -109,7 +109,7 @@ def open_persons(data: str, labels: Path | None, data_root: Path, problems: Prob
     if labels is not None:
         pool = labeled_pool(data, [labels], problems)
         return join_persons(pool, read_persons(labels, problems), str(labels), problems)
-    asked = parse(data)
+    asked = PoolUri.parse(data)
     path = Path(asked.path)
     if not path.exists():
         raise PoolError(f"{data}: no such labeled data; give a JSON of persons")

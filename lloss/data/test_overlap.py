@@ -18,7 +18,7 @@ from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
 from lloss.pools import Item, Pool
-from lloss.pools.pool import read_file
+from lloss.pools.image_files import read_file
 
 MOST_READ = 4 << 30
 """Bytes that are read of images without a file of their own, such as those in rows of tables."""

@@ -23,7 +23,7 @@ from lloss.annotations.voc import read_annotation
 from lloss.data.annotation_files import annotation_files
 from lloss.errors import ImageError, MissingExtraError, PoolError
 from lloss.pools.file_walk import SUFFIXES
-from lloss.pools.pool import read_file
+from lloss.pools.image_files import read_file
 
 SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
 """Names that torchvision downloads, and their years."""

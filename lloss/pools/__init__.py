@@ -10,7 +10,8 @@ one line in ``open``.
 from __future__ import annotations
 
 from lloss.pools.arrays import ArrayPool, load_array, open_array
-from lloss.pools.folder_pool import SUFFIXES, FolderPool
+from lloss.pools.file_walk import SUFFIXES
+from lloss.pools.folder_pool import FolderPool
 from lloss.pools.open import open_pool
 from lloss.pools.path_list import PathListPool
 from lloss.pools.pool import Chunk, Item, Pool

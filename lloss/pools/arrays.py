@@ -89,6 +89,7 @@ class ArrayPool(Pool):
     """The rows of an array ``uint8 [N, H, W, 3]`` or ``[N, H, W]``; the id is the row number."""
 
     unique = True
+    indexed = True
 
     def __init__(self, images: NDArray[Any] | Rows, uri: str, remote: bool = False) -> None:
         self.rows = images if isinstance(images, Rows) else MemoryRows(images)
@@ -137,9 +138,7 @@ class ArrayPool(Pool):
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`; here by index."""
         wanted = list(ids)
-        unknown = [id for id in wanted if not self.holds(id)]
-        if unknown:
-            self._refuse(unknown[0], len(unknown))
+        self.refuse_missing(wanted, {id for id in wanted if not self.holds(id)})
         return [_item(self.rows, int(id)) for id in wanted]
 
     def holds(self, id: str) -> bool:

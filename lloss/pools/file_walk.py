@@ -1,4 +1,4 @@
-"""One walk over folders of files, on this machine or in a store.
+"""Walk over folders of files: which names are images, which are passed over and counted.
 
 Pools, class trees, shards and folders of annotations go through it, so that all of them agree on
 what a file is by its name, leave out the same hidden and system files, and count the rest.
@@ -7,11 +7,13 @@ what a file is by its name, leave out the same hidden and system files, and coun
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lloss.pools.storage import FileName, StoragePath
 
 SUFFIXES = frozenset(
     {".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"}
@@ -123,32 +125,29 @@ class PassedOver:
         return f"passed over {'; '.join(parts)}" if parts else ""
 
 
-class Tree(ABC):
-    """A folder that can be walked."""
-
-    @abstractmethod
-    def entries(self, keeps: Callable[[str, bool], bool]) -> Iterator[tuple[str, Any, Tree | None]]:
-        """Name, handle and, of a folder, tree of each entry, in the order of the names' bytes.
-
-        Args:
-            keeps: whether an entry of this name is wanted, given whether it is a folder; called
-                once for each entry, before the first is returned.
-        """
-
-
 def walk(
-    tree: Tree, takes: Callable[[str], bool], passed: PassedOver, prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Path below the tree, with ``/``, and handle of each file, depth first.
+    folder: StoragePath,
+    takes: Callable[[str], bool],
+    passed: PassedOver,
+    leave_out: Container[object] = (),
+    prefix: str = "",
+    above: tuple[object, ...] = (),
+) -> Iterator[tuple[str, FileName]]:
+    """Path below the folder, with ``/``, and name of each file, depth first.
 
     The order is the same on any machine, and only one folder's names are held at a time.
 
     Args:
-        tree: the folder.
+        folder: to walk.
         takes: whether a file of this name is wanted.
         passed: counts what is not; complete when the walk is.
+        leave_out: identities of folders not to enter.
         prefix: of the paths.
+        above: identities of the folders above, so that no link leads back up.
     """
+    identity = folder.identity()
+    if identity is not None and (identity in above or identity in leave_out):
+        return
 
     def keeps(name: str, is_folder: bool) -> bool:
         if is_hidden(name):
@@ -159,11 +158,12 @@ def walk(
         passed.add(prefix + name)
         return False
 
-    for name, handle, inner in tree.entries(keeps):
+    for name, file, inner in folder.entries(keeps):
         if inner is None:
-            yield prefix + name, handle
+            yield prefix + name, file
         else:
-            yield from walk(inner, takes, passed, f"{prefix}{name}/")
+            below = (*above, identity)
+            yield from walk(inner, takes, passed, leave_out, f"{prefix}{name}/", below)
 
 
 def _by_suffix(counts: Counter[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which kind of pool a name means."""
+"""Open the pool that a string names: string → storage path → kind → pool."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import fnmatch
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lloss.errors import PoolError
 from lloss.pools.arrays import open_array
@@ -24,26 +25,47 @@ from lloss.pools.file_walk import (
 from lloss.pools.folder_pool import FolderPool
 from lloss.pools.path_list import PathListPool
 from lloss.pools.pool import Pool
-from lloss.pools.storage import LocalPath, StoragePath, place_of
-from lloss.pools.uri import PoolUri, expanded, is_url, parse
+from lloss.pools.storage import StoragePath, storage_path
+from lloss.pools.uri import PoolUri
 from lloss.pools.webdataset import WebDatasetPool
 
 _LOOKED = 10_000
 """Images of a folder that are listed at opening, so that shards among them are refused early."""
 
-_OF_SUFFIX = {
-    ".npy": "array",
-    ".npz": "array",
-    ".txt": "list",
-    ".csv": "list",
-    ".json": "persons",
-}
 
-_KINDS = "a folder, .npy, .npz, .txt, .csv, .json, .tar, .tar.gz, .parquet, .arrow or .feather"
+def _tables(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
+    from lloss.pools.table import TablePool  # imports pyarrow
+
+    return TablePool(files, str(uri), uri.options)
+
+
+def _person_crops(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
+    from lloss.pools.person_crops import PersonCropPool  # imports the annotation formats
+
+    return PersonCropPool(files[0], uri)
+
+
+class _Kind(NamedTuple):
+    """A kind of pool that files make up: their suffixes, its options, whether several are one."""
+
+    suffixes: tuple[str, ...]
+    options: tuple[str, ...]
+    several: bool
+    open: Callable[[Sequence[StoragePath], PoolUri], Pool]
+
+
+_KINDS = (
+    _Kind((".npy", ".npz"), (), False, lambda files, uri: open_array(files[0], str(uri))),
+    _Kind((".txt", ".csv"), (), False, lambda files, uri: PathListPool(files[0], str(uri))),
+    _Kind((".json",), ("image", "split"), False, _person_crops),
+    _Kind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
+    _Kind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
+)
+_BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
 
 
 def open_pool(
-    uri: str | Path, within: Confinement | None = None, leave_out: Iterable[Path] = ()
+    uri: str | Path | PoolUri, within: Confinement | None = None, leave_out: Iterable[Path] = ()
 ) -> Pool:
     """Open a pool of any kind, on this machine or, by a URL, behind fsspec (``s3://...``).
 
@@ -66,133 +88,98 @@ def open_pool(
         PoolError: nothing is there, it cannot be read, is of no known kind, or holds no image.
         MissingExtraError: a URL, and ``lloss[remote]`` is not installed.
     """
-    asked = parse(str(uri))
-    pool = _opened(asked, within, tuple(leave_out))
+    uri = PoolUri.parse(uri)
+    pool = _opened(uri, within, tuple(leave_out))
     if next(iter(pool), None) is None:
-        kinds = " ".join(sorted(SUFFIXES))
-        is_folder = type(pool).__name__.endswith("FolderPool")
-        looked = f" (looked for {kinds})" if is_folder else ""
+        is_folder = isinstance(pool, FolderPool)
+        looked = f" (looked for {' '.join(sorted(SUFFIXES))})" if is_folder else ""
         passed = (pool.passed_over() or PassedOver()).text()
         besides = f"; {passed}" if passed else ""
-        raise PoolError(f"{asked.shown}: the pool holds no image{looked}{besides}")
+        raise PoolError(f"{uri}: the pool holds no image{looked}{besides}")
     return pool
 
 
-def _opened(asked: PoolUri, within: Confinement | None, leave_out: Sequence[Path]) -> Pool:
-    literal = not is_url(asked.path) and os.path.lexists(asked.path)
-    if not literal and any(brace in asked.path for brace in "{}"):
-        return _of_files([_file(path, within) for path in expanded(asked.path)], asked)
-    if not literal and "*" in asked.path:
-        return _of_files(_matching(asked, within), asked)
-    place = place_of(asked.path, within)
-    kind = place.kind()
+def _opened(uri: PoolUri, within: Confinement | None, leave_out: Sequence[Path]) -> Pool:
+    if uri.has("{}"):
+        return _of_files([_file(path, within) for path in uri.paths()], uri)
+    if uri.has("*"):
+        return _of_files(_matching(uri, within), uri)
+    path = storage_path(uri.path, within)
+    kind = path.kind()
     if kind == "folder":
-        return _of_folder(place, asked, leave_out)
+        return _of_folder(path, uri, leave_out)
     if not kind:
-        raise PoolError(f"{place}: no such pool; give {_KINDS}")
-    return _of_files([place], asked)
+        raise PoolError(f"{path}: no such pool; give {_known_kinds()}")
+    return _of_files([path], uri)
 
 
-def _file(path: str, within: Confinement | None) -> StoragePath:
-    place = place_of(path, within)
-    if isinstance(place, LocalPath) and place.kind() != "file":  # a request each elsewhere
-        raise PoolError(f"{place}: no such file")
-    return place
+def _known_kinds() -> str:
+    *suffixes, last = _BY_SUFFIX
+    return f"a folder, {', '.join(suffixes)} or {last}"
 
 
-def _matching(asked: PoolUri, within: Confinement | None) -> Sequence[StoragePath]:
-    head, slash, pattern = asked.path.rpartition("/")
-    folder = place_of(head + slash if not is_url(head) else head, within)
+def _file(name: str, within: Confinement | None) -> StoragePath:
+    path = storage_path(name, within)
+    if not path.remote and path.kind() != "file":  # in a store that takes a request each
+        raise PoolError(f"{path}: no such file")
+    return path
+
+
+def _matching(uri: PoolUri, within: Confinement | None) -> Sequence[StoragePath]:
+    head, slash, pattern = uri.path.rpartition("/")
+    folder = storage_path(head if uri.remote else head + slash, within)
     if "*" in head or folder.kind() != "folder":
-        raise PoolError(f"{asked.shown}: no such folder; a * stands in the last part alone")
+        raise PoolError(f"{uri}: no such folder; only the last part may hold a *")
     visible = [name for name in folder.files() if pattern.startswith(".") or not is_hidden(name)]
     names = fnmatch.filter(visible, pattern)
     if not names:
-        raise PoolError(f"{asked.shown}: no file matches the pattern")
+        raise PoolError(f"{uri}: no file matches the pattern")
     return [folder.at(name) for name in names]
 
 
-def _of_files(places: Sequence[StoragePath], asked: PoolUri) -> Pool:
-    kinds = {_kind(place): place for place in places}
+def _of_files(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
+    kinds = {_BY_SUFFIX.get(suffix_of(file.name)): file for file in files}
     if len(kinds) > 1:
         first, second = list(kinds.values())[:2]
         raise PoolError(
-            f"{asked.shown}: files of two kinds, {first.name} and {second.name}; give one kind, "
+            f"{uri}: files of two kinds, {first.name} and {second.name}; give one kind, "
             f"such as 'DIR/*{suffix_of(second.name)}'"
         )
     (kind,) = kinds
-    if kind == "shards":
-        return WebDatasetPool(places, asked.shown, _allowed(asked, "image").get("image", ""))
-    if kind == "tables":
-        from lloss.pools.table import TablePool  # brings pyarrow
-
-        return TablePool(places, asked.shown, _allowed(asked, "id", "image"))
-    options = _allowed(asked, *(("image", "split") if kind == "persons" else ()))
-    if kind and len(places) > 1:
-        raise PoolError(f"{asked.shown}: several files; of this kind a pool is one file")
-    if kind == "array":
-        return open_array(places[0], asked.shown)
-    if kind == "list":
-        return PathListPool(places[0], asked.shown)
-    if kind == "persons":
-        from lloss.pools.person_crops import PersonCropPool
-
-        return PersonCropPool(places[0], asked.shown, options)
-    raise PoolError(f"{places[0]}: no known kind of pool; give {_KINDS}")
+    uri.only(*(kind.options if kind else ()))
+    if kind is None:
+        raise PoolError(f"{files[0]}: no known kind of pool; give {_known_kinds()}")
+    if len(files) > 1 and not kind.several:
+        raise PoolError(f"{uri}: several files; of this kind a pool is one file")
+    return kind.open(files, uri)
 
 
-def _of_folder(place: StoragePath, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
-    from lloss.pools.huggingface import open_saved  # brings pyarrow
+def _of_folder(path: StoragePath, uri: PoolUri, leave_out: Sequence[Path]) -> Pool:
+    from lloss.pools.huggingface import open_saved  # imports pyarrow
 
-    saved = open_saved(place, asked.shown, asked.options)
+    saved = open_saved(path, str(uri), uri.options)
     if saved is not None:
         return saved
-    images = _images_of(place, asked, leave_out)
-    looked = sum(1 for _ in itertools.islice(images.ids(), 1 if place.remote else _LOOKED))
+    images = FolderPool(path, leave_out, str(uri) if path.remote else "")
+    looked = sum(1 for _ in itertools.islice(images.ids(), 1 if path.remote else _LOOKED))
     passed = None if looked else images.passed_over()
     if passed is not None and passed.containers:
-        return _of_containers(place, asked, passed)
-    _allowed(asked)
+        return _of_containers(path, uri, passed)
+    uri.only()
     return images
 
 
-def _of_containers(place: StoragePath, asked: PoolUri, passed: PassedOver) -> Pool:
-    """The pool of all shards or tables in a folder without images."""
+def _of_containers(folder: StoragePath, uri: PoolUri, passed: PassedOver) -> Pool:
+    """Open all shards or tables of a folder without images."""
     inner = next((path for path in passed.containers if "/" in path), None)
     if inner is not None:
-        folder = f"{asked.shown.rstrip('/')}/{inner.rpartition('/')[0]}"
+        nested = f"{str(uri).rstrip('/')}/{inner.rpartition('/')[0]}"
         raise PoolError(
-            f"{asked.shown}: holds shards or tables in folders of its own (such as {inner!r}); "
-            f"give one of them, such as {folder!r}"
+            f"{uri}: holds shards or tables in folders of its own (such as {inner!r}); "
+            f"give one of them, such as {nested!r}"
         )
     names = sorted(passed.containers, key=os.fsencode)
-    pool = _of_files([place.at(name) for name in names], asked)
+    pool = _of_files([folder.at(name) for name in names], uri)
     others = {end: count for end, count in passed.files.items() if end not in CONTAINERS}
     pool.beside = PassedOver(Counter(others), passed.hidden)
     return pool
-
-
-def _images_of(place: StoragePath, asked: PoolUri, leave_out: Sequence[Path]) -> Pool:
-    if isinstance(place, LocalPath):
-        return FolderPool(place.path, place.within, leave_out)
-    from lloss.pools.remote_storage import RemoteFolderPool, RemotePath
-
-    assert isinstance(place, RemotePath)
-    return RemoteFolderPool(place, asked.shown)
-
-
-def _kind(place: StoragePath) -> str:
-    suffix = suffix_of(place.name)
-    if suffix in TAR_SUFFIXES:
-        return "shards"
-    if suffix in TABLE_SUFFIXES:
-        return "tables"
-    return _OF_SUFFIX.get(place.suffix, "")
-
-
-def _allowed(asked: PoolUri, *names: str) -> dict[str, str]:
-    wrong = next((name for name in asked.options if name not in names), None)
-    if wrong is not None:
-        known = ", ".join(names) or "none"
-        raise PoolError(f"{asked.shown}: this kind of pool takes no option {wrong!r} (but {known})")
-    return asked.options

@@ -6,7 +6,7 @@ import functools
 import itertools
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from lloss.images.decode import Pixels, decode_whole
 from lloss.pools.fingerprints import content_print
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath, image_folder
+from lloss.pools.uri import PoolUri
 
 _KEPT = 8
 """Decoded images kept for the next person of each."""
@@ -85,23 +86,20 @@ class PersonCropPool(Pool):
 
     unique = True
 
-    def __init__(
-        self, listing: StoragePath, uri: str, options: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, listing: StoragePath, uri: PoolUri) -> None:
         """Open it.
 
         Args:
             listing: the JSON.
-            uri: the pool's name.
-            options: ``image``, the folder of the images, relative to the JSON's; ``split``,
-                ``train`` or ``valid``, of an MPII file that has ``isValidation``.
+            uri: of the pool. Options: ``image``, the folder of the images, relative to the JSON's;
+                ``split``, ``train`` or ``valid``, of an MPII file that has ``isValidation``.
 
         Raises:
             PoolError: it cannot be read, an entry has no image or no place, or two are the same.
         """
-        options = options or {}
+        options = uri.options
         self.listing = listing
-        self.uri = uri
+        self.uri = str(uri)
         self.remote = listing.remote
         try:
             with listing.open() as file:

@@ -1,23 +1,18 @@
-"""What a pool is: a fixed order of items."""
+"""A pool: a fixed order of images, each with an id."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.errors import ImageError, PoolError
+from lloss.errors import PoolError
 from lloss.images.decode import Raw
-from lloss.pools.confinement import OUTSIDE
 from lloss.pools.file_walk import PassedOver
-from lloss.pools.read_failures import Root, failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +34,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Items of a pool that stand one after another.
+    """Consecutive items of a pool.
 
     Attributes:
         start: the position of the first one in the pool.
-        items: they; may be made one by one as they are asked for.
+        items: the chunk's items; may be created lazily.
     """
 
     start: int
@@ -58,7 +53,7 @@ class Chunk:
         return [item.id for item in self.items]
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
-        """Read all images at once, where they lie in the file as the rows of ``out``.
+        """Read all images at once, if the file stores them as the rows of ``out``.
 
         Args:
             out: C-contiguous uint8 [M, H, W, 3] or [M, H, W], M at least ``len(self)``.
@@ -78,14 +73,15 @@ class Pool(ABC):
 
     Attributes:
         uri: what it was opened by, without credentials.
-        unique: whether no id can come twice, by how the ids are made or by a check at opening.
-            Where False, whoever writes the ids down has to look.
+        unique: whether the way the ids are made, or a check at opening, excludes duplicates.
+            Where False, the code that writes ids down must check.
         remote: whether reading an item waits for a network, so that more readers help.
         streamed: whether listing reads the images too, as in a compressed or remote tar: then
             counting costs a reading of the whole.
         counted: whether :meth:`count` is cheap beside the reading of the images. Where False it
-            lists a store, opens each of many remote files, or reads the whole: nobody should wait
-            for that before the first image, only to show how far the work is.
+            lists a store, opens many remote files, or reads everything: do not wait for it only to
+            show progress.
+        indexed: whether :meth:`find` needs no listing and its items hold no image.
         beside: what its folder holds besides the pool's files.
     """
 
@@ -94,6 +90,7 @@ class Pool(ABC):
     remote: bool = False
     streamed: bool = False
     counted: bool = True
+    indexed: bool = False
     beside: PassedOver = PassedOver()
 
     @abstractmethod
@@ -105,44 +102,40 @@ class Pool(ABC):
         return (item.id for item in self)
 
     def count(self) -> int:
-        """How many items there are; by default found by listing them."""
+        """Count the items."""
         return sum(1 for _ in self.ids())
 
     def passed_over(self) -> PassedOver | None:
-        """What the last whole listing left out by its name; None where that is not known cheaply.
-
-        A list or a table names each of its images and leaves out none.
-        """
+        """Count what the last whole listing left out; None where that is not known cheaply."""
         return self.beside
 
     def remark(self) -> str:
-        """One line on what :meth:`passed_over` counts; "" where that is nothing."""
+        """Say in one line what :meth:`passed_over` counts; "" where that is nothing."""
         passed = self.passed_over()
         text = passed.text() if passed else ""
         return f"{self.uri}: {text}" if text else ""
 
     def fingerprint(self) -> str:
-        """What changes when the images do although their ids do not; "" where that is not cheap.
+        """A digest that changes when the images do although their ids do not; "" without one.
 
-        It is the same for a copy of the pool under another path. Tables and shards are told by
-        size and a little content of each file, remote ones by the store's size and tag; arrays by
-        some rows; a list by its text. Of folders, and of the files that lists and tables name,
-        the names alone are compared: an image replaced under its name is not noticed.
+        It is the same for a copy of the pool under another path. It covers tables and shards by
+        size and a little content of each file, remote ones by the store's size and tag, arrays by
+        some rows, a list by its text. It does not cover the content of image files in folders or
+        named by lists and tables.
         """
         return ""
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        """The items at these positions, a chunk a range, in one pass over the pool.
+        """Yield the items at these positions, a chunk a range, in one pass over the pool.
+
+        A chunk is shorter where the pool ends in its range; the first range beyond the end stops.
 
         Args:
             ranges: of step 1, ascending and apart; there may be infinitely many.
-
-        Yields:
-            A chunk for each range, with fewer items where the pool ends in it; none any more from
-            the first range on that lies beyond the end.
         """
         items, position = iter(self), 0
         for wanted in ranges:
+            items, position = self._skip_to(wanted.start, items, position)
             skipped = wanted.start - position
             chunk = list(itertools.islice(items, skipped, skipped + len(wanted)))
             if not chunk:
@@ -150,8 +143,14 @@ class Pool(ABC):
             position = wanted.stop
             yield Chunk(wanted.start, chunk)
 
+    def _skip_to(
+        self, start: int, items: Iterator[Item], position: int
+    ) -> tuple[Iterator[Item], int]:
+        """Items from a position of at most ``start``; a pool that can jump does so here."""
+        return items, position
+
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """The items of these ids, in the order given.
+        """Return the items of these ids, in the order given.
 
         Raises:
             PoolError: some id is not in the pool.
@@ -165,78 +164,15 @@ class Pool(ABC):
                 missing.discard(item.id)
                 if not missing:
                     break
-        if missing:
-            self._refuse(next(id for id in wanted if id in missing), len(missing))
+        self.refuse_missing(wanted, missing)
         return [found[id] for id in wanted]
 
-    def _refuse(self, id: str, count: int) -> None:
+    def refuse_missing(self, ids: Iterable[str], missing: Collection[str]) -> None:
+        """Raise a PoolError that names the first of ``ids`` that is missing, if any is."""
+        if not missing:
+            return
+        first = next(id for id in ids if id in missing)
         example = next(iter(self), None)
         hint = f"; its ids look like {example.id!r}" if example else "; it is empty"
-        others = f" (and {count - 1} more)" if count > 1 else ""
-        raise PoolError(f"id {id!r}{others} is not in the pool {self.uri}{hint}")
-
-
-MAX_ENCODED = 1 << 30
-"""Bytes of an encoded image; what is larger is refused before it is read. Twice what the most
-pixels that are decoded take as plain RGB."""
-
-_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""Not blocking: nobody may ever write to a pipe by an image's name."""
-
-
-def check_encoded(size: int) -> None:
-    """Refuse an encoded image that would fill the memory.
-
-    Args:
-        size: in bytes, as its file, shard, table or store tells it.
-
-    Raises:
-        ImageError: it is over :data:`MAX_ENCODED`.
-    """
-    if size > MAX_ENCODED:
-        raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
-
-
-def read_file(path: str | bytes | Path, root: Root | None = None) -> bytes:
-    """The bytes of a regular file.
-
-    Args:
-        path: of the file.
-        root: the folder of its pool, if it is of one.
-
-    Raises:
-        ImageError: it cannot be read, is over :data:`MAX_ENCODED`, is a folder, a pipe or a
-            device, or lies outside of where ``root`` must be.
-        PoolError: no other could be read either: a disk or a network fails, or ``root`` is gone.
-    """
-    try:
-        file = os.open(path, _OPEN)
-        try:
-            within = None if root is None else root.within
-            if within is not None and not within.holds_file(file, path):
-                raise ImageError(OUTSIDE)
-            return _read_regular(file)
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise failure(error, path, root) from error
-    except ValueError as error:  # a NUL in the path
-        raise ImageError(f"cannot be read: {error}") from error
-
-
-def _read_regular(file: int) -> bytes:
-    status = os.fstat(file)
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise ImageError("is no regular file")
-    if status.st_size > MAX_ENCODED:
-        check_encoded(status.st_size)
-    data = os.read(file, status.st_size + 1)
-    if len(data) == status.st_size:
-        return data
-    # It grows, or a read gives two gigabytes at most.
-    parts, size = [data], len(data)
-    while part := os.read(file, 1 << 20):
-        parts.append(part)
-        size += len(part)
-        check_encoded(size)
-    return b"".join(parts)
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise PoolError(f"id {first!r}{others} is not in the pool {self.uri}{hint}")

@@ -1,11 +1,10 @@
-"""Where a file or a folder lies: on this machine, or behind fsspec (see ``remote``).
+"""Files and folders of pools: on this machine, or behind fsspec (see ``remote_storage``).
 
 The kinds of pools are written against :class:`StoragePath`, so that each of them works on either.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -13,35 +12,37 @@ import stat
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, TypeAlias
 
 from lloss.errors import PoolError
 from lloss.pools.confinement import OUTSIDE, Confinement
-from lloss.pools.pool import read_file
-from lloss.pools.read_failures import Root, failure
+from lloss.pools.image_files import ImageRoot, read_error, read_file
 from lloss.pools.uri import is_url
 
+FileName: TypeAlias = bytes | str
+"""A path of this machine as bytes, or a URL as text."""
+
 _SAMPLE = 4 << 10
-"""Bytes at the begin and in the middle of a file that tell it from another."""
+"""Bytes at the beginning and in the middle of a file that distinguish it from another."""
 _SAMPLE_END = 16 << 10
 """Bytes at its end: tar fills its last 10 KiB up with zeros."""
 _FOOTER_MOST = 64 << 20
 
 _TRIED = 8
-"""Images looked for before the file's own folder is taken for theirs."""
+"""Images looked for before a listing's own folder is taken for theirs."""
 
 
 class RandomFile(ABC):
-    """A file that any thread reads anywhere: there is no position to share."""
+    """A file that many threads read at any offset: there is no shared position."""
 
     @abstractmethod
     def read_into(self, offset: int, out: memoryview) -> int:
-        """Fill ``out`` (bytes) from there on; returns how much there was."""
+        """Fill ``out`` (bytes) from ``offset`` on; return how much there was."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """That many bytes, or fewer at the end of the file."""
+        """Read that many bytes, or fewer at the end of the file."""
         out = bytearray(size)
         return bytes(memoryview(out)[: self.read_into(offset, memoryview(out))])
 
@@ -51,9 +52,9 @@ class StoragePath(ABC):
 
     Attributes:
         uri: for messages; without credentials.
-        remote: whether it takes a network to read it.
-        within: what it must lie in to be opened or listed; None for anywhere. Whatever is reached
-            from here must too.
+        remote: whether reading it takes a network.
+        within: what it must lie in to be opened or listed, as must all that is reached from
+            here; None for anywhere.
     """
 
     uri: str
@@ -65,55 +66,69 @@ class StoragePath(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str:
-        """The last part of the path."""
+    def parts(self) -> tuple[str, ...]:
+        """The whole path split up, the name last."""
 
     @property
-    @abstractmethod
-    def parts(self) -> tuple[str, ...]:
-        """The whole path taken apart, the name last."""
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.parts[-1] if self.parts else ""
 
     @property
     def suffix(self) -> str:
         """The end of the name from its last dot on, in lower case."""
-        return os.path.splitext(self.name)[1].lower()  # noqa: PTH122  the name is no path
+        return os.path.splitext(self.name)[1].lower()  # noqa: PTH122  the name is not a path
 
     @property
     @abstractmethod
     def parent(self) -> StoragePath:
-        """The folder it lies in."""
+        """The folder it is in."""
 
     @abstractmethod
     def at(self, path: str) -> StoragePath:
-        """What lies at this path, relative to here when it is a relative one."""
+        """Resolve a path relative to here."""
 
     @abstractmethod
     def kind(self) -> Literal["file", "folder", ""]:
-        """What is there; empty where nothing is."""
+        """Look what is there; empty where nothing is."""
+
+    @abstractmethod
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode, which find a folder again behind links; None without them."""
+
+    @abstractmethod
+    def entries(
+        self, keeps: Callable[[str, bool], bool]
+    ) -> Iterator[tuple[str, FileName, StoragePath | None]]:
+        """Name, file name and, of a folder, path of each entry, in the order of the names' bytes.
+
+        Args:
+            keeps: whether an entry of this name is wanted, given whether it is a folder; called
+                once for each entry, before the first is returned.
+
+        Raises:
+            PoolError: the folder cannot be listed, or two names cannot be distinguished.
+        """
 
     @abstractmethod
     def files(self) -> list[str]:
-        """Names of the files (not folders) that lie in this folder, in the order of their bytes."""
+        """Names of the files (not folders) in this folder, in the order of their bytes."""
 
     @abstractmethod
-    def file_of(self, path: str) -> bytes | str:
-        """The file at this path, taken as :meth:`at` does, as ``Item.file`` names it."""
+    def existing(self, paths: Collection[str]) -> set[str]:
+        """Those of these relative paths where files are."""
+
+    @abstractmethod
+    def file_of(self, path: str) -> FileName:
+        """The file name of a relative path, for ``Item.file``."""
 
     @abstractmethod
     def open(self) -> IO[bytes]:
-        """Open the file to read it; it can seek.
-
-        Raises:
-            PoolError: it cannot be read.
-        """
+        """Open the file for seeking and reading; raise PoolError where it cannot be read."""
 
     @abstractmethod
     def open_random(self) -> RandomFile:
-        """Open the file to read it in many threads.
-
-        Raises:
-            PoolError: it cannot be read.
-        """
+        """Open the file for many threads; raise PoolError where it cannot be read."""
 
     @abstractmethod
     def size(self) -> int:
@@ -121,22 +136,24 @@ class StoragePath(ABC):
 
     @abstractmethod
     def trace(self) -> str:
-        """What changes when another file takes this one's place; the same for a copy elsewhere.
-
-        Only a little of the file is looked at, so that it is cheap for files of any size.
+        """A digest of size and samples, or the store's tag; the same for a copy elsewhere.
 
         Raises:
-            PoolError: it is gone or cannot be read.
+            PoolError: the file is gone or cannot be read.
         """
 
     @abstractmethod
     def read_image(self, path: str) -> bytes:
-        """The bytes of the file at this path, taken as :meth:`at` does, of this folder's pool.
+        """Read the image file at a relative path, of this folder's pool.
 
         Raises:
             ImageError: this one file cannot be read.
             PoolError: no other could be read either.
         """
+
+    def reader(self, path: str, file: FileName) -> Callable[[], bytes]:
+        """How to read the image of an entry, of which both names are known."""
+        return functools.partial(self.read_image, path)
 
 
 class LocalPath(StoragePath):
@@ -150,32 +167,63 @@ class LocalPath(StoragePath):
         self.within = within
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The absolute path split up."""
+        return self.path.absolute().parts
+
+    @property
     def name(self) -> str:
         """The path's last part."""
         return self.path.name
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """See :attr:`StoragePath.parts`."""
-        return self.path.absolute().parts
-
-    @property
-    def parent(self) -> StoragePath:
+    def parent(self) -> LocalPath:
         """The path's folder."""
         return LocalPath(self.path.parent, self.within)
 
-    def at(self, path: str) -> StoragePath:
+    def at(self, path: str) -> LocalPath:
         """A path below this folder, or an absolute one."""
         return LocalPath(self.path / path, self.within)
 
     def kind(self) -> Literal["file", "folder", ""]:
-        """What the path leads to; links are followed."""
+        """Follow links and look what is there."""
         if os.path.isdir(self.path):  # noqa: PTH112  Path.is_dir() raises on a long name
             return "folder"
         return "file" if os.path.exists(self.path) else ""  # noqa: PTH110
 
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode; None where nothing is."""
+        try:
+            status = self.path.stat()
+        except (OSError, ValueError):
+            return None
+        return status.st_dev, status.st_ino
+
+    def entries(
+        self, keeps: Callable[[str, bool], bool]
+    ) -> Iterator[tuple[str, bytes, LocalPath | None]]:
+        """See :meth:`StoragePath.entries`; only the names are held, in a tenth of the memory."""
+        if self.within is not None and not self.within.holds_path(self.path):
+            raise PoolError(f"{self.path}: {OUTSIDE}; remove that link")
+        here = os.fsencode(self.path)
+        try:
+            names, folders = _listed(here, keeps)
+        except OSError as error:
+            raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
+        escaped: dict[str, bytes] = {}
+        for name in names:
+            shown = _shown(name)
+            if "\\" in shown and escaped.setdefault(shown, name) != name:
+                raise PoolError(
+                    f"{self.path}: two names read {shown!r}, one of which is not UTF-8; rename one"
+                )
+            inner = None
+            if name in folders:
+                inner = LocalPath(self.path / os.fsdecode(name), self.within)
+            yield shown, os.path.join(here, name), inner  # noqa: PTH118
+
     def files(self) -> list[str]:
-        """See :meth:`StoragePath.files`."""
+        """See :meth:`StoragePath.files`; names that are not UTF-8 keep their bytes."""
         if self.within is not None and not self.within.holds_path(self.path):
             raise PoolError(f"{self.path}: {OUTSIDE}")
         try:
@@ -185,27 +233,31 @@ class LocalPath(StoragePath):
             raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
         return sorted(names, key=os.fsencode)
 
+    def existing(self, paths: Collection[str]) -> set[str]:
+        """Look at each."""
+        return {path for path in paths if os.path.isfile(self.file_of(path))}  # noqa: PTH113
+
     def file_of(self, path: str) -> bytes:
-        """See :meth:`StoragePath.file_of`."""
+        """The whole path as bytes."""
         return os.fsencode(os.path.join(self.path, path))  # noqa: PTH118  for each image
 
     def open(self) -> IO[bytes]:
         """See :meth:`StoragePath.open`."""
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
-                raise PoolError(f"{self.path}: is no regular file")
+                raise PoolError(f"{self.path}: is not a regular file")
             file = self.path.open("rb")
         except (OSError, ValueError) as error:
-            raise PoolError(f"{self.path}: cannot be read: {_reason(error)}") from error
+            raise self._unreadable(error) from error
         if self.within is not None and not self.within.holds_file(file.fileno(), self.path):
             file.close()
             raise PoolError(f"{self.path}: {OUTSIDE}")
         return file
 
     def path_of(self, file: IO[bytes]) -> str:
-        """A path that leads to an open file of this place, to open it once more.
+        """A path to open an open file once more.
 
-        Where places are confined it leads to that very file, not to what took its place meanwhile.
+        Where paths are confined it leads to that very file, not to one that took its place.
         """
         if self.within is None:
             return str(self.path)
@@ -214,47 +266,58 @@ class LocalPath(StoragePath):
 
     def open_random(self) -> RandomFile:
         """See :meth:`StoragePath.open_random`."""
-        return LocalFile(self.path, self.within)
+        return _LocalFile(self)
 
     def size(self) -> int:
         """The file's length in bytes."""
         return self.path.stat().st_size
 
     def trace(self) -> str:
-        """See :meth:`StoragePath.trace`; the size, and the bytes of begin, middle and end.
+        """Digest the size, and the bytes of beginning, middle and end.
 
-        Of a Parquet file the end is the whole footer: it tells size and place of every column.
+        Of a Parquet file the end is the whole footer, with size and position of every column.
         """
-        with _told(self.path), self.open() as file:
-            size = os.fstat(file.fileno()).st_size
-            end = _footer(file, size) if self.suffix == ".parquet" else _SAMPLE_END
-            digest = hashlib.sha256(str(size).encode())
-            for start, length in ((0, _SAMPLE), (size // 2, _SAMPLE), (max(size - end, 0), end)):
-                file.seek(start)
-                digest.update(file.read(length))
+        try:
+            with self.open() as file:
+                size = os.fstat(file.fileno()).st_size
+                end = _footer(file, size) if self.suffix == ".parquet" else _SAMPLE_END
+                digest = hashlib.sha256(str(size).encode())
+                for at, length in ((0, _SAMPLE), (size // 2, _SAMPLE), (max(size - end, 0), end)):
+                    file.seek(at)
+                    digest.update(file.read(length))
+        except OSError as error:
+            raise self._unreadable(error) from error
         return digest.hexdigest()
 
     @functools.cached_property
-    def _root(self) -> Root:
-        return Root(self.path, self.within)
+    def _root(self) -> ImageRoot:
+        return ImageRoot(self.path, self.within)
 
     def read_image(self, path: str) -> bytes:
-        """See :meth:`StoragePath.read_image`."""
+        """See :meth:`StoragePath.read_image`; absolute paths are taken as they are."""
         return read_file(self.path / path, self._root)
 
+    def reader(self, path: str, file: FileName) -> Callable[[], bytes]:
+        """Read by the bytes of the name, which may not be UTF-8."""
+        return functools.partial(read_file, file, self._root)
 
-class LocalFile(RandomFile):
+    def _unreadable(self, error: Exception) -> PoolError:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        return PoolError(f"{self.path}: cannot be read: {reason}")
+
+
+class _LocalFile(RandomFile):
     """A local file read by position, past Python's buffers and without the interpreter's lock."""
 
-    def __init__(self, path: Path, within: Confinement | None = None) -> None:
-        self.path = path
+    def __init__(self, path: LocalPath) -> None:
+        self.path = path.path
         try:
-            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except (OSError, ValueError) as error:
-            raise PoolError(f"{path}: cannot be read: {_reason(error)}") from error
+            raise path._unreadable(error) from error
         self._lock = threading.Lock()
         weakref.finalize(self, os.close, self._file)
-        if within is not None and not within.holds_file(self._file, path):
+        if path.within is not None and not path.within.holds_file(self._file, self.path):
             raise PoolError(f"{path}: {OUTSIDE}")
 
     def read_into(self, offset: int, out: memoryview) -> int:
@@ -267,7 +330,7 @@ class LocalFile(RandomFile):
                     break
                 done += count
         except OSError as error:
-            raise failure(error, self.path) from error
+            raise read_error(error, self.path) from error
         return done
 
     def _read_some(self, offset: int, out: memoryview) -> int:
@@ -280,29 +343,22 @@ class LocalFile(RandomFile):
         return len(read)
 
 
-def place_of(uri: str, within: Confinement | None = None) -> StoragePath:
-    """Where a path or a URL leads; nothing is opened yet.
-
-    Args:
-        uri: the path or URL.
-        within: see :class:`StoragePath`.
+def storage_path(path: str, within: Confinement | None = None) -> StoragePath:
+    """The storage path of a path or a URL, neither with options; nothing is opened yet.
 
     Raises:
         PoolError: a URL of an unknown kind.
         MissingExtraError: the package that reads such URLs is not installed.
     """
-    scheme, mark, rest = uri.partition("://")
-    if scheme in ("file", "local") and mark:
-        return LocalPath(Path(rest), within)
-    if is_url(uri):
-        from lloss.pools.remote_storage import remote_place  # fsspec is an extra
+    if is_url(path):
+        from lloss.pools.remote_storage import remote_path  # fsspec is an extra
 
-        return remote_place(uri, within)
-    return LocalPath(Path(uri), within)
+        return remote_path(path, within)
+    return LocalPath(Path(path), within)
 
 
 def image_folder(listing: StoragePath, names: Sequence[str], asked: str = "") -> StoragePath:
-    """The folder of a file's images.
+    """Find the folder of the images that a file names.
 
     Args:
         listing: the file.
@@ -326,19 +382,28 @@ def image_folder(listing: StoragePath, names: Sequence[str], asked: str = "") ->
     return folder
 
 
+def _listed(folder: bytes, keeps: Callable[[str, bool], bool]) -> tuple[list[bytes], set[bytes]]:
+    """Names that are kept, in order, and which of them are folders."""
+    names, folders = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a symbolic link to itself
+                is_folder = False
+            if keeps(_shown(entry.name), is_folder):
+                names.append(entry.name)
+                if is_folder:
+                    folders.add(entry.name)
+    names.sort()
+    return names, folders
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
 def _footer(file: IO[bytes], size: int) -> int:
     """Bytes of a Parquet file's footer: its length stands before the last four (its magic)."""
     file.seek(max(size - 8, 0))
     return min(int.from_bytes(file.read(4), "little") + 8, size, _FOOTER_MOST)
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise PoolError(f"{path}: cannot be read: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -24,6 +24,7 @@ class SubsetPool(Pool):
         self.remote = pool.remote
         self.streamed = pool.streamed
         self.counted = pool.counted
+        self.indexed = pool.indexed
 
     def __iter__(self) -> Iterator[Item]:
         return (item for item in self.pool if item.id not in self.without)
@@ -43,9 +44,7 @@ class SubsetPool(Pool):
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`; as the pool finds them."""
         wanted = list(ids)
-        left_out = [id for id in wanted if id in self.without]
-        if left_out:
-            self._refuse(left_out[0], len(left_out))
+        self.refuse_missing(wanted, self.without.intersection(wanted))
         return self.pool.find(wanted)
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:

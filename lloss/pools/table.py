@@ -95,9 +95,7 @@ class TablePool(Pool):
         wanted = list(ids)
         missing = set(wanted)
         places = {id: row for row, id in enumerate(self.ids()) if id in missing}
-        unknown = [id for id in wanted if id not in places]
-        if unknown:
-            self._refuse(unknown[0], len(unknown))
+        self.refuse_missing(wanted, missing - places.keys())
         rows = sorted(places.values())
         chunks = self.chunks(range(row, row + 1) for row in rows)
         found = {item.id: _apart(item) for chunk in chunks for item in chunk.items}

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.pool import Item, check_encoded
+from lloss.pools.image_files import check_encoded
+from lloss.pools.pool import Item
 from lloss.pools.storage import StoragePath
 
 ID_NAMES = ("id", "image_id", "key", "__key__")

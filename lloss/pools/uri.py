@@ -1,4 +1,4 @@
-"""What a pool is called: paths, URLs, options after ``?``, braces.
+"""A pool's string, parsed once: a path or a URL, options after ``?``, braces.
 
 ::
 
@@ -20,13 +20,13 @@ from urllib.parse import parse_qsl
 from lloss.errors import PoolError
 
 OPTIONS = ("id", "image", "split")
-"""What may stand after ``?``: the column of ids; the column, member or folder of images; the
-split."""
+"""Options after ``?``: the column of ids; the column, member or folder of images; the split."""
 
 _MOST = 1_000_000
 """Files that braces may stand for; more is a typing error."""
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_LOCAL = re.compile(r"(?:file|local)://")
 _USER = re.compile(r"(://)[^/?#]*@")
 _SECRET = re.compile(
     r"([?&][^=&]*(?:key|secret|token|sig|pass|cred|auth|x-amz-|x-goog-)[^=&]*)=[^&]*", re.I
@@ -35,46 +35,78 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True)
 class PoolUri:
-    """A pool's name taken apart.
+    """A parsed pool string; ``str`` gives the whole without credentials.
 
     Attributes:
-        path: without the options.
-        options: of :data:`OPTIONS`, those that were given.
-        shown: the whole, fit for messages and files: without credentials.
+        text: the whole, as given.
+        path: a path of this machine or a URL, without the options.
+        options: those of :data:`OPTIONS` that were given.
     """
 
+    text: str
     path: str
     options: dict[str, str]
-    shown: str
 
+    @classmethod
+    def parse(cls, uri: str | Path | PoolUri) -> PoolUri:
+        """Split off the options. An existing file of the whole name wins over options.
 
-def parse(uri: str) -> PoolUri:
-    """Take a pool's name apart. A file that is really called so wins over options.
+        Raises:
+            PoolError: an unknown option, or one without a value.
+        """
+        if isinstance(uri, PoolUri):
+            return uri
+        text = str(uri)
+        head, mark, query = text.rpartition("?")
+        if not mark or "=" not in query or (not is_url(text) and os.path.lexists(text)):
+            return cls(text, _LOCAL.sub("", text, count=1), {})
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        unknown = next((name for name in options if name not in OPTIONS), None)
+        if unknown is not None and re.match("https?://", text):
+            return cls(text, text, {})  # the server's query, not ours
+        if unknown is not None:
+            raise PoolError(
+                f"{without_secrets(text)}: no such option {unknown!r}; known are "
+                f"{', '.join(OPTIONS)} (credentials and endpoints come from the environment)"
+            )
+        empty = next((name for name, value in options.items() if not value), None)
+        if empty is not None:
+            raise PoolError(f"{without_secrets(text)}: the option {empty} is empty")
+        return cls(text, _LOCAL.sub("", head, count=1), options)
 
-    Raises:
-        PoolError: an unknown option, or one without a value.
-    """
-    shown = without_secrets(uri)
-    head, mark, query = uri.rpartition("?")
-    if not mark or "=" not in query or (not is_url(uri) and os.path.lexists(uri)):
-        return PoolUri(uri, {}, shown)
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = next((name for name in options if name not in OPTIONS), None)
-    if unknown is not None and re.match("https?://", uri):
-        return PoolUri(uri, {}, shown)  # the server's query, not ours
-    if unknown is not None:
-        raise PoolError(
-            f"{shown}: no such option {unknown!r}; known are {', '.join(OPTIONS)} "
-            "(credentials and endpoints come from the environment)"
-        )
-    for name, value in options.items():
-        if not value:
-            raise PoolError(f"{shown}: the option {name} is empty")
-    return PoolUri(head, options, shown)
+    def __str__(self) -> str:
+        return without_secrets(self.text)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the path is a URL of a store."""
+        return is_url(self.path)
+
+    def has(self, letters: str) -> bool:
+        """Whether the path is a pattern with one of these letters, and not such a file's name."""
+        literal = not self.remote and os.path.lexists(self.path)
+        return not literal and any(letter in self.path for letter in letters)
+
+    def paths(self, most: int = _MOST) -> list[str]:
+        """Write out the braces of the path; just the path where it has none.
+
+        Raises:
+            PoolError: a brace is unbalanced or empty, or there are more paths than ``most``.
+        """
+        names = expanded(self.path, most) if self.has("{}") else [self.path]
+        return [_LOCAL.sub("", name, count=1) for name in names]
+
+    def only(self, *names: str) -> dict[str, str]:
+        """Return the options; raise PoolError for one that this kind of pool does not take."""
+        wrong = next((name for name in self.options if name not in names), None)
+        if wrong is not None:
+            known = ", ".join(names) or "none"
+            raise PoolError(f"{self}: this kind of pool takes no option {wrong!r} (but {known})")
+        return self.options
 
 
 def is_url(uri: str) -> bool:
-    """Whether it is a URL and no path."""
+    """Whether it is a URL and not a path."""
     return "://" in uri
 
 
@@ -84,27 +116,23 @@ def without_secrets(text: str) -> str:
 
 
 def from_folder(folder: Path, uri: str) -> str:
-    """A pool's name as written in a file of ``folder``, as the process sees it."""
+    """Resolve a pool string of a file in ``folder``, as the process sees it."""
     return uri if is_url(uri) else str(folder / Path(uri).expanduser())
 
 
 def to_folder(folder: Path, uri: str) -> str:
-    """The inverse: a pool's name as it is to be written in a file of ``folder``."""
+    """Write a pool string relative to ``folder``: the inverse of :func:`from_folder`."""
     if is_url(uri) or uri.startswith("~"):
         return uri
-    path = parse(uri).path
+    path = PoolUri.parse(uri).path
     return os.path.relpath(path, folder) + uri[len(path) :]
 
 
 def expanded(pattern: str, most: int = _MOST) -> list[str]:
     """Write out braces as a shell does: ``{000..123}`` counts, ``{a,b}`` lists; they may nest.
 
-    Args:
-        pattern: with or without braces.
-        most: names that it may stand for.
-
     Raises:
-        PoolError: a brace is unbalanced or empty, or they stand for more names.
+        PoolError: a brace is unbalanced or empty, or there are more names than ``most``.
     """
     names = list(itertools.islice(_expanded(pattern, pattern), most + 1))
     if len(names) > most:
@@ -114,25 +142,19 @@ def expanded(pattern: str, most: int = _MOST) -> list[str]:
 
 def _expanded(text: str, whole: str) -> Iterator[str]:
     start = text.find("{")
+    if "}" in (text if start < 0 else text[:start]):
+        raise PoolError(f"{whole}: a '}}' without a '{{' before it")
     if start < 0:
-        if "}" in text:
-            raise PoolError(f"{whole}: a '}}' without a '{{' before it")
         yield text
         return
-    if "}" in text[:start]:
-        raise PoolError(f"{whole}: a '}}' without a '{{' before it")
     parts, stop = _alternatives(text, start, whole)
     counted = _RANGE.fullmatch(parts[0]) if len(parts) == 1 else None
     if len(parts) == 1 and counted is None:
         raise PoolError(f"{whole}: {text[start:stop]!r} is neither a range {{00..99}} nor {{a,b}}")
-    inner = _counted(*counted.groups()) if counted else _each(parts, whole)
-    for middle in inner:
+    nested = itertools.chain.from_iterable(_expanded(part, whole) for part in parts)
+    for middle in _counted(*counted.groups()) if counted else nested:
         for rest in _expanded(text[stop:], whole):
             yield text[:start] + middle + rest
-
-
-def _each(parts: list[str], whole: str) -> Iterator[str]:
-    return itertools.chain.from_iterable(_expanded(part, whole) for part in parts)
 
 
 def _counted(first: str, last: str) -> Iterator[str]:
@@ -143,7 +165,7 @@ def _counted(first: str, last: str) -> Iterator[str]:
 
 
 def _alternatives(text: str, start: int, whole: str) -> tuple[list[str], int]:
-    """What commas part between the brace at ``start`` and its fellow, and where that ends."""
+    """The comma-separated parts of the brace at ``start``, and the position behind it."""
     depth, parts = 0, [""]
     for position in range(start, len(text)):
         letter = text[position]

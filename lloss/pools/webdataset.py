@@ -17,8 +17,10 @@ from typing import Any, Self, TypeAlias, TypeVar
 from lloss.errors import ImageError, PoolError
 from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
 from lloss.pools.fingerprints import file_prints
-from lloss.pools.pool import Item, Pool, check_encoded
+from lloss.pools.image_files import check_encoded
+from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import RandomFile, StoragePath
+from lloss.pools.uri import PoolUri
 
 T = TypeVar("T")
 _Read: TypeAlias = Callable[[], bytes]
@@ -43,15 +45,14 @@ class WebDatasetPool(Pool):
 
     Args:
         shards: the files, in the order of the pool.
-        uri: what to call the pool.
-        image: which member is the image (``jpg``, ``left.png``); by default the one with an
-            image's suffix.
+        uri: of the pool; its option ``image`` says which member is the image (``jpg``,
+            ``left.png``), by default the one with an image's suffix.
     """
 
-    def __init__(self, shards: Sequence[StoragePath], uri: str, image: str = "") -> None:
+    def __init__(self, shards: Sequence[StoragePath], uri: PoolUri) -> None:
         self.shards = shards
-        self.uri = uri
-        self.image = image.lower().removeprefix(".")
+        self.uri = str(uri)
+        self.image = uri.options.get("image", "").lower().removeprefix(".")
         self.remote = any(shard.remote for shard in shards)
         self.streamed = any(_is_streamed(shard) for shard in shards)
         self.counted = not self.streamed

@@ -39,7 +39,7 @@ from lloss.project.selected_images import picks_of
 from lloss.project.summary import SUMMARY, Summary, history
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, select
-from lloss.selection.writers import write_selection
+from lloss.selection.selection_file import write_selection
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
 from lloss.tasks.train_settings import TrainSettings

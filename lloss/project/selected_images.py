@@ -19,7 +19,6 @@ from lloss.pools import Item, Pool
 from lloss.project.report import Pick
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
-from lloss.tasks import get_task
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import predict
 
@@ -112,10 +111,9 @@ def _drawings(pictures: Mapping[str, _Picture], checkpoint: Checkpoint) -> dict[
 
     The artifact does not say: it leaves out what the predicted loss does not need.
     """
-    settings, classes = checkpoint.settings, checkpoint.classes
-    task = get_task(settings.task)
+    network, settings = checkpoint.network(), checkpoint.settings
     found: list[Drawing] = []
     inputs = np.stack([p.input for p in pictures.values() if p.input is not None])
-    for _, forward in predict(checkpoint.network(), settings, inputs):
-        found += task.draw(forward.output, classes, settings) or []
+    for _, forward in predict(network, settings, inputs):
+        found += network.objective.draw(forward.output) or []
     return dict(zip(pictures, found))

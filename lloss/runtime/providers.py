@@ -91,7 +91,7 @@ def missing(provider: str, available: Sequence[str], device_id: int = 0) -> str 
         return str(error)
     lacking = libraries.first_missing(libraries.cuda_libraries(_cuda_major()))
     if lacking:
-        return f"{lacking} is not on this machine: pip install 'lloss[cuda]'"
+        return f"{lacking} is not on this machine: pip install 'lloss[gpu]'"
     if provider == "tensorrt":
         lacking = libraries.first_missing(libraries.TENSORRT)
         if lacking:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lloss.errors import ScoresError
-from lloss.scores.score_source import Rows
 
 _ROW_GROUP = 16_384
 """Rows that a reader must take at once: 32 MB of embeddings of 512 numbers."""
@@ -43,35 +41,6 @@ def write_part(table: pa.Table, path: Path) -> None:
 
 def _leaf(field: pa.Field) -> str:
     return f"{field.name}.list.element" if pa.types.is_fixed_size_list(field.type) else field.name
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """A row group of an open part, as :class:`lloss.scores.score_source.Rows`."""
-
-    path: Path
-    file: pq.ParquetFile
-    number: int
-
-    def read(self, *columns: str) -> list[pa.Array]:
-        """See :class:`lloss.scores.score_source.Rows`."""
-        with readable(self.path):
-            table = self.file.read_row_group(self.number, columns=columns, use_threads=False)
-            if len(table.column_names) < len(columns):
-                check_columns(self.path, self.file, columns)
-            read = [table.column(name) for name in columns]
-            return [one.chunk(0) if one.num_chunks == 1 else one.combine_chunks() for one in read]
-
-
-def row_groups(path: Path) -> Iterator[Rows]:
-    """The row groups of a part, as long as the iterator lives.
-
-    Raises:
-        ScoresError: the part is damaged.
-    """
-    with opened_part(path) as file:
-        for number in range(file.num_row_groups):
-            yield RowGroup(path, file, number)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from numpy.typing import NDArray
 
 from lloss.errors import ScoresError
 from lloss.files import write_json, written_aside
-from lloss.pools.duplicate_ids import first_duplicate
-from lloss.scores.part_file import check_columns, opened_part, readable, row_groups, write_part
-from lloss.scores.score_source import Piece
+from lloss.pools.unique_ids import first_duplicate
+from lloss.scores.part_file import check_columns, opened_part, readable, write_part
 from lloss.scores.shard_spec import Shard
 
 RUN = "run.json"
@@ -138,13 +136,12 @@ class ScoresFolder:
                 )
         return self
 
-    def pieces(self) -> Iterator[Piece]:
-        """The parts, each a piece; its row groups are the rows that are read at once."""
-        for part in self.parts():
-            yield partial(row_groups, part)
+    def scan(
+        self, columns: Sequence[str], ids: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Read columns of all rows, or of the rows of some ids, decoded by pyarrow's own threads.
 
-    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of all parts with these columns, decoded by pyarrow's own threads.
+        Parts whose statistics say that they hold none of the ids are not read.
 
         Raises:
             ScoresError: a part is damaged or lacks a column.
@@ -160,7 +157,10 @@ class ScoresFolder:
                 raise ScoresError(f"{self.path}: has no column {missing[0]!r} (it has {has})")
             # Buffering ahead is for stores; of files it only copies.
             local = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
-            scanner = dataset.scanner(columns=list(columns), fragment_scan_options=local)
+            rows = None if ids is None else ds.field("id").isin(pa.array(ids, pa.string()))
+            scanner = dataset.scanner(
+                columns=list(columns), filter=rows, fragment_scan_options=local
+            )
             yield from scanner.to_batches()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

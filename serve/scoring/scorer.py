@@ -22,7 +22,7 @@ from lloss.images.cpu_count import usable_cores
 from lloss.images.decode import MAX_PIXELS
 from lloss.manifest import Manifest
 from lloss.pools import ArrayPool, Item, Pool, open_pool
-from lloss.pools.pool import read_file
+from lloss.pools.image_files import read_file
 
 Images: TypeAlias = "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | Pool"
 """What :meth:`Scorer.score` takes."""

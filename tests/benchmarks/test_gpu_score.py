@@ -13,7 +13,7 @@ import pytest
 def bench() -> ModuleType:
     pytest.importorskip("torch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
         return importlib.import_module("gpu_score")
 
 

@@ -518,7 +518,7 @@ def test_large_images_wait_for_the_budget_and_small_ones_do_not(
 _HOLD = """
 import re, sys
 from pathlib import Path
-from lloss import images
+from lloss.images import decode as images
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1000
@@ -569,7 +569,7 @@ _PEAK = """
 import re, sys
 from pathlib import Path
 from lloss.errors import ImageError
-from lloss.images import Fit, Frame, ImageSpec, decode, decode_whole, size_of
+from lloss.images.decode import Fit, Frame, ImageSpec, decode, decode_whole, size_of
 
 def peak():  # not ru_maxrss: that one is inherited from the parent process
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000

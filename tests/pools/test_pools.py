@@ -430,5 +430,5 @@ def test_a_folder_that_cannot_be_listed_is_a_pool_error(
 def test_a_pipe_by_an_images_name_blocks_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (item,) = FolderPool(tmp_path)
-    with pytest.raises(ImageError, match="no regular file"):
+    with pytest.raises(ImageError, match="not a regular file"):
         item.read()

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ImageError, LlossError, PoolError
-from lloss.pools import Pool, open_pool
-from lloss.pools import pool as base
+from lloss.pools import Pool, image_files, open_pool
 
 from ..waiting import PATIENCE
 
@@ -333,7 +332,7 @@ def test_remote_files_are_told_by_size_and_tag(root: str) -> None:
 
 
 def test_objects_that_are_empty_or_too_large(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "MAX_ENCODED", 5000)
+    monkeypatch.setattr(image_files, "MAX_ENCODED", 5000)
     for name, size in (("a.jpg", 0), ("b.jpg", 5000), ("c.jpg", 7000)):
         _put(root, name, b"x" * size)
     _put(root, "l.txt", b"a.jpg\nb.jpg\nc.jpg\n")

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ImageError
-from lloss.pools import Item, open_pool
-from lloss.pools import pool as base
+from lloss.pools import Item, image_files, open_pool
 
 CAP = 5000
 SMALL, BIG = b"x" * CAP, b"x" * (CAP + 1)
@@ -26,7 +25,7 @@ REFUSED = rf"has {CAP + 1} bytes, over the limit of {CAP} for an encoded image"
 
 @pytest.fixture(autouse=True)
 def cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "MAX_ENCODED", CAP)
+    monkeypatch.setattr(image_files, "MAX_ENCODED", CAP)
 
 
 def _files(root: Path) -> None:

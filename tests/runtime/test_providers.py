@@ -120,7 +120,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
 ) -> None:
     installed(monkeypatch, "cublas", "cufft", "curand", "cudart")
     problem = missing("cuda", ALL)
-    assert problem == "libcudnn.so.9 is not on this machine: pip install 'lloss[cuda]'"
+    assert problem == "libcudnn.so.9 is not on this machine: pip install 'lloss[gpu]'"
     assert missing("tensorrt", ALL) == problem, "what CUDA lacks, TensorRT lacks"
 
 

@@ -23,14 +23,14 @@ def jobs(
 ) -> JobsView:
     """All jobs, or those of a pool."""
     daemon = daemon_of(request)
-    return JobsView(jobs=[JobView.of(row, daemon.jobs) for row in daemon.catalog.jobs(pool)])
+    return JobsView(jobs=[JobView.of(row, daemon.jobs) for row in daemon.catalog.jobs.rows(pool)])
 
 
 @router.get("/{id}", summary="A job and its progress", responses=_NONE)
 def job(request: Request, id: JobId) -> JobView:
     """How far it is, and how fast."""
     daemon = daemon_of(request)
-    return JobView.of(daemon.catalog.job(id), daemon.jobs)
+    return JobView.of(daemon.catalog.jobs.row(id), daemon.jobs)
 
 
 @router.delete("/{id}", summary="Cancel a job", responses=_NONE)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.services.job_runner import Jobs
 from lloss.serve.daemon.services.selections import DIVERSE_MOST, HandedOut, Ranked, SelectionRequest
-from lloss.serve.daemon.store.catalog import Counts, JobRow, JobState, Pending, PoolRow
+from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lloss.pools.uri import without_secrets

@@ -74,14 +74,14 @@ TEXT = {"schema": {"type": "string"}}
 def pools(request: Request) -> PoolsView:
     """Each with its scores, what is known of its images, and its newest job."""
     daemon = daemon_of(request)
-    return PoolsView(pools=daemon.catalog.each(lambda row: _view(daemon, row.name)))
+    return PoolsView(pools=daemon.catalog.pools.each(lambda row: _view(daemon, row.name)))
 
 
 @router.put(
     "/{name}",
     summary="Name a pool",
     responses={
-        403: {"description": "It lies under none of the roots."},
+        403: {"description": "It is outside every root."},
         409: {"description": "Another pool has the name."},
         422: {"description": "It cannot be opened, or the scores are not its own."},
     },
@@ -226,7 +226,7 @@ def pending(
     """Those that become free first at the head."""
     catalog = daemon_of(request).catalog
     found = catalog.images.pending(name, limit)
-    total = catalog.counts(name).pending
+    total = catalog.images.counts(name).pending
     return PendingsView(total=total, images=[PendingView.of(one) for one in found])
 
 
@@ -249,7 +249,7 @@ def labels(
     With ``without`` the CSV is one for ``lloss select --exclude``: it holds rows without a label.
     Otherwise the header ``Lloss-Without-Label`` says how many were left out.
     """
-    held = daemon_of(request).selections.labels(name)
+    held = daemon_of(request).catalog.images.labels(name)
     wants_csv = "text/csv" in request.headers.get("accept", "")
     if format == "csv" or (format is None and wants_csv):
         rows = {id: label for id, label in held.items() if label or without}
@@ -341,8 +341,8 @@ def skip(request: Request, name: Name, body: IdsBody) -> MarkedView:
 
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
-    row, counts = catalog.pool(name), catalog.counts(name)
-    return PoolView.of(row, counts, catalog.job_table.newest(name), daemon.jobs)
+    row, counts = catalog.pools.row(name), catalog.images.counts(name)
+    return PoolView.of(row, counts, catalog.jobs.newest(name), daemon.jobs)
 
 
 def _check_lines(images: Sequence[Ranked]) -> None:

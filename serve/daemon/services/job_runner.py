@@ -17,7 +17,8 @@ from lloss.serve.daemon.services import memory_trim as heap
 from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.services.pool_registry import Pools
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import Catalog, JobRow
+from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.store.records import JobRow
 from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
 from lloss.serve.scoring.result import Scores
 from lloss.serve.scoring.scorer import Scorer
@@ -76,7 +77,7 @@ class Jobs:
     ) -> None:
         self._settings, self._catalog, self._models = settings, catalog, models
         self._pools, self._metrics = pools, metrics
-        self._table = catalog.job_table
+        self._table = catalog.jobs
         self._submitting = threading.Lock()  # a model's copy must not go while its job comes
         self._closing = threading.Event()
         self._wake = threading.Event()
@@ -89,18 +90,18 @@ class Jobs:
         self._pools.sweep()
         self._thread.start()
 
-    def submit(self, pool: str, anew: bool = False) -> JobRow:
+    def submit(self, pool: str, restart: bool = False) -> JobRow:
         """Have a pool scored by the model that serves now; the job that is under way, if one is.
 
         Args:
             pool: its name.
-            anew: whether what a failed job scored is thrown away.
+            restart: whether what a failed job scored is thrown away.
 
         Raises:
             RequestError: 404 no such pool; 403 it lies under no root any more; 503 no model.
             PoolError: it cannot be opened.
         """
-        self._pools.open(pool)
+        self._pools.get(pool).open()
         with self._submitting:
             sha256 = self._models.sha256
             if not sha256:
@@ -108,7 +109,7 @@ class Jobs:
             size = self._settings.job_batch_size
             if not size and self._models.provider == "cpu":
                 size = HOST_BATCH
-            job = self._table.submit(pool, sha256, size, anew)
+            job = self._table.submit(pool, sha256, size, restart)
         self._wake.set()
         return job
 
@@ -132,7 +133,7 @@ class Jobs:
                 current.cancelled.set()
                 current.ended.wait(_CANCEL_SECONDS)
             self._pools.sweep()
-        return self._catalog.job(id)
+        return self._catalog.jobs.row(id)
 
     def live(self, row: JobRow) -> JobRow:
         """A job with its progress of this moment; the catalog's is some seconds old."""
@@ -272,7 +273,7 @@ class _Followed:
     ) -> None:
         self.id, self._model, self._metrics = row.id, row.model_sha256, metrics
         self.cancelled, self.ended = threading.Event(), threading.Event()
-        self._table, self._closing = catalog.job_table, closing
+        self._table, self._closing = catalog.jobs, closing
         self._lock = threading.Lock()
         # Of a job that goes on, until what it wrote is looked through.
         self._scored, self._skipped, self._total = row.scored, row.skipped, row.total
@@ -314,7 +315,6 @@ class _Followed:
         with self._lock:
             return dataclasses.replace(
                 row,
-                done=self._scored + self._skipped,
                 scored=self._scored,
                 skipped=self._skipped,
                 total=self._total,

@@ -1,4 +1,4 @@
-"""What the catalog knows of a pool, a job and a pool's images."""
+"""The rows of the catalog, as the daemon uses them. Times are Unix seconds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ from pathlib import Path
 from typing import Literal
 
 ImageState = Literal["free", "pending", "labeled", "skipped"]
-"""Free to be handed out, handed out, labeled, or never to be handed out."""
+"""Available, handed out, labeled, or never to be handed out."""
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class PoolScores:
+    """A complete scores folder of a pool.
+
+    Attributes:
+        folder: absolute.
+        model_sha256: of the model that predicted them.
+        scored: images in it.
+        skipped: images that could not be read.
+    """
+
+    folder: Path
+    model_sha256: str
+    scored: int
+    skipped: int
 
 
 @dataclass(frozen=True)
@@ -17,11 +34,11 @@ class PoolRow:
     """A pool.
 
     Attributes:
-        name: of letters, digits, ``.``, ``_`` and ``-``; begins with a letter or digit.
+        name: letters, digits, ``.``, ``_`` and ``-``, the first a letter or digit.
         uri: as :func:`lloss.pools.open_pool` takes it.
-        created: when, Unix seconds.
+        created: when it was added.
         scores: its newest complete scores folder, absolute; None before the first.
-        model_sha256: of the model that made them.
+        model_sha256: of the model that predicted them.
         scored: images in it.
         skipped: images that could not be read.
     """
@@ -37,23 +54,20 @@ class PoolRow:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A pool on its way to be scored.
+    """A job that scores a pool.
 
     Attributes:
         id: opaque.
-        pool: its name.
-        state: where it is.
+        pool: name of the pool.
         model_sha256: of the model that scores it.
-        created: Unix seconds, as are ``started`` and ``ended``.
-        done: images scored or skipped so far.
-        total: images of the pool; None where counting them is not cheap.
-        scored: images.
-        skipped: images that could not be read.
-        error: why it failed; "" otherwise.
+        total: images of the pool; None if counting them is expensive.
+        scored: images so far.
+        skipped: images so far that could not be read.
+        error: why it failed, or "".
         folder: of its scores, absolute.
-        batch_size: images a run of the engine; 0 until it began, where the engine's own is taken.
-        resumable: whether it failed and goes on where it was when the pool is submitted again.
-        provider: that it began on; "" before that.
+        batch_size: images per inference; 0 until the engine's own is known.
+        resumable: whether it failed and continues when the pool is submitted again.
+        provider: execution provider that it began with; "" before that.
     """
 
     id: str
@@ -63,7 +77,6 @@ class JobRow:
     created: float
     started: float | None
     ended: float | None
-    done: int
     total: int | None
     scored: int
     skipped: int
@@ -73,10 +86,15 @@ class JobRow:
     resumable: bool = False
     provider: str = ""
 
+    @property
+    def done(self) -> int:
+        """Images scored or skipped so far."""
+        return self.scored + self.skipped
+
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images of a pool are what."""
+    """Images of a pool by state."""
 
     labeled: int
     pending: int
@@ -85,12 +103,12 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image that was once labeled, skipped or handed out.
+    """An image that was labeled, skipped or handed out at least once.
 
     Attributes:
         state: of now.
-        label: of a labeled one; "" where that is kept elsewhere.
-        selection: that a pending one was handed out by.
+        label: "" if it is not labeled, or its label is stored elsewhere.
+        selection: that handed it out, if it is pending.
     """
 
     state: ImageState
@@ -100,13 +118,13 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Pending:
-    """An image that was handed out.
+    """An image that is handed out.
 
     Attributes:
         id: of the image.
         selection: that handed it out.
-        expires: when it becomes free again, Unix seconds.
-        score: it was chosen by; None where that is no number.
+        expires: when it becomes free again.
+        score: by which it was selected; None if that is not a number.
         rank: in its selection, from 1.
     """
 
@@ -118,17 +136,13 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class PoolScores:
-    """A complete scores folder of a pool.
+class StoredReply:
+    """The reply to a request with an idempotency key.
 
     Attributes:
-        folder: absolute.
-        model_sha256: of the model that made them.
-        scored: images in it.
-        skipped: images that could not be read.
+        request: fingerprint of the request.
+        content: of the reply.
     """
 
-    folder: Path
-    model_sha256: str
-    scored: int
-    skipped: int
+    request: str
+    content: bytes

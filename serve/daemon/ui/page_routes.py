@@ -75,8 +75,8 @@ def overview(request: Request, page: Page = 1) -> HTMLResponse:
         model=viewing.viewer.model(),
         pools=pools,
         page=page,
-        total=len(viewing.daemon.catalog.pools()),
-        pages=-(-len(viewing.daemon.catalog.pools()) // POOLS),
+        total=len(viewing.daemon.catalog.pools.rows()),
+        pages=-(-len(viewing.daemon.catalog.pools.rows()) // POOLS),
         hint=_hint(request, viewing, {pool.name for pool in pools}),
         roots=viewing.daemon.settings.pool_roots,
         guarded=viewing.daemon.access.needs_token,
@@ -179,7 +179,7 @@ def mark(
         viewing.viewer.held.hold_again(name, batch, id)
         now = viewing.viewer.held.marks(name, [id], own)[id]
     if _wants_json(request):
-        counts = viewing.daemon.catalog.counts(name)
+        counts = viewing.daemon.catalog.images.counts(name)
         told = {"state": now.state, "label": now.label, "counts": vars(counts)}
         return JSONResponse(told, headers=_FRESH)
     query = {"page": page} if view != "batch" else {"key": batch}

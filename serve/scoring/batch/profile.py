@@ -83,10 +83,7 @@ class Profile:
         return _REMEDIES[bound]
 
 
-_DECODE = (
-    "keep the images nearer to the model's size, or as .npy; pip install 'lloss[fast]' for JPEG; "
-    "give it more cores"
-)
+_DECODE = "keep the images nearer to the model's size, or as .npy; give it more cores"
 _READ = "more --readers for a store; a faster disk, or fewer and larger files (tar shards, .npy)"
 _WRITE = "put -o on a faster disk"
 _LISTING = "the pool does not list its images fast enough: larger tar shards, .npy, or a list"

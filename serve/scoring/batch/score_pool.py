@@ -177,7 +177,7 @@ def _changed(folder: ScoresFolder, what: str) -> ScoresError:
 def _versions() -> dict[str, str]:
     """Of the packages that decode, compute and write; both wheels of onnxruntime are one."""
     found = {}
-    for name in ("onnxruntime", "onnxruntime-gpu", "pillow", "pyarrow", "simplejpeg"):
+    for name in ("onnxruntime", "onnxruntime-gpu", "pillow", "pyarrow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name.removesuffix("-gpu")] = importlib.metadata.version(name)
     return found

@@ -33,10 +33,10 @@ from types import SimpleNamespace
 from fastapi import FastAPI, Response
 from lloss.errors import ArtifactError
 from lloss.serve.daemon import cli, health
-from lloss.serve.daemon.net import server
-from lloss.serve.daemon.net.access import Access
-from lloss.serve.daemon.failures import answer_failures
-from lloss.serve.daemon.metrics import DaemonMetrics
+from lloss.serve.daemon import main as server
+from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.errors import answer_failures
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
 
 reloads = 0
 LOADS, FAILS = float(sys.argv[1]), sys.argv[2] == "fails"
@@ -112,7 +112,7 @@ server.Daemon, server.create_app = Daemon, create_app
 SHORT = {"slow client": "_FLUSH_SECONDS", "stuck": "_CLOSE_SECONDS"}
 if sys.argv[2] in SHORT:
     setattr(server, SHORT[sys.argv[2]], 0.1)
-from lloss.cli import main
+from lloss.cli.main import main
 main(["serve", *sys.argv[3:]])
 """
 

@@ -167,7 +167,7 @@ def _fill(pool: Path, made: _Made) -> dict[str, str]:
     (pool / "loop.png").symlink_to("loop.png")
     expected["loop.png"] = "cannot be read: Too many levels of symbolic links"
     os.mkfifo(pool / "pipe.jpg")
-    expected["pipe.jpg"] = "is no regular file"
+    expected["pipe.jpg"] = "is not a regular file"
     with contextlib.suppress(OSError):  # some file systems take UTF-8 only
         Path(os.fsdecode(bytes(pool) + b"/\xff\xfe.png")).write_bytes(made.png)
         expected["\\xff\\xfe.png"] = ROW

@@ -182,8 +182,8 @@ def test_all_bodies_together_are_bounded(gated: Make) -> None:
 
 BOMB = """
 import resource, sys, threading, types, zlib
-from lloss.serve.daemon.net.bodies import Bodies
-from lloss.serve.daemon.failures import RequestError
+from lloss.serve.daemon.http.request_body import Bodies
+from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.settings import Limits
 import asyncio
 raw = sys.stdin.buffer.read()

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.store import database
-from lloss.serve.daemon.store.catalog import Catalog, PoolRow
-from lloss.serve.daemon.store.image_table import Answer
-from lloss.serve.daemon.store.schema import APPLICATION, SCHEMA
+from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.store.records import PoolRow, StoredReply
+from lloss.serve.daemon.store.schema import APPLICATION, STEPS
 
 from lloss.errors import LlossError, SettingsError
 
@@ -25,7 +25,7 @@ from ..waiting import until
 
 
 def filled(catalog: Catalog, images: int = 2000) -> None:
-    catalog.put_pool("p", "/p")
+    catalog.pools.put("p", "/p")
     catalog.images.label("p", {f"image {n}": "cat" for n in range(images)})
 
 
@@ -33,7 +33,7 @@ def test_what_was_written_is_there_after_the_process_was_killed(tmp_path: Path) 
     code = (
         "import os, sys; from pathlib import Path\n"
         "from lloss.serve.daemon.store.catalog import Catalog\n"
-        "catalog = Catalog(Path(sys.argv[1])); catalog.put_pool('p', '/p')\n"
+        "catalog = Catalog(Path(sys.argv[1])); catalog.pools.put('p', '/p')\n"
         "catalog.images.hand_out('p', 's', [('a', 1.0), ('b', 0.5)], catalog.now() + 1e6)\n"
         "os.kill(os.getpid(), 9)"
     )
@@ -97,13 +97,13 @@ def test_a_text_file_is_no_catalog(tmp_path: Path) -> None:
 def test_someone_elses_database_is_refused(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as db:
         db.execute("CREATE TABLE diary (day TEXT)")
-    with pytest.raises(SettingsError, match="is no catalog of lloss"):
+    with pytest.raises(SettingsError, match="is not a catalog of lloss"):
         Catalog(tmp_path)
 
 
 def test_a_catalog_of_version_1_is_taken_on(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as db:
-        for statement in SCHEMA:
+        for statement in STEPS[1]:
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         db.execute("PRAGMA user_version = 1")
@@ -115,8 +115,8 @@ def test_a_catalog_of_version_1_is_taken_on(tmp_path: Path) -> None:
         db.commit()
     for _ in range(2):
         with contextlib.closing(Catalog(tmp_path)) as catalog:
-            assert catalog.images.known_labels("p") == {"cat"}
-            assert catalog.job("j").provider == ""
+            assert catalog.images.label_names("p") == {"cat"}
+            assert catalog.jobs.row("j").provider == ""
             with catalog.reading() as read:
                 assert read.execute("PRAGMA user_version").fetchone()[0] == 2
                 assert read.execute("SELECT * FROM annotations").fetchall() == []
@@ -126,7 +126,7 @@ def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     Catalog(tmp_path).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as db:
         db.execute("PRAGMA user_version = 7")
-    with pytest.raises(SettingsError, match=r"a later lloss \(schema 7, this one knows 2\)"):
+    with pytest.raises(SettingsError, match=r"a later lloss \(schema 7, this one reads 2\)"):
         Catalog(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_a_catalog_that_was_damaged_while_it_is_open_is_told(tmp_path: Path) -> 
         with path.open("r+b") as file:
             file.seek(8192)
             file.write(os.urandom(size - 8192))
-        catalog._db._idle.clear()
+        catalog._db._readers.clear()
         with pytest.raises(LlossError, match="is damaged") as error:
             catalog.images.labels("p")
         assert not isinstance(error.value, SettingsError)
@@ -155,7 +155,7 @@ def test_a_catalog_that_was_removed_while_it_is_open_takes_nothing(
     """SQLite would write on, and all of it would be gone with the process."""
     data, aside = tmp_path / "data", tmp_path / "aside"
     with contextlib.closing(Catalog(data)) as catalog:
-        catalog.put_pool("p", "/p")
+        catalog.pools.put("p", "/p")
         data.rename(aside)
         if instead != "nothing":
             data.mkdir()
@@ -163,20 +163,20 @@ def test_a_catalog_that_was_removed_while_it_is_open_takes_nothing(
             shutil.copy(aside / "catalog.sqlite", data)
         elif instead == "an empty file":
             (data / "catalog.sqlite").touch()
-        assert "was removed or exchanged" in catalog.problem()
-        for status, act in ((507, lambda: catalog.put_pool("q", "/q")), (503, catalog.pools)):
+        assert "was removed or replaced" in catalog.problem()
+        for status, act in ((507, lambda: catalog.pools.put("q", "/q")), (503, catalog.pools.rows)):
             with pytest.raises(RequestError, match="put the file back") as error:
                 act()
             assert error.value.status == status
         if data.exists():
             shutil.rmtree(data)
         aside.rename(data)
-        assert catalog.problem() == "" and catalog.put_pool("q", "/q").name == "q"
+        assert catalog.problem() == "" and catalog.pools.put("q", "/q").name == "q"
 
 
 def test_a_full_disk_is_told_and_the_catalog_works_again(disk: Disk) -> None:
     with contextlib.closing(Catalog(disk.path)) as catalog:
-        catalog.put_pool("p", "/p")
+        catalog.pools.put("p", "/p")
         catalog.images.label("p", {"kept": "cat"})
         assert catalog.problem() == ""
         disk.fill()
@@ -199,14 +199,14 @@ from pathlib import Path
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.errors import RequestError
 catalog = Catalog(Path(sys.argv[1]))
-catalog.put_pool("p", "/p")
+catalog.pools.put("p", "/p")
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
 try:
     catalog.images.label("p", {f"image {n}": "x" * 100 for n in range(20_000)})
 except RequestError as error:
     print(error.status, error)
-print(repr(catalog.problem())[:20], catalog.counts("p").labeled)
+print(repr(catalog.problem())[:20], catalog.images.counts("p").labeled)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 import time; time.sleep(1.1)
 print(repr(catalog.problem()), catalog.images.label("p", {"a": "b"}))
@@ -239,10 +239,10 @@ def test_a_stranger_who_holds_the_file_is_waited_for(
 ) -> None:
     monkeypatch.setattr(database, "_BUSY_SECONDS", 0.2)
     with contextlib.closing(Catalog(tmp_path)) as catalog:
-        catalog.put_pool("p", "/p")
+        catalog.pools.put("p", "/p")
         stranger = sqlite3.connect(tmp_path / "catalog.sqlite", isolation_level=None)
         stranger.execute("BEGIN IMMEDIATE")
-        with pytest.raises(RequestError, match="held by another process") as error:
+        with pytest.raises(RequestError, match="locked by another process") as error:
             catalog.images.label("p", {"a": "cat"})
         assert (error.value.status, error.value.retry_after) == (503, 1.0)
         stranger.execute("ROLLBACK")
@@ -255,7 +255,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError), catalog._db.writing() as db:
             db.execute("INSERT INTO pools (name, uri, created) VALUES ('p', '/p', 0)")
             raise ZeroDivisionError
-        assert catalog.pools() == []
+        assert catalog.pools.rows() == []
         filled(catalog, 1)
 
 
@@ -268,33 +268,33 @@ def test_readers_see_one_state_while_another_thread_writes(tmp_path: Path) -> No
             writer.start()
             writer.join()
             assert db.execute("SELECT count(*) FROM images").fetchone()[0] == before == 10
-        assert catalog.counts("p").labeled == 11
+        assert catalog.images.counts("p").labeled == 11
 
 
 def test_threads_write_one_after_another_and_connections_stay_few(tmp_path: Path) -> None:
     with contextlib.closing(Catalog(tmp_path)) as catalog:
-        catalog.put_pool("p", "/p")
+        catalog.pools.put("p", "/p")
 
         def work(number: int) -> None:
             for n in range(20):
                 catalog.images.label("p", {f"{number} {n}": "cat"})
-                catalog.counts("p")
+                catalog.images.counts("p")
 
         threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert catalog.counts("p").labeled == 16 * 20
-        assert len(catalog._db._idle) <= 8
+        assert catalog.images.counts("p").labeled == 16 * 20
+        assert len(catalog._db._readers) <= 8
 
 
 def test_after_closing_it_says_so(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path)
     catalog.close()
     catalog.close()
-    for act in (catalog.pools, lambda: catalog.put_pool("p", "/p")):
-        with pytest.raises(RequestError, match="the daemon is ending") as error:
+    for act in (catalog.pools.rows, lambda: catalog.pools.put("p", "/p")):
+        with pytest.raises(RequestError, match="the daemon is shutting down") as error:
             act()
         assert error.value.status == 503
 
@@ -328,16 +328,16 @@ def test_pending_images_expire_by_a_clock_that_survives_a_restart(
 ) -> None:
     wall = Wall(monkeypatch)
     with contextlib.closing(Catalog(tmp_path)) as catalog:
-        catalog.put_pool("p", "/p")
+        catalog.pools.put("p", "/p")
         catalog.images.hand_out("p", "s", [("a", 1.0)], catalog.now() + 100)
         wall.pass_(60)
         catalog.images.label("p", {"b": "cat"})
     wall.pass_(1, jump=-86400)  # a dead battery, and a restart
     with contextlib.closing(Catalog(tmp_path)) as catalog:
         assert catalog.now() >= 1e9 + 60
-        assert catalog.counts("p").pending == 1
+        assert catalog.images.counts("p").pending == 1
         wall.pass_(41)
-        assert catalog.counts("p").pending == 0
+        assert catalog.images.counts("p").pending == 0
 
 
 def test_a_boot_in_the_future_spoils_nothing_of_later_ones(
@@ -346,9 +346,9 @@ def test_a_boot_in_the_future_spoils_nothing_of_later_ones(
     wall = Wall(monkeypatch)
     wall.wall = now = 1_800_000_000.0  # 2027
     hour, in_2099 = 3600.0, 4_080_000_000.0
-    answer = Answer("digest", b"content")
+    answer = StoredReply("digest", b"content")
     with contextlib.closing(Catalog(tmp_path)) as catalog:
-        catalog.put_pool("p", "/p")
+        catalog.pools.put("p", "/p")
         catalog.images.hand_out("p", "s", [("before", 1.0)], catalog.now() + hour)
         assert catalog.restamped == 0
     wall.wall = in_2099
@@ -365,14 +365,14 @@ def test_a_boot_in_the_future_spoils_nothing_of_later_ones(
         pending = {one.id: one.expires for one in catalog.images.pending("p", 9)}
         assert pending == {"before": now + hour, "theirs": now + 60 + 2 * hour}
         assert "clock_was_ahead" in caplog.text
-        assert catalog.images.answer("p", "key") == answer
+        assert catalog.images.reply("p", "key") == answer
         wall.pass_(hour)
         catalog.images.hand_out("p", "u", [("before", 1.0)], catalog.now() + hour)
         wall.pass_(hour + 1)
-        assert catalog.counts("p").pending == 0 and catalog.counts("p").labeled == 1
+        assert catalog.images.counts("p").pending == 0 and catalog.images.counts("p").labeled == 1
         wall.pass_(8 * 86_400)
         catalog.images.hand_out("p", "v", [("gone", 1.0)], catalog.now() + hour)
-        assert catalog.images.answer("p", "key") is None, "it is a week old"
+        assert catalog.images.reply("p", "key") is None, "it is a week old"
     with contextlib.closing(Catalog(tmp_path)) as catalog:
         assert catalog.restamped == 0
 
@@ -399,7 +399,7 @@ def test_leaps_of_the_clock_neither_free_too_early_nor_hold_for_ever(
         catalog.images.hand_out("p", id, [(id, 1.0)], catalog.now() + hour)
 
     with contextlib.closing(Catalog(tmp_path)) as catalog:
-        catalog.put_pool("p", "/p")
+        catalog.pools.put("p", "/p")
         handed_out(catalog, "early")
         wall.pass_(1, jump=-hour)
         assert catalog.images.taken("p") == {"early"}
@@ -436,16 +436,16 @@ def test_a_catalog_that_was_cut_off_to_nothing_is_no_new_one(tmp_path: Path) -> 
 def test_a_pool_that_is_removed_while_pools_are_listed_is_left_out(tmp_path: Path) -> None:
     with contextlib.closing(Catalog(tmp_path)) as catalog:
         for name in ("a", "b", "c"):
-            catalog.put_pool(name, "/p")
+            catalog.pools.put(name, "/p")
 
         def view(row: PoolRow) -> str:
             if row.name == "a":
-                catalog.remove_pool("b")
-            catalog.counts(row.name)
+                catalog.pools.remove("b")
+            catalog.images.counts(row.name)
             return row.name
 
-        assert catalog.each(view) == ["a", "c"]
-        assert catalog.each(lambda row: row.name, slice(1, 5)) == ["c"]
+        assert catalog.pools.each(view) == ["a", "c"]
+        assert catalog.pools.each(lambda row: row.name, slice(1, 5)) == ["c"]
         catalog.images.counts = None  # type: ignore[assignment,method-assign]
         with pytest.raises(TypeError):
-            catalog.each(view)
+            catalog.pools.each(view)

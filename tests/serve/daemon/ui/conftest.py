@@ -126,7 +126,7 @@ class World:
 
     def score(self, name: str, ids: list[str], losses: np.ndarray[Any, Any]) -> None:
         """Scores as a job leaves them."""
-        row = self.catalog.pool(name)
+        row = self.catalog.pools.row(name)
         path = self.settings.data_dir / "pools" / name / "scores" / "1"
         rows = np.arange(len(ids))
         columns = {
@@ -135,19 +135,19 @@ class World:
             "confidence": (0.3 + rows % 7 / 10).astype(np.float32),
         }
         write_scores(path, ids, columns, pool=row.uri, model_sha256=SHA256)
-        self.catalog.put_pool(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
+        self.catalog.pools.put(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
 
     def _submit(self, name: str, anew: bool = False) -> JobRow:
-        return self.catalog.job_table.submit(name, SHA256, 8, anew)
+        return self.catalog.jobs.submit(name, SHA256, 8, anew)
 
     def _cancel(self, id: str) -> None:
-        self.catalog.job_table.cancel(id)
+        self.catalog.jobs.cancel(id)
 
     def run_job(self, name: str, done: int, total: int | None) -> JobRow:
         """A job that is under way, though nobody works on it."""
         job = self._submit(name)
-        self.catalog.job_table.begin(job.id, 8)
-        self.catalog.job_table.progress(job.id, done, 0, total)
+        self.catalog.jobs.begin(job.id, 8)
+        self.catalog.jobs.progress(job.id, done, 0, total)
         return job
 
     def close(self) -> None:

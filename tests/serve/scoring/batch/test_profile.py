@@ -64,7 +64,7 @@ def test_from_a_store(bound: str, on_host: bool, shares: dict[str, float]) -> No
 def test_each_verdict_has_its_remedy() -> None:
     wanted = {
         ("infer", True): "--precision int8", ("infer", False): "--precision fp16",
-        ("decode", True): "lloss[fast]", ("read", True): "--readers",
+        ("decode", True): "more cores", ("read", True): "--readers",
         ("write", True): "faster disk", ("listing", False): "tar shards",
     }  # fmt: skip
     for (bound, on_host), remedy in wanted.items():

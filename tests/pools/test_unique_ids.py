@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 
-from lloss.pools.duplicate_ids import first_duplicate
+from lloss.pools.unique_ids import first_duplicate
 
 
 def slowly(ids: list[str]) -> tuple[str, int, int] | None:
@@ -55,7 +55,7 @@ def test_it_is_gone_through_once_where_all_differ() -> None:
 
 def test_ids_cost_eight_bytes_and_their_sorted_copy() -> None:
     code = (
-        "import tracemalloc; from lloss.pools.duplicate_ids import first_duplicate\n"
+        "import tracemalloc; from lloss.pools.unique_ids import first_duplicate\n"
         "tracemalloc.start()\n"
         "first_duplicate(lambda: (f'folder/{n:09d}.jpg' for n in range(200_000)))\n"
         "print(tracemalloc.get_traced_memory()[1])"

@@ -1,0 +1,118 @@
+"""Read an image file whole, and decide what a failed read means: one bad image, or a lost pool."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from lloss.errors import ImageError, LlossError, PoolError
+from lloss.pools.confinement import OUTSIDE, Confinement
+
+MAX_ENCODED = 1 << 30
+"""Bytes of an encoded image; a larger one is refused before it is read. Twice what the most
+pixels that are decoded take as plain RGB."""
+
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Not blocking: nobody may ever write to a pipe by an image's name."""
+
+_NAMES = "EIO ESTALE ENOTCONN ENODEV EMFILE ENFILE ETIMEDOUT EHOSTDOWN"
+_OF_THE_POOL = frozenset(getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name))
+"""Failures of a disk, a network or this process: the next image would fail too."""
+
+_RESUME = "repair it and run the same command again to continue"
+
+
+class ImageRoot:
+    """The folder that images are read below: tells a missing image from a missing pool.
+
+    Args:
+        path: of the folder. Its device is noted now: where a disk was taken away, the mount
+            point is still there, and empty. (Network mounts change inode numbers.)
+        within: what its files must lie in; None for anywhere.
+    """
+
+    def __init__(self, path: str | bytes | Path, within: Confinement | None = None) -> None:
+        self.path = path
+        self.within = within
+        self._device = self._current_device()
+
+    def _current_device(self) -> int | None:
+        try:
+            return os.stat(self.path).st_dev  # noqa: PTH116  Path knows no bytes
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the folder disappeared, or is on another device now."""
+        device = self._current_device()
+        return device is None or device != self._device
+
+
+def check_encoded(size: int) -> None:
+    """Refuse an encoded image that would fill the memory.
+
+    Raises:
+        ImageError: ``size`` is over :data:`MAX_ENCODED` bytes.
+    """
+    if size > MAX_ENCODED:
+        raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
+
+
+def read_file(path: str | bytes | Path, root: ImageRoot | None = None) -> bytes:
+    """Read a regular file.
+
+    Args:
+        path: of the file.
+        root: the folder of its pool, if it is of one.
+
+    Raises:
+        ImageError: it cannot be read, is over :data:`MAX_ENCODED`, is not a regular file, or is
+            outside of ``root.within``.
+        PoolError: no other file could be read either: a disk or a network fails, or ``root`` is
+            gone.
+    """
+    try:
+        file = os.open(path, _OPEN)
+        try:
+            within = None if root is None else root.within
+            if within is not None and not within.holds_file(file, path):
+                raise ImageError(OUTSIDE)
+            return _read_regular(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise read_error(error, path, root) from error
+    except ValueError as error:  # a NUL in the path
+        raise ImageError(f"cannot be read: {error}") from error
+
+
+def _read_regular(file: int) -> bytes:
+    status = os.fstat(file)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise ImageError("is not a regular file")
+    check_encoded(status.st_size)
+    data = os.read(file, status.st_size + 1)
+    if len(data) == status.st_size:
+        return data
+    # It grows, or a read gives two gigabytes at most.
+    parts, size = [data], len(data)
+    while part := os.read(file, 1 << 20):
+        parts.append(part)
+        size += len(part)
+        check_encoded(size)
+    return b"".join(parts)
+
+
+def read_error(
+    error: OSError, path: str | bytes | Path, root: ImageRoot | None = None
+) -> LlossError:
+    """Make a :class:`PoolError` where no other image could be read either, else an ImageError."""
+    reason = error.strerror or str(error)
+    if error.errno in _OF_THE_POOL:
+        return PoolError(f"{os.fsdecode(path)}: cannot be read: {reason}; {_RESUME}")
+    if root is not None and error.errno in (errno.ENOENT, errno.ENOTDIR) and root.gone:
+        return PoolError(f"{os.fsdecode(root.path)}: the pool is gone; {_RESUME}")
+    return ImageError(f"cannot be read: {reason}")
