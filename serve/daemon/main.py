@@ -63,8 +63,8 @@ class _Process:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        app = RequestMiddleware(InferShortcut(create_app(daemon)), daemon)
-        self.server = HttpServer(app, daemon.settings)
+        self._middleware = RequestMiddleware(InferShortcut(create_app(daemon)), daemon)
+        self.server = HttpServer(self._middleware, daemon.settings)
         self._failure: BaseException | None = None
         self._loader = threading.Thread(target=self._load, name="lloss-load", daemon=True)
         self._reload_wanted = threading.Event()
@@ -103,8 +103,8 @@ class _Process:
         gc.freeze()
         models = self.daemon.models
         level = logging.WARNING if models.note else logging.INFO
-        fields = {"model": models.sha256, "provider": models.provider, "note": models.note}
-        logs.event("ready", level, **fields)
+        sha256, provider = models.sha256, models.provider
+        logs.event("ready", level, model=sha256, provider=provider, note=models.note)
 
     def _reload_forever(self) -> None:
         """Reload once for all signals that arrived since the last reload began."""
@@ -129,14 +129,14 @@ class _Process:
 
     async def _end_late_requests(self) -> bool:
         """Let requests that uvicorn cancelled after --drain reply; return whether there are any."""
-        late = {task for task in self.server.server_state.tasks if not task.done()}
-        if not late:
-            return False
-        seconds = self.daemon.settings.drain_seconds
-        logs.event("drain_expired", logging.ERROR, cancelled=len(late), seconds=seconds)
-        await asyncio.wait(late, timeout=_CANCEL_SECONDS)
-        await asyncio.sleep(0.1)  # their last bytes go out
-        return True
+        if late := [task for task in self.server.server_state.tasks if not task.done()]:
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
+        cancelled = self._middleware.cancelled
+        if cancelled:
+            seconds = self.daemon.settings.drain_seconds
+            logs.event("drain_expired", logging.ERROR, cancelled=cancelled, seconds=seconds)
+            await asyncio.sleep(0.1)  # their last bytes go out
+        return bool(cancelled)
 
     async def _close(self) -> None:
         if self._loader.is_alive():

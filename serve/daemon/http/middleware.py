@@ -61,11 +61,15 @@ class RequestMiddleware:
 
     Reads the whole body before it calls the application, and cancels the application when its
     client goes away.
+
+    Attributes:
+        cancelled: requests that the server cancelled because it ends.
     """
 
     def __init__(self, app: ASGIApp, daemon: Daemon) -> None:
         self.app, self.daemon = app, daemon
         self.bodies = RequestBodies(daemon.settings.limits)
+        self.cancelled = 0
         self._unauthorized = logs.Quota()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +81,8 @@ class RequestMiddleware:
             await self._answer(scope, headers, receive, reply)
         except ClientGoneError:
             pass
-        except asyncio.CancelledError:  # by the server, which ends
+        except asyncio.CancelledError:
+            self.cancelled += 1
             reply.lost = 503
             if not reply.status:
                 await reply.refuse(RequestError(503, _DRAIN_EXPIRED, _RETRY_SECONDS))
@@ -94,9 +99,7 @@ class RequestMiddleware:
             dropped = self._unauthorized.take() if unauthorized else 0
             reply.finish(error, quiet=dropped is None, dropped=dropped or 0)
 
-    async def _answer(
-        self, scope: Scope, headers: Headers, receive: Receive, reply: Reply
-    ) -> None:
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, reply: Reply) -> None:
         has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
         with self.bodies.open() as body:
             try:
@@ -193,7 +196,7 @@ class _Client:
 def _check_headers(scope: Scope, headers: Headers) -> None:
     pairs = scope["headers"]
     size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-    size += sum([len(name) + len(value) for name, value in pairs])
+    size += sum([len(name) + len(value) + 4 for name, value in pairs])
     if size > HEAD_BYTES:
         raise RequestError(431, f"the request's head is larger than {HEAD_BYTES} bytes")
     if len(headers) != len(pairs):

@@ -118,14 +118,14 @@ class RequestBody:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
+            self.complete = not message.get("more_body", False)
             if chunk := message.get("body", b""):
                 self.received += len(chunk)
                 if self.received > self._limits.body_bytes:
                     raise self._too_large("more follows")
                 self._occupy(len(chunk))
                 chunks.append(chunk)
-            if not message.get("more_body", False):
-                self.complete = True
+            if self.complete:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _inflate(self, raw: bytes, gzip: bool) -> bytes:

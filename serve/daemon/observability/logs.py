@@ -38,8 +38,9 @@ def configure(format: Format = "json", stream: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
     LOG.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    # uvicorn warns of every malformed request, which lets any client fill the log.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # uvicorn warns of every malformed request, which lets any client fill the log; the middleware
+    # and the process log its errors.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 def event(

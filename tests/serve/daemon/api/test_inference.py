@@ -289,7 +289,7 @@ def test_long_replies_are_made_beside_the_event_loop(
         url = f"http://{served.url}/v1/score?outputs=embedding"
         told = httpx.post(url, files=form, timeout=PATIENCE).json()["images"]
         assert [len(row["embedding"]) for row in told] == [128] * count
-    loop = served._thread
+    loop = served.running.thread
     assert [thread is loop for thread in threads] == [True, False, True, False]
 
 
