@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -108,15 +109,17 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     if any(isinstance(problem.get("input"), bytes) for problem in problems):
         kind = request.headers.get("content-type", "")[:_MAX_SHOWN]  # the body was not parsed
         return _reply(415, f"Content-Type {kind!r}: send JSON, as application/json")
-    return _reply(422, "; ".join(map(_problem, problems[:_MAX_PROBLEMS])))
+    return _reply(422, "; ".join(map(validation_problem, problems[:_MAX_PROBLEMS])))
 
 
-def _problem(problem: dict[str, Any]) -> str:
-    message = f"{'.'.join(map(str, problem.get('loc', ())))}: {problem.get('msg', 'is not valid')}"
+def validation_problem(problem: Mapping[str, Any]) -> str:
+    """Describe one of pydantic's errors in a line: where, what, and the given value."""
+    place = ".".join(str(part)[:_MAX_SHOWN] for part in problem.get("loc", ())) or "the body"
     given = problem.get("input")
+    shown = f" (given {_shortened.repr(given)[:_MAX_SHOWN]})"
     if given is None or problem.get("type") == "missing":
-        return message
-    return f"{message} (given {_shortened.repr(given)[:_MAX_SHOWN]})"
+        shown = ""
+    return " ".join(f"{place}: {problem['msg'][:300]}{shown}".split())
 
 
 class _Shortened(reprlib.Repr):

@@ -50,7 +50,7 @@ def serve(settings: ServeSettings, opened: Callable[[Daemon], None] = lambda dae
         LlossError: the model cannot be loaded.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
-    memory_trim.share()
+    memory_trim.limit_arenas()
     with listening(settings) as sock:
         daemon = Daemon(dataclasses.replace(settings, port=sock.getsockname()[1]))
         process = _Process(daemon)

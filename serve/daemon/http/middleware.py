@@ -21,8 +21,8 @@ import anyio
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError, internal_error
 from lloss.serve.daemon.http.authentication import PROBES, Headers
-from lloss.serve.daemon.http.reply import Reply
-from lloss.serve.daemon.http.request_body import ClientGoneError, RequestBodies
+from lloss.serve.daemon.http.reply import ClientGoneError, Reply
+from lloss.serve.daemon.http.request_body import RequestBodies
 from lloss.serve.daemon.observability import logs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

@@ -18,6 +18,11 @@ from starlette.types import Message, Receive, Scope, Send
 CLIENT_GONE = 499
 """Logged and counted where the client left before its reply; nginx's number."""
 
+
+class ClientGoneError(Exception):
+    """The client left before its request or its reply was complete."""
+
+
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _ROUTINE = PROBES | {
     "/metrics",
@@ -84,7 +89,13 @@ class Reply:
         elif message["type"] == "http.response.body":
             self._sent += len(message.get("body", b""))
             self.complete = not message.get("more_body", False)
-        await self._send(message)
+        try:
+            await self._send(message)
+        except RuntimeError as error:  # of uvloop: uvicorn did not notice that the client left
+            if "closed" not in str(error):
+                raise
+            self.complete = False
+            raise ClientGoneError from error
 
     def _with_defaults(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         headers += self.extra

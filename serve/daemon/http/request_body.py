@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.http.reply import ClientGoneError
 from lloss.serve.daemon.settings import Limits
 from starlette.types import Receive
 
@@ -35,10 +36,6 @@ _JSON = re.compile(rb"[\s\x00\xef\xbb\xbf\xfe\xff]*[\[{]")
 """How JSON begins, in any encoding; no image and no multipart form does."""
 
 _INFER = re.compile(r"/v2/models/.*/infer", re.DOTALL)
-
-
-class ClientGoneError(Exception):
-    """The client went away before its body was complete."""
 
 
 class RequestBodies:

@@ -35,9 +35,8 @@ PACKAGES = {
 
 KNOWN = {
     "reason": {"queue_full", "deadline", "cancelled", "draining"},
-    "outcome": set(
-        ["done", "failed", "cancelled", "swapped", "unchanged", "refused", "scored", "skipped"]
-    ),
+    "outcome": {"done", "failed", "cancelled", "swapped", "unchanged", "refused"}
+    | {"scored", "skipped"},
     "state": {"queued", "running", "scored", "labeled", "pending", "skipped"},
 }
 

@@ -126,6 +126,17 @@ def test_the_application_is_cancelled_when_its_client_goes_away(gated: Make) -> 
     assert line["status"] == 499 and gate.metrics.requests == [("/slow", 499)]
 
 
+def test_pipelined_requests_of_a_client_that_left_log_no_error(gated: Make) -> None:
+    gate = gated()
+    with socket.create_connection(("127.0.0.1", gate.port)) as sock:
+        sock.sendall(b"POST /thread HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+        assert gate.entered.wait(PATIENCE)
+    connections = gate.running.server.server_state.connections
+    until(lambda: not connections)
+    gate.free.set()
+    assert set(gate.counted()) == {("/thread", 499)} and "traceback" not in gate.log.getvalue()
+
+
 def test_clients_that_go_away_do_not_multiply_threads(gated: Make) -> None:
     """A thread finishes what it began, as one of forty; requests that wait for one are dropped."""
     gate = gated()
