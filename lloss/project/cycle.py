@@ -145,7 +145,7 @@ def _begin(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
     project.task.write_labels(dict(rows), folder / project.task.labels_file)
     kept = {name: getattr(project, name) for name in _KEPT}
     begun: dict[str, Any] = {"train": project.train.as_dict(), "project": kept}
-    begun |= {"left_out": len(problems.found), "notes": problems.lines()}
+    begun |= {"left_out": len(problems.broken), "notes": problems.lines()}
     begun["images"] = digests(labeled)
     write_json(folder / BEGUN, begun)
 
@@ -203,7 +203,7 @@ class _Walk:
             warnings.append(f"images that could not be selected: {', '.join(unusable)}")
         for line in warnings:
             self.say(f"warning: {line}")
-        warnings += self.problems.doubts  # which were said when it was trained
+        warnings += self.problems.warnings  # which were said when it was trained
         begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
         summary = Summary(
             cycle=self.number,
@@ -213,7 +213,7 @@ class _Walk:
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
             metric_name=self.metric,
-            left_out=int(begun.get("left_out", 0)) + len(self.problems.found),
+            left_out=int(begun.get("left_out", 0)) + len(self.problems.broken),
             held_back=self._held_back(),
             ranked=better,
             warnings=warnings,

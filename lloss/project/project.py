@@ -21,11 +21,11 @@ from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.data.class_labels import DATA_ROOT
 from lloss.data.class_labels import is_named_set as is_named_classes
-from lloss.data.empty_labels import EMPTY, settled
+from lloss.data.empty_labels import EMPTY, drop_empty
+from lloss.data.image_overlap import find_test_images, refuse_overlap, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.object_labels import is_named_set as is_named_objects
-from lloss.data.test_overlap import apart, found_in_pool, refuse_overlap
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
@@ -158,7 +158,7 @@ class Project:
         path, problems = labels or self.path(self.labels), problems or self.problems()
         found = self.task.read_labels(path, problems)
         joined = self.task.join(self.open_pool(problems), found, str(path), problems)
-        return settled(joined, self.empty, problems)
+        return drop_empty(joined, self.empty, problems)
 
     def note_classes(
         self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
@@ -181,7 +181,7 @@ class Project:
         else:
             found = self.task.read_labels(labels, problems)
             test = self.task.join(self.open_pool(problems), found, str(labels), problems)
-        return settled(test, self.empty, problems, "test images")
+        return drop_empty(test, self.empty, problems, "test images")
 
     def _test_uri(self) -> str:
         uri = from_folder(self.root, self.test)
@@ -226,7 +226,7 @@ class Project:
                 known, tested = (self.task.summarize(one.labels) for one in (labeled, test))
                 both = {**tested, **known}
                 problems.note(similar_note(both, "classes to train and to measure on", known))
-            return apart(labeled, test, problems or Problems()), test
+            return without_test_images(labeled, test, problems or Problems()), test
         if not self.holdout:
             return labeled, None
         path = self.root / HOLDOUT
@@ -257,7 +257,7 @@ class Project:
         own = set() if self.test or test is None else {item.id for item in test.items}
         if test is None or not (self.test or self.test_labels):  # set aside from the labels
             return own
-        return own | found_in_pool(pool, test, own, problems)
+        return own | find_test_images(pool, test, own, problems)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -33,7 +33,7 @@ class Checkpoint:
         labels_sha256: identifies them and their labels.
         images_sha256: identifies their pixels, as they were decoded; "" if nothing says it.
         traces: of the images, and of those that a warm start was trained on, as
-            :func:`lloss.data.test_overlap.traces` gives them; none if not known.
+            :func:`lloss.data.image_overlap.traces` gives them; none if not known.
         start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
         sample: some of them at the input's size, uint8 [S, H, W, 3], to check an export on.
         state: of the :class:`lloss.training.trainer.Trainer`.

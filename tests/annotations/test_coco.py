@@ -86,7 +86,7 @@ def test_a_broken_annotation_is_named_or_left_out(
         assert labels["a.jpg"].names == (("dog",) if row == 1 else ("cat",))
     else:  # what is left would teach that there is nothing
         assert list(labels) == (["b.jpg"] if key != "image_id" else ["a.jpg", "b.jpg"])
-    assert [bool(re.search(expected, found)) for found in problems.found] == [True]
+    assert [bool(re.search(expected, found)) for found in problems.broken] == [True]
 
 
 def test_every_broken_object_of_an_image_left_out_is_counted(
@@ -97,7 +97,7 @@ def test_every_broken_object_of_an_image_left_out_is_counted(
         entry["bbox"] = [-9, 5, 3, 3]
     problems = Problems(skip=True)
     assert list(read_objects(as_json(tmp_path / "train.json", document), problems)) == ["b.jpg"]
-    assert len(problems.found) == 2
+    assert len(problems.broken) == 2
 
 
 def test_two_categories_of_one_name_are_no_one_class(
@@ -111,7 +111,7 @@ def test_two_categories_of_one_name_are_no_one_class(
         read_objects(path, Problems())
     problems = Problems(skip=True)
     assert list(read_objects(path, problems)) == ["b.jpg"]  # neither of the two is preferred
-    assert len(problems.found) == 2
+    assert len(problems.broken) == 2
     document["annotations"][1]["category_id"] = 5  # one that nothing is of does not matter
     assert len(read_objects(as_json(path, document), Problems())["a.jpg"].names) == 2
 
@@ -164,7 +164,7 @@ def test_a_broken_image_is_named_or_left_out(
         read_objects(path, Problems())
     problems = Problems(skip=True)
     assert list(read_objects(path, problems)) == kept
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_annotations_of_an_image_left_out_are_not_counted(
@@ -175,7 +175,7 @@ def test_annotations_of_an_image_left_out_are_not_counted(
     problems = Problems(skip=True)
     labels = read_objects(as_json(tmp_path / "train.json", document), problems)
     assert list(labels) == ["b.jpg"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 @pytest.mark.parametrize(

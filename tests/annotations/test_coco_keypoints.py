@@ -103,7 +103,7 @@ def test_a_broken_person_is_named_or_left_out(
         [] if "stands at" in what else ["a.jpg@20.5,10,40,60.25"]
     )  # which of two is right nobody knows
     assert list(read_persons(path, problems)) == kept
-    assert [bool(re.search(expected, found)) for found in problems.found] == [True]
+    assert [bool(re.search(expected, found)) for found in problems.broken] == [True]
 
 
 def test_categories_of_other_joints(tmp_path: Path, as_json: Write) -> None:

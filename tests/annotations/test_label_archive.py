@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lloss.annotations.label_archive import native_labels, write_labels
+from lloss.annotations.label_archive import parse_archive, write_labels
 from lloss.annotations.problems import Problems
 from lloss.data.object_labels import open_objects, read_objects
 from lloss.data.pose_labels import open_persons, read_persons
@@ -65,10 +65,10 @@ def test_none_at_all(tmp_path: Path) -> None:
 
 
 def test_files_of_another_kind(tmp_path: Path, as_json: Any) -> None:
-    assert native_labels({"images": []}, "a.json") is None
-    assert native_labels([], "a.json") is None
+    assert parse_archive({"images": []}, "a.json") is None
+    assert parse_archive([], "a.json") is None
     with pytest.raises(LabelError, match="holds labels of no known kind"):
-        native_labels({"lloss": "labels", "kind": "masks", "labels": {}}, "a.json")
+        parse_archive({"lloss": "labels", "kind": "masks", "labels": {}}, "a.json")
 
 
 OBJECTS = {

@@ -217,7 +217,7 @@ def test_a_broken_person_is_named_or_left_out(
     problems = Problems(skip=True)
     kept = [] if "stands at" in what else ["a.jpg@100,50,0.5"]  # which of two is right nobody knows
     assert list(read_persons(path, problems)) == kept
-    assert [bool(re.search(expected, found)) for found in problems.found] == [True]
+    assert [bool(re.search(expected, found)) for found in problems.broken] == [True]
 
 
 def test_what_is_no_file_of_persons(tmp_path: Path, as_json: Write) -> None:

@@ -68,7 +68,7 @@ def test_two_files_of_one_name_but_for_the_suffixs_case(tmp_path: Path) -> None:
         read_folder(tmp_path, Problems())
     problems = Problems(skip=True)
     assert list(read_folder(tmp_path, problems)) == ["b"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def test_a_broken_object_is_named_or_left_out(
         assert labels["a"].boxes.tolist() == [[10, 5, 30, 15]]
     else:  # the other one alone would teach that there is nothing where it is
         assert labels == {}
-    assert len(problems.found) == 1
-    assert re.search(what, problems.found[0])
+    assert len(problems.broken) == 1
+    assert re.search(what, problems.broken[0])
 
 
 BOMB = (
@@ -127,7 +127,7 @@ def test_a_broken_file_is_named_or_left_out(
         read_objects(tmp_path, Problems())
     problems = Problems(skip=True)
     assert list(read_objects(tmp_path, problems)) == ["good"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_one_file_is_not_the_folder(tmp_path: Path, voc_xml: Xml) -> None:

@@ -62,7 +62,7 @@ def test_persons_are_named_by_themselves_and_by_their_images(tmp_path: Path) -> 
     problems = Problems(skip=True)
     (file,) = read_excluded([path], problems)
     assert set(file.names.values()) == {("p.jpg@20,20,0.1", "p.jpg")}
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
         {("a/1.jpg",), ("2.jpg",)},
         {("1.jpg", "one"), ("two",)},
     ]
-    assert len(problems.found) == 3 and "are excluded all the same" in problems.notes[-1]
+    assert len(problems.broken) == 3 and "are excluded all the same" in problems.notes[-1]
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ import torch
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
+from lloss.data.image_overlap import trained_on_note
 from lloss.data.labeled_set import LabeledSet, class_names
-from lloss.data.test_overlap import seen_note
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.pools import Item
 from lloss.tasks.presets import resolve_settings
@@ -313,8 +313,10 @@ def test_a_warm_start_takes_the_weights_that_fit(
     # Images that the first weights come from are no held-out images of the second run either.
     left_out = labeled.take(row for row in range(len(labeled)) if row not in two)
     assert len(left_out)
-    assert seen_note(left_out, warm.traces).startswith(f"{labeled.origin}: {len(left_out)} of")
-    assert not seen_note(left_out, cold.traces)
+    assert trained_on_note(left_out, warm.traces).startswith(
+        f"{labeled.origin}: {len(left_out)} of"
+    )
+    assert not trained_on_note(left_out, cold.traces)
 
 
 def test_a_warm_start_into_other_classes_forgets_the_classifier_alone(
@@ -412,7 +414,7 @@ def test_a_class_without_a_usable_image_is_no_output(
     run = train(more, tiny, tmp_path / "more", problems=problems)
     assert run.classes == ("bright", "dark", "red") and run.labels_sha256 == more.sha256
     assert any("no image of the class 'a', 'b' can be used" in note for note in problems.notes)
-    assert len(problems.found) == 3
+    assert len(problems.broken) == 3
     plain = train(labeled, tiny, tmp_path / "plain")
     assert same(run.state["model"], plain.state["model"])
     with pytest.raises(LabelError, match="of the class 'a', 'b' can be used.*label a second class"):
