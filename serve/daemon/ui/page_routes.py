@@ -17,7 +17,6 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
-from lloss.serve.daemon.api.pools import chosen
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
 from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
@@ -197,7 +196,7 @@ async def take(
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
     batch = Batch(k, key)
-    await chosen(request, name, batch.request, key)
+    await viewing_of(request).daemon.selection_queue.select(name, batch.request, key)
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"

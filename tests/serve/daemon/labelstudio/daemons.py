@@ -10,10 +10,10 @@ from typing import Any, cast
 import numpy as np
 from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.batcher import Answer
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.model_manager import Scored
 from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.request_queue import Answer
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.batch_parts import Answer
 from lloss.serve.daemon.services.batcher import Batcher, ClosedError
+from lloss.serve.daemon.services.request_queue import Answer
 from lloss.serve.daemon.settings import Limits
 from lloss.serve.scoring.batch import stages as steps
 
@@ -296,7 +296,7 @@ def test_any_mixture_of_requests(make: Make, encoded: Callable[..., bytes]) -> N
 
     run(work)
     bench.batcher.close()
-    assert not bench.batcher._line and not bench.batcher._line.images
+    assert not bench.batcher._queue and not bench.batcher._queue.images
 
 
 def test_pixels_of_another_size_are_resized_as_the_scorer_does(make: Make) -> None:
@@ -335,9 +335,9 @@ def test_a_full_queue_refuses_and_tells_when_to_come_again(make: Make) -> None:
 
 def test_how_long_to_wait_follows_the_measured_rate(make: Make) -> None:
     bench = make(queue_images=1000)
-    bench.batcher._rate, bench.batcher._line.images = 10.0, 200
+    bench.batcher._rate, bench.batcher._queue.images = 10.0, 200
     assert bench.batcher._wait() == pytest.approx(200 / (10 * 2))
-    bench.batcher._line.images = 10**6
+    bench.batcher._queue.images = 10**6
     assert bench.batcher._wait() == 60
 
 

@@ -20,7 +20,9 @@ import onnx
 import pytest
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError, status_of
+from lloss.serve.daemon.services import job_progress
 from lloss.serve.daemon.services import job_runner as jobs_module
+from lloss.serve.daemon.services.job_progress import JobProgress
 from lloss.serve.daemon.services.job_runner import Jobs
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.records import JobRow
@@ -95,7 +97,7 @@ def wait_for(reached: Callable[[], bool], seconds: float = PATIENCE) -> None:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Have each batch of a job take so long from now on."""
-    batch, seconds = jobs_module._Followed.batch, 0.0
+    batch, seconds = JobProgress.batch, 0.0
 
     def waited(self: Any, scores: Any) -> None:
         time.sleep(seconds)
@@ -105,7 +107,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal seconds
         seconds = value
 
-    monkeypatch.setattr(jobs_module._Followed, "batch", waited)
+    monkeypatch.setattr(JobProgress, "batch", waited)
     return set_to
 
 
@@ -193,7 +195,7 @@ def test_a_daemon_that_is_closed_goes_on_at_the_next_start(
 def test_a_job_that_goes_on_tells_how_far_it_was_while_its_parts_are_looked_through(
     start: Start, slow: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "_WRITE_SECONDS", 0)
+    monkeypatch.setattr(job_progress, "_WRITE_SECONDS", 0)
     slow(0.02)
     daemon = start()
     job = daemon.jobs.submit("array.npy")
@@ -351,7 +353,7 @@ def test_a_job_does_not_go_on_by_another_provider_and_keeps_what_it_has(
     for _ in range(2):
         failed = until(daemon, job)
         assert failed.state == "failed" and failed.resumable
-        assert "begun with provider = 'cuda', now it is 'cpu'" in failed.error
+        assert "began with provider = 'cuda', now it is 'cpu'" in failed.error
         assert "what was scored is kept" in failed.error and "anew=true" in failed.error
         assert contents(job.folder) == before
         assert daemon.jobs.submit("array.npy").id == job.id
@@ -473,13 +475,13 @@ def test_what_cannot_be_noted_of_one_job_does_not_end_the_thread(
     def broken(*_: Any) -> None:
         raise LlossError("the catalog is damaged")
 
-    monkeypatch.setattr(jobs_module, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(jobs_module, "_RETRY_SECONDS", 0.05)
     daemon = start()
     with monkeypatch.context() as patch:
         patch.setattr(daemon.catalog.jobs, "begin", broken)
         patch.setattr(daemon.catalog.jobs, "fail", broken)
         job = daemon.jobs.submit("pool")
-        wait_for(lambda: "cannot be noted" in caplog.text)
+        wait_for(lambda: "cannot be recorded" in caplog.text)
     assert "the catalog is damaged" in caplog.text
     assert daemon.jobs._thread.is_alive()
     assert until(daemon, job).state == "done"
@@ -488,7 +490,7 @@ def test_what_cannot_be_noted_of_one_job_does_not_end_the_thread(
 def test_a_catalog_that_cannot_be_written_for_a_while_loses_no_job(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(jobs_module, "_RETRY_SECONDS", 0.05)
     daemon = start()
     finish, tries = daemon.catalog.jobs.finish, 0
 

@@ -22,6 +22,7 @@ from lloss.serve.daemon.http.middleware import Gate
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.selection_queue import SelectionQueue
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
@@ -94,6 +95,7 @@ class World:
             ),
             draining=False, started=time.time(), not_ready=lambda: self.problem,
         )  # fmt: skip
+        self.daemon.selection_queue = SelectionQueue(self.daemon.selections)
         self.app = create_app(self.daemon)
 
     def pool(self, name: str = "photos", count: int = 100, scored: bool = True) -> list[str]:
