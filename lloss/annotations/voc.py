@@ -43,9 +43,7 @@ def parse_voc(
     """
     root = _parse_xml(data, path)
     if root.tag != "annotation":
-        raise AnnotationError(
-            root.where, f"<{root.tag}> is no VOC annotation, that is <annotation>"
-        )
+        raise AnnotationError(root.where, f"<{root.tag}> is not VOC's <annotation>")
     size = _size(root)
     objects = ObjectList()
     for element in root.children:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lloss.annotations import ObjectLabel, Problems
-from lloss.data.empty_labels import EMPTY, drop_empty, shown
+from lloss.data.empty_labels import EMPTY, drop_empty, drop_empty_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.pools import Item
@@ -47,7 +47,7 @@ def test_how_many_show_nothing_is_told_whatever_it_means(labels: dict[str, Any],
         assert note.startswith(f"2 of 3 labeled images show no {what}: taken as ")
         assert ("pass --empty unlabeled" in note) == (empty != "unlabeled")
         problems = Problems()
-        assert shown(labels, empty, problems) == {id: labels[id] for id in left}
+        assert drop_empty_labels(labels, empty, problems) == {id: labels[id] for id in left}
         assert problems.notes == [note]
 
 
@@ -55,8 +55,10 @@ def test_how_many_show_nothing_is_told_whatever_it_means(labels: dict[str, Any],
 @pytest.mark.parametrize("labels", [{"a": "", "b": "cat"}, {"a": _objects("cat")}, {}])
 def test_labels_that_all_show_something_are_passed_on(labels: dict[str, Any], empty: str) -> None:
     problems = Problems()
-    assert len(drop_empty(_set(labels), empty, problems)) == len(shown(labels, empty, problems))
-    assert len(shown(labels, empty, problems)) == len(labels) and not problems.lines()
+    assert len(drop_empty(_set(labels), empty, problems)) == len(
+        drop_empty_labels(labels, empty, problems)
+    )
+    assert len(drop_empty_labels(labels, empty, problems)) == len(labels) and not problems.lines()
 
 
 def test_a_set_of_which_nothing_is_labeled_is_refused() -> None:

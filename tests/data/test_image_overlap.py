@@ -66,11 +66,11 @@ def test_only_files_that_may_be_equal_are_read(
     _write(tmp_path / "pool" / "middle.png", _content(2))
     _write(tmp_path / "pool" / "same.png", _content(1))
     read: list[str] = []
-    digest = overlap._File.digest
+    read_file = overlap.read_file
     monkeypatch.setattr(
-        overlap._File,
-        "digest",
-        lambda one: read.append(Path(os.fsdecode(one.path)).name) or digest(one),
+        overlap,
+        "read_file",
+        lambda path: read.append(Path(os.fsdecode(path)).name) or read_file(path),
     )
     found = ImageFinder(test.items).in_pool(open_pool(tmp_path / "pool"))
     assert found.ids == {"same.png": "t1.png"}
