@@ -42,11 +42,7 @@ class LazyPool:
         self._lock = threading.Lock()
 
     def open(self) -> Pool:
-        """The pool, opened on the first call.
-
-        Raises:
-            PoolError: it cannot be opened.
-        """
+        """The pool, opened on the first call. Raises PoolError: it cannot be opened."""
         with self._opening:
             if self._pool is None:
                 self._pool = self._opener(self.uri)

@@ -30,11 +30,7 @@ class Exclusion:
 
 
 def match_exclusion(folder: ScoresFolder, names: Collection[str]) -> Exclusion:
-    """Match names to scored images.
-
-    Raises:
-        RequestError: 422 a name may mean several images.
-    """
+    """Match names to scored images. Raises RequestError: 422 a name may mean several images."""
     names = set(names)
     ids = scored_ids(folder, names)
     others = names - ids

@@ -89,11 +89,7 @@ class Pools:
             folder.rmdir()
 
     def get(self, name: str) -> LazyPool:
-        """The pool, which is opened on first use and kept.
-
-        Raises:
-            RequestError: 404.
-        """
+        """The pool, which is opened on first use and kept. Raises RequestError: 404."""
         uri = self._catalog.pools.row(name).uri
         with self._lock:
             opened = self._opened.get(name)

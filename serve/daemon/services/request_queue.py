@@ -55,11 +55,7 @@ class ScoringRequest:
         return Part(self, start, count, row)
 
     def image(self, number: int) -> Raw:
-        """An image to decode.
-
-        Raises:
-            ImageError: nobody waits for it any more.
-        """
+        """An image to decode. Raises ImageError: nobody waits for it any more."""
         if self.future.done():
             raise ImageError("its request was cancelled or has expired")
         return self.images[number]

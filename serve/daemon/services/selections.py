@@ -261,7 +261,8 @@ class Selections:
         labels = self._classes.checked(pool, labels, accepted)
         new = self._classes.new_in(pool, labels.values())
         with self._images.marking() as marks:
-            kept = marks.count_labeled(pool, [id for id, label in labels.items() if not label])
+            bare = [id for id, label in labels.items() if not label]
+            kept = sum(bool(row.label) for row in marks.states(pool, bare).values())
             marked = marks.label(pool, labels)
         self._metrics.labeled(marked)
         return Labeled(marked, kept, by_name, tuple(new))
@@ -290,7 +291,10 @@ class Selections:
         With ``selection``, images that another selection handed out again stay pending.
         """
         with self._images.marking() as marks:
-            others = marks.count_pending_elsewhere(pool, ids, selection) if selection else 0
+            others = sum(
+                row.state == "pending" and selection not in ("", row.selection)
+                for row in marks.states(pool, ids).values()
+            )
             freed = marks.give_back(pool, ids, selection)
         asked = set(ids)
         try:
@@ -353,7 +357,7 @@ def _check_columns(folder: ScoresFolder, settings: SelectionSettings) -> None:
     for part in folder.parts()[:1]:
         with opened_part(part) as file:
             try:
-                check_columns(part, file, columns)
+                check_columns(part, file.schema_arrow, columns)
             except ScoresError as error:
                 raise RequestError(422, str(error)) from error
 

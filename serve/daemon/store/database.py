@@ -78,8 +78,7 @@ class Database:
         try:
             self._writer = self._connect()
             try:
-                self._check()
-                self._upgrade()
+                self._open(self._writer)
                 self._file = path.stat()
             except BaseException:
                 self._writer.close()
@@ -100,8 +99,11 @@ class Database:
             LlossError: it is damaged.
         """
         with self._translated(503):
-            db = self._reader()
             reusable = True
+            try:
+                db = self._readers.pop()
+            except IndexError:
+                db = self._connect()
             try:
                 db.execute("BEGIN")
                 try:
@@ -171,42 +173,31 @@ class Database:
             db.execute(f"PRAGMA {pragma}")
         return db
 
-    def _reader(self) -> sqlite3.Connection:
-        try:
-            return self._readers.pop()
-        except IndexError:
-            return self._connect()
+    def _open(self, db: sqlite3.Connection) -> None:
+        """Check the file, create or upgrade its tables, and start the clock.
 
-    def _check(self) -> None:
-        """Refuse a file that is damaged, another program's, or a later version's."""
-        (state,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
+        Raises:
+            SettingsError: it is damaged, another program's, or a later version's.
+        """
+        (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise SettingsError(self._damaged(state))
-        (owner,) = self._writer.execute("PRAGMA application_id").fetchone()
-        if owner != APPLICATION and not self._is_empty():
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (owner,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if tables and owner != APPLICATION:
             raise SettingsError(
                 f"{self.path}: is not a catalog of lloss; choose another --data-dir"
             )
-        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise SettingsError(
                 f"{self.path}: was written by a later lloss (schema {version}, this one reads "
                 f"{VERSION}); update lloss, or choose another --data-dir"
             )
-
-    def _is_empty(self) -> bool:
-        return not self._writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-
-    def _upgrade(self) -> None:
-        """Create the tables, or bring an earlier version's to this one, and start the clock."""
-        db, empty = self._writer, self._is_empty()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA journal_size_limit = 67108864")
         db.execute("BEGIN IMMEDIATE")
-        if empty:
-            version = 0
         for step in range(version + 1, VERSION + 1):
             for statement in STEPS[step]:
                 db.execute(statement)
@@ -214,21 +205,21 @@ class Database:
         db.execute(f"PRAGMA user_version = {VERSION}")
         self._clock = Clock(db.execute("SELECT latest FROM clock").fetchone()[0])
         if self._clock.ahead:
-            self._restamp()
+            self._restamp(db)
         # Always a write, so that a read-only file fails here and not at a request.
         db.execute("UPDATE clock SET latest = ?", [self.now()])
         db.execute("COMMIT")
 
-    def _restamp(self) -> None:
+    def _restamp(self, db: sqlite3.Connection) -> None:
         """Replace times in the future by now; pending images expire after their full time."""
         now = {"now": self.now()}
-        self.restamped = self._writer.execute(
+        self.restamped = db.execute(
             "UPDATE images SET expires = :now + (expires - changed), changed = :now "
             "WHERE state = 'pending' AND changed > :now",
             now,
         ).rowcount
-        self._writer.execute("UPDATE images SET changed = :now WHERE changed > :now", now)
-        self._writer.execute("UPDATE answers SET created = :now WHERE created > :now", now)
+        db.execute("UPDATE images SET changed = :now WHERE changed > :now", now)
+        db.execute("UPDATE answers SET created = :now WHERE created > :now", now)
         logs.event(
             "clock_was_ahead",
             logging.WARNING,

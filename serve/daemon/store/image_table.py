@@ -25,31 +25,28 @@ _SELECT = (
     "selection FROM images WHERE pool = :pool "
 )
 
+# Parameters: pool, id, now, and what the method adds.
 _HAND_OUT = (
     "INSERT INTO images (pool, id, state, changed, expires, selection, score, rank) "
     "VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET "
     "state = 'pending', changed = ?3, expires = ?4, selection = ?5, score = ?6, rank = ?7 "
     "WHERE state = 'free' OR (state = 'pending' AND expires <= ?3)"
 )
-
 _LABEL = (
     "INSERT INTO images (pool, id, state, changed, label) "
     "VALUES (?1, ?2, 'labeled', ?3, ?4) ON CONFLICT DO UPDATE SET state = 'labeled', "
     "label = iif(excluded.label = '' AND state = 'labeled', label, excluded.label), "
     "changed = excluded.changed, expires = 0, selection = ''"
 )
-
 _SKIP = (
     "INSERT INTO images (pool, id, state, changed) VALUES (?1, ?2, 'skipped', ?3) "
     "ON CONFLICT DO UPDATE SET state = 'skipped', changed = excluded.changed, "
     "expires = 0, selection = '' WHERE state IN ('pending', 'free')"
 )
-
 _UNLABEL = (
     "UPDATE images SET state = 'free', label = '', changed = ?3 "
     "WHERE pool = ?1 AND id = ?2 AND state = 'labeled'"
 )
-
 _GIVE_BACK = (
     "UPDATE images SET state = 'free', changed = ?3, expires = 0, selection = '' WHERE "
     "pool = ?1 AND id = ?2 AND ((?4 = '' AND state = 'skipped') OR "
@@ -74,8 +71,8 @@ class ImageTable:
     def counts(self, pool: str) -> Counts:
         """Images by state."""
         query = f"SELECT state, count(*) FROM images WHERE pool = :pool AND {_TAKEN} GROUP BY state"
-        counts = dict.fromkeys(("labeled", "pending", "skipped"), 0)
-        return Counts(**{**counts, **dict(map(tuple, self._rows(pool, query)))})
+        counts = dict(map(tuple, self._rows(pool, query)))
+        return Counts(*(counts.get(state, 0) for state in ("labeled", "pending", "skipped")))
 
     def taken(self, pool: str) -> set[str]:
         """Ids that must not be handed out now."""
@@ -91,61 +88,45 @@ class ImageTable:
         return bool(self._rows(pool, query, since=time))
 
     def states(self, pool: str, ids: Iterable[str]) -> dict[str, ImageRow]:
-        """The images among ``ids`` that ever had a state, which proves that the pool has them."""
+        """The images that ever had a state, which proves that the pool has them."""
         with self._db.reading() as db:
-            number, now = PoolTable.number(db, pool), self._db.now()
-            found: dict[str, ImageRow] = {}
-            for some, names in _chunks(ids):
-                rows = db.execute(
-                    f"{_SELECT} AND id IN ({names})", {"pool": number, "now": now, **some}
-                )
-                found.update((row["id"], _image(row)) for row in rows)
-            return found
+            return Marks(db, self._db.now()).states(pool, ids)
 
     def listed(
         self, pool: str, state: ImageState, offset: int, limit: int
     ) -> list[tuple[str, ImageRow]]:
         """Images that are labeled, pending or skipped, by id."""
-        rows = self._rows(
-            pool,
-            f"{_SELECT} AND images.state = :state AND {_TAKEN} ORDER BY id "
-            "LIMIT :limit OFFSET :offset",
-            state=state,
-            limit=limit,
-            offset=offset,
+        query = (
+            f"{_SELECT} AND images.state = :state AND {_TAKEN} "
+            "ORDER BY id LIMIT :limit OFFSET :offset"
         )
-        return [(row["id"], _image(row)) for row in rows]
+        rows = self._rows(pool, query, state=state, limit=limit, offset=offset)
+        return [(id, ImageRow(*fields)) for id, *fields in rows]
 
     def labels(self, pool: str) -> dict[str, str]:
         """All labels by id, in the order of ids."""
-        rows = self._rows(
-            pool,
-            "SELECT id, label FROM images WHERE pool = :pool AND state = 'labeled' ORDER BY id",
+        labeled = (
+            "SELECT id, label FROM images WHERE pool = :pool AND state = 'labeled' ORDER BY id"
         )
-        return {row["id"]: row["label"] for row in rows}
+        return dict(map(tuple, self._rows(pool, labeled)))
 
     def label_names(self, pool: str) -> set[str]:
         """The distinct labels of a pool, without ""."""
-        rows = self._rows(
-            pool, "SELECT DISTINCT label FROM images WHERE pool = :pool AND state = 'labeled'"
-        )
-        return {row["label"] for row in rows} - {""}
+        query = "SELECT DISTINCT label FROM images WHERE pool = :pool AND state = 'labeled'"
+        return {row["label"] for row in self._rows(pool, query)} - {""}
 
     def pending(self, pool: str, limit: int) -> list[Pending]:
         """Images that are handed out, those that expire first at the head."""
-        rows = self._rows(
-            pool,
+        query = (
             "SELECT id, selection, expires, score, rank FROM images WHERE pool = :pool "
-            "AND state = 'pending' AND expires > :now ORDER BY expires, rank, id LIMIT :limit",
-            limit=limit,
+            "AND state = 'pending' AND expires > :now ORDER BY expires, rank, id LIMIT :limit"
         )
-        return [Pending(**row) for row in rows]
+        return [Pending(*row) for row in self._rows(pool, query, limit=limit)]
 
     def reply(self, pool: str, key: str) -> StoredReply | None:
         """The reply to the request with this idempotency key."""
-        rows = self._rows(
-            pool, "SELECT request, answer FROM answers WHERE pool = :pool AND key = :key", key=key
-        )
+        query = "SELECT request, answer FROM answers WHERE pool = :pool AND key = :key"
+        rows = self._rows(pool, query, key=key)
         return StoredReply(*rows[0]) if rows else None
 
     @contextlib.contextmanager
@@ -186,27 +167,22 @@ class ImageTable:
         """
         with self._db.writing() as db:
             number, now = PoolTable.number(db, pool), self._db.now()
-            handed_out = db.executemany(
-                _HAND_OUT,
-                (
-                    (number, id, now, expires, selection, score, place)
-                    for place, (id, score) in enumerate(images, rank)
-                ),
+            rows = (
+                (number, id, now, expires, selection, score, place)
+                for place, (id, score) in enumerate(images, rank)
             )
-            if images and handed_out.rowcount != len(images):
+            if images and db.executemany(_HAND_OUT, rows).rowcount != len(images):
                 raise TakenError
             db.execute("DELETE FROM answers WHERE created < ?", [now - _REPLY_SECONDS])
             if reply is not None:
-                self._store(db, number, key, reply)
-
-    def _store(self, db: sqlite3.Connection, pool: int, key: str, reply: StoredReply) -> None:
-        try:
-            db.execute(
-                "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
-                [pool, key, reply.request, reply.content, self._db.now()],
-            )
-        except sqlite3.IntegrityError as error:
-            raise RequestError(409, f"the key {key!r} is in use just now; try again", 1) from error
+                try:
+                    db.execute(
+                        "INSERT INTO answers VALUES (?, ?, ?, ?, ?)", [number, key, *reply, now]
+                    )
+                except sqlite3.IntegrityError as error:
+                    raise RequestError(
+                        409, f"the key {key!r} is in use just now; try again", 1
+                    ) from error
 
     def _rows(self, pool: str, query: str, **parameters: str | float) -> list[sqlite3.Row]:
         with self._db.reading() as db:
@@ -215,10 +191,7 @@ class ImageTable:
 
 
 class Marks:
-    """Changes of images' states in one transaction, which the caller commits.
-
-    All methods take the pool's name, and raise :class:`RequestError` 404 if it does not exist. Ids
-    with an unpaired surrogate are in no pool.
+    """The states of images in one transaction, which the caller commits; see ImageTable.
 
     Attributes:
         db: the transaction.
@@ -226,6 +199,19 @@ class Marks:
 
     def __init__(self, db: sqlite3.Connection, now: float) -> None:
         self.db, self._now = db, now
+
+    def states(self, pool: str, ids: Iterable[str]) -> dict[str, ImageRow]:
+        """See :meth:`ImageTable.states`."""
+        wanted = list(filter(is_text, ids))
+        given = {"pool": PoolTable.number(self.db, pool), "now": self._now}
+        states = {}
+        for start in range(0, len(wanted), _IDS_PER_QUERY):
+            some = wanted[start : start + _IDS_PER_QUERY]
+            named = {f"id{number}": id for number, id in enumerate(some)}
+            query = f"{_SELECT} AND id IN ({','.join(f':{name}' for name in named)})"
+            for id, *fields in self.db.execute(query, {**given, **named}):
+                states[id] = ImageRow(*fields)
+        return states
 
     def label(self, pool: str, labels: Mapping[str, str]) -> int:
         """Label images, whatever their state; returns how many.
@@ -243,60 +229,21 @@ class Marks:
         return self._change(pool, _UNLABEL, ((id,) for id in ids))
 
     def give_back(self, pool: str, ids: Iterable[str], selection: str = "") -> int:
-        """Free pending or skipped images; returns how many were.
-
-        With ``selection``, only those that are pending by it.
-        """
+        """Free pending or skipped images, or those that a selection has; returns how many."""
         return self._change(pool, _GIVE_BACK, ((id, selection) for id in ids))
-
-    def count_labeled(self, pool: str, ids: Iterable[str]) -> int:
-        """How many of these ids have a label that is not ""."""
-        return self._count(pool, ids, "state = 'labeled' AND label != ''")
-
-    def count_pending_elsewhere(self, pool: str, ids: Iterable[str], selection: str) -> int:
-        """How many of these ids are pending by another selection."""
-        return self._count(
-            pool, ids, "state = 'pending' AND expires > :now AND selection != :own", own=selection
-        )
 
     def with_labels(self, pool: str, labels: Mapping[str, str]) -> list[str]:
         """The ids whose label is the one given here."""
-        number = PoolTable.number(self.db, pool)
-        query = "SELECT 1 FROM images WHERE pool = ? AND id = ? AND state = 'labeled' AND label = ?"
+        states = self.states(pool, labels)
         return [
-            id for id, label in labels.items()
-            if self.db.execute(query, [number, id, label]).fetchone()
+            id for id, row in states.items()
+            if row.state == "labeled" and row.label == labels[id]
         ]  # fmt: skip
-
-    def _count(self, pool: str, ids: Iterable[str], where: str, own: str = "") -> int:
-        given = {"pool": PoolTable.number(self.db, pool), "now": self._now, "own": own}
-        return sum(
-            self.db.execute(
-                f"SELECT count(*) FROM images WHERE pool = :pool AND id IN ({names}) AND {where}",
-                {**given, **some},
-            ).fetchone()[0]
-            for some, names in _chunks(ids)
-        )
 
     def _change(self, pool: str, statement: str, rows: Iterable[tuple[str, ...]]) -> int:
         """Run a statement for each row of an id and more; returns how many images changed."""
         number = PoolTable.number(self.db, pool)
         before = self.db.total_changes
-        self.db.executemany(
-            statement,
-            ((number, row[0], self._now, *row[1:]) for row in rows if all(map(is_text, row))),
-        )
+        given = ((number, row[0], self._now, *row[1:]) for row in rows if all(map(is_text, row)))
+        self.db.executemany(statement, given)
         return self.db.total_changes - before
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[tuple[dict[str, str], str]]:
-    """Named parameters for some of the ids, and their names as SQL."""
-    wanted = list(filter(is_text, ids))
-    for start in range(0, len(wanted), _IDS_PER_QUERY):
-        some = wanted[start : start + _IDS_PER_QUERY]
-        named = {f"id{number}": id for number, id in enumerate(some)}
-        yield named, ",".join(f":{name}" for name in named)
-
-
-def _image(row: sqlite3.Row) -> ImageRow:
-    return ImageRow(row["state"], row["label"], row["selection"])

@@ -35,22 +35,14 @@ class JobTable:
         self._db, self._pools = database, pools
 
     def rows(self, pool: str | None = None) -> list[JobRow]:
-        """All jobs, or those of a pool; the newest first.
-
-        Raises:
-            RequestError: 404 no such pool.
-        """
+        """All jobs, or those of a pool; the newest first. Raises RequestError: 404 no such pool."""
         if pool is None:
             return self._rows("ORDER BY jobs.number DESC")
         self._pools.row(pool)
         return self._rows("WHERE pools.name = ? ORDER BY jobs.number DESC", [pool])
 
     def row(self, id: str) -> JobRow:
-        """One job.
-
-        Raises:
-            RequestError: 404.
-        """
+        """One job. Raises RequestError: 404."""
         rows = self._rows("WHERE jobs.id = ?", [id]) if is_text(id) else []
         if not rows:
             raise RequestError(404, f"no job {id[:100]!r}; see GET /v1/jobs")
@@ -162,11 +154,7 @@ class JobTable:
             return changed.rowcount == 1
 
     def cancel(self, id: str) -> bool:
-        """Cancel a job and discard its parts; False if it had ended.
-
-        Raises:
-            RequestError: 404.
-        """
+        """Cancel a job and discard its parts; False if it had ended. Raises RequestError: 404."""
         self.row(id)
         with self._db.writing() as db:
             changed = db.execute(

@@ -29,11 +29,7 @@ class PoolTable:
             return [self._record(row) for row in db.execute("SELECT * FROM pools ORDER BY name")]
 
     def row(self, name: str) -> PoolRow:
-        """One pool.
-
-        Raises:
-            RequestError: 404.
-        """
+        """One pool. Raises RequestError: 404."""
         with self._db.reading() as db:
             return self._record(_pool(db, name))
 

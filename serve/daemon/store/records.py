@@ -1,10 +1,10 @@
-"""The rows of the catalog, as the daemon uses them. Times are Unix seconds."""
+"""The rows of the catalog, as the daemon uses them. Times are Unix seconds, folders absolute."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ImageState = Literal["free", "pending", "labeled", "skipped"]
 """Available, handed out, labeled, or never to be handed out."""
@@ -14,14 +14,7 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class PoolScores:
-    """A complete scores folder of a pool.
-
-    Attributes:
-        folder: absolute.
-        model_sha256: of the model that predicted them.
-        scored: images in it.
-        skipped: images that could not be read.
-    """
+    """A complete scores folder, its model, and images scored and skipped (unreadable)."""
 
     folder: Path
     model_sha256: str
@@ -31,17 +24,7 @@ class PoolScores:
 
 @dataclass(frozen=True)
 class PoolRow:
-    """A pool.
-
-    Attributes:
-        name: letters, digits, ``.``, ``_`` and ``-``, the first a letter or digit.
-        uri: as :func:`lloss.pools.open_pool` takes it.
-        created: when it was added.
-        scores: its newest complete scores folder, absolute; None before the first.
-        model_sha256: of the model that predicted them.
-        scored: images in it.
-        skipped: images that could not be read.
-    """
+    """A pool; ``scores`` and the rest are of its newest scores folder, if it has one."""
 
     name: str
     uri: str
@@ -57,14 +40,12 @@ class JobRow:
     """A job that scores a pool.
 
     Attributes:
-        id: opaque.
         pool: name of the pool.
-        model_sha256: of the model that scores it.
         total: images of the pool; None if counting them is expensive.
         scored: images so far.
         skipped: images so far that could not be read.
         error: why it failed, or "".
-        folder: of its scores, absolute.
+        folder: of its scores.
         batch_size: images per inference; 0 until the engine's own is known.
         resumable: whether it failed and continues when the pool is submitted again.
         provider: execution provider that it began with; "" before that.
@@ -101,15 +82,8 @@ class Counts:
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRow:
-    """An image that was labeled, skipped or handed out at least once.
-
-    Attributes:
-        state: of now.
-        label: "" if it is not labeled, or its label is stored elsewhere.
-        selection: that handed it out, if it is pending.
-    """
+class ImageRow(NamedTuple):
+    """The state of an image, its label ("" if stored elsewhere), and the selection it is in."""
 
     state: ImageState
     label: str
@@ -118,15 +92,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Pending:
-    """An image that is handed out.
-
-    Attributes:
-        id: of the image.
-        selection: that handed it out.
-        expires: when it becomes free again.
-        score: by which it was selected; None if that is not a number.
-        rank: in its selection, from 1.
-    """
+    """An image that is handed out until ``expires``, with its score and rank (from 1) then."""
 
     id: str
     selection: str
@@ -135,14 +101,8 @@ class Pending:
     rank: int
 
 
-@dataclass(frozen=True)
-class StoredReply:
-    """The reply to a request with an idempotency key.
-
-    Attributes:
-        request: fingerprint of the request.
-        content: of the reply.
-    """
+class StoredReply(NamedTuple):
+    """The reply to a request with an idempotency key, and the request's fingerprint."""
 
     request: str
     content: bytes

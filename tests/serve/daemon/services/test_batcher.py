@@ -17,7 +17,7 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.batcher import Batcher, ClosedError
 from lloss.serve.daemon.services.request_queue import Answer
 from lloss.serve.daemon.settings import Limits
-from lloss.serve.scoring.batch import stages as steps
+from lloss.serve.scoring.batch import pipeline
 
 from lloss import Scorer
 from lloss.errors import EngineError
@@ -383,7 +383,7 @@ def test_images_that_nobody_waits_for_any_more_are_not_decoded(
     """A batch that a lane has begun: what is left of it to decode is left."""
     bench = make(threads=1)
     hurry, slow = encoded(pictures(1)[0]), encoded(np.zeros((16, 16, 3), np.uint8))
-    real, decoded = steps.decode_into, list[int]()
+    real, decoded = pipeline.decode_into, list[int]()
 
     def decode_into(raw: Any, *given: Any) -> None:
         decoded.append(len(raw))
@@ -391,7 +391,7 @@ def test_images_that_nobody_waits_for_any_more_are_not_decoded(
             time.sleep(0.1)
         real(raw, *given)
 
-    monkeypatch.setattr(steps, "decode_into", decode_into)
+    monkeypatch.setattr(pipeline, "decode_into", decode_into)
 
     async def work() -> None:
         with bench.held():

@@ -411,7 +411,6 @@ def on_a_gpu(models: Models, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The engine that serves, which says that it runs on a GPU."""
     engine = models._current().loaded.scorer.engine
     monkeypatch.setattr(engine, "provider", "cuda")
-    monkeypatch.setattr(engine, "device", "cuda:0")
     return engine
 
 
@@ -419,7 +418,7 @@ def test_a_lost_gpu_is_not_ready(make: Make, monkeypatch: pytest.MonkeyPatch) ->
     models = make()
     engine = on_a_gpu(models, monkeypatch)
     assert models.not_ready() == ""
-    monkeypatch.setattr(engine.executor, "trouble", lambda: "cuda:0 was lost (719)")
+    monkeypatch.setattr(engine.executor, "failure", lambda: "cuda:0 was lost (719)")
     assert models.not_ready() == "cuda:0 was lost (719)"
 
 

@@ -267,24 +267,16 @@ def test_what_was_handed_out_by_a_clock_in_the_future_ends_in_time(
     assert [one.expires < now + 200 for one in bench.catalog.images.pending("p", 9)] == [True] * 2
 
 
-def test_a_selection_that_cannot_be_written_hands_nothing_out(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sqlite3
-
-    keep = type(bench.catalog.images)._store
-
-    def full(*given: Any) -> None:
-        keep(*given)
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(bench.catalog.images), "_store", full)
-        status, told = refused(lambda: bench.selections.select("p", asking(5), "key"))
-    assert status == 507 and "make room" in told
+def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> None:
+    with bench.catalog.writing() as db:
+        db.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON answers BEGIN SELECT RAISE(ROLLBACK, 'no'); END"
+        )
+    with pytest.raises(LlossError):
+        bench.selections.select("p", asking(5), "key")
     assert bench.catalog.images.counts("p").pending == 0
+    with bench.catalog.writing() as db:
+        db.execute("DROP TRIGGER full")
     assert ids(bench.selections.select("p", asking(5), "key")) == bench.ranked()[:5]
 
 
