@@ -26,15 +26,14 @@ from lloss.annotations import Problems
 from lloss.data.class_labels import DATA_ROOT
 from lloss.files import write_text
 from lloss.selection.hashing import draw_ids
-from lloss.tasks import get_task
-from lloss.tasks.task import NAMES
+from lloss.tasks import TASKS, get_task
 from lloss.text.csv_table import csv_text
 
 PATH = click.Path(path_type=Path)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("task", type=click.Choice(NAMES))
+@click.argument("task", type=click.Choice(list(TASKS)))
 @click.argument("data")
 @click.option("--labels", type=PATH, help="Of DATA, where DATA is a pool.")
 @click.option("--images", type=PATH, help="Folder of the images, where DATA is no pool by itself.")

@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
-from lloss.serve.scoring.engine.gpu_startup import open_device
+from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
+from lloss.serve.scoring.engine.gpu_startup import open_gpu
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -25,8 +25,8 @@ import lloss
 from lloss.files import sha256_of
 from lloss.images.decode import ImageSpec
 from lloss.manifest import INPUT, Manifest, read_manifest
-from lloss.modeling.network import build
 from lloss.runtime.providers import Opened, open_session, setup_of
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
 LANES = 3
@@ -68,7 +68,7 @@ def graph_of(model: str, half: bool) -> tuple[ScoringGraph, Manifest]:
     """An untrained network with head, and its manifest."""
     settings = TrainSettings(model=model, size=32)
     torch.manual_seed(0)
-    network = build(settings, CLASSES, (32, 32))
+    network = get_task(settings.task).network(settings, CLASSES)
     graph = ScoringGraph(network, settings.mean, settings.std, half).eval()
     manifest = Manifest(
         task=settings.task,
@@ -145,7 +145,7 @@ def bound_work(session: Any, images: np.ndarray, plan: Plan) -> Work:
     return work
 
 
-def executor_work(executor: DeviceExecutor, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
+def executor_work(executor: GpuExecutor, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
     """Ours: host to host, each lane fills its buffer, and all copies are in the time."""
     count = 4 * LANES
 
@@ -182,8 +182,8 @@ def add_executors(
     for precision, path in artifacts.items():
         name = f"lloss executor, {provider} {precision}"
         setup = setup_of(read_manifest(path), provider, len(images))
-        executor, note = open_device(
-            path, read_manifest(path), sha256_of(path), setup, LANES + 1, tell=click.echo
+        executor, note = open_gpu(
+            path, read_manifest(path), sha256_of(path), setup, LANES + 1, on_halving=click.echo
         )
         stack.enter_context(executor)
         notes[name] = "CUDA graphs" if executor.graphs else note

@@ -22,7 +22,7 @@ import torch
 
 from lloss.project.demo_data import SETTINGS, digits
 from lloss.simulation.loop import ENTROPY, RANDOM, Experiment, Strategy, simulate
-from lloss.tasks.train_settings import settings_of
+from lloss.tasks.presets import resolve_settings
 from lloss.training.trainer import TrainingData
 
 PAPER = {"head_loss": "margin", "head_summary": False}
@@ -81,14 +81,14 @@ def main(
         pool, test = digits().pool, digits().test
         budget = {"initial": 50, "k": 40, "cycles": 6}
         epochs = epochs or SETTINGS["epochs"]
-        settings = settings_of("default", **{**SETTINGS, "epochs": epochs})
+        settings = resolve_settings("default", **{**SETTINGS, "epochs": epochs})
     else:
         if arrays is None:
             raise click.UsageError("cifar needs --arrays FOLDER")
         pool, test = cifar(arrays)
         budget = {"initial": 1000, "k": 500, "cycles": 4}
         epochs = epochs or 40
-        settings = settings_of(
+        settings = resolve_settings(
             "default",
             model="resnet10-cifar-narrow",
             size=32,

@@ -58,7 +58,7 @@ class ScoringGraph(nn.Module):
         """The outputs by name, of uint8 [N, H, W, 3]."""
         normalized = self.normalize(images)
         forward = self.model(normalized.half() if self.half_network else normalized)
-        free = self.model.task.outputs(forward.output)
+        free = self.model.objective.outputs(forward.output)
         return {"loss": forward.loss, **free, "embedding": forward.embedding}
 
 

@@ -19,7 +19,7 @@ from lloss.cli.options import PATH
 from lloss.errors import LlossError, ProjectError
 from lloss.project.demo_data import CYCLES, INITIAL, SETTINGS, TEST, K, digits, label, write_files
 from lloss.simulation.loop import RANDOM, Experiment, simulate
-from lloss.tasks.train_settings import settings_of
+from lloss.tasks.presets import resolve_settings
 
 # More threads do not help on 8×8 images, and the printed results depend on their number.
 _ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -74,7 +74,7 @@ def _random_accuracies() -> Any:
     torch.set_num_threads(1)
     data = digits()
     experiment = Experiment(data.pool, data.test, INITIAL, K, CYCLES, first=data.first)
-    settings = settings_of("default", **SETTINGS)
+    settings = resolve_settings("default", **SETTINGS)
     with tqdm(total=TRIALS * CYCLES, desc="random selection", disable=None) as bar:
         trials = [
             simulate(experiment, settings, RANDOM, trial, lambda _: _advance(bar))

@@ -25,13 +25,13 @@ from lloss.pools import Item, Pool, SubsetPool
 from lloss.runtime import tf32
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
-from lloss.selection.exclusion_files import find_excluded, read_excluded
+from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.ties import constant_note
 from lloss.serve.scoring.batch.pipeline import READERS
 from lloss.serve.scoring.batch.profile import Profiler
 from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
-from lloss.serve.scoring.metrics_server import serve_metrics
 from lloss.serve.scoring.scorer import Scorer
+from lloss.serve.scoring.telemetry import serve_metrics
 
 
 @click.command("score")

@@ -10,9 +10,9 @@ from lloss.annotations import Problems
 from lloss.cli.options import PATH, Subset, empty_option, exclude_option, print_notes
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
-from lloss.selection.exclusion_files import read_excluded, select_without
+from lloss.selection.exclusions import read_excluded, select_without
+from lloss.selection.selection_file import FORMATS, format_of, formatted, write_selection
 from lloss.selection.ties import tie_note
-from lloss.selection.writers import FORMATS, format_of, formatted, write_selection
 
 
 @click.command("select")

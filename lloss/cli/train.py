@@ -19,8 +19,7 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.data.empty_labels import settled
-from lloss.tasks.presets import EXPERIMENTS
-from lloss.tasks.train_settings import settings_of
+from lloss.tasks.presets import EXPERIMENTS, resolve_settings
 
 
 @click.command("train")
@@ -56,7 +55,7 @@ def command(
     MPII or COCO keypoints json. For segmentation: a pool with --labels (a folder of PNG masks).
     The run's folder receives checkpoint.pt and metrics.jsonl.
     """
-    settings = settings_of(preset, **train)
+    settings = resolve_settings(preset, **train)
     if show:
         shown = settings.as_dict()
         if preset in EXPERIMENTS:
@@ -66,7 +65,6 @@ def command(
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
     from lloss.tasks import get_task  # imports torch, which --help and --show do not need
-    from lloss.tasks.task import note_classes
     from lloss.training import run
 
     task, problems = get_task(settings.task), Problems(skip_bad)
@@ -74,7 +72,7 @@ def command(
     with problems.explaining():
         labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
-    note_classes(task, labeled.labels, problems)
+    task.note_classes(labeled.labels, problems)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")
     checkpoint = run.train(
         labeled,

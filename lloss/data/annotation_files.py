@@ -46,7 +46,7 @@ def annotation_files(
 
     paths = walk(LocalPath(folder), takes, passed)
     found = [(id, Path(os.fsdecode(path))) for id, path in paths if suffix_of(id) == suffix]
-    text = passed.text(wanted)
+    text = passed.text()
     if not found:
         besides = f"; {text}" if text else ""
         raise LabelError(f"{folder}: holds no {wanted.removesuffix('s')} (*{suffix}){besides}")

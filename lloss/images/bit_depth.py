@@ -1,7 +1,7 @@
-"""Grey images of more than 8 bits as 8 bits, by a rule that is stated.
+"""Grey images of more than 8 bits as 8 bits, by a stated rule.
 
-A file of 16 bits says what white is: 65535. A file of 32-bit integers or floats does not, so its
-values decide, and values that fit no convention are refused: a guess would make black images.
+In a file of 16 bits 65535 is white. A file of 32-bit integers or floats does not say, so its values
+decide, and values that fit no convention are refused: a guess would make black images.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Squares cut out of images: what a network that looks at one object sees of them."""
+"""Squares cut out of images, for networks that look at one object."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class CropBox:
 
     @classmethod
     def around(cls, x: float, y: float, side: float) -> CropBox:
-        """The square with this centre, rounded to whole pixels."""
+        """Round the square with this centre to whole pixels."""
         whole = max(1, round(side))
         return cls(round(x - whole / 2), round(y - whole / 2), whole)
 
     def grown(self, factor: float) -> CropBox:
-        """The square with the same centre and ``factor`` times its side."""
+        """Scale the side and keep the centre."""
         half = self.side / 2
         return CropBox.around(self.left + half, self.top + half, self.side * factor)
 
@@ -39,13 +39,10 @@ class CropBox:
         return self.left, self.top, self.side
 
     def cut(self, pixels: Pixels) -> Pixels:
-        """The square of an image ``uint8 [H, W, 3]``: ``uint8 [side, side, 3]``, black outside."""
-        height, width, _ = pixels.shape
+        """Cut it out of ``uint8 [H, W, 3]``: ``uint8 [side, side, 3]``, black outside."""
         cut = np.zeros((self.side, self.side, 3), np.uint8)
-        rows = slice(max(self.top, 0), min(self.top + self.side, height))
-        columns = slice(max(self.left, 0), min(self.left + self.side, width))
-        if rows.start < rows.stop and columns.start < columns.stop:
-            inside = pixels[rows, columns]
-            top, left = rows.start - self.top, columns.start - self.left
-            cut[top : top + len(inside), left : left + inside.shape[1]] = inside
+        top, left = max(self.top, 0), max(self.left, 0)
+        inside = pixels[top : max(self.top + self.side, 0), left : max(self.left + self.side, 0)]
+        height, width, _ = inside.shape
+        cut[top - self.top :, left - self.left :][:height, :width] = inside
         return cut

@@ -1,4 +1,4 @@
-"""What of labeled images the network never sees, because of how they come to its input."""
+"""The share of labeled images that the network never sees, because of how they are fitted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lloss.images.decode import Frame, ImageSpec
 
-LEAST = 0.005
-"""Share of the pixels from which on it is worth a line: below, rounding cuts a row or two."""
+_LEAST = 0.005
+"""Share of the pixels from which on it is reported: below, rounding cuts a row or two."""
 
 
 @dataclass
@@ -21,7 +21,7 @@ class CutOff:
     Attributes:
         spec: of the network's input.
         unit: what is labeled on an image, in the plural; "" where it is the image as a whole.
-        images: counted so far, from several threads.
+        images: pixels, seen pixels, hidden and all objects of each image; several threads append.
     """
 
     spec: ImageSpec
@@ -36,19 +36,18 @@ class CutOff:
             points: x, y of the centre of each object, or of each joint, in its pixels: [M, 2].
         """
         low, high = shown(size, self.spec)
-        sides = np.maximum(high - low, 0)
-        hidden = 0
-        if points is not None and len(points):
-            hidden = len(points) - int(((points >= low) & (points <= high)).all(1).sum())
-        of = 0 if points is None else len(points)
-        self.images.append((size[0] * size[1], float(sides.prod()), hidden, of))
+        seen = float(np.maximum(high - low, 0).prod())
+        points = np.empty((0, 2)) if points is None else points.reshape(-1, 2)
+        hidden = len(points) - int(((points >= low) & (points <= high)).all(1).sum())
+        self.images.append((size[0] * size[1], seen, hidden, len(points)))
 
     def as_dict(self) -> dict[str, Any]:
         """Share of the pixels, and counts of objects or joints, for JSON; empty without any."""
-        if not self._tells:
+        share, hidden, total = self._totals()
+        if share < _LEAST and not hidden:
             return {}
-        counts = {self.unit: {"cut": self._hidden, "of": self._of}} if self.unit else {}
-        return {"fit": self.spec.fit, "pixels": round(self._share, 4), **counts}
+        counts = {self.unit: {"cut": hidden, "of": total}} if self.unit else {}
+        return {"fit": self.spec.fit, "pixels": round(share, 4), **counts}
 
     def line(self, what: str, effect: str) -> str:
         """One line for the user; "" where nothing was cut off.
@@ -57,35 +56,26 @@ class CutOff:
             what: the images are, such as ``held-out``.
             effect: of being cut off, such as ``counts as missed``.
         """
-        if not self._tells:
+        share, hidden, total = self._totals()
+        if share < _LEAST and not hidden:
             return ""
         images = f"{len(self.images):,} {what} images"
-        hidden = f"{self._hidden:,} of {self._of:,} {self.unit}"
-        if self._share < LEAST:
-            return f"{hidden} lie outside of what the network sees of the {images}; that {effect}"
-        also = f" and {hidden}" if self._of else ""
+        objects = f"{hidden:,} of {total:,} {self.unit}"
+        if share < _LEAST:
+            return f"{objects} are outside of what the network sees of the {images}; that {effect}"
+        also = f" and {objects}" if total else ""
         fits = "pad or stretch" if self.spec.fit == "crop" else "stretch"
         return (
-            f"fit {self.spec.fit} cuts off {self._share:.0%} of the pixels{also} of the {images}; "
+            f"fit {self.spec.fit} cuts off {share:.0%} of the pixels{also} of the {images}; "
             f"what is cut off {effect} (--fit {fits} keeps all of an image)"
         )
 
-    @property
-    def _share(self) -> float:
-        whole, seen = (sum(image[axis] for image in self.images) for axis in (0, 1))
-        return 1 - seen / whole if whole else 0.0
-
-    @property
-    def _hidden(self) -> int:
-        return sum(image[2] for image in self.images)
-
-    @property
-    def _of(self) -> int:
-        return sum(image[3] for image in self.images)
-
-    @property
-    def _tells(self) -> bool:
-        return self._share >= LEAST or self._hidden > 0
+    def _totals(self) -> tuple[float, int, int]:
+        """Share of the pixels, objects that are cut off, objects."""
+        if not self.images:
+            return 0.0, 0, 0
+        whole, seen, hidden, total = map(sum, zip(*self.images))
+        return (1 - seen / whole if whole else 0.0), int(hidden), int(total)
 
 
 def shown(

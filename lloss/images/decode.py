@@ -20,7 +20,6 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they regi
 
 from lloss.errors import ImageError
 from lloss.images.bit_depth import has_deep_colours, is_deep, to_eight_bits
-from lloss.images.jpeg import decode_plain_jpeg_into
 from lloss.images.memory_budget import ByteBudget
 from lloss.images.spec import Fit as Fit
 from lloss.images.spec import Frame as Frame
@@ -42,8 +41,8 @@ MAX_PIXELS = 178_956_970
 
 Image.preinit()  # the other formats
 _READERS = tuple(Image.OPEN[kind] for kind in FORMATS)
-"""What makes an image of a file, and what knows its first bytes; as ``Image.open`` tries them, but
-without that function's own bomb check: it warns through state of the whole process."""
+"""Tried in turn as ``Image.open`` does, but without its bomb check, which warns through state of
+the whole process."""
 
 _IN_FLIGHT = ByteBudget(1 << 30)
 """Decoded pixels that all threads of the process hold at once."""
@@ -51,11 +50,11 @@ _IN_FLIGHT = ByteBudget(1 << 30)
 _SMALL = 1 << 20
 """Images of fewer bytes than this are not worth counting: a thousand threads would fit."""
 
-_HELD = {"1": 7, "L": 7, "P": 7, "RGB": 8, "I": 22, "F": 22}
+_PEAK_BYTES = {"1": 7, "L": 7, "P": 7, "RGB": 8, "I": 22, "F": 22}
 """Measured bytes a pixel at the peak, by mode: of the image and of what it is turned and converted
 into (Pillow keeps RGB in 4 bytes). Every other mode takes 12."""
 
-_HELD_WEBP = 20
+_PEAK_BYTES_WEBP = 20
 """Its decoder holds canvases of its own."""
 
 _QUIET = threading.Lock()
@@ -70,7 +69,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation (EXIF 2.32, tag 0x0112)."""
+"""The transpose that makes an image upright, by its EXIF orientation (EXIF 2.32, tag 0x0112)."""
 
 _SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 """They exchange width and height."""
@@ -87,7 +86,7 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
     Args:
         raw: the bytes of an image file, or an array ``uint8 [H, W]``, ``[H, W, 1]`` or
             ``[H, W, 3]``.
-        spec: the size and the rule to reach it.
+        spec: of the model's input.
 
     Returns:
         ``uint8 [spec.height, spec.width, 3]``, RGB, upright by its EXIF orientation. Grey becomes
@@ -99,21 +98,21 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
         ImageError: the image cannot be decoded, or is of a kind that cannot be resized.
     """
     if isinstance(raw, np.ndarray) and raw.shape[:2] == (spec.height, spec.width):
-        return np.ascontiguousarray(np.broadcast_to(_coloured(raw), (*raw.shape[:2], 3)))
+        return _rgb(raw)
     out = np.empty((spec.height, spec.width, 3), np.uint8)
     decode_into(raw, spec, out)
     return out
 
 
 def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PIXELS) -> None:
-    """:func:`decode` into a place that is there already, such as a row of a batch.
+    """:func:`decode` into an existing array, such as a row of a batch.
 
     Args:
         raw: as for :func:`decode`.
         spec: as for :func:`decode`.
         out: ``uint8 [spec.height, spec.width, 3]``, written whole; on an error it may hold
             anything.
-        max_pixels: that an encoded image of another size may declare.
+        max_pixels: that an encoded image may declare.
 
     Raises:
         ImageError: as for :func:`decode`.
@@ -127,11 +126,8 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PI
         if array.shape[:2] == shape[:2]:
             out[...] = array
             return
-        pixels = np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-        image = _fitted(Image.fromarray(pixels), spec)
+        image = _fitted(Image.fromarray(_rgb(array)), spec)
     else:
-        if out.flags.c_contiguous and decode_plain_jpeg_into(raw, out):
-            return
         image = _decoded(raw, lambda i: _fitted(_loaded(i, spec.white), spec), max_pixels)
     if out.flags.c_contiguous:
         out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
@@ -140,35 +136,18 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PI
 
 
 def decode_whole(raw: Raw) -> Pixels:
-    """Decode an image at its own size.
-
-    Args:
-        raw: as for :func:`decode`.
-
-    Returns:
-        ``uint8 [H, W, 3]``, RGB, upright by its EXIF orientation.
-
-    Raises:
-        ImageError: as for :func:`decode`.
-    """
-    if isinstance(raw, np.ndarray):
-        array = _coloured(raw)
-        return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-    return np.asarray(_decoded(raw, _loaded))
+    """:func:`decode` without resizing: ``uint8 [H, W, 3]``, RGB, upright."""
+    return _rgb(raw) if isinstance(raw, np.ndarray) else np.asarray(_decoded(raw, _loaded))
 
 
 def decode_mask(raw: bytes) -> NDArray[np.uint8]:
     """Decode a PNG whose pixels are numbers of classes.
 
-    Args:
-        raw: the bytes of the file.
-
     Returns:
-        ``uint8 [H, W]``, upright by its EXIF orientation as an image is: a palette's indices, grey
-        values, or 0 and 1 of one bit.
+        ``uint8 [H, W]``, upright: a palette's indices, grey values, or 0 and 1 of one bit.
 
     Raises:
-        ImageError: it cannot be decoded, is no PNG, or has colours or more than 8 bits.
+        ImageError: it cannot be decoded, is not a PNG, or has colours or more than 8 bits.
     """
     return np.asarray(_decoded(raw, _mask_values)).astype(np.uint8)
 
@@ -176,11 +155,8 @@ def decode_mask(raw: bytes) -> NDArray[np.uint8]:
 def size_of(raw: Raw) -> tuple[int, int]:
     """Height and width of the upright image; of an encoded one only the header is read.
 
-    Args:
-        raw: as for :func:`decode`.
-
     Raises:
-        ImageError: it is no image of a known kind.
+        ImageError: it is not an image of a known kind.
     """
     if isinstance(raw, np.ndarray):
         return _coloured(raw).shape[:2]
@@ -188,19 +164,16 @@ def size_of(raw: Raw) -> tuple[int, int]:
         raise ImageError("an empty file")
     try:
         image = _opened(raw)
-        turned = _TURNS.get(_orientation_told(image, raw)) in _SIDEWAYS
+        turned = _TURNS.get(_orientation(image, raw)) in _SIDEWAYS
     except ImageError:
         raise
     except Exception as error:  # decoders raise nearly anything on a broken file
-        raise ImageError(f"cannot be decoded: {' '.join(str(error).split())}") from error
+        raise ImageError(f"cannot be decoded: {_one_line(error)}") from error
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _orientation_told(image: Image.Image, raw: bytes) -> Any:
-    """The EXIF orientation by which an image whose pixels were not read is still to be turned.
-
-    A file may hold anything there.
-    """
+def _orientation(image: Image.Image, raw: bytes) -> Any:
+    """The EXIF orientation of an image whose pixels were not read; a file may hold anything."""
     if image.format == "TIFF" and _ORIENTATION in image.tag_v2:  # type: ignore[attr-defined]
         return 1  # Pillow gives the upright size already
     if image.format == "PNG":  # Pillow reads the pixels first: EXIF may stand behind them
@@ -210,25 +183,21 @@ def _orientation_told(image: Image.Image, raw: bytes) -> Any:
 
 
 def _without_pixels(png: bytes) -> bytes:
-    """A PNG with all that it tells before its pixels, which are none (W3C PNG, 5.3)."""
-    told, at = [png[:8]], 8
+    """A PNG with all its chunks but those of pixels (W3C PNG, 5.3)."""
+    chunks, at = [png[:8]], 8
     while at + 8 <= len(png):
         length, kind = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
         if kind == b"IEND":
             break
         end = at + length + 12
         if kind not in (b"IDAT", b"fdAT"):
-            told.append(png[at:end])
+            chunks.append(png[at:end])
         at = end
-    return b"".join([*told, _NO_PIXELS])
+    return b"".join([*chunks, _NO_PIXELS])
 
 
 def largest_of_16_bits(raw: Raw) -> int | None:
-    """The largest value in a grey image of 16 bits; None for any other, or one that is damaged.
-
-    Args:
-        raw: as for :func:`decode`.
-    """
+    """The largest value in a grey image of 16 bits; None for any other, or a damaged one."""
     if isinstance(raw, np.ndarray) or not raw:
         return None
     try:
@@ -238,6 +207,11 @@ def largest_of_16_bits(raw: Raw) -> int | None:
         return int(np.asarray(image).max())
     except Exception:  # decoding says what is wrong with it
         return None
+
+
+def _rgb(array: NDArray[Any]) -> Pixels:
+    """The array as contiguous ``uint8 [H, W, 3]``, copied only where it has to be."""
+    return np.ascontiguousarray(np.broadcast_to(_coloured(array), (*array.shape[:2], 3)))
 
 
 def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -254,7 +228,7 @@ def _coloured(array: NDArray[Any]) -> NDArray[np.uint8]:
 def _decoded(
     raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """What ``finish`` makes of an encoded image whose header was read."""
+    """Apply ``finish`` to an opened image; every failure is an ImageError."""
     if not raw:
         raise ImageError("an empty file")
     try:
@@ -271,8 +245,11 @@ def _decoded(
     except Image.DecompressionBombError as error:
         raise ImageError(f"declares more pixels than Pillow allows: {error}") from error
     except Exception as error:  # decoders raise nearly anything on a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"cannot be decoded: {reason}") from error
+        raise ImageError(f"cannot be decoded: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read(raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int) -> Image.Image:
@@ -282,10 +259,12 @@ def _read(raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: 
         raise ImageError(
             f"declares {image.width}×{image.height} pixels, over the limit of {max_pixels}"
         )
-    held = pixels * (_HELD_WEBP if image.format == "WEBP" else _HELD.get(image.mode, 12))
-    if held < _SMALL:
+    peak = pixels * (
+        _PEAK_BYTES_WEBP if image.format == "WEBP" else _PEAK_BYTES.get(image.mode, 12)
+    )
+    if peak < _SMALL:
         return finish(image)
-    with _IN_FLIGHT.holding(held):
+    with _IN_FLIGHT.holding(peak):
         return finish(image)
 
 
@@ -311,10 +290,7 @@ def _loaded(image: Image.Image, white: int = 0) -> Image.Image:
     image.load()
     if image.format == "TIFF" and image.mode == "L" and _is_signed(image):
         raise ImageError("has signed values of 8 bits, whose white is not known; save it unsigned")
-    if is_deep(image):
-        image = _turned(image, to_eight_bits(image, white))
-    else:
-        image = _turned(image, image)
+    image = _turned(image, to_eight_bits(image, white) if is_deep(image) else image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -333,7 +309,7 @@ def _mask_values(image: Image.Image) -> Image.Image:
 
 
 def _turned(stored: Image.Image, image: Image.Image) -> Image.Image:
-    """The image made upright, by the orientation that the file has. Pillow turns TIFF itself."""
+    """Make ``image`` upright by the orientation of the file. Pillow turns TIFF itself."""
     turn = _TURNS.get(stored.getexif().get(_ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
 

@@ -9,25 +9,19 @@ from collections.abc import Iterator
 
 
 class ByteBudget:
-    """Bytes that threads share: who asks for more than is left waits, in the order of asking.
+    """Bytes that threads share; a thread that asks for more than is free waits, first come first.
 
-    A request larger than the whole budget waits until nothing else is held, and then goes alone,
-    so that no request waits for ever.
+    A request larger than the whole budget waits until nothing else is held, and then runs alone.
 
-    Args:
+    Attributes:
         total: bytes in all.
+        free: bytes that no thread holds.
     """
 
     def __init__(self, total: int) -> None:
-        self.total = total
-        self._free = total
+        self.total = self.free = total
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
-
-    @property
-    def free(self) -> int:
-        """Bytes that nobody holds."""
-        return self._free
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[None]:
@@ -38,7 +32,7 @@ class ByteBudget:
             yield
         finally:
             with self._changed:
-                self._free += count
+                self.free += count
                 self._changed.notify_all()
 
     def _take(self, count: int) -> None:
@@ -46,8 +40,8 @@ class ByteBudget:
         with self._changed:
             self._queue.append(ticket)
             try:
-                self._changed.wait_for(lambda: self._queue[0] is ticket and self._free >= count)
-                self._free -= count
+                self._changed.wait_for(lambda: self._queue[0] is ticket and self.free >= count)
+                self.free -= count
             finally:  # an interrupted wait must not block those behind it
                 self._queue.remove(ticket)
                 self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""How any image becomes the model's input, and where its pixels lie then."""
+"""The model's input: its size, how any image is fitted, and where its pixels are then."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ImageSpec:
             raise SettingsError(f"white = {self.white}: give the largest value of a pixel, or 0")
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
+        """The fields, for JSON."""
         return asdict(self)
 
     @classmethod
@@ -57,7 +57,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where an image lies in the model's input: ``input = image * scale + offset``, in pixels.
+    """Position of an image in the model's input: ``input = image * scale + offset``, in pixels.
 
     Attributes:
         size: height and width of the upright image.
@@ -83,7 +83,7 @@ class Frame:
         return cls(size, (inner[0] / width, inner[1] / height), (left, top))
 
     def carried(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
-        """What is known of each pixel of the image, for each of the input: the nearest one's.
+        """Resample values of the image's pixels for the input's, by the nearest one.
 
         Args:
             values: ``[H, W]``, of the image's size.
@@ -103,7 +103,7 @@ class Frame:
 
 
 def padded_inside(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int, tuple[int, int]]:
-    """Left, top, (width, height) of an image of this width and height that is padded."""
+    """Left, top and (width, height) in the input of an image of this (width, height)."""
     scale = max(size[0] / spec.width, size[1] / spec.height)
     inner = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
     return (spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2, inner

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lloss.modeling.head import LossPredictionHead
-from lloss.modeling.taps import Tap, find_taps
-from lloss.tasks import get_task
-from lloss.tasks.task import Task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.modeling.objective import Objective
+from lloss.modeling.taps import Tap
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,7 @@ class Forward:
     """One forward pass.
 
     Attributes:
-        output: the target network's, whatever its task makes of it.
+        output: the target network's, whatever its objective takes.
         loss: predicted loss, float [N]; None without a head.
         embedding: the deepest tapped map averaged over its positions, float [N, C].
     """
@@ -40,12 +38,16 @@ class TappedNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, task: Task, taps: Sequence[Tap], head: LossPredictionHead | None
+        self,
+        network: nn.Module,
+        objective: Objective,
+        taps: Sequence[Tap],
+        head: LossPredictionHead | None,
     ) -> None:
         super().__init__()
         self.network = network
         self.head = head
-        self.task = task
+        self.objective = objective
         self.taps = tuple(taps)
         self.sees_summary = head is not None and len(head.inputs) > len(self.taps)
         self._pooled: dict[str, Tensor] = {}
@@ -70,7 +72,7 @@ class TappedNetwork(nn.Module):
         if self.head is None:
             return Forward(output, None, embedding)
         seen = [features.detach() for features in pooled] if stop_gradient else pooled
-        summary = self.task.summary(output) if self.sees_summary else None
+        summary = self.objective.summary(output) if self.sees_summary else None
         return Forward(output, self._predicted(seen, summary), embedding)
 
     def _predicted(self, pooled: Sequence[Tensor], summary: Tensor | None) -> Tensor:
@@ -83,22 +85,6 @@ class TappedNetwork(nn.Module):
         with torch.autocast(device, enabled=False):
             predicted = self.head(pooled, summary)
         return predicted
-
-
-def build(settings: TrainSettings, classes: Sequence[str], image: tuple[int, int]) -> TappedNetwork:
-    """Make a fresh network with head.
-
-    Weights are drawn from torch's global generator; the network's come first, so that a run
-    without a head starts from the same network.
-    """
-    task = get_task(settings.task)
-    network = task.build(settings, classes)
-    taps = find_taps(network, image, settings.taps or task.taps(settings))
-    head = None
-    if settings.head:
-        size = task.summary_size(classes) if settings.head_summary else 0
-        head = LossPredictionHead([tap.channels for tap in taps], size, settings.hidden)
-    return TappedNetwork(network, task, taps, head)
 
 
 class Normalize(nn.Module):

@@ -9,9 +9,9 @@ from torch import nn
 from torchvision import models as torchvision_models
 
 from lloss.errors import SettingsError
+from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.networks import resnet_cifar
 from lloss.modeling.pretrained_weights import read_state_dict, start_from
-from lloss.tasks.train_settings import IMAGENET_MEAN, IMAGENET_STD
 
 OWN = {
     "resnet18-cifar": resnet_cifar.resnet18,

@@ -7,45 +7,38 @@ import functools
 import hashlib
 import io
 import math
+import os
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import ImageError, PoolError
 from lloss.pools.pool import Chunk, Item, Pool
-from lloss.pools.storage import LocalPath, RandomFile, StoragePath
+from lloss.pools.storage import LocalPath, StoragePath
 
 _SAMPLED = 64
-"""Rows that tell one array from another."""
+"""Rows that distinguish one array from another."""
 
 
-class Rows(ABC):
-    """The images of an array, wherever it is.
-
-    Attributes:
-        shape: of the whole, ``(N, H, W, 3)`` or ``(N, H, W)``.
-        dtype: uint8, or what the array pool will refuse.
-    """
+class Rows(Protocol):
+    """The images of an array of shape ``(N, H, W, 3)``, ``(N, H, W, 1)`` or ``(N, H, W)``."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @abstractmethod
     def row(self, number: int) -> NDArray[Any]:
         """One image."""
 
-    @abstractmethod
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
         """Fill ``out`` with the rows from ``start`` on."""
 
 
-class MemoryRows(Rows):
+class MemoryRows:
     """Rows of an array in memory."""
 
     def __init__(self, images: NDArray[Any]) -> None:
@@ -56,33 +49,33 @@ class MemoryRows(Rows):
         return self.images[number]  # type: ignore[no-any-return]
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Copies."""
+        """Copy."""
         out[:] = self.images[start : start + len(out)]
 
 
-class FileRows(Rows):
+class FileRows:
     """Rows of an array in a file, read by position.
 
     A memory map would count every page that was ever read as memory of the process, and take a
     page fault with the interpreter's lock held for each.
     """
 
-    def __init__(self, place: StoragePath, file: RandomFile, layout: _Layout) -> None:
+    def __init__(self, path: StoragePath, layout: _Layout) -> None:
         self.shape, self.dtype = layout.shape, layout.dtype
-        self._place, self._file, self._offset = place, file, layout.offset
-        self._row = math.prod(layout.shape[1:]) * layout.dtype.itemsize
+        self._path, self._file, self._offset = path, path.open_random(), layout.offset
+        self._row_bytes = math.prod(layout.shape[1:]) * layout.dtype.itemsize
 
     def row(self, number: int) -> NDArray[Any]:
-        """A fresh array."""
+        """A new array."""
         out = np.empty(self.shape[1:], np.uint8)
         self.read(number, out[None])
         return out
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Reads straight into ``out``."""
+        """Read straight into ``out``."""
         wanted = out.reshape(-1).data
-        if self._file.read_into(self._offset + start * self._row, wanted) < len(wanted):
-            raise PoolError(f"{self._place}: the file became shorter while it was read")
+        if self._file.read_into(self._offset + start * self._row_bytes, wanted) < len(wanted):
+            raise PoolError(f"{self._path}: the file became shorter while it was read")
 
 
 class ArrayPool(Pool):
@@ -92,7 +85,7 @@ class ArrayPool(Pool):
     indexed = True
 
     def __init__(self, images: NDArray[Any] | Rows, uri: str, remote: bool = False) -> None:
-        self.rows = images if isinstance(images, Rows) else MemoryRows(images)
+        self.rows: Rows = MemoryRows(images) if isinstance(images, np.ndarray) else images
         dtype, shape = self.rows.dtype, self.rows.shape
         if dtype != np.uint8:
             raise PoolError(f"{uri}: an array of {dtype}; images are uint8, 0 to 255")
@@ -121,36 +114,31 @@ class ArrayPool(Pool):
         return self.rows.shape[0]
 
     def fingerprint(self) -> str:
-        """The shape and a digest of some rows: another array has the same row numbers."""
+        """Digest the shape and some rows: another array has the same row numbers."""
         digest = hashlib.sha256(repr(self.rows.shape).encode())
         for number in np.unique(np.linspace(0, self.count() - 1, _SAMPLED).astype(int)).tolist():
             digest.update(self.rows.row(number).tobytes())
         return digest.hexdigest()
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        """See :meth:`Pool.chunks`; here nothing is passed over."""
+        """See :meth:`Pool.chunks`; nothing before a range is touched."""
         for wanted in ranges:
-            held = range(wanted.start, min(wanted.stop, self.count()))
-            if not held:
+            numbers = range(wanted.start, min(wanted.stop, self.count()))
+            if not numbers:
                 return
-            yield _RowChunk(held.start, _RowItems(self.rows, held), self.rows)
+            yield _RowChunk(numbers.start, _RowItems(self.rows, numbers), self.rows)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`; here by index."""
+        """See :meth:`Pool.find`; by index."""
         wanted = list(ids)
         self.refuse_missing(wanted, {id for id in wanted if not self.holds(id)})
         return [_item(self.rows, int(id)) for id in wanted]
 
     def holds(self, id: str) -> bool:
-        """Whether this is the number of a row, as it is written here."""
+        """Whether this is the decimal number of a row."""
         short = len(id) <= len(str(self.count()))  # int() refuses thousands of digits
-        return (
-            short
-            and id.isascii()
-            and id.isdecimal()
-            and str(int(id)) == id
-            and int(id) < self.count()
-        )
+        decimal = short and id.isascii() and id.isdecimal()
+        return decimal and str(int(id)) == id and int(id) < self.count()
 
 
 def _item(rows: Rows, number: int) -> Item:
@@ -158,7 +146,7 @@ def _item(rows: Rows, number: int) -> Item:
 
 
 class _RowItems(Sequence[Item]):
-    """Items of successive rows, made as they are asked for."""
+    """Items of consecutive rows, created lazily."""
 
     def __init__(self, rows: Rows, numbers: range) -> None:
         self._rows, self._numbers = rows, numbers
@@ -166,11 +154,7 @@ class _RowItems(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> _RowItems: ...
-    def __getitem__(self, index: int | slice) -> Item | _RowItems:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return _RowItems(self._rows, self._numbers[index])
         return _item(self._rows, self._numbers[index])
@@ -192,132 +176,101 @@ class _RowChunk(Chunk):
         try:
             self.rows.read(self.start, out[: len(self)])
         except ImageError as error:  # a disk that fails
-            raise PoolError(
-                f"rows {self.start} to {self.start + len(self) - 1}: {error}"
-            ) from error
+            last = self.start + len(self) - 1
+            raise PoolError(f"rows {self.start} to {last}: {error}") from error
         return True
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where an array's bytes lie plain in a file."""
+    """The position of an array's plain bytes in a file."""
 
     offset: int
     shape: tuple[int, ...]
-    fortran: bool
     dtype: np.dtype[Any]
 
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
-
-def open_array(place: StoragePath, uri: str, name: str = "images") -> ArrayPool:
-    """The pool of an array file's rows; they are read by position where they lie plain in it.
+def open_array(path: StoragePath, uri: str) -> ArrayPool:
+    """Open an array file; rows are read by position where they are stored plain.
 
     Args:
-        place: the file.
-        uri: what to call the pool.
-        name: the array's name in a ``.npz``; a ``.npz`` of one array needs none.
+        path: of the file; a ``.npz`` holds one array, or one of the name ``images``.
+        uri: of the pool.
 
     Raises:
         PoolError: the file is damaged, needs pickle, has no such array, or one of no images.
     """
-    with _readable(place.uri), place.open() as file:
-        member = None if place.suffix == ".npy" else _member(file, name, place.uri)
+    with _readable(path), path.open() as file:
+        member = None if path.suffix == ".npy" else _member(file, "images", path)
         layout = _layout(file, member)
-        if layout is None or layout.fortran:
-            return ArrayPool(MemoryRows(_loaded(file, member)), uri)
-        _check_length(layout, place.size())
-        return ArrayPool(FileRows(place, place.open_random(), layout), uri, place.remote)
+        if layout is None:
+            return ArrayPool(_loaded(file, member), uri)
+        size = file.seek(0, os.SEEK_END)
+        wanted = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
+        if size < wanted:
+            raise ValueError(f"it has {size} bytes, its header promises {wanted}")
+    return ArrayPool(FileRows(path, layout), uri, path.remote)
 
 
-def load_array(path: Path, name: str) -> NDArray[Any]:
-    """An array of a ``.npy`` or ``.npz`` file, memory-mapped where its bytes lie plain on disk.
-
-    Args:
-        path: the file.
-        name: the array's name in a ``.npz``; a ``.npz`` of one array needs none.
+def load_array(file: Path, name: str) -> NDArray[Any]:
+    """Load an array of a ``.npy``, or that of this name of a ``.npz``.
 
     Raises:
         PoolError: the file is damaged, needs pickle, or has no such array.
     """
-    with _readable(str(path)), LocalPath(path).open() as file:
-        member = None if path.suffix.lower() == ".npy" else _member(file, name, str(path))
-        layout = _layout(file, member)
-        if layout is None:
-            return _loaded(file, member)
-        mapped: NDArray[Any] = np.memmap(
-            path, layout.dtype, "r", layout.offset, layout.shape, "F" if layout.fortran else "C"
-        )
-        return mapped
+    path = LocalPath(file)
+    with _readable(path), path.open() as opened:
+        return _loaded(opened, None if path.suffix == ".npy" else _member(opened, name, path))
 
 
 @contextlib.contextmanager
-def _readable(uri: str) -> Iterator[None]:
+def _readable(path: StoragePath) -> Iterator[None]:
     try:
         yield
     except PoolError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise nearly anything on a broken file
-        raise PoolError(f"{uri}: not a readable array file: {error}") from error
+        raise PoolError(f"{path}: not a readable array file: {error}") from error
 
 
-def _check_length(layout: _Layout, size: int) -> None:
-    wanted = layout.offset + layout.nbytes
-    if size < wanted:
-        raise ValueError(f"it has {size} bytes, its header promises {wanted}")
-
-
-def _member(file: IO[bytes], name: str, uri: str) -> str:
+def _member(file: IO[bytes], name: str, path: StoragePath) -> str:
     """The array's key in a ``.npz``."""
-    with np.load(file, allow_pickle=False) as held:
-        keys = held.files
+    with np.load(file, allow_pickle=False) as archive:
+        keys = archive.files
     if name in keys:
         return name
     if len(keys) == 1 and name == "images":
         return str(keys[0])
-    raise PoolError(f"{uri}: has no array {name!r} (it has {', '.join(keys) or 'none'})")
+    raise PoolError(f"{path}: has no array {name!r} (it has {', '.join(keys) or 'none'})")
 
 
 def _loaded(file: IO[bytes], member: str | None) -> NDArray[Any]:
     file.seek(0)
     if member is None:
         return np.lib.format.read_array(file, allow_pickle=False)
-    with np.load(file, allow_pickle=False) as held:
-        return held[member]  # type: ignore[no-any-return]
+    with np.load(file, allow_pickle=False) as archive:
+        return archive[member]  # type: ignore[no-any-return]
 
 
 def _layout(file: IO[bytes], member: str | None) -> _Layout | None:
-    """Where the array's bytes are; None when they are deflated, or of a rare format."""
-    if member is None:
+    """None where the array is deflated, of Fortran order, or of a rare format."""
+    start = 0
+    if member is not None:
         file.seek(0)
-        return _header(file, 0)
-    file.seek(0)
-    with zipfile.ZipFile(file) as archive:
-        info = archive.getinfo(f"{member}.npy")
-        if info.compress_type != zipfile.ZIP_STORED:
-            return None
-    # The local header's own name and extra fields may be longer than the directory's.
-    file.seek(info.header_offset + 26)
-    lengths = np.frombuffer(file.read(4), "<u2").tolist()
-    start = info.header_offset + 30 + sum(lengths)
+        with zipfile.ZipFile(file) as archive:
+            info = archive.getinfo(f"{member}.npy")
+            if info.compress_type != zipfile.ZIP_STORED:
+                return None
+        # The local header's own name and extra fields may be longer than the directory's.
+        file.seek(info.header_offset + 26)
+        start = info.header_offset + 30 + sum(np.frombuffer(file.read(4), "<u2").tolist())
     file.seek(start)
     head = io.BytesIO(file.read(1 << 16))
-    found = _header(head, start)
-    return None if found is None or found.fortran else found
-
-
-def _header(file: IO[bytes], start: int) -> _Layout | None:
-    version = np.lib.format.read_magic(file)
+    version = np.lib.format.read_magic(head)
     if version > (2, 0):
         return None
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = read(file)
+    one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = (one if version == (1, 0) else two)(head)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which need pickle")
-    return _Layout(start + file.tell(), shape, fortran, dtype)
+    return None if fortran else _Layout(start + head.tell(), shape, dtype)

@@ -20,7 +20,7 @@ from lloss.errors import ImageError, LabelError
 from lloss.files import explained
 from lloss.images.cpu_count import usable_cores
 from lloss.images.decode import ImageSpec, Pixels, decode
-from lloss.pools import Item
+from lloss.pools.pool import Item
 
 Decoded: TypeAlias = tuple[str, Pixels | ImageError]
 """An id with its pixels, or with why there are none."""
@@ -36,23 +36,23 @@ _Out = TypeVar("_Out")
 def decoded(items: Iterable[Item], spec: ImageSpec, threads: int = 0) -> Iterator[Decoded]:
     """Read and decode items, each once, in their order.
 
-    Decoders release the interpreter's lock, so threads serve; at most two chunks of 32 images (or
-    of 16 MB, if that is fewer) a thread are held at a time, however long ``items`` is.
+    At most two chunks of 32 images (or of 16 MB, if that is fewer) a thread are held at a time,
+    however long ``items`` is.
 
     Args:
         items: of any pool.
-        spec: what to make of each.
-        threads: 0 for one a core.
+        spec: of the pixels.
+        threads: 0 for one a core; decoders release the interpreter's lock.
     """
+
+    def work(item: Item) -> Decoded:
+        try:
+            return item.id, decode(item.read(), spec)
+        except ImageError as error:
+            return item.id, error
+
     size = max(1, min(_CHUNK, _CHUNK_BYTES // (spec.height * spec.width * 3)))
-    return _mapped(lambda item: (item.id, _decode_one(item, spec)), items, threads, size)
-
-
-def _decode_one(item: Item, spec: ImageSpec) -> Pixels | ImageError:
-    try:
-        return decode(item.read(), spec)
-    except ImageError as error:
-        return error
+    return _mapped(work, items, threads, size)
 
 
 def _mapped(
@@ -65,10 +65,9 @@ def _mapped(
     with ThreadPoolExecutor(threads, "decode") as pool:
         try:
             while True:
-                while len(waiting) < 2 * threads:
-                    chunk = list(itertools.islice(source, size))
-                    if not chunk:
-                        break
+                while len(waiting) < 2 * threads and (
+                    chunk := list(itertools.islice(source, size))
+                ):
                     waiting.append(pool.submit(lambda chunk: [work(item) for item in chunk], chunk))
                 if not waiting:
                     return
@@ -87,16 +86,16 @@ def decode_with(
 ) -> tuple[NDArray[np.uint8], list[_Out | None]]:
     """Decode labeled images once, for all epochs, and keep what the decoder learned of each.
 
-    Past one gigabyte the array lies in an unnamed file in ``scratch``, so that the operating
-    system decides what of it is in memory.
+    Past one gigabyte the array is an unnamed file in ``scratch``, so that the operating system
+    decides what of it is in memory.
 
     Args:
         decoder: decodes the image of a row into its place ``uint8 [H, W, 3]``; in threads.
-        failed: is told, in order, of each row whose decoder raised an ``ImageError`` or a
+        failed: called, in order, with each row whose decoder raised an ``ImageError`` or a
             ``LabelError``; what it raises ends the work.
         items: of any pool.
         spec: of the array.
-        scratch: a folder with room for it.
+        scratch: a folder with enough disk space.
         what: the images are, for messages.
 
     Returns:
@@ -130,20 +129,17 @@ def decode_with(
 
 @contextlib.contextmanager
 def _scratch_file(shape: tuple[int, ...], folder: Path | None) -> Iterator[IO[bytes]]:
-    """An unnamed file with all the room that an array needs.
+    """An unnamed file with all the disk space of an array.
 
-    A mapped write that finds no room left on the disk kills the process.
+    A mapped write to a full disk would kill the process.
     """
     where = folder or Path(tempfile.gettempdir())
-    remedy = "make room there" if folder else "make room there, or set TMPDIR to another folder"
-    try:
-        file = tempfile.TemporaryFile(dir=where)  # noqa: SIM115  closed below
-        with contextlib.ExitStack() as closing:
-            closing.enter_context(file)
+    remedy = "free some space" if folder else "free some space, or set TMPDIR to another folder"
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=where))
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, int(np.prod(shape, dtype=np.int64)))
-            closing.pop_all()
-    except OSError as error:
-        raise explained(error, where, remedy) from error
-    with file:
+        except OSError as error:
+            raise explained(error, where, remedy) from error
         yield file

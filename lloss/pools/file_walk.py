@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lloss.pools.storage import FileName, StoragePath
 
-SUFFIXES = frozenset(
-    {".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm"}
-    | {".ppm", ".tif", ".tiff", ".webp"}
-)
+_IMAGES = "apng bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
+SUFFIXES = frozenset(f".{end}" for end in _IMAGES.split())
 """The suffixes of image files (compared in lower case)."""
 
 _UNDECODED = """
@@ -52,7 +50,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_visible(path: str) -> bool:
-    """Whether no part of a path is hidden; ``.`` and ``..`` are no names."""
+    """Whether no part of a path is hidden; ``.`` and ``..`` are not names."""
     return not any(is_hidden(part) for part in path.split("/") if part not in (".", ".."))
 
 
@@ -60,7 +58,7 @@ def suffix_of(name: str) -> str:
     """The end of a file's name that says its kind, in lower case; "" without one."""
     name = name.lower()
     of_several = next((end for end in CONTAINERS if name.endswith(end)), "")
-    return of_several or os.path.splitext(name)[1]  # noqa: PTH122  the name is no path
+    return of_several or os.path.splitext(name)[1]  # noqa: PTH122  the name is not a path
 
 
 def has_image_suffix(name: str) -> bool:
@@ -96,23 +94,18 @@ class PassedOver:
         return PassedOver(both, self.hidden + other.hidden, self.containers + other.containers)
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by suffix, the hidden ones as ``hidden``, as JSON can hold them."""
+        """The counts by suffix, the hidden ones as ``hidden``, for JSON."""
         counts = {suffix or "(no suffix)": n for suffix, n in sorted(self.files.items())}
         return {**counts, **({"hidden": self.hidden} if self.hidden else {})}
 
-    def text(self, wanted: str = "images") -> str:
-        """What to say to the user; "" if nothing was passed over.
-
-        Args:
-            wanted: what the walk looked for, in the plural.
-        """
+    def text(self) -> str:
+        """Say it to the user; "" if nothing was passed over."""
         undecoded = Counter({end: n for end, n in self.files.items() if end in UNDECODED})
         others = self.files - undecoded
         parts = []
         if others:
-            many = f"files that are no {wanted}"
-            many = many if others.total() > 1 else f"file that is no {wanted.removesuffix('s')}"
-            parts.append(f"{others.total():,} {many} ({_by_suffix(others)})")
+            many = "files" if others.total() > 1 else "file"
+            parts.append(f"{others.total():,} other {many} ({_by_suffix(others)})")
         if undecoded:
             many = "images" if undecoded.total() > 1 else "image"
             parts.append(
@@ -133,7 +126,7 @@ def walk(
     prefix: str = "",
     above: tuple[object, ...] = (),
 ) -> Iterator[tuple[str, FileName]]:
-    """Path below the folder, with ``/``, and name of each file, depth first.
+    """Path below the folder, with ``/``, and file name of each file, depth first.
 
     The order is the same on any machine, and only one folder's names are held at a time.
 

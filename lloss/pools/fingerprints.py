@@ -1,8 +1,9 @@
-"""What tells the files of a pool from others of the same names."""
+"""Digests that distinguish the files of a pool from others of the same names."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +13,8 @@ _AT_ONCE = 16
 """Files looked at together: each costs a network a round trip, and a pool has ten thousand."""
 
 
-def file_prints(places: Sequence[StoragePath]) -> str:
-    """A digest of the names of these files and of :meth:`StoragePath.trace` of each.
+def file_prints(files: Sequence[StoragePath]) -> str:
+    """Digest the names of these files and :meth:`StoragePath.trace` of each.
 
     Names count from the folder that all of the files share, so that a pool that was moved or
     copied as a whole keeps its digest.
@@ -21,32 +22,24 @@ def file_prints(places: Sequence[StoragePath]) -> str:
     Raises:
         PoolError: a file is gone or cannot be read.
     """
-    paths = [place.parts for place in places]
-    shared = _shared(paths)
+    paths = [file.parts for file in files]
+    shared = len(os.path.commonprefix(paths))  # noqa: RUF071  of tuples
     digest = hashlib.sha256()
-    with ThreadPoolExecutor(_AT_ONCE, "lloss-prints") as threads:
-        for path, trace in zip(paths, threads.map(lambda place: place.trace(), places)):
-            digest.update(
-                repr(("/".join(path[shared:]), trace)).encode("utf-8", "backslashreplace")
-            )
+    with ThreadPoolExecutor(_AT_ONCE, "lloss-fingerprints") as threads:
+        for path, trace in zip(paths, threads.map(lambda file: file.trace(), files)):
+            name = "/".join(path[shared:])
+            digest.update(repr((name, trace)).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-def content_print(place: StoragePath) -> str:
+def content_print(file: StoragePath) -> str:
     """The SHA-256 of a whole file.
 
     Raises:
         PoolError: it is gone or cannot be read.
     """
-    digest, file = hashlib.sha256(), place.open()
-    with file:
-        while part := file.read(1 << 20):
+    digest = hashlib.sha256()
+    with file.open() as opened:
+        while part := opened.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
-
-
-def _shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many first parts all of the paths have in common; all of them where there is one path."""
-    first, last = min(paths), max(paths)
-    differs = (n for n, (one, other) in enumerate(zip(first, last)) if one != other)
-    return next(differs, min(len(first), len(last)))

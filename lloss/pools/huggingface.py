@@ -18,21 +18,21 @@ from lloss.pools.table import TablePool
 from lloss.pools.table_columns import ImageCell
 from lloss.pools.table_files import mapped
 
-STATE, SPLITS = "state.json", "dataset_dict.json"
+_STATE, _SPLITS = "state.json", "dataset_dict.json"
 
 
 def open_saved(folder: StoragePath, uri: str, options: dict[str, str]) -> Pool | None:
-    """The pool of a ``save_to_disk`` folder; None where the folder is no such one.
+    """Open a ``save_to_disk`` folder; None where the folder is not one.
 
     Args:
-        folder: a data set's, or that of a dict of them.
-        uri: what to call the pool.
+        folder: of a data set, or of a dict of them.
+        uri: of the pool, for messages.
         options: ``split`` chooses of a dict; ``id`` and ``image`` name columns.
 
     Raises:
         PoolError: the folder is damaged, or the split is missing or unknown.
     """
-    splits = _json(folder, SPLITS, "splits")
+    splits = _json(folder, _SPLITS).get("splits")
     if splits is not None:
         options = dict(options)
         split = options.pop("split", "")
@@ -40,38 +40,41 @@ def open_saved(folder: StoragePath, uri: str, options: dict[str, str]) -> Pool |
             found = f"has no split {split!r}" if split else "holds several data sets"
             raise PoolError(f"{uri}: {found}; choose with ?split= one of {', '.join(splits)}")
         return open_saved(folder.at(split), uri, options)
-    files = _json(folder, STATE, "_data_files")
+    state = _json(folder, _STATE)
+    files = state.get("_data_files")
     if files is None:
         return None
     if "split" in options:
         raise PoolError(f"{uri}: is one data set without splits; leave ?split= out")
     if not files:
         raise PoolError(f"{uri}: the data set has no rows")
-    pool = TablePool([folder.at(file["filename"]) for file in files], uri, options)
-    order = _json(folder, STATE, "_indices_data_files")
-    return PermutedPool(pool, _column(folder, order, "indices").to_numpy()) if order else pool
+    pool = TablePool(_paths(folder, files), uri, options)
+    order = state.get("_indices_data_files")
+    return PermutedPool(pool, _column(_paths(folder, order), "indices")) if order else pool
 
 
 class PermutedPool(Pool):
     """The rows that a data set kept when it was filtered or shuffled, in its order.
 
     It was saved with its tables as they had been, and with the numbers of the rows that count.
-    The tables are mapped where they can be, since they are read back and forth. Without a column
-    of ids, the id is the row's number in the data set, not in the table.
+    Local tables are mapped, since they are read back and forth. Without a column of ids, the id is
+    the row's number in the data set, not in the table.
     """
 
-    def __init__(self, pool: TablePool, rows: NDArray[np.uint64]) -> None:
+    def __init__(self, pool: TablePool, order: Any) -> None:
         self.uri, self.remote, self.unique = pool.uri, pool.remote, pool.unique
-        self._tables = pool.fingerprint  # asked when it is needed: it opens every file
-        self._rows, self._folder = rows, pool.places[0].parent
+        self._table_fingerprint = pool.fingerprint  # computed when needed: it opens every file
+        self._rows: NDArray[np.uint64] = order.to_numpy()
+        self._folder = pool.files[0].parent
         columns = pool.columns
-        names = [{"filename": place.name} for place in pool.places]
-        self._images = _column(self._folder, names, columns.image)
-        self._ids: Any = _column(self._folder, names, columns.id) if columns.id else None
+        self._images = _column(pool.files, columns.image)
+        self._ids: Any = _column(pool.files, columns.id) if columns.id else None
         if columns.id != columns.image and self._ids is not None and self._ids.null_count:
             raise PoolError(f"{self.uri}: {self._ids.null_count} ids are null")
-        if len(rows) and rows.max() >= len(self._images):
-            raise PoolError(f"{self.uri}: its indices name row {rows.max()} of {len(self._images)}")
+        if len(self._rows) and self._rows.max() >= len(self._images):
+            raise PoolError(
+                f"{self.uri}: its indices name row {self._rows.max()} of {len(self._images)}"
+            )
 
     def __iter__(self) -> Iterator[Item]:
         for id, row in zip(self.ids(), self._rows):
@@ -87,7 +90,7 @@ class PermutedPool(Pool):
         try:
             id = self._ids[row].as_py()
         except UnicodeDecodeError:
-            raise PoolError(f"{self.uri}: the id in row {row} (from 0) is no UTF-8") from None
+            raise PoolError(f"{self.uri}: the id in row {row} (from 0) is not UTF-8") from None
         return f"row {position}" if id is None else str(id)
 
     def count(self) -> int:
@@ -95,31 +98,35 @@ class PermutedPool(Pool):
         return len(self._rows)
 
     def fingerprint(self) -> str:
-        """That of the tables, and which rows are kept in which order."""
-        digest = hashlib.sha256(self._tables().encode())
+        """Digest the tables, and which rows are kept in which order."""
+        digest = hashlib.sha256(self._table_fingerprint().encode())
         digest.update(np.ascontiguousarray(self._rows).data)
         return digest.hexdigest()
 
 
-def _column(folder: StoragePath, files: Iterable[dict[str, str]], name: str) -> Any:
+def _paths(folder: StoragePath, files: Iterable[dict[str, str]]) -> list[StoragePath]:
+    return [folder.at(file["filename"]) for file in files]
+
+
+def _column(files: Iterable[StoragePath], name: str) -> Any:
     """A column of Arrow streams, one after another, as a ``pyarrow.ChunkedArray``."""
     chunks, kind = [], None
-    for place in (folder.at(file["filename"]) for file in files):
-        with mapped(place) as source:
+    for path in files:
+        with mapped(path) as source:
             batches = pa.ipc.open_stream(source)
             kind = batches.schema.field(name).type
             chunks += [batch.column(name) for batch in batches]
     return pa.chunked_array(chunks, kind)  # of a filter that kept nothing there are no batches
 
 
-def _json(folder: StoragePath, name: str, key: str) -> Any:
-    """A key of a JSON file of this folder; None where there is no such file or key."""
-    place = folder.at(name)
-    if place.kind() != "file":
-        return None
-    with place.open() as file:
+def _json(folder: StoragePath, name: str) -> dict[str, Any]:
+    """A JSON file's object; empty where the folder has no such file."""
+    path = folder.at(name)
+    if path.kind() != "file":
+        return {}
+    with path.open() as file:
         try:
             content = json.loads(file.read())
         except ValueError as error:
-            raise PoolError(f"{place}: not readable as JSON: {error}") from error
-    return content.get(key) if isinstance(content, dict) else None
+            raise PoolError(f"{path}: not readable as JSON: {error}") from error
+    return content if isinstance(content, dict) else {}

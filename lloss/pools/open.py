@@ -130,8 +130,8 @@ def _matching(uri: PoolUri, within: Confinement | None) -> Sequence[StoragePath]
     folder = storage_path(head if uri.remote else head + slash, within)
     if "*" in head or folder.kind() != "folder":
         raise PoolError(f"{uri}: no such folder; only the last part may hold a *")
-    visible = [name for name in folder.files() if pattern.startswith(".") or not is_hidden(name)]
-    names = fnmatch.filter(visible, pattern)
+    entries = folder.entries(lambda name, _: pattern.startswith(".") or not is_hidden(name))
+    names = fnmatch.filter((name for name, _, inner in entries if inner is None), pattern)
     if not names:
         raise PoolError(f"{uri}: no file matches the pattern")
     return [folder.at(name) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from typing import IO
@@ -19,8 +20,7 @@ class PathListPool(Pool):
     """The files named by a text file (a path a line) or by a CSV with a column ``path``.
 
     Paths are relative to the list's folder. The id is the path as written, or the column ``id``.
-    The list is read again each time; what stays in memory while it is opened is 8 bytes a row,
-    to find doubled ids.
+    The list is read again each time; opening it takes 8 bytes a row, to find duplicate ids.
     """
 
     unique = True
@@ -29,12 +29,26 @@ class PathListPool(Pool):
         self.listing = listing
         self.uri = uri
         self.remote = listing.remote
-        self._count = _checked(listing)
+        self._count = 0
+        duplicate = first_duplicate(self._counted_ids)
+        if duplicate is not None:
+            id, *positions = duplicate
+            one, two = (next(itertools.islice(_rows(listing), n, None))[0] for n in positions)
+            raise PoolError(
+                f"{listing}: the id {id!r} stands in line {one} and in line {two}; "
+                "ids are unique in a pool"
+            )
+
+    def _counted_ids(self) -> Iterator[str]:
+        for count, (_, id, _) in enumerate(_rows(self.listing), 1):
+            self._count = count
+            yield id
 
     def __iter__(self) -> Iterator[Item]:
         folder = self.listing.parent
         for _, id, path in _rows(self.listing):
-            yield Item(id, functools.partial(folder.read_image, path), file=folder.file_of(path))
+            read = functools.partial(folder.read_image, path)
+            yield Item(id, read, file=folder.file_of(path))
 
     def ids(self) -> Iterator[str]:
         """The paths as written, or the column ``id``."""
@@ -45,7 +59,7 @@ class PathListPool(Pool):
         return self._count
 
     def fingerprint(self) -> str:
-        """A digest of the list itself; not of the files it names."""
+        """Digest the list itself; not the files it names."""
         return content_print(self.listing)
 
 
@@ -63,16 +77,13 @@ def _rows(listing: StoragePath) -> Iterator[tuple[int, str, str]]:
 
 
 def _text_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, str, str]]:
-    first = True
-    for number, line in text_lines(file, name, PoolError):
-        if not line.strip():
-            continue
-        if first and "path" in re.split(r"[,;\t]", line.casefold().replace(" ", "")):
+    lines = ((number, line) for number, line in text_lines(file, name, PoolError) if line.strip())
+    for position, (number, line) in enumerate(lines):
+        if position == 0 and "path" in re.split(r"[,;\t]", line.casefold().replace(" ", "")):
             raise PoolError(
-                f"{name}, line {number}: {line!r} looks like the header of a CSV; call the file "
-                ".csv, or remove that line"
+                f"{name}, line {number}: {line!r} looks like the header of a CSV; rename the file "
+                "to .csv, or remove that line"
             )
-        first = False
         yield number, line, line
 
 
@@ -82,26 +93,3 @@ def _csv_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, str, str]]:
     column = table.column("id")
     id = path if column is None else column
     return ((number, row[id], row[path]) for number, row in table)
-
-
-def _checked(listing: StoragePath) -> int:
-    """Read the list once, refuse doubled ids, and tell its length."""
-    lines = [0, 0]
-    count = 0
-
-    def ids() -> Iterator[str]:
-        nonlocal count
-        for count, (_, id, _) in enumerate(_rows(listing), 1):  # noqa: B007
-            yield id
-
-    found = first_duplicate(ids)
-    if found is not None:
-        id, *positions = found
-        for position, (number, _, _) in enumerate(_rows(listing)):
-            if position in positions:
-                lines[positions.index(position)] = number
-        raise PoolError(
-            f"{listing}: the id {id!r} stands in line {lines[0]} and in line {lines[1]}; "
-            "ids are unique in a pool"
-        )
-    return count

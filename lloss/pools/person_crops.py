@@ -1,4 +1,4 @@
-"""Persons as a pool: each is a square of an image, told by a JSON."""
+"""Persons as a pool: each is a square of an image, from a JSON of annotations."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _KEPT = 8
 """Decoded images kept for the next person of each."""
 
 _KEPT_BYTES = 32 << 20
-"""What takes more is not kept."""
+"""Larger decoded images are not kept."""
 
 
 class Outline(NamedTuple):
-    """A person of a pool; for the region the reason where there is none.
+    """A person of a pool; ``region`` is the reason where there is no square.
 
     ``size`` is the height and width of the image on which the region was drawn, where it is known.
     """
@@ -59,14 +59,14 @@ class CropItem(Item):
     def of(
         cls, id: str, image: Item, region: CropBox, decoded: Callable[[], Pixels] | None = None
     ) -> CropItem:
-        """A square of an image, which is decoded each time unless told otherwise."""
+        """Make a square of an image, which is decoded each time by default."""
         decoded = decoded or functools.partial(_decode, image)
         return cls(
             id, functools.partial(_cut, decoded, region), image, region, decoded, file=image.file
         )
 
     def cut(self, factor: float) -> Pixels:
-        """The square with the same centre and ``factor`` times the side, black outside the image.
+        """Cut a square of the same centre and ``factor`` times the side, black outside the image.
 
         Raises:
             ImageError: the image cannot be read.
@@ -75,41 +75,39 @@ class CropItem(Item):
 
 
 class PersonCropPool(Pool):
-    """The persons that a JSON tells of, in MPII's dialects or COCO's, as squares of their images.
+    """The persons of a JSON in MPII's dialects or COCO's, as squares of their images.
 
     Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
     image stand together, in the order in which images first come, so that an image is decoded once
-    for all of them where it can be. A person whose region has no size, or lies beside the image, is
-    a bad image. The images are looked for in the JSON's folder, in ``images``
-    below it and in ``images`` beside it.
+    for all of them where possible. A person whose region has no size, or is beside the image, is
+    a bad image. The images are looked for in the JSON's folder, in ``images`` below it and in
+    ``images`` beside it.
+
+    Args:
+        listing: the JSON.
+        uri: of the pool. Options: ``image``, the folder of the images, relative to the JSON's;
+            ``split``, ``train`` or ``valid``, of an MPII file that has ``isValidation``.
+
+    Raises:
+        PoolError: it cannot be read, an entry has no image or no place, or two are the same.
     """
 
     unique = True
 
     def __init__(self, listing: StoragePath, uri: PoolUri) -> None:
-        """Open it.
-
-        Args:
-            listing: the JSON.
-            uri: of the pool. Options: ``image``, the folder of the images, relative to the JSON's;
-                ``split``, ``train`` or ``valid``, of an MPII file that has ``isValidation``.
-
-        Raises:
-            PoolError: it cannot be read, an entry has no image or no place, or two are the same.
-        """
-        options = uri.options
         self.listing = listing
         self.uri = str(uri)
         self.remote = listing.remote
         try:
             with listing.open() as file:
                 document = parse_json(file, str(listing))
-            people = read_people(document, str(listing), _Refusing(), options.get("split", ""))
+            split = uri.options.get("split", "")
+            people = read_people(document, str(listing), _Refusing(), split)
             self._outlines = _grouped(map(_outline, people))
         except LabelError as error:
             raise PoolError(str(error)) from error
         names = list(dict.fromkeys(one.image for one in self._outlines))
-        self.images = image_folder(listing, names, options.get("image", ""))
+        self.images = image_folder(listing, names, uri.options.get("image", ""))
 
     def __iter__(self) -> Iterator[Item]:
         return region_items(self._outlines, self.images)
@@ -123,17 +121,12 @@ class PersonCropPool(Pool):
         return len(self._outlines)
 
     def fingerprint(self) -> str:
-        """A digest of the JSON; not of the images it names."""
+        """Digest the JSON; not the images it names."""
         return content_print(self.listing)
 
 
 def region_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[Item]:
-    """The items of persons.
-
-    Args:
-        outlines: they.
-        folder: what the names of their images are relative to.
-    """
+    """The items of persons, whose images have names relative to ``folder``."""
     outlines = list(outlines)
     shared = {name for name, count in Counter(o.image for o in outlines).items() if count > 1}
     kept = _KeptImages()
@@ -150,33 +143,29 @@ def region_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[I
 
 
 class _Refusing(Problems):
-    """A pool leaves nothing out: who listed it once would not find the same again."""
+    """A pool leaves nothing out: a second listing would not give the same."""
 
     def report(self, where: str, what: str) -> None:
-        raise LabelError(f"{where}: {what}; mend it, or take it out of the pool")
+        raise LabelError(f"{where}: {what}; correct it, or remove it from the pool")
 
 
 @dataclass
 class _Slot:
-    """A decoded image, or the place where one thread is making it and others wait."""
+    """A decoded image; one thread decodes it while others wait for the lock."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     pixels: Pixels | None = None
 
 
 class _KeptImages:
-    """The images decoded last, for the persons that stand next to each other."""
+    """The images decoded last, for consecutive persons."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
 
     def decoded(self, image: Item) -> Pixels:
-        """The pixels of an image; not to be written to.
-
-        Raises:
-            ImageError: it cannot be read or decoded.
-        """
+        """The pixels of an image, read-only for the caller; ImageError where it cannot be read."""
         with self._lock:
             slot = self._slots.setdefault(image.id, _Slot())
             self._slots.move_to_end(image.id)

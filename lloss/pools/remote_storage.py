@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 from collections.abc import Callable, Collection, Iterator
 from typing import IO, Any, Literal, cast
 
@@ -12,6 +13,8 @@ from lloss.pools import image_files
 from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.storage import RandomFile, StoragePath
 from lloss.pools.uri import without_secrets
+
+_BUFFER = 1 << 20
 
 _TAGS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified"),
@@ -114,16 +117,13 @@ class RemotePath(StoragePath):
         }
         return sorted(names, key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
 
-    def files(self) -> list[str]:
-        """See :meth:`StoragePath.files`."""
-        return [name for name, is_folder in self._listed() if not is_folder]
-
     def existing(self, paths: Collection[str]) -> set[str]:
         """List each folder of the paths once."""
         listed: dict[str, set[str]] = {}
         for folder in {path.rpartition("/")[0] for path in paths}:
-            place = self.at(folder)
-            listed[folder] = set(place.files()) if place.kind() == "folder" else set()
+            path = self.at(folder)
+            entries = path._listed() if path.kind() == "folder" else []
+            listed[folder] = {name for name, is_folder in entries if not is_folder}
         return {
             path for path in paths if path.rpartition("/")[2] in listed[path.rpartition("/")[0]]
         }
@@ -139,17 +139,11 @@ class RemotePath(StoragePath):
 
     def open(self) -> IO[bytes]:
         """See :meth:`StoragePath.open`."""
-        with store_errors(self):
-            return cast(IO[bytes], _RemoteStream(self, self.fs.open(self.path, "rb")))
+        return cast(IO[bytes], io.BufferedReader(_RemoteStream(self), _BUFFER))
 
     def open_random(self) -> RandomFile:
         """See :meth:`StoragePath.open_random`."""
         return _RemoteFile(self)
-
-    def size(self) -> int:
-        """The file's length in bytes."""
-        with store_errors(self):
-            return int(self.fs.info(self.path)["size"])
 
     def trace(self) -> str:
         """The size and, where the store has one, a tag or a time."""
@@ -157,6 +151,27 @@ class RemotePath(StoragePath):
             info = self.fs.info(self.path)
         tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
         return f"{info.get('size')} {tag}"
+
+    def read_image(self, path: str) -> bytes:
+        """See :meth:`StoragePath.read_image`.
+
+        Raises:
+            ImageError: this one object is missing, or may not be read.
+            PoolError: the store cannot be reached, or refuses us altogether: to go on would
+                skip every image from here on.
+        """
+        image = self.at(path)
+        if image.outside:
+            raise ImageError(OUTSIDE)
+        with store_errors(image):
+            try:
+                return image._bounded()
+            except (FileNotFoundError, IsADirectoryError) as error:
+                raise ImageError("cannot be read: no such object") from error
+            except PermissionError as error:
+                if "denied" in str(error).lower():
+                    raise ImageError("cannot be read: access denied") from error
+                raise
 
     def _bounded(self) -> bytes:
         """The object's bytes; no more are requested than an image may have."""
@@ -174,29 +189,8 @@ class RemotePath(StoragePath):
             image_files.check_encoded(max(len(data), whole))
         return data
 
-    def read_image(self, path: str) -> bytes:
-        """See :meth:`StoragePath.read_image`.
 
-        Raises:
-            ImageError: this one object is missing, or may not be read.
-            PoolError: the store cannot be reached, or refuses us altogether: to go on would
-                skip every image from here on.
-        """
-        place = self.at(path)
-        if place.outside:
-            raise ImageError(OUTSIDE)
-        with store_errors(place):
-            try:
-                return place._bounded()
-            except (FileNotFoundError, IsADirectoryError) as error:
-                raise ImageError("cannot be read: no such object") from error
-            except PermissionError as error:
-                if "denied" in str(error).lower():
-                    raise ImageError("cannot be read: access denied") from error
-                raise
-
-
-class _RemoteFile(RandomFile):
+class _RemoteFile:
     """A remote file read by ranges, one request each."""
 
     def __init__(self, path: RemotePath) -> None:
@@ -212,35 +206,36 @@ class _RemoteFile(RandomFile):
         return len(data)
 
 
-class _RemoteStream:
+class _RemoteStream(io.RawIOBase):
     """An open remote file whose errors become a PoolError."""
 
-    def __init__(self, path: RemotePath, file: Any) -> None:
-        self._path, self._file = path, file
+    def __init__(self, path: RemotePath) -> None:
+        self._path = path
+        with store_errors(path):
+            self._file = path.fs.open(path.path, "rb")
 
-    def read(self, size: int = -1) -> bytes:
-        with store_errors(self._path):
-            return bytes(self._file.read(size))
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
     def readinto(self, out: Any) -> int:
-        view = memoryview(out).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
+        with store_errors(self._path):
+            data = self._file.read(len(out))
+        out[: len(data)] = data
         return len(data)
 
-    read1 = read
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+    def tell(self) -> int:
+        return int(self._file.tell())
 
-    def __enter__(self) -> _RemoteStream:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._file)
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import IO, Literal, Protocol, TypeAlias
 
 from lloss.errors import PoolError
 from lloss.pools.confinement import OUTSIDE, Confinement
@@ -34,17 +34,11 @@ _TRIED = 8
 """Images looked for before a listing's own folder is taken for theirs."""
 
 
-class RandomFile(ABC):
+class RandomFile(Protocol):
     """A file that many threads read at any offset: there is no shared position."""
 
-    @abstractmethod
     def read_into(self, offset: int, out: memoryview) -> int:
         """Fill ``out`` (bytes) from ``offset`` on; return how much there was."""
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Read that many bytes, or fewer at the end of the file."""
-        out = bytearray(size)
-        return bytes(memoryview(out)[: self.read_into(offset, memoryview(out))])
 
 
 class StoragePath(ABC):
@@ -111,10 +105,6 @@ class StoragePath(ABC):
         """
 
     @abstractmethod
-    def files(self) -> list[str]:
-        """Names of the files (not folders) in this folder, in the order of their bytes."""
-
-    @abstractmethod
     def existing(self, paths: Collection[str]) -> set[str]:
         """Those of these relative paths where files are."""
 
@@ -129,10 +119,6 @@ class StoragePath(ABC):
     @abstractmethod
     def open_random(self) -> RandomFile:
         """Open the file for many threads; raise PoolError where it cannot be read."""
-
-    @abstractmethod
-    def size(self) -> int:
-        """The file's length in bytes."""
 
     @abstractmethod
     def trace(self) -> str:
@@ -170,11 +156,6 @@ class LocalPath(StoragePath):
     def parts(self) -> tuple[str, ...]:
         """The absolute path split up."""
         return self.path.absolute().parts
-
-    @property
-    def name(self) -> str:
-        """The path's last part."""
-        return self.path.name
 
     @property
     def parent(self) -> LocalPath:
@@ -222,17 +203,6 @@ class LocalPath(StoragePath):
                 inner = LocalPath(self.path / os.fsdecode(name), self.within)
             yield shown, os.path.join(here, name), inner  # noqa: PTH118
 
-    def files(self) -> list[str]:
-        """See :meth:`StoragePath.files`; names that are not UTF-8 keep their bytes."""
-        if self.within is not None and not self.within.holds_path(self.path):
-            raise PoolError(f"{self.path}: {OUTSIDE}")
-        try:
-            with os.scandir(self.path) as entries:
-                names = [entry.name for entry in entries if entry.is_file()]
-        except OSError as error:
-            raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
-        return sorted(names, key=os.fsencode)
-
     def existing(self, paths: Collection[str]) -> set[str]:
         """Look at each."""
         return {path for path in paths if os.path.isfile(self.file_of(path))}  # noqa: PTH113
@@ -268,10 +238,6 @@ class LocalPath(StoragePath):
         """See :meth:`StoragePath.open_random`."""
         return _LocalFile(self)
 
-    def size(self) -> int:
-        """The file's length in bytes."""
-        return self.path.stat().st_size
-
     def trace(self) -> str:
         """Digest the size, and the bytes of beginning, middle and end.
 
@@ -306,39 +272,32 @@ class LocalPath(StoragePath):
         return PoolError(f"{self.path}: cannot be read: {reason}")
 
 
-class _LocalFile(RandomFile):
-    """A local file read by position, past Python's buffers and without the interpreter's lock."""
+class _LocalFile:
+    """Reads by position, past Python's buffers and without the interpreter's lock."""
 
     def __init__(self, path: LocalPath) -> None:
         self.path = path.path
-        try:
-            self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except (OSError, ValueError) as error:
-            raise path._unreadable(error) from error
+        self._file = path.open()
         self._lock = threading.Lock()
-        weakref.finalize(self, os.close, self._file)
-        if path.within is not None and not path.within.holds_file(self._file, self.path):
-            raise PoolError(f"{path}: {OUTSIDE}")
+        weakref.finalize(self, self._file.close)
 
     def read_into(self, offset: int, out: memoryview) -> int:
         """See :meth:`RandomFile.read_into`."""
         out, done = out.cast("B") if out.format != "B" or out.ndim != 1 else out, 0
         try:
-            while done < len(out):
-                count = self._read_some(offset + done, out[done:])
-                if not count:
-                    break
+            while done < len(out) and (count := self._read_some(offset + done, out[done:])):
                 done += count
         except OSError as error:
             raise read_error(error, self.path) from error
         return done
 
     def _read_some(self, offset: int, out: memoryview) -> int:
+        file = self._file.fileno()
         if hasattr(os, "preadv"):
-            return os.preadv(self._file, [out], offset)
-        with self._lock:  # Windows has no read by position
-            os.lseek(self._file, offset, os.SEEK_SET)
-            read = os.read(self._file, len(out))
+            return os.preadv(file, [out], offset)
+        with self._lock:  # Windows and macOS have no such call
+            os.lseek(file, offset, os.SEEK_SET)
+            read = os.read(file, len(out))
         out[: len(read)] = read
         return len(read)
 

@@ -20,11 +20,8 @@ class SubsetPool(Pool):
         self.pool = pool
         self.without = frozenset(without)
         self.uri = pool.uri
-        self.unique = pool.unique
-        self.remote = pool.remote
-        self.streamed = pool.streamed
-        self.counted = pool.counted
-        self.indexed = pool.indexed
+        self.unique, self.remote = pool.unique, pool.remote
+        self.streamed, self.counted, self.indexed = pool.streamed, pool.counted, pool.indexed
 
     def __iter__(self) -> Iterator[Item]:
         return (item for item in self.pool if item.id not in self.without)
@@ -72,23 +69,12 @@ class _JoinedChunk(Chunk):
 def _array_chunks(
     pool: ArrayPool, without: Iterable[str], ranges: Iterable[range]
 ) -> Iterator[Chunk]:
-    gone = np.array(sorted(int(id) for id in without if pool.holds(id)), np.int64)
-    count = pool.count() - len(gone)
+    gone = [int(id) for id in without if pool.holds(id)]
+    kept = np.delete(np.arange(pool.count()), gone)
     for wanted in ranges:
-        stop = min(wanted.stop, count)
-        if wanted.start >= stop:
+        rows = kept[wanted.start : wanted.stop]
+        if not len(rows):
             return
-        parts = list(pool.chunks(_runs(gone, wanted.start, stop)))
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+        parts = list(pool.chunks(range(int(run[0]), int(run[-1]) + 1) for run in runs))
         yield _JoinedChunk(wanted.start, [item for part in parts for item in part.items], parts)
-
-
-def _runs(gone: NDArray[np.int64], start: int, stop: int) -> Iterator[range]:
-    """The rows that are the ``start``-th to the one before the ``stop``-th of those not gone."""
-    before = gone - np.arange(len(gone))  # how many are kept before each that is gone
-    first, last = (n + int(np.searchsorted(before, n, "right")) for n in (start, stop - 1))
-    inside = gone[np.searchsorted(gone, first) : np.searchsorted(gone, last)]
-    for row in inside.tolist():
-        if row > first:
-            yield range(first, row)
-        first = row + 1
-    yield range(first, last + 1)

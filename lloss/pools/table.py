@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from lloss.errors import PoolError
 from lloss.pools.fingerprints import file_prints
-from lloss.pools.pool import Chunk, Item, Pool
+from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath
 from lloss.pools.table_columns import Columns, ImageCell
 from lloss.pools.table_files import TableFile, open_table
@@ -23,38 +22,38 @@ class TablePool(Pool):
 
     Args:
         files: of one schema, in the order of the pool.
-        uri: what to call the pool.
+        uri: of the pool, for messages.
         options: ``id`` and ``image`` name columns.
 
     Raises:
-        PoolError: a file is damaged, or there is no one column for ids or images.
+        PoolError: a file is damaged, or there is not exactly one column for ids or images.
     """
 
     def __init__(self, files: Sequence[StoragePath], uri: str, options: dict[str, str]) -> None:
         self.uri = uri
         self.remote = any(file.remote for file in files)
         self.counted = not self.remote
-        self.places = files
-        self._opened: dict[int, TableFile] = {}
-        self.columns = Columns.chosen(self._file(0).schema, options, uri)
+        self.files = files
+        first = open_table(files[0])
+        self._opened: dict[int, TableFile] = {0: first}
+        self.columns = Columns.chosen(first.schema, options, uri)
         self.unique = not self.columns.id
 
     def _file(self, number: int) -> TableFile:
         if number not in self._opened:
-            file = open_table(self.places[number])
-            columns = getattr(self, "columns", None)
-            missing = [c for c in columns.read if c not in file.schema.names] if columns else []
+            file = open_table(self.files[number])
+            missing = [name for name in self.columns.read if name not in file.schema.names]
             if missing:
                 raise PoolError(
-                    f"{file.place}: has no column {missing[0]!r}, which {self.places[0]} has"
+                    f"{file.path}: has no column {missing[0]!r}, which {self.files[0]} has"
                 )
             self._opened[number] = file
         return self._opened[number]
 
-    def _files(self, start: int = 0) -> Iterator[tuple[int, TableFile]]:
+    def _located(self, start: int = 0) -> Iterator[tuple[int, TableFile]]:
         """From the file on that holds row ``start``, each with the pool's position of its begin."""
         position = 0
-        for number in range(len(self.places)):
+        for number in range(len(self.files)):
             file = self._file(number)
             if position + file.count > start:
                 yield position, file
@@ -65,12 +64,12 @@ class TablePool(Pool):
 
     def _from(self, start: int) -> Iterator[Item]:
         """The items from this position on."""
-        for offset, file in self._files(start):
+        for offset, file in self._located(start):
             inside = max(start - offset, 0)
-            for first, batch in file.batches(self.columns.read, inside):
+            for first, batch in file.batches(self.columns.read, file.block(inside)):
                 skipped = max(inside - first, 0)
                 yield from self.columns.items(
-                    batch.slice(skipped), first + skipped, file.place, offset
+                    batch.slice(skipped), first + skipped, file.path, offset
                 )
 
     def ids(self) -> Iterator[str]:
@@ -78,17 +77,17 @@ class TablePool(Pool):
         if not self.columns.id:
             yield from map(str, range(self.count()))
             return
-        for offset, file in self._files():
-            for first, batch in file.batches([self.columns.id], 0):
-                yield from self.columns.ids(batch, first, file.place, offset)
+        for offset, file in self._located():
+            for first, batch in file.batches([self.columns.id]):
+                yield from self.columns.ids(batch, first, file.path, offset)
 
     def count(self) -> int:
-        """The files' rows, of which they tell themselves."""
-        return sum(self._file(number).count for number in range(len(self.places)))
+        """The files' rows, by their metadata."""
+        return sum(self._file(number).count for number in range(len(self.files)))
 
     def fingerprint(self) -> str:
-        """By the files' names, sizes and a little of their content; not by that of named images."""
-        return file_prints(self.places)
+        """Digest the files' names, sizes and a little of their content; not the named images."""
+        return file_prints(self.files)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`. The items carry their bytes: a batch each would be far more."""
@@ -96,30 +95,19 @@ class TablePool(Pool):
         missing = set(wanted)
         places = {id: row for row, id in enumerate(self.ids()) if id in missing}
         self.refuse_missing(wanted, missing - places.keys())
-        rows = sorted(places.values())
-        chunks = self.chunks(range(row, row + 1) for row in rows)
-        found = {item.id: _apart(item) for chunk in chunks for item in chunk.items}
+        chunks = self.chunks(range(row, row + 1) for row in sorted(places.values()))
+        found = {item.id: _detached(item) for chunk in chunks for item in chunk.items}
         return [found[id] for id in wanted]
 
-    def _block(self, row: int) -> int:
-        """The position of the last place before this row that can be jumped to."""
-        found = next(self._files(row), None)
-        return found[0] + found[1].block(row - found[0]) if found else row
-
-    def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        """See :meth:`Pool.chunks`; here files and row groups without a position are left out."""
-        items, position = self._from(0), 0
-        for wanted in ranges:
-            if wanted.start > position and self._block(wanted.start) > position:
-                items, position = self._from(wanted.start), wanted.start
-            skipped = wanted.start - position
-            chunk = list(itertools.islice(items, skipped, skipped + len(wanted)))
-            if not chunk:
-                return
-            position = wanted.stop
-            yield Chunk(wanted.start, chunk)
+    def _skip_to(
+        self, start: int, items: Iterator[Item], position: int
+    ) -> tuple[Iterator[Item], int]:
+        """Jump where a block begins between the two positions."""
+        offset, file = next(self._located(start), (start, None))
+        begin = offset if file is None else offset + file.starts[file.block(start - offset)]
+        return (self._from(start), start) if begin > position else (items, position)
 
 
-def _apart(item: Item) -> Item:
+def _detached(item: Item) -> Item:
     cell = item.read
-    return Item(item.id, cell.carried()) if isinstance(cell, ImageCell) else item
+    return Item(item.id, cell.detached()) if isinstance(cell, ImageCell) else item

@@ -11,8 +11,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from lloss.errors import ImageError, PoolError
 from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
@@ -22,11 +21,10 @@ from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import RandomFile, StoragePath
 from lloss.pools.uri import PoolUri
 
-T = TypeVar("T")
 _Read: TypeAlias = Callable[[], bytes]
 
 _REMEMBERED = 1_000_000
-"""Keys of one shard that are held to find doubled ones; beyond, whoever writes them down does."""
+"""Keys of one shard that are compared at reading; beyond, the code that writes them down checks."""
 
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.S)
 """A member's key, and after the first dot of its last part what it is of that key."""
@@ -37,8 +35,7 @@ class WebDatasetPool(Pool):
 
     The key is a member's path up to the first dot of its last part; members of one key stand one
     after another. Names are only names: nothing is extracted. Hidden members, links, devices and
-    the members of keys without an image are passed over. Archives written one behind the other
-    into one file are all read.
+    the members of keys without an image are passed over. Concatenated archives are all read.
 
     A plain tar of this machine is walked by its headers, and its images are read later by any
     thread. A remote or a compressed one is read from front to back, and its items carry the bytes.
@@ -71,7 +68,7 @@ class WebDatasetPool(Pool):
         return self._passed and self._passed + self.beside
 
     def fingerprint(self) -> str:
-        """By the shards' names, sizes and a little of their content."""
+        """Digest the shards' names, sizes and a little of their content."""
         return file_prints(self.shards)
 
     def _items(self, shard: StoragePath, passed: PassedOver) -> Iterator[Item]:
@@ -102,7 +99,7 @@ class WebDatasetPool(Pool):
                     f"choose with ?image={found}"
                 )
             found, read = member.extension, member.take()
-        for name in others if read is None else ():  # else they are what is known of the image
+        for name in others if read is None else ():  # else they describe the image
             passed.add(f"{key}{name}")
         return read
 
@@ -112,9 +109,8 @@ class WebDatasetPool(Pool):
         return "." + extension.lower().rpartition(".")[2] in SUFFIXES
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A file in a tar; ``take`` is to be called before the next one is asked for."""
+class _Member(NamedTuple):
+    """A file in a tar; call ``take`` before the next one is asked for."""
 
     key: str
     extension: str
@@ -122,10 +118,10 @@ class _Member:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that tells a damaged archive from one that ends.
+    """A header that distinguishes a damaged archive from one that ends.
 
     The library takes a bad header past the first one, and a file that ends without the block of
-    zeros, as the end of the archive: images would be missing and nobody would know.
+    zeros, as the end of the archive: images would be missing without an error.
     """
 
     @classmethod
@@ -134,13 +130,19 @@ class _Header(tarfile.TarInfo):
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
-            if not any(buf):
-                # Fewer zeros than a header has are the end of the file.
-                return super().frombuf(
-                    buf if len(buf) == tarfile.BLOCKSIZE else b"", encoding, errors
-                )
+            if not any(buf):  # fewer zeros than a header has are the end of the file
+                whole = len(buf) == tarfile.BLOCKSIZE
+                return super().frombuf(buf if whole else b"", encoding, errors)
             what = "it ends too early" if len(buf) < tarfile.BLOCKSIZE else str(error)
             raise tarfile.ReadError(what) from error
+
+
+_READING: Any = {
+    "tarinfo": _Header,
+    "ignore_zeros": True,  # another archive may come behind the end of one
+    "encoding": "utf-8",
+    "errors": "surrogateescape",
+}
 
 
 def _is_streamed(shard: StoragePath) -> bool:
@@ -149,16 +151,16 @@ def _is_streamed(shard: StoragePath) -> bool:
 
 def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a tar on this machine: only the headers are read."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_readable(shard))
-        file = stack.enter_context(shard.open())
-        tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:", **_READING))
-        images, size = shard.open_random(), shard.size()
-        for info in _headers(tar, passed):
-            if info.offset_data + info.size > size:
-                raise tarfile.ReadError(f"it ends in the middle of {info.name!r}")
-            read = functools.partial(_read, shard, images, info.offset_data, info.size)
-            yield from _member(info, functools.partial(_same, read), passed)
+    with _readable(shard), shard.open() as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        images = shard.open_random()
+        with tarfile.open(fileobj=file, mode="r:", **_READING) as tar:
+            for key, extension, info in _headers(tar, passed):
+                if info.offset_data + info.size > size:
+                    raise tarfile.ReadError(f"it ends in the middle of {info.name!r}")
+                read = functools.partial(_read, shard, images, info.offset_data, info.size)
+                yield _Member(key, extension, lambda read=read: read)  # type: ignore[misc]
 
 
 def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
@@ -170,16 +172,8 @@ def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
         options = {"mode": "r|", "bufsize": 1 << 20, **_READING}
         tar = stack.enter_context(tarfile.open(fileobj=file, **options))
-        for info in _headers(tar, passed):
-            yield from _member(info, functools.partial(_carried, tar, info), passed)
-
-
-_READING: Any = {
-    "tarinfo": _Header,
-    "ignore_zeros": True,  # another archive may come behind the end of one
-    "encoding": "utf-8",
-    "errors": "surrogateescape",
-}
+        for key, extension, info in _headers(tar, passed):
+            yield _Member(key, extension, functools.partial(_carried, tar, info))
 
 
 @contextlib.contextmanager
@@ -187,19 +181,27 @@ def _readable(shard: StoragePath) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        raise PoolError(f"{shard}: damaged or no tar file: {error}") from error
+        raise PoolError(f"{shard}: damaged, or not a tar file: {error}") from error
 
 
-def _headers(tar: Any, passed: PassedOver) -> Iterator[tarfile.TarInfo]:
-    """Headers of all plain files up to the end of the file."""
+def _headers(tar: Any, passed: PassedOver) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
+    """Key, extension and header of all plain visible files up to the end of the file."""
     end = 0  # of the last member
     while (info := _next(tar, end)) is not None:
         tar.members.clear()  # the library would keep all that it has seen
         end = tar.offset
-        if info.isreg() and not info.issparse():
-            yield info
-        elif not info.isdir():
-            passed.add(info.name, "(no plain file)")
+        if not info.isreg() or info.issparse():
+            if not info.isdir():
+                passed.add(info.name, "(no plain file)")
+            continue
+        name = os.fsencode(info.name).decode("utf-8", "backslashreplace")
+        parts = _NAME.fullmatch(name)
+        if not is_visible(name):
+            passed.hidden += 1
+        elif parts is None:
+            passed.add(name)
+        else:
+            yield parts[1], parts[2], info
     if tar.offset <= end:
         raise tarfile.ReadError("it ends without an end-of-archive marker; was it cut off?")
 
@@ -212,25 +214,12 @@ def _next(tar: Any, end: int) -> tarfile.TarInfo | None:
     return found
 
 
-def _member(
-    info: tarfile.TarInfo, take: Callable[[], _Read], passed: PassedOver
-) -> Iterator[_Member]:
-    name = os.fsencode(info.name).decode("utf-8", "backslashreplace")
-    parts = _NAME.fullmatch(name)
-    if not is_visible(name):
-        passed.hidden += 1
-    elif parts is None:
-        passed.add(name)
-    else:
-        yield _Member(parts[1], parts[2], take)
-
-
 def _read(shard: StoragePath, file: RandomFile, offset: int, size: int) -> bytes:
     check_encoded(size)
-    image = file.read(offset, size)
-    if len(image) < size:
+    image = bytearray(size)
+    if file.read_into(offset, memoryview(image)) < size:
         raise PoolError(f"{shard}: the file became shorter while it was read")
-    return image
+    return bytes(image)
 
 
 def _carried(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Read:
@@ -249,5 +238,5 @@ def _refuse(error: ImageError) -> bytes:
     raise error
 
 
-def _same(value: T) -> T:
-    return value
+def _same(image: bytes) -> bytes:
+    return image

@@ -14,7 +14,6 @@ from lloss.files import write_text
 from lloss.pools import Pool
 from lloss.pools.uri import to_folder
 from lloss.project.project import FILE, HOLDOUT, Project, is_named_set, load_project
-from lloss.tasks.task import note_classes
 
 
 def create_project(
@@ -70,7 +69,7 @@ def _check(project: Project, problems: Problems) -> None:
             f"{labeled.origin}: {len(training)} images to train on are fewer than a batch of "
             f"{project.train.batch_size}: label more, or pass --batch-size {len(training)}"
         )
-    note_classes(task, labeled.labels, problems)
+    task.note_classes(labeled.labels, problems)
 
 
 @contextlib.contextmanager

@@ -40,10 +40,9 @@ from lloss.project.selected_images import describe_picks
 from lloss.project.summary import SUMMARY, Summary, read_summaries
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, select
-from lloss.selection.writers import write_selection
+from lloss.selection.selection_file import write_selection
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
-from lloss.tasks.task import note_classes
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
@@ -88,7 +87,7 @@ def next_cycle(
         with problems.explaining():
             labeled = project.open_labels(problems=problems)
         known = done[-1].classes if done else ()
-        note_classes(project.task, labeled.labels, problems, known)
+        project.task.note_classes(labeled.labels, problems, known)
         if done:
             _note_changes(project, labeled, project.cycles / f"{len(done):03d}", problems)
         for line in problems.lines():

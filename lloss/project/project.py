@@ -32,9 +32,9 @@ from lloss.pools import Pool
 from lloss.pools.uri import from_folder, without_secrets
 from lloss.selection import SelectionSettings
 from lloss.tasks import get_task
-from lloss.tasks.presets import PRESETS
+from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
-from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.tasks.train_settings import TrainSettings
 from lloss.text.similar_names import similar_note
 from lloss.training.holdout import draw_holdout, held_ids, refuse_unknown, uncovered
 
@@ -286,7 +286,7 @@ def load_project(root: Path) -> Project:
     preset = train.pop("preset", "default")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise SettingsError(f"{path}: preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    settings = settings_of(preset, f"{path} [train]", **train)
+    settings = resolve_settings(preset, f"{path} [train]", **train)
     if not settings.head:
         raise SettingsError(f"{path} [train]: head = false predicts no loss to select by")
     return Project(root=root, train=settings, **content)

@@ -19,7 +19,6 @@ from lloss.pools import Item, Pool
 from lloss.project.report import Pick
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection
-from lloss.tasks import get_task
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import predict
 
@@ -106,10 +105,9 @@ def _read(item: Item, spec: ImageSpec, with_input: bool) -> _Picture | None:
 
 def _drawings(pictures: Mapping[str, _Picture], checkpoint: Checkpoint) -> dict[str, Drawing]:
     """Draw what the network finds, if its task draws; the exported graph leaves that out."""
-    settings, classes = checkpoint.settings, checkpoint.classes
-    task = get_task(settings.task)
+    network = checkpoint.network()
     inputs = np.stack([p.input for p in pictures.values() if p.input is not None])
     drawings: list[Drawing] = []
-    for _, forward in predict(checkpoint.network(), settings, inputs):
-        drawings += task.draw(forward.output, classes, settings) or []
+    for _, forward in predict(network, checkpoint.settings, inputs):
+        drawings += network.objective.draw(forward.output) or []
     return dict(zip(pictures, drawings))

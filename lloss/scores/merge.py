@@ -1,4 +1,4 @@
-"""Put the shards of a scoring run together."""
+"""Merge the shards of a scoring run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 _OWN = ("shard", "scored", "skipped", POOL_IDS)
-"""What a shard says that all together do not; everything else must be the same in all of them."""
+"""Keys of a shard's run that differ between shards; all others must be equal."""
 
 
 def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
@@ -34,7 +34,7 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
             or one of its parts is missing or damaged.
     """
     folders = [ScoresFolder(path) for path in shards]
-    runs = [_finished(folder) for folder in folders]
+    runs = [_finished_run(folder) for folder in folders]
     _check_same(folders, runs)
     _check_complete(folders, runs)
     for folder in folders:
@@ -59,14 +59,14 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
     return counts
 
 
-def _finished(folder: ScoresFolder) -> dict[str, Any]:
+def _finished_run(folder: ScoresFolder) -> dict[str, Any]:
     run = folder.run()
     if run is None:
         raise ScoresError(f"{folder.path}: no scores here; give the folders of all shards")
     if run.get("state") != "complete":
         raise ScoresError(
             f"{folder.path}: shard {folder.shard()} is not finished; "
-            "run its lloss score again, it goes on where it stopped"
+            "run its lloss score again to continue"
         )
     return run
 
@@ -89,25 +89,25 @@ def _check_same(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]])
 
 
 def _check_complete(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, Any]]) -> None:
-    held: dict[int, ScoresFolder] = {}
+    by_index: dict[int, ScoresFolder] = {}
     counts = {folder.shard().count for folder in folders}
     if len(counts) > 1:
         raise ScoresError(f"shards of {' and of '.join(map(str, sorted(counts)))} do not merge")
     count = counts.pop()
     for folder in folders:
         index = folder.shard().index
-        if index in held:
+        if index in by_index:
             raise ScoresError(
-                f"{held[index].path} and {folder.path}: both hold shard {Shard(index, count)}"
+                f"{by_index[index].path} and {folder.path}: both hold shard {Shard(index, count)}"
             )
-        held[index] = folder
-    missing = [str(Shard(index, count)) for index in range(1, count + 1) if index not in held]
+        by_index[index] = folder
+    missing = [str(Shard(index, count)) for index in range(1, count + 1) if index not in by_index]
     if missing:
         raise ScoresError(f"shard {', '.join(missing)} is missing: give the folders of all {count}")
     numbers = sorted(_parts(folders))
     if numbers != list(range(len(numbers))):
         gap = next(place for place, number in enumerate(numbers) if place != number)
-        holder = held[gap % count + 1].path
+        holder = by_index[gap % count + 1].path
         raise ScoresError(f"{holder}: part {gap} is missing; score that shard again")
 
 

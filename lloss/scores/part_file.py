@@ -4,83 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lloss.errors import ScoresError
-from lloss.scores.score_source import Rows
 
 _ROW_GROUP = 16_384
 """Rows that a reader must take at once: 32 MB of embeddings of 512 numbers."""
 
+_COMPRESSED = ("id", "embedding")
+
 
 def write_part(table: pa.Table, path: Path) -> None:
-    """Write a table of scores, so that both this and reading single columns are fast.
+    """Write a table of scores so that both this and reading single columns are fast.
 
     In parts of 10,000 rows: no dictionaries, since neither ids nor numbers repeat (they take a
     third of the time in which ids are read). Columns of one number a row are not compressed (it
     saves 7 % of their bytes and takes a third of their reading). Ids share most of their letters,
-    and embeddings shrink by a tenth, by half where they are rectified. Splitting the bytes of
-    embeddings saves another tenth, but not every reader knows it. Their statistics help none.
-
-    Pages bear a checksum, a bit that a disk turned over in a score would show nowhere else.
+    and embeddings shrink by a tenth, by half where they are rectified. Pages have a checksum: a
+    flipped bit in a score would show nowhere else.
     """
-    compressed = {"id", "embedding"}
-    paths = {name: _leaf(table.schema.field(name)) for name in table.schema.names}
+    vectors = [f.name for f in table.schema if pa.types.is_fixed_size_list(f.type)]
+    scalars = [name for name in table.schema.names if name not in vectors]
+    leaves = {name: name for name in scalars} | {name: f"{name}.list.element" for name in vectors}
     pq.write_table(
         table,
         path,
         row_group_size=_ROW_GROUP,
         use_dictionary=False,
-        compression={paths[name]: "zstd" if name in compressed else "none" for name in paths},
-        write_statistics=[paths[name] for name in paths if paths[name] == name],
+        compression={
+            leaf: "zstd" if name in _COMPRESSED else "none" for name, leaf in leaves.items()
+        },
+        write_statistics=scalars,
         write_page_checksum=True,
     )
 
 
-def _leaf(field: pa.Field) -> str:
-    return f"{field.name}.list.element" if pa.types.is_fixed_size_list(field.type) else field.name
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """A row group of an open part, as :class:`lloss.scores.score_source.Rows`."""
-
-    path: Path
-    file: pq.ParquetFile
-    number: int
-
-    def read(self, *columns: str) -> list[pa.Array]:
-        """See :class:`lloss.scores.score_source.Rows`."""
-        with readable(self.path):
-            table = self.file.read_row_group(self.number, columns=columns, use_threads=False)
-            if len(table.column_names) < len(columns):
-                check_columns(self.path, self.file, columns)
-            read = [table.column(name) for name in columns]
-            return [one.chunk(0) if one.num_chunks == 1 else one.combine_chunks() for one in read]
-
-
-def row_groups(path: Path) -> Iterator[Rows]:
-    """The row groups of a part, as long as the iterator lives.
-
-    Raises:
-        ScoresError: the part is damaged.
-    """
-    with opened_part(path) as file:
-        for number in range(file.num_row_groups):
-            yield RowGroup(path, file, number)
-
-
 @contextmanager
 def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
-    """A part, open.
-
-    Raises:
-        ScoresError: it is damaged.
-    """
+    """Open a part; raise ScoresError where it is damaged."""
     with readable(path):
         # Opened here, it saves pyarrow's search for the file system: a tenth of a part's reading.
         source = pa.OSFile(str(path), "rb")
@@ -92,16 +56,16 @@ def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Where a failure to read this part becomes a :class:`ScoresError`."""
+    """Turn a failure to read this part into a :class:`ScoresError`."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # such as no UTF-8
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # also bad UTF-8
         raise ScoresError(f"{path}: cannot be read: {error}") from error
 
 
-def check_columns(path: Path, file: pq.ParquetFile, columns: Sequence[str]) -> None:
-    """Raises: ScoresError: a part has not all of these columns."""
-    has = file.schema_arrow.names
-    missing = [name for name in columns if name not in has]
+def check_columns(path: Path, schema: pa.Schema, columns: Sequence[str]) -> None:
+    """Raise ScoresError where a schema has not all of these columns."""
+    missing = [name for name in columns if name not in schema.names]
     if missing:
-        raise ScoresError(f"{path}: has no column {missing[0]!r} (it has {', '.join(has)})")
+        has = ", ".join(schema.names)
+        raise ScoresError(f"{path}: has no column {missing[0]!r} (it has {has})")

@@ -3,14 +3,13 @@
 ``part-00000.parquet`` … hold a row an image (``id`` and the graph's outputs),
 ``skipped.parquet`` the images that could not be read (``id``, ``reason``), and ``run.json`` what
 was scored by what. A part holds a fixed range of the pool's items and appears whole or not at all,
-its skipped images with it, so that an interrupted run goes on at the first missing part.
+its skipped images with it, so that an interrupted run resumes at the first missing part.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from numpy.typing import NDArray
 from lloss.errors import ScoresError
 from lloss.files import write_json, written_aside
 from lloss.pools.unique_ids import first_duplicate
-from lloss.scores.part_file import check_columns, opened_part, readable, row_groups, write_part
-from lloss.scores.score_source import Piece
+from lloss.scores.part_file import check_columns, opened_part, readable, write_part
 from lloss.scores.shard_spec import Shard
 
 RUN = "run.json"
@@ -56,39 +54,8 @@ class ScoresFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def parts(self) -> list[Path]:
-        """The parts that are there, in order.
-
-        Raises:
-            ScoresError: one is missing between others.
-        """
-        found = sorted(
-            self.path.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)
-        )
-        shard = self.shard()
-        for number, part in zip(shard.parts(), found):
-            if part.name != _PART.format(number):
-                raise ScoresError(
-                    f"{self.path}: {_PART.format(number)} is missing, but {part.name} is there; "
-                    "score the pool again into an empty folder"
-                )
-        return found
-
-    def part_numbers(self) -> list[int]:
-        """The numbers in the whole pool of the parts that are there."""
-        shard = self.shard()
-        return [shard.part(place) for place in range(len(self.parts()))]
-
-    def part_path(self, number: int) -> Path:
-        """Where a part lies, whether it is there or not."""
-        return self.path / _PART.format(number)
-
-    def shard(self) -> Shard:
-        """Which shard of its pool the folder holds."""
-        return Shard.parse(str((self.run() or {}).get("shard", "1/1")))
-
     def run(self) -> dict[str, Any] | None:
-        """What ``run.json`` says; None when there is none.
+        """Read ``run.json``; None where it does not exist.
 
         Raises:
             ScoresError: it is damaged.
@@ -97,19 +64,27 @@ class ScoresFolder:
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
-                raise ValueError("no object")
+                raise ValueError("not an object")
             return content
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
             raise ScoresError(
-                f"{self.path}: is no folder; scores are a folder that lloss score makes"
+                f"{self.path}: is not a folder; scores are a folder that lloss score makes"
             ) from error
         except (OSError, ValueError) as error:
             raise ScoresError(f"{path}: is damaged; score the pool again elsewhere") from error
 
+    def write_run(self, content: Mapping[str, Any]) -> None:
+        """Write ``run.json``."""
+        write_json(self.path / RUN, content)
+
+    def shard(self) -> Shard:
+        """The shard of its pool that the folder holds."""
+        return Shard.parse(str((self.run() or {}).get("shard", "1/1")))
+
     def opened(self) -> ScoresFolder:
-        """Itself, when it holds the scores of a finished run.
+        """Return itself if it holds the scores of a finished run.
 
         Raises:
             ScoresError: it holds none, or the run is not finished.
@@ -119,32 +94,76 @@ class ScoresFolder:
             raise ScoresError(
                 f"{self.path}: no scores here; make them with lloss score MODEL POOL -o {self.path}"
             )
+        parts = len(self.parts())
         if run.get("state") != "complete":
             raise ScoresError(
-                f"{self.path}: the scoring run is not finished ({len(self.parts())} parts so far); "
-                "run the same lloss score again, it goes on where it stopped"
+                f"{self.path}: the scoring run is not finished ({parts} parts so far); "
+                "run the same lloss score again to continue"
             )
         if self.shard().count > 1:
             raise ScoresError(
                 f"{self.path}: holds shard {self.shard()} of a pool alone; "
-                "put all of them together first: lloss merge SHARDS… -o SCORES"
+                "merge all of them first: lloss merge SHARDS… -o SCORES"
             )
         if {"scored", "skipped", "part_size"} <= run.keys():
             wanted = -(-(run["scored"] + run["skipped"]) // run["part_size"])
-            if len(self.parts()) < wanted:
+            if parts < wanted:
                 raise ScoresError(
-                    f"{self.path}: has {len(self.parts())} of its {wanted} parts; "
+                    f"{self.path}: has {parts} of its {wanted} parts; "
                     "score the pool again into an empty folder"
                 )
         return self
 
-    def pieces(self) -> Iterator[Piece]:
-        """The parts, each a piece; its row groups are the rows that are read at once."""
-        for part in self.parts():
-            yield partial(row_groups, part)
+    def parts(self) -> list[Path]:
+        """The existing parts, in order.
 
-    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of all parts with these columns, decoded by pyarrow's own threads.
+        Raises:
+            ScoresError: one is missing between others.
+        """
+        found = sorted(
+            self.path.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)
+        )
+        for number, part in zip(self.shard().parts(), found):
+            if part.name != _PART.format(number):
+                raise ScoresError(
+                    f"{self.path}: {_PART.format(number)} is missing, but {part.name} exists; "
+                    "score the pool again into an empty folder"
+                )
+        return found
+
+    def part_numbers(self) -> list[int]:
+        """The numbers in the whole pool of the existing parts."""
+        return [number for number, _ in zip(self.shard().parts(), self.parts())]
+
+    def part_path(self, number: int) -> Path:
+        """The path of a part, whether it exists or not."""
+        return self.path / _PART.format(number)
+
+    def write_part(self, number: int, table: pa.Table, skipped: Skipped) -> None:
+        """Write a part and, in its metadata, the images it would have held."""
+        note = json.dumps([list(row) for row in skipped], ensure_ascii=False).encode()
+        with written_aside(self.part_path(number)) as aside:
+            write_part(table.replace_schema_metadata({_SKIPPED_KEY: note}), aside)
+
+    def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
+        """The ids of a part's rows, and its skipped images."""
+        path = self.part_path(number)
+        with opened_part(path) as file, readable(path):
+            return file.read(["id"])["id"].to_pylist(), _skipped_of(file)
+
+    def ids(self) -> Iterator[str]:
+        """The ids of all images, scored or skipped."""
+        for number in self.part_numbers():
+            rows, failed = self.part_ids(number)
+            yield from rows
+            yield from (id for id, _ in failed)
+
+    def scan(
+        self, columns: Sequence[str], ids: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Read columns of all rows, or of the rows of some ids, decoded by pyarrow's own threads.
+
+        Parts whose statistics say that they hold none of the ids are not read.
 
         Raises:
             ScoresError: a part is damaged or lacks a column.
@@ -154,24 +173,23 @@ class ScoresFolder:
             return
         with readable(self.path):
             dataset = ds.dataset(list(map(str, parts)), format="parquet")
-            missing = [name for name in columns if name not in dataset.schema.names]
-            if missing:
-                has = ", ".join(dataset.schema.names)
-                raise ScoresError(f"{self.path}: has no column {missing[0]!r} (it has {has})")
+            check_columns(self.path, dataset.schema, columns)
             # Buffering ahead is for stores; of files it only copies.
             local = ds.ParquetFragmentScanOptions(pre_buffer=False, page_checksum_verification=True)
-            scanner = dataset.scanner(columns=list(columns), fragment_scan_options=local)
-            yield from scanner.to_batches()
+            rows = None if ids is None else ds.field("id").isin(pa.array(ids, pa.string()))
+            yield from dataset.scanner(
+                columns=list(columns), filter=rows, fragment_scan_options=local
+            ).to_batches()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of all parts with these columns, streamed.
+        """The rows of all parts in order, with these columns.
 
         Raises:
             ScoresError: a part is damaged or lacks a column.
         """
         for part in self.parts():
             with opened_part(part) as file, readable(part):
-                check_columns(part, file, columns)
+                check_columns(part, file.schema_arrow, columns)
                 yield from file.iter_batches(columns=list(columns))
 
     def column(self, name: str) -> NDArray[np.float32]:
@@ -186,39 +204,26 @@ class ScoresFolder:
             table = pq.read_table(path, page_checksum_verification=True)
             return list(zip(table["id"].to_pylist(), table["reason"].to_pylist()))
 
-    def write_run(self, content: Mapping[str, Any]) -> None:
-        """Write ``run.json``."""
-        write_json(self.path / RUN, content)
-
-    def write_part(self, number: int, table: pa.Table, skipped: Skipped) -> None:
-        """Write a part and, in its metadata, the images it would have held."""
-        note = json.dumps([list(row) for row in skipped], ensure_ascii=False).encode()
-        table = table.replace_schema_metadata({_SKIPPED_KEY: note})
-        with written_aside(self.path / _PART.format(number)) as aside:
-            write_part(table, aside)
-
-    def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
-        """The ids of a part's rows, and its skipped images."""
-        path = self.path / _PART.format(number)
-        with opened_part(path) as file, readable(path):
-            note = (file.schema_arrow.metadata or {}).get(_SKIPPED_KEY, b"[]")
-            ids = file.read(["id"])["id"].to_pylist()
-            return ids, [(id, reason) for id, reason in json.loads(note)]
+    def write_skipped(self) -> None:
+        """Collect the skipped images of all parts in ``skipped.parquet``."""
+        rows = [row for number in self.part_numbers() for row in self.part_ids(number)[1]]
+        columns = [[id for id, _ in rows], [reason for _, reason in rows]]
+        with written_aside(self.path / SKIPPED) as aside:
+            table = pa.table(columns, schema=_SKIPPED_SCHEMA)
+            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
 
     def check_whole(self) -> None:
-        """Make sure that the parts hold as many images as the finished run says.
+        """Compare the parts' footers with the counts of the finished run.
 
         Raises:
-            ScoresError: a part is missing or damaged; only the parts' footers are read.
+            ScoresError: a part is missing or damaged.
         """
         run = self.run() or {}
         rows = failed = 0
         for part in self.parts():
             with opened_part(part) as file, readable(part):
                 rows += file.metadata.num_rows
-                failed += len(
-                    json.loads((file.schema_arrow.metadata or {}).get(_SKIPPED_KEY, b"[]"))
-                )
+                failed += len(_skipped_of(file))
         if (rows, failed) != (run.get("scored"), run.get("skipped")):
             raise ScoresError(
                 f"{self.path}: its parts hold {rows} images and {failed} skipped ones, run.json "
@@ -226,30 +231,16 @@ class ScoresFolder:
                 "score that folder again from the start"
             )
 
-    def ids(self) -> Iterator[str]:
-        """The ids of all images, scored or skipped."""
-        for number in self.part_numbers():
-            rows, failed = self.part_ids(number)
-            yield from rows
-            yield from (id for id, _ in failed)
-
     def check_unique(self) -> None:
-        """Make sure that no id comes twice.
-
-        Raises:
-            ScoresError: one does.
-        """
-        found = first_duplicate(self.ids)
-        if found is not None:
+        """Raise ScoresError where an id occurs twice."""
+        duplicate = first_duplicate(self.ids)
+        if duplicate is not None:
             raise ScoresError(
-                f"{self.path}: the id {found[0]!r} comes twice in the pool; ids are unique in a "
-                "pool: rename one of the two images and score again"
+                f"{self.path}: the id {duplicate[0]!r} comes twice in the pool; ids are unique in "
+                "a pool: rename one of the two images and score again"
             )
 
-    def write_skipped(self) -> None:
-        """Gather the skipped images of all parts into ``skipped.parquet``."""
-        rows = [row for number in self.part_numbers() for row in self.part_ids(number)[1]]
-        columns = [[id for id, _ in rows], [reason for _, reason in rows]]
-        with written_aside(self.path / SKIPPED) as aside:
-            table = pa.table(columns, schema=_SKIPPED_SCHEMA)
-            pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+
+def _skipped_of(file: pq.ParquetFile) -> list[tuple[str, str]]:
+    note = (file.schema_arrow.metadata or {}).get(_SKIPPED_KEY, b"[]")
+    return [(id, reason) for id, reason in json.loads(note)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from lloss.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Every n-th part of a pool, so that n machines score it beside each other.
+    """Every n-th part of a pool, so that n machines score it side by side.
 
-    A part is the same whoever scores it, so merged shards are what one machine would have written.
+    Each part is independent of the shards, so merged shards are what one machine would have
+    written.
 
     Attributes:
         index: 1 to ``count``.
@@ -34,15 +36,11 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The reverse of ``str``.
-
-        Raises:
-            SettingsError: it is no ``i/n``.
-        """
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
-        if not found:
+        """Parse ``i/n``; raise SettingsError for anything else."""
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+        if not match:
             raise SettingsError(f"shard {text!r}: give i/n, such as 1/4 for the first of four")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def part(self, place: int) -> int:
         """The number in the whole pool of this shard's part ``place`` (from 0)."""
@@ -50,12 +48,10 @@ class Shard:
 
     def parts(self, place: int = 0) -> Iterator[int]:
         """The numbers of its parts from ``place`` on, without end."""
-        while True:
-            yield self.part(place)
-            place += 1
+        return itertools.count(self.part(place), self.count)
 
     def items(self, pool: int, part_size: int) -> int:
-        """How many of a pool's images are this shard's."""
+        """How many of ``pool`` images are this shard's."""
         rounds, rest = divmod(pool, part_size * self.count)
         last = rest - (self.index - 1) * part_size
         return rounds * part_size + max(0, min(part_size, last))

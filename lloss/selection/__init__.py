@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from lloss.selection.select import STRATEGIES, Selection, SelectionSettings, select
+from lloss.selection.select import select
+from lloss.selection.selection import Selection, SelectionSettings
+from lloss.selection.strategies import STRATEGIES
 
 __all__ = ["STRATEGIES", "Selection", "SelectionSettings", "select"]

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lloss.errors import SelectionError
-from lloss.scores.score_source import Rows, ScoreSource, visit
 
 _PICKS = 128
 """Picks after which every row's distance is brought up to date by one matrix product."""
@@ -22,63 +19,6 @@ _ROWS = 4096
 _EXTREME = 1024
 """An embedding so many times as large as the median one is no measure of likeness: scaled beside
 it, the differences between all others would be lost."""
-
-
-def embeddings_of(source: ScoreSource, places: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The embeddings of some rows; of the source, only the rows around them are read.
-
-    Args:
-        source: with the column ``embedding``.
-        places: as in :class:`lloss.selection.top_k.Found`, int64 [N, 3].
-
-    Returns:
-        float32 [N, D], in the order of ``places``.
-
-    Raises:
-        SelectionError: one of the rows has none, or it is no vector, or of another length.
-    """
-    wanted: dict[int, dict[int, list[int]]] = {}
-    for at, (piece, place, _) in enumerate(places.tolist()):
-        wanted.setdefault(piece, {}).setdefault(place, []).append(at)
-    found: list[tuple[list[int], NDArray[Any]]] = []
-
-    def read(piece: int, place: int, rows: Rows) -> None:
-        mine = wanted[piece][place]
-        (column,) = rows.read("embedding")
-        found.append((mine, _vectors(column.take(pa.array(places[mine, 2])))))
-
-    visit(source, read, wanted)
-    lengths = sorted({vectors.shape[1] for _, vectors in found})
-    if len(lengths) > 1:
-        raise _unlike(*lengths[:2])
-    embeddings = np.empty((len(places), lengths[0]), np.float32)
-    while found:
-        mine, vectors = found.pop()
-        with np.errstate(over="ignore"):  # what becomes infinite is counted by spreadable
-            embeddings[mine] = vectors
-    return embeddings
-
-
-def _vectors(column: pa.Array) -> NDArray[Any]:
-    """A column of lists of numbers as [N, D]."""
-    if column.null_count:
-        raise SelectionError("an image has no embedding; choose --strategy top")
-    kind = getattr(column.type, "value_type", pa.null())
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise SelectionError(
-            f"the column 'embedding' holds {column.type}, no vectors; choose --strategy top"
-        )
-    lengths = pc.min_max(pc.list_value_length(column)).as_py()
-    if lengths["min"] != lengths["max"]:
-        raise _unlike(lengths["min"], lengths["max"])
-    values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), -1)
-
-
-def _unlike(one: int, other: int) -> SelectionError:
-    return SelectionError(
-        f"embeddings of {one} and of {other} numbers are no distance apart; choose --strategy top"
-    )
 
 
 def spreadable(embeddings: NDArray[Any]) -> NDArray[np.bool_]:

@@ -150,7 +150,7 @@ def _scores(
     trainer: Trainer, images: NDArray[np.uint8]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     for _, forward in predict(trainer.model, trainer.settings, images):
-        outputs = trainer.model.task.outputs(forward.output)
+        outputs = trainer.model.objective.outputs(forward.output)
         chosen = {"entropy": outputs["entropy"], "embedding": forward.embedding}
         if forward.loss is not None:
             chosen["loss"] = forward.loss

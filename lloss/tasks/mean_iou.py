@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lloss.images.decode import Frame, ImageSpec
-from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
-from lloss.tasks.task import Meter, of_unknown_classes
+from lloss.modeling.objective import Meter, unknown_classes_note
+from lloss.statistics.confidence_intervals import Floats
 
 UNKNOWN = 255
 """A target's pixel of a class that the network does not have."""
@@ -25,10 +25,8 @@ Mask: TypeAlias = NDArray[np.uint8]  # [H, W]
 class WholeMask:
     """All pixels of an image, and which pixel of the input shows each.
 
-    An input is smaller than most images: what is thin or small may be on none of its pixels.
-
     Attributes:
-        packed: the values, uint8 [H, W], deflated: a mask is far smaller so.
+        packed: the values, uint8 [H, W], deflated.
         rows: of the input, int [H]; -1 where it does not show that row of the image.
         columns: of the input, int [W].
         weight: pixels of the input that a pixel of the image takes, so that all images count alike.
@@ -39,18 +37,6 @@ class WholeMask:
     columns: NDArray[np.int64]
     weight: float
 
-    def shown(self, guess: NDArray[Any]) -> tuple[Mask, NDArray[Any]]:
-        """The values of the pixels that the input shows, and what was guessed of each.
-
-        Args:
-            guess: of each pixel of the input.
-        """
-        shape = len(self.rows), len(self.columns)
-        values = np.frombuffer(zlib.decompress(self.packed), np.uint8).reshape(shape)
-        rows, columns = self.rows >= 0, self.columns >= 0
-        seen = guess[np.ix_(self.rows[rows], self.columns[columns])]
-        return values[np.ix_(rows, columns)], seen
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskTarget:
@@ -58,98 +44,91 @@ class MaskTarget:
 
     Attributes:
         mask: uint8 [H, W]: a class's index plus 1, 0 for none, :data:`UNKNOWN`.
-        cut: of each of these values, how much the input does not show of the image, in pixels of
-            the input: float64 [256].
         whole: the image's own pixels; None where the input has them all.
     """
 
     mask: Mask
-    cut: NDArray[np.float64]
     whole: WholeMask | None = None
 
     @classmethod
     def of(cls, values: Mask, spec: ImageSpec) -> MaskTarget:
-        """Of the values of all pixels of an image, uint8 [H, W]; the input has the nearest's."""
+        """Make it of all pixels of an image, uint8 [H, W]; the input has the nearest pixel's."""
         frame = Frame.of(values.shape, spec)
-        places = []
+        mask, weight = frame.carried(values, spec), frame.scale[0] * frame.scale[1]
+        if values.shape == mask.shape and weight == 1:
+            return cls(mask)
+        axes = []
         for axis, count in ((1, spec.height), (0, spec.width)):
-            middles = np.arange(values.shape[1 - axis]) + 0.5
-            place = np.floor(middles * frame.scale[axis] + frame.offset[axis]).astype(np.int64)
-            places.append(np.where((place >= 0) & (place < count), place, -1))
-        seen = [place >= 0 for place in places]
-        weight = frame.scale[0] * frame.scale[1]
-        hidden = (_counts(values) - _counts(values[np.ix_(*seen)])).astype(np.float64) * weight
-        mask = frame.carried(values, spec)
-        same = values.shape == mask.shape and weight == 1
-        packed = b"" if same else zlib.compress(values.tobytes(), 1)
-        return cls(mask, hidden, None if same else WholeMask(packed, places[0], places[1], weight))
+            centres = np.arange(values.shape[1 - axis]) + 0.5
+            place = np.floor(centres * frame.scale[axis] + frame.offset[axis]).astype(np.int64)
+            axes.append(np.where((place >= 0) & (place < count), place, -1))
+        return cls(mask, WholeMask(zlib.compress(values.tobytes(), 1), axes[0], axes[1], weight))
 
-    def judged(self, guess: NDArray[Any]) -> tuple[Mask, NDArray[Any], float]:
-        """Values, the guess of each, and how much each pair weighs."""
+    def judged(self, guess: NDArray[Any], missing: int) -> tuple[Mask, NDArray[Any], float]:
+        """Return each pixel's value, its guess, and how much each pair weighs.
+
+        Args:
+            guess: of each pixel of the input.
+            missing: the guess of pixels that the input cuts off.
+        """
         if self.whole is None:
             return self.mask, guess, 1.0
-        return (*self.whole.shown(guess), self.whole.weight)
-
-
-def _counts(values: Mask) -> NDArray[np.int64]:
-    return np.bincount(values.ravel(), minlength=UNKNOWN + 1)
+        rows, columns = self.whole.rows, self.whole.columns
+        values = np.frombuffer(zlib.decompress(self.whole.packed), np.uint8)
+        padded = np.pad(guess, ((0, 1), (0, 1)), constant_values=missing)  # at -1
+        return values.reshape(len(rows), -1), padded[np.ix_(rows, columns)], self.whole.weight
 
 
 class MeanIoU(Meter):
     """Intersection over union of each class's pixels in all images.
 
-    Pixels of no class count for nobody, pixels that the input cuts off as missed.
+    Pixels of no class do not count, pixels that the input cuts off count as missed.
 
     Args:
         classes: of the network.
-        unknown: classes of the masks that are none of the network's: their IoU is 0.
+        unknown: classes of the masks that the network does not have: their IoU is 0.
     """
 
     def __init__(self, classes: Sequence[str], unknown: Sequence[str]) -> None:
         self.classes, self.unknown = tuple(classes), tuple(unknown)
-        self.both: list[NDArray[np.float64]] = []  # of each image, by class: the intersection,
-        self.union: list[NDArray[np.float64]] = []
+        self._both: list[NDArray[np.float64]] = []  # intersection of each image, by class
+        self._union: list[NDArray[np.float64]] = []
 
     def update(self, output: Tensor, targets: Sequence[MaskTarget], mirror: Any = None) -> None:
         """Count pixels by true and by guessed class."""
+        self.images += len(targets)
         count = len(self.classes)
         for guess, target in zip(output.argmax(1).cpu().numpy(), targets):
-            values, seen, weight = target.judged(guess)
+            values, guesses, weight = target.judged(guess, missing=count)
             true = np.minimum(values.astype(np.int64) - 1, count)  # the last: unknown
-            pairs = true[true >= 0] * count + seen[true >= 0]
-            counts = weight * np.bincount(pairs, minlength=(count + 1) * count)
-            counts = counts.reshape(count + 1, count)
-            both = np.diag(counts)
-            self.both.append(both)
-            cut = target.cut[1 : count + 1]
-            self.union.append(counts.sum(0) + counts[:-1].sum(1) - both + cut)
+            pairs = true[true >= 0] * (count + 1) + guesses[true >= 0]
+            counts = weight * np.bincount(pairs, minlength=(count + 1) ** 2)
+            counts = counts.reshape(count + 1, count + 1)
+            both = np.diag(counts)[:count]
+            self._both.append(both)
+            self._union.append(counts[:, :count].sum(0) + counts[:count].sum(1) - both)
 
-    def figures(self) -> dict[str, float]:
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
         """``miou``, the mean over the classes of which there is a pixel, then each."""
-        figures = self._resampled(np.ones((1, len(self.both))))
-        return {name: float(value[0]) for name, value in figures.items()}
-
-    def _resampled(self, weights: Floats) -> dict[str, Floats]:
-        union = weights @ self._column(self.union)
+        union = weights @ self._table(self._union)
         with np.errstate(invalid="ignore"):
-            shares = weights @ self._column(self.both) / union
+            shares = weights @ self._table(self._both) / union
         each = {f"IoU {n}": s for n, s in zip(self.classes, shares.T) if not np.isnan(s).all()}
         each.update({f"IoU {name}": np.zeros(len(weights)) for name in self.unknown})
-        known = (union > 0).sum(1) + len(self.unknown)
+        counted = (union > 0).sum(1) + len(self.unknown)
         with np.errstate(invalid="ignore"):
-            mean = np.where(union > 0, shares, 0).sum(1) / known
+            mean = np.where(union > 0, shares, 0).sum(1) / counted
         return {"miou": mean, **each}
 
-    def _column(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        return np.array(parts).reshape(len(parts), len(self.classes))
-
-    def intervals(self) -> dict[str, Interval]:
-        """Of each figure, by the bootstrap over images."""
-        shows = (self._column(self.union) > 0).sum(0).tolist()
-        support = {"miou": len(self.both)}
-        support |= {f"IoU {name}": images for name, images in zip(self.classes, shows) if images}
-        return bootstrap(len(self.both), self._resampled, support)
+    def support(self) -> dict[str, int]:
+        """Images with a pixel of the class, true or guessed."""
+        shows = (self._table(self._union) > 0).sum(0).tolist()
+        each = {f"IoU {name}": images for name, images in zip(self.classes, shows) if images}
+        return {"miou": self.images, **each}
 
     def missed(self) -> list[str]:
         """Classes that the network does not have."""
-        return of_unknown_classes(self.unknown, self.classes, "IoU 0")
+        return unknown_classes_note(self.unknown, self.classes, "IoU 0")
+
+    def _table(self, rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.array(rows).reshape(len(rows), len(self.classes))

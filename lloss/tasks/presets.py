@@ -1,8 +1,12 @@
-"""Settings by a name: those of the paper's experiments, each value written out."""
+"""The settings of a run: a task's defaults, a named preset over them, and what a user gives."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from lloss.errors import SettingsError
+from lloss.tasks import get_task
+from lloss.tasks.train_settings import TrainSettings
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -19,6 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "gradient_stop": 120,
         "epochs": 200,
         "batch_size": 128,
+        "optimizer": "sgd",
         "lr": 0.1,
         "momentum": 0.9,
         "weight_decay": 5e-4,
@@ -99,20 +104,36 @@ EXPERIMENTS: dict[str, dict[str, int]] = {
 """How the paper used each: first labeled images, images added a cycle, trainings, size of the
 random sub-pool that each cycle chooses from (0: the whole pool), repetitions."""
 
-_BY_ADAM = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
-RECIPES: dict[str, dict[str, Any]] = {
-    "resnet18-cifar": {"lr": 0.1},
-    "resnet10-cifar-narrow": {"lr": 0.1},
-    "convnext": _BY_ADAM,
-    "maxvit": _BY_ADAM,
-    "swin": {**_BY_ADAM, "lr": 3e-4},
-    "vit": {**_BY_ADAM, "lr": 3e-4},
-}
-"""How a classification network is trained where nothing else is asked for, by the start of its
-name; the others by the defaults of the settings. The CIFAR networks bear a rate of 0.1, by which
-most others diverge in their first steps."""
 
+def resolve_settings(preset: str, where: str = "settings", **given: Any) -> TrainSettings:
+    """Return the task's defaults, a preset's settings over them, and over both what is given.
 
-def recipe_of(model: str) -> dict[str, Any]:
-    """The settings of :data:`RECIPES` for a classification network of this name."""
-    return next((recipe for start, recipe in RECIPES.items() if model.startswith(start)), {})
+    For another model than the preset's, the preset's values of :data:`OF_THE_MODEL` are left out.
+
+    Args:
+        preset: one of :data:`PRESETS`.
+        where: what messages name as the source of what is given.
+        given: fields; those given as None count as not given.
+
+    Raises:
+        SettingsError: no such preset or task, or a value that the task cannot use.
+    """
+    if preset not in PRESETS:
+        raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    named = PRESETS[preset]
+    given = {name: value for name, value in given.items() if value is not None}
+    values = {**named, **given}
+    name = values.get("task", TrainSettings.task)
+    if named.get("task", name) != name:
+        raise SettingsError(
+            f"preset {preset!r}: is of {named['task']}, not of {name!r}; "
+            "leave the task out, or choose another preset"
+        )
+    if named.get("model") != values.get("model"):
+        of_the_model = set(OF_THE_MODEL.get(preset, ())) - given.keys()
+        values = {name: value for name, value in values.items() if name not in of_the_model}
+    task = get_task(name)
+    defaults = task.defaults(values.get("model", ""))
+    settings = TrainSettings.from_dict({**defaults, **values}, where)
+    task.check_settings(settings)
+    return settings

@@ -1,14 +1,13 @@
 """Semantic segmentation: a class for each pixel; mean pixel cross entropy, mean IoU.
 
-Labels are PNG masks, called as their images are: the pixel's value is its class, 255 is none.
+Labels are PNG masks of their images' names: a pixel's value is its class, 255 is none.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, cast
 
@@ -22,14 +21,16 @@ from lloss.annotations import Problems
 from lloss.annotations.class_list import listed_classes
 from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
 from lloss.data.annotation_files import annotation_files
+from lloss.data.labeled_set import class_names
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import ImageSpec, Pixels, decode_into, decode_mask, size_of
 from lloss.images.drawing import Drawing
+from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
-from lloss.tasks.classification import TASK as CLASSIFICATION
+from lloss.tasks.classification import ClassificationObjective, flip_crop
 from lloss.tasks.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -68,15 +69,50 @@ class _Network(nn.Module):
         return cast(Tensor, self.network(images)["out"])
 
 
+class SegmentationObjective(Objective):
+    """Mean pixel cross entropy of logits, float [N, classes, H, W]; targets int64 [N, H, W]."""
+
+    def __init__(self, classes: Names) -> None:
+        self.classes = tuple(classes)
+        self.pixels = ClassificationObjective(classes)
+        self.summary_size = self.pixels.summary_size
+
+    def loss_per_image(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Cross entropy in nats, mean over the image's pixels of a known class; 0 without any."""
+        each = self.pixels.loss_per_image(output, targets)
+        return each.sum((1, 2)) / (targets >= 0).sum((1, 2)).clamp(min=1)
+
+    def summary(self, output: Tensor) -> Tensor:
+        """Each pixel's largest log-probabilities in falling order, averaged; detached."""
+        return self.pixels.summary(output).mean((2, 3))
+
+    def outputs(self, output: Tensor) -> dict[str, Tensor]:
+        """``entropy`` in nats, ``margin`` and ``confidence``, each the mean over the pixels."""
+        each = self.pixels.outputs(output)
+        return {name: each[name].mean((1, 2)) for name in ("entropy", "margin", "confidence")}
+
+    def meter(self, labels: Sequence[MaskLabel]) -> MeanIoU:
+        """Classes that the network does not have have an IoU of 0."""
+        names = class_names(name for label in labels for name in label.names.values())
+        return MeanIoU(self.classes, [name for name in names if name not in self.classes])
+
+    def draw(self, output: Tensor) -> list[Drawing]:
+        """In words alone: each class's share of the pixels."""
+        shares = F.one_hot(output.argmax(1), len(self.classes)).float().mean((1, 2)).tolist()
+        rows = [sorted(zip(row, self.classes), reverse=True)[:3] for row in shares]
+        return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]
+
+
 class Segmentation(Task):
-    """See :class:`lloss.tasks.task.Task`; the network's output is logits, float [N, classes, H, W].
+    """A label is a :class:`MaskLabel`, a target a :class:`.MaskTarget`."""
 
-    A target is a :class:`lloss.tasks.mean_iou.MaskTarget`.
-    """
-
-    name, metric, loss_unit, labels_file = "segmentation", "miou", "nats", "labels.json"
+    name = "segmentation"
+    metric = "miou"
+    loss_unit = "nats"
     counted = "Images with a pixel of each class"
-    weights, masks, may_be_empty = ("none", "imagenet"), True, True
+    weights = ("none", "imagenet")
+    masks = True
+    may_be_empty = True
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Inputs of 256 pixels that show all of an image, and smaller steps than a classifier's."""
@@ -87,7 +123,6 @@ class Segmentation(Task):
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
         """A network of torchvision's; ``imagenet`` weights are its backbone's."""
-        self.check_settings(settings)
         backbone = "DEFAULT" if settings.weights == "imagenet" else None
         try:
             made = get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
@@ -96,13 +131,17 @@ class Segmentation(Task):
         return _Network(made)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """The backbone's stages: the classifier has too few channels to tell much."""
+        """The backbone's stages: the classifier has too few channels."""
         of = [f"layer{stage}" for stage in range(1, 5)] if "resnet" in settings.model else STAGES
         return tuple(f"network.backbone.{name}" for name in of)
 
     def class_layers(self, names: Names) -> tuple[str, ...]:
         """The classifier's."""
         return tuple(name for name in names if ".classifier." in name)
+
+    def objective(self, settings: TrainSettings, classes: Names) -> Objective:
+        """Pixel cross entropy and mean IoU."""
+        return SegmentationObjective(classes)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, MaskLabel]:
         """A folder of masks, with the names of the classes in ``classes.txt``; or a copy."""
@@ -122,28 +161,20 @@ class Segmentation(Task):
         return found
 
     def write_labels(self, labels: Mapping[str, MaskLabel], path: Path) -> None:
-        """Where the masks are and what they were."""
+        """The masks' paths and digests."""
         write_json(path, {id: asdict(label) for id, label in labels.items()})
 
-    def classes(self, labels: Sequence[MaskLabel]) -> tuple[str, ...]:
+    def names(self, label: MaskLabel) -> Iterable[str]:
         """Those of which there is a pixel."""
-        return CLASSIFICATION.classes([name for label in labels for name in label.names.values()])
-
-    def summarize(self, labels: Sequence[MaskLabel]) -> dict[str, int]:
-        """Images with a pixel of each class."""
-        return dict(Counter(sorted(name for label in labels for name in label.names.values())))
+        return label.names.values()
 
     def check(self, labels: Sequence[MaskLabel], classes: Names) -> None:
-        """There are at least two classes."""
+        """Refuse fewer than two classes."""
         if len(classes) < 2:
             raise LabelError(
                 f"all pixels are of one class, {list(classes)}: label another first"
                 + "".join(f" ({note})" for note in [_ignored_note(labels)] if note)
             )
-
-    def known(self, label: MaskLabel, classes: Names) -> bool:
-        """Whether some pixel is of one of the classes."""
-        return any(name in classes for name in label.names.values())
 
     def example(
         self,
@@ -151,23 +182,24 @@ class Segmentation(Task):
         label: MaskLabel,
         classes: Names,
         spec: ImageSpec,
-        room: bool,
+        for_training: bool,
         out: Pixels,
         cut: CutOff | None = None,
     ) -> MaskTarget:
-        """The mask goes where the image goes; the nearest pixel counts."""
+        """The mask is resized as the image is; the nearest pixel counts."""
         raw, mask = item.read(), _unchanged(label)
-        if size_of(raw) != mask.shape:
+        size = size_of(raw)
+        if size != mask.shape:
             raise LabelError(
                 f"{label.path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image "
-                f"{item.id!r} is {size_of(raw)[1]}×{size_of(raw)[0]}"
+                f"{item.id!r} is {size[1]}×{size[0]}"
             )
         decode_into(raw, spec, out)
         to = np.zeros(256, np.uint8)
         for value, name in label.names.items():
             to[int(value)] = list(classes).index(name) + 1 if name in classes else UNKNOWN
         if cut:
-            cut.add(size_of(raw))
+            cut.add(size)
         return MaskTarget.of(to[mask], spec)
 
     def augment(
@@ -177,46 +209,15 @@ class Segmentation(Task):
         settings: TrainSettings,
         generator: Generator,
     ) -> tuple[Tensor, list[MaskTarget]]:
-        """Flip and crop; what comes from outside the image is of no class."""
+        """Flip and crop; pixels from outside the image are of no class."""
         masks = torch.from_numpy(np.stack([target.mask for target in targets]))[..., None]
-        both, _ = CLASSIFICATION.augment(torch.cat([images, masks], 3), [], settings, generator)
-        moved = both[..., 3].numpy()
-        return both[..., :3], [replace(t, mask=mask) for t, mask in zip(targets, moved)]
+        both = flip_crop(torch.cat([images, masks], 3), settings, generator)
+        return both[..., :3], [MaskTarget(mask) for mask in both[..., 3].numpy()]
 
-    def collate(self, targets: Sequence[MaskTarget], settings: TrainSettings) -> Tensor:
+    def collate(self, targets: Sequence[MaskTarget]) -> Tensor:
         """int64 [N, H, W]; -1 where there is no class, or none of the network's."""
         masks = torch.from_numpy(np.stack([target.mask for target in targets])).long()
         return masks.where(masks < UNKNOWN, 0) - 1
-
-    def loss_per_image(self, output: Tensor, targets: Tensor, settings: TrainSettings) -> Tensor:
-        """Cross entropy in nats, mean over the image's pixels of a known class; 0 without any."""
-        each = F.cross_entropy(output.float(), targets, ignore_index=-1, reduction="none")
-        return each.sum((1, 2)) / (targets >= 0).sum((1, 2)).clamp(min=1)
-
-    def summary_size(self, classes: Names) -> int:
-        """As of a classifier."""
-        return CLASSIFICATION.summary_size(classes)
-
-    def summary(self, output: Tensor) -> Tensor:
-        """Each pixel's largest log-probabilities in falling order, averaged; detached."""
-        return CLASSIFICATION.summary(output).mean((2, 3))
-
-    def outputs(self, output: Tensor) -> dict[str, Tensor]:
-        """``entropy`` in nats, ``margin`` and ``confidence``, each the mean over the pixels."""
-        each = CLASSIFICATION.outputs(output)
-        return {name: each[name].mean((1, 2)) for name in ("entropy", "margin", "confidence")}
-
-    def meter(
-        self, labels: Sequence[MaskLabel], classes: Names, settings: TrainSettings
-    ) -> MeanIoU:
-        """Classes that the network does not have have an IoU of 0."""
-        return MeanIoU(classes, [name for name in self.classes(labels) if name not in classes])
-
-    def draw(self, output: Tensor, classes: Names, settings: TrainSettings) -> list[Drawing]:
-        """In words alone: each class's share of the pixels."""
-        shares = F.one_hot(output.argmax(1), len(classes)).float().mean((1, 2)).tolist()
-        rows = [sorted(zip(row, classes), reverse=True)[:3] for row in shares]
-        return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]
 
 
 def _ignored_note(labels: Collection[MaskLabel]) -> str:

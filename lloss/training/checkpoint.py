@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from lloss.errors import CheckpointError
 from lloss.files import sha256_of, written_aside
-from lloss.modeling.network import TappedNetwork, build
+from lloss.modeling.network import TappedNetwork
 from lloss.modeling.registry import set_transform_input
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
 FORMAT = 1
@@ -94,7 +95,7 @@ class Checkpoint:
         # Weights come from the checkpoint: nothing is downloaded again.
         settings = dataclasses.replace(self.settings, weights="none")
         with torch.random.fork_rng(devices=[]):  # it is built on the CPU
-            model = build(settings, self.classes, (settings.size, settings.size))
+            model = get_task(settings.task).network(settings, self.classes)
         try:
             model.load_state_dict(self.state["model"])
         except RuntimeError as error:

@@ -127,15 +127,16 @@ def batch_statistics(model: nn.Module) -> Iterator[bool]:
 def _mean_loss(model: TappedNetwork, settings: TrainSettings, data: TrainingData) -> float:
     """The target network's, in the modes that its modules are in."""
     from lloss.modeling.network import Normalize
+    from lloss.tasks import get_task
 
     device = next(model.parameters()).device
     normalize = Normalize(settings.mean, settings.std).to(device)
     count = len(data.images)
     order = np.random.default_rng(settings.seed).permutation(count)  # no batch of one class
-    losses = []
+    losses, task = [], get_task(settings.task)
     for rows in np.array_split(order, max(1, min(-(-count // settings.batch_size), count // 2))):
-        targets = model.task.collate([data.targets[row] for row in rows], settings).to(device)
+        targets = task.collate([data.targets[row] for row in rows]).to(device)
         with torch.no_grad():
             output = model(normalize(torch.from_numpy(data.images[rows]).to(device))).output
-            losses.append(model.task.loss_per_image(output, targets, settings).float().cpu())
+            losses.append(model.objective.loss_per_image(output, targets).float().cpu())
     return float(torch.cat(losses).mean())

@@ -18,6 +18,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.data.test_overlap import seen_note
 from lloss.files import written_aside
 from lloss.modeling.network import Forward, TappedNetwork
+from lloss.modeling.objective import Objective
 from lloss.statistics.confidence_intervals import (
     CONFIDENCE,
     bootstrap,
@@ -113,15 +114,15 @@ def measure(
         data: decoded at the input's size.
         labels: of these images; none if all are of the network's classes.
     """
-    task = model.task
-    meter = task.meter(labels, data.classes, settings)
+    task, objective = get_task(settings.task), model.objective
+    meter = objective.meter(labels)
     columns = _Columns([], [], [])
     mirror = _mirrored(model, settings, data) if meter.mirrored else itertools.repeat(None)
     for (rows, forward), mirrored in zip(predict(model, settings, data.images), mirror):
         targets = list(data.targets[rows])
-        columns.add(model, forward, targets, settings)
+        columns.add(objective, forward, task.collate(targets))
         meter.update(forward.output, targets, mirrored)
-    known = [task.known(label, data.classes) for label in labels] or [True] * len(data.images)
+    known = [task.has_loss(label, data.classes) for label in labels] or [True] * len(data.images)
     true_loss, entropy, predicted = (_joined(column, known) for column in columns)
     assert true_loss is not None and entropy is not None, "every task has them"
     figures = meter.figures()
@@ -156,14 +157,11 @@ class _Columns(NamedTuple):
     entropy: list[NDArray[np.float32]]
     predicted: list[NDArray[np.float32]]
 
-    def add(
-        self, model: TappedNetwork, forward: Forward, targets: list[Any], settings: TrainSettings
-    ) -> None:
+    def add(self, objective: Objective, forward: Forward, targets: Any) -> None:
         """Take in a batch."""
-        together = model.task.collate(targets, settings).to(forward.embedding.device)
         with torch.no_grad():
-            losses = model.task.loss_per_image(forward.output, together, settings)
-            entropy = model.task.outputs(forward.output)["entropy"]
+            losses = objective.loss_per_image(forward.output, targets.to(forward.embedding.device))
+            entropy = objective.outputs(forward.output)["entropy"]
         self.true_loss.append(losses.float().cpu().numpy())
         self.entropy.append(entropy.float().cpu().numpy())
         if forward.loss is not None:

@@ -91,7 +91,7 @@ def refuse_unknown(task: Task, held: LabeledSet, classes: Sequence[str], hint: s
     Raises:
         LabelError: so it is.
     """
-    if any(task.known(label, classes) for label in held.labels):
+    if any(task.has_loss(label, classes) for label in held.labels):
         return
     some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
     raise LabelError(

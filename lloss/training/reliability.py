@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.selection.select import CANDIDATES, Selection
+from lloss.selection import Selection
+from lloss.selection.strategies.diverse import CANDIDATES
 from lloss.statistics.confidence_intervals import (
     Interval,
     in_percent,

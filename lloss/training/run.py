@@ -134,7 +134,7 @@ def _learnable(labeled: LabeledSet, settings: TrainSettings, problems: Problems)
     """The images that have a loss: the head would learn of the others that theirs is 0."""
     task = get_task(settings.task)
     classes = task.classes(labeled.labels)
-    known = [row for row, label in enumerate(labeled.labels) if task.known(label, classes)]
+    known = [row for row, label in enumerate(labeled.labels) if task.has_loss(label, classes)]
     if not known or len(known) == len(labeled):
         return labeled  # none at all: Task.check says what to label
     problems.note(
@@ -185,7 +185,9 @@ def _decoded(
         raise explained(error, run) from error
     sweep(run)
     try:
-        data, rows = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+        data, rows = load_examples(
+            labeled, classes, settings, problems, for_training=True, scratch=run
+        )
         data = _of_usable(data, labeled.take(rows), settings, run, problems)
     except LabelError:
         if made:
@@ -222,7 +224,7 @@ def _of_usable(
         task.check(labeled.labels, classes)
     except LabelError as error:
         raise LabelError(f"{line}; {error}") from error
-    again, _ = load_examples(labeled, classes, settings, problems, room=True, scratch=run)
+    again, _ = load_examples(labeled, classes, settings, problems, for_training=True, scratch=run)
     return dataclasses.replace(again, sha256=data.sha256)
 
 
@@ -316,7 +318,7 @@ class _Keeper:
 
 
 def _loop(trainer: Trainer, keeper: _Keeper, interrupted: threading.Event) -> None:
-    epochs, metric = trainer.settings.epochs, trainer.model.task.metric
+    epochs, metric = trainer.settings.epochs, trainer.task.metric
     total = epochs * len(trainer.data.images)
     done = trainer.epoch * len(trainer.data.images) + trainer.totals.images
     with tqdm(total=total, initial=done, unit="img", disable=None, desc="train") as bar:

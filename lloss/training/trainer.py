@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from lloss.errors import CheckpointError, LabelError, SettingsError
 from lloss.images.cut_off import CutOff
-from lloss.modeling.network import Forward, Normalize, TappedNetwork, build
+from lloss.modeling.network import Forward, Normalize, TappedNetwork
 from lloss.modeling.ranking_losses import HEAD_LOSSES
 from lloss.modeling.registry import set_transform_input, transforms_input
 from lloss.statistics.ranking_metrics import pair_counts
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.divergence import check_finite, diverged
 
@@ -33,7 +34,7 @@ class TrainingData:
     """Decoded labeled images.
 
     Attributes:
-        images: uint8 [N, H, W, 3], as ``Task.stored`` says.
+        images: uint8 [N, H, W, 3], as ``Task.training_spec`` says.
         targets: of each, as ``Task.example`` makes them (a class's index, for example).
         classes: the class names.
         sha256: identifies the labeled set it was made of.
@@ -103,9 +104,9 @@ class Trainer:
     def __post_init__(self) -> None:
         _check(self.settings, self.data)
         self._device = device_of(self.device)
-        size = (self.settings.size, self.settings.size)
+        self.task = get_task(self.settings.task)
         with _seeded(self._device, self.settings.seed):
-            self.model = build(self.settings, self.data.classes, size)
+            self.model = self.task.network(self.settings, self.data.classes)
         if self.start is not None:
             self.fresh = _start_from(self.model, self.start)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -159,7 +160,7 @@ class Trainer:
         seconds = max(self.totals.seconds, 1e-9)
         figures = {
             "epoch": self.epoch + 1,
-            **self.totals.means(self.model.task.metric),
+            **self.totals.means(self.task.metric),
             "lr": rate,
             "images_per_second": round(self.totals.images / seconds, 1),
         }
@@ -178,11 +179,11 @@ class Trainer:
         generator = torch.Generator().manual_seed(
             _entropy(self.settings.seed, 3, self.epoch, self.step)
         )
-        task, settings = self.model.task, self.settings
+        task = self.task
         stored = torch.from_numpy(self.data.images[rows])
         targets = [self.data.targets[row] for row in rows]
-        images, targets = task.augment(stored, targets, settings, generator)
-        together = task.collate(targets, settings)
+        images, targets = task.augment(stored, targets, self.settings, generator)
+        together = task.collate(targets)
         return images.to(self._device, non_blocking=True), together.to(self._device)
 
     def _learn(self, images: Tensor, targets: Any) -> None:
@@ -190,7 +191,7 @@ class Trainer:
         with self._autocast():
             normalised = self.normalize(images).contiguous(memory_format=torch.channels_last)
             forward: Forward = self._run(normalised, stop_gradient=self.gradient_stopped)
-        losses = self.model.task.loss_per_image(forward.output, targets, self.settings)
+        losses = self.model.objective.loss_per_image(forward.output, targets)
         total = losses.mean()
         head_loss = torch.zeros(())
         if forward.loss is not None:
@@ -230,7 +231,7 @@ class Trainer:
         self.totals.images += count
         self.totals.loss += float(losses.sum())
         self.totals.head_loss += head_loss * count
-        hits = self.model.task.hits(forward.output, targets)
+        hits = self.model.objective.hits(forward.output, targets)
         if hits is None or self.totals.hits is None:
             self.totals.hits = None  # too dear for every step
         else:

@@ -29,7 +29,7 @@ def load_examples(
     settings: TrainSettings,
     problems: Problems,
     *,
-    room: bool = False,
+    for_training: bool = False,
     scratch: Path | None = None,
     what: str = "labeled",
 ) -> tuple[TrainingData, list[int]]:
@@ -40,7 +40,7 @@ def load_examples(
         classes: of the network.
         settings: with a ``size`` that is not 0.
         problems: images that cannot be decoded, and labels that do not fit theirs, go there.
-        room: as the task keeps them to augment; otherwise at the input's size, as a scorer does.
+        for_training: as the task keeps them to augment; otherwise as a scorer decodes them.
         scratch: a folder for what does not fit into memory.
         what: the images are, for the progress bar.
 
@@ -51,13 +51,13 @@ def load_examples(
         LabelError: one cannot be used and is not to be left out, or none can.
     """
     task = get_task(settings.task)
-    spec = task.stored(settings) if room else settings.image_spec()
+    spec = task.training_spec(settings) if for_training else settings.image_spec()
     classes = tuple(classes)
     cut = CutOff(settings.image_spec(), task.unit)
 
     def example(row: int, out: Pixels) -> Any:
         item, label = labeled.items[row], labeled.labels[row]
-        return task.example(item, label, classes, spec, room, out, cut)
+        return task.example(item, label, classes, spec, for_training, out, cut)
 
     bad = set[int]()
 

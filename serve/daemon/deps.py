@@ -14,6 +14,7 @@ from lloss.serve.daemon.services.job_runner import Jobs
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.selection_queue import SelectionQueue
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
@@ -32,6 +33,7 @@ class Daemon:
         jobs: pools being scored.
         classes: which labels a pool takes.
         selections: which K are next.
+        selection_queue: runs selections in threads of their own.
         draining: whether it was told to end: requests under way are finished, others refused.
     """
 
@@ -51,6 +53,7 @@ class Daemon:
         self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
         self.classes = Classes(self.models, self.catalog.images)
         self.selections = Selections(settings, self.catalog, self.pools, self.metrics, self.classes)
+        self.selection_queue = SelectionQueue(self.selections)
         register_gauges(self.metrics, self.catalog, settings.data_dir, self.not_ready)
 
     def start(self) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -129,14 +130,15 @@ async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     if any(isinstance(found.get("input"), bytes) for found in error.errors()):
         kind = request.headers.get("content-type", "")[:_SHOWN]  # nobody tried to read it
         return _reply(415, f"Content-Type {kind!r}: send JSON, as application/json")
-    return _reply(422, "; ".join(map(_problem, error.errors()[:_PROBLEMS])))
+    return _reply(422, "; ".join(map(validation_problem, error.errors()[:_PROBLEMS])))
 
 
-def _problem(found: dict[str, Any]) -> str:
-    place = ".".join(map(str, found.get("loc", ())))
+def validation_problem(found: Mapping[str, Any]) -> str:
+    """Describe one of pydantic's errors in a line: where, what, and the given value."""
+    place = ".".join(str(part)[:_SHOWN] for part in found.get("loc", ())) or "the body"
     given = _shown.repr(found["input"]) if found.get("input") is not None else ""
     shown = f" (given {given[:_SHOWN]})" if given and found.get("type") != "missing" else ""
-    return f"{place}: {found.get('msg', 'is not valid')}{shown}"
+    return " ".join(f"{place}: {found['msg'][:300]}{shown}".split())
 
 
 async def _of_http(request: Request, error: Exception) -> JSONResponse:

@@ -22,7 +22,7 @@ from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.http.middleware import Gate
 from lloss.serve.daemon.http.protocol import Protocol, protocol_of
 from lloss.serve.daemon.observability import logs
-from lloss.serve.daemon.services import memory_trim as heap
+from lloss.serve.daemon.services import memory_trim
 from lloss.serve.daemon.settings import ServeSettings
 
 from lloss.errors import LlossError, SettingsError
@@ -59,7 +59,7 @@ def serve(settings: ServeSettings, opened: Callable[[Daemon], None] = lambda dae
     """
     _allow_files(settings.limits.connections + _OTHER_FILES)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    heap.share()
+    memory_trim.limit_arenas()
     with _listening(settings) as sock:
         port = sock.getsockname()[1]
         daemon = Daemon(dataclasses.replace(settings, port=port))

@@ -34,19 +34,19 @@ def test_other_files_are_counted_but_images_where_they_are_expected(tmp_path: Pa
     folder = _fill(tmp_path, "a.png", "b.jpg", "c.txt", "d.txt")
     problems = Problems()
     assert len(annotation_files(folder, ".png", "masks", problems)) == 1
-    expected = f"{folder}: passed over 3 files that are no masks (2 .txt, 1 .jpg)"
+    expected = f"{folder}: passed over 3 other files (2 .txt, 1 .jpg)"
     assert problems.notes == [expected]
     beside = Problems()
     _fill(tmp_path, "a.xml")
     annotation_files(folder, ".xml", "XML annotations", beside, images_beside=True)
-    assert beside.notes == [f"{folder}: passed over 2 files that are no XML annotations (2 .txt)"]
+    assert beside.notes == [f"{folder}: passed over 2 other files (2 .txt)"]
 
 
 def test_a_folder_without_such_files_names_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"nowhere: no such folder of masks \(\*\.png\)"):
         annotation_files(tmp_path / "nowhere", ".png", "masks", Problems())
     folder = _fill(tmp_path / "masks", "a.tif")
-    with pytest.raises(LabelError, match=r"holds no mask \(\*\.png\); passed over 1 file that is"):
+    with pytest.raises(LabelError, match=r"holds no mask \(\*\.png\); passed over 1 other file"):
         annotation_files(folder, ".png", "masks", Problems())
 
 

@@ -54,7 +54,7 @@ def test_joints_outside_of_a_square_are_told_without_a_fit() -> None:
     cut = CutOff(ImageSpec(64, 64, "pad"), "joints")
     cut.add((100, 100), np.array([[-3.0, 50], [50, 50]]))
     assert cut.line("held-out", "counts as missed") == (
-        "1 of 2 joints lie outside of what the network sees of the 1 held-out images; "
+        "1 of 2 joints are outside of what the network sees of the 1 held-out images; "
         "that counts as missed"
     )
 

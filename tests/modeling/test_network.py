@@ -8,18 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.head import LossPredictionHead
-from lloss.modeling.network import Normalize, TappedNetwork, build
+from lloss.modeling.network import Normalize, TappedNetwork
 from lloss.modeling.taps import Tap
 from lloss.tasks import get_task
-from lloss.tasks.train_settings import IMAGENET_MEAN, IMAGENET_STD, TrainSettings
+from lloss.tasks.classification import ClassificationObjective
+from lloss.tasks.train_settings import TrainSettings
 
 CLASSES = ("ant", "bee", "cow")
 
 
 def _built(settings: TrainSettings, **changes: Any) -> TappedNetwork:
     torch.manual_seed(0)
-    return build(replace(settings, **changes), CLASSES, (8, 8))
+    return get_task("classification").network(replace(settings, **changes), CLASSES)
 
 
 def _images(count: int = 5) -> Tensor:
@@ -121,7 +123,7 @@ def test_a_network_starts_from_the_same_weights_with_and_without_head(
 def test_the_head_has_an_input_a_tap_and_one_for_the_summary(
     tiny: TrainSettings, classes: int, size: int
 ) -> None:
-    model = build(tiny, [str(n) for n in range(classes)], (8, 8))
+    model = get_task("classification").network(tiny, [str(n) for n in range(classes)])
     assert model.head is not None
     assert [layer.in_features for layer in model.head.inputs] == [16, 32, 64, 128, size]
     assert [layer.out_features for layer in model.head.inputs] == [8] * 5
@@ -145,7 +147,7 @@ class _Careless(nn.Module):
 def test_a_later_change_in_place_does_not_change_what_the_head_sees() -> None:
     network = _Careless()
     taps = [Tap("features", "NCHW", 4)]
-    model = TappedNetwork(network, get_task("classification"), taps, LossPredictionHead([4]))
+    model = TappedNetwork(network, ClassificationObjective(CLASSES), taps, LossPredictionHead([4]))
     forward = model(_images())
     expected = network.features(_images()).mean((2, 3))
     assert torch.allclose(forward.embedding, expected, atol=1e-6)

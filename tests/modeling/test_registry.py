@@ -11,10 +11,11 @@ from torchvision import models as torchvision_models
 from torchvision.models.resnet import BasicBlock
 
 from lloss.errors import SettingsError
+from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 from lloss.modeling.networks.resnet_cifar import resnet18
 from lloss.modeling.registry import build_classifier, default_size, transforms_input, weights_notes
 from lloss.tasks.classification import TASK as CLASSIFICATION
-from lloss.tasks.train_settings import IMAGENET_MEAN, IMAGENET_STD, TrainSettings
+from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.trainer import Trainer, TrainingData
 

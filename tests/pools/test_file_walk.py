@@ -65,7 +65,7 @@ def test_a_folder_is_walked_by_one_rule_wherever_it_is(root: str) -> None:
     assert (dict(passed.files), passed.hidden) == (expected, len(HIDDEN))
     assert SubsetPool(pool, ["a.png"]).passed_over() is passed
     assert pool.remark() == (
-        f"{pool.uri}: passed over 4 files that are no images (2 .json, 1 without suffix, 1 .xmp); "
+        f"{pool.uri}: passed over 4 other files (2 .json, 1 without suffix, 1 .xmp); "
         "2 images of a format that cannot be decoded (1 .cr2, 1 .heic; convert to JPEG or PNG); "
         "8 hidden or system files or folders"
     )

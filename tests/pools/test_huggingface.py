@@ -164,7 +164,7 @@ def _kept(folder: Path, table: Any, rows: list[int]) -> Path:
 def test_kept_rows_without_text_or_path(tmp_path: Path) -> None:
     text = pa.array([b"p", b"caf\xe9", b"q"], pa.binary()).view(pa.string())
     table = pa.table({"id": text, "jpg": [b"1", b"2", b"3"]})
-    with pytest.raises(PoolError, match=r"the id in row 1 \(from 0\) is no UTF-8"):
+    with pytest.raises(PoolError, match=r"the id in row 1 \(from 0\) is not UTF-8"):
         list(open_pool(_kept(tmp_path / "d", table, [2, 1])))
     (tmp_path / "e.jpg").write_bytes(b"e")
     paths = pa.table({"path": ["gone.jpg", None, "../e.jpg"]})

@@ -82,7 +82,7 @@ def test_what_was_passed_over_is_said_once(
     assert done.exit_code == 0, done.output
     (line,) = [line for line in done.output.splitlines() if "passed over" in line]
     assert line == (
-        f"{pool}: passed over 1 file that is no image (1 .txt); 1 image of a format that cannot be "
+        f"{pool}: passed over 1 other file (1 .txt); 1 image of a format that cannot be "
         "decoded (1 .heic; convert to JPEG or PNG)"
     )
 

@@ -152,7 +152,7 @@ def test_columns_in_doubt_are_listed(tmp_path: Path) -> None:
     assert _ids(f"{two}?image=left&id=id") == ["1", "2"]
     with pytest.raises(PoolError, match="no column of images"):
         open_pool(_parquet(tmp_path / "none.parquet", {"id": [1], "x": ["y"]}))
-    with pytest.raises(PoolError, match="no one column 'up'"):
+    with pytest.raises(PoolError, match="one column 'up'"):
         open_pool(f"{two}?image=up")
     with pytest.raises(PoolError, match="'id' holds no images"):
         open_pool(f"{two}?image=id")
@@ -220,7 +220,7 @@ def test_listing_ids_reads_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     pool, asked = open_pool(path), []
     read = tablefiles._Parquet.batches
 
-    def watched(self: Any, columns: Any, start: int) -> Any:
+    def watched(self: Any, columns: Any, start: int = 0) -> Any:
         asked.append(list(columns))
         return read(self, columns, start)
 
@@ -261,7 +261,7 @@ def test_an_id_that_is_no_utf8_is_named_by_its_row(tmp_path: Path, kind: Any, su
             file.write_table(table, max_chunksize=2)
     pool = TablePool([LocalPath(path)], "t", {})
     for listed in (pool, pool.ids()):
-        with pytest.raises(PoolError, match=r"t\.\w+: the id in row 2 \(from 0\) is no UTF-8"):
+        with pytest.raises(PoolError, match=r"t\.\w+: the id in row 2 \(from 0\) is not UTF-8"):
             list(listed)
 
 
@@ -273,7 +273,7 @@ def test_a_path_that_is_no_utf8_is_one_bad_image(tmp_path: Path, kind: Any) -> N
     for items in (list(pool), pool.find(["1", "2", "3"])):
         bad, good, null = items
         assert good.read() == b"b"
-        with pytest.raises(ImageError, match=r"its path b'\\xe9\.jpg' is no UTF-8"):
+        with pytest.raises(ImageError, match=r"its path b'\\xe9\.jpg' is not UTF-8"):
             bad.read()
         with pytest.raises(ImageError, match="the image is null"):
             null.read()
@@ -285,7 +285,7 @@ def test_a_struct_with_a_path_that_is_no_utf8(tmp_path: Path) -> None:
     pool = open_pool(_parquet(tmp_path / "t.parquet", {"image": images}))
     for items in (list(pool), pool.find(["0", "1"])):
         assert items[0].read() == b"here"
-        with pytest.raises(ImageError, match="is no UTF-8"):
+        with pytest.raises(ImageError, match="is not UTF-8"):
             items[1].read()
 
 

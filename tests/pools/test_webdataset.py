@@ -112,7 +112,7 @@ def test_archives_one_behind_the_other_are_read_to_the_end(
     assert [item.id for item in items] == expected
     assert [item.read() for item in items] == [f"in {id}.jpg".encode() for id in expected]
     joined.write_bytes(content[: len(parts[0].read_bytes()) * 2 + 100])
-    with pytest.raises(PoolError, match="damaged or no tar file"):
+    with pytest.raises(PoolError, match="damaged, or not a tar file"):
         list(open_pool(joined))
 
 
@@ -130,7 +130,7 @@ def test_garbage_behind_the_end_is_an_error(tmp_path: Path, suffix: str, size: i
     path = _shard(tmp_path / f"s{suffix}", "1.jpg", mode="w:gz" if suffix == ".tar.gz" else "w")
     with path.open("ab") as file:
         file.write(b"?" * size)
-    with pytest.raises(PoolError, match="damaged or no tar file"):
+    with pytest.raises(PoolError, match="damaged, or not a tar file"):
         list(open_pool(path))
 
 
@@ -150,7 +150,7 @@ def test_members_are_taken_by_the_rule_of_folders_and_the_rest_is_counted(tmp_pa
 def test_a_truncated_tar_is_one_error_wherever_it_was_cut(tmp_path: Path, left: int) -> None:
     path = _shard(tmp_path / "s.tar", "1.jpg", "2.jpg", "3.jpg")  # of 1024 bytes each
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(PoolError, match=r"s\.tar: damaged or no tar file") as caught:
+    with pytest.raises(PoolError, match=r"s\.tar: damaged, or not a tar file") as caught:
         list(open_pool(path))
     assert "\n" not in str(caught.value)
 
@@ -159,7 +159,7 @@ def test_a_truncated_tar_is_one_error_wherever_it_was_cut(tmp_path: Path, left: 
 def test_a_truncated_gz_is_one_error(tmp_path: Path, share: float) -> None:
     path = _shard(tmp_path / "s.tar.gz", *(f"{n}.jpg" for n in range(200)), mode="w:gz")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(PoolError, match=r"s\.tar\.gz: damaged or no tar file"):
+    with pytest.raises(PoolError, match=r"s\.tar\.gz: damaged, or not a tar file"):
         list(open_pool(path))
 
 
@@ -174,7 +174,7 @@ def test_garbage_in_the_middle_is_no_end(tmp_path: Path) -> None:
 
 def test_a_tar_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(b"no tar at all" * 100)
-    with pytest.raises(PoolError, match="damaged or no tar file"):
+    with pytest.raises(PoolError, match="damaged, or not a tar file"):
         open_pool(tmp_path / "s.tar")
     (tmp_path / "dangling.tar").symlink_to("nowhere")
     with pytest.raises(PoolError, match="no such pool"):

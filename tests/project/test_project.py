@@ -17,7 +17,6 @@ from lloss.annotations import Problems
 from lloss.errors import LabelError, LlossError, PoolError, SettingsError
 from lloss.project.create import create_project
 from lloss.project.project import Project, load_project
-from lloss.tasks.task import note_classes
 
 NAMES = [f"n{number}" for number in range(12)]
 SMALL = {"batch_size": 4}
@@ -315,7 +314,7 @@ def test_a_new_class_of_one_image_is_noted_once(values: dict[str, Any], tmp_path
     (line,) = [line for line in problems.lines() if "'11'" in line]
     assert line.startswith("the new class '11' ('1'?) has one image")
     again, counts = Problems(), {"0": 6, "1": 5, "11": 1}
-    note_classes(project.task, project.open_labels().labels, again, counts)
+    project.task.note_classes(project.open_labels().labels, again, counts)
     assert again.lines() == []
 
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.errors import ScoresError
-from lloss.scores.part_file import row_groups, write_part
-from lloss.scores.scores_folder import scores_table
+from lloss.scores.part_file import write_part
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 
 
 def _table(count: int) -> pa.Table:
@@ -48,25 +48,16 @@ def test_a_part_is_written_for_fast_reading(tmp_path: Path) -> None:
     assert columns["embedding.list.element"].statistics is None
 
 
-def test_row_groups_give_the_columns_that_are_asked_for(tmp_path: Path) -> None:
-    table = _table(40_000)
-    write_part(table, tmp_path / "a.parquet")
-    read = [rows.read("embedding", "id") for rows in row_groups(tmp_path / "a.parquet")]
-    assert [len(ids) for _, ids in read] == [16_384, 16_384, 7232]
-    assert pa.chunked_array([ids for _, ids in read]).equals(table["id"])
-    assert pa.chunked_array([vectors for vectors, _ in read]).equals(table["embedding"])
+def _scan(path: Path, *columns: str) -> pa.Table:
+    """Read a file that stands in a scores folder as its only part."""
+    path.rename(path.with_name("part-00000.parquet"))
+    return pa.Table.from_batches(ScoresFolder(path.parent).scan(columns or ("id", "loss")))
 
 
 def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
     write_part(_table(5), tmp_path / "a.parquet")
-    with pytest.raises(ScoresError, match=r"a\.parquet: has no column 'x' \(it has id, loss, em"):
-        for rows in row_groups(tmp_path / "a.parquet"):
-            rows.read("loss", "x")
-
-
-def test_a_part_without_rows_has_no_rows(tmp_path: Path) -> None:
-    write_part(_table(0), tmp_path / "a.parquet")
-    assert sum(len(*rows.read("id")) for rows in row_groups(tmp_path / "a.parquet")) == 0
+    with pytest.raises(ScoresError, match=r"has no column 'x' \(it has id, loss, em"):
+        _scan(tmp_path / "a.parquet", "loss", "x")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 but not really PAR1"])
@@ -76,8 +67,8 @@ def test_a_damaged_part_is_one_line(tmp_path: Path, content: bytes | None) -> No
         path.mkdir()
     else:
         path.write_bytes(content)
-    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read"):
-        list(row_groups(path))
+    with pytest.raises(ScoresError, match=r"cannot be read"):
+        _scan(path)
 
 
 def test_a_part_cut_short_behind_its_footer_is_one_line(tmp_path: Path) -> None:
@@ -87,9 +78,8 @@ def test_a_part_cut_short_behind_its_footer_is_one_line(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:2000] = bytes(1996)
     path.write_bytes(content)
-    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read"):
-        for rows in row_groups(path):
-            rows.read("id", "loss")
+    with pytest.raises(ScoresError, match=r"cannot be read"):
+        _scan(path)
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -101,15 +91,13 @@ def test_a_bit_that_turned_over_is_found(tmp_path: Path, column: int) -> None:
     whole[chunk.data_page_offset + chunk.total_compressed_size - 9] ^= 4
     path.write_bytes(whole)
     name = ("id", "loss", "embedding")[column]
-    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read: .*CRC"):
-        for rows in row_groups(path):
-            rows.read(name)
+    with pytest.raises(ScoresError, match=r"cannot be read: .*CRC"):
+        _scan(path, name)
 
 
 def test_names_that_are_no_text_are_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_part(_table(10), path)
     path.write_bytes(path.read_bytes().replace(b"loss", b"lo\xffs"))
-    with pytest.raises(ScoresError, match=r"a\.parquet: cannot be read: .*utf-8"):
-        for rows in row_groups(path):
-            rows.read("loss")
+    with pytest.raises(ScoresError, match=r"cannot be read: .*utf-8"):
+        _scan(path, "loss")

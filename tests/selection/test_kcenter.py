@@ -2,16 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
 from lloss.errors import SelectionError
-from lloss.scores.score_source import TableScores
-from lloss.selection.kcenter import embeddings_of, k_center, spreadable
+from lloss.selection.kcenter import k_center, spreadable
 
 
 def _exact_k_center(points: Sequence[Sequence[Fraction]], k: int, given: int = 0) -> list[int]:
@@ -111,23 +108,3 @@ def test_k_center_of_many_picks_equals_measuring_every_row(spread: int, copies: 
     points[0] = spread  # the largest is kept as it is, so rounding is a scale alone
     for k in (1, 128, 129, 300, len(points)):
         assert k_center(points.astype(np.float32), k).tolist() == _plain_k_center(points, k)
-
-
-def _embedded(vectors: Any) -> TableScores:
-    return TableScores(pa.table({"embedding": vectors}))
-
-
-def test_embeddings_come_in_the_order_of_their_places() -> None:
-    vectors = np.arange(24, dtype=np.float32).reshape(8, 3)
-    whole = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 3)
-    chunks = pa.chunked_array([whole.slice(0, 5), whole.slice(5, 3)])
-    places = np.array([[0, 1, 2], [0, 0, 0], [0, 1, 0], [0, 0, 4]])
-    found = embeddings_of(_embedded(chunks), places)
-    assert found.dtype == np.float32
-    assert found.tolist() == vectors[[7, 0, 5, 4]].tolist()
-
-
-def test_a_candidate_without_an_embedding_is_one_line() -> None:
-    vectors = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
-    with pytest.raises(SelectionError, match="no embedding; choose --strategy top"):
-        embeddings_of(_embedded(vectors), np.array([[0, 0, 1]]))

@@ -14,7 +14,9 @@ from lloss.selection.ties import constant_note, tie_note
 class _Scores(TableScores):
     """Scores at hand that can be gone through in batches of two."""
 
-    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def scan(
+        self, columns: Sequence[str], ids: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         yield from self.table.select(columns).to_batches(max_chunksize=2)
 
 
@@ -41,7 +43,7 @@ def test_a_selection_of_equal_scores_is_no_ranking(
     source = _scores(values)
     note = tie_note(source, select(source, SelectionSettings(k=k)))
     assert bool(note) == bool(said) and said in note
-    assert not note or note.endswith("the order of ids decided, this is no ranking")
+    assert not note or note.endswith("the order of ids decided, this is not a ranking")
 
 
 def test_the_last_of_the_lowest_scores_may_tie_too() -> None:

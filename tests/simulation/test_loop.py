@@ -23,7 +23,8 @@ from lloss.simulation.loop import (
     scores_of,
     simulate,
 )
-from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.tasks.presets import resolve_settings
+from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import Trainer, TrainingData
 from lloss.training.training_data import load_examples
 
@@ -200,11 +201,11 @@ def test_progress_hears_of_each_cycle_as_it_ends(tiny: TrainSettings, make_data:
 
 @pytest.mark.parametrize("strategy", [LEARNED, RANDOM, ENTROPY, CORESET], ids=lambda s: s.name)
 def test_detection_has_the_same_baselines(strategy: Strategy) -> None:
-    settings = settings_of(
+    settings = resolve_settings(
         "default", task="detection", size=64, epochs=1, batch_size=4, hidden=8, amp="off"
     )
     labeled, test = _discs(12, 0), _discs(4, 1)
-    pool, _ = load_examples(labeled, ("disc",), settings, Problems(), room=True)
+    pool, _ = load_examples(labeled, ("disc",), settings, Problems(), for_training=True)
     plain, _ = load_examples(labeled, ("disc",), settings, Problems())
     held_out, _ = load_examples(test, ("disc",), settings, Problems())
     assert pool.images.shape != plain.images.shape  # room to crop

@@ -12,7 +12,7 @@ from lloss.annotations import Problems
 from lloss.images.decode import Frame, ImageSpec
 from lloss.tasks import get_task
 from lloss.tasks.mean_iou import MaskTarget, MeanIoU
-from lloss.tasks.train_settings import settings_of
+from lloss.tasks.presets import resolve_settings
 
 SEGMENTATION = get_task("segmentation")
 
@@ -54,7 +54,6 @@ def test_cut_pixels_weigh_as_pixels_of_the_input() -> None:
     values = np.ones((20, 60), np.uint8)
     values[:, 30:] = 2
     target = MaskTarget.of(values, ImageSpec(10, 10, "crop"))
-    assert target.cut[1] == pytest.approx(100) and target.cut[2] == pytest.approx(100)
     meter = MeanIoU(("a", "b"), ())
     logits = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 10, 10)
     meter.update(logits, [target])
@@ -104,13 +103,14 @@ def test_padding_is_of_no_class_in_loss_and_metric() -> None:
     padding = np.ones((30, 30), bool)
     padding[10:20] = False
     assert (target.mask[padding] == 0).all() and (target.mask[~padding] > 0).all()
-    assert not target.cut.any()
-    settings = settings_of("default", task="segmentation", size=30)
-    together = SEGMENTATION.collate([target], settings)
+    settings = resolve_settings("default", task="segmentation", size=30)
+    together = SEGMENTATION.collate([target])
     assert (together[0].numpy()[padding] == -1).all()
     logits = torch.randn(1, 3, 30, 30)
     other = torch.where(torch.from_numpy(padding), torch.randn(1, 3, 30, 30) * 9, logits)
-    losses = [SEGMENTATION.loss_per_image(x, together, settings) for x in (logits, other)]
+    losses = [
+        SEGMENTATION.objective(settings, "abc").loss_per_image(x, together) for x in (logits, other)
+    ]
     assert torch.equal(*losses)
     figures = []
     for output in (logits, other):
@@ -121,24 +121,22 @@ def test_padding_is_of_no_class_in_loss_and_metric() -> None:
 
 
 def test_segmentation_keeps_everything_by_default() -> None:
-    assert settings_of("default", task="segmentation").fit == "stretch"
-    assert settings_of("default", task="segmentation", fit="crop").fit == "crop"
-    assert settings_of("default", task="detection").fit == "stretch"
-    assert settings_of("paper-voc").fit == "stretch"
-    assert settings_of("default").fit == "crop"
+    assert resolve_settings("default", task="segmentation").fit == "stretch"
+    assert resolve_settings("default", task="segmentation", fit="crop").fit == "crop"
+    assert resolve_settings("default", task="detection").fit == "stretch"
+    assert resolve_settings("paper-voc").fit == "stretch"
+    assert resolve_settings("default").fit == "crop"
 
 
 def test_the_interval_is_of_draws_of_images() -> None:
     """Each figure of a draw is the meter's own on the images that were drawn, as often."""
     random = np.random.default_rng(0)
-    masks = [
-        MaskTarget(m, np.zeros(256)) for m in random.integers(0, 4, (6, 5, 5)).astype(np.uint8)
-    ]
+    masks = [MaskTarget(m) for m in random.integers(0, 4, (6, 5, 5)).astype(np.uint8)]
     outputs = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     meter = MeanIoU(("a", "b", "c"), ("d",))
     meter.update(outputs, masks)
     weights = np.array([[2, 0, 1, 3, 0, 0], [1, 1, 1, 1, 1, 1]], float)
-    found = meter._resampled(weights)
+    found = meter.resampled(weights)
     for draw, row in enumerate(weights.astype(int)):
         again = MeanIoU(("a", "b", "c"), ("d",))
         for image, times in enumerate(row):
@@ -166,5 +164,5 @@ def test_the_mask_of_a_wide_image_is_read_with_what_is_cut_off(tmp_path: Path) -
     out = np.empty((64, 64, 3), np.uint8)
     spec = ImageSpec(64, 64, "crop")
     target = task.example(found.items[0], found.labels[0], ("1", "3"), spec, False, out)
-    assert target.cut[1] == target.cut[2] == 64 * 64
+    assert target.whole is not None and (target.whole.columns < 0).sum() == 128
     assert (target.mask == 255).all()

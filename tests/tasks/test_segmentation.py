@@ -23,11 +23,11 @@ from lloss.images.decode import Frame, ImageSpec, decode
 from lloss.pools import open_pool
 from lloss.tasks import get_task
 from lloss.tasks.mean_iou import MaskTarget
+from lloss.tasks.presets import resolve_settings
 from lloss.tasks.segmentation import MaskLabel
-from lloss.tasks.train_settings import settings_of
 
 TASK = get_task("segmentation")
-SETTINGS = settings_of("default", task="segmentation", size=32)
+SETTINGS = resolve_settings("default", task="segmentation", size=32)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_the_loss_is_the_mean_over_the_labeled_pixels_of_each_image() -> None:
     logits = torch.randn(3, 4, 5, 6, generator=generator)
     targets = torch.randint(-1, 4, (3, 5, 6), generator=generator)
     targets[2] = -1
-    found = TASK.loss_per_image(logits, targets, SETTINGS)
+    found = TASK.objective(SETTINGS, "abcd").loss_per_image(logits, targets)
     assert found.shape == (3,)
     for image in range(2):
         each = []
@@ -71,7 +71,7 @@ def test_the_loss_is_the_mean_over_the_labeled_pixels_of_each_image() -> None:
 
 def _whole(mask: NDArray[np.uint8]) -> MaskTarget:
     """Of an image that the input shows all of."""
-    return MaskTarget(mask, np.zeros(256))
+    return MaskTarget(mask)
 
 
 def test_iou_by_hand() -> None:
@@ -79,7 +79,7 @@ def test_iou_by_hand() -> None:
     target = np.array([[1, 1, 2, 2], [0, 3, 0, 0]], np.uint8)
     guess = torch.tensor([[0, 1, 1, 1], [0, 2, 0, 0]])
     logits = torch.nn.functional.one_hot(guess, 3).permute(2, 0, 1)[None].float()
-    meter = TASK.meter([], ("a", "b", "c"), SETTINGS)
+    meter = TASK.objective(SETTINGS, ("a", "b", "c")).meter([])
     meter.update(logits, [_whole(target)])
     figures = meter.figures()
     assert figures["IoU a"] == 1 / 2
@@ -91,7 +91,7 @@ def test_iou_by_hand() -> None:
 
 def test_a_class_that_the_network_has_not_is_never_found() -> None:
     label = MaskLabel("m.png", "", {"0": "a", "1": "b", "2": "new"})
-    meter = TASK.meter([label], ("a", "b"), SETTINGS)
+    meter = TASK.objective(SETTINGS, ("a", "b")).meter([label])
     # true a a / b new, guessed a a / b b
     target = np.array([[1, 1], [2, 255]], np.uint8)
     guess = torch.tensor([[[0, 0], [1, 1]]])
@@ -100,7 +100,7 @@ def test_a_class_that_the_network_has_not_is_never_found() -> None:
     figures = meter.figures()
     assert (figures["IoU a"], figures["IoU b"], figures["IoU new"]) == (1, 1 / 2, 0)
     assert figures["miou"] == pytest.approx(1.5 / 3)
-    together = TASK.collate([_whole(target)], SETTINGS)
+    together = TASK.collate([_whole(target)])
     assert together.tolist() == [[[0, 0], [1, -1]]]
 
 
@@ -290,7 +290,7 @@ def test_augmentation_moves_image_and_mask_together() -> None:
     random = np.random.default_rng(0)
     masks = [random.integers(1, 5, (16, 16)).astype(np.uint8) for _ in range(8)]
     images = torch.from_numpy(np.stack(masks))[..., None].repeat(1, 1, 1, 3)
-    settings = settings_of("default", task="segmentation", size=16, crop_padding=4)
+    settings = resolve_settings("default", task="segmentation", size=16, crop_padding=4)
     generator = torch.Generator().manual_seed(0)
     moved, targets = TASK.augment(images, [_whole(mask) for mask in masks], settings, generator)
     changed = np.stack([target.mask for target in targets])
@@ -301,7 +301,7 @@ def test_augmentation_moves_image_and_mask_together() -> None:
 
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"model 'resnet18': unknown; choose one of deeplab"):
-        settings_of("default", task="segmentation", model="resnet18")
+        resolve_settings("default", task="segmentation", model="resnet18")
 
 
 @pytest.mark.parametrize(
@@ -316,9 +316,9 @@ def test_an_unknown_model_is_refused() -> None:
 )
 def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        settings_of("default", task="segmentation", **{name: value})
+        resolve_settings("default", task="segmentation", **{name: value})
     with pytest.raises(SettingsError, match=message):
-        TASK.build(dataclasses.replace(SETTINGS, **{name: value}), ("a", "b"))
+        TASK.network(dataclasses.replace(SETTINGS, **{name: value}), ("a", "b"))
 
 
 def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from lloss.errors import SettingsError
 from lloss.tasks import get_task
-from lloss.tasks.train_settings import PRESETS, TrainSettings, settings_of
+from lloss.tasks.presets import PRESETS, resolve_settings
+from lloss.tasks.train_settings import TrainSettings
 
 
 def test_the_papers_preset_has_the_values_of_the_papers_table() -> None:
-    settings = settings_of("paper-cifar10")
+    settings = resolve_settings("paper-cifar10")
     expected: dict[str, Any] = {
         "task": "classification",
         "model": "resnet18-cifar",
@@ -41,7 +42,7 @@ def test_the_papers_preset_has_the_values_of_the_papers_table() -> None:
 
 
 def test_the_default_preset_is_the_defaults() -> None:
-    assert settings_of("default") == TrainSettings()
+    assert resolve_settings("default") == TrainSettings(size=224)
 
 
 @pytest.mark.parametrize(
@@ -57,18 +58,18 @@ def test_the_default_preset_is_the_defaults() -> None:
     ],
 )
 def test_a_network_is_trained_as_it_bears(model: str, wanted: tuple[str, float]) -> None:
-    settings = settings_of("default", model=model)
+    settings = resolve_settings("default", model=model)
     assert (settings.optimizer, settings.lr) == wanted
-    assert settings_of("default", model=model, lr=0.3).lr == 0.3
+    assert resolve_settings("default", model=model, lr=0.3).lr == 0.3
 
 
 def test_a_preset_wins_over_what_the_model_bears() -> None:
-    settings = settings_of("paper-cifar10", model="convnext_tiny")
+    settings = resolve_settings("paper-cifar10", model="convnext_tiny")
     assert (settings.optimizer, settings.lr) == ("sgd", 0.1)
 
 
 def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
-    settings = settings_of("paper-cifar10", epochs=3, seed=7, lr=None)
+    settings = resolve_settings("paper-cifar10", epochs=3, seed=7, lr=None)
     assert (settings.epochs, settings.seed, settings.lr) == (3, 7, 0.1)
 
 
@@ -84,26 +85,26 @@ def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
 )
 def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        settings_of("default", **{name: value})
+        resolve_settings("default", **{name: value})
     task = get_task("classification")
     with pytest.raises(SettingsError, match=message):
-        task.build(TrainSettings(size=32, **{name: value}), ("a", "b"))
+        task.network(TrainSettings(size=32, **{name: value}), ("a", "b"))
 
 
 def test_the_path_of_weights_is_taken() -> None:
-    assert settings_of("default", weights="w.pt").weights == "w.pt"
+    assert resolve_settings("default", weights="w.pt").weights == "w.pt"
 
 
 def test_a_preset_for_another_model_takes_what_is_of_the_model_from_the_task() -> None:
     for model, taps in {"hourglass1-narrow": 1, "hourglass4": 4}.items():
-        settings = settings_of("paper-mpii", model=model)
-        default = settings_of("default", task="pose", model=model)
+        settings = resolve_settings("paper-mpii", model=model)
+        default = resolve_settings("default", task="pose", model=model)
         found = settings.taps or get_task("pose").taps(settings)
         assert found == tuple(f"maps.{number}" for number in range(taps))
         assert (settings.size, settings.weights) == (default.size, default.weights)
         assert (settings.epochs, settings.gradient_stop, settings.head_weight) == (125, 75, 0.0001)
-    lite = settings_of("paper-voc", model="ssdlite320_mobilenet_v3_large")
-    default = settings_of("default", task="detection")
+    lite = resolve_settings("paper-voc", model="ssdlite320_mobilenet_v3_large")
+    default = resolve_settings("default", task="detection")
     for name in ("size", "mean", "std", "weights", "taps"):
         assert getattr(lite, name) == getattr(default, name), name
     assert (lite.size, lite.mean) == (320, (0.5, 0.5, 0.5))
@@ -113,12 +114,12 @@ def test_a_preset_for_another_model_takes_what_is_of_the_model_from_the_task() -
 def test_what_is_given_beside_another_model_counts_and_the_presets_own_model_changes_nothing() -> (
     None
 ):
-    given = settings_of("paper-mpii", model="hourglass4", size=128, taps=["maps.3"])
+    given = resolve_settings("paper-mpii", model="hourglass4", size=128, taps=["maps.3"])
     assert (given.size, given.taps) == (128, ("maps.3",))
     for preset in ("paper-voc", "paper-mpii", "paper-cifar10"):
-        whole = settings_of(preset)
-        assert settings_of(preset, model=whole.model, task=whole.task) == whole
-    narrow = settings_of("paper-cifar10", model="resnet10-cifar-narrow")
+        whole = resolve_settings(preset)
+        assert resolve_settings(preset, model=whole.model, task=whole.task) == whole
+    narrow = resolve_settings("paper-cifar10", model="resnet10-cifar-narrow")
     assert (narrow.size, narrow.mean) == (32, (0.4914, 0.4822, 0.4465))
 
 
@@ -128,11 +129,11 @@ def test_what_is_given_beside_another_model_counts_and_the_presets_own_model_cha
 )
 def test_a_preset_is_of_one_task(preset: str, task: str) -> None:
     with pytest.raises(SettingsError, match=rf"preset '{preset}': is of \w+, not of '{task}'"):
-        settings_of(preset, task=task)
+        resolve_settings(preset, task=task)
 
 
 def test_the_preset_of_detection_has_the_values_of_the_papers_table() -> None:
-    settings = settings_of("paper-voc")
+    settings = resolve_settings("paper-voc")
     expected: dict[str, Any] = {
         "task": "detection",
         "model": "ssd300_vgg16",
@@ -159,12 +160,12 @@ def test_the_preset_of_detection_has_the_values_of_the_papers_table() -> None:
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"paper-imagenet.*paper-cifar10"):
-        settings_of("paper-imagenet")
+        resolve_settings("paper-imagenet")
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_settings_round_trip_through_json(preset: str) -> None:
-    settings = settings_of(preset, taps=("a", "b.c"), gradient_stop=0)
+    settings = resolve_settings(preset, taps=("a", "b.c"), gradient_stop=0)
     again = TrainSettings.from_dict(json.loads(json.dumps(settings.as_dict())))
     assert again == settings
     assert hash(again) == hash(settings)

@@ -19,7 +19,7 @@ from lloss.modeling.networks.ssd import SsdOutput
 from lloss.modeling.taps import Tap
 from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import Objects
-from lloss.tasks.train_settings import settings_of
+from lloss.tasks.presets import resolve_settings
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import Evaluation, evaluate_checkpoint, measure
 from lloss.training.trainer import TrainingData, predict
@@ -121,18 +121,20 @@ def _label(name: str) -> ObjectLabel:
 
 
 def _measured(*labels: ObjectLabel) -> Evaluation:
+    settings = resolve_settings("default", task="detection")
+    objective = DETECTION.objective(settings, ("cell",))
     anchors = torch.tensor([[100.0, 100, 200, 200], [0, 0, 50, 50]])
-    model = TappedNetwork(_Finder(anchors), DETECTION, (Tap("maps", "NCHW", 3),), None)
+    model = TappedNetwork(_Finder(anchors), objective, (Tap("maps", "NCHW", 3),), None)
     frame = Frame.of((320, 320), ImageSpec(320, 320, "stretch"))
     targets = [Objects.of(label, ("cell",), frame, 320, 320) for label in labels]
     images = np.zeros((len(labels), 320, 320, 3), np.uint8)
     data = TrainingData(images, targets, ("cell",))
-    return measure(model, settings_of("default", task="detection"), data, labels)
+    return measure(model, settings, data, labels)
 
 
 def test_detections_in_images_of_unknown_classes_are_false() -> None:
     one, other = _label("cell"), _label("dust")
-    assert DETECTION.known(one, ("cell",)) and not DETECTION.known(other, ("cell",))
+    assert DETECTION.has_loss(one, ("cell",)) and not DETECTION.has_loss(other, ("cell",))
     alone = _measured(one)
     assert alone.metric == pytest.approx(1)
     # The detection in the first image is a false positive, and dust is never found.

@@ -24,8 +24,9 @@ from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.test_overlap import seen_note
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.pools import Item
+from lloss.tasks.presets import resolve_settings
 from lloss.tasks.segmentation import MaskLabel
-from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.tasks.train_settings import TrainSettings
 from lloss.training import run as runs
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.run import METRICS, train
@@ -205,7 +206,7 @@ def test_images_without_a_loss_are_told_and_not_trained_on(tiny: TrainSettings) 
     labels = [MaskLabel(f"{row}.png", "0" * 64, of) for row, of in enumerate(names)]
     masks = LabeledSet([Item(str(row), lambda: b"") for row in range(4)], labels, "masks")
     problems = Problems()
-    settings = settings_of("default", task="segmentation")
+    settings = resolve_settings("default", task="segmentation")
     learned = runs._learnable(masks, settings, problems)
     assert [item.id for item in learned.items] == ["0", "2"]
     assert problems.notes == [

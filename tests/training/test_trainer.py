@@ -92,13 +92,13 @@ def test_images_and_targets_stay_together(
     data = _numbered(make_data(25))
     trainer = _trainer(tiny, data, augment="none", epochs=1)
     seen, targets = _batches_seen(trainer), []
-    real = trainer.model.task.loss_per_image
+    real = trainer.model.objective.loss_per_image
 
-    def spy(output: Any, truth: Tensor, settings: TrainSettings) -> Tensor:
+    def spy(output: Any, truth: Tensor) -> Tensor:
         targets.append(truth.tolist())
-        return real(output, truth, settings)
+        return real(output, truth)
 
-    monkeypatch.setattr(trainer.model.task, "loss_per_image", spy)
+    monkeypatch.setattr(trainer.model.objective, "loss_per_image", spy)
     _run(trainer)
     expected = [[int(data.targets[row]) for row in batch] for batch in seen]
     assert targets == expected

@@ -62,50 +62,49 @@ class AveragePrecision:
     """
 
     iou: float = 0.5
-    _found: list[NDArray[np.float64]] = field(default_factory=list, init=False, repr=False)
+    _judged: list[NDArray[np.float64]] = field(default_factory=list, init=False, repr=False)
     _positives: list[NDArray[np.integer]] = field(default_factory=list, init=False, repr=False)
 
     def add(self, found: Detections, truth: Truth) -> None:
         """Judge the detections of one more image."""
         verdicts = judge(found, truth, self.iou)
-        self._found.append(np.stack([found.labels, found.scores, verdicts]).astype(np.float64))
+        self._judged.append(np.stack([found.labels, found.scores, verdicts]).astype(np.float64))
         self._positives.append(truth.labels[~(truth.difficult | truth.crowd)])
-
-    def positives(self, label: int) -> int:
-        """How many objects of a class count."""
-        return sum(int((labels == label).sum()) for labels in self._positives)
-
-    @property
-    def images(self) -> int:
-        """How many were judged."""
-        return len(self._found)
 
     @property
     def detections(self) -> int:
-        """How many there are in all images."""
-        return sum(found.shape[1] for found in self._found)
+        """Count the detections of all images."""
+        return sum(judged.shape[1] for judged in self._judged)
 
     def showing(self, label: int) -> int:
-        """How many images show an object of a class that counts."""
+        """Count the images that show an object of a class that counts."""
         return sum(bool((labels == label).any()) for labels in self._positives)
 
-    def resampled(
-        self, label: int, weights: NDArray[np.float64]
+    def of_class(
+        self,
+        label: int,
+        weights: NDArray[np.float64],
+        levels: NDArray[np.float64] = VOC_LEVELS,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """:meth:`area` and :meth:`at_levels` of VOC, of draws of the images.
+        """Compute a class's average precisions, of R draws of the N images.
+
+        Of equal scores, the image that was added first comes first.
 
         Args:
             label: the class.
             weights: how often each image was drawn, float64 [R, N].
+            levels: recalls: :data:`VOC_LEVELS`, or :data:`COCO_LEVELS` for COCO's.
 
         Returns:
-            Float64 [R] each; NaN where no object counts.
+            The area under the falling envelope of the curve (VOC 2010 and later), and the mean
+            over levels of the best precision at that recall or a higher one: float64 [R] each,
+            NaN where no object counts.
         """
         positives = weights @ np.array([(labels == label).sum() for labels in self._positives])
-        found = np.concatenate(self._found, 1) if self._found else np.empty((3, 0))
-        image = np.repeat(np.arange(self.images), [part.shape[1] for part in self._found])
-        counts = (found[0] == label) & (found[2] != IGNORED)
-        _, scores, verdicts = found[:, counts]
+        judged = np.concatenate(self._judged, 1) if self._judged else np.empty((3, 0))
+        image = np.repeat(np.arange(len(self._judged)), [part.shape[1] for part in self._judged])
+        counts = (judged[0] == label) & (judged[2] != IGNORED)
+        _, scores, verdicts = judged[:, counts]
         order = np.argsort(-scores, kind="stable")
         drawn = weights[:, image[counts][order]]
         true = drawn * (verdicts[order] == TRUE)
@@ -115,46 +114,10 @@ class AveragePrecision:
             recall = hits / positives[:, None]
             best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
             area = (true * best).sum(1) / positives
-            reached = np.stack([(recall < level).sum(1) for level in VOC_LEVELS], 1)
+            reached = np.stack([(recall < level).sum(1) for level in levels], 1)
         best = np.concatenate([best, np.zeros((len(weights), 1))], 1)
-        levels = np.take_along_axis(best, reached, 1).mean(1)
-        return area, np.where(positives > 0, levels, np.nan)
-
-    def curve(self, label: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Recall and precision of a class after each detection that counts, by falling score.
-
-        Of equal scores, the image that was added first comes first.
-        """
-        found = np.concatenate(self._found, 1) if self._found else np.empty((3, 0))
-        _, scores, verdicts = found[:, (found[0] == label) & (found[2] != IGNORED)]
-        true = (verdicts[np.argsort(-scores, kind="stable")] == TRUE).cumsum()
-        return true / max(self.positives(label), 1), true / np.arange(1, len(true) + 1)
-
-    def area(self, label: int) -> float:
-        """The area under the falling envelope of the curve (VOC 2010 and later).
-
-        NaN for a class of which no object counts.
-        """
-        if not self.positives(label):
-            return float("nan")
-        recall, precision = self.curve(label)
-        return float((np.diff(recall, prepend=0) * _envelope(precision)).sum())
-
-    def at_levels(self, label: int, levels: NDArray[np.float64] = VOC_LEVELS) -> float:
-        """The mean over recall levels of the best precision at that recall or a higher one.
-
-        Args:
-            label: the class.
-            levels: :data:`VOC_LEVELS` for VOC 2007's eleven points, :data:`COCO_LEVELS` for COCO's.
-
-        Returns:
-            0 to 1; NaN for a class of which no object counts.
-        """
-        if not self.positives(label):
-            return float("nan")
-        recall, precision = self.curve(label)
-        reached = np.searchsorted(recall, levels, side="left")
-        return float(np.append(_envelope(precision), 0.0)[reached].mean())
+        at_levels = np.take_along_axis(best, reached, 1).mean(1)
+        return area, np.where(positives > 0, at_levels, np.nan)
 
 
 def judge(found: Detections, truth: Truth, iou: float = 0.5) -> NDArray[np.int8]:
@@ -186,11 +149,6 @@ def judge(found: Detections, truth: Truth, iou: float = 0.5) -> NDArray[np.int8]
     _, first = np.unique(best[candidates], return_index=True)
     verdicts[candidates[first]] = TRUE
     return verdicts
-
-
-def _envelope(precision: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The best precision from each point on."""
-    return np.maximum.accumulate(precision[::-1])[::-1]
 
 
 def _area(boxes: NDArray[np.floating]) -> NDArray[np.float64]:

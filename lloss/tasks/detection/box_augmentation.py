@@ -22,7 +22,7 @@ from lloss.tasks.train_settings import TrainSettings
 
 KINDS = ("none", "flip", "crop", "flip-crop", "ssd")
 
-ROOM = 1.7
+STORED_SCALE = 1.7
 """Training images are kept so much larger than the input: a crop of them still has its detail."""
 
 

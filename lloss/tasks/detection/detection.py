@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import ObjectLabel, Problems
-from lloss.annotations import label_archive as native
+from lloss.annotations.label_archive import write_labels
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.errors import LabelError
@@ -27,12 +27,13 @@ from lloss.modeling.networks.ssd import (
     own_size,
     reference,
 )
+from lloss.modeling.objective import Objective
 from lloss.pools import Item, Pool
-from lloss.tasks.detection import image_scores as outputs
-from lloss.tasks.detection import multibox_loss as losses
-from lloss.tasks.detection.box_augmentation import KINDS, ROOM, SsdAugmentation
+from lloss.tasks.detection import image_scores
+from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, SsdAugmentation
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.map_meter import DetectionMeter, detect
+from lloss.tasks.detection.multibox_loss import multibox_loss
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
@@ -61,17 +62,42 @@ RECIPES: dict[str, dict[str, Any]] = {
 """How each is trained where nothing else is asked for."""
 
 
-class Detection(Task):
-    """See :class:`lloss.tasks.task.Task`.
+class DetectionObjective(Objective):
+    """SSD's loss of a :class:`.SsdOutput` against an :class:`.ObjectBatch`."""
 
-    A label is an :class:`lloss.annotations.ObjectLabel`, a target a
-    :class:`.Objects`, the output a :class:`.SsdOutput`.
-    """
+    summary_size = image_scores.SUMMARY_SIZE
+
+    def __init__(self, settings: TrainSettings, classes: Sequence[str]) -> None:
+        self.model, self.size, self.classes = settings.model, settings.size, tuple(classes)
+        self.divided = settings.loss_norm == "positives"
+
+    def loss_per_image(self, output: SsdOutput, targets: ObjectBatch) -> Tensor:
+        """See :func:`lloss.tasks.detection.multibox_loss.multibox_loss`."""
+        return multibox_loss(output, targets, reference(self.model), self.divided)
+
+    def summary(self, output: SsdOutput) -> Tensor:
+        """See :func:`lloss.tasks.detection.image_scores.summary`."""
+        return image_scores.summary(output)
+
+    def outputs(self, output: SsdOutput) -> dict[str, Tensor]:
+        """See :func:`lloss.tasks.detection.image_scores.scores`."""
+        return image_scores.scores(output)
+
+    def meter(self, labels: Sequence[ObjectLabel]) -> DetectionMeter:
+        """Mean average precision."""
+        return DetectionMeter(labels, self.classes, self.model, self.size)
+
+    def draw(self, output: SsdOutput) -> list[Drawing]:
+        """Boxes with a score of :data:`DRAWN` or more; the surest are on top."""
+        found = detect(output, self.model, self.size)
+        return [_drawing(each, self.classes, self.size) for each in found]
+
+
+class Detection(Task):
+    """A label is an :class:`lloss.annotations.ObjectLabel`, a target :class:`.Objects`."""
 
     name = "detection"
     metric = "map"
-    loss_unit = ""
-    labels_file = "labels.json"
     counted = "Labeled objects per class"
     unit = "objects"
     may_be_empty = True
@@ -81,10 +107,10 @@ class Detection(Task):
     def defaults(self, model: str) -> dict[str, Any]:
         """Size and normalisation of torchvision's detector, and how it is usually trained."""
         model = model or MODELS[0]
-        size, normalize = own_size(model), reference(model).transform
+        normalize = reference(model).transform
         return {
             "model": model,
-            "size": size,
+            "size": own_size(model),
             "fit": "stretch",
             "mean": list(normalize.image_mean),
             "std": list(normalize.image_std),
@@ -98,7 +124,6 @@ class Detection(Task):
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """A network of :mod:`lloss.modeling.networks.ssd`."""
-        self.check_settings(settings)
         return build_detector(settings.model, len(classes), settings.weights, settings.size)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
@@ -108,6 +133,10 @@ class Detection(Task):
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """The last layers of the classification head."""
         return tuple(filter(is_class_layer, names))
+
+    def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
+        """SSD's loss and mean average precision."""
+        return DetectionObjective(settings, classes)
 
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
@@ -121,13 +150,17 @@ class Detection(Task):
 
     def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
         """See :func:`lloss.annotations.label_archive.write_labels`."""
-        native.write_labels(labels, path)
+        write_labels(labels, path)
 
     def join(
         self, pool: Pool, labels: Mapping[str, ObjectLabel], origin: str, problems: Problems
     ) -> LabeledSet:
         """See :func:`lloss.data.object_labels.join_objects`."""
         return join_objects(pool, labels, origin, problems)
+
+    def names(self, label: ObjectLabel) -> Iterable[str]:
+        """The class of each object."""
+        return label.names
 
     def classes(self, labels: Sequence[ObjectLabel]) -> tuple[str, ...]:
         """Those of the objects that are trained on, without the background."""
@@ -138,27 +171,22 @@ class Detection(Task):
         counts = Counter(sorted(label.names))
         return counts.most_common(1)[0][0] if counts else ""
 
-    def summarize(self, labels: Sequence[ObjectLabel]) -> dict[str, int]:
-        """Objects of each class."""
-        return dict(Counter(sorted(name for label in labels for name in label.names)))
-
     def check(self, labels: Sequence[ObjectLabel], classes: Sequence[str]) -> None:
-        """There is an object of a class."""
+        """Refuse labels without an object of a class."""
         if not any(name in classes for label in labels for name in _trained(label)):
             raise LabelError(
                 f"the {len(labels)} labeled images show no object to learn from: label some that do"
             )
 
-    def known(self, label: ObjectLabel, classes: Sequence[str]) -> bool:
+    def has_loss(self, label: ObjectLabel, classes: Sequence[str]) -> bool:
         """All images but those that show unknown classes alone."""
-        return not label.names or any(name in classes for name in label.names)
+        return not label.names or super().has_loss(label, classes)
 
-    def stored(self, settings: TrainSettings) -> ImageSpec:
-        """In full and with its aspect where crops are to come; as the input is otherwise."""
+    def training_spec(self, settings: TrainSettings) -> ImageSpec:
+        """In full and with its aspect where crops follow; as the input otherwise."""
         if settings.augment in ("none", "flip"):
             return settings.image_spec()
-        side = round(settings.size * ROOM)
-        return settings.image_spec(side, "pad")
+        return settings.image_spec(round(settings.size * STORED_SCALE), "pad")
 
     def example(
         self,
@@ -166,7 +194,7 @@ class Detection(Task):
         label: ObjectLabel,
         classes: Sequence[str],
         spec: ImageSpec,
-        room: bool,
+        for_training: bool,
         out: Pixels,
         cut: CutOff | None = None,
     ) -> Objects:
@@ -195,43 +223,9 @@ class Detection(Task):
         """See :class:`lloss.tasks.detection.box_augmentation.SsdAugmentation`."""
         return SsdAugmentation.of(settings).batch(images, targets, generator)
 
-    def collate(self, targets: Sequence[Objects], settings: TrainSettings) -> ObjectBatch:
+    def collate(self, targets: Sequence[Objects]) -> ObjectBatch:
         """The objects that are trained on."""
         return ObjectBatch.of(targets)
-
-    def loss_per_image(
-        self, output: SsdOutput, targets: ObjectBatch, settings: TrainSettings
-    ) -> Tensor:
-        """See :func:`lloss.tasks.detection.multibox_loss.loss_per_image`."""
-        divided = settings.loss_norm == "positives"
-        return losses.loss_per_image(output, targets, reference(settings.model), divided)
-
-    def summary_size(self, classes: Sequence[str]) -> int:
-        """The same for any classes."""
-        return outputs.SUMMARY_SIZE
-
-    def summary(self, output: SsdOutput) -> Tensor:
-        """See :func:`lloss.tasks.detection.image_scores.summary`."""
-        return outputs.summary(output)
-
-    def outputs(self, output: SsdOutput) -> dict[str, Tensor]:
-        """See :func:`lloss.tasks.detection.image_scores.scores`."""
-        return outputs.scores(output)
-
-    def meter(
-        self, labels: Sequence[ObjectLabel], classes: Sequence[str], settings: TrainSettings
-    ) -> DetectionMeter:
-        """Mean average precision."""
-        return DetectionMeter(labels, classes, settings.model, settings.size)
-
-    def draw(
-        self, output: SsdOutput, classes: Sequence[str], settings: TrainSettings
-    ) -> list[Drawing]:
-        """Boxes with a score of :data:`DRAWN` or more; the surest lie on top."""
-        return [
-            _drawing(found, classes, settings.size)
-            for found in detect(output, settings.model, settings.size)
-        ]
 
 
 def _trained(label: ObjectLabel) -> list[str]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lloss.annotations import ObjectLabel
 from lloss.modeling.networks.ssd import SsdOutput, reference
-from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
+from lloss.modeling.objective import Meter, unknown_classes_note
+from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.detection.average_precision import AveragePrecision, Detections
 from lloss.tasks.detection.box_targets import Objects
-from lloss.tasks.task import Meter, of_unknown_classes
 
 
 def detect(output: SsdOutput, model: str, size: int) -> list[dict[str, Tensor]]:
@@ -45,8 +45,7 @@ class DetectionMeter(Meter):
     """Average precisions at IoU .5 of whole images: objects that the input cuts off are missed.
 
     Args:
-        labels: of the images; a class that occurs among them and that the network does not have
-            has an average precision of 0.
+        labels: of the images; a class of them that the network lacks has an average precision of 0.
         classes: of the network.
         model: its name.
         size: side of its input.
@@ -67,41 +66,41 @@ class DetectionMeter(Meter):
 
     def update(self, output: SsdOutput, targets: Sequence[Objects], mirror: Any = None) -> None:
         """Judge what the network found on a batch."""
+        self.images += len(targets)
         for found, objects in zip(detect(output, self.model, self.size), targets):
             arrays = {name: value.cpu().numpy() for name, value in found.items()}
-            truth = objects.truth or objects.as_truth()
-            self.precision.add(Detections(**arrays), truth)
+            self.precision.add(Detections(**arrays), objects.truth or objects.as_truth())
 
-    def figures(self) -> dict[str, float]:
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
         """``map`` by area, ``map_11point``, and ``AP <class>`` by area.
 
-        Means are over the classes of which an object counts; NaN if there is none.
+        Means are over the classes of which an object counts; NaN without any.
         """
-        found = self._resampled(np.ones((1, self.precision.images)))
-        return {name: float(value[0]) for name, value in found.items()}
-
-    def _resampled(self, weights: Floats) -> dict[str, Floats]:
-        pairs = [self.precision.resampled(n, weights) for n in range(1, len(self.classes) + 1)]
-        none = np.zeros(len(weights))
-        area = {name: area for name, (area, _) in zip(self.classes, pairs)}
-        points = {name: points for name, (_, points) in zip(self.classes, pairs)}
-        area.update(dict.fromkeys(self.unknown, none))
-        points.update(dict.fromkeys(self.unknown, none))
+        pairs = [self.precision.of_class(n, weights) for n in range(1, len(self.classes) + 1)]
+        zeros = np.zeros(len(weights))
+        area, points = (
+            dict(zip(self.classes, column)) | dict.fromkeys(self.unknown, zeros)
+            for column in (zip(*pairs) if pairs else ((), ()))
+        )
         single = {f"AP {n}": value for n, value in area.items() if not np.isnan(value).all()}
         means = {"map": _mean(area), "map_11point": _mean(points)}
-        return {name: mean + none for name, mean in means.items()} | single
+        return {name: mean + zeros for name, mean in means.items()} | single
 
-    def intervals(self) -> dict[str, Interval]:
-        """Of each figure, by the bootstrap over images."""
-        images = self.precision.images
-        support = {"map": images, "map_11point": images}
-        for number, name in enumerate(self.classes, 1):
-            support[f"AP {name}"] = self.precision.showing(number)
-        return bootstrap(images, self._resampled, support, self.precision.detections)
+    def support(self) -> dict[str, int]:
+        """Images that show an object of the class."""
+        each = {
+            f"AP {name}": self.precision.showing(number)
+            for number, name in enumerate(self.classes, 1)
+        }
+        return {"map": self.images, "map_11point": self.images, **each}
+
+    def work(self) -> int:
+        """All detections."""
+        return self.precision.detections
 
     def missed(self) -> list[str]:
         """Classes that the network does not have."""
-        return of_unknown_classes(self.unknown, self.classes, "AP 0")
+        return unknown_classes_note(self.unknown, self.classes, "AP 0")
 
     def notes(self) -> list[str]:
         """How precision was averaged."""
@@ -109,11 +108,11 @@ class DetectionMeter(Meter):
 
 
 def _mean(values: Mapping[str, Floats]) -> Floats:
-    """Over the classes of which an object counts, float [R]."""
+    """Average over the classes of which an object counts, float [R]."""
     if not values:
         return np.array([np.nan])
     each = np.stack(list(values.values()))
-    known = ~np.isnan(each)
+    counted = ~np.isnan(each)
     with np.errstate(invalid="ignore"):
-        mean: Floats = np.where(known, each, 0).sum(0) / known.sum(0)
+        mean: Floats = np.where(counted, each, 0).sum(0) / counted.sum(0)
     return mean

@@ -12,7 +12,7 @@ from lloss.modeling.networks.ssd import SsdOutput
 from lloss.tasks.detection.box_targets import ObjectBatch
 
 
-def loss_per_image(
+def multibox_loss(
     output: SsdOutput, targets: ObjectBatch, ssd: SSD, divided: bool = True
 ) -> Tensor:
     """Smooth L1 over positive anchors, and cross entropy over these and three times as many others.

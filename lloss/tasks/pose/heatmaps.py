@@ -1,4 +1,4 @@
-"""Heatmaps: a Gaussian around each joint, and the joint back from a heatmap.
+"""Heatmaps: a Gaussian around each joint, the joint back from a heatmap, and their loss.
 
 Coordinates are pixels of the heatmap, the centre of the first pixel being 0.5, 0.5; so those of an
 input four times as large are divided by four, and mirroring maps ``x`` to ``width - x``.
@@ -17,11 +17,11 @@ SHIFT = 0.25
 
 
 def render(joints: Tensor, size: tuple[int, int], sigma: float = SIGMA) -> Tensor:
-    """Gaussians of height 1 around joints.
+    """Draw Gaussians of height 1 around joints.
 
     The centre is the joint's exact place, not the nearest pixel as in the paper's code: pixels hold
-    ``exp(-d² / 2σ²)`` of their centre's distance ``d``, so the quarter-pixel shift of
-    :func:`decode` has something to tell.
+    ``exp(-d² / 2σ²)`` of their centre's distance ``d``, which makes the quarter-pixel shift of
+    :func:`decode` meaningful.
 
     Args:
         joints: x, y, float [..., 2].
@@ -77,3 +77,26 @@ def mirrored_back(heatmaps: Tensor, order: Tensor) -> Tensor:
         order: int64 [J], for each joint the one that it is in the mirror.
     """
     return heatmaps.flip(-1).index_select(-3, order)
+
+
+def heatmap_loss(heatmaps: Tensor, joints: Tensor, annotated: Tensor) -> Tensor:
+    """Squared error against the joints' Gaussians, summed over the stacks (Newell et al. 2016).
+
+    ``sum over stacks of the mean over annotated joints and pixels of (heatmap - Gaussian)²``.
+    A joint that is not annotated adds nothing and is not counted, so that images with few
+    annotated joints compare with those with many. An image without any has the loss 0.
+
+    Args:
+        heatmaps: float [N, stacks, J, H, W].
+        joints: x, y in pixels of the heatmaps, float [N, J, 2]; anything where not annotated.
+        annotated: bool [N, J].
+
+    Returns:
+        Float [N].
+    """
+    size = heatmaps.shape[-2], heatmaps.shape[-1]
+    places = torch.where(annotated[..., None], joints.float(), 0.0)
+    targets = render(places, size)[:, None]
+    error = (heatmaps.float() - targets).square().mean((-2, -1)).sum(1)
+    counted = torch.where(annotated, error, error.new_zeros(()))
+    return counted.sum(1) / annotated.sum(1).clamp(min=1)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lloss.annotations import PersonLabel
 from lloss.annotations.joint_names import without_mirror
-from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
+from lloss.modeling.objective import Meter, unknown_classes_note
+from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.pose.heatmaps import decode, mirrored_back
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
-from lloss.tasks.task import Meter, of_unknown_classes
 
 PCKH_SHARE = 0.5
 """Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""
@@ -58,9 +58,14 @@ def heads_known(labels: Sequence[PersonLabel]) -> bool:
     return bool(labels) and all(math.isfinite(label.head) for label in labels)
 
 
+def annotated_names(label: PersonLabel) -> set[str]:
+    """The joints of a person that are annotated."""
+    return {name for name, annotated in zip(label.names, label.annotated) if annotated}
+
+
 @dataclass
 class Pck(Meter):
-    """Counts joints that lie near enough to the truth.
+    """Counts joints that are near enough to the truth.
 
     A joint is right if its error is **at most** the share of the normaliser, both in pixels of the
     original image. Only annotated joints count, those outside of the input and those that the
@@ -69,8 +74,8 @@ class Pck(Meter):
 
     Args:
         names: of the joints.
-        by_head: whether errors are held against head sizes. Else it is the side of what the network
-            sees, for all persons, and nothing is called PCKh.
+        by_head: whether errors are divided by head sizes. Else it is by the side of what the
+            network sees, for all persons, and nothing is called PCKh.
         mirrored: whether the heatmaps are averaged with those of the mirrored image.
         unknown: of each person, in the order of the updates, the annotated joints that the network
             does not have: they are missed.
@@ -91,6 +96,7 @@ class Pck(Meter):
             targets: of inputs four times as large (or whatever the network's stride is).
             mirror: heatmaps of the mirrored images, if asked for.
         """
+        self.images += len(targets)
         heatmaps = output[:, -1].float().cpu()
         if mirror is not None:
             order = torch.tensor(mirror_order(self.names))
@@ -99,29 +105,15 @@ class Pck(Meter):
             alone = torch.tensor(without_mirror(self.names))
             heatmaps = torch.where(alone[:, None, None], heatmaps, both)
         places, _ = decode(heatmaps)
-        for row, target in enumerate(targets):
-            self._count(places[row], target, heatmaps.shape[-1])
+        for found, target in zip(places, targets):
+            error = found * (target.size / heatmaps.shape[-1]) - target.joints
+            distance = (error * torch.tensor(target.pixel)).norm(dim=-1)
+            limit = PCKH_SHARE * target.head if self.by_head else SIDE_SHARE * target.side
+            self.right.append((distance <= limit) & target.annotated)
+            self.total.append(target.annotated)
 
-    def _count(self, places: Tensor, target: PersonTarget, width: int) -> None:
-        error = places * (target.size / width) - target.joints
-        distance = (error * torch.tensor(target.pixel)).norm(dim=-1)
-        limit = PCKH_SHARE * target.head if self.by_head else SIDE_SHARE * target.side
-        self.right.append((distance <= limit) & target.annotated)
-        self.total.append(target.annotated)
-
-    def figures(self) -> dict[str, float]:
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
         """``pck`` over all joints that count; the same as ``pckh`` if it is that; each group."""
-        found = self._resampled(np.ones((1, len(self.total))))
-        return {name: float(value[0]) for name, value in found.items()}
-
-    def intervals(self) -> dict[str, Interval]:
-        """Of each figure, by the bootstrap over persons."""
-        groups = self._groups()
-        support = {f"PCK {name}": _persons(total) for name, (_, total) in groups.items()}
-        support |= dict.fromkeys(("pck", "pckh"), len(self.total))
-        return bootstrap(len(self.total), self._resampled, support)
-
-    def _resampled(self, weights: Floats) -> dict[str, Floats]:
         groups = self._groups()
         right = {name: weights @ right for name, (right, _) in groups.items()}
         total = {name: weights @ total for name, (_, total) in groups.items()}
@@ -131,25 +123,27 @@ class Pck(Meter):
             each = {f"PCK {name}": right[name] / total[name] for name in groups}
         return {"pck": mean, **({"pckh": mean} if self.by_head else {}), **each}
 
+    def support(self) -> dict[str, int]:
+        """Persons with an annotated joint of the group."""
+        each = {f"PCK {n}": int((total > 0).sum()) for n, (_, total) in self._groups().items()}
+        return {"pck": self.images, "pckh": self.images, **each}
+
     def _groups(self) -> dict[str, tuple[Floats, Floats]]:
         """Joints that are right and joints that count of each person, float64 [N], by group."""
-        groups: dict[str, tuple[Floats, Floats]] = {}
-        shape = (len(self.total), len(self.names))
+        shape = (self.images, len(self.names))
         right, total = (
             torch.stack(parts).numpy().astype(np.float64) if parts else np.zeros(shape)
             for parts in (self.right, self.total)
         )
-
-        def add(name: str, right: Floats, total: Floats) -> None:
-            if group_of(name) not in LEFT_OUT:
-                before = groups.get(group_of(name), (0.0, 0.0))
-                groups[group_of(name)] = before[0] + right, before[1] + total
-
-        for number, name in enumerate(self.names):
-            add(name, right[:, number], total[:, number])
+        columns = list(zip(self.names, right.T, total.T))
         for name in self._unknown_names():
             missed = np.array([float(name in names) for names in self.unknown])
-            add(name, np.zeros(len(missed)), missed)
+            columns.append((name, np.zeros(len(missed)), missed))
+        groups: dict[str, tuple[Floats, Floats]] = {}
+        for name, hits, count in columns:
+            if group_of(name) not in LEFT_OUT:
+                before = groups.get(group_of(name), (0.0, 0.0))
+                groups[group_of(name)] = before[0] + hits, before[1] + count
         return groups
 
     def _unknown_names(self) -> list[str]:
@@ -157,9 +151,11 @@ class Pck(Meter):
 
     def missed(self) -> list[str]:
         """Joints that the network does not have."""
-        names = [name for name in self._unknown_names() if group_of(name) not in LEFT_OUT]
-        known = [name for name in self.names if group_of(name) not in LEFT_OUT]
-        return of_unknown_classes(names, known, "they count as missed", "joints")
+        unknown, names = (
+            [name for name in names if group_of(name) not in LEFT_OUT]
+            for names in (self._unknown_names(), self.names)
+        )
+        return unknown_classes_note(unknown, names, "they count as missed", "joints")
 
     def notes(self) -> list[str]:
         """What the figures mean."""
@@ -168,7 +164,3 @@ class Pck(Meter):
             f"pck is {MEASURES[self.by_head]}; pelvis and thorax are left out",
             f"flip averaging: {averaging}",
         ]
-
-
-def _persons(total: Floats) -> int:
-    return int((total > 0).sum())

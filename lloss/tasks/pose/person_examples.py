@@ -16,7 +16,7 @@ from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
 from lloss.pools.person_crops import CropItem
 from lloss.tasks.pose.joint_targets import PersonTarget
-from lloss.tasks.pose.pose_augmentation import ROOM
+from lloss.tasks.pose.pose_augmentation import STORED_SCALE
 
 
 def read_person(
@@ -24,7 +24,7 @@ def read_person(
     label: PersonLabel,
     names: Sequence[str],
     spec: ImageSpec,
-    room: bool,
+    for_training: bool,
     out: Pixels,
     cut: CutOff | None = None,
 ) -> PersonTarget:
@@ -35,7 +35,7 @@ def read_person(
         label: its joints.
         names: joints of the network; such as the label does not have are not annotated.
         spec: of ``out``.
-        room: whether ``out`` is :data:`.ROOM` times as large as the input
+        for_training: whether ``out`` is :data:`.STORED_SCALE` times as large as the input
             and shows the plain cut in its middle, with what lies around it (around a whole image:
             black). Otherwise the pixels are those that a scorer decodes.
         out: uint8 [spec.height, spec.width, 3], written whole.
@@ -46,9 +46,9 @@ def read_person(
         LabelError: two joints of the label have one name.
     """
     if isinstance(item, CropItem):
-        frame, left, top = _square(item, spec, room, out)
+        frame, left, top = _square(item, spec, for_training, out)
     else:
-        frame, left, top = _whole(item, spec, room, out)
+        frame, left, top = _whole(item, spec, for_training, out)
     places, annotated = _joints(item.id, label, names)
     region = item.region if isinstance(item, CropItem) else None
     if cut:
@@ -68,20 +68,24 @@ def read_person(
     )
 
 
-def _square(item: CropItem, spec: ImageSpec, room: bool, out: Pixels) -> tuple[Frame, float, float]:
+def _square(
+    item: CropItem, spec: ImageSpec, for_training: bool, out: Pixels
+) -> tuple[Frame, float, float]:
     """Decode; where the cut lies in ``out``, and its left upper corner in the image."""
-    region = item.region.grown(ROOM) if room else item.region
-    raw = item.cut(ROOM) if room else item.read()
+    region = item.region.grown(STORED_SCALE) if for_training else item.region
+    raw = item.cut(STORED_SCALE) if for_training else item.read()
     decode_into(raw, spec, out)
     return Frame.of(size_of(raw), spec), region.left, region.top
 
 
-def _whole(item: Item, spec: ImageSpec, room: bool, out: Pixels) -> tuple[Frame, float, float]:
+def _whole(
+    item: Item, spec: ImageSpec, for_training: bool, out: Pixels
+) -> tuple[Frame, float, float]:
     raw = item.read()
-    if not room:
+    if not for_training:
         decode_into(raw, spec, out)
         return Frame.of(size_of(raw), spec), 0.0, 0.0
-    height, width = round(spec.height / ROOM), round(spec.width / ROOM)
+    height, width = round(spec.height / STORED_SCALE), round(spec.width / STORED_SCALE)
     top, left = (spec.height - height) // 2, (spec.width - width) // 2
     inner = dataclasses.replace(spec, height=height, width=width)
     middle = np.empty((height, width, 3), np.uint8)

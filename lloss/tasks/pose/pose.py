@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,21 @@ from lloss.images.cut_off import CutOff
 from lloss.images.decode import ImageSpec, Pixels
 from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks import hourglass
+from lloss.modeling.objective import Objective
 from lloss.modeling.pretrained_weights import read_state_dict, start_from
 from lloss.pools import Item, Pool
-from lloss.tasks.pose.heatmap_loss import heatmap_loss
-from lloss.tasks.pose.heatmaps import decode
+from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
-from lloss.tasks.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, group_of, heads_known
+from lloss.tasks.pose.pck import (
+    LEFT_OUT,
+    SIDE_SHARE,
+    Pck,
+    annotated_names,
+    group_of,
+    heads_known,
+)
 from lloss.tasks.pose.person_examples import read_person
-from lloss.tasks.pose.pose_augmentation import ROOM, draw_views, seen
+from lloss.tasks.pose.pose_augmentation import STORED_SCALE, draw_views, show
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
 
@@ -39,24 +46,81 @@ ENERGY = math.pi
 """Sum of the squares of a Gaussian of height 1 and sigma 1."""
 
 
+class PoseObjective(Objective):
+    """Heatmaps, float [N, stacks, J, S/4, S/4], against :class:`.PoseTargets`."""
+
+    def __init__(self, settings: TrainSettings, joints: Sequence[str]) -> None:
+        self.joints, self.flip_test = tuple(joints), settings.flip_test
+        self.summary_size = 2 * len(self.joints) + 1
+
+    def loss_per_image(self, output: Tensor, targets: PoseTargets) -> Tensor:
+        """See :func:`lloss.tasks.pose.heatmaps.heatmap_loss`."""
+        return heatmap_loss(output, targets.on(output), targets.annotated)
+
+    def hits(self, output: Tensor, targets: PoseTargets) -> Tensor:
+        """Share of the annotated joints that are near, by the side of the input; 0 without any."""
+        with torch.no_grad():
+            places, _ = decode(output[:, -1].float())
+            near = (places - targets.on(output)).norm(dim=-1) <= SIDE_SHARE * output.shape[-1]
+        annotated = targets.annotated
+        share: Tensor = (near & annotated).sum(1) / annotated.sum(1).clamp(min=1)
+        return share
+
+    def summary(self, output: Tensor) -> Tensor:
+        """Peaks and energies of the last stack's heatmaps, and how much the stacks differ.
+
+        If a heatmap ``h`` is the mean of the Gaussians ``g`` that the image allows, its expected
+        squared error is the energy of a Gaussian less its own, ``E[Σ(g - h)²] = Σg² - Σh²``.
+        """
+        heatmaps = output.detach().float()
+        last = heatmaps[:, -1].flatten(2)
+        energy = last.square().sum(2) / ENERGY
+        moved = (heatmaps[:, -1] - heatmaps[:, 0]).square().sum((2, 3)).mean(1, keepdim=True)
+        return torch.cat([last.amax(2), energy, moved / ENERGY], 1)
+
+    def outputs(self, output: Tensor) -> dict[str, Tensor]:
+        """``entropy`` in nats and ``confidence``, of the last stack's heatmaps, means over joints.
+
+        The entropy is that of a softmax over each heatmap's pixels; the confidence the height of
+        its peak.
+        """
+        last = output[:, -1].float().flatten(2)
+        log_probabilities = last.log_softmax(2)
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(2)
+        return {"entropy": entropy.mean(1), "confidence": last.amax(2).mean(1)}
+
+    def meter(self, labels: Sequence[PersonLabel]) -> Pck:
+        """PCKh@0.5, if every person with a joint that counts has a head size."""
+        counted = {name for name in self.joints if group_of(name) not in LEFT_OUT}
+        judged = [label for label in labels if counted & annotated_names(label)]
+        unknown = [annotated_names(label) - set(self.joints) for label in labels]
+        return Pck(self.joints, heads_known(judged), self.flip_test, unknown)
+
+    def draw(self, output: Tensor) -> list[Drawing]:
+        """Lines between joints whose peaks are high enough."""
+        height, width = output.shape[-2:]
+        places, peaks = decode(output[:, -1].detach().float().cpu())
+        shares = (places / torch.tensor([width, height])).tolist()
+        limbs = skeleton(self.joints)
+        return [_drawing(joints, heights, limbs) for joints, heights in zip(shares, peaks.tolist())]
+
+
 class Pose(Task):
-    """See :class:`lloss.tasks.task.Task`; the output is heatmaps, float [N, stacks, J, S/4, S/4].
+    """A label is a :class:`lloss.annotations.PersonLabel`, a target a :class:`.PersonTarget`.
 
     The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
-    sizes are known: then it stands among the figures under ``pckh`` as well.
+    sizes are known: then it is among the figures under ``pckh`` as well.
     """
 
     name = "pose"
     metric = "pck"
-    loss_unit = ""
-    labels_file = "labels.json"
     counted = "Persons on whom each joint is labeled"
     unit = "joints"
     augments = ("none", "pose")
     weights = ("none", STATE_DICT)
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """What was seen to learn from few persons; ``paper-mpii`` has the values of the paper.
+        """What learns from few persons; ``paper-mpii`` has the values of the paper.
 
         A narrow network gets half the size, a quarter of the work: from 150 persons it learns as
         much. It takes the paper's optimizer, at a higher rate.
@@ -74,14 +138,7 @@ class Pose(Task):
             "lr": 1e-3,
             "weight_decay": 0.0,
             "batch_size": 8,
-            "epochs": 60,
-            "mean": TrainSettings.mean,
-            "std": TrainSettings.std,
         }
-
-    def image_of(self, item: Item, label: PersonLabel) -> str:
-        """The image that the person is on: others on it are seen in training."""
-        return label.image
 
     def check_settings(self, settings: TrainSettings) -> None:
         """An hourglass takes the size."""
@@ -93,13 +150,12 @@ class Pose(Task):
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """See :func:`.build_hourglass`; weights are those of a file."""
-        self.check_settings(settings)
         network = hourglass.build_hourglass(settings.model, len(classes))
         if settings.weights != "none":
             state = read_state_dict(settings.weights)
             layers = self.class_layers(list(network.state_dict()))
-            afresh = {name.rpartition(".")[0] for name in layers}
-            start_from(network, state, settings.weights, settings.model, afresh)
+            fresh = {name.rpartition(".")[0] for name in layers}
+            start_from(network, state, settings.weights, settings.model, fresh)
         return network
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
@@ -109,6 +165,10 @@ class Pose(Task):
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those that give heatmaps or read them."""
         return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
+
+    def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
+        """Squared error of heatmaps and PCK."""
+        return PoseObjective(settings, classes)
 
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
@@ -130,10 +190,14 @@ class Pose(Task):
         """See :func:`lloss.data.pose_labels.join_persons`."""
         return join_persons(pool, labels, origin, problems)
 
+    def names(self, label: PersonLabel) -> Collection[str]:
+        """The annotated joints."""
+        return annotated_names(label)
+
     def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
         """The joints that are annotated on at least one person, in the labels' order.
 
-        A heatmap that nothing is known of would be noise in the entropy and the summary.
+        A heatmap of any other joint would be noise in the entropy and the summary.
         """
         return tuple(self.summarize(labels))
 
@@ -146,22 +210,19 @@ class Pose(Task):
         return {name: count for name, count in counts.items() if count}
 
     def check(self, labels: Sequence[PersonLabel], classes: Sequence[str]) -> None:
-        """At least one joint is annotated."""
-        if not any(self.known(label, classes) for label in labels):
+        """Refuse labels without an annotated joint."""
+        if not any(self.has_loss(label, classes) for label in labels):
             raise LabelError(
                 f"{len(labels)} labeled persons without an annotated joint: annotate some first"
             )
 
-    def known(self, label: PersonLabel, classes: Sequence[str]) -> bool:
-        """Whether a joint of the network's is annotated."""
-        return any(
-            annotated and name in classes for name, annotated in zip(label.names, label.annotated)
-        )
+    def image_of(self, item: Item, label: PersonLabel) -> str:
+        """The image that the person is on: others on it are seen in training."""
+        return label.image
 
-    def stored(self, settings: TrainSettings) -> ImageSpec:
-        """With room around the person."""
-        side = round(settings.size * ROOM)
-        return settings.image_spec(side)
+    def training_spec(self, settings: TrainSettings) -> ImageSpec:
+        """With a margin around the person."""
+        return settings.image_spec(round(settings.size * STORED_SCALE))
 
     def example(
         self,
@@ -169,12 +230,12 @@ class Pose(Task):
         label: PersonLabel,
         classes: Sequence[str],
         spec: ImageSpec,
-        room: bool,
+        for_training: bool,
         out: Pixels,
         cut: CutOff | None = None,
     ) -> PersonTarget:
         """See :func:`lloss.tasks.pose.person_examples.read_person`."""
-        return read_person(item, label, classes, spec, room, out, cut)
+        return read_person(item, label, classes, spec, for_training, out, cut)
 
     def augment(
         self,
@@ -184,79 +245,13 @@ class Pose(Task):
         generator: Generator,
     ) -> tuple[Tensor, list[PersonTarget]]:
         """Scale, turn, mirror and tint; or the plain cut."""
-        views = draw_views(len(images), generator) if settings.augment == "pose" else None
-        return seen(images, targets, views or [None] * len(images), settings.size)
+        count = len(images)
+        views = draw_views(count, generator) if settings.augment == "pose" else [None] * count
+        return show(images, targets, views, settings.size)
 
-    def collate(self, targets: Sequence[PersonTarget], settings: TrainSettings) -> PoseTargets:
+    def collate(self, targets: Sequence[PersonTarget]) -> PoseTargets:
         """The joints as shares of the input's side."""
         return PoseTargets.of(targets)
-
-    def loss_per_image(
-        self, output: Tensor, targets: PoseTargets, settings: TrainSettings
-    ) -> Tensor:
-        """See :func:`lloss.tasks.pose.heatmap_loss.heatmap_loss`."""
-        return heatmap_loss(output, targets.on(output), targets.annotated)
-
-    def hits(self, output: Tensor, targets: PoseTargets) -> Tensor:
-        """Share of the annotated joints that are near, by the side of the input; 0 without any."""
-        with torch.no_grad():
-            places, _ = decode(output[:, -1].float())
-            near = (places - targets.on(output)).norm(dim=-1) <= SIDE_SHARE * output.shape[-1]
-        annotated = targets.annotated
-        share: Tensor = (near & annotated).sum(1) / annotated.sum(1).clamp(min=1)
-        return share
-
-    def summary_size(self, classes: Sequence[str]) -> int:
-        """Two numbers a joint and one more."""
-        return 2 * len(classes) + 1
-
-    def summary(self, output: Tensor) -> Tensor:
-        """Peaks and energies of the last stack's heatmaps, and how much the stacks differ.
-
-        Were a heatmap ``h`` the mean of the Gaussians ``g`` that the image allows, its expected
-        squared error would be the energy of a Gaussian less its own, ``E[Σ(g - h)²] = Σg² - Σh²``.
-        """
-        heatmaps = output.detach().float()
-        last = heatmaps[:, -1].flatten(2)
-        energy = last.square().sum(2) / ENERGY
-        moved = (heatmaps[:, -1] - heatmaps[:, 0]).square().sum((2, 3)).mean(1, keepdim=True)
-        return torch.cat([last.amax(2), energy, moved / ENERGY], 1)
-
-    def outputs(self, output: Tensor) -> dict[str, Tensor]:
-        """``entropy`` in nats and ``confidence``, of the last stack's heatmaps, means over joints.
-
-        The entropy is that of a softmax over each heatmap's pixels; the confidence the height of
-        its peak.
-        """
-        last = output[:, -1].float().flatten(2)
-        log_probabilities = last.log_softmax(2)
-        entropy = -(log_probabilities.exp() * log_probabilities).sum(2)
-        return {"entropy": entropy.mean(1), "confidence": last.amax(2).mean(1)}
-
-    def meter(
-        self, labels: Sequence[PersonLabel], classes: Sequence[str], settings: TrainSettings
-    ) -> Pck:
-        """PCKh@0.5, if every person with a joint that counts has a head size.
-
-        Joints that the network does not have count as missed.
-        """
-        counted = [name for name in classes if group_of(name) not in LEFT_OUT]
-        judged = [label for label in labels if self.known(label, counted)]
-        unknown = [
-            {name for name, known in zip(label.names, label.annotated) if known} - set(classes)
-            for label in labels
-        ]
-        return Pck(tuple(classes), heads_known(judged), settings.flip_test, unknown)
-
-    def draw(
-        self, output: Tensor, classes: Sequence[str], settings: TrainSettings
-    ) -> list[Drawing]:
-        """Lines between joints whose peaks are high enough."""
-        height, width = output.shape[-2:]
-        places, peaks = decode(output[:, -1].detach().float().cpu())
-        shares = (places / torch.tensor([width, height])).tolist()
-        limbs = skeleton(tuple(classes))
-        return [_drawing(joints, heights, limbs) for joints, heights in zip(shares, peaks.tolist())]
 
 
 def _drawing(

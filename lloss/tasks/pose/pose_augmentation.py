@@ -21,7 +21,7 @@ from lloss.annotations.joint_names import without_mirror
 from lloss.images.decode import Pixels
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
 
-ROOM = 1.75
+STORED_SCALE = 1.75
 """Side of a stored image over that of the input: a person at 0.75 of its size shows 1.33 times as
 much, turned by 30° up to 1.82; only the outermost corners of the rarest views lack pixels."""
 
@@ -83,7 +83,7 @@ def _factor(draw: float) -> float:
     return 1 + TINT * (2 * draw - 1)
 
 
-def seen(
+def show(
     images: Tensor, targets: Sequence[PersonTarget], views: Sequence[View | None], size: int
 ) -> tuple[Tensor, list[PersonTarget]]:
     """Each stored image by its view.

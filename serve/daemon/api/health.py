@@ -1,4 +1,4 @@
-"""Whether the daemon lives and is ready, what it counts, and which model it serves."""
+"""Health, metrics, and the model that is served."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
 from lloss.serve.daemon.deps import Daemon, DaemonDep
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability import logs
@@ -18,66 +19,54 @@ from lloss.errors import LlossError
 
 router = APIRouter()
 
-_AGAIN = {"Retry-After": "5"}
+_RETRY = {"Retry-After": "5"}
 
 
 @router.get("/healthz", tags=["health"], summary="Whether the process answers")
 async def healthz() -> dict[str, str]:
-    """200 from the moment that the server listens; no token is needed."""
+    """200 as soon as the server listens; needs no token."""
     return {"status": "alive"}
-
-
-@router.get("/readyz", tags=["health"], summary="Whether requests should be sent here, or why not")
-async def readyz(request: Request, daemon: DaemonDep) -> Response:
-    """200 or 503; the reason is told to who bears the token, or where none was set."""
-    reason = await not_ready(daemon)
-    if not reason:
-        return Response(json.dumps({"ready": True}), media_type="application/json")
-    shown = reason if request.scope.get("state", {}).get("admitted", True) else "not ready"
-    told = json.dumps({"ready": False, "error": shown})
-    return Response(told, 503, _AGAIN, media_type="application/json")
 
 
 @router.get("/v2/health/live", tags=["inference"], summary="As /healthz")
 async def live() -> dict[str, bool]:
-    """200; no token is needed."""
+    """200; needs no token."""
     return {"live": True}
 
 
 @router.get("/v2/health/ready", tags=["inference"], summary="As /readyz")
-async def ready(request: Request, daemon: DaemonDep) -> Response:
-    """200 or 503."""
-    return await readyz(request, daemon)
-
-
-async def not_ready(daemon: Daemon) -> str:
-    """As the daemon says it; not in the threads that routes wait for: a busy one is ready still."""
-    return await asyncio.to_thread(daemon.not_ready)
+@router.get("/readyz", tags=["health"], summary="Whether requests should be sent here, or why not")
+async def readyz(request: Request, daemon: DaemonDep) -> Response:
+    """200 or 503; the reason only with the token, or when none is set."""
+    reason = await asyncio.to_thread(daemon.not_ready)  # FastAPI's threads may be busy
+    if not reason:
+        return JSONResponse({"ready": True})
+    shown = reason if request.scope.get("state", {}).get("admitted", True) else "not ready"
+    return JSONResponse({"ready": False, "error": shown}, 503, _RETRY)
 
 
 @router.get(
     "/metrics",
     tags=["health"],
-    summary="What the daemon counts, for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
 )
 async def metrics(daemon: DaemonDep, accept: Annotated[str, Header()] = "") -> Response:
-    """Prometheus' text, or OpenMetrics where ``Accept`` asks for it."""
+    """In Prometheus' text format, or OpenMetrics when ``Accept`` names it."""
     body, kind = await asyncio.to_thread(daemon.metrics.exposition, accept)
     return Response(body, headers={"Content-Type": kind})
 
 
 @router.get("/v1/model", tags=["model"], summary="The model that serves")
 def model(daemon: DaemonDep) -> dict[str, Any]:
-    """Its sha256, what computes it (``note``: why not something faster), and its manifest."""
-    manifest = json.loads(daemon.models.manifest.to_json())
+    """Its sha256, its provider (``note``: why not a faster one), and its manifest."""
     return {
         "sha256": daemon.models.sha256,
         "provider": daemon.models.provider,
         "note": daemon.models.note,
         "path": str(daemon.settings.model),
-        "manifest": manifest,
+        "manifest": json.loads(daemon.models.manifest.to_json()),
     }
 
 
@@ -85,10 +74,10 @@ def model(daemon: DaemonDep) -> dict[str, Any]:
     "/v1/model/reload",
     tags=["model"],
     summary="Load the model's file again and swap",
-    responses={409: {"description": "The new one failed its check; the old one goes on."}},
+    responses={409: {"description": "The new one failed its check; the old one stays."}},
 )
 async def reload(request: Request, daemon: DaemonDep) -> dict[str, Any]:
-    """No request fails meanwhile; ``before`` and ``now`` are equal where the file is the same."""
+    """No request fails; ``before`` and ``now`` are equal when the file is the same."""
     state = request.app.state
     if not hasattr(state, "reloading"):
         state.reloading = anyio.CapacityLimiter(1)
@@ -97,7 +86,7 @@ async def reload(request: Request, daemon: DaemonDep) -> dict[str, Any]:
 
 
 def reload_model(daemon: Daemon) -> dict[str, Any]:
-    """Reload, and log what came of it. Blocks.
+    """Reload the model and log the result. Blocks.
 
     Raises:
         RequestError: 409 the new model was refused; 503 none is loaded yet.

@@ -1,8 +1,8 @@
 """The Open Inference Protocol (KServe V2 over REST), with Triton's extensions for its clients.
 
-One model is served, under one name and one version. Its input is ``images``, UINT8 [N, H, W, 3]
+The server has one model, of one name and one version. Its input is ``images``, UINT8 [N, H, W, 3]
 of any H and W, or ``encoded``, BYTES [N], image files (base64 in JSON); both are resized as in
-training. Its outputs are the artifact's, FP32, and ``error``, BYTES [N], "" for each good image.
+training. Its outputs are the model's, FP32, and ``error``, BYTES [N], "" for each good image.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from lloss.serve.daemon.api.inference_schemas import INFER, INFERRED, path_parameters, refusals
-from lloss.serve.daemon.api.inference_tensors import (
+from lloss.serve.daemon.api.inference_schemas import (
     ENCODED,
     ERROR,
     PIXELS,
+    InferBody,
+    InferReply,
+    body_schema,
+    refusals,
+)
+from lloss.serve.daemon.api.inference_tensors import (
     InferRequest,
+    encode_reply,
     is_long,
     parse_request,
-    reply,
 )
-from lloss.serve.daemon.deps import Daemon, daemon_of
+from lloss.serve.daemon.deps import Daemon, DaemonDep, daemon_of
 from lloss.serve.daemon.errors import RequestError
 
 import lloss
@@ -34,94 +39,78 @@ from lloss.manifest import Manifest
 router = APIRouter(tags=["Open Inference Protocol"])
 
 MODEL, VERSION = "lloss", "1"
-"""What the model is called, whatever file it was loaded of: its sha256 tells which that is."""
+"""The model's name and version, whichever file is loaded: its sha256 identifies that."""
+
+SERVED = {"model": MODEL, "version": VERSION}
+"""The only values of the parameters in the routes' paths."""
 
 _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
-"""Of Triton's, those that are here as a whole: of ``model_repository`` there is the index alone,
-since nobody loads or unloads a model by this protocol."""
+"""Triton's extensions that are complete here; of ``model_repository`` there is only the index."""
 
-_WORTHWHILE = 1024
+_COMPRESSED = 1024
 """Bytes from which a reply is compressed."""
 
 _LONG = 256 << 10
-"""Bytes from which a body is read, or a reply compressed, beside the event loop."""
-
-_REFUSALS, _NOTHING = refusals(404, 503), dict[str, Any]()
-_EMPTY: dict[int | str, dict[str, Any]] = {200: {"description": "It can; no body."}, **_REFUSALS}
-
-_Route = TypeVar("_Route", bound=Callable[..., Any])
+"""Bytes from which a thread parses a body, or compresses a reply."""
 
 
-def _each(
-    method: str,
-    path: str,
-    responses: Mapping[int | str, dict[str, Any]] = _REFUSALS,
-    extra: Mapping[str, Any] = _NOTHING,
-    **more: Any,
-) -> Callable[[_Route], _Route]:
-    """A route of the model, with the version in its path and without."""
+async def _check_model(model: Annotated[str, Path(json_schema_extra={"enum": [MODEL]})]) -> None:
+    if model != MODEL:
+        raise RequestError(404, f"no model {model[:60]!r} here: it is {MODEL!r}")
 
-    def add(function: _Route) -> _Route:
-        for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+
+async def _check_version(
+    version: Annotated[str, Path(json_schema_extra={"enum": [VERSION]})],
+) -> None:
+    if version != VERSION:
+        raise RequestError(404, f"no version {version[:60]!r} of {MODEL!r}: it is {VERSION!r}")
+
+
+def _model_route(method: str, path: str, **options: Any) -> Callable[[Any], Any]:
+    """Add a route of the model, with the version in its path and without."""
+    options["responses"] = {**refusals(404), **options.get("responses", {})}
+    paths = {
+        "/v2/models/{model}": [Depends(_check_model)],
+        "/v2/models/{model}/versions/{version}": [Depends(_check_model), Depends(_check_version)],
+    }
+
+    def add(function: Any) -> Any:
+        for prefix, checks in paths.items():
             router.add_api_route(
-                prefix + path,
-                function,
-                response_model=None,
-                responses=dict(responses),
-                openapi_extra={**path_parameters(prefix, model=MODEL, version=VERSION), **extra},
-                methods=[method],
-                **more,
+                prefix + path, function, methods=[method], dependencies=checks, **options
             )
         return function
 
     return add
 
 
-def _check(request: Request) -> Daemon:
-    """The daemon, if it has the model and version that the path names.
-
-    Raises:
-        RequestError: 404.
-    """
-    model, version = request.path_params["model"], request.path_params.get("version", VERSION)
-    if model != MODEL:
-        raise RequestError(404, f"no model {model[:60]!r} here: it is {MODEL!r}")
-    if version != VERSION:
-        raise RequestError(404, f"no version {version[:60]!r} of {MODEL!r}: it is {VERSION!r}")
-    return daemon_of(request)
-
-
 @router.get("/v2")
-def server(request: Request) -> dict[str, Any]:
-    """What this server is."""
+def server() -> dict[str, Any]:
+    """The server's name, version and extensions."""
     return {"name": "lloss", "version": lloss.__version__, "extensions": list(_EXTENSIONS)}
 
 
-@router.get("/v2/models/stats")  # before the model of that name
-@_each("GET", "/stats")
-def statistics(request: Request) -> dict[str, Any]:
+@router.get("/v2/models/stats")
+@_model_route("GET", "/stats")
+def statistics(daemon: DaemonDep) -> dict[str, Any]:
     """How many requests were answered since the server started."""
-    models = (_check(request) if "model" in request.path_params else daemon_of(request)).models
-    counted = models.statistics
-    return {
-        "model_stats": [
-            {
-                "name": MODEL,
-                "version": VERSION,
-                "last_inference": counted.last,
-                "inference_count": counted.images,
-                "execution_count": models.batches,
-                "inference_stats": counted.durations(),
-                "batch_stats": [],
-            }
-        ]
+    counted = daemon.models.statistics
+    model = {
+        "name": MODEL,
+        "version": VERSION,
+        "last_inference": counted.last,
+        "inference_count": counted.images,
+        "execution_count": daemon.models.batches,
+        "inference_stats": counted.durations(),
+        "batch_stats": [],
     }
+    return {"model_stats": [model]}
 
 
-@_each("GET", "")
-def metadata(request: Request) -> dict[str, Any]:
+@_model_route("GET", "")
+def metadata(daemon: DaemonDep) -> dict[str, Any]:
     """The model's inputs and outputs; -1 is an axis of any length."""
-    manifest = _check(request).models.manifest
+    outputs = daemon.models.manifest.outputs.items()
     return {
         "name": MODEL,
         "versions": [VERSION],
@@ -131,42 +120,43 @@ def metadata(request: Request) -> dict[str, Any]:
             {"name": ENCODED, "datatype": "BYTES", "shape": [-1]},
         ],
         "outputs": [
-            *(
-                {"name": name, "datatype": "FP32", "shape": [-1, *shape]}
-                for name, shape in manifest.outputs.items()
-            ),
+            *({"name": name, "datatype": "FP32", "shape": [-1, *shape]} for name, shape in outputs),
             {"name": ERROR, "datatype": "BYTES", "shape": [-1]},
         ],
     }
 
 
-@_each("GET", "/ready", _EMPTY, response_class=Response)
-async def ready(request: Request) -> Response:
-    """200 when the model can be asked.
+@_model_route(
+    "GET",
+    "/ready",
+    response_class=Response,
+    responses={200: {"description": "It is; no body."}, **refusals(503)},
+)
+async def ready(daemon: DaemonDep) -> Response:
+    """Whether the model can score.
 
     Raises:
         RequestError: 503 it cannot.
     """
-    daemon = _check(request)
-    reason = await asyncio.to_thread(daemon.not_ready)  # as health does: other threads may be busy
+    reason = await asyncio.to_thread(daemon.not_ready)  # FastAPI's threads may be busy
     if reason:
         raise RequestError(503, reason, 1.0)
     return Response(status_code=200)
 
 
-@_each("GET", "/config")
-def config(request: Request) -> dict[str, Any]:
+@_model_route("GET", "/config")
+def config(daemon: DaemonDep) -> dict[str, Any]:
     """The model's configuration in Triton's terms; the first axis of each tensor counts images."""
-    described = metadata(request)
+    described = metadata(daemon)
+    types = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "BYTES": "TYPE_STRING"}
 
-    def tensors(kind: str, **more: Any) -> list[dict[str, Any]]:
-        types = {"BYTES": "TYPE_STRING"}
+    def tensors(kind: str, **options: Any) -> list[dict[str, Any]]:
         return [
             {
                 "name": tensor["name"],
-                "data_type": types.get(tensor["datatype"], f"TYPE_{tensor['datatype']}"),
+                "data_type": types[tensor["datatype"]],
                 "dims": tensor["shape"],
-                **more,
+                **options,
             }
             for tensor in described[kind]
         ]
@@ -183,94 +173,104 @@ def config(request: Request) -> dict[str, Any]:
 
 
 @router.post("/v2/repository/index")
-def index(request: Request) -> list[dict[str, str]]:
-    """The one model, and whether it can be asked."""
-    reason = daemon_of(request).not_ready()
+def index(daemon: DaemonDep) -> list[dict[str, str]]:
+    """The model, and whether it can score."""
+    reason = daemon.not_ready()
     state = "UNAVAILABLE" if reason else "READY"
     return [{"name": MODEL, "version": VERSION, "state": state, "reason": reason}]
 
 
-@_each("POST", "/infer", INFERRED, INFER)
+_BODY = {
+    "required": True,
+    "description": "JSON, then binary tensors when Inference-Header-Content-Length has the length "
+    "of the JSON.",
+    "content": {"application/json": {"schema": body_schema(InferBody)}},
+}
+_REPLIES = {
+    200: {
+        "model": InferReply,
+        "description": "The outputs, as JSON or as binary tensors after it.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    **refusals(400, 404, 413, 422, 429, 500, 503, 504),
+}
+
+
+@_model_route(
+    "POST", "/infer", response_model=None, responses=_REPLIES, openapi_extra={"requestBody": _BODY}
+)
 async def infer(request: Request) -> Response:
     """Score images; see the protocol for JSON and binary tensors.
 
     A bad image has NaN (``null`` in JSON) in its row and the reason in ``error``.
 
     Raises:
-        RequestError: 400 not a request of the protocol; 413; 422 every image is bad; 429, 503,
-            504 as of scoring.
+        RequestError: 400 malformed; 413 too long; 422 every image is bad; 429, 503 and 504 from
+            scoring.
     """
-    daemon = _check(request)
-    asked = await _asked(request, daemon)
-    count, most = len(asked.images), daemon.settings.limits.request_seconds
+    daemon = daemon_of(request)
+    parsed = await _parse(request, daemon)
+    count, limit = len(parsed.images), daemon.settings.limits.request_seconds
     request.state.images = count
     with daemon.models.statistics.request(count):
-        scored = await daemon.models.score(asked.images, min(asked.seconds or most, most))
+        scored = await daemon.models.score(parsed.images, min(parsed.seconds or limit, limit))
         errors = scored.answer.errors
         if len(errors) == count:
             raise RequestError(422, f"no image could be used; the first: {errors[0]}")
-        wanted = asked.wanted(_outputs(scored.manifest))  # perhaps of a newer model than was asked
-    given = asked, wanted, scored.answer, MODEL, VERSION
-    if is_long(wanted, scored.answer):
-        content, head = await run_in_threadpool(reply, *given)
+        formats = parsed.formats(_outputs(scored.manifest))  # maybe of a newer model
+    arguments = parsed, formats, scored.answer, MODEL, VERSION
+    if is_long(formats, scored.answer):
+        content, json_length = await run_in_threadpool(encode_reply, *arguments)
     else:
-        content, head = reply(*given)
-    return await _response(request, scored.sha256, content, head)
-
-
-SERVED = {"model": MODEL, "version": VERSION}
-"""What the routes' paths name."""
+        content, json_length = encode_reply(*arguments)
+    return await _response(request, scored.sha256, content, json_length)
 
 
 def _outputs(manifest: Manifest) -> list[str]:
     return [*manifest.outputs, ERROR]
 
 
-async def _asked(request: Request, daemon: Daemon) -> InferRequest:
-    outputs, most = _outputs(daemon.models.manifest), daemon.settings.limits.queue_images
+async def _parse(request: Request, daemon: Daemon) -> InferRequest:
     body = await request.body()
-    given = body, request.headers.get("inference-header-content-length"), outputs, most
+    length = request.headers.get("inference-header-content-length")
+    outputs, limits = _outputs(daemon.models.manifest), daemon.settings.limits
     if len(body) < _LONG:
-        return parse_request(*given)
-    return await run_in_threadpool(parse_request, *given)
+        return parse_request(body, length, outputs, limits.queue_images)
+    return await run_in_threadpool(parse_request, body, length, outputs, limits.queue_images)
 
 
-async def _response(request: Request, sha256: str, content: bytes, head: int) -> Response:
-    """The reply of a body whose first bytes are JSON, compressed where that is worth it."""
-    headers = {"x-lloss-model": sha256}
-    binary = head < len(content)
+async def _response(request: Request, sha256: str, content: bytes, json_length: int) -> Response:
+    """The reply, compressed when that helps."""
+    headers, media_type = {"x-lloss-model": sha256}, "application/json"
+    binary = json_length < len(content)
     if binary:
-        headers["inference-header-content-length"] = str(head)
+        media_type = "application/octet-stream"
+        headers["inference-header-content-length"] = str(json_length)
     coding = _coding(request.headers.get("accept-encoding", ""), binary)
-    if coding and len(content) >= _WORTHWHILE:
-        headers["content-encoding"], headers["vary"] = coding, "accept-encoding"
-        content = (
-            _compressed(content, coding)
-            if len(content) < _LONG
-            else await run_in_threadpool(_compressed, content, coding)
-        )
-    return Response(
-        content, 200, headers, "application/octet-stream" if binary else "application/json"
-    )
+    if coding and len(content) >= _COMPRESSED:
+        headers |= {"content-encoding": coding, "vary": "accept-encoding"}
+        if len(content) < _LONG:
+            content = _compress(content, coding)
+        else:
+            content = await run_in_threadpool(_compress, content, coding)
+    return Response(content, 200, headers, media_type)
 
 
 def _coding(accepted: str, binary: bool) -> str:
-    """gzip or deflate where the client takes it; "" for none.
+    """gzip or deflate when the client accepts it; "" for none.
 
-    Floats hardly get smaller, and most HTTP libraries accept everything unasked: binary tensors
-    are compressed only for who accepts one coding alone, as Triton's client does when told to.
+    Floats hardly shrink, and most HTTP libraries accept every coding: binary tensors are
+    compressed only when the client accepts a single one, as Triton's client does on request.
     """
-    if not accepted:
-        return ""
-    found = []
-    for entry in accepted.split(","):
+    codings = []
+    for entry in filter(None, accepted.split(",")):
         name, _, weight = entry.partition(";")
         if weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
-            found.append(name.strip().lower())
-    if binary and len(found) != 1:
+            codings.append(name.strip().lower())
+    if binary and len(codings) != 1:
         return ""
-    return next((name for name in ("gzip", "deflate") if name in found), "")
+    return next((name for name in ("gzip", "deflate") if name in codings), "")
 
 
-def _compressed(content: bytes, coding: str) -> bytes:
+def _compress(content: bytes, coding: str) -> bytes:
     return gzip.compress(content, 1, mtime=0) if coding == "gzip" else zlib.compress(content, 1)

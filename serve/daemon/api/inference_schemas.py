@@ -1,198 +1,170 @@
-"""What OpenAPI says of the routes whose bodies are not FastAPI's to parse."""
+"""Bodies of the inference routes: checked by pydantic, described in OpenAPI."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-MEANINGS = {
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+
+PIXELS, ENCODED, ERROR = "images", "encoded", "error"
+"""The two inputs, of which a request has one, and the output beside the model's own."""
+
+_MEANINGS = {
     400: "The request is malformed.",
-    404: "There is no such model, version or output.",
-    413: "The request has more images or bytes than are taken at once.",
-    415: "The body is of a type that is not taken.",
+    404: "There is no such model or version.",
+    413: "The request has more images or bytes than one request may have.",
+    415: "The body has another type.",
     422: "No image of the request could be used.",
     429: "The queue is full; try again after Retry-After seconds.",
     500: "The engine failed; the log says how.",
-    503: "The server is loading, exchanging its model, or ending.",
-    504: "The answer was not found in time.",
+    503: "The server is starting, changing its model, or shutting down.",
+    504: "The request took longer than its timeout.",
 }
 
 
 def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Error replies for the ``responses`` of a route; the application adds their schema."""
-    return {code: {"description": MEANINGS[code]} for code in codes}
+    return {code: {"description": _MEANINGS[code]} for code in codes}
 
 
-def path_parameters(path: str, **values: str) -> dict[str, Any]:
-    """The parameters of a path, each of which has one value that is taken."""
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string", "enum": [value]},
+class Parameters(BaseModel):
+    """Parameters of the protocol, and of Triton's extensions; unknown ones are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_extensions(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            if any(name.startswith("shared_memory") for name in given):
+                raise ValueError("shared memory is not supported; send the tensors themselves")
+            if given.get("classification"):
+                raise ValueError("classification is not supported; rank the values yourself")
+        return given
+
+
+class RequestParameters(Parameters):
+    """Parameters of a request."""
+
+    timeout: int = Field(default=0, ge=0, description="Microseconds; 0 for the server's own limit.")
+    binary_data_output: bool = False
+
+
+class InputParameters(Parameters):
+    """Parameters of an input."""
+
+    binary_data_size: int | None = None
+
+
+class OutputParameters(Parameters):
+    """Parameters of an output."""
+
+    binary_data: bool | None = Field(default=None, description="By default binary_data_output.")
+
+
+Side = Annotated[int, Field(ge=1)]
+
+
+class PixelInput(BaseModel):
+    """Pixels of images of one size."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: Literal["images"]
+    datatype: Literal["UINT8"]
+    shape: tuple[Side, Side, Side, Literal[3]] = Field(description="[N, H, W, 3]")
+    data: list[Any] | None = Field(None, description="Values from 0 to 255; may be nested.")
+    parameters: InputParameters = InputParameters()
+
+
+class EncodedInput(BaseModel):
+    """Image files."""
+
+    model_config = ConfigDict(strict=True, val_json_bytes="base64")
+
+    name: Literal["encoded"]
+    datatype: Literal["BYTES"]
+    shape: tuple[Side] = Field(description="[N]")
+    data: list[Annotated[bytes, WithJsonSchema({"type": "string", "format": "byte"})]] | None = (
+        Field(None, fail_fast=True)
+    )
+    parameters: InputParameters = InputParameters()
+
+
+class RequestedOutput(BaseModel):
+    """An output to reply with."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferBody(BaseModel):
+    """The JSON of a request for inference."""
+
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={
+            "example": {
+                "inputs": [
+                    {"name": PIXELS, "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [9, 9, 9]}
+                ],
+                "outputs": [{"name": "loss"}],
             }
-            for name, value in values.items()
-            if f"{{{name}}}" in path
-        ]
-    }
+        },
+    )
+
+    id: str = ""
+    parameters: RequestParameters = RequestParameters()
+    inputs: list[Annotated[PixelInput | EncodedInput, Field(discriminator="name")]] = Field(
+        min_length=1, max_length=1
+    )
+    outputs: list[RequestedOutput] | None = Field(
+        None, fail_fast=True, description="By default all."
+    )
 
 
-def _input(name: str, datatype: str, axes: int, value: dict[str, Any]) -> dict[str, Any]:
-    shape = {"type": "array", "items": {"type": "integer", "minimum": 1}}
-    return {
-        "type": "object",
-        "required": ["name", "datatype", "shape"],
-        "properties": {
-            "name": {"type": "string", "enum": [name]},
-            "datatype": {"type": "string", "enum": [datatype]},
-            "shape": {**shape, "minItems": axes, "maxItems": axes},
-            "data": {"type": "array", "items": value},
-            "parameters": {"type": "object"},
-        },
-    }
+class InferReply(BaseModel):
+    """The JSON of a reply to a request for inference."""
+
+    model_name: str
+    model_version: str
+    id: str = ""
+    outputs: list[dict[str, Any]]
 
 
-_INPUT = {
-    "oneOf": [
-        _input("images", "UINT8", 4, {}),
-        _input("encoded", "BYTES", 1, {"type": "string", "format": "byte"}),
-    ]
-}
-_REQUEST = {
-    "type": "object",
-    "required": ["inputs"],
-    "properties": {
-        "id": {"type": "string"},
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "timeout": {"type": "integer", "minimum": 0, "description": "Microseconds."},
-                "binary_data_output": {"type": "boolean"},
-            },
-        },
-        "inputs": {"type": "array", "items": _INPUT, "minItems": 1, "maxItems": 1},
-        "outputs": {
-            "type": ["array", "null"],
-            "description": "All where none is named.",
-            "items": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "parameters": {
-                        "type": "object",
-                        "properties": {"binary_data": {"type": "boolean"}},
-                    },
-                },
-            },
-        },
-    },
-    "example": {
-        "inputs": [
-            {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [9, 9, 9]}
-        ],
-        "outputs": [{"name": "loss"}],
-    },
-}
+class ImageReply(BaseModel):
+    """An image's scores, or why it has none; further outputs have their own names."""
 
-INFER: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "JSON, followed by binary tensors where Inference-Header-Content-Length "
-        "tells the length of the JSON.",
-        "content": {"application/json": {"schema": _REQUEST}},
-    }
-}
-INFERRED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The outputs, as JSON or as binary tensors after it.",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model_name", "model_version", "outputs"],
-                    "properties": {
-                        "model_name": {"type": "string"},
-                        "model_version": {"type": "string"},
-                        "id": {"type": "string"},
-                        "outputs": {"type": "array", "items": {"type": "object"}},
-                    },
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-    },
-    **refusals(400, 404, 413, 422, 429, 500, 503, 504),
-}
+    row: int
+    name: str
+    loss: float | None = Field(None, description="Predicted loss: a score to rank by, in no unit.")
+    prediction: int = 0
+    class_: str = Field("", alias="class")
+    error: str = ""
 
-_FILE = {"type": "string", "format": "binary"}
-_SCORED = {
-    "type": "object",
-    "required": ["model", "images"],
-    "properties": {
-        "model": {"type": "string", "description": "sha256 of the model that scored."},
-        "images": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["row", "name"],
-                "properties": {
-                    "row": {"type": "integer"},
-                    "name": {"type": "string"},
-                    "loss": {
-                        "type": ["number", "null"],
-                        "description": "Predicted loss: a score to rank by, in no unit.",
-                    },
-                    "prediction": {"type": "integer"},
-                    "class": {"type": "string"},
-                    "error": {"type": "string", "description": "Why it could not be scored."},
-                },
-            },
-        },
-    },
-    "example": {
-        "model": "5f0e…",
-        "images": [
-            {"row": 0, "name": "a.jpg", "loss": 1.25, "prediction": 3, "class": "cat"},
-            {"row": 1, "name": "b.txt", "error": "not an image of a known format"},
-        ],
-    },
-}
 
-SCORE: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "timeout",
-            "in": "query",
-            "description": "Seconds within which the answer must be there.",
-            "schema": {"type": "number", "exclusiveMinimum": 0},
-        },
-        {
-            "name": "outputs",
-            "in": "query",
-            "description": "Names of outputs to add, with commas, such as `embedding`.",
-            "schema": {"type": "string"},
-        },
-    ],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": {"type": "array", "items": _FILE, "minItems": 1}},
-                }
-            },
-            "image/*": {"schema": _FILE},
-        },
-    },
-}
-SCORED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "At least one image could be scored.",
-        "content": {"application/json": {"schema": _SCORED}},
-    },
-    **refusals(400, 413, 415, 422, 429, 500, 503, 504),
-}
+class ScoreReply(BaseModel):
+    """The scores of image files."""
+
+    model: str = Field(description="sha256 of the model that scored.")
+    images: list[ImageReply]
+
+
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a body that FastAPI does not parse, without references."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(one) for one in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rpartition("/")[2]])
+        return {key: resolve(value) for key, value in node.items() if key != "discriminator"}
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved

@@ -1,23 +1,24 @@
-"""Bodies of requests and answers about pools and jobs; they are what OpenAPI tells of."""
+"""Bodies of requests and replies about pools and jobs, described in OpenAPI.
+
+Where a record of the services or of the store is the whole reply, the route returns the record.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.services.job_runner import Jobs
 from lloss.serve.daemon.services.selections import DIVERSE_MOST, HandedOut, Ranked, SelectionRequest
-from lloss.serve.daemon.store.catalog import Counts, JobRow, JobState, Pending, PoolRow
+from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lloss.pools.uri import without_secrets
 from lloss.selection import STRATEGIES, SelectionSettings
 
-IDS_MOST = 1_000_000
-"""Ids in a request; its bytes are bounded as well."""
+MAX_IDS = 1_000_000
+"""Ids in a request; the size of its body is limited as well."""
 
-_FIELDS = 32
-"""Of a body, known ones or not."""
+_MAX_FIELDS = 32
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 Label = Annotated[str, StringConstraints(max_length=8192)]
@@ -25,25 +26,25 @@ Strategy = Literal["top", "diverse", "random"]
 assert set(STRATEGIES) == {"top", "diverse", "random"}
 
 
-class Strict(BaseModel):
-    """A body without anything unknown in it, in the types that it says."""
+class StrictBody(BaseModel):
+    """A body without unknown fields, whose values have the declared types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Narrow(Strict):
-    """A body of few fields, of which there are not millions of complaints."""
+class SmallBody(StrictBody):
+    """A body with few fields, so that an error does not list millions of unknown ones."""
 
     @model_validator(mode="before")
     @classmethod
-    def _few(cls, given: Any) -> Any:
-        if isinstance(given, dict) and len(given) > _FIELDS:
-            raise ValueError(f"{len(given)} fields: give at most those that are known")
+    def _check_count(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > _MAX_FIELDS:
+            raise ValueError(f"{len(given)} fields: give only known ones")
         return given
 
 
-class PoolPut(Narrow):
-    """A pool to name."""
+class PoolBody(SmallBody):
+    """A pool to add."""
 
     uri: str = Field(
         min_length=1, max_length=4096, description="An absolute path or a URL under a root."
@@ -56,7 +57,7 @@ class PoolPut(Narrow):
     )
 
 
-class SelectBody(Narrow):
+class SelectBody(SmallBody):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
@@ -75,25 +76,21 @@ class SelectBody(Narrow):
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
     exclude: list[Id] = Field(
         default_factory=list,
-        max_length=IDS_MOST,
+        max_length=MAX_IDS,
         fail_fast=True,
-        description="Ids, or names that mean one image each as names in labels do.",
+        description="Ids, or names that match one id each, as names in labels do.",
     )
 
     def request(self) -> SelectionRequest:
-        """As selections take it.
-
-        Raises:
-            SettingsError: a value that cannot be.
-        """
+        """Convert it; raises :class:`SettingsError` for values that exclude each other."""
         settings = SelectionSettings(**self.model_dump(exclude={"exclude"}))
         return SelectionRequest(settings, tuple(self.exclude))
 
 
-class IdsBody(Narrow):
+class IdsBody(SmallBody):
     """Images of a pool."""
 
-    ids: list[Id] = Field(min_length=1, max_length=IDS_MOST, fail_fast=True)
+    ids: list[Id] = Field(min_length=1, max_length=MAX_IDS, fail_fast=True)
 
 
 class ReturnBody(IdsBody):
@@ -107,30 +104,23 @@ class ReturnBody(IdsBody):
     )
 
 
-class LabelIn(Strict):
-    """An image that is labeled."""
+class LabelBody(StrictBody):
+    """A label of an image."""
 
     id: Id
-    label: Label = Field("", description='Its class; "" where the label is kept elsewhere.')
+    label: Label = Field("", description='Its class; "" when the label is kept elsewhere.')
 
 
-class LabelsBody(Strict):
-    """Images that are labeled."""
+class LabelsBody(StrictBody):
+    """Labels of images."""
 
-    labels: list[LabelIn] = Field(min_length=1, max_length=IDS_MOST, fail_fast=True)
+    labels: list[LabelBody] = Field(min_length=1, max_length=MAX_IDS, fail_fast=True)
     allow_new_classes: bool = Field(False, description="As the parameter of the same name.")
     without: bool = Field(False, description="As the parameter of the same name.")
 
 
-def labels_schema() -> dict[str, Any]:
-    """The JSON schema of :class:`LabelsBody`, in one piece."""
-    schema = LabelsBody.model_json_schema()
-    schema["properties"]["labels"]["items"] = schema.pop("$defs")["LabelIn"]
-    return schema
-
-
 class ScoresView(BaseModel):
-    """The newest complete scores of a pool; times are Unix seconds everywhere."""
+    """The newest complete scores of a pool."""
 
     folder: str
     model_sha256: str
@@ -138,16 +128,10 @@ class ScoresView(BaseModel):
     skipped: int
 
 
-class CountsView(BaseModel):
-    """How many images are what."""
-
-    labeled: int
-    pending: int
-    skipped: int
-
-
 class JobView(BaseModel):
-    """A pool on its way to be scored."""
+    """A job that scores a pool; times are Unix seconds everywhere."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: str
     pool: str
@@ -157,35 +141,33 @@ class JobView(BaseModel):
     started: float | None
     ended: float | None
     done: int
-    total: int | None = Field(description="Of the pool; null where counting is not cheap.")
+    total: int | None = Field(description="Images of the pool; null when counting is not cheap.")
     scored: int
     skipped: int
-    rate: float | None = Field(description="Images a second of a job that runs.")
+    rate: float | None = Field(None, description="Images a second, while the job runs.")
     error: str
-    resumable: bool = Field(description="Whether it goes on where it failed, submitted again.")
+    resumable: bool = Field(description="Whether it continues, submitted again, where it failed.")
     batch_size: int
 
     @classmethod
     def of(cls, row: JobRow, jobs: Jobs) -> JobView:
-        """With the progress of now."""
-        now = jobs.live(row)
-        fields = {name: getattr(now, name) for name in cls.model_fields if name != "rate"}
-        return cls(**fields, rate=jobs.rate(row))
+        """With the current progress."""
+        return cls.model_validate(jobs.live(row)).model_copy(update={"rate": jobs.rate(row)})
 
 
 class PoolView(BaseModel):
-    """A pool and what is known of it."""
+    """A pool, its scores, the states of its images, and its newest job."""
 
     name: str
     uri: str
     created: float
     scores: ScoresView | None
-    images: CountsView
+    images: Counts
     job: JobView | None = Field(description="The newest one.")
 
     @classmethod
     def of(cls, row: PoolRow, counts: Counts, newest: JobRow | None, jobs: Jobs) -> PoolView:
-        """All of it."""
+        """From the catalog's rows."""
         scores = None
         if row.scores is not None:
             scores = ScoresView(
@@ -199,7 +181,7 @@ class PoolView(BaseModel):
             uri=without_secrets(row.uri),
             created=row.created,
             scores=scores,
-            images=CountsView(**vars(counts)),
+            images=counts,
             job=None if newest is None else JobView.of(newest, jobs),
         )
 
@@ -216,116 +198,74 @@ class JobsView(BaseModel):
     jobs: list[JobView]
 
 
-class RankedView(BaseModel):
-    """An image that was chosen."""
-
-    id: str
-    score: float | None
-    rank: int
-
-    @classmethod
-    def listed(cls, images: Any) -> list[RankedView]:
-        """JSON knows no infinity."""
-        found: list[Ranked] = list(images)
-        return [cls(id=o.id, score=finite(o.score), rank=o.rank) for o in found]
-
-
 class SelectionView(BaseModel):
     """Images that were handed out, best first."""
 
     id: str
     pool: str
     model_sha256: str
-    expires: float = Field(description="When those that are not labeled by then become free.")
-    eligible: int = Field(description="Images the choice was made from.")
+    expires: float = Field(description="When images that are still pending become free.")
+    eligible: int = Field(description="Images the selection chose from.")
     replayed: bool = Field(description="Whether an earlier request with the same key made it.")
-    unknown: int = Field(0, description="Ids to exclude that mean no scored image.")
-    by_name: int = Field(0, description="Ids to exclude that mean one by another name.")
-    notes: list[str] = Field([], description="What to know of the choice: scores that tie.")
-    images: list[RankedView]
+    unknown: int = Field(0, description="Ids to exclude that match no scored image.")
+    by_name: int = Field(0, description="Ids to exclude that match one by another name.")
+    notes: list[str] = Field([], description="Warnings, such as that scores tie.")
+    images: list[Ranked]
 
     @classmethod
     def of(cls, handed: HandedOut) -> SelectionView:
         """All of it."""
-        return cls(**{**vars(handed), "images": RankedView.listed(handed.images)})
+        return cls(**vars(handed))
 
 
 class PreviewView(BaseModel):
-    """The images that would be handed out next."""
+    """The images that the next selection would hand out."""
 
-    images: list[RankedView]
+    images: list[Ranked]
 
 
 class PendingView(BaseModel):
-    """An image that somebody has."""
-
-    id: str
-    selection: str
-    expires: float
-    score: float | None
-    rank: int
-
-    @classmethod
-    def of(cls, pending: Pending) -> PendingView:
-        """All of it."""
-        return cls(**{**vars(pending), "score": finite(pending.score)})
-
-
-class PendingsView(BaseModel):
-    """Images that somebody has, those that become free first at the head."""
+    """Pending images, those that become free first at the head."""
 
     total: int
-    images: list[PendingView]
+    images: list[Pending]
 
 
 class LabelView(BaseModel):
-    """A labeled image."""
+    """The label of an image."""
 
     id: str
     label: str
 
 
 class LabelsView(BaseModel):
-    """Labeled images."""
+    """The labels of a pool."""
 
     labels: list[LabelView]
 
 
 class MarkedView(BaseModel):
-    """How many images became another thing."""
+    """How many images changed their state."""
 
     images: int
 
 
 class LabeledView(BaseModel):
-    """What became of labels."""
+    """What a request with labels did."""
 
-    images: int = Field(description="That are labeled now.")
-    kept: int = Field(description="Of them, that had a label and keep it: they were given none.")
+    images: int = Field(description="Images that are labeled now.")
+    kept: int = Field(description="Of them, those that keep the label they had: none was given.")
     by_name: int = Field(
         0,
-        description="Of them, that were found by a name that is not their id, such as one with "
-        "other folders before it.",
+        description="Of them, those found by a name that is not their id, such as one with other "
+        "folders before it.",
     )
     without_class: int = Field(
-        0, description="Left as they are: their annotation in Label Studio's export chose no class."
+        0, description="Unchanged images: their annotation in Label Studio chose no class."
     )
     disputed: int = Field(
         0,
-        description="That have annotations of different classes in Label Studio's export: the "
+        description="Images with annotations of different classes in Label Studio's export: the "
         "newest one counts.",
     )
     new_classes: list[str] = Field(description="Classes that were not known before.")
-
-
-class ReturnedView(BaseModel):
-    """What became of images that were given back."""
-
-    images: int = Field(description="That are free now and were not.")
-    others: int = Field(description="That another selection has by now, and keeps.")
-    unknown: int = Field(description="Ids that are not in the pool.")
-
-
-def finite(score: float | None) -> float | None:
-    """The score, if JSON can tell it."""
-    return score if score is not None and math.isfinite(score) else None

@@ -1,44 +1,38 @@
-"""``/v1/pools``: pools, what is next of them, and what is labeled."""
+"""``/v1/pools``: pools, their selections, and their labels."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
-from weakref import WeakValueDictionary
 
-import anyio
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
+from lloss.serve.daemon.api.inference_schemas import body_schema
 from lloss.serve.daemon.api.label_requests import labels_of_request
 from lloss.serve.daemon.api.pool_schemas import (
     Id,
     IdsBody,
     JobView,
     LabeledView,
+    LabelsBody,
     LabelsView,
     LabelView,
     MarkedView,
-    PendingsView,
     PendingView,
-    PoolPut,
+    PoolBody,
     PoolsView,
     PoolView,
     PreviewView,
-    RankedView,
     ReturnBody,
-    ReturnedView,
     SelectBody,
     SelectionView,
-    labels_schema,
 )
-from lloss.serve.daemon.deps import Daemon, daemon_of, reject_unknown_parameters
+from lloss.serve.daemon.deps import Daemon, DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.pool_registry import NAME
-from lloss.serve.daemon.services.selections import HandedOut, Ranked, SelectionRequest
+from lloss.serve.daemon.services.selections import HandedOut, Ranked, Returned
 from starlette.concurrency import run_in_threadpool
 
 from lloss.annotations.label_csv import labels_text
@@ -54,49 +48,44 @@ Key = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="Anything, new for each selection; a request that is sent again with its key "
+        description="Any text, new for each selection; a request that is sent again with its key "
         "gets the same images again.",
     ),
 ]
 Format = Literal["json", "csv", "ids", "label-studio"]
 Responses = dict[int | str, dict[str, Any]]
 
-SELECT_AT_ONCE = 16
-"""Choices that are made at once, each of another pool."""
-
 NO_POOL: Responses = {404: {"description": "There is no such pool."}}
 NOT_SCORED: Responses = {409: {"description": "The pool has no scores, or too few are left."}}
-UNKNOWN: Responses = {422: {"description": "A value that cannot be, or an id of another pool."}}
+UNKNOWN: Responses = {422: {"description": "A wrong value, or an id of another pool."}}
 TEXT = {"schema": {"type": "string"}}
 
 
 @router.get("", summary="All pools")
-def pools(request: Request) -> PoolsView:
-    """Each with its scores, what is known of its images, and its newest job."""
-    daemon = daemon_of(request)
-    return PoolsView(pools=daemon.catalog.each(lambda row: _view(daemon, row.name)))
+def pools(daemon: DaemonDep) -> PoolsView:
+    """Each with its scores, the states of its images, and its newest job."""
+    return PoolsView(pools=daemon.catalog.pools.each(lambda row: _view(daemon, row.name)))
 
 
 @router.put(
     "/{name}",
-    summary="Name a pool",
+    summary="Add a pool",
     responses={
-        403: {"description": "It lies under none of the roots."},
+        403: {"description": "It is outside every root."},
         409: {"description": "Another pool has the name."},
-        422: {"description": "It cannot be opened, or the scores are not its own."},
+        422: {"description": "It cannot be opened, or the scores are of another pool."},
     },
 )
-def put(request: Request, name: Name, body: PoolPut) -> PoolView:
+def put(daemon: DaemonDep, name: Name, body: PoolBody) -> PoolView:
     """A folder of images, or whatever else lloss score takes; the same again does nothing."""
-    daemon = daemon_of(request)
     daemon.pools.put(name, body.uri, body.scores)
     return _view(daemon, name)
 
 
 @router.get("/{name}", summary="A pool", responses=NO_POOL)
-def pool(request: Request, name: Name) -> PoolView:
-    """Its scores, what is known of its images, and its newest job with progress and rate."""
-    return _view(daemon_of(request), name)
+def pool(daemon: DaemonDep, name: Name) -> PoolView:
+    """Its scores, the states of its images, and its newest job with progress and rate."""
+    return _view(daemon, name)
 
 
 @router.delete(
@@ -104,30 +93,29 @@ def pool(request: Request, name: Name) -> PoolView:
     summary="Forget a pool",
     status_code=204,
     response_class=Response,
-    responses={**NO_POOL, 409: {"description": "A job of it is under way."}},
+    responses={**NO_POOL, 409: {"description": "A job of it runs or waits."}},
 )
-def delete(request: Request, name: Name) -> None:
-    """Its labels, jobs and scores are removed, its images are not."""
-    daemon_of(request).pools.remove(name)
+def delete(daemon: DaemonDep, name: Name) -> None:
+    """Removes its labels, jobs and scores, and leaves its images."""
+    daemon.pools.remove(name)
 
 
 @router.post(
     "/{name}/score", summary="Score a pool in the background", status_code=202, responses=NO_POOL
 )
 def score(
-    request: Request,
+    daemon: DaemonDep,
     response: Response,
     name: Name,
     anew: Annotated[
-        bool, Query(description="Throw away what a job that failed has scored, and begin again.")
+        bool, Query(description="Discard what a failed job has scored, and start again.")
     ] = False,
 ) -> JobView:
-    """The job that does it: a new one, the one that is under way, or one that failed half-way.
+    """The job that does it: a new one, the current one, or one that failed half-way.
 
-    It goes on after a restart. The pool keeps its old scores until it is done, and its labels and
-    pending images for good.
+    It continues after a restart. The pool keeps its old scores until it is done, and its labels
+    and pending images for good.
     """
-    daemon = daemon_of(request)
     job = daemon.jobs.submit(name, anew)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job, daemon.jobs)
@@ -135,59 +123,35 @@ def score(
 
 @router.post(
     "/{name}/select",
-    summary="Hand out the K images to label next",
+    summary="Hand out the next K",
     response_model=SelectionView | list[dict[str, Any]],
     responses={
         200: {"content": {"text/csv": TEXT, "text/plain": TEXT}},
-        **NO_POOL,
-        **NOT_SCORED,
-        **UNKNOWN,
+        **NO_POOL, **NOT_SCORED, **UNKNOWN,
     },
-)
+)  # fmt: skip
 async def select(
     request: Request,
+    daemon: DaemonDep,
     name: Name,
     body: SelectBody,
-    idempotency_key: Key = None,
     format: Format = "json",
+    idempotency_key: Key = None,
 ) -> Response:
-    """None that is labeled, skipped, excluded, or that somebody else has.
+    """Choose K images; they are pending until they are labeled, returned or expired.
 
-    They are pending from now on: nobody else gets them until they are labeled, returned, or have
-    expired. ``format`` makes the answer JSON, CSV (id, score, rank), an id a line, or Label
-    Studio's tasks.
+    As JSON, or by ``format`` as CSV, as ids one a line, or as tasks for Label Studio. The header
+    ``Lloss-Selection`` has the selection's id, ``Lloss-Unknown`` counts ids to exclude that match
+    nothing, ``Lloss-Notes`` has warnings about the scores.
     """
     check = _check_lines if format == "ids" else None
-    handed = await chosen(request, name, body.request(), idempotency_key or "", check)
-    return await run_in_threadpool(_told, daemon_of(request), handed, format, request)
+    handed = await daemon.selection_queue.select(name, body.request(), idempotency_key or "", check)
+    return await run_in_threadpool(_selection_reply, daemon, handed, format, request)
 
 
-async def chosen(
-    request: Request,
-    pool: str,
-    asked: SelectionRequest,
-    key: str,
-    check: Callable[[Sequence[Ranked]], None] | None = None,
-) -> HandedOut:
-    """See :meth:`Selections.select`; one choice of a pool at a time, some of all pools together.
-
-    A choice takes memory and cores. Who waits for another of the same pool holds neither a thread
-    nor one of the places that other pools need.
-    """
-    state, selections = request.app.state, daemon_of(request).selections
-    given: tuple[Any, ...] = (pool, asked, key) if check is None else (pool, asked, key, check)
-    earlier = await run_in_threadpool(selections.replayed, pool, asked, key) if key else None
-    if earlier is not None:
-        return await run_in_threadpool(selections.select, *given)
-    if not hasattr(state, "selecting"):
-        state.selecting = anyio.CapacityLimiter(SELECT_AT_ONCE)
-        state.turns = WeakValueDictionary()
-    turn = state.turns.setdefault(pool, asyncio.Lock())
-    async with turn:
-        return await anyio.to_thread.run_sync(selections.select, *given, limiter=state.selecting)
-
-
-def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -> Response:
+def _selection_reply(
+    daemon: Daemon, handed: HandedOut, format: Format, request: Request
+) -> Response:
     headers = {"Lloss-Selection": handed.id, "Lloss-Replayed": str(handed.replayed).lower()}
     if handed.unknown:
         headers["Lloss-Unknown"] = str(handed.unknown)
@@ -195,8 +159,8 @@ def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -
         notes = " ".join("; ".join(handed.notes).split())  # a header is one line
         headers["Lloss-Notes"] = notes.encode("ascii", "backslashreplace").decode()
     if format == "json":
-        view = SelectionView.of(handed)
-        return Response(view.model_dump_json(), media_type="application/json", headers=headers)
+        content = SelectionView.of(handed).model_dump_json()
+        return Response(content, media_type="application/json", headers=headers)
     if format == "label-studio":
         return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
     if format == "csv":
@@ -209,25 +173,23 @@ def _told(daemon: Daemon, handed: HandedOut, format: Format, request: Request) -
 
 @router.get(
     "/{name}/preview",
-    summary="The images that would be handed out next",
+    summary="The images that the next selection would hand out",
     responses={**NO_POOL, **NOT_SCORED},
 )
 def preview(
-    request: Request, name: Name, k: Annotated[int, Query(ge=1, le=1000)] = 20
+    daemon: DaemonDep, name: Name, k: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> PreviewView:
-    """The best K that are free, without handing them out."""
-    return PreviewView(images=RankedView.listed(daemon_of(request).selections.preview(name, k)))
+    """The best K that are free; they stay free."""
+    return PreviewView(images=daemon.selections.preview(name, k))
 
 
-@router.get("/{name}/pending", summary="Images that somebody has", responses=NO_POOL)
+@router.get("/{name}/pending", summary="Pending images", responses=NO_POOL)
 def pending(
-    request: Request, name: Name, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000
-) -> PendingsView:
+    daemon: DaemonDep, name: Name, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000
+) -> PendingView:
     """Those that become free first at the head."""
-    catalog = daemon_of(request).catalog
-    found = catalog.images.pending(name, limit)
-    total = catalog.counts(name).pending
-    return PendingsView(total=total, images=[PendingView.of(one) for one in found])
+    images = daemon.catalog.images.pending(name, limit)
+    return PendingView(total=daemon.catalog.images.counts(name).pending, images=images)
 
 
 @router.get(
@@ -238,36 +200,37 @@ def pending(
 )
 def labels(
     request: Request,
+    daemon: DaemonDep,
     name: Name,
     format: Literal["json", "csv"] | None = None,
     without: Annotated[
         bool, Query(description="In CSV, also the images whose label is kept elsewhere.")
     ] = False,
-) -> Response | LabelsView:
+) -> Response:
     """As JSON, or by ``format`` or ``Accept`` as the CSV that ``lloss train --labels`` takes.
 
-    With ``without`` the CSV is one for ``lloss select --exclude``: it holds rows without a label.
-    Otherwise the header ``Lloss-Without-Label`` says how many were left out.
+    With ``without`` the CSV is one for ``lloss select --exclude``: it has rows without a label.
+    Otherwise the header ``Lloss-Without-Label`` counts those left out.
     """
-    held = daemon_of(request).selections.labels(name)
+    stored = daemon.catalog.images.labels(name)
     wants_csv = "text/csv" in request.headers.get("accept", "")
     if format == "csv" or (format is None and wants_csv):
-        rows = {id: label for id, label in held.items() if label or without}
-        left_out = {"Lloss-Without-Label": str(len(held) - len(rows))}
+        rows = {id: label for id, label in stored.items() if label or without}
+        left_out = {"Lloss-Without-Label": str(len(stored) - len(rows))}
         return Response(labels_text(rows), media_type="text/csv", headers=left_out)
-    view = LabelsView(labels=[LabelView(id=id, label=label) for id, label in held.items()])
+    view = LabelsView(labels=[LabelView(id=id, label=label) for id, label in stored.items()])
     return Response(view.model_dump_json(), media_type="application/json")
 
 
 @router.post(
     "/{name}/labels",
-    summary="Mark images labeled",
+    summary="Label images",
     responses={**NO_POOL, **UNKNOWN, 415: {"description": "Neither JSON nor CSV."}},
     openapi_extra={
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": labels_schema()},
+                "application/json": {"schema": body_schema(LabelsBody)},
                 "text/csv": TEXT,
             },
         }
@@ -275,30 +238,30 @@ def labels(
 )
 async def label(
     request: Request,
+    daemon: DaemonDep,
     name: Name,
     format: Literal["label-studio"] | None = None,
     control: Annotated[
         str | None,
-        Query(max_length=1000, description="Of Label Studio's, whose choice is the label."),
+        Query(max_length=1000, description="Label Studio's control whose choice is the label."),
     ] = None,
     allow_new_classes: Annotated[
-        bool, Query(description="Accept classes that neither the model nor a label knows.")
+        bool, Query(description="Accept classes that neither the model nor a label has.")
     ] = False,
     without: Annotated[
         bool, Query(description="Accept images without a label: it is kept elsewhere.")
     ] = False,
 ) -> LabeledView:
-    """All of them, or none where an id is not of the pool, or a class is missing or new.
+    """All of them, or none when an id is of another pool, or a class is missing or new.
 
-    JSON, a CSV with a column ``id`` and perhaps a column ``label``, or (by ``format``) an export of
-    Label Studio's as JSON. A label given again replaces the first; a row without one never does.
+    JSON, a CSV with a column ``id`` and perhaps a column ``label``, or (by ``format``) a JSON
+    export of Label Studio. A new label replaces an earlier one; a row without a label keeps it.
     """
-    daemon = daemon_of(request)
-    body, kind = await request.body(), request.headers.get("content-type", "")
+    body, media_type = await request.body(), request.headers.get("content-type", "")
     label_studio = format == "label-studio"
 
-    def mark() -> LabeledView:
-        given = labels_of_request(body, kind, name, label_studio, control, without)
+    def store() -> LabeledView:
+        given = labels_of_request(body, media_type, name, label_studio, control, without)
         accepted = dataclasses.replace(
             given.accepted,
             new_classes=allow_new_classes or given.accepted.new_classes,
@@ -311,44 +274,43 @@ async def label(
         without_class = len(given.labels) - len(labels)
         return LabeledView(**vars(done), without_class=without_class, disputed=given.disputed)
 
-    return await run_in_threadpool(mark)
+    return await run_in_threadpool(store)
 
 
-@router.delete("/{name}/labels", summary="Take labels back", responses=NO_POOL)
+@router.delete("/{name}/labels", summary="Remove labels", responses=NO_POOL)
 def unlabel(
-    request: Request, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
+    daemon: DaemonDep, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
 ) -> MarkedView:
     """Images that are not labeled stay as they are."""
-    return MarkedView(images=daemon_of(request).selections.unlabel(name, id))
+    return MarkedView(images=daemon.selections.unlabel(name, id))
 
 
 @router.post("/{name}/return", summary="Free images", responses=NO_POOL)
-def give_back(request: Request, name: Name, body: ReturnBody) -> ReturnedView:
-    """Pending and skipped ones can be handed out again; others stay as they are.
+def give_back(daemon: DaemonDep, name: Name, body: ReturnBody) -> Returned:
+    """Free pending and skipped images; others stay as they are.
 
-    With the ``selection`` that handed them out, those that expired and were handed out again to
-    somebody else stay theirs.
+    With ``selection``, images that expired and that another selection has now stay pending.
     """
-    selections = daemon_of(request).selections
-    return ReturnedView(**vars(selections.give_back(name, body.ids, body.selection)))
+    return daemon.selections.give_back(name, body.ids, body.selection)
 
 
 @router.post("/{name}/skip", summary="Never hand images out", responses={**NO_POOL, **UNKNOWN})
-def skip(request: Request, name: Name, body: IdsBody) -> MarkedView:
+def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> MarkedView:
     """Until they are returned. Labeled ones stay labeled."""
-    return MarkedView(images=daemon_of(request).selections.skip(name, body.ids))
+    return MarkedView(images=daemon.selections.skip(name, body.ids))
 
 
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
-    row, counts = catalog.pool(name), catalog.counts(name)
-    return PoolView.of(row, counts, catalog.job_table.newest(name), daemon.jobs)
+    row, counts = catalog.pools.row(name), catalog.images.counts(name)
+    return PoolView.of(row, counts, catalog.jobs.newest(name), daemon.jobs)
 
 
 def _check_lines(images: Sequence[Ranked]) -> None:
     broken = next((one.id for one in images if one.id.splitlines() != [one.id]), None)
     if broken is not None:
         raise RequestError(
-            422, f"the id {broken!r} has a line break in it, so a list of ids would lie: "
-            "ask for csv or json; nothing was handed out"
-        )  # fmt: skip
+            422,
+            f"the id {broken!r} has a line break, so that a list of ids would be wrong: ask for "
+            "csv or json; nothing was handed out",
+        )

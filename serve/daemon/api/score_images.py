@@ -8,86 +8,93 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from lloss.serve.daemon.api.inference_schemas import SCORE, SCORED
+from lloss.serve.daemon.api.inference_schemas import ScoreReply, refusals
 from lloss.serve.daemon.api.inference_tensors import MANY
-from lloss.serve.daemon.deps import check_parameters, daemon_of
+from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Scored
-from numpy.typing import NDArray
+from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from lloss.manifest import Manifest, class_name
 
-router = APIRouter(tags=["Scoring"])
+router = APIRouter(tags=["Scoring"], dependencies=[Depends(reject_unknown_parameters)])
 
 MAX_FILES = 256
-"""Parts of a form: a script with more images sends several forms, or uses the other protocol."""
+"""Files in a form; a script with more images sends several forms, or uses the other protocol."""
 
-_LONG = 16
-"""Values an image from which an output is left out unless asked for."""
+_SHORT = 16
+"""Values per image below which an output is always in the reply."""
+
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {"image": {"type": "array", "items": _FILE, "minItems": 1}},
+}
+_BODY = {
+    "required": True,
+    "content": {"multipart/form-data": {"schema": _FORM}, "image/*": {"schema": _FILE}},
+}
+_REPLIES = {
+    200: {"model": ScoreReply, "description": "At least one image could be scored."},
+    **refusals(400, 413, 415, 422, 429, 500, 503, 504),
+}
 
 
-@router.post("/v1/score", response_model=None, openapi_extra=SCORE, responses=SCORED)
-async def score(request: Request) -> Response:
+@router.post(
+    "/v1/score", response_model=None, openapi_extra={"requestBody": _BODY}, responses=_REPLIES
+)
+async def score(
+    request: Request,
+    timeout: Annotated[float | None, Query(gt=0, description="Seconds until error 504.")] = None,
+    outputs: Annotated[
+        str, Query(description="Names of outputs to add, with commas, such as `embedding`.")
+    ] = "",
+) -> Response:
     """Predict the loss of image files, sent as a form or one as the body itself.
 
     Raises:
-        RequestError: 400 no image, or a parameter that cannot be; 413 too many; 415 another type
-            of body; 422 every image is bad; 429, 503, 504 as of scoring.
+        RequestError: 400 no image, or an unknown output; 413 too many; 415 another type of body;
+            422 a bad parameter, or every image is bad; 429, 503 and 504 from scoring.
     """
     daemon = daemon_of(request)
-    seconds = _seconds(request, daemon.settings.limits.request_seconds)
-    check_parameters(request, ("timeout", "outputs"))
-    _outputs(request, daemon.models.manifest)  # to refuse before the files come
+    limit = daemon.settings.limits.request_seconds
+    _chosen(outputs, daemon.models.manifest)  # refuses before the files arrive
     names, files = await _files(request)
     request.state.images = len(files)
-    scored = await daemon.models.score(files, seconds)
+    scored = await daemon.models.score(files, min(timeout or limit, limit))
     errors = scored.answer.errors
     if len(errors) == len(files):
         first = names[0][:60]
         raise RequestError(422, f"no image could be used; the first, {first!r}: {errors[0]}")
-    outputs = _outputs(request, scored.manifest)  # perhaps of a newer model
-    if sum(scored.answer.columns[name].size for name in outputs) > MANY:
-        content = await run_in_threadpool(_told, scored, names, outputs)
+    chosen = _chosen(outputs, scored.manifest)  # maybe of a newer model
+    if sum(scored.answer.columns[name].size for name in chosen) > MANY:
+        content = await run_in_threadpool(encode_scores, scored, names, chosen)
     else:
-        content = _told(scored, names, outputs)
+        content = encode_scores(scored, names, chosen)
     return Response(content, 200, {"x-lloss-model": scored.sha256}, "application/json")
 
 
-def _seconds(request: Request, most: float) -> float:
-    text = request.query_params.get("timeout")
-    if text is None:
-        return most
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        raise RequestError(400, f"timeout is {text[:40]!r}: give seconds, more than 0")
-    return min(seconds, most)
-
-
-def _outputs(request: Request, manifest: Manifest) -> list[str]:
-    """The short outputs, and those that are asked for."""
-    text = request.query_params.get("outputs", "")
-    asked = [name for name in text.split(",") if name]
-    for name in asked:
+def _chosen(outputs: str, manifest: Manifest) -> list[str]:
+    """The short outputs, and those that the request names."""
+    named = [name for name in outputs.split(",") if name]
+    for name in named:
         if name not in manifest.outputs:
-            known = ", ".join(manifest.outputs)
-            raise RequestError(400, f"outputs: {name[:40]!r} is none of {known}")
+            available = ", ".join(manifest.outputs)
+            raise RequestError(400, f"outputs: {name[:40]!r} is none of {available}")
     return [
         name
         for name, shape in manifest.outputs.items()
-        if name in asked or math.prod(shape) < _LONG
+        if name in named or math.prod(shape) < _SHORT
     ]
 
 
@@ -107,18 +114,17 @@ async def _files(request: Request) -> tuple[list[str], list[bytes]]:
         )
     try:
         async with request.form(max_files=MAX_FILES, max_fields=0) as form:
-            return await _parts(form.multi_items())
+            return await _form_files(form.multi_items())
     except HTTPException as error:
         if "Too many fields" in str(error.detail):
-            raise RequestError(
-                400, "the form has a field that is no file: -F image=@FILE"
-            ) from error
+            message = "the form has a field that is not a file: -F image=@FILE"
+            raise RequestError(400, message) from error
         status = 413 if "Too many files" in str(error.detail) else 400
         remedy = f"; give at most {MAX_FILES}" if status == 413 else ""
         raise RequestError(status, f"the form cannot be read: {error.detail}{remedy}") from error
 
 
-async def _parts(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], list[bytes]]:
+async def _form_files(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], list[bytes]]:
     names, files = [], []
     for field, entry in entries:
         if not isinstance(entry, UploadFile) or field not in ("image", "images", "file"):
@@ -130,30 +136,25 @@ async def _parts(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], list[by
     return names, files
 
 
-def _told(scored: Scored, names: Sequence[str], outputs: Sequence[str]) -> str:
-    """The reply's JSON; a row at a time, since no other thread runs while one is made."""
-    rows = ", ".join(json.dumps(_row(scored, n, name, outputs)) for n, name in enumerate(names))
-    return f'{{"model": "{scored.sha256}", "images": [{rows}]}}'
+def encode_scores(scored: Scored, names: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """Encode the reply as JSON, row by row, so that other threads run in between."""
+    rows = (to_json(_row(scored, n, name, outputs)) for n, name in enumerate(names))
+    return b'{"model":"%s","images":[%s]}' % (scored.sha256.encode(), b",".join(rows))
 
 
 def _row(scored: Scored, row: int, name: str, outputs: Sequence[str]) -> dict[str, Any]:
-    answer, classes = scored.answer, scored.manifest.classes
-    told: dict[str, Any] = {"row": row, "name": name}
+    answer = scored.answer
+    fields: dict[str, Any] = {"row": row, "name": name}
     if row in answer.errors:
-        return {**told, "error": answer.errors[row]}
+        return {**fields, "error": answer.errors[row]}
     for output in outputs:
-        told[output] = _value(answer.columns[output][row])
+        values = np.asarray(answer.columns[output][row])
+        numbers = values.astype(object)
+        numbers[~np.isfinite(values)] = None
+        fields[output] = numbers.tolist()
     prediction = answer.columns.get("prediction")
     if prediction is not None and prediction.ndim == 1:
-        told["prediction"] = int(prediction[row])
-        if name_of := class_name(classes, prediction[row]):
-            told["class"] = name_of
-    return told
-
-
-def _value(values: NDArray[np.float32]) -> Any:
-    """As JSON can hold it; what is not finite is null."""
-    finite = np.isfinite(values)
-    told = np.asarray(values).astype(object)
-    told[~finite] = None
-    return told.tolist()
+        fields["prediction"] = int(prediction[row])
+        if label := class_name(scored.manifest.classes, prediction[row]):
+            fields["class"] = label
+    return fields

@@ -63,14 +63,14 @@ class _Catalogued(Collector):
     def _jobs(self) -> Iterator[Metric]:
         states = {"queued": 0, "running": 0}
         done = total = 0
-        for job in self.catalog.job_table.active():
+        for job in self.catalog.jobs.active():
             states[job.state] += 1
             if job.state == "running":
                 done, total = done + job.done, total + (job.total or 0)
         return _of_jobs(states, done, total)
 
     def _pools(self) -> Iterator[Metric]:
-        pools = self.catalog.each(lambda row: (row, self.catalog.counts(row.name)))
+        pools = self.catalog.pools.each(lambda row: (row, self.catalog.images.counts(row.name)))
         states = {"scored": 0, "labeled": 0, "pending": 0, "skipped": 0}
         for pool, counts in pools:
             states["scored"] += pool.scored

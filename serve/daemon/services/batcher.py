@@ -1,11 +1,11 @@
-"""Requests of few images become batches of many.
+"""Form batches from the requests that wait.
 
-Whenever a lane is free it takes what is queued, up to a batch; nothing waits for more to come::
+A lane takes what waits, up to a batch, as soon as it is free; no request waits for more to come::
 
     event loop   score() ─▶ queue ─▶ …                          ─▶ answers, once a batch
     lane                       └▶ take() ─▶ decode, compute ─▶ done()
 
-What nobody waits for any more is dropped from the queue; see :class:`.line.Line` for who is next.
+A request that is cancelled or expires leaves the queue.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from concurrent.futures import Future
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.batch_parts import (
+from lloss.serve.daemon.services.request_batch import RequestBatch, batch_answer
+from lloss.serve.daemon.services.request_queue import (
     Answer,
-    Batch,
     Images,
-    Items,
     Part,
-    Request,
-    Rows,
-    deliver,
+    RequestQueue,
+    ScoringRequest,
+    settle,
 )
-from lloss.serve.daemon.services.request_queue import Line
 from lloss.serve.daemon.settings import Limits
 from lloss.serve.scoring.result import Scores, no_columns
 from lloss.serve.scoring.scorer import Scorer
@@ -37,43 +35,37 @@ from lloss.serve.scoring.scorer import Scorer
 from lloss.errors import EngineError, LlossError
 from lloss.pools import Chunk
 
-_LEARNING = 0.2
-"""Share of the newest batch in the measured rate."""
+_SMOOTHING = 0.2
+"""Weight of the newest batch in the measured rate."""
 
-_WORTH_SECONDS = 0.002
-"""Work for less time than this is not shared between lanes."""
+_MIN_SHARE_SECONDS = 0.002
+"""Less work than this is not divided between lanes."""
 
-_LONGEST = 60.0
-"""Seconds to wait that a refused client is told at most: an estimate beyond is worth nothing."""
+_MAX_RETRY_SECONDS = 60.0
 
 
 class ClosedError(RequestError):
-    """The batcher takes no more."""
+    """The batcher accepts no more requests."""
 
     def __init__(self) -> None:
-        super().__init__(503, "the server is ending or exchanging its model; try again", 1.0)
+        super().__init__(503, "the server is shutting down or swapping its model; try again", 1.0)
 
 
 class Batcher:
     """A bounded queue before a scorer.
 
-    Args:
-        scorer: that batches are put to.
-        limits: of the queue and of an encoded image's pixels.
-        metrics: to tell of it.
-
     Attributes:
-        batches: how many were run.
+        batches: that were scored.
     """
 
     def __init__(self, scorer: Scorer, limits: Limits, metrics: DaemonMetrics) -> None:
         self._scorer, self._limits, self._metrics = scorer, limits, metrics
         image = scorer.manifest.image
         self._shape = (image.height, image.width, 3)
-        self._lanes, self._on_host = scorer.engine.lanes, scorer.engine.on_host
+        self._lanes, self._on_host = scorer.engine.concurrency, scorer.engine.on_host
         self._changed = threading.Condition()
-        self._line = Line(scorer.batch_size)
-        self._asked = 0  # takes that were not begun yet
+        self._queue = RequestQueue(scorer.batch_size)
+        self._requested = 0  # lanes that have not come yet
         self._running = 0  # batches
         self._rate = 0.0  # images a second of one lane
         self._closed = False
@@ -84,15 +76,15 @@ class Batcher:
 
         Args:
             images: uint8 [N, H, W, 3] of any H and W, or N encoded images or arrays.
-            seconds: within which the answer must be there.
+            seconds: time limit.
 
         Raises:
-            RequestError: 413 more images than the queue ever holds; 429 the queue is full; 503 it
-                was closed; 504 it took longer than ``seconds``.
+            RequestError: 413 more images than the queue can hold; 429 the queue is full; 503 it is
+                closed; 504 the time limit is over.
             EngineError: the engine failed.
         """
         loop = asyncio.get_running_loop()
-        request = Request(images, loop, time.perf_counter() + seconds)
+        request = ScoringRequest(images, loop, time.perf_counter() + seconds)
         self._enqueue(request)
         timer = loop.call_later(seconds, self._expire, request, seconds)
         try:
@@ -105,12 +97,12 @@ class Batcher:
             timer.cancel()
 
     def close(self) -> None:
-        """Refuse new requests, finish what is queued, and return when it is done."""
+        """Refuse new requests, finish those that wait, and return then."""
         with self._changed:
             self._closed = True
-            self._changed.wait_for(lambda: not (self._line or self._asked or self._running))
+            self._changed.wait_for(lambda: not (self._queue or self._requested or self._running))
 
-    def _enqueue(self, request: Request) -> None:
+    def _enqueue(self, request: ScoringRequest) -> None:
         most = self._limits.queue_images
         if request.count > most:
             raise RequestError(
@@ -118,32 +110,30 @@ class Batcher:
             )
         with self._changed:
             if self._closed:
-                raise ClosedError  # counted by who cannot turn to another
-            if self._line.images + request.count > most:
+                raise ClosedError  # the caller counts it, if no other batcher serves
+            waiting = self._queue.images
+            if waiting + request.count > most:
                 self._metrics.refused("queue_full", request.count)
-                wait = self._wait()
                 raise RequestError(
-                    429,
-                    f"{self._line.images} images wait, of at most {most}: try again later",
-                    wait,
+                    429, f"{waiting} images wait, of at most {most}: try again later", self._wait()
                 )
             if not request.count:
                 request.future.set_result(Answer(no_columns(self._scorer.manifest), {}))
                 return
-            self._line.add(request)
-            self._metrics.queued(self._line.images)
-            self._ask()
+            self._queue.add(request)
+            self._metrics.queued(self._queue.images)
+            self._request_lane()
 
     def _wait(self) -> float:
-        """Seconds until what is queued may be through, from what was measured."""
+        """Estimated seconds until the queue is empty."""
         rate = self._rate * self._lanes
-        return min(_LONGEST, max(1.0, self._line.images / rate if rate else 1.0))
+        return min(_MAX_RETRY_SECONDS, max(1.0, self._queue.images / rate if rate else 1.0))
 
-    def _ask(self) -> None:
-        """Ask for one lane more, if there is something for it to do; the lock is held."""
-        if not self._line or self._asked >= self._lanes:
+    def _request_lane(self) -> None:
+        """Request one more lane, if images wait; the lock is held."""
+        if not self._queue or self._requested >= self._lanes:
             return
-        self._asked += 1
+        self._requested += 1
         turn = _Turn(self, self._shape)
         try:
             future = self._scorer.when_free(turn.take, self._limits.image_pixels)
@@ -152,75 +142,67 @@ class Batcher:
             future.set_exception(error)
         future.add_done_callback(turn.done)
 
-    def take(self, idle: int) -> list[Part]:
-        """What a lane shall do that is free now, sharing with ``idle`` others; may be nothing."""
+    def take(self) -> list[Part]:
+        """Images for a lane that is free now; may be none.
+
+        On a CPU a batch takes about as long as its images one by one: a lane that took all would
+        delay the first until the last, and leave nothing to lanes that are free a moment later
+        (``benchmarks/queueing.py``). On a GPU a large batch costs little more than a small one.
+        """
         with self._changed:
-            self._asked -= 1
-            waiting = self._line.images
-            share = max(-(-waiting // self._sharing(idle)), math.ceil(self._rate * _WORTH_SECONDS))
-            # Of one whose time is over the loop, which is late, will say so.
-            parts = self._line.take(min(self._scorer.batch_size, share), time.perf_counter())
-            self._metrics.queued(self._line.images)
+            self._requested -= 1
+            lanes = self._lanes if self._on_host else 1
+            share = max(-(-self._queue.images // lanes), math.ceil(self._rate * _MIN_SHARE_SECONDS))
+            now = time.perf_counter()
+            # Requests that expired are refused by their timers, which may be late.
+            parts = self._queue.take(min(self._scorer.batch_size, share), now)
+            self._metrics.queued(self._queue.images)
             if parts:
                 self._running += 1
-                self._ask()
+                self._request_lane()
             else:
                 self._changed.notify_all()
-        return parts
-
-    def _sharing(self, idle: int) -> int:
-        """Lanes that what waits is divided between, by one that is free now.
-
-        On a CPU a batch takes about as long as its images one by one: a lane that took all that
-        waits would keep the first of them waiting for the last, and leave nothing to those that
-        are free a moment later (``benchmarks/queueing.py``). Elsewhere a batch of many costs
-        little more than one of few.
-        """
-        return self._lanes if self._on_host else 1 + idle
-
-    def begun(self, parts: Sequence[Part]) -> None:
-        """Count how long those waited whose first images these are."""
-        now = time.perf_counter()
         for part in parts:
             if not part.start:
                 self._metrics.waited(now - part.request.arrived)
+        return parts
 
     def done(self, parts: Sequence[Part], scores: Scores | BaseException, seconds: float) -> None:
-        """Hand the rows of a batch to their requests; in a lane's thread."""
+        """Return the rows of a batch to their requests; in a lane's thread."""
         if isinstance(scores, Scores):
-            self._learn(scores, seconds)
-            rows = Rows.of(scores)
-            ended = [part.request for part in parts if part.request.filled(part, rows)]
+            self._count(scores, seconds)
+            answer = batch_answer(scores)
+            ended = [part.request for part in parts if part.request.fill(part, answer)]
         else:
             ended = [part.request for part in parts]
             for request in ended:
                 request.fail(scores)
                 self._drop(request)
-        deliver(ended)
+        settle(ended)
         with self._changed:
             self._running -= 1
             self._changed.notify_all()
 
-    def _learn(self, scores: Scores, seconds: float) -> None:
+    def _count(self, scores: Scores, seconds: float) -> None:
         rate = scores.seen / max(seconds, 1e-6)
-        self._rate += (rate - self._rate) * (_LEARNING if self._rate else 1)
+        self._rate += (rate - self._rate) * (_SMOOTHING if self._rate else 1)
         self.batches += 1
         if len(scores):
             self._metrics.served(scores.loss, self._scorer.engine.sha256)
 
-    def broken(self, error: BaseException) -> None:
-        """No lane will come: whoever waits is told."""
+    def fail_all(self, error: BaseException) -> None:
+        """Fail all requests that wait, because no lane will come."""
         with self._changed:
-            self._asked -= 1
-            failed = list(self._line)
+            self._requested -= 1
+            failed = list(self._queue)
             for request in failed:
-                self._line.remove(request)
+                self._queue.remove(request)
                 request.fail(error)
-            self._metrics.queued(self._line.images)
+            self._metrics.queued(self._queue.images)
             self._changed.notify_all()
-        deliver(failed)
+        settle(failed)
 
-    def _expire(self, request: Request, seconds: float) -> None:
+    def _expire(self, request: ScoringRequest, seconds: float) -> None:
         if not request.future.done():
             self._drop(request)
             self._metrics.refused("deadline", request.count)
@@ -228,34 +210,33 @@ class Batcher:
                 RequestError(504, f"not scored within {seconds:g} s; allow more or send fewer")
             )
 
-    def _drop(self, request: Request) -> None:
-        """Take it out of the queue, if it is there."""
+    def _drop(self, request: ScoringRequest) -> None:
+        """Remove a request from the queue, if it waits."""
         with self._changed:
-            if self._line.remove(request):
-                self._metrics.queued(self._line.images)
+            if self._queue.remove(request):
+                self._metrics.queued(self._queue.images)
                 self._changed.notify_all()
 
 
 class _Turn:
-    """A lane that was asked for, and what it took."""
+    """A lane that was requested, and the parts that it took."""
 
     def __init__(self, batcher: Batcher, shape: tuple[int, ...]) -> None:
         self._batcher, self._shape = batcher, shape
-        self._begun: float | None = None
+        self._began: float | None = None
         self._parts: Sequence[Part] = ()
 
-    def take(self, idle: int) -> Chunk | None:
-        """See :data:`..pipeline.Take`."""
-        self._begun = time.perf_counter()
-        self._parts = parts = self._batcher.take(idle)
-        self._batcher.begun(parts)
-        return Batch(0, Items(parts), parts, self._shape) if parts else None
+    def take(self) -> Chunk | None:
+        """See :meth:`.Scorer.when_free`."""
+        self._began = time.perf_counter()
+        self._parts = self._batcher.take()
+        return RequestBatch.of(self._parts, self._shape) if self._parts else None
 
     def done(self, future: Future[Scores]) -> None:
-        """The lane is done with it."""
+        """Handle the lane's result."""
         error = future.exception()
-        if self._begun is None:
-            self._batcher.broken(error or EngineError("no batch was asked for"))
+        if self._began is None:
+            self._batcher.fail_all(error or EngineError("no batch was requested"))
         elif self._parts:
-            seconds = time.perf_counter() - self._begun
+            seconds = time.perf_counter() - self._began
             self._batcher.done(self._parts, error or future.result(), seconds)

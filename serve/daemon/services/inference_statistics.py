@@ -1,4 +1,4 @@
-"""How many requests a model answered, as Triton's statistics tell it."""
+"""Statistics of inference requests, as Triton reports them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Statistics:
-    """Counted in the event loop alone.
+class InferenceStatistics:
+    """Counts requests; used in the event loop only.
 
     Attributes:
         images: of requests that succeeded.
@@ -18,26 +18,22 @@ class Statistics:
 
     def __init__(self) -> None:
         self.images = self.last = 0
-        self._count = {True: 0, False: 0}
-        self._nanoseconds = {True: 0, False: 0}
+        self._durations = {name: {"count": 0, "ns": 0} for name in ("success", "fail")}
 
     @contextmanager
     def request(self, images: int) -> Iterator[None]:
-        """Count the request of the block; an exception is a failure."""
-        begun = time.perf_counter_ns()
-        succeeded = False
+        """Count the block as a request; an exception is a failure."""
+        began = time.perf_counter_ns()
+        durations = self._durations["fail"]
         try:
             yield
-            succeeded = True
+            durations = self._durations["success"]
             self.images += images
             self.last = int(time.time() * 1000)
         finally:
-            self._count[succeeded] += 1
-            self._nanoseconds[succeeded] += time.perf_counter_ns() - begun
+            durations["count"] += 1
+            durations["ns"] += time.perf_counter_ns() - began
 
     def durations(self) -> dict[str, Any]:
-        """``success`` and ``fail``, each with a count and nanoseconds in all."""
-        return {
-            name: {"count": self._count[succeeded], "ns": self._nanoseconds[succeeded]}
-            for name, succeeded in (("success", True), ("fail", False))
-        }
+        """``success`` and ``fail``, each with ``count`` and total nanoseconds ``ns``."""
+        return self._durations

@@ -1,48 +1,45 @@
-"""Which labels a pool takes: a class is chosen, and one that is new is meant."""
+"""The classes that labels may have: known ones, and new ones if the request allows them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.store.image_table import ImageTable
 
 from lloss.text.clean_names import clean_name
 from lloss.text.similar_names import COMPARED, nearest
 
-if TYPE_CHECKING:
-    from lloss.serve.daemon.services.model_manager import Models
-
 _SHOWN = 5
-"""Names that a refusal lists."""
+"""Known classes that an error lists."""
 
 CHOOSE = "choose a class first (or skip)"
 
 
 class NewClassError(RequestError):
-    """A class that neither the model nor an earlier label knows.
+    """A class that neither the model nor an earlier label has.
 
     Attributes:
         name: of the class.
-        short: what is said to who can be asked back.
+        short: the message for a user who can confirm the class.
     """
 
     def __init__(self, name: str, resembles: str, message: str) -> None:
         super().__init__(422, message)
         self.name = name
-        self.short = f"{name[:COMPARED]!r} is no class so far; the nearest one is {resembles!r}."
+        self.short = f"{name[:COMPARED]!r} is a new class; the most similar one is {resembles!r}."
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """What labels may be beside classes that are known.
+    """What labels are accepted besides known classes.
 
     Attributes:
-        new_classes: names that neither the model nor an earlier label knows.
-        without: "", for an image whose label is kept elsewhere.
-        reason: why there are none at all, which a refusal adds.
+        new_classes: classes that neither the model nor an earlier label has.
+        without: "", for images whose label is kept elsewhere.
+        reason: why no label has a class, which the error adds.
     """
 
     new_classes: bool = False
@@ -51,9 +48,9 @@ class Accepted:
 
 
 class Classes:
-    """Checks labels against the classes of the model that serves and of earlier labels.
+    """Checks labels against the classes of the serving model and of earlier labels.
 
-    Where the model is no classifier, labels are no class names: all are accepted, also "".
+    If the model is not a classifier, all labels are accepted, also "".
     """
 
     def __init__(self, models: Models, images: ImageTable) -> None:
@@ -61,24 +58,23 @@ class Classes:
 
     @property
     def required(self) -> bool:
-        """Whether an image that is labeled needs a class; also while no model is loaded."""
+        """Whether labels need a class; also before a model is loaded."""
         return not self._models.sha256 or self._models.manifest.task == "classification"
 
     def new_in(self, pool: str, names: Iterable[str]) -> list[str]:
-        """Those of some names that are new; none where no class is known so far."""
-        if not self.required:
+        """The new classes among names; none if the pool has no classes yet."""
+        asked = {name for name in names if name} if self.required else set()
+        if not asked - self._of_model():
             return []
-        asked = {name for name in names if name}
-        rest = sorted(asked - self._of_model())
-        known = self._known(pool) if rest else set()
-        return [name for name in rest if name not in known] if known else []
+        known = self._known(pool)
+        return sorted(asked - known) if known else []
 
     def checked(self, pool: str, labels: Mapping[str, str], accepted: Accepted) -> dict[str, str]:
-        """The labels as class names are compared, see :func:`lloss.text.clean_names.clean_name`.
+        """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`.
 
         Raises:
-            RequestError: 422 an image without a class, or with one that nobody can see.
-            NewClassError: a class that is new.
+            RequestError: 422 an image has no class, or one without a visible character.
+            NewClassError: a class is new.
         """
         clean = {id: clean_name(label) for id, label in labels.items()}
         blank = next((id for id, label in labels.items() if label and not clean[id]), None)
@@ -89,36 +85,29 @@ class Classes:
                 "has no visible character; none was marked",
             )
         if self.required and not accepted.without:
-            self._check_chosen(pool, clean, accepted.reason)
-        if not accepted.new_classes:
-            new = self.new_in(pool, clean.values())
-            if new:
-                raise self._refusal(pool, new)
+            self._check_labeled(pool, [id for id in clean if not clean[id]], accepted.reason)
+        if not accepted.new_classes and (new := self.new_in(pool, clean.values())):
+            raise self._new_class_error(pool, new)
         return clean
 
-    def _check_chosen(self, pool: str, labels: Mapping[str, str], reason: str) -> None:
-        bare = [id for id, label in labels.items() if not label]
-        if not bare:
-            return
-        states = self._images.states(pool, bare)
-        lost = [id for id in bare if id not in states or not states[id].label]
-        if lost:
-            more = f" and {len(lost) - 1} more have" if len(lost) > 1 else " has"
+    def _check_labeled(self, pool: str, ids: list[str], reason: str) -> None:
+        states = self._images.states(pool, ids)
+        bare = [id for id in ids if id not in states or not states[id].label]
+        if bare:
+            more = f" and {len(bare) - 1} more have" if len(bare) > 1 else " has"
             raise RequestError(
                 422,
-                f"{CHOOSE}: {lost[0][:200]!r}{more} no label; none was marked (where labels are "
+                f"{CHOOSE}: {bare[0][:200]!r}{more} no label; none was marked (if labels are "
                 f"kept elsewhere: without=true){reason}",
             )
 
     def _of_model(self) -> set[str]:
-        if not self._models.sha256:
-            return set()
-        return set(map(clean_name, self._models.manifest.classes))
+        return set(map(clean_name, self._models.manifest.classes if self._models.sha256 else ()))
 
     def _known(self, pool: str) -> set[str]:
-        return self._of_model() | set(map(clean_name, self._images.known_labels(pool)))
+        return self._of_model() | set(map(clean_name, self._images.label_names(pool)))
 
-    def _refusal(self, pool: str, new: list[str]) -> NewClassError:
+    def _new_class_error(self, pool: str, new: list[str]) -> NewClassError:
         known = sorted(self._known(pool))
         listed = ", ".join(repr(name[:COMPARED]) for name in known[:_SHOWN])
         more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""

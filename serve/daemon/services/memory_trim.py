@@ -1,4 +1,4 @@
-"""Memory that was freed, and that allocators keep all the same."""
+"""Return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -8,29 +8,21 @@ import ctypes
 import pyarrow as pa
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
-_ARENAS = 2
+_UNSUPPORTED = (AttributeError, OSError, TypeError)  # musl, macOS, Windows
 
 
-def share() -> None:
-    """Have all threads allocate from few arenas, where the C library knows of such.
+def limit_arenas() -> None:
+    """Have all threads allocate from two arenas, with glibc. Call it before starting threads.
 
-    glibc gives each of the first 8 threads a core an arena of its own. The daemon's come and go,
-    most of them wait for the interpreter's lock, and what lies free in the arena of one is of no
-    use to the others. To be called before there are threads.
+    By default each thread gets an arena of its own, up to 8 a core, and memory that one thread
+    freed is of no use to the others.
     """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # musl, macOS, Windows
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    with contextlib.suppress(*_UNSUPPORTED):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def give_back() -> None:
-    """Give freed memory back to the system: Arrow's, and the C library's where that can.
-
-    A model is loaded and freed in small pieces between those that others hold: glibc keeps what
-    lies free there, of each thread's heap anew, and after some exchanges that is a model or two.
-    """
+def trim() -> None:
+    """Return what Arrow and the C library keep after a model or a job is freed."""
     pa.default_memory_pool().release_unused()
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
-        return
-    trim(0)
+    with contextlib.suppress(*_UNSUPPORTED):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""What a model must pass before it serves."""
+"""Checks of a model before it serves."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lloss.serve.scoring.scorer import Scorer
 from lloss.errors import EngineError
 
 
-def refuse_fall_back(scorer: Scorer, serving: Scorer | None, path: Path) -> None:
-    """Where a GPU serves, ``auto`` must not load the next model on the CPU: the GPU was lost.
+def check_device(scorer: Scorer, serving: Scorer | None, path: Path) -> None:
+    """Refuse a model that runs on the CPU where one serves on a GPU: the GPU was lost.
 
-    int8 artifacts are for CPUs.
+    int8 models are for CPUs.
 
     Raises:
-        EngineError: it would.
+        EngineError: it is refused.
     """
     engine = scorer.engine
     if serving is None or not engine.on_host or engine.manifest.precision == "int8":
@@ -24,16 +24,16 @@ def refuse_fall_back(scorer: Scorer, serving: Scorer | None, path: Path) -> None
     if not serving.engine.on_host:
         why = f" ({engine.note})" if engine.note else ""
         raise EngineError(
-            f"{path}: would run on the CPU{why}, and the model that serves runs on "
-            f"{serving.engine.device}; start the daemon again to go on by the CPU"
+            f"{path}: would run on the CPU{why}, but the model that serves runs on "
+            f"{serving.engine.device}; restart the daemon to continue on the CPU"
         )
 
 
-def probe(scorer: Scorer, path: Path) -> None:
-    """Score batches of several sizes, of black pictures and of noise.
+def check_outputs(scorer: Scorer, path: Path) -> None:
+    """Score batches of several sizes, of black images and of noise.
 
     Raises:
-        EngineError: an output is not finite, or not of the manifest's shape.
+        EngineError: an output is not finite, or does not have the manifest's shape.
     """
     image, most = scorer.manifest.image, scorer.batch_size
     noise = np.random.default_rng(0)
@@ -51,5 +51,5 @@ def probe(scorer: Scorer, path: Path) -> None:
                 if not np.isfinite(values).all():
                     raise EngineError(
                         f"{path}: gives {name} that is not finite for a batch of {count}; "
-                        "was its training sound?"
+                        "did its training diverge?"
                     )

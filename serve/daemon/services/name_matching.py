@@ -1,4 +1,4 @@
-"""The images that names in a request mean: of labels, and of images to exclude."""
+"""The images that names in a request mean, which need not be exact ids."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.pool_registry import Pools
 
 from lloss.data.id_matching import Matches
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection.excluded_ids import ExcludedIds
-from lloss.selection.hashing import draw_hashes
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """What names of images to leave out came to.
+class Exclusion:
+    """The images to leave out of a selection.
 
     Attributes:
         ids: of the images.
-        unknown: names that mean no scored image.
-        by_name: names that mean one and are not its id.
+        unknown: names that match no scored image.
+        by_name: names that match one but are not its id.
     """
 
     ids: frozenset[str] = frozenset()
@@ -30,49 +29,27 @@ class LeftOut:
     by_name: int = 0
 
 
-def left_out(folder: ScoresFolder, names: Collection[str]) -> LeftOut:
-    """Look names up among scores as labels are looked up in a pool.
-
-    Only where some are not ids, the ids of the folder are gone through once more.
-
-    Raises:
-        RequestError: 422 a name may mean several images.
-    """
-    if not names:
-        return LeftOut()
-    asked = set(names)
-    found = scored_of(folder, asked)
-    others = asked - found
+def match_exclusion(folder: ScoresFolder, names: Collection[str]) -> Exclusion:
+    """Match names to scored images. Raises RequestError: 422 a name may mean several images."""
+    names = set(names)
+    ids = scored_ids(folder, names)
+    others = names - ids
     if not others:
-        return LeftOut(frozenset(found))
+        return Exclusion(frozenset(ids))
     matches = Matches(folder.ids, others)
-    meant = set[str]()
     unknown = 0
     for name in sorted(others):
-        ids = matches.of(name)
-        if len(ids) > 1:
+        matched = matches.of(name)
+        if len(matched) > 1:
             raise RequestError(
                 422, f"exclude: the id {name[:200]!r} {matches.why(name)}; nothing was handed out"
             )
-        meant.update(ids)
-        unknown += not ids
-    return LeftOut(frozenset(found | meant), unknown, len(others) - unknown)
+        ids.update(matched)
+        unknown += not matched
+    return Exclusion(frozenset(ids), unknown, len(others) - unknown)
 
 
-def scored_of(folder: ScoresFolder, ids: set[str]) -> set[str]:
-    """Those of some ids that a folder holds, scored or skipped."""
-    found = {id for id, _ in folder.skipped() if id in ids}
-    wanted = ExcludedIds(ids - found, 0)
-    for batch in folder.scan(["id"]):
-        if len(found) == len(ids):
-            break
-        column = batch["id"]
-        held = wanted.mask(column, draw_hashes(column, 0))
-        found.update(column.filter(pa.array(held)).to_pylist())
-    return found
-
-
-def meant(
+def match_labels(
     pools: Pools, pool: str, names: Iterable[str], present: Collection[str]
 ) -> dict[str, str]:
     """The names by the ids of the images that they mean.
@@ -80,45 +57,50 @@ def meant(
     Args:
         pools: of the daemon.
         pool: its name.
-        names: ids, or what :class:`lloss.data.id_matching.Matches` takes for them.
-        present: those that are ids of the pool; only for others it is gone through.
+        names: ids, or names for :class:`lloss.data.id_matching.Matches`.
+        present: the names that are ids; the pool is walked only for others.
 
     Raises:
-        RequestError: 422 a name means no image, or several, or two mean the same one.
+        RequestError: 422 a name matches no image, or several, or two match the same one.
     """
     names = list(names)
     others = [name for name in names if name not in present]
     if not others:
         return dict(zip(names, names))
-    matches = pools.matches(pool, others)
-    means: dict[str, str] = {}
-    lost = []
+    matches = pools.get(pool).matches(others)
+    matched: dict[str, str] = {}
+    unknown = []
     for name in names:
         ids = [name] if name in present else matches.of(name)
         if len(ids) > 1:
             raise RequestError(422, f"the id {name!r} {matches.why(name)}; none was marked")
-        lost += [] if ids else [name]
+        unknown += [] if ids else [name]
         for id in ids:
-            if id in means:
-                both = f"{means[id]!r} and {name!r} are labels of the image {id!r}"
+            if id in matched:
+                both = f"{matched[id]!r} and {name!r} are labels of the image {id!r}"
                 raise RequestError(422, f"{both}; keep one of them; none was marked")
-            means[id] = name
-    if lost:
-        raise unknown(pool, lost, matches.near(lost[0]))
-    return means
+            matched[id] = name
+    if unknown:
+        raise unknown_ids(pool, unknown, matches.near(unknown[0]))
+    return matched
 
 
-def unknown(pool: str, ids: Sequence[str], near: str = "") -> RequestError:
-    """The error of ids that are not in a pool.
-
-    Args:
-        pool: its name.
-        ids: they.
-        near: what the first one may have meant.
-    """
+def unknown_ids(pool: str, ids: Sequence[str], near: str = "") -> RequestError:
+    """The error for ids that are not in a pool; ``near`` is what the first may have meant."""
     others = f" and {len(ids) - 1} more are" if len(ids) > 1 else " is"
     shown = ids[0] if len(ids[0]) <= 200 else f"{ids[0][:199]}…"
     hint = f"; {near}" if near and len(near) <= 200 else ""
     return RequestError(
         422, f"the id {shown!r}{others} not in the pool {pool!r}; none was marked{hint}"
     )
+
+
+def scored_ids(folder: ScoresFolder, ids: set[str]) -> set[str]:
+    """The ids that a folder contains, scored or skipped."""
+    found = {id for id, _ in folder.skipped() if id in ids} if ids else set()
+    wanted = pa.array(ids - found, pa.string())
+    for batch in folder.scan(["id"]) if len(wanted) else ():
+        found.update(batch["id"].filter(pc.is_in(batch["id"], wanted)).to_pylist())
+        if len(found) == len(ids):
+            break
+    return found

@@ -1,4 +1,4 @@
-"""Under which folders and URLs pools may lie."""
+"""The folders and URLs that pools may be opened in."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from lloss.pools.uri import PoolUri, is_url, without_secrets
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _LOCAL = ("file", "local")
 _FILES = 10_000
-"""That braces may stand for: each is looked at, and that while the client waits."""
+"""That a pattern with braces may match: each is checked while the client waits."""
 
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
-class Roots:
+class PoolRoots:
     """The roots of ``--pool-root``.
 
     Args:
         roots: absolute folders, or URL prefixes.
 
     Attributes:
-        within: what files of pools are confined to.
+        confinement: of the files of pools.
     """
 
     def __init__(self, roots: Iterable[str]) -> None:
         self._roots = tuple(roots)
         self._urls = tuple(root.rstrip("/") for root in self._roots if _is_remote(root))
         folders = [_local(root) for root in self._roots if not _is_remote(root)]
-        self.within = Confinement(folders, self._urls)
+        self.confinement = Confinement(folders, self._urls)
 
     def check(self, uri: str) -> PoolUri:
-        """Parse a pool's string, and make sure that all it means is under a root.
+        """Parse a pool's URI, and check that everything it may mean is inside a root.
 
         Raises:
-            RequestError: 403 it does not, or there is no root; 422 it is no absolute path or URL.
-            PoolError: its braces or options cannot be read.
+            RequestError: 403 it is not, or no root is configured; 422 neither an absolute path nor
+                a URL.
+            PoolError: its braces or options are malformed.
         """
         if not self._roots:
             raise RequestError(
@@ -50,16 +51,16 @@ class Roots:
             )
         if not uri or _CONTROL.search(uri):
             raise RequestError(422, f"the pool {uri[:200]!r}: give a path or a URL")
-        asked = PoolUri.parse(uri)
-        for name in asked.paths(_FILES):
-            self._check_name(name, asked.options.get("image", ""))
-        return asked
+        parsed = PoolUri.parse(uri)
+        for name in parsed.paths(_FILES):
+            self._check_name(name, parsed.options.get("image", ""))
+        return parsed
 
     def check_path(self, path: str) -> Path:
-        """A path of this machine that lies under a root, links followed.
+        """Resolve a path of this machine that is inside a root.
 
         Raises:
-            RequestError: 403 it does not; 422 it is not absolute.
+            RequestError: 403 it is not; 422 it is not absolute.
         """
         self.check(path)
         if _is_remote(path):
@@ -73,13 +74,12 @@ class Roots:
         path = _local(name)
         if not path.is_absolute():
             raise RequestError(
-                422, f"{name[:200]!r}: is no absolute path; give one, or a URL, under a --pool-root"
+                422,
+                f"{name[:200]!r}: is not an absolute path; give one, or a URL, in a --pool-root",
             )
-        # The last part may hold a star, which stands for names in its folder.
-        looked_at = [path, path.parent / image] if "/" in image or ".." in image else [path]
-        for one in looked_at:
-            if not self.within.holds_path(one):
-                raise self._outside(name)
+        paths = [path, path.parent / image] if "/" in image or ".." in image else [path]
+        if not all(map(self.confinement.holds_path, paths)):
+            raise self._outside(name)
 
     def _check_url(self, url: str, image: str) -> None:
         shown = without_secrets(url)
@@ -99,7 +99,7 @@ class Roots:
     def _outside(self, shown: str) -> RequestError:
         return RequestError(
             403,
-            f"{shown}: lies under none of the roots that pools may lie under "
+            f"{shown}: outside every --pool-root "
             f"({', '.join(map(without_secrets, self._roots))}); move it there, "
             "or start the daemon with --pool-root of its folder",
         )
@@ -110,6 +110,6 @@ def _is_remote(uri: str) -> bool:
 
 
 def _local(name: str) -> Path:
-    """A path, also of a ``file://`` URL."""
+    """The path of a local URI."""
     scheme, mark, rest = name.partition("://")
     return Path(rest) if mark and scheme in _LOCAL else Path(name)

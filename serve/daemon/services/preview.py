@@ -1,90 +1,82 @@
-"""The best of a scores folder, kept for whoever looks at what is next again and again."""
+"""Which images a selection would hand out next, without a scan of the scores for every look."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from lloss.serve.daemon.store.catalog import Catalog
 
 from lloss.errors import SelectionError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings, select
 
-_BEST = 5000
-"""Images of a folder that are kept, best first."""
-
-_STALE_SECONDS = 10.0
-"""After which pending images may have expired."""
+_DEPTH = 5000
+"""Images that a scan keeps."""
 
 
 @dataclass(frozen=True)
-class Best:
-    """The best images of a folder, of all or of those that were not taken.
-
-    Attributes:
-        images: ids and scores, best first.
-        whole: whether there is no other that has a score.
-    """
+class _Candidates:
+    """Ids and scores, best first; ``complete`` if no other image with a score was free."""
 
     images: Sequence[tuple[str, float]]
-    whole: bool
-
-    @classmethod
-    def of(cls, folder: ScoresFolder, k: int, exclude: Collection[str] = ()) -> Best:
-        """By a scan of the folder."""
-        try:
-            chosen = select(folder, SelectionSettings(k=k, at_most=True), exclude)
-        except SelectionError:  # nothing is left
-            return cls((), True)
-        return cls(list(zip(chosen.ids, chosen.scores.tolist())), len(chosen) < k)
-
-
-@dataclass(frozen=True)
-class _Left:
-    """Those that were not taken at a time."""
-
-    best: Best
-    version: object
-    at: float
+    complete: bool
+    time: float
 
 
 class Preview:
-    """The best of a folder: it is scanned once, and anew only when nearly all of them are taken."""
+    """The best images of a scores folder, scanned again only after most of them were taken."""
 
     def __init__(self, folder: ScoresFolder) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._best: Best | None = None
-        self._left: _Left | None = None
+        self._best: _Candidates | None = None  # whether they are taken or not
+        self._rest: _Candidates | None = None  # that were not taken at a time
 
-    def best(self) -> Best:
-        """The best, whoever has them."""
+    def free(self, catalog: Catalog, pool: str, k: int) -> list[tuple[str, float]]:
+        """The best K images of a pool that are free, or fewer; ids and scores."""
+        free: list[tuple[str, float]] = []
+        for attempt in range(3):
+            candidates = self._candidates(catalog, pool, k, attempt)
+            free = _free(catalog, pool, candidates.images, k)
+            if len(free) >= k or candidates.complete:
+                break
+        return free
+
+    def _candidates(self, catalog: Catalog, pool: str, k: int, attempt: int) -> _Candidates:
+        """The best, then the cached rest, then the rest as it is now."""
         with self._lock:
-            if self._best is None:
-                self._best = Best.of(self._folder, _BEST)
-            return self._best
+            if attempt == 0:
+                self._best = self._best or self._scan(_DEPTH, (), 0.0)
+                return self._best
+            rest = self._rest
+            if attempt == 2 or not rest or catalog.images.freed_since(pool, rest.time):
+                now = catalog.now()
+                rest = self._scan(max(k, _DEPTH), catalog.images.taken(pool), now)
+            self._rest = rest
+            return rest
 
-    def left(
-        self, k: int, version: object, taken: Callable[[], Collection[str]], spent: Best
-    ) -> Best:
-        """The best K (or more) that were not taken a while ago; by now some of them may be.
+    def _scan(self, k: int, exclude: Collection[str], time: float) -> _Candidates:
+        try:
+            chosen = select(self._folder, SelectionSettings(k=k, at_most=True), exclude)
+        except SelectionError:  # no image is left
+            return _Candidates((), True, time)
+        images = list(zip(chosen.ids, chosen.scores.tolist()))
+        return _Candidates(images, len(images) < k, time)
 
-        Args:
-            k: how many.
-            version: the same as long as no image becomes free, expiry aside.
-            taken: gives the ids of those that are taken now.
-            spent: of which too few are free; whoever gets another one may look at that instead.
-        """
-        with self._lock:
-            kept, now = self._left, time.monotonic()
-            if (
-                kept is None
-                or kept.best is spent
-                or kept.version != version
-                or now - kept.at > _STALE_SECONDS
-                or not (kept.best.whole or len(kept.best.images) >= k)
-            ):
-                best = Best.of(self._folder, max(k, _BEST), taken())
-                kept = self._left = _Left(best, version, now)
-            return kept.best
+
+def _free(
+    catalog: Catalog, pool: str, images: Sequence[tuple[str, float]], k: int
+) -> list[tuple[str, float]]:
+    free: list[tuple[str, float]] = []
+    size = max(k, 100)
+    for start in range(0, len(images), size):
+        some = images[start : start + size]
+        states = catalog.images.states(pool, (id for id, _ in some))
+        free += [
+            (id, score) for id, score in some if id not in states or states[id].state == "free"
+        ]
+        if len(free) >= k:
+            break
+    return free[:k]

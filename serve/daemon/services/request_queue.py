@@ -1,21 +1,132 @@
-"""Requests that wait, and who of them is next."""
+"""Requests that wait to be scored, and which images form the next batch."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+import asyncio
+import contextlib
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from lloss.serve.daemon.services.batch_parts import Part, Request
+import numpy as np
+from numpy.typing import NDArray
+
+from lloss.errors import EngineError, ImageError
+from lloss.images.decode import Raw
+
+Images = NDArray[np.uint8] | Sequence[Raw]
 
 
-class Line:
-    """First come, first served, among requests of one kind.
+@dataclass(frozen=True)
+class Answer:
+    """The outputs for N images.
 
-    There are small ones, which fit into a batch, and large ones. When both wait they begin a batch
-    by turns, so that nobody waits until a large one is through, nor for ever behind small ones.
+    Attributes:
+        columns: the model's outputs by name, float32 [N, ...]; NaN in the rows of ``errors``.
+        errors: why an image could not be scored, by row.
+    """
+
+    columns: Mapping[str, NDArray[np.float32]]
+    errors: Mapping[int, str]
+
+
+class ScoringRequest:
+    """A request in progress. Its future belongs to the event loop, the rest to the lanes."""
+
+    def __init__(self, images: Images, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        self.images, self.count, self.deadline = images, len(images), deadline
+        self.arrived = time.perf_counter()
+        self.loop = loop
+        self.future: asyncio.Future[Answer] = loop.create_future()
+        self.waiting = self.count
+        self._missing = self.count
+        self._outcome: Answer | BaseException | None = None
+        self._lock = threading.Lock()  # two lanes may each score a part
+        self._columns: dict[str, NDArray[np.float32]] = {}
+        self._errors: dict[int, str] = {}
+
+    def take(self, most: int, row: int) -> Part:
+        """Its next images, for the rows of a batch from ``row``."""
+        start = self.count - self.waiting
+        count = min(most, self.waiting)
+        self.waiting -= count
+        return Part(self, start, count, row)
+
+    def image(self, number: int) -> Raw:
+        """An image to decode. Raises ImageError: nobody waits for it any more."""
+        if self.future.done():
+            raise ImageError("its request was cancelled or has expired")
+        return self.images[number]
+
+    def fill(self, part: Part, batch: Answer) -> bool:
+        """Copy a part's rows from a batch; returns whether the request is complete."""
+        rows = range(part.row, part.row + part.count)
+        inside = slice(rows.start, rows.stop)
+        shift = part.start - part.row
+        errors = {row + shift: error for row, error in batch.errors.items() if row in rows}
+        if part.count == self.count:  # usually: nothing to merge
+            columns = {name: values[inside] for name, values in batch.columns.items()}
+            self._outcome = self._outcome or Answer(columns, errors)
+            return True
+        with self._lock:
+            for name, values in batch.columns.items():
+                if name not in self._columns:
+                    self._columns[name] = np.empty((self.count, *values.shape[1:]), np.float32)
+                self._columns[name][part.start : part.start + part.count] = values[inside]
+            self._errors.update(errors)
+            self._missing -= part.count
+            if self._missing or self._outcome is not None:
+                return False
+            self._outcome = Answer(self._columns, dict(sorted(self._errors.items())))
+            return True
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, unless it has ended."""
+        # A copy for each request: an exception collects the frames that raise it.
+        own = EngineError(str(error)) if isinstance(error, EngineError) else error
+        self._outcome = self._outcome or own
+
+    def settle(self) -> None:
+        """Set the future; in the event loop."""
+        if self.future.done():
+            return
+        if isinstance(self._outcome, Answer):
+            self.future.set_result(self._outcome)
+        elif self._outcome is not None:
+            self.future.set_exception(self._outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Images of a request that are rows of a batch.
+
+    Attributes:
+        request: theirs.
+        start: number of the first image in the request.
+        count: of the images.
+        row: of the first image in the batch.
+    """
+
+    request: ScoringRequest
+    start: int
+    count: int
+    row: int
+
+    @property
+    def images(self) -> Images:
+        """This part's images."""
+        return self.request.images[self.start : self.start + self.count]
+
+
+class RequestQueue:
+    """First come, first served, among small requests (which fit into a batch) and among large.
+
+    If both wait they begin a batch by turns: neither waits until all of the other kind are done.
 
     Args:
-        batch_size: images a batch at most.
+        batch_size: the most images of a batch.
 
     Attributes:
         images: that wait.
@@ -24,52 +135,65 @@ class Line:
     def __init__(self, batch_size: int) -> None:
         self.images = 0
         self._batch_size = batch_size
-        self._small: OrderedDict[Request, None] = OrderedDict()
-        self._large: OrderedDict[Request, None] = OrderedDict()
+        self._small: OrderedDict[ScoringRequest, None] = OrderedDict()
+        self._large: OrderedDict[ScoringRequest, None] = OrderedDict()
         self._large_first = False
 
     def __bool__(self) -> bool:
         return bool(self._small or self._large)
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[ScoringRequest]:
         yield from self._small
         yield from self._large
 
-    def add(self, request: Request) -> None:
-        """Put it to the end."""
+    def add(self, request: ScoringRequest) -> None:
+        """Append a request."""
         self._of(request)[request] = None
-        self.images += request.left
+        self.images += request.waiting
 
-    def remove(self, request: Request) -> bool:
-        """Take what is left of it out; False where nothing of it waits."""
+    def remove(self, request: ScoringRequest) -> bool:
+        """Remove the images of a request that still wait; False if none does."""
         queue = self._of(request)
         if request not in queue:
             return False
         del queue[request]
-        self.images -= request.left
+        self.images -= request.waiting
         return True
 
-    def take(self, room: int, now: float) -> list[Part]:
-        """Images for a batch, at most ``room`` of them; requests whose time is over are dropped."""
+    def take(self, most: int, now: float) -> list[Part]:
+        """Images for a batch, ``most`` or fewer; expired requests are removed."""
         parts: list[Part] = []
         count = 0
-        first, second = self._small, self._large
-        if self._large_first:
-            first, second = second, first
-        if first and second:
+        queues = (self._large, self._small) if self._large_first else (self._small, self._large)
+        if all(queues):
             self._large_first = not self._large_first
-        for queue in (first, second):
-            while queue and count < room:
+        for queue in queues:
+            while queue and count < most:
                 request = next(iter(queue))
                 if request.deadline <= now:
                     self.remove(request)
                     continue
-                parts.append(part := request.part(room - count, at=count))
+                parts.append(part := request.take(most - count, row=count))
                 count += part.count
                 self.images -= part.count
-                if not request.left:
+                if not request.waiting:
                     del queue[request]
         return parts
 
-    def _of(self, request: Request) -> OrderedDict[Request, None]:
+    def _of(self, request: ScoringRequest) -> OrderedDict[ScoringRequest, None]:
         return self._small if request.count <= self._batch_size else self._large
+
+
+def settle(requests: Iterable[ScoringRequest]) -> None:
+    """Settle requests from another thread, and wake each event loop once."""
+    loops = defaultdict(list)
+    for request in requests:
+        loops[request.loop].append(request)
+    for loop, its in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(_settle_all, its)
+
+
+def _settle_all(requests: Iterable[ScoringRequest]) -> None:
+    for request in requests:
+        request.settle()

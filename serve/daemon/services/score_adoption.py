@@ -1,4 +1,4 @@
-"""Scores that ``lloss score`` made, taken over for a pool of the daemon."""
+"""Scores that ``lloss score`` made, adopted for a pool of the daemon."""
 
 from __future__ import annotations
 
@@ -13,44 +13,39 @@ from lloss.pools import Pool
 from lloss.pools.confinement import Confinement
 from lloss.scores.scores_folder import ScoresFolder
 
-_LOOKED_AT = 100
-"""Ids that are looked up in the pool where the scores are of a part of it alone."""
+_SAMPLE = 100
+"""Ids that are looked up in the pool if only some of its images were scored."""
 
 
-def adopted(path: Path, pool: Pool, within: Confinement) -> PoolScores:
-    """The scores of a folder, if they are complete and of this very pool.
+def adopted_scores(path: Path, pool: Pool, confinement: Confinement) -> PoolScores:
+    """The scores of a folder, if they are complete and of this pool.
 
-    The footers of all parts are read, and the ids of the first; the images are not.
-
-    Args:
-        path: of the folder.
-        pool: opened.
-        within: what its files must lie in, links followed.
+    Reads the footers of all parts and the ids of the first, but no images.
 
     Raises:
-        RequestError: 422 they are not, 403 a link in it leads elsewhere.
+        RequestError: 422 they are not; 403 a link in the folder leads outside.
     """
     try:
-        return _checked(ScoresFolder(path), pool, within)
+        return _checked(ScoresFolder(path), pool, confinement)
     except ScoresError as error:
         raise RequestError(422, str(error)) from error
 
 
-def _checked(folder: ScoresFolder, pool: Pool, within: Confinement) -> PoolScores:
+def _checked(folder: ScoresFolder, pool: Pool, confinement: Confinement) -> PoolScores:
     for file in folder.path.glob("*"):
-        if not within.holds_path(file):
+        if not confinement.holds_path(file):
             raise RequestError(403, f"{file}: is a link that leads out of --pool-root; remove it")
     run = folder.run() or {}
-    names = ("model_sha256", "pool_fingerprint", "scored", "skipped", "excluded", "part_size")
-    model, fingerprint, *numbers = (run.get(name) for name in names)
+    model = run.get("model_sha256")
+    numbers = [run.get(name) for name in ("scored", "skipped", "excluded", "part_size")]
     if run.get("state") != "complete":
-        folder.opened()  # says what is wrong
-    whole = all(type(number) is int and number >= 0 for number in numbers)
-    if not (isinstance(model, str) and whole and numbers[-1]):
+        folder.opened()  # raises, and says what is wrong
+    valid = all(type(number) is int and number >= 0 for number in numbers)
+    if not (isinstance(model, str) and valid and numbers[-1]):
         raise ScoresError(f"{folder.path}: run.json is not as lloss score writes it")
     scored, skipped, excluded, part_size = map(int, map(str, numbers))
     folder.opened().check_whole()
-    if fingerprint != pool.fingerprint():
+    if run.get("pool_fingerprint") != pool.fingerprint():
         raise _other(folder, pool, "its images are others")
     _check_ids(folder, pool, excluded, part_size)
     if pool.counted:
@@ -61,18 +56,19 @@ def _checked(folder: ScoresFolder, pool: Pool, within: Confinement) -> PoolScore
 
 
 def _check_ids(folder: ScoresFolder, pool: Pool, excluded: int, part_size: int) -> None:
-    rows, failed = folder.part_ids(0)
-    held = [*rows, *(id for id, _ in failed)]
+    """Compare the first part's ids with the pool's first, or look some up if any were excluded."""
+    scored, skipped = folder.part_ids(0)
+    ids = [*scored, *(id for id, _ in skipped)]
     if excluded:
-        asked = set(held[:_LOOKED_AT])
-        missing = asked - {id for id in pool.ids() if id in asked}
+        sample = set(ids[:_SAMPLE])
+        different = sample - {id for id in pool.ids() if id in sample}
     else:
-        missing = set(held) ^ set(islice(pool.ids(), part_size))
-    if missing:
-        raise _other(folder, pool, f"{min(missing)!r} is not in both")
+        different = set(ids) ^ set(islice(pool.ids(), part_size))
+    if different:
+        raise _other(folder, pool, f"{min(different)!r} is not in both")
 
 
-def _other(folder: ScoresFolder, pool: Pool, what: str) -> ScoresError:
+def _other(folder: ScoresFolder, pool: Pool, why: str) -> ScoresError:
     return ScoresError(
-        f"{folder.path}: are not the scores of {pool.uri} as it is now ({what}); score it again"
+        f"{folder.path}: are not the scores of {pool.uri} as it is now ({why}); score it again"
     )

@@ -1,30 +1,30 @@
-"""What the catalog knows of a pool, a job and a pool's images."""
+"""The rows of the catalog, as the daemon uses them. Times are Unix seconds, folders absolute."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ImageState = Literal["free", "pending", "labeled", "skipped"]
-"""Free to be handed out, handed out, labeled, or never to be handed out."""
+"""Available, handed out, labeled, or never to be handed out."""
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
-class PoolRow:
-    """A pool.
+class PoolScores:
+    """A complete scores folder, its model, and images scored and skipped (unreadable)."""
 
-    Attributes:
-        name: of letters, digits, ``.``, ``_`` and ``-``; begins with a letter or digit.
-        uri: as :func:`lloss.pools.open_pool` takes it.
-        created: when, Unix seconds.
-        scores: its newest complete scores folder, absolute; None before the first.
-        model_sha256: of the model that made them.
-        scored: images in it.
-        skipped: images that could not be read.
-    """
+    folder: Path
+    model_sha256: str
+    scored: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """A pool; ``scores`` and the rest are of its newest scores folder, if it has one."""
 
     name: str
     uri: str
@@ -37,23 +37,18 @@ class PoolRow:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A pool on its way to be scored.
+    """A job that scores a pool.
 
     Attributes:
-        id: opaque.
-        pool: its name.
-        state: where it is.
-        model_sha256: of the model that scores it.
-        created: Unix seconds, as are ``started`` and ``ended``.
-        done: images scored or skipped so far.
-        total: images of the pool; None where counting them is not cheap.
-        scored: images.
-        skipped: images that could not be read.
-        error: why it failed; "" otherwise.
-        folder: of its scores, absolute.
-        batch_size: images a run of the engine; 0 until it began, where the engine's own is taken.
-        resumable: whether it failed and goes on where it was when the pool is submitted again.
-        provider: that it began on; "" before that.
+        pool: name of the pool.
+        total: images of the pool; None if counting them is expensive.
+        scored: images so far.
+        skipped: images so far that could not be read.
+        error: why it failed, or "".
+        folder: of its scores.
+        batch_size: images per inference; 0 until the engine's own is known.
+        resumable: whether it failed and continues when the pool is submitted again.
+        provider: execution provider that it began with; "" before that.
     """
 
     id: str
@@ -63,7 +58,6 @@ class JobRow:
     created: float
     started: float | None
     ended: float | None
-    done: int
     total: int | None
     scored: int
     skipped: int
@@ -73,25 +67,23 @@ class JobRow:
     resumable: bool = False
     provider: str = ""
 
+    @property
+    def done(self) -> int:
+        """Images scored or skipped so far."""
+        return self.scored + self.skipped
+
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images of a pool are what."""
+    """Images of a pool by state."""
 
     labeled: int
     pending: int
     skipped: int
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRow:
-    """An image that was once labeled, skipped or handed out.
-
-    Attributes:
-        state: of now.
-        label: of a labeled one; "" where that is kept elsewhere.
-        selection: that a pending one was handed out by.
-    """
+class ImageRow(NamedTuple):
+    """The state of an image, its label ("" if stored elsewhere), and the selection it is in."""
 
     state: ImageState
     label: str
@@ -100,15 +92,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Pending:
-    """An image that was handed out.
-
-    Attributes:
-        id: of the image.
-        selection: that handed it out.
-        expires: when it becomes free again, Unix seconds.
-        score: it was chosen by; None where that is no number.
-        rank: in its selection, from 1.
-    """
+    """An image that is handed out until ``expires``, with its score and rank (from 1) then."""
 
     id: str
     selection: str
@@ -117,18 +101,8 @@ class Pending:
     rank: int
 
 
-@dataclass(frozen=True)
-class PoolScores:
-    """A complete scores folder of a pool.
+class StoredReply(NamedTuple):
+    """The reply to a request with an idempotency key, and the request's fingerprint."""
 
-    Attributes:
-        folder: absolute.
-        model_sha256: of the model that made them.
-        scored: images in it.
-        skipped: images that could not be read.
-    """
-
-    folder: Path
-    model_sha256: str
-    scored: int
-    skipped: int
+    request: str
+    content: bytes

@@ -1,4 +1,4 @@
-"""The tables of the catalog. A change of them is a new version, and a step from the one before."""
+"""The catalog's tables; every change to them is a new version with a step from the one before."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ APPLICATION = 0x6C6C6F73
 VERSION = 2
 """SQLite's ``user_version``."""
 
-SCHEMA = (
-    # The latest time that was seen, see database.Clock.
+_TABLES = (
+    # The latest time that was seen; see Clock.
     "CREATE TABLE clock (latest REAL NOT NULL) STRICT",
     "INSERT INTO clock VALUES (0)",
-    # Numbers are never used again, so that what is kept by number of a pool that is gone is of no
-    # later one. Folders in here are relative to the data dir where they lie in it.
+    # Folders inside the data dir are stored relative to it.
     """
     CREATE TABLE pools (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -50,8 +49,8 @@ SCHEMA = (
     """
     CREATE UNIQUE INDEX one_job_of_a_pool ON jobs (pool) WHERE state IN ('queued', 'running')
     """,
-    # An image without a row is free. One that was pending or labeled once keeps its row, so that
-    # its id is known to be of the pool. A pending one is free again when ``expires`` is past.
+    # An image without a row is free, and so is a pending one after ``expires``. Freed images keep
+    # their row, which proves that the pool has the id.
     """
     CREATE TABLE images (
         pool INTEGER NOT NULL REFERENCES pools ON DELETE CASCADE,
@@ -67,7 +66,7 @@ SCHEMA = (
     ) STRICT, WITHOUT ROWID
     """,
     "CREATE INDEX images_by_state ON images (pool, state, expires)",
-    # Answers to requests with an Idempotency-Key.
+    # Replies to requests with an Idempotency-Key.
     """
     CREATE TABLE answers (
         pool INTEGER NOT NULL REFERENCES pools ON DELETE CASCADE,
@@ -79,17 +78,17 @@ SCHEMA = (
     ) STRICT, WITHOUT ROWID
     """,
     "CREATE INDEX answers_by_age ON answers (created)",
-    # Folders of scores that nobody needs any more, to be removed when nobody reads them.
+    # Scores folders to remove as soon as nobody reads them.
     "CREATE TABLE trash (folder TEXT PRIMARY KEY) STRICT",
 )
 
-STEPS = {
+STEPS: dict[int, tuple[str, ...]] = {
+    1: _TABLES,
     2: (
-        # The engine that a job began on; "" for one that a version 1 began.
+        # The execution provider that a job began with; "" if it began in version 1.
         "ALTER TABLE jobs ADD COLUMN provider TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX labels_of_pool ON images (pool, label) WHERE state = 'labeled'",
-        # Annotations of Label Studio's that the webhook reported: it names a deleted one by its
-        # number alone. Here, so that one transaction holds them and the labels they make.
+        # Label Studio's annotations, since its webhook names a deleted one by number alone.
         """
         CREATE TABLE annotations (
             project TEXT NOT NULL,
@@ -105,4 +104,4 @@ STEPS = {
         "CREATE INDEX annotations_of_image ON annotations (pool, id)",
     ),
 }
-"""What makes each version of the one before; :data:`SCHEMA` is version 1."""
+"""Statements that make each version from the one before."""

@@ -53,7 +53,7 @@ async def thumb(request: Request, name: str, id: Id) -> Response:
     viewing = viewing_of(request)
 
     def made() -> Picture:
-        row = viewing.daemon.catalog.pool(name)
+        row = viewing.daemon.catalog.pools.row(name)
         key = viewing.viewer.thumbnail_key(row)
         return viewing.viewer.thumbnails.of(key, _item(viewing, name, id))
 
@@ -79,7 +79,7 @@ async def _in_turn(viewing: Viewing, made: Callable[[], Picture]) -> Picture:
 
 
 def _item(viewing: Viewing, name: str, id: str) -> Item:
-    found = viewing.daemon.pools.items(name, [id]).get(id)
+    found = viewing.daemon.pools.get(name).items([id]).get(id)
     if found is None:
         raise RequestError(404, f"the pool {name!r} has no image {id[:200]!r}")
     return found

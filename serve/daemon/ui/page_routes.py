@@ -17,7 +17,6 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
-from lloss.serve.daemon.api.pools import chosen
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
 from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
@@ -75,8 +74,8 @@ def overview(request: Request, page: Page = 1) -> HTMLResponse:
         model=viewing.viewer.model(),
         pools=pools,
         page=page,
-        total=len(viewing.daemon.catalog.pools()),
-        pages=-(-len(viewing.daemon.catalog.pools()) // POOLS),
+        total=len(viewing.daemon.catalog.pools.rows()),
+        pages=-(-len(viewing.daemon.catalog.pools.rows()) // POOLS),
         hint=_hint(request, viewing, {pool.name for pool in pools}),
         roots=viewing.daemon.settings.pool_roots,
         guarded=viewing.daemon.access.needs_token,
@@ -179,7 +178,7 @@ def mark(
         viewing.viewer.held.hold_again(name, batch, id)
         now = viewing.viewer.held.marks(name, [id], own)[id]
     if _wants_json(request):
-        counts = viewing.daemon.catalog.counts(name)
+        counts = viewing.daemon.catalog.images.counts(name)
         told = {"state": now.state, "label": now.label, "counts": vars(counts)}
         return JSONResponse(told, headers=_FRESH)
     query = {"page": page} if view != "batch" else {"key": batch}
@@ -197,7 +196,7 @@ async def take(
 ) -> Response:
     """Hand the next K out to this browser; sent twice, the same form takes them once."""
     batch = Batch(k, key)
-    await chosen(request, name, batch.request, key)
+    await viewing_of(request).daemon.selection_queue.select(name, batch.request, key)
     response = _leading_to(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _WEEK, path=f"/pools/{name}", httponly=True, samesite="strict"

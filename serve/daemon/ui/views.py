@@ -156,8 +156,7 @@ class Viewer:
             "rate": self.rate.seen(metrics.telemetry.images),
             "queue": int(metrics.registry.get_sample_value("lloss_queue_images") or 0),
             "jobs": {
-                job.pool: vars(self._progress(job))
-                for job in self.daemon.catalog.job_table.active()
+                job.pool: vars(self._progress(job)) for job in self.daemon.catalog.jobs.active()
             },
         }
 
@@ -182,7 +181,7 @@ class Viewer:
     def pools(self, page: int = 1) -> list[PoolView]:
         """A page of pools, by name."""
         shown = slice((page - 1) * POOLS, page * POOLS)
-        return self.daemon.catalog.each(self._pool, shown)
+        return self.daemon.catalog.pools.each(self._pool, shown)
 
     def pool(self, name: str) -> PoolView:
         """One.
@@ -190,7 +189,7 @@ class Viewer:
         Raises:
             RequestError: 404.
         """
-        return self._pool(self.daemon.catalog.pool(name))
+        return self._pool(self.daemon.catalog.pools.row(name))
 
     def labeling(self) -> Labeling:
         """How labels are given to images of the task that the model is for."""
@@ -250,7 +249,7 @@ class Viewer:
         return f"{row.name} {row.uri} {row.created} {row.scores} {file}"
 
     def _pool(self, row: PoolRow) -> PoolView:
-        job = self.daemon.catalog.job_table.newest(row.name)
+        job = self.daemon.catalog.jobs.newest(row.name)
         under_way = job if job and job.state in _UNDER_WAY else None
         progress = self._progress(under_way) if under_way else None
         counted = progress.total if progress else (job.total if job else None)
@@ -260,7 +259,7 @@ class Viewer:
             row.name,
             without_secrets(row.uri),
             images,
-            self.daemon.catalog.counts(row.name),
+            self.daemon.catalog.images.counts(row.name),
             row,
             progress,
             job.error if job and job.state == "failed" else "",
@@ -282,4 +281,4 @@ class Viewer:
     def _prefetch(self, pool: PoolView, ids: Sequence[str]) -> None:
         """Find all at once what the thumbnails will be asked for one by one."""
         with contextlib.suppress(LlossError):  # the thumbnails will tell
-            self.daemon.pools.items(pool.name, ids)
+            self.daemon.pools.get(pool.name).items(ids)

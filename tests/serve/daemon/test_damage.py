@@ -91,7 +91,7 @@ def test_a_catalog_that_is_removed_while_it_runs(start: Start, folder: Path) -> 
     ]:
         status, told = daemon.ask(method, route, body)
         assert status == 503
-        assert "was removed or exchanged" in told["error"]
+        assert "was removed or replaced" in told["error"]
     assert daemon.ask("GET", "/pools/p")[0] == 503
     status, told = daemon.ask("GET", "/readyz")
     assert status == 503 and "was removed" in told["error"]

@@ -73,9 +73,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     pool = SimpleNamespace(name="a", scored=3)
     counts = SimpleNamespace(labeled=1, pending=1, skipped=1)
     catalog: Any = SimpleNamespace(
-        job_table=SimpleNamespace(active=list),
-        each=lambda view: [view(pool)],
-        counts=lambda _: counts,
+        jobs=SimpleNamespace(active=list),
+        pools=SimpleNamespace(each=lambda view: [view(pool)]),
+        images=SimpleNamespace(counts=lambda _: counts),
         restamped=0,
     )
     register_gauges(metrics, catalog, tmp_path_factory.mktemp("data"), lambda: "")

@@ -14,14 +14,14 @@ from torch import Generator, Tensor
 from lloss.annotations import ObjectLabel, Problems
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
-from lloss.modeling.network import build
 from lloss.modeling.networks.ssd import MODELS, SsdOutput, anchors_of, reference
 from lloss.pools import ArrayPool, open_pool
 from lloss.statistics.confidence_intervals import wilson
 from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import match
-from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.tasks.presets import resolve_settings
+from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import Trainer, TrainingData
 
 TASK = get_task("detection")
@@ -31,7 +31,7 @@ SIDE = 96
 
 @pytest.fixture
 def settings() -> TrainSettings:
-    return settings_of("default", task="detection", size=SIDE, hidden=8, amp="off")
+    return resolve_settings("default", task="detection", size=SIDE, hidden=8, amp="off")
 
 
 def _label(
@@ -86,13 +86,13 @@ def test_the_defaults_are_those_of_torchvisions_detectors() -> None:
     assert vgg["mean"] == [0.48235, 0.45882, 0.40784]
     assert vgg["std"] == pytest.approx([1 / 255] * 3)
     for model in MODELS:
-        assert settings_of("default", task="detection", model=model).fit == "stretch"
+        assert resolve_settings("default", task="detection", model=model).fit == "stretch"
     with pytest.raises(SettingsError, match="model 'resnet18': detection has"):
         TASK.defaults("resnet18")
 
 
 def test_a_network_with_a_head_taps_the_six_source_maps(settings: TrainSettings) -> None:
-    model = build(settings, CLASSES, (SIDE, SIDE)).eval()
+    model = TASK.network(settings, CLASSES).eval()
     assert [tap.module for tap in model.taps] == [f"sources.{n}" for n in range(6)]
     assert [tap.channels for tap in model.taps] == [672, 480, 512, 256, 256, 128]
     assert {tap.layout for tap in model.taps} == {"NCHW"}
@@ -107,7 +107,7 @@ def test_a_network_with_a_head_taps_the_six_source_maps(settings: TrainSettings)
 
 def test_augmentations_of_other_tasks_are_refused(settings: TrainSettings) -> None:
     with pytest.raises(SettingsError, match=r"augment = 'pose': detection has none, flip"):
-        TASK.build(replace(settings, augment="pose"), CLASSES)
+        TASK.network(replace(settings, augment="pose"), CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_settings_that_a_detector_cannot_take_are_refused_at_once(
     given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        settings_of("default", task="detection", **given)
+        resolve_settings("default", task="detection", **given)
 
 
 def test_settings_of_detection_alone_are_taken() -> None:
     given: dict[str, Any] = {"augment": "ssd", "loss_norm": "none", "weights": "coco", "size": 0}
-    found = settings_of("default", task="detection", **given).as_dict()
+    found = resolve_settings("default", task="detection", **given).as_dict()
     assert {name: found[name] for name in given} == given
 
 
@@ -155,15 +155,15 @@ def test_labels_without_any_object_cannot_be_learned_from() -> None:
 
 
 def test_an_image_of_unknown_classes_alone_is_not_known() -> None:
-    assert TASK.known(TWO, CLASSES) and TASK.known(_label(), CLASSES)
-    assert TASK.known(TWO, ("dog",)) and not TASK.known(TWO, ("cow",))
+    assert TASK.has_loss(TWO, CLASSES) and TASK.has_loss(_label(), CLASSES)
+    assert TASK.has_loss(TWO, ("dog",)) and not TASK.has_loss(TWO, ("cow",))
 
 
 def test_images_are_kept_with_room_and_aspect_where_they_are_cropped(
     settings: TrainSettings,
 ) -> None:
-    assert TASK.stored(replace(settings, augment="ssd")) == ImageSpec(163, 163, "pad")
-    assert TASK.stored(replace(settings, augment="flip")) == ImageSpec(SIDE, SIDE, "stretch")
+    assert TASK.training_spec(replace(settings, augment="ssd")) == ImageSpec(163, 163, "pad")
+    assert TASK.training_spec(replace(settings, augment="flip")) == ImageSpec(SIDE, SIDE, "stretch")
 
 
 def test_boxes_are_in_pixels_of_the_decoded_image() -> None:
@@ -202,10 +202,11 @@ def test_the_loss_is_divided_by_the_positives_unless_asked_not_to(
 ) -> None:
     spec = ImageSpec(SIDE, SIDE, "stretch")
     targets = [_example(label, spec)[1] for label in (TWO, _label(), TWO)]
-    batch = TASK.collate(targets, settings).to("cpu")
+    batch = TASK.collate(targets).to("cpu")
     output = _perfect(targets, certainty=1.0)
-    divided = TASK.loss_per_image(output, batch, settings)
-    whole = TASK.loss_per_image(output, batch, replace(settings, loss_norm="none"))
+    divided = TASK.objective(settings, CLASSES).loss_per_image(output, batch)
+    undivided = TASK.objective(replace(settings, loss_norm="none"), CLASSES)
+    whole = undivided.loss_per_image(output, batch)
     positives = (match(output.anchors, batch, reference(MODELS[0])) >= 0).sum(1)
     assert positives[0] > 1
     assert divided.shape == (3,) and divided[1] == 0
@@ -217,11 +218,14 @@ def test_a_perfect_network_has_a_precision_of_1_and_hardly_a_loss(
 ) -> None:
     targets = [_example(TWO, ImageSpec(SIDE, SIDE, "stretch"))[1]]
     output = _perfect(targets)
-    meter = TASK.meter([TWO], CLASSES, settings)
+    meter = TASK.objective(settings, CLASSES).meter([TWO])
     meter.update(output, targets)
     assert meter.figures() == {"map": 1.0, "map_11point": 1.0, "AP cat": 1.0, "AP dog": 1.0}
     assert next(iter(meter.figures())) == TASK.metric
-    assert float(TASK.loss_per_image(output, TASK.collate(targets, settings), settings)) < 1e-4
+    assert (
+        float(TASK.objective(settings, CLASSES).loss_per_image(output, TASK.collate(targets)))
+        < 1e-4
+    )
     assert "IoU > 0.5" in meter.notes()[0]
 
 
@@ -231,7 +235,7 @@ def test_a_class_that_the_network_does_not_have_counts_as_missed(settings: Train
         difficult=[False, False, True],
     )  # fmt: skip
     targets = [_example(label, ImageSpec(SIDE, SIDE, "stretch"))[1]]
-    meter = TASK.meter([label], CLASSES, settings)
+    meter = TASK.objective(settings, CLASSES).meter([label])
     meter.update(_perfect(targets), targets)
     figures = meter.figures()
     assert figures["map"] == figures["map_11point"] == 0.5
@@ -248,7 +252,7 @@ def test_objects_that_the_crop_cuts_off_are_missed(settings: TrainSettings) -> N
         spec = ImageSpec(SIDE, SIDE, fit)  # type: ignore[arg-type]
         target = _example(label, spec, 60, 180)[1]
         assert len(target) == (1 if fit == "crop" else 3)
-        meter = TASK.meter([label], CLASSES, settings)
+        meter = TASK.objective(settings, CLASSES).meter([label])
         meter.update(_perfect([target]), [target])
         found[fit] = meter.figures()["map"]
     assert found == pytest.approx({"crop": 1 / 3, "pad": 1, "stretch": 1})
@@ -259,7 +263,7 @@ def test_a_box_is_measured_in_full_where_the_crop_clips_it(settings: TrainSettin
     for left, end, right in ((40, 140, 1), (10, 170, 0)):
         label = _label(("dog",), [[left, 5, end, 55]])
         target = _example(label, ImageSpec(SIDE, SIDE, "crop"), 60, 180)[1]
-        meter = TASK.meter([label], CLASSES, settings)
+        meter = TASK.objective(settings, CLASSES).meter([label])
         meter.update(_perfect([target]), [target])
         assert meter.figures()["map"] == right
 
@@ -272,7 +276,7 @@ def test_crowds_and_difficult_objects_that_are_cut_off_do_not_count(
         difficult=[False, True, False], crowd=[False, False, True],
     )  # fmt: skip
     target = _example(label, ImageSpec(SIDE, SIDE, "crop"), 60, 180)[1]
-    meter = TASK.meter([label], CLASSES, settings)
+    meter = TASK.objective(settings, CLASSES).meter([label])
     meter.update(_perfect([target]), [target])
     assert meter.figures()["map"] == 1
 
@@ -280,7 +284,7 @@ def test_crowds_and_difficult_objects_that_are_cut_off_do_not_count(
 def test_the_interval_is_of_the_images_that_were_measured(settings: TrainSettings) -> None:
     labels = [TWO, _label(("cow",), [[1, 1, 9, 9]]), TWO, _label()]
     targets = [_example(label, ImageSpec(SIDE, SIDE, "stretch"))[1] for label in labels]
-    meter = TASK.meter(labels, CLASSES, settings)
+    meter = TASK.objective(settings, CLASSES).meter(labels)
     meter.update(_perfect(targets), targets)
     assert meter.figures()["map"] == pytest.approx(2 / 3)
     intervals = meter.intervals()
@@ -292,7 +296,7 @@ def test_the_interval_is_of_the_images_that_were_measured(settings: TrainSetting
 
 def test_without_an_object_that_counts_there_is_no_precision(settings: TrainSettings) -> None:
     targets = [_example(_label(), ImageSpec(SIDE, SIDE, "stretch"))[1]]
-    meter = TASK.meter([_label()], CLASSES, settings)
+    meter = TASK.objective(settings, CLASSES).meter([_label()])
     meter.update(_perfect(targets), targets)
     assert math.isnan(meter.figures()["map"])
 
@@ -300,7 +304,7 @@ def test_without_an_object_that_counts_there_is_no_precision(settings: TrainSett
 def test_what_was_found_is_drawn(settings: TrainSettings) -> None:
     label = _label(("dog", "cat", "dog"), [[0, 0, 40, 30], [50, 0, 90, 30], [60, 32, 119, 59]])
     targets = [_example(each, ImageSpec(SIDE, SIDE, "stretch"))[1] for each in (label, _label())]
-    drawings = TASK.draw(_perfect(targets), CLASSES, settings)
+    drawings = TASK.objective(settings, CLASSES).draw(_perfect(targets))
     assert drawings is not None
     full, empty = drawings
     assert full.guess == "2 dog, 1 cat"
@@ -334,7 +338,7 @@ def bright() -> Callable[[TrainSettings], TrainingData]:
 
     def make(settings: TrainSettings) -> TrainingData:
         random = np.random.default_rng(0)
-        spec = TASK.stored(settings)
+        spec = TASK.training_spec(settings)
         images = np.empty((8, spec.height, spec.width, 3), np.uint8)
         targets = []
         for out in images:

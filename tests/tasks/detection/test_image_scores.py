@@ -12,8 +12,8 @@ from lloss.export.graph import OPSET, ScoringGraph, outputs_of
 from torch import Tensor
 
 from lloss.modeling.head import LOG_FLOOR
-from lloss.modeling.network import build
 from lloss.modeling.networks.ssd import SsdOutput
+from lloss.tasks import get_task
 from lloss.tasks.detection.image_scores import (
     CONFIDENT,
     MEAN_OVER,
@@ -22,7 +22,7 @@ from lloss.tasks.detection.image_scores import (
     scores,
     summary,
 )
-from lloss.tasks.train_settings import settings_of
+from lloss.tasks.presets import resolve_settings
 
 
 def _output(logits: Tensor) -> SsdOutput:
@@ -91,8 +91,8 @@ def test_the_summary_is_detached_bounded_and_as_long_for_few_anchors() -> None:
 
 def test_the_exported_graph_computes_the_same_and_suppresses_nothing(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    settings = settings_of("default", task="detection", hidden=16)
-    model = build(settings, ["a", "b", "c"], (320, 320))
+    settings = resolve_settings("default", task="detection", hidden=16)
+    model = get_task("detection").network(settings, ["a", "b", "c"])
     graph = ScoringGraph(model, settings.mean, settings.std).eval()
     names = list(outputs_of(graph, (320, 320)))
     assert names == ["loss", "entropy", "confidence", "embedding"]

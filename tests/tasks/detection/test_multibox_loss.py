@@ -7,7 +7,7 @@ from torchvision.ops import box_iou
 
 from lloss.modeling.networks.ssd import MODELS, SsdOutput, anchors_of, reference
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
-from lloss.tasks.detection.multibox_loss import loss_per_image, match
+from lloss.tasks.detection.multibox_loss import match, multibox_loss
 
 MODEL = MODELS[0]
 SIDE, CLASSES = 160, 3
@@ -54,7 +54,7 @@ def _torchvision(output: SsdOutput, targets: list[Objects]) -> tuple[float, int]
 
 
 def _ours(output: SsdOutput, targets: list[Objects], divided: bool = True) -> Tensor:
-    return loss_per_image(output, ObjectBatch.of(targets), reference(MODEL), divided)
+    return multibox_loss(output, ObjectBatch.of(targets), reference(MODEL), divided)
 
 
 def _image(output: SsdOutput, row: int) -> SsdOutput:
@@ -173,7 +173,7 @@ def test_an_anchor_of_an_object_is_never_a_negative_too() -> None:
         (0, 0, SIDE, SIDE),
     )
     output = SsdOutput(torch.zeros(1, 6, 2), torch.zeros(1, 6, 4), anchors)
-    losses = loss_per_image(output, ObjectBatch.of([objects]), reference(MODEL), False)
+    losses = multibox_loss(output, ObjectBatch.of([objects]), reference(MODEL), False)
     matched = match(anchors, ObjectBatch.of([objects]), reference(MODEL))
     count = int((matched >= 0).sum())
     ssd = reference(MODEL)

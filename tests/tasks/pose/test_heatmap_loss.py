@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lloss.tasks.pose.heatmap_loss import heatmap_loss
+from lloss.tasks.pose.heatmaps import heatmap_loss
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

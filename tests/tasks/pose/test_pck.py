@@ -13,7 +13,7 @@ from lloss.tasks import get_task
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
 from lloss.tasks.pose.pck import Pck, group_of, heads_known
-from lloss.tasks.train_settings import settings_of
+from lloss.tasks.presets import resolve_settings
 
 NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")
 
@@ -156,7 +156,7 @@ def test_joints_that_the_network_does_not_have_are_missed_and_named() -> None:
 def test_the_task_counts_the_joints_that_only_the_labels_have() -> None:
     label = PersonLabel("a.jpg", None, NAMES, np.zeros((5, 2)), np.array([1, 1, 1, 0, 1], bool), 5)
     task = get_task("pose")
-    meter = task.meter([label], ("r-ankle",), settings_of("default", task="pose"))
+    meter = task.objective(resolve_settings("default", task="pose"), ("r-ankle",)).meter([label])
     meter.update(peaks(8), [dataclasses.replace(person([1], 10, (1.0, 1.0)), names=("r-ankle",))])
     assert meter.figures()["pck"] == pytest.approx(1 / 3)  # l-ankle and head-top are missed
 
@@ -179,7 +179,7 @@ def test_the_interval_is_of_draws_of_persons() -> None:
     for target, row in zip(people, columns):
         meter.update(peaks(*row), [target])
     weights = np.array([[2, 0, 1, 2, 0], [1, 1, 1, 1, 1]])
-    found = meter._resampled(weights.astype(float))
+    found = meter.resampled(weights.astype(float))
     for draw, times in enumerate(weights):
         rows = np.repeat(np.arange(5), times)
         again = Pck(NAMES, True, unknown=[unknown[row] for row in rows])

@@ -12,7 +12,7 @@ from lloss.images.decode import Frame, ImageSpec, Pixels, decode
 from lloss.pools import Item
 from lloss.pools.person_crops import CropItem
 from lloss.tasks.pose.person_examples import read_person
-from lloss.tasks.pose.pose_augmentation import ROOM
+from lloss.tasks.pose.pose_augmentation import STORED_SCALE
 
 NAMES = ("r-knee", "l-knee", "nose")
 JOINTS = np.array([[40.5, 30.5], [60.5, 50.5], [0, 0]], np.float32)
@@ -40,46 +40,46 @@ def blocks(out: Pixels) -> list[tuple[float, float]]:
     return [(float(xs[p].mean()) + 0.5, float(ys[p].mean()) + 0.5) for p in parts]
 
 
-def read(item: Item, side: int, room: bool) -> tuple[Pixels, list[list[float]], object]:
+def read(item: Item, side: int, for_training: bool) -> tuple[Pixels, list[list[float]], object]:
     spec = ImageSpec(side, side, "pad")
     out = np.full((side, side, 3), 9, np.uint8)
-    target = read_person(item, label(), NAMES, spec, room, out)
+    target = read_person(item, label(), NAMES, spec, for_training, out)
     return out, target.joints[:2].tolist(), target
 
 
-@pytest.mark.parametrize("room", [False, True])
+@pytest.mark.parametrize("for_training", [False, True])
 @pytest.mark.parametrize(
     "region", [None, CropBox(20, 10, 60), CropBox(35, 25, 32), CropBox(-9, 3, 80)]
 )
 def test_joints_lie_where_their_pixels_went(
-    image: Item, room: bool, region: CropBox | None
+    image: Item, for_training: bool, region: CropBox | None
 ) -> None:
     item = CropItem.of("a@1", image, region) if region else image
-    out, joints, _ = read(item, 448 if room else 256, room)
+    out, joints, _ = read(item, 448 if for_training else 256, for_training)
     for found, expected in zip(blocks(out), joints):
         assert found == pytest.approx(expected, abs=0.6)  # of white pixels some 3 to 8 wide
 
 
-def test_without_room_the_pixels_are_what_a_scorer_decodes(image: Item) -> None:
+def test_without_margin_the_pixels_are_what_a_scorer_decodes(image: Item) -> None:
     spec = ImageSpec(64, 64, "pad")
     for item in (image, CropItem.of("a@1", image, CropBox(20, 10, 60))):
-        out, _, _ = read(item, 64, room=False)
+        out, _, _ = read(item, 64, for_training=False)
         assert np.array_equal(out, decode(item.read(), spec))
 
 
-def test_with_room_the_middle_is_the_plain_cut(image: Item) -> None:
+def test_with_margin_the_middle_is_the_plain_cut(image: Item) -> None:
     """Of a region but for the rounding of the grown square; of a whole image exactly."""
-    side, stored = 64, round(64 * ROOM)
+    side, stored = 64, round(64 * STORED_SCALE)
     start = (stored - side) // 2
     middle = (slice(start, start + side),) * 2
-    whole, joints, _ = read(image, stored, room=True)
-    plain, plain_joints, _ = read(image, side, room=False)
+    whole, joints, _ = read(image, stored, for_training=True)
+    plain, plain_joints, _ = read(image, side, for_training=False)
     assert np.array_equal(whole[middle], plain)
     assert np.allclose(np.array(joints) - start, plain_joints)
     assert not whole[:start].any()
     item = CropItem.of("a@1", image, CropBox(20, 4, 64))
-    out, joints, _ = read(item, stored, room=True)
-    plain, plain_joints, _ = read(item, side, room=False)
+    out, joints, _ = read(item, stored, for_training=True)
+    plain, plain_joints, _ = read(item, side, for_training=False)
     assert np.array_equal(out[middle], plain)
     assert np.allclose(np.array(joints) - start, plain_joints)
 

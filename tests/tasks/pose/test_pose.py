@@ -22,15 +22,19 @@ from lloss.images.decode import ImageSpec
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.pck import Pck
 from lloss.tasks.pose.pose import TASK
-from lloss.tasks.train_settings import TrainSettings, settings_of
+from lloss.tasks.presets import resolve_settings
+from lloss.tasks.train_settings import TrainSettings
 
 JOINTS = ("r-knee", "l-knee", "r-ankle", "nose")
 
 
 def settings(**given: Any) -> TrainSettings:
-    return settings_of(
+    return resolve_settings(
         "default", task="pose", **{"model": "hourglass1-narrow", "size": 64, **given}
     )
+
+
+OBJECTIVE = TASK.objective(settings(), JOINTS)
 
 
 def label(*annotated: int, head: float = 10.0) -> PersonLabel:
@@ -65,14 +69,14 @@ def people(tmp_path: Path) -> Path:
 
 
 def test_the_defaults_are_those_that_were_seen_to_learn() -> None:
-    chosen = settings_of("default", task="pose")
+    chosen = resolve_settings("default", task="pose")
     assert (chosen.model, chosen.size, chosen.fit, chosen.augment) == (
         "hourglass2", 256, "pad", "pose",
     )  # fmt: skip
     assert (chosen.optimizer, chosen.lr, chosen.weight_decay) == ("adam", 1e-3, 0.0)
-    narrow = settings_of("default", task="pose", model="hourglass2-narrow")
+    narrow = resolve_settings("default", task="pose", model="hourglass2-narrow")
     assert (narrow.size, narrow.optimizer, narrow.lr) == (128, "rmsprop", 1e-3)
-    paper = settings_of("paper-mpii")
+    paper = resolve_settings("paper-mpii")
     assert paper.taps == TASK.taps(paper)
 
 
@@ -91,12 +95,12 @@ def test_what_cannot_be_built_is_refused(given: dict[str, Any], message: str) ->
         settings(**given)
     if "model" not in given:
         with pytest.raises(SettingsError, match=message):
-            TASK.build(dataclasses.replace(settings(), **given), JOINTS)
+            TASK.network(dataclasses.replace(settings(), **given), JOINTS)
 
 
 def test_augmentations_of_other_tasks_are_refused() -> None:
     with pytest.raises(SettingsError, match="augment = 'ssd': pose has none, pose"):
-        TASK.build(dataclasses.replace(settings(), augment="ssd"), JOINTS)
+        TASK.network(dataclasses.replace(settings(), augment="ssd"), JOINTS)
 
 
 def test_the_layers_of_the_joints_alone_start_afresh(tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ def test_the_classes_are_the_joints_that_someone_annotated() -> None:
     labels = [label(1, 0, 0, 1), label(1, 1, 0, 0), label(0, 0, 0, 0)]
     assert TASK.classes(labels) == ("r-knee", "l-knee", "nose")
     assert TASK.summarize(labels) == {"r-knee": 2, "l-knee": 1, "nose": 1}
-    assert [TASK.known(one, ("r-knee", "r-ankle")) for one in labels] == [True, True, False]
+    assert [TASK.has_loss(one, ("r-knee", "r-ankle")) for one in labels] == [True, True, False]
     TASK.check(labels, JOINTS)
     with pytest.raises(LabelError, match="2 labeled persons without an annotated joint"):
         TASK.check([label(0, 0, 0, 0)] * 2, JOINTS)
@@ -145,7 +149,7 @@ def test_a_person_goes_from_file_to_loss(people: Path) -> None:
     assert classes == ("r-ankle", "upper-neck", "head-top")
     for augment in ("pose", "none"):
         chosen = dataclasses.replace(chosen, augment=augment)
-        spec = TASK.stored(chosen)
+        spec = TASK.training_spec(chosen)
         assert (spec.height, spec.width) == (224, 224)
         images = np.empty((4, 224, 224, 3), np.uint8)
         targets = [
@@ -156,14 +160,14 @@ def test_a_person_goes_from_file_to_loss(people: Path) -> None:
             torch.from_numpy(images), targets, chosen, torch.Generator().manual_seed(0)
         )
         assert seen.shape == (4, 128, 128, 3)
-        gathered = TASK.collate(moved, chosen).to(torch.device("cpu"))
+        gathered = TASK.collate(moved).to(torch.device("cpu"))
         heatmaps = render(torch.stack([one.joints for one in moved]) / 4, (32, 32))[:, None]
-        assert TASK.loss_per_image(heatmaps, gathered, chosen).tolist() == pytest.approx([0] * 4)
-        assert TASK.hits(heatmaps, gathered).tolist() == [1.0] * 4
+        assert OBJECTIVE.loss_per_image(heatmaps, gathered).tolist() == pytest.approx([0] * 4)
+        assert OBJECTIVE.hits(heatmaps, gathered).tolist() == [1.0] * 4
         away = heatmaps.roll(9, -1)
-        assert (TASK.loss_per_image(away, gathered, chosen) > 1e-3).all()
-        assert TASK.hits(away, gathered).sum() == 0
-    meter = TASK.meter(labeled.labels, classes, chosen)
+        assert (OBJECTIVE.loss_per_image(away, gathered) > 1e-3).all()
+        assert OBJECTIVE.hits(away, gathered).sum() == 0
+    meter = TASK.objective(chosen, classes).meter(labeled.labels)
     meter.update(heatmaps, moved)
     assert meter.figures()["pckh"] == 1  # heads are as long as neck and top are apart
 
@@ -173,7 +177,7 @@ def test_colours_lie_at_their_joints_after_augmentation(people: Path) -> None:
     chosen = settings(size=128)
     labeled = TASK.open(str(people / "people.json"), None, people, Problems())
     classes = ("r-ankle", "l-ankle", "upper-neck", "head-top")
-    spec, count = TASK.stored(chosen), len(labeled)
+    spec, count = TASK.training_spec(chosen), len(labeled)
     images = np.empty((count, 224, 224, 3), np.uint8)
     targets = [
         TASK.example(labeled.items[n], labeled.labels[n], classes, spec, True, images[n])
@@ -203,7 +207,7 @@ def peaked(*peaks: float) -> Tensor:
 
 def test_the_outputs_by_hand() -> None:
     heatmaps = peaked(1.0, 0.5)
-    found = TASK.outputs(heatmaps)
+    found = OBJECTIVE.outputs(heatmaps)
     entropies = []
     for joint in range(2):
         weights = [math.exp(v) for v in heatmaps[0, 1, joint].flatten().tolist()]
@@ -215,18 +219,18 @@ def test_the_outputs_by_hand() -> None:
 
 def test_the_summary_tells_peaks_and_energies_and_carries_no_gradient() -> None:
     heatmaps = peaked(1.0, 0.5, 0.0).requires_grad_()
-    found = TASK.summary(heatmaps)
-    assert found.shape == (1, TASK.summary_size(JOINTS[:3]))
+    found = OBJECTIVE.summary(heatmaps)
+    assert found.shape == (1, 7)
     assert not found.requires_grad
     # A Gaussian cut off at the border has a little less than the energy pi.
     expected = [1.0, 0.5, 0.0, 1.0, 0.25, 0.0, 1.25 / 3]
     assert found[0].tolist() == pytest.approx(expected, abs=1e-3)
-    assert TASK.summary(heatmaps[:, 1:])[0, -1] == 0  # a single stack differs from none
+    assert OBJECTIVE.summary(heatmaps[:, 1:])[0, -1] == 0  # a single stack differs from none
 
 
 def test_a_skeleton_joins_the_joints_that_are_found() -> None:
     names = ("r-knee", "r-ankle", "r-hip", "nose")
-    (drawing,) = TASK.draw(peaked(0.9, 0.8, 0.05, 0.6), names, settings())
+    (drawing,) = TASK.objective(settings(), names).draw(peaked(0.9, 0.8, 0.05, 0.6))
     assert drawing.guess == "3 of 4 joints"
     assert drawing.confidence == pytest.approx(2.35 / 4)
     (limb,) = drawing.shapes
@@ -237,13 +241,13 @@ def test_a_skeleton_joins_the_joints_that_are_found() -> None:
 
 def test_the_meter_is_pckh_only_where_all_heads_are_known() -> None:
     chosen, nan = settings(flip_test=True), math.nan
-    meter = TASK.meter([label(1, 1, 1, 1)], JOINTS, chosen)
+    meter = TASK.objective(chosen, JOINTS).meter([label(1, 1, 1, 1)])
     assert isinstance(meter, Pck)
     assert (meter.by_head, meter.mirrored) == (True, True)
     # A person without a joint of the network's does not matter.
     others = [label(1, 1, 1, 1), label(0, 0, 1, 1, head=nan)]
-    assert TASK.meter(others, JOINTS[:2], chosen).by_head
-    assert not TASK.meter(others, JOINTS, chosen).by_head
+    assert TASK.objective(chosen, JOINTS[:2]).meter(others).by_head
+    assert not TASK.objective(chosen, JOINTS).meter(others).by_head
 
 
 class _Graph(nn.Module):
@@ -253,7 +257,11 @@ class _Graph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         heatmaps = self.network(images)
-        return heatmaps, TASK.summary(heatmaps), *TASK.outputs(heatmaps).values()
+        return (
+            heatmaps,
+            OBJECTIVE.summary(heatmaps),
+            *OBJECTIVE.outputs(heatmaps).values(),
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -289,11 +297,11 @@ def test_a_network_learns_one_person() -> None:
     chosen = settings(size=64)
     network = TASK.build(chosen, JOINTS)
     images = torch.rand(2, 3, 64, 64)
-    targets = TASK.collate([_target(), _target()], chosen)
+    targets = TASK.collate([_target(), _target()])
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    zeros = float(TASK.loss_per_image(torch.zeros(2, 1, 4, 16, 16), targets, chosen).mean())
+    zeros = float(OBJECTIVE.loss_per_image(torch.zeros(2, 1, 4, 16, 16), targets).mean())
     for _ in range(40):
-        loss = TASK.loss_per_image(network(images), targets, chosen).mean()
+        loss = OBJECTIVE.loss_per_image(network(images), targets).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

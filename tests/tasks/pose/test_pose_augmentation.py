@@ -9,10 +9,18 @@ import torch
 from torch import Tensor
 
 from lloss.tasks.pose.joint_targets import PersonTarget
-from lloss.tasks.pose.pose_augmentation import DEGREES, ROOM, SCALE, TINT, View, draw_views, seen
+from lloss.tasks.pose.pose_augmentation import (
+    DEGREES,
+    SCALE,
+    STORED_SCALE,
+    TINT,
+    View,
+    draw_views,
+    show,
+)
 
 SIZE = 64
-STORED = round(SIZE * ROOM)
+STORED = round(SIZE * STORED_SCALE)
 NAMES = ("r-ankle", "l-ankle", "nose")
 
 
@@ -57,14 +65,14 @@ VIEWS = [
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_bright_dot_is_found_where_the_joint_went(view: View) -> None:
     joint = (STORED / 2 + 9.3, STORED / 2 - 14.1)
-    images, (target,) = seen(dotted(joint), [person(joint)], [view], SIZE)
+    images, (target,) = show(dotted(joint), [person(joint)], [view], SIZE)
     assert images.shape == (1, SIZE, SIZE, 3)
     assert brightest(images[0]) == pytest.approx(target.joints[0].tolist(), abs=0.05)
 
 
 def test_a_person_is_turned_clockwise_and_enlarged_about_the_middle() -> None:
     middle = STORED / 2
-    _, (target,) = seen(
+    _, (target,) = show(
         dotted((middle, middle)), [person((middle + 10, middle))], [View(1.2, 30)], SIZE
     )
     x, y = (target.joints[0] - SIZE / 2).tolist()
@@ -77,7 +85,7 @@ def test_mirroring_swaps_left_and_right() -> None:
     right, left, nose = (50.0, 60.0), (70.0, 62.0), (61.0, 40.0)
     plain = person(right, left, nose)
     plain.annotated[1] = False  # the left one
-    _, (target,) = seen(dotted(nose), [plain], [View(mirrored=True)], SIZE)
+    _, (target,) = show(dotted(nose), [plain], [View(mirrored=True)], SIZE)
     start = (STORED - SIZE) / 2
     mirrored = [[SIZE - (x - start), y - start] for x, y in (left, right, nose)]
     assert torch.allclose(target.joints, torch.tensor(mirrored), atol=1e-4)
@@ -89,8 +97,8 @@ def test_a_joint_whose_other_side_has_no_name_is_not_known_in_the_mirror() -> No
     middle = STORED / 2
     only = dataclasses.replace(person((middle, middle), (middle, middle)), names=("l-hip", "nose"))
     images = dotted((middle, middle))
-    (plain,) = seen(images, [only], [View()], SIZE)[1]
-    (mirrored,) = seen(images, [only], [View(mirrored=True)], SIZE)[1]
+    (plain,) = show(images, [only], [View()], SIZE)[1]
+    (mirrored,) = show(images, [only], [View(mirrored=True)], SIZE)[1]
     assert plain.annotated.tolist() == [True, True]
     assert mirrored.annotated.tolist() == [False, True]
     assert only.annotated.tolist() == [True, True]
@@ -101,14 +109,14 @@ def test_a_joint_that_leaves_the_input_is_not_annotated_any_more() -> None:
     both = person((edge, STORED / 2), (STORED / 2, STORED / 2))
     images = dotted((edge, STORED / 2))
     for view, inside in [(View(), True), (View(zoom=1.25), False), (View(zoom=0.8), True)]:
-        _, (target,) = seen(images, [both], [view], SIZE)
+        _, (target,) = show(images, [both], [view], SIZE)
         assert target.annotated.tolist() == [inside, True], view
 
 
 def test_a_joint_outside_of_the_stored_image_stays_unknown() -> None:
     """A view may show its place, but there is nothing to see."""
     far = person((-1.0, STORED / 2))
-    _, (target,) = seen(dotted((9.0, 9.0)), [far], [View(zoom=0.5)], SIZE)
+    _, (target,) = show(dotted((9.0, 9.0)), [far], [View(zoom=0.5)], SIZE)
     assert target.inside.tolist() == [True]
     assert target.annotated.tolist() == [False]
 
@@ -116,7 +124,7 @@ def test_a_joint_outside_of_the_stored_image_stays_unknown() -> None:
 def test_without_a_view_the_pixels_are_the_plain_cut() -> None:
     random = np.random.default_rng(0)
     stored = torch.from_numpy(random.integers(0, 256, (2, STORED, STORED, 3), np.uint8))
-    images, _ = seen(stored, [person((60.0, 60.0))] * 2, [None, View()], SIZE)
+    images, _ = show(stored, [person((60.0, 60.0))] * 2, [None, View()], SIZE)
     start = (STORED - SIZE) // 2
     assert torch.equal(images, stored[:, start : start + SIZE, start : start + SIZE])
 
@@ -143,7 +151,7 @@ def test_the_same_draws_give_the_same_bytes() -> None:
     stored = torch.from_numpy(random.integers(0, 256, (3, STORED, STORED, 3), np.uint8))
     people = [person((60.0, 60.0))] * 3
     one, other = (
-        seen(stored, people, draw_views(3, torch.Generator().manual_seed(1)), SIZE)
+        show(stored, people, draw_views(3, torch.Generator().manual_seed(1)), SIZE)
         for _ in range(2)
     )
     assert torch.equal(one[0], other[0])
@@ -153,5 +161,5 @@ def test_the_same_draws_give_the_same_bytes() -> None:
 def test_colours_are_multiplied_and_clipped() -> None:
     stored = torch.full((1, STORED, STORED, 3), 200, dtype=torch.uint8)
     view = View(tint=(0.8, 1.0, 1.3))
-    images, _ = seen(stored, [person((60.0, 60.0))], [view], SIZE)
+    images, _ = show(stored, [person((60.0, 60.0))], [view], SIZE)
     assert images[0, 32, 32].tolist() == [160, 200, 255]

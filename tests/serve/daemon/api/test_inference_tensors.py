@@ -1,4 +1,4 @@
-"""The parser of requests meets anything, and answers with a request or a refusal."""
+"""Any body becomes a request or a refusal; replies have the layout that Triton's clients read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from lloss.serve.daemon.api.inference_tensors import (
     MANY,
     MAX_JSON,
-    Wanted,
+    OutputFormat,
+    encode_reply,
     is_long,
     parse_request,
-    reply,
 )
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.batch_parts import Answer
+from lloss.serve.daemon.services.request_queue import Answer
 
 OUTPUTS = ["loss", "embedding", "error"]
 MOST = 100
@@ -35,7 +35,7 @@ def parsed(body: bytes, length: str | None = None) -> Any:
         str(error).encode()
         return None
     count = len(request.images)
-    assert 1 <= count <= MOST and {each.name for each in request.wanted(OUTPUTS)} <= set(OUTPUTS)
+    assert 1 <= count <= MOST and {each.name for each in request.formats(OUTPUTS)} <= set(OUTPUTS)
     if isinstance(request.images, np.ndarray):
         assert request.images.dtype == np.uint8 and request.images.shape[3] == 3
         assert request.images.nbytes <= len(body)
@@ -150,7 +150,7 @@ def test_pixels_of_any_shape(shape: list[int], content: bytes) -> None:
 
 
 def body_of(
-    name: str, datatype: str, shape: list[int], content: bytes, size: int | None = None, **more: Any
+    name: str, datatype: str, shape: list[int], content: bytes, size: Any = None, **more: Any
 ) -> tuple[bytes, str]:
     size = len(content) if size is None else size
     tensor = {"name": name, "datatype": datatype, "shape": shape}
@@ -159,68 +159,131 @@ def body_of(
     return head + content, str(len(head))
 
 
+def refused(body: bytes, length: str | None = None) -> str:
+    with pytest.raises(RequestError) as caught:
+        parse_request(body, length, OUTPUTS, MOST)
+    assert caught.value.status == (413 if "give at most" in str(caught.value) else 400)
+    return str(caught.value)
+
+
+def json_body(**changes: Any) -> bytes:
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    return json.dumps({"inputs": [{**tensor, **changes}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"datatype": "FP32"}, "inputs.0.images.datatype: Input should be 'UINT8' (given 'FP32')"),
+        ({"name": "pixels"}, "'pixels' found using 'name' does not match any of the expected tags"),
+        ({"name": ["images"]}, "'images', 'encoded'"),
+        ({"shape": [1, 1, 3]}, "shape.3: Field required"),
+        ({"shape": [0, 1, 1, 3]}, "shape.0: Input should be greater than or equal to 1 (given 0)"),
+        ({"shape": [1, 1, 1, 4]}, "shape.3: Input should be 3 (given 4)"),
+        ({"shape": [1, 2**40, 2**40, 3]}, "3 pixel values"),
+        ({"shape": [True, 1, 1, 3]}, "shape.0: Input should be a valid integer"),
+        ({"data": [1, 2, 256]}, "0 to 255"),
+        ({"data": [1, 2, 2.5]}, "0 to 255"),
+        ({"data": "abc"}, "data: Input should be a valid array"),
+        ({"data": None}, "give a list as data, or binary_data_size"),
+        ({"data": [[1, 2], 3]}, "0 to 255"),
+        ({"name": "encoded", "datatype": "BYTES", "shape": [1], "data": ["§"]}, "valid base64"),
+        ({"parameters": {"binary_data_size": 3}}, "binary_data_size"),
+        ({"parameters": {"shared_memory_region": "x"}}, "shared memory is not supported"),
+        ({"parameters": []}, "object"),
+        ({"shape": [101, 1, 1, 3]}, "101 images in one request: give at most 100"),
+    ],
+)
+def test_wrong_tensors_are_refused(changes: dict[str, Any], reason: str) -> None:
+    assert reason in refused(json_body(**changes))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"outputs": [{"name": "x"}]}, "output 'x': choose of loss"),
+        ({"outputs": [{"name": "loss"}, {"name": "loss"}]}, "twice"),
+        ({"outputs": [{"name": "loss", "parameters": {"classification": 2}}]}, "rank the values"),
+        ({"outputs": {}}, "outputs: Input should be a valid array"),
+        ({"id": 7}, "id: Input should be a valid string (given 7)"),
+        ({"parameters": {"timeout": -1}}, "timeout: Input should be greater than or equal to 0"),
+        ({"parameters": {"timeout": 1.5}}, "timeout: Input should be a valid integer"),
+        ({"parameters": {"binary_data_output": 1}}, "a valid boolean (given 1)"),
+        ({"inputs": []}, "inputs: List should have at least 1 item"),
+        ({"inputs": [{}, {}]}, "inputs"),
+    ],
+)
+def test_wrong_requests_are_refused(fields: dict[str, Any], reason: str) -> None:
+    assert reason in refused(json.dumps({**json.loads(json_body()), **fields}).encode())
+
+
+@pytest.mark.parametrize("length", ["-1", "+1", "1_0", "99999", "x", "", "1" * 5000, "²"])
+def test_the_length_of_the_json_is_checked(length: str) -> None:
+    refused(json_body(), length)
+
+
+NOT_JSON = (b"", b"{", b"null", b"[1]", b"\xff\xfe", b'{"inputs": NaN}', b"[" * 100_000,
+            b'{"a":' * 100_000, b'{"inputs": 1' + b"0" * 10_000 + b"}")  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", NOT_JSON)
+def test_a_body_that_is_not_json_is_refused(raw: bytes) -> None:
+    assert "\n" not in refused(raw)
+    assert "binary tensors" in refused(b"[" * (MAX_JSON + 1))
+
+
+def test_the_lengths_of_binary_files_are_checked() -> None:
+    def reason(tail: bytes, count: int = 1, size: Any = None) -> str:
+        return refused(*body_of("encoded", "BYTES", [count], tail, size))
+
+    assert "3 bytes, 2 follow" in reason(struct.pack("<I", 3) + b"ab")
+    assert "4294967295 bytes" in reason(struct.pack("<I", 2**32 - 1))
+    assert "1 bytes after the last" in reason(struct.pack("<I", 0) + b"a")
+    assert "element 1 of 2 is missing" in reason(struct.pack("<I", 4) + b"abcd" + b"x", 2)
+    assert "9 elements in 8 bytes" in reason(b"\0" * 8, 9)
+    for size in (-1, 2**70, 7):
+        assert "4 bytes follow" in reason(b"\0" * 4, 1, size)
+
+
 def test_binary_pixels_are_not_copied() -> None:
     body, length = body_of("images", "UINT8", [2, 2, 2, 3], bytes(range(24)))
-    request = parsed(body, length)
-    assert np.shares_memory(request.images, np.frombuffer(body, np.uint8))
+    assert np.shares_memory(parsed(body, length).images, np.frombuffer(body, np.uint8))
 
 
-def test_long_json_is_not_parsed() -> None:
-    with pytest.raises(RequestError, match="binary tensors") as refused:
-        parse_request(b"[" * (MAX_JSON + 1), None, OUTPUTS, MOST)
-    assert refused.value.status == 413
-
-
-def test_the_outputs_default_to_all_and_say_how_they_come() -> None:
-    body, length = body_of(
-        "images",
-        "UINT8",
-        [1, 1, 1, 3],
-        b"abc",
-        parameters={"binary_data_output": True, "timeout": 1500},
-        outputs=[{"name": "error"}, {"name": "loss", "parameters": {"binary_data": False}}],
-    )
-    request = parsed(body, length)
-    assert request.wanted(OUTPUTS) == [Wanted("error", True), Wanted("loss", False)]
+def test_a_request_names_its_outputs_or_gets_all() -> None:
+    pixels: tuple[Any, ...] = ("images", "UINT8", [1, 1, 1, 3], b"abc")
+    outputs = [{"name": "error"}, {"name": "loss", "parameters": {"binary_data": False}}]
+    options = {"binary_data_output": True, "timeout": 1500}
+    request = parsed(*body_of(*pixels, parameters=options, outputs=outputs))
+    assert request.formats(OUTPUTS) == [OutputFormat("error", True), OutputFormat("loss", False)]
     with pytest.raises(RequestError, match="output 'error': choose of loss"):
-        request.wanted(["loss"])
+        request.formats(["loss"])
     assert request.seconds == 0.0015
-    plain = parsed(*body_of("images", "UINT8", [1, 1, 1, 3], b"abc"))
-    assert plain.wanted(OUTPUTS) == [Wanted(name, False) for name in OUTPUTS]
-    assert plain.wanted(["loss"]) == [Wanted("loss", False)]
+    plain = parsed(*body_of(*pixels))
+    assert plain.formats(OUTPUTS) == [OutputFormat(name, False) for name in OUTPUTS]
+    assert plain.formats(["loss"]) == [OutputFormat("loss", False)]
     assert plain.seconds is None
 
 
-def test_a_reply_lies_as_triton_lays_it() -> None:
-    request = parsed(
-        *body_of(
-            "images",
-            "UINT8",
-            [2, 1, 1, 3],
-            b"abcdef",
-            id="\ud800é",
-            outputs=[
-                {"name": "loss", "parameters": {"binary_data": True}},
-                {"name": "embedding"},
-                {"name": "error", "parameters": {"binary_data": True}},
-            ],
-        )
-    )
+def test_a_reply_has_json_then_binary_tensors() -> None:
+    outputs = [
+        {"name": "loss", "parameters": {"binary_data": True}},
+        {"name": "embedding"},
+        {"name": "error", "parameters": {"binary_data": True}},
+    ]
+    body = body_of("images", "UINT8", [2, 1, 1, 3], b"abcdef", id="é\n", outputs=outputs)
+    request = parsed(*body)
     columns = {
         "loss": np.array([1.5, np.nan], np.float32),
         "embedding": np.array([[1, 2], [np.inf, 3]], np.float32),
     }
     answer = Answer(columns, {1: "bad é"})
-    content, length = reply(request, request.wanted(OUTPUTS), answer, "lloss", "1")
-    told = json.loads(content[:length])
-    assert told["id"] == "\ud800é"
-    loss, embedding, error = told["outputs"]
-    assert embedding == {
-        "name": "embedding",
-        "datatype": "FP32",
-        "shape": [2, 2],
-        "data": [1, 2, None, 3],
-    }
+    content, length = encode_reply(request, request.formats(OUTPUTS), answer, "lloss", "1")
+    reply = json.loads(content[:length])
+    assert reply["id"] == "é\n"
+    loss, embedding, error = reply["outputs"]
+    head = {"name": "embedding", "datatype": "FP32", "shape": [2, 2]}
+    assert embedding == {**head, "data": [1, 2, None, 3]}
     assert loss["parameters"] == {"binary_data_size": 8}
     assert error["parameters"] == {"binary_data_size": 4 + 4 + 6}
     tail = content[length:]
@@ -228,24 +291,16 @@ def test_a_reply_lies_as_triton_lays_it() -> None:
     assert tail[8:] == struct.pack("<II", 0, 6) + "bad é".encode()
 
 
-def test_numbers_are_told_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = parsed(*body_of("images", "UINT8", [3, 1, 1, 3], bytes(9)))
-    values = np.random.default_rng(0).normal(0, 1, (3, MANY)).astype(np.float32)
+def test_many_numbers_keep_their_values_and_order() -> None:
+    request = parsed(*body_of("images", "UINT8", [9, 1, 1, 3], bytes(27)))
+    values = np.random.default_rng(0).normal(0, 1, (9, MANY)).astype(np.float32)
     values[1, 7], values[2, -1] = np.nan, np.inf
-    real, sizes = json.dumps, list[int]()
-
-    def dumps(value: Any, **given: Any) -> str:
-        sizes.append(len(value))
-        return real(value, **given)
-
-    monkeypatch.setattr(json, "dumps", dumps)
-    wanted = [Wanted("embedding", False), Wanted("loss", False)]
+    formats = [OutputFormat("embedding", False), OutputFormat("loss", False)]
     answer = Answer({"embedding": values, "loss": values[:, 0]}, {})
-    assert is_long(wanted, answer) and not is_long(wanted[1:], answer)
-    assert not is_long([Wanted("embedding", True)], answer)
-    content, _ = reply(request, wanted, answer, "lloss", "1")
+    assert is_long(formats, answer) and not is_long(formats[1:], answer)
+    assert not is_long([OutputFormat("embedding", True)], answer)
+    content, _ = encode_reply(request, formats, answer, "lloss", "1")
     embedding, loss = json.loads(content)["outputs"]
     flat = values.ravel().tolist()
     assert embedding["data"] == [value if np.isfinite(value) else None for value in flat]
-    assert embedding["shape"] == [3, MANY] and loss["data"] == values[:, 0].tolist()
-    assert sizes.count(MANY) == 3 and max(sizes) == MANY
+    assert embedding["shape"] == [9, MANY] and loss["data"] == values[:, 0].tolist()

@@ -20,7 +20,7 @@ from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import Counts
+from lloss.serve.daemon.store.records import Counts
 from PIL import Image
 from pydantic import ValidationError
 
@@ -97,18 +97,18 @@ def test_a_pool_is_put_looked_at_and_forgotten(client: TestClient, root: Path) -
 
 def test_no_answer_shows_the_signature_of_a_url(client: TestClient, daemon: Daemon) -> None:
     url = "https://bucket.example/data.tar?X-Amz-Signature=secret"
-    daemon.catalog.put_pool("p", url)
+    daemon.catalog.pools.put("p", url)
     for reply in (client.get(P), client.get("/v1/pools"), client.put(P, json={"uri": "/x"})):
         assert "bucket.example/data.tar" in reply.text or reply.status_code == 403
         assert "secret" not in reply.text
     with pytest.raises(RequestError, match="choose another name") as caught:
-        daemon.catalog.put_pool("p", "/x")
+        daemon.catalog.pools.put("p", "/x")
     assert "secret" not in str(caught.value)
 
 
 def test_pools_elsewhere_are_refused(client: TestClient, tmp_path: Path) -> None:
-    assert "none of the roots" in error(client.put(P, json={"uri": str(tmp_path)}), 403)
-    assert "is no absolute path" in error(client.put(P, json={"uri": "pool"}), 422)
+    assert "outside every --pool-root" in error(client.put(P, json={"uri": str(tmp_path)}), 403)
+    assert "is not an absolute path" in error(client.put(P, json={"uri": "pool"}), 422)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_probes_and_metrics_are_answered_while_all_threads_are_busy(
         return counts("")
 
     with client:  # one loop for all
-        monkeypatch.setattr(daemon.catalog, "counts", counts)
+        monkeypatch.setattr(daemon.catalog.images, "counts", counts)
         monkeypatch.setattr(daemon.selections, "select", select)
         form = {"k": 1, "key": "12345678"}
         asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]

@@ -17,7 +17,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """With the scored pool ``wild`` of five images and the pool ``raw`` without scores."""
     daemon = Daemon(tmp_path)
     daemon.put("wild", [3, 1, 4, 1, 5])
-    daemon.catalog.put_pool("raw", str(tmp_path / "wild.csv"))
+    daemon.catalog.pools.put("raw", str(tmp_path / "wild.csv"))
     yield daemon
     daemon.catalog.close()
 

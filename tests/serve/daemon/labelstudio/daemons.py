@@ -10,13 +10,14 @@ from typing import Any, cast
 import numpy as np
 from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.batcher import Answer
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.model_manager import Scored
 from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.request_queue import Answer
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import Catalog, PoolScores
+from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.store.records import PoolScores
 
 from lloss import Scorer
 from lloss.errors import ImageError
@@ -85,7 +86,7 @@ class Daemon:
             "prediction": np.arange(len(losses), dtype=np.float32) % 3,
         }
         write_scores(scores, ids, columns, model_sha256=sha256)
-        self.catalog.put_pool(name, str(listed), PoolScores(scores, sha256, len(losses), 0))
+        self.catalog.pools.put(name, str(listed), PoolScores(scores, sha256, len(losses), 0))
         return scores
 
     @property

@@ -79,7 +79,7 @@ def test_a_pool_that_cannot_be_read_refuses_the_whole_event(
 ) -> None:
     (tmp_path / "away").mkdir()
     (tmp_path / "away/0.png").write_bytes(b"")
-    daemon.catalog.put_pool("away", str(tmp_path / "away"))
+    daemon.catalog.pools.put("away", str(tmp_path / "away"))
     both = bulk(event(2), event(1))
     both["task"][1] = task("0.png", "away")
     (tmp_path / "away").rename(tmp_path / "gone")
@@ -87,9 +87,9 @@ def test_a_pool_that_cannot_be_read_refuses_the_whole_event(
     assert daemon.state == {}
     (tmp_path / "gone").rename(tmp_path / "away")
     assert send(client, both)["labeled"] == 2
-    assert daemon.selections.labels("away") == {"0.png": "cat"}
+    assert daemon.catalog.images.labels("away") == {"0.png": "cat"}
     send(client, deleted(1))
-    assert daemon.selections.labels("away") == {}
+    assert daemon.catalog.images.labels("away") == {}
 
 
 def test_labels_and_skips_from_elsewhere_stay(client: TestClient, daemon: Daemon) -> None:
@@ -212,7 +212,7 @@ def test_annotations_of_different_classes_are_counted(client: TestClient, daemon
 
 def test_annotations_are_removed_with_their_pool(client: TestClient, daemon: Daemon) -> None:
     send(client, event(1, choice="cat", updated_at="2026-01-01T00:00:00Z"))
-    daemon.catalog.remove_pool("wild")
+    daemon.catalog.pools.remove("wild")
     daemon.put("wild", [3, 2, 1])
     send(client, event(2, choice="dog", updated_at="2026-01-02T00:00:00Z"))
     send(client, deleted(2))

@@ -18,7 +18,7 @@ class Catalog:
         self.readings = 0
         self.broken = False
         self.restamped = 3
-        self.job_table = self
+        self.jobs = self.pools = self.images = self
 
     def active(self) -> list[Any]:
         self.readings += 1

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import Catalog, PoolScores
+from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.store.records import PoolScores
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -66,7 +69,7 @@ class Bench:
         self.metrics = DaemonMetrics()
         self.write(self.scores, losses)
         self.open()
-        self.catalog.put_pool("p", str(folder / "list.csv"), self.made)
+        self.catalog.pools.put("p", str(folder / "list.csv"), self.made)
 
     def write(self, out: Path, losses: NDArray[np.float32]) -> None:
         folder = ScoresFolder(out)
@@ -84,7 +87,11 @@ class Bench:
     def open(self) -> None:
         self.catalog = Catalog(self.settings.data_dir)
         self.pools = Pools(self.settings, self.catalog)
-        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
+        any_label: Any = SimpleNamespace(
+            sha256="x", manifest=SimpleNamespace(task="detection", classes=())
+        )
+        classes = Classes(any_label, self.catalog.images)
+        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics, classes)
 
     def restart(self) -> None:
         self.catalog.close()

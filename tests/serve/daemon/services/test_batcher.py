@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.batch_parts import Answer
 from lloss.serve.daemon.services.batcher import Batcher, ClosedError
+from lloss.serve.daemon.services.request_queue import Answer
 from lloss.serve.daemon.settings import Limits
-from lloss.serve.scoring.batch import stages as steps
+from lloss.serve.scoring.batch import pipeline
 
 from lloss import Scorer
 from lloss.errors import EngineError
@@ -296,7 +296,7 @@ def test_any_mixture_of_requests(make: Make, encoded: Callable[..., bytes]) -> N
 
     run(work)
     bench.batcher.close()
-    assert not bench.batcher._line and not bench.batcher._line.images
+    assert not bench.batcher._queue and not bench.batcher._queue.images
 
 
 def test_pixels_of_another_size_are_resized_as_the_scorer_does(make: Make) -> None:
@@ -335,9 +335,9 @@ def test_a_full_queue_refuses_and_tells_when_to_come_again(make: Make) -> None:
 
 def test_how_long_to_wait_follows_the_measured_rate(make: Make) -> None:
     bench = make(queue_images=1000)
-    bench.batcher._rate, bench.batcher._line.images = 10.0, 200
+    bench.batcher._rate, bench.batcher._queue.images = 10.0, 200
     assert bench.batcher._wait() == pytest.approx(200 / (10 * 2))
-    bench.batcher._line.images = 10**6
+    bench.batcher._queue.images = 10**6
     assert bench.batcher._wait() == 60
 
 
@@ -383,7 +383,7 @@ def test_images_that_nobody_waits_for_any_more_are_not_decoded(
     """A batch that a lane has begun: what is left of it to decode is left."""
     bench = make(threads=1)
     hurry, slow = encoded(pictures(1)[0]), encoded(np.zeros((16, 16, 3), np.uint8))
-    real, decoded = steps.decode_into, list[int]()
+    real, decoded = pipeline.decode_into, list[int]()
 
     def decode_into(raw: Any, *given: Any) -> None:
         decoded.append(len(raw))
@@ -391,7 +391,7 @@ def test_images_that_nobody_waits_for_any_more_are_not_decoded(
             time.sleep(0.1)
         real(raw, *given)
 
-    monkeypatch.setattr(steps, "decode_into", decode_into)
+    monkeypatch.setattr(pipeline, "decode_into", decode_into)
 
     async def work() -> None:
         with bench.held():

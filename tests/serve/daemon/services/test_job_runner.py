@@ -20,10 +20,12 @@ import onnx
 import pytest
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError, status_of
+from lloss.serve.daemon.services import job_progress
 from lloss.serve.daemon.services import job_runner as jobs_module
+from lloss.serve.daemon.services.job_progress import JobProgress
 from lloss.serve.daemon.services.job_runner import Jobs
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import JobRow
+from lloss.serve.daemon.store.records import JobRow
 from lloss.serve.scoring.batch import score_pool as run
 from lloss.serve.scoring.batch.score_pool import score_pool
 
@@ -81,8 +83,8 @@ def start(artifact: Path, root: Path, tmp_path: Path) -> Iterator[Start]:
 def until(daemon: Daemon, job: JobRow, *states: str, seconds: float = PATIENCE) -> JobRow:
     """Wait until a job is in one of these states, by default an ended one."""
     wanted = states or ("done", "failed", "cancelled")
-    wait_for(lambda: daemon.catalog.job(job.id).state in wanted, seconds)
-    return daemon.catalog.job(job.id)
+    wait_for(lambda: daemon.catalog.jobs.row(job.id).state in wanted, seconds)
+    return daemon.catalog.jobs.row(job.id)
 
 
 def wait_for(reached: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -95,7 +97,7 @@ def wait_for(reached: Callable[[], bool], seconds: float = PATIENCE) -> None:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Have each batch of a job take so long from now on."""
-    batch, seconds = jobs_module._Followed.batch, 0.0
+    batch, seconds = JobProgress.batch, 0.0
 
     def waited(self: Any, scores: Any) -> None:
         time.sleep(seconds)
@@ -105,7 +107,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal seconds
         seconds = value
 
-    monkeypatch.setattr(jobs_module._Followed, "batch", waited)
+    monkeypatch.setattr(JobProgress, "batch", waited)
     return set_to
 
 
@@ -128,7 +130,7 @@ def test_a_job_writes_what_the_command_line_writes(
     job = until(daemon, daemon.jobs.submit("pool"))
     assert (job.state, job.done, job.scored, job.skipped, job.total) == ("done", 62, 60, 2, 62)
     assert job.error == "" and job.created <= job.started <= job.ended and job.batch_size == 8
-    row = daemon.catalog.pool("pool")
+    row = daemon.catalog.pools.row("pool")
     assert (row.scores, row.scored, row.skipped) == (job.folder, 60, 2)
     assert row.model_sha256 == daemon.models.sha256 == job.model_sha256
     assert job.folder == tmp_path / "data/pools/pool/scores" / job.id
@@ -152,7 +154,7 @@ def test_jobs_run_in_the_order_they_came_and_a_pool_has_one(
     slow(0)
     first, second = until(daemon, first), until(daemon, second)
     assert first.ended <= second.started  # type: ignore[operator]
-    assert [job.id for job in daemon.catalog.jobs()] == [second.id, first.id]
+    assert [job.id for job in daemon.catalog.jobs.rows()] == [second.id, first.id]
     assert daemon.jobs.submit("pool").id != second.id
 
 
@@ -160,8 +162,8 @@ def test_progress_is_told_while_it_runs(start: Start, slow: Callable[[float], No
     slow(0.05)
     daemon = start()
     job = daemon.jobs.submit("array.npy")
-    wait_for(lambda: daemon.jobs.live(daemon.catalog.job(job.id)).done >= 40)
-    row = daemon.jobs.live(daemon.catalog.job(job.id))
+    wait_for(lambda: daemon.jobs.live(daemon.catalog.jobs.row(job.id)).done >= 40)
+    row = daemon.jobs.live(daemon.catalog.jobs.row(job.id))
     assert row.state == "running" and row.total == 1000 and row.scored == row.done
     rate = daemon.jobs.rate(row)
     assert rate is not None and 10 < rate < 8 / 0.05 * 1.5
@@ -193,11 +195,11 @@ def test_a_daemon_that_is_closed_goes_on_at_the_next_start(
 def test_a_job_that_goes_on_tells_how_far_it_was_while_its_parts_are_looked_through(
     start: Start, slow: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "_WRITE_SECONDS", 0)
+    monkeypatch.setattr(job_progress, "_WRITE_SECONDS", 0)
     slow(0.02)
     daemon = start()
     job = daemon.jobs.submit("array.npy")
-    wait_for(lambda: daemon.jobs.live(daemon.catalog.job(job.id)).done >= 40)
+    wait_for(lambda: daemon.jobs.live(daemon.catalog.jobs.row(job.id)).done >= 40)
     free, score = threading.Event(), jobs_module.score_pool
 
     def looking(*given: Any, **options: Any) -> Any:
@@ -228,7 +230,9 @@ def test_a_job_that_is_cancelled_leaves_nothing(
     assert cancelled.state == "cancelled" and not job.folder.exists()
     assert cancelled.done < 1000
     slow(0)
-    assert daemon.catalog.pool("array.npy").scores is None and daemon.catalog.trash() == []
+    assert (
+        daemon.catalog.pools.row("array.npy").scores is None and daemon.catalog.pools.trash() == []
+    )
     assert daemon.jobs.cancel(job.id) == cancelled
     assert until(daemon, daemon.jobs.submit("pool")).state == "done"
     with pytest.raises(RequestError, match="no job"):
@@ -243,12 +247,12 @@ def test_a_job_that_was_cancelled_before_a_kill_stays_so(
     job = daemon.jobs.submit("array.npy")
     wait_for((job.folder / "run.json").exists)
     # As a kill leaves it: the catalog says so, and nobody has come to remove what was written.
-    assert daemon.catalog.job_table.cancel(job.id) and job.folder.exists()
+    assert daemon.catalog.jobs.cancel(job.id) and job.folder.exists()
     slow(0)
     daemon = start()
     assert until(daemon, daemon.jobs.submit("pool")).state == "done", "its turn would be first"
-    assert daemon.catalog.job(job.id).state == "cancelled"
-    assert daemon.catalog.pool("array.npy").scores is None and not job.folder.exists()
+    assert daemon.catalog.jobs.row(job.id).state == "cancelled"
+    assert daemon.catalog.pools.row("array.npy").scores is None and not job.folder.exists()
 
 
 def test_to_cancel_a_job_that_is_done_does_nothing(start: Start) -> None:
@@ -256,7 +260,7 @@ def test_to_cancel_a_job_that_is_done_does_nothing(start: Start) -> None:
     job = daemon.jobs.submit("array.npy")
     until(daemon, job)
     done = daemon.jobs.cancel(job.id)
-    assert done.state == "done" and daemon.catalog.pool("array.npy").scores == job.folder
+    assert done.state == "done" and daemon.catalog.pools.row("array.npy").scores == job.folder
 
 
 def test_labels_and_old_scores_stay_until_the_new_ones_are_there(
@@ -267,11 +271,11 @@ def test_labels_and_old_scores_stay_until_the_new_ones_are_there(
     slow(0.05)
     second = daemon.jobs.submit("pool")
     until(daemon, second, "running")
-    assert daemon.catalog.pool("pool").scores == first.folder
+    assert daemon.catalog.pools.row("pool").scores == first.folder
     with daemon.pools.reading("pool") as (_, held):
         slow(0)
         until(daemon, second)
-        assert daemon.catalog.pool("pool").scores == second.folder
+        assert daemon.catalog.pools.row("pool").scores == second.folder
         assert ScoresFolder(held.path).opened().skipped()
     assert gone(first.folder)
 
@@ -349,7 +353,7 @@ def test_a_job_does_not_go_on_by_another_provider_and_keeps_what_it_has(
     for _ in range(2):
         failed = until(daemon, job)
         assert failed.state == "failed" and failed.resumable
-        assert "begun with provider = 'cuda', now it is 'cpu'" in failed.error
+        assert "began with provider = 'cuda', now it is 'cpu'" in failed.error
         assert "what was scored is kept" in failed.error and "anew=true" in failed.error
         assert contents(job.folder) == before
         assert daemon.jobs.submit("array.npy").id == job.id
@@ -384,7 +388,7 @@ def test_a_job_whose_library_is_another_version_keeps_what_it_has(
         patch.setattr(ScoresFolder, "write_part", None)
         failed = until(daemon, daemon.jobs.submit("array.npy"))
         assert failed.resumable
-    anew = daemon.jobs.submit("array.npy", anew=True)
+    anew = daemon.jobs.submit("array.npy", restart=True)
     assert anew.id != failed.id and until(daemon, anew).state == "done" and gone(failed.folder)
 
 
@@ -428,7 +432,7 @@ def test_a_failed_job_of_an_earlier_model_is_begun_anew(
     with monkeypatch.context() as patch:
         patch.setattr(ScoresFolder, "write_part", broken)
         job = until(daemon, daemon.jobs.submit("pool"))
-    assert job.resumable and daemon.catalog.job_table.models() == {job.model_sha256}
+    assert job.resumable and daemon.catalog.jobs.models() == {job.model_sha256}
     model = onnx.load(artifact)
     model.doc_string += " "
     onnx.save(model, tmp_path / "model.onnx")
@@ -471,13 +475,13 @@ def test_what_cannot_be_noted_of_one_job_does_not_end_the_thread(
     def broken(*_: Any) -> None:
         raise LlossError("the catalog is damaged")
 
-    monkeypatch.setattr(jobs_module, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(jobs_module, "_RETRY_SECONDS", 0.05)
     daemon = start()
     with monkeypatch.context() as patch:
-        patch.setattr(daemon.catalog.job_table, "begin", broken)
-        patch.setattr(daemon.catalog.job_table, "fail", broken)
+        patch.setattr(daemon.catalog.jobs, "begin", broken)
+        patch.setattr(daemon.catalog.jobs, "fail", broken)
         job = daemon.jobs.submit("pool")
-        wait_for(lambda: "cannot be noted" in caplog.text)
+        wait_for(lambda: "cannot be recorded" in caplog.text)
     assert "the catalog is damaged" in caplog.text
     assert daemon.jobs._thread.is_alive()
     assert until(daemon, job).state == "done"
@@ -486,9 +490,9 @@ def test_what_cannot_be_noted_of_one_job_does_not_end_the_thread(
 def test_a_catalog_that_cannot_be_written_for_a_while_loses_no_job(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(jobs_module, "_RETRY_SECONDS", 0.05)
     daemon = start()
-    finish, tries = daemon.catalog.job_table.finish, 0
+    finish, tries = daemon.catalog.jobs.finish, 0
 
     def full(*given: Any) -> bool:
         nonlocal tries
@@ -497,7 +501,7 @@ def test_a_catalog_that_cannot_be_written_for_a_while_loses_no_job(
             raise RequestError(507, "the disk is full")
         return finish(*given)
 
-    monkeypatch.setattr(daemon.catalog.job_table, "finish", full)
+    monkeypatch.setattr(daemon.catalog.jobs, "finish", full)
     assert until(daemon, daemon.jobs.submit("pool")).state == "done" and tries == 4
 
 
@@ -508,7 +512,7 @@ def test_a_pool_of_broken_images_or_gone_fails(start: Start, root: Path) -> None
     daemon.pools.put("bad", str(root / "bad"))
     job = until(daemon, daemon.jobs.submit("bad"))
     assert job.state == "failed" and "none of the 1 images could be read" in job.error
-    assert gone(job.folder) and daemon.catalog.pool("bad").scores is None
+    assert gone(job.folder) and daemon.catalog.pools.row("bad").scores is None
     shutil.rmtree(root / "bad")
     assert "no such pool" in until(daemon, daemon.jobs.submit("bad")).error
     for name in ("none", "\ud800"):

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, re
-from lloss.serve.daemon.services.memory_trim import give_back
+from lloss.serve.daemon.services.memory_trim import trim
 
 def resident():
     with open("/proc/self/status") as file:
@@ -25,16 +25,16 @@ for number, block in enumerate(held):
     if number % 20:
         libc.free(block)
 kept = resident()
-give_back()
+trim()
 print(kept - resident())
 """
 
 
 ARENAS = """
 import ctypes, threading
-from lloss.serve.daemon.services.memory_trim import share
+from lloss.serve.daemon.services.memory_trim import limit_arenas
 
-share()
+limit_arenas()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 together = threading.Barrier(12)
@@ -68,5 +68,5 @@ def test_freed_memory_goes_back() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
 def test_all_threads_allocate_from_few_arenas() -> None:
-    of_all = told(ARENAS.replace("\nshare()\n", "\n")).stderr.count("Arena")
+    of_all = told(ARENAS.replace("\nlimit_arenas()\n", "\n")).stderr.count("Arena")
     assert told(ARENAS).stderr.count("Arena") <= 2 < of_all

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.name_matching import LeftOut, left_out
+from lloss.serve.daemon.services.name_matching import Exclusion, match_exclusion
 
 from lloss.scores.scores_folder import ScoresFolder
 
@@ -26,17 +26,17 @@ def folder(tmp_path: Path) -> ScoresFolder:
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        ([], LeftOut()),
-        (["z.png", "z.png", "bad.png"], LeftOut(frozenset({"z.png", "bad.png"}))),
-        (["y.png", "set/z.png"], LeftOut(frozenset({"b/y.png", "z.png"}), by_name=2)),
-        (["c/y.png", "q", "b/x.png"], LeftOut(frozenset({"b/x.png"}), unknown=2)),
-        (["z.png", "set/z.png"], LeftOut(frozenset({"z.png"}), by_name=1)),
+        ([], Exclusion()),
+        (["z.png", "z.png", "bad.png"], Exclusion(frozenset({"z.png", "bad.png"}))),
+        (["y.png", "set/z.png"], Exclusion(frozenset({"b/y.png", "z.png"}), by_name=2)),
+        (["c/y.png", "q", "b/x.png"], Exclusion(frozenset({"b/x.png"}), unknown=2)),
+        (["z.png", "set/z.png"], Exclusion(frozenset({"z.png"}), by_name=1)),
     ],
 )
-def test_names_are_found(folder: ScoresFolder, names: list[str], found: LeftOut) -> None:
-    assert left_out(folder, names) == found
+def test_names_are_found(folder: ScoresFolder, names: list[str], found: Exclusion) -> None:
+    assert match_exclusion(folder, names) == found
 
 
 def test_a_name_of_two_images_is_refused(folder: ScoresFolder) -> None:
     with pytest.raises(RequestError, match="'x.png' may be 'a/x.png' or 'b/x.png'.*handed out"):
-        left_out(folder, ["x.png"])
+        match_exclusion(folder, ["x.png"])

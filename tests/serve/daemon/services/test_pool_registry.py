@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from lloss.serve.daemon.errors import status_of
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.pool_roots import Roots
+from lloss.serve.daemon.services.pool_roots import PoolRoots
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import Catalog, PoolScores
+from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.store.records import PoolScores
 
 from lloss.errors import ImageError, LlossError, PoolError
 from lloss.pools import open_pool
@@ -33,8 +34,8 @@ def refused(act: Any) -> tuple[int, str]:
 def test_a_pool_under_a_root_is_opened_and_kept(pools: Pools, root: Path) -> None:
     row = pools.put("cats", str(root / "cats"))
     assert (row.name, row.scores, row.scored) == ("cats", None, 0)
-    assert sorted(pools.open("cats").ids()) == ["a.png", "b.png", "sub/c.png"]
-    assert pools.open("cats") is pools.open("cats")
+    assert sorted(pools.get("cats").open().ids()) == ["a.png", "b.png", "sub/c.png"]
+    assert pools.get("cats").open() is pools.get("cats").open()
     assert pools.put("cats", str(root / "cats")) == row
 
 
@@ -101,7 +102,7 @@ def test_what_is_not_there_or_no_pool_is_told(pools: Pools, root: Path) -> None:
 
 
 def test_a_prefix_of_urls_counts_by_whole_parts() -> None:
-    roots = Roots(["s3://bucket/data/"])
+    roots = PoolRoots(["s3://bucket/data/"])
     for url in ("s3://bucket/data", "s3://bucket/data/a.tar", "s3://bucket/data/{0..3}.tar?id=x"):
         roots.check(url)
     assert refused(lambda: roots.check("s3://bucket/data2/a.tar"))[0] == 403
@@ -128,16 +129,16 @@ def test_a_pool_that_lies_under_no_root_any_more_is_not_opened(
     other = ServeSettings(
         model=root / "m", data_dir=catalog.data_dir, pool_roots=(str(root / "cats/sub"),)
     )
-    assert refused(lambda: Pools(other, catalog).open("cats"))[0] == 403
+    assert refused(lambda: Pools(other, catalog).get("cats").open())[0] == 403
 
 
 def test_a_pool_that_is_exchanged_for_a_link_is_not_followed(pools: Pools, root: Path) -> None:
     pools.put("cats", str(root / "cats"))
-    pools.open("cats")
+    pools.get("cats").open()
     shutil.rmtree(root / "cats")
     (root / "cats").symlink_to(root.parent / "out")
     with pytest.raises(PoolError, match="leads outside"):
-        list(pools.open("cats"))
+        list(pools.get("cats").open())
     assert refused(lambda: pools.reopen("cats"))[0] == 403
 
 
@@ -145,7 +146,7 @@ def test_images_are_found_by_id_and_no_path_is_made_of_one(pools: Pools, root: P
     pools.put("cats", str(root / "cats"))
     asked = ["sub/c.png", "../../out/secret.png", "/etc/passwd", "a.png", "\0", "\ud800", "a.png",
              "'; DROP TABLE pools; --", "x" * 100_000]  # fmt: skip
-    found = pools.items("cats", asked)
+    found = pools.get("cats").items(asked)
     assert list(found) == ["sub/c.png", "a.png"]
     assert all(item.read()[:4] == b"\x89PNG" for item in found.values())
 
@@ -154,7 +155,7 @@ def test_a_link_in_a_pool_is_a_bad_image(pools: Pools, root: Path) -> None:
     (root / "cats/link.png").symlink_to(root.parent / "out/secret.png")
     pools.put("cats", str(root / "cats"))
     with pytest.raises(ImageError, match="leads outside"):
-        pools.items("cats", ["link.png"])["link.png"].read()
+        pools.get("cats").items(["link.png"])["link.png"].read()
 
 
 def scored(root: Path, out: Path, **changes: Any) -> Path:
@@ -218,10 +219,10 @@ def test_scores_that_are_read_are_not_removed_before_the_reader_is_done(
     pools.put("cats", str(root / "cats"))
 
     def job() -> Path:
-        row = catalog.job_table.submit("cats", "m", 8)
-        catalog.job_table.begin(row.id, 8)
+        row = catalog.jobs.submit("cats", "m", 8)
+        catalog.jobs.begin(row.id, 8)
         scored(root, row.folder)
-        assert catalog.job_table.finish(row.id, 2, 1)
+        assert catalog.jobs.finish(row.id, 2, 1)
         return row.folder
 
     first = job()
@@ -232,7 +233,7 @@ def test_scores_that_are_read_are_not_removed_before_the_reader_is_done(
         with pools.reading("cats") as (_, newer):
             assert newer.path == second
     assert not first.exists() and (second / "run.json").exists()
-    assert catalog.trash() == []
+    assert catalog.pools.trash() == []
     pools.remove("cats")
     assert not (catalog.data_dir / "pools/cats").exists()
     assert refused(lambda: pools.reading("cats").__enter__())[0] == 404
@@ -244,8 +245,8 @@ def test_scores_that_are_exchanged_before_they_are_held_are_not_missed(
     row = pools.put("cats", str(root / "cats"))
     scores = [PoolScores(scored(root, root / name), "m", 2, 1) for name in ("old", "new")]
     for one in scores:
-        catalog.put_pool("cats", row.uri, one)
-    real, seen = catalog.pool, []
+        catalog.pools.put("cats", row.uri, one)
+    real, seen = catalog.pools.row, []
 
     def pool(name: str) -> Any:
         """The first look is a moment too early: the old scores are gone since then."""
@@ -254,7 +255,7 @@ def test_scores_that_are_exchanged_before_they_are_held_are_not_missed(
         return found if len(seen) > 1 else dataclasses.replace(found, scores=root / "old")
 
     shutil.rmtree(root / "old")
-    monkeypatch.setattr(catalog, "pool", pool)
+    monkeypatch.setattr(catalog.pools, "row", pool)
     with pools.reading("cats") as (_, folder):
         assert folder.path == root / "new"
 
@@ -268,18 +269,18 @@ def test_a_pool_whose_job_is_under_way_is_not_removed(
     pools: Pools, catalog: Catalog, root: Path
 ) -> None:
     pools.put("cats", str(root / "cats"))
-    job = catalog.job_table.submit("cats", "m", 8)
+    job = catalog.jobs.submit("cats", "m", 8)
     status, told = refused(lambda: pools.remove("cats"))
     assert status == 409 and f"DELETE /v1/jobs/{job.id}" in told
-    catalog.job_table.cancel(job.id)
+    catalog.jobs.cancel(job.id)
     pools.remove("cats")
-    assert catalog.pools() == [] and catalog.jobs() == []
+    assert catalog.pools.rows() == [] and catalog.jobs.rows() == []
 
 
 def test_jobs_that_are_under_way_and_the_newest_of_a_pool(catalog: Catalog) -> None:
-    table = catalog.job_table
+    table = catalog.jobs
     for name in ("p", "q", "bare"):
-        catalog.put_pool(name, f"/{name}")
+        catalog.pools.put(name, f"/{name}")
     old = table.submit("p", "m", 8)
     table.cancel(old.id)
     new, other = table.submit("p", "m", 8), table.submit("q", "m", 8)
@@ -300,22 +301,22 @@ def test_a_pool_of_a_name_that_was_used_before_begins_anew(
     pools.remove("cats")
     pools.put("cats", str(root / "cats/sub"))
     assert catalog.images.labels("cats") == {}
-    assert list(pools.open("cats").ids()) == ["c.png"]
+    assert list(pools.get("cats").open().ids()) == ["c.png"]
 
 
 def test_the_catalog_moves_with_its_folder(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "one")
-    catalog.put_pool("p", "/p")
-    job = catalog.job_table.submit("p", "m", 8)
-    catalog.job_table.begin(job.id, 8)
-    catalog.job_table.finish(job.id, 1, 0)
+    catalog.pools.put("p", "/p")
+    job = catalog.jobs.submit("p", "m", 8)
+    catalog.jobs.begin(job.id, 8)
+    catalog.jobs.finish(job.id, 1, 0)
     catalog.close()
     (tmp_path / "one").rename(tmp_path / "two")
     catalog = Catalog(tmp_path / "two")
-    assert catalog.pool("p").scores == tmp_path / "two/pools/p/scores" / job.id
-    catalog.put_pool("p", "/p", PoolScores(tmp_path / "elsewhere", "m", 1, 0))
-    assert catalog.pool("p").scores == tmp_path / "elsewhere"
-    assert catalog.trash() == [tmp_path / "two/pools/p/scores" / job.id]
+    assert catalog.pools.row("p").scores == tmp_path / "two/pools/p/scores" / job.id
+    catalog.pools.put("p", "/p", PoolScores(tmp_path / "elsewhere", "m", 1, 0))
+    assert catalog.pools.row("p").scores == tmp_path / "elsewhere"
+    assert catalog.pools.trash() == [tmp_path / "two/pools/p/scores" / job.id]
     catalog.close()
 
 

@@ -21,7 +21,7 @@ from ....waiting import PATIENCE
 def test_the_preview_is_what_select_would_give(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(1)
     for most in (5000, 30, 5):  # kept of the best; the others are found by a scan
-        monkeypatch.setattr(preview, "_BEST", most)
+        monkeypatch.setattr(preview, "_DEPTH", most)
         bench.restart()
         for _ in range(8):
             shown = bench.selections.preview("p", 6)
@@ -66,8 +66,7 @@ def test_the_preview_scans_no_more_when_the_best_are_taken(
         return choose(*given)
 
     monkeypatch.setattr(preview, "select", counted)
-    monkeypatch.setattr(preview, "_STALE_SECONDS", 1e9)
-    monkeypatch.setattr(preview, "_BEST", 20)
+    monkeypatch.setattr(preview, "_DEPTH", 20)
     for taken in range(60):
         free = bench.ranked()[taken:]
         assert [one.id for one in bench.selections.preview("p", 3)] == free[:3]
@@ -87,7 +86,7 @@ def test_the_preview_scans_no_more_when_the_best_are_taken(
 def test_who_looks_at_one_folder_does_not_wait_for_another(bench: Any, tmp_path: Path) -> None:
     previews = bench.selections._previews
     bench.write(tmp_path / "again", np.zeros(len(bench.ids), np.float32))
-    bench.catalog.put_pool("q", "/q", bench.made)
+    bench.catalog.pools.put("q", "/q", bench.made)
     shown: list[Any] = []
     look = threading.Thread(
         target=lambda: shown.append(bench.selections.preview("q", 3)), daemon=True

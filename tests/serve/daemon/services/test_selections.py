@@ -14,7 +14,7 @@ import pytest
 from lloss.serve.daemon.errors import RequestError, status_of
 from lloss.serve.daemon.services.selections import SelectionRequest
 from lloss.serve.daemon.store import database
-from lloss.serve.daemon.store.catalog import Counts
+from lloss.serve.daemon.store.records import Counts
 
 from lloss.errors import LlossError, SelectionError
 from lloss.scores.scores_folder import ScoresFolder
@@ -62,7 +62,7 @@ def test_the_best_are_handed_out_and_then_the_next_best(bench: Any) -> None:
     assert [one.score for one in first.images] == [bench.loss[id] for id in ids(first)]
     assert (first.eligible, second.eligible) == (len(bench.ids) - 1, len(bench.ids) - 11)
     assert first.model_sha256 == "ab" * 32 and first.id != second.id
-    assert bench.catalog.counts("p") == Counts(0, 20, 0)
+    assert bench.catalog.images.counts("p") == Counts(0, 20, 0)
 
 
 def test_what_is_handed_out_and_labeled_is_counted_once(bench: Any) -> None:
@@ -110,7 +110,7 @@ def test_a_request_that_cannot_be_takes_nothing(
     bench: Any, given: dict[str, Any], status: int
 ) -> None:
     assert refused(lambda: bench.selections.select("p", asking(**given)))[0] == status
-    assert bench.catalog.counts("p").pending == 0
+    assert bench.catalog.images.counts("p").pending == 0
 
 
 def test_spreading_too_many_picks_is_refused_before_anybody_waits(
@@ -126,10 +126,10 @@ def test_what_is_not_there_is_told(bench: Any) -> None:
         lambda: bench.selections.select("none", asking(1)),
         lambda: bench.selections.preview("none", 1),
         lambda: bench.selections.label("\ud800", {"a": "b"}),
-        lambda: bench.selections.labels("../p"),
+        lambda: bench.catalog.images.labels("../p"),
     ):
         assert refused(act)[0] == 404
-    bench.catalog.put_pool("bare", "/bare")
+    bench.catalog.pools.put("bare", "/bare")
     status, told = refused(lambda: bench.selections.select("bare", asking(1)))
     assert status == 409 and "POST /v1/pools/bare/score" in told
 
@@ -175,7 +175,7 @@ def test_an_image_that_is_labeled_while_it_is_chosen_is_not_handed_out(
 
     monkeypatch.setattr(selections, "select", slow)
     assert ids(bench.selections.select("p", asking(3))) == bench.ranked()[1:4]
-    assert bench.selections.labels("p") == {best: "cat"}
+    assert bench.catalog.images.labels("p") == {best: "cat"}
 
 
 def test_the_same_key_gives_the_same_images(bench: Any) -> None:
@@ -204,7 +204,7 @@ def test_what_a_key_got_is_told_while_somebody_else_chooses(bench: Any) -> None:
     assert [one.id for one in told] == [first.id] * 2 and all(one.replayed for one in told)
     assert bench.selections.replayed("p", asking(5), "other") is None
     assert bench.selections.replayed("p", asking(5), "") is None
-    assert bench.catalog.counts("p").pending == 5, "to look hands nothing out"
+    assert bench.catalog.images.counts("p").pending == 5, "to look hands nothing out"
 
 
 def test_a_key_is_of_one_request_and_one_pool(bench: Any, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_key_is_of_one_request_and_one_pool(bench: Any, tmp_path: Path) -> Non
     for other in (asking(6, exclude=["a", "b"]), asking(5), asking(5, seed=1, exclude=["a", "b"])):
         status, told = refused(lambda other=other: bench.selections.select("p", other, "key"))
         assert status == 422 and "another request" in told
-    bench.catalog.put_pool("q", "/q", bench.made)
+    bench.catalog.pools.put("q", "/q", bench.made)
     assert not bench.selections.select("q", asking(1), "key").replayed
     for key in ("x" * 256, "\ud800"):
         assert refused(lambda key=key: bench.selections.select("p", asking(1), key))[0] == 422
@@ -232,7 +232,7 @@ def test_retries_beside_each_other_get_one_selection(bench: Any) -> None:
         thread.join()
     assert len({one.id for one in got}) == 1 and len(got) == 8
     assert sum(not one.replayed for one in got) == 1
-    assert bench.catalog.counts("p").pending == 5
+    assert bench.catalog.images.counts("p").pending == 5
 
 
 def test_pending_images_expire_and_keys_outlive_them(
@@ -240,9 +240,9 @@ def test_pending_images_expire_and_keys_outlive_them(
 ) -> None:
     first = bench.selections.select("p", asking(5), "key")
     later(99)
-    assert bench.catalog.counts("p").pending == 5
+    assert bench.catalog.images.counts("p").pending == 5
     later(2)
-    assert bench.catalog.counts("p").pending == 0
+    assert bench.catalog.images.counts("p").pending == 0
     assert ids(bench.selections.select("p", asking(5))) == ids(first)
     assert ids(bench.selections.select("p", asking(5), "key")) == ids(first)
     later(8 * 86400)
@@ -267,24 +267,16 @@ def test_what_was_handed_out_by_a_clock_in_the_future_ends_in_time(
     assert [one.expires < now + 200 for one in bench.catalog.images.pending("p", 9)] == [True] * 2
 
 
-def test_a_selection_that_cannot_be_written_hands_nothing_out(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sqlite3
-
-    keep = type(bench.catalog.images)._keep
-
-    def full(*given: Any) -> None:
-        keep(*given)
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(bench.catalog.images), "_keep", full)
-        status, told = refused(lambda: bench.selections.select("p", asking(5), "key"))
-    assert status == 507 and "make room" in told
-    assert bench.catalog.counts("p").pending == 0
+def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> None:
+    with bench.catalog.writing() as db:
+        db.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON answers BEGIN SELECT RAISE(ROLLBACK, 'no'); END"
+        )
+    with pytest.raises(LlossError):
+        bench.selections.select("p", asking(5), "key")
+    assert bench.catalog.images.counts("p").pending == 0
+    with bench.catalog.writing() as db:
+        db.execute("DROP TRIGGER full")
     assert ids(bench.selections.select("p", asking(5), "key")) == bench.ranked()[:5]
 
 
@@ -293,13 +285,13 @@ def test_images_go_back_and_are_skipped(bench: Any) -> None:
     assert bench.selections.give_back("p", [mine[0], "unknown", bench.ranked()[50]]).images == 1
     assert bench.selections.skip("p", [mine[1]]) == 1
     assert bench.selections.skip("p", [mine[1]]) == 0
-    assert bench.catalog.counts("p") == Counts(0, 2, 1)
+    assert bench.catalog.images.counts("p") == Counts(0, 2, 1)
     assert ids(bench.selections.select("p", asking(2))) == [mine[0], bench.ranked()[4]]
     assert bench.selections.give_back("p", [mine[1]]).images == 1
     assert ids(bench.selections.select("p", asking(1))) == [mine[1]]
     bench.selections.label("p", {mine[2]: "cat"})
     assert bench.selections.skip("p", [mine[2]]) == 0  # a label is not lost
-    assert bench.selections.labels("p") == {mine[2]: "cat"}
+    assert bench.catalog.images.labels("p") == {mine[2]: "cat"}
     assert bench.selections.give_back("p", [mine[2]]).images == 0
 
 
@@ -316,7 +308,7 @@ def test_what_was_handed_out_again_is_not_returned_by_who_had_it_before(
     bench.selections.skip("p", [ids(second)[0]])
     done = bench.selections.give_back("p", ids(second), second.id)
     assert (done.images, done.others, done.unknown) == (1, 0, 0)
-    assert bench.catalog.counts("p") == Counts(0, 0, 1), "a skip is of no selection"
+    assert bench.catalog.images.counts("p") == Counts(0, 0, 1), "a skip is of no selection"
     assert bench.selections.give_back("p", ids(second)).images == 1, "whoever has it"
 
 
@@ -327,7 +319,7 @@ def test_what_is_refused_of_a_choice_is_not_handed_out(bench: Any) -> None:
     for _ in range(2):
         told = refused(lambda: bench.selections.select("p", asking(4), "key", refuse))
         assert told == (422, "4 images that cannot be listed")
-    assert bench.catalog.images.known("p", bench.ids) == set(), "nothing was stored"
+    assert bench.catalog.images.states("p", bench.ids) == {}, "nothing was stored"
     assert not bench.selections.select("p", asking(4), "key").replayed
     assert refused(lambda: bench.selections.select("p", asking(4), "key", refuse))[0] == 422
 
@@ -337,25 +329,25 @@ def test_a_row_without_a_label_erases_none(bench: Any) -> None:
     bench.selections.label("p", {best: "cat"})
     done = bench.selections.label("p", {best: "", other: ""})
     assert (done.images, done.kept) == (2, 1)
-    assert bench.selections.labels("p") == {best: "cat", other: ""}
+    assert bench.catalog.images.labels("p") == {best: "cat", other: ""}
     bench.selections.label("p", {best: "dog", other: "owl"})
-    assert bench.selections.labels("p") == {best: "dog", other: "owl"}
+    assert bench.catalog.images.labels("p") == {best: "dog", other: "owl"}
 
 
 def test_labels_replace_each_other_and_are_taken_back(bench: Any) -> None:
     best = bench.ranked()[0]
     assert bench.selections.label("p", {best: "cat", "broken.png": ""}).images == 2
     assert bench.selections.label("p", {best: "dog"}).images == 1
-    assert bench.selections.labels("p") == {best: "dog", "broken.png": ""}
+    assert bench.catalog.images.labels("p") == {best: "dog", "broken.png": ""}
     assert bench.selections.unlabel("p", [best, best, "none"]) == 1
     assert ids(bench.selections.select("p", asking(1))) == [best]
 
 
 def test_odd_ids_are_ids_as_any(bench: Any) -> None:
     assert bench.selections.label("p", dict.fromkeys(bench.odd, "odd")).images == len(bench.odd)
-    assert bench.selections.labels("p") == dict.fromkeys(bench.odd, "odd")
+    assert bench.catalog.images.labels("p") == dict.fromkeys(bench.odd, "odd")
     assert set(ids(bench.selections.select("p", asking(99)))).isdisjoint(bench.odd)
-    assert bench.catalog.pools()
+    assert bench.catalog.pools.rows()
 
 
 def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
@@ -374,14 +366,14 @@ def test_unknown_ids_are_refused_and_none_is_marked(bench: Any) -> None:
     )
     assert "'no 1' and 2 more are not in" in told
     assert refused(lambda: bench.selections.label("p", {best: "\ud800"}))[0] == 422
-    assert bench.catalog.counts("p") == Counts(0, 0, 0)
+    assert bench.catalog.images.counts("p") == Counts(0, 0, 0)
 
 
 def test_a_label_is_of_the_image_that_its_name_means(bench: Any) -> None:
     best = bench.ranked()[0]
     done = bench.selections.label("p", {"data/not scored": "cat", best: "dog"})
     assert (done.images, done.by_name) == (2, 1)
-    assert bench.selections.labels("p") == {"not scored": "cat", best: "dog"}
+    assert bench.catalog.images.labels("p") == {"not scored": "cat", best: "dog"}
     both = {"not scored": "cat", "./not scored": "dog"}
     status, told = refused(lambda: bench.selections.label("p", both))
     assert status == 422 and told == (
@@ -398,7 +390,7 @@ def test_a_name_in_doubt_marks_none(bench: Any, tmp_path: Path) -> None:
     status, told = refused(lambda: bench.selections.label("p", {best: "cat", "1.png": "cat"}))
     assert status == 422
     assert told == "the id '1.png' may be 'a/1.png' or 'b/1.png'; write which; none was marked"
-    assert bench.selections.labels("p") == {}
+    assert bench.catalog.images.labels("p") == {}
 
 
 def test_an_image_that_was_not_scored_is_known_to_the_pool(bench: Any) -> None:
@@ -420,8 +412,8 @@ def test_scoring_again_keeps_labels_and_pending_images(bench: Any, tmp_path: Pat
     bench.selections.skip("p", [mine[1]])
     losses = -np.array(list(bench.loss.values()), np.float32)
     bench.write(tmp_path / "again", losses)
-    bench.catalog.put_pool("p", bench.catalog.pool("p").uri, bench.made)
-    assert bench.catalog.counts("p") == Counts(1, 2, 1)
+    bench.catalog.pools.put("p", bench.catalog.pools.row("p").uri, bench.made)
+    assert bench.catalog.images.counts("p") == Counts(1, 2, 1)
     rest = bench.selections.select("p", asking(200, at_most=True))
     assert set(ids(rest)).isdisjoint(mine)
     assert ids(rest)[0] == bench.ranked()[-1]
@@ -441,7 +433,7 @@ def test_an_image_that_a_page_shows_is_marked_without_a_scan(
     shown = [f"{n:03}.png" for n in range(3)]
     listed = "".join(f"{id},{id}\n" for id in shown)
     (bench.scores.parent / "list.csv").write_text(f"id,path\n{listed}")
-    bench.pools.items("p", shown)
+    bench.pools.get("p").items(shown)
     monkeypatch.setattr(ScoresFolder, "scan", None)
     assert bench.selections.label("p", {shown[0]: "cat"}).images == 1
     assert bench.selections.skip("p", shown[1:]) == 2
@@ -455,7 +447,7 @@ def test_a_pool_that_is_removed_while_it_is_chosen_from(
     choose = selections.select
 
     def gone(*given: Any) -> Any:
-        bench.catalog.remove_pool("p")
+        bench.catalog.pools.remove("p")
         return choose(*given)
 
     monkeypatch.setattr(selections, "select", gone)
@@ -470,7 +462,7 @@ def test_a_choice_says_what_could_not_be_chosen_and_what_ties(bench: Any) -> Non
     assert bench.selections.select("p", asking(3)).notes == ["1 without a score"]
     losses[:] = 2.0
     losses[0] = np.inf
-    bench.write(bench.catalog.pool("p").scores, losses)
+    bench.write(bench.catalog.pools.row("p").scores, losses)
     first = bench.selections.select("p", asking(3), "key")
     infinite, tied = first.notes
     assert infinite == "1 with an infinite score left out"

@@ -22,6 +22,7 @@ from lloss.serve.daemon.http.middleware import Gate
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.selection_queue import SelectionQueue
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
@@ -94,6 +95,7 @@ class World:
             ),
             draining=False, started=time.time(), not_ready=lambda: self.problem,
         )  # fmt: skip
+        self.daemon.selection_queue = SelectionQueue(self.daemon.selections)
         self.app = create_app(self.daemon)
 
     def pool(self, name: str = "photos", count: int = 100, scored: bool = True) -> list[str]:
@@ -126,7 +128,7 @@ class World:
 
     def score(self, name: str, ids: list[str], losses: np.ndarray[Any, Any]) -> None:
         """Scores as a job leaves them."""
-        row = self.catalog.pool(name)
+        row = self.catalog.pools.row(name)
         path = self.settings.data_dir / "pools" / name / "scores" / "1"
         rows = np.arange(len(ids))
         columns = {
@@ -135,19 +137,19 @@ class World:
             "confidence": (0.3 + rows % 7 / 10).astype(np.float32),
         }
         write_scores(path, ids, columns, pool=row.uri, model_sha256=SHA256)
-        self.catalog.put_pool(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
+        self.catalog.pools.put(name, row.uri, PoolScores(path, SHA256, len(ids), 0))
 
     def _submit(self, name: str, anew: bool = False) -> JobRow:
-        return self.catalog.job_table.submit(name, SHA256, 8, anew)
+        return self.catalog.jobs.submit(name, SHA256, 8, anew)
 
     def _cancel(self, id: str) -> None:
-        self.catalog.job_table.cancel(id)
+        self.catalog.jobs.cancel(id)
 
     def run_job(self, name: str, done: int, total: int | None) -> JobRow:
         """A job that is under way, though nobody works on it."""
         job = self._submit(name)
-        self.catalog.job_table.begin(job.id, 8)
-        self.catalog.job_table.progress(job.id, done, 0, total)
+        self.catalog.jobs.begin(job.id, 8)
+        self.catalog.jobs.progress(job.id, done, 0, total)
         return job
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     keys(browser, "2")  # the second class
     until(lambda: state(browser, 1) == "labeled")
     until(lambda: focused(browser) == "image-2")
-    assert world.daemon.selections.labels("photos") == {ids[0]: "dog"}
+    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "dog"}
     assert browser.find_element("css selector", "#image-1 .verdict").text == "labeled dog"
     assert "Image 1 labeled dog" in said(browser)
 
@@ -96,7 +96,7 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     assert state(browser, 3) == "free"
     keys(browser, Keys.ESCAPE, "3")
     until(lambda: state(browser, 3) == "labeled")
-    assert world.daemon.selections.labels("photos") == {ids[0]: "dog", ids[2]: "owl"}
+    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "dog", ids[2]: "owl"}
     counts = browser.find_elements("css selector", "[data-count]")
     assert [count.text for count in counts] == ["2", "0", "1"]
 
@@ -105,8 +105,8 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     until(lambda: state(browser, 3) == "free" and focused(browser) == "image-3")
     keys(browser, "k", "u")  # this one
     until(lambda: state(browser, 2) == "free")
-    assert world.catalog.counts("photos").skipped == 0
-    assert world.daemon.selections.labels("photos") == {ids[0]: "dog"}
+    assert world.catalog.images.counts("photos").skipped == 0
+    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "dog"}
     assert browser.execute_script("return window.stays"), "the page was not loaded again"
 
 
@@ -120,7 +120,7 @@ def test_a_digit_is_the_class_of_that_name(browser: Any, served: Any) -> None:
     browser.get(f"{served.url}/pools/photos")
     keys(browser, "j", "3", "0", "9")
     until(lambda: state(browser, 3) == "labeled")
-    assert world.daemon.selections.labels("photos") == {ids[0]: "3", ids[1]: "0", ids[2]: "9"}
+    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "3", ids[1]: "0", ids[2]: "9"}
 
 
 def test_quick_fingers_need_not_wait(browser: Any, served: Any) -> None:
@@ -137,7 +137,7 @@ def test_quick_fingers_need_not_wait(browser: Any, served: Any) -> None:
     assert focused(browser) == "image-5"
     until(lambda: state(browser, 4) == "labeled")
     wanted = {ids[0]: "cat", ids[1]: "dog", ids[2]: "owl", ids[3]: "cat"}
-    assert served.world.daemon.selections.labels("photos") == wanted, "u came too soon"
+    assert served.world.daemon.catalog.images.labels("photos") == wanted, "u came too soon"
     keys(browser, "u")
     until(lambda: state(browser, 4) == "free")
 
@@ -170,8 +170,8 @@ def test_typing_in_a_field_is_no_command(browser: Any, make_served: Any, served:
     browser.get(f"{served.url}/pools/photos")
     keys(browser, "j", "c", "sulk", Keys.ENTER)
     until(lambda: state(browser, 1) == "labeled")
-    assert served.world.daemon.selections.labels("photos") == {ids[0]: "sulk"}
-    assert served.world.catalog.counts("photos").skipped == 0
+    assert served.world.daemon.catalog.images.labels("photos") == {ids[0]: "sulk"}
+    assert served.world.catalog.images.counts("photos").skipped == 0
     until(lambda: focused(browser) == "image-2")
     keys(browser, "c", "x", Keys.ESCAPE)
     assert focused(browser) == "image-2" and state(browser, 2) == "free"
@@ -190,7 +190,7 @@ def test_a_new_class_is_added_by_a_button(browser: Any, served: Any) -> None:
     assert "the nearest one is 'class 7'" in wrong.text and state(browser, 1) == "free"
     wrong.find_element("css selector", "button").click()
     until(lambda: state(browser, 1) == "labeled")
-    assert served.world.daemon.selections.labels("photos") == {ids[0]: "clas 7"}
+    assert served.world.daemon.catalog.images.labels("photos") == {ids[0]: "clas 7"}
     refused = browser.get_log("browser")
     assert len(refused) == 1 and "422" in refused[0]["message"]
 
@@ -208,7 +208,10 @@ def test_help_opens_and_closes(browser: Any, served: Any) -> None:
     keys(browser, "j", "?")
     assert browser.execute_script(shown)
     keys(browser, "s", Keys.ESCAPE)
-    assert not browser.execute_script(shown) and served.world.catalog.counts("photos").skipped == 0
+    assert (
+        not browser.execute_script(shown)
+        and served.world.catalog.images.counts("photos").skipped == 0
+    )
     browser.find_element("css selector", "[data-keys]").click()
     assert browser.execute_script(shown)
     keys(browser, "?")
@@ -235,7 +238,7 @@ def test_a_batch_is_taken_worked_through_and_returned(browser: Any, served: Any)
     until(lambda: state(browser, 3) == "skipped" and waiting.text == "2")
     browser.find_element("css selector", "#return button").click()
     until(lambda: "/batch" not in browser.current_url)
-    counts = served.world.catalog.counts("photos")
+    counts = served.world.catalog.images.counts("photos")
     assert (counts.labeled, counts.pending, counts.skipped) == (0, 0, 1)
     shown = [tile.get_attribute("title") for tile in browser.find_elements("css selector", ".id")]
     assert shown == [id for id in ids if id != ids[2]]
@@ -258,7 +261,7 @@ def test_hostile_ids_are_marked_and_shown_whole(
         tile = browser.find_element("id", f"image-{place}")
         keys(browser, "1")
         until(partial(_labeled, tile))
-    assert set(served.world.daemon.selections.labels("hostile")) == set(hostile)
+    assert set(served.world.daemon.catalog.images.labels("hostile")) == set(hostile)
     loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 128)"
     until(lambda: browser.execute_script(loaded))
 
@@ -286,13 +289,13 @@ def test_progress_and_throughput_are_live(browser: Any, served: Any) -> None:
     browser.get(f"{served.url}/")
     told = browser.find_element("css selector", "[data-told]")
     assert told.text.startswith("10 of 100 images")
-    world.catalog.job_table.progress(job.id, 60, 0, 100)
+    world.catalog.jobs.progress(job.id, 60, 0, 100)
     world.metrics.queued(7)
     until(lambda: told.text.startswith("60 of 100 images"))
     assert browser.find_element("css selector", "progress").get_attribute("value") == "60"
     assert browser.find_element("css selector", "[data-queue]").text == "7"
     until(lambda: browser.find_element("css selector", "[data-rate]").text == "0")
-    world.catalog.job_table.cancel(job.id)
+    world.catalog.jobs.cancel(job.id)
     until(lambda: browser.find_element("css selector", ".state button").text == "Score")
 
 
@@ -326,7 +329,7 @@ def test_a_failure_is_told_at_the_image(browser: Any, served: Any) -> None:
     keys(browser, "k", "1")
     until(lambda: state(browser, 1) == "labeled")
     assert browser.find_elements("css selector", ".wrong") == []
-    assert list(served.world.daemon.selections.labels("photos")) == [ids[0]]
+    assert list(served.world.daemon.catalog.images.labels("photos")) == [ids[0]]
     refused = browser.get_log("browser")  # the browser notes the 507; nothing else is there
     assert len(refused) == 1 and "507" in refused[0]["message"]
 

@@ -141,14 +141,14 @@ def test_no_page_reads_all_jobs_that_ever_were(
 ) -> None:
     served.world.pool("photos", 3)
     served.world.run_job("photos", 1, 3)
-    monkeypatch.setattr(served.world.catalog, "jobs", None)
+    monkeypatch.setattr(served.world.catalog.jobs, "rows", None)
     for path in ("/", "/page/status", "/pools/photos", "/v1/pools/photos"):
         assert client.get(path).status_code == 200
 
 
 def test_many_pools_come_in_pages(served: Any, page: Any) -> None:
     for number in range(103):
-        served.world.catalog.put_pool(f"p{number:03d}", "/x")
+        served.world.catalog.pools.put(f"p{number:03d}", "/x")
     first = page("/")
     assert first.all("a", rel="next")[0]["href"] == "/?page=2" and "103 pools" in first.text
     assert [a["href"] for a in page("/?page=2").all("a") if "pools" in a["href"]] == [
@@ -173,13 +173,13 @@ def test_a_pool_without_scores_has_a_button_that_submits_a_job(
     (form,) = page("/pools/photos").forms
     answer = client.post(form["action"])
     assert (answer.status_code, answer.headers["location"]) == (303, "/pools/photos")
-    (job,) = served.world.catalog.jobs("photos")
+    (job,) = served.world.catalog.jobs.rows("photos")
     assert job.state == "queued"
     waiting = page("/pools/photos")
     assert "waits for its turn" in waiting.text and "refresh" in waiting.source
     (form,) = waiting.forms
     client.post(form["action"], data=form["fields"])
-    assert served.world.catalog.job(job.id).state == "cancelled"
+    assert served.world.catalog.jobs.row(job.id).state == "cancelled"
 
 
 def test_scores_of_an_earlier_model_are_told_and_its_guesses_not_named(
@@ -196,23 +196,22 @@ def test_forms_mark_and_take_back_and_lead_back(
     served: Any, page: Any, client: httpx.Client
 ) -> None:
     ids = served.world.pool("photos", 70)
-    selections = served.world.daemon.selections
     answer = press(client, page("/pools/photos?page=2").form(ids[65]), "label", label="owl")
     assert answer.status_code == 303
-    assert selections.labels("photos") == {ids[65]: "owl"}
+    assert served.world.catalog.images.labels("photos") == {ids[65]: "owl"}
     back = page(answer.headers["location"])
     assert f"Marked labeled: {ids[65]}" in back.text and ids[65] not in shown(back)
     assert shown(back)[0] == ids[60]
     (undo,) = [form for form in back.forms if form["buttons"] == ["undo"]]
     press(client, undo, "undo")
-    assert selections.labels("photos") == {}
+    assert served.world.catalog.images.labels("photos") == {}
     press(client, page("/pools/photos").form(ids[0]), "skip")
-    counts = served.world.catalog.counts("photos")
+    counts = served.world.catalog.images.counts("photos")
     assert (counts.labeled, counts.pending, counts.skipped) == (0, 0, 1)
     skipped = page("/pools/photos/skipped")
     assert shown(skipped) == [ids[0]]
     press(client, skipped.form(ids[0]), "undo")
-    assert served.world.catalog.counts("photos").skipped == 0
+    assert served.world.catalog.images.counts("photos").skipped == 0
 
 
 def test_a_batch_is_kept_for_who_took_it(served: Any, page: Any, client: httpx.Client) -> None:
@@ -241,7 +240,7 @@ def test_a_batch_is_kept_for_who_took_it(served: Any, page: Any, client: httpx.C
     assert {one.id: one.rank for one in pending} == {ids[0]: 1, ids[3]: 4, ids[4]: 5}
     (rest,) = [f for f in page(where).forms if f["action"].endswith("/return")]
     client.post(rest["action"], data=rest["fields"])
-    counts = served.world.catalog.counts("photos")
+    counts = served.world.catalog.images.counts("photos")
     assert (counts.labeled, counts.pending, counts.skipped) == (0, 0, 1)
     assert "All done" in page(where).text
     assert "Go on" not in page("/pools/photos").text
@@ -308,21 +307,21 @@ def test_an_image_is_not_labeled_without_a_class(
     for label in ("", "  "):
         answer = press(client, found.form(ids[0]), "label", label=label)
         assert answer.status_code == 422 and "choose a class first (or skip)" in answer.text
-    assert served.world.catalog.counts("photos").labeled == 0
+    assert served.world.catalog.images.counts("photos").labeled == 0
     served.world.models.manifest = replace(served.world.manifest, task="detection")
     found = page("/pools/photos")
     assert not [given for given in found.all("input", name="label") if "required" in given]
     assert press(client, found.form(ids[0]), "label").status_code == 303
-    assert served.world.daemon.selections.labels("photos") == {ids[0]: ""}, "kept elsewhere"
+    assert served.world.daemon.catalog.images.labels("photos") == {ids[0]: ""}, "kept elsewhere"
 
 
 def test_a_new_class_is_confirmed_first(served: Any, page: Any, client: httpx.Client) -> None:
     ids = served.world.pool("photos", 4)
-    labels = served.world.daemon.selections.labels
+    labels = served.world.catalog.images.labels
     form = page("/pools/photos").form(ids[0])
     answer = press(client, form, "label", label="kat")
     assert answer.status_code == 422
-    assert "no class so far; the nearest one is 'cat'" in Page(answer.text).text
+    assert "a new class; the most similar one is 'cat'" in Page(answer.text).text
     assert labels("photos") == {}
     (again,) = [f for f in Page(answer.text).forms if "allow_new_classes" in f["fields"]]
     assert client.post(again["action"], data=again["fields"]).status_code == 303
@@ -346,8 +345,8 @@ def test_reading_changes_nothing(served: Any, page: Any, client: httpx.Client) -
     page("/pools/photos/batch?key=3.never-taken", 404)
     for action in ("mark", "take", "return", "score", "cancel"):
         assert client.get(f"/pools/photos/{action}").status_code in (404, 405)
-    assert served.world.catalog.images.known("photos", ids) == set()
-    assert served.world.catalog.jobs() == []
+    assert served.world.catalog.images.states("photos", ids) == {}
+    assert served.world.catalog.jobs.rows() == []
 
 
 @pytest.mark.parametrize("bad", [
@@ -371,7 +370,7 @@ def test_a_key_that_no_cookie_can_hold_takes_nothing(
     served.world.pool("photos", 3)
     answer = client.post("/pools/photos/take", data={"k": 1, "key": key})
     assert answer.status_code == 422 and "To all pools" in answer.text
-    assert served.world.catalog.counts("photos").pending == 0
+    assert served.world.catalog.images.counts("photos").pending == 0
 
 
 def test_what_is_not_there_is_a_page_too(served: Any, page: Any) -> None:
@@ -416,7 +415,7 @@ def test_hostile_ids_come_through_unharmed(
         assert answer.status_code == 303
         back = page(answer.headers["location"])
         assert id[:20].isprintable() is False or len(id) > 999 or id in back.text
-    assert set(served.world.daemon.selections.labels("hostile")) == set(hostile)
+    assert set(served.world.daemon.catalog.images.labels("hostile")) == set(hostile)
     labeled = page("/pools/hostile/labeled")
     assert sorted(shown(labeled)) == sorted(hostile) and not labeled.all("b", class_="")
 
@@ -430,7 +429,7 @@ def test_hostile_class_names_come_through_unharmed(make_served: Any) -> None:
         values = [given["value"] for given in found.all("option")][:5]
         assert values == ["", *classes] and len(found.all("script")) == 1
         press(client, found.form("0000.png"), "label", label=classes[0])
-        assert served.world.daemon.selections.labels("photos") == {"0000.png": classes[0]}
+        assert served.world.daemon.catalog.images.labels("photos") == {"0000.png": classes[0]}
         answer = press(client, found.form("0001.png"), "label", label=classes[3])
         assert answer.status_code == 422, "no label is that long"
 
@@ -514,7 +513,7 @@ def test_redirects_stay_inside(served: Any, page: Any, client: httpx.Client) -> 
     for batch in ("https://evil/", "\r\nX: y", "1.x"):
         answer = press(client, form, "skip", view="batch", batch=batch)
         assert answer.status_code == 404 and "location" not in answer.headers
-    assert served.world.catalog.counts("photos").skipped == 0
+    assert served.world.catalog.images.counts("photos").skipped == 0
     for where in ("//evil", "..%2f..", "a%0d%0ab"):
         answer = client.post(f"/pools/{where}/mark", data={"image": "x", "do": "skip"})
         assert answer.status_code in (400, 404, 405) and "location" not in answer.headers

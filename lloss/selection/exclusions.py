@@ -28,7 +28,6 @@ from lloss.errors import LabelError
 from lloss.pools import FolderPool
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
-from lloss.selection.excluded_ids import ExcludedIds
 
 Names = Mapping[str, tuple[str, ...]]
 """The names of the image of each label, by the label's key."""
@@ -149,12 +148,11 @@ def select_without(
         SelectionError: too few images are left.
     """
     names = {name for file in files for several in file.names.values() for name in several}
-    exact = ExcludedIds(names, settings.seed)
-    chosen = select(folder, settings, exact)
-    if not exact.absent:
+    chosen = select(folder, settings, names)
+    if chosen.excluded == len(names):  # all of them are ids
         return chosen, Excluded(names, sum(len(file.names) for file in files))
     excluded = find_excluded(files, folder.ids)
-    if len(excluded.ids) > len(exact) - exact.absent:
+    if len(excluded.ids) > chosen.excluded:
         chosen = select(folder, settings, excluded.ids)
     return chosen, excluded
 

@@ -17,9 +17,8 @@ from lloss.annotations.label_archive import write_labels
 from lloss.errors import LabelError, SelectionError
 from lloss.images.crop_box import CropBox
 from lloss.scores.scores_folder import ScoresFolder, scores_table
-from lloss.selection import SelectionSettings
-from lloss.selection import exclusion_files as exclusions
-from lloss.selection.exclusion_files import Excluded, find_excluded, read_excluded, select_without
+from lloss.selection import SelectionSettings, exclusions
+from lloss.selection.exclusions import Excluded, find_excluded, read_excluded, select_without
 
 BOX = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
 KEYPOINTS = {"keypoints": [3, 3, 2], "num_keypoints": 1}

@@ -20,7 +20,7 @@ def test_many_images_take_one_walk_and_none_the_next_time(
     names = [f"cats/{name}" for name in ("a.png", "b.png", "sub/c.png")]
     (root / "list.txt").write_text("\n".join(names))
     pools.put("list", str(root / "list.txt"))
-    pool, walks = pools.open("list"), 0
+    pool, walks = pools.get("list").open(), 0
     walk = type(pool).__iter__
 
     def counted(self: Pool) -> Any:
@@ -29,15 +29,15 @@ def test_many_images_take_one_walk_and_none_the_next_time(
         return walk(self)
 
     monkeypatch.setattr(type(pool), "__iter__", counted)
-    threads = [threading.Thread(target=pools.items, args=("list", names)) for _ in range(4)]
+    threads = [threading.Thread(target=pools.get("list").items, args=(names,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert walks == 1
-    assert list(pools.items("list", ["none", *reversed(names)])) == names[::-1]
+    assert list(pools.get("list").items(["none", *reversed(names)])) == names[::-1]
     before = walks
-    assert pools.items("list", ["none"]) == {} and walks == before
+    assert pools.get("list").items(["none"]) == {} and walks == before
 
 
 @pytest.mark.parametrize("size", [10_000, 1000])
@@ -45,15 +45,15 @@ def test_items_that_carry_their_bytes_are_bounded(
     pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     import pyarrow.parquet as pq
-    from lloss.serve.daemon.services import item_cache as found
+    from lloss.serve.daemon.services import lazy_pool as found
 
-    monkeypatch.setattr(found, "_MOST_BYTES", 5 * size)
+    monkeypatch.setattr(found, "_MAX_BYTES", 5 * size)
     table = pa.table({"id": [str(n) for n in range(20)], "image": [bytes(size)] * 20})
     pq.write_table(table, root / "t.parquet")
     pools.put("t", str(root / "t.parquet"))
-    assert len(pools.items("t", map(str, range(20)))) == 20
-    kept = pools._kept("t").found()
-    assert len(kept._found) == 5 and kept._bytes == 5 * size
+    assert len(pools.get("t").items(map(str, range(20)))) == 20
+    kept = pools.get("t")
+    assert len(kept._items) == 5 and kept._bytes == 5 * size
 
 
 @pytest.mark.parametrize("kind", ["table", "array", "folder", "list"])
@@ -76,7 +76,7 @@ def test_whether_the_pool_has_ids_is_told_without_their_images(
     }[kind]
     pools.put("p", str(root / uri))
     monkeypatch.setattr(TablePool, "find", None)
-    assert pools.held_ids("p", [*has, "none", "../a.png", "\0"]) == set(has)
-    assert pools.held_ids("p", ["none"]) == set()
-    kept = pools._kept("p").found()
-    assert not kept._found and "none" in kept._missed
+    assert pools.get("p").existing_ids([*has, "none", "../a.png", "\0"]) == set(has)
+    assert pools.get("p").existing_ids(["none"]) == set()
+    kept = pools.get("p")
+    assert not kept._items and "none" in kept._missing

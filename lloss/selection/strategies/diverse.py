@@ -1,0 +1,88 @@
+"""K images that cover the best: k-center greedy on the embeddings of the 4K best scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lloss.errors import SelectionError
+from lloss.scores.score_source import ScoreSource
+from lloss.selection.kcenter import k_center, spreadable
+from lloss.selection.strategies.strategy import Strategy
+
+CANDIDATES = 4
+"""K images are spread over the best 4K."""
+
+
+class Diverse(Strategy):
+    """Spread K images over the 4K best scores, the first being the best score."""
+
+    def candidates(self, k: int) -> int:
+        """See :class:`.Strategy`."""
+        return CANDIDATES * k
+
+    def choose(
+        self, source: ScoreSource, candidates: pa.Table, k: int, at_most: bool
+    ) -> tuple[pa.Table, int]:
+        """See :class:`.Strategy`."""
+        if len(candidates) <= k:
+            return candidates, 0
+        embeddings = read_embeddings(source, candidates["id"].to_pylist())
+        usable = np.flatnonzero(spreadable(embeddings))
+        unusable = len(candidates) - len(usable)
+        if len(usable) < k and not (at_most and len(usable)):
+            raise SelectionError(
+                f"{unusable} of the {len(candidates)} candidates have an infinite or extreme "
+                f"embedding, and k = {k} cannot be spread over the others; choose --strategy top"
+            )
+        if len(usable) > k:
+            usable = usable[k_center(embeddings[usable], k)]
+        return candidates.take(pa.array(usable)), unusable
+
+
+def read_embeddings(source: ScoreSource, ids: Sequence[str]) -> NDArray[np.float32]:
+    """Read the embeddings of some ids, float32 [N, D] in their order.
+
+    Raises:
+        SelectionError: an image has no embedding, or they are not vectors of one length.
+    """
+    rows = {id: row for row, id in enumerate(ids)}
+    embeddings = np.empty((len(ids), 0), np.float32)
+    for batch in source.scan(["id", "embedding"], ids):
+        if not len(batch):
+            continue
+        vectors = _vectors(batch["embedding"])
+        if not embeddings.shape[1]:
+            embeddings = np.full((len(ids), vectors.shape[1]), np.nan, np.float32)
+        elif vectors.shape[1] != embeddings.shape[1]:
+            raise _different_lengths(*sorted([embeddings.shape[1], vectors.shape[1]]))
+        with np.errstate(over="ignore"):  # spreadable() leaves out what becomes infinite
+            embeddings[[rows[id] for id in batch["id"].to_pylist()]] = vectors
+    return embeddings
+
+
+def _vectors(column: pa.Array) -> NDArray[Any]:
+    """Convert a column of lists of numbers to [N, D]."""
+    if column.null_count:
+        raise SelectionError("an image has no embedding; choose --strategy top")
+    kind = getattr(column.type, "value_type", pa.null())
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise SelectionError(
+            f"the column 'embedding' holds {column.type}, not vectors; choose --strategy top"
+        )
+    lengths = pc.min_max(pc.list_value_length(column)).as_py()
+    if lengths["min"] != lengths["max"]:
+        raise _different_lengths(lengths["min"], lengths["max"])
+    values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
+
+
+def _different_lengths(one: int, other: int) -> SelectionError:
+    return SelectionError(
+        f"embeddings have different lengths, {one} and {other}; choose --strategy top"
+    )

@@ -1,0 +1,97 @@
+"""Picks that cover the best candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lloss.errors import SelectionError
+from lloss.scores.score_source import TableScores
+from lloss.scores.scores_folder import ScoresFolder, scores_table
+from lloss.selection.kcenter import k_center
+from lloss.selection.strategies.diverse import read_embeddings
+
+from ..score_tables import best_ids, score_table, select_from
+
+
+def test_picks_spread_over_clusters_where_top_does_not() -> None:
+    random = np.random.default_rng(0)
+    cluster = np.arange(64) % 4
+    vectors = np.array([[0, 0], [100, 0], [0, 100], [100, 100]])[cluster]
+    vectors = vectors + random.normal(size=(64, 2))
+    scores = np.where(cluster == 0, 2.0, 1.0) + random.random(64) * 0.5
+    table = score_table(scores, vectors=vectors)
+    for strategy, expected in {"top": {0}, "diverse": {0, 1, 2, 3}}.items():
+        chosen = select_from(table, k=8, strategy=strategy)
+        assert {cluster[int(id[:4])] for id in chosen.ids} == expected
+    assert sorted(select_from(table, k=64, strategy="diverse").ids) == sorted(best_ids(table))
+
+
+@pytest.mark.parametrize("order", ["highest", "lowest"])
+def test_picks_equal_k_center_over_the_candidates_in_the_order_of_their_scores(order: str) -> None:
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(100, 6)).astype(np.float32)
+    scores = random.random(100)
+    table = score_table(scores, vectors=vectors)
+    best = best_ids(table)[:: 1 if order == "highest" else -1][:40]
+    picks = [best[pick] for pick in k_center(vectors[[int(id[:4]) for id in best]], 10)]
+    chosen = select_from(table, k=10, strategy="diverse", order=order)
+    assert chosen.ids == picks
+    assert chosen.scores.tolist() == [scores[int(id[:4])] for id in picks]
+
+
+def test_embeddings_without_a_usual_distance_are_left_out_and_counted() -> None:
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(40, 4)).astype(np.float32)
+    vectors[39, 0], vectors[30], vectors[31, 2] = np.nan, np.inf, 1e30
+    usable = [row for row in range(39, -1, -1) if row not in (39, 30, 31)]
+    picks = k_center(vectors[usable], 10)
+    chosen = select_from(score_table(np.arange(40.0), vectors=vectors), k=10, strategy="diverse")
+    assert chosen.ids == [f"{usable[pick]:04d}.jpg" for pick in picks]
+    assert chosen.notes() == ["3 with an infinite or extreme embedding left out"]
+
+
+def test_too_few_embeddings_with_a_distance_are_refused() -> None:
+    vectors = np.full((8, 2), np.nan, np.float32)
+    vectors[0] = 1
+    table = score_table(np.arange(8.0), vectors=vectors)
+    with pytest.raises(SelectionError, match=r"7 of the 8 candidates.*--strategy top"):
+        select_from(table, k=2, strategy="diverse")
+    chosen = select_from(table, k=2, strategy="diverse", at_most=True)
+    assert chosen.ids == ["0000.jpg"] and chosen.unspread == 7
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pa.array([[1.0, 2.0], [1.0], [1.0, 2.0, 3.0]]),  # six numbers, as of three vectors of two
+        pa.chunked_array([[[1.0, 2.0]], [[1.0], [1.0]]]),
+        pa.array(["a", "b", "c"]),
+        pa.array([["a"], ["b"], ["c"]]),
+        pa.array([[1.0, 2.0], None, [1.0, 3.0]]),
+    ],
+)
+def test_embeddings_that_are_not_vectors_are_refused(vectors: pa.Array) -> None:
+    table = pa.table({"id": ["a", "b", "c"], "loss": [1.0, 2.0, 3.0], "embedding": vectors})
+    with pytest.raises(SelectionError, match="choose --strategy top"):
+        select_from(table, k=2, strategy="diverse")
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_embeddings_come_in_the_order_of_their_ids(tmp_path: Path, on_disk: bool) -> None:
+    vectors = np.arange(24, dtype=np.float32).reshape(8, 3)
+    ids = list("abcdefgh")
+    table = scores_table(ids, {"embedding": vectors})
+    source: TableScores | ScoresFolder = TableScores(
+        pa.concat_tables([table.slice(0, 5), table.slice(5)])
+    )
+    if on_disk:
+        source = ScoresFolder(tmp_path)
+        for part in range(2):
+            source.write_part(part, table.slice(4 * part, 4), [])
+    embeddings = read_embeddings(source, list("hafe"))
+    assert embeddings.dtype == np.float32
+    assert embeddings.tolist() == vectors[[7, 0, 5, 4]].tolist()
