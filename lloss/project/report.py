@@ -7,7 +7,7 @@ and follow its light and dark scheme.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -65,7 +65,7 @@ def write_report(report: Report, path: Path) -> None:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "count": "{:,}".format,
         "data_uri": _data_uri,
         "interval": lambda measured: range_in_percent(measured.interval),
@@ -74,6 +74,7 @@ def write_report(report: Report, path: Path) -> None:
         "sentence": lambda line: Markup(text(f"{line[:1].upper()}{line[1:]}.")),
         "shown": lambda value: Markup(text(value)),
     }
+    environment.filters |= filters
     now, *earlier = reversed(report.cycles)
     metric = METRIC_TITLES.get(now.metric_name, now.metric_name[:1].upper() + now.metric_name[1:])
     classes = sorted(now.classes.items(), key=lambda item: item[1])
