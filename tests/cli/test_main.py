@@ -73,7 +73,7 @@ def test_every_step_by_hand(
     share = f"{figures['head']['ranking_accuracy']:.{places}f}"
     assert f"{share} ({low:.{places}f} to {high:.{places}f})" in table
     assert "accuracy" in table and "95 % interval" in table and "60 images)" in table
-    assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "evaluation.svg").read_text().startswith("<svg xmlns=")
     assert "of torch" in call(capsys, "export", run, "-o", model, code=0).out
     assert "uint8 [N, 8, 8, 3]" in call(capsys, "info", model, code=0).out
     assert "60 images scored" in call(capsys, "score", model, photos, "-o", scores, code=0).err
