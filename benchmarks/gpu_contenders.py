@@ -15,8 +15,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
-from lloss.serve.scoring.engine.gpu_startup import open_device
+from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
+from lloss.serve.scoring.engine.gpu_startup import open_gpu
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -145,7 +145,7 @@ def bound_work(session: Any, images: np.ndarray, plan: Plan) -> Work:
     return work
 
 
-def executor_work(executor: DeviceExecutor, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
+def executor_work(executor: GpuExecutor, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
     """Ours: host to host, each lane fills its buffer, and all copies are in the time."""
     count = 4 * LANES
 
@@ -182,8 +182,8 @@ def add_executors(
     for precision, path in artifacts.items():
         name = f"lloss executor, {provider} {precision}"
         setup = setup_of(read_manifest(path), provider, len(images))
-        executor, note = open_device(
-            path, read_manifest(path), sha256_of(path), setup, LANES + 1, tell=click.echo
+        executor, note = open_gpu(
+            path, read_manifest(path), sha256_of(path), setup, LANES + 1, on_halving=click.echo
         )
         stack.enter_context(executor)
         notes[name] = "CUDA graphs" if executor.graphs else note

@@ -48,7 +48,7 @@ def batch_seconds(model: Path, images: np.ndarray, seconds: float = 0.5) -> list
         for count in range(1, scorer.batch_size + 1):
             readings.append([])
             given = (count, time.perf_counter() + seconds, readings[-1])
-            lanes = [threading.Thread(target=timed, args=given) for _ in range(engine.lanes)]
+            lanes = [threading.Thread(target=timed, args=given) for _ in range(engine.concurrency)]
             for lane in lanes:
                 lane.start()
             for lane in lanes:

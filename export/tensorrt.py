@@ -14,7 +14,7 @@ from lloss.files import sha256_of
 from lloss.manifest import INPUT, read_manifest
 from lloss.runtime.batch_size import device_batch
 from lloss.runtime.engine_cache import EngineCache
-from lloss.runtime.graph_capture import DEVICES
+from lloss.runtime.graph_capture import CAPTURE_LOCK
 from lloss.runtime.providers import engine_cache, first_line, missing, open_session, setup_of
 
 
@@ -82,7 +82,7 @@ def build_engine(path: Path, batch_size: int = 0, device_id: int = 0) -> BuiltEn
     for size in sorted({1, batch_size}):
         images = np.zeros((size, *setup.image, 3), np.uint8)
         try:
-            with DEVICES.shared():
+            with CAPTURE_LOCK.shared():
                 opened.session.run(None, {INPUT: images})
         except Exception as error:  # the runtime's own errors have no common public base
             raise EngineError(

@@ -30,8 +30,8 @@ from lloss.selection.ties import constant_note
 from lloss.serve.scoring.batch.pipeline import READERS
 from lloss.serve.scoring.batch.profile import Profiler
 from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
-from lloss.serve.scoring.metrics_server import serve_metrics
 from lloss.serve.scoring.scorer import Scorer
+from lloss.serve.scoring.telemetry import serve_metrics
 
 
 @click.command("score")

@@ -1,16 +1,16 @@
-"""How many images go in one run: by the size of the images, the provider and free memory."""
+"""Number of images in one run: by the size of the images, the provider and free memory."""
 
 from __future__ import annotations
 
 from lloss.images.decode import ImageSpec
 
 DEVICE_BATCH = 256
-"""Images a run on a GPU at most, where nobody asks for another number."""
+"""Images a run on a GPU at most, where the user sets no number."""
 
 _DEVICE_PIXELS = DEVICE_BATCH * 224 * 224
 _DEVICE_BYTES = 2048
-"""Of a GPU's memory for a pixel of the input: some feature maps of 64 channels in fp32, and cuDNN's
-workspace. A rough guess; what is too much nevertheless is halved when memory runs out."""
+"""GPU memory for a pixel of the input: some feature maps of 64 channels in fp32, and cuDNN's
+workspace. A rough guess; a run that does not fit is halved."""
 
 _HOST_PIXELS = 16 * 32 * 32
 _HOST_BATCHES = (4, 64)
@@ -18,8 +18,8 @@ _HOST_BATCHES = (4, 64)
 
 def host_batch(image: ImageSpec) -> int:
     """Images a run on the CPU: as many as keep a layer's maps in the core's own cache."""
-    few, many = _HOST_BATCHES
-    return max(few, min(many, _power_below(_HOST_PIXELS // _pixels(image))))
+    least, most = _HOST_BATCHES
+    return max(least, min(most, _power_below(_HOST_PIXELS // _pixels(image))))
 
 
 def device_batch(image: ImageSpec) -> int:
@@ -28,19 +28,13 @@ def device_batch(image: ImageSpec) -> int:
 
 
 def fitting(image: ImageSpec, batch_size: int, free: int) -> int:
-    """Of a batch, the images that half of the free memory holds at a time; at least one.
-
-    Args:
-        image: what an image becomes.
-        batch_size: the most.
-        free: bytes of the GPU.
-    """
+    """Images of a batch that half of the GPU's ``free`` bytes hold at a time; at least one."""
     count = _power_below(free // 2 // (_pixels(image) * _DEVICE_BYTES))
     return batch_size if count >= batch_size else count
 
 
 def buckets(most: int) -> tuple[int, ...]:
-    """The batch sizes that CUDA really runs, ascending: powers of two and the largest.
+    """The batch sizes that CUDA runs, ascending: powers of two and the largest.
 
     A count between two is padded to the larger, which at most doubles the work: cuDNN plans few
     shapes, and few CUDA graphs are captured.

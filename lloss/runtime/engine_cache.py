@@ -1,9 +1,9 @@
-"""Where TensorRT's engines lie between runs.
+"""The folders of TensorRT's engines.
 
 TensorRT reads whatever engine it finds under a name: a changed model, GPU or version does not make
-it build another. So the folder's name is the hash of all that an engine depends on, and
-``key.json`` in it says what that was. An engine file is code that runs on the GPU: a folder that
-others can write to is refused.
+it build another one. So a folder's name is the hash of all that an engine depends on, and
+``key.json`` in it lists that. An engine file is code that runs on the GPU: a folder that others
+can write to is refused.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class EngineCache:
 
     Attributes:
         engines: of one model, on one machine, in one range of shapes.
-        timings: of kernels on this machine, for any model: the engine of the next cycle's model
-            builds in a fraction of the time.
+        timings: of kernels on this machine, for any model: with them the engine of the next cycle's
+            model builds in a fraction of the time.
     """
 
     engines: Path
@@ -47,49 +47,49 @@ class EngineCache:
             root: by default ``$XDG_CACHE_HOME/lloss/tensorrt``, or ``~/.cache/lloss/tensorrt``.
 
         Raises:
-            EngineError: a folder belongs to somebody else, or others can write to it.
+            EngineError: a folder belongs to another user, or others can write to it.
             LlossError: a folder cannot be made.
         """
         root = root or default_root()
         for folder in (root.parent, root):
-            _private(folder)
-        engines = _keyed(root / "engines", {**machine, **model})
-        return cls(engines, _keyed(root / "timings", machine))
+            _make_private(folder)
+        engines = _keyed_folder(root / "engines", {**machine, **model})
+        return cls(engines, _keyed_folder(root / "timings", machine))
 
 
 def default_root() -> Path:
     """``lloss/tensorrt`` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification: a relative path is to be ignored.
+    # XDG base directory specification: ignore a relative path.
     base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
     return base / "lloss" / "tensorrt"
 
 
-def _keyed(parent: Path, key: Mapping[str, str]) -> Path:
+def _keyed_folder(parent: Path, key: Mapping[str, str]) -> Path:
     text = json.dumps(dict(key), sort_keys=True, ensure_ascii=False)
     folder = parent / hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
-    for made in (parent, folder):
-        _private(made)
+    for path in (parent, folder):
+        _make_private(path)
     if not (folder / KEY).is_file():
         write_json(folder / KEY, dict(key))
     return folder
 
 
-def _private(folder: Path) -> None:
-    """Make a folder that only its owner can enter, or check one that is there."""
+def _make_private(folder: Path) -> None:
+    """Make a folder that only its owner can enter, or check an existing one."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise explained(error, folder) from error
-    if found.st_uid != os.getuid():
+    if status.st_uid != os.getuid():
         raise EngineError(
-            f"{folder}: belongs to user {found.st_uid}, and TensorRT engines are run as they are "
-            "found: set XDG_CACHE_HOME to a folder of your own"
+            f"{folder}: belongs to user {status.st_uid}, and TensorRT runs the engines that it "
+            "finds there: set XDG_CACHE_HOME to a folder of your own"
         )
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise EngineError(
-            f"{folder}: others can write to it (mode {stat.S_IMODE(found.st_mode):o}), and "
-            f"TensorRT engines are run as they are found: chmod go-w '{folder}'"
+            f"{folder}: others can write to it (mode {stat.S_IMODE(status.st_mode):o}), and "
+            f"TensorRT runs the engines that it finds there: chmod go-w '{folder}'"
         )

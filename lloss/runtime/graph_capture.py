@@ -1,10 +1,9 @@
-"""Nothing of this process uses a GPU while a CUDA graph is captured.
+"""A lock that keeps every other GPU call out while a CUDA graph is captured.
 
-onnxruntime captures in CUDA's global mode: while it does, any call of any other thread that CUDA
+onnxruntime captures in CUDA's global mode: during a capture, any call of another thread that CUDA
 counts as unsafe (allocating, freeing, waiting), on any GPU of the process, fails and spoils the
-capture. So all that uses a GPU here goes through one lock: any number share it, a capture has it
-alone. Other code in the process, such as torch's, does not know of it: a capture that it spoils is
-found by :class:`lloss.errors.CaptureError`.
+capture. So all GPU calls of this package hold one lock: shared, or exclusive for a capture. A
+capture that other code (such as torch) spoils raises :class:`lloss.errors.CaptureError`.
 
 Reference: CUDA Runtime API, ``cudaThreadExchangeStreamCaptureMode``,
 https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__STREAM.html.
@@ -18,18 +17,18 @@ from contextlib import contextmanager
 
 
 class CaptureLock:
-    """Shared by what uses a GPU, exclusive for a capture; one who waits to capture goes first."""
+    """Shared by GPU users, exclusive for a capture; a waiting capture goes before new users."""
 
     def __init__(self) -> None:
-        # Reentrant: the collector may call later() in the midst of the methods below.
+        # Reentrant: the garbage collector may call later() inside the methods below.
         self._changed = threading.Condition(threading.RLock())
         self._users = self._waiting = 0
         self._capturing = False
-        self._put_off: list[Callable[[], None]] = []
+        self._deferred: list[Callable[[], None]] = []
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Use a GPU. Not to be nested: a capture may be waiting in between."""
+        """Use a GPU. Do not nest: a capture may be waiting in between."""
         with self._changed:
             self._changed.wait_for(lambda: not self._capturing and not self._waiting)
             self._users += 1
@@ -40,7 +39,7 @@ class CaptureLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Capture, when all others have left."""
+        """Capture, when all users have left."""
         with self._changed:
             self._waiting += 1
             try:
@@ -53,20 +52,20 @@ class CaptureLock:
         finally:
             with self._changed:
                 self._capturing = False
-                todo, self._put_off = self._put_off, []
-                self._users += 1  # for what was put off
+                calls, self._deferred = self._deferred, []
+                self._users += 1  # for the deferred calls
                 self._changed.notify_all()
             try:
-                for call in todo:
+                for call in calls:
                     call()
             finally:
                 self._leave()
 
     def later(self, call: Callable[[], None]) -> None:
-        """Call at once, or after the capture under way: for finalizers, which must not wait."""
+        """Call at once, or after the current capture: for finalizers, which must not wait."""
         with self._changed:
             if self._capturing:
-                self._put_off.append(call)
+                self._deferred.append(call)
                 return
             self._users += 1
         try:
@@ -80,5 +79,5 @@ class CaptureLock:
             self._changed.notify_all()
 
 
-DEVICES = CaptureLock()
-"""The one of this process."""
+CAPTURE_LOCK = CaptureLock()
+"""The lock of this process."""

@@ -1,4 +1,4 @@
-"""What scoring gives back."""
+"""The scores of some images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Scores:
     Attributes:
         ids: of the N images that could be read, in the pool's order.
         columns: the artifact's outputs by name, each float32 [N, ...].
-        skipped: ids and reasons of those that could not.
+        skipped: ids and reasons of the images that could not be read.
         start: position in the pool of the first image, scored or skipped.
     """
 
@@ -34,35 +34,34 @@ class Scores:
 
     @property
     def loss(self) -> NDArray[np.float32]:
-        """Predicted loss, float32 [N]: a score to rank by, in no unit."""
+        """Predicted loss, float32 [N]: a score to rank by, without a unit."""
         return self.columns["loss"]
 
     @property
     def seen(self) -> int:
-        """How many images these scores tell of: scored and skipped ones."""
+        """Number of images, scored or skipped."""
         return len(self.ids) + len(self.skipped)
 
     def table(self) -> pa.Table:
-        """One row an image: ``id`` and the outputs."""
+        """A table with one row an image: ``id`` and the outputs."""
         return scores_table(self.ids, self.columns)
 
 
-def joined(parts: Sequence[Scores], manifest: Manifest) -> Scores:
-    """Scores of several batches as one."""
+def concatenate(parts: Sequence[Scores], manifest: Manifest) -> Scores:
+    """Concatenate the scores of several batches, in their order."""
     if len(parts) == 1:
         return parts[0]
-    columns = {
-        name: np.concatenate([part.columns[name] for part in parts]) if parts else empty
-        for name, empty in no_columns(manifest).items()
-    }
     return Scores(
         [id for part in parts for id in part.ids],
-        columns,
+        {
+            name: np.concatenate([empty, *(part.columns[name] for part in parts)])
+            for name, empty in no_columns(manifest).items()
+        },
         [row for part in parts for row in part.skipped],
         parts[0].start if parts else 0,
     )
 
 
 def no_columns(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
-    """The outputs of no image."""
+    """The outputs of zero images."""
     return {name: np.empty((0, *shape), np.float32) for name, shape in manifest.outputs.items()}

@@ -1,39 +1,37 @@
-"""Score images: embedded in a program, or over a whole pool."""
+"""Score images, embedded in a program."""
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from lloss.serve.scoring.batch.pipeline import READERS, Pipeline, Take
-from lloss.serve.scoring.batch.worker_pool import Team
+from lloss.serve.scoring.batch.worker_pool import WorkerPools
 from lloss.serve.scoring.engine.session import Engine
-from lloss.serve.scoring.result import Scores, joined
+from lloss.serve.scoring.given_images import Images, column_images, pool_of
+from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
-from PIL import Image
 
 from lloss.errors import EngineError, PoolError, SettingsError
 from lloss.images.cpu_count import usable_cores
 from lloss.images.decode import MAX_PIXELS
 from lloss.manifest import Manifest
-from lloss.pools import ArrayPool, Item, Pool, open_pool
-from lloss.pools.image_files import read_file
-
-Images: TypeAlias = "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | Pool"
-"""What :meth:`Scorer.score` takes."""
+from lloss.pools import Pool, open_pool
 
 
 class Scorer:
     """Scores images with an artifact.
 
-    Any number of threads may use one at a time; they share its engine. As a context manager, or
-    with :meth:`close`, it lets go of its threads and of the device's memory; it also does so when
-    the program ends.
+    Several threads may use one scorer at a time; they share its engine. A scorer frees its threads
+    and the device's memory at the end of its ``with`` block, with :meth:`close`, or at the end of
+    the program. It pickles by its path, so that it can be sent to workers; a copy has a telemetry
+    of its own.
 
     Args:
         model: path of ``model.onnx``.
@@ -41,22 +39,20 @@ class Scorer:
             former two the GPU's number: ``cuda:1``. For TensorRT the environment must have
             ``NVIDIA_TF32_OVERRIDE=0`` before the program starts, see :mod:`lloss.runtime.tf32`.
         batch_size: images a batch at most; 0 for what suits the device and the images' size.
-        threads: that decode and, on the CPU, compute; 0 for one a core.
-        readers: threads that fetch, for pools behind a network.
-        telemetry: to count in, such as one that several scorers share; by default one of its own.
-            Which model serves is said by who shares it.
-        team: of threads that several scorers share; by default it has its own.
+        threads: number of threads that decode and, on the CPU, compute; 0 for one a core.
+        readers: number of threads that fetch images from remote pools.
+        telemetry: metrics that several scorers share; by default new ones. The program that
+            shares them names the model in them.
+        workers: threads that several scorers share; by default new ones.
 
     Attributes:
         engine: the artifact on its provider.
-        telemetry: counters, histograms and the registry that holds them.
-
-    It pickles by its path, so that it can be sent to workers; there it has a telemetry of its own.
+        telemetry: the metrics.
 
     Raises:
-        ArtifactError: the file is no artifact.
+        ArtifactError: the file is not an artifact.
         EngineError: the device cannot run it.
-        SettingsError: a number that cannot be.
+        SettingsError: a number is out of range.
 
     Example:
         >>> with Scorer("model.onnx") as scorer:
@@ -72,7 +68,7 @@ class Scorer:
         threads: int = 0,
         readers: int = READERS,
         telemetry: Telemetry | None = None,
-        team: Team | None = None,
+        workers: WorkerPools | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 0),
@@ -81,20 +77,20 @@ class Scorer:
         ):
             if value < least:
                 raise SettingsError(f"{name} = {value}: give at least {least}")
-        self._made_by = (str(Path(model).absolute()), device, batch_size, threads, readers)
+        self._arguments = (str(Path(model).absolute()), device, batch_size, threads, readers)
         self.telemetry = telemetry or Telemetry()
         self.engine = Engine(model, device, threads, batch_size, self.telemetry.halved)
         if telemetry is None:
             self.telemetry.model(self.engine.sha256, self.engine.device, self.manifest.precision)
         self.threads = threads or usable_cores()
         self.readers = readers
-        self._team = team
+        self._workers = workers
         self._pipeline: Pipeline | None = None
         self._lock = threading.Lock()
         self._closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), self._made_by)
+        return (type(self), self._arguments)
 
     def __enter__(self) -> Scorer:
         return self
@@ -103,20 +99,20 @@ class Scorer:
         self.close()
 
     def close(self) -> None:
-        """End its threads and free what the engine holds; calls after it do nothing."""
+        """End its threads and free the engine's memory; later calls do nothing."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             pipeline = self._pipeline
-        # Not under the lock: what is under way may ask this scorer for a lane, to be refused.
+        # Not under the lock: a batch under way may call this scorer, and is refused.
         if pipeline is not None:
             pipeline.close()
         self.engine.close()
 
     @property
     def manifest(self) -> Manifest:
-        """What the artifact is."""
+        """The artifact's manifest."""
         return self.engine.manifest
 
     @property
@@ -125,12 +121,12 @@ class Scorer:
         return self.engine.batch_size
 
     def score(self, images: Images) -> Scores:
-        """Score images at hand.
+        """Score images in memory, or by their paths.
 
         Args:
             images: an array uint8 [N, H, W, 3] or [N, H, W] of any H and W; a sequence of encoded
                 images (``bytes``), paths, or arrays uint8 [H, W, 3], also mixed; or a pool. All
-                are decoded and resized as in training. One image goes in a list.
+                are decoded and resized as in training. Give one image in a list.
 
         Returns:
             Scores of the images that can be read, in their order; the others are ``skipped``, with
@@ -138,31 +134,33 @@ class Scorer:
 
         Raises:
             PoolError: an array that is not uint8 or of another shape, one image instead of a batch,
-                or an image of no known kind.
+                or an image of an unknown type.
             EngineError: the engine failed, or the scorer was closed.
         """
         if isinstance(images, np.ndarray) and self._is_one_batch(images):
-            return self._one_batch(images)
-        return joined(list(self.stream(_pool_of(images))), self.manifest)
+            return self._score_batch(images)
+        return concatenate(list(self.stream(pool_of(images))), self.manifest)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Score a dict of arrays, as Ray Data, Hugging Face datasets and Spark hand them over.
+        """Score a dict of arrays, as Ray Data, Hugging Face datasets and Spark pass it.
 
         Args:
             batch: ``image`` or ``images``: uint8 [N, H, W, 3], or a sequence of encoded images or
-                of arrays of several sizes; everything else passes through.
+                of arrays of several sizes; all other columns pass through.
 
         Returns:
             The same columns without the images, and the artifact's outputs beside them.
 
         Raises:
-            PoolError: there are no images, or one of them cannot be read: a row that came in must
+            PoolError: there are no images, or an image cannot be read: every row that comes in must
                 come out.
         """
         key = next((name for name in ("image", "images") if name in batch), None)
         if key is None:
-            raise PoolError(f"a batch with {sorted(batch)}: images stand under 'image' or 'images'")
-        scores = self.score(_unwrapped(batch[key]))
+            raise PoolError(
+                f"a batch with {sorted(batch)}: put the images under 'image' or 'images'"
+            )
+        scores = self.score(column_images(batch[key]))
         if scores.skipped:
             row, reason = scores.skipped[0]
             raise PoolError(f"image {row} of the batch: {reason}; leave such rows out before")
@@ -173,24 +171,26 @@ class Scorer:
         """Score a pool in bounded memory, a batch at a time, in the pool's order.
 
         Raises:
-            PoolError: the pool cannot be opened or read on.
+            PoolError: the pool cannot be opened, or not be read to its end.
             EngineError: the engine failed, or the scorer was closed.
         """
         opened = pool if isinstance(pool, Pool) else open_pool(pool)
-        yield from self.ranges(opened, _all(self.batch_size))
+        size = self.batch_size
+        ranges = (range(start, start + size) for start in itertools.count(0, size))
+        yield from self.ranges(opened, ranges)
 
     def ranges(self, pool: Pool, ranges: Iterable[range]) -> Generator[Scores]:
         """Score the images at some positions of a pool, a range at a time.
 
         Args:
             pool: opened.
-            ranges: ascending and apart, none longer than ``batch_size``; there may be more of them
-                than the pool has images.
+            ranges: ascending and disjoint, none longer than ``batch_size``; they may go beyond the
+                end of the pool.
         """
         yield from self._started().run(pool.chunks(ranges), pool.remote)
 
     def when_free(self, take: Take, max_pixels: int = MAX_PIXELS) -> Future[Scores]:
-        """Score what is there once the engine is free for it; see :meth:`.Pipeline.when_free`.
+        """Score a batch that is formed when the engine is free; see :meth:`.Pipeline.when_free`.
 
         Raises:
             EngineError: the scorer was closed.
@@ -202,7 +202,7 @@ class Scorer:
             self._check_open()
             if self._pipeline is None:
                 self._pipeline = Pipeline(
-                    self.engine, self.telemetry, self.threads, self.readers, self._team
+                    self.engine, self.telemetry, self.threads, self.readers, self._workers
                 )
             return self._pipeline
 
@@ -218,94 +218,10 @@ class Scorer:
             and 0 < len(images) <= self.batch_size
         )
 
-    def _one_batch(self, images: NDArray[np.uint8]) -> Scores:
-        """In the caller's thread: for a few images the hand-over would cost more than it brings."""
+    def _score_batch(self, images: NDArray[np.uint8]) -> Scores:
+        """Score in the caller's thread: for a few images a hand-over would cost more time."""
         self._check_open()
         with self.telemetry.timed("infer"):
             columns = self.engine.run(images)
         self.telemetry.ran(columns["loss"], 0)
         return Scores([str(row) for row in range(len(images))], columns)
-
-
-def _all(size: int) -> Iterator[range]:
-    """Ranges of this size, without end."""
-    start = 0
-    while True:
-        yield range(start, start + size)
-        start += size
-
-
-_CHANNELS = 4
-"""A last side of an array that is not longer holds an image's channels, not grey pixels."""
-
-
-class _GivenPool(Pool):
-    """Images that the caller has at hand or names."""
-
-    uri = "the images given"
-    unique = True
-
-    def __init__(self, images: Sequence[Any]) -> None:
-        self.images = images
-
-    def __iter__(self) -> Iterator[Item]:
-        return (_given(row, image) for row, image in enumerate(self.images))
-
-
-def _given(row: int, image: Any) -> Item:
-    if isinstance(image, (str, Path)):
-        return Item(str(image), lambda: read_file(Path(image)))
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return Item(str(row), lambda: bytes(image))
-    if isinstance(image, np.ndarray):
-        if image.ndim == 2 and image.shape[1] <= _CHANNELS:
-            raise PoolError(
-                f"image {row} is an array {list(image.shape)}, which looks like a row of pixels: "
-                "give a list of images, each uint8 [H, W, 3]"
-            )
-        return Item(str(row), lambda: image)
-    raise PoolError(
-        f"image {row} is a {type(image).__name__}: give bytes, a path or an array uint8 [H, W, 3]"
-    )
-
-
-def _pool_of(images: Any) -> Pool:
-    if isinstance(images, Pool):
-        return images
-    if isinstance(images, np.ndarray):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
-            raise PoolError(
-                f"images of {images.dtype} {list(images.shape)}: give uint8 [N, H, W, 3]"
-            )
-        if images.ndim == 3 and images.shape[2] <= _CHANNELS:
-            raise PoolError(
-                f"an array {list(images.shape)} is one image: give a batch of one, image[None]"
-            )
-        return ArrayPool(images, "the array given")
-    if isinstance(images, (str, bytes, Path)):
-        raise PoolError(
-            f"one {type(images).__name__}: give a list of images, or use stream() for a pool"
-        )
-    return _GivenPool(_listed(images))
-
-
-def _listed(images: Any) -> list[Any]:
-    if isinstance(images, Mapping) or not isinstance(images, Iterable):
-        raise PoolError(f"a {type(images).__name__}: give an array, a list of images, or a pool")
-    return list(images)
-
-
-def _unwrapped(images: Any) -> Any:
-    """Object arrays (ragged images, or bytes) as a list; anything else that is array-like as is."""
-    if isinstance(images, np.ndarray):
-        return images if images.dtype != object else list(images)
-    listed = _listed(images)
-    first = listed[0] if listed else None
-    # Pillow's would become arrays too, those with a palette of its indexes.
-    if first is None or isinstance(first, (bytes, str, Path, Image.Image)):
-        return listed
-    try:
-        array = np.asarray(images)
-    except ValueError:  # of several shapes
-        return listed
-    return array if array.dtype != object else listed

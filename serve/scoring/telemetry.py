@@ -1,6 +1,6 @@
-"""What a scorer tells of itself: Prometheus metrics, and where the time of a run went.
+"""Prometheus metrics of scorers, and a server for them.
 
-Everything is counted a batch at a time; nothing here costs time for each image.
+Every metric is updated once a batch; nothing here costs time for each image.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from lloss.errors import SettingsError
 
 STAGES = ("read", "decode", "infer", "write")
 
@@ -22,73 +24,68 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _LOSSES = (-8, -4, -2, -1, -0.5, 0, 0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16)
 
+_LOOPBACK = "127.0.0.1"
+"""The only address that serves metrics: the server has no access control."""
+
 
 class Telemetry:
-    """Counters and histograms of one scorer, in a registry of their own.
+    """Counters and histograms of one or several scorers, in a registry of their own.
 
     Attributes:
-        registry: to serve or push; holds ``lloss_images_total{outcome}``,
-            ``lloss_{read,decode,infer,write,queue}_duration_seconds`` (a batch each),
+        registry: holds ``lloss_images_total{outcome}``,
+            ``lloss_{read,decode,infer,write,queue}_duration_seconds`` (of one batch each),
             ``lloss_batch_size``, ``lloss_queue_size``, ``lloss_predicted_loss``,
             ``lloss_batch_halvings_total`` and ``lloss_model_info``.
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._images = Counter(
-            "lloss_images", "Images by what became of them.", ["outcome"], registry=self.registry
+            "lloss_images", "Images by what became of them.", ["outcome"], registry=registry
         )
         self._seconds = {
             stage: Histogram(
                 f"lloss_{stage}_duration_seconds",
                 f"Seconds that a batch spent in {stage}.",
                 buckets=_SECONDS,
-                registry=self.registry,
+                registry=registry,
             )
             for stage in (*STAGES, "queue")
         }
         self._batch = Histogram(
-            "lloss_batch_size", "Images a run.", buckets=_COUNTS, registry=self.registry
+            "lloss_batch_size", "Images a run.", buckets=_COUNTS, registry=registry
         )
         self._queue = Gauge(
-            "lloss_queue_size", "Batches begun and not yet handed over.", registry=self.registry
+            "lloss_queue_size", "Batches begun and not yet handed over.", registry=registry
         )
         self._model = Gauge(
             "lloss_model_info",
             "The artifact that scores, and what runs it.",
             ["sha256", "provider", "device", "precision"],
-            registry=self.registry,
+            registry=registry,
         )
         self._halvings = Counter(
             "lloss_batch_halvings",
             "Times that a GPU's memory did not hold a run, and runs were halved.",
-            registry=self.registry,
+            registry=registry,
         )
         self._losses = _LossHistogram()
-        self.registry.register(self._losses)
-        self._lock = threading.Lock()
-        self._busy = dict.fromkeys((*STAGES, "queue"), 0.0)
-        self._scored = self._skipped = 0
-        self._named: tuple[str, str, str, str] | None = None
+        registry.register(self._losses)
 
     def model(self, sha256: str, device: str, precision: str) -> None:
-        """Name what runs, and what ran before no more.
+        """Name the model that runs, in place of the one before.
 
         Args:
             sha256: of the artifact.
             device: the provider, with the GPU's number where it has one: ``cuda:1``.
             precision: of the artifact.
         """
-        with self._lock:
-            named = (sha256, device.partition(":")[0], device, precision)
-            self._model.labels(*named).set(1)
-            if self._named and self._named != named:
-                self._model.remove(*self._named)
-            self._named = named
+        self._model.clear()
+        self._model.labels(sha256, device.partition(":")[0], device, precision).set(1)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Count the seconds of the block as a batch's in ``stage``."""
+        """Count the seconds of the block as those of a batch in ``stage``."""
         begun = time.perf_counter()
         try:
             yield
@@ -98,43 +95,38 @@ class Telemetry:
     def spent(self, stage: str, seconds: float) -> None:
         """Count seconds of a batch in one of :data:`STAGES`, or in the ``queue`` between them."""
         self._seconds[stage].observe(seconds)
-        with self._lock:
-            self._busy[stage] += seconds
 
     def ran(self, losses: NDArray[np.float32], skipped: int) -> None:
-        """Count a batch that was run: its predicted losses, float32 [N], and what was skipped."""
+        """Count a batch: its predicted losses, float32 [N], and the number of skipped images."""
         if len(losses):
             self._batch.observe(len(losses))
             self._images.labels("scored").inc(len(losses))
             self._losses.add(losses)
         if skipped:
             self._images.labels("skipped").inc(skipped)
-        with self._lock:
-            self._scored += len(losses)
-            self._skipped += skipped
 
     def halved(self) -> None:
         """Count that a GPU's memory did not hold a run."""
         self._halvings.inc()
 
     def queued(self, batches: int) -> None:
-        """Tell how many batches are under way."""
+        """Set the number of batches under way."""
         self._queue.set(batches)
 
-    def spent_so_far(self) -> dict[str, float]:
-        """Seconds of all threads together in each stage."""
-        with self._lock:
-            return dict(self._busy)
+    def total_seconds(self, stage: str) -> float:
+        """Seconds that all threads together have spent in a stage."""
+        return self.registry.get_sample_value(f"lloss_{stage}_duration_seconds_sum") or 0.0
 
     @property
     def images(self) -> int:
-        """Images seen so far, scored or skipped."""
-        with self._lock:
-            return self._scored + self._skipped
+        """Number of images so far, scored or skipped."""
+        name = "lloss_images_total"
+        outcomes = ({"outcome": outcome} for outcome in ("scored", "skipped"))
+        return int(sum(self.registry.get_sample_value(name, label) or 0 for label in outcomes))
 
 
 class _LossHistogram(Collector):
-    """``lloss_predicted_loss``: prometheus-client's own observes one value a call."""
+    """``lloss_predicted_loss``: prometheus-client's own histogram observes one value a call."""
 
     def __init__(self) -> None:
         self._edges = np.array(_LOSSES, np.float64)
@@ -143,7 +135,7 @@ class _LossHistogram(Collector):
         self._lock = threading.Lock()
 
     def add(self, losses: NDArray[np.float32]) -> None:
-        """Count them; NaN is in no bucket."""
+        """Count finite values; NaN is in no bucket."""
         values = losses[np.isfinite(losses)].astype(np.float64)
         places = np.searchsorted(self._edges, values, side="left")
         counts = np.bincount(places, minlength=len(self._counts))
@@ -154,9 +146,33 @@ class _LossHistogram(Collector):
     def collect(self) -> Iterator[Metric]:
         """See ``prometheus_client.registry.Collector``."""
         with self._lock:
-            summed, total = np.cumsum(self._counts), self._sum
+            cumulative, total = np.cumsum(self._counts), self._sum
         names = [*(str(float(edge)) for edge in _LOSSES), "+Inf"]
-        buckets = [(name, float(count)) for name, count in zip(names, summed)]
+        buckets = [(name, float(count)) for name, count in zip(names, cumulative)]
         yield HistogramMetricFamily(
             "lloss_predicted_loss", "Predicted loss of scored images.", buckets, total
         )
+
+
+@contextmanager
+def serve_metrics(telemetry: Telemetry, port: int | None) -> Iterator[None]:
+    """Serve ``/metrics`` on the loopback interface while the block runs; without a port, nothing.
+
+    Raises:
+        SettingsError: the port is taken.
+    """
+    if port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, _LOOPBACK, telemetry.registry)
+    except OSError as error:
+        raise SettingsError(
+            f"--metrics-port {port}: {error.strerror or error}; choose another port"
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -93,7 +93,7 @@ def test_the_whole_walk_by_hand(photos: Path, tmp_path: Path, tiny_options: list
     share = f"{figures['head']['ranking_accuracy']:.{places}f}"
     assert f"{share} ({low:.{places}f} to {high:.{places}f})" in told
     assert "accuracy" in told and "95 % interval" in told and "60 images)" in told
-    assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "evaluation.svg").read_text().startswith("<svg xmlns=")
     assert "of torch" in lloss("export", run, "-o", model).stdout
     assert "uint8 [N, 8, 8, 3]" in lloss("info", model).stdout
     assert "60 images scored" in lloss("score", model, photos, "-o", scores).stderr

@@ -1,24 +1,26 @@
-"""The lock of a capture: shared by many, alone for one."""
+"""The capture lock: shared by many, exclusive for one."""
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from lloss.runtime.graph_capture import CaptureLock
 
-from ..waiting import PATIENCE
+from ..waiting import PATIENCE, until
 
 
-def test_many_share_and_one_captures() -> None:
+def test_users_share_and_one_captures() -> None:
     lock, inside, seen = CaptureLock(), [0, 0], []
 
     def use(number: int) -> None:
-        which = number % 5 == 0
-        with lock.exclusive() if which else lock.shared():
-            inside[which] += 1
+        captures = number % 5 == 0
+        with lock.exclusive() if captures else lock.shared():
+            inside[captures] += 1
             seen.append(tuple(inside))
-            inside[which] -= 1
+            inside[captures] -= 1
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(use, range(400)))
@@ -26,7 +28,7 @@ def test_many_share_and_one_captures() -> None:
     assert all(captures == 0 or (captures == 1 and users == 0) for users, captures in seen)
 
 
-def test_who_waits_to_capture_goes_before_new_users() -> None:
+def test_a_waiting_capture_goes_before_new_users() -> None:
     lock, order = CaptureLock(), []
     entered, leave = threading.Event(), threading.Event()
 
@@ -48,8 +50,7 @@ def test_who_waits_to_capture_goes_before_new_users() -> None:
         done = [threads.submit(first)]
         assert entered.wait(PATIENCE)
         done.append(threads.submit(capture))
-        while not lock._waiting:
-            pass
+        until(lambda: lock._waiting)
         done.append(threads.submit(second))
         leave.set()
         for one in done:
@@ -57,27 +58,21 @@ def test_who_waits_to_capture_goes_before_new_users() -> None:
     assert order == ["user", "capture", "later user"]
 
 
-def test_what_must_not_wait_is_done_after_the_capture() -> None:
+def test_finalizers_run_at_once_or_after_the_capture() -> None:
     lock, done = CaptureLock(), []
     lock.later(lambda: done.append("at once"))
     with lock.shared():
-        lock.later(lambda: done.append("beside others"))
+        lock.later(lambda: done.append("beside users"))
     with lock.exclusive():
         lock.later(lambda: done.append("after"))
-        assert done == ["at once", "beside others"]
-    assert done == ["at once", "beside others", "after"]
-    with lock.exclusive():
-        pass
-    assert len(done) == 3
+        assert done == ["at once", "beside users"]
+    assert done == ["at once", "beside users", "after"]
 
 
-def test_an_error_leaves_the_lock() -> None:
+def test_an_error_releases_the_lock() -> None:
     lock = CaptureLock()
     for enter in (lock.shared, lock.exclusive):
-        try:
-            with enter():
-                raise ValueError
-        except ValueError:
-            pass
+        with pytest.raises(ValueError), enter():
+            raise ValueError
     with lock.exclusive():
         pass

@@ -62,7 +62,7 @@ class Batcher:
         self._scorer, self._limits, self._metrics = scorer, limits, metrics
         image = scorer.manifest.image
         self._shape = (image.height, image.width, 3)
-        self._lanes, self._on_host = scorer.engine.lanes, scorer.engine.on_host
+        self._lanes, self._on_host = scorer.engine.concurrency, scorer.engine.on_host
         self._changed = threading.Condition()
         self._queue = RequestQueue(scorer.batch_size)
         self._requested = 0  # lanes that have not come yet
@@ -142,14 +142,17 @@ class Batcher:
             future.set_exception(error)
         future.add_done_callback(turn.done)
 
-    def take(self, idle: int) -> list[Part]:
-        """Images for a lane that is free now, beside ``idle`` others; may be none."""
+    def take(self) -> list[Part]:
+        """Images for a lane that is free now; may be none.
+
+        On a CPU a batch takes about as long as its images one by one: a lane that took all would
+        delay the first until the last, and leave nothing to lanes that are free a moment later
+        (``benchmarks/queueing.py``). On a GPU a large batch costs little more than a small one.
+        """
         with self._changed:
             self._requested -= 1
-            share = max(
-                -(-self._queue.images // self._sharing(idle)),
-                math.ceil(self._rate * _MIN_SHARE_SECONDS),
-            )
+            lanes = self._lanes if self._on_host else 1
+            share = max(-(-self._queue.images // lanes), math.ceil(self._rate * _MIN_SHARE_SECONDS))
             now = time.perf_counter()
             # Requests that expired are refused by their timers, which may be late.
             parts = self._queue.take(min(self._scorer.batch_size, share), now)
@@ -163,15 +166,6 @@ class Batcher:
             if not part.start:
                 self._metrics.waited(now - part.request.arrived)
         return parts
-
-    def _sharing(self, idle: int) -> int:
-        """Lanes that the waiting images are divided between.
-
-        On a CPU a batch takes about as long as its images one by one: a lane that took all would
-        delay the first until the last, and leave nothing to lanes that are free a moment later
-        (``benchmarks/queueing.py``). On a GPU a large batch costs little more than a small one.
-        """
-        return self._lanes if self._on_host else 1 + idle
 
     def done(self, parts: Sequence[Part], scores: Scores | BaseException, seconds: float) -> None:
         """Return the rows of a batch to their requests; in a lane's thread."""
@@ -232,10 +226,10 @@ class _Turn:
         self._began: float | None = None
         self._parts: Sequence[Part] = ()
 
-    def take(self, idle: int) -> Chunk | None:
+    def take(self) -> Chunk | None:
         """See :meth:`.Scorer.when_free`."""
         self._began = time.perf_counter()
-        self._parts = self._batcher.take(idle)
+        self._parts = self._batcher.take()
         return RequestBatch.of(self._parts, self._shape) if self._parts else None
 
     def done(self, future: Future[Scores]) -> None:

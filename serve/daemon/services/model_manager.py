@@ -16,7 +16,7 @@ from lloss.serve.daemon.services.model_check import check_device, check_outputs
 from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.scoring.batch.worker_pool import Team
+from lloss.serve.scoring.batch.worker_pool import WorkerPools
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError
@@ -55,7 +55,7 @@ class Models:
         self._lock = threading.Lock()  # of _serving and _loaded; held briefly
         self._loading = threading.Lock()  # one load at a time, for as long as it takes
         self._closed = False
-        self._team = Team()
+        self._workers = WorkerPools()
         self._batches = 0  # of earlier models
         self.statistics = InferenceStatistics()
 
@@ -96,7 +96,7 @@ class Models:
         if self._closed:
             return "the model was unloaded: the server is shutting down"
         serving = self._serving
-        return serving.scorer.engine.trouble() if serving else "the model is not loaded yet"
+        return serving.scorer.engine.failure() if serving else "the model is not loaded yet"
 
     @property
     def sha256(self) -> str:
@@ -173,7 +173,7 @@ class Models:
         with self._loading:
             self._closed = True
             self._replace(None)
-            self._team.close()
+            self._workers.close()
 
     def _current(self) -> _Serving:
         serving = self._serving
@@ -225,7 +225,7 @@ class Models:
             settings.batch_size,
             settings.threads,
             telemetry=self._metrics.telemetry,
-            team=self._team,
+            workers=self._workers,
         )
         try:
             check_device(scorer, self._serving.scorer if self._serving else None, path)

@@ -3,91 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lloss.serve.scoring.scorer import Scorer
+from lloss.serve.scoring.telemetry import STAGES
 
-_BOUND = 0.85
-"""Threads that are busy for this share of the time are what bounds a run."""
+_BUSY = 0.85
+"""Threads that are busy for this share of the time limit a run."""
 
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage of a run took.
-
-    Attributes:
-        name: such as ``decode``.
-        seconds: of all its threads together.
-        threads: that do it.
-        share: of the time that those threads had, 0 to 1.
-    """
-
-    name: str
-    seconds: float
-    threads: int
-    share: float
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A run, stage by stage.
-
-    Attributes:
-        images: scored or skipped.
-        seconds: of the run, by the clock.
-        stages: in the order of the data.
-        on_host: whether one thread does read, decode and infer, as on the CPU.
-        remote: whether the pool lies behind a network.
-        precision: of the artifact.
-    """
-
-    images: int
-    seconds: float
-    stages: tuple[Stage, ...]
-    on_host: bool
-    remote: bool
-    precision: str = "fp32"
-
-    def bound(self) -> str:
-        """The stage that bounds the run; ``listing`` when the threads mostly wait for the pool."""
-        shares = {stage.name: stage.share for stage in self.stages}
-        if shares["write"] >= _BOUND:
-            return "write"
-        for team in self._teams():
-            if sum(shares[name] for name in team) >= _BOUND:
-                return max(team, key=lambda name: shares[name])
-        return "read" if self.remote else "listing"
-
-    def _teams(self) -> list[list[str]]:
-        """Stages that the same threads do, one after another."""
-        workers = ["decode"] if self.remote else ["read", "decode"]
-        return [[*workers, "infer"]] if self.on_host else [["infer"], workers]
-
-    def text(self) -> str:
-        """A table of the stages, and a line that says what to change."""
-        rate = self.images / self.seconds if self.seconds else 0.0
-        lines = [f"{self.images} images in {self.seconds:.1f} s, {rate:.0f} images/s"]
-        lines.append(f"{'stage':8s} {'seconds':>9s} {'threads':>8s} {'busy':>6s}")
-        lines += [
-            f"{stage.name:8s} {stage.seconds:9.2f} {stage.threads:8d} {stage.share:6.0%}"
-            for stage in self.stages
-        ]
-        bound = self.bound()
-        return "\n".join([*lines, f"bound by {bound}: {self.remedy()}"])
-
-    def remedy(self) -> str:
-        """What to change so that the stage that bounds the run takes less."""
-        bound = self.bound()
-        if bound == "infer":
-            return _FASTER_ENGINE[self.on_host][self.precision]
-        return _REMEDIES[bound]
-
-
-_DECODE = "keep the images nearer to the model's size, or as .npy; give it more cores"
-_READ = "more --readers for a store; a faster disk, or fewer and larger files (tar shards, .npy)"
-_WRITE = "put -o on a faster disk"
-_LISTING = "the pool does not list its images fast enough: larger tar shards, .npy, or a list"
-_REMEDIES = {"decode": _DECODE, "read": _READ, "write": _WRITE, "listing": _LISTING}
+_REMEDIES = {
+    "decode": "keep the images nearer to the model's size, or as .npy; give it more cores",
+    "read": "more --readers for a store; a faster disk, or fewer and larger files (tar shards, "
+    ".npy)",
+    "write": "put -o on a faster disk",
+    "listing": "the pool does not list its images fast enough: larger tar shards, .npy, or a list",
+}
 _FASTER_ENGINE = {
     True: {
         "fp32": "export with --precision int8, give it more cores, or a GPU (--provider cuda)",
@@ -100,34 +31,85 @@ _FASTER_ENGINE = {
         "int8": "int8 is for CPUs: export with --precision fp16",
     },
 }
-"""What to change where the engine bounds a run: on the host or a device, by precision."""
+"""Remedies where the engine limits a run: by whether it is the CPU, and by precision."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The time of a run by stage.
+
+    Attributes:
+        images: scored or skipped.
+        seconds: of the run, by the clock.
+        busy: thread seconds of each of :data:`.STAGES`.
+        threads: number of threads of each stage.
+        on_host: whether one thread does read, decode and infer, as on the CPU.
+        remote: whether reading waits for a network.
+        precision: of the artifact.
+    """
+
+    images: int
+    seconds: float
+    busy: Mapping[str, float]
+    threads: Mapping[str, int]
+    on_host: bool
+    remote: bool
+    precision: str = "fp32"
+
+    def share(self, stage: str) -> float:
+        """Share of the time of a stage's threads that they were busy, 0 to 1."""
+        return self.busy[stage] / (self.seconds * self.threads[stage]) if self.seconds else 0.0
+
+    def bound(self) -> str:
+        """The stage that limits the run; ``listing`` when the threads mostly wait for the pool."""
+        workers = ["decode"] if self.remote else ["read", "decode"]
+        same_threads = [[*workers, "infer"]] if self.on_host else [["infer"], workers]
+        for stages in (["write"], *same_threads):
+            if sum(map(self.share, stages)) >= _BUSY:
+                return max(stages, key=self.share)
+        return "read" if self.remote else "listing"
+
+    def text(self) -> str:
+        """A table of the stages, and a line on what to change."""
+        rate = self.images / self.seconds if self.seconds else 0.0
+        lines = [f"{self.images} images in {self.seconds:.1f} s, {rate:.0f} images/s"]
+        lines.append(f"{'stage':8s} {'seconds':>9s} {'threads':>8s} {'busy':>6s}")
+        lines += [
+            f"{name:8s} {self.busy[name]:9.2f} {self.threads[name]:8d} {self.share(name):6.0%}"
+            for name in STAGES
+        ]
+        bound = self.bound()
+        faster = _FASTER_ENGINE[self.on_host][self.precision]
+        remedy = faster if bound == "infer" else _REMEDIES[bound]
+        return "\n".join([*lines, f"bound by {bound}: {remedy}"])
 
 
 class Profiler:
-    """Watches a scorer from when it is made to :meth:`profile`."""
+    """Measures a scorer from its construction to :meth:`profile`."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._begun = time.perf_counter()
-        self._before = scorer.telemetry.spent_so_far()
+        self._before = self._totals()
         self._images = scorer.telemetry.images
 
     def profile(self, remote: bool = False) -> Profile:
-        """What happened since."""
-        scorer = self._scorer
+        """Return what the scorer did since."""
+        scorer, engine = self._scorer, self._scorer.engine
         seconds = time.perf_counter() - self._begun
-        spent = scorer.telemetry.spent_so_far()
-        workers = scorer.engine.lanes if scorer.engine.on_host else scorer.threads
-        threads = {
-            "read": scorer.readers if remote else workers,
-            "decode": workers,
-            "infer": scorer.engine.lanes,
-            "write": 1,
-        }
-        stages = []
-        for name, count in threads.items():
-            busy = spent[name] - self._before[name]
-            stages.append(Stage(name, busy, count, busy / (seconds * count) if seconds else 0.0))
-        images = scorer.telemetry.images - self._images
-        host, precision = scorer.engine.on_host, scorer.manifest.precision
-        return Profile(images, seconds, tuple(stages), host, remote, precision)
+        busy = {stage: total - self._before[stage] for stage, total in self._totals().items()}
+        workers = engine.concurrency if engine.on_host else scorer.threads
+        readers = scorer.readers if remote else workers
+        counts = (readers, workers, engine.concurrency, 1)
+        return Profile(
+            scorer.telemetry.images - self._images,
+            seconds,
+            busy,
+            dict(zip(STAGES, counts)),
+            engine.on_host,
+            remote,
+            scorer.manifest.precision,
+        )
+
+    def _totals(self) -> dict[str, float]:
+        return {stage: self._scorer.telemetry.total_seconds(stage) for stage in STAGES}

@@ -1,4 +1,4 @@
-"""Score a whole pool into a scores folder; killed and started again, it ends the same."""
+"""Score a whole pool into a scores folder; a run that was killed can go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lloss.serve.scoring.result import Scores, joined
+from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.scorer import Scorer
 from tqdm import tqdm
 
@@ -33,40 +33,45 @@ from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 PART = 10_000
-"""Items a part: what a killed run does again at most, and what is held in memory of the outputs."""
+"""Items a part: a killed run repeats no more, and no more outputs are in memory."""
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What became of a pool's images."""
+    """Numbers of images.
+
+    Attributes:
+        scored: with a row in the scores folder.
+        skipped: that could not be read.
+        resumed: scored or skipped by an earlier, interrupted run.
+    """
 
     scored: int
     skipped: int
     resumed: int
-    """Items that an earlier, interrupted run had done."""
 
 
 class Progress(Protocol):
-    """Who follows a run; all calls come from the thread that scores."""
+    """Follows a run; all calls come from the thread that scores."""
 
     def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
-        """The first batch comes.
+        """Start.
 
         Args:
-            done: what an earlier run did.
-            total: counts the images to score, those of the earlier run too; None where that is
-                not cheap. It may list the pool.
+            done: by an earlier run.
+            total: counts the images to score, with those of the earlier run; None where that is not
+                cheap. It may list the pool.
         """
 
     def batch(self, scores: Scores) -> None:
-        """A batch was scored, but for the images in it that could not be read.
+        """Receive a scored batch.
 
         Raises:
-            InterruptedRunError: the run shall end here; the finished parts stay.
+            InterruptedRunError: to end the run here; the finished parts stay.
         """
 
     def end(self) -> None:
-        """No further batch comes, for whatever reason."""
+        """Stop: no further batch comes, for whatever reason."""
 
 
 def score_pool(
@@ -83,25 +88,25 @@ def score_pool(
 ) -> ScoreReport:
     """Score every item of a pool, or of a shard of it, that is not excluded.
 
-    A folder that an interrupted run of the same model, pool and settings left is finished; one
-    that is complete is left alone.
+    A folder that an interrupted run of the same model, pool and settings left is finished; a
+    complete one is left alone.
 
     Args:
-        scorer: what scores.
+        scorer: the model.
         pool: opened.
-        out: the folder, made when it is not there.
+        out: the scores folder, made when it does not exist.
         exclude: ids to leave out.
         part_size: items a part.
         fail_fast: whether to stop at the first image that cannot be read.
         shard: of the pool.
-        batch_size: images a run of the engine, at most the scorer's; 0 for that.
-        progress: who follows; by default a bar, where there is a terminal.
+        batch_size: images a run of the engine, at most the scorer's; 0 for the scorer's.
+        progress: follows the run; by default a bar, in a terminal.
 
     Raises:
         SettingsError: a batch size over the scorer's.
         ScoresError: the folder holds another run, or the pool changed under it, or no image at
             all could be read.
-        PoolError: the pool cannot be read on, or an id comes twice in it.
+        PoolError: the pool cannot be read to its end, or contains an id twice.
         ImageError: an image cannot be read and ``fail_fast`` is on.
         InterruptedRunError: Ctrl-C; the finished parts stay.
     """
@@ -110,10 +115,11 @@ def score_pool(
     if not 0 < batch_size <= scorer.batch_size:
         raise SettingsError(f"batch_size = {batch_size}: give 1 to {scorer.batch_size}")
     settings = _settings(scorer, pool, exclude, part_size, batch_size, shard)
-    rest = SubsetPool(pool, exclude) if exclude else pool
-    followed = progress or _Bar()
-    run = _PoolRun(scorer, rest, folder, part_size, batch_size, shard, fail_fast, followed)
-    folder.run()  # says what is wrong with it, before anything is made
+    images = SubsetPool(pool, exclude) if exclude else pool
+    run = _Run(
+        scorer, images, folder, part_size, batch_size, shard, fail_fast, progress or _ProgressBar()
+    )
+    folder.run()  # raises where the folder is damaged, before anything is made
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,10 +127,10 @@ def score_pool(
     busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
     try:
         with locked(out, busy):
-            return run.into(settings)
+            return run.score(settings)
     except LlossError:
         with contextlib.suppress(OSError):
-            out.rmdir()  # where nothing came into it
+            out.rmdir()  # where it stayed empty
         raise
 
 
@@ -137,13 +143,13 @@ def _settings(
     shard: Shard,
 ) -> dict[str, Any]:
     """All that decides the bytes of the parts."""
-    left_out = hashlib.sha256(json.dumps(sorted(exclude)).encode())
+    excluded = hashlib.sha256(json.dumps(sorted(exclude)).encode())
     return {
         "model_sha256": scorer.engine.sha256,
         "pool": pool.uri,
         "pool_fingerprint": pool.fingerprint(),
         "excluded": len(exclude),
-        "excluded_sha256": left_out.hexdigest(),
+        "excluded_sha256": excluded.hexdigest(),
         **scorer.engine.identity(),
         "precision": scorer.manifest.precision,
         "batch_size": batch_size,
@@ -157,7 +163,7 @@ def _check_same(folder: ScoresFolder, before: dict[str, Any], now: dict[str, Any
     for name in dict.fromkeys((*now, "shard")):
         old, value = before.get(name), now.get(name)
         if name == "pool" and os.path.realpath(str(old)) == os.path.realpath(str(value)):
-            continue  # the same one by another path
+            continue  # the same pool by another path
         if name == "pool_fingerprint" and old != value:
             raise _changed(folder, "its images are others than before")
         if old != value:
@@ -175,17 +181,17 @@ def _changed(folder: ScoresFolder, what: str) -> ScoresError:
 
 
 def _versions() -> dict[str, str]:
-    """Of the packages that decode, compute and write; both wheels of onnxruntime are one."""
-    found = {}
+    """Versions of the packages that decode, compute and write; both onnxruntime wheels are one."""
+    versions = {}
     for name in ("onnxruntime", "onnxruntime-gpu", "pillow", "pyarrow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name.removesuffix("-gpu")] = importlib.metadata.version(name)
-    return found
+            versions[name.removesuffix("-gpu")] = importlib.metadata.version(name)
+    return versions
 
 
 @dataclass(frozen=True)
-class _PoolRun:
-    """A pool on its way into a folder."""
+class _Run:
+    """One call of :func:`score_pool`."""
 
     scorer: Scorer
     pool: Pool
@@ -196,13 +202,13 @@ class _PoolRun:
     fail_fast: bool
     progress: Progress
 
-    def into(self, settings: dict[str, Any]) -> ScoreReport:
-        """Fill the folder, or finish or check what is there already."""
+    def score(self, settings: dict[str, Any]) -> ScoreReport:
+        """Fill the folder, or finish or verify its contents."""
         before = self.folder.run()
         if before is not None:
             _check_same(self.folder, before, settings)
             if before["state"] == "complete":
-                return self.checked(self.verified(to_the_end=True))
+                return self._checked(self._verified(complete=True))
         path = self.folder.path
         sweep(path)
         if before is None and any(path.iterdir()):
@@ -212,7 +218,7 @@ class _PoolRun:
                 pass
         self.folder.write_run({"state": "running", **settings})
         try:
-            report = self.through()
+            report = self._score_rest()
         except KeyboardInterrupt:
             raise InterruptedRunError(
                 f"{path}: interrupted, {len(self.folder.parts())} parts are done; "
@@ -226,19 +232,19 @@ class _PoolRun:
         if passed and passed.as_dict():
             counts["passed_over"] = passed.as_dict()
         if self.shard.count > 1 and not settings["pool_fingerprint"]:
-            counts[POOL_IDS] = self.pool_ids()
+            counts[POOL_IDS] = self._ids_digest()
         self.folder.write_run({"state": "complete", **settings, **counts})
-        return self.checked(report)
+        return self._checked(report)
 
-    def pool_ids(self) -> str:
-        """A digest of the pool's ids in their order: other shards must have scored that pool."""
+    def _ids_digest(self) -> str:
+        """A digest of the pool's ids in their order, the same in every shard of the pool."""
         digest = hashlib.sha256()
         for id in self.pool.ids():
             digest.update(repr(id).encode("utf-8", "backslashreplace") + b"\n")
         return digest.hexdigest()
 
-    def checked(self, report: ScoreReport) -> ScoreReport:
-        """The report, unless nothing at all could be read."""
+    def _checked(self, report: ScoreReport) -> ScoreReport:
+        """Return the report, unless no image at all could be read."""
         if report.skipped and not report.scored:
             id, reason = self.folder.skipped()[0]
             raise ScoresError(
@@ -247,62 +253,59 @@ class _PoolRun:
             )
         return report
 
-    def verified(self, to_the_end: bool = False) -> ScoreReport:
-        """What the parts hold that are there, if the pool still has these very images.
+    def _verified(self, complete: bool = False) -> ScoreReport:
+        """Count the images of the finished parts, and check that the pool still has them.
 
         Args:
-            to_the_end: whether there may be no further image.
+            complete: whether the pool must have no further image.
         """
         scored = skipped = position = 0
         ids = self.pool.ids()
         numbers = self.folder.part_numbers()
         for number in numbers:
             start = number * self.part_size
-            chunk = list(itertools.islice(ids, start - position, start - position + self.part_size))
+            chunk = set(itertools.islice(ids, start - position, start - position + self.part_size))
             position = start + self.part_size
             rows, failed = self.folder.part_ids(number)
-            held = set(rows) | {id for id, _ in failed}
-            if held != set(chunk):
-                new, gone = sorted(set(chunk) - held), sorted(held - set(chunk))
+            part = set(rows) | {id for id, _ in failed}
+            if part != chunk:
+                new, gone = sorted(chunk - part), sorted(part - chunk)
                 what = f"{new[0]!r} is new or moved" if new else f"{gone[0]!r} is gone"
                 raise _changed(self.folder, what)
             scored, skipped = scored + len(rows), skipped + len(failed)
-        if to_the_end:
+        if complete:
             start = self.shard.part(len(numbers)) * self.part_size
             added = next(itertools.islice(ids, max(0, start - position), None), None)
             if added is not None:
                 raise _changed(self.folder, f"{added!r} is new")
         return ScoreReport(scored, skipped, scored + skipped)
 
-    def through(self) -> ScoreReport:
-        """Score what is not in the folder yet."""
-        done = len(self.folder.part_numbers())
-        before = self.verified()
+    def _score_rest(self) -> ScoreReport:
+        """Score the missing parts; one part is written while the next one is scored."""
+        before = self._verified()
         scored, skipped = before.scored, before.skipped
-        with (
-            self._followed(before),
-            _Writer(self) as writer,
-            contextlib.closing(self._batches(done)) as scored_batches,
-        ):
-            for number, batches in itertools.groupby(scored_batches, self._part_of):
-                part = list(batches)
-                scored += sum(len(batch) for batch in part)
-                skipped += sum(len(batch.skipped) for batch in part)
-                writer.write(number, part)
-        return ScoreReport(scored, skipped, before.resumed)
-
-    @contextlib.contextmanager
-    def _followed(self, before: ScoreReport) -> Iterator[None]:
+        writing: Future[None] | None = None
         self.progress.begin(before, self._total)
         try:
-            yield
+            with (
+                ThreadPoolExecutor(1, "lloss-write") as writer,
+                contextlib.closing(self._batches(len(self.folder.part_numbers()))) as batches,
+            ):
+                for number, group in itertools.groupby(batches, self._part_of):
+                    part = list(group)
+                    scored += sum(len(batch) for batch in part)
+                    skipped += sum(len(batch.skipped) for batch in part)
+                    if writing is not None:
+                        writing.result()
+                    writing = writer.submit(self._write, number, part)
+                if writing is not None:
+                    writing.result()
         finally:
             self.progress.end()
+        return ScoreReport(scored, skipped, before.resumed)
 
     def _total(self) -> int | None:
-        if not self.pool.counted:
-            return None
-        return self.shard.items(self.pool.count(), self.part_size)
+        return self.shard.items(self.pool.count(), self.part_size) if self.pool.counted else None
 
     def _part_of(self, batch: Scores) -> int:
         return batch.start // self.part_size
@@ -318,61 +321,30 @@ class _PoolRun:
                 yield batch
 
     def _ranges(self, parts: Iterable[int]) -> Iterator[range]:
-        """Batches that never reach over the end of a part: a part is the same however it came."""
+        """Batches that end at the end of a part, so that a part has the same bytes in any run."""
         size = self.batch_size
         for number in parts:
             start = number * self.part_size
             end = start + self.part_size
             yield from (range(at, min(at + size, end)) for at in range(start, end, size))
 
+    def _write(self, number: int, batches: list[Scores]) -> None:
+        """Write a part, and empty the list."""
+        with self.scorer.telemetry.timed("write"):
+            part = concatenate(batches, self.scorer.manifest)
+            batches.clear()
+            self.folder.write_part(number, part.table(), part.skipped)
 
-class _Bar:
-    """A bar in a terminal, and nothing elsewhere."""
+
+class _ProgressBar:
+    """A bar in a terminal; elsewhere nothing."""
 
     def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
-        seen = total() if sys.stderr.isatty() else None  # else nobody sees the share
-        self._bar = tqdm(total=seen, initial=done.resumed, unit="img", desc="score", disable=None)
+        shown = total() if sys.stderr.isatty() else None
+        self._bar = tqdm(total=shown, initial=done.resumed, unit="img", desc="score", disable=None)
 
     def batch(self, scores: Scores) -> None:
-        self._bar.update(len(scores) + len(scores.skipped))
+        self._bar.update(scores.seen)
 
     def end(self) -> None:
         self._bar.close()
-
-
-class _Writer:
-    """Writes a part while the next one is scored."""
-
-    def __init__(self, run: _PoolRun) -> None:
-        self._run = run
-        self._thread = ThreadPoolExecutor(1, "lloss-write")
-        self._last: Future[None] | None = None
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._wait()
-        finally:
-            self._thread.shutdown()
-
-    def write(self, number: int, batches: list[Scores]) -> None:
-        """Begin to write a part, when the one before is written; the list is emptied meanwhile.
-
-        Raises:
-            LlossError: the one before could not be written, such as for a full disk.
-        """
-        self._wait()
-        self._last = self._thread.submit(self._write, number, batches)
-
-    def _wait(self) -> None:
-        if self._last is not None:
-            self._last.result()
-
-    def _write(self, number: int, batches: list[Scores]) -> None:
-        with self._run.scorer.telemetry.timed("write"):
-            part = joined(batches, self._run.scorer.manifest)
-            batches.clear()
-            self._run.folder.write_part(number, part.table(), part.skipped)

@@ -1,4 +1,4 @@
-"""Threads that take up the most urgent task first."""
+"""Thread pools that run the most urgent task first."""
 
 from __future__ import annotations
 
@@ -9,189 +9,109 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol
 
 LIVE, POOL = 0, 1
-"""How urgent a task is: of a request that somebody waits for, or of a pool; less goes first."""
+"""Priority of a task: of a request that a client waits for, or of a pool. Lower runs first."""
+
+Task = Callable[[], object]
 
 _log = logging.getLogger(__name__)
 
 
-class Threads(Protocol):
-    """What :class:`Workers` and :class:`Share` do."""
+class WorkerPool:
+    """Threads that run tasks by priority, and tasks of one priority in their order.
 
-    count: int
-
-    def submit(self, task: Callable[[], object], priority: int = POOL) -> None:
-        """Have a task done."""
-
-    @property
-    def idle(self) -> int:
-        """Threads that do nothing just now."""
-
-    def shutdown(self) -> None:
-        """Take no more, and return when all that was submitted is done."""
-
-
-class Workers:
-    """A pool of threads, first in, first out among tasks of one priority.
-
-    Threads start when they are first needed. They end with :meth:`shutdown`, when this object is
-    forgotten, or with the program, each time after what was submitted before.
+    A thread starts when it is first needed. The threads end with :meth:`close`, when this object
+    is garbage-collected, or with the program; each time after the tasks that were submitted before.
 
     Args:
-        count: threads at most.
-        name: of the threads, before a number.
-
-    Attributes:
-        count: as given.
+        count: maximum number of threads.
+        name: prefix of the threads' names.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self.count = count
-        # The threads know what they share and not this object, which can so be forgotten.
-        self._shared = _Shared(count, name)
-        weakref.finalize(self, self._shared.stop).atexit = False  # there _end_all waits as well
-        _SHARED.add(self._shared)
+        # The threads refer to the queue and not to this object, so that it can be collected.
+        self._queue = _TaskQueue(count, name)
+        weakref.finalize(self, self._queue.stop).atexit = False  # _end_all also joins
+        _QUEUES.add(self._queue)
 
-    def submit(self, task: Callable[[], object], priority: int = POOL) -> None:
-        """Have a task done; whatever it raises is logged and lost.
+    def submit(self, task: Task, priority: int = POOL) -> None:
+        """Run a task in a thread; an exception of the task is logged.
 
         Raises:
-            RuntimeError: after :meth:`shutdown`, or the system has no thread.
+            RuntimeError: the pool is closed, or the system cannot start a thread.
         """
-        self._shared.put(priority, task)
+        self._queue.put(priority, task)
 
     @property
     def idle(self) -> int:
-        """Threads that do nothing just now, or are not started yet."""
-        return self.count - self._shared.busy
+        """Number of threads that run no task now, or were not started yet."""
+        return self.count - self._queue.busy
 
-    def shutdown(self) -> None:
-        """Take no more, and return when all that was submitted is done."""
-        self._shared.stop()
-        self._shared.join()
-
-
-class Share:
-    """Threads that others use as well; :meth:`shutdown` ends none of them.
-
-    Args:
-        workers: whose threads they are.
-
-    Attributes:
-        count: of the threads.
-    """
-
-    def __init__(self, workers: Workers) -> None:
-        self.count = workers.count
-        self._workers = workers
-        self._changed = threading.Condition()
-        self._open = 0
-        self._stopped = False
-        self._inside = threading.local()
-
-    def submit(self, task: Callable[[], object], priority: int = POOL) -> None:
-        """See :meth:`Workers.submit`."""
-
-        def counted() -> None:
-            self._inside.depth = getattr(self._inside, "depth", 0) + 1
-            try:
-                task()
-            finally:
-                self._inside.depth -= 1
-                self._left()
-
-        with self._changed:
-            if self._stopped:
-                raise RuntimeError("cannot take a task after shutdown")
-            self._open += 1
-        try:
-            self._workers.submit(counted, priority)
-        except BaseException:
-            self._left()
-            raise
-
-    def _left(self) -> None:
-        with self._changed:
-            self._open -= 1
-            self._changed.notify_all()
-
-    @property
-    def idle(self) -> int:
-        """See :attr:`Workers.idle`."""
-        return self._workers.idle
-
-    def shutdown(self) -> None:
-        """Take no more, and return when all that was submitted here is done."""
-        own = getattr(self._inside, "depth", 0)  # a task that calls this is not waited for
-        with self._changed:
-            self._stopped = True
-            self._changed.wait_for(lambda: self._open <= own)
+    def close(self) -> None:
+        """Refuse new tasks, and return when all submitted tasks are done."""
+        self._queue.stop()
+        self._queue.join()
 
 
-class Team:
-    """Threads for all scorers of a process that use the same cores and device.
+class WorkerPools:
+    """Pools by size and name, for scorers that use the same cores and the same device.
 
-    What is urgent for one of them goes before what is not for any: requests to a model that serves,
-    before a job that goes on by the one before.
+    A live request of one scorer goes before a pool's batch of another one.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._workers: dict[tuple[int, str], Workers] = {}
+        self._pools: dict[tuple[int, str], WorkerPool] = {}
 
-    def share(self, count: int, name: str) -> Share:
-        """A share of the threads of this name."""
+    def get(self, count: int, name: str) -> WorkerPool:
+        """The pool of this size and name, made on first use."""
         with self._lock:
-            workers = self._workers.get((count, name))
-            if workers is None:
-                workers = self._workers[count, name] = Workers(count, name)
-            return Share(workers)
+            if (count, name) not in self._pools:
+                self._pools[count, name] = WorkerPool(count, name)
+            return self._pools[count, name]
 
     def close(self) -> None:
-        """End the threads, when all that was submitted is done."""
+        """Close every pool."""
         with self._lock:
-            workers = list(self._workers.values())
-        for one in workers:
-            one.shutdown()
+            pools = list(self._pools.values())
+        for pool in pools:
+            pool.close()
 
 
-class _Shared:
-    """What the threads of a pool have in common."""
+class _TaskQueue:
+    """The tasks of a pool, and the threads that run them."""
 
     def __init__(self, count: int, name: str) -> None:
         self.count, self.name = count, name
         self.busy = 0
         # Reentrant: the garbage collector may call stop() in a thread that holds it.
         self.changed = threading.Condition(threading.RLock())
-        self._tasks: list[tuple[int, int, Callable[[], object]]] = []
+        self._tasks: list[tuple[int, int, Task]] = []
         self._number = itertools.count()
         self._threads: list[threading.Thread] = []
-        self._waiting = 0
         self._stopped = False
 
-    def put(self, priority: int, task: Callable[[], object]) -> None:
+    def put(self, priority: int, task: Task) -> None:
         with self.changed:
             if self._stopped:
-                raise RuntimeError("cannot take a task after shutdown")
-            entry = (priority, next(self._number), task)
-            heapq.heappush(self._tasks, entry)
-            if len(self._tasks) > self._waiting and len(self._threads) < self.count:
-                self._grow(entry)
+                raise RuntimeError("the worker pool is closed")
+            waiting = len(self._threads) - self.busy
+            if len(self._tasks) >= waiting and len(self._threads) < self.count:
+                self._start_thread()
+            heapq.heappush(self._tasks, (priority, next(self._number), task))
             self.changed.notify()
 
-    def _grow(self, entry: tuple[int, int, Callable[[], object]]) -> None:
+    def _start_thread(self) -> None:
         name = f"{self.name}_{len(self._threads)}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            if self._threads:
-                return  # slower, but it will be done
-            self._tasks.remove(entry)
-            heapq.heapify(self._tasks)
-            raise
+            if not self._threads:
+                raise
+            return  # fewer threads are slower, and do all tasks
         self._threads.append(thread)
 
     def _work(self) -> None:
@@ -201,20 +121,15 @@ class _Shared:
             except BaseException:
                 _log.exception("a task of %s failed", self.name)
             finally:
-                del task  # or it would live until the next one comes
+                del task  # else it would live until the next one comes
                 with self.changed:
                     self.busy -= 1
 
-    def _next(self) -> Callable[[], object] | None:
+    def _next(self) -> Task | None:
         with self.changed:
-            while not self._tasks:
-                if self._stopped:
-                    return None
-                self._waiting += 1
-                try:
-                    self.changed.wait()
-                finally:
-                    self._waiting -= 1
+            self.changed.wait_for(lambda: self._tasks or self._stopped)
+            if not self._tasks:
+                return None
             self.busy += 1
             return heapq.heappop(self._tasks)[2]
 
@@ -229,13 +144,13 @@ class _Shared:
                 thread.join()
 
 
-_SHARED: weakref.WeakSet[_Shared] = weakref.WeakSet()
+_QUEUES: weakref.WeakSet[_TaskQueue] = weakref.WeakSet()
 
 
 @atexit.register
 def _end_all() -> None:
-    """No thread may be inside a runtime while that is taken apart."""
-    for shared in list(_SHARED):
-        shared.stop()
-    for shared in list(_SHARED):
-        shared.join()
+    """Join all threads: none may run inside a native library that is being unloaded."""
+    for queue in list(_QUEUES):
+        queue.stop()
+    for queue in list(_QUEUES):
+        queue.join()

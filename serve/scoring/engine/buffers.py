@@ -1,4 +1,4 @@
-"""The rotating buffers of a device's executor, and where inputs and outputs lie in them."""
+"""The rotating buffers of a GPU, and the places of inputs and outputs in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from lloss.serve.scoring.engine.device_memory import Copy, Memory
+from lloss.serve.scoring.engine.device_memory import Copy, CudaMemory
 from numpy.typing import NDArray
 
 from lloss.manifest import INPUT, Manifest
@@ -16,82 +16,70 @@ Outputs = dict[str, NDArray[np.float32]]
 _ALIGNMENT = 256
 
 
-class Layout:
-    """Where inputs and outputs lie in a buffer's blocks.
+class InputBuffer:
+    """One of the rotating buffers: pinned host memory, device memory, and a stream.
 
     Args:
+        number: of the buffer.
         manifest: of the artifact.
-        batch_size: images that the host's input block holds.
-        limit: images that the device's blocks hold: those of a run.
-    """
-
-    def __init__(self, manifest: Manifest, batch_size: int, limit: int) -> None:
-        self.batch_size = batch_size
-        self.image = (manifest.image.height, manifest.image.width, 3)
-        self.row_size = int(np.prod(self.image))
-        self.host_size = batch_size * self.row_size
-        self.input_size = limit * self.row_size
-        self.outputs: dict[str, tuple[int, tuple[int, ...]]] = {}
-        start = 0
-        for name, trailing in manifest.outputs.items():
-            self.outputs[name] = (start, trailing)
-            size = limit * _row_size(trailing)
-            start += -(-size // _ALIGNMENT) * _ALIGNMENT
-        self.output_size = start
-
-
-class InputBuffer:
-    """One of the rotating buffers.
+        batch_size: images that the host memory holds.
+        limit: images that the device memory holds: those of one run.
+        memory: of the GPU.
 
     Attributes:
-        pixels: uint8 [batch_size, H, W, 3], to be filled from row 0; pinned for a GPU.
-        number: which of the buffers it is.
+        pixels: uint8 [batch_size, H, W, 3], to be filled from row 0.
     """
 
-    def __init__(self, number: int, layout: Layout, memory: Memory) -> None:
-        self.number = number
-        self._layout = layout
-        self._in = memory.host(layout.host_size)
-        self._out = memory.host(layout.output_size)
-        self._device_in = memory.device(layout.input_size)
-        self._device_out = memory.device(layout.output_size)
-        self.stream = memory.stream()
-        self.pixels: NDArray[np.uint8] = self._in.reshape(layout.batch_size, *layout.image)
+    def __init__(
+        self, number: int, manifest: Manifest, batch_size: int, limit: int, memory: CudaMemory
+    ) -> None:
+        self.number, self._memory = number, memory
+        self._image = (manifest.image.height, manifest.image.width, 3)
+        self._row_size = int(np.prod(self._image))
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        output_size = 0
+        for name, trailing in manifest.outputs.items():
+            self._places[name] = (output_size, trailing)
+            output_size += -(-limit * _size(trailing) // _ALIGNMENT) * _ALIGNMENT
+        self._host_in = memory.host(batch_size * self._row_size)
+        self._host_out = memory.host(output_size)
+        self._device_in = memory.device(limit * self._row_size)
+        self._device_out = memory.device(output_size)
+        self._stream = memory.stream()
+        self.pixels: NDArray[np.uint8] = self._host_in.reshape(batch_size, *self._image)
 
-    def bind(self, session: Any, memory: Memory, bucket: int) -> Any:
-        """An onnxruntime binding of this buffer's device memory as a batch of ``bucket``."""
+    def bind(self, session: Any, count: int) -> Any:
+        """Make an onnxruntime binding of the device memory as a batch of ``count`` images."""
         binding = session.io_binding()
-        place = (memory.name, memory.device_id)
-        shape = [bucket, *self._layout.image]
-        binding.bind_input(INPUT, *place, np.uint8, shape, self._device_in)
-        for name, (start, trailing) in self._layout.outputs.items():
+        device = (self._memory.name, self._memory.device_id)
+        binding.bind_input(INPUT, *device, np.uint8, [count, *self._image], self._device_in)
+        for name, (start, trailing) in self._places.items():
             address = self._device_out + start
-            binding.bind_output(name, *place, np.float32, [bucket, *trailing], address)
+            binding.bind_output(name, *device, np.float32, [count, *trailing], address)
         return binding
 
-    def uploads(self, count: int, first: int = 0) -> list[Copy]:
-        """The copies that bring ``count`` rows, or those that are left of them, to the device."""
-        count = min(count, self._layout.batch_size - first)
-        host = self._in.ctypes.data + first * self._layout.row_size
-        return [Copy(host, self._device_in, count * self._layout.row_size)]
+    def upload(self, count: int, first: int = 0) -> None:
+        """Copy up to ``count`` rows, from row ``first`` on, to the device."""
+        count = min(count, len(self.pixels) - first)
+        host = self._host_in.ctypes.data + first * self._row_size
+        self._memory.upload([Copy(host, self._device_in, count * self._row_size)], self._stream)
 
-    def downloads(self, count: int) -> list[Copy]:
-        """The copies that bring ``count`` rows of every output back."""
-        host = self._out.ctypes.data
-        return [
-            Copy(host + start, self._device_out + start, count * _row_size(trailing))
-            for start, trailing in self._layout.outputs.values()
+    def download(self, count: int) -> Outputs:
+        """Copy ``count`` rows of every output back, as new arrays."""
+        host = self._host_out.ctypes.data
+        copies = [
+            Copy(host + start, self._device_out + start, count * _size(trailing))
+            for start, trailing in self._places.values()
         ]
-
-    def outputs(self, count: int) -> Outputs:
-        """What was downloaded, as arrays of their own."""
-        found = {}
-        for name, (start, trailing) in self._layout.outputs.items():
-            stop = start + count * _row_size(trailing)
-            rows = self._out[start:stop].view(np.float32).reshape(count, *trailing)
-            found[name] = rows.copy()
-        return found
+        self._memory.download(copies, self._stream)
+        outputs = {}
+        for name, (start, trailing) in self._places.items():
+            stop = start + count * _size(trailing)
+            rows = self._host_out[start:stop].view(np.float32).reshape(count, *trailing)
+            outputs[name] = rows.copy()
+        return outputs
 
 
-def _row_size(trailing: Sequence[int]) -> int:
+def _size(trailing: Sequence[int]) -> int:
+    """Bytes of one row of an output."""
     return 4 * int(np.prod(trailing, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Host and device memory, and the copies between them, that a device's executor works with."""
+"""GPU memory, pinned host memory, and the copies between them."""
 
 from __future__ import annotations
 
@@ -7,68 +7,39 @@ import ctypes
 import threading
 import weakref
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lloss.errors import EngineError
 from lloss.runtime.cuda_driver import Driver, driver
-from lloss.runtime.graph_capture import DEVICES
+from lloss.runtime.graph_capture import CAPTURE_LOCK
+
+_HOST_ALLOC_PORTABLE = 1
+_STREAM_NON_BLOCKING = 1
 
 
 class Copy(NamedTuple):
-    """One copy between host and device, from start to start."""
+    """One copy between host and device: two addresses and a number of bytes."""
 
     host: int
     device: int
     size: int
 
 
-class Memory(Protocol):
-    """One device's memory.
-
-    Attributes:
-        name: the device's name in onnxruntime: ``cuda`` or ``cpu``.
-        device_id: its number.
-    """
-
-    name: str
-    device_id: int
-
-    def host(self, size: int) -> NDArray[np.uint8]:
-        """``size`` bytes of host memory that the device copies fastest; freed with the array."""
-
-    def device(self, size: int) -> int:
-        """The address of ``size`` bytes on the device; freed by :meth:`close`."""
-
-    def stream(self) -> int:
-        """A queue of copies of its own."""
-
-    def upload(self, copies: Iterable[Copy], stream: int) -> None:
-        """Copy from host to device; returns when it is done, without the interpreter lock."""
-
-    def download(self, copies: Iterable[Copy], stream: int) -> None:
-        """Copy from device to host; likewise."""
-
-    def trouble(self) -> str:
-        """Why nothing runs on the device any more; "" where it works. Waits for its work."""
-
-    def close(self) -> None:
-        """Free the device's memory and the streams."""
-
-
 class CudaMemory:
-    """A GPU's memory and pinned host memory, see :class:`Memory`.
-
-    Who calls its methods shares :data:`lloss.runtime.graph_capture.DEVICES`.
+    """Memory of one GPU. Callers share :data:`lloss.runtime.graph_capture.CAPTURE_LOCK`.
 
     Copies go through the driver and not through onnxruntime: ``OrtValue.update_inplace`` and
     ``IOBinding.copy_outputs_to_cpu`` hold the interpreter lock and use one stream for all, so that
-    nothing could overlap.
+    no copy could overlap with computing.
+
+    Attributes:
+        name: of the device in onnxruntime.
 
     Raises:
-        EngineError: no GPU of that number, or it has no memory left.
+        EngineError: no GPU has this number; from the methods too, where the driver fails.
     """
 
     name = "cuda"
@@ -76,118 +47,76 @@ class CudaMemory:
     def __init__(self, device_id: int = 0, through: Driver | None = None) -> None:
         self.device_id = device_id
         self._driver = through or driver()
-        self._context = self._driver.retain(device_id)
+        self._context = self._driver.context(device_id)
         self._addresses: list[int] = []
         self._streams: list[int] = []
         self._lock = threading.Lock()
 
     def host(self, size: int) -> NDArray[np.uint8]:
-        """Pinned memory."""
-        with self._driver.using(self._context):
-            address = self._driver.host_alloc(size)
+        """Allocate pinned host memory, uint8 [size], which is freed with the array."""
+        address = self._value("cuMemHostAlloc", ctypes.c_void_p, size, _HOST_ALLOC_PORTABLE)
         block = (ctypes.c_uint8 * size).from_address(address)
-        # Every view keeps the block alive: pinned memory outlives the executor that made it.
+        # Every view keeps the block alive: pinned memory may outlive this object.
         weakref.finalize(block, _free_pinned, self._driver, self._context, address)
         pinned: NDArray[np.uint8] = np.ctypeslib.as_array(block)
         return pinned
 
     def device(self, size: int) -> int:
-        """Memory of the GPU."""
-        with self._driver.using(self._context):
-            address = self._driver.alloc(size)
-        self._addresses.append(address)
-        return address
+        """Allocate bytes on the GPU and return their address."""
+        self._addresses.append(self._value("cuMemAlloc_v2", ctypes.c_uint64, size))
+        return self._addresses[-1]
 
     def stream(self) -> int:
-        """A CUDA stream."""
-        with self._driver.using(self._context):
-            stream = self._driver.stream()
+        """Make a CUDA stream that does not wait for the default one."""
+        stream = self._value("cuStreamCreate", ctypes.c_void_p, _STREAM_NON_BLOCKING)
         self._streams.append(stream)
         return stream
 
     def upload(self, copies: Iterable[Copy], stream: int) -> None:
-        """Queue all, then wait for the last."""
+        """Copy from host to device, and wait for the end without the interpreter lock."""
         with self._driver.using(self._context):
-            for copy in copies:
-                self._driver.upload(copy.device, copy.host, copy.size, stream)
-            self._driver.wait(stream)
+            for host, device, size in copies:
+                self._driver.call("cuMemcpyHtoDAsync_v2", device, host, size, stream)
+            self._driver.call("cuStreamSynchronize", stream)
 
     def download(self, copies: Iterable[Copy], stream: int) -> None:
-        """Queue all, then wait for the last."""
+        """Copy from device to host, and wait for the end without the interpreter lock."""
         with self._driver.using(self._context):
-            for copy in copies:
-                self._driver.download(copy.host, copy.device, copy.size, stream)
-            self._driver.wait(stream)
+            for host, device, size in copies:
+                self._driver.call("cuMemcpyDtoHAsync_v2", host, device, size, stream)
+            self._driver.call("cuStreamSynchronize", stream)
 
-    def trouble(self) -> str:
-        """What the driver says of the context: after a failed kernel, the same to every call."""
+    def failure(self) -> str:
+        """Wait for the GPU's work, and return why nothing runs on it any more, or "".
+
+        After most failures of a kernel, the driver answers every call with the same error.
+        """
         try:
             with self._driver.using(self._context):
-                self._driver.synchronize()
+                self._driver.call("cuCtxSynchronize")
         except EngineError as error:
             return str(error)
         return ""
 
     def close(self) -> None:
-        """Free streams and device memory; pinned memory goes with its arrays."""
+        """Free streams and device memory; pinned memory is freed with its arrays."""
         with self._lock:
             streams, self._streams = self._streams, []
             addresses, self._addresses = self._addresses, []
-        for free, handles in (
-            (self._driver.stream_free, streams),
-            (self._driver.free, addresses),
-        ):
+        for free, handles in (("cuStreamDestroy_v2", streams), ("cuMemFree_v2", addresses)):
             for handle in handles:
-                # A lost GPU frees nothing.
-                with contextlib.suppress(EngineError), self._driver.using(self._context):
-                    free(handle)
+                _free(self._driver, self._context, free, handle)
+
+    def _value(self, name: str, kind: type, *arguments: int) -> int:
+        with self._driver.using(self._context):
+            return self._driver.value(name, kind, *arguments)
 
 
 def _free_pinned(through: Driver, context: int, address: int) -> None:
-    def free() -> None:
-        with contextlib.suppress(EngineError), through.using(context):
-            through.host_free(address)
-
-    DEVICES.later(free)
+    CAPTURE_LOCK.later(lambda: _free(through, context, "cuMemFreeHost", address))
 
 
-class HostMemory:
-    """The CPU as a device, see :class:`Memory`: every path of an executor runs without a GPU."""
-
-    name = "cpu"
-    device_id = 0
-
-    def __init__(self) -> None:
-        self._blocks: list[NDArray[np.uint8]] = []
-
-    def host(self, size: int) -> NDArray[np.uint8]:
-        """Plain memory."""
-        return np.zeros(size, np.uint8)
-
-    def device(self, size: int) -> int:
-        """Plain memory too."""
-        block = np.zeros(size, np.uint8)
-        self._blocks.append(block)
-        return int(block.ctypes.data)
-
-    def stream(self) -> int:
-        """There is one, and it is always done."""
-        return 0
-
-    def upload(self, copies: Iterable[Copy], stream: int) -> None:
-        """Copy."""
-        for copy in copies:
-            ctypes.memmove(copy.device, copy.host, copy.size)
-
-    def download(self, copies: Iterable[Copy], stream: int) -> None:
-        """Copy."""
-        for copy in copies:
-            ctypes.memmove(copy.host, copy.device, copy.size)
-
-    def trouble(self) -> str:
-        """It always works."""
-        return ""
-
-    def close(self) -> None:
-        """Free it."""
-        self._blocks.clear()
+def _free(through: Driver, context: int, name: str, handle: int) -> None:
+    # A lost GPU frees nothing.
+    with contextlib.suppress(EngineError), through.using(context):
+        through.call(name, handle)

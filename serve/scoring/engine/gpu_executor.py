@@ -1,46 +1,46 @@
-"""Run a session on a device: buffers at fixed addresses, copies beside the compute.
+"""Run a session on a GPU: buffers at fixed addresses, copies beside the compute.
 
 ::
 
-    lane 1   fill ─ upload ─ wait ········ download ─ fill ─ …
-    lane 2          fill ─ upload ─ wait ·········· download ─ …
-    runner                  [ run 1 ][ run 2 ][ run 1 ] …
+    thread 1   fill ─ upload ─ wait ········ download ─ fill ─ …
+    thread 2          fill ─ upload ─ wait ·········· download ─ …
+    runner                    [ run 1 ][ run 2 ][ run 1 ] …
 
-Each lane (a thread of the caller's) copies in its own stream and without the interpreter lock,
-while the runner, the only thread that calls onnxruntime, computes what another lane has uploaded.
+Each calling thread copies in its own stream and without the interpreter lock, while the runner, the
+only thread that calls onnxruntime, computes what another thread has uploaded.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-from lloss.serve.scoring.engine.buffers import InputBuffer, Layout, Outputs
-from lloss.serve.scoring.engine.device_memory import CudaMemory, HostMemory, Memory
+from lloss.serve.scoring.engine.buffers import InputBuffer, Outputs
+from lloss.serve.scoring.engine.device_memory import CudaMemory
 from numpy.typing import NDArray
 
 from lloss.errors import CaptureError, DeviceLostError, DeviceMemoryError, EngineError
 from lloss.manifest import Manifest
 from lloss.runtime.batch_size import buckets, halved
-from lloss.runtime.graph_capture import DEVICES
-from lloss.runtime.providers import ORT_NAMES, first_line, kind_of
+from lloss.runtime.graph_capture import CAPTURE_LOCK
+from lloss.runtime.onnx_runtime import import_onnxruntime
+from lloss.runtime.providers import ORT_NAMES, error_type, first_line
 
 RECENT = 30.0
 """Seconds for which a failed run counts against the device, unless a later one succeeds."""
 
 _NO_GRAPH = -1
-"""The graph id with which a run neither captures nor replays."""
+"""The graph id of a run that neither captures nor replays."""
 
 
-class DeviceExecutor:
-    """Runs one session on a device with preallocated, pinned and bound buffers.
+class GpuExecutor:
+    """Runs one session on a GPU with preallocated, pinned and bound buffers.
 
-    Two or three threads, the lanes, each take a buffer, fill it, run it and give it back::
+    Two or three threads each take a buffer, fill it, run it and give it back::
 
         buffer = executor.buffer()
         try:
@@ -49,41 +49,35 @@ class DeviceExecutor:
         finally:
             executor.release(buffer)
 
-    On CUDA a count is padded to one of a few batch sizes (:func:`.buckets`);
-    TensorRT runs any from 1 to the largest. The largest is run first, at construction: memory that
-    it took serves the smaller ones, and what does not fit is known. Where the session captures CUDA
-    graphs, one is captured for each buffer and bucket, and its replay is compared with a plain run.
-    While one is captured nothing else of this process uses a GPU, see :mod:`.graph_capture`.
-    :func:`.opening.open_device` makes session and executor again where graphs cannot be captured or
-    the memory is too small.
+    On CUDA a count is padded to one of a few batch sizes (:func:`.buckets`); TensorRT runs any from
+    1 to the largest. The constructor runs the largest first: its memory serves the smaller ones,
+    and a size that does not fit fails there. Where the session captures CUDA graphs, the
+    constructor captures one for each buffer and bucket, and compares its replay with a plain run;
+    :mod:`lloss.runtime.graph_capture` keeps every other GPU call out during a capture.
 
-    A run for which the device has too little memory is halved, and later runs stay at that size.
+    A run for which the GPU has too little memory is halved, and later runs stay at that size.
 
-    What it does not do: onnxruntime waits for the end of a run before it returns, so between two
-    runs the GPU idles for as long as Python takes to start the next, some tens of microseconds;
-    large batches hide it.
+    Between two runs the GPU idles for the tens of microseconds that Python takes to start the next
+    one, because onnxruntime waits for the end of a run. Large batches hide this.
 
     Args:
-        session: an ``onnxruntime.InferenceSession`` on the CUDA, TensorRT or CPU provider.
+        session: an ``onnxruntime.InferenceSession`` on the CUDA or TensorRT provider.
         manifest: of its artifact.
-        batch_size: the largest batch.
-        buffers: how many rotate; one more than lanes lets a reader fill ahead.
-        device: ``cuda`` (also for TensorRT), or ``cpu``.
+        batch_size: images that a buffer holds.
+        buffers: number of buffers; one more than threads lets a reader fill ahead.
         device_id: number of the GPU.
-        memory: by default that of the device.
-        limit: images a run at most, a larger batch is run in pieces; 0 for the batch size.
-        tell: receives a line each time that runs are halved.
+        limit: images that one run takes, a larger batch is run in pieces; 0 for the batch size.
+        on_halving: receives a line each time that runs are halved.
+        memory: of the GPU; by default new.
 
     Attributes:
         graphs: whether batches are replayed CUDA graphs.
-        batch_size: as given.
-        limit: images a run at most, as it is now.
-        buckets: the batch sizes that are run at construction, and on CUDA no others.
+        limit: images that one run takes, as it is now.
+        buckets: the batch sizes that the constructor runs, and on CUDA no others run.
 
     Raises:
-        CaptureError: a CUDA graph cannot be captured or replays wrongly; this session is not to be
-            used further.
-        DeviceMemoryError: the device has not the memory.
+        CaptureError: a CUDA graph cannot be captured or replays wrongly; the session is unusable.
+        DeviceMemoryError: the GPU has too little memory.
         EngineError: the session fails on it.
     """
 
@@ -93,93 +87,90 @@ class DeviceExecutor:
         manifest: Manifest,
         batch_size: int,
         buffers: int = 3,
-        device: str = "cuda",
         device_id: int = 0,
-        memory: Memory | None = None,
         limit: int = 0,
-        tell: Callable[[str], None] = lambda line: None,
+        on_halving: Callable[[str], None] = lambda line: None,
+        memory: CudaMemory | None = None,
     ) -> None:
-        if batch_size < 1 or buffers < 1:
-            raise EngineError(
-                f"batch size {batch_size}, {buffers} buffers: give at least 1 of each"
-            )
         self.batch_size, self.limit = batch_size, min(limit or batch_size, batch_size)
         self._padded = session.get_providers()[0] != ORT_NAMES["tensorrt"]
         self.buckets = buckets(self.limit) if self._padded else tuple(sorted({1, self.limit}))
         self.graphs = _captures(session)
-        self._session, self._tell = session, tell
-        self._place = device if device == "cpu" else f"{device}:{device_id}"
-        self._memory = memory or _memory(device, device_id)
+        self._session, self._on_halving = session, on_halving
+        self._device = f"cuda:{device_id}"
+        self._memory = memory or CudaMemory(device_id)
         self._changed = threading.Condition()
         self._running, self._closed = 0, False
-        self._count, self._kept = buffers, 0
+        self._count, self._reserved = buffers, 0
         self._lost, self._failure = "", ("", 0.0)
-        self._held: set[int] = set()
+        self._taken: set[int] = set()
         self._bindings: dict[tuple[int, int], Any] = {}
-        self._runner = ThreadPoolExecutor(1, "lloss-device")
+        self._runner = ThreadPoolExecutor(1, "lloss-runner")
         try:
-            layout = Layout(manifest, batch_size, self.limit)
-            with DEVICES.shared():
-                self._buffers = [InputBuffer(n, layout, self._memory) for n in range(buffers)]
+            with CAPTURE_LOCK.shared():
+                self._buffers = [
+                    InputBuffer(number, manifest, batch_size, self.limit, self._memory)
+                    for number in range(buffers)
+                ]
             self._free = list(self._buffers)
-            keys = [(n, size) for n in range(buffers) for size in self.buckets]
+            keys = [(number, size) for number in range(buffers) for size in self.buckets]
             # Graph id 0 is what a run without an id gets.
             self._options = {key: _run_options(id) for id, key in enumerate(keys, 1)}
             self._plain = _run_options(_NO_GRAPH)
             self._runner.submit(self._warm_up).result()
         except Exception as error:
             try:
-                with DEVICES.shared():
-                    raise self._failed(error) from error
+                with CAPTURE_LOCK.shared():
+                    raise self._explained(error) from error
             finally:
                 self.close()
 
     def buffer(self, urgent: bool = False) -> InputBuffer:
-        """A buffer to fill; blocks until one is free.
+        """Take a buffer to fill; wait until one is free.
 
         Args:
-            urgent: before all who are not. From the first time on one buffer is kept for such
-                calls, so that they need not wait until a pool's batch is decoded.
+            urgent: go before all callers that are not. From the first such call on, one buffer is
+                reserved for them, so that they need not wait until a pool's batch is decoded.
 
         Raises:
             EngineError: the executor was closed.
         """
         with self._changed:
             if urgent:
-                self._kept = min(1, self._count - 1)
+                self._reserved = min(1, self._count - 1)
             self._changed.wait_for(
-                lambda: len(self._free) > (0 if urgent else self._kept) or self._closed
+                lambda: len(self._free) > (0 if urgent else self._reserved) or self._closed
             )
             self._check_open()
-            taken = self._free.pop()
-            self._held.add(taken.number)
-            return taken
+            buffer = self._free.pop()
+            self._taken.add(buffer.number)
+            return buffer
 
     def run(self, buffer: InputBuffer, count: int) -> Outputs:
-        """Run the first ``count`` rows of a buffer, and wait for what comes out.
+        """Run the first ``count`` rows of a buffer, and wait for the outputs.
 
         Args:
-            buffer: held by the caller, who still holds it afterwards.
-            count: 1 to ``batch_size``; what lies in later rows is overwritten.
+            buffer: taken by the caller, who keeps it.
+            count: 1 to ``batch_size``; later rows are overwritten.
 
         Returns:
-            Each output by name, float32 [count, ...], fresh arrays.
+            Each output by name, float32 [count, ...], as new arrays.
 
         Raises:
-            DeviceLostError: nothing runs on the device any more.
+            DeviceLostError: nothing runs on the GPU any more.
             EngineError: the session failed, the executor was closed, or the count or the buffer
-                is not of this executor.
+                is wrong.
         """
         if not 1 <= count <= self.batch_size:
             raise EngineError(f"{count} images in a batch: give 1 to {self.batch_size}")
         with self._changed:
             self._check_open()
-            if buffer.number not in self._held:
+            if buffer.number not in self._taken:
                 raise EngineError(f"buffer {buffer.number} was given back: take one with buffer()")
             self._running += 1
         try:
-            with DEVICES.shared():
-                outputs = self._computed(buffer, count)
+            with CAPTURE_LOCK.shared():
+                outputs = self._run_in_pieces(buffer, count)
             self._failure = ("", 0.0)
             return outputs
         finally:
@@ -187,21 +178,21 @@ class DeviceExecutor:
                 self._running -= 1
                 self._changed.notify_all()
 
-    def trouble(self) -> str:
-        """Why the device cannot be relied on now: it was lost, or the last run failed lately."""
+    def failure(self) -> str:
+        """Return why the GPU is unreliable now: it was lost, or its last run failed; or ""."""
         reason, when = self._failure
         return self._lost or (reason if time.monotonic() - when < RECENT else "")
 
     def release(self, buffer: InputBuffer) -> None:
-        """Give a buffer back; giving it back twice does nothing."""
+        """Give a buffer back; a second time does nothing."""
         with self._changed:
-            if buffer.number in self._held:
-                self._held.remove(buffer.number)
+            if buffer.number in self._taken:
+                self._taken.remove(buffer.number)
                 self._free.append(buffer)
-                self._changed.notify_all()  # one of them may have to leave it to another
+                self._changed.notify_all()  # the one that wakes up may have to leave it to another
 
     def close(self) -> None:
-        """Wait for the batches that run, then free the device's memory; later calls do nothing.
+        """Wait for the running batches, then free the GPU's memory; later calls do nothing.
 
         Threads that wait for a buffer get an :class:`EngineError`.
         """
@@ -211,61 +202,60 @@ class DeviceExecutor:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._running)
-        with DEVICES.shared():
-            # In its own thread, as all that the runtime does: it changes a thread's current device.
-            self._runner.submit(self._let_go).result()
+        with CAPTURE_LOCK.shared():
+            # In the runner, like every call of onnxruntime: it changes a thread's current device.
+            self._runner.submit(self._release_session).result()
             self._memory.close()
         self._runner.shutdown()
 
-    def __enter__(self) -> DeviceExecutor:
+    def __enter__(self) -> GpuExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _computed(self, buffer: InputBuffer, count: int) -> Outputs:
-        """All pieces of a batch, one after another, each as large as the device's memory lets."""
+    def _run_in_pieces(self, buffer: InputBuffer, count: int) -> Outputs:
         parts: list[Outputs] = []
         start = 0
         while start < count:
             size = min(self.limit, count - start)
             try:
-                parts.append(self._piece(buffer, start, size))
+                parts.append(self._run_piece(buffer, start, size))
             except Exception as error:
-                failed = self._failed(error)
-                if isinstance(failed, DeviceMemoryError) and self._halved(self._bucket(size)):
+                explained = self._explained(error)
+                if isinstance(explained, DeviceMemoryError) and self._halve(self._bucket(size)):
                     continue
-                self._failure = (str(failed), time.monotonic())
-                raise failed from error
+                self._failure = (str(explained), time.monotonic())
+                raise explained from error
             start += size
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _piece(self, buffer: InputBuffer, start: int, size: int) -> Outputs:
+    def _run_piece(self, buffer: InputBuffer, start: int, size: int) -> Outputs:
         if self._lost:
             raise DeviceLostError(self._lost)
         bucket = self._bucket(size)
-        # Whatever a lane left there changes no result; only a batch's last piece is padded.
+        # Leftovers of an earlier batch change no result; only a batch's last piece is padded.
         buffer.pixels[start + size : start + bucket] = 0
-        self._memory.upload(buffer.uploads(bucket, start), buffer.stream)
+        buffer.upload(bucket, start)
         self._runner.submit(self._compute, buffer.number, bucket).result()
-        return self._read(buffer, size)
+        return buffer.download(size)
 
     def _bucket(self, size: int) -> int:
-        """What ``size`` images are padded to."""
+        """The batch size to which ``size`` images are padded."""
         return next(b for b in self.buckets if b >= size) if self._padded else size
 
-    def _halved(self, size: int) -> bool:
-        """Whether the next try is smaller than the one of ``size`` that did not fit."""
+    def _halve(self, size: int) -> bool:
+        """Halve the limit after a run of ``size`` did not fit; False when it cannot be halved."""
         with self._changed:
             if size == 1:
                 return False
             smaller = halved(size)
-            if smaller < self.limit:  # else another lane was sooner
+            if smaller < self.limit:  # else another thread was faster
                 self.limit = smaller
-                self._tell(
-                    f"{self._place} has too little memory for a run of {size} images: runs of "
+                self._on_halving(
+                    f"{self._device} has too little memory for a run of {size} images: runs of "
                     f"{smaller} at most from now on"
                 )
             return True
@@ -275,10 +265,10 @@ class DeviceExecutor:
         self._session.run_with_iobinding(self._binding(number, size), options)
 
     def _binding(self, number: int, size: int) -> Any:
-        """Made when it is first used, in the runner's thread alone."""
+        """Make a binding on first use, in the runner's thread."""
         key = (number, size)
         if key not in self._bindings:
-            self._bindings[key] = self._buffers[number].bind(self._session, self._memory, size)
+            self._bindings[key] = self._buffers[number].bind(self._session, size)
         return self._bindings[key]
 
     def _warm_up(self) -> None:
@@ -286,14 +276,14 @@ class DeviceExecutor:
         shape = (self.limit, *self._buffers[0].pixels.shape[1:])
         noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         for size in reversed(self.buckets):
-            with DEVICES.shared():
+            with CAPTURE_LOCK.shared():
                 self._session.run_with_iobinding(self._binding(0, size), self._plain)
-            # All of one size after another: each change of it has cuDNN plan anew.
+            # All buffers of one size in a row: cuDNN plans anew whenever the size changes.
             for buffer in self._buffers if self.graphs else ():
                 try:
                     self._capture(buffer, noise[:size])
-                except Exception as error:  # the runtime's own errors have no common public base
-                    if kind_of(error) is DeviceMemoryError:
+                except Exception as error:  # onnxruntime's errors have no common public base
+                    if error_type(error) is DeviceMemoryError:
                         raise
                     raise CaptureError(first_line(error)) from error
 
@@ -301,75 +291,62 @@ class DeviceExecutor:
         """Capture on black images, and compare a replay on noise with a plain run."""
         size = len(noise)
         self._fill(buffer, np.zeros_like(noise))
-        with DEVICES.exclusive():
+        with CAPTURE_LOCK.exclusive():
             self._compute(buffer.number, size)
         self._fill(buffer, noise)
-        with DEVICES.shared():
+        with CAPTURE_LOCK.shared():
             self._compute(buffer.number, size)
-            replayed = self._read(buffer, size)
+            replayed = buffer.download(size)
             self._session.run_with_iobinding(self._binding(buffer.number, size), self._plain)
-            plain = self._read(buffer, size)
-        _compare(replayed, plain, size)
+            _compare(replayed, buffer.download(size), size)
 
     def _fill(self, buffer: InputBuffer, pixels: NDArray[np.uint8]) -> None:
         buffer.pixels[: len(pixels)] = pixels
-        with DEVICES.shared():
-            self._memory.upload(buffer.uploads(len(pixels)), buffer.stream)
+        with CAPTURE_LOCK.shared():
+            buffer.upload(len(pixels))
 
-    def _read(self, buffer: InputBuffer, count: int) -> Outputs:
-        self._memory.download(buffer.downloads(count), buffer.stream)
-        return buffer.outputs(count)
-
-    def _let_go(self) -> None:
+    def _release_session(self) -> None:
         self._bindings, self._session = {}, None
 
     def _check_open(self) -> None:
         if self._closed:
             raise EngineError("the executor was closed")
 
-    def _failed(self, error: Exception) -> EngineError:
-        """What an error is here; whether the device still works is asked."""
-        # After a capture that failed the driver may refuse everything until its session is gone.
+    def _explained(self, error: Exception) -> EngineError:
+        """Turn any error into one of ours; ask the driver whether the GPU still works."""
+        # After a failed capture, the driver may refuse every call until the session is gone.
         if isinstance(error, (CaptureError, DeviceMemoryError, DeviceLostError)):
             return error
-        kind = kind_of(error)
-        if kind is not DeviceMemoryError and not self._lost and (why := self._memory.trouble()):
+        kind = error_type(error)
+        if kind is not DeviceMemoryError and not self._lost and (why := self._memory.failure()):
             what = why if isinstance(error, EngineError) else f"{first_line(error)}; {why}"
             self._lost = (
-                f"{self._place} was lost ({what}): nothing of this process runs on it any more. "
+                f"{self._device} was lost ({what}): nothing of this process runs on it any more. "
                 "Look at nvidia-smi and the kernel's log, then start again"
             )
         if self._lost:
             return DeviceLostError(self._lost)
         if isinstance(error, EngineError):
             return error
-        return kind(f"failed on {self._place}: {first_line(error)}")
-
-
-def _memory(device: str, device_id: int) -> Memory:
-    if device == "cpu":
-        return HostMemory()
-    if device == "cuda":
-        return CudaMemory(device_id)
-    raise EngineError(f"device {device!r}: choose cuda or cpu")
+        return kind(f"failed on {self._device}: {first_line(error)}")
 
 
 def _captures(session: Any) -> bool:
-    """Whether a session was made to capture CUDA graphs, and by the provider that can."""
-    given: Mapping[str, Mapping[str, str]] = session.get_provider_options()
+    """Whether the session captures CUDA graphs."""
     name = ORT_NAMES["cuda"]
-    return session.get_providers()[0] == name and given[name].get("enable_cuda_graph") == "1"
+    options = session.get_provider_options().get(name, {})
+    return bool(session.get_providers()[0] == name and options.get("enable_cuda_graph") == "1")
 
 
 def _run_options(graph: int) -> Any:
-    options = ort.RunOptions()
+    options = import_onnxruntime().RunOptions()
     options.add_run_config_entry("gpu_graph_id", str(graph))
     return options
 
 
 def _compare(replayed: Outputs, plain: Outputs, size: int) -> None:
     for name, values in plain.items():
-        # A prediction is an index: it flips on a tie. What it comes from is compared beside it.
+        # A prediction is an index, which flips on a tie; the outputs behind it are compared.
         if name != "prediction" and not np.allclose(replayed[name], values, rtol=1e-3, atol=1e-3):
             difference = float(np.abs(replayed[name] - values).max())
             raise EngineError(

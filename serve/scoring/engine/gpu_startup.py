@@ -1,4 +1,4 @@
-"""Session and executor of a device, made again where graphs or memory fail."""
+"""Start a session and its executor on a GPU; retry where CUDA graphs or memory fail."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lloss.serve.scoring.engine.device_memory import Memory
-from lloss.serve.scoring.engine.gpu_executor import DeviceExecutor
+from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
 
 from lloss.errors import CaptureError, DeviceMemoryError
 from lloss.manifest import Manifest
@@ -16,52 +15,41 @@ from lloss.runtime.batch_size import halved
 from lloss.runtime.providers import Setup, open_session
 
 
-def open_device(
+def open_gpu(
     path: Path,
     manifest: Manifest,
     sha256: str,
     setup: Setup,
     buffers: int,
     limit: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
-    memory: Memory | None = None,
-) -> tuple[DeviceExecutor, str]:
-    """Make a session and its executor.
+    on_halving: Callable[[str], None] = lambda line: None,
+) -> tuple[GpuExecutor, str]:
+    """Start an artifact on a GPU.
 
-    After a capture that failed the session may hold a stream that is still capturing, and after a
-    run that did not fit, memory that is of no use: each try gets a new session.
+    Each attempt gets a new session: after a failed capture the old one may hold a stream that is
+    still capturing, and after a run that did not fit, memory that it cannot use.
 
     Args:
         path: the artifact.
-        manifest: of it.
-        sha256: of its file.
-        setup: of provider, GPU and batch size.
-        buffers: that rotate.
-        limit: images a run at most; 0 for the batch size.
-        tell: receives a line each time that runs are halved, now and later.
-        memory: by default that of the device.
+        manifest: of the artifact.
+        sha256: of the file.
+        setup: provider, GPU and batch size.
+        buffers: number of rotating buffers.
+        limit: images that one run takes; 0 for the batch size.
+        on_halving: receives a line each time that runs are halved, now and later.
 
     Returns:
-        The executor, and why it has no CUDA graphs although the setup asks for them; often nothing.
+        The executor, and why it has no CUDA graphs although the setup asks for them, or "".
 
     Raises:
         EngineError: the provider cannot run the artifact, not even one image at a time.
     """
-    device = "cpu" if setup.provider == "cpu" else "cuda"
     limit, note = limit or setup.batch_size, ""
 
-    def attempt() -> tuple[DeviceExecutor, str]:
+    def attempt() -> tuple[GpuExecutor, str]:
         opened = open_session(path, replace(setup, batch_size=limit), sha256)
-        executor = DeviceExecutor(
-            opened.session,
-            manifest,
-            setup.batch_size,
-            buffers,
-            device,
-            setup.device_id,
-            memory,
-            limit,
-            tell,
+        executor = GpuExecutor(
+            opened.session, manifest, setup.batch_size, buffers, setup.device_id, limit, on_halving
         )
         return executor, note or opened.note
 
@@ -74,9 +62,9 @@ def open_device(
             if limit == 1:
                 raise
             smaller = halved(limit)
-            tell(
-                f"{device}:{setup.device_id} has too little memory for runs of {limit} images: "
+            on_halving(
+                f"cuda:{setup.device_id} has too little memory for runs of {limit} images: "
                 f"runs of {smaller} at most"
             )
             limit = smaller
-        gc.collect()  # the session that failed, with its stream and its memory
+        gc.collect()  # the failed session, with its stream and its memory

@@ -1,16 +1,15 @@
-"""ONNX Runtime with the provider that was asked for, and no other."""
+"""An artifact, loaded on the provider that the caller asked for."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
-from lloss.serve.scoring.engine.cpu_executor import HostExecutor, host_options, weight_bits
-from lloss.serve.scoring.engine.gpu_startup import open_device
+from lloss.serve.scoring.engine.cpu_executor import CpuExecutor, cpu_options, weight_bits
+from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
+from lloss.serve.scoring.engine.gpu_startup import open_gpu
 from lloss.serve.scoring.result import no_columns
 from numpy.typing import NDArray
 
@@ -18,72 +17,48 @@ from lloss.errors import EngineError
 from lloss.files import sha256_of
 from lloss.images.cpu_count import usable_cores
 from lloss.manifest import Manifest, read_manifest
-from lloss.runtime import cuda_driver as cuda
-from lloss.runtime import tf32
+from lloss.runtime import cuda_driver, tf32
 from lloss.runtime.batch_size import device_batch, fitting, host_batch
 from lloss.runtime.int8_support import instructions, saturates
+from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.runtime.providers import ORDER, missing, open_session, parse_device, setup_of
 
 log = logging.getLogger(__name__)
 
-DEVICE_LANES = 2
-"""Threads that fill and fetch for one device: while one of them computes, the other copies."""
+ort = import_onnxruntime()
 
-
-class Buffer(Protocol):
-    """A batch to fill: ``pixels`` is uint8 [batch_size, H, W, 3]."""
-
-    pixels: NDArray[np.uint8]
-
-
-class Executor(Protocol):
-    """What :class:`HostExecutor` and :class:`DeviceExecutor` do."""
-
-    batch_size: int
-
-    def buffer(self, urgent: bool = False) -> Any:
-        """A :class:`Buffer` to fill; blocks until one is free."""
-
-    def run(self, buffer: Any, count: int) -> dict[str, NDArray[np.float32]]:
-        """All outputs of its first ``count`` rows, fresh arrays."""
-
-    def release(self, buffer: Any) -> None:
-        """Give it back."""
-
-    def trouble(self) -> str:
-        """Why it cannot be relied on now; "" where it works."""
-
-    def close(self) -> None:
-        """Free what is held."""
+GPU_THREADS = 2
+"""Threads that fill and fetch for one GPU: while one of them computes, the other one copies."""
 
 
 class Engine:
-    """One artifact, loaded on one provider.
+    """One artifact on one provider.
 
     Args:
         model: path of the artifact.
         provider: ``auto`` takes the first that works of TensorRT, CUDA, CPU (int8 artifacts are for
-            CPUs); a named one is used or refused. ``cuda:1`` and ``tensorrt:1`` name a GPU.
-        threads: on the CPU, runs at a time; 0 for one a core.
+            CPUs); any other name is used or refused. ``cuda:1`` and ``tensorrt:1`` name a GPU.
+        threads: number of runs at a time on the CPU; 0 for one a core.
         batch_size: images a batch at most; 0 for what suits the provider and the images' size. A
-            GPU with too little memory for it runs it in pieces.
-        halved: called each time that a GPU's memory did not hold a run and runs are halved.
+            GPU with too little memory runs a batch in pieces.
+        on_halving: called each time that a GPU's memory did not hold a run and runs are halved.
 
     Attributes:
         manifest: of the artifact.
         sha256: of its file.
-        provider: the one that really runs.
-        device: it with the GPU's number, such as ``cuda:1``; ``cpu``.
+        provider: ``tensorrt``, ``cuda`` or ``cpu``: the one that runs.
         device_id: number of the GPU; 0 on the CPU.
-        note: what there is to say about how it runs; often nothing.
-        lanes: threads that keep it busy.
+        note: remarks on how it runs, or "".
+        concurrency: number of threads that keep it busy.
         batch_size: images a run at most.
-        executor: fills and runs batches; see :class:`Executor`.
+        executor: fills and runs batches.
 
     Raises:
-        ArtifactError: the file is no artifact.
+        ArtifactError: the file is not an artifact.
         EngineError: the provider cannot run it.
     """
+
+    executor: CpuExecutor | GpuExecutor
 
     def __init__(
         self,
@@ -91,87 +66,89 @@ class Engine:
         provider: str = "auto",
         threads: int = 0,
         batch_size: int = 0,
-        halved: Callable[[], None] = lambda: None,
+        on_halving: Callable[[], None] = lambda: None,
     ) -> None:
-        asked, self.device_id = parse_device(provider)
-        self._count_halving = halved
+        name, self.device_id = parse_device(provider)
         self.path = Path(model)
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)
         self._threads, self._asked = threads or usable_cores(), batch_size
+        self._on_halving = on_halving
+        self._open_first(self._order() if name == "auto" else (name,))
+
+    def _order(self) -> tuple[str, ...]:
+        return ("cpu",) if self.manifest.precision == "int8" else ORDER
+
+    def _open_first(self, providers: tuple[str, ...]) -> None:
+        available = ort.get_available_providers()
         problems: list[str] = []
-        for name in self._order() if asked == "auto" else [asked]:
-            problem = missing(name, ort.get_available_providers(), self.device_id)
+        for name in providers:
+            problem = missing(name, available, self.device_id)
             if problem is None:
                 try:
-                    self._start(name)
-                    self._tell(problems)
-                    return
+                    notes = self._open(name)
                 except EngineError as error:
                     problem = str(error).removeprefix(f"{self.path}: ")
+                else:
+                    # Say why a GPU of this machine is not used, or not by TensorRT.
+                    notes += problems if problems and _has_gpu() else []
+                    self.note = "; ".join(filter(None, notes))
+                    return
             problems.append(f"{name}: {problem}")
         raise EngineError(f"{self.path}: cannot be run: {'; '.join(problems)}")
 
-    def _order(self) -> tuple[str, ...]:
-        """What ``auto`` tries; int8 graphs are made for the instructions of CPUs."""
-        return ("cpu",) if self.manifest.precision == "int8" else ORDER
+    def _open(self, name: str) -> list[str]:
+        """Start the provider, and return remarks."""
+        self.provider = name
+        open_provider = self._open_cpu if name == "cpu" else self._open_gpu
+        return [*open_provider(), _measured_elsewhere(self.manifest, name)]
 
-    def _start(self, name: str) -> None:
-        self.provider, self.note = name, ""
-        image = self.manifest.image
-        self.executor: Executor
-        if name == "cpu":
-            self.device = name
-            self.batch_size = self._asked or host_batch(image)
-            setup = setup_of(self.manifest, name, self.batch_size)
-            opened = open_session(self.path, setup, self.sha256, host_options(self.manifest))
-            notes = (_host_note(self.manifest), _measured_elsewhere(self.manifest, name))
-            self.note, self.lanes = "; ".join(filter(None, notes)), self._threads
-            self.executor = HostExecutor(
-                opened.session, self.manifest, self.batch_size, buffers=self.lanes
-            )
-            return
-        self.device, self.lanes = f"{name}:{self.device_id}", DEVICE_LANES
-        self.batch_size = self._asked or device_batch(image)
-        self.executor, note = open_device(
-            self.path,
-            self.manifest,
-            self.sha256,
-            setup_of(self.manifest, name, self.batch_size, self.device_id),
-            DEVICE_LANES + 2,
-            self._limit(),
-            self._halved,
+    def _open_cpu(self) -> list[str]:
+        self.batch_size = self._asked or host_batch(self.manifest.image)
+        setup = setup_of(self.manifest, "cpu", self.batch_size)
+        opened = open_session(self.path, setup, self.sha256, cpu_options(self.manifest))
+        self.concurrency = self._threads
+        self.executor = CpuExecutor(
+            opened.session, self.manifest, self.batch_size, self.concurrency
         )
-        self.note = "; ".join(
-            filter(None, [self.note, note, _measured_elsewhere(self.manifest, name)])
-        )
+        return [_cpu_note(self.manifest)]
 
-    def _limit(self) -> int:
-        """Images a run that the GPU's free memory holds, where no number was asked for."""
-        if self._asked or self.provider != "cuda":  # an engine of TensorRT is built for a number
-            return self.batch_size
-        free = cuda.driver().free_memory(self.device_id)
+    def _open_gpu(self) -> list[str]:
+        self.batch_size = self._asked or device_batch(self.manifest.image)
+        setup = setup_of(self.manifest, self.provider, self.batch_size, self.device_id)
+        limit, limit_note = self._limit()
+        self.concurrency = GPU_THREADS
+        self.executor, note = open_gpu(
+            self.path, self.manifest, self.sha256, setup, GPU_THREADS + 2, limit, self._halved
+        )
+        return [limit_note, note]
+
+    def _limit(self) -> tuple[int, str]:
+        """Images a run that the GPU's free memory holds, where the caller set no number."""
+        if self._asked or self.provider != "cuda":  # a TensorRT engine is built for a number
+            return self.batch_size, ""
+        free = cuda_driver.driver().free_memory(self.device_id)
         limit = fitting(self.manifest.image, self.batch_size, free)
-        if limit < self.batch_size:
-            self.note = f"runs of {limit} images: {free / 2**30:.1f} GiB are free on {self.device}"
-        return limit
+        if limit == self.batch_size:
+            return limit, ""
+        return limit, f"runs of {limit} images: {free / 2**30:.1f} GiB are free on {self.device}"
 
     def _halved(self, line: str) -> None:
         log.warning("%s", line)
-        self._count_halving()
-
-    def _tell(self, problems: Sequence[str]) -> None:
-        """Note why a GPU that is there is not used as it could be."""
-        if problems and _has_gpu():
-            self.note = "; ".join([*([self.note] if self.note else []), *problems])
+        self._on_halving()
 
     @property
     def on_host(self) -> bool:
-        """Whether it computes on the very cores that decode."""
+        """Whether it computes on the cores that decode."""
         return self.provider == "cpu"
 
+    @property
+    def device(self) -> str:
+        """The provider, with the GPU's number: ``cuda:1``; or ``cpu``."""
+        return self.provider if self.on_host else f"{self.provider}:{self.device_id}"
+
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """All outputs of some images.
+        """Compute all outputs of some images.
 
         Args:
             images: uint8 [N, H, W, 3] of the manifest's size.
@@ -180,41 +157,38 @@ class Engine:
             Each output by name, float32 [N, ...].
         """
         parts = [
-            self._batch(images[start : start + self.batch_size])
+            self._run_batch(images[start : start + self.batch_size])
             for start in range(0, len(images), self.batch_size)
         ]
         if len(parts) == 1:
             return parts[0]
-        empty = no_columns(self.manifest)
         return {
-            name: np.concatenate([part[name] for part in parts]) if parts else none
-            for name, none in empty.items()
+            name: np.concatenate([empty, *(part[name] for part in parts)])
+            for name, empty in no_columns(self.manifest).items()
         }
 
-    def _batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def _run_batch(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         buffer = self.executor.buffer()
         try:
             buffer.pixels[: len(images)] = images
-            return self.executor.run(buffer, len(images))
+            return self.executor.run(buffer, len(images))  # type: ignore[arg-type]
         finally:
-            self.executor.release(buffer)
+            self.executor.release(buffer)  # type: ignore[arg-type]
 
     def identity(self) -> dict[str, str]:
         """What computes, as far as the bytes of the scores depend on it."""
         if self.on_host:
             return {"provider": self.provider}
-        return {
-            "provider": self.provider,
-            "tf32": "possible" if tf32.possible(self.device_id) else "off",
-        }
+        allowed = "possible" if tf32.possible(self.device_id) else "off"
+        return {"provider": self.provider, "tf32": allowed}
 
-    def trouble(self) -> str:
-        """Why what computes cannot be relied on now: a lost GPU, a run that failed just before.
+    def failure(self) -> str:
+        """Return why the engine is unreliable now (a lost GPU, a run that just failed), or "".
 
-        Nothing else takes its place: a program that was given a GPU fails rather than to go on by
-        the CPU.
+        Nothing takes its place: a program that was given a GPU fails rather than to continue on the
+        CPU.
         """
-        return self.executor.trouble()
+        return self.executor.failure()
 
     def close(self) -> None:
         """Free the session and its buffers."""
@@ -223,19 +197,17 @@ class Engine:
 
 def _has_gpu() -> bool:
     try:
-        cuda.driver().gpu(0)
+        cuda_driver.driver().check(0)
     except EngineError:
         return False
     return True
 
 
 def _measured_elsewhere(manifest: Manifest, provider: str) -> str:
-    """What to know of a fidelity that another provider reached: kernels differ, as roundings do."""
+    """Remark that the fidelity was measured on another provider, whose kernels round otherwise."""
     measured = manifest.fidelity.get("fp32")
-    if not measured:
-        return ""
-    where = measured.get("provider", "cpu")
-    if where == provider:
+    where = measured.get("provider", "cpu") if measured else provider
+    if not measured or where == provider:
         return ""
     return (
         f"the fidelity of {manifest.precision} (Spearman {measured['spearman']:.5f}) was measured "
@@ -243,7 +215,7 @@ def _measured_elsewhere(manifest: Manifest, provider: str) -> str:
     )
 
 
-def _host_note(manifest: Manifest) -> str:
+def _cpu_note(manifest: Manifest) -> str:
     if manifest.precision == "fp16":
         return "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
     if manifest.precision == "int8" and weight_bits(manifest) == 8 and saturates():

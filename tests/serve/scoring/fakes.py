@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lloss.serve.scoring.engine.device_memory import CudaMemory
+
+from lloss.runtime.cuda_driver import Driver
 
 from ...waiting import PATIENCE
 
@@ -17,18 +22,31 @@ class FakeGpu(CudaMemory):
     name = "cpu"
 
 
-class Spy:
-    """A session that notes what it is asked, and fails or waits on demand."""
+def fake_library(path: Path, gpus: int = 1) -> Any:
+    library = ctypes.CDLL(str(path))
+    library.fake_gpus(gpus)
+    library.fake_free(ctypes.c_size_t(8 << 30))
+    return library
 
-    def __init__(self, session: Any, provider: str = "CPUExecutionProvider") -> None:
-        self._session = session
-        self.provider = provider
+
+def fake_gpu(path: Path) -> FakeGpu:
+    return FakeGpu(0, Driver(fake_library(path)))
+
+
+def pictures(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+class Spy:
+    """A session that notes its runs, and fails or waits on demand."""
+
+    def __init__(self, session: Any, provider: str = "CUDAExecutionProvider") -> None:
+        self._session, self.provider = session, provider
         self.most: int | None = None  # images that its memory holds
         self.sizes: list[int] = []
         self.threads: set[int] = set()
-        self.fail: Exception | None = None
+        self.error: Exception | None = None
         self.before: Callable[[], object] = lambda: None
-        self.gate = self.entered = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
@@ -41,12 +59,9 @@ class Spy:
 
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
         self.threads.add(threading.get_ident())
-        if self.entered is not None:
-            self.entered.set()
-            self.gate.wait(PATIENCE)
         self.before()
-        if self.fail is not None:
-            raise self.fail
+        if self.error is not None:
+            raise self.error
         size = binding.get_outputs()[0].shape()[0]
         if self.most is not None and size > self.most:
             raise RuntimeError("bfc_arena.cc:376 Failed to allocate memory for requested buffer")
@@ -54,13 +69,24 @@ class Spy:
         self.sizes.append(size)
 
 
+class Gate:
+    """Holds up a call until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.entered.set()
+        assert self.opened.wait(PATIENCE)
+
+
 class GraphSession(Spy):
-    """A session that behaves as one with CUDA graphs: captures by id, then replays the binding."""
+    """A session with CUDA graphs: it captures by id, then replays the binding."""
 
     def __init__(
         self, session: Any, broken: str = "", on_capture: Callable[[], None] = lambda: None
     ) -> None:
-        super().__init__(session, "CUDAExecutionProvider")
+        super().__init__(session)
         self.broken, self.on_capture = broken, on_capture
         self.captured: dict[int, Any] = {}
         self.plain = 0
@@ -75,7 +101,7 @@ class GraphSession(Spy):
         elif self.broken == "capture":
             raise RuntimeError("operation not permitted when stream is capturing\nat cuda.cc:3")
         elif id in self.captured:
-            assert self.captured[id] is binding, "a graph has the addresses it was captured with"
+            assert self.captured[id] is binding, "a graph has the addresses of its capture"
             if self.broken == "replay":
                 return  # the outputs of before stay
         else:

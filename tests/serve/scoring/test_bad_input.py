@@ -1,4 +1,4 @@
-"""Everything a pool, a model file or a disk can do wrong, through the real command."""
+"""Everything that can be wrong with a pool or a model file, through the real command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from lloss.scores.scores_folder import ScoresFolder
 from ...waiting import PATIENCE
 
 ROW = ""
-"""In place of a reason: the image is scored."""
+"""In place of a reason: the image has a score."""
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -70,8 +70,8 @@ def _tiff_with_a_lost_tag() -> bytes:
     return bytes(raw)
 
 
-class _Made:
-    """Encoded pictures, named after what is wrong with them, with what is to be said of each."""
+class _Pictures:
+    """Encoded pictures, named after what is wrong with them, with the reason for each."""
 
     def __init__(self, encode: Callable[..., bytes]) -> None:
         self.encode = encode
@@ -82,8 +82,8 @@ class _Made:
     def converted(self, mode: str, kind: str = "PNG", **options: Any) -> bytes:
         return self.encode(self.image.convert(mode), kind, **options)
 
-    def lawful(self) -> dict[str, bytes]:
-        """Odd, and scored all the same."""
+    def valid(self) -> dict[str, bytes]:
+        """Odd, and scored."""
         deep = np.random.default_rng(2).integers(0, 65536, (9, 9), dtype=np.uint16)
         frames = [self.image, Image.new("RGB", self.image.size, "red")]
         animated = {"save_all": True, "append_images": frames[1:]}
@@ -141,14 +141,14 @@ class _Made:
 
 
 @pytest.fixture
-def made(encoded: Callable[..., bytes]) -> _Made:
-    return _Made(encoded)
+def made(encoded: Callable[..., bytes]) -> _Pictures:
+    return _Pictures(encoded)
 
 
-def _fill(pool: Path, made: _Made) -> dict[str, str]:
+def _fill(pool: Path, made: _Pictures) -> dict[str, str]:
     """Write everything into a folder; give what is expected of each id."""
     expected: dict[str, str] = {}
-    for name, raw in made.lawful().items():
+    for name, raw in made.valid().items():
         (pool / name).write_bytes(raw)
         expected[name] = ROW
     for name, (raw, reason) in made.broken().items():
@@ -188,7 +188,9 @@ def _scored(folder: Path) -> dict[str, float]:
     return dict(zip(table["id"].to_pylist(), table["loss"].to_pylist()))
 
 
-def test_a_pool_of_everything_bad_is_survived(artifact: Path, made: _Made, tmp_path: Path) -> None:
+def test_a_pool_with_every_bad_image_is_scored(
+    artifact: Path, made: _Pictures, tmp_path: Path
+) -> None:
     pool, clean = tmp_path / "pool", tmp_path / "clean"
     for folder in (pool, clean):
         folder.mkdir()
@@ -270,15 +272,15 @@ def test_a_bad_model_file_is_one_line(
     make, reason = BAD_MODELS[kind]
     make(tmp_path / "bad.onnx", artifact)
     assert cli_score(tmp_path / "bad.onnx", photos, tmp_path / "scores") == 2
-    told = capsys.readouterr().err
-    assert re.fullmatch(rf"lloss: .*bad\.onnx: .*({reason}).*\n", told), told
+    error = capsys.readouterr().err
+    assert re.fullmatch(rf"lloss: .*bad\.onnx: .*({reason}).*\n", error), error
     assert not (tmp_path / "scores").exists()
 
 
 def test_weights_in_another_file_are_refused_before_it_is_opened(
     photos: Path, tmp_path: Path
 ) -> None:
-    """The other file is a pipe: whoever opens it waits for ever."""
+    """The other file is a pipe: a reader of it waits for ever."""
     os.mkfifo(tmp_path / "weights.bin")
     weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1])
     weight.data_location = TensorProto.EXTERNAL
@@ -291,44 +293,3 @@ def test_weights_in_another_file_are_refused_before_it_is_opened(
     assert done.returncode == 2
     assert re.fullmatch(r"lloss: .*reaching\.onnx: .*'w' in another file.*\n", done.stderr)
     assert not (tmp_path / "scores").exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 300 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a file system of its own cannot be mounted here: {error}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
-    artifact: Path, small_disk: Path, tmp_path: Path
-) -> None:
-    random = np.random.default_rng(0)
-    np.save(tmp_path / "pool.npy", random.integers(0, 256, (4000, 8, 8, 3), np.uint8))
-    options = ("--part-size", "500", "--threads", "1")
-    command = _command(artifact, tmp_path / "pool.npy", small_disk / "scores", *options)
-    full = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert full.returncode == 2, full.stderr
-    last = full.stderr.splitlines()[-1]
-    assert re.match(r"lloss: .*part-0000\d\.parquet: the disk is full .*make room and run", last)
-    assert "Traceback" not in full.stderr
-    left = sorted(path.name for path in (small_disk / "scores").iterdir())
-    assert left[:1] == ["part-00000.parquet"] and left[-1] == "run.json" and len(left) < 9
-
-    subprocess.run(["mount", "-o", "remount,size=9m", str(small_disk)], check=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "of them before" in done.stderr
-    whole = _command(artifact, tmp_path / "pool.npy", tmp_path / "whole", *options)
-    subprocess.run(whole, capture_output=True, check=True)
-    assert _contents(small_disk / "scores") == _contents(tmp_path / "whole")
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}

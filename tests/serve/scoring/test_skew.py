@@ -43,12 +43,12 @@ def _files(folder: Path) -> Path:
 def _fed(
     scorer: Scorer, images: Path | list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> NDArray[np.uint8]:
-    """The images that the scorer hands to the engine, in order."""
+    """The images that the engine gets from the scorer, in order."""
     executor, batches = scorer.engine.executor, []
     run = executor.run
 
     def watched(buffer: Any, count: int) -> dict[str, NDArray[np.float32]]:
-        batches.append(buffer.pixels[:count].copy())  # it will be used again
+        batches.append(buffer.pixels[:count].copy())  # the buffer is used again
         return run(buffer, count)
 
     monkeypatch.setattr(executor, "run", watched)
@@ -66,7 +66,7 @@ def _trained_on(items: list[Item], scorer: Scorer) -> NDArray[np.uint8]:
     assert image.height == image.width
     settings = TrainSettings(size=image.height, fit=image.fit)
     labeled = LabeledSet(items, ["cat"] * len(items), "labels.csv")
-    data, _ = load_examples(labeled, ("cat",), settings, Problems(), room=True)
+    data, _ = load_examples(labeled, ("cat",), settings, Problems(), for_training=True)
     return data.images
 
 

@@ -1,38 +1,50 @@
-"""What is counted, against counts by hand."""
+"""Metrics, against counts by hand, and over HTTP."""
 
 from __future__ import annotations
 
 import pickle
+import socket
+import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lloss.serve.scoring.telemetry import STAGES, Telemetry
+from lloss.serve.scoring.telemetry import Telemetry, serve_metrics
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lloss import Scorer
+from lloss.cli.main import main
 from lloss.errors import ImageError
 from lloss.pools import Item, Pool
 
+from ...waiting import PATIENCE
+from .fakes import pictures
 
-def samples(telemetry: Telemetry) -> dict[tuple[str, ...], float]:
-    """Samples as a scraper reads them, by name and values of the labels (by the labels' names)."""
-    text = generate_latest(telemetry.registry).decode()
+
+def parsed(text: str) -> dict[tuple[str, ...], float]:
+    """Samples by name and values of the labels (by the labels' names)."""
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
 
 
-def test_images_are_counted_by_what_became_of_them() -> None:
+def samples(telemetry: Telemetry) -> dict[tuple[str, ...], float]:
+    return parsed(generate_latest(telemetry.registry).decode())
+
+
+def test_images_are_counted_by_outcome() -> None:
     telemetry = Telemetry()
-    telemetry.ran(np.zeros(5, np.float32), 0)
-    telemetry.ran(np.zeros(3, np.float32), 2)
-    telemetry.ran(np.zeros(0, np.float32), 4)
+    for scored, skipped in ((5, 0), (3, 2), (0, 4)):
+        telemetry.ran(np.zeros(scored, np.float32), skipped)
     found = samples(telemetry)
     assert found["lloss_images_total", "scored"] == 8
     assert found["lloss_images_total", "skipped"] == 6
@@ -41,23 +53,21 @@ def test_images_are_counted_by_what_became_of_them() -> None:
     assert found["lloss_batch_size_bucket", "4.0"] == 1
 
 
-def test_predicted_losses_fall_into_buckets_as_counted_by_hand() -> None:
+def test_predicted_losses_fall_into_buckets() -> None:
     telemetry = Telemetry()
     losses = np.random.default_rng(0).normal(0, 5, 1000).astype(np.float32)
     losses[:4] = [0.5, 16, 1e9, -8]  # on the edges, and beyond
     telemetry.ran(losses, 0)
     telemetry.ran(np.array([np.nan, np.inf, 1.0], np.float32), 0)
-    found = samples(telemetry)
     finite = np.append(losses, 1.0)
-    buckets = {key[1]: value for key, value in found.items()
+    buckets = {key[1]: value for key, value in samples(telemetry).items()
                if key[0] == "lloss_predicted_loss_bucket"}  # fmt: skip
-    assert buckets.pop("+Inf") == 1001
-    assert len(buckets) == 17
+    assert buckets.pop("+Inf") == 1001 and len(buckets) == 17
     for edge, count in buckets.items():
         assert count == (finite <= float(edge)).sum(), edge
 
 
-def test_seconds_are_those_that_passed() -> None:
+def test_seconds_are_measured() -> None:
     telemetry = Telemetry()
     with telemetry.timed("decode"):
         time.sleep(0.02)
@@ -65,22 +75,19 @@ def test_seconds_are_those_that_passed() -> None:
         raise ValueError
     telemetry.spent("read", 0.004)
     telemetry.spent("read", 0.04)
-    found, spent = samples(telemetry), telemetry.spent_so_far()
-    assert 0.02 <= spent["decode"] < 0.5
-    assert found["lloss_decode_duration_seconds_sum",] == pytest.approx(spent["decode"])
-    assert found["lloss_write_duration_seconds_count",] == 1
-    assert found["lloss_read_duration_seconds_count",] == 2
-    assert found["lloss_read_duration_seconds_bucket", "0.005"] == 1
-    assert spent["read"] == pytest.approx(0.044) and set(spent) == {*STAGES, "queue"}
-
-
-def test_what_runs_is_named() -> None:
-    telemetry = Telemetry()
-    telemetry.model("ab12", "cuda:1", "fp16")
-    telemetry.queued(7)
     found = samples(telemetry)
-    assert found["lloss_model_info", "cuda:1", "fp16", "cuda", "ab12"] == 1
-    assert found["lloss_queue_size",] == 7
+    assert 0.02 <= telemetry.total_seconds("decode") < 0.5
+    assert found["lloss_write_duration_seconds_count",] == 1
+    assert found["lloss_read_duration_seconds_bucket", "0.005"] == 1
+    assert telemetry.total_seconds("read") == pytest.approx(0.044)
+
+
+def test_one_model_is_named_at_a_time() -> None:
+    telemetry = Telemetry()
+    for sha256 in ("aa", "bb", "bb", "ab12"):
+        telemetry.model(sha256, "cuda:1", "fp16")
+    named = [key for key in samples(telemetry) if key[0] == "lloss_model_info"]
+    assert named == [("lloss_model_info", "cuda:1", "fp16", "cuda", "ab12")]
 
 
 def test_threads_lose_no_count() -> None:
@@ -93,23 +100,20 @@ def test_threads_lose_no_count() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
-    found = samples(telemetry)
-    assert found["lloss_images_total", "scored"] == 2400 and telemetry.images == 3200
-    assert found["lloss_predicted_loss_bucket", "+Inf"] == 2400
-    assert telemetry.spent_so_far()["infer"] == 800
+    assert telemetry.images == 3200 and telemetry.total_seconds("infer") == 800
+    assert samples(telemetry)["lloss_predicted_loss_bucket", "+Inf"] == 2400
 
 
-class Some(Pool):
+class SomePool(Pool):
     """50 images, two of them broken."""
 
     uri, unique = "some", True
 
     def __init__(self, remote: bool) -> None:
-        self.remote = remote
-        self.images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
+        self.remote, self.images = remote, pictures(50)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return (Item(str(n), lambda n=n: self._read(n)) for n in range(50))
+    def __iter__(self) -> Iterator[Item]:
+        return (Item(str(n), lambda n=n: self._read(n)) for n in range(50))  # type: ignore[misc]
 
     def _read(self, number: int) -> np.ndarray:
         if number in (3, 30):
@@ -120,7 +124,7 @@ class Some(Pool):
 @pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
 def test_every_batch_is_counted_once_in_every_stage(artifact: Path, remote: bool) -> None:
     with Scorer(artifact, "cpu", batch_size=8, threads=2) as scorer:
-        losses = np.concatenate([batch.loss for batch in scorer.stream(Some(remote))])
+        losses = np.concatenate([batch.loss for batch in scorer.stream(SomePool(remote))])
         scorer.score(np.zeros((0, 8, 8, 3), np.uint8))
         found = samples(scorer.telemetry)
     assert found["lloss_images_total", "scored"] == 48 == len(losses)
@@ -133,26 +137,74 @@ def test_every_batch_is_counted_once_in_every_stage(artifact: Path, remote: bool
     assert found["lloss_queue_size",] == 0
 
 
-def test_one_model_is_named_at_a_time() -> None:
-    telemetry = Telemetry()
-    for sha256 in ("aa", "bb", "bb", "aa"):
-        telemetry.model(sha256, "cpu", "fp32")
-        named = [key for key in samples(telemetry) if key[0] == "lloss_model_info"]
-        assert len(named) == 1 and sha256 in named[0]
-
-
 def test_scorers_may_share_one(artifact: Path) -> None:
     telemetry = Telemetry()
-    telemetry.model("of who shares it", "cpu", "fp32")
-    images = np.zeros((2, 8, 8, 3), np.uint8)
+    telemetry.model("of the program", "cpu", "fp32")
     for _ in range(2):
         with Scorer(artifact, "cpu", telemetry=telemetry) as scorer:
-            scorer.score(images)
-            assert scorer.telemetry is telemetry
-            again = pickle.loads(pickle.dumps(scorer))
-            assert again.telemetry is not telemetry
-            again.close()
+            scorer.score(pictures(2))
+            copy = pickle.loads(pickle.dumps(scorer))
+            assert scorer.telemetry is telemetry is not copy.telemetry
+            copy.close()
     found = samples(telemetry)
     assert found["lloss_images_total", "scored"] == 4
     (named,) = [key for key in found if key[0] == "lloss_model_info"]
-    assert "of who shares it" in named
+    assert "of the program" in named
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def scraped(port: int) -> dict[tuple[str, ...], float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as reply:
+        assert reply.headers["Content-Type"].startswith("text/plain")
+        return parsed(reply.read().decode())
+
+
+def test_metrics_are_served_during_a_run(artifact: Path, port: int) -> None:
+    with Scorer(artifact, "cpu", batch_size=8) as scorer, serve_metrics(scorer.telemetry, port):
+        stream = scorer.stream(SomePool(remote=False))
+        next(stream)
+        assert scraped(port)["lloss_images_total", "scored"] >= 7
+        assert sum(map(len, stream)) == 41
+        assert scraped(port)["lloss_images_total", "scored"] == 48
+    with pytest.raises(urllib.error.URLError):
+        scraped(port)
+
+
+def test_a_real_command_serves_them(artifact: Path, tmp_path: Path, port: int) -> None:
+    np.save(tmp_path / "pool.npy", np.zeros((200_000, 8, 8, 3), np.uint8))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "lloss", "score", artifact, tmp_path / "pool.npy", "--provider",
+         "cpu", "-o", tmp_path / "s", "--metrics-port", str(port)],
+        stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        found: dict[tuple[str, ...], float] = {}
+        while child.poll() is None and not found.get(("lloss_images_total", "scored")):
+            try:
+                found = scraped(port)
+            except urllib.error.URLError:
+                time.sleep(0.05)
+        assert 0 < found["lloss_images_total", "scored"] <= 200_000
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_port_in_use_is_one_line(
+    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit):
+            main(["score", str(artifact), str(photos), "-o", str(tmp_path / "s"),
+                  "--provider", "cpu", "--metrics-port", str(port)])  # fmt: skip
+    wanted = f"lloss: --metrics-port {port}: Address already in use; choose another port"
+    assert capsys.readouterr().err.splitlines()[-1] == wanted
+    assert not (tmp_path / "s").exists()

@@ -15,7 +15,7 @@ import pytest
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.batcher import ClosedError
 from lloss.serve.daemon.services.request_queue import Answer
-from lloss.serve.scoring.batch import stages
+from lloss.serve.scoring.batch import pipeline
 
 from lloss.errors import EngineError
 
@@ -255,7 +255,7 @@ def test_images_of_an_expired_request_are_not_decoded(
     """Also not those of a batch that a lane has begun."""
     bench = make(threads=1)
     fast, slow = encoded(pictures(1)[0]), encoded(np.zeros((16, 16, 3), np.uint8))
-    decode, decoded = stages.decode_into, list[bytes]()
+    decode, decoded = pipeline.decode_into, list[bytes]()
 
     def decode_into(raw: Any, *args: Any) -> None:
         decoded.append(raw)
@@ -263,7 +263,7 @@ def test_images_of_an_expired_request_are_not_decoded(
             time.sleep(0.1)
         decode(raw, *args)
 
-    monkeypatch.setattr(stages, "decode_into", decode_into)
+    monkeypatch.setattr(pipeline, "decode_into", decode_into)
 
     async def work() -> None:
         with bench.busy():

@@ -346,13 +346,12 @@ def gpu(models: Models, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The serving engine, which claims to run on a GPU."""
     engine = serving(models).engine
     monkeypatch.setattr(engine, "provider", "cuda")
-    monkeypatch.setattr(engine, "device", "cuda:0")
     return engine
 
 
 def test_a_lost_gpu_is_not_ready(models: Models, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert models.not_ready() == ""
-    monkeypatch.setattr(gpu.executor, "trouble", lambda: "cuda:0 was lost (719)")
+    monkeypatch.setattr(gpu.executor, "failure", lambda: "cuda:0 was lost (719)")
     assert models.not_ready() == "cuda:0 was lost (719)"
 
 

@@ -1,49 +1,39 @@
-"""Host and device memory: what goes up comes down, and nothing is left."""
+"""GPU memory: copies arrive, and nothing is left allocated."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from lloss.serve.scoring.engine.device_memory import Copy, CudaMemory, HostMemory, Memory
+from lloss.serve.scoring.engine.device_memory import Copy, CudaMemory
 
 from lloss.errors import EngineError
 from lloss.runtime.cuda_driver import Driver
 
+from ..fakes import fake_library
+
 
 @pytest.fixture
-def library(fake_cuda: Path) -> ctypes.CDLL:
-    made = ctypes.CDLL(str(fake_cuda))
-    made.fake_gpus(1)
-    return made
+def library(fake_cuda: Path) -> Any:
+    return fake_library(fake_cuda)
 
 
-@pytest.fixture(params=["cpu", "cuda"])
-def make(request: pytest.FixtureRequest) -> Callable[[], Memory]:
-    if request.param == "cpu":
-        return HostMemory
-    library = request.getfixturevalue("library")
-    return lambda: CudaMemory(0, Driver(library))
-
-
-def test_what_goes_up_comes_down(make: Callable[[], Memory]) -> None:
-    memory = make()
-    there, back = memory.host(1000), memory.host(1000)
-    there[:] = np.arange(1000) % 251
+def test_a_copy_goes_up_and_comes_down(library: Any) -> None:
+    memory = CudaMemory(0, Driver(library))
+    source, target = memory.host(1000), memory.host(1000)
+    source[:] = np.arange(1000) % 251
     device, stream = memory.device(1000), memory.stream()
-    memory.upload([Copy(there.ctypes.data, device, 1000)], stream)
-    memory.download(
-        [Copy(back.ctypes.data + start, device + start, 500) for start in (0, 500)], stream
-    )
-    np.testing.assert_array_equal(back, there)
+    memory.upload([Copy(source.ctypes.data, device, 1000)], stream)
+    halves = [Copy(target.ctypes.data + at, device + at, 500) for at in (0, 500)]
+    memory.download(halves, stream)
+    np.testing.assert_array_equal(target, source)
     memory.close()
 
 
-def test_pinned_memory_lives_as_long_as_a_view_of_it(library: ctypes.CDLL) -> None:
+def test_pinned_memory_lives_as_long_as_a_view_of_it(library: Any) -> None:
     memory = CudaMemory(0, Driver(library))
     gc.collect()  # what earlier tests left
     before = library.fake_live()
@@ -60,7 +50,7 @@ def test_pinned_memory_lives_as_long_as_a_view_of_it(library: ctypes.CDLL) -> No
     assert library.fake_live() == before
 
 
-def test_too_much_is_told(library: ctypes.CDLL) -> None:
+def test_too_much_memory_or_a_wrong_gpu_is_an_error(library: Any) -> None:
     with pytest.raises(EngineError, match="cuMemHostAlloc failed with CUDA_ERROR_OUT_OF_MEMORY"):
         CudaMemory(0, Driver(library)).host(1 << 40)
     with pytest.raises(EngineError, match="GPU 3"):

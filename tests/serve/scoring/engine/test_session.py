@@ -1,94 +1,126 @@
-"""Which provider runs."""
+"""The provider that runs."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lloss.serve.scoring.engine import gpu_startup as opening
-from lloss.serve.scoring.engine import session as engine
-from lloss.serve.scoring.engine.session import Engine
+from lloss.serve.scoring.engine import session as session_module
+from lloss.serve.scoring.engine.cpu_executor import cpu_options
+from lloss.serve.scoring.engine.gpu_startup import open_gpu
+from lloss.serve.scoring.engine.session import Engine, _cpu_note
 
 from lloss.errors import ArtifactError, EngineError
-from lloss.runtime.providers import Opened, Setup, missing
+from lloss.images.decode import ImageSpec
+from lloss.manifest import Manifest
+from lloss.runtime import int8_support
+
+from ..fakes import pictures
 
 
-def test_auto_runs_on_what_there_is_and_says_so(artifact: Path) -> None:
-    made = Engine(artifact)
-    assert made.provider in ("tensorrt", "cuda", "cpu")
-    found = made.run(np.zeros((3, 8, 8, 3), np.uint8))
-    assert list(found) == list(made.manifest.outputs)
-    assert found["loss"].shape == (3,) and found["embedding"].shape == (3, 128)
-
-
-def test_a_provider_that_fails_is_passed_over_by_auto_and_refused_by_name(
+def test_a_provider_that_fails_is_skipped_by_auto_and_refused_by_name(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine.open_session
+    def no_cuda(path: Path, *_: object) -> None:
+        raise EngineError(f"{path}: no kernel image")
 
-    def no_cuda(path: Path, setup: Setup, *rest: object) -> Opened:
-        if setup.provider == "cuda":
-            raise EngineError(f"{path}: no kernel image")
-        return real(path, setup, *rest)
+    def missing(name: str, *_: object) -> str | None:
+        return "no TensorRT" if name == "tensorrt" else None
 
-    monkeypatch.setattr(
-        engine, "missing", lambda name, *_: "no TensorRT" if name[0] == "t" else None
-    )
-    monkeypatch.setattr(Engine, "_limit", lambda self: self.batch_size)
-    monkeypatch.setattr(opening, "open_session", no_cuda)
+    monkeypatch.setattr(session_module, "missing", missing)
+    monkeypatch.setattr(Engine, "_limit", lambda self: (self.batch_size, ""))
+    monkeypatch.setattr(session_module, open_gpu.__name__, no_cuda)
     assert Engine(artifact).provider == "cpu"
     with pytest.raises(EngineError, match=r"model\.onnx: cannot be run: cuda: no kernel image$"):
         Engine(artifact, "cuda")
 
 
-def test_any_number_of_images_in_batches_of_the_engine(artifact: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), np.uint8)
-    small, large = Engine(artifact, "cpu", batch_size=4), Engine(artifact, "cpu", batch_size=64)
-    assert len(small.run(images[:0])["embedding"]) == 0
-    for name, values in small.run(images).items():
-        np.testing.assert_allclose(values, large.run(images)[name], rtol=1e-4, atol=1e-5)
-
-
-def test_what_is_computed_does_not_depend_on_the_threads(artifact: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
-    one, four = (Engine(artifact, "cpu", threads, 8).run(images) for threads in (1, 4))
-    assert all(np.array_equal(one[name], four[name]) for name in one)
-
-
-def test_a_closed_engine_says_so(artifact: Path) -> None:
-    made = Engine(artifact, "cpu")
-    made.close()
-    with pytest.raises(EngineError, match="closed"):
-        made.run(np.zeros((1, 8, 8, 3), np.uint8))
-
-
-def test_a_provider_that_is_not_here_is_refused_and_not_replaced(
+def test_a_provider_that_is_not_installed_is_refused_and_not_replaced(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(EngineError, match="cuda: is not in the installed onnxruntime"):
         Engine(artifact, "cuda")
     assert Engine(artifact, "auto").provider == "cpu"
 
 
-def test_an_unknown_provider_names_the_known(artifact: Path) -> None:
+def test_batches_and_threads_change_no_output(artifact: Path) -> None:
+    images = pictures(23)
+    small, large = Engine(artifact, "cpu", batch_size=4), Engine(artifact, "cpu", batch_size=64)
+    threads = Engine(artifact, "cpu", threads=4, batch_size=4)
+    outputs = small.run(images)
+    assert outputs["loss"].shape == (23,) and outputs["embedding"].shape == (23, 128)
+    assert small.run(images[:0])["embedding"].shape == (0, 128)
+    assert list(outputs) == list(small.manifest.outputs)
+    for name, values in outputs.items():
+        np.testing.assert_allclose(values, large.run(images)[name], rtol=1e-4, atol=1e-5)
+        assert np.array_equal(values, threads.run(images)[name])
+
+
+def test_wrong_engines_are_refused(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="'gpu': choose one of auto, tensorrt, cuda, cpu"):
         Engine(artifact, "gpu")
-
-
-def test_no_artifact_no_engine(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
         Engine(tmp_path / "model.onnx")
+    engine = Engine(artifact, "cpu")
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(pictures(1))
 
 
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" not in ort.get_available_providers()
-    or missing("cuda", ort.get_available_providers()) is not None,
-    reason="needs an NVIDIA GPU and the CUDA provider",
+def manifest(precision: str, recipe: dict[str, object]) -> Manifest:
+    return Manifest(
+        task="classification", model="m", classes=("a", "b"), image=ImageSpec(8, 8),
+        mean=(0, 0, 0), std=(1, 1, 1), outputs={"loss": ()}, precision=precision, recipe=recipe,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("precision", "recipe", "saturates", "warned"),
+    [
+        ("int8", {"weight_bits": 8}, True, True),
+        ("int8", {}, True, True),  # unknown
+        ("int8", {"weight_bits": 7}, True, False),
+        ("int8", {"weight_bits": 8}, False, False),
+        ("fp32", {}, True, False),
+    ],
 )
-def test_cuda_scores_as_the_cpu_does(artifact: Path) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
-    on_gpu, on_cpu = (Engine(artifact, name).run(images)["loss"] for name in ("cuda", "cpu"))
-    np.testing.assert_allclose(on_gpu, on_cpu, atol=2e-2)
+def test_an_int8_artifact_on_a_lesser_cpu_is_exact_and_says_so(
+    precision: str,
+    recipe: dict[str, object],
+    saturates: bool,
+    warned: bool,
+    artifact: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (session_module, int8_support):
+        monkeypatch.setattr(module, "saturates", lambda: saturates)
+    note, options = _cpu_note(manifest(precision, recipe)), cpu_options(manifest(precision, recipe))
+    assert ("made for CPUs with VNNI" in note and "--reduce-range" in note) is warned
+    exact = "session.x64quantprecision"
+    if warned:
+        assert options.get_session_config_entry(exact) == "1"
+        monkeypatch.setattr(session_module, "_cpu_note", lambda _: note)
+        assert Engine(artifact, "cpu").note == note
+    else:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry(exact)
+
+
+def test_without_onnxruntime_the_error_names_both_extras(artifact: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from lloss.cli.main import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "score", str(artifact), str(tmp_path), "-o", "s"]
+    (tmp_path / "a.png").touch()
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "lloss: running a model needs the package 'onnxruntime', which is not installed: "
+        "pip install 'lloss[cpu]', or 'lloss[gpu]' for an NVIDIA GPU\n"
+    )

@@ -1,0 +1,101 @@
+"""Images that a caller passes to a scorer, as a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lloss.errors import PoolError
+from lloss.pools import ArrayPool, Item, Pool
+from lloss.pools.image_files import read_file
+
+Images: TypeAlias = "NDArray[np.uint8] | Sequence[bytes | str | Path | NDArray[np.uint8]] | Pool"
+"""The images of :meth:`.scorer.Scorer.score`."""
+
+_CHANNELS = 4
+"""A last axis of up to this length holds an image's channels, and not grey pixels."""
+
+
+class _ListPool(Pool):
+    """A list of images or of their paths."""
+
+    uri = "the images given"
+    unique = True
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        self.images = images
+
+    def __iter__(self) -> Iterator[Item]:
+        return (_item(row, image) for row, image in enumerate(self.images))
+
+
+def _item(row: int, image: Any) -> Item:
+    if isinstance(image, (str, Path)):
+        return Item(str(image), lambda: read_file(Path(image)))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return Item(str(row), lambda: bytes(image))
+    if isinstance(image, np.ndarray):
+        if image.ndim == 2 and image.shape[1] <= _CHANNELS:
+            raise PoolError(
+                f"image {row} is an array {list(image.shape)}, which looks like a row of pixels: "
+                "give a list of images, each uint8 [H, W, 3]"
+            )
+        return Item(str(row), lambda: image)
+    raise PoolError(
+        f"image {row} is a {type(image).__name__}: give bytes, a path or an array uint8 [H, W, 3]"
+    )
+
+
+def pool_of(images: Any) -> Pool:
+    """Make a pool of :data:`Images`.
+
+    Raises:
+        PoolError: an array that is not uint8 or of another shape, one image instead of a batch, or
+            an image of an unknown type.
+    """
+    if isinstance(images, Pool):
+        return images
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise PoolError(
+                f"images of {images.dtype} {list(images.shape)}: give uint8 [N, H, W, 3]"
+            )
+        if images.ndim == 3 and images.shape[2] <= _CHANNELS:
+            raise PoolError(
+                f"an array {list(images.shape)} is one image: give a batch of one, image[None]"
+            )
+        return ArrayPool(images, "the array given")
+    if isinstance(images, (str, bytes, Path)):
+        raise PoolError(
+            f"one {type(images).__name__}: give a list of images, or use stream() for a pool"
+        )
+    return _ListPool(_as_list(images))
+
+
+def column_images(column: Any) -> Any:
+    """Turn the column of a data frame or data set into :data:`Images`.
+
+    Object arrays (of several shapes, or of bytes) become lists; other array-likes become arrays.
+    """
+    if isinstance(column, np.ndarray):
+        return column if column.dtype != object else list(column)
+    images = _as_list(column)
+    # Pillow's images would become arrays too, those with a palette of its indexes.
+    if not images or isinstance(images[0], (bytes, str, Path, Image.Image)):
+        return images
+    try:
+        array = np.asarray(column)
+    except ValueError:  # of several shapes
+        return images
+    return array if array.dtype != object else images
+
+
+def _as_list(images: Any) -> list[Any]:
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise PoolError(f"a {type(images).__name__}: give an array, a list of images, or a pool")
+    return list(images)
