@@ -1,10 +1,11 @@
-"""The pages in a real browser: keys, tiles that change in place, nothing that the policy forbids.
+"""The pages in a real browser: keys, tiles that change in place, the content security policy.
 
 Needs ``chromium`` and ``chromedriver`` (Debian: chromium-driver), and selenium.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,12 @@ import pytest
 
 from lloss.images.decode import decode_whole
 
-from ....waiting import PATIENCE
+from .. import waiting
 
 
 @pytest.fixture
 def browser(chromium: Any, served: Any) -> Iterator[Any]:
-    """With no complaint on its console, and no request to anywhere else, when the test ends."""
+    """Checks at the end that its console is empty, and that it sent requests to no other site."""
     chromium.get_log("performance"), chromium.get_log("browser")
     yield chromium
     complaints = [entry["message"] for entry in chromium.get_log("browser")]
@@ -35,19 +36,14 @@ def browser(chromium: Any, served: Any) -> Iterator[Any]:
     assert asked and all(url.startswith(f"{served.url}/") for url in asked), asked
 
 
-def until(check: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            found = check()
-        except Exception:
-            if time.monotonic() > end:
-                raise
-            found = None
-        if found:
-            return found
-        assert time.monotonic() < end, "it never came about"
-        time.sleep(0.02)
+def until(check: Callable[[], Any]) -> Any:
+    """Wait also while an element is missing."""
+
+    def quiet() -> Any:
+        with contextlib.suppress(Exception):
+            return check()
+
+    return waiting.until(quiet)
 
 
 def keys(browser: Any, *pressed: str) -> None:
@@ -67,8 +63,8 @@ def focused(browser: Any) -> str:
     return found
 
 
-def said(browser: Any) -> str:
-    found: str = browser.find_element("id", "said").text
+def message(browser: Any) -> str:
+    found: str = browser.find_element("id", "message").text
     return found
 
 
@@ -84,19 +80,19 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     keys(browser, "2")  # the second class
     until(lambda: state(browser, 1) == "labeled")
     until(lambda: focused(browser) == "image-2")
-    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "dog"}
+    assert world.catalog.images.labels("photos") == {ids[0]: "dog"}
     assert browser.find_element("css selector", "#image-1 .verdict").text == "labeled dog"
-    assert "Image 1 labeled dog" in said(browser)
+    assert "Image 1 labeled dog" in message(browser)
 
     keys(browser, "s")
     until(lambda: state(browser, 2) == "skipped")
     until(lambda: focused(browser) == "image-3")
     keys(browser, "l")
-    until(lambda: "Choose a class first (or skip)" in said(browser))
+    until(lambda: "Choose a class first (or skip)" in message(browser))
     assert state(browser, 3) == "free"
     keys(browser, Keys.ESCAPE, "3")
     until(lambda: state(browser, 3) == "labeled")
-    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "dog", ids[2]: "owl"}
+    assert world.catalog.images.labels("photos") == {ids[0]: "dog", ids[2]: "owl"}
     counts = browser.find_elements("css selector", "[data-count]")
     assert [count.text for count in counts] == ["2", "0", "1"]
 
@@ -106,11 +102,11 @@ def test_keys_label_skip_and_undo_in_place(browser: Any, served: Any) -> None:
     keys(browser, "k", "u")  # this one
     until(lambda: state(browser, 2) == "free")
     assert world.catalog.images.counts("photos").skipped == 0
-    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "dog"}
+    assert world.catalog.images.labels("photos") == {ids[0]: "dog"}
     assert browser.execute_script("return window.stays"), "the page was not loaded again"
 
 
-def test_a_digit_is_the_class_of_that_name(browser: Any, served: Any) -> None:
+def test_a_digit_key_is_the_class_of_that_name(browser: Any, served: Any) -> None:
     from dataclasses import replace
 
     world = served.world
@@ -120,10 +116,10 @@ def test_a_digit_is_the_class_of_that_name(browser: Any, served: Any) -> None:
     browser.get(f"{served.url}/pools/photos")
     keys(browser, "j", "3", "0", "9")
     until(lambda: state(browser, 3) == "labeled")
-    assert world.daemon.catalog.images.labels("photos") == {ids[0]: "3", ids[1]: "0", ids[2]: "9"}
+    assert world.catalog.images.labels("photos") == {ids[0]: "3", ids[1]: "0", ids[2]: "9"}
 
 
-def test_quick_fingers_need_not_wait(browser: Any, served: Any) -> None:
+def test_the_next_image_has_the_focus_before_the_reply(browser: Any, served: Any) -> None:
     ids = served.world.pool("photos", 30)
     plain = served.world.daemon.selections.label
 
@@ -137,7 +133,7 @@ def test_quick_fingers_need_not_wait(browser: Any, served: Any) -> None:
     assert focused(browser) == "image-5"
     until(lambda: state(browser, 4) == "labeled")
     wanted = {ids[0]: "cat", ids[1]: "dog", ids[2]: "owl", ids[3]: "cat"}
-    assert served.world.daemon.catalog.images.labels("photos") == wanted, "u came too soon"
+    assert served.world.catalog.images.labels("photos") == wanted, "u came too soon"
     keys(browser, "u")
     until(lambda: state(browser, 4) == "free")
 
@@ -162,7 +158,7 @@ def test_keys_move_along_rows_and_columns(browser: Any, served: Any) -> None:
     assert browser.execute_script(tabs) == 1, "Tab reaches one tile, keys the others"
 
 
-def test_typing_in_a_field_is_no_command(browser: Any, make_served: Any, served: Any) -> None:
+def test_typing_in_a_field_presses_no_button(browser: Any, served: Any) -> None:
     from selenium.webdriver import Keys
 
     served.world.manifest = served.world.models.manifest = _of_task(served, "detection")
@@ -170,7 +166,7 @@ def test_typing_in_a_field_is_no_command(browser: Any, make_served: Any, served:
     browser.get(f"{served.url}/pools/photos")
     keys(browser, "j", "c", "sulk", Keys.ENTER)
     until(lambda: state(browser, 1) == "labeled")
-    assert served.world.daemon.catalog.images.labels("photos") == {ids[0]: "sulk"}
+    assert served.world.catalog.images.labels("photos") == {ids[0]: "sulk"}
     assert served.world.catalog.images.counts("photos").skipped == 0
     until(lambda: focused(browser) == "image-2")
     keys(browser, "c", "x", Keys.ESCAPE)
@@ -187,10 +183,10 @@ def test_a_new_class_is_added_by_a_button(browser: Any, served: Any) -> None:
     keys(browser, "j", "c", "clas 7", Keys.ENTER)
     until(lambda: browser.find_elements("css selector", "#image-1 .wrong button"))
     wrong = browser.find_element("css selector", "#image-1 .wrong")
-    assert "the nearest one is 'class 7'" in wrong.text and state(browser, 1) == "free"
+    assert "the most similar one is 'class 7'" in wrong.text and state(browser, 1) == "free"
     wrong.find_element("css selector", "button").click()
     until(lambda: state(browser, 1) == "labeled")
-    assert served.world.daemon.catalog.images.labels("photos") == {ids[0]: "clas 7"}
+    assert served.world.catalog.images.labels("photos") == {ids[0]: "clas 7"}
     refused = browser.get_log("browser")
     assert len(refused) == 1 and "422" in refused[0]["message"]
 
@@ -244,7 +240,7 @@ def test_a_batch_is_taken_worked_through_and_returned(browser: Any, served: Any)
     assert shown == [id for id in ids if id != ids[2]]
 
 
-def test_hostile_ids_are_marked_and_shown_whole(
+def test_images_with_hostile_ids_are_labeled_and_shown(
     browser: Any, served: Any, hostile: dict[str, bytes]
 ) -> None:
     served.world.table_pool("hostile", hostile)
@@ -261,7 +257,7 @@ def test_hostile_ids_are_marked_and_shown_whole(
         tile = browser.find_element("id", f"image-{place}")
         keys(browser, "1")
         until(partial(_labeled, tile))
-    assert set(served.world.daemon.catalog.images.labels("hostile")) == set(hostile)
+    assert set(served.world.catalog.images.labels("hostile")) == set(hostile)
     loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 128)"
     until(lambda: browser.execute_script(loaded))
 
@@ -287,11 +283,11 @@ def test_progress_and_throughput_are_live(browser: Any, served: Any) -> None:
     world.pool("photos", 5, scored=False)
     job = world.run_job("photos", 10, 100)
     browser.get(f"{served.url}/")
-    told = browser.find_element("css selector", "[data-told]")
-    assert told.text.startswith("10 of 100 images")
+    text = browser.find_element("css selector", "[data-text]")
+    assert text.text.startswith("10 of 100 images")
     world.catalog.jobs.progress(job.id, 60, 0, 100)
     world.metrics.queued(7)
-    until(lambda: told.text.startswith("60 of 100 images"))
+    until(lambda: text.text.startswith("60 of 100 images"))
     assert browser.find_element("css selector", "progress").get_attribute("value") == "60"
     assert browser.find_element("css selector", "[data-queue]").text == "7"
     until(lambda: browser.find_element("css selector", "[data-rate]").text == "0")
@@ -299,19 +295,17 @@ def test_progress_and_throughput_are_live(browser: Any, served: Any) -> None:
     until(lambda: browser.find_element("css selector", ".state button").text == "Score")
 
 
-def test_a_pool_that_is_named_as_a_part_of_all_objects_is_not_loaded_again_and_again(
-    browser: Any, served: Any
-) -> None:
+def test_the_page_of_a_pool_named_constructor_does_not_reload(browser: Any, served: Any) -> None:
     served.world.pool("constructor", 3)
     browser.get(f"{served.url}/pools/constructor")
     browser.execute_script("window.loaded = 1")
     browser.execute_async_script(
-        "const tell = arguments[0]; renew(live).then(() => setTimeout(tell, 300))"
+        "const done = arguments[0]; update().then(() => setTimeout(done, 300))"
     )
     assert browser.execute_script("return window.loaded") == 1
 
 
-def test_a_failure_is_told_at_the_image(browser: Any, served: Any) -> None:
+def test_an_error_is_shown_at_the_image(browser: Any, served: Any) -> None:
     ids = served.world.pool("photos", 3)
     browser.get(f"{served.url}/pools/photos")
     plain = served.world.daemon.selections.label
@@ -329,12 +323,12 @@ def test_a_failure_is_told_at_the_image(browser: Any, served: Any) -> None:
     keys(browser, "k", "1")
     until(lambda: state(browser, 1) == "labeled")
     assert browser.find_elements("css selector", ".wrong") == []
-    assert list(served.world.daemon.catalog.images.labels("photos")) == [ids[0]]
+    assert list(served.world.catalog.images.labels("photos")) == [ids[0]]
     refused = browser.get_log("browser")  # the browser notes the 507; nothing else is there
     assert len(refused) == 1 and "507" in refused[0]["message"]
 
 
-def test_without_scripts_the_same_can_be_done(browser: Any, served: Any) -> None:
+def test_the_pages_work_without_scripts(browser: Any, served: Any) -> None:
     ids = served.world.pool("photos", 5)
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
@@ -356,7 +350,7 @@ def test_without_scripts_the_same_can_be_done(browser: Any, served: Any) -> None
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-def test_nothing_is_wider_than_the_window(browser: Any, served: Any, width: int) -> None:
+def test_no_page_is_wider_than_the_window(browser: Any, served: Any, width: int) -> None:
     served.world.pool("a" * 80, 30)
     served.world.table_pool("photos", {"x" * 4000: b"", "y.png": b"no image"})
     served.world.pool("busy", 3, scored=False)
