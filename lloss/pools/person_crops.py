@@ -18,6 +18,7 @@ from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Pixels, decode_whole
 from lloss.pools.fingerprints import content_print
+from lloss.pools.image_files import raising
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath, image_folder
 from lloss.pools.uri import PoolUri
@@ -132,7 +133,7 @@ def region_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[I
     kept = _KeptImages()
     for id, name, region, size in outlines:
         if isinstance(region, str):
-            yield Item(id, functools.partial(_refuse, region))
+            yield Item(id, raising(ImageError(region)))
             continue
         read = functools.partial(folder.read_image, name)
         image = Item(name, read, file=folder.file_of(name))
@@ -193,10 +194,6 @@ def _outline(person: Person) -> Outline:
         return Outline(person.id, person.image, person.region(), person.size)
     except BrokenError as error:
         return Outline(person.id, person.image, error.what)
-
-
-def _refuse(reason: str) -> Pixels:
-    raise ImageError(reason)
 
 
 def _decode(image: Item) -> Pixels:
