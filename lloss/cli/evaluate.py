@@ -24,7 +24,7 @@ from lloss.files import write_json
 from lloss.statistics.confidence_intervals import Interval, decimals, in_words, usable
 from lloss.tasks import get_task
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.evaluation import Evaluation, evaluate_checkpoint, scatter
+from lloss.training.evaluation import Evaluation, evaluate_checkpoint, write_scatter
 
 
 @click.command("evaluate")
@@ -50,7 +50,7 @@ def command(
     """Measure a RUN on held-out labeled DATA.
 
     Prints the task's metric and how well the predicted loss ranks the true one, beside the entropy
-    of the same network, each with its 95 % interval; writes evaluation.json and evaluation.png.
+    of the same network, each with its 95 % interval; writes evaluation.json and evaluation.svg.
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # fails before the images are read
@@ -72,8 +72,8 @@ def command(
         click.echo(line)
     print_notes(*(f"warning: {line}" for line in result["warnings"]))
     if evaluation.predicted_loss is not None:
-        scatter(evaluation, task.loss_unit, out / "evaluation.png")
-        click.echo(f"picture            {out / 'evaluation.png'}")
+        write_scatter(evaluation, task.loss_unit, out / "evaluation.svg")
+        click.echo(f"picture            {out / 'evaluation.svg'}")
 
 
 COLUMN = 29
