@@ -92,11 +92,11 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
         done = daemon.models.reload()
     except LlossError as error:
         daemon.jobs.prune()
-        logs.event("model refused", logging.ERROR, reason=str(error), now=before)
+        logs.event("model_refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
     daemon.jobs.prune()
     changed, note = done.before != done.now, daemon.models.note
-    name = "model reloaded" if changed else "model unchanged"
+    name = "model_reloaded" if changed else "model_unchanged"
     level = logging.WARNING if note else logging.INFO
     logs.event(name, level, before=done.before, now=done.now, note=note)
     return {"before": done.before, "now": done.now, "changed": changed}
