@@ -1,8 +1,6 @@
 """The rule by which a name means an image: training, ``--exclude``, hold-out and daemon share it.
 
-Names and ids are compared as paths, part by part from the right. ``\\`` separates as ``/`` does;
-empty parts and ``.`` count for nothing, ``..`` takes back the part before it, and of a URL the
-server and the path count.
+Names and ids are compared as paths (see :func:`.path_parts`), part by part from the right.
 
 1. An id that is the name itself is meant; or else the one id that is the same relative path in
    another spelling (``./a.png``).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from lloss.errors import ImageError, LlossError, PoolError
@@ -59,6 +60,15 @@ def check_encoded(size: int) -> None:
     """
     if size > MAX_ENCODED:
         raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
+
+
+def raising(error: ImageError) -> Callable[[], bytes]:
+    """Make the ``read`` of an image that is known to be bad."""
+
+    def read() -> bytes:
+        raise error
+
+    return read
 
 
 def read_file(path: str | bytes | Path, root: ImageRoot | None = None) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.image_files import check_encoded
+from lloss.pools.image_files import check_encoded, raising
 from lloss.pools.pool import Item
 from lloss.pools.storage import StoragePath
 
@@ -120,7 +120,7 @@ class ImageCell:
         try:
             parts = _bytes_and_path(self.column[self.row])
         except ImageError as error:
-            return functools.partial(_refuse, error)
+            return raising(error)
         return functools.partial(_image, *parts, self.folder)
 
 
@@ -151,10 +151,6 @@ def _is_utf8(cell: Any) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _refuse(error: ImageError) -> bytes:
-    raise error
 
 
 def _image(data: bytes | None, path: bytes | None, folder: StoragePath) -> bytes:

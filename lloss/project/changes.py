@@ -7,8 +7,8 @@ from typing import Any
 
 from lloss.annotations import Problems
 from lloss.data.id_matching import Matches
+from lloss.data.image_overlap import trace
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.test_overlap import trace
 
 
 def content_hashes(labeled: LabeledSet) -> dict[str, str]:

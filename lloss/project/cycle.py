@@ -149,7 +149,7 @@ def _start(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
     content: dict[str, Any] = {
         "train": project.train.as_dict(),
         "project": {name: getattr(project, name) for name in FIXED_SETTINGS},
-        "left_out": len(problems.found),
+        "left_out": len(problems.broken),
         "notes": problems.lines(),
         "images": content_hashes(labeled),
     }
@@ -213,7 +213,7 @@ class _Cycle:
             labels_sha256=self.labeled.sha256,
             evaluation=evaluation,
             metric_name=self.task.metric,
-            left_out=int(start.get("left_out", 0)) + len(self.problems.found),
+            left_out=int(start.get("left_out", 0)) + len(self.problems.broken),
             held_back=self.held_back,
             ranked=better,
             warnings=warnings,
@@ -333,7 +333,7 @@ class _Cycle:
             warnings.append(f"images that could not be selected: {', '.join(unusable)}")
         for line in warnings:
             self.say(f"warning: {line}")
-        return warnings + self.problems.doubts  # training has printed the doubts
+        return warnings + self.problems.warnings  # training has printed the doubts
 
     def _report(
         self,

@@ -21,11 +21,11 @@ from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.data.class_labels import DATA_ROOT
 from lloss.data.class_labels import is_named_set as is_named_classes
-from lloss.data.empty_labels import EMPTY, settled
+from lloss.data.empty_labels import EMPTY, drop_empty
+from lloss.data.image_overlap import find_test_images, refuse_overlap, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.object_labels import is_named_set as is_named_objects
-from lloss.data.test_overlap import apart, found_in_pool, refuse_overlap
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
@@ -154,7 +154,8 @@ class Project:
             problems: receives broken annotations; by default ``skip_bad`` decides.
         """
         problems = problems or self.problems()
-        return settled(self._join(labels or self.path(self.labels), problems), self.empty, problems)
+        joined = self._join(labels or self.path(self.labels), problems)
+        return drop_empty(joined, self.empty, problems)
 
     def _join(self, path: Path, problems: Problems) -> LabeledSet:
         labels = self.task.read_labels(path, problems)
@@ -172,7 +173,7 @@ class Project:
             test = self._join(labels, problems)
         else:
             return None
-        return settled(test, self.empty, problems, "test images")
+        return drop_empty(test, self.empty, problems, "test images")
 
     def split(
         self, labeled: LabeledSet, problems: Problems | None = None
@@ -201,7 +202,7 @@ class Project:
             known, tested = (self.task.summarize(part.labels) for part in (labeled, test))
             both = {**tested, **known}
             problems.note(similar_note(both, "classes to train and to measure on", known))
-            training, held_out = apart(labeled, test, problems), test
+            training, held_out = without_test_images(labeled, test, problems), test
         if held_out is not None:
             if classes := self.task.classes(training.labels):
                 refuse_unknown(self.task, held_out, classes)
@@ -242,7 +243,7 @@ class Project:
         own = set() if self.test or test is None else {item.id for item in test.items}
         if test is None or not (self.test or self.test_labels):  # held out from the labels
             return own
-        return own | found_in_pool(pool, test, own, problems)
+        return own | find_test_images(pool, test, own, problems)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

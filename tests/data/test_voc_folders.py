@@ -67,8 +67,8 @@ BROKEN_OBJECTS = {
     "turned": (("cat", 0, (30, 6, 11, 15)), 11, "wrong order"),
     "underline": (("cat", 0, ("1_0", 6, 30, 15)), 12, "<xmin> '1_0' is no number"),
     "digits": (("cat", 0, (11, "\u0666", 30, 15)), 13, "<ymin> '\u0666' is no number"),
-    "nan": (("cat", 0, ("nan", 6, 30, 15)), 12, "no finite number"),
-    "infinite": (("cat", 0, (11, "-inf", 30, 15)), 13, "no finite number"),
+    "nan": (("cat", 0, ("nan", 6, 30, 15)), 12, "<xmin> nan lies far outside"),
+    "infinite": (("cat", 0, (11, "-inf", 30, 15)), 13, "<ymin> -inf lies far outside"),
     "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is no number"),
     "empty": (("cat", 0, (11, 6, 30, "")), 15, "<ymax> '' is no number"),
     "nameless": (("", 0, (11, 6, 30, 15)), 9, "class is empty"),
@@ -93,8 +93,8 @@ def test_a_broken_object_is_named_or_left_out(
         assert labels["a"].boxes.tolist() == [[10, 5, 30, 15]]
     else:  # the other one alone would teach that there is nothing where it is
         assert labels == {}
-    assert len(problems.found) == 1
-    assert re.search(what, problems.found[0])
+    assert len(problems.broken) == 1
+    assert re.search(what, problems.broken[0])
 
 
 BOMB = (
@@ -102,17 +102,17 @@ BOMB = (
     '<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;&b;&b;">]>\n<annotation>&c;</annotation>'
 )
 BROKEN_FILES = {
-    "cut off": ("<annotation>\n<object>\n", "line 3: is no XML: no element found"),
-    "no XML": ("hello", "line 1: is no XML: syntax error"),
-    "nothing": ("", "line 1: is no XML: no element found"),
+    "cut off": ("<annotation>\n<object>\n", "line 3: is not XML: no element found"),
+    "no XML": ("hello", "line 1: is not XML: syntax error"),
+    "nothing": ("", "line 1: is not XML: no element found"),
     "bomb": (BOMB, "line 1: declares the entity 'a'"),
-    "other": ("\n<html/>", "line 2: <html> is no VOC annotation"),
+    "other": ("\n<html/>", "line 2: <html> is not VOC's <annotation>"),
     "size": ("<annotation>\n<size><width>x</width><height>3</height></size></annotation>",
              "line 2: <width> 'x' is no number"),
     "half a size": ("<annotation><size>\n<width>3</width></size></annotation>",
                     "line 1: <size> lacks <height>"),
     "deep": ("<annotation>" + "<a>" * 10**5, "line 1: more than 64 elements"),
-    "encoding": ('<?xml version="1.0" encoding="klingon"?><annotation/>', "is no XML: "),
+    "encoding": ('<?xml version="1.0" encoding="klingon"?><annotation/>', "is not XML: "),
 }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_a_broken_file_is_named_or_left_out(
         read_objects(tmp_path, Problems())
     problems = Problems(skip=True)
     assert list(read_objects(tmp_path, problems)) == ["good"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_one_file_is_not_the_folder(tmp_path: Path, voc_xml: Xml) -> None:

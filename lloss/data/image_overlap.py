@@ -1,4 +1,4 @@
-"""Which images are images of a test set: the same file, or another of the same content."""
+"""Images of a test set that are in other sets too: the same file, or one of the same content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +32,18 @@ _Size: TypeAlias = int | tuple[int, ...]
 
 
 def traces(items: Iterable[Item]) -> NDArray[np.int64]:
-    """Eight bytes of each image, equal for images of equal content; fewer for unreadable ones.
-
-    Of a file they are taken from its length and its middle, of an object in a store from its URL.
-    """
+    """Eight bytes of each image, equal for images of equal content; unreadable ones have none."""
     return np.frombuffer(b"".join(filter(None, map(trace, items))), np.int64)
 
 
 def trace(item: Item) -> bytes | None:
-    """That of one image; None if it cannot be read."""
+    """Eight bytes of a file's length and middle, or of an object's URL; None if unreadable."""
     with _unreadable():
-        content = None if isinstance(item.file, str) else _content(item)
-        if content is not None:
-            parts = repr(content.size).encode() + content.sample()
-        elif isinstance(item.file, str):
-            parts = item.file.encode()
-        else:
-            return None
-        return hashlib.blake2b(parts, digest_size=8).digest()
+        if isinstance(item.file, str):
+            return hashlib.blake2b(item.file.encode(), digest_size=8).digest()
+        if (content := _content(item)) is not None:
+            parts = repr(content.size).encode() + content.sample
+            return hashlib.blake2b(parts, digest_size=8).digest()
     return None
 
 
@@ -58,7 +53,7 @@ class Overlap:
 
     Attributes:
         ids: the id in the test set, by the image's own.
-        whole: whether the content of all images was compared, not only where they lie.
+        whole: whether the content of all images was compared, not only their places.
     """
 
     ids: dict[str, str]
@@ -80,9 +75,9 @@ def refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:
         )
 
 
-def apart(labeled: LabeledSet, test: LabeledSet, problems: Problems) -> LabeledSet:
-    """The labeled images that are not in the test set; the others are counted in a note."""
-    both = KnownImages(test.items).among(labeled.items).ids
+def without_test_images(labeled: LabeledSet, test: LabeledSet, problems: Problems) -> LabeledSet:
+    """The labeled images that are not in the test set; a note counts the others."""
+    both = ImageFinder(test.items).among(labeled.items).ids
     if not both:
         return labeled
     problems.note(
@@ -92,8 +87,8 @@ def apart(labeled: LabeledSet, test: LabeledSet, problems: Problems) -> LabeledS
     return labeled.take(row for row, item in enumerate(labeled.items) if item.id not in both)
 
 
-def seen_note(test: LabeledSet, trained: NDArray[np.int64]) -> str:
-    """What to know where images to measure on were trained on; "" where none was.
+def trained_on_note(test: LabeledSet, trained: NDArray[np.int64]) -> str:
+    """Warn where images to measure on were trained on; "" otherwise.
 
     Args:
         test: the images to measure on.
@@ -108,16 +103,16 @@ def seen_note(test: LabeledSet, trained: NDArray[np.int64]) -> str:
     )
 
 
-def found_in_pool(pool: Pool, test: LabeledSet, own: set[str], problems: Problems) -> set[str]:
+def find_test_images(pool: Pool, test: LabeledSet, own: set[str], problems: Problems) -> set[str]:
     """The ids of a pool's images that are images of a test set.
 
     Args:
         pool: of any kind.
         test: the test set.
         own: ids that are known to be of the test set, and need no note.
-        problems: a note of the others goes there, or of what cannot be known.
+        problems: gets a note of the others, or of images that could not be compared.
     """
-    found = KnownImages(test.items).in_pool(pool)
+    found = ImageFinder(test.items).in_pool(pool)
     others = {id: same for id, same in found.ids.items() if id not in own}
     if others:
         many = f"{len(others)} images of the pool are" if len(others) > 1 else "1 image is"
@@ -138,10 +133,10 @@ def _example(ids: dict[str, str]) -> str:
     return f"such as {id!r}" if id == test else f"such as {id!r}, there {test!r}"
 
 
-class KnownImages:
-    """Recognizes the images of a test set among others.
+class ImageFinder:
+    """Finds the images of a test set among others.
 
-    Files are compared by where they lie, links followed, then by their bytes. Only files of equal
+    Files are compared by their place, links followed, then by their bytes. Only files of equal
     length are opened, and only those of equal bytes in the middle are read whole.
 
     Args:
@@ -150,16 +145,15 @@ class KnownImages:
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._places: dict[object, str] = {}
-        self._groups: defaultdict[_Size, _Group] = defaultdict(_Group)
+        self._by_size: defaultdict[_Size, list[tuple[str, _Content]]] = defaultdict(list)
+        self._by_sample: dict[_Size, dict[bytes, list[tuple[str, _Content]]]] = {}
         for item in items:
             if isinstance(item.file, str):
                 self._places[item.file] = item.id
-                continue
-            content = _content(item)
-            if isinstance(content, _File):
-                self._places[content.place] = item.id
-            if content is not None:
-                self._groups[content.size].add(item.id, content)
+            elif (content := _content(item)) is not None:
+                if content.place:
+                    self._places[content.place] = item.id
+                self._by_size[content.size].append((item.id, content))
 
     def in_pool(self, pool: Pool) -> Overlap:
         """Find them in a pool; in a remote one by their URLs, since its content is far away."""
@@ -172,120 +166,72 @@ class KnownImages:
     def among(self, items: Iterable[Item]) -> Overlap:
         """Find them among other images."""
         found: dict[str, str] = {}
-        known: dict[object, str | None] = {}  # of files with several items, one a region
-        left, kinds = MOST_READ, {type(size) for size in self._groups}
+        by_place: dict[object, str | None] = dict(self._places)  # several items may share a file
+        left, kinds = MOST_READ, {type(size) for size in self._by_size}
         for item in items:
             if isinstance(item.file, str):
                 same = self._places.get(item.file)
-            elif item.file is None and left < 0:
+            elif (item.file is None and left < 0) or (content := _content(item)) is None:
                 continue
+            elif content.place:
+                if content.place not in by_place:
+                    by_place[content.place] = self._find(content)
+                same = by_place[content.place]
             else:
-                content = _content(item)
-                if item.file is None and content is not None:
-                    left = left - content.length if type(content.size) in kinds else -1
-                same = self._same(content, known)
+                left = left - content.length if type(content.size) in kinds else -1
+                same = self._find(content)
             if same is not None:
                 found[item.id] = same
         return Overlap(found, whole=left >= 0)
 
-    def _same(self, content: _Content | None, known: dict[object, str | None]) -> str | None:
-        if not isinstance(content, _File):
-            return None if content is None else self._alike(content)
-        if content.place in self._places:
-            return self._places[content.place]
-        if content.place not in known:
-            known[content.place] = self._alike(content)
-        return known[content.place]
+    def _find(self, content: _Content) -> str | None:
+        """The image with the same bytes."""
+        if content.size not in self._by_size:
+            return None
+        with _unreadable():
+            for id, other in self._samples(content.size).get(content.sample, ()):
+                with _unreadable():
+                    if other.digest == content.digest:
+                        return id
+        return None
 
-    def _alike(self, content: _Content) -> str | None:
-        return self._groups[content.size].find(content) if content.size in self._groups else None
-
-
-class _Content(Protocol):
-    """The bytes of an image."""
-
-    @property
-    def size(self) -> _Size: ...
-
-    @property
-    def length(self) -> int: ...
-
-    def sample(self) -> bytes:
-        """Some bytes in the middle."""
-
-    def digest(self) -> bytes:
-        """Of all bytes."""
+    def _samples(self, size: _Size) -> dict[bytes, list[tuple[str, _Content]]]:
+        """The images of a size by their samples, which are read once another has this size."""
+        if size not in self._by_sample:
+            samples = self._by_sample[size] = {}
+            for id, content in self._by_size[size]:
+                with _unreadable():
+                    samples.setdefault(content.sample, []).append((id, content))
+        return self._by_sample[size]
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: bytes
-    place: tuple[int, int]
-    size: int
+@dataclass
+class _Content:
+    """The bytes of an image; of a file they are read when they are asked for.
 
-    @property
-    def length(self) -> int:
-        return self.size
-
-    def sample(self) -> bytes:
-        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123  Path knows no bytes
-            file.seek(_middle(self.size))
-            return file.read(_SAMPLE)
-
-    def digest(self) -> bytes:
-        return hashlib.sha256(read_file(self.path)).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """An image that was read; what is kept of it is small."""
+    Attributes:
+        size: as images are compared by.
+        length: in bytes.
+        path: of the file; None of an image that was read whole, whose sample and digest are set.
+        place: of the file: its device and inode.
+    """
 
     size: _Size
     length: int
-    middle: bytes
-    sha256: bytes
+    path: bytes | None = None
+    place: tuple[int, int] | None = None
 
-    @classmethod
-    def of(cls, raw: bytes | NDArray[np.generic]) -> _Read:
-        size: _Size = len(raw)
-        if isinstance(raw, np.ndarray):
-            size, raw = raw.shape, np.ascontiguousarray(raw).tobytes()
-        at = _middle(len(raw))
-        return cls(size, len(raw), raw[at : at + _SAMPLE], hashlib.sha256(raw).digest())
-
+    @cached_property
     def sample(self) -> bytes:
-        return self.middle
+        assert self.path is not None
+        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123  Path knows no bytes
+            file.seek(_middle(self.length))
+            return file.read(_SAMPLE)
 
+    @cached_property
     def digest(self) -> bytes:
-        return self.sha256
-
-
-class _Group:
-    """Images of one size. They are sampled, and then read whole, when another one is like them."""
-
-    def __init__(self) -> None:
-        self._new: list[tuple[str, _Content]] = []
-        self._samples: defaultdict[bytes, list[tuple[str, _Content]]] = defaultdict(list)
-        self._digests: defaultdict[bytes, dict[bytes, str]] = defaultdict(dict)
-
-    def add(self, id: str, content: _Content) -> None:
-        self._new.append((id, content))
-
-    def find(self, content: _Content) -> str | None:
-        """The image with the same bytes, if there is one."""
-        with _unreadable():
-            sample = content.sample()
-            while self._new:
-                one = self._new.pop()
-                with _unreadable():
-                    self._samples[one[1].sample()].append(one)
-            alike, digests = self._samples.get(sample, []), self._digests[sample]
-            while alike:
-                id, other = alike.pop()
-                with _unreadable():
-                    digests[other.digest()] = id
-            return digests.get(content.digest()) if digests else None
-        return None
+        assert self.path is not None
+        return hashlib.sha256(read_file(self.path)).digest()
 
 
 def _unreadable() -> contextlib.suppress:
@@ -302,11 +248,19 @@ def _content(item: Item) -> _Content | None:
             return None
         if not stat.S_ISREG(status.st_mode):
             return None
-        return _File(item.file, (status.st_dev, status.st_ino), status.st_size)
+        place = (status.st_dev, status.st_ino)
+        return _Content(status.st_size, status.st_size, item.file, place)
     try:
-        return _Read.of(item.read())
+        raw = item.read()
     except ImageError:
         return None
+    size: _Size = len(raw)
+    if isinstance(raw, np.ndarray):
+        size, raw = raw.shape, np.ascontiguousarray(raw).tobytes()
+    content = _Content(size, len(raw))
+    at = _middle(len(raw))
+    content.sample, content.digest = raw[at : at + _SAMPLE], hashlib.sha256(raw).digest()
+    return content
 
 
 def _middle(size: int) -> int:
