@@ -18,6 +18,7 @@ from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Pixels, decode_whole
 from lloss.pools.fingerprints import content_print
+from lloss.pools.image_files import raising
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath, image_folder
 from lloss.pools.uri import PoolUri
@@ -45,10 +46,7 @@ class Outline(NamedTuple):
 class CropItem(Item):
     """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
 
-    Attributes:
-        image: the whole image.
-        region: the square.
-        decoded: gives the whole image's pixels; raises :class:`ImageError`.
+    ``decoded`` gives the pixels of the whole ``image``.
     """
 
     image: Item
@@ -66,11 +64,7 @@ class CropItem(Item):
         )
 
     def cut(self, factor: float) -> Pixels:
-        """Cut a square of the same centre and ``factor`` times the side, black outside the image.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
+        """Cut the square scaled by ``factor`` around its centre, black outside the image."""
         return _cut(self.decoded, self.region.grown(factor))
 
 
@@ -132,7 +126,7 @@ def crop_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[Ite
     kept = _KeptImages()
     for id, name, region, size in outlines:
         if isinstance(region, str):
-            yield Item(id, functools.partial(_refuse, region))
+            yield Item(id, raising(ImageError(region)))
             continue
         read = functools.partial(folder.read_image, name)
         image = Item(name, read, file=folder.file_of(name))
@@ -193,10 +187,6 @@ def _outline(person: Person) -> Outline:
         return Outline(person.id, person.image, person.region(), person.size)
     except AnnotationError as error:
         return Outline(person.id, person.image, error.what)
-
-
-def _refuse(reason: str) -> Pixels:
-    raise ImageError(reason)
 
 
 def _decode(image: Item) -> Pixels:
