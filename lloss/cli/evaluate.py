@@ -18,7 +18,7 @@ from lloss.cli.options import (
     skip_bad_option,
     training_device_option,
 )
-from lloss.data.empty_labels import settled
+from lloss.data.empty_labels import drop_empty
 from lloss.errors import LabelError
 from lloss.files import write_json
 from lloss.statistics.confidence_intervals import Interval, decimals, in_words, usable
@@ -61,7 +61,7 @@ def command(
         checkpoint = dataclasses.replace(checkpoint, settings=settings)
     task.check_empty(empty)
     with problems.explaining():
-        labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
+        labeled = drop_empty(task.open(data, labels, data_root, problems), empty, problems)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image cannot be ranked; give at least 2")
     evaluation = evaluate_checkpoint(checkpoint, labeled, problems, device)

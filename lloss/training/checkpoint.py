@@ -37,7 +37,7 @@ class Checkpoint:
         images_sha256: identifies their pixels, as they were decoded; "" if unknown.
         start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
         traces: of the images, and of those that a warm start was trained on, as
-            :func:`lloss.data.test_overlap.traces` gives them; none if unknown.
+            :func:`lloss.data.image_overlap.traces` gives them; none if unknown.
     """
 
     settings: TrainSettings

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from lloss.annotations import Problems
+from lloss.data.image_overlap import trained_on_note
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.test_overlap import seen_note
 from lloss.files import write_text
 from lloss.modeling.network import TappedNetwork
 from lloss.statistics.charts import scatter
@@ -187,7 +187,7 @@ def evaluate_checkpoint(
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     problems = problems or Problems()
-    problems.note(seen_note(labeled, checkpoint.traces))
+    problems.note(trained_on_note(labeled, checkpoint.traces))
     counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
     similar = similar_note(counts, "classes of the network and of the labels", classes)
     problems.note(similar)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lloss.annotations import Problems
+from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.test_overlap import traces
 from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
 from lloss.files import explained, sweep, write_text
 from lloss.modeling.network import TappedNetwork
@@ -89,8 +89,8 @@ def train(
         say(line)
 
     def note_doubts(model: TappedNetwork) -> None:
-        problems.doubts = doubts(model, settings, sample, run / METRICS)
-        for line in problems.doubts:
+        problems.warnings = doubts(model, settings, sample, run / METRICS)
+        for line in problems.warnings:
             say(f"note: {line}")
 
     images = _pixels_sha256(data.images)

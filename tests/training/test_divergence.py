@@ -161,7 +161,7 @@ def test_doubts_are_said(photos: Path, tiny: TrainSettings, tmp_path: Path) -> N
         patch.setattr(Trainer, "__post_init__", slow)
         train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
     assert any(line.startswith("note: batch norm's statistics have not") for line in said)
-    (line,) = problems.doubts
+    (line,) = problems.warnings
     again = Problems()
     train(labeled, tiny, tmp_path / "run", resume=True, problems=again)
-    assert again.doubts == [line]  # also where the run was finished before
+    assert again.warnings == [line]  # also where the run was finished before

@@ -21,8 +21,8 @@ import torch
 
 from lloss.annotations import Problems
 from lloss.data.class_labels import open_labeled
+from lloss.data.image_overlap import trained_on_note
 from lloss.data.labeled_set import LabeledSet, class_names
-from lloss.data.test_overlap import seen_note
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.pools import Item
 from lloss.tasks import get_task
@@ -180,7 +180,7 @@ def test_a_warm_start_is_kept_across_a_resume(
             train(some, settings, run, resume=True, warm_start=start)
     # Images that the first weights come from are not held-out images of the second run either.
     red = labeled.take(row for row, label in enumerate(labeled.labels) if label == "red")
-    note = seen_note(red, load_checkpoint(warm).traces)
+    note = trained_on_note(red, load_checkpoint(warm).traces)
     assert note.startswith(f"{labeled.origin}: {len(red)} of")
 
 
@@ -288,7 +288,7 @@ def test_a_class_without_a_usable_image_gets_no_output(
     run = train(more, tiny, tmp_path / "more", problems=problems)
     assert run.classes == ("bright", "dark", "red") and run.labels_sha256 == more.sha256
     assert any("no image of the class 'a', 'b' can be used" in note for note in problems.notes)
-    assert len(problems.found) == 3
+    assert len(problems.broken) == 3
     assert same(run.state["model"], weights(trained))
     with pytest.raises(LabelError, match="of the class 'a', 'b' can be used.*label a second class"):
         one = labeled.take([row for row, name in enumerate(labeled.labels) if name == "red"])

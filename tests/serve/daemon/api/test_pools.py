@@ -163,16 +163,24 @@ def test_a_selection_is_tasks_for_label_studio(client: TestClient, pool: list[st
     assert len(tasks) == 2 and pool[0] in json.dumps(tasks[0], ensure_ascii=False)
 
 
-def test_names_to_exclude_may_have_other_folders(client: TestClient, pool: list[str]) -> None:
-    exclude = [pool[0], f"photos/{pool[1]}", "gone.png", "lost.png"]
-    for key in ("new", "new"):
-        body = {"k": 1, "exclude": exclude}
-        reply = client.post(f"{P}/select", json=body, headers={"Idempotency-Key": key})
+def test_headers_count_unknown_ids_and_mark_replays(client: TestClient, pool: list[str]) -> None:
+    body = {"k": 1, "exclude": [pool[0], f"photos/{pool[1]}", "gone.png", "lost.png"]}
+    headers = {"Idempotency-Key": "k 1"}
+    replies = [client.post(f"{P}/select", json=body, headers=headers) for _ in range(2)]
+    for reply, replayed in zip(replies, (False, True)):
         view = reply.json()
         assert [one["id"] for one in view["images"]] == [pool[2]]
-        assert (view["unknown"], view["by_name"], reply.headers["Lloss-Unknown"]) == (2, 1, "2")
+        assert (view["unknown"], view["by_name"], view["replayed"]) == (2, 1, replayed)
+        assert reply.headers["Lloss-Unknown"] == "2"
+        assert reply.headers["Lloss-Replayed"] == str(replayed).lower()
     reply = client.post(f"{P}/select", json={"k": 1, "exclude": pool[:1]})
     assert reply.json()["unknown"] == 0 and "Lloss-Unknown" not in reply.headers
+    assert "another request" in error(
+        client.post(f"{P}/select", json={"k": 4}, headers=headers), 422
+    )
+    for key in ("", "x" * 256):
+        error(client.post(f"{P}/select", json={"k": 3}, headers={"Idempotency-Key": key}), 422)
+    assert client.get(P).json()["images"]["pending"] == 2
 
 
 def test_unknown_parameters_are_refused(client: TestClient, pool: list[str]) -> None:
@@ -199,21 +207,6 @@ def test_a_csv_may_leave_labels_out(client: TestClient, pool: list[str]) -> None
     assert again["images"] == 2
     twice = "id,label\n00.png,\n00.png,cat\n"
     assert "keep one of them" in error(client.post(where, content=twice, headers=headers), 422)
-
-
-def test_a_retry_with_its_key_gets_the_same_images(client: TestClient, pool: list[str]) -> None:
-    headers = {"Idempotency-Key": "k 1"}
-    first = client.post(f"{P}/select", json={"k": 3}, headers=headers)
-    again = client.post(f"{P}/select", json={"k": 3}, headers=headers)
-    assert again.json() == {**first.json(), "replayed": True}
-    assert again.headers["Lloss-Replayed"] == "true"
-    assert "another request" in error(
-        client.post(f"{P}/select", json={"k": 4}, headers=headers), 422
-    )
-    for key in ("", "x" * 256):
-        headers = {"Idempotency-Key": key}
-        error(client.post(f"{P}/select", json={"k": 3}, headers=headers), 422)
-    assert client.get(P).json()["images"]["pending"] == 3
 
 
 def test_wrong_selections_are_refused(client: TestClient, pool: list[str]) -> None:

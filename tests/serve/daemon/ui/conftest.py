@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import uvicorn
 from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.http.authentication import Access
-from lloss.serve.daemon.http.middleware import Gate
+from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
@@ -33,8 +29,8 @@ from starlette.testclient import TestClient
 from lloss.images.decode import ImageSpec
 from lloss.manifest import Manifest
 
+from ..running_server import RunningServer
 from ..scores import write_scores
-from ..waiting import PATIENCE, until
 
 SHA256 = "5f" * 32
 
@@ -155,7 +151,7 @@ class World:
 
     def browser(self) -> TestClient:
         """A client with cookies of its own, without a socket."""
-        app = Gate(self.app, self.daemon)
+        app = RequestMiddleware(self.app, self.daemon)
         return TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False)
 
 
@@ -177,24 +173,11 @@ class Served:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        config = uvicorn.Config(
-            Gate(world.app, world.daemon), port=0, lifespan="off", log_config=None,
-            access_log=False, server_header=False,
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        until(lambda: self.server.started)
-        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
-
-    def _run(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(self.server.serve())
+        self.server = RunningServer(RequestMiddleware(world.app, world.daemon), world.settings)
+        self.url = f"http://127.0.0.1:{self.server.port}"
 
     def close(self) -> None:
-        self.server.should_exit = True
-        self.server.force_exit = True
-        self.thread.join(PATIENCE)
+        self.server.close()
 
 
 @pytest.fixture
