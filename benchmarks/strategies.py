@@ -23,7 +23,7 @@ import torch
 from lloss.project.demo_data import SETTINGS, digits
 from lloss.simulation.loop import ENTROPY, RANDOM, Experiment, Strategy, simulate
 from lloss.tasks.presets import resolve_settings
-from lloss.training.trainer import TrainingData
+from lloss.training.training_data import TrainingData
 
 PAPER = {"head_loss": "margin", "head_summary": False}
 

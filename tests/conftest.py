@@ -51,7 +51,7 @@ def make_data() -> Callable[..., Any]:
     """Made-up labeled images whose class decides their brightness: ``make_data(count, size)``."""
 
     def make(count: int = 24, size: int = 8, classes: int = 3, seed: int = 0) -> Any:
-        from lloss.training.trainer import TrainingData  # torch: not for the tests of serving
+        from lloss.training.training_data import TrainingData  # torch: not for the tests of serving
 
         random = np.random.default_rng(seed)
         targets = np.arange(count) % classes

@@ -1,15 +1,17 @@
-"""Boxes as the readers of objects find them, checked."""
+"""The boxes of an image, checked."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from lloss.annotations.json_fields import BrokenError, NothingMarkedError
 from lloss.annotations.label_types import DECIMALS, ObjectLabel
+from lloss.annotations.problems import AnnotationError, EmptyBoxError, Problems
 
 SLACK = 1.0
 """Pixels that a box may reach over the image's edge; it is clipped. Tools count from 0 or 1."""
@@ -18,52 +20,79 @@ Edges = tuple[float, float, float, float]
 """x0, y0, x1, y1 as in :class:`ObjectLabel`."""
 
 
-class Found(NamedTuple):
-    """One object, checked."""
+class BoxedObject(NamedTuple):
+    """One object of an image."""
 
     name: str
     box: Edges
-    difficult: bool
-    crowd: bool
+    difficult: bool = False
+    crowd: bool = False
 
 
-def checked(box: Edges, size: tuple[int, int] | None, where: str, shown: str) -> Edges:
-    """The box, clipped to the image.
+@dataclass(slots=True)
+class ObjectList:
+    """The objects of one image.
 
-    Args:
-        box: its edges.
-        size: height and width of the image; None where they are not known.
-        where: its place, for messages.
-        shown: it as the file has it, for messages.
+    ``complete`` is False once an object is broken: an image that shows more than its label says
+    would teach that there is nothing, so it cannot be used.
+    """
+
+    objects: list[BoxedObject] = field(default_factory=list)
+    complete: bool = True
+
+    @contextlib.contextmanager
+    def skipping(self, problems: Problems) -> Iterator[None]:
+        """As :meth:`Problems.skipping`, around one object."""
+        with problems.skipping():
+            try:
+                yield
+            except AnnotationError as error:
+                self.complete = self.complete and isinstance(error, EmptyBoxError)
+                raise
+
+    def label(self, size: tuple[int, int] | None, named: str = "") -> ObjectLabel:
+        """The objects as a label of an image of this height and width."""
+        return ObjectLabel(
+            tuple(one.name for one in self.objects),
+            np.array([one.box for one in self.objects], np.float32).reshape(-1, 4),
+            np.array([one.difficult for one in self.objects], np.bool_),
+            np.array([one.crowd for one in self.objects], np.bool_),
+            size,
+            named,
+        )
+
+
+def check_box(box: Edges, size: tuple[int, int] | None, where: str, shown: str) -> Edges:
+    """Clip the edges of a box to an image of this height and width, if those are known.
 
     Raises:
-        NothingMarkedError: it has no area, or none in the image.
-        BrokenError: its edges are in the wrong order, it reaches over the image's edge by more
-            than :data:`SLACK`, or it lies within the first pixel, as boxes do that are given as
-            shares of the image.
+        EmptyBoxError: it has no area, or none in the image.
+        AnnotationError: its edges are in the wrong order, it reaches over the image's edge by more
+            than :data:`SLACK`, or it lies within the first pixel, as shares of the image do.
     """
     if box[2] < box[0] or box[3] < box[1]:
-        raise BrokenError(where, f"the box {shown} has no area: its edges are in the wrong order")
-    if not has_area(box):
-        raise NothingMarkedError(where, f"the box {shown} has no area")
+        what = f"the box {shown} has no area: its edges are in the wrong order"
+        raise AnnotationError(where, what)
+    if not _has_area(box):
+        raise EmptyBoxError(where, f"the box {shown} has no area")
     if max(box) <= 1 and min(box) >= -1 and size != (1, 1):  # VOC's edges are 1 less than written
-        raise BrokenError(
+        raise AnnotationError(
             where,
             f"the box {shown} lies within the first pixel; it looks like shares of the image's "
             "width and height (0 to 1): give pixels",
         )
     height, width = size or (math.inf, math.inf)
     over = max(-box[0], -box[1], box[2] - width, box[3] - height)
-    if over > SLACK + 1e-3:  # what decimals were rounded to
+    if over > SLACK + 1e-3:  # the error of rounded decimals
         image = f"the image of {width}×{height} pixels (width×height)" if size else "the image"
-        raise BrokenError(where, f"the box {shown} lies outside {image}")
+        raise AnnotationError(where, f"the box {shown} lies outside {image}")
     inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
-    if not has_area(inside):
-        raise NothingMarkedError(where, f"the box {shown} has no area inside the image")
+    if not _has_area(inside):
+        raise EmptyBoxError(where, f"the box {shown} has no area inside the image")
     return inside
 
 
-def has_area(box: Edges) -> bool:
+def _has_area(box: Edges) -> bool:
     """Whether a box has area still in float32 and with the decimals that copies of labels keep."""
     if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
         return True  # no image is so wide that this would vanish
@@ -71,19 +100,7 @@ def has_area(box: Edges) -> bool:
     return x1 > x0 and y1 > y0
 
 
-def label_of(objects: Iterable[Found], size: tuple[int, int] | None) -> ObjectLabel:
-    """An image's objects as its label."""
-    found = list(objects)
-    return ObjectLabel(
-        tuple(one.name for one in found),
-        np.array([one.box for one in found], np.float32).reshape(-1, 4),
-        np.array([one.difficult for one in found], np.bool_),
-        np.array([one.crowd for one in found], np.bool_),
-        size,
-    )
-
-
-def check_class(name: str, known: frozenset[str] | None, where: str) -> None:
+def check_class(name: str, allowed: frozenset[str] | None, where: str) -> None:
     """Refuse a class that ``classes.txt`` does not name."""
-    if known is not None and name not in known:
-        raise BrokenError(where, f"the class {name!r} is not in classes.txt")
+    if allowed is not None and name not in allowed:
+        raise AnnotationError(where, f"the class {name!r} is not in classes.txt")

@@ -9,16 +9,11 @@ from lloss.text.clean_names import clean_name
 from lloss.text.csv_table import text_lines
 
 
-def listed_classes(path: Path, gaps: bool = False) -> list[str]:
-    """The class names of a text file, one a line: that of line N is the name of class N - 1.
+def read_class_list(path: Path, gaps: bool = False) -> list[str]:
+    """Read class names, one a line: line N names class N - 1. Without the file there are none.
 
-    Args:
-        path: UTF-8; without this file there are none.
-        gaps: pass blank lines over, where the numbers of the classes do not matter.
-
-    Raises:
-        LabelError: it cannot be read, a name comes twice, or a line is blank: the names behind it
-            would be of no sure number.
+    With ``gaps`` blank lines are skipped; otherwise they are refused, since the numbers of the
+    names behind them are in doubt. A name that comes twice is refused.
     """
     lines: dict[str, int] = {}
     blank = 0
@@ -29,12 +24,11 @@ def listed_classes(path: Path, gaps: bool = False) -> list[str]:
                 if not name:
                     blank = blank or line
                 elif blank and not gaps:
-                    raise LabelError(
-                        f"{path}, line {blank}: is blank; name class {blank - 1} there"
-                    )
+                    what = f"is blank; name class {blank - 1} there"
+                    raise LabelError(f"{path}, line {blank}: {what}")
                 elif lines.setdefault(name, line) != line:
-                    both = f"{name!r} stands in line {lines[name]} too"
-                    raise LabelError(f"{path}, line {line}: {both}; write each class once")
+                    what = f"{name!r} stands in line {lines[name]} too"
+                    raise LabelError(f"{path}, line {line}: {what}; write each class once")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -42,14 +36,9 @@ def listed_classes(path: Path, gaps: bool = False) -> list[str]:
     return list(lines)
 
 
-def known_classes(*folders: Path) -> frozenset[str] | None:
-    """The names in the first ``classes.txt`` of these folders, one a line; None without one.
-
-    Raises:
-        LabelError: it cannot be read.
-    """
+def allowed_classes(*folders: Path) -> frozenset[str] | None:
+    """The names in the first ``classes.txt`` of these folders; None without such a file."""
     for folder in folders:
-        path = folder / "classes.txt"
-        if path.is_file():
-            return frozenset(listed_classes(path, gaps=True))
+        if (path := folder / "classes.txt").is_file():
+            return frozenset(read_class_list(path, gaps=True))
     return None

@@ -1,84 +1,66 @@
-"""What the readers of annotations share: checked values, each named by its place in the file."""
+"""JSON of annotations: loaded strictly, and converted to typed records entry by entry."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
+import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, TypeVar
 
-from lloss.annotations.problems import Problems
+import msgspec
+
+from lloss.annotations.problems import AnnotationError
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name, is_text
 
+T = TypeVar("T")
+
 FARTHEST = 1e9
-"""A coordinate beyond this many pixels is none of any image."""
+"""A coordinate beyond this many pixels lies in no image."""
 
-_PLAIN = (int, float)
-
-
-class BrokenError(Exception):
-    """An annotation that cannot be used; never leaves the readers.
-
-    Args:
-        where: its place, as :meth:`Problems.report` takes it.
-        what: is wrong with it.
-    """
-
-    def __init__(self, where: str, what: str) -> None:
-        super().__init__(f"{where}: {what}")
-        self.where = where
-        self.what = what
+Coordinate = Annotated[float, msgspec.Meta(ge=-FARTHEST, le=FARTHEST)]
+Point = tuple[Coordinate, Coordinate]
+Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
+PixelCount = Annotated[float, msgspec.Meta(ge=0, le=FARTHEST, multiple_of=1)]
+Flag = bool | Coordinate | None
+FileName = Annotated[str, msgspec.Meta(pattern=r"\S")]
 
 
-class NothingMarkedError(BrokenError):
-    """A box without area: it marks no pixel, so that nothing is hidden by leaving it out."""
+class Name(str):
+    """The name of a class or a joint as it is compared, see :func:`.clean_name`."""
 
 
-@contextlib.contextmanager
-def leaving_out(problems: Problems) -> Iterator[None]:
-    """Report what is broken in the block, and go on after the block where that is asked for.
-
-    Raises:
-        LabelError: broken annotations are not to be left out.
-    """
+def convert(entry: Any, kind: type[T], where: str) -> T:
+    """Convert an entry to a record; an error names the place and the value of the field."""
     try:
-        yield
-    except BrokenError as error:
-        problems.report(error.where, error.what)
+        return msgspec.convert(entry, kind, dec_hook=_to_name)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).rstrip("`").partition(" - at `$")
+        if missing := re.search(r"required field `(\w+)", what):
+            raise AnnotationError(f"{where}{path}", f"lacks the key {missing[1]!r}") from None
+        value = entry
+        for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+            value = value[key or int(index)]
+        reason = what.replace("`", "").replace("Expected", "expected", 1)
+        raise AnnotationError(f"{where}{path}", f"{reprlib.repr(value)}: {reason}") from None
 
 
-@dataclass(slots=True)
-class Whole:
-    """Whether all objects of an image could be read, but for such as mark nothing.
+def _to_name(kind: type[Any], value: Any) -> Name:
+    name = clean_name(value) if isinstance(value, str) else ""
+    if kind is not Name or not name or not is_text(name):
+        raise ValueError("not a name")
+    return Name(name)
 
-    Of an image that shows more than is known of it, the rest would teach that there is nothing.
-    """
 
-    yes: bool = True
-
-    @contextlib.contextmanager
-    def leaving_out(self, problems: Problems) -> Iterator[None]:
-        """As :func:`leaving_out`, around one object."""
-        with leaving_out(problems):
-            try:
-                yield
-            except BrokenError as error:
-                self.yes = self.yes and isinstance(error, NothingMarkedError)
-                raise
+def image_size(height: float | None, width: float | None) -> tuple[int, int] | None:
+    """Height and width of an image; None where one of them is missing or 0."""
+    return (int(height), int(width)) if height and width else None
 
 
 def load_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        LabelError: there is no such file, or it is no JSON.
-    """
+    """Load a JSON file of labels."""
     if path.suffix.lower() == ".csv":
         raise LabelError(
             f"{path}: is CSV, which holds labels of whole images (--task classification); this "
@@ -94,84 +76,21 @@ def load_json(path: Path) -> Any:
 
 
 def parse_json(file: IO[bytes], name: str) -> Any:
-    """What an open JSON file holds.
+    """Parse an open JSON file; refuse an object that has a key twice.
 
-    Raises:
-        LabelError: it is no JSON, or a key stands twice in an object.
+    NaN and infinity are accepted here, so that :func:`convert` can name their place.
     """
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):  # the library would take the last one
-            keys = [key for key, _ in pairs]
-            twice = next(key for key, times in Counter(keys).items() if times > 1)
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):  # the library would take the last one
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
             raise LabelError(f"{name}: an object has the key {twice!r} twice; keep one of them")
-        return found
+        return fields
 
     try:
-        return json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=once)
+        return json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise LabelError(f"{name}, line {error.lineno}: is no JSON: {error.msg}") from error
+        raise LabelError(f"{name}, line {error.lineno}: is not JSON: {error.msg}") from error
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise LabelError(f"{name}: is no JSON: {error}") from error
-
-
-def field(entry: Any, key: str, where: str) -> Any:
-    """An entry's value of a key that has to be there."""
-    if not isinstance(entry, Mapping):
-        raise BrokenError(where, f"{reprlib.repr(entry)} is no object with keys")
-    if entry.get(key) is None:
-        raise BrokenError(where, f"lacks the key {key!r}")
-    return entry[key]
-
-
-def text(entry: Any, key: str, where: str) -> str:
-    """An entry's text of a key that has to be there."""
-    value = field(entry, key, where)
-    if not isinstance(value, str) or not value.strip():
-        raise BrokenError(f"{where}.{key}", f"{reprlib.repr(value)} is no text")
-    return value
-
-
-def name_of(value: Any, where: str) -> str:
-    """The name of a class or of a joint as it is compared, see :func:`.clean_name`."""
-    name = clean_name(value) if isinstance(value, str) else ""
-    if not name or not is_text(name):
-        raise BrokenError(where, f"{reprlib.repr(value)} is no name")
-    return name
-
-
-def number(value: Any, where: str) -> float:
-    """A coordinate or a length: finite, and not farther than any image reaches."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BrokenError(where, f"{reprlib.repr(value)} is no number")
-    return within_reach(value, where)
-
-
-def within_reach(value: int | float, where: str) -> float:
-    """The number, if it is one that images know."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BrokenError(where, f"{value} is no finite number")
-    if not -FARTHEST <= value <= FARTHEST:
-        raise BrokenError(where, f"{reprlib.repr(value)} is far outside any image")
-    return float(value)
-
-
-def numbers(value: Any, count: int, where: str) -> list[float]:
-    """So many numbers."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != count:
-        raise BrokenError(where, f"{reprlib.repr(value)}: these are not {count} numbers")
-    if all(type(one) in _PLAIN and -FARTHEST <= one <= FARTHEST for one in value):
-        return [float(one) for one in value]  # spares naming the place of each
-    return [number(one, f"{where}[{place}]") for place, one in enumerate(value)]
-
-
-def side_of(entry: Any, key: str, where: str) -> int:
-    """An image's width or height where the entry tells it, else 0."""
-    value = entry.get(key)
-    if value is None:
-        return 0
-    side = number(value, f"{where}.{key}")
-    if side < 0 or side != int(side):
-        raise BrokenError(f"{where}.{key}", f"{value} is no number of pixels")
-    return int(side)
+        raise LabelError(f"{name}: is not JSON: {error}") from error

@@ -44,8 +44,12 @@ class ObjectLabel:
         """Whether nothing is marked."""
         return not self.names
 
+    def image_names(self, key: str) -> tuple[str, ...]:
+        """The names of the image of a label that stands under a key."""
+        return (self.named, key) if self.named else (key,)
+
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`lloss.annotations.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`.label_archive` reads them."""
         return {
             "names": list(self.names),
             "boxes": [[round(float(x), DECIMALS) for x in box] for box in self.boxes],
@@ -80,8 +84,12 @@ class PersonLabel:
     annotated: NDArray[np.bool_]
     head: float = math.nan
 
+    def image_names(self, key: str) -> tuple[str, ...]:
+        """The names of a label that stands under a key: its person's, and its image's."""
+        return (key, self.image)
+
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`lloss.annotations.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`.label_archive` reads them."""
         return {
             "image": self.image,
             "region": list(self.region.as_tuple()) if self.region else None,

@@ -1,4 +1,4 @@
-"""MPII's persons, in the two dialects of JSON that are about.
+"""MPII's persons, in the two dialects of JSON in use.
 
 ::
 
@@ -13,40 +13,38 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from lloss.annotations.joint_names import MPII
 from lloss.annotations.json_fields import (
-    BrokenError,
-    field,
-    leaving_out,
-    number,
-    numbers,
-    side_of,
-    text,
+    Box,
+    Coordinate,
+    FileName,
+    PixelCount,
+    Point,
+    convert,
+    image_size,
 )
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_record import (
     Person,
-    boxed,
+    box_region,
+    check_joints,
     check_pixels,
-    far_away,
-    far_joint,
     person_id,
-    square,
+    square_region,
 )
-from lloss.annotations.problems import Problems
+from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 from lloss.images.crop_box import CropBox
 
-FIRST = 1.0
-"""What MPII calls the first pixel, whose centre is 0.5 here."""
-
-SHIFT = 0.5 - FIRST
+SHIFT = 0.5 - 1.0
+"""From MPII's coordinates to those here: MPII calls the centre of the first pixel 1."""
 
 HEIGHT = 200.0
 """Pixels of a person of scale 1."""
@@ -55,152 +53,142 @@ HEAD_SHARE = 0.6
 """Of the diagonal of the head's box: the head's size (MPII's ``SC_BIAS``)."""
 
 ABSENT = ((0.0, 0.0), (-1.0, -1.0))
-"""What stands for a joint that is not annotated where only the coordinates tell."""
+"""Coordinates of a joint that is not annotated, in the dialect without a flag for it."""
 
 SPLITS = {"train": False, "valid": True}
-"""The parts that ``isValidation`` tells apart."""
+"""The parts of a file by the value of ``isValidation``."""
 
 NECK, HEAD = MPII.index("upper-neck"), MPII.index("head-top")
 
+_OfJoints = msgspec.Meta(min_length=len(MPII), max_length=len(MPII))
 
-def read_mpii(
-    document: Sequence[Any],
-    name: str,
-    problems: Problems,
-    split: str = "",
-    heads: Sequence[float] | None = None,
+
+class _Place(msgspec.Struct):
+    """Where the person is; of two fields of one meaning the file has one."""
+
+    image: FileName | None = None
+    img_paths: FileName | None = None
+    img_height: PixelCount | None = None
+    img_width: PixelCount | None = None
+    center: Point | None = None
+    objpos: Point | None = None
+    scale: Coordinate | None = None
+    scale_provided: Coordinate | None = None
+    box: Box | None = None
+    bbox: Box | None = None
+
+
+class _Joints(msgspec.Struct):
+    joints: Annotated[list[Point], _OfJoints] | None = None
+    joints_vis: Annotated[list[Coordinate], _OfJoints] | None = None
+    joint_self: Annotated[list[tuple[Coordinate, Coordinate, Coordinate]], _OfJoints] | None = None
+    head_size: Coordinate | None = None
+    head_box: Box | None = None
+    headbox: Box | None = None
+
+
+class _Split(msgspec.Struct):
+    isValidation: bool | Coordinate  # noqa: N815  the file's own name
+
+
+def parse_mpii(
+    document: Sequence[Any], name: str, problems: Problems, split: str = ""
 ) -> Iterator[Person]:
-    """The persons of a file, in its order.
-
-    Args:
-        document: its list.
-        name: of the file, for messages.
-        problems: entries without an image or a place go there.
-        split: ``train`` or ``valid``, where ``isValidation`` tells; "" for all.
-        heads: the head's size of each entry, where a file beside this one tells them.
-    """
-    for place, entry in enumerate(document):
-        where = f"{name}: [{place}]"
-        with leaving_out(problems):
-            if not split or _is_in(split, entry, where):
-                yield _person(entry, where, heads[place] if heads else math.nan)
-
-
-def _is_in(split: str, entry: Any, where: str) -> bool:
-    if split not in SPLITS:
+    """Read the persons of a file, in its order; those of a ``split``, by ``isValidation``."""
+    if split and split not in SPLITS:
         raise LabelError(f"split {split!r}: an MPII file has {' and '.join(SPLITS)}")
-    flag = field(entry, "isValidation", where)
-    return bool(flag is True or (flag and number(flag, f"{where}.isValidation"))) == SPLITS[split]
+    for index, entry in enumerate(document):
+        where = f"{name}: [{index}]"
+        with problems.skipping():
+            if split and bool(convert(entry, _Split, where).isValidation) != SPLITS[split]:
+                continue
+            yield _person(entry, where)
 
 
-def _person(entry: Any, where: str, head: float) -> Person:
-    key = _key(entry, where, "image", "img_paths")
-    image = text(entry, key, where)
-    place, region = _place(entry, where)
-    label = functools.partial(_label, entry, where, image, region, head)
-    return Person(where, f"{where}.{key}", image, person_id(image, *place), region, label)
+def _person(entry: Any, where: str) -> Person:
+    place = convert(entry, _Place, where)
+    key, image = _first(place, where, "image", "img_paths")
+    size = image_size(place.img_height, place.img_width)
+    numbers, region = _region(place, size, where)
+    label = functools.partial(_label, entry, where, image, region, size)
+    return Person(where, f"{where}.{key}", image, person_id(image, *numbers), region, label)
 
 
-def _place(entry: Mapping[str, Any], where: str) -> tuple[list[float], Callable[[], CropBox]]:
-    """The numbers that an entry tells the person's place by, and what makes a region of them."""
-    size = _size(entry, where)
-    boxes = [name for name in ("box", "bbox") if name in entry]
-    if boxes and not ({"center", "objpos"} & set(entry)):
-        box = numbers(entry[boxes[0]], 4, f"{where}.{boxes[0]}")
-        return box, functools.partial(boxed, box, size, f"{where}.{boxes[0]}")
-    centre = _key(entry, where, "center", "objpos")
-    scaled = _key(entry, where, "scale", "scale_provided")
-    x, y = numbers(entry[centre], 2, f"{where}.{centre}")
-    scale = number(entry[scaled], f"{where}.{scaled}")
-    return [x, y, scale], functools.partial(_around, x, y, scale, size, f"{where}.{scaled}")
+def _first(record: msgspec.Struct, where: str, *keys: str) -> tuple[str, Any]:
+    """The first of these fields that the entry has."""
+    for key in keys:
+        if (value := getattr(record, key)) is not None:
+            return key, value
+    raise AnnotationError(where, f"lacks the key {keys[0]!r}")
 
 
-def _size(entry: Mapping[str, Any], where: str) -> tuple[int, int] | None:
-    """Height and width of the image where the entry tells them."""
-    height, width = side_of(entry, "img_height", where), side_of(entry, "img_width", where)
-    return (height, width) if height and width else None
+def _region(
+    place: _Place, size: tuple[int, int] | None, where: str
+) -> tuple[Sequence[float], Callable[[], CropBox]]:
+    """The numbers that say where the person is, and what makes a region of them."""
+    if (place.box or place.bbox) and not (place.center or place.objpos):
+        key, box = _first(place, where, "box", "bbox")
+        return box, functools.partial(box_region, box, size, f"{where}.{key}")
+    _, (x, y) = _first(place, where, "center", "objpos")
+    key, scale = _first(place, where, "scale", "scale_provided")
+    return (x, y, scale), functools.partial(_around, x, y, scale, size, f"{where}.{key}")
 
 
 def _around(x: float, y: float, scale: float, size: tuple[int, int] | None, where: str) -> CropBox:
     if x != -1:  # the centre is the chest's, the person reaches farther down
         y, scale = y + 15 * scale, scale * 1.25
-    return square(x + SHIFT, y + SHIFT, HEIGHT * scale, size, where)
-
-
-def _key(entry: Any, where: str, *names: str) -> str:
-    """The first of these keys that an entry has."""
-    key = next((n for n in names if isinstance(entry, Mapping) and n in entry), names[0])
-    field(entry, key, where)
-    return key
+    return square_region(x + SHIFT, y + SHIFT, HEIGHT * scale, size, where)
 
 
 def _label(
-    entry: Mapping[str, Any], where: str, image: str, region: Callable[[], CropBox], head: float
+    entry: Any,
+    where: str,
+    image: str,
+    region: Callable[[], CropBox],
+    size: tuple[int, int] | None,
 ) -> PersonLabel | None:
-    if "joints" not in entry and "joint_self" not in entry:
+    record = convert(entry, _Joints, where)
+    if record.joints is None and record.joint_self is None:
         return None
-    key = _key(entry, where, "joints", "joint_self")
-    joints, annotated = _joints(entry, key, where)
+    key, points, annotated = _points(record, where)
     if not annotated.any():
         return None
-    check_pixels(joints - SHIFT, annotated, f"{where}.{key}")
-    size = _size(entry, where)
-    far = far_joint(joints, annotated, size) if size else None
-    if size and far is not None:
-        raise BrokenError(f"{where}.{key}[{far}]", far_away(MPII[far], entry[key][far], size))
-    head = _head_of(entry, where, head, joints, annotated)
+    check_pixels(points, annotated, f"{where}.{key}")
+    if size:
+        check_joints(MPII, points, annotated, size, f"{where}.{key}", "[{}]".format)
+    joints = points + SHIFT
+    head = _head_size(record, where)
+    if math.isnan(head) and annotated[NECK] and annotated[HEAD]:
+        head = math.dist(joints[NECK], joints[HEAD]) or math.nan
     return PersonLabel(image, region(), MPII, joints.astype(np.float32), annotated, head)
 
 
-def _joints(
-    entry: Mapping[str, Any], key: str, where: str
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Joints ``[16, 2]`` in this house's coordinates, and which are annotated."""
-    rows = entry[key]
-    if not isinstance(rows, list) or len(rows) != len(MPII):
-        many = len(rows) if isinstance(rows, list) else repr(rows)
-        raise BrokenError(f"{where}.{key}", f"{many} joints; MPII's are {len(MPII)}")
-    width = 2 if key == "joints" else 3
-    table = [numbers(row, width, f"{where}.{key}[{n}]") for n, row in enumerate(rows)]
-    points = np.array([row[:2] for row in table], np.float64)
-    if key == "joints":
-        flags = numbers(field(entry, "joints_vis", where), len(MPII), f"{where}.joints_vis")
-        annotated = np.array(flags) > 0
-    else:
-        # The third number is 0 for a joint that is hidden too, but its place is annotated.
-        annotated = np.array([tuple(row[:2]) not in ABSENT for row in table])
-    return points + SHIFT, annotated
+def _points(record: _Joints, where: str) -> tuple[str, NDArray[np.float64], NDArray[np.bool_]]:
+    """The joints' field, their coordinates as in the file, [16, 2], and which are annotated."""
+    if record.joints is not None:
+        _, flags = _first(record, where, "joints_vis")
+        return "joints", np.array(record.joints, np.float64), np.array(flags, np.float64) > 0
+    table = record.joint_self or []
+    # The third number is 0 for a joint that is hidden too, but its place is annotated.
+    annotated = np.array([row[:2] not in ABSENT for row in table])
+    return "joint_self", np.array(table, np.float64)[:, :2], annotated
 
 
-def _head_of(
-    entry: Mapping[str, Any],
-    where: str,
-    head: float,
-    joints: NDArray[np.float64],
-    annotated: NDArray[np.bool_],
-) -> float:
-    """The head's size: the entry's own, that of the file beside, or from the neck to the top.
+def _head_size(record: _Joints, where: str) -> float:
+    """The head's size of an entry; NaN where it has none.
 
     PCKh is defined by the head's box; the distance between the joints only stands in for it. In LSP
     extended, whose persons have no such boxes of their own, it equals :data:`HEAD_SHARE` of the
     diagonal of the boxes that were made for them; of other sets nothing is known.
-
-    Raises:
-        BrokenError: the size that is told is none.
     """
-    told = where
-    if entry.get("head_size") is not None:
-        told = f"{where}.head_size"
-        head = number(entry["head_size"], told)
-    for key in ("head_box", "headbox"):
-        if entry.get(key) is not None:
-            x0, y0, x1, y1 = numbers(entry[key], 4, f"{where}.{key}")
+    for key in ("headbox", "head_box"):
+        if (box := getattr(record, key)) is not None:
+            x0, y0, x1, y1 = box
             if not (x1 > x0 and y1 > y0):
                 shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} (edges)"
-                raise BrokenError(f"{where}.{key}", f"the head's box {shown} has no area")
-            head = HEAD_SHARE * math.hypot(x1 - x0, y1 - y0)
-    if head <= 0:
-        raise BrokenError(told, f"a head of {head:g} pixels")
-    if math.isnan(head) and annotated[NECK] and annotated[HEAD]:
-        head = math.dist(joints[NECK], joints[HEAD]) or math.nan
-    return head
+                raise AnnotationError(f"{where}.{key}", f"the head's box {shown} has no area")
+            return HEAD_SHARE * math.hypot(x1 - x0, y1 - y0)
+    size = record.head_size
+    if size is not None and size <= 0:
+        raise AnnotationError(f"{where}.head_size", f"a head of {size:g} pixels")
+    return math.nan if size is None else size

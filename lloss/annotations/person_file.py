@@ -1,55 +1,42 @@
-"""The persons of a JSON, whatever its dialect."""
+"""The persons of a JSON file, whatever its format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from lloss.annotations.coco import is_coco
-from lloss.annotations.coco_keypoints import read_keypoints
-from lloss.annotations.json_fields import BrokenError, leaving_out
-from lloss.annotations.mpii import read_mpii
+from lloss.annotations.coco_keypoints import parse_keypoints
+from lloss.annotations.mpii import parse_mpii
 from lloss.annotations.person_record import Person
-from lloss.annotations.problems import Problems
+from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 
 
-def read_people(
-    document: Any,
-    name: str,
-    problems: Problems,
-    split: str = "",
-    heads: Sequence[float] | None = None,
+def parse_persons(
+    document: Any, name: str, problems: Problems, split: str = ""
 ) -> Iterator[Person]:
-    """The persons of a file, in its order.
+    """Read the persons of a file, in its order; those of a ``split`` of an MPII file.
 
-    Args:
-        document: the JSON.
-        name: of the file, for messages.
-        problems: entries without an image or a place, and those of one id, go there.
-        split: the part of an MPII file that is wanted; "" for all.
-        heads: the head's size of each entry of an MPII file, where another file tells them.
-
-    Raises:
-        LabelError: the JSON holds no persons.
+    Persons of one id are all left out.
     """
     if isinstance(document, list):
-        people = read_mpii(document, name, problems, split, heads)
+        persons = parse_mpii(document, name, problems, split)
     elif is_coco(document):
         if split:
             raise LabelError(f"{name}: a COCO file has no split {split!r}; each is a file")
-        people = read_keypoints(document, name, problems)
+        persons = parse_keypoints(document, name, problems)
     else:
         raise LabelError(
             f"{name}: holds no persons; give a list as of MPII, or COCO's 'images', 'annotations' "
             "and 'categories'"
         )
-    groups: dict[str, list[Person]] = {}
-    for person in people:
-        groups.setdefault(person.id, []).append(person)
-    for first, *others in groups.values():
-        with leaving_out(problems):
-            if others:  # which of them is right nobody knows
+    by_id: dict[str, list[Person]] = {}
+    for person in persons:
+        by_id.setdefault(person.id, []).append(person)
+    for first, *others in by_id.values():
+        with problems.skipping():
+            if others:  # nobody knows which of them is right
                 at = first.where.rpartition(": ")[2]
-                raise BrokenError(others[0].where, f"{first.id!r} stands at {at} too")
+                raise AnnotationError(others[0].where, f"{first.id!r} stands at {at} too")
             yield first

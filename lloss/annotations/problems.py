@@ -1,4 +1,4 @@
-"""What is done about a broken annotation."""
+"""Broken annotations: they stop the reading, or are left out and counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ from dataclasses import dataclass, field
 from lloss.errors import LabelError
 
 SHOWN = 3
-"""Broken annotations that a summary names; the first tell what kind they are."""
+"""Broken annotations that a summary names."""
+
+
+class AnnotationError(Exception):
+    """An annotation that cannot be used; :meth:`Problems.skipping` catches it.
+
+    ``where`` is file and line, or file and key: ``a.xml, line 12``, ``a.json:
+    annotations[3].bbox``; ``what`` is wrong there, with the value.
+    """
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}")
+        self.where = where
+        self.what = what
+
+
+class EmptyBoxError(AnnotationError):
+    """A box without area: it marks no pixel, so that leaving it out hides no object."""
 
 
 @dataclass
@@ -18,31 +35,28 @@ class Problems:
 
     Attributes:
         skip: leave broken annotations out instead of stopping.
-        found: each broken annotation so far, with its place.
-        notes: what the user should know although nothing is broken, each one whole line.
-        doubts: why not to rely on the network, each one whole line.
-        unread: by file or folder of labels, the names of each image whose label was left out.
-        remedy: what has broken annotations left out.
+        broken: each broken annotation so far, with its place.
+        notes: what the user should know although nothing is broken, each one line.
+        remedy: the option that leaves broken annotations out.
+        warnings: why not to rely on the network, each one line.
+        unusable: by file or folder of labels, the names of each image whose label was left out.
     """
 
     skip: bool = False
-    found: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remedy: str = "--skip-bad"
-    doubts: list[str] = field(default_factory=list)
-    unread: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    unusable: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
 
-    def leave_out(self, origin: str, *names: str) -> None:
-        """Note the names of an image whose label was reported, so that no other label of it counts.
-
-        Args:
-            origin: the file or folder of the labels.
-            names: as a label that can be read would have them.
+    def mark_unusable(self, origin: str, *names: str) -> None:
+        """Record the names of an image whose label is broken, so that no other label of it
+        counts.
         """
-        self.unread.setdefault(origin, set()).add(names)
+        self.unusable.setdefault(origin, set()).add(names)
 
     def note(self, line: str) -> None:
-        """Keep a line for the user, once; an empty one is none."""
+        """Keep a line for the user, once; ignore an empty one."""
         if line and line not in self.notes:
             self.notes.append(line)
 
@@ -51,26 +65,22 @@ class Problems:
         return [*filter(None, [self.summary()]), *self.notes]
 
     def report(self, where: str, what: str) -> None:
-        """Tell of an annotation that cannot be used; return when it is to be left out.
-
-        Args:
-            where: file and line, or file and key: ``a.xml, line 12``, ``a.json: annotations[3]``.
-            what: is wrong with it, with the value.
-
-        Raises:
-            LabelError: broken annotations are not to be left out.
-        """
-        self.found.append(f"{where}: {what}")
+        """Count a broken annotation, or stop with it."""
+        self.broken.append(f"{where}: {what}")
         if not self.skip:
             raise LabelError(f"{where}: {what}; mend it, or leave such out with {self.remedy}")
 
     @contextlib.contextmanager
-    def explaining(self) -> Iterator[None]:
-        """Where the block finds no label that can be used, say what was left out until then.
+    def skipping(self) -> Iterator[None]:
+        """Report an :class:`AnnotationError` of the block, and go on behind the block."""
+        try:
+            yield
+        except AnnotationError as error:
+            self.report(error.where, error.what)
 
-        Raises:
-            LabelError: the block's, with the summary.
-        """
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Add the summary of what was left out to a :class:`LabelError` of the block."""
         try:
             yield
         except LabelError as error:
@@ -81,9 +91,9 @@ class Problems:
 
     def summary(self) -> str:
         """One line on what was left out, "" if nothing was."""
-        if not self.found:
+        if not self.broken:
             return ""
-        rest = len(self.found) - SHOWN
-        shown = "; ".join(self.found[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
-        many = "annotations" if len(self.found) > 1 else "annotation"
-        return f"left out {len(self.found)} broken {many}: {shown}"
+        rest = len(self.broken) - SHOWN
+        shown = "; ".join(self.broken[:SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+        many = "annotations" if len(self.broken) > 1 else "annotation"
+        return f"left out {len(self.broken)} broken {many}: {shown}"

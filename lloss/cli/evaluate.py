@@ -18,13 +18,13 @@ from lloss.cli.options import (
     skip_bad_option,
     training_device_option,
 )
-from lloss.data.empty_labels import settled
+from lloss.data.empty_labels import drop_empty
 from lloss.errors import LabelError
 from lloss.files import write_json
 from lloss.statistics.confidence_intervals import Interval, decimals, in_words, usable
 from lloss.tasks import get_task
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.evaluation import Evaluation, evaluate_checkpoint, scatter
+from lloss.training.evaluation import Evaluation, evaluate_checkpoint, write_scatter
 
 
 @click.command("evaluate")
@@ -50,7 +50,7 @@ def command(
     """Measure a RUN on held-out labeled DATA.
 
     Prints the task's metric and how well the predicted loss ranks the true one, beside the entropy
-    of the same network, each with its 95 % interval; writes evaluation.json and evaluation.png.
+    of the same network, each with its 95 % interval; writes evaluation.json and evaluation.svg.
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # fails before the images are read
@@ -61,7 +61,7 @@ def command(
         checkpoint = dataclasses.replace(checkpoint, settings=settings)
     task.check_empty(empty)
     with problems.explaining():
-        labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
+        labeled = drop_empty(task.open(data, labels, data_root, problems), empty, problems)
     if len(labeled) < 2:
         raise LabelError(f"{data}: one image cannot be ranked; give at least 2")
     evaluation = evaluate_checkpoint(checkpoint, labeled, problems, device)
@@ -72,8 +72,8 @@ def command(
         click.echo(line)
     print_notes(*(f"warning: {line}" for line in result["warnings"]))
     if evaluation.predicted_loss is not None:
-        scatter(evaluation, task.loss_unit, out / "evaluation.png")
-        click.echo(f"picture            {out / 'evaluation.png'}")
+        write_scatter(evaluation, task.loss_unit, out / "evaluation.svg")
+        click.echo(f"picture            {out / 'evaluation.svg'}")
 
 
 COLUMN = 29

@@ -36,7 +36,6 @@ EXTRAS = {
     "torch": "train",
     "torchvision": "train",
     "onnxscript": "train",
-    "matplotlib": "train",
     "sklearn": "demo",
     "fastapi": "serve",
     "starlette": "serve",

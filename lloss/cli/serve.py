@@ -166,7 +166,7 @@ def command(
     )
     logs.configure(log_format)
     if warning:
-        logs.event("token file", logging.WARNING, reason=warning)
+        logs.event("token_file_readable", logging.WARNING, reason=warning)
     try:
         run(ServeSettings(token=token, limits=limits, **settings), _print_url)
     finally:

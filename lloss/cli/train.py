@@ -18,7 +18,7 @@ from lloss.cli.options import (
     training_device_option,
     training_settings,
 )
-from lloss.data.empty_labels import settled
+from lloss.data.empty_labels import drop_empty
 from lloss.tasks.presets import EXPERIMENTS, resolve_settings
 
 
@@ -70,7 +70,7 @@ def command(
     task, problems = get_task(settings.task), Problems(skip_bad)
     task.check_empty(empty)
     with problems.explaining():
-        labeled = settled(task.open(data, labels, data_root, problems), empty, problems)
+        labeled = drop_empty(task.open(data, labels, data_root, problems), empty, problems)
     classes = task.classes(labeled.labels)
     task.note_classes(labeled.labels, problems)
     click.echo(f"train {settings.model} on {len(labeled)} images of {len(classes)} classes")

@@ -1,4 +1,4 @@
-"""Labels that show nothing: is there nothing to see, or has nobody looked yet?
+"""Labels that show nothing: is the image background, or has nobody labeled it yet?
 
 No format tells the two apart, so the user decides, and a note always counts them.
 """
@@ -6,70 +6,49 @@ No format tells the two apart, so the user decides, and a note always counts the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from lloss.annotations.problems import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
+
+K = TypeVar("K")
 
 BACKGROUND, UNLABELED = "background", "unlabeled"
 EMPTY = (BACKGROUND, UNLABELED)
 """What such a label means: the image is labeled and shows nothing, or it is not labeled yet."""
 
 
-def shown(labels: Mapping[str, Any], empty: str, problems: Problems) -> dict[str, Any]:
-    """The labels, by key, of what counts as labeled.
+def drop_empty_labels(
+    labels: Mapping[K, Any], empty: str, problems: Problems, what: str = "labeled images"
+) -> dict[K, Any]:
+    """Leave out labels that show nothing if ``empty`` is :data:`UNLABELED`; note how many do.
 
-    Args:
-        labels: of any task.
-        empty: one of :data:`EMPTY`.
-        problems: a note of how many show nothing goes there.
+    ``empty`` is one of :data:`EMPTY`, "" is :data:`BACKGROUND`; ``what`` the images are, for the
+    note.
     """
-    nothing = [key for key, label in labels.items() if _nothing(label)]
-    _note([labels[key] for key in nothing], len(labels), "labeled images", empty, problems)
-    if empty != UNLABELED:
+    nothing = [label for label in labels.values() if getattr(label, "empty", False)]
+    if not nothing:
         return dict(labels)
-    return {key: label for key, label in labels.items() if not _nothing(label)}
+    count = f"{len(nothing)} of {len(labels)} {what} show no {nothing[0].marks}"
+    if empty == UNLABELED:
+        problems.note(f"{count}: taken as not labeled yet, they can be selected")
+        return {key: label for key, label in labels.items() if not label.empty}
+    problems.note(
+        f"{count}: taken as background; if they are not labeled yet, pass --empty unlabeled "
+        '(in lloss.toml: empty = "unlabeled")'
+    )
+    return dict(labels)
 
 
-def settled(
+def drop_empty(
     labeled: LabeledSet, empty: str, problems: Problems, what: str = "labeled images"
 ) -> LabeledSet:
-    """The labeled set without what does not count as labeled.
-
-    Args:
-        labeled: of any task.
-        empty: one of :data:`EMPTY`.
-        problems: a note of how many show nothing goes there.
-        what: the images are, for the note.
-
-    Raises:
-        LabelError: nothing would be left.
-    """
-    nothing = {row for row, label in enumerate(labeled.labels) if _nothing(label)}
-    if empty == UNLABELED and nothing and len(nothing) == len(labeled):
+    """As :func:`drop_empty_labels`, of a labeled set; refuse to leave nothing."""
+    rows = drop_empty_labels(dict(enumerate(labeled.labels)), empty, problems, what)
+    if len(labeled) and not rows:
         raise LabelError(
             f"{labeled.origin}: all {len(labeled)} {what} show nothing, which counts as not "
             "labeled; label some first"
         )
-    _note([labeled.labels[row] for row in sorted(nothing)], len(labeled), what, empty, problems)
-    if empty != UNLABELED or not nothing:
-        return labeled
-    return labeled.take(row for row in range(len(labeled)) if row not in nothing)
-
-
-def _nothing(label: Any) -> bool:
-    return bool(getattr(label, "empty", False))
-
-
-def _note(nothing: list[Any], total: int, what: str, empty: str, problems: Problems) -> None:
-    if not nothing:
-        return
-    found = f"{len(nothing)} of {total} {what} show no {nothing[0].marks}"
-    if empty == UNLABELED:
-        problems.note(f"{found}: taken as not labeled yet, they can be selected")
-        return
-    problems.note(
-        f"{found}: taken as background; if they are not labeled yet, pass --empty unlabeled "
-        '(in lloss.toml: empty = "unlabeled")'
-    )
+    return labeled if len(rows) == len(labeled) else labeled.take(rows)

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lloss.annotations.json_fields import BrokenError, leaving_out
-from lloss.annotations.problems import Problems
+from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.annotation_files import holds_xml
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
@@ -22,15 +22,10 @@ def labeled_pool(
     problems: Problems | None = None,
     written: Sequence[Path] = (),
 ) -> Pool:
-    """Open a pool without the folders of its masks, which are no images to label.
+    """Open a pool without the folders of its masks, which are not images to label.
 
-    Images that lie in a folder of XML annotations stay: they are what those are of.
-
-    Args:
-        uri: of the pool, as :func:`lloss.pools.open_pool` takes it.
-        labels: files or folders.
-        problems: notes go there, of how many images were left out and what was passed over.
-        written: folders that lloss itself writes, now or later: what is in them is not of the pool.
+    Images that lie in a folder of XML annotations stay: the annotations are of them. Folders that
+    lloss itself has ``written``, or will write, are left out too.
     """
     folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
     pool = open_pool(uri, leave_out=[*folders, *written])
@@ -46,83 +41,85 @@ def labeled_pool(
     return pool
 
 
-def images_of(
+def image_names(key: str, label: Any) -> tuple[str, ...]:
+    """The names of the image of a label: its key, and what else the label calls the image."""
+    return label.image_names(key) if hasattr(label, "image_names") else (key,)
+
+
+def match_labels(
     pool: Pool,
-    labels: Mapping[str, Sequence[str]],
+    labels: Mapping[str, Any],
     origin: str,
     problems: Problems,
     own_suffix: bool = True,
     remedy: str = "",
 ) -> dict[str, str]:
-    """The image that each label is of, by :mod:`lloss.data.id_matching`.
+    """Find the image that each label is of, by the rule of :mod:`lloss.data.id_matching`.
+
+    An image with several labels gets none, broken ones included; a note says how many were not
+    found by their id.
 
     Args:
         pool: of the images.
-        labels: the names of the image by a key for each label; where both of two mean an image
-            they mean the same one.
+        labels: by key; where several names of a label mean an image, they mean the same one.
         origin: of the labels, for messages.
-        problems: labels that mean no one image go there, and images that several labels mean,
-            broken ones included: such an image gets none. A note says how many were not found by
-            their id.
+        problems: counts labels that do not mean one image, and images with several labels.
         own_suffix: see :class:`Matches`.
         remedy: against several labels of an image, beside mending them.
 
     Returns:
         Ids of the pool by key.
-
-    Raises:
-        LabelError: as :class:`Problems` has it.
-        PoolError: two images of the pool have one id.
     """
-    unread = problems.unread.get(origin, set())
-    names = {name for several in (*labels.values(), *unread) for name in several}
-    matches = Matches(partial(unique_ids, pool), names, own_suffix)
+    names = {key: image_names(key, label) for key, label in labels.items()}
+    unusable = problems.unusable.get(origin, set())
+    every = {name for several in (*names.values(), *unusable) for name in several}
+    matches = Matches(partial(unique_ids, pool), every, own_suffix)
     keys: dict[str, list[str]] = {}
-    for key, several in labels.items():
-        with leaving_out(problems):
-            keys.setdefault(meant(matches, several, f"{origin}: {key!r}"), []).append(key)
-    for several in sorted(unread):
+    for key, several in names.items():
+        with problems.skipping():
+            keys.setdefault(match_names(matches, several, f"{origin}: {key!r}"), []).append(key)
+    for several in sorted(unusable):
         for id in {ids[0] for name in several if len(ids := matches.of(name)) == 1} & keys.keys():
             keys[id].append(several[-1])
-    found = _labeled_once(keys, origin, problems, remedy)
-    loose = [
-        key for key, id in found.items() if all(differs(n, id, own_suffix) for n in labels[key])
-    ]
+    found: dict[str, str] = {}
+    for id, of in keys.items():
+        with problems.skipping():
+            _refuse_several(id, of, origin, remedy)
+            found[of[0]] = id
+    loose = [k for k, id in found.items() if all(differs(n, id, own_suffix) for n in names[k])]
     if loose:
         many = f"{len(loose)} labels were" if len(loose) > 1 else "1 label was"
-        first = f"{labels[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
+        first = f"{names[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
         problems.note(f"{origin}: {many} matched by name; the first: {first}")
     return found
 
 
-def _labeled_once(
-    keys: Mapping[str, Sequence[str]], origin: str, problems: Problems, remedy: str
-) -> dict[str, str]:
-    """The id by the label's key, of images with one label; see :func:`images_of`.
+def _refuse_several(id: str, keys: Sequence[str], origin: str, remedy: str) -> None:
+    if len(keys) > 1:
+        more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+        what = f"is a label of the image {id!r}, as {keys[1]!r} is{more}"
+        what = f"{what}; {remedy}" if remedy else what
+        raise AnnotationError(f"{origin}: {keys[0]!r}", what)
 
-    Args:
-        keys: of the labels of each image, by its id.
-        origin: see :func:`images_of`, as for the others.
-        problems: images with several labels go there.
-        remedy: against several.
-    """
-    found: dict[str, str] = {}
-    for id, of in keys.items():
-        with leaving_out(problems):
-            if len(of) > 1:
-                more = f" and {len(of) - 2} more" if len(of) > 2 else ""
-                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}"
-                raise BrokenError(f"{origin}: {of[0]!r}", f"{what}; {remedy}" if remedy else what)
-            found[of[0]] = id
-    return found
+
+def match_names(matches: Matches, names: Sequence[str], where: str) -> str:
+    """The id that the names of a label mean; refuse names of no image, or of several."""
+    ids = {name: matches.of(name) for name in names}
+    doubtful = next((name for name in names if len(ids[name]) > 1), None)
+    if doubtful is not None:
+        shown = "" if where.endswith(repr(doubtful)) else f"{doubtful!r} "
+        raise AnnotationError(where, shown + matches.why(doubtful))
+    certain = {of[0]: name for name, of in ids.items() if of}
+    if len(certain) > 1:
+        both = " and ".join(f"{id!r} (by the name {name!r})" for id, name in certain.items())
+        raise AnnotationError(where, f"means two images, {both}")
+    if not certain:
+        raise AnnotationError(where, matches.why(names[0]))
+    return next(iter(certain))
 
 
 def refuse_own(labeled: Iterable[tuple[Item, Path]], origin: str) -> None:
-    """Refuse masks that are the very images that they label.
-
-    Raises:
-        LabelError: an image and its mask are one file.
-    """
+    """Refuse masks that are the very images that they label."""
     for item, mask in labeled:
         with contextlib.suppress(OSError, ValueError):
             if isinstance(item.file, bytes) and mask.samefile(os.fsdecode(item.file)):
@@ -130,23 +127,3 @@ def refuse_own(labeled: Iterable[tuple[Item, Path]], origin: str) -> None:
                     f"{origin}: the image {item.id!r} of the pool is its own mask; put masks into "
                     "a folder of their own, and give that as the labels"
                 )
-
-
-def meant(matches: Matches, names: Sequence[str], where: str) -> str:
-    """The id that the names of a label mean.
-
-    Raises:
-        BrokenError: they mean no image, or several.
-    """
-    found = {name: matches.of(name) for name in names}
-    doubtful = next((name for name, ids in found.items() if len(ids) > 1), None)
-    if doubtful is not None:
-        shown = "" if where.endswith(repr(doubtful)) else f"{doubtful!r} "
-        raise BrokenError(where, shown + matches.why(doubtful))
-    certain = {ids[0]: name for name, ids in found.items() if ids}
-    if len(certain) > 1:
-        both = " and ".join(f"{id!r} (by the name {name!r})" for id, name in certain.items())
-        raise BrokenError(where, f"means two images, {both}")
-    if not certain:
-        raise BrokenError(where, matches.why(names[0]))
-    return next(iter(certain))

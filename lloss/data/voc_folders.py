@@ -1,45 +1,46 @@
-"""PASCAL VOC: one XML file an image, in the folders of a devkit.
+"""Folders of PASCAL VOC: XML files, and the splits of a devkit.
 
 ::
 
     VOCdevkit/VOC2007/Annotations/000005.xml
                       JPEGImages/000005.jpg
                       ImageSets/Main/trainval.txt     a name a line
-
-Boxes are 1-based and inclusive, so that a box over the first pixel alone is 1, 1, 1, 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from lloss.annotations.class_list import known_classes
-from lloss.annotations.json_fields import BrokenError, leaving_out
+from lloss.annotations.class_list import allowed_classes
 from lloss.annotations.label_types import ObjectLabel
-from lloss.annotations.problems import Problems
-from lloss.annotations.voc import read_annotation
+from lloss.annotations.problems import AnnotationError, Problems
+from lloss.annotations.voc import parse_voc
 from lloss.data.annotation_files import annotation_files
+from lloss.data.id_matching import agree
 from lloss.errors import ImageError, MissingExtraError, PoolError
+from lloss.pools import Item
 from lloss.pools.file_walk import SUFFIXES
-from lloss.pools.image_files import read_file
+from lloss.pools.image_files import ImageRoot, read_file
+from lloss.text.image_paths import image_path
 
 SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
 """Names that torchvision downloads, and their years."""
 
 SPLITS = ("train", "val", "trainval", "test")
+DEFAULT_SPLIT = "trainval"
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRow:
-    """An image of a split.
+    """An image of a split: its line in the split's file, its id, and its files, which may be
+    missing.
 
-    Attributes:
-        where: its line in the split's file.
-        id: its path below ``JPEGImages``; with the year before it where there are several.
-        image: its file, which may be missing.
-        annotation: likewise.
+    The id is its path below ``JPEGImages``, with the year before it where there are several.
     """
 
     where: str
@@ -48,52 +49,75 @@ class SplitRow:
     annotation: Path
 
 
-def read_xml_file(
-    path: Path, classes: frozenset[str] | None, problems: Problems
-) -> tuple[str, ObjectLabel | None]:
-    """As :func:`lloss.annotations.voc.read_annotation`, of a file."""
-    try:
-        data = read_file(path)
-    except ImageError as error:
-        raise BrokenError(str(path), str(error)) from error
-    return read_annotation(data, path, classes, problems)
+def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
+    """Read every ``.xml`` below a folder, or one year of a devkit, by its path without the suffix.
 
-
-def read_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
-    """Every ``.xml`` below a folder, by its own path in it, without the suffix.
-
-    The image's name that is written in a file is the label's ``named``, with the folders before it
-    that the file lies in.
-
-    Args:
-        folder: of XML files, or one year of a devkit.
-        problems: broken files and objects go there. An image with a broken object is left out.
+    The image's name that is written in a file is the label's ``named``, below the file's folder.
     """
     inner = folder / "Annotations"
     root = inner if inner.is_dir() else folder
-    classes = known_classes(root, root.parent)
+    classes = allowed_classes(root, root.parent)
     labels: dict[str, ObjectLabel] = {}
     first: dict[str, Path] = {}
     for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
         key, named, label = id[: -len(".xml")], "", None
-        with leaving_out(problems):
-            if key in first:  # but for the suffix's case
+        with problems.skipping():
+            if key in first:  # the suffixes differ in case
                 labels.pop(key, None)
-                raise BrokenError(str(path), f"is of the same image as {first[key]}")
+                raise AnnotationError(str(path), f"is of the same image as {first[key]}")
             first[key] = path
-            named, label = read_xml_file(path, classes, problems)
+            named, label = _read_xml(path, classes, problems)
             named = named and _below(path.parent.relative_to(root), named)
         if label is None:
-            problems.leave_out(str(folder), *filter(None, [named]), key)
+            problems.mark_unusable(str(folder), *filter(None, [named]), key)
         else:
             labels[key] = dataclasses.replace(label, named=named)
     return labels
 
 
+def _read_xml(
+    path: Path, classes: frozenset[str] | None, problems: Problems
+) -> tuple[str, ObjectLabel | None]:
+    try:
+        data = read_file(path)
+    except ImageError as error:
+        raise AnnotationError(str(path), str(error)) from error
+    return parse_voc(data, path, classes, problems)
+
+
 def _below(folder: Path, named: str) -> str:
-    """A name with the folder before it, unless it begins elsewhere."""
+    """A name with the folder before it, unless it is absolute or a URL."""
     elsewhere = "://" in named or PureWindowsPath(named).is_absolute()
     return named if elsewhere else (folder / named).as_posix()
+
+
+def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[Item, ObjectLabel]]:
+    """Read the images of a split with their labels."""
+    roots = {folder: ImageRoot(folder) for folder in {row.image.parent for row in rows}}
+    folders = {row.annotation.parent for row in rows}
+    classes = {folder: allowed_classes(folder, folder.parent) for folder in folders}
+    seen = set[str]()
+    for row in rows:
+        with problems.skipping():
+            if row.id in seen:
+                raise AnnotationError(row.where, f"the image {row.id!r} stands there twice")
+            seen.add(row.id)
+            for file in (row.image, row.annotation):
+                if not file.is_file():
+                    raise AnnotationError(row.where, f"there is no file {file}")
+            named, label = _read_xml(row.annotation, classes[row.annotation.parent], problems)
+            _check_named(row, named)
+            if label is not None:
+                read = functools.partial(read_file, row.image, roots[row.image.parent])
+                yield Item(row.id, read, file=os.fsencode(row.image)), label
+
+
+def _check_named(row: SplitRow, named: str) -> None:
+    """Refuse an annotation that names another image of the same folder."""
+    other = row.image.parent / image_path(named)
+    if named and not agree(named, row.image.name) and other.is_file():
+        what = f"means two images, {row.image.name!r} and by its <filename> {named!r}"
+        raise AnnotationError(str(row.annotation), what)
 
 
 def years_of(path: Path) -> list[Path]:
@@ -108,11 +132,7 @@ def years_of(path: Path) -> list[Path]:
 
 
 def read_split(years: list[Path], split: str) -> list[SplitRow]:
-    """The rows of a split in every year that has it.
-
-    Raises:
-        PoolError: no year has it, or its file cannot be read.
-    """
+    """The rows of a split in every year that has it."""
     listings = [(year, year / "ImageSets" / "Main" / f"{split}.txt") for year in years]
     present = [(year, listing) for year, listing in listings if listing.is_file()]
     if not present:
@@ -137,16 +157,10 @@ def read_split(years: list[Path], split: str) -> list[SplitRow]:
 
 
 def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
-    """The rows of a set of :data:`SETS`, which torchvision downloads if it is not there whole.
+    """The rows of a set of :data:`SETS`, which torchvision downloads to ``root`` unless it is
+    there.
 
-    Args:
-        name: of the set.
-        split: one of :data:`SPLITS`; of ``test`` the year 2007 alone is public.
-        root: where sets lie.
-
-    Raises:
-        PoolError: there is no such split, or it cannot be downloaded.
-        MissingExtraError: torchvision is not installed.
+    Of ``test`` the year 2007 alone is public.
     """
     years = [year for year in SETS[name] if split != "test" or year == "2007"]
     if split not in SPLITS or not years:
@@ -166,7 +180,7 @@ def _of_torchvision(name: str, year: str, split: str, root: Path, years: int) ->
             whole = all(file.is_file() for file in files)
         except (OSError, RuntimeError):
             whole = False
-        if not whole:  # it would unpack anew what is there already
+        if not whole:  # it would unpack again what is there already
             data = VOCDetection(root, year, split, download=True)
     except (OSError, RuntimeError) as error:
         raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error

@@ -1,8 +1,7 @@
-"""Where files of pools may lie, wherever links, lists and tables lead to.
+"""Folders and URLs that the files of pools must be in, wherever links, lists and tables lead to.
 
-Whoever opens pools for others gives a :class:`Confinement` to :func:`lloss.pools.open_pool`: what
-the pool reads is then checked when it is open, by where it really is. A link that is exchanged
-between a look and the opening gains nothing by that.
+A file is checked when it is open, by where it really is: to exchange a link between a check and
+the opening gains nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-OUTSIDE = "leads outside of where pools may lie"
+OUTSIDE = "leads outside of the allowed pool folders"
 
 
 class Confinement:
-    """Folders and URL prefixes that all files of a pool must lie below.
+    """Folders and URL prefixes that all files of a pool must be below.
 
     Args:
         folders: of this machine; links in them are resolved now.
@@ -30,21 +29,21 @@ class Confinement:
         self._below = tuple(f"{folder.rstrip('/')}/" for folder in self.folders)
 
     def holds_path(self, path: str | bytes | Path) -> bool:
-        """Whether what lies at a path now lies in one of the folders, or is one."""
+        """Whether a path leads below one of the folders now, or to one."""
         try:
             return self._holds(os.path.realpath(os.fsdecode(path)))
         except (OSError, ValueError):  # a NUL in it
             return False
 
     def holds_file(self, file: int, path: str | bytes | Path) -> bool:
-        """Whether an open file lies in one of the folders.
+        """Whether an open file is below one of the folders.
 
         Args:
             file: its descriptor.
             path: it was opened by.
         """
         try:
-            return self._holds(os.readlink(f"/proc/self/fd/{file}"))  # noqa: PTH115  in a hurry
+            return self._holds(os.readlink(f"/proc/self/fd/{file}"))  # noqa: PTH115  for speed
         except OSError:  # no such file system here
             pass
         try:
@@ -54,20 +53,13 @@ class Confinement:
             return False
 
     def holds_object(self, files: Any, path: str) -> bool:
-        """Whether a path of an fsspec file system lies below one of the URLs."""
-        known = (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+        """Whether a path of an fsspec file system is below one of the URLs."""
         if {".", ".."} & set(unquote(path).split("/")):
             return False
-        return any(
-            _is_below(path, files._strip_protocol(url))
-            for url in self.urls
-            if url.partition("://")[0] in known
-        )
+        protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
+        urls = (url for url in self.urls if url.partition("://")[0] in protocols)
+        folders = (files._strip_protocol(url).rstrip("/") for url in urls)
+        return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
     def _holds(self, real: str) -> bool:
         return real.startswith(self._below) or real in self.folders
-
-
-def _is_below(path: str, folder: str) -> bool:
-    folder = folder.rstrip("/")
-    return path == folder or path.startswith(f"{folder}/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from lloss.errors import ImageError, LlossError, PoolError
@@ -52,21 +53,22 @@ class ImageRoot:
 
 
 def check_encoded(size: int) -> None:
-    """Refuse an encoded image that would fill the memory.
-
-    Raises:
-        ImageError: ``size`` is over :data:`MAX_ENCODED` bytes.
-    """
+    """Raise ImageError for an encoded image of more than :data:`MAX_ENCODED` bytes."""
     if size > MAX_ENCODED:
         raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
 
 
-def read_file(path: str | bytes | Path, root: ImageRoot | None = None) -> bytes:
-    """Read a regular file.
+def raising(error: ImageError) -> Callable[[], bytes]:
+    """Make the ``read`` of an image that is known to be bad."""
 
-    Args:
-        path: of the file.
-        root: the folder of its pool, if it is of one.
+    def read() -> bytes:
+        raise error
+
+    return read
+
+
+def read_file(path: str | bytes | Path, root: ImageRoot | None = None) -> bytes:
+    """Read a regular file, of the pool in ``root``.
 
     Raises:
         ImageError: it cannot be read, is over :data:`MAX_ENCODED`, is not a regular file, or is

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lloss.annotations.json_fields import BrokenError, parse_json
-from lloss.annotations.person_file import read_people
+from lloss.annotations.json_fields import parse_json
+from lloss.annotations.person_file import parse_persons
 from lloss.annotations.person_record import Person, touches
-from lloss.annotations.problems import Problems
+from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Pixels, decode_whole
 from lloss.pools.fingerprints import content_print
+from lloss.pools.image_files import raising
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath, image_folder
 from lloss.pools.uri import PoolUri
@@ -45,10 +46,7 @@ class Outline(NamedTuple):
 class CropItem(Item):
     """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
 
-    Attributes:
-        image: the whole image.
-        region: the square.
-        decoded: gives the whole image's pixels; raises :class:`ImageError`.
+    ``decoded`` gives the pixels of the whole ``image``.
     """
 
     image: Item
@@ -66,11 +64,7 @@ class CropItem(Item):
         )
 
     def cut(self, factor: float) -> Pixels:
-        """Cut a square of the same centre and ``factor`` times the side, black outside the image.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
+        """Cut the square scaled by ``factor`` around its centre, black outside the image."""
         return _cut(self.decoded, self.region.grown(factor))
 
 
@@ -102,7 +96,7 @@ class PersonCropPool(Pool):
             with listing.open() as file:
                 document = parse_json(file, str(listing))
             split = uri.options.get("split", "")
-            people = read_people(document, str(listing), _Refusing(), split)
+            people = parse_persons(document, str(listing), _Refusing(), split)
             self._outlines = _grouped(map(_outline, people))
         except LabelError as error:
             raise PoolError(str(error)) from error
@@ -110,7 +104,7 @@ class PersonCropPool(Pool):
         self.images = image_folder(listing, names, uri.options.get("image", ""))
 
     def __iter__(self) -> Iterator[Item]:
-        return region_items(self._outlines, self.images)
+        return crop_items(self._outlines, self.images)
 
     def ids(self) -> Iterator[str]:
         """Image and place of each person."""
@@ -125,14 +119,14 @@ class PersonCropPool(Pool):
         return content_print(self.listing)
 
 
-def region_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[Item]:
+def crop_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[Item]:
     """The items of persons, whose images have names relative to ``folder``."""
     outlines = list(outlines)
     shared = {name for name, count in Counter(o.image for o in outlines).items() if count > 1}
     kept = _KeptImages()
     for id, name, region, size in outlines:
         if isinstance(region, str):
-            yield Item(id, functools.partial(_refuse, region))
+            yield Item(id, raising(ImageError(region)))
             continue
         read = functools.partial(folder.read_image, name)
         image = Item(name, read, file=folder.file_of(name))
@@ -191,12 +185,8 @@ def _grouped(outlines: Iterable[Outline]) -> list[Outline]:
 def _outline(person: Person) -> Outline:
     try:
         return Outline(person.id, person.image, person.region(), person.size)
-    except BrokenError as error:
+    except AnnotationError as error:
         return Outline(person.id, person.image, error.what)
-
-
-def _refuse(reason: str) -> Pixels:
-    raise ImageError(reason)
 
 
 def _decode(image: Item) -> Pixels:

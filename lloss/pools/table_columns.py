@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.image_files import check_encoded
+from lloss.pools.image_files import check_encoded, raising
 from lloss.pools.pool import Item
 from lloss.pools.storage import StoragePath
 
@@ -64,16 +64,13 @@ class Columns:
         return list(dict.fromkeys([self.image, *([self.id] if self.id else [])]))
 
     def ids(self, batch: Any, first: int, path: StoragePath, offset: int) -> list[str]:
-        """The ids of a batch.
+        """The ids of a batch; PoolError where one is null, empty or not UTF-8.
 
         Args:
             batch: with the column ``id`` at least.
             first: the file's row that the batch begins with.
             path: of the file.
             offset: the pool's position of the file's first row.
-
-        Raises:
-            PoolError: an id is null, empty or not UTF-8.
         """
         if not self.id:
             return [str(offset + first + row) for row in range(batch.num_rows)]
@@ -99,13 +96,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class ImageCell:
-    """An image in a row of a column; call it to read.
-
-    Attributes:
-        column: a ``pyarrow.Array`` or ``ChunkedArray``.
-        row: of it.
-        folder: what paths are relative to.
-    """
+    """An image in a row of a ``pyarrow.Array``; paths are relative to ``folder``. Call to read."""
 
     column: Any
     row: int
@@ -120,7 +111,7 @@ class ImageCell:
         try:
             parts = _bytes_and_path(self.column[self.row])
         except ImageError as error:
-            return functools.partial(_refuse, error)
+            return raising(error)
         return functools.partial(_image, *parts, self.folder)
 
 
@@ -151,10 +142,6 @@ def _is_utf8(cell: Any) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _refuse(error: ImageError) -> bytes:
-    raise error
 
 
 def _image(data: bytes | None, path: bytes | None, folder: StoragePath) -> bytes:

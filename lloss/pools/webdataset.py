@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from lloss.errors import ImageError, PoolError
 from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
 from lloss.pools.fingerprints import file_prints
-from lloss.pools.image_files import check_encoded
+from lloss.pools.image_files import check_encoded, raising
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import RandomFile, StoragePath
 from lloss.pools.uri import PoolUri
@@ -226,17 +226,9 @@ def _carried(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Read:
     try:
         check_encoded(info.size)
     except ImageError as error:  # of this item alone, and when it is read
-        return functools.partial(_refuse, error)
+        return raising(error)
     member = tar.extractfile(info)
     image = member.read() if member else b""
     if len(image) < info.size:
         raise tarfile.ReadError(f"it ends in the middle of {info.name!r}")
-    return functools.partial(_same, image)
-
-
-def _refuse(error: ImageError) -> bytes:
-    raise error
-
-
-def _same(image: bytes) -> bytes:
-    return image
+    return functools.partial(bytes, image)

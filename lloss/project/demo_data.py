@@ -17,7 +17,7 @@ from PIL import Image
 from lloss.annotations.label_csv import labels_text
 from lloss.files import write_text
 from lloss.selection.hashing import draw_ids
-from lloss.training.trainer import TrainingData
+from lloss.training.training_data import TrainingData
 
 TEST = 500
 INITIAL, K, CYCLES = 50, 40, 3

@@ -3,16 +3,16 @@
 ::
 
     PROJECT/
-      lloss.toml          what is decided by a person
+      lloss.toml          the user's settings
       holdout.csv         labels kept for measuring, drawn once from the first ones
-      cycles/001/         one turn of the loop, see lloss.project.cycle
+      cycles/001/         one cycle, see lloss.project.cycle
 """
 
 from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.data.class_labels import DATA_ROOT
 from lloss.data.class_labels import is_named_set as is_named_classes
-from lloss.data.empty_labels import EMPTY, settled
+from lloss.data.empty_labels import EMPTY, drop_empty
+from lloss.data.image_overlap import find_test_images, refuse_overlap, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.object_labels import is_named_set as is_named_objects
-from lloss.data.test_overlap import apart, found_in_pool, refuse_overlap
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
@@ -42,27 +42,29 @@ FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
 STRATEGIES = ("diverse", "top")
 
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """What ``lloss.toml`` says. Paths are relative to its folder.
+    """The content of ``lloss.toml``. Paths are relative to its folder.
 
     Attributes:
-        root: the folder.
-        pool: of images, as :func:`lloss.pools.open_pool` takes it.
-        labels: of images of the pool, as the task reads them (for classification a CSV
-            ``id,label``); they grow from cycle to cycle.
-        k: images to select a cycle.
+        root: that folder.
+        pool: images, as :func:`lloss.pools.open_pool` takes them.
+        labels: of images of the pool, in a format of the task (for classification a CSV
+            ``id,label``); the user adds to them after each cycle.
+        k: images to select per cycle.
         strategy: ``diverse`` or ``top``.
         subset: see :class:`lloss.selection.SelectionSettings`.
-        seed: of the random draws of selection and hold-out.
-        holdout: share of the first labels kept for measuring, when there is no ``test``.
-        test: labeled data to measure on, apart from the pool.
-        test_labels: its labels, or those of images of the pool when ``test`` is empty.
-        warm_start: start each training from the weights of the cycle before; by default afresh.
-        skip_bad: leave broken annotations out instead of stopping at the first.
-        empty: what labels that show nothing mean, see :mod:`lloss.data.empty_labels`.
-        train: the training settings, those of ``preset`` filled in.
+        seed: random seed of selection and hold-out.
+        holdout: share of the first labels kept for measuring, if there is no ``test``.
+        test: labeled data to measure on, separate from the pool.
+        test_labels: its labels, or those of images of the pool if ``test`` is empty.
+        warm_start: start each training from the previous cycle's weights.
+        skip_bad: leave out broken annotations instead of stopping at the first.
+        empty: meaning of labels without objects, see :mod:`lloss.data.empty_labels`.
+        train: the training settings, with those of ``preset`` filled in.
     """
 
     root: Path
@@ -81,31 +83,32 @@ class Project:
     train: TrainSettings
 
     def __post_init__(self) -> None:
-        texts = dict.fromkeys(("pool", "labels", "test", "test_labels", "strategy", "empty"), str)
-        flags = dict.fromkeys(("warm_start", "skip_bad"), bool)
-        numbers = {"subset": (int, float), "holdout": (int, float)}
-        kinds: dict[str, Any] = {"k": int, "seed": int, **flags, **texts, **numbers}
-        for name, kind in kinds.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise SettingsError(f"{self.root / FILE}: {name} = {value!r} is of the wrong kind")
-        for name in ("pool", "test"):
-            if without_secrets(getattr(self, name)) != getattr(self, name):
+        for field in fields(self):
+            value, kind = getattr(self, field.name), _TYPES.get(str(field.type), object)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, float)):
                 raise SettingsError(
-                    f"{name} = {without_secrets(getattr(self, name))}: was given with credentials, "
-                    f"which do not belong into {FILE}; leave them to the environment"
+                    f"{self.root / FILE}: {field.name} = {value!r} has the wrong type; "
+                    f"give a value of type {field.type}"
                 )
-        if self.strategy not in STRATEGIES:
-            choices = ", ".join(STRATEGIES)
-            raise SettingsError(f"strategy {self.strategy!r}: choose one of {choices}")
-        if self.empty not in ("", *EMPTY):
-            raise SettingsError(f"empty = {self.empty!r}: choose one of {', '.join(EMPTY)}")
+        for name in ("pool", "test"):
+            public = without_secrets(getattr(self, name))
+            if public != getattr(self, name):
+                raise SettingsError(
+                    f"{name} = {public}: contains credentials, which do not belong in {FILE}; "
+                    "leave them to the environment"
+                )
+        for name, choices in (("strategy", STRATEGIES), ("empty", ("", *EMPTY))):
+            if getattr(self, name) not in choices:
+                raise SettingsError(
+                    f"{name} {getattr(self, name)!r}: choose one of "
+                    + ", ".join(filter(None, choices))
+                )
         if not 0 <= self.holdout < 1:
             raise SettingsError(f"holdout = {self.holdout}: give a share of the labels below 1")
         self.selection(1, False)
 
     def selection(self, cycle: int, at_most: bool) -> SelectionSettings:
-        """How this cycle selects; the sub-pool is another one each time."""
+        """Return the settings of a cycle's selection; each cycle draws its own sub-pool."""
         return SelectionSettings(
             k=self.k,
             strategy=self.strategy,
@@ -119,114 +122,97 @@ class Project:
         """The folder of the cycles."""
         return self.root / "cycles"
 
-    def path(self, written: str) -> Path:
-        """A path of ``lloss.toml`` as the process sees it."""
-        return self.root / Path(written).expanduser()
-
-    @property
-    def pool_uri(self) -> str:
-        """The pool as the process sees it: a path with its options, or a URL."""
-        return from_folder(self.root, self.pool)
-
-    def open_pool(self, problems: Problems | None = None) -> Pool:
-        """The pool of images, without folders of labels and the project's own cycles.
-
-        Args:
-            problems: notes of what was left out or passed over go there.
-        """
-        labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
-        return labeled_pool(self.pool_uri, labels, problems, [self.cycles])
-
-    def problems(self) -> Problems:
-        """Where broken annotations go, as ``skip_bad`` decides."""
-        return Problems(self.skip_bad, remedy=f"skip_bad = true in {FILE}")
-
     @property
     def task(self) -> Task:
-        """What the network is trained for."""
+        """The task that the network is trained for."""
         return get_task(self.train.task)
+
+    def path(self, written: str) -> Path:
+        """Resolve a path of ``lloss.toml`` against the project's folder."""
+        return self.root / Path(written).expanduser()
+
+    def problems(self) -> Problems:
+        """Return a new collector of broken annotations that follows ``skip_bad``."""
+        return Problems(self.skip_bad, remedy=f"skip_bad = true in {FILE}")
+
+    def open_pool(self, problems: Problems | None = None) -> Pool:
+        """Open the pool, without folders of labels and the project's own cycles.
+
+        Args:
+            problems: receives notes on files that are left out.
+        """
+        labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
+        return labeled_pool(from_folder(self.root, self.pool), labels, problems, [self.cycles])
 
     def open_labels(
         self, labels: Path | None = None, problems: Problems | None = None
     ) -> LabeledSet:
-        """All labels there are now, or those of a snapshot of them.
+        """Read the current labels and join them with the pool.
 
         Args:
-            labels: the snapshot.
-            problems: is told of broken annotations; by default ``skip_bad`` decides.
+            labels: another file of labels.
+            problems: receives broken annotations; by default ``skip_bad`` decides.
         """
-        path, problems = labels or self.path(self.labels), problems or self.problems()
-        found = self.task.read_labels(path, problems)
-        joined = self.task.join(self.open_pool(problems), found, str(path), problems)
-        return settled(joined, self.empty, problems)
-
-    def note_classes(
-        self, labeled: LabeledSet, problems: Problems, known: Collection[str] = ()
-    ) -> None:
-        """See :meth:`lloss.tasks.task.Task.note_classes`."""
-        self.task.note_classes(labeled.labels, problems, known)
-
-    def labeled_ids(self) -> set[str]:
-        """The ids of all images that have a label by now that can be read."""
-        return {item.id for item in self.open_labels(problems=Problems(skip=True)).items}
-
-    def open_test(self, problems: Problems | None = None) -> LabeledSet | None:
-        """The separate test set, if the project has one."""
-        labels = self.path(self.test_labels) if self.test_labels else None
         problems = problems or self.problems()
-        if self.test:
-            test = self.task.open(self._test_uri(), labels, DATA_ROOT, problems)
-        elif labels is None:
-            return None
-        else:
-            found = self.task.read_labels(labels, problems)
-            test = self.task.join(self.open_pool(problems), found, str(labels), problems)
-        return settled(test, self.empty, problems, "test images")
+        joined = self._join(labels or self.path(self.labels), problems)
+        return drop_empty(joined, self.empty, problems)
 
-    def _test_uri(self) -> str:
-        uri = from_folder(self.root, self.test)
-        return self.test if is_named_set(self.test) and not Path(uri).exists() else uri
+    def _join(self, path: Path, problems: Problems) -> LabeledSet:
+        labels = self.task.read_labels(path, problems)
+        return self.task.join(self.open_pool(problems), labels, str(path), problems)
+
+    def open_test(self, problems: Problems) -> LabeledSet | None:
+        """Open the test set, if the project has one."""
+        labels = self.path(self.test_labels) if self.test_labels else None
+        if self.test:
+            uri = from_folder(self.root, self.test)
+            if is_named_set(self.test) and not Path(uri).exists():
+                uri = self.test
+            test = self.task.open(uri, labels, DATA_ROOT, problems)
+        elif labels is not None:
+            test = self._join(labels, problems)
+        else:
+            return None
+        return drop_empty(test, self.empty, problems, "test images")
 
     def split(
         self, labeled: LabeledSet, problems: Problems | None = None
     ) -> tuple[LabeledSet, LabeledSet | None]:
-        """Labels to train on, and labeled images to measure on.
+        """Split the labels into images to train on and images to measure on.
 
-        Without a test set, some of the first labels are set aside, once and for all cycles: the
-        images that are selected later are no fair sample, and a curve needs one yardstick.
-
-        Labeled images that the test set holds too, as the same file or by their content, are left
-        out, with a note.
+        Without a test set a share of the first labels is held out once, for all cycles: images
+        selected later are not a fair sample, and a learning curve needs one test set. Labeled
+        images that the test set contains too, by path or content, are left out with a note.
 
         Args:
             labeled: all labels.
-            problems: gets a note on classes that the images to measure on do not show.
+            problems: receives notes.
 
         Raises:
-            LabelError: a test image is among the labels to train on, by its id, or no image to
-                measure on shows a class that is trained on.
+            LabelError: an id is in the labels and in the test labels, or no image to measure on
+                shows a class that is trained on.
         """
-        training, held = self._split(labeled, problems)
-        classes = self.task.classes(training.labels)
-        if held is not None and classes:  # before hours of training, not after
-            refuse_unknown(self.task, held, classes)
-        if problems is not None and held is not None:
-            for line in uncovered(self.task, training, held):
-                problems.note(line)
-        return training, held
-
-    def _split(
-        self, labeled: LabeledSet, problems: Problems | None
-    ) -> tuple[LabeledSet, LabeledSet | None]:
+        problems = problems or self.problems()
         test = self.open_test(problems)
-        if test is not None:
+        if test is None:
+            training, held_out = self._hold_out(labeled, problems)
+        else:
             if not self.test:
                 refuse_overlap(labeled, test)
-            if problems is not None:
-                known, tested = (self.task.summarize(one.labels) for one in (labeled, test))
-                both = {**tested, **known}
-                problems.note(similar_note(both, "classes to train and to measure on", known))
-            return apart(labeled, test, problems or Problems()), test
+            known, tested = (self.task.summarize(part.labels) for part in (labeled, test))
+            both = {**tested, **known}
+            problems.note(similar_note(both, "classes to train and to measure on", known))
+            training, held_out = without_test_images(labeled, test, problems), test
+        if held_out is not None:
+            if classes := self.task.classes(training.labels):
+                refuse_unknown(self.task, held_out, classes)
+            for line in uncovered(self.task, training, held_out):
+                problems.note(line)
+        return training, held_out
+
+    def _hold_out(
+        self, labeled: LabeledSet, problems: Problems
+    ) -> tuple[LabeledSet, LabeledSet | None]:
         if not self.holdout:
             return labeled, None
         path = self.root / HOLDOUT
@@ -235,41 +221,39 @@ class Project:
             if not drawn:
                 return labeled, None
             write_text(path, labels_text(drawn))
-            if problems is not None and any(self.cycles.glob("*/summary.json")):
+            if any(self.cycles.glob("*/summary.json")):
                 problems.note(
-                    f"{path}: drawn only now, as before the labels were too few: images that were "
-                    "selected for their predicted loss may be among these, so they are no fair "
-                    "sample of the pool"
+                    f"{path}: drawn only now, since the labels were too few before: it may contain "
+                    "images selected for their predicted loss, so it is not a fair sample of the "
+                    "pool"
                 )
-        held = held_ids(path, labeled, self.open_pool, problems or Problems())
+        held = held_ids(path, labeled, self.open_pool, problems)
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None
 
-    def tested(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
-        """The ids of the pool's images that :meth:`split` keeps for measuring, or copies of them.
+    def test_ids(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
+        """Return the ids of the pool's images that are in the test set, or copies of them.
 
         Args:
-            pool: the project's.
-            test: what :meth:`split` gave to measure on.
-            problems: a note of how many images of the pool are in the test set goes there.
+            pool: the project's pool.
+            test: the images to measure on, from :meth:`split`.
+            problems: receives a note of how many they are.
         """
         own = set() if self.test or test is None else {item.id for item in test.items}
-        if test is None or not (self.test or self.test_labels):  # set aside from the labels
+        if test is None or not (self.test or self.test_labels):  # held out from the labels
             return own
-        return own | found_in_pool(pool, test, own, problems)
+        return own | find_test_images(pool, test, own, problems)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One cycle at a time: two at once would write into each other's files.
+        """Hold the project's lock: two cycles at once would overwrite each other's files.
 
         Raises:
-            ProjectError: another process is at it.
+            ProjectError: another process holds it.
         """
-        busy = ProjectError(
-            f"{self.root}: another lloss next is at work on this project; wait for it"
-        )
-        with locked(self.root, busy):
+        message = f"{self.root}: another lloss next is running on this project; wait for it"
+        with locked(self.root, ProjectError(message)):
             yield
 
 
@@ -277,29 +261,29 @@ def load_project(root: Path) -> Project:
     """Read ``lloss.toml``.
 
     Raises:
-        ProjectError: there is none, or it is no TOML.
-        SettingsError: an unknown key or an unusable value.
+        ProjectError: the file is missing or not TOML.
+        SettingsError: an unknown key or an invalid value.
     """
     path = root / FILE
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ProjectError(
-            f"{root}: holds no {FILE}; start with lloss init {root} --pool POOL --labels CSV -k K"
+            f"{root}: contains no {FILE}; start with lloss init {root} --pool POOL --labels CSV "
+            "-k K"
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProjectError(f"{path}: cannot be read: {error}") from error
-    known = {field.name for field in fields(Project)} - {"root"}
-    for name in content:
-        if name not in known:
-            names = ", ".join(sorted(known))
-            raise SettingsError(f"{path}: unknown setting {name!r}; known are {names}")
-    for name in ("pool", "labels", "k"):
-        if name not in content:
-            raise SettingsError(f"{path}: has no {name}")
+    names = {field.name for field in fields(Project)} - {"root"}
+    if unknown := [name for name in content if name not in names]:
+        raise SettingsError(
+            f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(names))}"
+        )
+    if missing := [name for name in ("pool", "labels", "k") if name not in content]:
+        raise SettingsError(f"{path}: {missing[0]} is missing")
     train = content.pop("train", {})
     if not isinstance(train, dict):
-        raise SettingsError(f"{path}: train = {train!r} is no table; write [train] above its keys")
+        raise SettingsError(f"{path}: train = {train!r}: write [train] above its keys")
     preset = train.pop("preset", "default")
     if not isinstance(preset, str) or preset not in PRESETS:
         raise SettingsError(f"{path}: preset {preset!r}: choose one of {', '.join(PRESETS)}")
@@ -310,5 +294,5 @@ def load_project(root: Path) -> Project:
 
 
 def is_named_set(data: str) -> bool:
-    """Whether this is a data set that torchvision downloads, of any task."""
+    """Whether torchvision downloads a data set of this name, for any task."""
     return is_named_classes(data) or is_named_objects(data)

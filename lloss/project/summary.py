@@ -1,28 +1,37 @@
-"""What a complete cycle was, as ``summary.json`` holds it."""
+"""The summary of a complete cycle: ``cycles/NNN/summary.json``."""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from lloss.errors import ProjectError
-from lloss.project.project import Project
-from lloss.project.report import CyclePoint
+from lloss.statistics.confidence_intervals import Interval
 from lloss.training.reliability import interval_of
 
 SUMMARY = "summary.json"
 
 
+class Measured(NamedTuple):
+    """A share between 0 and 1 with its 95 % interval; each is None if it was not measured."""
+
+    value: float | None
+    interval: Interval | None
+
+
 @dataclass(frozen=True)
 class Summary:
-    """A complete cycle, as ``summary.json`` holds it.
+    """A complete cycle.
 
-    ``left_out`` counts broken annotations and labeled images that were not used, ``held_back`` the
-    labels kept for measuring. ``warnings`` say why not to rely on figures or picks; ``notes`` are
-    these and all else that the user should know. ``ranked``: whether the predicted loss is shown to
-    order images better than chance; None where nothing was measured.
+    Attributes:
+        left_out: broken annotations and labeled images that were not used.
+        held_back: labels kept for measuring.
+        ranked: whether the predicted loss ranks images better than chance; None if not measured.
+        warnings: reasons not to rely on the figures or the selection.
+        notes: the warnings and everything else that the user should know.
     """
 
     cycle: int
@@ -40,37 +49,40 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def point(self) -> CyclePoint:
-        """Its place on the learning curve."""
-        found = self.evaluation or {}
-        return CyclePoint(
-            self.cycle,
-            self.labeled,
-            found.get(self.metric_name),
-            (found.get("head") or {}).get("ranking_accuracy"),
-            (found.get("entropy") or {}).get("ranking_accuracy"),
-            interval_of(found, self.metric_name),
-            interval_of(found, "head", "ranking_accuracy"),
-            interval_of(found, "entropy", "ranking_accuracy"),
-        )
+    @property
+    def held_out(self) -> int:
+        """Images that the figures were measured on."""
+        return int(self.evaluation["images"]) if self.evaluation else 0
+
+    @property
+    def metric(self) -> Measured:
+        """The task's metric."""
+        figures = self.evaluation or {}
+        return Measured(figures.get(self.metric_name), interval_of(figures, self.metric_name))
+
+    def ranking_accuracy(self, by: str) -> Measured:
+        """How well images are ranked by the predicted loss (``head``) or by ``entropy``."""
+        figures = self.evaluation or {}
+        value = (figures.get(by) or {}).get("ranking_accuracy")
+        return Measured(value, interval_of(figures, by, "ranking_accuracy"))
 
 
-def history(project: Project) -> list[Summary]:
-    """The complete cycles, in order.
+def read_summaries(cycles: Path) -> list[Summary]:
+    """Return the complete cycles of a project's ``cycles`` folder, in order.
 
     Raises:
-        ProjectError: a summary is damaged.
+        ProjectError: a summary is damaged, or a cycle is missing before others.
     """
-    found: list[Summary] = []
-    while (path := project.cycles / f"{len(found) + 1:03d}" / SUMMARY).exists():
+    summaries: list[Summary] = []
+    while (path := cycles / f"{len(summaries) + 1:03d}" / SUMMARY).exists():
         try:
-            found.append(Summary(**json.loads(path.read_text(encoding="utf-8"))))
+            summaries.append(Summary(**json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
             raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
-    later = sorted(p.name for p in project.cycles.glob("*") if re.fullmatch(r"\d{3,}", p.name))
-    if later and int(later[-1]) > len(found) + 1:
+    last = max((p.name for p in cycles.glob("*") if re.fullmatch(r"\d{3,}", p.name)), default="0")
+    if int(last) > len(summaries) + 1:
         raise ProjectError(
-            f"{project.cycles}: cycle {len(found) + 1:03d} is not complete, "
-            f"but cycle {later[-1]} is there; restore it, or remove the later ones"
+            f"{cycles}: cycle {len(summaries) + 1:03d} is not complete, but cycle {last} exists; "
+            "restore it, or remove the later ones"
         )
-    return found
+    return summaries

@@ -1,56 +1,49 @@
 """Images that must not be scored or selected, named by files: labels, selections, or ids alone.
 
-What a name means is decided as training decides it (:mod:`lloss.data.id_matching`), so that the
-images left out are those that training on the same labels uses.
+The meaning of a name is decided as in training (:mod:`lloss.data.id_matching`), so that the images
+left out are those that training on the same labels uses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
 
-from lloss.annotations import ObjectLabel, PersonLabel, Problems
-from lloss.annotations.coco import is_coco, listed
-from lloss.annotations.json_fields import BrokenError, load_json
-from lloss.annotations.label_archive import native_labels
+from lloss.annotations import Problems
+from lloss.annotations.coco import entries, is_coco
+from lloss.annotations.json_fields import load_json
+from lloss.annotations.label_archive import parse_archive
 from lloss.annotations.label_csv import read_labels
+from lloss.annotations.problems import AnnotationError
 from lloss.data.annotation_files import holds_xml
-from lloss.data.empty_labels import UNLABELED, shown
+from lloss.data.empty_labels import UNLABELED, drop_empty_labels
 from lloss.data.id_matching import Matches, differs
-from lloss.data.label_joining import meant
-from lloss.data.object_labels import object_names, read_objects
-from lloss.data.pose_labels import person_names, read_persons
+from lloss.data.label_joining import image_names, match_names
+from lloss.data.object_labels import read_objects
+from lloss.data.pose_labels import read_persons
 from lloss.errors import LabelError
 from lloss.pools import FolderPool
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection import Selection, SelectionSettings, select
-
-Names = Mapping[str, tuple[str, ...]]
-"""The names of the image of each label, by the label's key."""
+from lloss.selection.select import select
+from lloss.selection.selection import Selection, SelectionSettings
 
 
 @dataclass(frozen=True)
 class NamedImages:
-    """The images that a file names.
-
-    Attributes:
-        origin: the file.
-        names: of each image.
-        own_suffix: see :class:`lloss.data.id_matching.Matches`.
-    """
+    """The names of the image of each label of a file, by the label's key; see :class:`.Matches`."""
 
     origin: str
-    names: Names
+    names: Mapping[str, tuple[str, ...]]
     own_suffix: bool = True
 
 
 @dataclass
-class Excluded:
-    """What the names came to.
+class ExcludedImages:
+    """The images that the names of all files mean.
 
     Attributes:
         ids: of the images to leave out.
@@ -67,54 +60,50 @@ class Excluded:
     near: str = ""
 
     def notes(self, where: str) -> list[str]:
-        """What the user should know, each a part of a sentence.
-
-        Args:
-            where: the ids were looked for: ``the scores``.
+        """Parts of a sentence for the user, on names that are not ids ``where`` they were looked
+        for.
         """
-        found = []
+        notes = []
         if self.lost:
             first = f"the first: {self.lost[0]!r}" + (f"; {self.near}" if self.near else "")
             few = f"{len(self.lost)} of the {self.named} ids to exclude match nothing in {where}"
             none = f"none of the {self.named} ids to exclude is in {where}"
-            found.append(f"{none if len(self.lost) == self.named else few} ({first})")
+            notes.append(f"{none if len(self.lost) == self.named else few} ({first})")
         if self.loose:
             name, id = self.loose[0]
-            found.append(f"{len(self.loose)} excluded by name (the first: {name!r} is {id!r})")
-        return found
+            notes.append(f"{len(self.loose)} excluded by name (the first: {name!r} is {id!r})")
+        return notes
 
 
 def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") -> list[NamedImages]:
-    """The images that files name.
+    """Read the names of the images that files name.
 
     Args:
         paths: CSV with a column ``id``; JSON: objects or keypoints as COCO's, persons as MPII's,
-            or what a cycle keeps of its labels; a folder of VOC XML or of masks. A labeled person
+            or a cycle's copy of its labels; a folder of VOC XML or of masks. A labeled person
             is named by its own id and by its image's.
-        problems: broken annotations go there, whose images are excluded all the same, and a note
-            of labels that show nothing.
+        problems: counts broken annotations, whose images are excluded all the same, and gets a
+            note of labels that show nothing.
         empty: what such labels mean, see :mod:`lloss.data.empty_labels`.
-
-    Raises:
-        LabelError: a file cannot be read, or names nothing.
     """
-    files = [_with_unread(_read(path, problems, empty), problems) for path in paths]
-    if problems.unread:
+    files = []
+    for path in paths:
+        labels = drop_empty_labels(_labels(path, empty, problems), empty, problems)
+        names = {several[-1]: several for several in problems.unusable.get(str(path), ())}
+        names |= {key: image_names(key, label) for key, label in labels.items()}
+        of_masks = path.is_dir() and any(isinstance(one, _Mask) for one in labels.values())
+        files.append(NamedImages(str(path), names, own_suffix=not of_masks))
+    if problems.unusable:
         problems.note("images that broken annotations name are excluded all the same")
     return files
 
 
-def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]) -> Excluded:
-    """Look the images up.
+def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]) -> ExcludedImages:
+    """Find the images by their names among the ids of the pool or the scores.
 
-    Args:
-        files: that name them.
-        ids: of the pool or the scores; gone through once a file, twice where a name is lost.
-
-    Raises:
-        LabelError: a name may mean several.
+    The ids are gone through once a file, twice where a name is lost. A name of several is refused.
     """
-    excluded = Excluded()
+    excluded = ExcludedImages()
     for file in files:
         names = {name for several in file.names.values() for name in several}
         matches = Matches(ids, names, file.own_suffix)
@@ -126,8 +115,8 @@ def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]
                 excluded.lost.append(several[0])
                 continue
             try:
-                id = meant(matches, several, f"{file.origin}: {key!r}")
-            except BrokenError as error:
+                id = match_names(matches, several, f"{file.origin}: {key!r}")
+            except AnnotationError as error:
                 raise LabelError(str(error)) from error
             excluded.ids.add(id)
             if all(differs(name, id, file.own_suffix) for name in several):
@@ -137,90 +126,64 @@ def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]
 
 def select_without(
     folder: ScoresFolder, settings: SelectionSettings, files: Collection[NamedImages]
-) -> tuple[Selection, Excluded]:
+) -> tuple[Selection, ExcludedImages]:
     """Select images that no file names.
 
-    Names that are ids, the usual ones, cost no more than the selection; only where some are not
-    the ids are gone through once more.
-
-    Raises:
-        LabelError: a name may mean several images.
-        SelectionError: too few images are left.
+    Names that are ids, the usual ones, cost no more than the selection; only where some are not the
+    ids are gone through once more.
     """
     names = {name for file in files for several in file.names.values() for name in several}
     chosen = select(folder, settings, names)
     if chosen.excluded == len(names):  # all of them are ids
-        return chosen, Excluded(names, sum(len(file.names) for file in files))
+        return chosen, ExcludedImages(names, sum(len(file.names) for file in files))
     excluded = find_excluded(files, folder.ids)
     if len(excluded.ids) > chosen.excluded:
         chosen = select(folder, settings, excluded.ids)
     return chosen, excluded
 
 
-def _with_unread(file: NamedImages, problems: Problems) -> NamedImages:
-    """The images that a file names, those with broken annotations included."""
-    unread = {several[-1]: several for several in problems.unread.get(file.origin, ())}
-    return replace(file, names={**unread, **file.names}) if unread else file
-
-
-def _read(path: Path, problems: Problems, empty: str) -> NamedImages:
-    if path.is_dir():
-        return _folder(path, problems, empty)
-    if path.suffix.lower() != ".json":
-        return NamedImages(str(path), {id: (id,) for id in read_labels(path, needs_label=False)})
-    labels = _json(load_json(path), path, problems)
-    names = _names(shown(labels, empty, problems))
-    if not labels:
-        raise LabelError(f"{path}: no labels in JSON that name images; give a CSV with a column id")
-    return NamedImages(str(path), names)
-
-
-def _folder(path: Path, problems: Problems, empty: str) -> NamedImages:
-    if holds_xml(path):
-        labels = shown(read_objects(path, problems), empty, problems)
-        return NamedImages(str(path), object_names(labels))
-    masks = {id: _MaskEntry() for id in FolderPool(path).ids()}
-    if not masks:
-        raise LabelError(f"{path}: holds neither VOC XML nor masks")
-    if empty == UNLABELED:  # otherwise nothing in them matters
-        masks = {id: _MaskEntry(_is_blank(path / id)) for id in masks}
-    return NamedImages(str(path), _names(shown(masks, empty, problems)), own_suffix=False)
-
-
-def _json(document: Any, path: Path, problems: Problems) -> Mapping[str, Any]:
-    native = native_labels(document, str(path))
-    if native is not None:
-        return native
-    if isinstance(document, list):
-        return read_persons(path, problems)
-    if is_coco(document):
-        entries = listed(document, "annotations", str(path))
-        of_persons = any(isinstance(entry, dict) and "keypoints" in entry for entry in entries)
-        return (read_persons if of_persons else read_objects)(path, problems)
-    if isinstance(document, dict):  # a cycle's masks
-        masks = {id: label for id, label in document.items() if _is_of_mask(label)}
-        return {id: _MaskEntry(label.get("names") == {}) for id, label in masks.items()}
-    return {}
-
-
-def _names(labels: Mapping[str, Any]) -> Names:
-    if any(isinstance(label, PersonLabel) for label in labels.values()):
-        return person_names(labels)
-    if any(isinstance(label, ObjectLabel) for label in labels.values()):
-        return object_names(labels)
-    return {id: (id,) for id in labels}
-
-
 @dataclass(frozen=True)
-class _MaskEntry:
-    """What is known of a mask here: the task of masks needs torch."""
+class _Mask:
+    """Stands for a mask here, since the task of masks needs torch."""
 
     empty: bool = False
     marks: ClassVar[str] = "pixel of a class"
 
 
-def _is_of_mask(label: object) -> bool:
-    return isinstance(label, dict) and "sha256" in label
+def _labels(path: Path, empty: str, problems: Problems) -> Mapping[str, Any]:
+    """The labels of a file or folder by key."""
+    if path.is_dir():
+        return read_objects(path, problems) if holds_xml(path) else _masks(path, empty)
+    if path.suffix.lower() != ".json":
+        return read_labels(path, needs_label=False)
+    labels = _of_json(load_json(path), path, problems)
+    if not labels:
+        raise LabelError(f"{path}: no labels in JSON that name images; give a CSV with a column id")
+    return labels
+
+
+def _of_json(document: Any, path: Path, problems: Problems) -> Mapping[str, Any]:
+    archived = parse_archive(document, str(path))
+    if archived is not None:
+        return archived
+    if isinstance(document, list):
+        return read_persons(path, problems)
+    if is_coco(document):
+        annotations = entries(document, "annotations", str(path))
+        of_persons = any(isinstance(one, dict) and "keypoints" in one for one in annotations)
+        return (read_persons if of_persons else read_objects)(path, problems)
+    if isinstance(document, dict):  # a cycle's masks
+        masks = {id: one for id, one in document.items() if isinstance(one, dict)}
+        return {id: _Mask(one.get("names") == {}) for id, one in masks.items() if "sha256" in one}
+    return {}
+
+
+def _masks(folder: Path, empty: str) -> Mapping[str, _Mask]:
+    ids = list(FolderPool(folder).ids())
+    if not ids:
+        raise LabelError(f"{folder}: holds neither VOC XML nor masks")
+    # Masks are only read where it matters whether they show nothing.
+    return {id: _Mask(empty == UNLABELED and _is_blank(folder / id)) for id in ids}
 
 
 def _is_blank(path: Path) -> bool:

@@ -19,7 +19,8 @@ from lloss.selection.hashing import draw_ids
 from lloss.selection.kcenter import k_center
 from lloss.statistics.ranking_metrics import RankingFigures
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.trainer import Trainer, TrainingData, predict
+from lloss.training.trainer import Trainer, predict
+from lloss.training.training_data import TrainingData
 
 
 @dataclass(frozen=True)

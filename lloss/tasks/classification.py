@@ -201,7 +201,7 @@ class Classification(Task):
 def flip_crop(images: Tensor, settings: TrainSettings, generator: Generator) -> Tensor:
     """Mirror half of the images, and cut windows of the old size out of zero-padded ones.
 
-    All images at once: torchvision's transforms, image by image, take ten times as long.
+    All images at once: torchvision's transforms, image by image, take four times as long.
 
     Args:
         images: uint8 [N, H, W, C].

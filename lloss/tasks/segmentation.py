@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from torchvision.models import get_model
 
 from lloss.annotations import Problems
-from lloss.annotations.class_list import listed_classes
-from lloss.annotations.json_fields import BrokenError, leaving_out, load_json
+from lloss.annotations.class_list import read_class_list
+from lloss.annotations.json_fields import load_json
+from lloss.annotations.problems import AnnotationError
 from lloss.data.annotation_files import annotation_files
 from lloss.data.labeled_set import class_names
 from lloss.errors import ImageError, LabelError, SettingsError
@@ -150,12 +151,12 @@ class Segmentation(Task):
                 return {id: MaskLabel(**fields) for id, fields in load_json(path).items()}
             except (TypeError, AttributeError) as error:
                 raise LabelError(f"{path}: holds no labels; give a folder of masks") from error
-        names, found = listed_classes(path / "classes.txt"), {}
+        names, found = read_class_list(path / "classes.txt"), {}
         for id, file in annotation_files(path, ".png", "masks", problems):
-            with leaving_out(problems):
+            with problems.skipping():
                 found[id] = _label(file, names)
             if id not in found:
-                problems.leave_out(str(path), id)
+                problems.mark_unusable(str(path), id)
         if note := _ignored_note(found.values()):
             problems.note(f"{path}: {note}")
         return found
@@ -236,7 +237,9 @@ def _label(path: Path, names: Names) -> MaskLabel:
     mask = _mask(path)
     values = np.unique(mask[mask != NONE]).tolist()
     if names and len(values) and values[-1] >= len(names):
-        raise BrokenError(str(path), f"has the class {values[-1]}, classes.txt has {len(names)}")
+        raise AnnotationError(
+            str(path), f"has the class {values[-1]}, classes.txt has {len(names)}"
+        )
     named = {str(value): names[value] if names else str(value) for value in values}
     digest = hashlib.sha256(mask.tobytes()).hexdigest()
     return MaskLabel(str(path.absolute()), digest, named, float(np.mean(mask == NONE)))
@@ -247,7 +250,7 @@ def _mask(path: Path) -> Mask:
     try:
         return decode_mask(read_file(path))
     except ImageError as error:
-        raise BrokenError(str(path), f"cannot be read as a mask: {error}") from error
+        raise AnnotationError(str(path), f"cannot be read as a mask: {error}") from error
 
 
 def _unchanged(label: MaskLabel) -> Mask:
@@ -256,7 +259,7 @@ def _unchanged(label: MaskLabel) -> Mask:
         mask = _mask(Path(label.path))
         if hashlib.sha256(mask.tobytes()).hexdigest() == label.sha256:
             return mask
-    except BrokenError as error:
+    except AnnotationError as error:
         why = error.what
     raise LabelError(
         f"the mask {label.path} changed since the cycle was begun: {why}; "

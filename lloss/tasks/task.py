@@ -11,7 +11,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import Problems
-from lloss.data.label_joining import images_of, labeled_pool, refuse_own
+from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError, SettingsError
 from lloss.images.cut_off import CutOff
@@ -159,10 +159,9 @@ class Task(ABC):
         Raises:
             LabelError: no label at all, one that matches no image, or two that match one image.
         """
-        if not labels and not problems.found:
+        if not labels and not problems.broken:
             raise LabelError(f"{origin}: holds no label yet; label some images first")
-        names = {key: (key,) for key in labels}
-        found = images_of(pool, names, origin, problems, own_suffix=not self.masks)
+        found = match_labels(pool, labels, origin, problems, own_suffix=not self.masks)
         if not found:
             raise LabelError(f"{origin}: no label is of an image of the pool {pool.uri}")
         items = pool.find(found.values())

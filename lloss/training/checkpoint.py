@@ -31,13 +31,13 @@ class Checkpoint:
         classes: the class names, in the order of the outputs.
         labeled: number of images trained on.
         labels_sha256: identifies them and their labels.
-        images_sha256: identifies their pixels, as they were decoded; "" if nothing says it.
-        traces: of the images, and of those that a warm start was trained on, as
-            :func:`lloss.data.test_overlap.traces` gives them; none if not known.
-        start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
         sample: some of them at the input's size, uint8 [S, H, W, 3], to check an export on.
         state: of the :class:`lloss.training.trainer.Trainer`.
         path: the file it was read from.
+        images_sha256: identifies their pixels, as they were decoded; "" if unknown.
+        start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
+        traces: of the images, and of those that a warm start was trained on, as
+            :func:`lloss.data.image_overlap.traces` gives them; none if unknown.
     """
 
     settings: TrainSettings
@@ -91,7 +91,7 @@ class Checkpoint:
                 raise
 
     def network(self) -> TappedNetwork:
-        """The trained network with its head, ready to predict, on the CPU."""
+        """Build the trained network with its head, ready to predict, on the CPU."""
         # Weights come from the checkpoint: nothing is downloaded again.
         settings = dataclasses.replace(self.settings, weights="none")
         with torch.random.fork_rng(devices=[]):  # it is built on the CPU
@@ -111,7 +111,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
     """Read a run's folder or its ``checkpoint.pt``.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or of another program.
+        CheckpointError: no such file, or it is damaged or of another program.
     """
     path = run / FILE if run.is_dir() else run
     if not path.is_file():
@@ -137,4 +137,4 @@ def load_checkpoint(run: Path) -> Checkpoint:
     except CheckpointError:
         raise
     except Exception as error:  # unpickling a foreign file fails in any way it likes
-        raise CheckpointError(f"{path}: is damaged or no checkpoint of lloss") from error
+        raise CheckpointError(f"{path}: is damaged or not a checkpoint of lloss") from error

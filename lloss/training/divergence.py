@@ -1,4 +1,4 @@
-"""A training that went wrong: found while it runs or right after, not in what it predicts."""
+"""Signs that training diverged, while it runs or right after."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from lloss.errors import DivergedError
+from lloss.modeling.network import Normalize, TappedNetwork
+from lloss.tasks import get_task
 
 if TYPE_CHECKING:
-    from lloss.modeling.network import TappedNetwork
     from lloss.tasks.train_settings import TrainSettings
-    from lloss.training.trainer import TrainingData
+    from lloss.training.training_data import TrainingData
 
 ROSE = 1.25
-"""A last epoch's loss above the first one's by this factor has not been trained, but lost."""
+"""Training failed where the last epoch's loss is this many times the first one's."""
 
 FAR = 2.0
 """Batch norm has not settled where the loss by its running statistics is above that by each
@@ -30,7 +31,7 @@ SHARE = 0.5
 
 
 def check_finite(values: dict[str, Tensor], settings: TrainSettings, where: str) -> None:
-    """Refuse weights and running statistics that are no numbers.
+    """Refuse infinite or NaN weights and running statistics.
 
     Args:
         values: by name.
@@ -46,12 +47,12 @@ def check_finite(values: dict[str, Tensor], settings: TrainSettings, where: str)
 
 
 def diverged(what: str, settings: TrainSettings, where: str) -> DivergedError:
-    """The error to raise: what became no number, at which step, and what to do."""
+    """Make the error: what became infinite or NaN, at which step, and what to do."""
     return DivergedError(f"training diverged: {what} at {where}; {remedy(settings)}")
 
 
-def keeping(error: DivergedError, path: Path) -> DivergedError:
-    """The error with what is kept of the steps before: the checkpoint at ``path``, if any."""
+def with_kept_checkpoint(error: DivergedError, path: Path) -> DivergedError:
+    """Add to the error whether the checkpoint at ``path`` keeps an earlier state."""
     kept = "No checkpoint was written"
     if path.exists():
         kept = f"{path} keeps a state before that"
@@ -59,7 +60,7 @@ def keeping(error: DivergedError, path: Path) -> DivergedError:
 
 
 def remedy(settings: TrainSettings) -> str:
-    """What to do about a learning rate that is too high."""
+    """Say what to do about a learning rate that is too high."""
     other = [] if settings.optimizer == "adam" else ["--optimizer adam with --lr 0.001"]
     other += ["trained --weights"] if settings.weights == "none" else []
     other += ["--amp off"] if settings.amp != "off" else []
@@ -70,7 +71,7 @@ def remedy(settings: TrainSettings) -> str:
 def doubts(
     model: TappedNetwork, settings: TrainSettings, data: TrainingData, metrics: Path
 ) -> list[str]:
-    """Lines on a finished training whose network is not to be relied on; often none.
+    """Return lines on why not to rely on a trained network; usually none.
 
     Args:
         model: the trained network.
@@ -125,10 +126,7 @@ def batch_statistics(model: nn.Module) -> Iterator[bool]:
 
 
 def _mean_loss(model: TappedNetwork, settings: TrainSettings, data: TrainingData) -> float:
-    """The target network's, in the modes that its modules are in."""
-    from lloss.modeling.network import Normalize
-    from lloss.tasks import get_task
-
+    """Compute the target network's mean loss, in the modes that its modules are in."""
     device = next(model.parameters()).device
     normalize = Normalize(settings.mean, settings.std).to(device)
     count = len(data.images)

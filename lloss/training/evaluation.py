@@ -7,18 +7,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lloss.annotations import Problems
+from lloss.data.image_overlap import trained_on_note
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.test_overlap import seen_note
-from lloss.files import written_aside
-from lloss.modeling.network import Forward, TappedNetwork
-from lloss.modeling.objective import Objective
+from lloss.files import write_text
+from lloss.modeling.network import TappedNetwork
+from lloss.statistics.charts import scatter
 from lloss.statistics.confidence_intervals import (
     CONFIDENCE,
     bootstrap,
@@ -32,8 +32,8 @@ from lloss.text.similar_names import similar_note
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
 from lloss.training.reliability import cautions, ranked
-from lloss.training.trainer import TrainingData, device_of, predict
-from lloss.training.training_data import load_examples
+from lloss.training.trainer import device_of, predict
+from lloss.training.training_data import TrainingData, load_examples
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Evaluation:
 
     Attributes:
         images: N.
-        unseen: how many of them show nothing that the model was ever shown: they count in the
-            metric, but have no known loss and are left out of the ranking.
+        unseen: how many of them show unknown classes alone: they count in the metric, but have no
+            known loss and are left out of the ranking.
         metric_name: the task's, such as ``accuracy``.
         metric: its value, 0 to 1.
-        figures: what else the task's meter tells, by name.
+        figures: the other figures of the task's meter, by name.
         notes: conditions of the figures that must be named with them.
         mean_loss: of the target network.
         head: how the predicted loss ranks; None for a network without a head.
@@ -75,7 +75,7 @@ class Evaluation:
     cut_off: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures without the arrays, for JSON, and what they allow to be said."""
+        """Return the figures without the arrays, for JSON, with warnings."""
         figures = {
             "images": self.images,
             "unseen": self.unseen,
@@ -114,22 +114,33 @@ def measure(
         data: decoded at the input's size.
         labels: of these images; none if all are of the network's classes.
     """
-    task, objective = get_task(settings.task), model.objective
-    meter = objective.meter(labels)
-    columns = _Columns([], [], [])
+    task, meter = get_task(settings.task), model.objective.meter(labels)
+    columns: dict[str, list[NDArray[np.float32]]] = {"loss": [], "entropy": [], "predicted": []}
     mirror = _mirrored(model, settings, data) if meter.mirrored else itertools.repeat(None)
     for (rows, forward), mirrored in zip(predict(model, settings, data.images), mirror):
         targets = list(data.targets[rows])
-        columns.add(objective, forward, task.collate(targets))
         meter.update(forward.output, targets, mirrored)
-    known = [task.has_loss(label, data.classes) for label in labels] or [True] * len(data.images)
-    true_loss, entropy, predicted = (_joined(column, known) for column in columns)
-    assert true_loss is not None and entropy is not None, "every task has them"
+        with torch.no_grad():
+            collated = task.collate(targets).to(forward.embedding.device)
+            found = {
+                "loss": model.objective.loss_per_image(forward.output, collated),
+                "entropy": model.objective.outputs(forward.output)["entropy"],
+                "predicted": forward.loss,
+            }
+        for name, value in found.items():
+            if value is not None:
+                columns[name].append(value.float().cpu().numpy())
+    ranked_rows = [task.has_loss(label, data.classes) for label in labels]
+    ranked_rows = ranked_rows or [True] * len(data.images)
+    true_loss, entropy = (np.concatenate(columns[n])[ranked_rows] for n in ("loss", "entropy"))
+    predicted = None
+    if columns["predicted"]:
+        predicted = np.concatenate(columns["predicted"])[ranked_rows]
     figures = meter.figures()
     cut = data.cut.line("held-out", task.cut_effect) if data.cut else ""
     return Evaluation(
         images=len(data.images),
-        unseen=known.count(False),
+        unseen=ranked_rows.count(False),
         metric_name=task.metric,
         metric=figures.pop(task.metric),
         figures=figures,
@@ -150,30 +161,8 @@ def measure(
     )
 
 
-class _Columns(NamedTuple):
-    """What is known of each image, a batch after the other."""
-
-    true_loss: list[NDArray[np.float32]]
-    entropy: list[NDArray[np.float32]]
-    predicted: list[NDArray[np.float32]]
-
-    def add(self, objective: Objective, forward: Forward, targets: Any) -> None:
-        """Take in a batch."""
-        with torch.no_grad():
-            losses = objective.loss_per_image(forward.output, targets.to(forward.embedding.device))
-            entropy = objective.outputs(forward.output)["entropy"]
-        self.true_loss.append(losses.float().cpu().numpy())
-        self.entropy.append(entropy.float().cpu().numpy())
-        if forward.loss is not None:
-            self.predicted.append(forward.loss.float().cpu().numpy())
-
-
-def _joined(parts: list[NDArray[np.float32]], known: list[bool]) -> NDArray[np.float32] | None:
-    return np.concatenate(parts)[known] if parts else None
-
-
 def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData) -> Iterator[Any]:
-    """The network's output for the images mirrored left to right, batch by batch."""
+    """Yield the network's output for the images mirrored left to right, batch by batch."""
     for _, forward in predict(model, settings, data.images[:, :, ::-1]):
         yield forward.output
 
@@ -190,15 +179,15 @@ def evaluate_checkpoint(
         checkpoint: of the run.
         labeled: the images.
         problems: images that cannot be used go there.
-        device: ``cpu``, ``cuda``, or empty for CUDA where there is one, as in training.
+        device: ``cpu``, ``cuda``, or empty for CUDA where available, as in training.
 
     Raises:
-        LabelError: no label that the model knows, or an image that cannot be read.
+        LabelError: no label of a class of the model, or an image that cannot be read.
     """
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes
     problems = problems or Problems()
-    problems.note(seen_note(labeled, checkpoint.traces))
+    problems.note(trained_on_note(labeled, checkpoint.traces))
     counts = {**dict.fromkeys(classes, 0), **task.summarize(labeled.labels)}
     similar = similar_note(counts, "classes of the network and of the labels", classes)
     problems.note(similar)
@@ -209,26 +198,15 @@ def evaluate_checkpoint(
     )
 
 
-def scatter(found: Evaluation, unit: str, path: Path) -> None:
-    """A PNG of predicted against true loss (in ``unit``), one point an image."""
-    from matplotlib.figure import Figure  # only here, and heavy
-
-    assert found.predicted_loss is not None and found.head is not None, "there is a head"
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    size = max(2.0, min(18.0, 4000 / len(found.true_loss)))
-    axes.scatter(found.predicted_loss, found.true_loss, s=size, alpha=0.5, linewidths=0)
-    axes.set_yscale("symlog", linthresh=1e-2)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("predicted loss (a score to rank by, in no unit)")
-    axes.set_ylabel(f"true loss ({unit})" if unit else "true loss")
-    interval = found.intervals["head"]["ranking_accuracy"]
-    axes.set_title(
-        f"{found.images} held-out images: {in_percent(found.head.ranking_accuracy, interval)} of "
-        f"pairs ordered right (95 % interval {range_in_percent(interval)})",
-        fontsize=10,
+def write_scatter(evaluation: Evaluation, unit: str, path: Path) -> None:
+    """Write an SVG of predicted against true loss (in ``unit``), one point an image."""
+    assert evaluation.predicted_loss is not None and evaluation.head is not None, "needs a head"
+    interval = evaluation.intervals["head"]["ranking_accuracy"]
+    title = (
+        f"{evaluation.images} held-out images: "
+        f"{in_percent(evaluation.head.ranking_accuracy, interval)} of pairs ordered right "
+        f"(95 % interval {range_in_percent(interval)})"
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.2)
-    with written_aside(path) as aside:
-        figure.savefig(aside, format="png", dpi=130)
+    true_label = f"true loss ({unit})" if unit else "true loss"
+    chart = scatter(evaluation.predicted_loss, evaluation.true_loss, true_label, title)
+    write_text(path, chart)

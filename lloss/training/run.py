@@ -1,4 +1,4 @@
-"""A training run: decode, train, checkpoint; to be left and taken up again at any step."""
+"""A training run: decode, train, checkpoint; interrupted and resumed at any step."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lloss.annotations import Problems
+from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.test_overlap import traces
 from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
 from lloss.files import explained, sweep, write_text
 from lloss.modeling.network import TappedNetwork
 from lloss.tasks import get_task
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
-from lloss.training.divergence import doubts, keeping
-from lloss.training.trainer import Trainer, TrainingData
-from lloss.training.training_data import load_examples
+from lloss.training.divergence import doubts, with_kept_checkpoint
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData, load_examples
 from lloss.training.warm_start import taps_of, warm_trainer
 
 METRICS = "metrics.jsonl"
@@ -40,13 +41,11 @@ SAMPLE_BYTES = 4 << 20
 """They take no more: a checkpoint is written often."""
 
 CHECKPOINT_SECONDS = 20.0
+WRITING_SHARE = 0.05
+"""Of the time of a run, at most: for writing checkpoints where they are large."""
 
 _SHOWN = 5
 """Classes that a message names."""
-
-
-WRITING_SHARE = 0.05
-"""Of the time of a run, at most: what writing checkpoints takes of it where they are large."""
 
 
 def train(
@@ -65,13 +64,13 @@ def train(
     Args:
         labeled: what to train on.
         settings: how.
-        run: the folder; made when it is not there.
+        run: the folder; created if missing.
         resume: go on with the run that is there (which may be finished, or not begun).
         warm_start: a run whose weights to start from; by default they are fresh.
-        device: ``cpu``, ``cuda``, or empty for CUDA where there is one.
+        device: ``cpu``, ``cuda``, or empty for CUDA where available.
         problems: those of reading the labels, and where those of the images, and doubts of the
             network, go.
-        say: told in a line what was left out.
+        say: receives a line on each thing that was left out.
 
     Raises:
         CheckpointError: a run is there and ``resume`` is off, or it is one of other settings.
@@ -79,19 +78,27 @@ def train(
         DivergedError: loss or weights became infinite or NaN; the checkpoint before it stays.
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
-    settings, problems = _sized(settings), problems or Problems()
-    labeled = _learnable(labeled.ordered(), settings, problems)
+    task, problems = get_task(settings.task), problems or Problems()
+    size = settings.size or task.defaults(settings.model)["size"]
+    settings = dataclasses.replace(settings, size=size)
+    labeled = _with_loss(task, labeled.ordered(), problems)
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
-    data, sample = _decoded(labeled, settings, run, problems)
-    for line in [*problems.lines(), *get_task(settings.task).notes(settings)]:
+    data, sample = _decoded(task, labeled, settings, run, problems)
+    for line in [*problems.lines(), *task.notes(settings)]:
         say(line)
+
+    def note_doubts(model: TappedNetwork) -> None:
+        problems.warnings = doubts(model, settings, sample, run / METRICS)
+        for line in problems.warnings:
+            say(f"note: {line}")
+
     images = _pixels_sha256(data.images)
     if before is not None:
         _check_images(run, before, images)
         if before.finished:
             if (run / METRICS).exists():
-                _doubt(before.network(), settings, sample, run, problems, say)
+                note_doubts(before.network())
             return before
     if before is not None or start is None:
         trainer = Trainer(settings, data, device)
@@ -102,52 +109,38 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     own = traces(labeled.items)
+    identity = {
+        "images_sha256": images,
+        "start_sha256": start.sha256 if start else "",
+        "traces": np.append(start.traces, own) if start else own,
+    }
+    writer = RunWriter(run, trainer, settings, sample.images, identity)
     with _interruptible() as interrupted:
-        identity = {
-            "images_sha256": images,
-            "start_sha256": start.sha256 if start else "",
-            "traces": np.append(start.traces, own) if start else own,
-        }
         try:
-            _loop(trainer, _Keeper(run, trainer, settings, sample.images, identity), interrupted)
+            _loop(trainer, writer, interrupted)
         except DivergedError as error:
-            raise keeping(error, run / FILE) from None
-    _doubt(trainer.model, settings, sample, run, problems, say)
+            raise with_kept_checkpoint(error, run / FILE) from None
+    note_doubts(trainer.model)
     return load_checkpoint(run)
 
 
-def _doubt(
-    model: TappedNetwork,
-    settings: TrainSettings,
-    sample: TrainingData,
-    run: Path,
-    problems: Problems,
-    say: Callable[[str], None],
-) -> None:
-    """Say why not to rely on a trained network, also where it was trained before."""
-    problems.doubts = doubts(model, settings, sample, run / METRICS)
-    for line in problems.doubts:
-        say(f"note: {line}")
-
-
-def _learnable(labeled: LabeledSet, settings: TrainSettings, problems: Problems) -> LabeledSet:
-    """The images that have a loss: the head would learn of the others that theirs is 0."""
-    task = get_task(settings.task)
+def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSet:
+    """Take the images that have a loss: the head would learn that the others' is 0."""
     classes = task.classes(labeled.labels)
-    known = [row for row, label in enumerate(labeled.labels) if task.has_loss(label, classes)]
-    if not known or len(known) == len(labeled):
+    rows = [row for row, label in enumerate(labeled.labels) if task.has_loss(label, classes)]
+    if not rows or len(rows) == len(labeled):
         return labeled  # none at all: Task.check says what to label
     problems.note(
-        f"{len(labeled) - len(known)} of {len(labeled)} labeled images show nothing that a loss "
+        f"{len(labeled) - len(rows)} of {len(labeled)} labeled images show nothing that a loss "
         "can be measured on: they are not trained on"
     )
-    return labeled.take(known)
+    return labeled.take(rows)
 
 
 def _pixels_sha256(images: NDArray[np.uint8]) -> str:
-    """A digest of decoded images: names say nothing of what a file holds by now."""
+    """Digest decoded images: a file may hold other pixels under the same name later."""
     digest = hashlib.sha256(repr(images.shape).encode())
-    for image in images:  # one at a time: they may lie on disk
+    for image in images:  # one at a time: they may be on disk
         digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
@@ -158,27 +151,21 @@ def _check_images(run: Path, before: Checkpoint, images: str) -> None:
     if not before.images_sha256:
         raise CheckpointError(
             f"{run}: was begun by an earlier lloss, which kept no digest of its images; choose "
-            "another -o to train anew"
+            "another -o to train again"
         )
     raise CheckpointError(
-        f"{run}: was trained on other images of the same names (their pixels are others now); "
-        "restore them, or begin anew in another folder"
+        f"{run}: was trained on other images of the same names (their pixels changed); "
+        "restore them, or train in another folder"
     )
 
 
-def _sized(settings: TrainSettings) -> TrainSettings:
-    size = settings.size or get_task(settings.task).defaults(settings.model)["size"]
-    return dataclasses.replace(settings, size=size)
-
-
 def _decoded(
-    labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
+    task: Task, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
 ) -> tuple[TrainingData, TrainingData]:
-    """The labeled images to train on, and a few of them as a scorer decodes them."""
-    task = get_task(settings.task)
+    """Decode the images to train on, and a few of them as a scorer decodes them."""
     classes = task.classes(labeled.labels)
     task.check(labeled.labels, classes)
-    made = not run.exists()
+    new = not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -188,44 +175,43 @@ def _decoded(
         data, rows = load_examples(
             labeled, classes, settings, problems, for_training=True, scratch=run
         )
-        data = _of_usable(data, labeled.take(rows), settings, run, problems)
+        usable = labeled.take(rows)
+        if left := _classes_left(task, usable, classes, problems):
+            again, _ = load_examples(
+                usable, left, settings, problems, for_training=True, scratch=run
+            )
+            data = dataclasses.replace(again, sha256=data.sha256)
     except LabelError:
-        if made:
+        if new:
             run.rmdir()
         raise
     if data.cut and (line := data.cut.line("labeled", "is not learned")):
         problems.note(line)
     few = max(2, min(SAMPLE, SAMPLE_BYTES // (3 * settings.size**2)))
-    plain, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
-    return data, plain
+    sample, _ = load_examples(labeled.take(rows[:few]), data.classes, settings, problems)
+    return data, sample
 
 
-def _of_usable(
-    data: TrainingData, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
-) -> TrainingData:
-    """The data without classes that no usable image shows: an output for them learns nothing.
+def _classes_left(
+    task: Task, usable: LabeledSet, classes: tuple[str, ...], problems: Problems
+) -> tuple[str, ...]:
+    """Return the classes of usable images where some are gone: their outputs would learn nothing.
 
-    Args:
-        data: as it was decoded, with all classes.
-        labeled: the images that could be used.
-        settings: of the run.
-        run: its folder.
-        problems: gets a note of the classes.
+    Raises:
+        LabelError: they cannot be trained on.
     """
-    task = get_task(settings.task)
-    classes = task.classes(labeled.labels)
-    gone = [name for name in data.classes if name not in classes]
+    left = task.classes(usable.labels)
+    gone = [name for name in classes if name not in left]
     if not gone:
-        return data
+        return ()
     shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
-    line = f"{labeled.origin}: no image of the class {shown} can be used: no output of the network"
+    line = f"{usable.origin}: no image of the class {shown} can be used: no output of the network"
     problems.note(line)
     try:
-        task.check(labeled.labels, classes)
+        task.check(usable.labels, left)
     except LabelError as error:
         raise LabelError(f"{line}; {error}") from error
-    again, _ = load_examples(labeled, classes, settings, problems, for_training=True, scratch=run)
-    return dataclasses.replace(again, sha256=data.sha256)
+    return left
 
 
 def _earlier_run(
@@ -235,6 +221,7 @@ def _earlier_run(
     resume: bool,
     start: Checkpoint | None,
 ) -> Checkpoint | None:
+    """Load the run to resume, if there is one, and refuse one of other settings or labels."""
     if not (run / FILE).exists():
         return None
     if not resume:
@@ -244,7 +231,7 @@ def _earlier_run(
     before = load_checkpoint(run)
     old, new = before.settings.as_dict(), settings.as_dict()
     if not settings.taps:
-        new["taps"] = old["taps"]  # chosen by itself then as now
+        new["taps"] = old["taps"]  # found automatically then as now
     for name in old:
         if old[name] != new[name]:
             raise CheckpointError(
@@ -256,20 +243,20 @@ def _earlier_run(
             f"{run}: was trained on other labels ({before.labeled} images, now {len(labeled)}); "
             "choose another -o"
         )
-    if before.start_sha256 != (start.sha256 if start else ""):
+    began, now = before.start_sha256, start.sha256 if start else ""
+    if began != now:
+        old_start, new_start = (
+            f"the checkpoint of sha256 {sha256[:12]}…" if sha256 else "none"
+            for sha256 in (began, now)
+        )
         raise CheckpointError(
-            f"{run}: was begun with a warm start from {_shown(before.start_sha256)}, now it is "
-            f"from {_shown(start.sha256 if start else '')}; resume with the same --warm-start, or "
-            "choose another -o"
+            f"{run}: was begun with a warm start from {old_start}, now it is from {new_start}; "
+            "resume with the same --warm-start, or choose another -o"
         )
     return before
 
 
-def _shown(start_sha256: str) -> str:
-    return f"the checkpoint of sha256 {start_sha256[:12]}…" if start_sha256 else "none"
-
-
-class _Keeper:
+class RunWriter:
     """Writes a run's checkpoint and metrics."""
 
     def __init__(
@@ -280,8 +267,8 @@ class _Keeper:
         sample: NDArray[np.uint8],
         identity: Mapping[str, Any],
     ) -> None:
-        self.run, self.trainer, self.settings, self.sample = run, trainer, settings, sample
-        self.identity = identity
+        self.run, self.trainer, self.settings = run, trainer, settings
+        self.sample, self.identity = sample, identity
         self.saved, self.took = time.monotonic(), 0.0
 
     def save(self) -> None:
@@ -302,7 +289,7 @@ class _Keeper:
     def save_if_due(self) -> None:
         """Write it when the last one is old, so that a killed run loses little.
 
-        What takes long to write is written less often: training must not wait for the disk.
+        A large checkpoint is written less often: training must not wait for the disk.
         """
         if time.monotonic() - self.saved > max(CHECKPOINT_SECONDS, self.took / WRITING_SHARE):
             self.save()
@@ -317,32 +304,28 @@ class _Keeper:
             raise explained(error, path) from error
 
 
-def _loop(trainer: Trainer, keeper: _Keeper, interrupted: threading.Event) -> None:
-    epochs, metric = trainer.settings.epochs, trainer.task.metric
-    total = epochs * len(trainer.data.images)
-    done = trainer.epoch * len(trainer.data.images) + trainer.totals.images
-    with tqdm(total=total, initial=done, unit="img", disable=None, desc="train") as bar:
+def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> None:
+    epochs, images = trainer.settings.epochs, len(trainer.data.images)
+    done = trainer.epoch * images + trainer.totals.images
+    with tqdm(total=epochs * images, initial=done, unit="img", disable=None, desc="train") as bar:
         while not trainer.finished:
-            before = trainer.totals.images
             figures = trainer.advance()
             if figures is not None:
-                keeper.log(figures)
-                shown = {k: v for k, v in figures.items() if k in ("loss", metric)}
+                writer.log(figures)
+                shown = {k: figures[k] for k in ("loss", trainer.task.metric) if k in figures}
                 if "ranking_accuracy" in figures:
                     shown["ranking"] = figures["ranking_accuracy"]
                 bar.set_description(f"train {trainer.epoch}/{epochs}", refresh=False)
                 bar.set_postfix(shown, refresh=False)
-                bar.update(len(trainer.data.images) - before)
-            else:
-                bar.update(trainer.totals.images - before)
+            bar.update(trainer.epoch * images + trainer.totals.images - bar.n)
             if interrupted.is_set():
-                keeper.save()
+                writer.save()
                 raise InterruptedRunError(
-                    f"stopped after {trainer.epoch} of {epochs} epochs; {keeper.run / FILE} holds "
+                    f"stopped after {trainer.epoch} of {epochs} epochs; {writer.run / FILE} holds "
                     "the state: run it again with --resume to go on"
                 )
-            keeper.save_if_due()
-    keeper.save()
+            writer.save_if_due()
+    writer.save()
 
 
 @contextlib.contextmanager

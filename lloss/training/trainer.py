@@ -1,25 +1,24 @@
-"""The training loop: schedule, gradient stop, and a state that can be left and taken up again.
+"""The training loop: schedule, gradient stop, and a state to resume from at any step.
 
-Every draw of a step comes from (seed, epoch, step), so a run that was left at any step and taken
-up again computes what an uninterrupted one would have.
+Every draw of a step comes from (seed, epoch, step), so a resumed run computes what an
+uninterrupted one would have.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from lloss.errors import CheckpointError, LabelError, SettingsError
-from lloss.images.cut_off import CutOff
 from lloss.modeling.network import Forward, Normalize, TappedNetwork
 from lloss.modeling.ranking_losses import HEAD_LOSSES
 from lloss.modeling.registry import set_transform_input, transforms_input
@@ -27,35 +26,15 @@ from lloss.statistics.ranking_metrics import pair_counts
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.divergence import check_finite, diverged
+from lloss.training.training_data import Batches, TrainingData, entropy, workers_for
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """Decoded labeled images.
-
-    Attributes:
-        images: uint8 [N, H, W, 3], as ``Task.training_spec`` says.
-        targets: of each, as ``Task.example`` makes them (a class's index, for example).
-        classes: the class names.
-        sha256: identifies the labeled set it was made of.
-        cut: what the network's input cuts off of the images, where that was counted.
-    """
-
-    images: NDArray[np.uint8]
-    targets: Sequence[Any] | NDArray[np.int64]
-    classes: tuple[str, ...]
-    sha256: str = ""
-    cut: CutOff | None = None
-
-    def take(self, rows: NDArray[np.int64]) -> TrainingData:
-        """The data of these rows alone."""
-        targets = [self.targets[row] for row in rows]
-        return TrainingData(self.images[rows], targets, self.classes, self.sha256)
+_PIXELS = 256 * 64 * 64
+"""Of a batch that is only predicted: its feature maps are to fit a small memory."""
 
 
 @dataclass
 class Totals:
-    """Sums over the images of an epoch so far."""
+    """Sums over the images of an epoch so far; ``hits`` is None where they are slow to compute."""
 
     images: int = 0
     loss: float = 0.0
@@ -66,7 +45,7 @@ class Totals:
     seconds: float = 0.0
 
     def means(self, metric: str) -> dict[str, float]:
-        """What the progress bar and ``metrics.jsonl`` show."""
+        """Return what the progress bar and ``metrics.jsonl`` show."""
         count = max(self.images, 1)
         shown = {"loss": self.loss / count}
         if self.hits is not None:
@@ -84,8 +63,11 @@ class Trainer:
     Args:
         settings: with a ``size`` that is not 0.
         data: its images are of that size.
-        device: ``cpu``, ``cuda``, or empty for CUDA where there is one.
+        device: ``cpu``, ``cuda``, or empty for CUDA where available.
         start: a state dict to start from instead of fresh weights (a warm start).
+
+    Attributes:
+        fresh: with a ``start``: parameters and buffers that it lacks, or has in another shape.
 
     Raises:
         LabelError: fewer images than a batch.
@@ -99,39 +81,28 @@ class Trainer:
     step: int = field(default=0, init=False)
     totals: Totals = field(default_factory=Totals, init=False)
     fresh: list[str] = field(default_factory=list, init=False)
-    """With a ``start``: parameters and buffers that it did not have, or of another shape."""
 
     def __post_init__(self) -> None:
-        _check(self.settings, self.data)
+        settings, count = self.settings, len(self.data.images)
+        if count < settings.batch_size:
+            raise LabelError(
+                f"{count} labeled images are fewer than a batch of {settings.batch_size}: "
+                f"label more, or set --batch-size to {count} or less"
+            )
         self._device = device_of(self.device)
-        self.task = get_task(self.settings.task)
-        with _seeded(self._device, self.settings.seed):
-            self.model = self.task.network(self.settings, self.data.classes)
+        self.task = get_task(settings.task)
+        with _seeded(self._device, settings.seed):
+            self.model = self.task.network(settings, self.data.classes)
         if self.start is not None:
-            self.fresh = _start_from(self.model, self.start)
+            self.fresh = _load_fitting(self.model, self.start)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.normalize = Normalize(self.settings.mean, self.settings.std).to(self._device)
-        count = len(self.data.images)
-        # Batches of 2 in an odd epoch: one of 3 rather than one that stands alone.
-        self.steps = min(math.ceil(count / self.settings.batch_size), count // 2)
-        self.optimizer = _optimizer(self.model, self.settings)
-        self.schedule = self._schedule()
-        self._order: tuple[int, list[NDArray[np.int64]]] | None = None
-        self._run: nn.Module = (
-            torch.compile(self.model) if self.settings.compile else self.model  # type: ignore[assignment]
-        )
-
-    def _schedule(self) -> torch.optim.lr_scheduler.LRScheduler:
-        """Stepped once after each optimizer step; its milestones are counted in steps."""
-        if self.settings.schedule == "step":
-            at = [epoch * self.steps for epoch in self.settings.milestones]
-            return torch.optim.lr_scheduler.MultiStepLR(self.optimizer, at)
-        return torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            self.settings.lr,
-            total_steps=self.settings.epochs * self.steps + 1,
-            cycle_momentum=False,
-        )
+        self.normalize = Normalize(settings.mean, settings.std).to(self._device)
+        self._batches = Batches(self.task, settings, self.data)
+        self._stream: Iterator[tuple[Tensor, Any]] | None = None
+        self.steps = self._batches.steps
+        self.optimizer = _optimizer(self.model, settings)
+        self.schedule = _schedule(self.optimizer, settings, self.steps)
+        self._run: nn.Module = torch.compile(self.model) if settings.compile else self.model  # type: ignore[assignment]
 
     @property
     def finished(self) -> bool:
@@ -141,16 +112,20 @@ class Trainer:
     @property
     def gradient_stopped(self) -> bool:
         """Whether the head's gradient is kept from the network in the current epoch (from 0)."""
-        stop = self.settings.gradient_stop
-        return 0 <= stop <= self.epoch
+        return 0 <= self.settings.gradient_stop <= self.epoch
 
     def advance(self) -> dict[str, float] | None:
         """Take one step; at the end of an epoch return its figures."""
         began = time.perf_counter()
-        rows = self._batches()[self.step]
+        if self._stream is None:
+            cuda = self._device.type == "cuda"
+            self._stream = self._batches.stream(
+                self.epoch, self.step, workers=workers_for(self._device), pinned=cuda
+            )
+        images, targets = next(self._stream)
         rate = self.optimizer.param_groups[0]["lr"]  # _learn sets the next step's
         with _seeded(self._device, self.settings.seed, 1, self.epoch, self.step):
-            self._learn(*self._batch(rows))
+            self._learn(images.to(self._device, non_blocking=True), targets.to(self._device))
         self.totals.seconds += time.perf_counter() - began
         self.step += 1
         return self._close_epoch(rate) if self.step == self.steps else None
@@ -167,25 +142,6 @@ class Trainer:
         self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
         return figures
 
-    def _batches(self) -> list[NDArray[np.int64]]:
-        """This epoch's order in near-equal batches: no image is dropped, none stands alone."""
-        if self._order is None or self._order[0] != self.epoch:
-            random = np.random.default_rng([self.settings.seed, 2, self.epoch])
-            order = random.permutation(len(self.data.images))
-            self._order = self.epoch, np.array_split(order, self.steps)
-        return self._order[1]
-
-    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Any]:
-        generator = torch.Generator().manual_seed(
-            _entropy(self.settings.seed, 3, self.epoch, self.step)
-        )
-        task = self.task
-        stored = torch.from_numpy(self.data.images[rows])
-        targets = [self.data.targets[row] for row in rows]
-        images, targets = task.augment(stored, targets, self.settings, generator)
-        together = task.collate(targets)
-        return images.to(self._device, non_blocking=True), together.to(self._device)
-
     def _learn(self, images: Tensor, targets: Any) -> None:
         self.model.train()
         with self._autocast():
@@ -198,23 +154,22 @@ class Trainer:
             compare = HEAD_LOSSES[self.settings.head_loss]
             head_loss = compare(forward.loss, losses, self.settings.xi)
             total = total + self.settings.head_weight * head_loss
-        if not torch.isfinite(total):
-            raise diverged(f"the loss became {total.item()}", self.settings, self._where())
+        self._refuse_infinite("loss", total)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        self._check_gradient()  # it may overflow where the loss does not
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        # It may overflow where the loss does not.
+        self._refuse_infinite("gradient", torch.nn.utils.get_total_norm(gradients))
         self.optimizer.step()
         self.schedule.step()
         self._count(forward, losses.detach(), float(head_loss.detach()), targets)
 
-    def _check_gradient(self) -> None:
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            raise diverged(f"the gradient became {norm.item()}", self.settings, self._where())
+    def _refuse_infinite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise diverged(f"the {what} became {value.item()}", self.settings, self._where())
 
     def check_finite(self) -> None:
-        """Refuse weights that are no numbers, before they are kept.
+        """Refuse infinite or NaN weights, before they are kept.
 
         Raises:
             DivergedError: some are infinite or NaN.
@@ -227,21 +182,18 @@ class Trainer:
         return f"step {done} (epoch {self.epoch + 1} of {self.settings.epochs}, rate {rate:.3g})"
 
     def _count(self, forward: Forward, losses: Tensor, head_loss: float, targets: Any) -> None:
-        count = len(losses)
-        self.totals.images += count
-        self.totals.loss += float(losses.sum())
-        self.totals.head_loss += head_loss * count
+        totals, count = self.totals, len(losses)
+        totals.images += count
+        totals.loss += float(losses.sum())
+        totals.head_loss += head_loss * count
         hits = self.model.objective.hits(forward.output, targets)
-        if hits is None or self.totals.hits is None:
-            self.totals.hits = None  # too dear for every step
-        else:
-            self.totals.hits += float(hits.sum())
+        known = hits is not None and totals.hits is not None
+        totals.hits = totals.hits + float(hits.sum()) if known else None  # type: ignore[operator,union-attr]
         if forward.loss is not None:
-            ordered, pairs = pair_counts(
-                forward.loss.detach().float().cpu().numpy(), losses.cpu().numpy()
-            )
-            self.totals.ordered += ordered
-            self.totals.pairs += pairs
+            predicted = forward.loss.detach().float().cpu().numpy()
+            ordered, pairs = pair_counts(predicted, losses.cpu().numpy())
+            totals.ordered += ordered
+            totals.pairs += pairs
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         wanted = self.settings.amp
@@ -249,16 +201,16 @@ class Trainer:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`load_state` needs to go on from here.
+        """Return all that :meth:`load_state` needs to go on from here.
 
         Raises:
-            DivergedError: weights are infinite or NaN: nobody goes on from those.
+            DivergedError: weights are infinite or NaN.
         """
         self.check_finite()
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "totals": vars(self.totals).copy(),
+            "totals": asdict(self.totals),
             "model": self.model.state_dict(),
             "transform_input": transforms_input(self.model.network),
             "optimizer": self.optimizer.state_dict(),
@@ -276,10 +228,7 @@ class Trainer:
             raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
         self.totals = Totals(**state["totals"])
-
-
-_PIXELS = 256 * 64 * 64
-"""Of a batch that is only predicted: its feature maps are to fit a small memory."""
+        self._stream = None
 
 
 def predict(
@@ -300,21 +249,34 @@ def predict(
     for start in range(0, len(images), batch):
         rows = slice(start, min(start + batch, len(images)))
         chunk = torch.from_numpy(np.array(images[rows])).to(device)  # may be read-only
-        # Not around the yield: a generator that is left would turn gradients off for everybody.
+        # Not around the yield: an abandoned generator would turn gradients off everywhere.
         with torch.no_grad():
             forward = model(normalize(chunk).contiguous(memory_format=torch.channels_last))
         yield rows, forward
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 itself; emulated, it is slower than float32."""
+    """Return whether the hardware multiplies bf16 itself; emulated, it is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch has no public name for these two.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _start_from(model: TappedNetwork, state: dict[str, Tensor]) -> list[str]:
+def device_of(name: str) -> torch.device:
+    """Return the device of a name: ``cpu``, ``cuda``, or empty for CUDA where available.
+
+    Raises:
+        SettingsError: another name, or no GPU.
+    """
+    if name not in ("", "cpu", "cuda"):
+        raise SettingsError(f"device {name!r}: choose cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device 'cuda': torch sees no GPU here; use cpu")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _load_fitting(model: TappedNetwork, state: dict[str, Tensor]) -> list[str]:
     """Take over the weights that fit; return the names of those that stay fresh."""
     own = model.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
@@ -322,19 +284,6 @@ def _start_from(model: TappedNetwork, state: dict[str, Tensor]) -> list[str]:
         raise CheckpointError("the warm start's network has no layer in common with this one")
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
-
-
-def device_of(name: str) -> torch.device:
-    """The device of a name: ``cpu``, ``cuda``, or empty for CUDA where there is one.
-
-    Raises:
-        SettingsError: another name, or there is no GPU.
-    """
-    if name not in ("", "cpu", "cuda"):
-        raise SettingsError(f"device {name!r}: choose cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device 'cuda': torch sees no GPU here; use cpu")
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -346,28 +295,26 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
     return torch.optim.SGD(model.parameters(), momentum=settings.momentum, **common)
 
 
-def _check(settings: TrainSettings, data: TrainingData) -> None:
-    if len(data.images) < settings.batch_size:
-        raise LabelError(
-            f"{len(data.images)} labeled images are fewer than a batch of {settings.batch_size}: "
-            f"label more, or set --batch-size to {len(data.images)} or less"
-        )
-
-
-def _entropy(*words: int) -> int:
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+def _schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
+) -> lr_scheduler.LRScheduler:
+    """Make the schedule, to be stepped once after each optimizer step."""
+    if settings.schedule == "step":
+        return lr_scheduler.MultiStepLR(optimizer, [at * steps for at in settings.milestones])
+    total = settings.epochs * steps + 1
+    return lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=total, cycle_momentum=False)
 
 
 @contextlib.contextmanager
 def _seeded(device: torch.device, *words: int) -> Iterator[None]:
-    """Torch's global generators, seeded here (weights, dropout) and given back as they were.
+    """Seed torch's global generators (weights, dropout), and restore them afterwards.
 
     Those of the CPU and of this device alone: the others are not used, and may be busy elsewhere.
     """
     used = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(used):
-        torch.default_generator.manual_seed(_entropy(*words))
+        torch.default_generator.manual_seed(entropy(*words))
         for one in used:
             with torch.cuda.device(one):
-                torch.cuda.manual_seed(_entropy(*words))
+                torch.cuda.manual_seed(entropy(*words))
         yield

@@ -1,26 +1,125 @@
-"""Labeled images as training and measuring take them."""
+"""Labeled images, decoded, and the batches that training takes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
+from lloss.images.cpu_count import usable_cores
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import Pixels, largest_of_16_bits
 from lloss.pools.decode_ahead import decode_with
 from lloss.tasks import get_task
+from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.trainer import TrainingData
 
-LOOKED_AT = 64
+CHECKED = 64
 """Images whose brightness is checked, spread over the set."""
 
 DARK = 63
-"""Of 255: what 14 bits in a file of 16 come to. Sensors have 10 to 14."""
+"""Of 255: the white of 14 bits in a file of 16. Sensors have 10 to 14."""
+
+WORKERS = 8
+"""Processes, at most, that augment for a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Decoded labeled images.
+
+    Attributes:
+        images: uint8 [N, H, W, 3], as ``Task.training_spec`` says.
+        targets: of each, as ``Task.example`` makes them (a class's index, for example).
+        classes: the class names.
+        sha256: identifies the labeled set it was made of.
+        cut: what the network's input cuts off of the images, where that was counted.
+    """
+
+    images: NDArray[np.uint8]
+    targets: Sequence[Any] | NDArray[np.int64]
+    classes: tuple[str, ...]
+    sha256: str = ""
+    cut: CutOff | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> TrainingData:
+        """Return the data of these rows alone."""
+        targets = [self.targets[row] for row in rows]
+        return TrainingData(self.images[rows], targets, self.classes, self.sha256)
+
+
+def entropy(*words: int) -> int:
+    """Hash whole numbers to a seed."""
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Batches(Dataset[tuple[torch.Tensor, Any]]):
+    """Augmented batches by epoch and step.
+
+    All draws of a batch come from (seed, epoch, step), so it is the same in any process and after
+    any resume. No image of an epoch is dropped, and none is alone in its batch.
+    """
+
+    def __init__(self, task: Task, settings: TrainSettings, data: TrainingData) -> None:
+        self.task, self.settings, self.data = task, settings, data
+        count = len(data.images)
+        # Batches of 2 in an odd epoch: one of 3 rather than one of a single image.
+        self.steps = min(-(-count // settings.batch_size), count // 2)
+        self._order: tuple[int, list[NDArray[np.int64]]] = -1, []
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, Any]:
+        """Return images, uint8 [B, H, W, 3], and collated targets of an epoch and step."""
+        epoch, step = place
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.settings.seed, 2, epoch])
+            order = random.permutation(len(self.data.images))
+            self._order = epoch, np.array_split(order, self.steps)
+        rows = self._order[1][step]
+        generator = torch.Generator().manual_seed(entropy(self.settings.seed, 3, epoch, step))
+        images = torch.from_numpy(self.data.images[rows])
+        targets = [self.data.targets[row] for row in rows]
+        images, targets = self.task.augment(images, targets, self.settings, generator)
+        return images, self.task.collate(targets)
+
+    def stream(
+        self, epoch: int, step: int, *, workers: int = 0, pinned: bool = False
+    ) -> Iterator[tuple[torch.Tensor, Any]]:
+        """Yield the batches from this step to the end of the run.
+
+        Args:
+            epoch: of the first batch.
+            step: likewise.
+            workers: processes that augment ahead; 0 augments in this one.
+            pinned: put images into page-locked memory.
+        """
+        places = [divmod(at, self.steps) for at in range(self.settings.epochs * self.steps)]
+        loader: DataLoader[Any] = DataLoader(
+            self,
+            batch_size=None,
+            sampler=places[epoch * self.steps + step :],
+            num_workers=workers,
+            pin_memory=pinned,
+            multiprocessing_context="fork" if workers else None,
+            generator=torch.Generator(),  # torch's global one stays as it is
+        )
+        return iter(loader)
+
+
+def workers_for(device: torch.device) -> int:
+    """Processes that augment: they keep a GPU busy; on a CPU the network takes all cores."""
+    if device.type != "cuda" or sys.platform != "linux":
+        return 0
+    return min(WORKERS, usable_cores() - 1)
 
 
 def load_examples(
@@ -69,42 +168,38 @@ def load_examples(
     rows = [row for row in range(len(labeled)) if row not in bad]
     if not rows:
         raise LabelError(f"{labeled.origin}: {problems.summary()}; no {what} image is left")
-    for place, row in enumerate(rows):  # close the gaps where the array lies
+    for place, row in enumerate(rows):  # close the gaps where the array is
         if place != row:
             images[place] = images[row]
-    kept = [targets[row] for row in rows]
     if note := _note_dark(labeled.take(rows), images, settings):
         problems.note(note)
+    kept = [targets[row] for row in rows]
     return TrainingData(images[: len(rows)], kept, classes, labeled.sha256, cut), rows
 
 
 def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> str:
-    """What to know where images are nearly black, as those of a 12-bit sensor in 16 bits are.
+    """Note images that are nearly black, as those of a 12-bit sensor in 16 bits are.
 
     Where only some are, the others must be of 8 bits: a sensor of 16 bits has dark images too.
-
-    Args:
-        labeled: N images.
-        images: what they were decoded to, uint8 [N, H, W, 3].
-        settings: they were decoded with.
     """
-    rows = range(0, len(labeled), max(1, len(labeled) // LOOKED_AT))
-    most = {row: int(images[row].max()) for row in rows}
-    black = [row for row in rows if most[row] <= DARK]
+    rows = range(0, len(labeled), max(1, len(labeled) // CHECKED))
+    largest = {row: int(images[row].max()) for row in rows}
+    black = [row for row in rows if largest[row] <= DARK]
     if settings.white or not black:
         return ""
-    deep = [value for row in black if (value := _largest(labeled, row))]
+    deep = [value for row in black if (value := _largest_of_16_bits(labeled, row))]
     some = len(black) < len(rows)
-    if some and (not deep or any(_largest(labeled, row) for row in rows if most[row] > DARK)):
+    if some and not deep:
+        return ""
+    if some and any(_largest_of_16_bits(labeled, row) for row in rows if largest[row] > DARK):
         return ""
     dark = (
         f"{labeled.origin}: {'some' if some else 'the'} images look nearly black: of {len(rows)} "
         "that were checked "
     )
     if not deep:
-        return (
-            f"{dark}none has a value above {max(most.values())} of 255; check how they were saved"
-        )
+        brightest = max(largest.values())
+        return f"{dark}none has a value above {brightest} of 255; check how they were saved"
     white = 2 ** max(deep).bit_length() - 1
     return (
         f"{dark}{len(deep)} have 16 bits and no value above {max(deep)}; if {white} is white, "
@@ -112,5 +207,5 @@ def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> 
     )
 
 
-def _largest(labeled: LabeledSet, row: int) -> int | None:
+def _largest_of_16_bits(labeled: LabeledSet, row: int) -> int | None:
     return largest_of_16_bits(labeled.items[row].read())

@@ -12,7 +12,8 @@ from lloss.modeling.registry import set_transform_input
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData
 
 _NETWORK = "network."
 """Before the names of the target network's weights."""
@@ -25,10 +26,10 @@ def warm_trainer(
     device: str,
     say: Callable[[str], None],
 ) -> Trainer:
-    """A trainer that begins with the weights of a run; what it could not take over is said.
+    """Make a trainer that begins with the weights of a run; ``say`` receives what it left out.
 
     Raises:
-        CheckpointError: they are of another network.
+        CheckpointError: the weights are of another network.
     """
     for name in ("task", "model"):
         theirs, ours = getattr(start.settings, name), getattr(settings, name)
@@ -54,7 +55,7 @@ def warm_trainer(
 
 
 def _first_weights(start: Checkpoint, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """The weights of a run, without the layers that speak of other classes."""
+    """Return the weights of a run, without the layers of other classes."""
     weights: dict[str, Tensor] = start.state["model"]
     broken = next((k for k, v in weights.items() if not torch.isfinite(v).all()), None)
     if broken is not None:
@@ -69,5 +70,5 @@ def _first_weights(start: Checkpoint, classes: tuple[str, ...]) -> dict[str, Ten
 
 
 def taps_of(trainer: Trainer) -> tuple[str, ...]:
-    """The modules that its head reads."""
+    """Name the modules that the head reads."""
     return tuple(tap.module for tap in trainer.model.taps)

@@ -1,4 +1,4 @@
-"""The application: all routes behind the gate."""
+"""The application: all routes of a daemon, and the OpenAPI document that describes them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lloss.serve.daemon.errors import answer_failures, answer_of
 from lloss.serve.daemon.http.authentication import PROBES
 from lloss.serve.daemon.labelstudio import routes as labelstudio
 from lloss.serve.daemon.ui import login, page_routes
+from lloss.serve.daemon.ui.viewer import Viewer
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,10 +28,7 @@ _ERROR = {
 
 
 def create_app(daemon: Daemon) -> FastAPI:
-    """The routes of a daemon.
-
-    Not wrapped in :class:`~.gate.Gate` yet: the server does that, around everything.
-    """
+    """Return the routes of a daemon, without its middleware."""
     app = FastAPI(
         title="lloss",
         version=lloss.__version__,
@@ -39,44 +37,36 @@ def create_app(daemon: Daemon) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.daemon = daemon
+    app.state.daemon, app.state.viewer = daemon, Viewer(daemon)
     answer_failures(app)
     app.state.routes = []
     for module in (health, inference, score_images, pools, jobs, labelstudio, login, page_routes):
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
-    # A route as all others are, so that it is counted by its name.
-    app.add_api_route("/openapi.json", _Document(app, daemon).answer, include_in_schema=False)
+    document: dict[str, Any] = {}
+    making = threading.Lock()
+
+    def openapi() -> JSONResponse:
+        with making:
+            if not document:
+                document.update(_complete(app.openapi(), daemon))
+        return JSONResponse(document)
+
+    # A route like all others, so that it is counted by its name.
+    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
     return app
 
 
-class _Document:
-    """What the routes are, put together when it is first asked for."""
+class InferShortcut:
+    """Calls the busiest route directly, past the framework's layers.
 
-    def __init__(self, app: FastAPI, daemon: Daemon) -> None:
-        self._app, self._daemon = app, daemon
-        self._lock = threading.Lock()
-        self._content: dict[str, Any] | None = None
-
-    def answer(self) -> JSONResponse:
-        """The reply."""
-        with self._lock:
-            if self._content is None:
-                self._content = _described(self._app.openapi(), self._daemon)
-        return JSONResponse(self._content)
-
-
-class ShortWay:
-    """An application whose busiest route is reached past the framework's layers.
-
-    They look at every request in turn, and for one image that costs a good part of scoring it. What
-    the route does not expect is the gate's to answer.
+    They look at every request in turn, which for one image costs a good part of scoring it. The
+    caller handles errors that the route does not expect.
     """
 
     def __init__(self, app: FastAPI) -> None:
         self._app: ASGIApp = app
-        self._endpoint = inference.infer
-        self._found: dict[str, Scope] = {
+        self._scopes: dict[str, Scope] = {
             route.path.format(**inference.SERVED): {
                 "app": app,
                 "route": route,
@@ -88,21 +78,21 @@ class ShortWay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-        found = self._found.get(scope["path"]) if scope.get("method") == "POST" else None
-        if found is None:
+        matched = self._scopes.get(scope["path"]) if scope["method"] == "POST" else None
+        if matched is None:
             await self._app(scope, receive, send)
             return
-        scope.update(found)
+        scope.update(matched)
         request = Request(scope, receive)
         try:
-            reply = await self._endpoint(request)
+            reply = await inference.infer(request)
         except LlossError as error:
             reply = await answer_of(request, error)
         await reply(scope, receive, send)
 
 
-def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:
-    """Add what stands before the routes: the token, and one shape for every error."""
+def _complete(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:
+    """Add what the middleware does: the token, and one shape for every error."""
     components = schema.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
@@ -117,7 +107,7 @@ def _described(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:
             for status, reply in replies.items():
                 if status.startswith(("4", "5")):
                     replies[status] = {**reply, "content": content}
-            replies["default"] = {"description": "What went wrong.", "content": content}
+            replies["default"] = {"description": "An error.", "content": content}
     if daemon.access.needs_token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}]

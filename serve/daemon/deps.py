@@ -21,27 +21,27 @@ from lloss.serve.daemon.store.catalog import Catalog
 
 
 class Daemon:
-    """A model that is served, and the pools that it scores.
+    """The served model and the pools it scores.
 
     Attributes:
-        settings: what it was told.
-        access: who may ask.
-        metrics: what it tells.
-        models: the artifact that scores now, and how it is exchanged.
+        settings: as given.
+        access: who may send requests.
+        metrics: for Prometheus.
+        models: the model that serves, and its replacement.
         catalog: pools, jobs, labels and pending images, on disk.
-        pools: opened pools and their scores.
+        pools: open pools and their scores.
         jobs: pools being scored.
-        classes: which labels a pool takes.
-        selections: which K are next.
+        classes: which labels a pool accepts.
+        selections: which K images are next.
         selection_queue: runs selections in threads of their own.
-        draining: whether it was told to end: requests under way are finished, others refused.
+        draining: whether it is shutting down: accepted requests are answered, others refused.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Open everything; the model is loaded by :meth:`start`.
+        """Open everything but the model, which :meth:`start` loads.
 
         Raises:
-            SettingsError: a value that cannot be, or a data dir that another daemon holds.
+            SettingsError: an invalid value, or a data dir that another daemon uses.
         """
         self.settings = settings
         self.draining = False
@@ -57,23 +57,23 @@ class Daemon:
         register_gauges(self.metrics, self.catalog, settings.data_dir, self.not_ready)
 
     def start(self) -> None:
-        """Load the model, then go on with the jobs that an earlier process left. Blocks.
+        """Load the model, then resume the jobs of an earlier process. Blocks.
 
         Raises:
-            ArtifactError: the model file is no artifact.
+            ArtifactError: the model file is not an artifact.
             EngineError: the provider cannot run it.
         """
         self.models.load()
         self.jobs.start()
 
     def not_ready(self) -> str:
-        """Why no request should be sent here; "" when one can be."""
+        """Return why no request should be sent here; "" when one can be."""
         if self.draining:
-            return "draining: it was told to end"
+            return "shutting down"
         return self.models.not_ready() or self.catalog.problem()
 
     def close(self) -> None:
-        """Interrupt jobs between two batches (they go on at the next start) and free everything."""
+        """Interrupt jobs between two batches (the next start resumes them); free everything."""
         self.jobs.close()
         self.models.close()
         self.catalog.close()

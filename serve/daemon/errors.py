@@ -1,4 +1,4 @@
-"""How a failure becomes an HTTP status."""
+"""How an error becomes an HTTP reply."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from lloss.serve.daemon.observability import logs
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -28,29 +27,15 @@ from lloss.errors import (
     SettingsError,
 )
 
-_PROBLEMS = 3
-_SHOWN = 80
-
-
-class _Short(reprlib.Repr):
-    """Looks at the beginning of what it shows alone: a client may have sent any amount."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = _SHOWN
-
-    def repr_bytes(self, value: bytes, level: int) -> str:
-        return repr(value[:_SHOWN])
-
-
-_shown = _Short()
+_MAX_PROBLEMS = 3
+_MAX_SHOWN = 80
 
 
 class RequestError(LlossError):
-    """A request that is refused.
+    """A request that the daemon refuses.
 
     Args:
-        status: the HTTP status.
+        status: HTTP status.
         message: one line: what was wrong, with the value, and what to do.
         retry_after: seconds after which the same request may succeed; sent as ``Retry-After``.
     """
@@ -71,91 +56,100 @@ _STATUS: dict[type[LlossError], int] = {
     InterruptedRunError: 503,
     EngineError: 500,
 }
-"""What the library's own errors are; everything else is 500, a full disk among it."""
+"""Status of the library's errors; of others, such as a full disk, 500."""
 
 
 def status_of(error: LlossError) -> int:
-    """The HTTP status that tells of an error."""
+    """Return the HTTP status of an error."""
     if isinstance(error, RequestError):
         return error.status
     return next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
 
 
 def retry_seconds(error: RequestError) -> str:
-    """The value of ``Retry-After``: whole seconds, at least one."""
+    """Return the value of ``Retry-After``: whole seconds, at least one."""
     return str(max(1, math.ceil(error.retry_after or 0)))
 
 
 def internal_error(request_id: str) -> RequestError:
-    """What a client hears of a failure that nobody foresaw."""
+    """Return what a client gets for an unexpected error."""
     return RequestError(500, f"internal error; see the log of request {request_id}")
 
 
 def answer_failures(app: FastAPI) -> None:
-    """Have an application answer every failure with ``{"error": "one line"}``."""
+    """Make an application answer every error with ``{"error": "one line"}``."""
     app.add_exception_handler(LlossError, answer_of)
-    app.add_exception_handler(RequestValidationError, _of_validation)
-    app.add_exception_handler(HTTPException, _of_http)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_unexpected)
 
 
-def _reply(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def _reply(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     # ASCII escapes: an id may hold what UTF-8 cannot.
-    content = json.dumps({"error": " ".join(message.split())}).encode()
-    return _Ready(content, status_code=status, headers=headers)
+    content = json.dumps({"error": " ".join(message.split())})
+    return Response(content, status, headers, "application/json")
 
 
-class _Ready(JSONResponse):
-    """JSON that is encoded already."""
-
-    def render(self, content: bytes) -> bytes:
-        return content
-
-
-async def answer_of(request: Request, error: Exception) -> JSONResponse:
-    """The reply that tells of an :class:`LlossError`."""
+async def answer_of(request: Request, error: Exception) -> Response:
+    """Return the reply to a request that raised an :class:`LlossError`."""
     assert isinstance(error, LlossError)
     headers = {}
     if isinstance(error, RequestError) and error.retry_after is not None:
         headers["Retry-After"] = retry_seconds(error)
     status = status_of(error)
     if status == 500:
-        request_id = request.scope.get("state", {}).get("request_id", "")
-        logs.event("failed", logging.ERROR, request_id=request_id, reason=str(error))
+        reason = str(error)
+        logs.event("request_failed", logging.ERROR, request_id=_id(request), reason=reason)
     return _reply(status, str(error), headers)
 
 
-async def _of_validation(request: Request, error: Exception) -> JSONResponse:
+async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    if any(isinstance(found.get("input"), bytes) for found in error.errors()):
-        kind = request.headers.get("content-type", "")[:_SHOWN]  # nobody tried to read it
+    problems = error.errors()
+    if any(isinstance(problem.get("input"), bytes) for problem in problems):
+        kind = request.headers.get("content-type", "")[:_MAX_SHOWN]  # the body was not parsed
         return _reply(415, f"Content-Type {kind!r}: send JSON, as application/json")
-    return _reply(422, "; ".join(map(validation_problem, error.errors()[:_PROBLEMS])))
+    return _reply(422, "; ".join(map(validation_problem, problems[:_MAX_PROBLEMS])))
 
 
-def validation_problem(found: Mapping[str, Any]) -> str:
+def validation_problem(problem: Mapping[str, Any]) -> str:
     """Describe one of pydantic's errors in a line: where, what, and the given value."""
-    place = ".".join(str(part)[:_SHOWN] for part in found.get("loc", ())) or "the body"
-    given = _shown.repr(found["input"]) if found.get("input") is not None else ""
-    shown = f" (given {given[:_SHOWN]})" if given and found.get("type") != "missing" else ""
-    return " ".join(f"{place}: {found['msg'][:300]}{shown}".split())
+    place = ".".join(str(part)[:_MAX_SHOWN] for part in problem.get("loc", ())) or "the body"
+    given = problem.get("input")
+    shown = f" (given {_shortened.repr(given)[:_MAX_SHOWN]})"
+    if given is None or problem.get("type") == "missing":
+        shown = ""
+    return " ".join(f"{place}: {problem['msg'][:300]}{shown}".split())
 
 
-async def _of_http(request: Request, error: Exception) -> JSONResponse:
+class _Shortened(reprlib.Repr):
+    """Looks at the beginning of a value only: a client may have sent any amount."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = _MAX_SHOWN
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return repr(value[:_MAX_SHOWN])
+
+
+_shortened = _Shortened()
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = str(error.detail)
+    message, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == 404 and message == "Not Found":
-        message = f"there is nothing at {request.url.path}"
-    headers = dict(error.headers or {})
+        message = f"nothing at {request.url.path}"
     if error.status_code == 405:
-        message = f"{request.method} is not for {request.url.path}"
-        if allowed := _allowed(request):
+        message = f"{request.url.path} does not accept {request.method}"
+        if allowed := _allowed_methods(request):
             headers["Allow"] = ", ".join(sorted(allowed))
     return _reply(error.status_code, message, headers)
 
 
-def _allowed(request: Request) -> set[str]:
-    """What all routes of a path take; the framework names the first one's methods alone."""
+def _allowed_methods(request: Request) -> set[str]:
+    """Return the methods of all routes of a path; the framework names the first one's alone."""
     return {
         method
         for route in getattr(request.app.state, "routes", ())
@@ -164,7 +158,11 @@ def _allowed(request: Request) -> set[str]:
     }
 
 
-async def _unforeseen(request: Request, _: Exception) -> JSONResponse:
-    # The gate logs it: starlette raises it again once this is sent.
-    error = internal_error(request.scope.get("state", {}).get("request_id", ""))
+async def _answer_unexpected(request: Request, _: Exception) -> Response:
+    # starlette raises it again after this reply, and the middleware logs it.
+    error = internal_error(_id(request))
     return _reply(error.status, str(error))
+
+
+def _id(request: Request) -> str:
+    return str(request.scope.get("state", {}).get("request_id", ""))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lloss.annotations.label_archive import native_labels, write_labels
+from lloss.annotations.label_archive import parse_archive, write_labels
 from lloss.annotations.problems import Problems
 from lloss.data.object_labels import open_objects, read_objects
 from lloss.data.pose_labels import open_persons, read_persons
@@ -65,10 +65,10 @@ def test_none_at_all(tmp_path: Path) -> None:
 
 
 def test_files_of_another_kind(tmp_path: Path, as_json: Any) -> None:
-    assert native_labels({"images": []}, "a.json") is None
-    assert native_labels([], "a.json") is None
+    assert parse_archive({"images": []}, "a.json") is None
+    assert parse_archive([], "a.json") is None
     with pytest.raises(LabelError, match="holds labels of no known kind"):
-        native_labels({"lloss": "labels", "kind": "masks", "labels": {}}, "a.json")
+        parse_archive({"lloss": "labels", "kind": "masks", "labels": {}}, "a.json")
 
 
 OBJECTS = {
@@ -79,23 +79,16 @@ OBJECTS = {
     "size": [30, 40],
 }
 DAMAGED_OBJECTS: list[tuple[dict[str, Any], str]] = [
-    ({"boxes": [[0, 0, 9, 9], [1, math.nan, 3, 4]]}, r"boxes\[1\]\[1\]: nan is no finite number"),
-    ({"boxes": [[-500, 0, 9, 9], [1, 2, 3, 4]]}, r"boxes\[0\]: the box -500, .* outside the image"),
+    ({"boxes": [[0, 0, 9, 9], [1, math.nan, 3, 4]]}, r"boxes\[1\]\[1\]: nan: expected float"),
     ({"boxes": [[-500, 0, 9, 9]] * 2, "size": None}, r"boxes\[0\]: .* outside the image"),
     ({"boxes": [[0, 0, 99, 9]] * 2}, r"boxes\[0\]: .* outside the image of 40×30"),
     ({"boxes": [[0, 0, 9, 9], [3, 2, 1, 4]]}, r"boxes\[1\]: .* no area"),
-    ({"boxes": [[0, 0, 9, 9]]}, "boxes: .* is no list of 2"),
-    ({"boxes": [[0, 0, 9, 9], [1, 2]]}, r"boxes\[1\]: .* not 4 numbers"),
-    ({"boxes": [[0, 0, 9, 9], [1, 2, "3", 4]]}, r"boxes\[1\]\[2\]: '3' is no number"),
-    ({"difficult": []}, r"difficult: \[\]: is no list of 2"),
-    ({"crowd": [0, 1]}, "crowd: .* true and false"),
-    ({"names": ["cat", 3]}, r"names\[1\]: 3 is no name"),
-    ({"names": ["cat", " "]}, r"names\[1\]: ' ' is no name"),
-    ({"names": "cat"}, "names: .* no list of names"),
-    ({"size": [30]}, "size: .* is no list of 2"),
-    ({"size": [30, 0]}, r"size\[1\]: 0 is no number of pixels"),
+    ({"boxes": [[0, 0, 9, 9]]}, "boxes: 1 values, but 2 names"),
+    ({"difficult": []}, r"difficult: 0 values, but 2 names"),
+    ({"crowd": [0, 1]}, "crowd\\[0\\]: 0: expected bool"),
+    ({"names": ["cat", " "]}, r"names\[1\]: ' ': not a name"),
+    ({"size": [30, 0]}, r"size\[1\]: 0: expected int >= 1"),
     ({"size": ...}, "lacks the key 'size'"),
-    ({"names": ...}, "lacks the key 'names'"),
 ]
 PERSON = {
     "image": "a.jpg",
@@ -106,16 +99,12 @@ PERSON = {
     "head": 12.5,
 }
 DAMAGED_PERSONS: list[tuple[dict[str, Any], str]] = [
-    ({"joints": [[1, math.inf], [3, 4]]}, r"joints\[0\]\[1\]: inf is no finite number"),
-    ({"joints": [[1, 2]]}, "joints: .* is no list of 2"),
-    ({"annotated": [True]}, "annotated: .* is no list of 2"),
+    ({"joints": [[1, math.inf], [3, 4]]}, r"joints\[0\]\[1\]: inf: expected float"),
+    ({"joints": [[1, 2]]}, "joints: 1 values, but 2 names"),
     ({"names": ["nose", "nose"]}, "names: two joints have one name"),
-    ({"region": [1, 2, 0]}, r"region\[2\]: 0 is no number of pixels"),
-    ({"region": [1, 2.5, 3]}, r"region\[1\]: 2.5 is no number of pixels"),
-    ({"region": [1, 2]}, "region: .* is no list of 3"),
-    ({"head": 0}, "head: a head of 0 pixels"),
-    ({"head": math.nan}, "head: nan is no finite number"),
-    ({"image": 3}, "image: 3 is no text"),
+    ({"region": [1, 2, 0]}, r"region\[2\]: 0: expected int >= 1"),
+    ({"region": [1, 2.5, 3]}, r"region\[1\]: 2.5: expected int"),
+    ({"head": 0}, "head: 0: expected float > 0"),
 ]
 
 
@@ -144,6 +133,6 @@ def test_what_is_no_label_at_all(tmp_path: Path, as_json: Any, label: Any) -> No
         document = {"lloss": "labels", "kind": kind, "labels": {"a": label}}
         path = as_json(tmp_path / "a.json", document)
         with pytest.raises(
-            LabelError, match="the label of 'a' is damaged: (lacks|.* is no object)"
+            LabelError, match="the label of 'a' is damaged: (lacks|.*expected object)"
         ):
             read(path, Problems())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from lloss.annotations.joint_names import MPII
 from lloss.annotations.problems import Problems
 from lloss.data.pose_labels import read_persons
 from lloss.errors import LabelError
+
+from ..annotation_files import check_broken
 
 Write = Callable[[Path, Any], Path]
 
@@ -97,39 +100,6 @@ def test_the_head_is_an_entrys_own(
     assert label.head == pytest.approx(size, nan_ok=True)
 
 
-def test_head_boxes_of_the_evaluation_script(tmp_path: Path, as_json: Write, person: Any) -> None:
-    scipy = pytest.importorskip("scipy.io")
-    boxes = np.zeros((2, 2, 2))
-    boxes[1, :, 0], boxes[1, :, 1] = (30, 40), (60, 80)
-    scipy.savemat(tmp_path / "gt_valid.mat", {"headboxes_src": boxes})
-    people = [person(), person(center=[1, 2])]
-    labels = read_persons(as_json(tmp_path / "valid.json", people), Problems())
-    assert [label.head for label in labels.values()] == [pytest.approx(30), pytest.approx(60)]
-    path = as_json(tmp_path / "valid.json", people[:1])
-    what = r"gt_valid.mat: headboxes_src of \[2, 2, 2\], not one box .* of 1 persons"
-    with pytest.raises(LabelError, match=what):
-        read_persons(path, Problems())
-    (label,) = read_persons(path, Problems(skip=True)).values()
-    assert label.head == pytest.approx(math.hypot(1, 0.5))
-    (tmp_path / "gt_valid.mat").write_bytes(b"no file of MATLAB")
-    with pytest.raises(LabelError, match="gt_valid.mat: head boxes cannot be read"):
-        read_persons(path, Problems())
-
-
-def test_a_head_box_without_size_in_the_file_beside_is_named(
-    tmp_path: Path, as_json: Write, person: Any
-) -> None:
-    scipy = pytest.importorskip("scipy.io")
-    boxes = np.ones((2, 2, 2))
-    boxes[1, :, 0] = 31, 41
-    scipy.savemat(tmp_path / "gt_valid.mat", {"headboxes_src": boxes})
-    path = as_json(tmp_path / "valid.json", [person(), person(center=[1, 2])])
-    with pytest.raises(LabelError, match=r"valid.json: \[1\]: a head of 0 pixels"):
-        read_persons(path, Problems())
-    problems = Problems(skip=True)
-    assert [label.head for label in read_persons(path, problems).values()] == [pytest.approx(30)]
-
-
 def test_a_joint_a_little_outside_is_one(tmp_path: Path, as_json: Write, person: Any) -> None:
     inside = person(joints=joint(3, [-99.5, 90]), img_width=100, img_height=45)
     (label,) = read_persons(as_json(tmp_path / "a.json", [inside]), Problems()).values()
@@ -172,33 +142,23 @@ def joint(number: int, value: Any) -> list[Any]:
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
-    "nan joint": ({"joints": joint(3, [math.nan, 2])}, "[1].joints[3][0]", "nan is no finite"),
-    "infinite": ({"joints": joint(3, [2, math.inf])}, "[1].joints[3][1]", "inf is no finite"),
-    "far": ({"joints": joint(3, [1e300, 2])}, "[1].joints[3][0]", "1e+300 is far outside"),
-    "text joint": ({"joints": joint(3, ["x", 2])}, "[1].joints[3][0]", "'x' is no number"),
-    "null joint": ({"joints": joint(3, None)}, "[1].joints[3]", "not 2 numbers"),
-    "half a joint": ({"joints": joint(3, [3.0])}, "[1].joints[3]", "not 2 numbers"),
+    "nan joint": ({"joints": joint(3, [math.nan, 2])}, "[1].joints[3][0]", "nan: expected float"),
+    "null joint": ({"joints": joint(3, None)}, "[1].joints[3]", "expected array"),
     "shares": ({"joints": [[n / 16, 0.5] for n in range(16)]}, "[1].joints", "give pixels"),
-    "few": ({"joints": [[1, 2]] * 14}, "[1].joints", "14 joints; MPII's are 16"),
-    "no list": ({"joints": "none"}, "[1].joints", "'none' joints"),
-    "flags": ({"joints_vis": [1] * 15}, "[1].joints_vis", "not 16 numbers"),
+    "few": ({"joints": [[1, 2]] * 14}, "[1].joints", "array of length >= 16"),
+    "flags": ({"joints_vis": [1] * 15}, "[1].joints_vis", "length >= 16"),
     "no flags": ({"joints_vis": ...}, "[1]", "lacks the key 'joints_vis'"),
     "no image": ({"image": ...}, "[1]", "lacks the key 'image'"),
-    "image": ({"image": 3}, "[1].image", "3 is no text"),
     "no centre": ({"center": ...}, "[1]", "lacks the key 'center'"),
-    "centre": ({"center": [1]}, "[1].center", "not 2 numbers"),
     "no scale": ({"scale": ...}, "[1]", "lacks the key 'scale'"),
     "scale": ({"scale": 0}, "[1].scale", "a region of 0 pixels a side"),
-    "negative": ({"scale": -1}, "[1].scale", "a region of -250 pixels a side"),
     "large": ({"scale": 1e6}, "[1].scale", "over 13377"),
-    "nan scale": ({"scale": math.nan}, "[1].scale", "nan is no finite number"),
     "beside": ({"center": [900, 9], "img_width": 640, "img_height": 480}, "[1].scale",
                "does not touch the image of 640×480 pixels"),
     "twice": ({"center": [100, 50.0]}, "[1]", "'a.jpg@100,50,0.5' stands at [0] too"),
-    "head": ({"head_box": [1, 2, 3]}, "[1].head_box", "not 4 numbers"),
+    "head": ({"head_box": [1, 2, 3]}, "[1].head_box", "array of length 4"),
     "no head": ({"head_size": 0}, "[1].head_size", "a head of 0 pixels"),
     "negative head": ({"head_size": -12.5}, "[1].head_size", "a head of -12.5 pixels"),
-    "flat head": ({"head_box": [9, 2, 9, 7]}, "[1].head_box", "9, 2, 9, 7 (edges) has no area"),
     "turned head": ({"headbox": [9, 2, 3, 7]}, "[1].headbox", "9, 2, 3, 7 (edges) has no area"),
     "far joint": ({"joints": joint(3, [90000, 90000]), "img_width": 640, "img_height": 480},
                   "[1].joints[3]", "the joint 'l-hip' at 90000, 90000 (x, y) lies far outside"),
@@ -212,17 +172,14 @@ def test_a_broken_person_is_named_or_left_out(
     document = [person(), person(**{"center": [7, 7], **changed})]
     path = as_json(tmp_path / "train.json", document)
     expected = f"^{re.escape(f'{path}: {where}: ')}.*{re.escape(what)}"
-    with pytest.raises(LabelError, match=expected):
-        read_persons(path, Problems())
-    problems = Problems(skip=True)
-    kept = [] if "stands at" in what else ["a.jpg@100,50,0.5"]  # which of two is right nobody knows
-    assert list(read_persons(path, problems)) == kept
-    assert [bool(re.search(expected, found)) for found in problems.found] == [True]
+    # Nobody knows which of two is right.
+    kept = [] if "stands at" in what else ["a.jpg@100,50,0.5"]
+    check_broken(partial(read_persons, path), expected, kept)
 
 
 def test_what_is_no_file_of_persons(tmp_path: Path, as_json: Write) -> None:
     with pytest.raises(LabelError, match="a.json: holds no persons"):
         read_persons(as_json(tmp_path / "a.json", {"people": []}), Problems())
-    with pytest.raises(LabelError, match=r"b.json: \[0\]: 3 is no object with keys"):
+    with pytest.raises(LabelError, match=r"b.json: \[0\]: 3: expected object"):
         read_persons(as_json(tmp_path / "b.json", [3]), Problems())
     assert read_persons(as_json(tmp_path / "c.json", []), Problems()) == {}

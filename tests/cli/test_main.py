@@ -16,36 +16,13 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.cli.main import COMMANDS, main
+from lloss.cli.main import COMMANDS
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LlossError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.confidence_intervals import decimals
 
-
-def lloss(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lloss", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-class Told:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-def call(capsys: pytest.CaptureFixture[str], *words: object) -> Told:
-    """The same in this process, which spares seconds of imports."""
-    capsys.readouterr()
-    code = 0
-    try:
-        main([str(word) for word in words])
-    except SystemExit as error:
-        code = int(error.code or 0)
-    told = capsys.readouterr()
-    return Told(code, told.out, told.err)
+from ..command_line import call, lloss
 
 
 @pytest.mark.parametrize("task", ["classification", "detection"])
@@ -82,22 +59,25 @@ def test_train_names_a_class_of_one_image(
     assert [line for line in found if line.startswith("the new class 'kat' ('cat'?) has one image")]
 
 
-def test_the_whole_walk_by_hand(photos: Path, tmp_path: Path, tiny_options: list[str]) -> None:
+def test_every_step_by_hand(
+    photos: Path, tmp_path: Path, tiny_options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     run, model, scores = tmp_path / "run", tmp_path / "model.onnx", tmp_path / "scores"
-    assert "60 images of 3 classes" in lloss("train", photos, "-o", run, *tiny_options).stdout
-    told = lloss("evaluate", run, photos).stdout
+    trained = lloss("train", photos, "-o", run, *tiny_options)
+    assert "60 images of 3 classes" in trained.stdout
+    table = call(capsys, "evaluate", run, photos, code=0).out
     figures = json.loads((run / "evaluation.json").read_text())
     low, high = figures["intervals"]["head"]["ranking_accuracy"]
     assert low < figures["head"]["ranking_accuracy"] < high
     places = decimals((low, high))
     share = f"{figures['head']['ranking_accuracy']:.{places}f}"
-    assert f"{share} ({low:.{places}f} to {high:.{places}f})" in told
-    assert "accuracy" in told and "95 % interval" in told and "60 images)" in told
-    assert (run / "evaluation.png").read_bytes().startswith(b"\x89PNG")
-    assert "of torch" in lloss("export", run, "-o", model).stdout
-    assert "uint8 [N, 8, 8, 3]" in lloss("info", model).stdout
-    assert "60 images scored" in lloss("score", model, photos, "-o", scores).stderr
-    ids = lloss("select", scores, "-k", 5).stdout.splitlines()
+    assert f"{share} ({low:.{places}f} to {high:.{places}f})" in table
+    assert "accuracy" in table and "95 % interval" in table and "60 images)" in table
+    assert (run / "evaluation.svg").read_text().startswith("<svg xmlns=")
+    assert "of torch" in call(capsys, "export", run, "-o", model, code=0).out
+    assert "uint8 [N, 8, 8, 3]" in call(capsys, "info", model, code=0).out
+    assert "60 images scored" in call(capsys, "score", model, photos, "-o", scores, code=0).err
+    ids = call(capsys, "select", scores, "-k", 5, code=0).out.splitlines()
     assert len(set(ids)) == 5 and all((photos / id).is_file() for id in ids)
 
 
@@ -130,9 +110,9 @@ def test_select_says_by_what_and_takes_the_least_sure_first(
     column = ScoresFolder(scores).column("confidence")
     for flags, expected in (([], column.min()), (["--highest"], column.max())):
         asked = ["select", scores, "-k", 1, "--by", "confidence", "--format", "csv", *flags]
-        told = call(capsys, *asked)
-        assert float(told.out.splitlines()[1].split(",")[1]) == expected
-        assert f"selected by {'highest' if flags else 'lowest'} confidence" in told.err
+        result = call(capsys, *asked)
+        assert float(result.out.splitlines()[1].split(",")[1]) == expected
+        assert f"selected by {'highest' if flags else 'lowest'} confidence" in result.err
     assert "by highest loss" in call(capsys, "select", scores, "-k", 1).err
     assert "at random" in call(capsys, "select", scores, "-k", 1, "--strategy", "random").err
     both = call(capsys, "select", scores, "-k", 1, "--highest", "--lowest")
@@ -146,8 +126,8 @@ def test_select_excludes_what_a_csv_names_labels_or_not(
 ) -> None:
     best = call(capsys, "select", scores, "-k", 3).out.splitlines()
     (tmp_path / "done.csv").write_text("id\n" + "\n".join(best[:2]) + "\n")
-    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "done.csv")
-    assert told.out.splitlines()[0] == best[2] and "2 excluded" in told.err
+    result = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "done.csv")
+    assert result.out.splitlines()[0] == best[2] and "2 excluded" in result.err
 
 
 def test_select_excludes_what_a_json_of_labels_names(
@@ -160,8 +140,8 @@ def test_select_excludes_what_a_json_of_labels_names(
         "categories": [],
     }
     (tmp_path / "labels.json").write_text(json.dumps(document))
-    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "labels.json")
-    assert told.out.splitlines()[0] == best[2] and "2 excluded" in told.err
+    result = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "labels.json")
+    assert result.out.splitlines()[0] == best[2] and "2 excluded" in result.err
 
 
 @pytest.mark.parametrize("name", ["odd.json", "odd.csv"])
@@ -170,16 +150,16 @@ def test_a_file_without_ids_is_one_short_line_with_a_remedy(
 ) -> None:
     keys = {f"key {n}": "value" * 30 for n in range(500)}
     (tmp_path / name).write_text(json.dumps(keys) if name == "odd.json" else ",".join(keys))
-    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / name)
-    assert told.code == 2 and told.err.count("\n") == 1
-    assert "give a CSV with" in told.err and len(told.err) < 300 + len(str(tmp_path))
+    result = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / name)
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert "give a CSV with" in result.err and len(result.err) < 300 + len(str(tmp_path))
 
 
 def test_select_asks_for_no_more_than_there_is(
     scores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = call(capsys, "select", scores, "-k", 61)
-    assert told.code == 2 and "k = 61, but 60 images are left" in told.err
+    result = call(capsys, "select", scores, "-k", 61)
+    assert result.code == 2 and "k = 61, but 60 images are left" in result.err
     assert len(call(capsys, "select", scores, "-k", 61, "--at-most").out.splitlines()) == 60
 
 
@@ -191,14 +171,14 @@ def test_a_subset_is_a_number_or_a_share(scores: Path, capsys: pytest.CaptureFix
 
 
 def test_info_as_json_is_the_manifest(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(call(capsys, "info", artifact, "--json").out)
-    assert told["classes"] == ["bright", "dark", "red"]
-    assert told["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0}
+    result = json.loads(call(capsys, "info", artifact, "--json").out)
+    assert result["classes"] == ["bright", "dark", "red"]
+    assert result["image"] == {"height": 8, "width": 8, "fit": "crop", "white": 0}
 
 
 def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(call(capsys, "train", "--preset", "paper-cifar10", "--show").out)
-    assert (told["epochs"], told["gradient_stop"], told["head_loss"]) == (200, 120, "margin")
+    result = json.loads(call(capsys, "train", "--preset", "paper-cifar10", "--show").out)
+    assert (result["epochs"], result["gradient_stop"], result["head_loss"]) == (200, 120, "margin")
     own = call(capsys, "train", "--preset", "paper-cifar10", "--lambda", 0.5, "--show")
     assert json.loads(own.out)["head_weight"] == 0.5
     detached = call(capsys, "train", "--detach-head", "--show")
@@ -224,8 +204,10 @@ def test_settings_of_another_task_are_one_line_before_anything_is_done(
             "train", "--preset=paper-voc", "--task=pose", "--show",
         ],
     }.items():  # fmt: skip
-        told = call(capsys, *words)
-        assert told.code == 2 and told.err.count("\n") == 1 and message in told.err, told.err
+        result = call(capsys, *words)
+        assert result.code == 2 and result.err.count("\n") == 1 and message in result.err, (
+            result.err
+        )
         assert not out.exists()
 
 
@@ -233,8 +215,8 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     listed = call(capsys, "--help").out
     for name in COMMANDS:
         assert name in listed
-        told = call(capsys, name, "--help")
-        assert told.code == 0 and "Usage: lloss " + name in told.out
+        result = call(capsys, name, "--help")
+        assert result.code == 0 and "Usage: lloss " + name in result.out
 
 
 @pytest.mark.parametrize(
@@ -248,13 +230,13 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_lists_the_options(
     command: str, options: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = call(capsys, command, "--help").out
+    result = call(capsys, command, "--help").out
     for option in options.split():
         (line,) = [
-            line for line in told.splitlines() if f"{option} " in line or line.endswith(option)
+            line for line in result.splitlines() if f"{option} " in line or line.endswith(option)
         ]
         assert line.strip().startswith("-"), line
-    assert "the same command resumes" in " ".join(told.split()) or command == "merge"
+    assert "the same command resumes" in " ".join(result.split()) or command == "merge"
 
 
 def test_a_shard_that_cannot_be_is_one_line(
@@ -265,9 +247,9 @@ def test_a_shard_that_cannot_be_is_one_line(
         "shard '3': give i/n": ["--shard", "3"],
         "shard 4/3: give i/n": ["--shard", "4/3"],
     }.items():
-        told = call(capsys, "score", artifact, photos, "-o", out, *words)
-        assert told.code == 2 and told.err.count("\n") == 1, told.err
-        assert expected in told.err and not out.exists()
+        result = call(capsys, "score", artifact, photos, "-o", out, *words)
+        assert result.code == 2 and result.err.count("\n") == 1, result.err
+        assert expected in result.err and not out.exists()
 
 
 @pytest.fixture
@@ -339,7 +321,7 @@ def mistakes(
          ["train", photos, "-o", run, *small, "--batch-size=8", "--device=tpu"]),
         ("k = 0: select at least 1", ["select", scores, "-k", 0]),
         ("choose one of .txt", ["select", scores, "-k", 1, "-o", tmp / "ids.xlsx"]),
-        ("holds no lloss.toml", ["next", tmp / "empty"]),
+        ("contains no lloss.toml", ["next", tmp / "empty"]),
         ("not empty", ["demo", tmp]),
     ]  # fmt: skip
 
@@ -348,11 +330,11 @@ def test_each_mistake_is_one_line_and_leaves_nothing(
     photos: Path, artifact: Path, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for expected, words in mistakes(photos, artifact, scores, tmp_path):
-        told = call(capsys, *words)
-        shown = f"{words}: exit {told.code}, {told.err!r}"
-        assert told.code == 2, shown
-        assert told.err.count("\n") == 1 and told.err.startswith("lloss: "), shown
-        assert expected in told.err, shown
+        result = call(capsys, *words)
+        shown = f"{words}: exit {result.code}, {result.err!r}"
+        assert result.code == 2, shown
+        assert result.err.count("\n") == 1 and result.err.startswith("lloss: "), shown
+        assert expected in result.err, shown
         assert not (tmp_path / "out").exists(), shown
         assert not (tmp_path / "run" / "checkpoint.pt").exists(), shown
 
@@ -365,8 +347,8 @@ def test_exclusions_that_match_nothing_are_told(
     scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other.csv").write_text("id\n1\n2\n2\n")
-    told = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "other.csv")
-    assert "none of the 2 ids to exclude is in the scores" in told.err
+    result = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "other.csv")
+    assert "none of the 2 ids to exclude is in the scores" in result.err
 
 
 def test_a_real_process_shows_the_same_one_line(tmp_path: Path) -> None:

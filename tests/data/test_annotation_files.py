@@ -8,7 +8,7 @@ import pytest
 
 from lloss.annotations import Problems
 from lloss.data.annotation_files import annotation_files
-from lloss.data.voc_folders import read_folder, read_split
+from lloss.data.voc_folders import read_split, read_voc_folder
 from lloss.errors import LabelError
 
 HIDDEN = ["._a.xml", ".git/b.xml", "__MACOSX/c.xml", "@eaDir/d.xml"]
@@ -55,7 +55,7 @@ def test_voc_files_are_annotations_whatever_the_case_of_their_suffix(tmp_path: P
     for name in ("a.xml", "b.XML", "sub/c.XML", "._a.xml"):
         path = _fill(tmp_path, name) / name
         path.write_text(text.format(path.stem))
-    labels = read_folder(tmp_path, Problems())
+    labels = read_voc_folder(tmp_path, Problems())
     assert {key: label.named for key, label in labels.items()} == {
         "a": "a.jpg", "b": "b.jpg", "sub/c": "sub/c.jpg",
     }  # fmt: skip
@@ -65,10 +65,10 @@ def test_two_files_of_one_name_but_for_the_suffixs_case(tmp_path: Path) -> None:
     for name in ("a.xml", "a.XML", "b.xml"):
         (tmp_path / name).write_text("<annotation/>")
     with pytest.raises(LabelError, match="is of the same image as"):
-        read_folder(tmp_path, Problems())
+        read_voc_folder(tmp_path, Problems())
     problems = Problems(skip=True)
-    assert list(read_folder(tmp_path, problems)) == ["b"]
-    assert len(problems.found) == 1
+    assert list(read_voc_folder(tmp_path, problems)) == ["b"]
+    assert len(problems.broken) == 1
 
 
 def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lloss.annotations import ObjectLabel, Problems
-from lloss.data.empty_labels import EMPTY, settled, shown
+from lloss.data.empty_labels import EMPTY, drop_empty, drop_empty_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.pools import Item
@@ -40,14 +40,14 @@ def test_how_many_show_nothing_is_told_whatever_it_means(labels: dict[str, Any],
     for empty in ("", *EMPTY):
         left = "b" if empty == "unlabeled" else "abc"
         problems = Problems()
-        found = settled(_set(labels), empty, problems)
+        found = drop_empty(_set(labels), empty, problems)
         assert "".join(item.id for item in found.items) == left
         assert list(found.labels) == [labels[id] for id in left]
         (note,) = problems.notes
         assert note.startswith(f"2 of 3 labeled images show no {what}: taken as ")
         assert ("pass --empty unlabeled" in note) == (empty != "unlabeled")
         problems = Problems()
-        assert shown(labels, empty, problems) == {id: labels[id] for id in left}
+        assert drop_empty_labels(labels, empty, problems) == {id: labels[id] for id in left}
         assert problems.notes == [note]
 
 
@@ -55,8 +55,10 @@ def test_how_many_show_nothing_is_told_whatever_it_means(labels: dict[str, Any],
 @pytest.mark.parametrize("labels", [{"a": "", "b": "cat"}, {"a": _objects("cat")}, {}])
 def test_labels_that_all_show_something_are_passed_on(labels: dict[str, Any], empty: str) -> None:
     problems = Problems()
-    assert len(settled(_set(labels), empty, problems)) == len(shown(labels, empty, problems))
-    assert len(shown(labels, empty, problems)) == len(labels) and not problems.lines()
+    assert len(drop_empty(_set(labels), empty, problems)) == len(
+        drop_empty_labels(labels, empty, problems)
+    )
+    assert len(drop_empty_labels(labels, empty, problems)) == len(labels) and not problems.lines()
 
 
 def test_a_set_of_which_nothing_is_labeled_is_refused() -> None:
@@ -64,5 +66,5 @@ def test_a_set_of_which_nothing_is_labeled_is_refused() -> None:
     with pytest.raises(
         LabelError, match=r"export\.json: all 2 test images show nothing.*label some"
     ):
-        settled(nothing, "unlabeled", Problems(), "test images")
-    assert len(settled(nothing, "background", Problems())) == 2
+        drop_empty(nothing, "unlabeled", Problems(), "test images")
+    assert len(drop_empty(nothing, "background", Problems())) == 2

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lloss.annotations.problems import Problems
-from lloss.data.label_joining import images_of, labeled_pool, refuse_own
+from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
 from lloss.errors import LabelError, PoolError
 from lloss.pools import open_pool, unique_ids
 
@@ -114,7 +114,7 @@ def test_an_id_of_two_images_is_refused_before_training(
     pool = open_pool(made(tmp_path / "pool", data))
     what = "the id 'b' is that of image 2 and of image 4; ids are unique in a pool: rename"
     with pytest.raises(PoolError, match=what):
-        images_of(pool, {"a": ("a",)}, "labels", Problems(skip=True))
+        match_labels(pool, {"a": "cat"}, "labels", Problems(skip=True))
     with pytest.raises(PoolError, match=what):
         list(unique_ids(pool))
 
@@ -125,27 +125,27 @@ def test_ids_that_differ_come_in_the_order_of_the_pool(tmp_path: Path, picture: 
     pool = open_pool(tmp_path / "t.parquet")
     assert not pool.unique
     assert list(unique_ids(pool)) == ["3", "1", "2"]
-    found = images_of(pool, {"x": ("2",), "y": ("no", "3")}, "labels", Problems())
-    assert found == {"x": "2", "y": "3"}
+    found = match_labels(pool, {"2": "cat", "3": "dog"}, "labels", Problems())
+    assert found == {"2": "2", "3": "3"}
 
 
 def test_a_label_is_in_conflict_with_a_broken_one(tmp_path: Path, picture: Any) -> None:
     for name in "abc":
         picture(tmp_path / f"{name}.png")
     problems = Problems(skip=True)
-    problems.leave_out("labels", "old/b.png", "gone")
-    problems.leave_out("labels", "c")
-    problems.leave_out("other labels", "a")
-    labels = {key: (key,) for key in ("a.png", "b.png")}
-    assert images_of(open_pool(tmp_path), labels, "labels", problems) == {"a.png": "a.png"}
-    assert problems.found == ["labels: 'b.png': is a label of the image 'b.png', as 'gone' is"]
+    problems.mark_unusable("labels", "old/b.png", "gone")
+    problems.mark_unusable("labels", "c")
+    problems.mark_unusable("other labels", "a")
+    labels = dict.fromkeys(("a.png", "b.png"), "cat")
+    assert match_labels(open_pool(tmp_path), labels, "labels", problems) == {"a.png": "a.png"}
+    assert problems.broken == ["labels: 'b.png': is a label of the image 'b.png', as 'gone' is"]
 
 
 def test_more_than_two_labels_of_an_image_are_counted(tmp_path: Path, picture: Any) -> None:
     picture(tmp_path / "a.png")
-    labels = {key: (key,) for key in ("a.jpg", "a", "x/a.png", "a.png")}
+    labels = dict.fromkeys(("a.jpg", "a", "x/a.png", "a.png"), "cat")
     problems = Problems(skip=True)
-    assert images_of(open_pool(tmp_path), labels, "labels", problems) == {}
-    assert problems.found == [
+    assert match_labels(open_pool(tmp_path), labels, "labels", problems) == {}
+    assert problems.broken == [
         "labels: 'a.jpg': is a label of the image 'a.png', as 'a' is and 2 more"
     ]

@@ -119,7 +119,7 @@ def test_a_missing_file_is_named_or_left_out(devkit: Path, folder: str) -> None:
         opened(devkit)
     problems = Problems(skip=True)
     assert len(opened(devkit, problems)) == 3
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_an_image_that_a_split_lists_twice(devkit: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_missing_image_of_a_coco_file(
         opened(path)
     problems = Problems(skip=True)
     assert [item.id for item in opened(path, problems).items] == ["a.jpg"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_labels_join_a_pool_by_id_file_name_or_stem(
@@ -230,7 +230,7 @@ def test_labels_that_mean_no_one_image(
         join_objects(pool, both, "origin", Problems())
     problems = Problems(skip=True)
     assert [item.id for item in join_objects(pool, both, "origin", problems).items] == ["c.png"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -244,7 +244,7 @@ def test_an_image_with_two_labels_gets_none(pool: Any, order: int, second: str) 
         join_objects(pool, labels, "origin", Problems())
     problems = Problems(skip=True)
     assert [item.id for item in join_objects(pool, labels, "origin", problems).items] == ["c.png"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_a_label_beside_a_broken_one_of_its_image_is_left_out(
@@ -270,8 +270,8 @@ def test_a_label_beside_a_broken_one_of_its_image_is_left_out(
         problems = Problems(skip=True)
         found = opened(tmp_path / "pool", problems, labels)
         assert [item.id for item in found.items] == ["c.jpg"]
-        assert len(problems.found) == 4
-        assert any("of the image 'a.jpg', as 'new/a" in found for found in problems.found)
+        assert len(problems.broken) == 4
+        assert any("of the image 'a.jpg', as 'new/a" in found for found in problems.broken)
 
 
 def test_names_that_differ_are_counted_where_the_pool_has_one(pool: Any) -> None:
@@ -317,7 +317,7 @@ def test_an_annotation_of_a_split_that_names_another_image(devkit: Path, voc_xml
         opened(devkit / "VOC2007")
     problems = Problems(skip=True)
     assert [item.id for item in opened(devkit / "VOC2007", problems).items] == ["000005.jpg"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_no_label_is_an_error(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
@@ -352,7 +352,7 @@ def test_boxes_without_a_size_are_checked_with_the_image(
     assert (label.names, label.size) == (("cat",), (16, 20))
     assert label.boxes.tolist() == [[0, 0, 20, 16]]
     assert label.difficult.tolist() == [True]
-    assert "'b.jpg': the image not an image of a known format" in problems.found[1]
+    assert "'b.jpg': the image not an image of a known format" in problems.broken[1]
 
 
 def test_a_function_of_the_pool_is_enough_to_read(devkit: Path) -> None:

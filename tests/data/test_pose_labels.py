@@ -56,7 +56,7 @@ def test_a_missing_image_is_named_or_left_out(
         opened(path)
     problems = Problems(skip=True)
     assert [item.id for item in opened(path, problems).items] == ["a.jpg@100,50,0.5"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_a_split_that_the_file_tells(
@@ -91,7 +91,7 @@ def test_labels_join_persons_with_another_folder_before_the_name(
         opened(pool, labels=labels)
     problems = Problems(skip=True)
     assert len(opened(pool, problems, labels)) == 1
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_of_a_pool_of_images_a_label_is_of_the_whole(
@@ -113,7 +113,7 @@ def test_of_a_pool_of_images_a_label_is_of_the_whole(
         opened(tmp_path / "pool", labels=labels)
     problems = Problems(skip=True)
     assert [item.id for item in opened(tmp_path / "pool", problems, labels).items] == ["b.png"]
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_joints_far_outside_of_the_image_are_named_or_left_out(
@@ -135,7 +135,7 @@ def test_joints_far_outside_of_the_image_are_named_or_left_out(
             opened(path, labels=labels)
         problems = Problems(skip=True)
         assert len(opened(path, problems, labels)) == 1
-        assert len(problems.found) == 2
+        assert len(problems.broken) == 2
     labels = as_json(tmp_path / "l.json", [person("a.jpg"), far])
     with pytest.raises(LabelError, match=r"l.json: 'b.jpg': the joint 'l-hip' at .* far outside"):
         opened(tmp_path, labels=labels)

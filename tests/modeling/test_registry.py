@@ -17,7 +17,8 @@ from lloss.modeling.registry import build_classifier, default_size, transforms_i
 from lloss.tasks.classification import TASK as CLASSIFICATION
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
-from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData
 
 NARROW = "resnet10-cifar-narrow"
 

@@ -1,7 +1,10 @@
+"""Rows of arrays."""
+
 from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from lloss.errors import PoolError
-from lloss.pools import ArrayPool, Chunk, Pool, open_pool
+from lloss.pools import ArrayPool, Chunk, Pool, load_array, open_pool
+from lloss.pools.arrays import FileRows
 
-
-def _images(count: int = 40, *shape: int) -> NDArray[np.uint8]:
-    shape = shape or (5, 6, 3)
-    return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+from .pool_files import random_images, write
 
 
 def _chunk(pool: Pool, start: int, stop: int) -> Chunk:
@@ -25,26 +26,29 @@ def _chunk(pool: Pool, start: int, stop: int) -> Chunk:
 
 
 def _saved(root: Path, images: NDArray[Any], kind: str) -> Pool:
-    if kind == "held":
+    if kind == "memory":
         return ArrayPool(images, "images")
     if kind == "npy":
         np.save(root / "a.npy", images)
-        return open_pool(root / "a.npy")
-    if kind == "stored":
+    elif kind == "stored":
         np.savez(root / "a.npz", labels=np.arange(3), images=images)
+    elif kind == "only":
+        np.savez(root / "a.npz", anything=images)
     else:
         np.savez_compressed(root / "a.npz", images=images)
-    return open_pool(root / "a.npz")
+    return open_pool(root / ("a.npy" if kind == "npy" else "a.npz"))
 
 
-@pytest.mark.parametrize("kind", ["held", "npy", "stored", "deflated"])
+@pytest.mark.parametrize("kind", ["memory", "npy", "stored", "only", "compressed"])
 @pytest.mark.parametrize("shape", [(5, 6, 3), (5, 6), (4, 4, 1)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_rows_are_read_in_bulk(
+def test_rows_are_read_in_bulk_and_one_by_one(
     tmp_path: Path, kind: str, shape: tuple[int, ...], order: Any
 ) -> None:
-    images = np.asarray(_images(40, *shape), order=order)
+    images = np.asarray(random_images(40, *shape), order=order)
     pool = _saved(tmp_path, images, kind)
+    plain = kind in ("npy", "stored", "only") and order == "C"
+    assert isinstance(pool.rows, FileRows) == plain  # type: ignore[attr-defined]
     out = np.full((16, *shape), 7, np.uint8)
     assert _chunk(pool, 30, 46).read_rows(out)
     assert np.array_equal(out[:10], images[30:])
@@ -52,9 +56,25 @@ def test_rows_are_read_in_bulk(
     assert np.array_equal(_chunk(pool, 8, 9).items[0].read(), images[8])
 
 
-def test_rows_of_another_shape_are_left_to_the_caller(tmp_path: Path) -> None:
-    images = _images()
+def test_ids_are_row_numbers(tmp_path: Path) -> None:
+    images = random_images(4)
     pool = _saved(tmp_path, images, "npy")
+    assert [item.id for item in pool] == list(pool.ids()) == ["0", "1", "2", "3"]
+    assert np.array_equal(pool.find(["2"])[0].read(), images[2])
+    for id in ("x" * 5000, "9" * 5000, "\ud800", "-1", "01", "4", "٣"):
+        with pytest.raises(PoolError, match="not in the pool"):
+            pool.find([id])
+
+
+def test_load_array_reads_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=random_images(3), labels=np.arange(3))
+    assert load_array(tmp_path / "a.npz", "labels").tolist() == [0, 1, 2]
+    with pytest.raises(PoolError, match=r"no array 'names' \(it has images, labels\)"):
+        load_array(tmp_path / "a.npz", "names")
+
+
+def test_rows_of_another_shape_are_left_to_the_caller(tmp_path: Path) -> None:
+    pool = _saved(tmp_path, random_images(), "npy")
     for out in (
         np.zeros((16, 5, 5, 3), np.uint8),
         np.zeros((16, 5, 6), np.uint8),
@@ -64,15 +84,13 @@ def test_rows_of_another_shape_are_left_to_the_caller(tmp_path: Path) -> None:
     ):
         assert not _chunk(pool, 0, 16).read_rows(out)  # type: ignore[arg-type]
         assert not out.any()
-
-
-def test_encoded_images_are_left_to_the_caller(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"x")
-    assert not _chunk(open_pool(tmp_path), 0, 1).read_rows(np.zeros((1, 5, 6, 3), np.uint8))
+    write(tmp_path / "folder/a.jpg")
+    encoded = _chunk(open_pool(tmp_path / "folder"), 0, 1)
+    assert not encoded.read_rows(np.zeros((1, 5, 6, 3), np.uint8))
 
 
 def test_rows_are_read_by_many_threads(tmp_path: Path) -> None:
-    images = _images(2000)
+    images = random_images(2000)
     pool = _saved(tmp_path, images, "npy")
     out = np.zeros_like(images)
 
@@ -85,8 +103,7 @@ def test_rows_are_read_by_many_threads(tmp_path: Path) -> None:
 
 
 def test_a_file_that_shrank_while_it_was_read_stops_the_run(tmp_path: Path) -> None:
-    pool = _saved(tmp_path, _images(), "npy")
-    chunk = _chunk(pool, 30, 40)
+    chunk = _chunk(_saved(tmp_path, random_images(), "npy"), 30, 40)
     with (tmp_path / "a.npy").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(PoolError, match="became shorter"):
@@ -95,21 +112,16 @@ def test_a_file_that_shrank_while_it_was_read_stops_the_run(tmp_path: Path) -> N
         chunk.items[0].read()
 
 
-def test_items_of_a_chunk_are_made_as_they_are_asked_for() -> None:
-    pool = ArrayPool(
-        np.lib.stride_tricks.as_strided(_images(1), (10**12, 5, 6, 3), (0, 18, 3, 1)), ""
-    )
-    (chunk,) = pool.chunks([range(10, 10**11)])
+def test_items_of_a_chunk_are_created_lazily() -> None:
+    huge = np.lib.stride_tricks.as_strided(random_images(1), (10**12, 5, 6, 3), (0, 18, 3, 1))
+    (chunk,) = ArrayPool(huge, "").chunks([range(10, 10**11)])
     assert len(chunk) == 10**11 - 10
-    assert chunk.items[5].id == "15"
     assert [item.id for item in chunk.items[3:5]] == ["13", "14"]
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="tells memory by /proc")
-@pytest.mark.parametrize("way", ["items", "rows"])
-def test_reading_a_large_file_takes_no_memory(tmp_path: Path, way: str) -> None:
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures memory by /proc")
+def test_reading_a_large_file_takes_no_memory(tmp_path: Path) -> None:
     code = f"""
-import sys
 import numpy as np
 from pathlib import Path
 from lloss.pools import open_pool
@@ -122,32 +134,66 @@ pool = open_pool(path)
 out = np.ones((64, 100, 100, 3), np.uint8)
 before = pages()
 for chunk in pool.chunks(range(n, n + 64) for n in range(0, 4000, 64)):
-    if {way!r} == "rows":
-        assert chunk.read_rows(out)
-    else:
-        for item in chunk.items:
-            item.read()
+    assert chunk.read_rows(out)
+    for item in chunk.items:
+        item.read()
 print((pages() - before) * 4096)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 10e6
 
 
-@pytest.mark.parametrize("suffix", ["npy", "npz"])
-def test_a_single_number_is_refused_by_its_shape(tmp_path: Path, suffix: str) -> None:
-    save = np.save if suffix == "npy" else np.savez
-    save(tmp_path / f"a.{suffix}", np.uint8(7))
-    with pytest.raises(PoolError, match=rf"a\.{suffix}: an array of shape \[\] cannot be resized"):
-        open_pool(tmp_path / f"a.{suffix}")
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((3, 5, 6, 3), np.float32), "an array of float32; images are uint8"),
+        *((np.zeros(shape, np.uint8), r"an array of shape .* cannot be resized") for shape in
+          [(), (5,), (5, 6), (2, 5, 6, 4), (2, 3, 5, 6), (1, 2, 5, 6, 3)]),
+        *((np.zeros(shape, np.uint8), r"looks like one image; .* is \[1, H, W, 3\]") for shape in
+          [(16, 20, 3), (16, 20, 1), (16, 20, 4), (3, 16, 20)]),
+        (random_images(4)[:0], "no image"),
+        (np.array([{}], object), "need pickle"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("save", [np.save, np.savez])
+def test_an_array_of_no_images_is_refused(
+    tmp_path: Path, array: Any, reason: str, save: Any
+) -> None:
+    path = tmp_path / ("a.npy" if save is np.save else "a.npz")
+    save(path, array)
+    with pytest.raises(PoolError, match=reason):
+        open_pool(path)
 
 
-@pytest.mark.parametrize("shape", [(16, 20, 3), (16, 20, 1), (16, 20, 4), (3, 16, 20)])
-def test_one_image_is_not_taken_for_grey_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))
-    with pytest.raises(PoolError, match=r"looks like one image; .* so one image is \[1, H, W, 3\]"):
-        open_pool(tmp_path / "a.npy")
+def test_an_npz_without_the_array_names_those_it_has(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=random_images(4), y=np.arange(4))
+    with pytest.raises(PoolError, match=r"no array 'images' \(it has x, y\)"):
+        open_pool(tmp_path / "a.npz")
 
 
-def test_grey_images_are_a_pool(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((5, 16, 20), np.uint8))
-    assert open_pool(tmp_path / "a.npy").count() == 5
+@pytest.mark.parametrize("content", [b"", b"junk, not an array", b"PK\3\4 junk", b"\x93NUMPY"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_damaged_file_is_one_error(tmp_path: Path, content: bytes, suffix: str) -> None:
+    with pytest.raises(PoolError, match="not a readable array file"):
+        open_pool(write(tmp_path / f"a{suffix}", content))
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+def test_a_truncated_file_is_one_error(tmp_path: Path, save: Any) -> None:
+    path = tmp_path / ("a.npy" if save is np.save else "a.npz")
+    save(path, random_images(4))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PoolError, match="not a readable array file"):
+        open_pool(path)
+
+
+def test_a_file_of_another_kind_than_its_suffix_is_an_error(tmp_path: Path) -> None:
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, random_images(4))
+    with (tmp_path / "a.npy").open("wb") as file:
+        np.savez(file, images=random_images(4))
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("images", "not an array")
+    for name in ("a.npz", "a.npy", "b.npz"):
+        with pytest.raises(PoolError):
+            open_pool(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Nothing is read through links, lists and tables that lead out of where pools may lie."""
+"""Nothing is read through links, lists and tables that lead out of the allowed folders."""
 
 from __future__ import annotations
 

@@ -2,137 +2,137 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from lloss.errors import PoolError
 from lloss.pools import ArrayPool, Pool, SubsetPool, open_pool
 
+from .pool_files import random_images, write, write_table, write_tar
+
 COUNT = 23
-
-
-def _bytes(number: int) -> bytes:
-    return f"image {number}".encode()
+CONTENT = [f"image {number}".encode() for number in range(COUNT)]
+ROWS = {"id": [f"row {n}" for n in range(COUNT)], "jpg": CONTENT}
 
 
 def _folder(root: Path) -> str:
-    for number in range(COUNT):
-        path = root / "folder" / f"{number % 3}" / f"{number:02d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_bytes(number))
-    return str(root / "folder")
+    for number, content in enumerate(CONTENT):
+        write(root / "folder" / f"{number % 3}" / f"{number:02d}.jpg", content)
+    return "folder"
 
 
 def _list(root: Path) -> str:
     _folder(root)
     lines = [f"folder/{number % 3}/{number:02d}.jpg\n" for number in range(COUNT)]
     (root / "list.txt").write_text("".join(lines))
-    return str(root / "list.txt")
+    return "list.txt"
 
 
 def _npy(root: Path) -> str:
-    random = np.random.default_rng(0)
-    np.save(root / "a.npy", random.integers(0, 256, (COUNT, 5, 6, 3), dtype=np.uint8))
-    return str(root / "a.npy")
+    np.save(root / "a.npy", random_images(COUNT))
+    return "a.npy"
 
 
-def _npz(root: Path) -> str:
-    np.savez(root / "a.npz", images=np.load(_npy(root)))
-    return str(root / "a.npz")
+def _stored(root: Path) -> str:
+    np.savez(root / "a.npz", images=random_images(COUNT))
+    return "a.npz"
 
 
-def _deflated(root: Path) -> str:
-    np.savez_compressed(root / "b.npz", images=np.load(_npy(root)))
-    return str(root / "b.npz")
+def _compressed(root: Path) -> str:
+    np.savez_compressed(root / "a.npz", images=random_images(COUNT))
+    return "a.npz"
 
 
-def _shards(root: Path, suffix: str = "tar") -> str:
+def _tar(root: Path, suffix: str = "tar") -> str:
     for shard in range(3):
-        mode: Any = "w:gz" if suffix != "tar" else "w"
-        with tarfile.open(root / f"s-{shard}.{suffix}", mode) as tar:
-            for number in range(COUNT * shard // 3, COUNT * (shard + 1) // 3):
-                for extension, content in (("jpg", _bytes(number)), ("cls", b"0")):
-                    info = tarfile.TarInfo(f"{number:02d}.{extension}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-    return str(root / f"s-{{0..2}}.{suffix}")
+        members: dict[str, bytes] = {}
+        for number in range(COUNT * shard // 3, COUNT * (shard + 1) // 3):
+            members |= {f"{number:02d}.jpg": CONTENT[number], f"{number:02d}.cls": b"0"}
+        write_tar(root / f"s-{shard}.{suffix}", members)
+    return f"s-{{0..2}}.{suffix}"
 
 
 def _gz(root: Path) -> str:
-    return _shards(root, "tar.gz")
-
-
-def _table(start: int, stop: int) -> pa.Table:
-    rows = range(start, stop)
-    return pa.table({"id": [f"row {n}" for n in rows], "jpg": [_bytes(n) for n in rows]})
+    return _tar(root, "tar.gz")
 
 
 def _parquet(root: Path) -> str:
     (root / "p").mkdir()
-    pq.write_table(_table(0, 9), root / "p" / "0.parquet", row_group_size=4)
-    pq.write_table(_table(9, COUNT), root / "p" / "1.parquet", row_group_size=3)
-    return str(root / "p")
+    for name, part in (("0", slice(0, 9)), ("1", slice(9, COUNT))):
+        columns = {key: values[part] for key, values in ROWS.items()}
+        write_table(root / "p" / f"{name}.parquet", columns, block=4)
+    return "p"
 
 
 def _feather(root: Path) -> str:
-    with pa.ipc.new_file(root / "a.feather", _table(0, 1).schema) as file:
-        file.write_table(_table(0, COUNT), max_chunksize=5)
-    return str(root / "a.feather")
+    return write_table(root / "a.feather", ROWS).name
 
 
 def _stream(root: Path) -> str:
-    with pa.ipc.new_stream(root / "a.arrow", _table(0, 1).schema) as file:
-        file.write_table(_table(0, COUNT), max_chunksize=5)
-    return str(root / "a.arrow")
+    return write_table(root / "a.arrow", ROWS).name
 
 
 def _numbered(root: Path) -> str:
-    pq.write_table(_table(0, COUNT).select(["jpg"]), root / "n.parquet", row_group_size=4)
-    return str(root / "n.parquet")
+    return write_table(root / "n.parquet", {"jpg": CONTENT}, block=4).name
 
 
 def _persons(root: Path) -> str:
-    random = np.random.default_rng(0)
-    for image in range(8):
-        pixels = random.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    for image, pixels in enumerate(random_images(8, 20, 30, 3)):
         Image.fromarray(pixels).save(root / f"{image}.png")
     people = [{"image": f"{n % 8}.png", "center": [n + 1, 10], "scale": 0.05} for n in range(COUNT)]
     (root / "people.json").write_text(json.dumps(people))
-    return str(root / "people.json")
+    return "people.json"
 
 
-KINDS = [
-    _folder, _list, _npy, _npz, _deflated, _shards, _gz, _parquet, _feather, _stream, _numbered,
-    _persons,
-]  # fmt: skip
+KINDS = {
+    # maker: unique, streamed, indexed
+    _folder: (True, False, True),
+    _list: (True, False, False),
+    _npy: (True, False, True),
+    _stored: (True, False, True),
+    _compressed: (True, False, True),
+    _tar: (False, False, False),
+    _gz: (False, True, False),
+    _parquet: (False, False, False),
+    _feather: (False, False, False),
+    _stream: (False, False, False),
+    _numbered: (True, False, False),
+    _persons: (True, False, False),
+}
 
 
-@pytest.fixture(params=KINDS, ids=[kind.__name__[1:] for kind in KINDS])
+@pytest.fixture(params=KINDS, ids=lambda make: make.__name__[1:])
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Pool:
     make: Callable[[Path], str] = request.param
-    return open_pool(make(tmp_path))
+    found = open_pool(tmp_path / make(tmp_path))
+    assert (found.unique, found.streamed, found.indexed) == KINDS[make]
+    assert (found.counted, found.remote) == (not found.streamed, False)
+    return found
 
 
 def _contents(items: Any) -> list[bytes]:
-    return [bytes(np.asarray(bytearray(r)) if isinstance(r, bytes) else r) for r in
-            (item.read() for item in items)]  # fmt: skip
+    read = (item.read() for item in items)
+    return [raw if isinstance(raw, bytes) else raw.tobytes() for raw in read]
 
 
-def test_ids_and_count_are_those_of_the_items(pool: Pool) -> None:
-    ids = [item.id for item in pool]
+def test_ids_count_and_found_items_are_those_of_the_listing(pool: Pool) -> None:
+    items = list(pool)
+    ids = [item.id for item in items]
     assert list(pool.ids()) == ids
     assert pool.count() == len(ids) == len(set(ids)) == COUNT
+    wanted = [items[n] for n in (17, 2, 22, 0)]
+    found = pool.find([item.id for item in wanted])
+    assert [item.id for item in found] == [item.id for item in wanted]
+    assert _contents(found) == _contents(wanted)
+    with pytest.raises(PoolError, match="'no such'.*ids look like"):
+        pool.find(["no such"])
 
 
 @pytest.mark.parametrize(
@@ -152,45 +152,30 @@ def test_chunks_are_the_items_at_their_positions(pool: Pool, ranges: list[range]
     wanted = [items[r.start : r.stop] for r in ranges if r.start < COUNT]
     assert [chunk.start for chunk in chunks] == [r.start for r in ranges if r.start < COUNT]
     assert [chunk.ids for chunk in chunks] == [[item.id for item in part] for part in wanted]
-    assert [len(chunk) for chunk in chunks] == [len(part) for part in wanted]
     assert [_contents(chunk.items) for chunk in chunks] == [_contents(part) for part in wanted]
 
 
 def test_chunks_of_endless_ranges_end_with_the_pool(pool: Pool) -> None:
     ranges = (range(n, n + 4) for n in itertools.count(0, 8))  # every other four
-    starts = [chunk.start for chunk in pool.chunks(ranges)]
-    assert starts == [0, 8, 16]
-
-
-def test_found_items_read_what_listed_ones_do(pool: Pool) -> None:
-    items = list(pool)
-    wanted = [items[n] for n in (17, 2, 22, 0)]
-    found = pool.find([item.id for item in wanted])
-    assert [item.id for item in found] == [item.id for item in wanted]
-    assert _contents(found) == _contents(wanted)
-    with pytest.raises(PoolError, match="'no such'.*ids look like"):
-        pool.find(["no such"])
-
-
-def test_the_rest_keeps_the_promises(pool: Pool) -> None:
-    left_out = list(pool.ids())[::2]
-    rest = SubsetPool(pool, left_out)
-    ids = list(pool.ids())[1::2]
-    assert list(rest.ids()) == ids
-    assert [chunk.ids for chunk in rest.chunks([range(2, 5)])] == [ids[2:5]]
-    assert rest.find(ids[3:4])[0].id == ids[3]
-    for name in ("unique", "remote", "streamed", "counted"):
-        assert getattr(rest, name) == getattr(pool, name)
+    assert [chunk.start for chunk in pool.chunks(ranges)] == [0, 8, 16]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95, 1.0])
-def test_chunks_of_the_rest_are_its_items(pool: Pool, share: float) -> None:
+def test_a_subset_is_a_pool_without_some_ids(pool: Pool, share: float) -> None:
     random = np.random.default_rng(int(share * 100))
     left_out = [id for id in pool.ids() if random.random() < share]
-    rest = SubsetPool(pool, [*left_out, "unknown", "99999", "007"])
-    items = list(rest)
+    subset = SubsetPool(pool, [*left_out, "unknown", "99999", "007"])
+    items = list(subset)
+    ids = [item.id for item in items]
+    assert list(subset.ids()) == ids == [id for id in pool.ids() if id not in left_out]
+    for name in ("unique", "remote", "streamed", "counted", "indexed", "uri"):
+        assert getattr(subset, name) == getattr(pool, name)
+    assert [item.id for item in subset.find(ids[1:3])] == ids[1:3]
+    for id in left_out[:1]:
+        with pytest.raises(PoolError, match="is not in the pool"):
+            subset.find([id])
     ranges = [range(3), range(3, 4), range(6, 15), range(15, 40), range(40, 50)]
-    chunks = list(rest.chunks(ranges))
+    chunks = list(subset.chunks(ranges))
     wanted = [items[r.start : r.stop] for r in ranges if r.start < len(items)]
     assert [chunk.ids for chunk in chunks] == [[item.id for item in part] for part in wanted]
     assert [_contents(chunk.items) for chunk in chunks] == [_contents(part) for part in wanted]
@@ -200,24 +185,3 @@ def test_chunks_of_the_rest_are_its_items(pool: Pool, share: float) -> None:
             assert chunk.read_rows(out)
             assert np.array_equal(out[:-1], [item.read() for item in part])
             assert not chunk.read_rows(out[:, :4])
-
-
-@pytest.mark.parametrize(
-    ("make", "unique", "streamed"),
-    [
-        (_folder, True, False),
-        (_list, True, False),
-        (_npy, True, False),
-        (_shards, False, False),
-        (_gz, False, True),
-        (_parquet, False, False),
-        (_numbered, True, False),
-        (_persons, True, False),
-    ],
-)
-def test_what_a_scorer_must_know(
-    make: Callable[[Path], str], unique: bool, streamed: bool, tmp_path: Path
-) -> None:
-    pool = open_pool(make(tmp_path))
-    assert (pool.unique, pool.streamed, pool.remote) == (unique, streamed, False)
-    assert pool.counted == (not streamed)

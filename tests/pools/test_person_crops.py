@@ -118,7 +118,7 @@ def test_a_region_without_size_is_a_bad_image(folder: Path) -> None:
     ("document", "what"),
     [
         ([{"image": "a.png"}], r"people.json: \[0\]: lacks the key 'center'"),
-        ([{"image": "a.png", "box": [1, 2, "0", 4]}], r"\[0\].box\[2\]: '0' is no number"),
+        ([{"image": "a.png", "box": [1, 2, "0", 4]}], r"\[0\].box\[2\]: '0': expected float"),
         ([{"image": "a.png", "box": [1, 2, 4, 4]}] * 2, r"\[1\]: 'a.png@1,2,4,4' stands at \[0\]"),
         ({"a": 1}, "people.json: holds no persons"),
         ([], "the pool holds no image"),

@@ -12,7 +12,7 @@ import pytest
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.pools import open_pool
-from lloss.project.changes import digests, note_changes
+from lloss.project.changes import content_hashes, note_changes
 
 CLASSES = ["cat", "dog", "cat", "dog"]
 
@@ -34,19 +34,19 @@ def _notes(before: LabeledSet, now: LabeledSet, images: dict[str, str]) -> list[
 
 def test_labels_that_were_added_are_no_change(labeled: LabeledSet) -> None:
     before = labeled.take([0, 2])
-    assert _notes(before, labeled, digests(before)) == []
+    assert _notes(before, labeled, content_hashes(before)) == []
     assert _notes(before, labeled, {}) == []
 
 
 def test_labels_that_are_gone_or_others_are_counted(labeled: LabeledSet) -> None:
-    (gone,) = _notes(labeled, labeled.take([3]), digests(labeled))
+    (gone,) = _notes(labeled, labeled.take([3]), content_hashes(labeled))
     assert gone.startswith(
         "labels.csv: 3 of the 4 images that were labeled in cycle 003 have no label any more "
         "('0.png', for example)"
     )
     # A sheet of which one column was sorted.
     shuffled = LabeledSet(labeled.items, sorted(CLASSES), "labels.csv")
-    assert _notes(labeled, shuffled, digests(labeled)) == [
+    assert _notes(labeled, shuffled, content_hashes(labeled)) == [
         "labels.csv: 2 of the 4 images that were labeled in cycle 003 have another label now "
         "('1.png', for example: 'dog' then, 'cat' now)"
     ]
@@ -55,7 +55,7 @@ def test_labels_that_are_gone_or_others_are_counted(labeled: LabeledSet) -> None
 def test_images_that_went_into_a_folder_keep_their_labels(
     labeled: LabeledSet, tmp_path: Path
 ) -> None:
-    before = digests(labeled)
+    before = content_hashes(labeled)
     (tmp_path / "new" / "day1").mkdir(parents=True)
     (tmp_path / "pool").rename(tmp_path / "new" / "day1" / "pool")
     now = LabeledSet(list(open_pool(tmp_path / "new")), CLASSES, "labels.csv")
@@ -64,7 +64,7 @@ def test_images_that_went_into_a_folder_keep_their_labels(
 
 
 def test_files_that_were_numbered_anew_are_told(labeled: LabeledSet, tmp_path: Path) -> None:
-    before, folder = digests(labeled), tmp_path / "pool"
+    before, folder = content_hashes(labeled), tmp_path / "pool"
     (folder / "1.png").unlink()
     for number in (2, 3):
         (folder / f"{number}.png").rename(folder / f"{number - 1}.png")
@@ -82,7 +82,7 @@ def test_images_are_known_in_another_kind_of_pool(labeled: LabeledSet, tmp_path:
     ids = [item.id for item in labeled.items]
     pq.write_table(pa.table({"id": ids, "image": raw}), tmp_path / "pool.parquet")
     moved = LabeledSet(list(open_pool(tmp_path / "pool.parquet")), CLASSES, "labels.csv")
-    assert digests(moved) == digests(labeled)
+    assert content_hashes(moved) == content_hashes(labeled)
     rows = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
     np.save(tmp_path / "a.npy", rows)
     np.save(tmp_path / "b.npy", rows[[0, 2, 1, 3]])
@@ -90,13 +90,13 @@ def test_images_are_known_in_another_kind_of_pool(labeled: LabeledSet, tmp_path:
         LabeledSet(list(open_pool(tmp_path / name)), ["x"] * 4, "labels.csv")
         for name in ("a.npy", "b.npy")
     )
-    (note,) = _notes(first, second, digests(first))
+    (note,) = _notes(first, second, content_hashes(first))
     assert "2 of the 4 images" in note and "rows reordered" in note
 
 
 def test_what_cannot_be_read_is_no_other_image(labeled: LabeledSet, tmp_path: Path) -> None:
-    before = digests(labeled)
+    before = content_hashes(labeled)
     (tmp_path / "pool" / "1.png").unlink()
     (tmp_path / "pool" / "1.png").symlink_to("nowhere")
-    assert "1.png" not in digests(labeled)
+    assert "1.png" not in content_hashes(labeled)
     assert _notes(labeled, labeled, before) == []

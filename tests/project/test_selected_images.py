@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,18 @@ from PIL import Image
 from lloss.images.decode import Fit, ImageSpec
 from lloss.images.drawing import PALETTE, Drawing, Shape
 from lloss.pools import ArrayPool
-from lloss.project.selected_images import _picture
+from lloss.project.selected_images import _read
 
 
 def _shown(fit: Fit, drawing: Drawing | None, height: int = 300, width: int = 900) -> Any:
     images = np.full((1, height, width, 3), 7, np.uint8)
     images[:, :, width // 3 : 2 * width // 3] = 250
     (item,) = ArrayPool(images, "made up")
-    manifest: Any = SimpleNamespace(image=ImageSpec(64, 64, fit))
-    picture = _picture(item, manifest, True)
+    spec = ImageSpec(64, 64, fit)
+    picture = _read(item, spec, with_input=True)
     assert picture is not None and picture.input is not None
     assert picture.input.shape == (64, 64, 3)
-    return Image.open(io.BytesIO(picture.thumbnail(drawing)))
+    return Image.open(io.BytesIO(picture.thumbnail(drawing, spec)))
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])

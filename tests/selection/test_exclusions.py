@@ -18,7 +18,7 @@ from lloss.errors import LabelError, SelectionError
 from lloss.images.crop_box import CropBox
 from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection import SelectionSettings, exclusions
-from lloss.selection.exclusions import Excluded, find_excluded, read_excluded, select_without
+from lloss.selection.exclusions import ExcludedImages, find_excluded, read_excluded, select_without
 
 BOX = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
 KEYPOINTS = {"keypoints": [3, 3, 2], "num_keypoints": 1}
@@ -62,7 +62,7 @@ def test_persons_are_named_by_themselves_and_by_their_images(tmp_path: Path) -> 
     problems = Problems(skip=True)
     (file,) = read_excluded([path], problems)
     assert set(file.names.values()) == {("p.jpg@20,20,0.1", "p.jpg")}
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
         {("a/1.jpg",), ("2.jpg",)},
         {("1.jpg", "one"), ("two",)},
     ]
-    assert len(problems.found) == 3 and "are excluded all the same" in problems.notes[-1]
+    assert len(problems.broken) == 3 and "are excluded all the same" in problems.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_json_without_ids_is_one_short_line(document: Any, tmp_path: Path) -> 
     assert len(str(told.value)) < 200 + len(str(path)) and "\n" not in str(told.value)
 
 
-def _found(ids: list[str], *files: Path) -> Excluded:
+def _found(ids: list[str], *files: Path) -> ExcludedImages:
     return find_excluded(read_excluded(files, Problems(skip=True)), partial(iter, ids))
 
 
@@ -125,7 +125,9 @@ def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
     (tmp_path / "done.csv").write_text("id,label\nu.jpg,\nw.jpg,\n")
     path = _written(tmp_path / "O.JSON", COCO)
     found = _found(["u.jpg", "x/2.jpg", "x/9.jpg", "b/1.jpg"], tmp_path / "done.csv", path)
-    assert found == Excluded({"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], [("2.jpg", "x/2.jpg")])
+    assert found == ExcludedImages(
+        {"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], [("2.jpg", "x/2.jpg")]
+    )
     assert found.notes("the pool") == [
         "2 of the 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
         "1 excluded by name (the first: '2.jpg' is 'x/2.jpg')",
@@ -175,7 +177,7 @@ def folder(tmp_path: Path) -> ScoresFolder:
     return folder
 
 
-def _selected(folder: ScoresFolder, path: Path, k: int = 2) -> tuple[list[str], Excluded]:
+def _selected(folder: ScoresFolder, path: Path, k: int = 2) -> tuple[list[str], ExcludedImages]:
     files = read_excluded([path], Problems())
     chosen, found = select_without(folder, SelectionSettings(k=k), files)
     assert chosen.excluded == len(found.ids - {"in/bad.png"})

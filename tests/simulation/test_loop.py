@@ -25,8 +25,8 @@ from lloss.simulation.loop import (
 )
 from lloss.tasks.presets import resolve_settings
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.trainer import Trainer, TrainingData
-from lloss.training.training_data import load_examples
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData, load_examples
 
 MakeData = Callable[..., TrainingData]
 

@@ -162,7 +162,7 @@ def test_a_broken_mask_is_named_or_left_out(
     problems = Problems(skip=True)
     left = TASK.open(pool, scenes / "masks", Path(), problems)
     assert len(left) == 9
-    assert len(problems.found) == 1
+    assert len(problems.broken) == 1
 
 
 def test_of_two_masks_of_an_image_none_is_chosen(scenes: Path) -> None:
@@ -170,8 +170,8 @@ def test_of_two_masks_of_an_image_none_is_chosen(scenes: Path) -> None:
     (scenes / "masks" / "old" / "03.png").write_bytes(b"no mask")
     problems = Problems(skip=True)
     left = TASK.open(str(scenes / "pool"), scenes / "masks", Path(), problems)
-    assert len(left) == 9 and len(problems.found) == 2
-    assert "'03.png': is a label of the image" in problems.found[1]
+    assert len(left) == 9 and len(problems.broken) == 2
+    assert "'03.png': is a label of the image" in problems.broken[1]
 
 
 def test_pixels_of_no_class_are_counted(scenes: Path) -> None:

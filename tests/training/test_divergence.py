@@ -20,7 +20,8 @@ from lloss.training.checkpoint import load_checkpoint
 from lloss.training.divergence import batch_statistics, doubts, remedy
 from lloss.training.evaluation import measure
 from lloss.training.run import METRICS, train
-from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
 
@@ -117,7 +118,7 @@ def test_the_remedy_is_one_that_is_not_in_use(
 def test_a_run_that_diverges_keeps_the_checkpoint_before(
     photos: Path, tiny: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lloss.training.run._Keeper.save_if_due", lambda keeper: keeper.save())
+    monkeypatch.setattr("lloss.training.run.RunWriter.save_if_due", lambda keeper: keeper.save())
     labeled, run = open_labeled(str(photos)), tmp_path / "run"
     advance, steps = Trainer.advance, 0
 
@@ -165,7 +166,7 @@ def test_doubts_are_said(photos: Path, tiny: TrainSettings, tmp_path: Path) -> N
         patch.setattr(Trainer, "__post_init__", slow)
         train(labeled, tiny, tmp_path / "run", problems=problems, say=said.append)
     assert any(line.startswith("note: batch norm's statistics have not") for line in said)
-    (line,) = problems.doubts
+    (line,) = problems.warnings
     again = Problems()
     train(labeled, tiny, tmp_path / "run", resume=True, problems=again)
-    assert again.doubts == [line]  # also where the run was finished before
+    assert again.warnings == [line]  # also where the run was finished before

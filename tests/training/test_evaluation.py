@@ -22,7 +22,8 @@ from lloss.tasks.detection.box_targets import Objects
 from lloss.tasks.presets import resolve_settings
 from lloss.training.checkpoint import load_checkpoint
 from lloss.training.evaluation import Evaluation, evaluate_checkpoint, measure
-from lloss.training.trainer import TrainingData, predict
+from lloss.training.trainer import predict
+from lloss.training.training_data import TrainingData
 
 DETECTION = get_task("detection")
 

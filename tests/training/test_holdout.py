@@ -75,7 +75,7 @@ def test_a_hold_out_that_is_drawn_late_is_told(tmp_path: Path) -> None:
     _, held = project.split(project.open_labels(), problems)
     assert held is not None and len(held) == 3
     (note,) = problems.notes
-    assert "drawn only now" in note and "no fair sample" in note
+    assert "drawn only now" in note and "not a fair sample" in note
     again = Problems()
     project.split(project.open_labels(), again)
     assert again.notes == []

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from lloss.errors import CheckpointError, DivergedError, LabelError
 from lloss.modeling.ranking_losses import HEAD_LOSSES
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.trainer import Trainer, TrainingData, predict
+from lloss.training.trainer import Trainer, predict
+from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
 Weights = dict[str, Tensor]

@@ -10,8 +10,9 @@ from PIL import Image
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.pools import Item
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.training_data import load_examples
+from lloss.training.training_data import Batches, TrainingData, load_examples
 
 CLASSES = ("a", "b")
 
@@ -80,3 +81,15 @@ def test_dark_images_of_colours_are_noted(
     load_examples(dataclasses.replace(sensor, items=items), CLASSES, tiny, problems)
     (note,) = problems.notes
     assert "none has a value above 15 of 255" in note
+
+
+def test_worker_processes_give_the_same_batches_from_any_step_on(
+    make_data: Callable[..., TrainingData], tiny: TrainSettings
+) -> None:
+    batches = Batches(get_task("classification"), tiny, make_data(20))
+    assert batches.steps == 3
+    whole = list(batches.stream(0, 0))
+    resumed = list(batches.stream(1, 1, workers=2))
+    assert len(whole) == 6 and len(resumed) == 2
+    for one, other in zip(whole[4:], resumed):
+        assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])

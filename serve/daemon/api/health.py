@@ -22,22 +22,22 @@ router = APIRouter()
 _RETRY = {"Retry-After": "5"}
 
 
-@router.get("/healthz", tags=["health"], summary="Whether the process answers")
+@router.get("/healthz", tags=["health"])
 async def healthz() -> dict[str, str]:
     """200 as soon as the server listens; needs no token."""
     return {"status": "alive"}
 
 
-@router.get("/v2/health/live", tags=["inference"], summary="As /healthz")
+@router.get("/v2/health/live", tags=["inference"])
 async def live() -> dict[str, bool]:
-    """200; needs no token."""
+    """As /healthz."""
     return {"live": True}
 
 
-@router.get("/v2/health/ready", tags=["inference"], summary="As /readyz")
-@router.get("/readyz", tags=["health"], summary="Whether requests should be sent here, or why not")
+@router.get("/v2/health/ready", tags=["inference"])
+@router.get("/readyz", tags=["health"])
 async def readyz(request: Request, daemon: DaemonDep) -> Response:
-    """200 or 503; the reason only with the token, or when none is set."""
+    """Whether requests should be sent here, 200 or 503; the reason only with the token."""
     reason = await asyncio.to_thread(daemon.not_ready)  # FastAPI's threads may be busy
     if not reason:
         return JSONResponse({"ready": True})
@@ -48,19 +48,18 @@ async def readyz(request: Request, daemon: DaemonDep) -> Response:
 @router.get(
     "/metrics",
     tags=["health"],
-    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
 )
 async def metrics(daemon: DaemonDep, accept: Annotated[str, Header()] = "") -> Response:
-    """In Prometheus' text format, or OpenMetrics when ``Accept`` names it."""
+    """Metrics in Prometheus' text format, or OpenMetrics when ``Accept`` names it."""
     body, kind = await asyncio.to_thread(daemon.metrics.exposition, accept)
     return Response(body, headers={"Content-Type": kind})
 
 
-@router.get("/v1/model", tags=["model"], summary="The model that serves")
+@router.get("/v1/model", tags=["model"])
 def model(daemon: DaemonDep) -> dict[str, Any]:
-    """Its sha256, its provider (``note``: why not a faster one), and its manifest."""
+    """The model: its sha256, its provider (``note``: why not a faster one), and its manifest."""
     return {
         "sha256": daemon.models.sha256,
         "provider": daemon.models.provider,
@@ -70,14 +69,9 @@ def model(daemon: DaemonDep) -> dict[str, Any]:
     }
 
 
-@router.post(
-    "/v1/model/reload",
-    tags=["model"],
-    summary="Load the model's file again and swap",
-    responses={409: {"description": "The new one failed its check; the old one stays."}},
-)
+@router.post("/v1/model/reload", tags=["model"])
 async def reload(request: Request, daemon: DaemonDep) -> dict[str, Any]:
-    """No request fails; ``before`` and ``now`` are equal when the file is the same."""
+    """Load the model's file again; 409 when it fails its check, and the old model stays."""
     state = request.app.state
     if not hasattr(state, "reloading"):
         state.reloading = anyio.CapacityLimiter(1)
@@ -98,11 +92,11 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
         done = daemon.models.reload()
     except LlossError as error:
         daemon.jobs.prune()
-        logs.event("model refused", logging.ERROR, reason=str(error), now=before)
+        logs.event("model_refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
     daemon.jobs.prune()
     changed, note = done.before != done.now, daemon.models.note
-    name = "model reloaded" if changed else "model unchanged"
+    name = "model_reloaded" if changed else "model_unchanged"
     level = logging.WARNING if note else logging.INFO
     logs.event(name, level, before=done.before, now=done.now, note=note)
     return {"before": done.before, "now": done.now, "changed": changed}

@@ -22,7 +22,6 @@ from lloss.serve.daemon.api.inference_schemas import (
     InferBody,
     InferReply,
     body_schema,
-    refusals,
 )
 from lloss.serve.daemon.api.inference_tensors import (
     InferRequest,
@@ -68,7 +67,6 @@ async def _check_version(
 
 def _model_route(method: str, path: str, **options: Any) -> Callable[[Any], Any]:
     """Add a route of the model, with the version in its path and without."""
-    options["responses"] = {**refusals(404), **options.get("responses", {})}
     paths = {
         "/v2/models/{model}": [Depends(_check_model)],
         "/v2/models/{model}/versions/{version}": [Depends(_check_model), Depends(_check_version)],
@@ -126,12 +124,7 @@ def metadata(daemon: DaemonDep) -> dict[str, Any]:
     }
 
 
-@_model_route(
-    "GET",
-    "/ready",
-    response_class=Response,
-    responses={200: {"description": "It is; no body."}, **refusals(503)},
-)
+@_model_route("GET", "/ready", response_class=Response)
 async def ready(daemon: DaemonDep) -> Response:
     """Whether the model can score.
 
@@ -191,8 +184,7 @@ _REPLIES = {
         "model": InferReply,
         "description": "The outputs, as JSON or as binary tensors after it.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    },
-    **refusals(400, 404, 413, 422, 429, 500, 503, 504),
+    }
 }
 
 

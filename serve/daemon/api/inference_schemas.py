@@ -9,23 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validat
 PIXELS, ENCODED, ERROR = "images", "encoded", "error"
 """The two inputs, of which a request has one, and the output beside the model's own."""
 
-_MEANINGS = {
-    400: "The request is malformed.",
-    404: "There is no such model or version.",
-    413: "The request has more images or bytes than one request may have.",
-    415: "The body has another type.",
-    422: "No image of the request could be used.",
-    429: "The queue is full; try again after Retry-After seconds.",
-    500: "The engine failed; the log says how.",
-    503: "The server is starting, changing its model, or shutting down.",
-    504: "The request took longer than its timeout.",
-}
-
-
-def refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Error replies for the ``responses`` of a route; the application adds their schema."""
-    return {code: {"description": _MEANINGS[code]} for code in codes}
-
 
 class Parameters(BaseModel):
     """Parameters of the protocol, and of Triton's extensions; unknown ones are ignored."""

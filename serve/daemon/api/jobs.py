@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
-from lloss.serve.daemon.api.pool_schemas import JobsView, JobView
+from lloss.serve.daemon.api.pool_schemas import JobView
 from lloss.serve.daemon.deps import DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.services.pool_registry import NAME
 
 router = APIRouter(
-    prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(reject_unknown_parameters)]
+    prefix="/v1/jobs",
+    tags=["jobs"],
+    dependencies=[Depends(reject_unknown_parameters)],
+    responses={404: {"description": "There is no such job, or no such pool."}},
 )
 
 JobId = Annotated[str, Path(min_length=1, max_length=100)]
-_NO_JOB: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such job."}}
 
 
-@router.get("", summary="Jobs, the newest first", responses={404: {"description": "No such pool."}})
+@router.get("")
 def jobs(
     daemon: DaemonDep, pool: Annotated[str | None, Query(pattern=f"^{NAME}$")] = None
-) -> JobsView:
-    """All jobs, or those of a pool."""
-    return JobsView(jobs=[JobView.of(row, daemon.jobs) for row in daemon.catalog.jobs.rows(pool)])
+) -> dict[str, list[JobView]]:
+    """List all jobs, or those of a pool, the newest first."""
+    rows = daemon.catalog.jobs.rows(pool)
+    return {"jobs": [JobView.of(row, daemon.jobs) for row in rows]}
 
 
-@router.get("/{id}", summary="A job and its progress", responses=_NO_JOB)
+@router.get("/{id}")
 def job(daemon: DaemonDep, id: JobId) -> JobView:
-    """How many images are done, and how fast."""
+    """Show a job: how many images are done, and how fast."""
     return JobView.of(daemon.catalog.jobs.row(id), daemon.jobs)
 
 
-@router.delete("/{id}", summary="Cancel a job", responses=_NO_JOB)
+@router.delete("/{id}")
 def cancel(daemon: DaemonDep, id: JobId) -> JobView:
-    """Stop it between two batches and remove what it wrote; an ended job stays as it is.
+    """Stop a job between two batches and remove what it wrote; an ended job stays as it is.
 
     The pool keeps its earlier scores.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.services.job_runner import Jobs
-from lloss.serve.daemon.services.selections import DIVERSE_MOST, HandedOut, Ranked, SelectionRequest
+from lloss.serve.daemon.services.selections import DIVERSE_MOST, SelectionRequest
 from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -186,68 +186,11 @@ class PoolView(BaseModel):
         )
 
 
-class PoolsView(BaseModel):
-    """All pools."""
-
-    pools: list[PoolView]
-
-
-class JobsView(BaseModel):
-    """Jobs, the newest first."""
-
-    jobs: list[JobView]
-
-
-class SelectionView(BaseModel):
-    """Images that were handed out, best first."""
-
-    id: str
-    pool: str
-    model_sha256: str
-    expires: float = Field(description="When images that are still pending become free.")
-    eligible: int = Field(description="Images the selection chose from.")
-    replayed: bool = Field(description="Whether an earlier request with the same key made it.")
-    unknown: int = Field(0, description="Ids to exclude that match no scored image.")
-    by_name: int = Field(0, description="Ids to exclude that match one by another name.")
-    notes: list[str] = Field([], description="Warnings, such as that scores tie.")
-    images: list[Ranked]
-
-    @classmethod
-    def of(cls, handed: HandedOut) -> SelectionView:
-        """All of it."""
-        return cls(**vars(handed))
-
-
-class PreviewView(BaseModel):
-    """The images that the next selection would hand out."""
-
-    images: list[Ranked]
-
-
 class PendingView(BaseModel):
     """Pending images, those that become free first at the head."""
 
     total: int
     images: list[Pending]
-
-
-class LabelView(BaseModel):
-    """The label of an image."""
-
-    id: str
-    label: str
-
-
-class LabelsView(BaseModel):
-    """The labels of a pool."""
-
-    labels: list[LabelView]
-
-
-class MarkedView(BaseModel):
-    """How many images changed their state."""
-
-    images: int
 
 
 class LabeledView(BaseModel):

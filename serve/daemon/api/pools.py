@@ -16,30 +16,28 @@ from lloss.serve.daemon.api.pool_schemas import (
     JobView,
     LabeledView,
     LabelsBody,
-    LabelsView,
-    LabelView,
-    MarkedView,
     PendingView,
     PoolBody,
-    PoolsView,
     PoolView,
-    PreviewView,
     ReturnBody,
     SelectBody,
-    SelectionView,
 )
 from lloss.serve.daemon.deps import Daemon, DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.pool_registry import NAME
 from lloss.serve.daemon.services.selections import HandedOut, Ranked, Returned
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from lloss.annotations.label_csv import labels_text
 from lloss.text.csv_table import csv_text
 
 router = APIRouter(
-    prefix="/v1/pools", tags=["pools"], dependencies=[Depends(reject_unknown_parameters)]
+    prefix="/v1/pools",
+    tags=["pools"],
+    dependencies=[Depends(reject_unknown_parameters)],
+    responses={404: {"description": "There is no such pool."}},
 )
 
 Name = Annotated[str, Path(pattern=f"^{NAME}$", description="Of the pool.")]
@@ -53,56 +51,35 @@ Key = Annotated[
     ),
 ]
 Format = Literal["json", "csv", "ids", "label-studio"]
-Responses = dict[int | str, dict[str, Any]]
-
-NO_POOL: Responses = {404: {"description": "There is no such pool."}}
-NOT_SCORED: Responses = {409: {"description": "The pool has no scores, or too few are left."}}
-UNKNOWN: Responses = {422: {"description": "A wrong value, or an id of another pool."}}
 TEXT = {"schema": {"type": "string"}}
 
 
-@router.get("", summary="All pools")
-def pools(daemon: DaemonDep) -> PoolsView:
-    """Each with its scores, the states of its images, and its newest job."""
-    return PoolsView(pools=daemon.catalog.pools.each(lambda row: _view(daemon, row.name)))
+@router.get("")
+def pools(daemon: DaemonDep) -> dict[str, list[PoolView]]:
+    """List all pools, each with its scores, the states of its images, and its newest job."""
+    return {"pools": daemon.catalog.pools.each(lambda row: _view(daemon, row.name))}
 
 
-@router.put(
-    "/{name}",
-    summary="Add a pool",
-    responses={
-        403: {"description": "It is outside every root."},
-        409: {"description": "Another pool has the name."},
-        422: {"description": "It cannot be opened, or the scores are of another pool."},
-    },
-)
+@router.put("/{name}")
 def put(daemon: DaemonDep, name: Name, body: PoolBody) -> PoolView:
-    """A folder of images, or whatever else lloss score takes; the same again does nothing."""
+    """Add a pool: a folder of images, or whatever lloss score takes; twice does nothing."""
     daemon.pools.put(name, body.uri, body.scores)
     return _view(daemon, name)
 
 
-@router.get("/{name}", summary="A pool", responses=NO_POOL)
+@router.get("/{name}")
 def pool(daemon: DaemonDep, name: Name) -> PoolView:
-    """Its scores, the states of its images, and its newest job with progress and rate."""
+    """Show a pool, its scores, the states of its images, and its newest job with progress."""
     return _view(daemon, name)
 
 
-@router.delete(
-    "/{name}",
-    summary="Forget a pool",
-    status_code=204,
-    response_class=Response,
-    responses={**NO_POOL, 409: {"description": "A job of it runs or waits."}},
-)
+@router.delete("/{name}", status_code=204, response_class=Response)
 def delete(daemon: DaemonDep, name: Name) -> None:
-    """Removes its labels, jobs and scores, and leaves its images."""
+    """Remove a pool, its labels, jobs and scores, not its images; 409 while a job runs."""
     daemon.pools.remove(name)
 
 
-@router.post(
-    "/{name}/score", summary="Score a pool in the background", status_code=202, responses=NO_POOL
-)
+@router.post("/{name}/score", status_code=202)
 def score(
     daemon: DaemonDep,
     response: Response,
@@ -111,10 +88,10 @@ def score(
         bool, Query(description="Discard what a failed job has scored, and start again.")
     ] = False,
 ) -> JobView:
-    """The job that does it: a new one, the current one, or one that failed half-way.
+    """Score a pool in the background, by a new job, the current one, or one that failed half-way.
 
-    It continues after a restart. The pool keeps its old scores until it is done, and its labels
-    and pending images for good.
+    The job continues after a restart. The pool keeps its old scores until the job is done, and its
+    labels and pending images for good.
     """
     job = daemon.jobs.submit(name, anew)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -123,13 +100,9 @@ def score(
 
 @router.post(
     "/{name}/select",
-    summary="Hand out the next K",
-    response_model=SelectionView | list[dict[str, Any]],
-    responses={
-        200: {"content": {"text/csv": TEXT, "text/plain": TEXT}},
-        **NO_POOL, **NOT_SCORED, **UNKNOWN,
-    },
-)  # fmt: skip
+    response_model=HandedOut | list[dict[str, Any]],
+    responses={200: {"content": {"text/csv": TEXT, "text/plain": TEXT}}},
+)
 async def select(
     request: Request,
     daemon: DaemonDep,
@@ -138,7 +111,7 @@ async def select(
     format: Format = "json",
     idempotency_key: Key = None,
 ) -> Response:
-    """Choose K images; they are pending until they are labeled, returned or expired.
+    """Hand out the next K images; they are pending until labeled, returned or expired.
 
     As JSON, or by ``format`` as CSV, as ids one a line, or as tasks for Label Studio. The header
     ``Lloss-Selection`` has the selection's id, ``Lloss-Unknown`` counts ids to exclude that match
@@ -159,8 +132,7 @@ def _selection_reply(
         notes = " ".join("; ".join(handed.notes).split())  # a header is one line
         headers["Lloss-Notes"] = notes.encode("ascii", "backslashreplace").decode()
     if format == "json":
-        content = SelectionView.of(handed).model_dump_json()
-        return Response(content, media_type="application/json", headers=headers)
+        return Response(to_json(handed), media_type="application/json", headers=headers)
     if format == "label-studio":
         return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
     if format == "csv":
@@ -171,32 +143,27 @@ def _selection_reply(
     return Response(lines, media_type="text/plain", headers=headers)
 
 
-@router.get(
-    "/{name}/preview",
-    summary="The images that the next selection would hand out",
-    responses={**NO_POOL, **NOT_SCORED},
-)
+@router.get("/{name}/preview")
 def preview(
     daemon: DaemonDep, name: Name, k: Annotated[int, Query(ge=1, le=1000)] = 20
-) -> PreviewView:
-    """The best K that are free; they stay free."""
-    return PreviewView(images=daemon.selections.preview(name, k))
+) -> dict[str, list[Ranked]]:
+    """Show the best K free images, which the next selection would hand out."""
+    return {"images": daemon.selections.preview(name, k)}
 
 
-@router.get("/{name}/pending", summary="Pending images", responses=NO_POOL)
+@router.get("/{name}/pending")
 def pending(
     daemon: DaemonDep, name: Name, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000
 ) -> PendingView:
-    """Those that become free first at the head."""
+    """List pending images, those that become free first at the head."""
     images = daemon.catalog.images.pending(name, limit)
     return PendingView(total=daemon.catalog.images.counts(name).pending, images=images)
 
 
 @router.get(
     "/{name}/labels",
-    summary="The labels of a pool",
-    response_model=LabelsView,
-    responses={200: {"content": {"text/csv": TEXT}}, **NO_POOL},
+    response_model=dict[str, list[dict[str, str]]],
+    responses={200: {"content": {"text/csv": TEXT}}},
 )
 def labels(
     request: Request,
@@ -207,7 +174,7 @@ def labels(
         bool, Query(description="In CSV, also the images whose label is kept elsewhere.")
     ] = False,
 ) -> Response:
-    """As JSON, or by ``format`` or ``Accept`` as the CSV that ``lloss train --labels`` takes.
+    """List labels, as JSON, or by ``format`` or ``Accept`` as CSV for ``lloss train --labels``.
 
     With ``without`` the CSV is one for ``lloss select --exclude``: it has rows without a label.
     Otherwise the header ``Lloss-Without-Label`` counts those left out.
@@ -218,14 +185,12 @@ def labels(
         rows = {id: label for id, label in stored.items() if label or without}
         left_out = {"Lloss-Without-Label": str(len(stored) - len(rows))}
         return Response(labels_text(rows), media_type="text/csv", headers=left_out)
-    view = LabelsView(labels=[LabelView(id=id, label=label) for id, label in stored.items()])
-    return Response(view.model_dump_json(), media_type="application/json")
+    listed = [{"id": id, "label": label} for id, label in stored.items()]
+    return Response(to_json({"labels": listed}), media_type="application/json")
 
 
 @router.post(
     "/{name}/labels",
-    summary="Label images",
-    responses={**NO_POOL, **UNKNOWN, 415: {"description": "Neither JSON nor CSV."}},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -252,7 +217,7 @@ async def label(
         bool, Query(description="Accept images without a label: it is kept elsewhere.")
     ] = False,
 ) -> LabeledView:
-    """All of them, or none when an id is of another pool, or a class is missing or new.
+    """Label images: all, or none when an id is of another pool, or a class is missing or new.
 
     JSON, a CSV with a column ``id`` and perhaps a column ``label``, or (by ``format``) a JSON
     export of Label Studio. A new label replaces an earlier one; a row without a label keeps it.
@@ -277,15 +242,15 @@ async def label(
     return await run_in_threadpool(store)
 
 
-@router.delete("/{name}/labels", summary="Remove labels", responses=NO_POOL)
+@router.delete("/{name}/labels")
 def unlabel(
     daemon: DaemonDep, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
-) -> MarkedView:
-    """Images that are not labeled stay as they are."""
-    return MarkedView(images=daemon.selections.unlabel(name, id))
+) -> dict[str, int]:
+    """Remove labels; images that are not labeled stay as they are."""
+    return {"images": daemon.selections.unlabel(name, id)}
 
 
-@router.post("/{name}/return", summary="Free images", responses=NO_POOL)
+@router.post("/{name}/return")
 def give_back(daemon: DaemonDep, name: Name, body: ReturnBody) -> Returned:
     """Free pending and skipped images; others stay as they are.
 
@@ -294,10 +259,10 @@ def give_back(daemon: DaemonDep, name: Name, body: ReturnBody) -> Returned:
     return daemon.selections.give_back(name, body.ids, body.selection)
 
 
-@router.post("/{name}/skip", summary="Never hand images out", responses={**NO_POOL, **UNKNOWN})
-def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> MarkedView:
-    """Until they are returned. Labeled ones stay labeled."""
-    return MarkedView(images=daemon.selections.skip(name, body.ids))
+@router.post("/{name}/skip")
+def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> dict[str, int]:
+    """Never hand images out until they are returned; labeled ones stay labeled."""
+    return {"images": daemon.selections.skip(name, body.ids)}
 
 
 def _view(daemon: Daemon, name: str) -> PoolView:

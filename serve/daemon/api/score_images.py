@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from lloss.serve.daemon.api.inference_schemas import ScoreReply, refusals
+from lloss.serve.daemon.api.inference_schemas import ScoreReply
 from lloss.serve.daemon.api.inference_tensors import MANY
 from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
@@ -44,14 +44,13 @@ _BODY = {
     "required": True,
     "content": {"multipart/form-data": {"schema": _FORM}, "image/*": {"schema": _FILE}},
 }
-_REPLIES = {
-    200: {"model": ScoreReply, "description": "At least one image could be scored."},
-    **refusals(400, 413, 415, 422, 429, 500, 503, 504),
-}
 
 
 @router.post(
-    "/v1/score", response_model=None, openapi_extra={"requestBody": _BODY}, responses=_REPLIES
+    "/v1/score",
+    response_model=None,
+    openapi_extra={"requestBody": _BODY},
+    responses={200: {"model": ScoreReply}},
 )
 async def score(
     request: Request,
@@ -116,12 +115,10 @@ async def _files(request: Request) -> tuple[list[str], list[bytes]]:
         async with request.form(max_files=MAX_FILES, max_fields=0) as form:
             return await _form_files(form.multi_items())
     except HTTPException as error:
-        if "Too many fields" in str(error.detail):
-            message = "the form has a field that is not a file: -F image=@FILE"
-            raise RequestError(400, message) from error
         status = 413 if "Too many files" in str(error.detail) else 400
-        remedy = f"; give at most {MAX_FILES}" if status == 413 else ""
-        raise RequestError(status, f"the form cannot be read: {error.detail}{remedy}") from error
+        remedy = f"give at most {MAX_FILES} files, each as -F image=@FILE, and no other field"
+        message = f"the form cannot be read: {error.detail}; {remedy}"
+        raise RequestError(status, message) from error
 
 
 async def _form_files(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], list[bytes]]:
@@ -132,7 +129,7 @@ async def _form_files(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], li
         names.append(entry.filename or field)
         files.append(await entry.read())
     if not files:
-        raise RequestError(400, "the form has no file: give one or more, as image")
+        raise RequestError(400, "the form has no file: -F image=@FILE")
     return names, files
 
 

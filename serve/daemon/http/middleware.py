@@ -1,4 +1,13 @@
-"""What stands before every route: access, caps, deadlines, request ids, logs, headers."""
+"""Everything between the HTTP server and the routes, in one pass.
+
+::
+
+    uvicorn ─▶ RequestMiddleware ─▶ routes
+               ├ head: size, doubled headers, path, Host, Origin, token
+               ├ body: size, deadline, compression (request_body)
+               ├ the application, cancelled when its client goes away
+               └ reply: id, headers, metrics, log line (reply)
+"""
 
 from __future__ import annotations
 
@@ -6,20 +15,22 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 import anyio
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError, internal_error
 from lloss.serve.daemon.http.authentication import PROBES, Headers
-from lloss.serve.daemon.http.exchange import FOUND, LINKED, Exchange
-from lloss.serve.daemon.http.protocol import GONE
-from lloss.serve.daemon.http.request_body import Bodies, ClientGoneError
+from lloss.serve.daemon.http.reply import ClientGoneError, Reply
+from lloss.serve.daemon.http.request_body import RequestBodies
 from lloss.serve.daemon.observability import logs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_ONCE = frozenset(
+HEAD_BYTES = 64 << 10
+COOKIE_BYTES = 4 << 10
+"""Checked before anybody is authenticated: Python takes seconds to parse 64 KiB of odd cookies."""
+
+_UNIQUE = frozenset(
     {
         b"host",
         b"origin",
@@ -30,217 +41,192 @@ _ONCE = frozenset(
         b"inference-header-content-length",
     }
 )
-"""Of one given twice we would read the last, and the framework the first."""
+"""Headers that may occur once: of two we would read the last, and the framework the first."""
 
-_COOKIE_BYTES = 4 << 10
-"""Before who asks is known: the standard library takes seconds to read 64 KiB of odd ones."""
+_STRANGE_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
+_RETRY_SECONDS = 5.0
+_DRAIN_EXPIRED = "shutting down: the --drain grace period expired"
+_MAX_NEXT = 2000
+_WATCH_AFTER_SECONDS = 0.05
 
-_WEIRD = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
-_AGAIN_SECONDS = 5.0
-_TOO_LATE = "draining: the server ends, and no answer was found within --drain"
-_NEXT_MOST = 2000
-_READ_ON_BYTES = 32 << 10
-"""Of a body up to which uvicorn never stops reading from its connection."""
+_LINK_HEADERS = (
+    (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"access-control-allow-origin", b"*"),
+)
+"""For an image by a signed link: the signature is the permission, cookies have no part in it."""
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware around the whole application.
 
-    Reads the whole body before the application is called, and cancels the application where the
-    client goes away while it works.
+    Reads the whole body before it calls the application, and cancels the application when its
+    client goes away.
+
+    Attributes:
+        cancelled: requests that the server cancelled because it ends.
     """
 
     def __init__(self, app: ASGIApp, daemon: Daemon) -> None:
         self.app, self.daemon = app, daemon
-        self._access = daemon.access
-        self._bodies = Bodies(daemon.settings.limits)
-        self._failed = logs.Quota()
+        self.bodies = RequestBodies(daemon.settings.limits)
+        self.cancelled = 0
+        self._unauthorized = logs.Quota()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers: Headers = dict(scope["headers"])
-        exchange = Exchange(self.daemon, scope, headers, send)
+        reply = Reply(self.daemon, scope, headers, send)
         error: BaseException | None = None
         try:
-            await self._let_in(scope, headers, receive, exchange)
+            await self._answer(scope, headers, receive, reply)
         except ClientGoneError:
             pass
         except asyncio.CancelledError:
-            exchange.lost = 503
-            if not exchange.status:
-                exchange.closing = True
-                await exchange.refuse(RequestError(503, _TOO_LATE, _AGAIN_SECONDS))
-            elif not exchange.complete:
+            self.cancelled += 1
+            reply.lost = 503
+            if not reply.status:
+                await reply.refuse(RequestError(503, _DRAIN_EXPIRED, _RETRY_SECONDS))
+            elif not reply.complete:
                 raise
         except Exception as unexpected:
             error = unexpected
-            if not exchange.status:
-                await exchange.refuse(internal_error(exchange.id))
-            elif not exchange.complete:
+            if not reply.status:
+                await reply.refuse(internal_error(reply.id))
+            elif not reply.complete:
                 raise  # half a reply: all that is left is to break the connection
         finally:
-            self._tell(exchange, error)
+            unauthorized = reply.status == 401
+            dropped = self._unauthorized.take() if unauthorized else 0
+            reply.finish(error, quiet=dropped is None, dropped=dropped or 0)
 
-    async def _let_in(
-        self, scope: Scope, headers: Headers, receive: Receive, exchange: Exchange
-    ) -> None:
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, reply: Reply) -> None:
         has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
-        try:
-            self._check(scope, headers, exchange)
-        except RequestError as refused:
-            await exchange.refuse(refused, receive if has_body else None)
-            return
-        if not has_body:
-            await self._serve(scope, [_message(b"")], receive, exchange)
-            return
-        with self._bodies.reading(scope["state"]["admitted"]) as body:
+        with self.bodies.open() as body:
             try:
-                # In this list alone, so that the application can let go of it.
-                parts = [_message(await body.read(receive, headers, scope["path"]))]
+                admitted = self._check_head(scope, headers, reply)
+                # In this list alone, so that the application can free it.
+                parts = [b""]
+                if has_body:
+                    parts = [await body.read(receive, headers, scope["path"], admitted)]
             except RequestError as refused:
-                exchange.closing = not body.whole
-                sending = not body.whole and refused.status != 408
-                await exchange.refuse(refused, receive if sending else None)
+                unread = has_body and not body.complete
+                reply.closing = reply.closing or unread
+                sending = unread and refused.status != 408
+                await reply.refuse(refused, receive if sending else None)
                 return
             finally:
-                exchange.received = body.received
-            await self._serve(scope, parts, receive, exchange)
+                reply.received = body.received
+            await self._call_app(scope, parts, receive, reply)
 
-    def _check(self, scope: Scope, headers: Headers, exchange: Exchange) -> None:
-        if len(headers) != len(scope["headers"]):
-            _refuse_doubles(scope)
-        if b"cookie" in headers:
-            _check_cookies(scope)
-        if _WEIRD.search(scope["path"]):
+    def _check_head(self, scope: Scope, headers: Headers, reply: Reply) -> bool:
+        """Return whether the client bears the token, or none is needed."""
+        _check_headers(scope, headers)
+        if _STRANGE_PATH.search(scope["path"]):
             raise RequestError(400, "the path has control characters, backslashes or dot segments")
-        access = self._access
+        access = self.daemon.access
         access.check_origin(scope, headers)
-        admitted = access.admits(scope, headers)
-        scope["state"]["admitted"] = admitted
-        if not admitted and access.link_is_good(scope):
-            admitted = True
-        if b"sig=" in scope["query_string"] and admitted and access.link_is_good(scope):
-            exchange.extra = LINKED
-        if not (admitted or access.open_to_all(scope)):
-            raise self._unauthorised(scope, headers, exchange)
+        authenticated = access.admits(scope, headers)
+        scope["state"]["admitted"] = authenticated
+        linked = b"sig=" in scope["query_string"] and access.link_is_good(scope)
+        if linked:
+            reply.extra = _LINK_HEADERS
+        if not (authenticated or linked or access.open_to_all(scope)):
+            raise _unauthorized(scope, headers, reply)
         if self.daemon.draining and scope["path"] not in PROBES:
-            exchange.closing = True
-            raise RequestError(503, "draining: the server was told to end", _AGAIN_SECONDS)
+            raise RequestError(503, "shutting down", _RETRY_SECONDS)
+        return authenticated
 
-    def _unauthorised(self, scope: Scope, headers: Headers, exchange: Exchange) -> RequestError:
-        exchange.extra = ((b"www-authenticate", b'Bearer realm="lloss"'),)
-        if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
-            exchange.extra = ((b"location", _login_for(scope)),)
-            return RequestError(303, "log in at /login")
-        given = "the token is wrong" if b"authorization" in headers else "a token is needed"
-        return RequestError(401, f"{given}: send Authorization: Bearer TOKEN")
-
-    async def _serve(
-        self, scope: Scope, parts: list[Message], receive: Receive, exchange: Exchange
+    async def _call_app(
+        self, scope: Scope, parts: list[bytes], receive: Receive, reply: Reply
     ) -> None:
-        """Call the application; cancel it where the client goes away before its reply is whole.
+        """Call the application; cancel it where the client goes away before its reply is complete.
 
-        What runs in a thread goes on to its end and holds its place there: else clients that ask
-        and go would have any number of threads at work.
+        A thread that it runs goes on to its end and keeps its slot: otherwise clients that ask and
+        go could start any number of threads.
         """
-        client = _Client(exchange, parts)
         inner = scope
         if scope["method"] == "HEAD":
-            # Answered as GET is. Not in the server's own scope, by which it leaves the body out.
+            # Answered as GET. Not in the server's own scope, by which it leaves the body out.
             inner = {**scope, "method": "GET"}
-        with client.watched(scope["state"], receive):
-            try:
-                with client.working:
-                    await self.app(inner, client.receive, exchange.send)
-            finally:
-                scope.update({name: inner[name] for name in FOUND if name in inner})
-
-    def _tell(self, exchange: Exchange, error: BaseException | None) -> None:
-        if exchange.status == 401:
-            dropped = self._failed.take()
-            exchange.end(error, quiet=dropped is None, dropped=dropped or 0)
-        else:
-            exchange.end(error)
+        client = _Client(parts, receive, reply)
+        with client.watched(), client.working:
+            await self.app(inner, client.receive, reply.send)
+        if "route" in inner:
+            scope["route"] = inner["route"]
 
 
 class _Client:
-    """Who waits for a reply: the application is told when it goes, and cancelled.
+    """Gives the application its request, and cancels it when the client goes away."""
 
-    Attributes:
-        working: that is cancelled.
-    """
-
-    def __init__(self, exchange: Exchange, parts: list[Message]) -> None:
+    def __init__(self, parts: list[bytes], receive: Receive, reply: Reply) -> None:
         self.working = anyio.CancelScope()
-        self._exchange, self._parts = exchange, parts
+        self._parts, self._receive, self._reply = parts, receive, reply
         self._gone = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
-        """What the application receives: the whole body, and then the end."""
+        """Return the whole body, then wait for the client to go."""
         if self._parts:
-            return self._parts.pop()
+            return {"type": "http.request", "body": self._parts.pop(), "more_body": False}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
     @contextlib.contextmanager
-    def watched(self, state: dict[str, Any], receive: Receive) -> Iterator[None]:
-        """Notice when it goes.
-
-        A task of its own takes a good part of a small request: there is one only where the
-        connection does not tell by itself, or may have stopped to read in a large body.
-        """
-        if GONE in state and self._exchange.received <= _READ_ON_BYTES:
-            state[GONE] = self._leave
-            try:
-                yield
-            finally:
-                state.pop(GONE, None)
-            return
-        watcher = asyncio.create_task(self._watch(receive))
+    def watched(self) -> Iterator[None]:
+        """Watch for a disconnect, but not from the start: short requests would pay for a task."""
+        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, self._start_watching)
         try:
             yield
         finally:
-            watcher.cancel()
+            timer.cancel()
+            if self._watcher is not None:
+                self._watcher.cancel()
 
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
+    def _start_watching(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._leave()
-
-    def _leave(self) -> None:
-        if not self._exchange.complete:
+        if not self._reply.complete:
             self._gone.set()
             self.working.cancel()
 
 
-def _message(body: bytes) -> Message:
-    return {"type": "http.request", "body": body, "more_body": False}
+def _check_headers(scope: Scope, headers: Headers) -> None:
+    pairs = scope["headers"]
+    size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    size += sum([len(name) + len(value) + 4 for name, value in pairs])
+    if size > HEAD_BYTES:
+        raise RequestError(431, f"the request's head is larger than {HEAD_BYTES} bytes")
+    if len(headers) != len(pairs):
+        names = [name for name, _ in pairs]
+        for name in _UNIQUE:
+            if names.count(name) > 1:
+                raise RequestError(400, f"the header {name.decode('latin-1')} is given twice")
+    if b"cookie" in headers:
+        size = sum(len(value) for name, value in pairs if name == b"cookie")
+        if size > COOKIE_BYTES:
+            message = f"{size} bytes of cookies, at most {COOKIE_BYTES} are allowed"
+            raise RequestError(431, f"{message}: clear those of this host")
 
 
-def _login_for(scope: Scope) -> bytes:
-    """The form's address, which leads back to where somebody wanted to go."""
+def _unauthorized(scope: Scope, headers: Headers, reply: Reply) -> RequestError:
+    if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
+        reply.extra = ((b"location", _login_url(scope)),)
+        return RequestError(303, "log in at /login")
+    reply.extra = ((b"www-authenticate", b'Bearer realm="lloss"'),)
+    problem = "the token is wrong" if b"authorization" in headers else "a token is needed"
+    return RequestError(401, f"{problem}: send Authorization: Bearer TOKEN")
+
+
+def _login_url(scope: Scope) -> bytes:
+    """Return the login form's address, with the requested one to return to."""
     wanted: bytes = scope.get("raw_path") or b"/"
     if query := scope["query_string"]:
         wanted += b"?" + query
-    plain = wanted == b"/" or len(wanted) > _NEXT_MOST
+    plain = wanted == b"/" or len(wanted) > _MAX_NEXT
     return b"/login" if plain else b"/login?next=" + quote(wanted, safe="").encode()
-
-
-def _refuse_doubles(scope: Scope) -> None:
-    seen = set()
-    for name, _ in scope["headers"]:
-        if name in _ONCE and name in seen:
-            raise RequestError(400, f"the header {name.decode('latin-1')} is given twice")
-        seen.add(name)
-
-
-def _check_cookies(scope: Scope) -> None:
-    size = sum(len(value) for name, value in scope["headers"] if name == b"cookie")
-    if size > _COOKIE_BYTES:
-        raise RequestError(
-            431, f"{size} bytes of cookies, allowed are {_COOKIE_BYTES}: clear those of this host"
-        )

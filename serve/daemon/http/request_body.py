@@ -1,231 +1,222 @@
-"""Bodies of requests: whole, in time, inflated, and never more than was allowed."""
+"""Bodies of requests: complete, in time, inflated, and within the limits.
+
+JSON also counts by its values, before anybody parses it: ``[[],[],…`` takes two bytes a list, and
+sixty in memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.http.body_limits import parsed_bytes
+from lloss.serve.daemon.http.reply import ClientGoneError
 from lloss.serve.daemon.settings import Limits
 from starlette.types import Receive
 
-P = ParamSpec("P")
-T = TypeVar("T")
+MAX_VALUES = 4_000_000
+"""JSON values in a body; a million labels have three million."""
 
+MAX_FIELDS = 100_000
+"""Form fields in a body, empty ones included; the routes that read forms take far fewer."""
+
+ANONYMOUS_BYTES = 16 << 10
+"""Bytes of a body without a valid token: enough to log in."""
+
+_BYTES_PER_VALUE = 64
 _STEP = 1 << 20
 _FEED = 1 << 16
-_INLINE = 1 << 18
-"""Bytes that are inflated in the event loop: a millisecond; more of them go to a thread."""
+_RETRY_SECONDS = 1.0
+_CODINGS = (b"", b"identity", b"gzip", b"x-gzip", b"deflate")
+_JSON = re.compile(rb"[\s\x00\xef\xbb\xbf\xfe\xff]*[\[{]")
+"""How JSON begins, in any encoding; no image and no multipart form does."""
 
-_DENSEST = 1032
-"""Bytes that one byte of deflate can become."""
-
-_DENSE = 16
-"""Such bytes beyond which a size is not believed: images and numbers become less."""
-
-_STRANGERS = 16 << 10
-"""Bytes of a body of who has not shown the token: a token to log in with, and no more."""
-
-_SHORTEST_GZIP = 18
-_BUSY = 1.0
+_INFER = re.compile(r"/v2/models/.*/infer", re.DOTALL)
 
 
-class ClientGoneError(Exception):
-    """The client went away before its body was whole."""
-
-
-class Bodies:
-    """Reads bodies; counts the bytes of all that are held.
+class RequestBodies:
+    """Reads bodies and bounds the bytes that all of them occupy together.
 
     Attributes:
-        held: bytes just now.
+        size: bytes occupied now.
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._of_strangers = dataclasses.replace(
+        self.limits = limits
+        self.anonymous_limits = dataclasses.replace(
             limits,
-            body_bytes=min(limits.body_bytes, _STRANGERS),
-            inflated_bytes=min(limits.inflated_bytes, _STRANGERS),
+            body_bytes=min(limits.body_bytes, ANONYMOUS_BYTES),
+            inflated_bytes=min(limits.inflated_bytes, ANONYMOUS_BYTES),
         )
-        self.held = 0
+        self.size = 0
 
     @contextmanager
-    def reading(self, admitted: bool = True) -> Iterator[Body]:
-        """A body to be read, whose bytes count until the block ends.
-
-        Args:
-            admitted: whether the client has shown the token; of others little is read.
-        """
-        body = Body(self, self._limits if admitted else self._of_strangers)
+    def open(self) -> Iterator[RequestBody]:
+        """Yield a body, whose bytes count until the block ends."""
+        body = RequestBody(self)
         try:
             yield body
         finally:
-            self.held -= body.held
-
-    def hold(self, count: int) -> None:
-        """Count bytes more (or fewer).
-
-        Raises:
-            RequestError: 503, they would be too many.
-        """
-        if self.held + count > self._limits.in_flight_bytes:
-            raise RequestError(503, "too many bytes of requests are held; try again", _BUSY)
-        self.held += count
+            self.size -= body.size
 
 
-class Body:
-    """One body on its way in.
+class RequestBody:
+    """One body while it is read and used.
 
     Attributes:
-        held: bytes that count for it.
-        received: bytes that came.
-        whole: whether all of it came.
+        size: bytes that it occupies, as it came, inflated, and parsed.
+        received: bytes that came over the network.
+        complete: whether all of it came.
     """
 
-    def __init__(self, bodies: Bodies, limits: Limits) -> None:
-        self._bodies, self._limits = bodies, limits
-        self.held = self.received = 0
-        self.whole = False
+    def __init__(self, bodies: RequestBodies) -> None:
+        self._bodies, self._limits = bodies, bodies.limits
+        self.size = self.received = 0
+        self.complete = False
 
-    async def read(self, receive: Receive, headers: Mapping[bytes, bytes], path: str) -> bytes:
-        """All of it, inflated.
-
-        What its JSON will take when it is parsed counts as held, too; that depends on the path.
+    async def read(
+        self, receive: Receive, headers: Mapping[bytes, bytes], path: str, authenticated: bool
+    ) -> bytes:
+        """Receive and inflate the whole body.
 
         Raises:
-            RequestError: 400 it is no gzip; 408 too slow; 413 too large, or too many values; 415 an
-                unknown coding; 503 too much is held already.
+            RequestError: 400 damaged compression; 408 too slow; 413 too large, or too many values;
+                415 an unknown coding; 503 all bodies together are too large.
             ClientGoneError: the client went away.
         """
-        coding = headers.get(b"content-encoding", b"identity").strip().lower()
-        if coding not in (b"", b"identity", b"gzip", b"x-gzip", b"deflate"):
+        if not authenticated:
+            self._limits = self._bodies.anonymous_limits
+        coding = headers.get(b"content-encoding", b"").strip().lower()
+        if coding not in _CODINGS:
             shown = coding.decode("latin-1")
             raise RequestError(415, f"Content-Encoding {shown!r}: send gzip, deflate or none")
-        declared = headers.get(b"content-length")
-        if declared is not None and int(declared) > self._limits.body_bytes:
-            raise self._too_large(f"{int(declared)} bytes")
+        declared = int(headers.get(b"content-length", b"0"))
+        if declared > self._limits.body_bytes:
+            raise self._too_large(f"{declared} bytes")
+        seconds = self._limits.body_seconds
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                raw = await self._received(receive)
+            async with asyncio.timeout(seconds):
+                raw = await self._receive_all(receive)
         except TimeoutError:
-            raise RequestError(
-                408, f"the body did not come within {self._limits.body_seconds:g} seconds"
-            ) from None
+            message = f"the body did not arrive within {seconds:g} seconds"
+            raise RequestError(408, message) from None
         if coding not in (b"", b"identity"):
-            raw = await self._inflated(raw, gzip=coding != b"deflate")
-        self._hold(parsed_bytes(raw, headers, path))
+            raw = await self._inflate(raw, gzip=coding != b"deflate")
+        self._occupy(parsed_bytes(raw, headers, path))
         return raw
 
-    async def _received(self, receive: Receive) -> bytes:
+    async def _receive_all(self, receive: Receive) -> bytes:
         chunks = []
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
+            self.complete = not message.get("more_body", False)
             if chunk := message.get("body", b""):
                 self.received += len(chunk)
                 if self.received > self._limits.body_bytes:
-                    raise self._too_large("it goes on")
-                self._hold(len(chunk))
+                    raise self._too_large("more follows")
+                self._occupy(len(chunk))
                 chunks.append(chunk)
-            if not message.get("more_body", False):
-                self.whole = True
+            if self.complete:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _inflated(self, raw: bytes, gzip: bool) -> bytes:
-        """Its size is known, and counts, before a byte of it is kept."""
+    async def _inflate(self, raw: bytes, gzip: bool) -> bytes:
+        """Measure the inflated size and let it count before a byte of it is kept."""
+        wbits = zlib.MAX_WBITS | 16 if gzip else _deflate_wbits(raw)
         limit = self._limits.inflated_bytes
-        size = _promised(raw, limit) if gzip else limit
-        small = min(size, len(raw) * _DENSEST) <= _INLINE
-        wbits = zlib.MAX_WBITS | 16 if gzip else _deflate_bits(raw)
-        if not gzip or size > len(raw) * _DENSE:
-            size = await _run(small, _inflated_size, raw, wbits, size)
-        self._hold(size)
-        return await _run(small, _inflate, raw, wbits, size)
+        self._occupy(await asyncio.to_thread(inflated_size, raw, wbits, limit))
+        return await asyncio.to_thread(inflate, raw, wbits, limit)
 
-    def _hold(self, count: int) -> None:
-        self._bodies.hold(count)
-        self.held += count
+    def _occupy(self, count: int) -> None:
+        if self._bodies.size + count > self._limits.in_flight_bytes:
+            message = "the bodies of all requests together are too large; try again"
+            raise RequestError(503, message, _RETRY_SECONDS)
+        self._bodies.size += count
+        self.size += count
 
-    def _too_large(self, what: str) -> RequestError:
-        return RequestError(
-            413, f"the body is too large: {what}, allowed are {self._limits.body_bytes} bytes"
-        )
+    def _too_large(self, size: str) -> RequestError:
+        most = self._limits.body_bytes
+        return RequestError(413, f"the body is too large: {size}, at most {most} bytes are allowed")
 
 
-def _promised(raw: bytes, limit: int) -> int:
-    """The bytes that a gzip file says it becomes (modulo 4 GiB).
-
-    Raises:
-        RequestError: 413, more than the limit.
-    """
-    if len(raw) < _SHORTEST_GZIP:
-        raise RequestError(400, "the body's Content-Encoding is cut off")
-    promised = int.from_bytes(raw[-4:], "little")
-    if promised > limit:
-        raise _more_than(limit)
-    return promised
-
-
-def _more_than(limit: int, wbits: int = 0) -> RequestError:
-    if wbits > zlib.MAX_WBITS:
-        return RequestError(400, f"the gzip body says it becomes {limit} bytes, and becomes more")
-    return RequestError(413, f"the body is too large inflated: more than {limit} bytes")
-
-
-async def _run(small: bool, what: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Here, or in a thread where it is worth one."""
-    if small:
-        return what(*given, **named)
-    return await asyncio.to_thread(what, *given, **named)
-
-
-def _inflate(raw: bytes, wbits: int, limit: int) -> bytes:
+def inflate(raw: bytes, wbits: int, limit: int) -> bytes:
+    """Decompress a whole body; see :func:`_pieces` for errors."""
     return b"".join(_pieces(raw, wbits, limit))
 
 
-def _inflated_size(raw: bytes, wbits: int, limit: int) -> int:
+def inflated_size(raw: bytes, wbits: int, limit: int) -> int:
+    """Return the size that :func:`inflate` would give."""
     return sum(map(len, _pieces(raw, wbits, limit)))
 
 
-def _deflate_bits(raw: bytes) -> int:
-    """Of "deflate", which is zlib's format; some clients send it without the two bytes ahead."""
-    zlibs = len(raw) >= 2 and raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0
-    return zlib.MAX_WBITS if zlibs else -zlib.MAX_WBITS
+def _deflate_wbits(raw: bytes) -> int:
+    """Some clients send "deflate", which is zlib's format, without its two leading bytes."""
+    zlib_header = len(raw) >= 2 and raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0
+    return zlib.MAX_WBITS if zlib_header else -zlib.MAX_WBITS
 
 
 def _pieces(raw: bytes, wbits: int, limit: int) -> Iterator[bytes]:
-    """What is inflated, at most ``limit`` bytes, piece by piece.
+    """Decompress piece by piece.
 
     Raises:
-        RequestError: 400 it is damaged; 413 it is more.
+        RequestError: 400 damaged; 413 more than ``limit`` bytes.
     """
     inflater = zlib.decompressobj(wbits)
     view, at, count = memoryview(raw), 0, 0
     try:
         while at < len(raw) and not inflater.eof:
-            # A slice at a time: what zlib leaves over of it is copied at every step.
-            fed: bytes | memoryview = view[at : at + _FEED]
-            at += len(fed)
+            # A slice at a time: zlib copies its unconsumed input at every step.
+            pending: bytes | memoryview = view[at : at + _FEED]
+            at += len(pending)
             while True:
-                room = min(_STEP, limit + 1 - count)
-                piece = inflater.decompress(fed, room)
+                piece = inflater.decompress(pending, _STEP)
                 count += len(piece)
                 if count > limit:
-                    raise _more_than(limit, wbits)
+                    raise RequestError(413, f"the inflated body is larger than {limit} bytes")
                 yield piece
-                fed = inflater.unconsumed_tail
-                if inflater.eof or (not fed and len(piece) < room):
+                pending = inflater.unconsumed_tail
+                if inflater.eof or (not pending and len(piece) < _STEP):
                     break
     except zlib.error as error:
-        raise RequestError(400, f"the body is not what Content-Encoding says: {error}") from None
+        raise RequestError(400, f"the body does not match its Content-Encoding: {error}") from None
     if not inflater.eof:
-        raise RequestError(400, "the body's Content-Encoding is cut off")
+        raise RequestError(400, "the compressed body is truncated")
     if inflater.unused_data or at < len(raw):
-        raise RequestError(400, "the body goes on after the end of its Content-Encoding")
+        raise RequestError(400, "bytes follow the end of the compressed body")
+
+
+def parsed_bytes(body: bytes, headers: Mapping[bytes, bytes], path: str) -> int:
+    """Estimate the bytes that a body's JSON occupies once it is parsed; 0 for other bodies.
+
+    Args:
+        body: inflated.
+        headers: of the request.
+        path: of the request: on an ``infer`` route, binary tensors follow the JSON.
+
+    Raises:
+        RequestError: 413 too many JSON values or form fields.
+    """
+    kind = headers.get(b"content-type", b"").strip().lower()
+    if kind.startswith(b"application/x-www-form-urlencoded"):
+        _count(body, len(body), b"&", MAX_FIELDS, "form fields")
+    if not _JSON.match(body):
+        return 0
+    end = len(body)
+    length = headers.get(b"inference-header-content-length", b"").strip()
+    if _INFER.fullmatch(path) and length.isdigit() and len(length) < 20:
+        end = min(int(length), end)
+    return _BYTES_PER_VALUE * _count(body, end, b",[{", MAX_VALUES, "JSON values")
+
+
+def _count(body: bytes, end: int, marks: bytes, most: int, what: str) -> int:
+    count = 0
+    for start in range(0, end, _STEP):
+        count += sum(body.count(mark, start, min(start + _STEP, end)) for mark in marks)
+        if count > most:
+            raise RequestError(413, f"the body has more than {most:,} {what}; send fewer at a time")
+    return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from xml.etree import ElementTree
@@ -25,45 +25,35 @@ class ChoicesControl:
     image: str
     stored: Mapping[str, str]
 
-
-@dataclass(frozen=True)
-class LabelingConfig:
-    """The controls that choose a class, and the keys of task data that hold images."""
-
-    controls: tuple[ChoicesControl, ...] = ()
-    image_keys: tuple[str, ...] = ()
-
-    def result(self, name: str) -> list[dict[str, object]]:
-        """The result of a prediction of this class; empty when no control offers it."""
-        for control in self.controls:
-            if name in control.stored:
-                value = {"choices": [control.stored[name]]}
-                names = {"from_name": control.name, "to_name": control.image}
-                return [{**names, "type": "choices", "value": value}]
-        return []
+    def result(self, choice: str) -> list[dict[str, object]]:
+        """The result of a prediction of this class; empty when the control does not offer it."""
+        if choice not in self.stored:
+            return []
+        value = {"choices": [self.stored[choice]]}
+        names = {"from_name": self.name, "to_name": self.image}
+        return [{**names, "type": "choices", "value": value}]
 
 
-def read_config(text: object) -> LabelingConfig:
-    """Read a configuration; an unreadable one is empty."""
+def read_config(text: object) -> tuple[ChoicesControl, ...]:
+    """The controls of a configuration; an unreadable one has none."""
     # Without a DOCTYPE there are no entities to expand.
     if not isinstance(text, str) or len(text) > _MAX_CHARACTERS or "<!DOCTYPE" in text:
-        return LabelingConfig()
+        return ()
     return _read(text)
 
 
 @lru_cache(maxsize=16)
-def _read(text: str) -> LabelingConfig:
+def _read(text: str) -> tuple[ChoicesControl, ...]:
     try:
         tree = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError):  # ValueError: a lone surrogate
-        return LabelingConfig()
-    images = {one.get("name", ""): one.get("value", "") for one in tree.iter("Image")}
+        return ()
+    images = {image.get("name", "") for image in tree.iter("Image")}
     controls = (_control(element, images) for element in tree.iter("Choices"))
-    keys = [value[1:] for value in images.values() if value.startswith("$")]
-    return LabelingConfig(tuple(filter(None, controls)), tuple(keys))
+    return tuple(filter(None, controls))
 
 
-def _control(element: ElementTree.Element, images: Mapping[str, str]) -> ChoicesControl | None:
+def _control(element: ElementTree.Element, images: Collection[str]) -> ChoicesControl | None:
     if element.get("perRegion", "").lower() == "true":
         return None
     targets = (name.strip() for name in element.get("toName", "").split(","))

@@ -71,9 +71,9 @@ async def predict(request: Request) -> JSONResponse:
         raise RequestError(422, "tasks: a list of Label Studio's tasks is needed")
     if len(tasks) > MAX_TASKS:
         raise RequestError(422, f"{len(tasks)} tasks: give at most {MAX_TASKS} in a request")
-    results = await predictions(daemon_of(request), fields)
-    # Encoded in a thread: many tasks would block the event loop.
-    return await run_in_threadpool(JSONResponse, {"results": results})
+    daemon = daemon_of(request)
+    # Encoded in the thread as well: many tasks would block the event loop.
+    return await run_in_threadpool(lambda: JSONResponse({"results": predictions(daemon, fields)}))
 
 
 @router.post("/webhook", openapi_extra=_body(_OBJECT), dependencies=_CHECKED)

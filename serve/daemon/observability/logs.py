@@ -1,8 +1,7 @@
-"""One line for every request and event, on standard error."""
+"""Log lines on standard error: one for every request and one for every event."""
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -17,186 +16,137 @@ from typing import Any, Literal, NoReturn, TextIO
 Format = Literal["json", "text"]
 
 LOG = logging.getLogger("lloss")
-_ROOT = logging.getLogger()
-Line = Callable[[dict[str, Any]], str]
 
 _FIELDS = "lloss_fields"
-_MAY_WAIT = "lloss_may_wait"
-_PAUSE = 0.05
-"""Seconds that lines wait for others."""
-_AGAIN = 0.2
-"""Seconds after which it is tried again to write what could not be written."""
-_PATIENCE = 1.0
-"""Seconds that the end of the process waits for its last lines."""
-_HELD = 10_000
-"""Lines that wait at most, such as behind a pipe that nobody empties."""
+_PAUSE_SECONDS = 0.02
+_RETRY_SECONDS = 0.2
+_FLUSH_SECONDS = 1.0
+_MAX_WAITING = 10_000
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/+{}")
 
 
 def configure(format: Format = "json", stream: TextIO | None = None) -> None:
-    """Send all that is logged through one handler: ours, uvicorn's, and warnings.
+    """Send all log records and warnings, also those of libraries, through one handler.
 
     Args:
-        format: a JSON object a line, or ``time LEVEL event name=value ...`` for people.
+        format: "json" for an object a line, "text" for ``time LEVEL event name=value ...``.
         stream: standard error if None.
     """
-    line = _json if format == "json" else _text
-    _ROOT.handlers[:] = [Later(stream or sys.stderr, line)]
-    _ROOT.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    formatter = JsonFormatter() if format == "json" else TextFormatter()
+    root.handlers[:] = [LineWriter(stream or sys.stderr, formatter)]
+    root.setLevel(logging.WARNING)
     LOG.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
-    # Of a request that is no HTTP uvicorn warns each time; the server does it, within a quota.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # uvicorn warns of every malformed request, which lets any client fill the log; the middleware
+    # and the process log its errors.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
-class Later(logging.Handler):
-    """Writes lines in a thread of its own, those of requests a moment later, many at once.
-
-    Whoever writes lets go of the interpreter's lock, and beside busy threads waits long to get it
-    back: line by line that takes an event loop more time than all else of a request. And a pipe
-    that nobody empties, or a disk that is full, is no reason to fail or to stand still for whoever
-    logs: lines are kept meanwhile, and counted where they become too many.
+def event(
+    name: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any
+) -> None:
+    """Log an event.
 
     Args:
-        stream: to write to.
-        line: makes a line of what it tells.
+        name: fixed, in snake_case; what varies goes into the fields.
+        level: of the standard library.
+        error: whose traceback the line gets.
+        fields: JSON values.
     """
-
-    def __init__(self, stream: TextIO, line: Line) -> None:
-        super().__init__()
-        self.line = line
-        self.setFormatter(_Lines(line))
-        self._send = _sender(stream)
-        self._lines: deque[str] = deque()
-        self._put = self._done = self._dropped = self._told = 0
-        self._left, self._leaving = b"", 0
-        self._due, self._now = threading.Event(), threading.Event()
-        self._moved = threading.Condition()
-        threading.Thread(target=self._write, name="lloss-log", daemon=True).start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See ``logging.Handler``; never fails and never waits."""
-        try:
-            line = self.format(record)
-        except Exception as error:  # of somebody's __str__
-            where = f"{record.pathname}:{record.lineno}"
-            line = json.dumps({"event": "log line broken", "of": where, "reason": repr(error)})
-        self.put(line, not hasattr(record, _MAY_WAIT))
-
-    def put(self, line: str, now: bool) -> None:
-        """Have a line written next, or a moment later with others."""
-        if len(self._lines) >= _HELD:  # nobody reads what we write
-            self._dropped += 1
-            return
-        self._lines.append(line)
-        self._put += 1
-        if now:
-            self._now.set()
-        if not self._due.is_set():
-            self._due.set()
-
-    def flush(self) -> None:
-        """Wait until all that there is has been written, but not for ever."""
-        until = self._put
-        self._now.set()
-        self._due.set()
-        with self._moved:
-            self._moved.wait_for(lambda: self._done >= until, _PATIENCE)
-
-    def _write(self) -> None:
-        while self._due.wait():
-            self._now.wait(_PAUSE)
-            self._due.clear()
-            self._now.clear()
-            try:
-                self._write_all()
-            except Exception:  # nobody is left to be told; perhaps the disk has room again soon
-                self._now.wait(_AGAIN)
-                self._due.set()
-
-    def _write_all(self) -> None:
-        """What was begun first: a line that was half written is not written twice."""
-        while self._left or self._lines or self._told < self._dropped:
-            if not self._left:
-                lines = [self._lines.popleft() for _ in range(len(self._lines))]
-                self._leaving = len(lines)
-                if dropped := self._dropped - self._told:
-                    lines.append(json.dumps({"event": "log lines dropped", "count": dropped}))
-                    self._told += dropped
-                self._left = "\n".join([*lines, ""]).encode(errors="backslashreplace")
-            while self._left:
-                self._left = self._left[self._send(self._left) :]
-            with self._moved:
-                self._done += self._leaving
-                self._moved.notify_all()
-
-
-def _sender(stream: TextIO) -> Callable[[bytes], int]:
-    """Writes to a stream what it takes, and returns how many bytes that was."""
-    try:
-        # Past its buffers, which keep a part of what they could not write and do not tell which.
-        return functools.partial(os.write, stream.fileno())
-    except (OSError, AttributeError):  # no file, or none at all
-        pass
-
-    def send(data: bytes) -> int:
-        stream.write(data.decode())
-        stream.flush()
-        return len(data)
-
-    return send
+    if LOG.isEnabledFor(level):
+        trace = (type(error), error, error.__traceback__) if error is not None else None
+        # Not LOG.log, which looks for the caller's line: that costs more than all the rest.
+        record = LOG.makeRecord(LOG.name, level, "", 0, name, (), trace, extra={_FIELDS: fields})
+        LOG.handle(record)
 
 
 def flush() -> None:
-    """Write what was logged before anything else is told on standard error."""
+    """Write waiting lines; give up after a second."""
     for handler in logging.getLogger().handlers:
         handler.flush()
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once, whatever its threads do; what was logged is written first."""
+    """Write waiting lines, then end the process at once, whatever its threads do."""
     flush()
     os._exit(code)
 
 
-def event(
-    name: str,
-    level: int = logging.INFO,
-    error: BaseException | None = None,
-    may_wait: bool = False,
-    **fields: Any,
-) -> None:
-    """Log that something happened.
+class LineWriter(logging.Handler):
+    """Writes lines in a thread of its own, those of a moment together.
 
-    Args:
-        name: what, in a few words that never vary.
-        level: of the standard library.
-        error: its traceback is added.
-        may_wait: whether it may be written with others a moment later, rather than next.
-        fields: values of JSON.
+    A write releases the interpreter lock, and beside busy threads the event loop waits long to get
+    it back. A full disk or a pipe that nobody reads delays nobody: lines wait, and beyond 10,000
+    they are dropped and counted.
     """
-    if not LOG.isEnabledFor(level):
-        return
-    if may_wait and error is None and (alone := _alone()) is not None:
-        told = {"time": _time(time.time()), "level": _level(level), "event": name, **fields}
-        alone.put(alone.line(told), now=False)
-    else:
-        extra = {_FIELDS: fields, _MAY_WAIT: True} if may_wait else {_FIELDS: fields}
-        LOG.log(level, name, extra=extra, exc_info=error)
+
+    def __init__(self, stream: TextIO, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._send = _sender(stream)
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._guard = threading.Lock()
+        self._due, self._idle = threading.Event(), threading.Event()
+        self._idle.set()
+        threading.Thread(target=self._run, name="lloss-log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line; never wait."""
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        with self._guard:
+            if len(self._lines) < _MAX_WAITING:
+                self._lines.append(line)
+            else:
+                self._dropped += 1
+            self._idle.clear()
+        if not self._due.is_set():
+            self._due.set()
+
+    def flush(self) -> None:
+        """Wait until all lines are written, at most a second."""
+        self._idle.wait(_FLUSH_SECONDS)
+
+    def _run(self) -> None:
+        while self._due.wait():
+            time.sleep(_PAUSE_SECONDS)
+            self._due.clear()
+            while waiting := self._take():
+                self._write(waiting)
+
+    def _take(self) -> bytes:
+        with self._guard:
+            lines = list(self._lines)
+            self._lines.clear()
+            if self._dropped:
+                lines.append(json.dumps({"event": "log_lines_dropped", "count": self._dropped}))
+                self._dropped = 0
+            if not lines:
+                self._idle.set()
+                return b""
+        return "\n".join([*lines, ""]).encode(errors="backslashreplace")
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[self._send(data) :]
+            except (OSError, ValueError):  # a full disk has space again later
+                time.sleep(_RETRY_SECONDS)
 
 
-def _alone() -> Later | None:
-    """Our handler, where nobody else listens.
-
-    Then a line of a request can go there past the records of ``logging``, which take longer than
-    all else of it.
-    """
-    handlers = _ROOT.handlers
-    only = handlers[0] if len(handlers) == 1 and not LOG.handlers else None
-    return only if isinstance(only, Later) else None
+def _sender(stream: TextIO) -> Callable[[bytes], int]:
+    """Return a function that writes bytes and returns how many the stream took."""
+    try:
+        # Past Python's buffer, which does not say how much of a failed write it kept.
+        file = stream.fileno()
+    except (OSError, AttributeError):
+        return lambda data: stream.write(data.decode()) and len(data)
+    return lambda data: os.write(file, data)
 
 
 class Quota:
@@ -207,7 +157,7 @@ class Quota:
         self._since, self._taken, self._dropped = float("-inf"), 0, 0
 
     def take(self) -> int | None:
-        """How many lines were dropped since the last that was not; None to drop this one."""
+        """Return how many lines were dropped before this one; None to drop this one too."""
         now = time.monotonic()
         if now - self._since >= self._seconds:
             self._since, self._taken = now, 0
@@ -219,60 +169,42 @@ class Quota:
         return dropped
 
 
-def _told(record: logging.LogRecord) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "time": _time(record.created),
-        "level": _level(record.levelno),
-        "event": record.getMessage(),
-    }
-    fields = getattr(record, _FIELDS, None)
-    if fields is None:
-        told["logger"] = record.name
-    else:
-        told.update(fields)
-    if record.exc_info:
-        told["traceback"] = logging.Formatter().formatException(record.exc_info)
-    return told
+class JsonFormatter(logging.Formatter):
+    """A JSON object a line; ASCII, so that no character of a path can begin another line."""
 
-
-def _time(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _level(number: int) -> str:
-    return logging.getLevelName(number).lower()
-
-
-class _Lines(logging.Formatter):
-    """Makes the same line of a record and of what it would tell."""
-
-    def __init__(self, line: Line) -> None:
-        super().__init__()
-        self._line = line
+    _encode = json.JSONEncoder(default=str).encode
 
     def format(self, record: logging.LogRecord) -> str:
         """See ``logging.Formatter``."""
-        return self._line(_told(record))
+        return self._encode(self._values(record))
+
+    def _values(self, record: logging.LogRecord) -> dict[str, Any]:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        values: dict[str, Any] = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        values |= getattr(record, _FIELDS, {"logger": record.name})
+        if record.exc_info:
+            values["traceback"] = self.formatException(record.exc_info)
+        return values
 
 
-_json: Line = json.JSONEncoder(default=str).encode
-"""A JSON object a line; ASCII, so that no character of a path can begin another line."""
+class TextFormatter(JsonFormatter):
+    """``time LEVEL event name=value ...``; values other than plain words as JSON."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """See ``logging.Formatter``."""
+        values = self._values(record)
+        trace = values.pop("traceback", "")
+        event = values.pop("event")
+        plain = event.isprintable() and event.isascii()
+        words = [values.pop("time"), values.pop("level").upper()]
+        words.append(event if plain else json.dumps(event))
+        words += [f"{name}={self._word(value)}" for name, value in values.items()]
+        return " ".join(words) + (f"\n{trace}" if trace else "")
 
-def _text(told: dict[str, Any]) -> str:
-    """``time LEVEL event name=value ...``; values that are no plain word as JSON writes them."""
-    traceback = told.pop("traceback", "")
-    head = f"{told.pop('time')} {told.pop('level').upper()} {_line(told.pop('event'))}"
-    text = " ".join([head, *(f"{name}={_word(value)}" for name, value in told.items())])
-    return f"{text}\n{traceback}" if traceback else text
-
-
-def _line(text: str) -> str:
-    return text if text.isprintable() and text.isascii() else json.dumps(text)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, str) and value and _PLAIN.issuperset(value):
-        return value
-    return json.dumps(value, default=str)
+    def _word(self, value: Any) -> str:
+        plain = isinstance(value, str) and value and _PLAIN.issuperset(value)
+        return value if plain else self._encode(value)

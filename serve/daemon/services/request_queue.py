@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,14 +100,7 @@ class ScoringRequest:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Images of a request that are rows of a batch.
-
-    Attributes:
-        request: theirs.
-        start: number of the first image in the request.
-        count: of the images.
-        row: of the first image in the batch.
-    """
+    """Images of a request, from ``start``, that are rows of a batch, from ``row``."""
 
     request: ScoringRequest
     start: int
@@ -124,12 +117,7 @@ class RequestQueue:
     """First come, first served, among small requests (which fit into a batch) and among large.
 
     If both wait they begin a batch by turns: neither waits until all of the other kind are done.
-
-    Args:
-        batch_size: the most images of a batch.
-
-    Attributes:
-        images: that wait.
+    ``images`` counts those that wait.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -184,16 +172,13 @@ class RequestQueue:
         return self._small if request.count <= self._batch_size else self._large
 
 
-def settle(requests: Iterable[ScoringRequest]) -> None:
-    """Settle requests from another thread, and wake each event loop once."""
-    loops = defaultdict(list)
-    for request in requests:
-        loops[request.loop].append(request)
-    for loop, its in loops.items():
+def settle(requests: Sequence[ScoringRequest]) -> None:
+    """Settle requests of one event loop from another thread, and wake the loop once."""
+
+    def settle_all() -> None:
+        for request in requests:
+            request.settle()
+
+    if requests:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(_settle_all, its)
-
-
-def _settle_all(requests: Iterable[ScoringRequest]) -> None:
-    for request in requests:
-        request.settle()
+            requests[0].loop.call_soon_threadsafe(settle_all)

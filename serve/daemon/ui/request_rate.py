@@ -1,4 +1,4 @@
-"""How fast a counter grows, told from the looks that people take at it."""
+"""The rate of a counter, sampled when somebody looks."""
 
 from __future__ import annotations
 
@@ -8,41 +8,39 @@ from collections import deque
 from collections.abc import Callable
 
 WINDOW = 10.0
-"""Seconds over which a rate is taken."""
+"""Seconds over which the rate is taken."""
 
 _STALE = 30.0
-"""Seconds after which a look is forgotten, even if it is the only one."""
+"""Seconds after which a sample is dropped, even the only one."""
 
-_LEAST = 0.5
-"""Seconds that two looks must lie apart to tell a rate."""
+_SHORTEST = 0.5
+"""Seconds between two samples."""
 
 
 class Rate:
-    """The rate of a counter. Holds no thread: each look at the counter is a sample."""
+    """The growth of a counter a second; each look is a sample, there is no thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._looks: deque[tuple[float, float]] = deque()
+        self._samples: deque[tuple[float, float]] = deque()
         self._lock = threading.Lock()
 
-    def seen(self, count: float) -> float | None:
-        """Note what the counter shows now.
+    def sample(self, count: float) -> float | None:
+        """Note the count; returns the rate over about :data:`WINDOW`, None when unknown.
 
-        Returns:
-            Its growth a second over about the last :data:`WINDOW`; None while nobody has looked
-            long enough. A counter that went back, such as that of another run, begins anew.
+        A count below the last one starts the samples again.
         """
         now = self._clock()
         with self._lock:
-            looks = self._looks
-            while looks and now - looks[0][0] > _STALE:
-                looks.popleft()
-            if looks and count < looks[-1][1]:
-                looks.clear()
-            if not looks or now - looks[-1][0] >= _LEAST:
-                looks.append((now, count))
-            # One look beyond the window is kept, so that slow visitors see a rate too.
-            while len(looks) > 2 and now - looks[1][0] >= WINDOW:
-                looks.popleft()
-            begun, before = looks[0]
-            return (count - before) / (now - begun) if now - begun >= _LEAST else None
+            samples = self._samples
+            while samples and now - samples[0][0] > _STALE:
+                samples.popleft()
+            if samples and count < samples[-1][1]:
+                samples.clear()
+            if not samples or now - samples[-1][0] >= _SHORTEST:
+                samples.append((now, count))
+            # One sample before the window stays, for those who look seldom.
+            while len(samples) > 2 and now - samples[1][0] >= WINDOW:
+                samples.popleft()
+            start, before = samples[0]
+            return (count - before) / (now - start) if now - start >= _SHORTEST else None

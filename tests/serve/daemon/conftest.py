@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -18,20 +19,23 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request, Response
+from lloss.serve.daemon.api import inference, score_images
+from lloss.serve.daemon.app import InferShortcut
 from lloss.serve.daemon.errors import RequestError, answer_failures
 from lloss.serve.daemon.http.authentication import Access
-from lloss.serve.daemon.http.middleware import Gate
-from lloss.serve.daemon.http.protocol import protocol_of
+from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.observability import logs
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.settings import Limits, ServeSettings
-from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
 
 from lloss.errors import EngineError, SettingsError
 
 from .disks import Disk, mounted
 from .processes import Process
+from .running_server import RunningServer
 from .waiting import PATIENCE, until
 
 # A client's own five seconds are too few on a busy machine; requests share this one object.
@@ -52,38 +56,30 @@ def received(sock: socket.socket) -> bytes:
     return b"".join(chunks)
 
 
-class Counted:
-    """Stands for the daemon's metrics: remembers what was counted."""
+class RecordedMetrics(DaemonMetrics):
+    """Remembers the requests it counts."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__()
         self.requests: list[tuple[str, int]] = []
-        self.in_flight = 0
-        self.logins: list[str] = []
-
-    def login(self, outcome: str) -> None:
-        self.logins.append(outcome)
-
-    def arrived(self) -> None:
-        self.in_flight += 1
-
-    def left(self) -> None:
-        self.in_flight -= 1
 
     def request(self, route: str, code: int, seconds: float) -> None:
-        assert seconds >= 0
+        super().request(route, code, seconds)
         self.requests.append((route, code))
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
 
 
 class Gated:
-    """A gate that listens."""
+    """The middleware in front of a few routes; listens once a test asks for its port."""
 
     def __init__(self, settings: ServeSettings, log: io.StringIO) -> None:
         self.settings, self.log = settings, log
         self.cancelled = threading.Event()
         self.entered, self.free = threading.Event(), threading.Event()
         self.threads = 0
-        self.metrics = Counted()
+        self.metrics = RecordedMetrics()
         self.daemon: Any = SimpleNamespace(
             settings=settings,
             metrics=self.metrics,
@@ -93,46 +89,26 @@ class Gated:
             not_ready=lambda: "",
         )
         self.app = self._routes()
-        self.gate = Gate(self.app, self.daemon)
-        config = uvicorn.Config(
-            self.gate,
-            http=protocol_of(settings.limits, self.metrics),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-        )
-        self.server = uvicorn.Server(config)
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.socket.getsockname()[1]
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        until(lambda: self.server.started)
+        self.middleware = RequestMiddleware(self.app, self.daemon)
 
-    def _run(self) -> None:
-        async def serve() -> None:
-            self.loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-            self.server.config.load()
-            self.server.lifespan = self.server.config.lifespan_class(self.server.config)
-            await self.server.startup([self.socket])
-            connections = self.server.server_state.connections
-            while not self._end.is_set():
-                for connection in list(connections):
-                    connection.check(self.loop.time())  # type: ignore[union-attr]
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._end.wait(), 0.05)
-            for connection in list(connections):
-                connection.transport.abort()
-            for server in self.server.servers:
-                server.close()
+    @functools.cached_property
+    def running(self) -> RunningServer:
+        return RunningServer(self.middleware, self.settings)
 
-        asyncio.run(serve())
+    @property
+    def port(self) -> int:
+        return self.running.port
+
+    def client(self, **options: Any) -> TestClient:
+        """A client without a socket."""
+        options = {"base_url": "http://localhost", **options}
+        return TestClient(self.middleware, follow_redirects=False, **options)
 
     def close(self) -> None:
-        self.loop.call_soon_threadsafe(self._end.set)
-        self.thread.join(PATIENCE)
-        assert not self.thread.is_alive()
+        self.free.set()
+        if "running" in self.__dict__:
+            until(lambda: self.metrics.value("lloss_requests_in_flight") == 0)
+            self.running.close()
 
     def counted(self, count: int = 1) -> list[tuple[str, int]]:
         """Requests by route and status, once there are so many."""
@@ -215,6 +191,7 @@ class Gated:
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Reply:
+        """Send a request on a socket."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
@@ -296,12 +273,6 @@ class Served:
     """The routes of scoring behind a gate, on a real socket, with a real model."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        from lloss.serve.daemon.api import inference
-        from lloss.serve.daemon.api import score_images as uploads
-        from lloss.serve.daemon.app import ShortWay
-        from lloss.serve.daemon.observability.metrics import DaemonMetrics
-        from lloss.serve.daemon.services.model_manager import Models
-
         metrics = DaemonMetrics(settings.limits)
         self.models = Models(settings, metrics)
         self.models.load()
@@ -317,22 +288,11 @@ class Served:
         self.app.state.daemon = self.daemon
         answer_failures(self.app)
         self.app.include_router(inference.router)
-        self.app.include_router(uploads.router)
-        config = uvicorn.Config(
-            Gate(ShortWay(self.app), self.daemon),
-            http=protocol_of(settings.limits, metrics),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-        )
-        self._server = uvicorn.Server(config)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
+        self.app.include_router(score_images.router)
+        app = RequestMiddleware(InferShortcut(self.app), self.daemon)
+        self.running = RunningServer(app, settings)
+        self.port = self.running.port
         self.url = f"127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
-        self._thread.start()
-        until(lambda: self._server.started)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -350,9 +310,7 @@ class Served:
             free.set()
 
     def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
+        self.running.close()
         self.models.close()
 
 

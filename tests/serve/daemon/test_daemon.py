@@ -126,7 +126,7 @@ def test_models_are_exchanged_under_load_without_a_failed_request(start: Start) 
     time.sleep(0.5)
     daemon.model.write_bytes(b"damaged")
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.until(lambda: "model refused" in daemon.told())
+    daemon.until(lambda: "model_refused" in daemon.told())
     status, refused = daemon.ask("POST", "/v1/model/reload")
     assert status == 409 and before[:12] in refused["error"]
     shutil.copy(daemon.data / "models" / f"{before}.onnx", daemon.model)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from lloss.serve.daemon.observability.gauges import register_gauges
-from lloss.serve.daemon.observability.metrics import ENDED, REFUSED, RELOADED, DaemonMetrics
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from lloss.images.decode import ImageSpec
@@ -34,8 +34,9 @@ PACKAGES = {
 }
 
 KNOWN = {
-    "reason": set(REFUSED),
-    "outcome": {*ENDED, *RELOADED, "scored", "skipped"},
+    "reason": {"queue_full", "deadline", "cancelled", "draining"},
+    "outcome": {"done", "failed", "cancelled", "swapped", "unchanged", "refused"}
+    | {"scored", "skipped"},
     "state": {"queued", "running", "scored", "labeled", "pending", "skipped"},
 }
 

@@ -22,7 +22,8 @@ from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import match
 from lloss.tasks.presets import resolve_settings
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.trainer import Trainer, TrainingData
+from lloss.training.trainer import Trainer
+from lloss.training.training_data import TrainingData
 
 TASK = get_task("detection")
 CLASSES = ("cat", "dog")

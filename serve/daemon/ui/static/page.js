@@ -1,135 +1,129 @@
 "use strict";
 
-// Everything here can be done without it as well: forms are sent in place, keys press buttons, and
-// figures are renewed every two seconds.
+// The pages work without this script. It sends forms in place, presses buttons by keys, and updates
+// figures every two seconds.
 
 const POLL = 2000;
-const said = document.getElementById("said");
+const VERDICTS = { labeled: "labeled", skipped: "skipped", taken: "somebody else has it now" };
+const message = document.getElementById("message");
 const list = document.querySelector(".tiles");
 const keys = document.getElementById("keys");
-const tiles = () => Array.from(document.querySelectorAll(".tile"));
-const done = []; // tiles that were marked, the latest last
-let silence = 0;
+const tiles = Array.from(document.querySelectorAll(".tile"));
+const marked = []; // tiles that were marked, the latest last
+let timer = 0;
 
-function say(words) {
-  said.textContent = words;
-  clearTimeout(silence);
-  silence = setTimeout(() => { said.textContent = ""; }, 4000);
+function say(text) {
+  message.textContent = text;
+  clearTimeout(timer);
+  timer = setTimeout(() => { message.textContent = ""; }, 4000);
+}
+
+function put(selector, text) {
+  const element = document.querySelector(selector);
+  if (element) element.textContent = text;
+}
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
 }
 
 // Tiles
 
-function isOpen(tile) {
-  return tile.dataset.state === "free" || tile.dataset.state === "pending";
-}
-
-function isBusy(tile) {
-  return tile.classList.contains("busy");
-}
+const isOpen = (tile) => ["free", "pending"].includes(tile.dataset.state);
+const isBusy = (tile) => tile.classList.contains("busy");
+const current = () => document.activeElement && document.activeElement.closest(".tile");
 
 function press(tile, action) {
   const button = tile.querySelector(`button[name="do"][value="${action}"]`);
   if (button && button.offsetParent !== null) button.form.requestSubmit(button);
 }
 
-function go(tile) {
+function focusTile(tile) {
   if (!tile) return;
-  for (const other of tiles()) other.tabIndex = other === tile ? 0 : -1;
+  for (const other of tiles) other.tabIndex = other === tile ? 0 : -1;
   tile.focus({ preventScroll: true });
   tile.scrollIntoView({ block: "nearest" });
 }
 
-function current() {
-  return document.activeElement ? document.activeElement.closest(".tile") : null;
-}
-
-const VERDICTS = { labeled: "labeled", skipped: "skipped", taken: "somebody else has it now" };
-
-function show(tile, told) {
-  tile.dataset.state = told.state;
+function show(tile, reply) {
+  tile.dataset.state = reply.state;
   const verdict = tile.querySelector(".verdict");
-  verdict.textContent = VERDICTS[told.state] || "";
-  if (told.state === "labeled" && told.label) {
-    const name = document.createElement("b");
-    name.textContent = told.label;
-    verdict.append(" ", name);
+  verdict.textContent = VERDICTS[reply.state] || "";
+  if (reply.state === "labeled" && reply.label) verdict.append(" ", element("b", "", reply.label));
+  for (const [name, count] of Object.entries(reply.counts)) {
+    put(`[data-count="${name}"]`, count.toLocaleString("en"));
   }
-  for (const [name, count] of Object.entries(told.counts)) {
-    const figure = document.querySelector(`[data-count="${name}"]`);
-    if (figure) figure.textContent = count.toLocaleString("en");
-  }
-  const waiting = document.querySelector("[data-waiting]");
-  if (waiting) {
-    const left = tiles().filter((other) => other.dataset.state === "pending").length;
-    waiting.textContent = left.toLocaleString("en");
-    if (left === 0) say("All of this batch is done.");
+  if (document.querySelector("[data-waiting]")) {
+    const waiting = tiles.filter((other) => other.dataset.state === "pending").length;
+    put("[data-waiting]", waiting.toLocaleString("en"));
+    if (waiting === 0) say("All of this batch is done.");
   }
 }
 
-// Who is quick need not wait for the answer: the next image is in focus at once.
+function report(tile, action, reply) {
+  const name = tile.getAttribute("aria-label");
+  const state = VERDICTS[reply.state] || `${reply.state} again`;
+  if (action === "undo") say(`${name}: ${state}`);
+  else if (action === "return") say(`${name} returned`);
+  else say(`${name} ${state}${reply.label ? ` ${reply.label}` : ""}. u undoes.`);
+}
+
+async function post(form, action, newClass) {
+  const fields = new URLSearchParams(new FormData(form));
+  fields.set("do", action);
+  if (newClass) fields.set("allow_new_classes", "true");
+  const headers = { Accept: "application/json" };
+  const answer = await fetch(form.action, { method: "POST", body: fields, headers });
+  if (answer.redirected || answer.status === 401) return void location.reload();
+  const reply = await answer.json();
+  if (answer.ok) return reply;
+  const error = new Error(reply.error || `the daemon answered ${answer.status}`);
+  throw Object.assign(error, { newClass: reply.new_class });
+}
+
+// The next image gets the focus at once, before the reply.
 async function send(form, button, newClass = false) {
-  const tile = form.closest(".tile");
+  const tile = form.closest(".tile"), action = button.value;
   if (isBusy(tile)) return;
   tile.classList.add("busy");
-  const action = button.value;
-  if (action === "label" || action === "skip") done.push(tile);
-  if (action !== "undo" && tile.contains(document.activeElement)) goOn(tile);
-  const wrong = tile.querySelector(".wrong");
-  if (wrong) wrong.remove();
+  if (action === "label" || action === "skip") marked.push(tile);
+  if (action !== "undo" && tile.contains(document.activeElement)) {
+    const later = tiles.slice(tiles.indexOf(tile) + 1);
+    focusTile(later.find((other) => isOpen(other) && !isBusy(other)) || tile);
+  }
+  for (const old of tile.querySelectorAll(".wrong")) old.remove();
   try {
-    const fields = new URLSearchParams(new FormData(form));
-    fields.set("do", action);
-    if (newClass) fields.set("allow_new_classes", "true");
-    const headers = { Accept: "application/json" };
-    const answer = await fetch(form.action, { method: "POST", body: fields, headers });
-    if (answer.redirected || answer.status === 401) return void location.reload();
-    const told = await answer.json();
-    if (!answer.ok) throw Object.assign(new Error(told.error || `the daemon answered ${answer.status}`), { newClass: told.new_class });
-    show(tile, told);
-    tell(tile, action, told);
+    const reply = await post(form, action, newClass);
+    if (!reply) return;
+    show(tile, reply);
+    report(tile, action, reply);
   } catch (error) {
-    if (done.includes(tile)) done.splice(done.lastIndexOf(tile), 1);
-    const line = document.createElement("p");
-    line.className = "wrong";
+    if (marked.includes(tile)) marked.splice(marked.lastIndexOf(tile), 1);
+    const unreachable = error instanceof TypeError;
+    const line = element("p", "wrong", unreachable ? "The daemon cannot be reached." : error.message);
     line.setAttribute("role", "alert");
-    line.textContent = error instanceof TypeError ? "The daemon cannot be reached." : error.message;
     form.append(line);
-    if (error.newClass) line.append(" ", offer(form, button, error.newClass));
+    if (error.newClass) {
+      const add = element("button", "", `Add the class ${error.newClass}`);
+      add.type = "button";
+      add.addEventListener("click", () => send(form, button, true));
+      line.append(" ", add);
+    }
   } finally {
     tile.classList.remove("busy");
   }
 }
 
-function offer(form, button, name) {
-  const more = document.createElement("button");
-  more.type = "button";
-  more.textContent = `Add the class ${name}`;
-  more.addEventListener("click", () => send(form, button, true));
-  return more;
-}
-
-function tell(tile, action, told) {
-  const name = tile.getAttribute("aria-label");
-  const state = VERDICTS[told.state] || `${told.state} again`;
-  if (action === "undo") say(`${name}: ${state}`);
-  else if (action === "return") say(`${name} returned`);
-  else say(`${name} ${state}${told.label ? ` ${told.label}` : ""}. u undoes.`);
-}
-
-function goOn(tile) {
-  const all = tiles();
-  const next = all.slice(all.indexOf(tile) + 1).find((other) => isOpen(other) && !isBusy(other));
-  go(next || tile);
-}
-
 document.addEventListener("submit", (event) => {
   if (!event.target.matches(".tile form.mark")) return;
   event.preventDefault();
-  const button = event.submitter || event.target.querySelector('button[value="label"]');
-  send(event.target, button);
+  send(event.target, event.submitter || event.target.querySelector('button[value="label"]'));
 });
 
-// Instead of the browser's own bubble, whose words are not ours.
+// Replaces the browser's own message.
 document.addEventListener("invalid", (event) => {
   if (!event.target.matches(".tile [name=label]")) return;
   event.preventDefault();
@@ -137,21 +131,19 @@ document.addEventListener("invalid", (event) => {
   event.target.focus();
 }, true);
 
-// An image that cannot be shown comes as a picture smaller than any thumbnail.
+// The picture for an image that cannot be shown is smaller than any thumbnail.
 async function explain(image) {
   if (!image.complete || image.naturalWidth === 0 || image.closest(".failed")) return;
   if (Math.max(image.naturalWidth, image.naturalHeight) > 128) return;
   const answer = await fetch(image.src);
-  const why = decodeURIComponent(answer.headers.get("X-Lloss-Error") || "");
-  if (!why) return;
-  image.alt = `cannot be shown: ${why}`;
-  image.title = why;
-  const line = document.createElement("span");
-  line.className = "why";
-  line.textContent = why;
+  const reason = decodeURIComponent(answer.headers.get("X-Lloss-Error") || "");
+  if (!reason) return;
+  image.alt = `cannot be shown: ${reason}`;
+  image.title = reason;
   image.parentElement.classList.add("failed");
-  image.after(line);
+  image.after(element("span", "why", reason));
 }
+
 for (const image of document.querySelectorAll(".thumb img")) {
   image.addEventListener("load", () => explain(image));
   explain(image);
@@ -159,26 +151,22 @@ for (const image of document.querySelectorAll(".thumb img")) {
 
 // Keys
 
-function beside(tile, by) {
-  const all = tiles();
-  return all[all.indexOf(tile) + by];
-}
+const beside = (tile, step) => tiles[tiles.indexOf(tile) + step];
 
-function below(tile, by) {
+function below(tile, step) {
   const here = tile.getBoundingClientRect();
-  const rows = tiles().filter((other) => {
-    const there = other.getBoundingClientRect();
-    return by > 0 ? there.top >= here.bottom - 1 : there.bottom <= here.top + 1;
-  });
-  if (rows.length === 0) return null;
-  const edge = (other) => other.getBoundingClientRect();
-  const nearest = by > 0 ? Math.min(...rows.map((o) => edge(o).top)) : Math.max(...rows.map((o) => edge(o).top));
-  const row = rows.filter((other) => Math.abs(edge(other).top - nearest) < 2);
-  return row.reduce((best, other) =>
-    Math.abs(edge(other).left - here.left) < Math.abs(edge(best).left - here.left) ? other : best);
+  const places = tiles.map((other) => ({ other, place: other.getBoundingClientRect() }));
+  const onSide = places.filter(({ place }) =>
+    step > 0 ? place.top >= here.bottom - 1 : place.bottom <= here.top + 1);
+  const tops = onSide.map(({ place }) => place.top);
+  const top = step > 0 ? Math.min(...tops) : Math.max(...tops);
+  const row = onSide.filter(({ place }) => Math.abs(place.top - top) < 2);
+  const distance = ({ place }) => Math.abs(place.left - here.left);
+  row.sort((a, b) => distance(a) - distance(b));
+  return row.length ? row[0].other : null;
 }
 
-// Where classes are digits a key is the class of that name, not the class in that place.
+// Where classes are digits, a key is the class of that name, not the class in that place.
 function choose(tile, key) {
   const select = tile.querySelector("select[name=label]");
   if (!select || !isOpen(tile)) return;
@@ -194,23 +182,23 @@ const MOVES = {
   ArrowRight: (tile) => beside(tile, 1), j: (tile) => beside(tile, 1),
   ArrowLeft: (tile) => beside(tile, -1), k: (tile) => beside(tile, -1),
   ArrowDown: (tile) => below(tile, 1), ArrowUp: (tile) => below(tile, -1),
-  Home: () => tiles()[0], End: () => tiles().at(-1),
+  Home: () => tiles[0], End: () => tiles.at(-1),
 };
 const ACTIONS = {
   l: (tile) => press(tile, "label"),
   s: (tile) => press(tile, "skip"),
   r: (tile) => press(tile, "return"),
   o: (tile) => tile.querySelector(".thumb").click(),
-  c: (tile) => { const field = tile.querySelector("[name=label]"); if (isOpen(tile)) field.focus(); },
+  c: (tile) => { if (isOpen(tile)) tile.querySelector("[name=label]").focus(); },
 };
 
 function undo(tile) {
-  const undoes = (some) => !isOpen(some) && some.dataset.state !== "taken";
-  while (done.length > 0 && !isBusy(done.at(-1)) && !undoes(done.at(-1))) done.pop();
-  const wanted = tile && undoes(tile) ? tile : done.at(-1);
+  const isMarked = (other) => !isOpen(other) && other.dataset.state !== "taken";
+  while (marked.length > 0 && !isBusy(marked.at(-1)) && !isMarked(marked.at(-1))) marked.pop();
+  const wanted = tile && isMarked(tile) ? tile : marked.at(-1);
   if (!wanted) return say("There is nothing to undo.");
   if (isBusy(wanted)) return say("One moment: the last one is still being marked.");
-  go(wanted);
+  focusTile(wanted);
   press(wanted, "undo");
 }
 
@@ -219,103 +207,76 @@ function help() {
   if (keys.open) keys.close(); else keys.showModal();
 }
 
+function handle(key, target, tile) {
+  if (key === "?") return help;
+  if (keys && keys.open) return null;
+  if (key === "u") return () => undo(tile);
+  if (!tile) {
+    const start = target === document.body && ["j", "k", "ArrowRight", "ArrowDown"].includes(key);
+    return start ? () => focusTile(tiles[0]) : null;
+  }
+  if (key === "Enter") return target === tile ? () => ACTIONS.o(tile) : null;
+  if (key in MOVES) return () => focusTile(MOVES[key](tile));
+  if (key in ACTIONS) return () => ACTIONS[key](tile);
+  return /^[0-9]$/.test(key) ? () => choose(tile, key) : null;
+}
+
 document.addEventListener("keydown", (event) => {
   if (!list || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  const typing = event.target.closest("input, select, textarea");
   const tile = current();
-  if (typing) {
-    if (event.key === "Escape" && tile) { event.preventDefault(); go(tile); }
-    return;
-  }
+  const typing = event.target.closest("input, select, textarea");
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (key === "?") { event.preventDefault(); return help(); }
-  if (keys && keys.open) return;
-  if (key === "u") { event.preventDefault(); return undo(tile); }
-  if (!tile) {
-    if (event.target === document.body && ["j", "k", "ArrowRight", "ArrowDown"].includes(key)) {
-      event.preventDefault();
-      go(tiles()[0]);
-    }
-    return;
-  }
-  if (key === "Enter" && event.target === tile) { event.preventDefault(); return ACTIONS.o(tile); }
-  if (key in MOVES) { event.preventDefault(); return go(MOVES[key](tile)); }
-  if (key in ACTIONS) { event.preventDefault(); return ACTIONS[key](tile); }
-  if (/^[0-9]$/.test(key)) { event.preventDefault(); choose(tile, key); }
+  const leave = key === "Escape" && tile ? () => focusTile(tile) : null;
+  const action = typing ? leave : handle(key, event.target, tile);
+  if (!action) return;
+  event.preventDefault();
+  action();
 });
 
 for (const button of document.querySelectorAll("[data-keys]")) {
   button.hidden = false;
   button.addEventListener("click", help);
 }
-const first = tiles()[0];
-if (first) first.tabIndex = 0;
+if (tiles.length) tiles[0].tabIndex = 0;
 
 // Figures
 
-const number = (value) => Math.round(value).toLocaleString("en");
-const rate = (value) => value === null ? "–" : value >= 10 || value === 0 ? number(value) : value.toFixed(1);
+const live = document.querySelector("[data-live]");
+let outdated = false;
 
-function duration(seconds) {
-  if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 90) return `${minutes} min`;
-  const hours = Math.floor(minutes / 60);
-  if (hours >= 48) return `${Math.floor(hours / 24)} d`;
-  return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
-}
-
-function toldOf(job) {
-  if (job.state === "queued") return "waits for its turn";
-  const words = [`${number(job.done)}${job.total === null ? "" : ` of ${number(job.total)}`} images`];
-  if (job.rate) words.push(`${rate(job.rate)} a second`);
-  if (job.left !== null) words.push(`${duration(job.left)} left`);
-  return words.join(" · ");
-}
-
-function put(selector, words) {
-  const place = document.querySelector(selector);
-  if (place) place.textContent = words;
-}
-
-async function renew(live) {
+async function update() {
   const answer = await fetch("/page/status", { headers: { Accept: "application/json" } });
   if (answer.redirected || answer.status === 401) return location.reload();
   if (!answer.ok) return;
   const status = await answer.json();
-  put("[data-rate]", rate(status.rate));
-  put("[data-queue]", number(status.queue));
-  put("[data-jobs]", number(Object.keys(status.jobs).length));
-  const shown = Array.from(document.querySelectorAll("[data-job]"));
-  for (const place of shown) {
-    if (!Object.hasOwn(status.jobs, place.dataset.job)) return ended();
-    const job = status.jobs[place.dataset.job];
-    place.querySelector("[data-told]").textContent = toldOf(job);
-    const bar = place.querySelector("progress");
+  put("[data-rate]", status.rate);
+  put("[data-queue]", status.queue);
+  put("[data-jobs]", Object.keys(status.jobs).length.toLocaleString("en"));
+  const shown = new Set();
+  for (const place of document.querySelectorAll("[data-job]")) {
+    const name = place.dataset.job;
+    if (!Object.hasOwn(status.jobs, name)) return reload();
+    const job = status.jobs[name], bar = place.querySelector("progress");
+    place.querySelector("[data-text]").textContent = job.text;
     if (job.total !== null) { bar.max = Math.max(job.total, 1); bar.value = job.done; }
+    shown.add(name);
   }
-  const here = live.dataset.pool;
-  const named = new Set(shown.map((place) => place.dataset.job));
-  if (here ? Object.hasOwn(status.jobs, here) && !named.has(here) : Object.keys(status.jobs).some((name) => !named.has(name) && document.querySelector(`[data-row="${name}"]`))) return ended();
-  if ("wasProblem" in live.dataset && (status.problem !== "") !== (live.dataset.wasProblem === "1")) ended();
+  const isHere = (name) => live.dataset.pool === name || document.querySelector(`[data-row="${name}"]`);
+  if (Object.keys(status.jobs).some((name) => !shown.has(name) && isHere(name))) return reload();
+  const problem = live.dataset.wasProblem;
+  if (problem !== undefined && (status.problem !== "") !== (problem === "1")) reload();
 }
 
-// A page whose figures are others now is fetched anew, but not from under somebody's hands.
-let news = false;
-
-function ended() {
-  if (done.length > 0 || (current() && list)) {
-    if (!news) say("This page has news: reload it when you like.");
-    news = true;
-  } else {
-    location.reload();
-  }
+// Not while somebody is at work on this page.
+function reload() {
+  if (marked.length === 0 && !(current() && list)) return location.reload();
+  if (!outdated) say("This page is out of date: reload it when you like.");
+  outdated = true;
 }
 
-const live = document.querySelector("[data-live]");
 if (live) {
   const tick = async () => {
-    if (!document.hidden) await renew(live).catch(() => {}); // the daemon may be restarting
+    if (!document.hidden) await update().catch(() => {}); // the daemon may be restarting
     setTimeout(tick, POLL);
   };
   setTimeout(tick, POLL);

@@ -46,4 +46,4 @@ def test_a_reload_is_logged_with_what_computes_the_model_now(daemon: Any, log: i
     warned, well = (json.loads(line) for line in log.getvalue().splitlines())
     assert (warned["level"], warned["note"]) == ("warning", "cuda: the driver is too old")
     assert (well["level"], well["note"]) == ("info", "")
-    assert warned["event"] == well["event"] == "model reloaded"
+    assert warned["event"] == well["event"] == "model_reloaded"

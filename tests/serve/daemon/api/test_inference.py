@@ -284,7 +284,7 @@ def test_long_replies_are_encoded_in_a_thread(
         url = f"http://{served.url}/v1/score?outputs=embedding"
         reply = httpx.post(url, files=form, timeout=PATIENCE).json()["images"]
         assert [len(row["embedding"]) for row in reply] == [128] * count
-    loop = served._thread
+    loop = served.running.thread
     assert [thread is loop for thread in threads] == [True, False, True, False]
 
 

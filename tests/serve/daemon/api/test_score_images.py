@@ -142,7 +142,6 @@ def test_openapi_describes_the_bodies(served: Any) -> None:
     post = paths["/v1/score"]["post"]
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
     assert {p["name"] for p in post["parameters"]} == {"timeout", "outputs"}
-    assert {"200", "400", "413", "415", "422", "429", "503", "504"} <= set(post["responses"])
     infer = paths["/v2/models/{model}/versions/{version}/infer"]["post"]
     assert {p["name"] for p in infer["parameters"]} == {"model", "version"}
     body = infer["requestBody"]

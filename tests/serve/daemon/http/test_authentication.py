@@ -338,7 +338,7 @@ def test_more_cookies_than_anybody_needs_are_not_read(
     for headers in (f"Cookie: {odd}\r\n", f"Cookie: {odd[:2500]}\r\n" * 2):
         raw = f"GET / HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"
         reply = gate.send(raw.encode())
-        assert reply.startswith(b"HTTP/1.1 431") and b"allowed are 4096" in reply
+        assert reply.startswith(b"HTTP/1.1 431") and b"at most 4096" in reply
 
 
 def test_readiness_tells_its_reasons_to_who_has_the_token(gated: Make, log: io.StringIO) -> None:
@@ -367,7 +367,7 @@ def test_the_token_is_compared_in_constant_time(
 
 def test_the_document_names_the_token(gated: Make) -> None:
     schema = {"paths": {"/a": {"get": {"responses": {"422": {"description": "x"}}}}}}
-    described = app._described(schema, gated(token=TOKEN).daemon)
+    described = app._complete(schema, gated(token=TOKEN).daemon)
     assert described["security"] == [{"token": []}]
     replies = described["paths"]["/a"]["get"]["responses"]
     assert set(replies) == {"422", "default"}

@@ -11,17 +11,11 @@ import numpy as np
 from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.model_manager import Scored
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.request_queue import Answer
 from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import PoolScores
-
-from lloss import Scorer
-from lloss.errors import ImageError
-from lloss.images.decode import decode
 
 from ..scores import write_scores
 
@@ -29,31 +23,12 @@ CLASSES = ("cat", "dog", "cow")
 
 
 class Models:
-    """A model whose scorer, if there is one, is real."""
-
     def __init__(self) -> None:
         self.sha256 = "ab" * 32
         outputs = {"loss": (), "prediction": ()}
         self.manifest: Any = SimpleNamespace(
             task="classification", classes=CLASSES, outputs=outputs
         )
-        self.scorer: Scorer | None = None
-        self.asked: list[int] = []
-
-    async def score(self, images: Sequence[bytes], seconds: float) -> Scored:
-        assert self.scorer is not None and seconds > 0
-        self.asked.append(len(images))
-        errors, decoded = {}, []
-        for row, image in enumerate(images):
-            try:
-                decoded.append(decode(image, self.scorer.manifest.image))
-            except ImageError as error:
-                errors[row] = str(error)
-                decoded.append(np.zeros((8, 8, 3), np.uint8))
-        columns = {k: v.copy() for k, v in self.scorer.score(np.stack(decoded)).columns.items()}
-        columns["loss"][list(errors)] = np.nan
-        columns["prediction"][list(errors)] = np.nan
-        return Scored(Answer(columns, errors), self.sha256, self.scorer.manifest)
 
 
 class Daemon:

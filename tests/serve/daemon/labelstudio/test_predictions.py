@@ -1,21 +1,14 @@
 from __future__ import annotations
 
-import base64
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import percentileofscore
 from starlette.testclient import TestClient
 
-from lloss import Scorer
-
 from .daemons import Daemon
 from .messages import ask, recorded, task
-
-# Images of a pool
 
 
 def test_a_recorded_request_is_answered_from_the_scores(client: TestClient) -> None:
@@ -85,43 +78,3 @@ def test_damaged_scores_are_an_error(client: TestClient, daemon: Daemon) -> None
     (scores / "part-00000.parquet").write_bytes(b"PAR1 no more")
     reply = client.post("/labelstudio/predict", json={"tasks": [task("0.png")]})
     assert reply.status_code == 409 and "part-00000.parquet" in reply.json()["error"]
-
-
-# Images in the task
-
-
-def uri(data: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def test_images_in_tasks_are_scored(
-    client: TestClient, daemon: Daemon, artifact: Path, encoded: Any
-) -> None:
-    daemon.models.scorer = scorer = Scorer(artifact, device="cpu", batch_size=16)
-    pictures = np.random.default_rng(3).integers(0, 256, (70, 8, 8, 3), np.uint8)
-    names = "".join(f'<Choice value="{name}"/>' for name in scorer.manifest.classes)
-    config = (
-        '<View><Image name="i" value="$photo"/>'
-        f'<Choices name="c" toName="i">{names}</Choices></View>'
-    )
-    tasks = [{"data": {"photo": uri(encoded(picture))}} for picture in pictures]
-    broken = {"data": {"photo": uri(b"no image")}}
-    *results, failed = ask(client, *tasks, broken, config=config)
-    assert daemon.models.asked == [64, 7]
-    assert failed == []
-    expected = scorer.score(pictures)
-    order = np.argsort([one["score"] for one in results], kind="stable")
-    np.testing.assert_array_equal(order, np.argsort(-expected.loss, kind="stable"))
-    assert all(0 < one["score"] < 1 for one in results)
-    guesses = [one["result"][0]["value"]["choices"][0] for one in results]
-    classes = scorer.manifest.classes
-    assert guesses == [classes[int(one)] for one in expected.columns["prediction"]]
-
-
-def test_nothing_is_fetched_and_no_other_uri_is_read(client: TestClient) -> None:
-    uris = [
-        "http://127.0.0.1/x.png", "/data/upload/x.png", "file:///etc/passwd", "data:text/html,x",
-        "data:image/png,raw", "data:image/png;base64,", "data:image/png;base64,§", "data:image/", 3,
-    ]  # fmt: skip
-    tasks = [{"data": {"image": uri}} for uri in uris]
-    assert ask(client, *tasks) == [[]] * len(uris)  # there is no scorer

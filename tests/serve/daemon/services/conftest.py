@@ -1,27 +1,48 @@
-"""Pools under a root, and one of a hundred scored images."""
+"""Pools under a root, and a pool of a hundred scored images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from lloss.serve.daemon.errors import status_of
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.selections import Selections
+from lloss.serve.daemon.services.selections import HandedOut, SelectionRequest, Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import PoolScores
 from numpy.typing import NDArray
 from PIL import Image
 
-from lloss.scores.scores_folder import ScoresFolder, scores_table
+from lloss.errors import LlossError
+from lloss.selection import SelectionSettings
+
+from ..scores import write_scores
 
 ODD = ["../../etc/passwd", "a b", "é😀", "x\0y", "'; DROP TABLE images; --", "%", 'q"uote', "\t"]
+
+
+def refused(act: Callable[[], Any], status: int) -> str:
+    """The one line of the error that a call raises."""
+    with pytest.raises(LlossError) as error:
+        act()
+    assert "\n" not in str(error.value) and status_of(error.value) == status, error.value
+    return str(error.value)
+
+
+def in_threads(act: Callable[[int], object], count: int) -> None:
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 @pytest.fixture
@@ -49,15 +70,14 @@ def pools(root: Path, catalog: Catalog) -> Pools:
 
 
 class Bench:
-    """A pool of a hundred images and some odd ids, without any image."""
+    """A pool "p" of scored images without files, and one image that was not scored."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path) -> None:
         self.settings = ServeSettings(
             model=folder / "m",
             data_dir=folder / "data",
             pool_roots=(str(folder),),
             pending_seconds=100,
-            **settings,
         )
         self.odd = ODD
         self.ids = [f"{n:03}.png" for n in range(100)] + ODD
@@ -67,35 +87,43 @@ class Bench:
         (folder / "list.csv").write_text("id,path\nnot scored,x.png\n")
         self.scores = folder / "scores"
         self.metrics = DaemonMetrics()
-        self.write(self.scores, losses)
         self.open()
-        self.catalog.pools.put("p", str(folder / "list.csv"), self.made)
+        self.catalog.pools.put("p", str(folder / "list.csv"), self.write(self.scores, losses))
 
-    def write(self, out: Path, losses: NDArray[np.float32]) -> None:
-        folder = ScoresFolder(out)
-        folder.write_part(
-            0,
-            scores_table(self.ids, {"loss": losses, "other": -losses}),
-            [("broken.png", "an empty file")],
-        )
-        folder.write_skipped()
-        folder.write_run(
-            {"state": "complete", "scored": len(self.ids), "skipped": 1, "part_size": 1000}
-        )
-        self.made = PoolScores(out, "ab" * 32, len(self.ids), 1)
+    def write(self, out: Path, losses: NDArray[np.float32]) -> PoolScores:
+        columns = {"loss": losses, "other": -losses}
+        write_scores(out, self.ids, columns, [("broken.png", "an empty file")])
+        return PoolScores(out, "ab" * 32, len(self.ids), 1)
 
     def open(self) -> None:
         self.catalog = Catalog(self.settings.data_dir)
+        self.images = self.catalog.images
         self.pools = Pools(self.settings, self.catalog)
-        any_label: Any = SimpleNamespace(
-            sha256="x", manifest=SimpleNamespace(task="detection", classes=())
-        )
-        classes = Classes(any_label, self.catalog.images)
+        manifest = SimpleNamespace(task="detection", classes=())  # accepts all labels
+        model: Any = SimpleNamespace(sha256="x", manifest=manifest)
+        classes = Classes(model, self.images)
         self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics, classes)
 
     def restart(self) -> None:
         self.catalog.close()
         self.open()
+
+    def select(self, k: int, key: str = "", exclude: Any = (), **settings: Any) -> HandedOut:
+        request = SelectionRequest(SelectionSettings(k=k, **settings), exclude)
+        return self.selections.select("p", request, key)
+
+    def take(self, k: int, **settings: Any) -> list[str]:
+        """The ids of a selection."""
+        return [image.id for image in self.select(k, **settings).images]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.images.labels("p")
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Images labeled, pending and skipped."""
+        return tuple(vars(self.images.counts("p")).values())
 
     def ranked(self, without: Any = ()) -> list[str]:
         """By plain Python."""

@@ -1,82 +1,71 @@
-"""Images by id: found by one walk, kept within bounds."""
+"""Images by id: found by one walk, and cached within bounds."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services import lazy_pool
+from lloss.serve.daemon.services.lazy_pool import LazyPool
 
-from lloss.pools import Pool
+from lloss.pools import Pool, open_pool
+from lloss.pools.table import TablePool
+
+from .conftest import in_threads
+
+
+@pytest.fixture
+def files(root: Path) -> Path:
+    """A root with a list, a table, an array and a folder."""
+    (root / "list.txt").write_text("cats/a.png\ncats/b.png\ncats/sub/c.png")
+    table = pa.table({"id": [f"t{n}" for n in range(20)], "image": [bytes(1000)] * 20})
+    pq.write_table(table, root / "t.parquet")
+    np.save(root / "a.npy", np.zeros((5, 2, 2, 3), np.uint8))
+    return root
 
 
 def test_many_images_take_one_walk_and_none_the_next_time(
-    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch
+    files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [f"cats/{name}" for name in ("a.png", "b.png", "sub/c.png")]
-    (root / "list.txt").write_text("\n".join(names))
-    pools.put("list", str(root / "list.txt"))
-    pool, walks = pools.get("list").open(), 0
-    walk = type(pool).__iter__
-
-    def counted(self: Pool) -> Any:
-        nonlocal walks
-        walks += 1
-        return walk(self)
-
-    monkeypatch.setattr(type(pool), "__iter__", counted)
-    threads = [threading.Thread(target=pools.get("list").items, args=(names,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert walks == 1
-    assert list(pools.get("list").items(["none", *reversed(names)])) == names[::-1]
-    before = walks
-    assert pools.get("list").items(["none"]) == {} and walks == before
+    pool, walks = LazyPool(str(files / "list.txt"), open_pool), list[int]()
+    walk = type(pool.open()).__iter__
+    monkeypatch.setattr(type(pool.open()), "__iter__", lambda self: walks.append(1) or walk(self))  # type: ignore[func-returns-value]
+    names = list(pool.open().ids())
+    in_threads(lambda _: pool.items(names), 4)
+    assert len(walks) == 1
+    assert list(pool.items(["none", *reversed(names)])) == names[::-1]
+    before = len(walks)
+    assert pool.items(["none"]) == {} and len(walks) == before
 
 
-@pytest.mark.parametrize("size", [10_000, 1000])
-def test_items_that_carry_their_bytes_are_bounded(
-    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch, size: int
+@pytest.mark.parametrize("most", [5000, 500])
+def test_cached_images_are_bounded(files: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(lazy_pool, "_MAX_BYTES", most)
+    pool = LazyPool(str(files / "t.parquet"), open_pool)
+    assert len(pool.items(f"t{n}" for n in range(20))) == 20
+    kept = max(1, most // 1000)
+    assert len(pool._items) == kept and pool._bytes == kept * 1000
+
+
+@pytest.mark.parametrize(
+    ("uri", "ids"),
+    [
+        ("t.parquet", ["t3", "t19"]),
+        ("a.npy", ["0", "4"]),
+        ("cats", ["a.png", "sub/c.png"]),
+        ("list.txt", ["cats/b.png"]),
+    ],
+)
+def test_existing_ids_are_found_without_images(
+    files: Path, monkeypatch: pytest.MonkeyPatch, uri: str, ids: list[str]
 ) -> None:
-    import pyarrow.parquet as pq
-    from lloss.serve.daemon.services import lazy_pool as found
-
-    monkeypatch.setattr(found, "_MAX_BYTES", 5 * size)
-    table = pa.table({"id": [str(n) for n in range(20)], "image": [bytes(size)] * 20})
-    pq.write_table(table, root / "t.parquet")
-    pools.put("t", str(root / "t.parquet"))
-    assert len(pools.get("t").items(map(str, range(20)))) == 20
-    kept = pools.get("t")
-    assert len(kept._items) == 5 and kept._bytes == 5 * size
-
-
-@pytest.mark.parametrize("kind", ["table", "array", "folder", "list"])
-def test_whether_the_pool_has_ids_is_told_without_their_images(
-    pools: Pools, root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    import pyarrow.parquet as pq
-
-    from lloss.pools.table import TablePool
-
-    table = pa.table({"id": [f"t{n}" for n in range(20)], "image": [bytes(10)] * 20})
-    pq.write_table(table, root / "t.parquet")
-    np.save(root / "a.npy", np.zeros((5, 2, 2, 3), np.uint8))
-    (root / "list.txt").write_text("cats/a.png\ncats/b.png")
-    uri, has = {
-        "table": ("t.parquet", ["t3", "t19"]),
-        "array": ("a.npy", ["0", "4"]),
-        "folder": ("cats", ["a.png", "sub/c.png"]),
-        "list": ("list.txt", ["cats/b.png"]),
-    }[kind]
-    pools.put("p", str(root / uri))
     monkeypatch.setattr(TablePool, "find", None)
-    assert pools.get("p").existing_ids([*has, "none", "../a.png", "\0"]) == set(has)
-    assert pools.get("p").existing_ids(["none"]) == set()
-    kept = pools.get("p")
-    assert not kept._items and "none" in kept._missing
+    pool: Any = LazyPool(str(files / uri), open_pool)
+    assert isinstance(pool.open(), Pool)
+    assert pool.existing_ids([*ids, "none", "../a.png", "\0"]) == set(ids)
+    assert pool.existing_ids(["none"]) == set()
+    assert not pool._items and "none" in pool._missing

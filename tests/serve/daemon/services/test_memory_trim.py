@@ -1,4 +1,4 @@
-"""Freed memory between pieces that are held: does the system get it back?"""
+"""Freed memory goes back to the system."""
 
 from __future__ import annotations
 
@@ -7,36 +7,31 @@ import sys
 
 import pytest
 
-PROGRAM = """
-import ctypes, re
-from lloss.serve.daemon.services.memory_trim import trim
+HEADER = """
+import ctypes, re, threading
+from lloss.serve.daemon.services.memory_trim import limit_arenas, trim
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+"""
 
+FRAGMENTS = """
 def resident():
     with open("/proc/self/status") as file:
         return int(re.search(r"VmRSS:\\s+(\\d+)", file.read())[1])
 
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-libc.free.argtypes = [ctypes.c_void_p]
-held = [libc.malloc(60_000) for _ in range(2000)]
-for block in held:
+blocks = [libc.malloc(60_000) for _ in range(2000)]
+for block in blocks:
     ctypes.memset(block, 1, 60_000)
-for number, block in enumerate(held):
+for number, block in enumerate(blocks):
     if number % 20:
         libc.free(block)
-kept = resident()
+before = resident()
 trim()
-print(kept - resident())
+print(before - resident())
 """
 
-
 ARENAS = """
-import ctypes, threading
-from lloss.serve.daemon.services.memory_trim import limit_arenas
-
-limit_arenas()
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 together = threading.Barrier(12)
 
 def allocate():
@@ -53,20 +48,21 @@ libc.malloc_stats()
 """
 
 
-def told(program: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(autouse=True)
+def glibc() -> None:
     if subprocess.run(["getconf", "GNU_LIBC_VERSION"], capture_output=True).returncode:
-        pytest.skip("another C library, which can do without")
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+        pytest.skip("needs glibc")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_freed_memory_goes_back() -> None:
-    assert int(told(PROGRAM).stdout) > 80_000
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", HEADER + program]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
-def test_all_threads_allocate_from_few_arenas() -> None:
-    of_all = told(ARENAS.replace("\nlimit_arenas()\n", "\n")).stderr.count("Arena")
-    assert told(ARENAS).stderr.count("Arena") <= 2 < of_all
+def test_fragments_are_returned() -> None:
+    assert int(run(FRAGMENTS).stdout) > 80_000
+
+
+def test_all_threads_share_two_arenas() -> None:
+    default = run(ARENAS).stderr.count("Arena")
+    assert run(f"limit_arenas()\n{ARENAS}").stderr.count("Arena") <= 2 < default

@@ -1,30 +1,29 @@
-"""Images to leave out of a choice, by their ids and by other names."""
+"""The images that names in requests mean."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.name_matching import Exclusion, match_exclusion
 
 from lloss.scores.scores_folder import ScoresFolder
 
 from ..scores import write_scores
+from .conftest import refused
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ScoresFolder:
+    losses = {"loss": np.arange(4, dtype=np.float32)}
     ids = ["a/x.png", "b/x.png", "b/y.png", "z.png"]
-    write_scores(
-        tmp_path, ids, {"loss": np.arange(4, dtype=np.float32)}, skipped=[("bad.png", "broken")]
-    )
-    return ScoresFolder(tmp_path).opened()
+    return write_scores(tmp_path, ids, losses, skipped=[("bad.png", "broken")])
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("names", "expected"),
     [
         ([], Exclusion()),
         (["z.png", "z.png", "bad.png"], Exclusion(frozenset({"z.png", "bad.png"}))),
@@ -33,10 +32,35 @@ def folder(tmp_path: Path) -> ScoresFolder:
         (["z.png", "set/z.png"], Exclusion(frozenset({"z.png"}), by_name=1)),
     ],
 )
-def test_names_are_found(folder: ScoresFolder, names: list[str], found: Exclusion) -> None:
-    assert match_exclusion(folder, names) == found
+def test_names_to_exclude(folder: ScoresFolder, names: list[str], expected: Exclusion) -> None:
+    assert match_exclusion(folder, names) == expected
 
 
-def test_a_name_of_two_images_is_refused(folder: ScoresFolder) -> None:
-    with pytest.raises(RequestError, match="'x.png' may be 'a/x.png' or 'b/x.png'.*handed out"):
-        match_exclusion(folder, ["x.png"])
+def test_an_ambiguous_name_to_exclude_is_refused(folder: ScoresFolder) -> None:
+    message = refused(lambda: match_exclusion(folder, ["x.png"]), 422)
+    assert "'x.png' may be 'a/x.png' or 'b/x.png'" in message and "handed out" in message
+
+
+def test_names_of_labels(bench: Any) -> None:
+    best = bench.ranked()[0]
+    done = bench.selections.label("p", {"data/not scored": "cat", best: "dog"})
+    assert (done.images, done.by_name) == (2, 1)
+    assert bench.labels == {"not scored": "cat", best: "dog"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["not scored", "./not scored"], "'not scored' and './not scored' are labels of the image"),
+        (["Not scored"], "'not scored' differs from it in upper and lower case alone"),
+        (["a/1.png", "1.png"], "the id '1.png' may be 'a/1.png' or 'b/1.png'; write which; none"),
+        (["no 1", "no 2", "no 3"], "the id 'no 1' and 2 more are not in the pool 'p'; none was"),
+    ],
+)
+def test_names_that_do_not_mean_one_image_label_none(
+    bench: Any, tmp_path: Path, names: list[str], message: str
+) -> None:
+    (tmp_path / "list.csv").write_text("id,path\na/1.png,x\nb/1.png,x\nnot scored,x\n")
+    labels = dict.fromkeys(["000.png", *names], "cat")
+    assert message in refused(lambda: bench.selections.label("p", labels), 422)
+    assert bench.labels == {}

@@ -1,186 +1,120 @@
-"""Pools under roots, images by id, and scores that the command line made."""
+"""Pools under roots, and their scores."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.errors import status_of
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.pool_roots import PoolRoots
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import PoolScores
 
-from lloss.errors import ImageError, LlossError, PoolError
+from lloss.errors import ImageError, PoolError
 from lloss.pools import open_pool
 
 from ..scores import write_scores
+from .conftest import refused
 
 
-def refused(act: Any) -> tuple[int, str]:
-    with pytest.raises(LlossError) as error:
-        act()
-    assert "\n" not in str(error.value)
-    return status_of(error.value), str(error.value)
+@pytest.fixture
+def uri(root: Path) -> str:
+    return str(root / "cats")
 
 
-def test_a_pool_under_a_root_is_opened_and_kept(pools: Pools, root: Path) -> None:
-    row = pools.put("cats", str(root / "cats"))
+@pytest.fixture
+def cats(pools: Pools, uri: str) -> Pools:
+    """With a pool of three images."""
+    pools.put("cats", uri)
+    return pools
+
+
+def write(folder: Path, uri: str, **run: Any) -> Path:
+    """A complete scores folder of the cats, or with another ``run.json``."""
+    ids = list(open_pool(uri).ids())[:2]
+    run = {"model_sha256": "ab" * 32, "pool": uri, "pool_fingerprint": "", "excluded": 0, **run}
+    losses = {"loss": np.arange(2, dtype=np.float32)}
+    return write_scores(folder, ids, losses, [("sub/c.png", "broken")], **run).path
+
+
+def finish_job(catalog: Catalog, uri: str) -> Path:
+    """The scores folder of a job that is done."""
+    row = catalog.jobs.submit("cats", "m", 8)
+    catalog.jobs.begin(row.id, 8)
+    write(row.folder, uri)
+    assert catalog.jobs.finish(row.id, 2, 1)
+    return row.folder
+
+
+def test_a_pool_is_opened_once(pools: Pools, uri: str) -> None:
+    row = pools.put("cats", uri)
     assert (row.name, row.scores, row.scored) == ("cats", None, 0)
-    assert sorted(pools.get("cats").open().ids()) == ["a.png", "b.png", "sub/c.png"]
-    assert pools.get("cats").open() is pools.get("cats").open()
-    assert pools.put("cats", str(root / "cats")) == row
-
-
-def test_without_roots_nothing_is_opened(catalog: Catalog, root: Path) -> None:
-    pools = Pools(ServeSettings(model=root / "m", data_dir=catalog.data_dir), catalog)
-    status, told = refused(lambda: pools.put("cats", str(root / "cats")))
-    assert status == 403 and "--pool-root" in told
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "{out}",
-        "{root}/../out",
-        "{root}/cats/../../out",
-        "{root}/link",
-        "{root}/link/secret.png",
-        "{root}/{{cats,../out}}/list.txt",
-        "{root}/{{cats,link}}/*.txt",
-        "{root}/../out/*.tar",
-        "file://{out}",
-        "local://{root}/../out",
-        "/etc/passwd",
-        "/",
-        "{root}2",
-        "{root}/cats/people.json?image=../../out",
-        "{root}/cats/people.json?image=/etc",
-        "{root}/cats/people.json?image=../..",
-        "memory://bucket/database",
-        "memory://bucket/data/../x",
-        "memory://bucket/data/%2e%2e/x",
-        "memory://bucket/data/..%2fx",
-        "memory://bucket/data/x?image=../../y",
-        "memory://bucket/{{data,other}}/x",
-        "memory://user:secret@bucket/data/x",
-        "s3://bucket/data/x",
-        "http://169.254.169.254/latest/meta-data",
-        "simplecache::memory://bucket/data/x",
-        "memory://bucket/data/x::file:///etc",
-        "zip://a.png::memory://bucket/data/x.zip",
-        "{root}/a://b",
-        "memory://bucket/data/x#y",
-    ],
-)
-def test_what_lies_elsewhere_is_refused(pools: Pools, root: Path, uri: str) -> None:
-    out = root.parent / "out"
-    (root / "link").symlink_to(out)
-    (root.parent / "root2").mkdir()
-    (root / "cats/people.json").write_text("[]")
-    status, told = refused(lambda: pools.put("x", uri.format(root=root, out=out)))
-    assert status == 403, told
-    assert "secret@" not in told and "user:" not in told
-
-
-@pytest.mark.parametrize("uri", ["cats", "./cats", "~/cats", "", "\0", "a\nb", "{root}/c\0"])
-def test_what_is_no_absolute_path_is_refused(pools: Pools, root: Path, uri: str) -> None:
-    assert refused(lambda: pools.put("x", uri.format(root=root)))[0] == 422
-
-
-def test_what_is_not_there_or_no_pool_is_told(pools: Pools, root: Path) -> None:
-    (root / "notes.doc").write_text("x")
-    for uri in (f"{root}/none", f"{root}/notes.doc", f"{root}/{{a", f"{root}/cats?colour=red"):
-        assert refused(lambda uri=uri: pools.put("x", uri))[0] == 422
-
-
-def test_a_prefix_of_urls_counts_by_whole_parts() -> None:
-    roots = PoolRoots(["s3://bucket/data/"])
-    for url in ("s3://bucket/data", "s3://bucket/data/a.tar", "s3://bucket/data/{0..3}.tar?id=x"):
-        roots.check(url)
-    assert refused(lambda: roots.check("s3://bucket/data2/a.tar"))[0] == 403
+    pool = pools.get("cats").open()
+    assert sorted(pool.ids()) == ["a.png", "b.png", "sub/c.png"]
+    assert pools.get("cats").open() is pool
+    assert pools.put("cats", uri) == row
+    message = refused(lambda: pools.put("cats", f"{uri}/sub"), 409)
+    assert "choose another name" in message
 
 
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../../etc", "a/b", "-a", ".hidden", "a b", "é", "a" * 101, "a\n", "\0"]
 )
-def test_bad_names(pools: Pools, root: Path, name: str) -> None:
-    status, told = refused(lambda: pools.put(name, str(root / "cats")))
-    assert status == 422 and "letters, digits" in told
+def test_invalid_names_are_refused(pools: Pools, uri: str, name: str) -> None:
+    assert "letters, digits" in refused(lambda: pools.put(name, uri), 422)
 
 
-def test_a_name_is_of_one_pool(pools: Pools, root: Path) -> None:
-    pools.put("cats", str(root / "cats"))
-    status, told = refused(lambda: pools.put("cats", str(root / "cats/sub")))
-    assert status == 409 and "choose another name" in told
+def test_unreadable_pools_are_refused(pools: Pools, root: Path) -> None:
+    (root / "notes.doc").write_text("x")
+    for uri in (f"{root}/none", f"{root}/notes.doc", f"{root}/{{a", f"{root}/cats?colour=red"):
+        refused(lambda uri=uri: pools.put("x", uri), 422)
 
 
-def test_a_pool_that_lies_under_no_root_any_more_is_not_opened(
-    pools: Pools, catalog: Catalog, root: Path
+def test_a_pool_outside_the_roots_of_now_is_not_opened(
+    cats: Pools, catalog: Catalog, root: Path
 ) -> None:
-    pools.put("cats", str(root / "cats"))
-    other = ServeSettings(
+    settings = ServeSettings(
         model=root / "m", data_dir=catalog.data_dir, pool_roots=(str(root / "cats/sub"),)
     )
-    assert refused(lambda: Pools(other, catalog).get("cats").open())[0] == 403
-
-
-def test_a_pool_that_is_exchanged_for_a_link_is_not_followed(pools: Pools, root: Path) -> None:
-    pools.put("cats", str(root / "cats"))
-    pools.get("cats").open()
+    refused(Pools(settings, catalog).get("cats").open, 403)
+    cats.get("cats").open()
     shutil.rmtree(root / "cats")
     (root / "cats").symlink_to(root.parent / "out")
     with pytest.raises(PoolError, match="leads outside"):
-        list(pools.get("cats").open())
-    assert refused(lambda: pools.reopen("cats"))[0] == 403
+        list(cats.get("cats").open())
+    refused(lambda: cats.reopen("cats"), 403)
 
 
-def test_images_are_found_by_id_and_no_path_is_made_of_one(pools: Pools, root: Path) -> None:
-    pools.put("cats", str(root / "cats"))
+def test_images_are_found_by_id_and_ids_are_not_paths(cats: Pools, root: Path) -> None:
+    (root / "cats/link.png").symlink_to(root.parent / "out/secret.png")
     asked = ["sub/c.png", "../../out/secret.png", "/etc/passwd", "a.png", "\0", "\ud800", "a.png",
              "'; DROP TABLE pools; --", "x" * 100_000]  # fmt: skip
-    found = pools.get("cats").items(asked)
-    assert list(found) == ["sub/c.png", "a.png"]
-    assert all(item.read()[:4] == b"\x89PNG" for item in found.values())
-
-
-def test_a_link_in_a_pool_is_a_bad_image(pools: Pools, root: Path) -> None:
-    (root / "cats/link.png").symlink_to(root.parent / "out/secret.png")
-    pools.put("cats", str(root / "cats"))
+    items = cats.get("cats").items(asked)
+    assert list(items) == ["sub/c.png", "a.png"]
+    assert all(item.read()[:4] == b"\x89PNG" for item in items.values())
     with pytest.raises(ImageError, match="leads outside"):
-        pools.get("cats").items(["link.png"])["link.png"].read()
+        cats.get("cats").items(["link.png"])["link.png"].read()
 
 
-def scored(root: Path, out: Path, **changes: Any) -> Path:
-    """A complete scores folder of ``root/cats``."""
-    ids = list(open_pool(root / "cats").ids())[:2]
-    columns = {"loss": np.arange(len(ids), dtype=np.float32)}
-    run = {"model_sha256": "ab" * 32, "pool": str(root / "cats"), "pool_fingerprint": "",
-           "excluded": 0}  # fmt: skip
-    write_scores(out, ids, columns, [("sub/c.png", "broken")], **{**run, **changes})
-    return out
-
-
-def test_scores_of_the_command_line_are_taken_over(pools: Pools, root: Path) -> None:
-    folder = scored(root, root / "scores")
-    row = pools.put("cats", str(root / "cats"), str(folder))
+def test_scores_of_the_command_line_are_adopted(pools: Pools, root: Path, uri: str) -> None:
+    folder = write(root / "scores", uri)
+    row = pools.put("cats", uri, str(folder))
     assert (row.scores, row.scored, row.skipped) == (folder, 2, 1)
     assert row.model_sha256 == "ab" * 32
-    with pools.reading("cats") as (again, held):
-        assert again == row and len(list(held.batches(["id"]))) == 1
+    with pools.reading("cats") as (again, scores):
+        assert again == row and len(list(scores.batches(["id"]))) == 1
     pools.remove("cats")
-    assert (folder / "run.json").exists()  # they are not ours to remove
+    assert (folder / "run.json").exists(), "it is not the daemon's"
 
 
-def test_scores_of_another_pool_or_of_no_end_are_refused(pools: Pools, root: Path) -> None:
-    changes: list[dict[str, Any]] = [
+@pytest.mark.parametrize(
+    "run",
+    [
         {"state": "running"},
         {"scored": 3},
         {"pool_fingerprint": "abc"},
@@ -188,139 +122,74 @@ def test_scores_of_another_pool_or_of_no_end_are_refused(pools: Pools, root: Pat
         {"shard": "1/2"},
         {"excluded": None},
         {"part_size": 0},
-    ]
-    for number, change in enumerate(changes):
-        folder = scored(root, root / f"s{number}", **change)
-        put = functools.partial(pools.put, "c", str(root / "cats"), str(folder))
-        status, told = refused(put)
-        assert status == 422 and str(folder) in told, told
-    good = scored(root, root / "good")
-    for uri in (root / "cats/sub", root.parent / "root"):
-        assert refused(lambda uri=uri: pools.put("x", str(uri), str(good)))[0] == 422
+        None,
+    ],
+)
+def test_invalid_scores_are_not_adopted(
+    pools: Pools, root: Path, uri: str, run: dict[str, Any] | None
+) -> None:
+    folder = write(root / "scores", uri, **(run or {}))
+    if run is None:
+        (folder / "run.json").write_text(json.dumps(["complete"]))
+    assert str(folder) in refused(lambda: pools.put("c", uri, str(folder)), 422)
+
+
+def test_scores_of_other_pools_are_not_adopted(pools: Pools, root: Path, uri: str) -> None:
+    folder = write(root / "scores", uri)
+    for other in (f"{uri}/sub", str(root)):
+        refused(lambda other=other: pools.put("x", other, str(folder)), 422)
     (root / "cats/d.png").write_bytes((root / "cats/a.png").read_bytes())
-    status, told = refused(lambda: pools.put("cats", str(root / "cats"), str(good)))
-    assert status == 422 and "'d.png' is not in both" in told
+    message = refused(lambda: pools.put("cats", uri, str(folder)), 422)
+    assert "'d.png' is not in both" in message
 
 
-def test_scores_elsewhere_are_refused(pools: Pools, root: Path) -> None:
-    folder = scored(root, root.parent / "out/scores")
-    assert refused(lambda: pools.put("c", str(root / "cats"), str(folder)))[0] == 403
+def test_scores_outside_the_roots_are_not_adopted(pools: Pools, root: Path, uri: str) -> None:
+    folder = write(root.parent / "out/scores", uri)
     (root / "linked").symlink_to(folder)
-    assert refused(lambda: pools.put("c", str(root / "cats"), str(root / "linked")))[0] == 403
-    inside = scored(root, root / "inside")
+    inside = write(root / "inside", uri)
     (inside / "part-00000.parquet").unlink()
     (inside / "part-00000.parquet").symlink_to(folder / "part-00000.parquet")
-    assert refused(lambda: pools.put("c", str(root / "cats"), str(inside)))[0] == 403
+    for scores in (folder, root / "linked", inside):
+        refused(lambda scores=scores: pools.put("c", uri, str(scores)), 403)
 
 
-def test_scores_that_are_read_are_not_removed_before_the_reader_is_done(
-    pools: Pools, catalog: Catalog, root: Path
-) -> None:
-    pools.put("cats", str(root / "cats"))
-
-    def job() -> Path:
-        row = catalog.jobs.submit("cats", "m", 8)
-        catalog.jobs.begin(row.id, 8)
-        scored(root, row.folder)
-        assert catalog.jobs.finish(row.id, 2, 1)
-        return row.folder
-
-    first = job()
-    with pools.reading("cats") as (_, held):
-        second = job()
-        pools.sweep()
-        assert held.path == first and (first / "run.json").exists()
-        with pools.reading("cats") as (_, newer):
+def test_scores_stay_until_the_last_reader_is_done(cats: Pools, catalog: Catalog, uri: str) -> None:
+    first = finish_job(catalog, uri)
+    with cats.reading("cats") as (_, scores):
+        second = finish_job(catalog, uri)
+        cats.sweep()
+        assert scores.path == first and (first / "run.json").exists()
+        with cats.reading("cats") as (_, newer):
             assert newer.path == second
     assert not first.exists() and (second / "run.json").exists()
     assert catalog.pools.trash() == []
-    pools.remove("cats")
+    cats.remove("cats")
     assert not (catalog.data_dir / "pools/cats").exists()
-    assert refused(lambda: pools.reading("cats").__enter__())[0] == 404
+    refused(lambda: cats.reading("cats").__enter__(), 404)
 
 
-def test_scores_that_are_exchanged_before_they_are_held_are_not_missed(
-    pools: Pools, catalog: Catalog, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_scores_that_are_replaced_before_they_are_read(
+    cats: Pools, catalog: Catalog, root: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = pools.put("cats", str(root / "cats"))
-    scores = [PoolScores(scored(root, root / name), "m", 2, 1) for name in ("old", "new")]
-    for one in scores:
-        catalog.pools.put("cats", row.uri, one)
-    real, seen = catalog.pools.row, []
-
-    def pool(name: str) -> Any:
-        """The first look is a moment too early: the old scores are gone since then."""
-        seen.append(name)
-        found = real(name)
-        return found if len(seen) > 1 else dataclasses.replace(found, scores=root / "old")
-
-    shutil.rmtree(root / "old")
-    monkeypatch.setattr(catalog.pools, "row", pool)
-    with pools.reading("cats") as (_, folder):
-        assert folder.path == root / "new"
+    new = write(root / "new", uri)
+    row = catalog.pools.put("cats", uri, PoolScores(new, "m", 2, 1))
+    rows = iter([replace(row, scores=root / "old"), row, row, row])
+    monkeypatch.setattr(catalog.pools, "row", lambda name: next(rows))
+    with cats.reading("cats") as (_, scores):
+        assert scores.path == new
 
 
-def test_braces_stand_for_no_more_than_can_be_looked_at(pools: Pools, root: Path) -> None:
-    status, told = refused(lambda: pools.put("p", f"{root}/{{000000..999999}}.npy"))
-    assert status == 422 and "more than 10,000 files" in told
-
-
-def test_a_pool_whose_job_is_under_way_is_not_removed(
-    pools: Pools, catalog: Catalog, root: Path
-) -> None:
-    pools.put("cats", str(root / "cats"))
+def test_an_active_job_keeps_its_pool(cats: Pools, catalog: Catalog) -> None:
     job = catalog.jobs.submit("cats", "m", 8)
-    status, told = refused(lambda: pools.remove("cats"))
-    assert status == 409 and f"DELETE /v1/jobs/{job.id}" in told
+    assert f"DELETE /v1/jobs/{job.id}" in refused(lambda: cats.remove("cats"), 409)
     catalog.jobs.cancel(job.id)
-    pools.remove("cats")
+    cats.remove("cats")
     assert catalog.pools.rows() == [] and catalog.jobs.rows() == []
 
 
-def test_jobs_that_are_under_way_and_the_newest_of_a_pool(catalog: Catalog) -> None:
-    table = catalog.jobs
-    for name in ("p", "q", "bare"):
-        catalog.pools.put(name, f"/{name}")
-    old = table.submit("p", "m", 8)
-    table.cancel(old.id)
-    new, other = table.submit("p", "m", 8), table.submit("q", "m", 8)
-    table.begin(other.id, 8)
-    assert [job.id for job in table.active()] == [other.id, new.id]
-    table.cancel(new.id)
-    assert [job.id for job in table.active()] == [other.id]
-    newest = table.newest("p")
-    assert newest is not None and newest.id == new.id
-    assert table.newest("bare") is None and table.newest("none") is None
-
-
-def test_a_pool_of_a_name_that_was_used_before_begins_anew(
-    pools: Pools, catalog: Catalog, root: Path
-) -> None:
-    pools.put("cats", str(root / "cats"))
+def test_a_name_can_be_used_again(cats: Pools, catalog: Catalog, uri: str) -> None:
     catalog.images.label("cats", {"a.png": "cat"})
-    pools.remove("cats")
-    pools.put("cats", str(root / "cats/sub"))
+    cats.remove("cats")
+    cats.put("cats", f"{uri}/sub")
     assert catalog.images.labels("cats") == {}
-    assert list(pools.get("cats").open().ids()) == ["c.png"]
-
-
-def test_the_catalog_moves_with_its_folder(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path / "one")
-    catalog.pools.put("p", "/p")
-    job = catalog.jobs.submit("p", "m", 8)
-    catalog.jobs.begin(job.id, 8)
-    catalog.jobs.finish(job.id, 1, 0)
-    catalog.close()
-    (tmp_path / "one").rename(tmp_path / "two")
-    catalog = Catalog(tmp_path / "two")
-    assert catalog.pools.row("p").scores == tmp_path / "two/pools/p/scores" / job.id
-    catalog.pools.put("p", "/p", PoolScores(tmp_path / "elsewhere", "m", 1, 0))
-    assert catalog.pools.row("p").scores == tmp_path / "elsewhere"
-    assert catalog.pools.trash() == [tmp_path / "two/pools/p/scores" / job.id]
-    catalog.close()
-
-
-def test_json_of_the_run_is_not_believed(pools: Pools, root: Path) -> None:
-    folder = scored(root, root / "s")
-    (folder / "run.json").write_text(json.dumps(["complete"]))
-    assert refused(lambda: pools.put("c", str(root / "cats"), str(folder)))[0] == 422
+    assert list(cats.get("cats").open().ids()) == ["c.png"]

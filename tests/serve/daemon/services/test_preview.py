@@ -1,4 +1,4 @@
-"""What would be handed out next, looked at again and again."""
+"""What would be handed out next, without a scan for every look."""
 
 from __future__ import annotations
 
@@ -10,88 +10,74 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.daemon.services import preview
-from lloss.serve.daemon.services.selections import SelectionRequest
 
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection import SelectionSettings
 
 from ....waiting import PATIENCE
 
 
-def test_the_preview_is_what_select_would_give(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = random.Random(1)
-    for most in (5000, 30, 5):  # kept of the best; the others are found by a scan
-        monkeypatch.setattr(preview, "_DEPTH", most)
-        bench.restart()
-        for _ in range(8):
-            shown = bench.selections.preview("p", 6)
-            taken = bench.catalog.images.taken("p")
-            assert [one.id for one in shown] == bench.ranked(taken)[:6]
-            assert [one.rank for one in shown] == list(range(1, len(shown) + 1))
-            free = bench.ranked(taken)[:5]
-            act = draw.choice([bench.selections.label, bench.selections.skip])
-            act("p", dict.fromkeys(free[:1], "cat"))  # type: ignore[operator]
-            bench.selections.select("p", SelectionRequest(SelectionSettings(k=1)))
-            bench.selections.give_back("p", draw.sample(bench.ids, 10))
-    bench.selections.label("p", dict.fromkeys(bench.ids, "cat"))
-    assert bench.selections.preview("p", 6) == []
+def shown(bench: Any, k: int, pool: str = "p") -> list[str]:
+    images = bench.selections.preview(pool, k)
+    assert [image.rank for image in images] == list(range(1, len(images) + 1))
+    return [image.id for image in images]
 
 
-def test_the_preview_reads_no_scores_twice(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    scans = 0
-    choose = preview.select
-
-    def counted(*given: Any) -> Any:
-        nonlocal scans
-        scans += 1
-        return choose(*given)
-
-    monkeypatch.setattr(preview, "select", counted)
-    for id in bench.ranked()[:5]:
-        bench.selections.preview("p", 3)
-        bench.selections.label("p", {id: "cat"})
-    assert scans == 1
-    bench.write(bench.scores, -np.array(list(bench.loss.values()), np.float32))  # in its place
-    assert bench.selections.preview("p", 1)[0].id == bench.ranked()[-1]
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An item for each scan of a scores folder."""
+    scans: list[int] = []
+    select = preview.select
+    monkeypatch.setattr(preview, "select", lambda *args: scans.append(1) or select(*args))  # type: ignore[func-returns-value]
+    return scans
 
 
-def test_the_preview_scans_no_more_when_the_best_are_taken(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("depth", [5000, 30, 5])
+def test_it_is_what_select_would_give(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, depth: int
 ) -> None:
-    scans, choose = 0, preview.select
+    monkeypatch.setattr(preview, "_DEPTH", depth)
+    draw = random.Random(1)
+    for _ in range(8):
+        free = bench.ranked(bench.images.taken("p"))
+        assert shown(bench, 6) == free[:6]
+        draw.choice([bench.selections.label, bench.selections.skip])("p", {free[0]: "cat"})
+        bench.select(1)
+        bench.selections.give_back("p", draw.sample(bench.ids, 10))
+    bench.images.label("p", dict.fromkeys(bench.ids, "cat"))
+    assert shown(bench, 6) == []
 
-    def counted(*given: Any) -> Any:
-        nonlocal scans
-        scans += 1
-        return choose(*given)
 
-    monkeypatch.setattr(preview, "select", counted)
+def test_scores_are_scanned_once(bench: Any, scans: list[int]) -> None:
+    for id in bench.ranked()[:5]:
+        shown(bench, 3)
+        bench.selections.label("p", {id: "cat"})
+    assert len(scans) == 1
+    bench.write(bench.scores, -np.array(list(bench.loss.values()), np.float32))  # in its place
+    assert shown(bench, 1) == bench.ranked()[-1:]
+
+
+def test_few_scans_when_the_best_are_taken(
+    bench: Any, scans: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preview, "_DEPTH", 20)
+    best = bench.ranked()
     for taken in range(60):
-        free = bench.ranked()[taken:]
-        assert [one.id for one in bench.selections.preview("p", 3)] == free[:3]
-        bench.selections.label("p", {free[0]: "cat"})
-    assert scans <= 1 + 60 // 17 + 1
-    before = scans
-    bench.selections.unlabel("p", [bench.ranked()[0]])
-    assert bench.selections.preview("p", 1)[0].id == bench.ranked()[0]
-    assert scans == before, "it is one of the best of all"
-    bench.selections.unlabel("p", [bench.ranked()[30]])
-    assert [one.id for one in bench.selections.preview("p", 3)][:2] == [
-        bench.ranked()[0], bench.ranked()[30],
-    ]  # fmt: skip
-    assert scans == before + 1
+        assert shown(bench, 3) == best[taken : taken + 3]
+        bench.selections.label("p", {best[taken]: "cat"})
+    assert len(scans) <= 1 + 60 // 17 + 1
+    before = len(scans)
+    bench.selections.unlabel("p", best[:1])
+    assert shown(bench, 1) == best[:1] and len(scans) == before, "one of the best of all"
+    bench.selections.unlabel("p", [best[30]])
+    assert shown(bench, 3)[:2] == [best[0], best[30]] and len(scans) == before + 1
 
 
-def test_who_looks_at_one_folder_does_not_wait_for_another(bench: Any, tmp_path: Path) -> None:
-    previews = bench.selections._previews
-    bench.write(tmp_path / "again", np.zeros(len(bench.ids), np.float32))
-    bench.catalog.pools.put("q", "/q", bench.made)
-    shown: list[Any] = []
-    look = threading.Thread(
-        target=lambda: shown.append(bench.selections.preview("q", 3)), daemon=True
-    )
-    with previews.get(ScoresFolder(bench.scores))._lock:
+def test_other_folders_do_not_wait(bench: Any, tmp_path: Path) -> None:
+    again = bench.write(tmp_path / "again", np.zeros(len(bench.ids), np.float32))
+    bench.catalog.pools.put("q", "/q", again)
+    looks: list[Any] = []
+    look = threading.Thread(target=lambda: looks.append(shown(bench, 3, "q")), daemon=True)
+    with bench.selections._previews.get(ScoresFolder(bench.scores))._lock:
         look.start()
         look.join(PATIENCE)
-    assert len(shown) == 1
+    assert len(looks) == 1

@@ -1,12 +1,9 @@
-"""A daemon with pictures to look at: a real catalog, scores, gate and socket, no engine."""
+"""A daemon with pictures and a stub of a model: real catalog, scores and HTTP."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import uvicorn
 from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.http.authentication import Access
-from lloss.serve.daemon.http.middleware import Gate
+from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
@@ -28,12 +24,13 @@ from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import JobRow, PoolScores
 from PIL import Image, ImageDraw
+from starlette.testclient import TestClient
 
 from lloss.images.decode import ImageSpec
 from lloss.manifest import Manifest
 
+from ..running_server import RunningServer
 from ..scores import write_scores
-from ..waiting import PATIENCE, until
 
 SHA256 = "5f" * 32
 
@@ -58,7 +55,7 @@ FLAGS = (
 
 
 class World:
-    """A daemon's parts, and what tests do to them."""
+    """The parts of a daemon, and what tests do to them."""
 
     def __init__(
         self, folder: Path, classes: tuple[str, ...] = ("cat", "dog", "owl"), **settings: Any
@@ -152,12 +149,14 @@ class World:
         self.catalog.jobs.progress(job.id, done, 0, total)
         return job
 
-    def close(self) -> None:
-        self.catalog.close()
+    def browser(self) -> TestClient:
+        """A client with cookies of its own, without a socket."""
+        app = RequestMiddleware(self.app, self.daemon)
+        return TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False)
 
 
 def drawn(number: int, size: int = 64) -> Image.Image:
-    """A picture that differs from its neighbours."""
+    """A picture that differs from others."""
     random = np.random.default_rng(number)
     image = Image.new("RGB", (size, size), tuple(random.integers(120, 256, 3).tolist()))
     pen = ImageDraw.Draw(image)
@@ -174,46 +173,43 @@ class Served:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        config = uvicorn.Config(
-            Gate(world.app, world.daemon), port=0, lifespan="off", log_config=None,
-            access_log=False, server_header=False,
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        until(lambda: self.server.started)
-        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
-
-    def _run(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(self.server.serve())
+        self.server = RunningServer(RequestMiddleware(world.app, world.daemon), world.settings)
+        self.url = f"http://127.0.0.1:{self.server.port}"
 
     def close(self) -> None:
-        self.server.should_exit = True
-        self.server.force_exit = True
-        self.thread.join(PATIENCE)
+        self.server.close()
 
 
 @pytest.fixture
-def make_served(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Worlds that listen, each in a folder of its own."""
-    made: list[Served] = []
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Worlds, each in a folder of its own."""
+    made: list[World] = []
 
-    def make(**options: Any) -> Served:
-        served = Served(World(tmp_path / f"world{len(made)}", **options))
-        made.append(served)
-        return served
+    def make(**options: Any) -> World:
+        made.append(World(tmp_path / f"world{len(made)}", **options))
+        return made[-1]
 
     yield make
-    for served in made:
-        served.close()
-        served.world.close()
+    for world in made:
+        world.catalog.close()
 
 
 @pytest.fixture
-def served(make_served: Callable[..., Served]) -> Served:
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()
+
+
+@pytest.fixture
+def client(world: World) -> TestClient:
+    return world.browser()
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[Served]:
     """A world that listens."""
-    return make_served()
+    served = Served(world)
+    yield served
+    served.close()
 
 
 @pytest.fixture

@@ -120,8 +120,8 @@ def test_a_job_is_seen_to_go_on(browser: Any, daemon: Process, site: str) -> Non
     browser.get(f"{site}/pools/long")
     one(browser, "#job button").click()
     until(lambda: text(browser, "h1") == "Being scored")
-    told = re.compile(r"[\d,]+ of 1,000,000 images · [\d,]+ a second · \d+ (s|min) left")
-    until(lambda: told.fullmatch(text(browser, "[data-told]").strip()))
+    progress = re.compile(r"[\d,]+ of 1,000,000 images · [\d,]+ a second · \d+ (s|min) left")
+    until(lambda: progress.fullmatch(text(browser, "[data-text]").strip()))
 
     def value() -> float:
         bar = "return document.querySelector('#job progress')?.value"
@@ -130,7 +130,7 @@ def test_a_job_is_seen_to_go_on(browser: Any, daemon: Process, site: str) -> Non
     before = until(value)
     until(lambda: value() > before)
     browser.get(f"{site}/")
-    until(lambda: told.fullmatch(text(browser, "[data-row=long] [data-told]").strip()))
+    until(lambda: progress.fullmatch(text(browser, "[data-row=long] [data-text]").strip()))
     until(lambda: text(browser, "[data-rate]") not in ("", "–", "0"))
     assert text(browser, "[data-jobs]") == "1"
     browser.get(f"{site}/pools/long")

@@ -1,4 +1,4 @@
-"""One request and its reply, as the gate sees them."""
+"""The reply to one request: its id, headers, metrics and log line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import random
 import re
 import time
-from typing import Any
 
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError, retry_seconds
@@ -17,7 +16,12 @@ from lloss.serve.daemon.observability import logs
 from starlette.types import Message, Receive, Scope, Send
 
 CLIENT_GONE = 499
-"""Logged and counted where nobody is left to be answered; nginx's number."""
+"""Logged and counted where the client left before its reply; nginx's number."""
+
+
+class ClientGoneError(Exception):
+    """The client left before its request or its reply was complete."""
+
 
 _ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _ROUTINE = PROBES | {
@@ -27,16 +31,13 @@ _ROUTINE = PROBES | {
     "/page/status",
     "/pools/{name}/thumb",
 }
-"""Routes that are asked again and again while nothing happens: a log of them hides all else."""
+"""Routes that are polled; logging them would hide everything else."""
 
-FOUND = ("route", "endpoint", "root_path")
-"""What the application notes in the scope of a request, and :func:`route_of` reads."""
+_MAX_PATH = 256
+_READ_ON_SECONDS = 2.0
+_READ_ON_BYTES = 256 << 20
 
-_PATH_SHOWN = 256
-_DRAIN_SECONDS = 2.0
-_DRAIN_BYTES = 256 << 20
-
-SECURITY = (
+SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     # Stricter, and browsers send forms with "Origin: null", which looks like another site's.
     (b"referrer-policy", b"same-origin"),
@@ -51,69 +52,70 @@ SECURITY = (
     ),
     (b"cache-control", b"no-store"),
 )
-"""Of every reply that does not say otherwise itself."""
-
-LINKED = (
-    (b"cross-origin-resource-policy", b"cross-origin"),
-    (b"access-control-allow-origin", b"*"),
-)
-"""Of an image by a signed link: the signature is the leave, no cookie has part in it."""
+"""Added to every reply that does not set them itself."""
 
 
-class Exchange:
-    """Counts, names and logs one request; adds to its reply what every reply has.
+class Reply:
+    """Sends the reply to one request; counts and logs it at the end.
 
     Attributes:
         id: of the request, also in ``scope["state"]["request_id"]``.
         status: of the reply; 0 before it begins.
-        complete: whether the reply is whole.
-        received: bytes of the body.
-        extra: headers for this reply beside those of all.
-        closing: whether the connection ends with the reply.
-        lost: the status that is logged where no whole reply was sent.
+        complete: whether all of it was sent.
+        received: bytes of the request's body.
+        extra: more headers for this reply.
+        closing: whether the connection closes after it.
+        lost: the status to log where no complete reply was sent.
     """
 
     def __init__(self, daemon: Daemon, scope: Scope, headers: Headers, send: Send) -> None:
         self._daemon, self._scope, self._send = daemon, scope, send
         self._begun = time.perf_counter()
-        given = headers.get(b"x-request-id")
-        sane = given is not None and _ID.fullmatch(given) is not None
-        self.id = given.decode() if given is not None and sane else f"{random.getrandbits(64):016x}"
+        given = headers.get(b"x-request-id", b"")
+        valid = _ID.fullmatch(given) is not None
+        self.id = given.decode() if valid else f"{random.getrandbits(64):016x}"
         self.status = self.received = self._sent = 0
         self.complete = self.closing = False
         self.lost = CLIENT_GONE
         self.extra: tuple[tuple[bytes, bytes], ...] = ()
         scope.setdefault("state", {})["request_id"] = self.id
-        daemon.metrics.arrived()
+        daemon.metrics.in_flight.inc()
 
     async def send(self, message: Message) -> None:
-        """Pass a message of the reply on."""
+        """Pass on an ASGI message of the reply."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = self._headed(list(message.get("headers", ())))
+            message["headers"] = self._with_defaults(list(message.get("headers", ())))
         elif message["type"] == "http.response.body":
             self._sent += len(message.get("body", b""))
             self.complete = not message.get("more_body", False)
-        await self._send(message)
+        try:
+            await self._send(message)
+        except RuntimeError as error:  # of uvloop: uvicorn did not notice that the client left
+            if "closed" not in str(error):
+                raise
+            self.complete = False
+            raise ClientGoneError from error
 
-    def _headed(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _with_defaults(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        headers += self.extra
         given = {name.lower() for name, _ in headers}
-        extra = self.extra
-        given.update(name for name, _ in extra)
-        headers += extra
-        headers += [header for header in SECURITY if header[0] not in given]
+        headers += [header for header in SECURITY_HEADERS if header[0] not in given]
         headers.append((b"x-request-id", self.id.encode()))
         sha256 = self._daemon.models.sha256
         if sha256 and b"x-lloss-model" not in given:
             headers.append((b"x-lloss-model", sha256.encode()))
-        if self.closing:
+        if self.closing or self._daemon.draining:
             headers.append((b"connection", b"close"))
         return headers
 
     async def refuse(self, error: RequestError, receive: Receive | None = None) -> None:
-        """Answer with an error; read on a little where the client may still be sending.
+        """Reply with an error.
 
-        A connection that is closed on unread bytes is reset, and the client may never see why.
+        Args:
+            error: with its status.
+            receive: gives what the client is still sending. A connection that closes on unread
+                bytes is reset, and the client may never see why.
         """
         body = json.dumps({"error": str(error)}).encode()
         headers = [
@@ -122,29 +124,27 @@ class Exchange:
         ]
         if error.retry_after is not None:
             headers.append((b"retry-after", retry_seconds(error).encode()))
-        self.closing = self.closing or receive is not None
+        more = receive is not None
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self.send(
-            {"type": "http.response.body", "body": body, "more_body": receive is not None}
-        )
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
         if receive is not None:
-            await drained(receive)
+            await _read_on(receive)
             await self.send({"type": "http.response.body", "body": b""})
 
-    def end(
+    def finish(
         self, error: BaseException | None = None, quiet: bool = False, dropped: int = 0
     ) -> None:
-        """Count and log it.
+        """Count and log the request.
 
         Args:
-            error: what the application did not expect; its traceback goes to the log alone.
-            quiet: count alone.
-            dropped: lines like this that were left out before.
+            error: what the application did not handle; its traceback goes to the log alone.
+            quiet: count it only.
+            dropped: log lines like this one that were left out before.
         """
         seconds = time.perf_counter() - self._begun
         status = self.status if self.complete or error is not None else self.lost
         route = route_of(self._scope)
-        self._daemon.metrics.left()
+        self._daemon.metrics.in_flight.dec()
         self._daemon.metrics.request(route, status, seconds)
         level = logging.INFO
         if status >= 500:
@@ -153,46 +153,36 @@ class Exchange:
             level = logging.DEBUG
         if quiet or not logs.LOG.isEnabledFor(level):
             return
-        told = self._told(route, status, seconds)
-        if dropped:
-            told["dropped"] = dropped
-        logs.event("request", level, error, may_wait=error is None, **told)
-
-    def _told(self, route: str, status: int, seconds: float) -> dict[str, Any]:
-        scope = self._scope
-        client = scope.get("client")
-        told: dict[str, Any] = {
-            "request_id": self.id,
-            "method": scope["method"],
-            "route": route,
-            "path": scope["path"][:_PATH_SHOWN],  # never the query: it may bear a signature
-            "status": status,
-            "seconds": round(seconds, 6),
-            "received": self.received,
-            "bytes": self._sent,
-            "client": client[0] if client else "",
-        }
-        if "images" in scope["state"]:
-            told["images"] = scope["state"]["images"]
-        told["model"] = self._daemon.models.sha256[:12]
-        return told
+        client = self._scope.get("client")
+        optional = {"images": self._scope["state"].get("images"), "dropped": dropped or None}
+        logs.event(
+            "request",
+            level,
+            error,
+            request_id=self.id,
+            method=self._scope["method"],
+            route=route,
+            path=self._scope["path"][:_MAX_PATH],  # not the query, which may hold a signature
+            status=status,
+            seconds=round(seconds, 6),
+            received=self.received,
+            bytes=self._sent,
+            client=client[0] if client else "",
+            model=self._daemon.models.sha256[:12],
+            **{name: value for name, value in optional.items() if value is not None},
+        )
 
 
 def route_of(scope: Scope) -> str:
-    """The pattern of the route that was found, never the path itself; "unmatched" for none."""
-    route = scope.get("route")
-    pattern = getattr(route, "path", None)
-    if isinstance(pattern, str):
-        return pattern
-    mounted: str = scope.get("root_path", "")
-    return f"{mounted}/{{path}}" if mounted and "endpoint" in scope else "unmatched"
+    """Return the pattern of the route that matched, never the path; "unmatched" for none."""
+    return getattr(scope.get("route"), "path", "unmatched")
 
 
-async def drained(receive: Receive) -> None:
-    """Take what a refused client still sends, for a moment and not for ever."""
-    left = _DRAIN_BYTES
+async def _read_on(receive: Receive) -> None:
+    """Discard what a refused client still sends, within limits."""
+    left = _READ_ON_BYTES
     try:
-        async with asyncio.timeout(_DRAIN_SECONDS):
+        async with asyncio.timeout(_READ_ON_SECONDS):
             while left > 0:
                 message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body", False):

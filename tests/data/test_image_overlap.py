@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from lloss.annotations import Problems
-from lloss.data import test_overlap as overlap
-from lloss.data.labeled_set import LabeledSet
-from lloss.data.test_overlap import (
-    KnownImages,
-    apart,
-    found_in_pool,
+from lloss.data import image_overlap as overlap
+from lloss.data.image_overlap import (
+    ImageFinder,
+    find_test_images,
     refuse_overlap,
-    seen_note,
     traces,
+    trained_on_note,
+    without_test_images,
 )
+from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.pools import Item, open_pool
 
@@ -52,7 +52,7 @@ def test_files_are_known_by_path_by_links_and_by_content(tmp_path: Path) -> None
     (pool / "soft.png").symlink_to(pool / "test" / "t1.png")
     (pool / "gone.png").symlink_to("nowhere")
     os.mkfifo(pool / "pipe.png")
-    found = KnownImages(test.items).in_pool(open_pool(pool))
+    found = ImageFinder(test.items).in_pool(open_pool(pool))
     same = {"copy.jpg": "t2.png", "hard.png": "t1.png", "soft.png": "t1.png"}
     assert found.ids == {**same, "test/t1.png": "t1.png", "test/t2.png": "t2.png"}
     assert found.whole
@@ -66,13 +66,13 @@ def test_only_files_that_may_be_equal_are_read(
     _write(tmp_path / "pool" / "middle.png", _content(2))
     _write(tmp_path / "pool" / "same.png", _content(1))
     read: list[str] = []
-    digest = overlap._File.digest
+    read_file = overlap.read_file
     monkeypatch.setattr(
-        overlap._File,
-        "digest",
-        lambda one: read.append(Path(os.fsdecode(one.path)).name) or digest(one),
+        overlap,
+        "read_file",
+        lambda path: read.append(Path(os.fsdecode(path)).name) or read_file(path),
     )
-    found = KnownImages(test.items).in_pool(open_pool(tmp_path / "pool"))
+    found = ImageFinder(test.items).in_pool(open_pool(tmp_path / "pool"))
     assert found.ids == {"same.png": "t1.png"}
     assert sorted(read) == ["same.png", "t1.png"]
 
@@ -84,7 +84,7 @@ def test_images_within_larger_files_are_known_by_content(tmp_path: Path) -> None
             info = tarfile.TarInfo(f"{seed}.png")
             info.size = 9000
             tar.addfile(info, io.BytesIO(_content(seed)))
-    found = KnownImages(test.items).in_pool(open_pool(tmp_path / "s.tar"))
+    found = ImageFinder(test.items).in_pool(open_pool(tmp_path / "s.tar"))
     assert (found.ids, found.whole) == ({"2": "t2.png"}, True)
 
 
@@ -93,7 +93,7 @@ def test_arrays_are_known_by_their_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "pool.npy", rows)
     np.save(tmp_path / "test.npy", rows[[4, 1]])
     np.save(tmp_path / "turned.npy", rows[[4]].reshape(1, 50, 40, 3))
-    known = KnownImages(open_pool(tmp_path / "test.npy"))
+    known = ImageFinder(open_pool(tmp_path / "test.npy"))
     assert known.in_pool(open_pool(tmp_path / "pool.npy")).ids == {"1": "1", "4": "0"}
     assert known.in_pool(open_pool(tmp_path / "turned.npy")).ids == {}
 
@@ -103,10 +103,10 @@ def test_what_was_not_compared_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     np.save(tmp_path / "pool.npy", np.zeros((3, 4, 4, 3), np.uint8))
     arrays = open_pool(tmp_path / "pool.npy")
     problems = Problems()
-    assert found_in_pool(arrays, files, set(), problems) == set()
+    assert find_test_images(arrays, files, set(), problems) == set()
     assert "their content was not compared" in problems.notes[0]
     monkeypatch.setattr(overlap, "MOST_READ", 50)
-    known = KnownImages(open_pool(tmp_path / "pool.npy"))
+    known = ImageFinder(open_pool(tmp_path / "pool.npy"))
     assert not known.in_pool(arrays).whole
 
 
@@ -114,7 +114,7 @@ def test_objects_of_a_store_are_known_by_their_urls() -> None:
     files = pytest.importorskip("fsspec").filesystem("memory")
     for name in ("a.png", "test/b.png"):
         files.pipe(f"/overlap/{name}", b"x")
-    found = KnownImages(open_pool("memory://overlap/test")).in_pool(open_pool("memory://overlap"))
+    found = ImageFinder(open_pool("memory://overlap/test")).in_pool(open_pool("memory://overlap"))
     assert (found.ids, found.whole) == ({"test/b.png": "b.png"}, False)
     files.rm("/overlap", recursive=True)
 
@@ -125,13 +125,13 @@ def test_labeled_images_of_the_test_set_are_left_out_with_a_note(tmp_path: Path)
         _write(tmp_path / "pool" / f"{seed}.png", _content(seed))
     labeled = LabeledSet(list(open_pool(tmp_path / "pool")), ["a", "b", "c"], "labels.csv")
     problems = Problems()
-    assert apart(labeled, test, problems).labels == ["b", "c"]
+    assert without_test_images(labeled, test, problems).labels == ["b", "c"]
     assert problems.notes == [
         "labels.csv: 1 of 3 labeled images are in the test set too "
         "(such as '2.png', there 't2.png'): not trained on"
     ]
     none = Problems()
-    assert apart(labeled.take([1, 2]), test, none).labels == ["b", "c"]
+    assert without_test_images(labeled.take([1, 2]), test, none).labels == ["b", "c"]
     assert none.notes == []
 
 
@@ -140,11 +140,11 @@ def test_images_of_the_test_set_in_the_pool_are_counted(tmp_path: Path) -> None:
     _write(tmp_path / "pool" / "a.png", _content(2))
     pool = open_pool(tmp_path / "pool")
     problems = Problems()
-    assert found_in_pool(pool, test, set(), problems) == {"a.png", "test/t1.png", "test/t2.png"}
+    assert find_test_images(pool, test, set(), problems) == {"a.png", "test/t1.png", "test/t2.png"}
     assert "3 images of the pool are in the test set" in problems.notes[0]
     own = {"test/t1.png", "test/t2.png"}
     known = Problems()
-    assert found_in_pool(pool, test, own, known) == {"a.png"}
+    assert find_test_images(pool, test, own, known) == {"a.png"}
     assert "1 image is in the test set" in known.notes[0]
 
 
@@ -160,10 +160,10 @@ def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path
     (tmp_path / "test" / "gone.png").symlink_to("nowhere")
     items = list(open_pool(tmp_path / "test"))
     assert (len(items), len(traces(items))) == (5, 4)
-    note = seen_note(LabeledSet(items, ["x"] * 5, "test.csv"), trained)
+    note = trained_on_note(LabeledSet(items, ["x"] * 5, "test.csv"), trained)
     assert note.startswith("test.csv: 2 of 5 images are among those that the network was trained")
-    assert seen_note(test.take([2, 3]), trained) == ""
-    assert seen_note(test, traces([])) == ""
+    assert trained_on_note(test.take([2, 3]), trained) == ""
+    assert trained_on_note(test, traces([])) == ""
 
 
 def test_traces_are_of_the_content(tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""The data that pages show, as their templates need it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+import anyio
+from fastapi import Depends, Request
+from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
+from lloss.serve.daemon.services.selections import Ranked
+from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
+from lloss.serve.daemon.ui.batches import Batches, Mark
+from lloss.serve.daemon.ui.request_rate import Rate
+from lloss.serve.daemon.ui.templates import duration, rate
+from lloss.serve.daemon.ui.thumbnails import Thumbnails, file_stamp
+
+from lloss.errors import LlossError
+from lloss.manifest import class_name
+from lloss.pools.uri import PoolUri, without_secrets
+from lloss.statistics.charts import histogram
+
+IMAGES_PER_PAGE = 60
+MAX_PAGES = 50
+"""Pages of the next images: each costs what all pages before it cost."""
+
+POOLS_PER_PAGE = 100
+MAX_LISTED_CLASSES = 30
+"""Classes in a list to choose from; of more, people type the name."""
+
+IMAGES_AT_ONCE = 4
+"""Images that are read and decoded for people at once; scoring has the other cores."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A queued or running job."""
+
+    id: str
+    done: int
+    total: int | None  # None when unknown
+    text: str
+
+
+@dataclass(frozen=True)
+class PoolSummary:
+    """A pool at a glance."""
+
+    name: str
+    uri: str  # without credentials
+    images: int | None  # None before they were counted
+    counts: Counts
+    row: PoolRow
+    job: Progress | None  # queued or running
+    failure: str  # of the newest job; "" if it did not fail
+    resumable: bool  # whether that job continues where it failed
+    outdated: bool  # whether another model made the scores
+    scored: bool
+    version: str  # changes with the pool and with its scores
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image on a page."""
+
+    id: str
+    place: int  # on the page, from 1
+    rank: int  # by predicted loss, from 1; 0 when unknown
+    score: float  # predicted loss; NaN when unknown
+    guess: str  # predicted class; "" for none
+    confidence: float  # of the guess, 0 to 1; NaN for none
+    mark: Mark
+    failure: str  # why it cannot be shown, when that is known
+
+
+@dataclass(frozen=True)
+class LabelInput:
+    """How people give a label."""
+
+    classes: tuple[str, ...]  # empty when labels are not class names
+    listed: bool  # whether the classes are in a list to choose from
+    required: bool  # whether a label needs a class
+
+
+class Viewer:
+    """Collects what the pages of a daemon show, and keeps what is slow to compute.
+
+    Attributes:
+        image_limiter: of the threads that read and decode images for pages.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.batches = Batches(daemon)
+        self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
+        self.image_limiter = anyio.CapacityLimiter(IMAGES_AT_ONCE)
+        self._rate = Rate()
+
+    def status(self) -> dict[str, Any]:
+        """The figures that change from second to second."""
+        metrics = self.daemon.metrics
+        queue = int(metrics.registry.get_sample_value("lloss_queue_images") or 0)
+        jobs = {job.pool: vars(self._progress(job)) for job in self.daemon.catalog.jobs.active()}
+        return {
+            "problem": self.daemon.not_ready(),
+            "rate": rate(self._rate.sample(metrics.telemetry.images)),
+            "queue": f"{queue:,}",
+            "jobs": jobs,
+        }
+
+    def model(self) -> dict[str, str]:
+        """The model's facts by heading; empty before it is loaded."""
+        models = self.daemon.models
+        if not models.sha256:
+            return {}
+        manifest = models.manifest
+        image = manifest.image
+        return {
+            "name": manifest.model,
+            "task": manifest.task,
+            "classes": f"{len(manifest.classes):,}" if manifest.classes else "–",
+            "input": f"{image.height}×{image.width}, {image.fit}",
+            "precision": manifest.precision,
+            "provider": models.provider,
+            "sha256": models.sha256,
+        }
+
+    def pools(self, page: int = 1) -> list[PoolSummary]:
+        """A page of pools, by name."""
+        shown = slice((page - 1) * POOLS_PER_PAGE, page * POOLS_PER_PAGE)
+        return self.daemon.catalog.pools.each(self._summary, shown)
+
+    def pool(self, name: str) -> PoolSummary:
+        """A pool; raises :class:`RequestError` 404."""
+        return self._summary(self.daemon.catalog.pools.row(name))
+
+    def label_input(self) -> LabelInput:
+        """How people give labels to images of the model's task."""
+        models, required = self.daemon.models, self.daemon.classes.required
+        classes = models.manifest.classes if models.sha256 and required else ()
+        return LabelInput(classes, 0 < len(classes) <= MAX_LISTED_CLASSES, required)
+
+    def ranked(self, pool: PoolSummary, page: int) -> tuple[list[Ranked], bool]:
+        """A page of the next images, and whether there is another, up to :data:`MAX_PAGES`."""
+        if page > MAX_PAGES:
+            return [], False
+        end = page * IMAGES_PER_PAGE
+        images = self.daemon.selections.preview(pool.name, end + 1)
+        return images[end - IMAGES_PER_PAGE : end], len(images) > end and page < MAX_PAGES
+
+    def listed(self, pool: PoolSummary, state: ImageState, page: int) -> tuple[list[Ranked], bool]:
+        """A page of the images of a state, and whether there is another."""
+        start = (page - 1) * IMAGES_PER_PAGE
+        rows = self.daemon.catalog.images.listed(pool.name, state, start, IMAGES_PER_PAGE + 1)
+        images = [Ranked(id, math.nan, 0) for id, _ in rows[:IMAGES_PER_PAGE]]
+        return images, len(rows) > IMAGES_PER_PAGE
+
+    def tiles(self, pool: PoolSummary, images: Sequence[Ranked], own: str = "") -> list[Tile]:
+        """Tiles of images, for those whose selection is ``own``."""
+        ids = [image.id for image in images]
+        with contextlib.suppress(LlossError):  # the thumbnails show the reason
+            self.daemon.pools.get(pool.name).items(ids)  # all at once, for the thumbnails
+        rows: dict[str, ScoredImage] = {}
+        if pool.scored:
+            with self.daemon.pools.reading(pool.name) as (_, folder):
+                rows = score_summary(folder).images(ids)
+        marks = self.batches.marks(pool.name, ids, own)
+        key = self.thumbnail_key(pool.row)
+        names = () if pool.outdated else self.label_input().classes
+
+        def tile(place: int, image: Ranked) -> Tile:
+            row = rows.get(image.id, ScoredImage())
+            return Tile(
+                image.id,
+                place,
+                image.rank,
+                image.score,
+                class_name(names, row.prediction),
+                row.confidence,
+                marks[image.id],
+                self.thumbnails.failure(key, image.id),
+            )
+
+        return [tile(place, image) for place, image in enumerate(images, 1)]
+
+    def chart(self, pool: PoolSummary, shown: Iterable[float]) -> str:
+        """The histogram of predicted losses as HTML, with marks at the shown ones."""
+        if not pool.scored:
+            return ""
+        with self.daemon.pools.reading(pool.name) as (_, folder):
+            spread = score_summary(folder).spread
+        return histogram(spread, list(shown)) if spread else ""
+
+    @staticmethod
+    def thumbnail_key(row: PoolRow) -> str:
+        """Identifies a pool's thumbnails until it is scored again or its file changes."""
+        file = file_stamp(PoolUri.parse(row.uri).path)
+        return f"{row.name} {row.uri} {row.created} {row.scores} {file}"
+
+    def _summary(self, row: PoolRow) -> PoolSummary:
+        catalog = self.daemon.catalog
+        job = catalog.jobs.newest(row.name)
+        active = job is not None and job.state in ("queued", "running")
+        progress = self._progress(job) if job and active else None
+        counted = progress.total if progress else (job.total if job else None)
+        sha256 = self.daemon.models.sha256
+        scores = row.scores.name if row.scores else ""
+        return PoolSummary(
+            name=row.name,
+            uri=without_secrets(row.uri),
+            images=row.scored + row.skipped if row.scores else counted,
+            counts=catalog.images.counts(row.name),
+            row=row,
+            job=progress,
+            failure=job.error if job and job.state == "failed" else "",
+            resumable=bool(job and job.resumable),
+            outdated=bool(row.scores and sha256 and row.model_sha256 != sha256),
+            scored=row.scores is not None,
+            version=f"{int(row.created * 1000)}-{scores}",
+        )
+
+    def _progress(self, job: JobRow) -> Progress:
+        now, speed = self.daemon.jobs.live(job), self.daemon.jobs.rate(job)
+        if now.state == "queued":
+            return Progress(now.id, now.done, now.total, "waits for its turn")
+        total = "" if now.total is None else f" of {now.total:,}"
+        words = [f"{now.done:,}{total} images"]
+        if speed:
+            words.append(f"{rate(speed)} a second")
+            if now.total is not None:
+                words.append(f"{duration((now.total - now.done) / speed)} left")
+        return Progress(now.id, now.done, now.total, " · ".join(words))
+
+
+async def _viewer(request: Request) -> Viewer:
+    """Not in a thread: FastAPI's may all be busy."""
+    return cast(Viewer, request.app.state.viewer)
+
+
+ViewerDep = Annotated[Viewer, Depends(_viewer)]
+"""The application's viewer, for routes that take it as a parameter."""
