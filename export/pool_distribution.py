@@ -17,9 +17,8 @@ from lloss.selection.hashing import draw_ids
 from lloss.statistics.loss_distribution import MIN_IMAGES, LossReference
 
 IMAGES = 1000
-"""With as many, and half as many live ones, chance alone takes the population stability index
-beyond .1 in less than one window of a thousand (``benchmarks/drift.py``); more images would cost
-more and tell little more."""
+"""With these, and half as many live images, the population stability index exceeds .1 by chance in
+less than one window of a thousand (``benchmarks/drift_thresholds.py``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
