@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lloss.annotations import Problems
+from lloss.errors import LabelError
+
 OBJECT = (
     "<object>\n<name>{name}</name>\n<difficult>{difficult}</difficult>\n<bndbox>\n"
     "<xmin>{box[0]}</xmin>\n<ymin>{box[1]}</ymin>\n<xmax>{box[2]}</xmax>\n<ymax>{box[3]}</ymax>\n"
     "</bndbox>\n</object>\n"
 )
 """Nine lines and a last one; an object's box stands four lines below it."""
+
+
+def check_broken(
+    read: Callable[[Problems], Iterable[Any]], expected: str, kept: Sequence[Any], count: int = 1
+) -> None:
+    """A broken annotation stops the reading with one line, or is left out and counted."""
+    with pytest.raises(LabelError, match=expected):
+        read(Problems())
+    problems = Problems(skip=True)
+    assert list(read(problems)) == list(kept)
+    assert re.search(expected.removeprefix("^"), problems.broken[0])
+    assert len(problems.broken) == count
 
 
 @pytest.fixture

@@ -33,10 +33,8 @@ class BoxedObject(NamedTuple):
 class ObjectList:
     """The objects of one image.
 
-    Attributes:
-        objects: those that can be used.
-        complete: whether no other object is broken. An image that shows more than its label says
-            would teach that there is nothing, so it cannot be used.
+    ``complete`` is False once an object is broken: an image that shows more than its label says
+    would teach that there is nothing, so it cannot be used.
     """
 
     objects: list[BoxedObject] = field(default_factory=list)
@@ -65,13 +63,7 @@ class ObjectList:
 
 
 def check_box(box: Edges, size: tuple[int, int] | None, where: str, shown: str) -> Edges:
-    """Clip a box to its image.
-
-    Args:
-        box: its edges.
-        size: height and width of the image; None where they are not known.
-        where: its place, for messages.
-        shown: the box as the file has it, for messages.
+    """Clip the edges of a box to an image of this height and width, if those are known.
 
     Raises:
         EmptyBoxError: it has no area, or none in the image.

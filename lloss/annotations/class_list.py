@@ -10,15 +10,10 @@ from lloss.text.csv_table import text_lines
 
 
 def read_class_list(path: Path, gaps: bool = False) -> list[str]:
-    """Read class names, one a line: line N names class N - 1.
+    """Read class names, one a line: line N names class N - 1. Without the file there are none.
 
-    Args:
-        path: UTF-8; without this file there are no names.
-        gaps: skip blank lines, where the numbers of the classes do not matter.
-
-    Raises:
-        LabelError: it cannot be read, a name comes twice, or a line is blank, so that the numbers
-            of the names behind it are in doubt.
+    With ``gaps`` blank lines are skipped; otherwise they are refused, since the numbers of the
+    names behind them are in doubt. A name that comes twice is refused.
     """
     lines: dict[str, int] = {}
     blank = 0
@@ -42,11 +37,7 @@ def read_class_list(path: Path, gaps: bool = False) -> list[str]:
 
 
 def allowed_classes(*folders: Path) -> frozenset[str] | None:
-    """The names in the first ``classes.txt`` of these folders; None without such a file.
-
-    Raises:
-        LabelError: it cannot be read.
-    """
+    """The names in the first ``classes.txt`` of these folders; None without such a file."""
     for folder in folders:
         if (path := folder / "classes.txt").is_file():
             return frozenset(read_class_list(path, gaps=True))

@@ -51,14 +51,7 @@ C = TypeVar("C", bound=Category)
 
 @dataclass(slots=True)
 class CocoImage:
-    """An image and its objects.
-
-    Attributes:
-        where: the place of its entry: ``train.json: images[3]``.
-        name: its ``file_name``.
-        size: height and width; None where the entry lacks them.
-        objects: of its annotations.
-    """
+    """An image: the place of its entry, its ``file_name``, height and width, and its objects."""
 
     where: str
     name: str
@@ -68,13 +61,9 @@ class CocoImage:
 
 @dataclass(frozen=True, slots=True)
 class CocoFile(Generic[C]):
-    """The images and categories of a file.
+    """The images and categories of a file, by number.
 
-    Attributes:
-        name: of the file, for messages.
-        images: by number, in the file's order.
-        broken: numbers of images that were left out, whose annotations are left out with them.
-        categories: by number.
+    ``broken`` are the numbers of images that were left out, and their annotations with them.
     """
 
     name: str
@@ -83,22 +72,14 @@ class CocoFile(Generic[C]):
     categories: dict[int, C]
 
     def find_image(self, annotation: ImageReference, where: str) -> CocoImage | None:
-        """The image of an annotation; None where it was left out already.
-
-        Raises:
-            AnnotationError: no image has this number.
-        """
+        """The image of an annotation; None where it was left out already."""
         id = annotation.image_id
         if id not in self.images and id not in self.broken:
             raise AnnotationError(f"{where}.image_id", f"no image has the id {id}")
         return self.images.get(id)
 
     def find_category(self, annotation: Annotation, where: str) -> C:
-        """The category of an annotation.
-
-        Raises:
-            AnnotationError: no category has this number.
-        """
+        """The category of an annotation."""
         id = annotation.category_id
         if id not in self.categories:
             raise AnnotationError(f"{where}.category_id", f"no category has the id {id}")
@@ -111,11 +92,7 @@ def is_coco(document: Any) -> bool:
 
 
 def entries(document: Any, key: str, name: str) -> list[Any]:
-    """A list of the file.
-
-    Raises:
-        LabelError: it is missing or not a list.
-    """
+    """A list of the file; refuse a file without it."""
     part = document.get(key) if isinstance(document, Mapping) else None
     if not isinstance(part, list):
         raise LabelError(
@@ -126,11 +103,7 @@ def entries(document: Any, key: str, name: str) -> list[Any]:
 
 
 def open_coco(document: Any, name: str, kind: type[C], problems: Problems) -> CocoFile[C]:
-    """Read the images and categories of a file; categories as records of a ``kind``.
-
-    Raises:
-        LabelError: a list is missing.
-    """
+    """Read the images and categories of a file; categories as records of a ``kind``."""
     listed = entries(document, "images", name)
     records, broken = _by_id(listed, _Image, f"{name}: images", "image", problems)
     first: dict[str, int] = {}
@@ -191,15 +164,7 @@ def parse_objects(
 ) -> list[CocoImage]:
     """Read the images of a file with their objects, in its order.
 
-    Args:
-        document: the JSON.
-        name: of the file, for messages.
-        classes: the names that are allowed; None for any.
-        problems: counts broken images, categories and annotations. An image with a broken object
-            is left out.
-
-    Raises:
-        LabelError: a list is missing.
+    An image with a broken object is left out; classes are refused that are not among ``classes``.
     """
     file = open_coco(document, name, Category, problems)
     annotations = entries(document, "annotations", name)

@@ -40,14 +40,8 @@ class _Keypoints(msgspec.Struct):
 def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Person]:
     """Read the persons of a file, in its order, without crowds.
 
-    Args:
-        document: the JSON.
-        name: of the file, for messages.
-        problems: counts broken images, and annotations without an image or a box.
-
-    Raises:
-        LabelError: a list is missing, or the joints of a category are not usable or differ from
-            those of another.
+    Refuse the file where two joints of a category have one name, or categories have different
+    joints.
     """
     file = open_coco(document, name, _Category, problems)
     joints = {id: tuple(map(str, one.keypoints or ())) for id, one in file.categories.items()}

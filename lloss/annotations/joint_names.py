@@ -34,9 +34,8 @@ lie on lines between others, and many sets lack them: nothing is drawn to those.
 def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """The joints that change places in the mirror: pairs of their numbers, the lower one first.
 
-    Args:
-        names: of the joints; sides are told by a part ``l``/``r`` or ``left``/``right``, parts
-            being parted by ``-``, ``_``, a dot or a space: ``l-hip``, ``left_hip``, ``hip left``.
+    A part ``l``/``r`` or ``left``/``right`` of a name says its side: ``l-hip``, ``left_hip``, ``hip
+    left``.
     """
     number = {name.lower(): place for place, name in enumerate(names)}
     pairs = set()
@@ -55,10 +54,8 @@ def without_mirror(names: Sequence[str]) -> tuple[bool, ...]:
 
 
 def skeleton(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """The joints that lines join in a drawing, as pairs of their numbers.
-
-    Args:
-        names: of the joints, as MPII or as COCO spells them; others are joined to none.
+    """The joints that lines join in a drawing, as pairs of numbers; by the names of MPII and
+    COCO.
     """
     number = {_plain(name): place for place, name in enumerate(names)}
     both = ((tuple(map(_mirrored, limb)), limb) for limb in _LIMBS)

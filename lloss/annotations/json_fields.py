@@ -33,11 +33,7 @@ class Name(str):
 
 
 def convert(entry: Any, kind: type[T], where: str) -> T:
-    """Convert an entry to a record.
-
-    Raises:
-        AnnotationError: a field is missing or of another type; names its place and its value.
-    """
+    """Convert an entry to a record; an error names the place and the value of the field."""
     try:
         return msgspec.convert(entry, kind, dec_hook=_to_name)
     except msgspec.ValidationError as error:
@@ -64,11 +60,7 @@ def image_size(height: float | None, width: float | None) -> tuple[int, int] | N
 
 
 def load_json(path: Path) -> Any:
-    """Load a JSON file.
-
-    Raises:
-        LabelError: it cannot be read or is not JSON.
-    """
+    """Load a JSON file of labels."""
     if path.suffix.lower() == ".csv":
         raise LabelError(
             f"{path}: is CSV, which holds labels of whole images (--task classification); this "
@@ -84,12 +76,9 @@ def load_json(path: Path) -> Any:
 
 
 def parse_json(file: IO[bytes], name: str) -> Any:
-    """Parse an open JSON file.
+    """Parse an open JSON file; refuse an object that has a key twice.
 
     NaN and infinity are accepted here, so that :func:`convert` can name their place.
-
-    Raises:
-        LabelError: it is not JSON, or a key stands twice in an object.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

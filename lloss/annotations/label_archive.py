@@ -73,11 +73,7 @@ _RECORDS: dict[str, type[_Objects | _Person]] = {"objects": _Objects, "persons":
 def archive_text(labels: Mapping[str, Label]) -> str:
     """Labels by id as JSON, one a line: ``{"lloss": "labels", "kind": ..., "labels": {...}}``.
 
-    Args:
-        labels: all of one kind; without labels the kind is objects.
-
-    Raises:
-        LabelError: they are of two kinds.
+    All are of one kind; without labels that is objects.
     """
     kinds = {"objects" if isinstance(one, ObjectLabel) else "persons" for one in labels.values()}
     if len(kinds) > 1:
@@ -92,27 +88,16 @@ def archive_text(labels: Mapping[str, Label]) -> str:
 
 
 def write_labels(labels: Mapping[str, Label], path: Path) -> None:
-    """Write labels by id whole or not at all.
-
-    Raises:
-        LabelError: they are of two kinds.
-        LlossError: the file cannot be written.
-    """
+    """Write labels of one kind by id, whole or not at all."""
     write_text(path, archive_text(labels))
 
 
 def parse_archive(
     document: Any, name: str, kind: Literal["", "objects", "persons"] = ""
 ) -> dict[str, Any] | None:
-    """The labels of a JSON that was loaded already; None if it is not an archive.
+    """The labels of a JSON that was loaded already, checked; None if it is not an archive.
 
-    Args:
-        document: the JSON.
-        name: of its file, for messages.
-        kind: of the labels, where only one is wanted.
-
-    Raises:
-        LabelError: the labels are damaged or of another kind.
+    Labels of another ``kind`` are refused.
     """
     if not isinstance(document, Mapping) or document.get("lloss") != "labels":
         return None

@@ -27,15 +27,9 @@ def labels_text(labels: Mapping[str, str]) -> str:
 def read_labels(
     path: Path, needs_label: bool = True, problems: Problems | None = None
 ) -> dict[str, str]:
-    """Read a CSV with the columns ``id`` and ``label`` (others are ignored).
+    """Read a CSV (UTF-8, with a header) with the columns ``id`` and ``label``; others are ignored.
 
-    Args:
-        path: UTF-8, with a header.
-        needs_label: whether each row has a label; otherwise ids alone will do.
-        problems: gets a note of columns that are ignored but may matter.
-
-    Raises:
-        LabelError: no such file or column, an empty field, or an id that stands there twice.
+    Without ``needs_label`` ids alone will do. A note names ignored columns that may matter.
     """
     columns = "the columns 'id' and 'label'" if needs_label else "a column 'id'"
     try:
@@ -59,15 +53,8 @@ def parse_labels(
 ) -> dict[str, str]:
     """Parse a CSV as :func:`read_labels`.
 
-    Args:
-        file: opened for bytes.
-        origin: its name for messages.
-        needs_label: whether each row has a label; None for where there is a column of them.
-        problems: as of :func:`read_labels`.
-        blank: whether a label may be empty even where there is a column of them.
-
-    Raises:
-        LabelError: as :func:`read_labels`.
+    ``needs_label`` None asks for labels where there is a column of them, in which ``blank`` allows
+    empty ones. An empty field and an id that stands there twice are refused.
     """
     table = Table(file, origin, LabelError)
     label_at = table.column("label")

@@ -94,14 +94,7 @@ class _Split(msgspec.Struct):
 def parse_mpii(
     document: Sequence[Any], name: str, problems: Problems, split: str = ""
 ) -> Iterator[Person]:
-    """Read the persons of a file, in its order.
-
-    Args:
-        document: its list.
-        name: of the file, for messages.
-        problems: counts entries without an image or a place.
-        split: ``train`` or ``valid``, by ``isValidation``; "" for all.
-    """
+    """Read the persons of a file, in its order; those of a ``split``, by ``isValidation``."""
     if split and split not in SPLITS:
         raise LabelError(f"split {split!r}: an MPII file has {' and '.join(SPLITS)}")
     for index, entry in enumerate(document):
@@ -187,9 +180,6 @@ def _head_size(record: _Joints, where: str) -> float:
     PCKh is defined by the head's box; the distance between the joints only stands in for it. In LSP
     extended, whose persons have no such boxes of their own, it equals :data:`HEAD_SHARE` of the
     diagonal of the boxes that were made for them; of other sets nothing is known.
-
-    Raises:
-        AnnotationError: it is not positive.
     """
     for key in ("headbox", "head_box"):
         if (box := getattr(record, key)) is not None:

@@ -16,16 +16,9 @@ from lloss.errors import LabelError
 def parse_persons(
     document: Any, name: str, problems: Problems, split: str = ""
 ) -> Iterator[Person]:
-    """Read the persons of a file, in its order.
+    """Read the persons of a file, in its order; those of a ``split`` of an MPII file.
 
-    Args:
-        document: the JSON.
-        name: of the file, for messages.
-        problems: counts entries without an image or a place, and those of one id.
-        split: the part of an MPII file that is wanted; "" for all.
-
-    Raises:
-        LabelError: the JSON holds no persons.
+    Persons of one id are all left out.
     """
     if isinstance(document, list):
         persons = parse_mpii(document, name, problems, split)

@@ -53,12 +53,7 @@ def person_id(image: str, *numbers: float) -> str:
 def square_region(
     x: float, y: float, side: float, size: tuple[int, int] | None, where: str
 ) -> CropBox:
-    """The region with this centre, in edges' coordinates.
-
-    Raises:
-        AnnotationError: it has no size or too much, or does not touch an image of that height and
-            width.
-    """
+    """The region with this centre, in edges' coordinates; it touches an image of a known size."""
     if side < 1:
         raise AnnotationError(where, f"a region of {side:g} pixels a side")
     if side > MOST_SIDE:
@@ -71,11 +66,7 @@ def square_region(
 
 
 def box_region(box: Sequence[float], size: tuple[int, int] | None, where: str) -> CropBox:
-    """The region around a box x, y, width, height.
-
-    Raises:
-        AnnotationError: the box has no area, or as :func:`square_region`.
-    """
+    """The region around a box x, y, width, height."""
     x, y, width, height = box
     if width <= 0 or height <= 0:
         raise AnnotationError(where, f"the box {x:g}, {y:g}, {width:g}, {height:g} has no area")
@@ -103,9 +94,6 @@ def check_joints(
         size: the image's height and width.
         where: the place of the joints, for messages.
         index: gives the place of a joint inside that.
-
-    Raises:
-        AnnotationError: there is such a joint.
     """
     sides = np.array(size[::-1])
     far = ((joints < -sides) | (joints > 2 * sides)).any(1) & annotated
@@ -119,15 +107,9 @@ def check_joints(
 def check_pixels(
     joints: NDArray[np.floating[Any]], annotated: NDArray[np.bool_], where: str
 ) -> None:
-    """Refuse joints that all lie within the first pixel, as shares of the image do.
+    """Refuse joints (x, y in pixels, float [J, 2]) that all lie within the first pixel.
 
-    Args:
-        joints: x, y in pixels, float [J, 2].
-        annotated: bool [J].
-        where: the person's place, for messages.
-
-    Raises:
-        AnnotationError: two or more are annotated, and all of those do.
+    Shares of the image do.
     """
     marked = joints[annotated]
     if len(marked) > 1 and (np.abs(marked) <= 1).all() and np.ptp(marked, axis=0).any():

@@ -15,9 +15,8 @@ SHOWN = 3
 class AnnotationError(Exception):
     """An annotation that cannot be used; :meth:`Problems.skipping` catches it.
 
-    Args:
-        where: file and line, or file and key: ``a.xml, line 12``, ``a.json: annotations[3].bbox``.
-        what: is wrong with it, with the value.
+    ``where`` is file and line, or file and key: ``a.xml, line 12``, ``a.json:
+    annotations[3].bbox``; ``what`` is wrong there, with the value.
     """
 
     def __init__(self, where: str, what: str) -> None:
@@ -51,11 +50,8 @@ class Problems:
     unusable: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
 
     def mark_unusable(self, origin: str, *names: str) -> None:
-        """Record the names of an image whose label is broken, so that no other label of it counts.
-
-        Args:
-            origin: the file or folder of the labels.
-            names: as a label that can be read would have them.
+        """Record the names of an image whose label is broken, so that no other label of it
+        counts.
         """
         self.unusable.setdefault(origin, set()).add(names)
 
@@ -69,22 +65,14 @@ class Problems:
         return [*filter(None, [self.summary()]), *self.notes]
 
     def report(self, where: str, what: str) -> None:
-        """Count a broken annotation; arguments as of :class:`AnnotationError`.
-
-        Raises:
-            LabelError: broken annotations are not to be left out.
-        """
+        """Count a broken annotation, or stop with it."""
         self.broken.append(f"{where}: {what}")
         if not self.skip:
             raise LabelError(f"{where}: {what}; mend it, or leave such out with {self.remedy}")
 
     @contextlib.contextmanager
     def skipping(self) -> Iterator[None]:
-        """Report an :class:`AnnotationError` of the block, and go on behind the block.
-
-        Raises:
-            LabelError: broken annotations are not to be left out.
-        """
+        """Report an :class:`AnnotationError` of the block, and go on behind the block."""
         try:
             yield
         except AnnotationError as error:

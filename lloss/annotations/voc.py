@@ -26,20 +26,9 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 def parse_voc(
     data: bytes, path: Path, classes: frozenset[str] | None, problems: Problems
 ) -> tuple[str, ObjectLabel | None]:
-    """Read one XML file.
+    """Read one XML file: the image's file name ("" if it has none), and the objects.
 
-    Args:
-        data: its bytes.
-        path: of the file, for messages.
-        classes: the names that are allowed; None for any.
-        problems: counts broken objects.
-
-    Returns:
-        The image's file name as the annotation has it ("" if it has none), and the objects; None
-        if one of them is broken.
-
-    Raises:
-        AnnotationError: the whole file cannot be used.
+    The objects are None where one is broken; an error means that the whole file cannot be used.
     """
     root = _parse_xml(data, path)
     if root.tag != "annotation":
@@ -117,9 +106,7 @@ class _Element:
 def _parse_xml(data: bytes, path: Path) -> _Element:
     """The outermost element.
 
-    Raises:
-        AnnotationError: it is not XML, or declares entities (which annotations have no use for, and
-            attacks do).
+    Entities are refused: annotations have no use for them, and attacks do.
     """
     tree = _TreeBuilder(path)
     try:

@@ -24,17 +24,14 @@ def holds_xml(folder: Path) -> bool:
 def annotation_files(
     folder: Path, suffix: str, wanted: str, problems: Problems, images_beside: bool = False
 ) -> list[tuple[str, Path]]:
-    """Every file of one kind below a folder, with its path relative to the folder.
+    """Every file of a suffix (in any case) below a folder, with its path relative to the folder.
 
     Args:
         folder: of annotations.
-        suffix: of the files, in lower case; files with it in upper case count too.
+        suffix: of the files, in lower case.
         wanted: the name of the files in messages, in the plural.
-        problems: a note of what the folder holds besides goes there.
+        problems: gets a note of other files.
         images_beside: whether images may lie in the folder too, without a note.
-
-    Raises:
-        LabelError: there is no such folder, or no such file in it.
     """
     if not folder.is_dir():
         raise LabelError(f"{folder}: no such folder of {wanted} (*{suffix})")

@@ -49,15 +49,9 @@ class _Folder:
 def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]]:
     """Images and the class of each: the first folder that leads to it.
 
-    Args:
-        root: of the tree.
-        problems: gets notes of images that lie deeper than their class folder, of folders that are
-            one class together and of folders without an image.
-
-    Raises:
-        LabelError: an image lies in no class folder, or the folders are splits such as ``train``
-            and ``val``, not classes.
-        PoolError: no image is there.
+    Notes name images deeper than their class folder, folders that are one class together, and
+    folders without an image. An image in no class folder is refused, and so are folders that are
+    splits, such as ``train`` and ``val``.
     """
     items, labels = [], []
     tree = _Folder()
@@ -132,16 +126,11 @@ def _refuse_splits(root: Path, tree: _Folder) -> None:
 
 
 def _found_split(tree: _Folder, outer: tuple[str, ...] = (), alone: bool = True) -> tuple[str, ...]:
-    """The path of the first folder that is a split; () where none is.
+    """The path of the first folder that is a split; () without one.
 
     A class may be called ``train``: it is the vehicle where its images lie directly in it and
-    neither ``test`` nor ``val`` stands beside it.
-
-    Args:
-        tree: to look in.
-        outer: the folders that lead to it.
-        alone: whether one such name is enough where its images lie deeper, as classes would be
-            below it.
+    neither ``test`` nor ``val`` stands beside it. ``alone`` says whether one such name is enough
+    where its images lie deeper, as classes would be below it.
     """
     kinds = {name: kind for name in tree.below if (kind := _kind(name))}
     several = len(set(kinds.values())) > 1

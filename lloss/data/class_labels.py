@@ -25,15 +25,9 @@ def open_labeled(
 ) -> LabeledSet:
     """Open data that carries its labels.
 
-    Args:
-        data: a class-per-folder tree, a ``.npz`` with ``images`` and ``labels``, or
-            ``cifar10``/``cifar100``, optionally with ``:train`` or ``:test``.
-        data_root: where torchvision's sets lie or are downloaded to.
-        problems: a note of what the user should know of the folders goes there.
-
-    Raises:
-        LabelError: the labels are missing or empty, or the folders are splits of a data set.
-        PoolError: the images cannot be found.
+    ``data`` is a class-per-folder tree, a ``.npz`` with ``images`` and ``labels``, or
+    ``cifar10``/``cifar100``, optionally with ``:train`` or ``:test``, which torchvision downloads
+    to ``data_root``. Notes go to ``problems``.
     """
     name, _, split = data.partition(":")
     if name in TORCHVISION_SETS:

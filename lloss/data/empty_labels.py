@@ -24,11 +24,8 @@ def drop_empty_labels(
 ) -> dict[K, Any]:
     """Leave out labels that show nothing if ``empty`` is :data:`UNLABELED`; note how many do.
 
-    Args:
-        labels: of any task, by key.
-        empty: one of :data:`EMPTY`; "" is :data:`BACKGROUND`.
-        problems: gets the note.
-        what: the images are, for the note.
+    ``empty`` is one of :data:`EMPTY`, "" is :data:`BACKGROUND`; ``what`` the images are, for the
+    note.
     """
     nothing = [label for label in labels.values() if getattr(label, "empty", False)]
     if not nothing:
@@ -47,11 +44,7 @@ def drop_empty_labels(
 def drop_empty(
     labeled: LabeledSet, empty: str, problems: Problems, what: str = "labeled images"
 ) -> LabeledSet:
-    """As :func:`drop_empty_labels`, of a labeled set.
-
-    Raises:
-        LabelError: no image would be left.
-    """
+    """As :func:`drop_empty_labels`, of a labeled set; refuse to leave nothing."""
     rows = drop_empty_labels(dict(enumerate(labeled.labels)), empty, problems, what)
     if len(labeled) and not rows:
         raise LabelError(

@@ -30,7 +30,7 @@ _KEPT = 2
 
 
 class Matches:
-    """What each of some names means among the ids of a pool.
+    """The ids of a pool that each of some names means.
 
     Args:
         ids: gives the pool's ids; called again only to look for near misses.
@@ -70,11 +70,9 @@ class Matches:
         return f"is not in the pool; {hint}"
 
     def near(self, name: str, elsewhere: bool = True) -> str:
-        """An id that a name which means nothing nearly is, and how they differ; "" without one.
+        """An id that a name without a meaning nearly is, and how they differ; "" without one.
 
-        Args:
-            name: that means nothing.
-            elsewhere: whether an id of the same last part in another folder will do.
+        ``elsewhere`` allows an id of the same last part in another folder.
         """
         spelled, others = self._near
         return spelled.get(name) or (others.get(name, "") if elsewhere else "")

@@ -61,11 +61,7 @@ class Overlap:
 
 
 def refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:
-    """Refuse labels to train on and to test on that share ids of one pool.
-
-    Raises:
-        LabelError: they do.
-    """
+    """Refuse labels to train on and to test on that share ids of one pool."""
     tested = {item.id for item in test.items}
     both = next((item.id for item in labeled.items if item.id in tested), None)
     if both is not None:
@@ -88,11 +84,8 @@ def without_test_images(labeled: LabeledSet, test: LabeledSet, problems: Problem
 
 
 def trained_on_note(test: LabeledSet, trained: NDArray[np.int64]) -> str:
-    """Warn where images to measure on were trained on; "" otherwise.
-
-    Args:
-        test: the images to measure on.
-        trained: :func:`traces` of the images that were trained on.
+    """Warn where images to measure on are among the :func:`traces` that were trained on; else
+    "".
     """
     seen = int(np.isin(traces(test.items), trained).sum()) if len(trained) else 0
     if not seen:
@@ -106,11 +99,8 @@ def trained_on_note(test: LabeledSet, trained: NDArray[np.int64]) -> str:
 def find_test_images(pool: Pool, test: LabeledSet, own: set[str], problems: Problems) -> set[str]:
     """The ids of a pool's images that are images of a test set.
 
-    Args:
-        pool: of any kind.
-        test: the test set.
-        own: ids that are known to be of the test set, and need no note.
-        problems: gets a note of the others, or of images that could not be compared.
+    Those of ``own`` are known to be; notes count the others, or name images that could not be
+    compared.
     """
     found = ImageFinder(test.items).in_pool(pool)
     others = {id: same for id, same in found.ids.items() if id not in own}
@@ -207,13 +197,9 @@ class ImageFinder:
 
 @dataclass
 class _Content:
-    """The bytes of an image; of a file they are read when they are asked for.
+    """The bytes of an image, compared by ``size`` first; of a file they are read when asked for.
 
-    Attributes:
-        size: as images are compared by.
-        length: in bytes.
-        path: of the file; None of an image that was read whole, whose sample and digest are set.
-        place: of the file: its device and inode.
+    Without a ``path`` the image was read whole, and ``sample`` and ``digest`` are set.
     """
 
     size: _Size

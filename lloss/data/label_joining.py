@@ -24,13 +24,8 @@ def labeled_pool(
 ) -> Pool:
     """Open a pool without the folders of its masks, which are not images to label.
 
-    Images that lie in a folder of XML annotations stay: the annotations are of them.
-
-    Args:
-        uri: of the pool, as :func:`lloss.pools.open_pool` takes it.
-        labels: files or folders.
-        problems: gets notes of how many images were left out and of other files.
-        written: folders that lloss itself writes, now or later, whose images are not of the pool.
+    Images that lie in a folder of XML annotations stay: the annotations are of them. Folders that
+    lloss itself has ``written``, or will write, are left out too.
     """
     folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
     pool = open_pool(uri, leave_out=[*folders, *written])
@@ -61,21 +56,19 @@ def match_labels(
 ) -> dict[str, str]:
     """Find the image that each label is of, by the rule of :mod:`lloss.data.id_matching`.
 
+    An image with several labels gets none, broken ones included; a note says how many were not
+    found by their id.
+
     Args:
         pool: of the images.
         labels: by key; where several names of a label mean an image, they mean the same one.
         origin: of the labels, for messages.
-        problems: counts labels that do not mean one image, and images with several labels (broken
-            ones included), which get none. A note says how many were not found by their id.
+        problems: counts labels that do not mean one image, and images with several labels.
         own_suffix: see :class:`Matches`.
         remedy: against several labels of an image, beside mending them.
 
     Returns:
         Ids of the pool by key.
-
-    Raises:
-        LabelError: as :class:`Problems` has it.
-        PoolError: two images of the pool have one id.
     """
     names = {key: image_names(key, label) for key, label in labels.items()}
     unusable = problems.unusable.get(origin, set())
@@ -110,11 +103,7 @@ def _refuse_several(id: str, keys: Sequence[str], origin: str, remedy: str) -> N
 
 
 def match_names(matches: Matches, names: Sequence[str], where: str) -> str:
-    """The id that the names of a label mean.
-
-    Raises:
-        AnnotationError: they mean no image, or several.
-    """
+    """The id that the names of a label mean; refuse names of no image, or of several."""
     ids = {name: matches.of(name) for name in names}
     doubtful = next((name for name in names if len(ids[name]) > 1), None)
     if doubtful is not None:
@@ -130,11 +119,7 @@ def match_names(matches: Matches, names: Sequence[str], where: str) -> str:
 
 
 def refuse_own(labeled: Iterable[tuple[Item, Path]], origin: str) -> None:
-    """Refuse masks that are the very images that they label.
-
-    Raises:
-        LabelError: an image and its mask are one file.
-    """
+    """Refuse masks that are the very images that they label."""
     for item, mask in labeled:
         with contextlib.suppress(OSError, ValueError):
             if isinstance(item.file, bytes) and mask.samefile(os.fsdecode(item.file)):

@@ -36,16 +36,10 @@ from lloss.pools.uri import PoolUri
 def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
-    Args:
-        path: a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are the files'
-            own; ``<filename>`` is the label's ``named``), or a file of :func:`.write_labels`.
-            A file ``classes.txt`` beside the JSON, in the folder or above it names the classes
-            that are allowed, one a line.
-        problems: counts broken annotations; an image with one is left out, unless that is a box
-            without area, which marks nothing.
-
-    Raises:
-        LabelError: there is no such file, or it is of no known kind.
+    ``path`` is a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are the files'
+    own; ``<filename>`` is the label's ``named``), or a file of :func:`.write_labels`. A file
+    ``classes.txt`` beside the JSON, in the folder or above it names the classes that are allowed.
+    An image with a broken annotation is left out, unless that is a box without area.
     """
     if path.is_dir():
         return read_voc_folder(path, problems)
@@ -62,17 +56,9 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
 def join_objects(
     pool: Pool, labels: Mapping[str, ObjectLabel], origin: str, problems: Problems
 ) -> LabeledSet:
-    """Join labels with the images of a pool.
+    """Join labels with the images of a pool, see :func:`.match_labels`.
 
-    Args:
-        pool: of the images.
-        labels: by a name of the image, see :func:`.match_labels`.
-        origin: of the labels, for messages.
-        problems: counts labels of images that the pool lacks, images with several labels, and
-            boxes outside an image whose size the label does not have.
-
-    Raises:
-        LabelError: there is no label.
+    Boxes outside an image whose size the label does not have are found now.
     """
     if not labels and not problems.broken:
         raise LabelError(f"{origin}: holds no label yet; label some images first")
@@ -103,10 +89,6 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
         labels: as of :func:`read_objects`.
         data_root: where torchvision's sets lie or are downloaded to.
         problems: counts broken annotations and missing images.
-
-    Raises:
-        LabelError: there is no labeled image, or the annotations cannot be read.
-        PoolError: the images cannot be found.
     """
     if labels is not None:
         pool = labeled_pool(data, [labels], problems)

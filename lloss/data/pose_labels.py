@@ -27,16 +27,11 @@ from lloss.pools.uri import PoolUri
 
 
 def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
-    """Read the labeled persons of a file, by id.
+    """Read the labeled persons of a file, by id; persons without an annotated joint are left out.
 
-    Args:
-        path: a JSON in one of MPII's dialects or of COCO's keypoints, or a file of
-            :func:`.write_labels`. Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, as a pool of
-            the same persons has them. Persons without an annotated joint are left out.
-        problems: counts broken annotations.
-
-    Raises:
-        LabelError: there is no such file, or it is of no known kind.
+    ``path`` is a JSON in one of MPII's dialects or of COCO's keypoints, or a file of
+    :func:`.write_labels`. Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, as a pool of the same
+    persons has them.
     """
     document = load_json(path)
     archived = parse_archive(document, str(path), "persons")
@@ -49,17 +44,10 @@ def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
 def join_persons(
     pool: Pool, labels: Mapping[str, PersonLabel], origin: str, problems: Problems
 ) -> LabeledSet:
-    """Join labels with the persons, or the whole images, of a pool.
+    """Join labels with the persons, or the whole images, of a pool, see :func:`.match_labels`.
 
-    Args:
-        pool: of persons, or of images with one labeled person each, whose region is None then.
-        labels: by a name of the person, or of the image, see :func:`.match_labels`.
-        origin: of the labels, for messages.
-        problems: counts labels of persons that the pool lacks, of several persons of a whole
-            image, and joints far outside of the image.
-
-    Raises:
-        LabelError: there is no label.
+    An image has one labeled person, whose region is None then. Joints far outside of the image are
+    found now.
     """
     if not labels:
         raise LabelError(f"{origin}: holds no label yet; label some persons first")
@@ -85,10 +73,6 @@ def open_persons(data: str, labels: Path | None, data_root: Path, problems: Prob
         labels: as of :func:`read_persons`.
         data_root: not used; no set of this kind is downloaded.
         problems: counts broken annotations and missing images.
-
-    Raises:
-        LabelError: there is no labeled person, or the annotations cannot be read.
-        PoolError: the images cannot be found.
     """
     if labels is not None:
         pool = labeled_pool(data, [labels], problems)

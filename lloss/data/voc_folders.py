@@ -37,13 +37,10 @@ DEFAULT_SPLIT = "trainval"
 
 @dataclass(frozen=True, slots=True)
 class SplitRow:
-    """An image of a split.
+    """An image of a split: its line in the split's file, its id, and its files, which may be
+    missing.
 
-    Attributes:
-        where: its line in the split's file.
-        id: its path below ``JPEGImages``; with the year before it where there are several.
-        image: its file, which may be missing.
-        annotation: likewise.
+    The id is its path below ``JPEGImages``, with the year before it where there are several.
     """
 
     where: str
@@ -53,13 +50,9 @@ class SplitRow:
 
 
 def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
-    """Read every ``.xml`` below a folder, by its own path in it, without the suffix.
+    """Read every ``.xml`` below a folder, or one year of a devkit, by its path without the suffix.
 
     The image's name that is written in a file is the label's ``named``, below the file's folder.
-
-    Args:
-        folder: of XML files, or one year of a devkit.
-        problems: counts broken files and objects. An image with a broken object is left out.
     """
     inner = folder / "Annotations"
     root = inner if inner.is_dir() else folder
@@ -99,12 +92,7 @@ def _below(folder: Path, named: str) -> str:
 
 
 def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[Item, ObjectLabel]]:
-    """Read the images of a split with their labels.
-
-    Args:
-        rows: of the split.
-        problems: counts images that stand there twice, missing files and broken annotations.
-    """
+    """Read the images of a split with their labels."""
     roots = {folder: ImageRoot(folder) for folder in {row.image.parent for row in rows}}
     folders = {row.annotation.parent for row in rows}
     classes = {folder: allowed_classes(folder, folder.parent) for folder in folders}
@@ -144,11 +132,7 @@ def years_of(path: Path) -> list[Path]:
 
 
 def read_split(years: list[Path], split: str) -> list[SplitRow]:
-    """The rows of a split in every year that has it.
-
-    Raises:
-        PoolError: no year has it, or its file cannot be read.
-    """
+    """The rows of a split in every year that has it."""
     listings = [(year, year / "ImageSets" / "Main" / f"{split}.txt") for year in years]
     present = [(year, listing) for year, listing in listings if listing.is_file()]
     if not present:
@@ -173,16 +157,10 @@ def read_split(years: list[Path], split: str) -> list[SplitRow]:
 
 
 def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
-    """The rows of a set of :data:`SETS`, which torchvision downloads if it is not there whole.
+    """The rows of a set of :data:`SETS`, which torchvision downloads to ``root`` unless it is
+    there.
 
-    Args:
-        name: of the set.
-        split: one of :data:`SPLITS`; of ``test`` the year 2007 alone is public.
-        root: where sets lie.
-
-    Raises:
-        PoolError: there is no such split, or it cannot be downloaded.
-        MissingExtraError: torchvision is not installed.
+    Of ``test`` the year 2007 alone is public.
     """
     years = [year for year in SETS[name] if split != "test" or year == "2007"]
     if split not in SPLITS or not years:

@@ -37,12 +37,7 @@ def decoded(items: Iterable[Item], spec: ImageSpec, threads: int = 0) -> Iterato
     """Read and decode items, each once, in their order.
 
     At most two chunks of 32 images (or of 16 MB, if that is fewer) a thread are held at a time,
-    however long ``items`` is.
-
-    Args:
-        items: of any pool.
-        spec: of the pixels.
-        threads: 0 for one a core; decoders release the interpreter's lock.
+    however long ``items`` is. Decoders release the interpreter's lock; 0 threads is one a core.
     """
 
     def work(item: Item) -> Decoded:
@@ -129,10 +124,7 @@ def decode_with(
 
 @contextlib.contextmanager
 def _scratch_file(shape: tuple[int, ...], folder: Path | None) -> Iterator[IO[bytes]]:
-    """An unnamed file with all the disk space of an array.
-
-    A mapped write to a full disk would kill the process.
-    """
+    """An unnamed file with all the disk space of an array: a full disk would kill the process."""
     where = folder or Path(tempfile.gettempdir())
     remedy = "free some space" if folder else "free some space, or set TMPDIR to another folder"
     with contextlib.ExitStack() as stack:

@@ -18,9 +18,6 @@ def file_prints(files: Sequence[StoragePath]) -> str:
 
     Names count from the folder that all of the files share, so that a pool that was moved or
     copied as a whole keeps its digest.
-
-    Raises:
-        PoolError: a file is gone or cannot be read.
     """
     paths = [file.parts for file in files]
     shared = len(os.path.commonprefix(paths))  # noqa: RUF071  of tuples
@@ -33,11 +30,7 @@ def file_prints(files: Sequence[StoragePath]) -> str:
 
 
 def content_print(file: StoragePath) -> str:
-    """The SHA-256 of a whole file.
-
-    Raises:
-        PoolError: it is gone or cannot be read.
-    """
+    """The SHA-256 of a whole file."""
     digest = hashlib.sha256()
     with file.open() as opened:
         while part := opened.read(1 << 20):

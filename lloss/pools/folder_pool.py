@@ -27,9 +27,8 @@ class FolderPool(Pool):
     Args:
         root: the folder. Where its ``within`` is set, a link to an image elsewhere is a bad image;
             with a link to a folder elsewhere the pool cannot be listed.
-        leave_out: folders of this machine whose images are not of the pool, such as one of masks;
-            by whatever path the walk reaches them. The root itself is never left out, and a folder
-            need not exist yet.
+        leave_out: folders of this machine, such as one of masks, whose images are not of the pool;
+            by whatever path the walk reaches them. They may not exist yet; the root always stays.
         uri: the pool's string; the path by default.
     """
 

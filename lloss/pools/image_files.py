@@ -53,11 +53,7 @@ class ImageRoot:
 
 
 def check_encoded(size: int) -> None:
-    """Refuse an encoded image that would fill the memory.
-
-    Raises:
-        ImageError: ``size`` is over :data:`MAX_ENCODED` bytes.
-    """
+    """Raise ImageError for an encoded image of more than :data:`MAX_ENCODED` bytes."""
     if size > MAX_ENCODED:
         raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
 
@@ -72,11 +68,7 @@ def raising(error: ImageError) -> Callable[[], bytes]:
 
 
 def read_file(path: str | bytes | Path, root: ImageRoot | None = None) -> bytes:
-    """Read a regular file.
-
-    Args:
-        path: of the file.
-        root: the folder of its pool, if it is of one.
+    """Read a regular file, of the pool in ``root``.
 
     Raises:
         ImageError: it cannot be read, is over :data:`MAX_ENCODED`, is not a regular file, or is

@@ -46,10 +46,7 @@ class Outline(NamedTuple):
 class CropItem(Item):
     """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
 
-    Attributes:
-        image: the whole image.
-        region: the square.
-        decoded: gives the whole image's pixels; raises :class:`ImageError`.
+    ``decoded`` gives the pixels of the whole ``image``.
     """
 
     image: Item
@@ -67,11 +64,7 @@ class CropItem(Item):
         )
 
     def cut(self, factor: float) -> Pixels:
-        """Cut a square of the same centre and ``factor`` times the side, black outside the image.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
+        """Cut the square scaled by ``factor`` around its centre, black outside the image."""
         return _cut(self.decoded, self.region.grown(factor))
 
 

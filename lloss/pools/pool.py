@@ -21,10 +21,9 @@ class Item:
 
     Attributes:
         id: the pool's own name for it; comes back unchanged everywhere.
-        read: returns the encoded bytes or the array; raises :class:`ImageError` when it
-            cannot, and :class:`PoolError` when no other image could be read either.
-        file: the image's own file: a path of this machine as bytes, or a URL as text; None for
-            an image within a larger file.
+        read: returns the encoded bytes or the array; raises ImageError when it cannot, and
+            PoolError when no other image could be read either.
+        file: the image's own file, a local path as bytes or a URL; None within a larger file.
     """
 
     id: str
@@ -34,12 +33,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive items of a pool.
-
-    Attributes:
-        start: the position of the first one in the pool.
-        items: the chunk's items; may be created lazily.
-    """
+    """Consecutive items of a pool from position ``start`` on; they may be created lazily."""
 
     start: int
     items: Sequence[Item]
@@ -53,14 +47,14 @@ class Chunk:
         return [item.id for item in self.items]
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
-        """Read all images at once, if the file stores them as the rows of ``out``.
+        """Read all images at once, if the pool stores them as the rows of ``out``.
 
         Args:
             out: C-contiguous uint8 [M, H, W, 3] or [M, H, W], M at least ``len(self)``.
 
         Returns:
-            Whether ``out[:len(self)]`` now holds the images. False, and nothing is read, where
-            they are encoded or of another shape: then read them item by item.
+            Whether ``out[:len(self)]`` now holds the images. False, with nothing read, where they
+            are encoded or of another shape.
 
         Raises:
             PoolError: the file shrank or cannot be read any more.
@@ -73,14 +67,10 @@ class Pool(ABC):
 
     Attributes:
         uri: what it was opened by, without credentials.
-        unique: whether the way the ids are made, or a check at opening, excludes duplicates.
-            Where False, the code that writes ids down must check.
+        unique: whether duplicate ids are excluded, by how ids are made or a check at opening.
         remote: whether reading an item waits for a network, so that more readers help.
-        streamed: whether listing reads the images too, as in a compressed or remote tar: then
-            counting costs a reading of the whole.
-        counted: whether :meth:`count` is cheap beside the reading of the images. Where False it
-            lists a store, opens many remote files, or reads everything: do not wait for it only to
-            show progress.
+        streamed: whether listing reads the images too, as in a compressed or remote tar.
+        counted: whether :meth:`count` is cheap beside the reading of the images.
         indexed: whether :meth:`find` needs no listing and its items hold no image.
         beside: what its folder holds besides the pool's files.
     """
@@ -118,17 +108,13 @@ class Pool(ABC):
     def fingerprint(self) -> str:
         """A digest that changes when the images do although their ids do not; "" without one.
 
-        It is the same for a copy of the pool under another path. It covers tables and shards by
-        size and a little content of each file, remote ones by the store's size and tag, arrays by
-        some rows, a list by its text. It does not cover the content of image files in folders or
-        named by lists and tables.
+        It is the same for a copy elsewhere. It does not cover the content of image files in
+        folders or named by lists and tables.
         """
         return ""
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        """Yield the items at these positions, a chunk a range, in one pass over the pool.
-
-        A chunk is shorter where the pool ends in its range; the first range beyond the end stops.
+        """Yield a chunk for each range of positions, up to the end of the pool, in one pass.
 
         Args:
             ranges: of step 1, ascending and apart; there may be infinitely many.
@@ -150,11 +136,7 @@ class Pool(ABC):
         return items, position
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """Return the items of these ids, in the order given.
-
-        Raises:
-            PoolError: some id is not in the pool.
-        """
+        """Return the items of these ids in this order; PoolError for an unknown id."""
         wanted = list(ids)
         missing = set(wanted)
         found: dict[str, Item] = {}

@@ -47,8 +47,7 @@ class StoragePath(ABC):
     Attributes:
         uri: for messages; without credentials.
         remote: whether reading it takes a network.
-        within: what it must lie in to be opened or listed, as must all that is reached from
-            here; None for anywhere.
+        within: what it, and all that is reached from it, must be in to be read; None for anywhere.
     """
 
     uri: str
@@ -97,8 +96,7 @@ class StoragePath(ABC):
         """Name, file name and, of a folder, path of each entry, in the order of the names' bytes.
 
         Args:
-            keeps: whether an entry of this name is wanted, given whether it is a folder; called
-                once for each entry, before the first is returned.
+            keeps: whether to keep an entry, by its name and whether it is a folder.
 
         Raises:
             PoolError: the folder cannot be listed, or two names cannot be distinguished.
@@ -122,20 +120,11 @@ class StoragePath(ABC):
 
     @abstractmethod
     def trace(self) -> str:
-        """A digest of size and samples, or the store's tag; the same for a copy elsewhere.
-
-        Raises:
-            PoolError: the file is gone or cannot be read.
-        """
+        """A digest of size and samples, or the store's tag; PoolError where it is gone."""
 
     @abstractmethod
     def read_image(self, path: str) -> bytes:
-        """Read the image file at a relative path, of this folder's pool.
-
-        Raises:
-            ImageError: this one file cannot be read.
-            PoolError: no other could be read either.
-        """
+        """Read the image file at a relative path; PoolError where no other can be read either."""
 
     def reader(self, path: str, file: FileName) -> Callable[[], bytes]:
         """How to read the image of an entry, of which both names are known."""
@@ -159,7 +148,7 @@ class LocalPath(StoragePath):
 
     @property
     def parent(self) -> LocalPath:
-        """The path's folder."""
+        """See :class:`StoragePath`."""
         return LocalPath(self.path.parent, self.within)
 
     def at(self, path: str) -> LocalPath:
@@ -225,10 +214,7 @@ class LocalPath(StoragePath):
         return file
 
     def path_of(self, file: IO[bytes]) -> str:
-        """A path to open an open file once more.
-
-        Where paths are confined it leads to that very file, not to one that took its place.
-        """
+        """A path to open an open file once more; of a confined one, that very file."""
         if self.within is None:
             return str(self.path)
         again = f"/proc/self/fd/{file.fileno()}"
@@ -239,10 +225,7 @@ class LocalPath(StoragePath):
         return _LocalFile(self)
 
     def trace(self) -> str:
-        """Digest the size, and the bytes of beginning, middle and end.
-
-        Of a Parquet file the end is the whole footer, with size and position of every column.
-        """
+        """Digest the size, and the bytes of beginning, middle and end (Parquet: whole footer)."""
         try:
             with self.open() as file:
                 size = os.fstat(file.fileno()).st_size
@@ -303,12 +286,7 @@ class _LocalFile:
 
 
 def storage_path(path: str, within: Confinement | None = None) -> StoragePath:
-    """The storage path of a path or a URL, neither with options; nothing is opened yet.
-
-    Raises:
-        PoolError: a URL of an unknown kind.
-        MissingExtraError: the package that reads such URLs is not installed.
-    """
+    """The storage path of a path or a URL without options; nothing is opened yet."""
     if is_url(path):
         from lloss.pools.remote_storage import remote_path  # fsspec is an extra
 
@@ -319,14 +297,8 @@ def storage_path(path: str, within: Confinement | None = None) -> StoragePath:
 def image_folder(listing: StoragePath, names: Sequence[str], asked: str = "") -> StoragePath:
     """Find the folder of the images that a file names.
 
-    Args:
-        listing: the file.
-        names: of the images, as it writes them.
-        asked: the folder that the user names, relative to the file's; "" to look for it.
-
-    Returns:
-        The first of the file's folder, ``images`` in it and ``images`` beside it that holds one of
-        the first images; the file's folder if none does.
+    That is ``asked``, relative to the file's folder; or the first of the file's folder, ``images``
+    in it and ``images`` beside it that holds one of the first images; or the file's folder.
     """
     if isinstance(listing, LocalPath):
         listing = LocalPath(listing.path.absolute(), listing.within)

@@ -64,16 +64,13 @@ class Columns:
         return list(dict.fromkeys([self.image, *([self.id] if self.id else [])]))
 
     def ids(self, batch: Any, first: int, path: StoragePath, offset: int) -> list[str]:
-        """The ids of a batch.
+        """The ids of a batch; PoolError where one is null, empty or not UTF-8.
 
         Args:
             batch: with the column ``id`` at least.
             first: the file's row that the batch begins with.
             path: of the file.
             offset: the pool's position of the file's first row.
-
-        Raises:
-            PoolError: an id is null, empty or not UTF-8.
         """
         if not self.id:
             return [str(offset + first + row) for row in range(batch.num_rows)]
@@ -99,13 +96,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class ImageCell:
-    """An image in a row of a column; call it to read.
-
-    Attributes:
-        column: a ``pyarrow.Array`` or ``ChunkedArray``.
-        row: of it.
-        folder: what paths are relative to.
-    """
+    """An image in a row of a ``pyarrow.Array``; paths are relative to ``folder``. Call to read."""
 
     column: Any
     row: int

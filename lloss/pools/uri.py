@@ -40,7 +40,7 @@ class PoolUri:
     Attributes:
         text: the whole, as given.
         path: a path of this machine or a URL, without the options.
-        options: those of :data:`OPTIONS` that were given.
+        options: by name, of :data:`OPTIONS`.
     """
 
     text: str
@@ -88,11 +88,7 @@ class PoolUri:
         return not literal and any(letter in self.path for letter in letters)
 
     def paths(self, most: int = _MOST) -> list[str]:
-        """Write out the braces of the path; just the path where it has none.
-
-        Raises:
-            PoolError: a brace is unbalanced or empty, or there are more paths than ``most``.
-        """
+        """Write out the braces of the path; see :func:`expanded`."""
         names = expanded(self.path, most) if self.has("{}") else [self.path]
         return [_LOCAL.sub("", name, count=1) for name in names]
 

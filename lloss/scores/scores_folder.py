@@ -55,11 +55,7 @@ class ScoresFolder:
         self.path = Path(path)
 
     def run(self) -> dict[str, Any] | None:
-        """Read ``run.json``; None where it does not exist.
-
-        Raises:
-            ScoresError: it is damaged.
-        """
+        """Read ``run.json``; None where it does not exist, ScoresError where it is damaged."""
         path = self.path / RUN
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -84,11 +80,7 @@ class ScoresFolder:
         return Shard.parse(str((self.run() or {}).get("shard", "1/1")))
 
     def opened(self) -> ScoresFolder:
-        """Return itself if it holds the scores of a finished run.
-
-        Raises:
-            ScoresError: it holds none, or the run is not finished.
-        """
+        """Return itself if it holds the scores of a finished run; otherwise raise ScoresError."""
         run = self.run()
         if run is None:
             raise ScoresError(
@@ -115,11 +107,7 @@ class ScoresFolder:
         return self
 
     def parts(self) -> list[Path]:
-        """The existing parts, in order.
-
-        Raises:
-            ScoresError: one is missing between others.
-        """
+        """The existing parts, in order; ScoresError where one is missing between others."""
         found = sorted(
             self.path.glob("part-*.parquet"), key=lambda path: (len(path.name), path.name)
         )
@@ -163,10 +151,7 @@ class ScoresFolder:
     ) -> Iterator[pa.RecordBatch]:
         """Read columns of all rows, or of the rows of some ids, decoded by pyarrow's own threads.
 
-        Parts whose statistics say that they hold none of the ids are not read.
-
-        Raises:
-            ScoresError: a part is damaged or lacks a column.
+        Parts whose statistics exclude the ids are not read; ScoresError for a damaged one.
         """
         parts = self.parts()
         if not parts:
@@ -182,11 +167,7 @@ class ScoresFolder:
             ).to_batches()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of all parts in order, with these columns.
-
-        Raises:
-            ScoresError: a part is damaged or lacks a column.
-        """
+        """The rows of all parts in order, with these columns; ScoresError for a damaged part."""
         for part in self.parts():
             with opened_part(part) as file, readable(part):
                 check_columns(part, file.schema_arrow, columns)
@@ -213,11 +194,7 @@ class ScoresFolder:
             pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
 
     def check_whole(self) -> None:
-        """Compare the parts' footers with the counts of the finished run.
-
-        Raises:
-            ScoresError: a part is missing or damaged.
-        """
+        """Raise ScoresError where the parts' footers contradict the finished run's counts."""
         run = self.run() or {}
         rows = failed = 0
         for part in self.parts():

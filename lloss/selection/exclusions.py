@@ -34,13 +34,7 @@ from lloss.selection.selection import Selection, SelectionSettings
 
 @dataclass(frozen=True)
 class NamedImages:
-    """The images that a file names.
-
-    Attributes:
-        origin: the file.
-        names: of the image of each label, by the label's key.
-        own_suffix: see :class:`lloss.data.id_matching.Matches`.
-    """
+    """The names of the image of each label of a file, by the label's key; see :class:`.Matches`."""
 
     origin: str
     names: Mapping[str, tuple[str, ...]]
@@ -66,10 +60,8 @@ class ExcludedImages:
     near: str = ""
 
     def notes(self, where: str) -> list[str]:
-        """Parts of a sentence for the user, on names that are not ids.
-
-        Args:
-            where: the ids were looked for: ``the scores``.
+        """Parts of a sentence for the user, on names that are not ids ``where`` they were looked
+        for.
         """
         notes = []
         if self.lost:
@@ -93,9 +85,6 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
         problems: counts broken annotations, whose images are excluded all the same, and gets a
             note of labels that show nothing.
         empty: what such labels mean, see :mod:`lloss.data.empty_labels`.
-
-    Raises:
-        LabelError: a file cannot be read, or names nothing.
     """
     files = []
     for path in paths:
@@ -110,14 +99,9 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
 
 
 def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]) -> ExcludedImages:
-    """Find the images by their names.
+    """Find the images by their names among the ids of the pool or the scores.
 
-    Args:
-        files: that name them.
-        ids: of the pool or the scores; gone through once a file, twice where a name is lost.
-
-    Raises:
-        LabelError: a name may mean several.
+    The ids are gone through once a file, twice where a name is lost. A name of several is refused.
     """
     excluded = ExcludedImages()
     for file in files:
@@ -145,12 +129,8 @@ def select_without(
 ) -> tuple[Selection, ExcludedImages]:
     """Select images that no file names.
 
-    Names that are ids, the usual ones, cost no more than the selection; only where some are not
-    the ids are gone through once more.
-
-    Raises:
-        LabelError: a name may mean several images.
-        SelectionError: too few images are left.
+    Names that are ids, the usual ones, cost no more than the selection; only where some are not the
+    ids are gone through once more.
     """
     names = {name for file in files for several in file.names.values() for name in several}
     chosen = select(folder, settings, names)

@@ -22,13 +22,9 @@ it, the differences between all others would be lost."""
 
 
 def spreadable(embeddings: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which embeddings distances can be measured to: finite, and not extreme beside the others.
+    """Which embeddings, float [N, D], distances can be measured to: bool [N].
 
-    Args:
-        embeddings: float [N, D].
-
-    Returns:
-        bool [N].
+    They are finite, and not extreme beside the others.
     """
     largest = np.empty(len(embeddings))
     for rows in _blocks(len(embeddings)):

@@ -18,11 +18,7 @@ _SUFFIXES = {".txt": "ids", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parqu
 
 
 def format_of(out: Path | None) -> str:
-    """The format that a file's suffix asks for; plain ids without a file.
-
-    Raises:
-        SettingsError: the suffix is none of them.
-    """
+    """The format of a file by its suffix; plain ids without a file."""
     if out is None:
         return "ids"
     if out.suffix not in _SUFFIXES:
@@ -34,10 +30,7 @@ def format_of(out: Path | None) -> str:
 def formatted(selection: Selection, kind: str, place: str = "rank") -> str:
     """The selection as text: ``ids`` (an id a line), ``csv`` or ``jsonl`` (id, score, rank).
 
-    Args:
-        selection: the picks.
-        kind: as above.
-        place: name of the last column, where the order of the picks is no ranking.
+    ``place`` names the last column, where the order of the picks is not a ranking.
     """
     rows = zip(selection.ids, selection.scores.tolist(), range(1, len(selection) + 1))
     text = io.StringIO()

@@ -38,16 +38,13 @@ _SHOWN = 100
 def csv_text(
     header: Iterable[str], rows: Iterable[Iterable[object]], *, readable: bool = True
 ) -> str:
-    """CSV with plain line ends.
+    """Write CSV with plain line ends.
 
     Args:
         header: the names of the columns.
         rows: a value for each column.
-        readable: refuse what :class:`Table` would refuse. Otherwise a field may hold line breaks
-            and is written over several lines, as spreadsheets and pandas take it.
-
-    Raises:
-        LabelError: a field holds a line break or a NUL.
+        readable: raise LabelError for a line break or a NUL, which :class:`Table` would refuse.
+            Otherwise such a field takes several lines, as spreadsheets and pandas read it.
     """
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
@@ -65,18 +62,13 @@ def csv_text(
 
 
 def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 text with their numbers from 1, without their ends.
+    """Yield the lines of a UTF-8 text with their numbers from 1, without their ends.
 
-    Lines end in LF, CRLF or CR alone: the other separators that ``str.splitlines`` knows may
-    stand in names. A byte order mark at the beginning is dropped.
-
-    Args:
-        file: opened for bytes; read as the lines are asked for.
-        origin: what to call it in messages.
-        error: what to raise.
+    Lines end in LF, CRLF or CR alone: other separators of ``str.splitlines`` may stand in names. A
+    byte order mark at the beginning is dropped.
 
     Raises:
-        LlossError: of the kind ``error``: the text is not UTF-8, or has a NUL in it.
+        LlossError: of the kind ``error``, naming ``origin``: it is not UTF-8, or has a NUL in it.
     """
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     for number, line in enumerate(text, 1):
@@ -104,19 +96,14 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
 
 
 class Table:
-    """A CSV with a header.
+    """A CSV with a header; iterating gives the line number and the fields of each row.
 
-    Iterating gives the line number and the fields of each row, as many as the header has names.
-
-    Args:
-        file: as :func:`text_lines` takes it, with ``origin`` and ``error``.
-
-    Attributes:
-        header: the names of the columns, stripped; a column of row numbers or of nothing has none.
+    ``header`` holds the stripped names of the columns; a column of row numbers or of nothing has
+    an empty one.
 
     Raises:
-        LlossError: of the kind ``error``, naming the line: see the module's grammar. Names that
-            come twice, a repeated header and values in a column without a name are refused too.
+        LlossError: of the kind ``error``, naming the line: see the module's grammar. Duplicate
+            names, a repeated header and values in a column without a name are refused too.
     """
 
     def __init__(self, file: IO[bytes], origin: str, error: type[LlossError]) -> None:
@@ -145,11 +132,7 @@ class Table:
         return found[0] if found else None
 
     def needed(self, *names: str) -> tuple[int, ...]:
-        """The places of columns that have to be there.
-
-        Raises:
-            LlossError: a column is missing.
-        """
+        """The places of columns; an error where one is missing."""
         places = [self.column(name) for name in names]
         if None not in places:
             return tuple(place for place in places if place is not None)

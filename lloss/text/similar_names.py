@@ -27,11 +27,7 @@ _MISSING = frozenset({"nan", "<na>", "nat", "#n/a", "#name?", "#ref!", "#value!"
 
 
 def class_notes(counts: Mapping[str, int]) -> list[str]:
-    """Lines on the names of a set of labels that are probably not meant so.
-
-    Args:
-        counts: how often each name occurs.
-    """
+    """Notes on names of labels that are probably mistakes, from how often each name occurs."""
     missing = [name for name in counts if name.casefold() in _MISSING]
     lines = [
         f"{counts[name]} labels read {name!r}, as programs write a missing value: if that is no "
@@ -42,12 +38,9 @@ def class_notes(counts: Mapping[str, int]) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str], resembles: float = 0) -> str:
-    """The known name that resembles a name most, whatever the case of its letters; "" for none.
+    """The known name most similar to an unknown one, in any case of letters; "" for none.
 
-    Args:
-        name: that is not known.
-        known: names.
-        resembles: similarity that it has at least, 0 to 1; see :mod:`difflib`.
+    ``resembles`` is the least similarity, 0 to 1; see :mod:`difflib`.
     """
     short = {other[:COMPARED].casefold(): other for other in known}
     found = get_close_matches(name[:COMPARED].casefold(), short, 1, cutoff=resembles)
@@ -57,15 +50,12 @@ def nearest(name: str, known: Iterable[str], resembles: float = 0) -> str:
 def similar_note(
     counts: Mapping[str, int], what: str = "classes", known: Collection[str] = ()
 ) -> str:
-    """One line on names that differ only in case, spaces or how a number is written.
+    """One line on names that differ only in case, spaces or how a number is written; "" for none.
 
     Args:
         counts: how often each name occurs.
         what: the names are of.
-        known: names of which it was said already that they are similar.
-
-    Returns:
-        "" if no two names are that similar.
+        known: names that an earlier line covered.
     """
     groups: dict[str, list[str]] = {}
     for name in counts:
@@ -85,23 +75,18 @@ def similar_note(
 
 
 def lone_classes(images: Mapping[str, int], known: Collection[str] = ()) -> str:
-    """A line that names the new classes of one image; "" where there is no such class.
-
-    Args:
-        images: of each class.
-        known: classes that are not new.
-    """
+    """One line on the classes of a single image that are not ``known``; "" for none."""
     names = [name for name, count in images.items() if count == 1 and name not in known]
     if not names:
         return ""
-    shown = ", ".join(_told(name, set(images) - {name}) for name in names[:_SHOWN])
+    shown = ", ".join(_with_suggestion(name, set(images) - {name}) for name in names[:_SHOWN])
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     what = "the new class" if len(names) == 1 else f"{len(names)} new classes:"
     have = "has" if len(names) == 1 else "have"
     return f"{what} {shown}{rest} {have} one image; check the spelling, or label more of it"
 
 
-def _told(name: str, others: Collection[str]) -> str:
+def _with_suggestion(name: str, others: Collection[str]) -> str:
     meant = nearest(name, others, _RESEMBLES)
     return f"{name[:COMPARED]!r}" + (f" ({meant!r}?)" if meant else "")
 

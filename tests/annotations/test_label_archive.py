@@ -80,22 +80,15 @@ OBJECTS = {
 }
 DAMAGED_OBJECTS: list[tuple[dict[str, Any], str]] = [
     ({"boxes": [[0, 0, 9, 9], [1, math.nan, 3, 4]]}, r"boxes\[1\]\[1\]: nan: expected float"),
-    ({"boxes": [[-500, 0, 9, 9], [1, 2, 3, 4]]}, r"boxes\[0\]: the box -500, .* outside the image"),
     ({"boxes": [[-500, 0, 9, 9]] * 2, "size": None}, r"boxes\[0\]: .* outside the image"),
     ({"boxes": [[0, 0, 99, 9]] * 2}, r"boxes\[0\]: .* outside the image of 40×30"),
     ({"boxes": [[0, 0, 9, 9], [3, 2, 1, 4]]}, r"boxes\[1\]: .* no area"),
     ({"boxes": [[0, 0, 9, 9]]}, "boxes: 1 values, but 2 names"),
-    ({"boxes": [[0, 0, 9, 9], [1, 2]]}, r"boxes\[1\]: .* length 4"),
-    ({"boxes": [[0, 0, 9, 9], [1, 2, "3", 4]]}, r"boxes\[1\]\[2\]: '3': expected float"),
     ({"difficult": []}, r"difficult: 0 values, but 2 names"),
     ({"crowd": [0, 1]}, "crowd\\[0\\]: 0: expected bool"),
-    ({"names": ["cat", 3]}, r"names\[1\]: 3: not a name"),
     ({"names": ["cat", " "]}, r"names\[1\]: ' ': not a name"),
-    ({"names": "cat"}, "names: 'cat': expected array"),
-    ({"size": [30]}, r"size: \[30\]: expected array of length 2"),
     ({"size": [30, 0]}, r"size\[1\]: 0: expected int >= 1"),
     ({"size": ...}, "lacks the key 'size'"),
-    ({"names": ...}, "lacks the key 'names'"),
 ]
 PERSON = {
     "image": "a.jpg",
@@ -108,14 +101,10 @@ PERSON = {
 DAMAGED_PERSONS: list[tuple[dict[str, Any], str]] = [
     ({"joints": [[1, math.inf], [3, 4]]}, r"joints\[0\]\[1\]: inf: expected float"),
     ({"joints": [[1, 2]]}, "joints: 1 values, but 2 names"),
-    ({"annotated": [True]}, "annotated: 1 values, but 2 names"),
     ({"names": ["nose", "nose"]}, "names: two joints have one name"),
     ({"region": [1, 2, 0]}, r"region\[2\]: 0: expected int >= 1"),
     ({"region": [1, 2.5, 3]}, r"region\[1\]: 2.5: expected int"),
-    ({"region": [1, 2]}, r"region: \[1, 2\]: expected array of length 3"),
     ({"head": 0}, "head: 0: expected float > 0"),
-    ({"head": math.nan}, "head: nan: expected float"),
-    ({"image": 3}, "image: 3: expected str"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from lloss.annotations.joint_names import MPII
 from lloss.annotations.problems import Problems
 from lloss.data.pose_labels import read_persons
 from lloss.errors import LabelError
+
+from ..annotation_files import check_broken
 
 Write = Callable[[Path, Any], Path]
 
@@ -140,32 +143,22 @@ def joint(number: int, value: Any) -> list[Any]:
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "nan joint": ({"joints": joint(3, [math.nan, 2])}, "[1].joints[3][0]", "nan: expected float"),
-    "infinite": ({"joints": joint(3, [2, math.inf])}, "[1].joints[3][1]", "inf: expected float"),
-    "far": ({"joints": joint(3, [1e300, 2])}, "[1].joints[3][0]", "1e+300: expected float"),
-    "text joint": ({"joints": joint(3, ["x", 2])}, "[1].joints[3][0]", "'x': expected float"),
     "null joint": ({"joints": joint(3, None)}, "[1].joints[3]", "expected array"),
-    "half a joint": ({"joints": joint(3, [3.0])}, "[1].joints[3]", "expected array"),
     "shares": ({"joints": [[n / 16, 0.5] for n in range(16)]}, "[1].joints", "give pixels"),
     "few": ({"joints": [[1, 2]] * 14}, "[1].joints", "array of length >= 16"),
-    "no list": ({"joints": "none"}, "[1].joints", "'none': expected array"),
     "flags": ({"joints_vis": [1] * 15}, "[1].joints_vis", "length >= 16"),
     "no flags": ({"joints_vis": ...}, "[1]", "lacks the key 'joints_vis'"),
     "no image": ({"image": ...}, "[1]", "lacks the key 'image'"),
-    "image": ({"image": 3}, "[1].image", "3: expected str"),
     "no centre": ({"center": ...}, "[1]", "lacks the key 'center'"),
-    "centre": ({"center": [1]}, "[1].center", "array of length 2"),
     "no scale": ({"scale": ...}, "[1]", "lacks the key 'scale'"),
     "scale": ({"scale": 0}, "[1].scale", "a region of 0 pixels a side"),
-    "negative": ({"scale": -1}, "[1].scale", "a region of -250 pixels a side"),
     "large": ({"scale": 1e6}, "[1].scale", "over 13377"),
-    "nan scale": ({"scale": math.nan}, "[1].scale", "nan: expected float"),
     "beside": ({"center": [900, 9], "img_width": 640, "img_height": 480}, "[1].scale",
                "does not touch the image of 640×480 pixels"),
     "twice": ({"center": [100, 50.0]}, "[1]", "'a.jpg@100,50,0.5' stands at [0] too"),
     "head": ({"head_box": [1, 2, 3]}, "[1].head_box", "array of length 4"),
     "no head": ({"head_size": 0}, "[1].head_size", "a head of 0 pixels"),
     "negative head": ({"head_size": -12.5}, "[1].head_size", "a head of -12.5 pixels"),
-    "flat head": ({"head_box": [9, 2, 9, 7]}, "[1].head_box", "9, 2, 9, 7 (edges) has no area"),
     "turned head": ({"headbox": [9, 2, 3, 7]}, "[1].headbox", "9, 2, 3, 7 (edges) has no area"),
     "far joint": ({"joints": joint(3, [90000, 90000]), "img_width": 640, "img_height": 480},
                   "[1].joints[3]", "the joint 'l-hip' at 90000, 90000 (x, y) lies far outside"),
@@ -179,12 +172,9 @@ def test_a_broken_person_is_named_or_left_out(
     document = [person(), person(**{"center": [7, 7], **changed})]
     path = as_json(tmp_path / "train.json", document)
     expected = f"^{re.escape(f'{path}: {where}: ')}.*{re.escape(what)}"
-    with pytest.raises(LabelError, match=expected):
-        read_persons(path, Problems())
-    problems = Problems(skip=True)
-    kept = [] if "stands at" in what else ["a.jpg@100,50,0.5"]  # which of two is right nobody knows
-    assert list(read_persons(path, problems)) == kept
-    assert [bool(re.search(expected, found)) for found in problems.broken] == [True]
+    # Nobody knows which of two is right.
+    kept = [] if "stands at" in what else ["a.jpg@100,50,0.5"]
+    check_broken(partial(read_persons, path), expected, kept)
 
 
 def test_what_is_no_file_of_persons(tmp_path: Path, as_json: Write) -> None:

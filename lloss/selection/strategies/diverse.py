@@ -46,11 +46,7 @@ class Diverse(Strategy):
 
 
 def read_embeddings(source: ScoreSource, ids: Sequence[str]) -> NDArray[np.float32]:
-    """Read the embeddings of some ids, float32 [N, D] in their order.
-
-    Raises:
-        SelectionError: an image has no embedding, or they are not vectors of one length.
-    """
+    """Read the embeddings of some ids, float32 [N, D] in their order."""
     rows = {id: row for row, id in enumerate(ids)}
     embeddings = np.empty((len(ids), 0), np.float32)
     for batch in source.scan(["id", "embedding"], ids):

@@ -72,11 +72,7 @@ class Batcher:
         self.batches = 0
 
     async def score(self, images: Images, seconds: float) -> Answer:
-        """Score the images of one request.
-
-        Args:
-            images: uint8 [N, H, W, 3] of any H and W, or N encoded images or arrays.
-            seconds: time limit.
+        """Score uint8 [N, H, W, 3] of any H and W, or N encoded images or arrays, in time.
 
         Raises:
             RequestError: 413 more images than the queue can hold; 429 the queue is full; 503 it is

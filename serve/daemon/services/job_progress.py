@@ -29,13 +29,7 @@ class CancelledRunError(InterruptedRunError):
 
 
 class JobProgress:
-    """The progress of a running job, as :func:`.score_pool` reports it.
-
-    Attributes:
-        id: of the job.
-        cancelled: set to cancel the job.
-        ended: set when it does not run any more.
-    """
+    """The progress of a running job, which ends early if ``cancelled`` is set; sets ``ended``."""
 
     def __init__(
         self, table: JobTable, row: JobRow, closing: threading.Event, metrics: DaemonMetrics

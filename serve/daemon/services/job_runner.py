@@ -76,11 +76,7 @@ class Jobs:
         self._thread.start()
 
     def submit(self, pool: str, restart: bool = False) -> JobRow:
-        """Score a pool with the serving model, unless a job does already.
-
-        Args:
-            pool: its name.
-            restart: discard what a failed job scored.
+        """Score a pool with the serving model; ``restart`` discards what a failed job scored.
 
         Raises:
             RequestError: 404 no such pool; 403 it is outside the roots now; 503 no model.
@@ -104,11 +100,7 @@ class Jobs:
             self._models.prune(self._table.models())
 
     def cancel(self, id: str) -> JobRow:
-        """Stop a job between two batches, and remove its parts; also a failed, resumable one's.
-
-        Raises:
-            RequestError: 404.
-        """
+        """Stop a job between two batches, and remove its parts; also a failed, resumable one's."""
         if self._table.cancel(id):
             self._metrics.job("cancelled")
             current = self._current
@@ -218,11 +210,7 @@ class Jobs:
             self._metrics.job("failed")
 
     def _retry(self, write: Callable[[], T]) -> T:
-        """Write to the catalog as soon as that succeeds.
-
-        Raises:
-            InterruptedRunError: the daemon shuts down before.
-        """
+        """Write to the catalog as soon as that succeeds, unless the daemon shuts down before."""
         while True:
             try:
                 return write()

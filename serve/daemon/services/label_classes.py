@@ -19,12 +19,7 @@ CHOOSE = "choose a class first (or skip)"
 
 
 class NewClassError(RequestError):
-    """A class that neither the model nor an earlier label has.
-
-    Attributes:
-        name: of the class.
-        short: the message for a user who can confirm the class.
-    """
+    """A class (``name``) that neither the model nor an earlier label has; ``short`` asks a user."""
 
     def __init__(self, name: str, resembles: str, message: str) -> None:
         super().__init__(422, message)

@@ -23,12 +23,7 @@ _MISSING_SECONDS = 30.0
 
 
 class LazyPool:
-    """A pool and a cache of its items, since finding one may need a walk over the whole pool.
-
-    Args:
-        uri: of the pool.
-        opener: opens it; called once.
-    """
+    """A pool and a cache of its items, since finding one may need a walk over the whole pool."""
 
     def __init__(self, uri: str, opener: Callable[[str], Pool]) -> None:
         self.uri = uri
@@ -49,13 +44,7 @@ class LazyPool:
             return self._pool
 
     def items(self, ids: Iterable[str]) -> dict[str, Item]:
-        """The items of these ids, in this order, without ids that the pool does not have.
-
-        Ask for many at once: some pools need a walk over all images.
-
-        Raises:
-            PoolError: the pool cannot be read.
-        """
+        """The items of these ids in this order, if the pool has them. Ask for many at once."""
         wanted = list(dict.fromkeys(ids))
         with self._lock:
             unknown = self._unknown(wanted)
@@ -73,11 +62,7 @@ class LazyPool:
         return {id for id in ids if id in self._items}
 
     def existing_ids(self, ids: Iterable[str]) -> set[str]:
-        """The ids that the pool has, however many; caches no items.
-
-        Raises:
-            PoolError: the pool cannot be read.
-        """
+        """The ids that the pool has, however many; caches no items."""
         asked = set(ids)
         with self._lock:
             unknown = self._unknown(asked)
@@ -90,11 +75,7 @@ class LazyPool:
         return existing
 
     def matches(self, names: Iterable[str]) -> Matches:
-        """The ids that names may mean, by a walk over the pool; one walk at a time.
-
-        Raises:
-            PoolError: the pool cannot be read.
-        """
+        """The ids that names may mean, by a walk over the pool; one walk at a time."""
         with self._lock:
             return Matches(self.open().ids, names)
 

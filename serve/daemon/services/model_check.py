@@ -11,13 +11,7 @@ from lloss.errors import EngineError
 
 
 def check_device(scorer: Scorer, serving: Scorer | None, path: Path) -> None:
-    """Refuse a model that runs on the CPU where one serves on a GPU: the GPU was lost.
-
-    int8 models are for CPUs.
-
-    Raises:
-        EngineError: it is refused.
-    """
+    """Refuse a model (not int8) that runs on the CPU while another serves on a GPU: it was lost."""
     engine = scorer.engine
     if serving is None or not engine.on_host or engine.manifest.precision == "int8":
         return
@@ -30,11 +24,7 @@ def check_device(scorer: Scorer, serving: Scorer | None, path: Path) -> None:
 
 
 def check_outputs(scorer: Scorer, path: Path) -> None:
-    """Score batches of several sizes, of black images and of noise.
-
-    Raises:
-        EngineError: an output is not finite, or does not have the manifest's shape.
-    """
+    """Refuse outputs for batches of several sizes that are not finite or of the wrong shape."""
     image, most = scorer.manifest.image, scorer.batch_size
     noise = np.random.default_rng(0)
     for count in sorted({1, min(2, most), -(-most // 2), most}):

@@ -24,14 +24,10 @@ class ModelCopies:
         return self.folder / f"{sha256}.onnx"
 
     def copy(self, model: Path) -> tuple[str, bool]:
-        """Copy a file, unless an intact copy exists.
-
-        Returns:
-            The SHA-256, and whether the copy is new.
+        """Copy a file, unless an intact copy exists; returns its SHA-256 and whether it is new.
 
         Raises:
             ArtifactError: the file cannot be read, or is being written.
-            LlossError: the copy cannot be written.
         """
         try:
             before = model.stat()
@@ -55,11 +51,7 @@ class ModelCopies:
         return sha256, True
 
     def intact(self, sha256: str) -> Path:
-        """The path of a copy whose bytes match its name.
-
-        Raises:
-            ArtifactError: it is missing or damaged.
-        """
+        """The path of a copy. Raises ArtifactError: it is missing or its bytes are others."""
         if not self._is_intact(sha256):
             raise ArtifactError(
                 f"{self.path(sha256)}: the copy of this model is gone or damaged; score the pool "

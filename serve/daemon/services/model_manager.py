@@ -41,11 +41,7 @@ class Scored:
 
 
 class Models:
-    """Serves one model, and keeps copies in ``data_dir/models`` for jobs that began with others.
-
-    Attributes:
-        statistics: of requests that were answered.
-    """
+    """Serves one model, and keeps copies in ``data_dir/models`` for jobs that began with others."""
 
     def __init__(self, settings: ServeSettings, metrics: DaemonMetrics) -> None:
         self._settings, self._metrics = settings, metrics
@@ -60,12 +56,7 @@ class Models:
         self.statistics = InferenceStatistics()
 
     def load(self) -> None:
-        """Load ``settings.model``, the first time. Blocks.
-
-        Raises:
-            ArtifactError: the file is not a model, or cannot be read.
-            EngineError: the provider cannot run it, or its outputs are invalid.
-        """
+        """Load ``settings.model``, the first time. Blocks. Raises as :meth:`reload`."""
         with self._loading:
             self._serve(self._load_checked(*self._copies.copy(self._settings.model)))
         memory_trim.trim()
@@ -76,7 +67,8 @@ class Models:
         No request fails: those in progress finish with the earlier model. Concurrent calls wait.
 
         Raises:
-            LlossError: the new model is refused; the earlier one keeps serving.
+            ArtifactError: the file is not a model, or cannot be read; the earlier one serves on.
+            EngineError: the provider cannot run it, or its outputs are invalid; likewise.
         """
         with self._loading:
             before = self._current().loaded.sha256
@@ -111,11 +103,7 @@ class Models:
 
     @property
     def provider(self) -> str:
-        """The execution provider of the serving model.
-
-        Raises:
-            RequestError: 503 none is loaded yet.
-        """
+        """Its execution provider. Raises RequestError: 503 none is loaded yet."""
         return self._current().scorer.engine.provider
 
     @property
@@ -145,11 +133,7 @@ class Models:
 
     @contextlib.contextmanager
     def borrowed(self, sha256: str) -> Iterator[Scorer]:
-        """A scorer of this model for a job: the serving one, or loaded for it.
-
-        Raises:
-            LlossError: the model's copy is missing.
-        """
+        """A scorer of this model for a job: the serving one, or loaded for it."""
         loaded = self._borrow(sha256)
         if loaded is None:
             with self._loading:

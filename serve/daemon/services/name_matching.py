@@ -16,13 +16,7 @@ from lloss.scores.scores_folder import ScoresFolder
 
 @dataclass(frozen=True)
 class Exclusion:
-    """The images to leave out of a selection.
-
-    Attributes:
-        ids: of the images.
-        unknown: names that match no scored image.
-        by_name: names that match one but are not its id.
-    """
+    """Images to leave out: given by id, by another name, or ``unknown`` (no scored image)."""
 
     ids: frozenset[str] = frozenset()
     unknown: int = 0
@@ -54,11 +48,7 @@ def match_labels(
 ) -> dict[str, str]:
     """The names by the ids of the images that they mean.
 
-    Args:
-        pools: of the daemon.
-        pool: its name.
-        names: ids, or names for :class:`lloss.data.id_matching.Matches`.
-        present: the names that are ids; the pool is walked only for others.
+    ``present`` are the names that are ids; the pool is walked only for others.
 
     Raises:
         RequestError: 422 a name matches no image, or several, or two match the same one.

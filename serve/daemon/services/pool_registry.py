@@ -47,11 +47,8 @@ class Pools:
     def put(self, name: str, uri: str, scores: str | None = None) -> PoolRow:
         """Name a pool; repeating it has no effect.
 
-        Args:
-            name: for the pool.
-            uri: of it.
-            scores: a complete scores folder of it that ``lloss score`` made, inside a root too. The
-                daemon never removes it.
+        ``scores`` is a complete scores folder of it that ``lloss score`` made, inside a root too,
+        which the daemon never removes.
 
         Raises:
             RequestError: 403 outside the roots; 409 the name is taken; 422 a bad name, or scores of
@@ -75,11 +72,7 @@ class Pools:
         return row
 
     def remove(self, name: str) -> None:
-        """Forget a pool, its jobs, labels and the daemon's scores of it; not its images.
-
-        Raises:
-            RequestError: 404; 409 a job of it is active.
-        """
+        """Forget a pool, its jobs, labels and the daemon's scores of it; not its images."""
         self._catalog.pools.remove(name)
         self._forget(name)
         self.sweep()
@@ -98,12 +91,7 @@ class Pools:
             return opened
 
     def reopen(self, name: str) -> Pool:
-        """The pool as it is now, which may have changed since it was opened.
-
-        Raises:
-            RequestError: 404; 403 it is outside the roots now.
-            PoolError: it cannot be opened.
-        """
+        """The pool as it is now, which may have changed since it was opened."""
         self._forget(name)
         return self.get(name).open()
 

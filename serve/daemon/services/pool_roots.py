@@ -22,14 +22,7 @@ _CONTROL = re.compile(r"[\0-\x1f\x7f]")
 
 
 class PoolRoots:
-    """The roots of ``--pool-root``.
-
-    Args:
-        roots: absolute folders, or URL prefixes.
-
-    Attributes:
-        confinement: of the files of pools.
-    """
+    """The absolute folders and URL prefixes of ``--pool-root``."""
 
     def __init__(self, roots: Iterable[str]) -> None:
         self._roots = tuple(roots)
@@ -57,11 +50,7 @@ class PoolRoots:
         return parsed
 
     def check_path(self, path: str) -> Path:
-        """Resolve a path of this machine that is inside a root.
-
-        Raises:
-            RequestError: 403 it is not; 422 it is not absolute.
-        """
+        """Resolve a path of this machine that is inside a root; RequestError 403 or 422."""
         self.check(path)
         if _is_remote(path):
             raise RequestError(422, f"{path}: is a URL; give a path of the daemon's machine")

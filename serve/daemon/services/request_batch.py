@@ -17,12 +17,7 @@ from lloss.pools import Chunk, Item
 
 @dataclass(frozen=True)
 class RequestBatch(Chunk):
-    """Parts of requests; the ids are the rows.
-
-    Attributes:
-        parts: in the order of their rows.
-        shape: of images that are copied instead of decoded.
-    """
+    """Parts of requests; ids are rows. Images of ``shape`` are copied instead of decoded."""
 
     parts: Sequence[Part]
     shape: tuple[int, ...]

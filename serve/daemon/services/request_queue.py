@@ -100,14 +100,7 @@ class ScoringRequest:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Images of a request that are rows of a batch.
-
-    Attributes:
-        request: theirs.
-        start: number of the first image in the request.
-        count: of the images.
-        row: of the first image in the batch.
-    """
+    """Images of a request, from ``start``, that are rows of a batch, from ``row``."""
 
     request: ScoringRequest
     start: int
@@ -124,12 +117,7 @@ class RequestQueue:
     """First come, first served, among small requests (which fit into a batch) and among large.
 
     If both wait they begin a batch by turns: neither waits until all of the other kind are done.
-
-    Args:
-        batch_size: the most images of a batch.
-
-    Attributes:
-        images: that wait.
+    ``images`` counts those that wait.
     """
 
     def __init__(self, batch_size: int) -> None:

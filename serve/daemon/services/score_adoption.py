@@ -18,12 +18,9 @@ _SAMPLE = 100
 
 
 def adopted_scores(path: Path, pool: Pool, confinement: Confinement) -> PoolScores:
-    """The scores of a folder, if they are complete and of this pool.
+    """The scores of a folder, if they are complete and of this pool; 403 or 422 otherwise.
 
     Reads the footers of all parts and the ids of the first, but no images.
-
-    Raises:
-        RequestError: 422 they are not; 403 a link in the folder leads outside.
     """
     try:
         return _checked(ScoresFolder(path), pool, confinement)

@@ -15,13 +15,9 @@ T = TypeVar("T")
 
 
 class ScoresCache(Generic[T]):
-    """A least-recently-used cache with one value per version of a scores folder.
+    """A least-recently-used cache of ``compute(folder)``, one value per version of a folder.
 
-    Threads that need the same value wait for one computation; other folders do not wait.
-
-    Args:
-        compute: makes the value of a complete folder; its errors are not cached.
-        size: values that are kept.
+    Threads that need the same value wait for one computation, which is not cached if it fails.
     """
 
     def __init__(self, compute: Callable[[ScoresFolder], T], size: int) -> None:

@@ -69,16 +69,12 @@ class SelectionRequest:
 
 @dataclass(frozen=True)
 class HandedOut:
-    """A selection that was handed out.
+    """A selection that was handed out, or replayed for the same idempotency key.
 
     Attributes:
-        id: of the selection.
-        pool: its name.
-        model_sha256: of the model that predicted the scores.
         images: best first.
         expires: when images that are still pending become free again, Unix seconds.
         eligible: images to choose from.
-        replayed: whether it is the reply to an earlier request with the same key.
         unknown: names to exclude that match no scored image.
         by_name: names to exclude that match one but are not its id.
         notes: remarks on the selection, such as tied scores.
@@ -109,13 +105,12 @@ class HandedOut:
 
 @dataclass(frozen=True)
 class Labeled:
-    """The outcome of a request with labels.
+    """How many images are labeled now.
 
     Attributes:
-        images: that are labeled now.
-        kept: images without a label in the request that keep their earlier one.
-        by_name: images that were given by a name other than their id.
-        new_classes: classes that neither the model nor an earlier label has.
+        kept: images that had a label, and were given none.
+        by_name: images that were given by a name that is not their id.
+        new_classes: classes that neither the model nor an earlier label had.
     """
 
     images: int
@@ -126,13 +121,7 @@ class Labeled:
 
 @dataclass(frozen=True)
 class Returned:
-    """The outcome of giving images back.
-
-    Attributes:
-        images: that are free now.
-        others: that another selection has handed out again.
-        unknown: ids that are not in the pool.
-    """
+    """How many images are free now, are pending by ``others`` now, or are unknown."""
 
     images: int
     others: int
@@ -163,10 +152,10 @@ class Selections:
         key: str = "",
         check: Callable[[Sequence[Ranked]], None] = lambda images: None,
     ) -> HandedOut:
-        """Select K images and set them pending.
+        """Select K images of a scored pool and set them pending.
 
         Args:
-            pool: its name; it must be scored.
+            pool: its name.
             request: settings and exclusions.
             key: idempotency key: for a week the same key gives the same reply.
             check: raises if these images cannot be sent; then none is handed out.
@@ -200,11 +189,7 @@ class Selections:
         return handed
 
     def replayed(self, pool: str, request: SelectionRequest, key: str) -> HandedOut | None:
-        """The reply to an earlier request with this key, if one is stored. Does not wait.
-
-        Raises:
-            RequestError: 404; 422 the key was used for another request.
-        """
+        """The reply to an earlier request with this key, if one is stored. Does not wait."""
         reply = self._images.reply(pool, key) if key else None
         if reply is None:
             return None
@@ -218,20 +203,12 @@ class Selections:
         return dataclasses.replace(handed, expires=min(handed.expires, latest))
 
     def preview(self, pool: str, k: int) -> list[Ranked]:
-        """The best K images that ``select`` would give now (or fewer), not handed out.
-
-        Cheap if repeated, also after images were labeled.
-        """
+        """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
             return _ranked(self._previews.get(folder).free(self._catalog, pool, k))
 
     def present(self, pool: str, ids: Iterable[str]) -> set[str]:
-        """The ids that the pool has, by the catalog, its scores, or itself.
-
-        Raises:
-            RequestError: 404 no such pool.
-            PoolError: it has to be read and cannot be.
-        """
+        """The ids that the pool has, by the catalog, its scores, or itself."""
         asked = set(filter(is_text, ids))
         unknown = asked - self._images.states(pool, asked).keys()
         unknown -= self._pools.get(pool).cached_ids(unknown)  # such as those that a page shows
@@ -248,11 +225,11 @@ class Selections:
         labels: Mapping[str, str],
         accepted: Accepted = Accepted(),  # noqa: B008
     ) -> Labeled:
-        """Mark images labeled, all or none; "" if the label is kept elsewhere.
+        """Mark images labeled; "" if the label is kept elsewhere.
 
         Raises:
             RequestError: 422 a name matches no image or several, two match the same one, or a label
-                is not accepted.
+                is not accepted; then none is marked.
         """
         names = match_labels(self._pools, pool, labels, self.present(pool, labels))
         by_name = sum(name != id for id, name in names.items())
@@ -273,7 +250,7 @@ class Selections:
             return marks.unlabel(pool, ids)
 
     def skip(self, pool: str, ids: Sequence[str]) -> int:
-        """Never hand these images out; labeled ones stay labeled. Returns how many changed.
+        """Never hand these out; labeled ones stay labeled. Returns how many changed.
 
         Raises:
             RequestError: 422 an id is not in the pool; then none is marked.
@@ -286,10 +263,7 @@ class Selections:
             return marks.skip(pool, ids)
 
     def give_back(self, pool: str, ids: Sequence[str], selection: str = "") -> Returned:
-        """Free pending (or skipped) images.
-
-        With ``selection``, images that another selection handed out again stay pending.
-        """
+        """Free pending (or skipped) images; with ``selection``, only those that it still has."""
         with self._images.marking() as marks:
             others = sum(
                 row.state == "pending" and selection not in ("", row.selection)

@@ -22,11 +22,7 @@ class Catalog(Database):
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Open the catalog, or create it.
-
-        Raises:
-            SettingsError: it is damaged, of a later version, or another daemon uses ``data_dir``.
-        """
+        """Open or create it. Raises SettingsError, also if another daemon uses ``data_dir``."""
         self.data_dir = data_dir.expanduser().resolve()
         busy = SettingsError(
             f"{self.data_dir}: another lloss serve works in this data dir; end it, "

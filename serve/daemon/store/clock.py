@@ -15,14 +15,9 @@ _EARLIEST = 1_767_225_600.0
 class Clock:
     """Unix seconds that never decrease while a process runs.
 
-    After a restart they decrease only if the previous process evidently ran with a clock in the
-    future: the system's time is plausible, and a day or more behind the last time that was seen.
-
-    Args:
-        latest: the latest time that an earlier process saw.
-
-    Attributes:
-        ahead: seconds by which the earlier process was in the future, or 0.
+    After a restart they decrease only if the previous process, which saw ``latest``, evidently ran
+    with a clock in the future: the system's time is plausible, and a day or more behind that.
+    ``ahead`` is by how many seconds, or 0.
     """
 
     def __init__(self, latest: float) -> None:

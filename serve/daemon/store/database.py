@@ -52,14 +52,8 @@ _DAMAGE_ERRORS = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 class Database:
     """A SQLite file in WAL mode: one writer at a time, any number of concurrent readers.
 
-    A committed transaction survives a power failure.
-
-    Args:
-        path: of the file, which is created if it does not exist.
-
-    Attributes:
-        restamped: pending images that an earlier process handed out with a clock in the future;
-            they count as handed out when this process began.
+    A committed transaction survives a power failure. ``restamped`` counts pending images that an
+    earlier process handed out with a clock in the future; they count as handed out now.
 
     Raises:
         SettingsError: it is damaged, not a catalog, of a later version, or cannot be written.
@@ -174,11 +168,7 @@ class Database:
         return db
 
     def _open(self, db: sqlite3.Connection) -> None:
-        """Check the file, create or upgrade its tables, and start the clock.
-
-        Raises:
-            SettingsError: it is damaged, another program's, or a later version's.
-        """
+        """Check the file, create or upgrade its tables, and start the clock."""
         (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise SettingsError(self._damaged(state))
@@ -199,7 +189,7 @@ class Database:
         db.execute("PRAGMA journal_size_limit = 67108864")
         db.execute("BEGIN IMMEDIATE")
         for step in range(version + 1, VERSION + 1):
-            for statement in STEPS[step]:
+            for statement in STEPS[step].split(";\n"):
                 db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         db.execute(f"PRAGMA user_version = {VERSION}")

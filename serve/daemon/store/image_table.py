@@ -150,16 +150,7 @@ class ImageTable:
         reply: StoredReply | None = None,
         rank: int = 1,
     ) -> None:
-        """Set images pending and keep the reply to the request, both or neither.
-
-        Args:
-            pool: its name.
-            selection: its id.
-            images: ids and scores, best first.
-            expires: when they become free again.
-            key: idempotency key of the request, with its ``reply``.
-            reply: to keep under that key.
-            rank: of the first image.
+        """Set images (ids and scores, ranked from ``rank``) pending and keep the reply, or neither.
 
         Raises:
             TakenError: one of them is not free any more.
@@ -191,11 +182,7 @@ class ImageTable:
 
 
 class Marks:
-    """The states of images in one transaction, which the caller commits; see ImageTable.
-
-    Attributes:
-        db: the transaction.
-    """
+    """The states of images in a transaction (``db``) that the caller commits; see ImageTable."""
 
     def __init__(self, db: sqlite3.Connection, now: float) -> None:
         self.db, self._now = db, now
@@ -214,10 +201,7 @@ class Marks:
         return states
 
     def label(self, pool: str, labels: Mapping[str, str]) -> int:
-        """Label images, whatever their state; returns how many.
-
-        The label "" keeps an earlier label: the image is labeled, but its label is elsewhere.
-        """
+        """Label images, whatever their state; "" keeps an earlier label. Returns how many."""
         return self._change(pool, _LABEL, labels.items())
 
     def skip(self, pool: str, ids: Iterable[str]) -> int:

@@ -67,16 +67,9 @@ class JobTable:
     def submit(
         self, pool: str, model_sha256: str, batch_size: int, restart: bool = False
     ) -> JobRow:
-        """The pool's active job; otherwise its resumable one, queued again; otherwise a new one.
+        """The pool's active job; otherwise a failed one of this model, queued again; or a new one.
 
-        Args:
-            pool: its name.
-            model_sha256: of the model; jobs of another model are not resumed.
-            batch_size: of a new job.
-            restart: do not resume a failed job.
-
-        Raises:
-            RequestError: 404.
+        ``restart`` never resumes; ``batch_size`` is of a new job.
         """
         with self._db.writing() as db:
             number = self._pools.number(db, pool)
@@ -108,10 +101,7 @@ class JobTable:
         self._update("state = 'queued' WHERE state = 'running'")
 
     def begin(self, id: str, batch_size: int, provider: str = "") -> bool:
-        """Set a job running; False if it was cancelled.
-
-        A job that is resumed keeps its own batch size and provider.
-        """
+        """Set a job running; a resumed one keeps its own settings. False if it was cancelled."""
         return self._update(
             "state = 'running', started = coalesce(started, ?), "
             "batch_size = iif(started IS NULL, ?, batch_size), "

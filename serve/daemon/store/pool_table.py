@@ -34,12 +34,7 @@ class PoolTable:
             return self._record(_pool(db, name))
 
     def each(self, view: Callable[[PoolRow], T], page: slice = slice(None)) -> list[T]:
-        """``view`` of each pool by name, without pools that are removed during the call.
-
-        Args:
-            view: raises 404 if the pool does not exist any more.
-            page: which of the pools.
-        """
+        """``view`` of each pool of a page, by name, without pools that it finds removed (404)."""
         views = []
         for row in self.rows()[page]:
             try:
@@ -51,20 +46,12 @@ class PoolTable:
 
     @staticmethod
     def number(db: sqlite3.Connection, name: str) -> int:
-        """In a transaction: the primary key of a pool. Numbers are never used twice.
-
-        Raises:
-            RequestError: 404.
-        """
+        """In a transaction: the key of a pool, which is never used twice; RequestError 404."""
         number: int = _pool(db, name)["number"]
         return number
 
     def put(self, name: str, uri: str, scores: PoolScores | None = None) -> PoolRow:
-        """Add a pool, or get it; with scores, make those its newest.
-
-        Raises:
-            RequestError: 409 the name is taken by another URI.
-        """
+        """Add or get a pool, with its newest scores. RequestError 409: the URI differs."""
         with self._db.writing() as db:
             db.execute(
                 "INSERT INTO pools (name, uri, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -81,11 +68,7 @@ class PoolTable:
             return self._record(_pool(db, name))
 
     def remove(self, name: str) -> None:
-        """Forget a pool with its jobs, labels and scores, whose folders become trash.
-
-        Raises:
-            RequestError: 404, or 409 a job of it is active.
-        """
+        """Forget a pool; its folders become trash. RequestError 404, or 409 with an active job."""
         with self._db.writing() as db:
             number = self.number(db, name)
             job = db.execute(

@@ -113,8 +113,7 @@ def test_an_emptied_file_is_not_a_new_one(tmp_path: Path) -> None:
 
 def test_version_1_is_upgraded(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as db:
-        for statement in STEPS[1]:
-            db.execute(statement)
+        db.executescript(STEPS[1])
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         db.execute("PRAGMA user_version = 1")
         db.execute("INSERT INTO pools (name, uri, created) VALUES ('p', '/p', 1)")
