@@ -12,6 +12,7 @@ import pytest
 
 from lloss.annotations.problems import Problems
 from lloss.data.object_labels import read_objects
+from lloss.data.voc_folders import read_split
 from lloss.errors import LabelError
 
 from ..annotation_files import check_broken
@@ -140,3 +141,21 @@ def test_a_missing_element_is_named(tmp_path: Path, voc_xml: Xml, tag: str) -> N
     line = 11 if tag == "ymin" else 8
     with pytest.raises(LabelError, match=f"a.xml, line {line}: <.*> lacks <{tag}>"):
         read_objects(tmp_path, Problems())
+
+
+def test_two_files_of_one_image_are_refused(tmp_path: Path, voc_xml: Xml) -> None:
+    """Their suffixes differ in case alone."""
+    for name in ("a.xml", "a.XML", "sub/b.XML"):
+        voc_xml(tmp_path / name)
+    check_broken(partial(read_objects, tmp_path), "is of the same image as", ["sub/b"])
+
+
+def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path) -> None:
+    year = tmp_path / "VOC2007"
+    (year / "JPEGImages").mkdir(parents=True)
+    (year / "ImageSets" / "Main").mkdir(parents=True)
+    names = ["a.JPG", "b.Png", "c.jfif", "d.jpg"]
+    for name in names:
+        (year / "JPEGImages" / name).write_bytes(b"x")
+    (year / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\nd\n")
+    assert [row.id for row in read_split([year], "train")] == names

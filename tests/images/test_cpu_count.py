@@ -7,49 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from lloss.images import cpu_count as cores
+from lloss.images import cpu_count
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("quota", "affinity", "cores"),
     [
-        ("200000 100000\n", 2),
-        ("150000 100000\n", 2),
-        ("50000 100000\n", 1),
-        ("800000 100000\n", 8),
-        ("400000 50000", 8),
-        ("max 100000\n", None),
-        ("max", None),
-        ("", None),
-        ("100000 0\n", None),
-        ("200000\n", None),
-        ("fast 100000\n", None),
-        ("\u00fc\n", None),
+        ("200000 100000\n", 16, 2),
+        ("150000 100000\n", 16, 2),
+        ("50000 100000\n", 16, 1),
+        ("6400000 100000", 3, 3),
+        *((text, 16, 16) for text in ("max 100000\n", "", "100000 0\n", "200000\n", "\u00fc\n")),
+        (None, 3, 3),
     ],
-)
-def test_a_quota_counts_rounded_up(
-    text: str, wanted: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+)  # fmt: skip
+def test_the_smaller_of_affinity_and_rounded_up_quota(
+    quota: str | None, affinity: int, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "cpu.max"
-    path.write_text(text, encoding="utf-8")
-    monkeypatch.setattr(cores, "_QUOTA", path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    assert cores.usable_cores() == (wanted or 16)
+    if quota is not None:
+        path.write_text(quota, encoding="utf-8")
+    monkeypatch.setattr(cpu_count, "_QUOTA", path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
+    assert cpu_count.usable_cores() == cores
 
 
-def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "none")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 7, 9}, raising=False)
-    assert cores.usable_cores() == 3
-    (tmp_path / "max").write_text("6400000 100000")
-    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "max")
-    assert cores.usable_cores() == 3
-
-
-def test_there_is_always_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "none")
+@pytest.mark.parametrize(("machine", "cores"), [(None, 1), (5, 5)])
+def test_the_machines_cores_without_affinity(
+    machine: int | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_count, "_QUOTA", tmp_path / "none")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cores.usable_cores() == 1
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert cores.usable_cores() == 5
+    monkeypatch.setattr(os, "cpu_count", lambda: machine)
+    assert cpu_count.usable_cores() == cores

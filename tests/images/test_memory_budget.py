@@ -15,10 +15,9 @@ from lloss.images.memory_budget import ByteBudget
 from ..waiting import PATIENCE
 
 
-def test_no_more_is_held_than_there_is() -> None:
+def test_no_more_is_held_than_the_total() -> None:
     budget, held, peak, lock = ByteBudget(100), 0, 0, threading.Lock()
     chance = random.Random(0)
-    sizes = [chance.randint(1, 60) for _ in range(200)]
 
     def work(size: int) -> None:
         nonlocal held, peak
@@ -31,19 +30,17 @@ def test_no_more_is_held_than_there_is() -> None:
                 held -= size
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, sizes))
+        list(pool.map(work, [chance.randint(1, 60) for _ in range(200)]))
     assert 60 < peak <= 100
     assert budget.free == 100
-
-
-def test_one_that_is_larger_than_all_goes_alone() -> None:
-    budget = ByteBudget(100)
-    with budget.holding(10**12):
+    with budget.holding(10**12):  # larger than all: runs alone
         assert budget.free == 0
+    with pytest.raises(KeyError), budget.holding(70):
+        raise KeyError
     assert budget.free == 100
 
 
-def test_a_large_one_is_not_overtaken_for_ever() -> None:
+def test_a_large_request_is_not_overtaken_for_ever() -> None:
     budget, order = ByteBudget(100), []
 
     def hold(size: int) -> None:
@@ -51,20 +48,15 @@ def test_a_large_one_is_not_overtaken_for_ever() -> None:
             order.append(size)
 
     threads = [threading.Thread(target=hold, args=(size,)) for size in (100, 5, 6)]
-    with budget.holding(50):  # there would be room for the small ones
+    with budget.holding(50):  # the small ones would fit
         for number, thread in enumerate(threads):
             thread.start()
-            _wait_until(lambda count=number + 1: len(budget._queue) == count)
+            deadline = time.monotonic() + PATIENCE
+            while len(budget._queue) <= number and time.monotonic() < deadline:
+                time.sleep(0.001)
     for thread in threads:
         thread.join(PATIENCE)
     assert order[0] == 100 and sorted(order) == [5, 6, 100]
-
-
-def test_an_error_gives_the_bytes_back() -> None:
-    budget = ByteBudget(100)
-    with pytest.raises(KeyError), budget.holding(70):
-        raise KeyError
-    assert budget.free == 100
 
 
 def test_an_interrupted_wait_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +72,3 @@ def test_an_interrupted_wait_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -
     with budget.holding(100):
         pass
     assert budget.free == 100
-
-
-def _wait_until(condition: object) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.001)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -20,21 +17,21 @@ from lloss.errors import ImageError, PoolError
 from lloss.pools import open_pool
 from lloss.pools.confinement import OUTSIDE, Confinement
 
+from .pool_files import write, write_table, write_tar
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A root with two images in it, and beside it ``secret/secret.png``."""
-    root = tmp_path / "root"
-    for folder in ("root/pool", "secret", "root2"):
-        (tmp_path / folder).mkdir(parents=True)
     for number, path in enumerate(("root/pool/a.png", "root/pool/b.png", "secret/secret.png")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / path)
-    shutil.copy(tmp_path / "secret/secret.png", tmp_path / "root2/secret.png")
-    return root
+    shutil.copytree(tmp_path / "secret", tmp_path / "root2")
+    return tmp_path / "root"
 
 
 def read(pool: Any) -> dict[str, str]:
-    """What became of each image: "" or the reason."""
+    """The outcome of each image: "" or the reason."""
     outcome = {}
     for item in pool:
         try:
@@ -45,15 +42,30 @@ def read(pool: Any) -> dict[str, str]:
     return outcome
 
 
-def test_a_link_in_a_folder_is_one_bad_image(root: Path) -> None:
+@pytest.mark.parametrize("proc", [True, False], ids=["proc", "no-proc"])
+def test_a_link_in_a_folder_is_one_bad_image(
+    root: Path, proc: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readlink = os.readlink
+
+    def no_proc(path: Any, **given: Any) -> Any:
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(path)
+        return readlink(path, **given)
+
+    if not proc:
+        monkeypatch.setattr(os, "readlink", no_proc)
     (root / "pool/link.png").symlink_to("../../secret/secret.png")
     (root / "pool/near.png").symlink_to("a.png")
+    (root / "pool/other.png").symlink_to("../../root2/secret.png")  # another root's name begins so
     pool = open_pool(root / "pool", Confinement([root]))
-    assert read(pool) == {"a.png": "", "b.png": "", "link.png": OUTSIDE, "near.png": ""}
+    outside = {"link.png": OUTSIDE, "other.png": OUTSIDE}
+    assert read(pool) == {"a.png": "", "b.png": "", "near.png": "", **outside}
     (found,) = pool.find(["link.png"])
     with pytest.raises(ImageError, match=OUTSIDE):
         found.read()
-    assert set(read(open_pool(root / "pool")).values()) == {""}  # nobody is confined unasked
+    for within in (None, Confinement(["/"])):
+        assert set(read(open_pool(root / "pool", within)).values()) == {""}
 
 
 def test_a_link_to_a_folder_is_not_listed(root: Path) -> None:
@@ -62,20 +74,14 @@ def test_a_link_to_a_folder_is_not_listed(root: Path) -> None:
         read(open_pool(root / "pool", Confinement([root])))
 
 
-def test_a_root_that_only_begins_alike_is_another(root: Path) -> None:
-    (root / "pool/link.png").symlink_to("../../root2/secret.png")
-    assert read(open_pool(root / "pool", Confinement([root])))["link.png"] == OUTSIDE
-
-
 def test_a_second_root_and_a_root_that_is_a_link_count(root: Path, tmp_path: Path) -> None:
     (root / "pool/link.png").symlink_to("../../root2/secret.png")
     (tmp_path / "alias").symlink_to(tmp_path / "root2")
     within = Confinement([root, tmp_path / "alias"])
     assert read(open_pool(root / "pool", within))["link.png"] == ""
-    assert set(read(open_pool(root / "pool", Confinement(["/"]))).values()) == {""}
 
 
-def test_a_link_that_is_exchanged_after_the_listing_gains_nothing(root: Path) -> None:
+def test_a_file_exchanged_for_a_link_after_the_listing_is_not_read(root: Path) -> None:
     items = list(open_pool(root / "pool", Confinement([root])))
     (root / "pool/a.png").unlink()
     (root / "pool/a.png").symlink_to("../../secret/secret.png")
@@ -83,110 +89,69 @@ def test_a_link_that_is_exchanged_after_the_listing_gains_nothing(root: Path) ->
         items[0].read()
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".csv"])
-def test_paths_in_lists(root: Path, suffix: str) -> None:
-    paths = ["pool/a.png", "../secret/secret.png", str(root.parent / "secret/secret.png"),
-             "pool/../pool/b.png", "/etc/passwd", "pool/../../secret/secret.png"]  # fmt: skip
-    listing = root / f"list{suffix}"
-    listing.write_text("\n".join([*(["path"] if suffix == ".csv" else []), *paths]) + "\n")
-    outcome = read(open_pool(listing, Confinement([root])))
-    assert [outcome[path] for path in paths] == ["", OUTSIDE, OUTSIDE, "", OUTSIDE, OUTSIDE]
+def _persons(names: list[str]) -> bytes:
+    return json.dumps([{"image": name, "box": [0, 0, 8, 8]} for name in names]).encode()
 
 
-def test_a_list_that_is_a_link_is_refused(root: Path) -> None:
-    (root.parent / "secret/list.txt").write_text("password\n")
-    (root / "list.txt").symlink_to("../secret/list.txt")
-    with pytest.raises(PoolError, match=OUTSIDE):
-        open_pool(root / "list.txt", Confinement([root]))
+@pytest.mark.parametrize("name", ["l.txt", "l.csv", "l.parquet", "l.json"])
+def test_paths_in_lists_tables_and_persons(root: Path, name: str) -> None:
+    inside = ["pool/a.png", "pool/../pool/b.png"]
+    secret = root.parent / "secret/secret.png"
+    outside = ["../secret/secret.png", str(secret), "/etc/passwd", "pool/../../secret/secret.png"]
+    paths, path = [*inside, *outside], root / name
+    if name == "l.parquet":
+        write_table(path, {"path": paths})
+    elif name == "l.json":
+        path.write_bytes(_persons(paths))
+    else:
+        header = ["path"] if name == "l.csv" else []
+        path.write_text("\n".join([*header, *paths]) + "\n")
+    outcome = list(read(open_pool(path, Confinement([root]))).values())
+    assert outcome == [""] * len(inside) + [OUTSIDE] * len(outside)
 
 
-def test_paths_in_a_table(root: Path) -> None:
-    table = pa.table({"path": ["pool/a.png", "../secret/secret.png", "/etc/passwd"]})
-    pq.write_table(table, root / "t.parquet")
-    outcome = read(open_pool(root / "t.parquet", Confinement([root])))
-    assert outcome == {"pool/a.png": "", "../secret/secret.png": OUTSIDE, "/etc/passwd": OUTSIDE}
-
-
-@pytest.mark.parametrize("make", ["parquet", "arrow", "npy", "npz", "tar"])
+@pytest.mark.parametrize(
+    "name", ["i.parquet", "i.arrow", "i.feather", "i.npy", "i.npz", "i.tar", "i.txt", "i.json"]
+)
 def test_a_file_of_images_that_is_a_link_is_refused_and_a_plain_one_is_read(
-    root: Path, make: str
+    root: Path, name: str
 ) -> None:
-    path = root.parent / "secret" / f"images.{make}"
-    image = (root / "pool/a.png").read_bytes()
-    table = pa.table({"id": ["a"], "image": [image]})
+    path, image = root.parent / "secret" / name, (root / "pool/a.png").read_bytes()
+    images = np.zeros((2, 8, 8, 3), np.uint8)
     makers: dict[str, Callable[[], Any]] = {
-        "parquet": lambda: pq.write_table(table, path),
-        "arrow": lambda: write_arrow(table, path),
-        "npy": lambda: np.save(path, np.zeros((2, 8, 8, 3), np.uint8)),
-        "npz": lambda: np.savez(path, images=np.zeros((2, 8, 8, 3), np.uint8)),
-        "tar": lambda: write_tar(root / "pool/a.png", path),
+        ".npy": lambda: np.save(path, images),
+        ".npz": lambda: np.savez(path, images=images),
+        ".tar": lambda: write_tar(path, {"a.png": image}),
+        ".txt": lambda: write(path, b"pool/a.png\n"),
+        ".json": lambda: write(path, _persons(["pool/a.png"])),
     }
-    makers[make]()
-    (root / path.name).symlink_to(path)
+    makers.get(path.suffix, lambda: write_table(path, {"id": ["a"], "image": [image]}))()
+    (root / name).symlink_to(path)
     with pytest.raises(PoolError, match=OUTSIDE):
-        open_pool(root / path.name, Confinement([root]))
-    (root / path.name).unlink()
+        open_pool(root / name, Confinement([root]))
+    (root / name).unlink()
     shutil.copy(path, root)
-    assert set(read(open_pool(root / path.name, Confinement([root]))).values()) == {""}
-
-
-def write_arrow(table: pa.Table, path: Path) -> None:
-    with pa.ipc.new_file(path, table.schema) as file:
-        file.write_table(table)
-
-
-def write_tar(image: Path, path: Path) -> None:
-    with tarfile.open(path, "w") as tar:
-        tar.add(image, "a.png")
+    assert set(read(open_pool(root / name, Confinement([root]))).values()) == {""}
 
 
 def test_a_folder_of_tables_with_a_link_among_them(root: Path) -> None:
-    table = pa.table({"id": ["a"], "image": [(root / "pool/a.png").read_bytes()]})
+    columns = {"id": ["a"], "image": [(root / "pool/a.png").read_bytes()]}
     (root / "tables").mkdir()
-    pq.write_table(table, root / "tables/0.parquet")
-    pq.write_table(table, root.parent / "secret/1.parquet")
+    write_table(root / "tables/0.parquet", columns)
+    write_table(root.parent / "secret/1.parquet", columns)
     (root / "tables/1.parquet").symlink_to("../../secret/1.parquet")
     with pytest.raises(PoolError, match=OUTSIDE):
         read(open_pool(root / "tables", Confinement([root])))
 
 
-def test_images_of_persons(root: Path) -> None:
-    people = [
-        {"image": name, "objpos": [4.0, 4.0], "scale_provided": 0.02, "isValidation": 0,
-         "joint_self": [[0.0, 0.0, 0.0]] * 16, "img_paths": name}
-        for name in ("a.png", "../../secret/secret.png", str(root.parent / "secret/secret.png"))
-    ]  # fmt: skip
-    (root / "pool/people.json").write_text(json.dumps(people))
-    outcome = list(read(open_pool(root / "pool/people.json", Confinement([root]))).values())
-    assert outcome == ["", OUTSIDE, OUTSIDE]
-
-
 def test_a_saved_data_set_that_names_files_elsewhere(root: Path) -> None:
-    table = pa.table({"id": ["a"], "image": [(root / "pool/a.png").read_bytes()]})
-    with pa.ipc.new_stream(root.parent / "secret/data.arrow", table.schema) as file:
-        file.write_table(table)
-    (root / "saved").mkdir()
+    columns = {"id": ["a"], "image": [(root / "pool/a.png").read_bytes()]}
+    write_table(root.parent / "secret/data.arrow", columns)
     state = {"_data_files": [{"filename": "../../secret/data.arrow"}], "_split": None}
-    (root / "saved/state.json").write_text(json.dumps(state))
+    write(root / "saved/state.json", json.dumps(state).encode())
     with pytest.raises(PoolError, match=OUTSIDE):
         open_pool(root / "saved", Confinement([root]))
     assert open_pool(root / "saved", Confinement([root.parent])).count() == 1
-
-
-def test_without_a_proc_file_system_it_is_the_same(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readlink = os.readlink
-
-    def none(path: Any, **given: Any) -> Any:
-        if str(path).startswith("/proc"):
-            raise FileNotFoundError(path)
-        return readlink(path, **given)
-
-    (root / "pool/link.png").symlink_to("../../secret/secret.png")
-    monkeypatch.setattr(os, "readlink", none)
-    outcome = read(open_pool(root / "pool", Confinement([root])))
-    assert outcome == {"a.png": "", "b.png": "", "link.png": OUTSIDE}
 
 
 class FakeStore:
@@ -198,7 +163,7 @@ class FakeStore:
 
 
 @pytest.mark.parametrize(
-    ("path", "held"),
+    ("path", "inside"),
     [
         ("bucket/data/a.png", True),
         ("bucket/data", True),
@@ -209,14 +174,13 @@ class FakeStore:
         ("bucket/data/%2e%2e/x.png", False),
     ],
 )
-def test_objects_of_a_store(path: str, held: bool) -> None:
+def test_objects_of_a_store(path: str, inside: bool) -> None:
     within = Confinement([], ["s3://bucket/data/", "gs://other"])
-    assert within.holds_object(FakeStore(), path) is held
+    assert within.holds_object(FakeStore(), path) is inside
 
 
 def test_a_remote_list_that_leads_up_is_confined(root: Path) -> None:
-    fsspec = pytest.importorskip("fsspec")
-    files = fsspec.filesystem("memory")
+    files = pytest.importorskip("fsspec").filesystem("memory")
     image = (root / "pool/a.png").read_bytes()
     for path in ("/confined/data/a.png", "/confined/secret.png"):
         files.pipe_file(path, image)

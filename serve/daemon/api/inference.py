@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -25,12 +27,14 @@ from lloss.serve.daemon.api.inference_schemas import (
 )
 from lloss.serve.daemon.api.inference_tensors import (
     InferRequest,
+    OutputFormat,
     encode_reply,
     is_long,
     parse_request,
 )
 from lloss.serve.daemon.deps import Daemon, DaemonDep, daemon_of
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.services.model_manager import Scored
 
 import lloss
 from lloss.manifest import Manifest
@@ -49,8 +53,11 @@ _EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 _COMPRESSED = 1024
 """Bytes from which a reply is compressed."""
 
+_REFUSED = re.compile(r";\s*q=0(\.0*)?\s*$")
+"""The weight of a coding that the client does not accept."""
+
 _LONG = 256 << 10
-"""Bytes from which a thread parses a body, or compresses a reply."""
+"""Bytes from which a thread parses a body."""
 
 
 async def _check_model(model: Annotated[str, Path(json_schema_extra={"enum": [MODEL]})]) -> None:
@@ -210,12 +217,8 @@ async def infer(request: Request) -> Response:
         if len(errors) == count:
             raise RequestError(422, f"no image could be used; the first: {errors[0]}")
         formats = parsed.formats(_outputs(scored.manifest))  # maybe of a newer model
-    arguments = parsed, formats, scored.answer, MODEL, VERSION
-    if is_long(formats, scored.answer):
-        content, json_length = await run_in_threadpool(encode_reply, *arguments)
-    else:
-        content, json_length = encode_reply(*arguments)
-    return await _response(request, scored.sha256, content, json_length)
+    reply = partial(_reply, parsed, formats, scored, request.headers.get("accept-encoding", ""))
+    return await run_in_threadpool(reply) if is_long(formats, scored.answer) else reply()
 
 
 def _outputs(manifest: Manifest) -> list[str]:
@@ -231,20 +234,20 @@ async def _parse(request: Request, daemon: Daemon) -> InferRequest:
     return await run_in_threadpool(parse_request, body, length, outputs, limits.queue_images)
 
 
-async def _response(request: Request, sha256: str, content: bytes, json_length: int) -> Response:
-    """The reply, compressed when that helps."""
-    headers, media_type = {"x-lloss-model": sha256}, "application/json"
+def _reply(
+    parsed: InferRequest, formats: Sequence[OutputFormat], scored: Scored, accepted: str
+) -> Response:
+    """Encode the reply, and compress it when the client accepts that."""
+    content, json_length = encode_reply(parsed, formats, scored.answer, MODEL, VERSION)
+    headers, media_type = {"x-lloss-model": scored.sha256}, "application/json"
     binary = json_length < len(content)
     if binary:
         media_type = "application/octet-stream"
         headers["inference-header-content-length"] = str(json_length)
-    coding = _coding(request.headers.get("accept-encoding", ""), binary)
+    coding = _coding(accepted, binary)
     if coding and len(content) >= _COMPRESSED:
         headers |= {"content-encoding": coding, "vary": "accept-encoding"}
-        if len(content) < _LONG:
-            content = _compress(content, coding)
-        else:
-            content = await run_in_threadpool(_compress, content, coding)
+        content = _compress(content, coding)
     return Response(content, 200, headers, media_type)
 
 
@@ -254,11 +257,8 @@ def _coding(accepted: str, binary: bool) -> str:
     Floats hardly shrink, and most HTTP libraries accept every coding: binary tensors are
     compressed only when the client accepts a single one, as Triton's client does on request.
     """
-    codings = []
-    for entry in filter(None, accepted.split(",")):
-        name, _, weight = entry.partition(";")
-        if weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
-            codings.append(name.strip().lower())
+    entries = [entry for entry in accepted.split(",") if not _REFUSED.search(entry)]
+    codings = [entry.partition(";")[0].strip().lower() for entry in entries]
     if binary and len(codings) != 1:
         return ""
     return next((name for name in ("gzip", "deflate") if name in codings), "")

@@ -144,7 +144,7 @@ def encode_reply(
 
 def is_long(formats: Sequence[OutputFormat], answer: Answer) -> bool:
     """Whether a thread should encode the reply."""
-    names = (each.name for each in formats if not each.binary and each.name != ERROR)
+    names = (each.name for each in formats if each.name != ERROR)
     return sum(answer.columns[name].size for name in names) > MANY
 
 

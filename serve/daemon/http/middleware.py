@@ -74,6 +74,9 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         headers: Headers = dict(scope["headers"])
         reply = Reply(self.daemon, scope, headers, send)
         error: BaseException | None = None

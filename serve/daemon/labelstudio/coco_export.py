@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from lloss.serve.daemon.labelstudio.json_export import (
-    ExportedAnnotation,
-    read_annotations,
-    wrong_value,
-)
+from lloss.serve.daemon.errors import validation_problem
+from lloss.serve.daemon.labelstudio.json_export import ExportedAnnotation, read_annotations
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name
@@ -22,6 +20,51 @@ _NOT_REGIONS = frozenset(
      "textarea"}
 )  # fmt: skip
 """Types of results that describe an image or a region, and are not regions."""
+
+_Number = Annotated[float, Field(strict=True, gt=-1e9, lt=1e9)]
+_Length = Annotated[float, Field(strict=True, gt=0, lt=1e9)]
+
+
+def _class_name(name: str) -> str:
+    if not (cleaned := clean_name(name)):
+        raise ValueError("a class needs a visible name")
+    return cleaned
+
+
+_Class = Annotated[str, AfterValidator(_class_name)]
+
+
+class _Value(BaseModel):
+    """Per cents of the image, and degrees around the upper left corner."""
+
+    x: _Number
+    y: _Number
+    width: _Number
+    height: _Number
+    rotation: _Number = 0
+    rectanglelabels: list[_Class] = Field(min_length=1, max_length=1)
+
+
+class _Region(BaseModel):
+    original_width: _Length
+    original_height: _Length
+    image_rotation: Literal[0] | None = None
+    value: _Value
+
+    @property
+    def size(self) -> tuple[float, float]:
+        return self.original_width, self.original_height
+
+    def box(self) -> list[float]:
+        """The upright box [left, top, width, height] around it, in pixels."""
+        value, (across, down) = self.value, (self.original_width / 100, self.original_height / 100)
+        width, height, angle = value.width * across, value.height * down, value.rotation
+        cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        corners = [(x, y) for x in (0.0, width) for y in (0.0, height)]
+        xs = [x * cosine - y * sine for x, y in corners]
+        ys = [x * sine + y * cosine for x, y in corners]
+        left, top = value.x * across + min(xs), value.y * down + min(ys)
+        return [left, top, max(xs) - min(xs), max(ys) - min(ys)]
 
 
 def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
@@ -37,19 +80,18 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
     """
     images: list[dict[str, Any]] = []
     boxes: list[tuple[int, str, list[float]]] = []
-    for id, found in read_annotations(document, pool).items():
-        newest = found[-1]
+    for id, annotations_of_image in read_annotations(document, pool).items():
+        newest = annotations_of_image[-1]
         if newest.minimal:
             raise LabelError(f"{newest.where}: this is JSON_MIN; boxes need Label Studio's JSON")
         image: dict[str, Any] = {"id": len(images) + 1, "file_name": id}
-        for where, item in _regions(newest):
-            size = _size(item, where)
-            before = (image.get("width", size[0]), image.get("height", size[1]))
-            if before != size:
-                what = "and height must be those of the image's other regions"
-                raise wrong_value(where, "original_width", f"{what}, {before}", size)
-            image["width"], image["height"] = size
-            boxes.append((image["id"], *_box(item["value"], size, where)))
+        for where, region in _regions(newest):
+            before = (image.setdefault("width", region.size[0]),
+                      image.setdefault("height", region.size[1]))  # fmt: skip
+            if before != region.size:
+                raise LabelError(f"{where}: another region has the image's size {before}, this one "
+                                 f"{region.size}")  # fmt: skip
+            boxes.append((image["id"], region.value.rectanglelabels[0], region.box()))
         images.append(image)
     if not boxes:
         raise LabelError(
@@ -74,57 +116,18 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
     }
 
 
-def _regions(found: ExportedAnnotation) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for index, item in enumerate(found.annotation.result):
-        where = f"{found.where}.result[{index}]"
+def _regions(exported: ExportedAnnotation) -> Iterator[tuple[str, _Region]]:
+    for index, item in enumerate(exported.annotation.result):
+        where = f"{exported.where}.result[{index}]"
         kind = item.get("type") if isinstance(item, dict) else None
         if kind in _NOT_REGIONS:
             continue
-        if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
-            raise wrong_value(where, "value", "must be an object", item)
         if kind != _BOX:
             raise LabelError(
                 f"{where}: is of the type {kind!r}; only rectangles with a class ({_BOX}) become "
                 "boxes"
             )
-        yield where, item
-
-
-def _size(item: Mapping[str, Any], where: str) -> tuple[float, float]:
-    if item.get("image_rotation") not in (None, 0):
-        raise wrong_value(where, "image_rotation", "must be 0", item["image_rotation"])
-    width, height = (_number(item, key, where) for key in ("original_width", "original_height"))
-    if width <= 0 or height <= 0:
-        raise wrong_value(where, "original_width", "and height must be positive", (width, height))
-    return width, height
-
-
-def _box(
-    value: Mapping[str, Any], size: tuple[float, float], where: str
-) -> tuple[str, list[float]]:
-    """The class, and the upright box [left, top, width, height] in pixels.
-
-    Label Studio writes per cents of the image, and rotates a box around its upper left corner.
-    """
-    names = value.get(_BOX)
-    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-        raise wrong_value(where, f"value.{_BOX}", "must be one class", names)
-    name = clean_name(names[0])
-    if not name:
-        raise wrong_value(where, f"value.{_BOX}", "must be a class with a name", names)
-    left, width = (_number(value, key, where) * size[0] / 100 for key in ("x", "width"))
-    top, height = (_number(value, key, where) * size[1] / 100 for key in ("y", "height"))
-    angle = math.radians(_number({"rotation": 0, **value}, "rotation", where))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    corners = [(x, y) for x in (0.0, width) for y in (0.0, height)]
-    across = [x * cosine - y * sine for x, y in corners]
-    down = [x * sine + y * cosine for x, y in corners]
-    upright = [left + min(across), top + min(down)]
-    return name, [*upright, max(across) - min(across), max(down) - min(down)]
-
-
-def _number(fields: Mapping[str, Any], key: str, where: str) -> float:
-    value = fields.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
-        raise wrong_value(where, key, "must be a number", value)
-    return float(value)
+        try:
+            yield where, _Region.model_validate(item)
+        except ValidationError as error:
+            raise LabelError(f"{where}: {validation_problem(error.errors()[0])}") from error

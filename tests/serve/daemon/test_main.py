@@ -83,7 +83,8 @@ def create_app(daemon):
 
     @app.post("/wait")
     async def wait():
-        (daemon.settings.data_dir / "waiting").touch()
+        with (daemon.settings.data_dir / "waiting").open("a") as waiting:
+            waiting.write("x")
         while daemon.hold.exists():
             await asyncio.sleep(0.01)
         return "done"
@@ -230,7 +231,7 @@ def test_it_answers_what_it_accepted(started: Start, number: int) -> None:
         idle.recv(1 << 16)
         for thread in clients:
             thread.start()
-        process.until(process.waiting.exists)
+        process.until(lambda: process.waiting.exists() and process.waiting.read_text() == "xxxx")
         process.signal(number)
         process.logged("shutting_down")
         assert process.ask("GET", "/readyz")[1] == {"ready": False, "error": "shutting down"}

@@ -69,17 +69,18 @@ def test_the_newest_annotation_gives_the_boxes() -> None:
         ({"type": "rectangle", "value": {"x": 1, "y": 1, "width": 9, "height": 9}}, "'rectangle'"),
         ({"type": "brush", "value": {"format": "rle", "rle": [1]}}, "'brush'.*only rectangles"),
         ({"value": {"x": 1}}, "of the type None"),
-        (named(" \u200b"), "a class with a name"),
-        (named(), "must be one class"),
-        ({"type": "rectanglelabels"}, "value must be an object"),
-        (3, "value must be an object"),
-        (box("1", 0, 5, 5), "x must be a number, not '1'"),
-        (box(float("nan"), 0, 5, 5), "x must be a number"),
-        (box(0, 0, 5, True), "height must be a number"),
-        (box(0, 0, 5, 5, original_width=0), "must be positive"),
-        (box(0, 0, 5, 5, original_height=None), "original_height must be a number"),
-        (box(0, 0, 5, 5, image_rotation=90), "image_rotation must be 0, not 90"),
-        (box(0, 0, 5, 5, value={"rotation": None}), "rotation must be a number"),
+        (named(" \u200b"), "rectanglelabels.0: .*needs a visible name"),
+        (named(), "rectanglelabels: List should have at least 1 item"),
+        (named("a", "b"), "rectanglelabels: List should have at most 1 item"),
+        ({"type": "rectanglelabels"}, "Field required"),
+        (3, "of the type None"),
+        (box("1", 0, 5, 5), r"value.x: Input should be a valid number \(given '1'\)"),
+        (box(float("nan"), 0, 5, 5), "value.x: "),
+        (box(0, 0, 5, True), "value.height: Input should be a valid number"),
+        (box(0, 0, 5, 5, original_width=0), "original_width: Input should be greater than 0"),
+        (box(0, 0, 5, 5, original_height=None), "original_height: Input should be a valid number"),
+        (box(0, 0, 5, 5, image_rotation=90), r"image_rotation: Input should be 0 \(given 90\)"),
+        (box(0, 0, 5, 5, value={"rotation": None}), "rotation: Input should be a valid number"),
     ],
 )
 def test_a_region_that_is_not_a_box_is_an_error(item: Any, message: str) -> None:
@@ -94,7 +95,9 @@ def test_relations_and_texts_of_regions_are_left_out() -> None:
 
 
 def test_an_image_of_two_sizes_is_an_error() -> None:
-    with pytest.raises(LabelError, match=r"result\[1\].*other regions, \(200.0, 100.0\), not"):
+    with pytest.raises(
+        LabelError, match=r"result\[1\]: another region has the image's size \(200.0, 100.0\)"
+    ):
         coco_of([drawn(box(0, 0, 5, 5), box(0, 0, 5, 5, original_height=90))])
 
 

@@ -151,7 +151,7 @@ class World:
 
     def browser(self) -> TestClient:
         """A client with cookies of its own, without a socket."""
-        app = Gate(self.app, self.daemon)
+        app = RequestMiddleware(self.app, self.daemon)
         return TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False)
 
 
