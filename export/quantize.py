@@ -189,5 +189,5 @@ def _quantizing() -> Iterator[None]:
         reason = " ".join(str(error).split()) or "no reason given"
         raise ArtifactError(
             f"ONNX Runtime cannot quantize the network ({type(error).__name__}: {reason}): "
-            "weights or activations may not be finite; use --precision fp32 or fp16"
+            "weights or activations are probably not finite; use --precision fp32 or fp16"
         ) from error
