@@ -30,7 +30,7 @@ BATCH = 32
 
 REFERENCE_IMAGES = 1000
 """With this number, and half as many live images, chance alone takes the population stability
-index beyond .1 in less than one window of a thousand (``benchmarks/drift.py``)."""
+index beyond .1 in less than one window of a thousand (``benchmarks/drift_thresholds.py``)."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]
         *folders, _ = item.id.split("/")
         if not folders:
             raise LabelError(
-                f"{root}: {item.id!r} lies in no class folder; put it in one, "
+                f"{root}: {item.id!r} is not in a class folder; put it in one, "
                 "or add --labels labels.csv"
             )
         tree.add(folders)
@@ -73,7 +73,7 @@ def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]
     problems.note(pool.remark())
     if deeper := [item.id for item in items if item.id.count("/") > 1]:
         problems.note(
-            f"{root}: {len(deeper)} of {len(items)} images lie deeper than their class folder "
+            f"{root}: {len(deeper)} of {len(items)} images are deeper than their class folder "
             f"({deeper[0]!r}, for example): each is of the class of its first folder"
         )
     _note_folders(root, classes, problems)
@@ -110,9 +110,9 @@ def _refuse_splits(root: Path, tree: _Folder) -> None:
 def _found_split(tree: _Folder, outer: tuple[str, ...] = (), alone: bool = True) -> tuple[str, ...]:
     """The path of the first folder that is a split; () without one.
 
-    A class may be called ``train``: it is the vehicle where its images lie directly in it and
+    A class may be called ``train``: it is the vehicle where its images are directly in it and
     neither ``test`` nor ``val`` stands beside it. ``alone`` says whether one such name is enough
-    where its images lie deeper, as classes would be below it.
+    where its images are deeper, as classes would be below it.
     """
     kinds = {name: kind for name in tree.below if (kind := _kind(name))}
     several = len(set(kinds.values())) > 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,7 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
             name take ``:SPLIT`` behind them (``train``, ``val``, ``trainval``, which is the
             default, or ``test``), a JSON ``?image=FOLDER``. With ``labels`` a pool.
         labels: as of :func:`read_objects`.
-        data_root: where torchvision's sets lie or are downloaded to.
+        data_root: where torchvision's sets are, or are downloaded to.
         problems: counts broken annotations and missing images.
     """
     if labels is not None:
@@ -148,9 +147,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
         with problems.skipping():
             if place.at(image.name).kind() != "file":
                 raise missing_image(f"{image.where}.file_name", image.name, place)
-            read = functools.partial(place.read_image, image.name)
-            item = Item(image.name, read, file=place.file_of(image.name))
-            found.append((item, image.objects.label(image.size)))
+            found.append((place.image(image.name), image.objects.label(image.size)))
     return _labeled_set(found, str(path), problems)
 
 

@@ -66,7 +66,7 @@ def open_persons(data: str, labels: Path | None, data_root: Path, problems: Prob
     """Open persons labeled with their joints, of any kind.
 
     Args:
-        data: a JSON of labeled persons, with ``?image=FOLDER`` for the images if they lie neither
+        data: a JSON of labeled persons, with ``?image=FOLDER`` for the images if they are neither
             in its folder, nor in ``images`` below or beside that, and ``?split=train`` or
             ``?split=valid`` for a part by ``isValidation``; with ``labels`` a pool of persons or of
             images.
@@ -144,7 +144,7 @@ def _labeled_set(
 
 
 def _size_in_doubt(item: Item, label: PersonLabel) -> tuple[int, int] | None:
-    """Height and width of the image, if joints may lie far outside of it.
+    """Height and width of the image, if joints can be far outside of it.
 
     Joints inside the person's square do not, so that hardly any image has to be read for this.
     """

@@ -78,7 +78,7 @@ def bootstrap(
         figures: computes them.
         support: of figures that are 0 to 1, how many images each says something of. Where all
             draws give the same, such a figure gets Wilson's interval on them: that none of few
-            images differs is no certainty.
+            images differs is not a certainty.
         work: numbers that a draw goes through; N where it is not given.
 
     Returns:

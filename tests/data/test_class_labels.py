@@ -46,7 +46,7 @@ def test_class_folders_label_their_images(tmp_path: Path) -> None:
     data = open_labeled(str(_pool(tmp_path / "a", "dog/deep/1.jpg", "cat/2.jpg", "cat/notes.txt")))
     assert [item.id for item in data.items] == ["cat/2.jpg", "dog/deep/1.jpg"]
     assert list(data.labels) == ["cat", "dog"]
-    with pytest.raises(LabelError, match=r"'stray\.jpg' lies in no class folder"):
+    with pytest.raises(LabelError, match=r"'stray\.jpg' is not in a class folder"):
         open_labeled(str(_pool(tmp_path / "b", "cat/2.jpg", "stray.jpg")))
     (tmp_path / "c" / "cat").mkdir(parents=True)
     with pytest.raises(PoolError, match="no image"):

@@ -121,7 +121,7 @@ def test_a_set_that_lies_there_in_part_is_unpacked_again(
 def test_a_missing_file_is_named_or_left_out(devkit: Path, folder: str) -> None:
     (path,) = (devkit / "VOC2007" / folder).glob("000007.*")
     path.unlink()
-    expected = f"trainval.txt, line 2: there is no file {path}"
+    expected = f"trainval.txt, line 2: the file {path} is missing"
     kept = ["VOC2007/000005.jpg", "VOC2012/2008_1.jpg", "VOC2012/000005.jpg"]
     check_broken(partial(opened_ids, devkit, None), expected, kept)
 
@@ -198,7 +198,7 @@ REFUSED = {
     "doubt": (labeled("a.png"), "'a.png': may be 'x/a.png' or 'y/a.png'; write which"),
     "unknown": (labeled("z.png"), "'z.png': is not in the pool; its ids look like 'b.png'"),
     "case": (labeled("X/A.png"), "'X/A.png': .* 'x/a.png' differs from it in upper and lower case"),
-    "folder": (labeled("q/a.png"), "'q/a.png': .* 'x/a.png' has that name, but lies in another"),
+    "folder": (labeled("q/a.png"), "'q/a.png': .* 'x/a.png' has that name, but is in another"),
     "named": (labeled(b="x/a.png"), r"'b': means two images, 'x/a.png' \(by the name 'x/a.png'\) "
               r"and 'b.png' \(by the name 'b'\)"),
     "named in doubt": (labeled(b="a.png"), "'b': 'a.png' may be 'x/a.png' or 'y/a.png'"),
@@ -322,7 +322,7 @@ def test_boxes_without_a_size_are_checked_with_the_image(
     (tmp_path / "pool" / "b.jpg").write_bytes(b"no image")
     labels = tmp_path / "labels"
     voc_xml(labels / "a.xml", [DOG, ("cat", 1, (1, 1, 21, 16))], "a.jpg", None)
-    where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) lies outside"
+    where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) is outside"
     with pytest.raises(LabelError, match=where):
         opened(tmp_path / "pool", labels=labels)
     with pytest.raises(LabelError, match="holds no labeled image that can be used"):
