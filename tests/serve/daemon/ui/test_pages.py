@@ -110,7 +110,6 @@ def test_the_overview_without_roots_shows_the_option(make_world: Any) -> None:
 
 
 def test_the_overview_shows_pools_jobs_and_problems(world: Any, page: Any) -> None:
-    world = world
     world.pool("done", 70)
     world.pool("plain", 3, scored=False)
     world.pool("busy", 3, scored=False)
@@ -121,10 +120,8 @@ def test_the_overview_shows_pools_jobs_and_problems(world: Any, page: Any) -> No
         "/pools/busy", "/pools/done", "/pools/plain",
     ]  # fmt: skip
     (bar,) = found.all("progress")
-    assert (bar["value"], bar["max"]) == (
-        "30",
-        "120",
-    ) and "30 of 120 images · 15 a second · 6 s left" in found.text
+    assert (bar["value"], bar["max"]) == ("30", "120")
+    assert "30 of 120 images · 15 a second · 6 s left" in found.text
     assert [form["action"] for form in found.forms] == ["/pools/plain/score"]
     assert found.all("meta", http_equiv="refresh") == [] and 'http-equiv="refresh"' in found.source
     world.problem = "loading <the> model"
