@@ -47,10 +47,10 @@ coverage: $(READY)
 	$(BIN)/python -m coverage report
 
 bench: $(READY)
-	$(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/scoring_speed.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/select_scale.py --rows 100000000 --parts 10000 -k 10000 --repeats 5
-	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/decoding_speed.py
 
 # In an environment of its own, with our version of the engine; MLServer's workers do not start with
 # a newer uvloop.
@@ -62,9 +62,9 @@ $(RIVALS)/.ready: constraints.txt
 	touch $@
 
 bench-serve: $(READY) $(RIVALS)/.ready
-	$(BIN)/python benchmarks/serve.py --rivals $(RIVALS) --precision int8
-	$(BIN)/python benchmarks/serve.py --rivals $(RIVALS) --precision fp32 --only saturation
-	$(BIN)/python benchmarks/serve.py --rivals $(RIVALS) --network resnet10-cifar-narrow --only saturation
+	$(BIN)/python benchmarks/serving_load.py --rivals $(RIVALS) --precision int8
+	$(BIN)/python benchmarks/serving_load.py --rivals $(RIVALS) --precision fp32 --only saturation
+	$(BIN)/python benchmarks/serving_load.py --rivals $(RIVALS) --network resnet10-cifar-narrow --only saturation
 
 strategies: $(READY)
 	$(BIN)/python benchmarks/strategies.py digits --trials 3

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 import numpy as np
-from decode import encoded, picture
+from decoding_speed import encoded, picture
 from numpy.typing import NDArray
 
 from lloss.errors import ImageError

@@ -1,23 +1,23 @@
-"""The session that an export is checked with."""
+"""The session that checks an exported graph."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
 from lloss.runtime.int8_support import keep_exact
+from lloss.runtime.onnx_runtime import import_onnxruntime
 
 
 def open_session(path: Path, threads: int = 0, weight_bits: int = 8) -> Any:
-    """A session on the CPU, which every machine has, as a scorer makes it.
+    """Open an ONNX file on the CPU, as a scorer does.
 
     Args:
         path: the ONNX file.
         threads: 0 for one a core.
         weight_bits: of an int8 graph. 8 is right for every graph, 7 may be faster for one of 7.
     """
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads

@@ -1,4 +1,4 @@
-"""Is the trained network one that can be exported at all, or did its training diverge?"""
+"""Refuse a network whose training diverged, before it is exported."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ LARGEST = {"loss": 1e4, "embedding": 1e6}
 it keeps less than the difference from torch that an export may have."""
 
 TIMES = 100.0
-"""Likewise those beyond so many times what they are (or 1, where that is less) with each batch's
-own statistics: that is what training saw, and what the head learned from. A few steps of training
-leave up to ten times."""
+"""Outputs have also exploded beyond this multiple of what they are (at least 1) with each batch's
+own statistics, as in training. A few steps of training leave up to ten times."""
 
 
 def check_network(
     graph: ScoringGraph, images: NDArray[np.uint8], settings: TrainSettings, where: object
 ) -> None:
-    """Refuse a network whose outputs are not to be ranked by.
+    """Check weights and outputs.
 
     Args:
         graph: in eval mode, with the trained weights.
@@ -36,39 +35,39 @@ def check_network(
     Raises:
         DivergedError: weights or outputs are infinite or NaN, or outputs have exploded.
     """
-    advice = f"nothing was written. Train again: {remedy(settings)}"
+
+    def error(what: str) -> DivergedError:
+        return DivergedError(
+            f"{where}: {what}; nothing was written. Train again: {remedy(settings)}"
+        )
+
     for name, value in graph.model.state_dict().items():
         if not torch.isfinite(value).all():
-            raise DivergedError(
-                f"{where}: its training diverged: the weights {name!r} are infinite or NaN; "
-                f"{advice}"
-            )
-    found = _outputs(graph, images)
-    for name, value in found.items():
+            raise error(f"its training diverged: the weights {name!r} are infinite or NaN")
+    outputs = _outputs(graph, images)
+    for name, value in outputs.items():
         broken = int((~torch.isfinite(value).reshape(len(value), -1).all(1)).sum())
         if broken:
-            raise DivergedError(
-                f"{where}: its training diverged: the output {name!r} is infinite or NaN for "
-                f"{broken} of {len(images)} training images; {advice}"
+            raise error(
+                f"its training diverged: the output {name!r} is infinite or NaN for {broken} of "
+                f"{len(images)} training images"
             )
     with batch_statistics(graph.model) as norms:
-        learned = _outputs(graph, images) if norms and len(images) > 1 else {}
+        in_training = _outputs(graph, images) if norms and len(images) > 1 else {}
     for name, bound in LARGEST.items():
-        largest = float(found[name].abs().max())
-        if name in learned:
-            # NaN bounds nothing: then this batch alone says nothing.
-            bound = float(np.fmin(bound, TIMES * max(1.0, float(learned[name].abs().max()))))
+        largest, why = float(outputs[name].abs().max()), ": the network diverged"
+        if name in in_training:
+            usual = TIMES * max(1.0, float(in_training[name].abs().max()))
+            if usual < bound:  # not for NaN, which says nothing
+                bound, why = usual, (
+                    f", {TIMES:g} times what it is by each batch's own statistics: batch norm's "
+                    "running ones have not settled (train for more epochs or with a smaller "
+                    "--batch-size)"
+                )  # fmt: skip
         if largest > bound:
-            why = (
-                f"above {bound:.3g}, {TIMES:g} times what it is by each batch's own statistics: "
-                "batch norm's running ones have not settled (train for more epochs or with a "
-                "smaller --batch-size)"
-                if bound < LARGEST[name]
-                else f"above {bound:.3g}: the network diverged"
-            )
-            raise DivergedError(
-                f"{where}: its outputs have exploded: {name!r} reaches {largest:.3g} on training "
-                f"images, {why}; {advice}"
+            raise error(
+                f"its outputs have exploded: {name!r} reaches {largest:.3g} on training images, "
+                f"above {bound:.3g}{why}"
             )
 
 

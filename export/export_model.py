@@ -7,14 +7,15 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+import onnx
 from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
 from lloss.export.parity import check_parity
-from lloss.export.pool_distribution import ReferenceSample
-from lloss.export.precision import Reducer, Reduction, Tell
+from lloss.export.pool_sample import ReferenceSample
+from lloss.export.precision import Log, Reducer, Reduction
 
 from lloss.files import written_aside
-from lloss.manifest import Manifest
+from lloss.manifest import KEY, Manifest
 from lloss.training.checkpoint import Checkpoint
 
 
@@ -22,32 +23,33 @@ def export_artifact(
     checkpoint: Checkpoint,
     path: Path,
     reduction: Reduction | None = None,
-    tell: Tell = lambda _: None,
+    log: Log = lambda _: None,
     reference: ReferenceSample | None = None,
 ) -> Manifest:
     """Export network and head as one ONNX file, checked against torch before it gets its name.
 
     Args:
-        checkpoint: of a run with a head; its sample images are the check's.
-        path: where to write; an existing file is replaced only by one that passed.
-        reduction: a precision below fp32; the fp32 graph is checked first, then this against it.
-        tell: receives a line on each attempt at a reduced precision, and on the judgement.
-        reference: images whose predicted losses go into the manifest, to measure drift against.
-            Without it, those that a reduction was judged on.
+        checkpoint: of a run with a head; its sample images are those of the check.
+        path: of the file; only a file that passed replaces an existing one.
+        reduction: a precision below fp32; the fp32 graph is checked first, then this one against
+            it.
+        log: receives a line on each attempt at a reduced precision, and on the judgement.
+        reference: images whose predicted losses go into the manifest, to measure drift against;
+            by default those that a reduction was judged on.
 
     Returns:
-        The manifest that the file carries.
+        The manifest in the file.
 
     Raises:
-        DivergedError: the network's weights or outputs are no numbers, or exploded.
-        ParityError: the graph does not compute what the network does; nothing is left.
-        FidelityError: the reduced precision does not rank images as fp32 does; nothing is left.
+        DivergedError: the network's weights or outputs are not finite, or exploded.
+        ParityError: the graph does not compute what the network does; nothing is written.
+        FidelityError: the reduced precision ranks images differently; nothing is written.
         CheckpointError: the checkpoint cannot be exported.
-        PoolError: the reduction's pool or the reference's is too small.
+        PoolError: the pool of the reduction or of the reference is too small.
     """
     sample = reduction.draw() if reduction else None
     if reference:
-        _ = reference.items  # a pool that is too small is told before minutes of export
+        _ = reference.items  # raises for a pool that is too small, before minutes of export
     settings = checkpoint.settings
     spec = settings.image_spec()
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
@@ -63,12 +65,11 @@ def export_artifact(
         provenance=_provenance(checkpoint),
     )
     with written_aside(path) as aside:
-        # The measured fidelity is part of the file that it is measured on; metadata only.
         write_onnx(graph, manifest, aside)
         fidelity = check_parity(aside, graph, checkpoint.sample)
         manifest = dataclasses.replace(manifest, fidelity=fidelity)
         if reduction and sample:
-            manifest = Reducer(reduction, sample, checkpoint, tell).run(aside, manifest)
+            manifest = Reducer(reduction, sample, checkpoint, log).run(aside, manifest)
         if reference:
             measured = reference.measure(aside, spec)
             manifest = dataclasses.replace(manifest, reference=measured or manifest.reference)
@@ -77,12 +78,9 @@ def export_artifact(
 
 
 def _replace_manifest(path: Path, manifest: Manifest) -> None:
-    import onnx
-
-    from lloss.manifest import KEY
-
+    """Write the manifest with all measurements into the measured file."""
     model = onnx.load(str(path), load_external_data=False)
-    del model.metadata_props[:]  # the tools that reduce a precision leave notes to themselves
+    del model.metadata_props[:]  # onnxruntime's tools leave notes there
     model.metadata_props.add(key=KEY, value=manifest.to_json())
     onnx.save(model, str(path))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ class ScoringGraph(nn.Module):
             changed in place.
 
     Raises:
-        CheckpointError: the network has no head, so there is no loss to predict.
+        CheckpointError: the network has no head, so that it predicts no loss.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ScoringGraph(nn.Module):
             model.network.half()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs in the order of :meth:`names`, each float32 [N, ...]."""
+        """The values of :meth:`outputs`, each float32 [N, ...]."""
         return tuple(self.outputs(images).values())
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
@@ -71,7 +72,7 @@ class GlobalAveragePool(nn.Module):
 
 
 def _simplify_pooling(network: nn.Module) -> None:
-    """Replace adaptive pooling to one position, in place, by the mean that it is.
+    """Replace adaptive pooling to one position, in place, by a mean.
 
     The exporter turns the former into a strided view: ten nodes of index arithmetic on N, which
     stay off the accelerator. A module with hooks is left alone: a tap reads it.
@@ -86,17 +87,16 @@ def _simplify_pooling(network: nn.Module) -> None:
 def outputs_of(graph: ScoringGraph, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Name and shape after N of each output."""
     with torch.no_grad():
-        made = graph.outputs(torch.zeros(2, *image, 3, dtype=torch.uint8))
-    return {name: tuple(value.shape[1:]) for name, value in made.items()}
+        outputs = graph.outputs(torch.zeros(2, *image, 3, dtype=torch.uint8))
+    return {name: tuple(value.shape[1:]) for name, value in outputs.items()}
 
 
 def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
     """Write the graph with its manifest as one self-contained file."""
     height, width = manifest.image.height, manifest.image.width
-    # An example batch of 1 would be taken for a constant.
+    # The exporter would take an example batch of 1 for a constant.
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), Quiet("torch.onnx", "onnxscript"):
-        warnings.simplefilter("ignore")
+    with quiet("torch.onnx", "onnxscript"):
         program = torch.onnx.export(
             graph,
             (example,),
@@ -108,22 +108,21 @@ def write_onnx(graph: ScoringGraph, manifest: Manifest, path: Path) -> None:
             output_names=list(manifest.outputs),
             dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
         )
-        assert program is not None, "with dynamo=True there always is one"
+        assert program is not None, "dynamo=True returns a program"
         program.model.metadata_props[KEY] = manifest.to_json()
         program.save(str(path), external_data=False)
 
 
-class Quiet:
-    """Loggers that speak only of what went wrong."""
-
-    def __init__(self, *names: str) -> None:
-        self.loggers = [logging.getLogger(name) for name in names]
-
-    def __enter__(self) -> None:
-        self.levels = [logger.level for logger in self.loggers]
-        for logger in self.loggers:
+@contextlib.contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Silence warnings, and all but errors of some loggers."""
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, names)]
+    try:
+        for logger, _ in levels:
             logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self.loggers, self.levels):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in levels:
             logger.setLevel(level)

@@ -1,11 +1,14 @@
-"""Images of a pool to calibrate a graph of reduced precision on, to tune it on, to judge it on."""
+"""Images of a pool on which an export calibrates, chooses and measures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+from lloss.export.fidelity import predict
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -14,15 +17,20 @@ from lloss.images.decode import ImageSpec, Pixels
 from lloss.pools import Item, Pool
 from lloss.pools.decode_ahead import decoded
 from lloss.selection.hashing import draw_ids
+from lloss.statistics.loss_distribution import MIN_IMAGES, LossReference
 
 MIN_HELD_OUT = 200
 """Below it the top tenth is under 20 images, and one image moves its overlap by over 5 %."""
 
 SPARE = 2
-"""A calibration that fell short may be tried again on so many times its images. On four times as
-many a ResNet did no better, and a histogram of every map is what takes the time."""
+"""A calibration that falls short is tried again on this many times its images. On four times as
+many a ResNet did no better, and a histogram of every map takes most of the time."""
 
 BATCH = 32
+
+REFERENCE_IMAGES = 1000
+"""With this number, and half as many live images, chance alone takes the population stability
+index beyond .1 in less than one window of a thousand (``benchmarks/drift_thresholds.py``)."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,10 @@ class PoolSample:
 
     Attributes:
         uri: of the pool.
-        held_out: to judge the finished graph on, once; nothing that is chosen may look at them.
-        tuning: to choose between recipes on.
-        calibration: to calibrate on.
-        spare: to calibrate on as well when that is not enough.
+        held_out: to judge the finished graph, once.
+        tuning: to choose between recipes.
+        calibration: to calibrate.
+        spare: more images for a calibration that falls short.
     """
 
     uri: str
@@ -45,53 +53,48 @@ class PoolSample:
 
 
 def draw_sample(pool: Pool, held_out: int, calibration: int, seed: int = 0) -> PoolSample:
-    """Draw images by a hash of their ids and the seed; the draw does not hang on their order.
+    """Draw images by a hash of their ids and the seed, whatever their order.
 
-    Where there is a calibration there are as many tuning as held-out images. A pool too small
-    for all is shared out in proportion to what was asked for, but neither of these two become
-    fewer than 200; the calibration gets the rest.
+    With a calibration, there are as many tuning as held-out images. A pool too small for all is
+    divided in proportion to the numbers asked for, but neither of these two parts gets fewer than
+    200 images; the calibration gets the rest.
 
     Args:
         pool: any.
-        held_out: images to judge on, at least 200.
-        calibration: images to calibrate on; 0 for none.
+        held_out: number of images to judge on, at least 200.
+        calibration: number of images to calibrate on; 0 for none.
         seed: of the draw.
 
     Raises:
-        SettingsError: fewer than 200 held-out images are asked for.
-        PoolError: the pool has fewer, or leaves none to calibrate on.
+        SettingsError: fewer than 200 held-out images.
+        PoolError: the pool is too small.
     """
     if held_out < MIN_HELD_OUT:
         raise SettingsError(
-            f"--held-out {held_out}: fewer than {MIN_HELD_OUT} images tell nothing of the top "
+            f"--held-out {held_out}: fewer than {MIN_HELD_OUT} images say nothing about the top "
             "tenth; give more"
         )
-    if calibration < 0:
-        raise SettingsError(f"--calibration-images {calibration}: give a positive number")
-    judgements = 2 if calibration else 1
-    asked = judgements * held_out + calibration
+    judged = 2 if calibration else 1
+    asked = judged * held_out + calibration
     ids = draw_ids((item.id for item in pool), asked + (SPARE - 1) * calibration, seed)
-    held = max(MIN_HELD_OUT, held_out * min(len(ids), asked) // asked)
-    if len(ids) < judgements * held + min(calibration, 1):
-        _refuse(pool.uri, len(ids), calibration)
+    size = max(MIN_HELD_OUT, held_out * min(len(ids), asked) // asked)
+    if len(ids) < judged * size + min(calibration, 1):
+        others = f", {MIN_HELD_OUT} others to tune on, and more to calibrate on"
+        raise PoolError(
+            f"{pool.uri}: has {len(ids)} images, too few: at least {MIN_HELD_OUT} are needed to "
+            f"judge the precision on{others if calibration else ''}; give a larger pool to "
+            "--calibrate, or export fp32"
+        )
     items = pool.find(ids)
-    tuned = judgements * held
+    tuned = judged * size
     last = tuned + calibration
-    return PoolSample(pool.uri, items[:held], items[held:tuned], items[tuned:last], items[last:])
-
-
-def _refuse(uri: str, found: int, calibration: int) -> None:
-    others = f", {MIN_HELD_OUT} others to tune on, and more to calibrate on" if calibration else ""
-    raise PoolError(
-        f"{uri}: has {found} images, too few: at least {MIN_HELD_OUT} are needed to judge the "
-        f"precision on{others}; give a larger pool to --calibrate, or export fp32"
-    )
+    return PoolSample(pool.uri, items[:size], items[size:tuned], items[tuned:last], items[last:])
 
 
 def batches(
     items: Sequence[Item], spec: ImageSpec, what: str, size: int = BATCH
 ) -> Iterator[tuple[list[str], NDArray[np.uint8]]]:
-    """Decode in bounded memory: ids of up to ``size`` images, and they, uint8 [B, H, W, 3].
+    """Decode in bounded memory: ids of up to ``size`` images, and uint8 [B, H, W, 3].
 
     Images that cannot be decoded are left out; a scorer skips them too.
     """
@@ -107,3 +110,51 @@ def batches(
             ids, pixels = [], []
     if ids:
         yield ids, np.stack(pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSample:
+    """Images whose predicted losses an artifact's live traffic is compared with.
+
+    Attributes:
+        pool: images as they will be scored.
+        exclude: ids to leave out, such as those of training, whose losses are lower.
+        images: maximum number.
+        required: whether a pool with too few images is an error; else there is no reference.
+    """
+
+    pool: Pool
+    exclude: Set[str] = frozenset()
+    images: int = REFERENCE_IMAGES
+    required: bool = True
+
+    @cached_property
+    def items(self) -> Sequence[Item]:
+        """The images, drawn by a hash of their ids.
+
+        Raises:
+            PoolError: there are too few, and a reference is required.
+        """
+        ids = draw_ids((id for id in self.pool.ids() if id not in self.exclude), self.images, 0)
+        if self.required and len(ids) < MIN_IMAGES:
+            raise PoolError(
+                f"{self.pool.uri}: has {len(ids)} images; a reference needs {MIN_IMAGES}: give a "
+                "larger pool to --reference, or leave it out"
+            )
+        return self.pool.find(ids)
+
+    def measure(self, path: Path, spec: ImageSpec) -> LossReference | None:
+        """Score the images with an exported graph, on the CPU.
+
+        Raises:
+            PoolError: too few images can be scored, and a reference is required.
+        """
+        if len(self.items) < MIN_IMAGES:
+            return None
+        predicted = predict(path, batches(self.items, spec, "score the reference"))
+        try:
+            return LossReference.of(predicted.loss, self.pool.uri)
+        except PoolError:
+            if self.required:
+                raise
+            return None

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import warnings
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-from lloss.export.graph import Quiet
+from lloss.export.graph import quiet
 from numpy.typing import NDArray
 from onnxruntime import quantization
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
@@ -28,16 +27,16 @@ Calibration = Literal["min-max", "percentile", "entropy"]
 
 _METHODS: dict[Calibration, tuple[quantization.CalibrationMethod, dict[str, Any]]] = {
     "min-max": (quantization.CalibrationMethod.MinMax, {}),
-    # Its default is symmetric, which spends half of a uint8 on what no ReLU gives out.
+    # The default is symmetric: half of a uint8 for values that no ReLU gives.
     "percentile": (quantization.CalibrationMethod.Percentile, {"symmetric": False}),
     "entropy": (quantization.CalibrationMethod.Entropy, {}),
 }
 
 WEIGHTED = ("Conv", "MatMul", "Gemm")
-"""Where the time goes."""
+"""Operators that take most of the time."""
 
 FOLLOWING = ("Relu", "Clip", "MaxPool", "Add", "Flatten", "Reshape")
-"""Stay in integers between two of those, so that no float map goes through memory."""
+"""Operators that stay in integers between two of those: no float map goes through memory."""
 
 
 class Int8Quantizer:
@@ -45,21 +44,21 @@ class Int8Quantizer:
 
     Args:
         fp32: the ONNX file.
-        scratch: a folder for what is needed in between.
+        scratch: a folder for temporary files.
 
     Attributes:
         layers: convolutions and products with constant weights, by name, in the graph's order.
 
     Raises:
-        ArtifactError: there is none; also by the methods, where ONNX Runtime cannot quantize it.
+        ArtifactError: there are none; also from the methods, where onnxruntime cannot quantize.
     """
 
     def __init__(self, fp32: Path, scratch: Path) -> None:
         self.scratch = scratch
         self.prepared = scratch / "prepared.onnx"
         with _quantizing():
-            # Folds what is constant and batch norms into convolutions. Symbolic shapes are for
-            # graphs whose shapes ONNX itself cannot infer; ours have one free size, N.
+            # Folds constants, and batch norms into convolutions. Symbolic shapes are for graphs
+            # whose shapes ONNX itself cannot infer; ours have one free size, N.
             quantization.quant_pre_process(str(fp32), str(self.prepared), skip_symbolic_shape=True)
         self._model = onnx.load(str(self.prepared))
         self._names = layer_names(self._model)
@@ -71,12 +70,7 @@ class Int8Quantizer:
             )
 
     def calibrate(self, method: Calibration, batches: Iterable[NDArray[np.uint8]]) -> TensorsData:
-        """Find the range of every tensor.
-
-        Args:
-            method: how a range comes from the values seen.
-            batches: images, uint8 [B, H, W, 3]; one batch's activations are held at a time.
-        """
+        """Find the range of every tensor, on batches of images, uint8 [B, H, W, 3]."""
         kind, extra = _METHODS[method]
         with _quantizing():
             calibrator = create_calibrator(
@@ -87,7 +81,7 @@ class Int8Quantizer:
                 extra_options=extra,
             )
         for images in batches:
-            # All at once, the calibrator would hold the activations of all images.
+            # One reader for all batches would hold the activations of all images.
             with _quantizing():
                 calibrator.collect_data(_OneBatch(images))
         with _quantizing():
@@ -115,7 +109,7 @@ class Int8Quantizer:
                 nodes_to_exclude=[],
                 op_types_to_quantize=[*WEIGHTED, *FOLLOWING],
                 extra_options={
-                    # What follows a product is float (bias, norm, GELU): rounding it gains nothing.
+                    # Products are followed by floats (bias, norm, GELU): rounding gains nothing.
                     "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
                     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
                 },
@@ -126,11 +120,11 @@ class Int8Quantizer:
 
 
 def layer_names(model: onnx.ModelProto) -> dict[str, str]:
-    """Node name to layer name of all that has constant weights and is worth quantizing.
+    """Layer names by node name, of all nodes with constant weights that are worth quantizing.
 
-    Products with no convolution or product on maps behind them are the head and the classifier:
-    a thousandth of the work, and what the ranks hang on. A layer is named by its weights where the
-    exporter kept their name, else by its node.
+    Products without a convolution or a product on maps behind them are the head and the
+    classifier: a thousandth of the work, and the ranks depend on them. A layer has the name of its
+    weights where the exporter kept it, else that of its node.
     """
     constant = {tensor.name for tensor in model.graph.initializer}
     wanted: set[str] = set()  # tensors that reach a convolution or a product on maps
@@ -155,21 +149,20 @@ def _layer(node: onnx.NodeProto) -> str:
 
 
 def quantizable(model: onnx.ModelProto, excluded: Collection[str] = ()) -> list[str]:
-    """Names of the nodes to quantize.
+    """Names of the nodes to quantize: weighted ones, and those that pass on integers.
 
-    Those are the weighted ones, and what only hands on values of convolutions: there integers flow
-    on from kernel to kernel. Nodes on floats, such as the residual sums of a transformer, stay.
+    Nodes on floats stay, such as the residual sums of a transformer.
     """
     weighted = layer_names(model).keys() - set(excluded)
     integers: set[str] = set()
     chosen = []
     for node in model.graph.node:
-        # A sum must have both its sides in integers; of a shape or a limit nobody asks it.
+        # Both sides of a sum must be integers; a shape or a limit need not be.
         inputs = node.input if node.op_type == "Add" else node.input[:1]
-        hands_on = node.op_type in FOLLOWING and integers.issuperset(inputs)
-        if node.name in weighted or hands_on:
+        passes_on = node.op_type in FOLLOWING and integers.issuperset(inputs)
+        if node.name in weighted or passes_on:
             chosen.append(node.name)
-        if (node.name in weighted and node.op_type == "Conv") or hands_on:
+        if (node.name in weighted and node.op_type == "Conv") or passes_on:
             integers.update(node.output)
     return chosen
 
@@ -184,21 +177,17 @@ class _OneBatch(quantization.CalibrationDataReader):  # type: ignore[misc]  # un
 
 @contextlib.contextmanager
 def _quantizing() -> Iterator[None]:
-    """ONNX Runtime's tools at work, silently.
-
-    They print, log and warn of what is no concern of the user's, and fail with
-    whatever exception comes.
+    """Run onnxruntime's tools silently.
 
     Raises:
-        ArtifactError: they do.
+        ArtifactError: they fail, with an exception of any type.
     """
     try:
-        with contextlib.redirect_stdout(io.StringIO()), Quiet("root"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(io.StringIO()), quiet("root"):
             yield
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
         raise ArtifactError(
             f"ONNX Runtime cannot quantize the network ({type(error).__name__}: {reason}): "
-            "weights or activations may be no finite numbers; use --precision fp32 or fp16"
+            "weights or activations may not be finite; use --precision fp32 or fp16"
         ) from error

@@ -15,18 +15,19 @@ from lloss.manifest import INPUT, read_manifest
 from lloss.runtime.batch_size import device_batch
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.graph_capture import CAPTURE_LOCK
+from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.runtime.providers import engine_cache, first_line, missing, open_session, setup_of
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """What was built.
+    """An engine on disk.
 
     Attributes:
-        cache: where it lies.
+        cache: its folders.
         files: the engine and its profile.
         batches: the smallest and the largest batch that it takes.
-        seconds: that all of it took.
+        seconds: that the build took.
     """
 
     cache: EngineCache
@@ -38,33 +39,27 @@ class BuiltEngine:
 def check_tensorrt(device_id: int = 0) -> None:
     """Refuse a machine that cannot build an engine.
 
-    Args:
-        device_id: number of the GPU.
-
     Raises:
-        EngineError: there is no TensorRT 10 or no GPU.
+        EngineError: there is no TensorRT 10 or no GPU of this number.
     """
-    import onnxruntime
-
-    problem = missing("tensorrt", onnxruntime.get_available_providers(), device_id)
+    problem = missing("tensorrt", import_onnxruntime().get_available_providers(), device_id)
     if problem:
         raise EngineError(f"no TensorRT engine can be built here: {problem}")
 
 
 def build_engine(path: Path, batch_size: int = 0, device_id: int = 0) -> BuiltEngine:
-    """Build the engine and the timing cache of an artifact, and run its ends.
+    """Build the engine and the timing cache of an artifact, and run its smallest and largest batch.
 
-    The session is the one that the scorer makes: the engine is found by a scorer with the same
-    batch size on this machine, as long as artifact, onnxruntime, TensorRT, driver and GPU stay the
-    same.
+    The session is that of the scorer: a scorer with the same batch size on this machine finds the
+    engine, as long as artifact, onnxruntime, TensorRT, driver and GPU stay the same.
 
     Args:
         path: the artifact.
-        batch_size: the largest batch; 0 for the one that a scorer takes by itself.
-        device_id: number of the GPU that it is built on; engines serve all of the same model.
+        batch_size: the largest batch; 0 for the scorer's default.
+        device_id: number of the GPU that builds; an engine serves all GPUs of the same model.
 
     Raises:
-        ArtifactError: the file is no artifact.
+        ArtifactError: the file is not an artifact.
         EngineError: there is no TensorRT 10 or no GPU, or it cannot run the artifact (int8).
     """
     manifest = read_manifest(path)
@@ -78,13 +73,13 @@ def build_engine(path: Path, batch_size: int = 0, device_id: int = 0) -> BuiltEn
     begun = time.monotonic()
     sha256 = sha256_of(path)
     setup = setup_of(manifest, "tensorrt", batch_size, device_id)
-    opened = open_session(path, setup, sha256)
+    session = open_session(path, setup, sha256).session
     for size in sorted({1, batch_size}):
         images = np.zeros((size, *setup.image, 3), np.uint8)
         try:
             with CAPTURE_LOCK.shared():
-                opened.session.run(None, {INPUT: images})
-        except Exception as error:  # the runtime's own errors have no common public base
+                session.run(None, {INPUT: images})
+        except Exception as error:  # onnxruntime's errors have no common public base
             raise EngineError(
                 f"{path}: failed on TensorRT in a batch of {size}: {first_line(error)}"
             ) from error

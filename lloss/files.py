@@ -15,7 +15,6 @@ from typing import Any
 
 from lloss.errors import LlossError
 
-_CHUNK = 1 << 20
 _TOKEN = 4
 _HEX = "[0-9a-f]"
 
@@ -25,7 +24,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; rename it into place when the block succeeds.
 
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new
-    one. When the block fails, what was written is removed and ``path`` is untouched.
+    one. When the block fails, what was written is removed and ``path`` is unchanged.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN)}.part")
     try:
@@ -42,64 +41,57 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes were writing aside here, and nothing of anybody else's."""
+    """Remove what killed processes were writing aside in this folder, and nothing else."""
     for path in folder.glob(f".*.{_HEX * 2 * _TOKEN}.part"):
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked(folder: Path, busy: LlossError | None = None) -> Iterator[None]:
-    """Hold a folder for this process alone, where the system has such locks.
+    """Lock an existing folder for this process, where the system supports it; no file is made.
 
     Args:
-        folder: it exists; the lock is on itself, so that nothing is left in it.
-        busy: raised when another process holds it; without, that one is waited for.
+        folder: to lock.
+        busy: raised when another process holds the lock; None to wait for it.
     """
     try:
         import fcntl
-    except ImportError:  # no such lock on Windows
+    except ImportError:  # Windows
         yield
         return
-    held = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
             raise busy or explained(error, folder) from error
         except OSError:  # a file system without locks
             pass
         yield
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
-def explained(error: OSError, path: Path, remedy: str = "make room and run it again") -> LlossError:
-    """An operating system's error as one line with a remedy.
+def explained(
+    error: OSError, path: Path, remedy: str = "free some space and run it again"
+) -> LlossError:
+    """Make one line of an operating system's error, with a remedy for a full disk.
 
-    Args:
-        error: what it says; where it names a file in another folder, that is the one at fault.
-        path: that was to be written.
-        remedy: for a disk that is full.
+    Where the error names a file in another folder than that of ``path``, that is the one at fault.
     """
     if isinstance(error.filename, str) and Path(error.filename).parent != path.parent:
         path = Path(error.filename)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return LlossError(f"{path}: cannot be written: {error.strerror or error}")
-    disk = _disk_of(path)
+    disk = Path(os.path.realpath(path))
+    while not os.path.ismount(disk) and disk != disk.parent:
+        disk = disk.parent
     if error.errno == errno.EDQUOT:
         return LlossError(f"{path}: your quota on the disk of {disk} is used up; {remedy}")
     free = ""
     with contextlib.suppress(OSError):
         free = f", {shutil.disk_usage(disk).free / 1e6:.1f} MB free"
     return LlossError(f"{path}: the disk is full (that of {disk}{free}); {remedy}")
-
-
-def _disk_of(path: Path) -> Path:
-    """Where the file system that holds a path is mounted."""
-    found = Path(os.path.realpath(path))
-    while not os.path.ismount(found) and found != found.parent:
-        found = found.parent
-    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -115,8 +107,5 @@ def write_json(path: Path, value: Any) -> None:
 
 def sha256_of(path: Path) -> str:
     """The hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

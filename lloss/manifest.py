@@ -1,4 +1,4 @@
-"""The manifest inside ``model.onnx``: all that a scorer or a person must know of it."""
+"""The manifest inside ``model.onnx``: what a scorer and its user must know of it."""
 
 from __future__ import annotations
 
@@ -33,20 +33,16 @@ class Manifest:
         model: the network's name.
         classes: class names; ``prediction`` is an index into them.
         image: how an image becomes the input.
-        mean: of the normalisation inside, for the record.
-        std: likewise.
+        mean: of the normalisation inside, for the record; as ``std``.
         outputs: each output's shape after N; ``loss`` is always among them.
-        precision: ``fp32``; ``fp16`` or ``int8`` where the network computes in those, head and
-            outputs in fp32.
-        fidelity: what was measured at export: ``torch_parity``, the largest differences of the
-            fp32 graph from torch; and ``fp32``, how a reduced graph differs from that, on the
-            ``provider`` named there.
-        recipe: of ``int8``: how it was calibrated, which layers stayed in fp32, and what that
-            reached on the ``tuning`` images that it was chosen on.
-        speed: of ``int8``: images a second beside the fp32 graph's, and the processor they were
-            measured on.
+        precision: of the network: ``fp32``, ``fp16`` or ``int8``; head and outputs are fp32.
+        fidelity: ``torch_parity``, the largest differences of the fp32 graph from torch; ``fp32``,
+            how a reduced graph differs from that, on the ``provider`` named there.
+        recipe: of ``int8``: the calibration, the layers left in fp32, and what that reached on the
+            ``tuning`` images.
+        speed: of ``int8``: images a second beside the fp32 graph's, and on which processor.
         provenance: sha256 of the checkpoint, training settings, labels, versions.
-        reference: how predicted loss is distributed on a pool, where one was given at export.
+        reference: the distribution of predicted loss on a pool given at export.
     """
 
     task: str
@@ -64,7 +60,7 @@ class Manifest:
     reference: LossReference | None = None
 
     def to_json(self) -> str:
-        """One JSON object, as it lies in the file's metadata."""
+        """One JSON object, for the file's metadata."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["image"] = self.image.as_dict()
         fields["outputs"] = {name: list(shape) for name, shape in self.outputs.items()}
@@ -73,11 +69,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
-        """The reverse of :meth:`to_json`.
-
-        Raises:
-            ArtifactError: the text is no manifest, or one of a later format.
-        """
+        """Parse :meth:`to_json`; ArtifactError for other text or a later format."""
         try:
             fields = json.loads(text)
             version = fields.pop("format")
@@ -99,14 +91,14 @@ class Manifest:
 
 
 def class_name(classes: Sequence[str], prediction: float | None) -> str:
-    """The class that an output ``prediction`` is an index of; "" where it is of none."""
+    """The class of an output ``prediction``; "" where it is not an index."""
     if prediction is None or not 0 <= prediction < len(classes):
         return ""
     return classes[int(prediction)]
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read the manifest of an artifact, and check that the file is one, whole and self-contained.
+    """Read the manifest of an artifact, and check that the file is whole and self-contained.
 
     Raises:
         ArtifactError: no file, no ONNX, no manifest, weights in other files, or a graph that is
@@ -125,13 +117,13 @@ def read_manifest(path: str | Path) -> Manifest:
     except Exception as error:  # protobuf fails in its own ways
         raise ArtifactError(f"{path}: not a readable ONNX file; export it again") from error
     _refuse_external_data(model, path)
-    held = {prop.key: prop.value for prop in model.metadata_props}
-    if KEY not in held:
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    if KEY not in metadata:
         maker = f" (made by {model.producer_name})" if model.producer_name else ""
         raise ArtifactError(
-            f"{path}: no artifact of lloss{maker}: it has no manifest; use lloss export"
+            f"{path}: not an artifact of lloss{maker}: it has no manifest; use lloss export"
         )
-    manifest = Manifest.from_json(held[KEY], str(path))
+    manifest = Manifest.from_json(metadata[KEY], str(path))
     _check_interface(model, manifest, path)
     return manifest
 

@@ -1,4 +1,4 @@
-"""What a user would write with MLServer, started by model-settings.json: see benchmarks/serve.py.
+"""A plain MLServer runtime, started by model-settings.json: see benchmarks/serving_load.py.
 
 A request is that of the Open Inference Protocol in JSON (MLServer's REST takes no binary tensors),
 an image a base64 string of its pixels: far less to parse than a list of numbers.

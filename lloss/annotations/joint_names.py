@@ -28,7 +28,7 @@ _LIMBS = (
     ("l-hip", "r-hip"), ("l-shoulder", "r-shoulder"), ("upper-neck", "head-top"),
 )  # fmt: skip
 """Of the left and the middle, in MPII's spelling; the right is the mirror image. Pelvis and thorax
-lie on lines between others, and many sets lack them: nothing is drawn to those."""
+are on lines between others, and many sets lack them: nothing is drawn to those."""
 
 
 def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:

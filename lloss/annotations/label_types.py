@@ -26,7 +26,7 @@ class ObjectLabel:
             over the first pixel alone is 0, 0, 1, 1).
         difficult: ``bool [M]``: neither counts nor hurts when detections are judged.
         crowd: ``bool [M]``: a region of many objects; judged like a difficult one, not trained on.
-        size: height and width that the boxes were drawn on; None where the format does not tell.
+        size: height and width that the boxes were drawn on; None where the format lacks it.
         named: the image's name in a file that has a name of its own too; "" otherwise.
     """
 

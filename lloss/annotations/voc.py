@@ -97,7 +97,9 @@ class _Element:
             # Python's own takes "1_0" and the digits of all scripts.
             value = float(self.text if self.text.isascii() and "_" not in self.text else "")
         except ValueError:
-            raise AnnotationError(self.where, f"<{self.tag}> {self.text!r} is no number") from None
+            raise AnnotationError(
+                self.where, f"<{self.tag}> {self.text!r} is not a number"
+            ) from None
         if not math.isfinite(value) or abs(value) > FARTHEST:
             raise AnnotationError(self.where, f"<{self.tag}> {value:g} lies far outside any image")
         return value

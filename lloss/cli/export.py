@@ -111,7 +111,7 @@ def command(
 
 def _export(run: Path, out: Path, pool: str | None, reduction: Reduction | None) -> None:
     from lloss.export.export_model import export_artifact
-    from lloss.export.pool_distribution import ReferenceSample
+    from lloss.export.pool_sample import ReferenceSample
     from lloss.training.checkpoint import load_checkpoint  # torch: building an engine needs none
 
     reference = None if pool is None else ReferenceSample(pool=open_pool(pool))

@@ -12,7 +12,7 @@ from lloss.pools.storage import LocalPath
 
 
 def holds_xml(folder: Path) -> bool:
-    """Whether XML annotations lie in a folder or below it."""
+    """Whether a folder has XML annotations, in it or below."""
 
     def takes(name: str) -> bool:
         name = name.lower()  # GDAL writes .aux.xml beside images and masks
@@ -31,7 +31,7 @@ def annotation_files(
         suffix: of the files, in lower case.
         wanted: the name of the files in messages, in the plural.
         problems: gets a note of other files.
-        images_beside: whether images may lie in the folder too, without a note.
+        images_beside: whether images may be in the folder too, without a note.
     """
     if not folder.is_dir():
         raise LabelError(f"{folder}: no such folder of {wanted} (*{suffix})")

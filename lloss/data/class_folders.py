@@ -53,65 +53,47 @@ def class_folders(root: Path, problems: Problems) -> tuple[list[Item], list[str]
     folders without an image. An image in no class folder is refused, and so are folders that are
     splits, such as ``train`` and ``val``.
     """
-    items, labels = [], []
-    tree = _Folder()
-    deeper: list[str] = []
-    names: dict[str, str] = {}
     pool = FolderPool(root)
-    for item in pool:
+    items, tree = list(pool), _Folder()
+    if not items:
+        raise PoolError(f"{root}: holds no image")
+    for item in items:
         *folders, _ = item.id.split("/")
         if not folders:
             raise LabelError(
-                f"{root}: {item.id!r} lies in no class folder; put it in one, "
+                f"{root}: {item.id!r} is not in a class folder; put it in one, "
                 "or add --labels labels.csv"
             )
         tree.add(folders)
-        if folders[0] not in names:
-            names[folders[0]] = _class_of(root, folders[0])
-        items.append(item)
-        labels.append(names[folders[0]])
-        if len(folders) > 1:
-            deeper.append(item.id)
-    if not items:
-        raise PoolError(f"{root}: holds no image")
+    classes = {folder: clean_name(folder) for folder in tree.below}
+    if nameless := [folder for folder, name in classes.items() if not name]:
+        what = f"the class folder {nameless[0]!r} has no visible name; rename it"
+        raise LabelError(f"{root}: {what}")
     _refuse_splits(root, tree)
     problems.note(pool.remark())
-    if deeper:
+    if deeper := [item.id for item in items if item.id.count("/") > 1]:
         problems.note(
-            f"{root}: {len(deeper)} of {len(items)} images lie deeper than their class folder "
+            f"{root}: {len(deeper)} of {len(items)} images are deeper than their class folder "
             f"({deeper[0]!r}, for example): each is of the class of its first folder"
         )
-    _note_joined(root, names, problems)
-    _note_empty(root, names, problems)
-    return items, labels
+    _note_folders(root, classes, problems)
+    return items, [classes[item.id.partition("/")[0]] for item in items]
 
 
-def _class_of(root: Path, folder: str) -> str:
-    name = clean_name(folder)
-    if not name:
-        raise LabelError(f"{root}: the class folder {folder!r} has no visible name; rename it")
-    return name
-
-
-def _note_empty(root: Path, names: Mapping[str, str], problems: Problems) -> None:
-    """Say which folders directly in the tree hold no image, and so are no classes."""
+def _note_folders(root: Path, classes: Mapping[str, str], problems: Problems) -> None:
+    """Note folders of one class, whose names look the same, and folders without an image."""
+    for name, count in Counter(classes.values()).items():
+        if count > 1:
+            both = ", ".join(ascii(folder) for folder, one in classes.items() if one == name)
+            problems.note(f"{root}: the folders {both} are one class, {name!r}")
     with os.scandir(root) as entries:
         # An entry's own is_dir() raises on a link to itself.
         found = [os.fsencode(e.name) for e in entries if Path(e).is_dir() and not is_hidden(e.name)]
     shown = (name.decode("utf-8", "backslashreplace") for name in found)
-    empty = sorted(name for name in shown if name not in names)
-    if empty:
+    if empty := sorted(name for name in shown if name not in classes):
         some = ", ".join(map(repr, empty[:_SHOWN])) + (", …" if len(empty) > _SHOWN else "")
         many = f"{len(empty)} folders hold" if len(empty) > 1 else "1 folder holds"
         problems.note(f"{root}: {many} no image, so no class: {some}")
-
-
-def _note_joined(root: Path, names: Mapping[str, str], problems: Problems) -> None:
-    """Say which folders are of one class, since their names differ in nothing that counts."""
-    for name, count in Counter(names.values()).items():
-        if count > 1:
-            both = ", ".join(ascii(folder) for folder, one in names.items() if one == name)
-            problems.note(f"{root}: the folders {both} are one class, {name!r}")
 
 
 def _refuse_splits(root: Path, tree: _Folder) -> None:
@@ -128,9 +110,9 @@ def _refuse_splits(root: Path, tree: _Folder) -> None:
 def _found_split(tree: _Folder, outer: tuple[str, ...] = (), alone: bool = True) -> tuple[str, ...]:
     """The path of the first folder that is a split; () without one.
 
-    A class may be called ``train``: it is the vehicle where its images lie directly in it and
+    A class may be called ``train``: it is the vehicle where its images are directly in it and
     neither ``test`` nor ``val`` stands beside it. ``alone`` says whether one such name is enough
-    where its images lie deeper, as classes would be below it.
+    where its images are deeper, as classes would be below it.
     """
     kinds = {name: kind for name in tree.below if (kind := _kind(name))}
     several = len(set(kinds.values())) > 1

@@ -15,7 +15,7 @@ from lloss.pools.storage import LocalPath
 from lloss.text.clean_names import clean_name
 
 DATA_ROOT = Path("~/.cache/lloss")
-"""Where torchvision's sets lie or are downloaded to."""
+"""Where torchvision's sets are, or are downloaded to."""
 
 TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 

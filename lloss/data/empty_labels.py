@@ -1,6 +1,6 @@
 """Labels that show nothing: is the image background, or has nobody labeled it yet?
 
-No format tells the two apart, so the user decides, and a note always counts them.
+No format distinguishes the two, so the user decides, and a note always counts them.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from lloss.text.image_paths import image_path, path_parts
 _Path = tuple[str, ...]
 
 _KEPT = 2
-"""Ids of one suffix that are kept of those that a name may mean: more are no more ambiguous."""
+"""Ids of one suffix that are kept for a name: two are enough to make it ambiguous."""
 
 
 class Matches:
@@ -79,7 +79,7 @@ class Matches:
 
     @cached_property
     def _near(self) -> tuple[dict[str, str], dict[str, str]]:
-        """For names that mean nothing an id that differs in spelling, or that lies elsewhere."""
+        """For names without an image: an id of another spelling, or in another folder."""
         lost = [name for name in self._names if not self.of(name)]
         folded = _Index(lost, _folded)
         last = {path[0]: "" for name in lost if (path := _path(_folded(name)))}
@@ -95,7 +95,7 @@ class Matches:
             if found := folded.of(name, False):
                 spelled[name] = f"{found[0]!r} differs from it {_difference(name, found[0])}"
             elif other:
-                elsewhere[name] = f"{other!r} has that name, but lies in another folder"
+                elsewhere[name] = f"{other!r} has that name, but is in another folder"
         return spelled, elsewhere
 
 
@@ -133,7 +133,7 @@ class _Index:
         if self._folded is str and "\\" not in id and ":" not in id:
             end = id.rpartition("/")[2]
             stem = end.rpartition(".")[0] if has_image_suffix(end) else end
-            # Most ids end here. What may not be the last part is looked at more closely.
+            # Most ids end here. An odd last part is looked at more closely.
             if stem.strip(".") and stem not in self._last:
                 return
         path = self._path(id)

@@ -24,7 +24,7 @@ def labeled_pool(
 ) -> Pool:
     """Open a pool without the folders of its masks, which are not images to label.
 
-    Images that lie in a folder of XML annotations stay: the annotations are of them. Folders that
+    Images in a folder of XML annotations stay: the annotations are of them. Folders that
     lloss itself has ``written``, or will write, are left out too.
     """
     folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
@@ -59,16 +59,8 @@ def match_labels(
     An image with several labels gets none, broken ones included; a note says how many were not
     found by their id.
 
-    Args:
-        pool: of the images.
-        labels: by key; where several names of a label mean an image, they mean the same one.
-        origin: of the labels, for messages.
-        problems: counts labels that do not mean one image, and images with several labels.
-        own_suffix: see :class:`Matches`.
-        remedy: against several labels of an image, beside mending them.
-
-    Returns:
-        Ids of the pool by key.
+    ``origin`` names the labels in messages; ``remedy`` helps against several labels of an image,
+    beside mending them; see :class:`Matches` for ``own_suffix``. Returns ids of the pool by key.
     """
     names = {key: image_names(key, label) for key, label in labels.items()}
     unusable = problems.unusable.get(origin, set())

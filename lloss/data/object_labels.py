@@ -87,7 +87,7 @@ def open_objects(data: str, labels: Path | None, data_root: Path, problems: Prob
             name take ``:SPLIT`` behind them (``train``, ``val``, ``trainval``, which is the
             default, or ``test``), a JSON ``?image=FOLDER``. With ``labels`` a pool.
         labels: as of :func:`read_objects`.
-        data_root: where torchvision's sets lie or are downloaded to.
+        data_root: where torchvision's sets are, or are downloaded to.
         problems: counts broken annotations and missing images.
     """
     if labels is not None:

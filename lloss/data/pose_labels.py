@@ -66,7 +66,7 @@ def open_persons(data: str, labels: Path | None, data_root: Path, problems: Prob
     """Open persons labeled with their joints, of any kind.
 
     Args:
-        data: a JSON of labeled persons, with ``?image=FOLDER`` for the images if they lie neither
+        data: a JSON of labeled persons, with ``?image=FOLDER`` for the images if they are neither
             in its folder, nor in ``images`` below or beside that, and ``?split=train`` or
             ``?split=valid`` for a part by ``isValidation``; with ``labels`` a pool of persons or of
             images.

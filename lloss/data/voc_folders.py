@@ -104,7 +104,7 @@ def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[It
             seen.add(row.id)
             for file in (row.image, row.annotation):
                 if not file.is_file():
-                    raise AnnotationError(row.where, f"there is no file {file}")
+                    raise AnnotationError(row.where, f"the file {file} is missing")
             named, label = _read_xml(row.annotation, classes[row.annotation.parent], problems)
             _check_named(row, named)
             if label is not None:
@@ -157,42 +157,41 @@ def read_split(years: list[Path], split: str) -> list[SplitRow]:
 
 
 def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
-    """The rows of a set of :data:`SETS`, which torchvision downloads to ``root`` unless it is
-    there.
+    """The rows of a set of :data:`SETS`; torchvision downloads it to ``root`` unless it is whole.
 
     Of ``test`` the year 2007 alone is public.
     """
     years = [year for year in SETS[name] if split != "test" or year == "2007"]
     if split not in SPLITS or not years:
         raise PoolError(f"{name}:{split}: no such split; choose one of {', '.join(SPLITS)}")
-    return [row for year in years for row in _of_torchvision(name, year, split, root, len(years))]
+    folders = {year: root / "VOCdevkit" / f"VOC{year}" for year in years}
+    for year, folder in folders.items():
+        if not _is_whole(folder, split):  # torchvision would unpack it again
+            _download(name, year, split, root)
+    return read_split(list(folders.values()), split)
 
 
-def _of_torchvision(name: str, year: str, split: str, root: Path, years: int) -> list[SplitRow]:
+def _is_whole(year: Path, split: str) -> bool:
+    try:
+        rows = read_split([year], split)
+    except PoolError:
+        return False
+    return all(row.image.is_file() and row.annotation.is_file() for row in rows)
+
+
+def _download(name: str, year: str, split: str, root: Path) -> None:
     try:
         from torchvision.datasets import VOCDetection  # an extra, and heavy
     except ImportError as error:
         raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
     try:
-        try:
-            data = VOCDetection(root, year, split)
-            files = [Path(file) for file in (*data.images, *data.annotations)]
-            whole = all(file.is_file() for file in files)
-        except (OSError, RuntimeError):
-            whole = False
-        if not whole:  # it would unpack again what is there already
-            data = VOCDetection(root, year, split, download=True)
+        VOCDetection(root, year, split, download=True)
     except (OSError, RuntimeError) as error:
         raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
-    prefix = f"VOC{year}/" if years > 1 else ""
-    return [
-        SplitRow(f"{name}:{split}", prefix + Path(image).name, Path(image), Path(annotation))
-        for image, annotation in zip(data.images, data.annotations)
-    ]
 
 
 def _image(folder: Path, name: str) -> Path:
-    """The image of this name, with whatever suffix; as ``.jpg`` where there is none."""
+    """The image of this name, with whatever suffix; as ``.jpg`` if it is missing."""
     usual = folder / f"{name}.jpg"
     if usual.is_file():
         return usual

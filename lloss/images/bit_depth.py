@@ -25,19 +25,15 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def has_deep_colours(image: Image.Image) -> bool:
-    """Whether a PNG or TIFF has colours of 16 bits, which Pillow reduces to their upper 8.
-
-    Args:
-        image: opened and not loaded.
-    """
+    """Whether an opened PNG or TIFF has colours of 16 bits; Pillow keeps their upper 8."""
     return not is_deep(image) and any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]
 
 
 def to_eight_bits(image: Image.Image, white: int) -> Image.Image:
-    """A deep grey image as mode ``L``.
+    """Convert a loaded image of mode ``I;16…``, ``I`` or ``F`` to mode ``L``.
 
     Args:
-        image: loaded, of mode ``I;16…``, ``I`` or ``F``.
+        image: to convert.
         white: the value that becomes 255. 0 for the rule: 16 bits keep their upper 8; 32-bit
             integers are taken as 8-bit values where none is above 255, else as 16-bit values;
             floats are scaled from 0..1 where none is above 1, else taken as 0..255.

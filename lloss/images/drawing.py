@@ -33,9 +33,9 @@ class Drawing:
     """All of one image.
 
     Attributes:
-        shapes: later ones lie over earlier ones.
+        shapes: later ones are drawn over earlier ones.
         guess: in words, such as ``12 RBC, 1 WBC``.
-        confidence: of the guess, 0 to 1; NaN if there is none.
+        confidence: of the guess, 0 to 1; NaN if unknown.
     """
 
     shapes: tuple[Shape, ...]

@@ -22,8 +22,8 @@ def thumbnail(pixels: NDArray[np.uint8], drawing: Drawing | None = None, side: i
 
     Args:
         pixels: uint8 [H, W, 3].
-        drawing: to lay over it.
-        side: pixels of its longer edge; twice that where there is a drawing.
+        drawing: drawn over it.
+        side: pixels of its longer edge; doubled with a drawing.
     """
     if drawing is not None:
         side *= 2

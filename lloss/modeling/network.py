@@ -73,18 +73,12 @@ class TappedNetwork(nn.Module):
             return Forward(output, None, embedding)
         seen = [features.detach() for features in pooled] if stop_gradient else pooled
         summary = self.objective.summary(output) if self.sees_summary else None
-        return Forward(output, self._predicted(seen, summary), embedding)
-
-    def _predicted(self, pooled: Sequence[Tensor], summary: Tensor | None) -> Tensor:
-        assert self.head is not None, "only asked of a network with a head"
-        device = pooled[0].device.type
+        device = embedding.device.type
         if not torch.is_autocast_enabled(device):
-            predicted: Tensor = self.head(pooled, summary)
-            return predicted
-        # bf16 has 8 bits: near predictions would tie, and a tie has no rank.
+            return Forward(output, self.head(seen, summary), embedding)
+        # bf16 has 8 bits: near predictions would tie, and ties have no rank.
         with torch.autocast(device, enabled=False):
-            predicted = self.head(pooled, summary)
-        return predicted
+            return Forward(output, self.head(seen, summary), embedding)
 
 
 class Normalize(nn.Module):

@@ -20,16 +20,14 @@ OWN = {
 
 
 NORMALIZED = ("googlenet", "inception_v3")
-"""Their ImageNet weights are of images scaled to -1..1; torchvision's networks do that themselves,
-to images normalised as for all others, where ``transform_input`` is on."""
+"""Their ImageNet weights are of images scaled to -1..1, which they do with ``transform_input``."""
 
 MOMENTUM = 0.1
 """Of batch norm's running statistics, at least: with the .0003 of MNASNet or the .01 of large
-EfficientNets, made for a million images, they would stay near their start on a few hundred."""
+EfficientNets, they would stay near their start on a few hundred images."""
 
 WIDE_START = ("efficientnet_", "mnasnet")
-"""Torchvision draws their last layer by its outputs, as it is right for a thousand: with few
-classes the logits of a fresh network are so large that the first steps throw it out."""
+"""Networks whose last layer torchvision draws for a thousand classes: too large for a few."""
 
 CLASSIFIER_STD = 0.01
 """Of their last layer's weights instead, as of MobileNet's and RegNet's."""
@@ -38,7 +36,7 @@ SIDED: dict[str, Callable[[int], dict[str, Any]]] = {
     "vit_": lambda side: {"image_size": side},
     "maxvit_": lambda side: {"input_size": (side, side)},
 }
-"""Networks that are made for one size, and what they call it."""
+"""Networks that are built for one size, and their arguments for it."""
 
 
 def build_classifier(name: str, classes: int, weights: str = "none", size: int = 0) -> nn.Module:
@@ -49,8 +47,8 @@ def build_classifier(name: str, classes: int, weights: str = "none", size: int =
             of torchvision (``resnet18``, ``vit_b_16``, …).
         classes: the number of classes.
         weights: ``none``; ``imagenet`` for torchvision's default weights (downloaded once); or the
-            path of a state dict. A last layer for another number of classes starts afresh.
-        size: side of the images in pixels, for networks that are made for one; 0 for their own.
+            path of a state dict. A last layer for another number of classes stays fresh.
+        size: side of the images in pixels, for networks that are built for one; 0 for their own.
 
     Raises:
         SettingsError: no such network, or the weights or the size do not fit it.
@@ -69,23 +67,23 @@ def build_classifier(name: str, classes: int, weights: str = "none", size: int =
 
 
 def transforms_input(network: nn.Module) -> bool:
-    """Whether the network itself scales normalised images as its weights want them."""
+    """Return whether the network rescales normalised images for its weights."""
     return bool(getattr(network, "transform_input", False))
 
 
 def set_transform_input(network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Restore the flag from a checkpoint: it is no weight, so the state dict lacks it."""
+    """Restore the flag from a checkpoint: the state dict lacks it."""
     if hasattr(network, "transform_input"):
         setattr(network, "transform_input", bool(state.get("transform_input", False)))  # noqa: B010
 
 
 def default_size(name: str) -> int:
-    """The input's side in pixels that a network is usually trained at."""
+    """Return the input's side in pixels that a network is usually trained at."""
     return 32 if name in OWN else _preparation(name).get("crop_size", 224)
 
 
 def weights_notes(name: str, size: int, mean: Sequence[float], std: Sequence[float]) -> list[str]:
-    """Lines on images that are not prepared as those that the ImageNet weights were trained on."""
+    """Return lines on differences from the images that the ImageNet weights were trained on."""
     wants = _preparation(name)
     if not wants:
         return []
@@ -105,7 +103,7 @@ def weights_notes(name: str, size: int, mean: Sequence[float], std: Sequence[flo
 
 
 def _preparation(name: str) -> dict[str, Any]:
-    """How images were prepared for torchvision's default weights; nothing where it has none."""
+    """How images were prepared for torchvision's default weights; {} without such weights."""
     if name not in torchvision_models.list_models(module=torchvision_models):
         return {}
     transforms = torchvision_models.get_model_weights(name).DEFAULT.transforms

@@ -46,38 +46,37 @@ def find_taps(
         names: dotted module names, to tap just these.
 
     Raises:
-        SettingsError: a name is no module, or its output is no feature map.
+        SettingsError: a name is not a module, or its output is not a feature map.
     """
     try:
         maps = _feature_maps(network, image)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise SettingsError(
-            f"the network cannot take images of {image[0]}×{image[1]} pixels: {_line(error)}"
+            f"the network cannot take images of {image[0]}×{image[1]} pixels: "
+            f"{(str(error) or type(error).__name__).splitlines()[0]}"
         ) from error
-    doubled = [name for at, name in enumerate(names) if name in names[:at]]
-    if doubled:
-        raise SettingsError(f"tap {doubled[0]!r}: named twice")
-    for name in names:
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise SettingsError(f"tap {name!r}: named twice")
         if name not in maps:
             some = ", ".join(list(maps)[-6:])
-            raise SettingsError(f"tap {name!r}: no module with a feature map (such are {some})")
+            raise SettingsError(
+                f"tap {name!r}: not a module with a feature map (these are, among others: {some})"
+            )
     layouts = _layouts(maps, image)
     chosen = list(names) or _last_of_each_resolution(maps, layouts)
     if not names and len(chosen) < 2:
         chosen = _quarters_of_blocks(maps) or chosen
     if not chosen:
         raise SettingsError("the network has no feature map to tap; name modules with --taps")
-    return tuple(_tap(name, maps[name], layouts[name]) for name in chosen)
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    axis = {"NCHW": 1, "NHWC": 3, "NTC": 2}
+    return tuple(Tap(n, layouts[n], maps[n][axis[layouts[n]]]) for n in chosen)
 
 
 def _feature_maps(network: nn.Module, image: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Shapes of all [2, ., .] and [2, ., ., .] module outputs, in the order they were last made.
 
-    What comes after the network's global pooling is no feature map any more.
+    Outputs after the network's global pooling are not feature maps.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     pooled = False
@@ -155,7 +154,3 @@ def _quarters_of_blocks(maps: dict[str, tuple[int, ...]]) -> list[str]:
     blocks = max(rows.values(), key=len, default=[])
     count = min(MAX_TAPS, len(blocks))
     return [blocks[(k + 1) * len(blocks) // count - 1] for k in range(count)]
-
-
-def _tap(name: str, shape: tuple[int, ...], layout: Layout) -> Tap:
-    return Tap(name, layout, shape[1] if layout == "NCHW" else shape[-1])

@@ -26,12 +26,12 @@ _RESUME = "repair it and run the same command again to continue"
 
 
 class ImageRoot:
-    """The folder that images are read below: tells a missing image from a missing pool.
+    """The folder that images are read below; it distinguishes a missing image from a missing pool.
 
     Args:
         path: of the folder. Its device is noted now: where a disk was taken away, the mount
             point is still there, and empty. (Network mounts change inode numbers.)
-        within: what its files must lie in; None for anywhere.
+        within: what its files must be in; None for anywhere.
     """
 
     def __init__(self, path: str | bytes | Path, within: Confinement | None = None) -> None:

@@ -79,7 +79,7 @@ def open_pool(
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
             a member of shards or the folder of the images of persons, ``split`` one of a saved
             dict of data sets or a part of MPII's persons.
-        within: what everything that is read must lie in, whatever links and lists lead to: an
+        within: what everything that is read must be in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
         leave_out: folders of this machine whose images are not of a folder's pool; see
             :class:`FolderPool`.
@@ -94,8 +94,8 @@ def open_pool(
         is_folder = isinstance(pool, FolderPool)
         looked = f" (looked for {' '.join(sorted(SUFFIXES))})" if is_folder else ""
         passed = (pool.passed_over() or PassedOver()).text()
-        besides = f"; {passed}" if passed else ""
-        raise PoolError(f"{uri}: the pool holds no image{looked}{besides}")
+        others = f"; {passed}" if passed else ""
+        raise PoolError(f"{uri}: the pool holds no image{looked}{others}")
     return pool
 
 

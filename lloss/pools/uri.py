@@ -96,8 +96,8 @@ class PoolUri:
         """Return the options; raise PoolError for one that this kind of pool does not take."""
         wrong = next((name for name in self.options if name not in names), None)
         if wrong is not None:
-            known = ", ".join(names) or "none"
-            raise PoolError(f"{self}: this kind of pool takes no option {wrong!r} (but {known})")
+            others = ", ".join(names) or "none"
+            raise PoolError(f"{self}: this kind of pool takes no option {wrong!r} (but {others})")
         return self.options
 
 

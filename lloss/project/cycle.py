@@ -29,7 +29,7 @@ from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, ProjectError
 from lloss.export.export_model import export_artifact
-from lloss.export.pool_distribution import ReferenceSample
+from lloss.export.pool_sample import ReferenceSample
 from lloss.files import sweep, write_json
 from lloss.manifest import read_manifest
 from lloss.pools import Pool

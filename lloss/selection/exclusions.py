@@ -187,7 +187,7 @@ def _masks(folder: Path, empty: str) -> Mapping[str, _Mask]:
 
 
 def _is_blank(path: Path) -> bool:
-    """Whether all pixels of a mask are 255, which is no class."""
+    """Whether all pixels of a mask are 255, which stands for no class."""
     try:
         with Image.open(path) as mask:
             return mask.mode in ("P", "L") and mask.getextrema() == (255, 255)

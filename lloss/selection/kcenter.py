@@ -17,7 +17,7 @@ _ROWS = 4096
 """Rows that are widened to float64 at once."""
 
 _EXTREME = 1024
-"""An embedding so many times as large as the median one is no measure of likeness: scaled beside
+"""An embedding so many times as large as the median one does not measure likeness: scaled beside
 it, the differences between all others would be lost."""
 
 

@@ -141,7 +141,7 @@ class _BestRows:
         return np.fromiter(map(self._exclude.__contains__, ids.to_pylist()), np.bool_, len(ids))
 
     def _scores(self, column: pa.Array) -> NDArray[np.float64]:
-        """The scores, NaN where there is none."""
+        """The scores, NaN where one is missing."""
         by = self._settings.by
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
             raise SettingsError(f"the column {by!r} holds no numbers to select by")

@@ -32,7 +32,7 @@ class SelectionSettings:
         subset: choose from a random sub-pool alone: a number of images (the paper's habit), or a
             share below 1; 0 for all.
         seed: of the sub-pool and of ``random``; an image is drawn by a hash of its id and this.
-        at_most: take what there is when fewer than K are left.
+        at_most: take fewer where fewer than K are left.
     """
 
     k: int

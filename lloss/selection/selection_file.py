@@ -38,7 +38,7 @@ def formatted(selection: Selection, kind: str, place: str = "rank") -> str:
         broken = next((id for id in selection.ids if len(id.splitlines()) != 1), None)
         if broken is not None:
             raise SettingsError(
-                f"the id {broken!r} has a line break in it, so a list of ids would lie: "
+                f"the id {broken!r} has a line break in it, so a list of ids would be wrong: "
                 "choose the format jsonl or parquet"
             )
         text.writelines(f"{id}\n" for id in selection.ids)

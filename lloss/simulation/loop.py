@@ -1,12 +1,12 @@
-"""The active-learning loop on fully labeled data: what a strategy would have been worth.
+"""The active-learning loop on fully labeled data, to compare strategies.
 
-Everything is held in memory and nothing is exported; the parts that decide (training, the scores,
-the selection) are those of ``lloss next``.
+Everything is in memory and nothing is exported; training, scores and selection are those of
+``lloss next``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,13 +19,14 @@ from lloss.selection.hashing import draw_ids
 from lloss.selection.kcenter import k_center
 from lloss.statistics.ranking_metrics import RankingFigures
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.evaluation import measure
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """What is compared: how to train, and by what to select.
+    """How to train, and by what to select.
 
     Attributes:
         name: for tables and plots.
@@ -84,7 +85,7 @@ class Experiment:
 
     @property
     def scored(self) -> NDArray[np.uint8]:
-        """The pool's images as the network scores them."""
+        """Return the pool's images as the network scores them."""
         return self.pool.images if self.inputs is None else self.inputs
 
 
@@ -105,7 +106,8 @@ def simulate(
         trainer = Trainer(settings, experiment.pool.take(rows))
         while not trainer.finished:
             trainer.advance()
-        results.append(_measure(trainer, experiment.test, cycle, len(labeled)))
+        found = measure(trainer.model, settings, experiment.test)
+        results.append(CycleResult(cycle, len(labeled), found.metric, found.head, found.entropy))
         progress(results[-1])
         if cycle + 1 < experiment.cycles:  # the pool is not scored after the last training
             labeled += _pick(trainer, experiment, strategy, labeled, cycle)
@@ -121,14 +123,13 @@ def _pick(
     if strategy.how == "random":
         return draw_ids(map(str, rest), experiment.k, seed)
     if strategy.how == "coreset":
-        known = sorted(map(int, labeled))
-        embeddings = scores_of(trainer, experiment.scored[[*known, *rest]])["embedding"]
-        picks = k_center(embeddings, experiment.k, given=len(known)) - len(known)
+        given = sorted(map(int, labeled))
+        embeddings = scores_of(trainer, experiment.scored[[*given, *rest]])["embedding"]
+        picks = k_center(embeddings, experiment.k, given=len(given)) - len(given)
         return [str(rest[pick]) for pick in picks]
     columns = scores_of(trainer, experiment.scored[rest])
-    vectors = pa.FixedSizeListArray.from_arrays(
-        columns["embedding"].ravel(), columns["embedding"].shape[1]
-    )
+    embedding = columns["embedding"]
+    vectors = pa.FixedSizeListArray.from_arrays(embedding.ravel(), embedding.shape[1])
     table = pa.table(
         {"id": [str(row) for row in rest], strategy.by: columns[strategy.by], "embedding": vectors}
     )
@@ -143,30 +144,12 @@ def _pick(
 
 
 def scores_of(trainer: Trainer, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """What the exported graph would give for these images: loss, entropy, embedding."""
-    return _joined(_scores(trainer, images))
-
-
-def _scores(
-    trainer: Trainer, images: NDArray[np.uint8]
-) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Compute what the exported graph would give for these images: loss, entropy, embedding."""
+    parts: dict[str, list[NDArray[np.float32]]] = {}
     for _, forward in predict(trainer.model, trainer.settings, images):
-        outputs = trainer.model.objective.outputs(forward.output)
-        chosen = {"entropy": outputs["entropy"], "embedding": forward.embedding}
-        if forward.loss is not None:
-            chosen["loss"] = forward.loss
-        yield {name: value.float().cpu().numpy() for name, value in chosen.items()}
-
-
-def _joined(
-    parts: Iterator[dict[str, NDArray[np.float32]]],
-) -> dict[str, NDArray[np.float32]]:
-    held = list(parts)
-    return {name: np.concatenate([part[name] for part in held]) for name in held[0]}
-
-
-def _measure(trainer: Trainer, test: TrainingData, cycle: int, labeled: int) -> CycleResult:
-    from lloss.training.evaluation import measure  # evaluation is for a checkpoint too
-
-    figures = measure(trainer.model, trainer.settings, test)
-    return CycleResult(cycle, labeled, figures.metric, figures.head, figures.entropy)
+        entropy = trainer.model.objective.outputs(forward.output)["entropy"]
+        found = {"entropy": entropy, "embedding": forward.embedding, "loss": forward.loss}
+        for name, value in found.items():
+            if value is not None:
+                parts.setdefault(name, []).append(value.float().cpu().numpy())
+    return {name: np.concatenate(part) for name, part in parts.items()}

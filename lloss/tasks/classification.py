@@ -106,7 +106,7 @@ class Accuracy(Meter):
         return unknown_classes_note(sorted(self.unknown), self.classes, effect)
 
 
-class Classification(Task):
+class _Classification(Task):
     """A label is a class name, a target its index; -1 for a class that the network lacks."""
 
     name = "classification"
@@ -122,50 +122,40 @@ class Classification(Task):
         return {"model": model, "size": default_size(model), **recipe}
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        """A network of :mod:`lloss.modeling.registry`."""
         return build_classifier(settings.model, len(classes), settings.weights, settings.size)
 
     def notes(self, settings: TrainSettings) -> list[str]:
-        """How ImageNet weights want the images otherwise."""
         if settings.weights != "imagenet":
             return []
         return weights_notes(settings.model, settings.size, settings.mean, settings.std)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The last layer's."""
         last = names[-1].rpartition(".")[0] + "."
         return tuple(name for name in names if name.startswith(last))
 
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
-        """Cross entropy and accuracy."""
         return ClassificationObjective(classes)
 
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.data.class_labels.open_labeled`."""
         if labels is not None:
             return super().open(data, labels, data_root, problems)
         return open_labeled(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
-        """A CSV with the columns ``id`` and ``label``."""
         return read_labels(path, problems=problems)
 
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
-        """The same CSV."""
         write_text(path, labels_text(labels))
 
     def names(self, label: str) -> Sequence[str]:
-        """The class."""
         return (label,)
 
     def stratum(self, label: str) -> str:
-        """The class."""
         return label
 
     def check(self, labels: Sequence[str], classes: Sequence[str]) -> None:
-        """Refuse fewer than two classes."""
         if len(set(labels)) < 2:
             only = repr(labels[0]) if labels else "none"
             raise LabelError(f"all {len(labels)} labels are {only}: label a second class first")
@@ -180,7 +170,6 @@ class Classification(Task):
         out: Pixels,
         cut: CutOff | None = None,
     ) -> int:
-        """The class's index."""
         raw = item.read()
         decode_into(raw, spec, out)
         if cut and spec.fit == "crop":
@@ -190,11 +179,9 @@ class Classification(Task):
     def augment(
         self, images: Tensor, targets: list[int], settings: TrainSettings, generator: Generator
     ) -> tuple[Tensor, list[int]]:
-        """Flip and crop, each image by its own draw."""
         return flip_crop(images, settings, generator), targets
 
     def collate(self, targets: Sequence[int]) -> Tensor:
-        """int64 [N]."""
         return torch.as_tensor(targets, dtype=torch.int64)
 
 
@@ -220,4 +207,4 @@ def flip_crop(images: Tensor, settings: TrainSettings, generator: Generator) -> 
     return images
 
 
-TASK = Classification()
+TASK = _Classification()

@@ -104,7 +104,7 @@ class SegmentationObjective(Objective):
         return [Drawing((), ", ".join(f"{s:.0%} {n}" for s, n in row if s)) for row in rows]
 
 
-class Segmentation(Task):
+class _Segmentation(Task):
     """A label is a :class:`MaskLabel`, a target a :class:`.MaskTarget`."""
 
     name = "segmentation"
@@ -137,11 +137,9 @@ class Segmentation(Task):
         return tuple(f"network.backbone.{name}" for name in of)
 
     def class_layers(self, names: Names) -> tuple[str, ...]:
-        """The classifier's."""
         return tuple(name for name in names if ".classifier." in name)
 
     def objective(self, settings: TrainSettings, classes: Names) -> Objective:
-        """Pixel cross entropy and mean IoU."""
         return SegmentationObjective(classes)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, MaskLabel]:
@@ -162,15 +160,12 @@ class Segmentation(Task):
         return found
 
     def write_labels(self, labels: Mapping[str, MaskLabel], path: Path) -> None:
-        """The masks' paths and digests."""
         write_json(path, {id: asdict(label) for id, label in labels.items()})
 
     def names(self, label: MaskLabel) -> Iterable[str]:
-        """Those of which there is a pixel."""
         return label.names.values()
 
     def check(self, labels: Sequence[MaskLabel], classes: Names) -> None:
-        """Refuse fewer than two classes."""
         if len(classes) < 2:
             raise LabelError(
                 f"all pixels are of one class, {list(classes)}: label another first"
@@ -267,4 +262,4 @@ def _unchanged(label: MaskLabel) -> Mask:
     )
 
 
-TASK = Segmentation()
+TASK = _Segmentation()

@@ -18,7 +18,7 @@ def text(value: str) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as a percentage; a dash when there is none."""
+    """A share as a percentage; a dash for None."""
     return f"{value:.1%}" if value is not None and math.isfinite(value) else "–"
 
 

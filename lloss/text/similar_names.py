@@ -30,8 +30,8 @@ def class_notes(counts: Mapping[str, int]) -> list[str]:
     """Notes on names of labels that are probably mistakes, from how often each name occurs."""
     missing = [name for name in counts if name.casefold() in _MISSING]
     lines = [
-        f"{counts[name]} labels read {name!r}, as programs write a missing value: if that is no "
-        "class of yours, remove those rows"
+        f"{counts[name]} labels read {name!r}, as programs write a missing value: if "
+        "they are not your classes, remove those rows"
         for name in missing
     ]
     return [*filter(None, [similar_note(counts)]), *lines]

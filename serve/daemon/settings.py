@@ -1,4 +1,4 @@
-"""What ``lloss serve`` was told."""
+"""The settings of ``lloss serve``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 
 from lloss.errors import SettingsError
 
-TOKEN = 16
-"""Characters that a token has at least: it can be tried as fast as the network allows."""
-
+MIN_TOKEN = 16
+"""Characters: a token can be guessed as fast as the network allows."""
 
 _OPTIONS = {
     "body_bytes": "--max-body",
@@ -23,30 +22,31 @@ _OPTIONS = {
     "job_batch_size": "--job-batch-size",
     "threads": "--threads",
 }
-"""By which these are given on the command line; the others are of the library alone."""
+"""The command line's names; other limits can be set from Python only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much anybody may ask for.
+    """What clients may send.
 
     Attributes:
-        body_bytes: of a request as it comes over the network.
+        body_bytes: of a request's body as it comes over the network.
         inflated_bytes: of it after gzip or deflate.
-        in_flight_bytes: of all bodies that are held at once.
-        body_seconds: within which a body must have come.
-        header_seconds: within which the head of a request must have come.
-        request_seconds: within which an answer must be found, unless the request asks for less.
-        connections: that are open at once.
-        queue_images: that wait for the engine at most.
+        in_flight_bytes: of all bodies at once.
+        body_seconds: within which a body must arrive.
+        request_seconds: within which a request is answered, unless it asks for less.
+        connections: open at once.
+        queue_images: that may wait for the engine.
         image_pixels: that an encoded image may declare.
+
+    Raises:
+        SettingsError: a limit that is not above 0.
     """
 
     body_bytes: int = 64 << 20
     inflated_bytes: int = 256 << 20
     in_flight_bytes: int = 1 << 30
     body_seconds: float = 30.0
-    header_seconds: float = 10.0
     request_seconds: float = 30.0
     connections: int = 1024
     queue_images: int = 1024
@@ -61,30 +61,30 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
-    """Everything that decides how a daemon runs; paths become absolute.
+    """How a daemon runs; paths become absolute.
 
     Attributes:
         model: path of the artifact; a reload reads it again.
-        data_dir: where catalog, models and scores are kept; of one daemon alone.
+        data_dir: of catalog, models and scores; one daemon uses it.
         host: address to listen on; other than loopback needs a token.
         port: 0 takes a free one.
         token: that every request must bear; "" for none.
-        pool_roots: under which pools may lie: absolute folders, or URL prefixes.
+        pool_roots: absolute folders or URL prefixes that pools must be under.
         allowed_hosts: names that a ``Host`` header may give beside the address itself.
-        public_url: under which clients reach it, behind a proxy; "" for that of each request. Its
-            host is one of ``allowed_hosts``.
+        public_url: by which clients reach the daemon behind a proxy; "" for that of each request.
+            Its host is one of ``allowed_hosts``.
         provider: as of ``lloss score``.
-        batch_size: images a run of the engine; 0 for what was measured best.
-        job_batch_size: of pools that are scored in the background; 0 for what keeps requests quick.
+        batch_size: images a run of the engine; 0 for the fastest measured.
+        job_batch_size: of background scoring; 0 for what keeps requests fast.
         threads: as of ``lloss score``.
-        pending_seconds: for which an image that was handed out is kept from others.
-        image_url: what a labeling tool fetches an image by, with ``{pool}`` and ``{id}``; "" for
+        pending_seconds: for which a handed-out image is withheld from others.
+        image_url: by which a labeling tool fetches an image, with ``{pool}`` and ``{id}``; "" for
             the daemon's own address.
-        drain_seconds: that requests under way get after SIGTERM.
-        limits: how much anybody may ask for.
+        drain_seconds: that running requests get after SIGTERM.
+        limits: what clients may send.
 
     Raises:
-        SettingsError: a value that cannot be.
+        SettingsError: an invalid value.
     """
 
     model: Path
@@ -106,7 +106,7 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        # Not resolved: a link to the model of the day is read anew by a reload.
+        # Not resolved: a reload follows a link to the newest model.
         set_field(self, "model", Path(self.model).absolute())
         set_field(self, "data_dir", Path(self.data_dir).absolute())
         set_field(self, "pool_roots", tuple(map(_root, self.pool_roots)))
@@ -118,8 +118,8 @@ class ServeSettings:
         _check_token(self.token)
         if not self.token and not self.loopback:
             raise SettingsError(
-                f"--host {self.host}: can be reached from other machines, so requests must bear a "
-                "token: give --token-file FILE, or set LLOSS_TOKEN"
+                f"--host {self.host}: other machines reach it, so requests need a token: give "
+                "--token-file FILE, or set LLOSS_TOKEN"
             )
         if not 0 <= self.port < 1 << 16:
             raise SettingsError(f"--port {self.port}: give one of 0 to 65535")
@@ -132,7 +132,7 @@ class ServeSettings:
 
     @property
     def loopback(self) -> bool:
-        """Whether the address can be reached from this machine alone."""
+        """Whether only this machine reaches the address."""
         return self.host == "localhost" or (
             _is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
         )
@@ -144,7 +144,7 @@ class ServeSettings:
 
     @property
     def url(self) -> str:
-        """By which it is reached from this machine."""
+        """URL for clients on this machine."""
         host = "localhost" if self.everywhere else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
@@ -166,7 +166,7 @@ def _root(given: str) -> str:
         return given
     path = Path(given).expanduser()
     if not path.is_dir():
-        raise SettingsError(f"--pool-root {given}: is no folder; give one that exists")
+        raise SettingsError(f"--pool-root {given}: is not a folder; give one that exists")
     return str(path.resolve())
 
 
@@ -179,11 +179,11 @@ def _name(given: str) -> str:
 
 
 def _public(given: str) -> tuple[str, str]:
-    """A URL as far as its port, and its host."""
+    """Return a URL without its path, and its host."""
     try:
         parts = urlsplit(given.strip().lower())
         plain = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
-        _ = parts.port  # raises where it is none
+        _ = parts.port  # raises where it is invalid
         host = _name(parts.hostname or "")
     except (ValueError, SettingsError):
         plain = False
@@ -197,9 +197,9 @@ def _public(given: str) -> tuple[str, str]:
 def _check_token(token: str) -> None:
     if not token:
         return
-    if len(token) < TOKEN:
+    if len(token) < MIN_TOKEN:
         raise SettingsError(
-            f"the token has {len(token)} characters: it needs at least {TOKEN}, such as "
+            f"the token has {len(token)} characters: it needs at least {MIN_TOKEN}, such as "
             "`openssl rand -hex 32` makes"
         )
     if not (token.isascii() and token.isprintable()) or " " in token:
@@ -216,4 +216,4 @@ def _check_image_url(url: str) -> None:
         raise SettingsError(f"--image-url {url}: must begin with http:// or https://")
     for part in ("{pool}", "{id}"):
         if part not in url:
-            raise SettingsError(f"--image-url {url}: must hold {part}, which is put in its place")
+            raise SettingsError(f"--image-url {url}: must contain {part}, which is replaced")

@@ -72,7 +72,7 @@ def test_images_deeper_than_their_class_are_counted(tmp_path: Path) -> None:
     ids = ("vehicle/train/1.png", "vehicle/car/1.png", "animal/1.png")
     found, (note,) = _read(_tree(tmp_path, *ids))
     assert found == {id: id.partition("/")[0] for id in ids}
-    assert "2 of 3 images lie deeper than their class folder ('vehicle/car/1.png'" in note
+    assert "2 of 3 images are deeper than their class folder ('vehicle/car/1.png'" in note
 
 
 def test_folders_of_one_name_are_one_class_and_are_named(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_names_as_people_write_them(name: str, ids: list[str], expected: str | N
         ("\u00e9.png", "differs from it in its Unicode form alone"),
         ("cam1/\u200ba.png", "'cam1/a.png' differs from it in invisible characters alone"),
         (" cam1/a.png ", "'cam1/a.png' differs from it in spaces around it alone"),
-        ("cam3/a.png", "'cam1/a.png' has that name, but lies in another folder"),
+        ("cam3/a.png", "'cam1/a.png' has that name, but is in another folder"),
         ("other.png", "its ids look like 'cam1/a.png'"),
     ],
 )

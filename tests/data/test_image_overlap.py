@@ -164,12 +164,3 @@ def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path
     assert note.startswith("test.csv: 2 of 5 images are among those that the network was trained")
     assert trained_on_note(test.take([2, 3]), trained) == ""
     assert trained_on_note(test, traces([])) == ""
-
-
-def test_traces_are_of_the_content(tmp_path: Path) -> None:
-    rows = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
-    np.save(tmp_path / "a.npy", rows)
-    np.save(tmp_path / "b.npy", rows[::-1])
-    first, second = (traces(open_pool(tmp_path / name)) for name in ("a.npy", "b.npy"))
-    assert first.tolist() == second.tolist()[::-1]
-    assert len(set(first.tolist())) == 3

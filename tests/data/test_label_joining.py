@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from lloss.annotations.problems import Problems
 from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
 from lloss.errors import LabelError, PoolError
-from lloss.pools import open_pool, unique_ids
+from lloss.pools import open_pool
 
 
 def test_a_folder_of_labels_is_not_of_the_pool(tmp_path: Path, picture: Any) -> None:
@@ -88,45 +86,16 @@ def test_an_image_that_is_its_own_mask_is_refused(tmp_path: Path, picture: Any) 
             refuse_own([(b, tmp_path / "a.png"), (a, tmp_path / "a.png")], "labels")
 
 
-def _shards(folder: Path, data: bytes) -> str:
-    for number, keys in enumerate(["ab", "cb"]):
-        with tarfile.open(folder / f"s{number}.tar", "w") as tar:
-            for key in keys:
-                info = tarfile.TarInfo(f"{key}.jpg")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return f"{folder}/s{{0..1}}.tar"
-
-
-def _rows(folder: Path, data: bytes) -> str:
-    for number, ids in enumerate(["ab", "cb"]):
-        table = pa.table({"id": list(ids), "image": [data] * 2})
-        pq.write_table(table, folder / f"{number}.parquet")
-    return str(folder)
-
-
-@pytest.mark.parametrize("made", [_shards, _rows])
-def test_an_id_of_two_images_is_refused_before_training(
-    tmp_path: Path, picture: Any, made: Any
-) -> None:
+def test_an_id_of_two_images_is_refused_before_training(tmp_path: Path, picture: Any) -> None:
     data = picture(tmp_path / "a.jpg").read_bytes()
     (tmp_path / "pool").mkdir()
-    pool = open_pool(made(tmp_path / "pool", data))
+    for number, ids in enumerate(["ab", "cb"]):
+        table = pa.table({"id": list(ids), "image": [data] * 2})
+        pq.write_table(table, tmp_path / "pool" / f"{number}.parquet")
+    pool = open_pool(tmp_path / "pool")
     what = "the id 'b' is that of image 2 and of image 4; ids are unique in a pool: rename"
     with pytest.raises(PoolError, match=what):
         match_labels(pool, {"a": "cat"}, "labels", Problems(skip=True))
-    with pytest.raises(PoolError, match=what):
-        list(unique_ids(pool))
-
-
-def test_ids_that_differ_come_in_the_order_of_the_pool(tmp_path: Path, picture: Any) -> None:
-    data = picture(tmp_path / "a.jpg").read_bytes()
-    pq.write_table(pa.table({"id": [3, 1, 2], "image": [data] * 3}), tmp_path / "t.parquet")
-    pool = open_pool(tmp_path / "t.parquet")
-    assert not pool.unique
-    assert list(unique_ids(pool)) == ["3", "1", "2"]
-    found = match_labels(pool, {"2": "cat", "3": "dog"}, "labels", Problems())
-    assert found == {"2": "2", "3": "3"}
 
 
 def test_a_label_is_in_conflict_with_a_broken_one(tmp_path: Path, picture: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from lloss.annotations.problems import Problems
 from lloss.data.object_labels import read_objects
+from lloss.data.voc_folders import read_split
 from lloss.errors import LabelError
 
 from ..annotation_files import check_broken
@@ -68,16 +69,16 @@ BROKEN_OBJECTS = {
     "no area": (("cat", 0, (11, 6, 11, 15)), 11, "no area"),
     "shares": (("cat", 0, (0.1, 0.1, 0.5, 0.6)), 11, "looks like shares of the image"),
     "turned": (("cat", 0, (30, 6, 11, 15)), 11, "wrong order"),
-    "underline": (("cat", 0, ("1_0", 6, 30, 15)), 12, "<xmin> '1_0' is no number"),
-    "digits": (("cat", 0, (11, "\u0666", 30, 15)), 13, "<ymin> '\u0666' is no number"),
+    "underline": (("cat", 0, ("1_0", 6, 30, 15)), 12, "<xmin> '1_0' is not a number"),
+    "digits": (("cat", 0, (11, "\u0666", 30, 15)), 13, "<ymin> '\u0666' is not a number"),
     "nan": (("cat", 0, ("nan", 6, 30, 15)), 12, "<xmin> nan lies far outside"),
     "infinite": (("cat", 0, (11, "-inf", 30, 15)), 13, "<ymin> -inf lies far outside"),
-    "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is no number"),
-    "empty": (("cat", 0, (11, 6, 30, "")), 15, "<ymax> '' is no number"),
+    "text": (("cat", 0, (11, 6, "thirty", 15)), 14, "<xmax> 'thirty' is not a number"),
+    "empty": (("cat", 0, (11, 6, 30, "")), 15, "<ymax> '' is not a number"),
     "nameless": (("", 0, (11, 6, 30, 15)), 9, "class is empty"),
     "invisible": (("\u200b", 0, (11, 6, 30, 15)), 9, "class is empty"),
     "unknown": (("cow", 0, (11, 6, 30, 15)), 9, "class 'cow' is not in classes.txt"),
-    "flag": (("cat", "maybe", (11, 6, 30, 15)), 10, "<difficult> 'maybe' is no number"),
+    "flag": (("cat", "maybe", (11, 6, 30, 15)), 10, "<difficult> 'maybe' is not a number"),
 }
 
 
@@ -107,7 +108,7 @@ BROKEN_FILES = {
     "bomb": (BOMB, "line 1: declares the entity 'a'"),
     "other": ("\n<html/>", "line 2: <html> is not VOC's <annotation>"),
     "size": ("<annotation>\n<size><width>x</width><height>3</height></size></annotation>",
-             "line 2: <width> 'x' is no number"),
+             "line 2: <width> 'x' is not a number"),
     "half a size": ("<annotation><size>\n<width>3</width></size></annotation>",
                     "line 1: <size> lacks <height>"),
     "deep": ("<annotation>" + "<a>" * 10**5, "line 1: more than 64 elements"),
@@ -140,3 +141,21 @@ def test_a_missing_element_is_named(tmp_path: Path, voc_xml: Xml, tag: str) -> N
     line = 11 if tag == "ymin" else 8
     with pytest.raises(LabelError, match=f"a.xml, line {line}: <.*> lacks <{tag}>"):
         read_objects(tmp_path, Problems())
+
+
+def test_two_files_of_one_image_are_refused(tmp_path: Path, voc_xml: Xml) -> None:
+    """Their suffixes differ in case alone."""
+    for name in ("a.xml", "a.XML", "sub/b.XML"):
+        voc_xml(tmp_path / name)
+    check_broken(partial(read_objects, tmp_path), "is of the same image as", ["sub/b"])
+
+
+def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path) -> None:
+    year = tmp_path / "VOC2007"
+    (year / "JPEGImages").mkdir(parents=True)
+    (year / "ImageSets" / "Main").mkdir(parents=True)
+    names = ["a.JPG", "b.Png", "c.jfif", "d.jpg"]
+    for name in names:
+        (year / "JPEGImages" / name).write_bytes(b"x")
+    (year / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\nd\n")
+    assert [row.id for row in read_split([year], "train")] == names

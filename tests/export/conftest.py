@@ -11,10 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ready(artifact: Path) -> Callable[[object, object, Path], None]:
-    """In the place of ``write_onnx`` for the run ``trained``: a copy of ``artifact``, which it is.
-
-    The export by torch takes seconds.
-    """
+    """A ``write_onnx`` for the run ``trained`` that copies its artifact: torch takes seconds."""
 
     def write(graph: object, manifest: object, path: Path) -> None:
         shutil.copyfile(artifact, path)

@@ -1,4 +1,4 @@
-"""The export: one file, checked, or none."""
+"""The export writes one checked file, or none."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from lloss.export import check_session as session
-from lloss.export import export_model as export_module
-from lloss.export import parity as verify
+from lloss.export import export_model, parity
 from lloss.export.export_model import export_artifact
 from torch.nn import functional as F
 
@@ -97,43 +95,10 @@ def test_a_wrong_graph_leaves_no_file_and_says_where_it_differs(
                 weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(model, str(path))
 
-    monkeypatch.setattr(export_module, "write_onnx", spoiled)
+    monkeypatch.setattr(export_model, "write_onnx", spoiled)
     with pytest.raises(ParityError, match="output '.*' by .* at batch .*nothing was written"):
         export_artifact(load_checkpoint(trained), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_graph_wrong_at_one_batch_size_alone_is_caught(
-    artifact: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = load_checkpoint(trained)
-    settings = checkpoint.settings
-    graph = export_module.ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
-    real = ort.InferenceSession
-
-    class Batchy:
-        def __init__(self, *arguments: object, **options: object) -> None:
-            self.inner = real(*arguments, **options)
-            self.get_outputs = self.inner.get_outputs
-
-        def run(self, names: object, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-            values = self.inner.run(names, feed)
-            if len(feed["images"]) == 3:
-                values[0] = values[0] + 1
-            return values  # type: ignore[no-any-return]
-
-    monkeypatch.setattr(session.ort, "InferenceSession", Batchy)
-    with pytest.raises(ParityError, match="output 'loss' by 1 at batch 3"):
-        verify.check_parity(artifact, graph, checkpoint.sample)
-
-
-def test_a_nan_is_no_parity(artifact: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "_difference", lambda *_: float("nan"))
-    checkpoint = load_checkpoint(trained)
-    settings = checkpoint.settings
-    graph = export_module.ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
-    with pytest.raises(ParityError):
-        verify.check_parity(artifact, graph, checkpoint.sample)
 
 
 def test_a_baseline_has_no_loss_to_export(
@@ -154,22 +119,21 @@ def test_an_older_artifact_survives_a_failed_export(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "model.onnx"
-    monkeypatch.setattr(export_module, "write_onnx", ready)
+    monkeypatch.setattr(export_model, "write_onnx", ready)
     path.write_bytes(artifact.read_bytes())
-    monkeypatch.setattr(verify, "ABSOLUTE", -1.0)
-    monkeypatch.setattr(verify, "RELATIVE", 0.0)
+    monkeypatch.setattr(parity, "ABSOLUTE", -1.0)
+    monkeypatch.setattr(parity, "RELATIVE", 0.0)
     with pytest.raises(ParityError):
         export_artifact(load_checkpoint(trained), path)
     assert path.read_bytes() == artifact.read_bytes()
     assert KEY in {prop.key for prop in onnx.load(str(path)).metadata_props}
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
-def test_networks_of_torchvision_export_and_pass_the_check(
-    name: str, photos: Path, tiny: TrainSettings, tmp_path: Path
+def test_a_network_of_torchvision_passes_the_check(
+    photos: Path, tiny: TrainSettings, tmp_path: Path
 ) -> None:
-    settings = dataclasses.replace(tiny, model=name, size=32, epochs=1)
+    settings = dataclasses.replace(tiny, model="resnet18", size=32, epochs=1)
     checkpoint = train(open_labeled(str(photos)).take(range(0, 60, 4)), settings, tmp_path / "run")
     manifest = export_artifact(checkpoint, tmp_path / "model.onnx")
-    assert manifest.model == name
+    assert manifest.model == "resnet18"
     assert len(checkpoint.settings.taps) == 4

@@ -1,53 +1,68 @@
-"""The draw of images: seeded, disjoint, large enough or refused."""
+"""Draws of images: seeded, disjoint, large enough or refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
-from lloss.export.pool_sample import batches, draw_sample
+from lloss.export import export_model, precision
+from lloss.export.export_model import export_artifact
+from lloss.export.pool_sample import ReferenceSample, batches, draw_sample
+from lloss.export.precision import Reduction
 
+from lloss import Scorer
+from lloss.cli.main import main
 from lloss.errors import PoolError, SettingsError
 from lloss.images.decode import ImageSpec, decode
-from lloss.pools import Item
+from lloss.manifest import read_manifest
+from lloss.pools import Item, SubsetPool
 from lloss.pools.arrays import ArrayPool
+from lloss.statistics.loss_distribution import LossReference
+from lloss.training.checkpoint import load_checkpoint
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (600, 4, 4, 3), np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (600, 8, 8, 3), np.uint8)
+SPEC = ImageSpec(8, 8)
 
-
-def pool(count: int) -> ArrayPool:
-    return ArrayPool(IMAGES[:count], "images.npy")
-
-
-def ids(items: object) -> list[str]:
-    return [item.id for item in items]  # type: ignore[attr-defined]
+Writer = Callable[[object, object, Path], None]
 
 
-def test_parts_are_disjoint_and_the_seeds() -> None:
-    sample = draw_sample(pool(600), held_out=250, calibration=50, seed=3)
-    parts = [
-        ids(part) for part in (sample.held_out, sample.tuning, sample.calibration, sample.spare)
-    ]
+def pool(count: int = 600, uri: str = "images.npy") -> ArrayPool:
+    return ArrayPool(IMAGES[:count], uri)
+
+
+def ids(items: Sequence[Item]) -> list[str]:
+    return [item.id for item in items]
+
+
+def test_parts_are_disjoint_and_depend_on_the_seed() -> None:
+    sample = draw_sample(pool(), held_out=250, calibration=50, seed=3)
+    parts = [ids(p) for p in (sample.held_out, sample.tuning, sample.calibration, sample.spare)]
     assert [len(part) for part in parts] == [250, 250, 50, 50]
     assert len({id for part in parts for id in part}) == 600
-    again = draw_sample(pool(600), held_out=250, calibration=50, seed=3)
-    assert ids(again.held_out) == parts[0]
-    other = draw_sample(pool(600), held_out=250, calibration=50, seed=4)
-    assert ids(other.held_out) != parts[0]
+    again = draw_sample(pool(), held_out=250, calibration=50, seed=3)
+    other = draw_sample(pool(), held_out=250, calibration=50, seed=4)
+    assert ids(again.held_out) == parts[0] != ids(other.held_out)
 
 
-def test_a_small_pool_is_shared_out() -> None:
-    for count, judged, calibrating in [(600, 265, 70), (450, 200, 50), (401, 200, 1)]:
-        sample = draw_sample(pool(count), held_out=2000, calibration=512)
-        assert len(sample.held_out) == len(sample.tuning) == judged
-        assert len(sample.calibration) == calibrating and not sample.spare
-    whole = draw_sample(pool(300), held_out=2000, calibration=0)
-    assert len(whole.held_out) == 300 and not whole.tuning and not whole.calibration
-
-
-def test_one_calibration_image_of_a_pool_one_too_small_is_left() -> None:
-    sample = draw_sample(pool(600), held_out=300, calibration=1)
-    assert len(sample.held_out) == len(sample.tuning) == 299
-    assert len(sample.calibration) == 1
+@pytest.mark.parametrize(
+    ("count", "asked", "judged", "calibrating"),
+    [
+        (600, (2000, 512), 265, 70),
+        (450, (2000, 512), 200, 50),
+        (401, (2000, 512), 200, 1),
+        (600, (300, 1), 299, 1),
+        (300, (2000, 0), 300, 0),
+    ],
+)
+def test_a_small_pool_is_divided(
+    count: int, asked: tuple[int, int], judged: int, calibrating: int
+) -> None:
+    sample = draw_sample(pool(count), *asked)
+    assert len(sample.held_out) == judged
+    assert len(sample.tuning) == (judged if calibrating else 0)
+    assert len(sample.calibration) == calibrating
 
 
 def test_too_small_a_pool_is_refused_with_its_number() -> None:
@@ -57,14 +72,105 @@ def test_too_small_a_pool_is_refused_with_its_number() -> None:
     with pytest.raises(PoolError, match=r"has 199 images, .* 200 are needed to judge"):
         draw_sample(pool(199), held_out=200, calibration=0)
     with pytest.raises(SettingsError, match="--held-out 50"):
-        draw_sample(pool(600), held_out=50, calibration=0)
+        draw_sample(pool(), held_out=50, calibration=0)
 
 
-def test_batches_leave_out_what_cannot_be_decoded() -> None:
-    spec = ImageSpec(4, 4)
-    items = [Item(str(row), lambda row=row: IMAGES[row]) for row in range(7)]
+def test_batches_leave_out_undecodable_images() -> None:
+    items = [Item(str(row), lambda row=row: IMAGES[row]) for row in range(7)]  # type: ignore[misc]
     items[2] = Item("2", lambda: b"no image")
-    found = list(batches(items, spec, "read", size=4))
+    found = list(batches(items, SPEC, "read", size=4))
     assert [chunk for chunk, _ in found] == [["0", "1", "3", "4"], ["5", "6"]]
     for chunk, pixels in found:
-        assert np.array_equal(pixels, np.stack([decode(IMAGES[int(id)], spec) for id in chunk]))
+        assert np.array_equal(pixels, np.stack([decode(IMAGES[int(id)], SPEC) for id in chunk]))
+
+
+# A reference
+
+
+def test_a_reference_has_the_scorers_predictions(artifact: Path) -> None:
+    found = ReferenceSample(pool=pool()).measure(artifact, SPEC)
+    with Scorer(artifact, "cpu") as scorer:
+        wanted = LossReference.of(scorer.score(IMAGES).loss, "images.npy")
+    assert found is not None and (found.images, found.pool) == (600, "images.npy")
+    np.testing.assert_allclose(found.quantiles, wanted.quantiles, atol=1e-4)
+
+
+def test_a_reference_is_bounded_and_leaves_out_ids(artifact: Path) -> None:
+    excluded = {str(row) for row in range(0, 600, 2)}
+    sample = ReferenceSample(pool=pool(), exclude=excluded, images=250)
+    drawn = set(ids(sample.items))
+    assert len(drawn) == 250 and not drawn & excluded
+    found = sample.measure(artifact, SPEC)
+    assert found is not None and found.images == 250
+
+
+class PartlyBroken(ArrayPool):
+    """Rows of which the first ones cannot be read."""
+
+    def __init__(self, count: int, broken: int) -> None:
+        super().__init__(IMAGES[:count], "broken.npy")
+        self.broken = {str(row) for row in range(broken)}
+
+    def find(self, ids: object) -> list[Item]:
+        items = super().find(ids)  # type: ignore[arg-type]
+        return [Item(i.id, lambda: b"") if i.id in self.broken else i for i in items]
+
+
+def test_unreadable_images_do_not_count(artifact: Path) -> None:
+    found = ReferenceSample(pool=PartlyBroken(240, 30)).measure(artifact, SPEC)
+    assert found is not None and found.images == 210
+    few = PartlyBroken(240, 50)
+    with pytest.raises(PoolError, match="only 190 of its images have a predicted loss"):
+        ReferenceSample(pool=few).measure(artifact, SPEC)
+    assert ReferenceSample(pool=few, required=False).measure(artifact, SPEC) is None
+    small = SubsetPool(pool(), {str(row) for row in range(500)})
+    assert ReferenceSample(pool=small, required=False).measure(artifact, SPEC) is None
+
+
+def test_a_small_pool_is_refused_before_the_export(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_model, "ScoringGraph", None)
+    few = ReferenceSample(pool=pool(150, "few.npy"))
+    with pytest.raises(PoolError, match=r"few.npy: has 150 images; a reference needs 200"):
+        export_artifact(load_checkpoint(trained), tmp_path / "m.onnx", reference=few)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line(
+    trained: Path,
+    artifact: Path,
+    ready: Writer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(export_model, "write_onnx", ready)
+    np.save(tmp_path / "pool.npy", IMAGES)
+    model = tmp_path / "model.onnx"
+    main(["export", str(trained), "-o", str(model), "--reference", str(tmp_path / "pool.npy")])
+    reference = read_manifest(model).reference
+    assert reference is not None and reference.images == 600
+    assert f"reference: {reference}" in capsys.readouterr().out
+    main(["info", str(model)])
+    assert str(reference) in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["export", str(model), "--tensorrt", "--reference", str(tmp_path)])
+    assert "give --reference when exporting a RUN" in capsys.readouterr().err
+
+
+def test_a_given_reference_replaces_the_held_out_images(
+    trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (export_model, precision):
+        monkeypatch.setattr(module, "write_onnx", ready)
+    monkeypatch.setattr(precision, "check_parity", lambda *_: {})
+    manifest = export_artifact(
+        load_checkpoint(trained),
+        tmp_path / "m.onnx",
+        Reduction(precision="fp16", pool=pool(), held_out=200),
+        reference=ReferenceSample(pool=pool(300, "other.npy")),
+    )
+    assert manifest.reference is not None
+    assert (manifest.reference.pool, manifest.reference.images) == ("other.npy", 300)
+    assert read_manifest(tmp_path / "m.onnx") == manifest

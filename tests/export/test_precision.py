@@ -1,4 +1,4 @@
-"""fp16 and int8 artifacts: what they are, what they tell, when they are refused."""
+"""fp16 and int8 artifacts: their contents, their measurements, their refusals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import pytest
-from lloss.export import export_model as artifact_module
-from lloss.export import precision as precision_module
+from lloss.export import export_model, precision
+from lloss.export.check_session import open_session
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Fidelity, Gate
-from lloss.export.parity import open_session
 from lloss.export.precision import Reducer, Reduction
 from lloss.export.speed_check import Speed, measure_speed
 from onnx import TensorProto
@@ -27,6 +26,7 @@ from lloss.manifest import Manifest, read_manifest
 from lloss.pools import open_pool
 from lloss.pools.arrays import ArrayPool
 from lloss.statistics.loss_distribution import LossReference
+from lloss.statistics.ranking_metrics import spearman
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
@@ -34,20 +34,12 @@ POOL = ArrayPool(IMAGES, "images.npy")
 LOOSE = Gate(min_spearman=0.99, min_overlap=0.85)
 
 
-def reduction(precision: str, **given: object) -> Reduction:
+def reduction(name: str, **given: object) -> Reduction:
     options = {
         "pool": POOL, "held_out": 200, "calibration_images": 64, "gate": LOOSE, "weight_bits": 8,
         **given,
     }  # fmt: skip
-    return Reduction(precision=precision, **options)  # type: ignore[arg-type]
-
-
-def weights_of(path: Path) -> dict[int, int]:
-    """Numbers in the file by their type."""
-    found: dict[int, int] = {}
-    for tensor in onnx.load(str(path)).graph.initializer:
-        found[tensor.data_type] = found.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
-    return found
+    return Reduction(precision=name, **options)  # type: ignore[arg-type]
 
 
 Writer = Callable[[object, object, Path], None]
@@ -55,98 +47,88 @@ Writer = Callable[[object, object, Path], None]
 QUICK = functools.partial(measure_speed, seconds=0.1)
 
 
-@pytest.fixture(scope="session")
-def made(
+@dataclasses.dataclass
+class Exported:
+    path: Path
+    manifest: Manifest
+    lines: list[str]
+
+
+@pytest.fixture(scope="module")
+def exported(
     trained: Path, ready: Writer, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[Path, Manifest, list[str]]]:
+) -> dict[str, Exported]:
     folder = tmp_path_factory.mktemp("reduced")
     result = {}
-    for precision in ("fp16", "int8"):
-        told: list[str] = []
-        path = folder / f"{precision}.onnx"
+    for name in ("fp16", "int8"):
+        path, lines = folder / f"{name}.onnx", list[str]()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(artifact_module, "write_onnx", ready)
-            patch.setattr(precision_module, "measure_speed", QUICK)
+            patch.setattr(export_model, "write_onnx", ready)
+            patch.setattr(precision, "measure_speed", QUICK)
             manifest = export_artifact(
-                load_checkpoint(trained), path, reduction(precision), told.append
+                load_checkpoint(trained), path, reduction(name), lines.append
             )
-        result[precision] = path, manifest, told
-    assert sorted(p.name for p in folder.iterdir()) == ["fp16.onnx", "int8.onnx"]
+        result[name] = Exported(path, manifest, lines)
+    assert sorted(path.name for path in folder.iterdir()) == ["fp16.onnx", "int8.onnx"]
     return result
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_file_tells_what_it_is(
-    made: dict[str, tuple[Path, Manifest, list[str]]], artifact: Path, precision: str
+@pytest.mark.parametrize("name", ["fp16", "int8"])
+def test_the_manifest_has_what_the_file_computes(
+    exported: dict[str, Exported], artifact: Path, name: str
 ) -> None:
-    path, manifest, told = made[precision]
-    assert read_manifest(path) == manifest
-    assert manifest.precision == precision
-    measured = manifest.fidelity["fp32"]
-    assert measured["provider"] == "cpu"
-    assert measured["images"] == 200 and measured["pool"] == "images.npy"
-    assert measured["spearman"] >= 0.99 and measured["broken"] == 0
-    assert manifest.reference is not None and manifest.reference.images == 200
-    judged = [line for line in told if "held-out" in line]
-    assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
+    path, manifest = exported[name].path, exported[name].manifest
+    assert read_manifest(path) == manifest and manifest.precision == name
     assert manifest.outputs == read_manifest(artifact).outputs
     assert path.stat().st_size < 0.7 * artifact.stat().st_size
     onnx.checker.check_model(str(path), full_check=True)
+    measured = manifest.fidelity["fp32"]
+    assert measured["provider"] == "cpu" and measured["broken"] == 0
+    assert measured["images"] == 200 and measured["pool"] == "images.npy"
+    judged = [line for line in exported[name].lines if "held-out" in line]
+    assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
 
-
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_what_is_measured_is_what_the_files_do(
-    made: dict[str, tuple[Path, Manifest, list[str]]], artifact: Path, precision: str
-) -> None:
-    path, manifest, _ = made[precision]
-    drawn = reduction(precision).draw().held_out
-    images = np.stack([IMAGES[int(item.id)] for item in drawn])
+    images = np.stack([IMAGES[int(item.id)] for item in reduction(name).draw().held_out])
     a, b = (open_session(p).run(["loss"], {"images": images})[0] for p in (artifact, path))
     assert a.dtype == b.dtype == np.float32
-    wanted = float(np.abs(a - b).max())
-    assert manifest.fidelity["fp32"]["max_abs_difference"] == pytest.approx(wanted, abs=1e-3)
-    assert 0 < wanted < 0.5 * float(np.ptp(a))
+    difference = float(np.abs(a - b).max())
+    assert measured["max_abs_difference"] == pytest.approx(difference, abs=1e-3)
+    assert 0 < difference < 0.5 * float(np.ptp(a))
+    assert measured["spearman"] == pytest.approx(spearman(a, b), abs=1e-3) and spearman(a, b) > 0.99
     # The reference is of the graph in the file, not of fp32.
-    assert manifest.reference is not None
+    assert manifest.reference is not None and manifest.reference.images == 200
     assert manifest.reference.quantiles == LossReference.of(b, "images.npy").quantiles
 
 
-def test_fp16_is_the_network_alone(made: dict[str, tuple[Path, Manifest, list[str]]]) -> None:
-    path, manifest, _ = made["fp16"]
-    types = {t.name: t.data_type for t in onnx.load(str(path)).graph.initializer}
+def test_fp16_is_the_network_alone(exported: dict[str, Exported]) -> None:
+    model = onnx.load(str(exported["fp16"].path))
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     half = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
     assert any("stages.3" in name for name in half)
-    assert not [name for name in half if name.startswith("model.head.")]
-    assert all(
-        kind == TensorProto.FLOAT for name, kind in types.items() if name.startswith("model.head.")
-    )
-    assert manifest.recipe == {}
+    head = {kind for name, kind in types.items() if name.startswith("model.head.")}
+    assert head == {TensorProto.FLOAT}
+    assert exported["fp16"].manifest.recipe == exported["fp16"].manifest.speed == {}
 
 
-def test_int8_keeps_the_head_and_says_its_recipe(
-    made: dict[str, tuple[Path, Manifest, list[str]]],
-) -> None:
-    path, manifest, _ = made["int8"]
-    found = weights_of(path)
-    assert found[TensorProto.INT8] > 10 * found[TensorProto.FLOAT]
+def test_int8_keeps_the_head_and_has_its_recipe_and_speed(exported: dict[str, Exported]) -> None:
+    sizes: dict[int, int] = {}
+    for tensor in onnx.load(str(exported["int8"].path)).graph.initializer:
+        sizes[tensor.data_type] = sizes.get(tensor.data_type, 0) + int(np.prod(tensor.dims))
+    assert sizes[TensorProto.INT8] > 10 * sizes[TensorProto.FLOAT]
+    manifest = exported["int8"].manifest
     tuning = manifest.recipe["tuning"]
     wanted = {"calibration": "min-max", "images": 64, "weight_bits": 8, "kept": []}
     assert manifest.recipe == {**wanted, "instructions": "VNNI", "tuning": tuning}
     assert tuning["images"] == 200 and tuning != manifest.fidelity["fp32"]
+    fields = {"times_fp32", "images_per_second", "batch", "cpu", "instructions"}
+    assert set(manifest.speed) == fields and manifest.speed["times_fp32"] > 0
 
 
-def test_int8_says_its_speed_and_fp16_none(
-    made: dict[str, tuple[Path, Manifest, list[str]]],
-) -> None:
-    speed = made["int8"][1].speed
-    assert set(speed) == {"times_fp32", "images_per_second", "batch", "cpu", "instructions"}
-    assert speed["times_fp32"] > 0 and speed["cpu"] and speed["instructions"]
-    assert made["fp16"][1].speed == {}
+class Closed(Gate):
+    """A gate for a network so small that it may be perfect in float16."""
 
-
-class _Closed(Gate):
-    def passes(self, fidelity: object) -> bool:
-        return False  # a network so small may well be perfect in float16
+    def passes(self, fidelity: object, margin: float = 0.0) -> bool:
+        return False
 
 
 def test_below_the_gate_nothing_is_left(
@@ -154,10 +136,10 @@ def test_below_the_gate_nothing_is_left(
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an older one")
-    monkeypatch.setattr(artifact_module, "write_onnx", ready)
-    monkeypatch.setattr(precision_module, "write_onnx", ready)
-    monkeypatch.setattr(precision_module, "check_parity", lambda *_: {})
-    strict = reduction("fp16", gate=_Closed())
+    monkeypatch.setattr(export_model, "write_onnx", ready)
+    monkeypatch.setattr(precision, "write_onnx", ready)
+    monkeypatch.setattr(precision, "check_parity", lambda *_: {})
+    strict = reduction("fp16", gate=Closed())
     with pytest.raises(
         FidelityError, match=r"fp16 does not rank .* it reached Spearman .* nothing"
     ):
@@ -166,25 +148,22 @@ def test_below_the_gate_nothing_is_left(
     assert list(tmp_path.iterdir()) == [path]
 
 
-class _Lucky(Gate):
-    """Passes what the search shows it, and nothing after."""
+class Lucky(Gate):
+    """Passes the first figures, and none after."""
 
     shown: ClassVar[list[Fidelity]] = []
 
-    def passes(self, fidelity: Fidelity) -> bool:
+    def passes(self, fidelity: Fidelity, margin: float = 0.0) -> bool:
         self.shown.append(fidelity)
         return len(self.shown) == 1
 
-    def room(self, fidelity: object, spread: object) -> float:
-        return 1.0
-
 
 def test_a_recipe_that_was_lucky_on_the_tuning_images_is_refused(trained: Path, copy: Path) -> None:
-    _Lucky.shown.clear()
+    Lucky.shown.clear()
     before = copy.read_bytes()
     with pytest.raises(FidelityError) as refused:
-        reduce(reduction("int8", gate=_Lucky()), load_checkpoint(trained), copy)
-    tuned, judged = _Lucky.shown
+        reduce(reduction("int8", gate=Lucky()), load_checkpoint(trained), copy)
+    tuned, judged = Lucky.shown
     message = str(refused.value)
     assert f"(min-max on 64 images) reached {tuned} on 200 tuning images" in message
     assert f"but it reached {judged} on 200 held-out images" in message
@@ -193,16 +172,16 @@ def test_a_recipe_that_was_lucky_on_the_tuning_images_is_refused(trained: Path, 
 
 
 @pytest.mark.parametrize(("times", "noted"), [(0.8, True), (3.4, False)])
-def test_a_slower_graph_is_told(
+def test_a_slower_graph_is_logged(
     times: float, noted: bool, trained: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speed = Speed(times_fp32=times, images_per_second=100.0, batch=4, cpu="a processor")
-    monkeypatch.setattr(precision_module, "measure_speed", lambda *_: speed)
-    told: list[str] = []
-    manifest = reduce(reduction("int8"), load_checkpoint(trained), copy, told.append)
+    monkeypatch.setattr(precision, "measure_speed", lambda *_: speed)
+    lines: list[str] = []
+    manifest = reduce(reduction("int8"), load_checkpoint(trained), copy, lines.append)
     assert manifest.speed == dataclasses.asdict(speed)
-    assert ("int8 is no faster than fp32 on this CPU (0.8×)" in told[-1]) is noted
-    assert ("--precision fp32" in told[-1]) is noted
+    assert ("int8 is no faster than fp32 on this CPU (0.8×)" in lines[-1]) is noted
+    assert ("--precision fp32" in lines[-1]) is noted
 
 
 @pytest.fixture
@@ -214,9 +193,9 @@ def reduce(
     reduction: Reduction,
     checkpoint: Checkpoint,
     fp32: Path,
-    tell: Callable[[str], Any] = lambda _: None,
+    log: Callable[[str], Any] = lambda _: None,
 ) -> Manifest:
-    reducer = Reducer(reduction, reduction.draw(), checkpoint, tell)
+    reducer = Reducer(reduction, reduction.draw(), checkpoint, log)
     return reducer.run(fp32, read_manifest(fp32))
 
 
@@ -233,7 +212,7 @@ def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: P
         reduce(reduction("fp16"), loud, artifact)
 
 
-def test_a_network_that_gives_nan_is_told(trained: Path, artifact: Path, tmp_path: Path) -> None:
+def test_a_network_that_gives_nan_is_refused(trained: Path, artifact: Path, tmp_path: Path) -> None:
     model = onnx.load(str(artifact))
     for tensor in model.graph.initializer:
         if tensor.name == "model.head.output.bias":
@@ -258,11 +237,13 @@ def test_a_pool_of_few_or_broken_images_is_refused(
         reduce(pool, load_checkpoint(trained), artifact)
 
 
-@pytest.mark.parametrize(("asked", "lacking", "bits"), [(0, True, 7), (0, False, 8), (8, True, 8)])
+@pytest.mark.parametrize(
+    ("asked", "saturating", "bits"), [(0, True, 7), (0, False, 8), (8, True, 8)]
+)
 def test_weights_are_of_the_bits_that_this_cpu_needs_or_as_asked(
-    asked: int, lacking: bool, bits: int, monkeypatch: pytest.MonkeyPatch
+    asked: int, saturating: bool, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_module, "saturates", lambda: lacking)
+    monkeypatch.setattr(precision, "saturates", lambda: saturating)
     assert reduction("int8", weight_bits=asked).bits == bits
 
 
@@ -293,10 +274,10 @@ def test_the_command_line(
     )
     assert done.out.endswith("× fp32 on this CPU\n")
     main(["info", str(model)])
-    told = capsys.readouterr().out
-    assert "int8, calibrated by min-max on 64 images" in told and "top-10% overlap" in told
-    assert "weights of 8 bits for CPUs with VNNI" in told
-    assert f"× fp32 on {read_manifest(model).speed['cpu']}" in told
+    info = capsys.readouterr().out
+    assert "int8, calibrated by min-max on 64 images" in info and "top-10% overlap" in info
+    assert "weights of 8 bits for CPUs with VNNI" in info
+    assert f"× fp32 on {read_manifest(model).speed['cpu']}" in info
 
 
 @pytest.mark.parametrize(
@@ -322,9 +303,9 @@ def test_mistakes_are_one_line(
     options = [option.replace("{pool}", str(tmp_path / "pool.npy")) for option in options]
     with pytest.raises(SystemExit) as left:
         main(["export", str(trained), "-o", str(tmp_path / "m.onnx"), *options])
-    told = capsys.readouterr().err
-    assert left.value.code == 2 and wanted in told
-    assert told.count("\n") == 1, told
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and wanted in error
+    assert error.count("\n") == 1, error
     assert not (tmp_path / "m.onnx").exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 from lloss.export import tensorrt
 from lloss.export.tensorrt import build_engine
 
+from lloss.cli.main import main
 from lloss.errors import ArtifactError, EngineError
 from lloss.manifest import read_manifest
 from lloss.runtime.batch_size import device_batch
@@ -20,25 +21,34 @@ from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.providers import Opened, missing
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def test_without_a_gpu_or_torch_it_is_one_line(artifact: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        f"from lloss.runtime import cuda_driver; cuda_driver.LIBRARY = 'libcuda.so.none'\n"
-        f"from lloss.cli.main import main; main({list(arguments)!r})"
+        "from lloss.runtime import cuda_driver; cuda_driver.LIBRARY = 'libcuda.so.none'\n"
+        f"from lloss.cli.main import main; main(['export', {str(artifact)!r}, '--tensorrt'])"
     )
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-
-def test_without_a_gpu_or_torch_it_is_one_line(artifact: Path) -> None:
-    done = command("export", str(artifact), "--tensorrt")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.count("\n") == 1
     assert "no TensorRT engine can be built here: " in done.stderr
 
 
-def test_an_export_needs_to_know_where(tmp_path: Path) -> None:
-    done = command("export", str(tmp_path))
-    assert done.returncode == 2 and "name the file to write" in done.stderr
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["run"], "name the file to write"),
+        (["run", "-o", "model.onnx", "--device-id=1"], "--device-id 1: applies to --tensorrt"),
+        (["model.onnx", "--tensorrt", "--precision=int8", "--calibrate=pool"],
+         "already exported; choose the precision"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_one_line(
+    options: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", *options])
+    line = capsys.readouterr().err
+    assert error in line and line.count("\n") == 1
 
 
 def test_only_an_artifact_is_built(tmp_path: Path) -> None:
@@ -93,11 +103,6 @@ def test_it_is_built_for_the_batch_and_the_gpu_of_the_scorer(
     assert asked == [1]
 
 
-def test_a_gpu_is_named_for_tensorrt_only(tmp_path: Path) -> None:
-    done = command("export", str(tmp_path), "-o", "model.onnx", "--device-id", "1")
-    assert done.returncode == 2 and "--device-id 1: applies to --tensorrt" in done.stderr
-
-
 def test_int8_is_not_for_tensorrt(
     artifact: Path, machine: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,19 +134,3 @@ def test_a_real_engine(artifact: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first, again = build_engine(artifact, 16), build_engine(artifact, 16)
     assert first.files == again.files and again.seconds < first.seconds
-
-
-def test_an_artifact_gets_no_other_precision(tmp_path: Path) -> None:
-    words = [
-        str(tmp_path / "model.onnx"),
-        "--tensorrt",
-        "--precision",
-        "int8",
-        "--calibrate",
-        "pool",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "lloss", "export", *words], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "already exported; choose the precision" in done.stderr

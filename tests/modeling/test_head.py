@@ -21,23 +21,6 @@ def test_the_head_computes_what_the_paper_writes() -> None:
     assert torch.allclose(head([first, second]), torch.tensor(expected), atol=1e-5)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_a_prediction_has_no_trailing_one(batch: int) -> None:
-    assert LossPredictionHead([3])([torch.rand(batch, 3)]).shape == (batch,)
-
-
-def test_the_output_is_linear_and_so_can_be_negative() -> None:
-    head = LossPredictionHead([3])
-    torch.nn.init.constant_(head.output.bias, -100.0)
-    assert (head([torch.rand(4, 3)]) < -50).all()
-
-
-def test_the_hidden_size_is_the_papers_by_default() -> None:
-    head = LossPredictionHead([64, 128, 256, 512])
-    assert [layer.out_features for layer in head.inputs] == [128] * 4
-    assert head.output.in_features == 512
-
-
 def test_a_summary_is_one_more_input() -> None:
     head = LossPredictionHead([3], summary=2)
     pooled, summary = torch.rand(4, 3), torch.rand(4, 2, requires_grad=True)

@@ -46,13 +46,6 @@ def test_the_head_sees_the_mean_of_each_tapped_map(tiny: TrainSettings) -> None:
     assert torch.allclose(forward.embedding, pooled[-1], atol=1e-6)
 
 
-def test_one_forward_pass_gives_logits_loss_and_embedding(tiny: TrainSettings) -> None:
-    forward = _built(tiny).eval()(_images(5))
-    assert forward.output.shape == (5, 3)
-    assert forward.loss.shape == (5,)
-    assert forward.embedding.shape == (5, 128)
-
-
 def test_the_output_is_that_of_the_network_alone(tiny: TrainSettings) -> None:
     model = _built(tiny).eval()
     assert torch.equal(model(_images()).output, model.network(_images()))
@@ -94,22 +87,6 @@ def test_the_summary_is_detached(tiny: TrainSettings) -> None:
     assert any(_gradients(model.network.get_submodule("stages")))
 
 
-def test_the_summary_has_a_part_in_the_prediction(tiny: TrainSettings) -> None:
-    model = _built(tiny, head_summary=True).eval()
-    before = model(_images()).loss
-    with torch.no_grad():
-        model.network.get_submodule("classifier").weight.mul_(-3)  # type: ignore[operator]
-    assert not torch.allclose(model(_images()).loss, before)
-
-
-def test_without_a_head_there_is_no_predicted_loss(tiny: TrainSettings) -> None:
-    model = _built(tiny, head=False).eval()
-    forward = model(_images())
-    assert model.head is None
-    assert forward.loss is None
-    assert forward.embedding.shape == (5, 128)
-
-
 @pytest.mark.parametrize("with_head", [{}, {"head_summary": False}, {"taps": ("stages.3",)}])
 def test_a_network_starts_from_the_same_weights_with_and_without_head(
     tiny: TrainSettings, with_head: dict[str, Any]
@@ -117,16 +94,6 @@ def test_a_network_starts_from_the_same_weights_with_and_without_head(
     bare = _built(tiny, head=False).network.state_dict()
     headed = _built(tiny, **with_head).network.state_dict()
     assert all(torch.equal(headed[key], bare[key]) for key in bare)
-
-
-@pytest.mark.parametrize(("classes", "size"), [(2, 2), (10, 10), (30, 10)])
-def test_the_head_has_an_input_a_tap_and_one_for_the_summary(
-    tiny: TrainSettings, classes: int, size: int
-) -> None:
-    model = get_task("classification").network(tiny, [str(n) for n in range(classes)])
-    assert model.head is not None
-    assert [layer.in_features for layer in model.head.inputs] == [16, 32, 64, 128, size]
-    assert [layer.out_features for layer in model.head.inputs] == [8] * 5
 
 
 class _Careless(nn.Module):
@@ -168,7 +135,3 @@ def test_normalising_is_its_formula_and_puts_channels_first() -> None:
     for c in range(3):
         expected = (images[..., c].float() / 255 - IMAGENET_MEAN[c]) / IMAGENET_STD[c]
         assert torch.allclose(found[:, c], expected, atol=1e-6)
-
-
-def test_normalising_adds_nothing_to_a_checkpoint() -> None:
-    assert not Normalize(IMAGENET_MEAN, IMAGENET_STD).state_dict()

@@ -46,13 +46,6 @@ def test_each_stage_but_the_first_halves_the_resolution() -> None:
     assert shapes == [(2, 64, 32, 32), (2, 128, 16, 16), (2, 256, 8, 8), (2, 512, 4, 4)]
 
 
-@pytest.mark.parametrize("name", [NARROW, "resnet18", "squeezenet1_1"])
-def test_a_network_gives_one_logit_a_class(name: str) -> None:
-    with torch.device("meta"):
-        logits = build_classifier(name, 7).eval()(torch.zeros(2, 3, 64, 64))
-    assert logits.shape == (2, 7)
-
-
 @pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 128)])
 def test_a_network_with_auxiliary_classifiers_gives_logits_alone_in_training_too(
     name: str, size: int
@@ -63,19 +56,10 @@ def test_a_network_with_auxiliary_classifiers_gives_logits_alone_in_training_too
     assert output.shape == (2, 7)
 
 
-def test_the_narrow_network_has_a_third_of_a_million_parameters() -> None:
-    assert 250_000 < _parameters(build_classifier(NARROW, 10)) < 350_000
-
-
 def test_an_unknown_model_is_refused_with_some_known_ones() -> None:
     for name in ("resnet19", "fasterrcnn_resnet50_fpn", "", "raft_small"):
         with pytest.raises(SettingsError, match="unknown; choose resnet18-cifar"):
             build_classifier(name, 2)
-
-
-def test_the_default_size_is_that_of_the_models_usual_images() -> None:
-    assert default_size("resnet18-cifar") == default_size(NARROW) == 32
-    assert default_size("resnet18") == 224
 
 
 def test_weights_of_a_file_are_taken(tmp_path: Path) -> None:
@@ -92,12 +76,6 @@ def test_a_last_layer_for_other_classes_starts_afresh_and_nothing_else(tmp_path:
     assert loaded["classifier.weight"].shape[0] == 5
     body = [key for key in saved if not key.startswith("classifier")]
     assert all(torch.equal(loaded[key], saved[key]) for key in body)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    torch.save(build_classifier("squeezenet1_1", 3).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(SettingsError, match="do not fit resnet10-cifar-narrow"):
-        build_classifier(NARROW, 3, str(tmp_path / "w.pt"))
 
 
 def test_weights_whose_first_layer_differs_are_refused(tmp_path: Path) -> None:

@@ -116,26 +116,14 @@ def test_a_map_as_deep_as_it_is_wide_takes_the_layout_of_the_others() -> None:
     assert [tap.channels for tap in taps] == [96, 192, 384, 768]
 
 
-def test_taps_stand_in_the_order_of_the_network() -> None:
-    network = build_classifier(NARROW, 3)
-    order = list(_outputs(network, 32))
-    places = [order.index(tap.module) for tap in find_taps(network, (32, 32))]
-    assert places == sorted(places)
-
-
 def test_named_modules_are_tapped_in_the_order_given() -> None:
     taps = find_taps(build_classifier(NARROW, 3), (32, 32), ("stages.2", "stem.0"))
     assert [(tap.module, tap.channels) for tap in taps] == [("stages.2", 64), ("stem.0", 16)]
 
 
-def test_more_than_four_modules_can_be_named() -> None:
-    names = ("stem", "stages.0", "stages.1", "stages.2", "stages.3")
-    assert len(find_taps(build_classifier(NARROW, 3), (32, 32), names)) == 5
-
-
 @pytest.mark.parametrize("name", ["stages.9", "", "classifier", "layer1"])
 def test_a_name_without_a_feature_map_is_refused_with_some_that_have_one(name: str) -> None:
-    with pytest.raises(SettingsError, match=rf"tap '{name}'.*such are .*stages\.3"):
+    with pytest.raises(SettingsError, match=rf"tap '{name}'.*among others: .*stages\.3"):
         find_taps(build_classifier(NARROW, 3), (32, 32), (name,))
 
 
@@ -185,13 +173,6 @@ def test_pooling_is_the_mean_over_positions(
     for image in range(2):
         mean = sum(output[image][spot] for spot in spots) / len(spots)
         assert torch.allclose(pooled[image], torch.as_tensor(mean), atol=1e-6)
-
-
-def test_half_precision_maps_are_averaged_in_single() -> None:
-    output = torch.full((1, 1, 100, 100), 0.1, dtype=torch.bfloat16)
-    pooled = Tap("x", "NCHW", 1).pool(output)
-    assert pooled.dtype == torch.float32
-    assert pooled.item() == pytest.approx(output[0, 0, 0, 0].item(), rel=1e-5)
 
 
 class _Wide(nn.Module):

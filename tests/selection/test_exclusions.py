@@ -49,46 +49,54 @@ def _named(path: Path) -> set[tuple[str, ...]]:
     return set(file.names.values())
 
 
-def test_images_of_objects_are_named_by_their_file_names(tmp_path: Path) -> None:
-    assert _named(_written(tmp_path / "o.json", COCO)) == {("a/1.jpg",), ("2.jpg",)}
-
-
-def test_persons_are_named_by_themselves_and_by_their_images(tmp_path: Path) -> None:
-    coco = {**COCO, "annotations": [{"id": 1, **BOX, **KEYPOINTS}]}
-    path = _written(tmp_path / "k.json", coco)
-    assert _named(path) == {("a/1.jpg@1,1,5,5", "a/1.jpg")}
-    unlabeled = {**MPII, "image": "q.jpg", "joints_vis": [0] * 16}
-    path = _written(tmp_path / "m.json", [MPII, unlabeled, {"image": "broken.jpg"}])
-    problems = Problems(skip=True)
-    (file,) = read_excluded([path], problems)
-    assert set(file.names.values()) == {("p.jpg@20,20,0.1", "p.jpg")}
-    assert len(problems.broken) == 1
-
-
-def test_what_a_cycle_keeps_is_read(tmp_path: Path) -> None:
+def _write(folder: Path, kind: str) -> Path:
+    """Labels of every kind that names images."""
+    path = folder / "labels.json"
     none = np.zeros(0, np.bool_)
-    objects = {"x.jpg": ObjectLabel((), np.zeros((0, 4), np.float32), none, none, (9, 9))}
-    write_labels(objects, tmp_path / "o.json")
-    assert _named(tmp_path / "o.json") == {("x.jpg",)}
-    joints, seen = np.zeros((1, 2), np.float32), np.ones(1, np.bool_)
-    person = PersonLabel("y.jpg", CropBox(4, 4, 2), ("nose",), joints, seen, 1.0)
-    write_labels({"y.jpg@4,4,2": person}, tmp_path / "p.json")
-    assert _named(tmp_path / "p.json") == {("y.jpg@4,4,2", "y.jpg")}
-    masks = {"z.jpg": {"path": "/m/z.png", "sha256": "ab", "names": {"0": "sky"}}}
-    assert _named(_written(tmp_path / "s.json", masks)) == {("z.jpg",)}
+    objects = ObjectLabel((), np.zeros((0, 4), np.float32), none, none, (9, 9))
+    joints = np.zeros((1, 2), np.float32), np.ones(1, np.bool_)
+    documents = {
+        "objects": COCO,
+        "keypoints": {**COCO, "annotations": [{"id": 1, **BOX, **KEYPOINTS}]},
+        "persons": [MPII, {**MPII, "image": "q.jpg", "joints_vis": [0] * 16}],
+        "cycle's masks": {"z.jpg": {"path": "/m/z.png", "sha256": "ab", "names": {"0": "sky"}}},
+    }
+    if kind == "cycle's objects":
+        write_labels({"x.jpg": objects}, path)
+    elif kind == "cycle's persons":
+        person = PersonLabel("y.jpg", CropBox(4, 4, 2), ("nose",), *joints, 1.0)
+        write_labels({"y.jpg@4,4,2": person}, path)
+    elif kind == "voc":
+        path.with_suffix("").mkdir()
+        text = "<annotation><filename>1.jpg</filename></annotation>"
+        (path.with_suffix("") / "one.xml").write_text(text)
+        return path.with_suffix("")
+    elif kind == "masks":
+        (folder / "masks" / "in").mkdir(parents=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "masks" / "in" / "1.png")
+        return folder / "masks"
+    else:
+        _written(path, documents[kind])
+    return path
 
 
-def test_folders_of_xml_and_of_masks_are_read(tmp_path: Path) -> None:
-    (tmp_path / "xml").mkdir()
-    text = "<annotation><filename>1.jpg</filename></annotation>"
-    (tmp_path / "xml" / "one.xml").write_text(text)
-    assert _named(tmp_path / "xml") == {("1.jpg", "one")}
-    (tmp_path / "masks" / "in").mkdir(parents=True)
-    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "masks" / "in" / "1.png")
-    assert _named(tmp_path / "masks") == {("in/1.png",)}
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(LabelError, match="holds neither VOC XML nor masks"):
-        read_excluded([tmp_path / "empty"], Problems())
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("objects", {("a/1.jpg",), ("2.jpg",)}),
+        ("keypoints", {("a/1.jpg@1,1,5,5", "a/1.jpg")}),
+        ("persons", {("p.jpg@20,20,0.1", "p.jpg")}),
+        ("cycle's objects", {("x.jpg",)}),
+        ("cycle's persons", {("y.jpg@4,4,2", "y.jpg")}),
+        ("cycle's masks", {("z.jpg",)}),
+        ("voc", {("1.jpg", "one")}),
+        ("masks", {("in/1.png",)}),
+    ],
+)
+def test_labels_of_every_kind_name_images(
+    tmp_path: Path, kind: str, names: set[tuple[str, ...]]
+) -> None:
+    assert _named(_write(tmp_path, kind)) == names
 
 
 def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
@@ -105,6 +113,9 @@ def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
         {("1.jpg", "one"), ("two",)},
     ]
     assert len(problems.broken) == 3 and "are excluded all the same" in problems.notes[-1]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LabelError, match="holds neither VOC XML nor masks"):
+        read_excluded([tmp_path / "empty"], Problems())
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,11 @@ def test_a_core_set_of_more_given_rows_than_are_measured_at_once() -> None:
     assert k_center(points, 1, 300).tolist() == [int(nearest.argmax())]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_k_center_gives_ties_to_the_earlier_row(seed: int) -> None:
-    points = np.random.default_rng(seed).integers(-1, 2, (40, 4))  # duplicates and equal distances
+    points = np.random.default_rng(seed).integers(-1, 2, (24, 4))  # duplicates and equal distances
     exact = [[Fraction(int(x)) for x in row] for row in points]
-    assert k_center(points.astype(np.float32), 40).tolist() == _exact_k_center(exact, 40)
+    assert k_center(points.astype(np.float32), 24).tolist() == _exact_k_center(exact, 24)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

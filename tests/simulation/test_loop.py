@@ -17,7 +17,6 @@ from lloss.simulation.loop import (
     CORESET,
     ENTROPY,
     RANDOM,
-    CycleResult,
     Experiment,
     Strategy,
     scores_of,
@@ -76,19 +75,6 @@ def test_each_cycle_adds_k_images_and_loses_none(
     assert all(0 <= result.metric <= 1 for result in results)
 
 
-def test_labels_stay_with_their_images(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = _Seen(monkeypatch)
-    experiment = _experiment(make_data)
-    simulate(experiment, tiny, LEARNED)
-    pairs = zip(experiment.pool.images, experiment.pool.targets, strict=True)
-    truth = {image.tobytes(): target for image, target in pairs}
-    for made in seen.trainers:
-        for image, target in zip(made.data.images, made.data.targets, strict=True):
-            assert truth[image.tobytes()] == target
-
-
 def test_every_cycle_trains_from_scratch(
     tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,16 +109,6 @@ def test_all_strategies_of_a_trial_start_from_one_labeled_set(
         simulate(_experiment(make_data, 1), tiny, strategy)
     one, two, three = seen.labeled()
     assert one == two == three
-
-
-def test_another_trial_has_other_labels_and_weights(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = _Seen(monkeypatch)
-    for trial in (0, 1):
-        simulate(_experiment(make_data, 1), tiny, LEARNED, trial)
-    assert seen.labeled()[0] != seen.labeled()[1]
-    assert not _same(seen.first[0], seen.first[1])
 
 
 @pytest.mark.parametrize("strategy", [LEARNED, DIVERSE, RANDOM], ids=lambda s: s.name)
@@ -193,13 +169,7 @@ def test_scores_are_those_the_graph_would_give(tiny: TrainSettings, make_data: M
     assert (headed["entropy"] <= np.log(3) + 1e-6).all()
 
 
-def test_progress_hears_of_each_cycle_as_it_ends(tiny: TrainSettings, make_data: MakeData) -> None:
-    heard: list[CycleResult] = []
-    results = simulate(_experiment(make_data, 2), tiny, LEARNED, progress=heard.append)
-    assert heard == results
-
-
-@pytest.mark.parametrize("strategy", [LEARNED, RANDOM, ENTROPY, CORESET], ids=lambda s: s.name)
+@pytest.mark.parametrize("strategy", [LEARNED, CORESET], ids=lambda s: s.name)
 def test_detection_has_the_same_baselines(strategy: Strategy) -> None:
     settings = resolve_settings(
         "default", task="detection", size=64, epochs=1, batch_size=4, hidden=8, amp="off"

@@ -44,28 +44,6 @@ def test_the_bootstrap_of_a_mean_is_students_interval_nearly() -> None:
     assert high == pytest.approx(values.mean() + reach, abs=0.2 * reach)
 
 
-def test_every_draw_is_of_as_many_images() -> None:
-    seen: list[NDArray[np.float64]] = []
-
-    def figures(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        seen.append(weights)
-        return {"sum": weights.sum(1)}
-
-    assert bootstrap(7, figures)["sum"] == (7, 7)
-    weights = np.concatenate(seen)
-    assert weights.shape == (1000, 7)
-    assert np.array_equal(weights, weights.round()) and weights.min() == 0
-    # An image is drawn once on average, and not at all with (6/7)^7.
-    assert weights.mean(0) == pytest.approx(np.ones(7), abs=0.15)
-    assert (weights == 0).mean() == pytest.approx((6 / 7) ** 7, abs=0.02)
-
-
-def test_the_same_images_give_the_same_interval() -> None:
-    values = np.arange(20.0)
-    again = [bootstrap(20, lambda w: {"m": w @ values / 20}) for _ in range(2)]
-    assert again[0] == again[1]
-
-
 def test_few_images_that_all_agree_are_no_certainty() -> None:
     ones = np.ones(3)
     found = bootstrap(3, lambda w: {"share": w @ ones / 3, "other": w @ ones / 3}, {"share": 3})
@@ -88,10 +66,6 @@ def test_draws_without_the_figure_do_not_count() -> None:
     found = bootstrap(4, figures, {"share": 1})
     assert found["share"] == pytest.approx(wilson(1, 1))
     assert all(math.isnan(end) for end in found["none"])
-
-
-def test_no_images_have_no_interval() -> None:
-    assert bootstrap(0, lambda w: {"mean": w.sum(1)}) == {}
 
 
 def test_a_rank_correlation_of_few_images_may_be_anything() -> None:

@@ -66,22 +66,12 @@ def test_a_perfect_and_a_reversed_order_are_the_ends_of_the_scale() -> None:
     assert reversed_.spearman == pytest.approx(-1)
 
 
-def test_a_constant_score_is_chance() -> None:
-    figures = ranking_figures(np.zeros(6), np.arange(6.0))
-    assert figures.ranking_accuracy == 0.5
-    assert math.isnan(figures.spearman)
-
-
 def test_lift_is_the_mean_loss_of_the_best_tenth_over_that_of_all() -> None:
     random = np.random.default_rng(0)
     score, loss = random.normal(size=200), random.random(200)
     best = sorted(range(200), key=lambda row: -score[row])[:20]
     expected = np.mean([loss[row] for row in best]) / np.mean(loss)
     assert ranking_figures(score, loss).lift == pytest.approx(expected)
-
-
-def test_lift_of_a_few_images_is_that_of_the_best_one() -> None:
-    assert ranking_figures(np.array([1.0, 2.0]), np.array([1.0, 3.0])).lift == pytest.approx(1.5)
 
 
 def test_figures_that_are_undefined_are_nan() -> None:
@@ -159,12 +149,6 @@ def test_the_interval_covers_the_truth() -> None:
             low, high = ranking_intervals(x, y)["ranking_accuracy"]
             held += low <= truth <= high
         assert held / 300 > 0.92, (r, count)
-
-
-def test_six_images_in_the_right_order_are_no_certainty() -> None:
-    low, high = ranking_intervals(np.arange(6.0), np.arange(6.0))["ranking_accuracy"]
-    assert 0.5 < low < 0.75 and high == 1
-    assert ranking_intervals(np.arange(3.0), np.arange(3.0))["ranking_accuracy"][0] < 0.5
 
 
 def test_losses_that_are_all_equal_have_no_interval_to_speak_of() -> None:

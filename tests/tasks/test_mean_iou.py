@@ -40,27 +40,6 @@ def test_what_the_crop_cuts_off_is_missed() -> None:
     assert measured("crop") == {"miou": pytest.approx(1 / 3), "IoU a": 0, "IoU b": 1, "IoU c": 0}
 
 
-@pytest.mark.parametrize("fit", ["pad", "stretch"])
-def test_a_fit_that_keeps_everything_measures_everything(fit: str) -> None:
-    assert measured(fit) == {"miou": 1, "IoU a": 1, "IoU b": 1, "IoU c": 1}
-
-
-def test_cut_pixels_weigh_as_pixels_of_the_input() -> None:
-    """An image of 60×20, half class 1 from the left: the input of 10 shows 20×20 in the middle.
-
-    A pixel of the input is two of the image wide and high: 600 pixels of class 1 are 150 of the
-    input, of which it shows 50. All is answered as class 1, 50 pixels of class 2 too.
-    """
-    values = np.ones((20, 60), np.uint8)
-    values[:, 30:] = 2
-    target = MaskTarget.of(values, ImageSpec(10, 10, "crop"))
-    meter = MeanIoU(("a", "b"), ())
-    logits = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 10, 10)
-    meter.update(logits, [target])
-    assert meter.figures()["IoU a"] == pytest.approx(50 / (150 + 50))
-    assert meter.figures()["IoU b"] == 0
-
-
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(40, 40), (31, 47), (7, 9), (20, 60)])
 def test_every_pixel_of_the_image_is_judged(fit: str, size: tuple[int, int]) -> None:
@@ -118,14 +97,6 @@ def test_padding_is_of_no_class_in_loss_and_metric() -> None:
         meter.update(output, [target])
         figures.append(meter.figures())
     assert figures[0] == figures[1]
-
-
-def test_segmentation_keeps_everything_by_default() -> None:
-    assert resolve_settings("default", task="segmentation").fit == "stretch"
-    assert resolve_settings("default", task="segmentation", fit="crop").fit == "crop"
-    assert resolve_settings("default", task="detection").fit == "stretch"
-    assert resolve_settings("paper-voc").fit == "stretch"
-    assert resolve_settings("default").fit == "crop"
 
 
 def test_the_interval_is_of_draws_of_images() -> None:

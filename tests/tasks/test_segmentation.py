@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -185,16 +183,6 @@ def test_pixels_of_no_class_are_counted(scenes: Path) -> None:
     assert f"{share:.0%} of all pixels" in note
 
 
-def test_masks_of_0_and_255_are_explained(tmp_path: Path) -> None:
-    for number in range(3):
-        mask = np.zeros((8, 8), np.uint8)
-        mask[2:6] = 255
-        Image.fromarray(mask).save(tmp_path / f"{number}.png")
-    labels = list(TASK.read_labels(tmp_path, Problems()).values())
-    with pytest.raises(LabelError, match="one class, .*3 of 3 masks have pixels of value 255"):
-        TASK.check(labels, TASK.classes(labels))
-
-
 def test_a_mask_is_turned_as_its_image_is(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -302,23 +290,6 @@ def test_augmentation_moves_image_and_mask_together() -> None:
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"model 'resnet18': unknown; choose one of deeplab"):
         resolve_settings("default", task="segmentation", model="resnet18")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("augment", "ssd", "augment = 'ssd': segmentation has none, flip, crop, flip-crop"),
-        ("weights", "coco", "weights 'coco': segmentation starts from none or imagenet"),
-        ("weights", "w.pt", r"weights 'w\.pt': segmentation starts from none or imagenet"),
-        ("loss_norm", "none", "loss_norm = 'none': is for detection alone"),
-        ("flip_test", True, "flip_test = True: is for pose alone, not for segmentation; leave it"),
-    ],
-)
-def test_settings_of_other_tasks_are_refused(name: str, value: Any, message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        resolve_settings("default", task="segmentation", **{name: value})
-    with pytest.raises(SettingsError, match=message):
-        TASK.network(dataclasses.replace(SETTINGS, **{name: value}), ("a", "b"))
 
 
 def test_from_masks_to_scores_by_the_same_commands(scenes: Path) -> None:

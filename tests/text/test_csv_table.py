@@ -105,7 +105,7 @@ def test_what_would_not_read_back_is_not_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reason"),
     [
         ('a.png,"green', "the quote that opens '\"green' does not close"),
         ('"a.png,green', "does not close"),
@@ -126,16 +126,16 @@ def test_what_would_not_read_back_is_not_written() -> None:
     ],
 )
 def test_a_row_that_could_lose_something_is_refused_by_its_line(
-    line: str | bytes, told: str
+    line: str | bytes, reason: str
 ) -> None:
     data = line if isinstance(line, bytes) else line.encode()
     before = b"id,label\r\n0.png,red\r\r"  # four lines, the last two of them blank
     message = _refused(before + data + b"\nz.png,red\n")
-    assert message.startswith("l.csv, line 4: ") and told in message
+    assert message.startswith("l.csv, line 4: ") and reason in message
 
 
 @pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "reason"),
     [
         ("id,label,label", "two columns are called 'label'"),
         ("id, label,label ", "two columns are called 'label'"),
@@ -146,12 +146,12 @@ def test_a_row_that_could_lose_something_is_refused_by_its_line(
         ('{"id": "a", "label": "b"}', "line 1: looks like JSON; give a CSV with a header"),
     ],
 )
-def test_a_header_that_could_mean_two_things_is_refused(header: str, told: str) -> None:
-    assert told in _refused(f"{header}\n")
+def test_a_header_that_could_mean_two_things_is_refused(header: str, reason: str) -> None:
+    assert reason in _refused(f"{header}\n")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("ID,label,id\n1,a,b\n", "has the columns 'ID' and 'id'"),
         ("id;label\na;b\n", "(found: id;label); it is separated by semicolons"),
@@ -162,10 +162,10 @@ def test_a_header_that_could_mean_two_things_is_refused(header: str, told: str) 
         ("\n \n", "(found: an empty file)"),
     ],
 )
-def test_a_column_that_is_missing_is_explained(text: str, told: str) -> None:
+def test_a_column_that_is_missing_is_explained(text: str, reason: str) -> None:
     with pytest.raises(LabelError) as refused:
         _table(text).needed("id", "label")
-    assert told in str(refused.value)
+    assert reason in str(refused.value)
 
 
 def test_columns_are_found_by_names_of_any_case_with_spaces_around() -> None:

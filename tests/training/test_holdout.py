@@ -33,21 +33,6 @@ def test_the_hold_out_names_the_classes_that_it_does_not_show(tmp_path: Path) ->
     ]
 
 
-def test_a_hold_out_of_all_classes_has_nothing_to_say(tmp_path: Path) -> None:
-    (tmp_path / "pool").mkdir()
-    names = [f"{number:02d}.png" for number in range(20)]
-    for name in names:
-        Image.new("RGB", (8, 8)).save(tmp_path / "pool" / name)
-    labels = tmp_path / "labels.csv"
-    rows = [f"{name},{number % 2}" for number, name in enumerate(names)]
-    labels.write_text("\n".join(["id,label", *rows]) + "\n")
-    values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": 2, "holdout": 0.2}
-    project = create_project(tmp_path / "project", values, {"batch_size": 4})
-    problems = Problems()
-    assert project.split(project.open_labels(), problems)[1] is not None
-    assert problems.notes == []
-
-
 def _project(folder: Path, count: int, **more: object) -> Project:
     """A project of some labels of two classes, each with an image of its own."""
     (folder / "pool").mkdir()

@@ -59,9 +59,7 @@ def _numbered(data: TrainingData) -> TrainingData:
     return replace(data, images=images)
 
 
-@pytest.mark.parametrize(
-    ("count", "batch_size"), [(24, 8), (25, 8), (17, 8), (9, 8), (8, 8), (11, 3), (7, 2), (9, 4)]
-)
+@pytest.mark.parametrize(("count", "batch_size"), [(25, 8), (9, 8), (8, 8), (11, 3), (7, 2)])
 def test_every_image_is_seen_once_an_epoch_and_none_stands_alone(
     tiny: TrainSettings, make_data: MakeData, count: int, batch_size: int
 ) -> None:
@@ -77,14 +75,6 @@ def test_every_image_is_seen_once_an_epoch_and_none_stands_alone(
         assert min(sizes) >= 2
         assert max(sizes) - min(sizes) <= 1
         assert max(sizes) <= max(batch_size, 3)
-
-
-def test_each_epoch_has_its_own_order(tiny: TrainSettings, make_data: MakeData) -> None:
-    trainer = _trainer(tiny, _numbered(make_data()), augment="none", epochs=3)
-    seen = _batches_seen(trainer)
-    _run(trainer)
-    epochs = [[row for batch in seen[at : at + 3] for row in batch] for at in (0, 3, 6)]
-    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
 def test_images_and_targets_stay_together(
@@ -181,14 +171,6 @@ def test_the_gradient_of_the_head_reaches_the_network_in_the_epochs_before_the_s
         assert _next_step_depends_on_the_head(trainer, without) is not stopped
 
 
-def test_the_head_goes_on_learning_after_the_stop(tiny: TrainSettings, make_data: MakeData) -> None:
-    trainer = _trainer(tiny, make_data(), gradient_stop=0, weight_decay=0.0)
-    assert trainer.model.head is not None
-    before = _weights(trainer.model.head)
-    _run(trainer, 1)
-    assert not _equal(_weights(trainer.model.head), before)
-
-
 def _rates(trainer: Trainer) -> list[list[float]]:
     """The learning rate that each step of each epoch is taken with."""
     rates: list[list[float]] = [[] for _ in range(trainer.settings.epochs)]
@@ -221,13 +203,6 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing(
     assert rates[-1] < 0.002
 
 
-def test_the_figures_of_an_epoch_name_the_rate_it_was_trained_with(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    trainer = _trainer(tiny, make_data(), schedule="step", milestones=(1,), lr=0.1)
-    assert [figures["lr"] for figures in _run(trainer)] == pytest.approx([0.1, 0.01])
-
-
 def test_the_same_seed_gives_the_same_weights_whatever_is_drawn_elsewhere(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:
@@ -242,21 +217,6 @@ def test_the_same_seed_gives_the_same_weights_whatever_is_drawn_elsewhere(
         np.random.rand(5)
         other.advance()
     assert _equal(_weights(one.model), _weights(other.model))
-
-
-def test_another_seed_gives_other_weights_order_and_augmentation(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    data = make_data(25)
-    trainers = [_trainer(tiny, data, seed=seed) for seed in (0, 1)]
-    assert not _equal(*(_weights(trainer.model) for trainer in trainers))
-    batches: list[list[bytes]] = [[], []]
-    for trainer, seen in zip(trainers, batches, strict=True):
-        trainer.normalize.register_forward_pre_hook(
-            lambda _, inputs, seen=seen: seen.append(inputs[0].numpy().tobytes())
-        )
-        _run(trainer, 1)
-    assert batches[0] != batches[1]
 
 
 def test_training_leaves_the_global_generators_alone(
@@ -315,8 +275,9 @@ def test_with_and_without_head_start_from_one_network_and_see_the_same_batches(
     assert "head_loss" not in figures[1][0]
 
 
-@pytest.mark.parametrize("schedule", ["onecycle", "step"])
-@pytest.mark.parametrize("left_at", range(7))
+@pytest.mark.parametrize(
+    ("left_at", "schedule"), [(0, "step"), (2, "onecycle"), (3, "step"), (4, "onecycle")]
+)
 def test_a_run_left_at_any_step_and_taken_up_again_ends_as_if_never_left(
     tmp_path: Path, tiny: TrainSettings, make_data: MakeData, left_at: int, schedule: str
 ) -> None:
@@ -380,17 +341,6 @@ def test_a_loss_that_is_no_number_stops_with_the_epoch_and_the_rate(
         _run(_trainer(tiny, make_data(), lr=1e30, **changes))
 
 
-def test_a_loss_that_explodes_later_names_that_epoch(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    trainer = _trainer(tiny, make_data(), epochs=4)
-    _run(trainer, 6)
-    with torch.no_grad():
-        next(trainer.model.parameters()).fill_(float("nan"))
-    with pytest.raises(DivergedError, match=r"at step 7 \(epoch 3 of 4, "):
-        trainer.advance()
-
-
 def test_a_gradient_that_is_no_number_reaches_no_weight(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:
@@ -443,12 +393,6 @@ def test_training_learns(tiny: TrainSettings, make_data: MakeData) -> None:
 def test_every_head_loss_trains(tiny: TrainSettings, make_data: MakeData, name: str) -> None:
     (figures,) = _run(_trainer(tiny, make_data(17), epochs=1, head_loss=name))
     assert np.isfinite(figures["head_loss"])
-
-
-def test_half_precision_trains_on_a_processor_too(tiny: TrainSettings, make_data: MakeData) -> None:
-    trainer = _trainer(tiny, make_data(), amp="bf16")
-    assert np.isfinite(_run(trainer)[-1]["loss"])
-    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
 def test_predictions_do_not_depend_on_the_batch_and_take_no_gradient(

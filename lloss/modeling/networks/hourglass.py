@@ -20,15 +20,11 @@ MULTIPLE = STRIDE * 2**DEPTH
 """Sides of the input are multiples of this: then every halving comes out even."""
 
 HEATMAP_STD = 0.001
-"""Of the first weights that heatmaps are made with: with torch's own the first epochs would be
-spent on bringing noise down to 0, where most of a target is. (The paper does not tell of it.)"""
+"""Of the heatmap layers' first weights: with torch's own the first epochs would only bring noise
+down to 0, where most of a target is. (Not in the paper.)"""
 
-MAX_STACKS = 8
 WIDTHS = {"": 256, "-narrow": 64}
 """Channels by the suffix of the name. The narrow network takes a sixteenth of the arithmetic."""
-
-NAMES = tuple(f"hourglass{n}{suffix}" for suffix in WIDTHS for n in range(1, MAX_STACKS + 1))
-_NAME = re.compile(r"hourglass([1-8])(-narrow)?")
 
 
 class Residual(nn.Module):
@@ -139,7 +135,7 @@ def check_size(side: int) -> None:
     """Refuse a side of the input that the network cannot halve often enough.
 
     Raises:
-        SettingsError: it is no multiple of 64.
+        SettingsError: it is not a multiple of 64.
     """
     if side < 1 or side % MULTIPLE:
         nearest = max(1, round(side / MULTIPLE)) * MULTIPLE
@@ -149,34 +145,34 @@ def check_size(side: int) -> None:
 
 
 def stacks_of(name: str) -> int:
-    """How many stacks the network of this name has.
+    """Return the number of stacks of a network by its name.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: no such network.
     """
     return _parsed(name)[0]
 
 
 def build_hourglass(name: str, joints: int) -> StackedHourglass:
-    """A network with fresh weights by its name.
+    """Build a network.
 
     Args:
-        name: ``hourglass1`` to ``hourglass8``, by the number of stacks, or one of these with
+        name: ``hourglass1`` to ``hourglass8`` by the number of stacks, each also with the suffix
             ``-narrow``, of a quarter of the channels.
         joints: heatmaps of each stack.
 
     Raises:
-        SettingsError: there is none of this name.
+        SettingsError: no such network.
     """
     stacks, width = _parsed(name)
     return StackedHourglass(joints, stacks, width)
 
 
 def _parsed(name: str) -> tuple[int, int]:
-    match = _NAME.fullmatch(name)
+    match = re.fullmatch(r"hourglass([1-8])(-narrow)?", name)
     if not match:
         raise SettingsError(
-            f"model {name!r}: no network for pose; choose hourglass1 to hourglass{MAX_STACKS}, "
+            f"model {name!r}: no network for pose; choose hourglass1 to hourglass8, "
             "for a CPU hourglass1-narrow"
         )
     return int(match[1]), WIDTHS[match[2] or ""]

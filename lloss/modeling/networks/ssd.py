@@ -1,8 +1,7 @@
 """Single-shot detectors of torchvision as one network: images to logits, offsets and anchors.
 
-Liu et al. 2016, "SSD: Single Shot MultiBox Detector". Anchors, matching, box coding, heads and
-backbones are torchvision's own; here they are only put together so that a whole batch comes out as
-tensors and the source maps can be tapped.
+Liu et al. 2016, "SSD: Single Shot MultiBox Detector". All parts are torchvision's own; they are
+put together so that a batch's output is tensors and the source maps can be tapped.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD, SSDFeatureExtractorVGG
 
 from lloss.errors import SettingsError
-from lloss.modeling.pretrained_weights import read_state_dict
+from lloss.modeling.pretrained_weights import read_state_dict, start_from
 
 MODELS = ("ssdlite320_mobilenet_v3_large", "ssd300_vgg16")
 
@@ -116,7 +115,7 @@ class SsdNetwork(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SsdNetwork:
         anchors = self.anchors
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # A network in half precision still tells pixels apart: float16 has steps of 1/4 above 256.
+        # In float16 pixels above 256 would be in steps of 1/4.
         self.anchors = anchors.to(self.anchors.device)
         return self
 
@@ -129,9 +128,8 @@ def build_detector(model: str, classes: int, weights: str = "none", size: int = 
         classes: how many, without the background.
         weights: ``none``; ``imagenet`` for torchvision's weights of the backbone; ``coco`` for its
             weights of the whole detector; or the path of a state dict of torchvision's detector or
-            of :class:`SsdNetwork`. A class head for other classes starts afresh. The network is the
-            same whatever it starts from: the narrow last blocks of SSDLite have no ImageNet weights
-            and start afresh.
+            of :class:`SsdNetwork`. A class head for other classes stays fresh, and so do the narrow
+            last blocks of SSDLite, which have no ImageNet weights.
         size: side of the input in pixels; 0 for the model's own.
 
     Raises:
@@ -141,10 +139,11 @@ def build_detector(model: str, classes: int, weights: str = "none", size: int = 
     ssd = _fresh(model, classes)
     if weights == "imagenet":
         _take_imagenet(ssd, model)
-    elif weights == "coco":
-        _take_all(ssd, model, weights, _coco(model))
     elif weights != "none":
-        _take_all(ssd, model, weights, read_state_dict(weights))
+        state = _coco(model) if weights == "coco" else read_state_dict(weights)
+        state = {name.removeprefix("ssd."): value for name, value in state.items()}
+        fresh = {name.rpartition(".")[0] for name in ssd.state_dict() if is_class_layer(name)}
+        start_from(ssd, state, weights, model, fresh)
     return SsdNetwork(ssd, anchors)
 
 
@@ -224,18 +223,3 @@ def _downloading(model: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         raise SettingsError(f"weights of {model}: cannot be downloaded: {error}") from error
-
-
-def _take_all(ssd: SSD, model: str, weights: str, state: dict[str, Any]) -> None:
-    own = ssd.state_dict()
-    state = {name.removeprefix("ssd."): value for name, value in state.items()}
-    odd = {name for name in own if name not in state or state[name].shape != own[name].shape}
-    afresh = {name for name in own if is_class_layer(name)}
-    strange = sorted((odd | (state.keys() - own.keys())) - afresh)
-    if strange:
-        raise SettingsError(
-            f"weights {weights}: do not fit {model} (they differ in {len(strange)} tensors, "
-            f"{strange[0]!r} among them)"
-        )
-    fitting = {name: value for name, value in state.items() if name not in odd}
-    ssd.load_state_dict(fitting, strict=False)

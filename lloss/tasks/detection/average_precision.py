@@ -6,10 +6,20 @@ development kit of the challenge. An image is judged at once, without a loop ove
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from lloss.annotations import ObjectLabel
+from lloss.modeling.networks.ssd import SsdOutput, reference
+from lloss.modeling.objective import Meter, unknown_classes_note
+from lloss.statistics.confidence_intervals import Floats
+from lloss.tasks.detection.box_targets import Objects, Truth
 
 VOC_LEVELS = np.arange(11) / 10
 """Recalls at which VOC 2007 reads precision."""
@@ -23,39 +33,16 @@ TRUE, IGNORED, FALSE = 1, 0, -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """What was found on an image.
-
-    Attributes:
-        boxes: float [D, 4]: x0, y0, x1, y1.
-        scores: float [D].
-        labels: int [D].
-    """
+    """The detections of an image: boxes, float [D, 4] x0, y0, x1, y1; scores; labels, int [D]."""
 
     boxes: NDArray[np.floating]
     scores: NDArray[np.floating]
     labels: NDArray[np.integer]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """What is on it.
-
-    Attributes:
-        boxes: float [M, 4].
-        labels: int [M].
-        difficult: bool [M]: to find it neither helps nor hurts.
-        crowd: bool [M]: a region of many; what lies in it and finds nothing else is ignored.
-    """
-
-    boxes: NDArray[np.floating]
-    labels: NDArray[np.integer]
-    difficult: NDArray[np.bool_]
-    crowd: NDArray[np.bool_]
-
-
 @dataclass
 class AveragePrecision:
-    """Judges detections image by image; average precisions a class come of all of them.
+    """Judges detections image by image, and computes each class's average precision.
 
     Attributes:
         iou: a detection finds an object that it overlaps by more than this.
@@ -121,12 +108,12 @@ class AveragePrecision:
 
 
 def judge(found: Detections, truth: Truth, iou: float = 0.5) -> NDArray[np.int8]:
-    """The verdict on each detection of an image.
+    """Judge each detection of an image.
 
     A detection is of the object of its class that it overlaps most. If that is by more than
     ``iou``: of a difficult object it is ignored; of another it is true, if no detection of a higher
-    score is of the same object. All else is false, but for what lies in a crowd of its class, by
-    more than the share ``iou`` of its own area.
+    score is of the same object. All others are false, but those inside a crowd of their class, by
+    more than the share ``iou`` of their own area, are ignored.
 
     Returns:
         int8 [D]: :data:`TRUE`, :data:`IGNORED` or :data:`FALSE`.
@@ -135,9 +122,11 @@ def judge(found: Detections, truth: Truth, iou: float = 0.5) -> NDArray[np.int8]
     if not len(truth.labels) or not len(verdicts):
         return verdicts
     same = found.labels[:, None] == truth.labels
-    shared = _intersection(found.boxes, truth.boxes)
+    low = np.maximum(found.boxes[:, None, :2], truth.boxes[:, :2]).astype(np.float64)
+    high = np.minimum(found.boxes[:, None, 2:], truth.boxes[:, 2:]).astype(np.float64)
+    shared = (high - low).clip(min=0).prod(2)
     own, their = _area(found.boxes)[:, None], _area(truth.boxes)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a box without area is nothing's
+    with np.errstate(invalid="ignore", divide="ignore"):  # a box without area finds nothing
         overlap = np.where(same & ~truth.crowd, shared / (own + their - shared), -1.0)
         inside = np.where(same & truth.crowd, shared / own, -1.0)
     best = overlap.argmax(1)
@@ -152,14 +141,100 @@ def judge(found: Detections, truth: Truth, iou: float = 0.5) -> NDArray[np.int8]
 
 
 def _area(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-    sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
-    area: NDArray[np.float64] = sides.prod(1)
+    area: NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1)
     return area
 
 
-def _intersection(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Areas that boxes share, float64 [D, M]."""
-    low = np.maximum(a[:, None, :2], b[:, :2]).astype(np.float64)
-    high = np.minimum(a[:, None, 2:], b[:, 2:]).astype(np.float64)
-    area: NDArray[np.float64] = (high - low).clip(min=0).prod(2)
-    return area
+def detect(output: SsdOutput, model: str, size: int) -> list[dict[str, Tensor]]:
+    """Decode, and drop what overlaps a better detection: torchvision's own postprocessing.
+
+    Args:
+        output: of N images.
+        model: whose thresholds are used.
+        size: side of the input; boxes end there.
+
+    Returns:
+        For each image, sorted by falling score: ``boxes`` float [D, 4], ``scores`` float [D],
+        ``labels`` int64 [D], from 1.
+    """
+    count = len(output.logits)
+    heads = {
+        "cls_logits": output.logits.detach().float(),
+        "bbox_regression": output.offsets.detach().float(),
+    }
+    with torch.autocast(output.logits.device.type, enabled=False):
+        found: list[dict[str, Tensor]] = reference(model).postprocess_detections(
+            heads, [output.anchors] * count, [(size, size)] * count
+        )
+    return found
+
+
+class DetectionMeter(Meter):
+    """Average precisions at IoU .5 of whole images: objects that the input cuts off are missed.
+
+    Args:
+        labels: of the images; a class of them that the network lacks has an average precision of 0.
+        classes: of the network.
+        model: its name.
+        size: side of its input.
+    """
+
+    def __init__(
+        self, labels: Sequence[ObjectLabel], classes: Sequence[str], model: str, size: int
+    ) -> None:
+        self.classes, self.model, self.size = tuple(classes), model, size
+        self.precision = AveragePrecision()
+        counted = {
+            name
+            for label in labels
+            for name, left_out in zip(label.names, label.difficult | label.crowd)
+            if not left_out
+        }
+        self.unknown = sorted(counted - set(classes))
+
+    def update(self, output: SsdOutput, targets: Sequence[Objects], mirror: Any = None) -> None:
+        """Judge what the network found on a batch."""
+        self.images += len(targets)
+        for found, objects in zip(detect(output, self.model, self.size), targets):
+            arrays = {name: value.cpu().numpy() for name, value in found.items()}
+            self.precision.add(Detections(**arrays), objects.truth or objects.as_truth())
+
+    def resampled(self, weights: Floats) -> dict[str, Floats]:
+        """``map`` by area, ``map_11point``, and ``AP <class>`` by area.
+
+        Means are over the classes of which an object counts; NaN without any.
+        """
+        pairs = [self.precision.of_class(n, weights) for n in range(1, len(self.classes) + 1)]
+        zeros = np.zeros(len(weights))
+        area, points = (
+            dict(zip(self.classes, column)) | dict.fromkeys(self.unknown, zeros)
+            for column in (zip(*pairs) if pairs else ((), ()))
+        )
+        single = {f"AP {n}": value for n, value in area.items() if not np.isnan(value).all()}
+        return {"map": _mean(area) + zeros, "map_11point": _mean(points) + zeros, **single}
+
+    def support(self) -> dict[str, int]:
+        """Images that show an object of the class."""
+        each = {f"AP {n}": self.precision.showing(at) for at, n in enumerate(self.classes, 1)}
+        return {"map": self.images, "map_11point": self.images, **each}
+
+    def work(self) -> int:
+        """All detections."""
+        return self.precision.detections
+
+    def missed(self) -> list[str]:
+        """Classes that the network does not have."""
+        return unknown_classes_note(self.unknown, self.classes, "AP 0")
+
+    def notes(self) -> list[str]:
+        """How precision was averaged."""
+        return ["AP at IoU > 0.5: map by the area under the curve, map_11point by VOC 2007"]
+
+
+def _mean(values: Mapping[str, Floats]) -> Floats:
+    """Average over the classes of which an object counts, float [R]."""
+    each = np.stack([*values.values()]) if values else np.full((1, 1), np.nan)
+    counted = ~np.isnan(each)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(counted, each, 0).sum(0) / counted.sum(0)
+    return mean

@@ -8,24 +8,41 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lloss.annotations import ObjectLabel
 from lloss.images.decode import Frame
-from lloss.tasks.detection.average_precision import Truth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """The objects that detections are judged by.
+
+    Attributes:
+        boxes: float [M, 4].
+        labels: int [M].
+        difficult: bool [M]: to find it neither helps nor hurts.
+        crowd: bool [M]: a region of many; detections inside that find nothing else are ignored.
+    """
+
+    boxes: NDArray[np.floating]
+    labels: NDArray[np.integer]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:
-    """The known objects of one image.
+    """The objects of one image.
 
     Attributes:
         boxes: float32 [M, 4]: x0, y0, x1, y1 in pixels.
         labels: int64 [M], from 1: 0 is the background.
         difficult: bool [M]: trained on, but neither counted nor held against a detection.
         crowd: bool [M]: likewise, and not trained on.
-        frame: x0, y0, x1, y1 in whole pixels of where the image lies; around it is padding.
+        frame: x0, y0, x1, y1 in whole pixels of the image itself; around it is padding.
         truth: all objects of the image, those that the input cuts off too, with their boxes as far
             as the image goes: what detections in the unchanged input are measured by.
     """
@@ -41,34 +58,29 @@ class Objects:
     def of(
         cls, label: ObjectLabel, classes: Sequence[str], frame: Frame, height: int, width: int
     ) -> Objects:
-        """Objects of a label in an image of this height and width.
+        """Place the objects of a label in an image of this height and width.
 
         Those of unknown classes are left out, and those whose centre the fit cuts off; the boxes of
         others end where the pixels do. Only ``truth`` has what is cut off.
         """
         numbers = {name: number for number, name in enumerate(classes, 1)}
         labels = torch.tensor([numbers.get(name, 0) for name in label.names], dtype=torch.int64)
-        scale = np.tile(np.array(frame.scale), 2)
-        offset = np.tile(np.array(frame.offset), 2)
-        end = [x + s * side for x, s, side in zip(frame.offset, frame.scale, frame.size[::-1])]
-        pixels = (
-            max(0, round(frame.offset[0])),
-            max(0, round(frame.offset[1])),
-            min(width, round(end[0])),
-            min(height, round(end[1])),
-        )
+        (x0, y0), (scale_x, scale_y) = frame.offset, frame.scale
+        x1, y1 = x0 + scale_x * frame.size[1], y0 + scale_y * frame.size[0]
+        pixels = max(0, round(x0)), max(0, round(y0)), min(width, round(x1)), min(height, round(y1))
+        boxes = label.boxes * np.tile(np.array(frame.scale), 2) + np.tile(np.array(frame.offset), 2)
         objects = cls(
-            torch.from_numpy((label.boxes * scale + offset).astype(np.float32)),
+            torch.from_numpy(boxes.astype(np.float32)),
             labels,
             torch.from_numpy(label.difficult.copy()),
             torch.from_numpy(label.crowd.copy()),
             pixels,
         ).take(labels > 0)
-        known = objects.within(*frame.offset, *end)  # of the image, shown or not
-        return dataclasses.replace(objects.within(*pixels), truth=known.as_truth())
+        whole = objects.within(x0, y0, x1, y1)  # of the image, shown or not
+        return dataclasses.replace(objects.within(*pixels), truth=whole.as_truth())
 
     def as_truth(self) -> Truth:
-        """The objects as detections are judged by."""
+        """Return the objects as detections are judged by."""
         boxes, labels = self.boxes.numpy(), self.labels.numpy()
         return Truth(boxes, labels, self.difficult.numpy(), self.crowd.numpy())
 
@@ -76,17 +88,12 @@ class Objects:
         return len(self.labels)
 
     def take(self, which: Tensor) -> Objects:
-        """Those of a mask, bool [M], or of indices."""
-        return dataclasses.replace(
-            self,
-            boxes=self.boxes[which],
-            labels=self.labels[which],
-            difficult=self.difficult[which],
-            crowd=self.crowd[which],
-        )
+        """Select by a mask, bool [M], or by indices."""
+        fields = ("boxes", "labels", "difficult", "crowd")
+        return dataclasses.replace(self, **{name: getattr(self, name)[which] for name in fields})
 
     def within(self, x0: float, y0: float, x1: float, y1: float) -> Objects:
-        """Those whose centre lies within, their boxes clipped to it."""
+        """Select those whose centre is within, their boxes clipped to it."""
         low, high = torch.tensor([x0, y0, x0, y0]), torch.tensor([x1, y1, x1, y1])
         centre = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
         inside = ((centre > low[:2]) & (centre < high[:2])).all(1)
@@ -97,29 +104,28 @@ class Objects:
     def moved(
         self, scale: tuple[float, float], offset: tuple[float, float], width: int, height: int
     ) -> Objects:
-        """In another image, of this width and height: ``box * scale + offset``, clipped to it."""
+        """Move into an image of this width and height: ``box * scale + offset``, clipped to it."""
         boxes = self.boxes * torch.tensor([*scale, *scale]) + torch.tensor([*offset, *offset])
         boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
         return dataclasses.replace(self, boxes=boxes, frame=(0, 0, width, height))
 
     def mirrored(self, width: int) -> Objects:
-        """Left and right exchanged."""
+        """Exchange left and right."""
         x0, y0, x1, y1 = self.boxes.unbind(1)
         left, top, right, bottom = self.frame
+        boxes = torch.stack([width - x1, y0, width - x0, y1], 1)
         return dataclasses.replace(
-            self,
-            boxes=torch.stack([width - x1, y0, width - x0, y1], 1),
-            frame=(width - right, top, width - left, bottom),
+            self, boxes=boxes, frame=(width - right, top, width - left, bottom)
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectBatch:
-    """What the loss is computed on: the objects of N images, filled up to the most of any.
+    """What the loss is computed on: the objects of N images, padded to the most of any.
 
     Attributes:
-        boxes: float32 [N, M, 4]; zeros are filling.
-        labels: int64 [N, M]; 0 is filling.
+        boxes: float32 [N, M, 4]; zeros are padding.
+        labels: int64 [N, M]; 0 is padding.
         counts: how many of each image are real.
     """
 
@@ -129,7 +135,7 @@ class ObjectBatch:
 
     @classmethod
     def of(cls, targets: Sequence[Objects]) -> ObjectBatch:
-        """The objects that are trained on: crowds are none."""
+        """Collate the objects that are trained on, without crowds."""
         single = [objects.take(~objects.crowd) for objects in targets]
         return cls(
             pad_sequence([objects.boxes for objects in single], batch_first=True),
@@ -138,5 +144,5 @@ class ObjectBatch:
         )
 
     def to(self, device: torch.device | str) -> ObjectBatch:
-        """On a device."""
+        """Move to a device."""
         return ObjectBatch(self.boxes.to(device), self.labels.to(device), self.counts)

@@ -30,9 +30,9 @@ from lloss.modeling.networks.ssd import (
 from lloss.modeling.objective import Objective
 from lloss.pools import Item, Pool
 from lloss.tasks.detection import image_scores
+from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, SsdAugmentation
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
-from lloss.tasks.detection.map_meter import DetectionMeter, detect
 from lloss.tasks.detection.multibox_loss import multibox_loss
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
@@ -93,7 +93,7 @@ class DetectionObjective(Objective):
         return [_drawing(each, self.classes, self.size) for each in found]
 
 
-class Detection(Task):
+class _Detection(Task):
     """A label is an :class:`lloss.annotations.ObjectLabel`, a target :class:`.Objects`."""
 
     name = "detection"
@@ -118,7 +118,6 @@ class Detection(Task):
         }
 
     def check_settings(self, settings: TrainSettings) -> None:
-        """The detector takes the size."""
         super().check_settings(settings)
         anchors_of(settings.model, settings.size or own_size(settings.model))
 
@@ -127,39 +126,31 @@ class Detection(Task):
         return build_detector(settings.model, len(classes), settings.weights, settings.size)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """The six source maps."""
         return tuple(f"sources.{number}" for number in range(SOURCES))
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The last layers of the classification head."""
         return tuple(filter(is_class_layer, names))
 
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
-        """SSD's loss and mean average precision."""
         return DetectionObjective(settings, classes)
 
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.data.object_labels.open_objects`."""
         return open_objects(data, labels, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
-        """A COCO json, or a folder of VOC's xml."""
         return read_objects(path, problems)
 
     def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
-        """See :func:`lloss.annotations.label_archive.write_labels`."""
         write_labels(labels, path)
 
     def join(
         self, pool: Pool, labels: Mapping[str, ObjectLabel], origin: str, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.data.object_labels.join_objects`."""
         return join_objects(pool, labels, origin, problems)
 
     def names(self, label: ObjectLabel) -> Iterable[str]:
-        """The class of each object."""
         return label.names
 
     def classes(self, labels: Sequence[ObjectLabel]) -> tuple[str, ...]:
@@ -167,12 +158,10 @@ class Detection(Task):
         return class_names(name for label in labels for name in _trained(label))
 
     def stratum(self, label: ObjectLabel) -> str:
-        """The image's most frequent class."""
         counts = Counter(sorted(label.names))
         return counts.most_common(1)[0][0] if counts else ""
 
     def check(self, labels: Sequence[ObjectLabel], classes: Sequence[str]) -> None:
-        """Refuse labels without an object of a class."""
         if not any(name in classes for label in labels for name in _trained(label)):
             raise LabelError(
                 f"the {len(labels)} labeled images show no object to learn from: label some that do"
@@ -220,11 +209,9 @@ class Detection(Task):
         settings: TrainSettings,
         generator: Generator,
     ) -> tuple[Tensor, list[Objects]]:
-        """See :class:`lloss.tasks.detection.box_augmentation.SsdAugmentation`."""
         return SsdAugmentation.of(settings).batch(images, targets, generator)
 
     def collate(self, targets: Sequence[Objects]) -> ObjectBatch:
-        """The objects that are trained on."""
         return ObjectBatch.of(targets)
 
 
@@ -245,4 +232,4 @@ def _drawing(found: dict[str, Tensor], classes: Sequence[str], size: int) -> Dra
     return Drawing(tuple(reversed(shapes)), guess, max(scores, default=0.0))
 
 
-TASK = Detection()
+TASK = _Detection()

@@ -1,4 +1,4 @@
-"""What is known of a person in the network's input."""
+"""The joints of a person in pixels of the network's input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PersonTarget:
 
     @property
     def inside(self) -> Tensor:
-        """Which joints lie in the input; bool [J]."""
+        """Which joints are in the input; bool [J]."""
         return ((self.joints >= 0) & (self.joints < self.size)).all(1)
 
 
@@ -55,30 +55,24 @@ class PoseTargets:
 
     @classmethod
     def of(cls, targets: Sequence[PersonTarget]) -> PoseTargets:
-        """Gather the targets of some inputs."""
+        """Collate the targets of some inputs."""
         joints = torch.stack([target.joints / target.size for target in targets])
-        annotated = torch.stack([target.annotated & target.inside for target in targets])
-        return cls(joints, annotated)
+        return cls(joints, torch.stack([target.annotated & target.inside for target in targets]))
 
     def to(self, device: torch.device) -> PoseTargets:
-        """The same on this device."""
+        """Move to a device."""
         return PoseTargets(self.joints.to(device), self.annotated.to(device))
 
     def on(self, heatmaps: Tensor) -> Tensor:
-        """The joints in pixels of heatmaps, float32 [N, J, 2]."""
+        """Return the joints in pixels of heatmaps, float32 [N, J, 2]."""
         height, width = heatmaps.shape[-2:]
         return self.joints * self.joints.new_tensor([width, height])
 
 
 @functools.cache
 def mirror_order(names: tuple[str, ...]) -> tuple[int, ...]:
-    """For each joint the one that it is in the mirror: left and right change places."""
-    return swapped(len(names), flip_pairs(names))
-
-
-def swapped(count: int, pairs: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """The numbers below ``count`` with those of each pair in each other's place."""
-    order = list(range(count))
-    for one, other in pairs:
+    """Return for each joint its number in the mirror: left and right change places."""
+    order = list(range(len(names)))
+    for one, other in flip_pairs(names):
         order[one], order[other] = other, one
     return tuple(order)

@@ -105,7 +105,7 @@ class PoseObjective(Objective):
         return [_drawing(joints, heights, limbs) for joints, heights in zip(shares, peaks.tolist())]
 
 
-class Pose(Task):
+class _Pose(Task):
     """A label is a :class:`lloss.annotations.PersonLabel`, a target a :class:`.PersonTarget`.
 
     The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
@@ -141,7 +141,6 @@ class Pose(Task):
         }
 
     def check_settings(self, settings: TrainSettings) -> None:
-        """An hourglass takes the size."""
         super().check_settings(settings)
         if settings.white:  # persons are cut out of images that are decoded before
             raise SettingsError(f"white = {settings.white}: pose has no such option; leave it out")
@@ -149,7 +148,6 @@ class Pose(Task):
             hourglass.check_size(settings.size)
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        """See :func:`.build_hourglass`; weights are those of a file."""
         network = hourglass.build_hourglass(settings.model, len(classes))
         if settings.weights != "none":
             state = read_state_dict(settings.weights)
@@ -159,39 +157,31 @@ class Pose(Task):
         return network
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
-        """The map of each stack."""
         return tuple(f"maps.{number}" for number in range(hourglass.stacks_of(settings.model)))
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those that give heatmaps or read them."""
         return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
 
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
-        """Squared error of heatmaps and PCK."""
         return PoseObjective(settings, classes)
 
     def open(
         self, data: str, labels: Path | None, data_root: Path, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.data.pose_labels.open_persons`."""
         return open_persons(data, labels, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, PersonLabel]:
-        """See :func:`lloss.data.pose_labels.read_persons`."""
         return read_persons(path, problems)
 
     def write_labels(self, labels: Mapping[str, PersonLabel], path: Path) -> None:
-        """See :func:`lloss.annotations.label_archive.write_labels`."""
         write_labels(labels, path)
 
     def join(
         self, pool: Pool, labels: Mapping[str, PersonLabel], origin: str, problems: Problems
     ) -> LabeledSet:
-        """See :func:`lloss.data.pose_labels.join_persons`."""
         return join_persons(pool, labels, origin, problems)
 
     def names(self, label: PersonLabel) -> Collection[str]:
-        """The annotated joints."""
         return annotated_names(label)
 
     def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
@@ -210,7 +200,6 @@ class Pose(Task):
         return {name: count for name, count in counts.items() if count}
 
     def check(self, labels: Sequence[PersonLabel], classes: Sequence[str]) -> None:
-        """Refuse labels without an annotated joint."""
         if not any(self.has_loss(label, classes) for label in labels):
             raise LabelError(
                 f"{len(labels)} labeled persons without an annotated joint: annotate some first"
@@ -221,7 +210,6 @@ class Pose(Task):
         return label.image
 
     def training_spec(self, settings: TrainSettings) -> ImageSpec:
-        """With a margin around the person."""
         return settings.image_spec(round(settings.size * STORED_SCALE))
 
     def example(
@@ -234,7 +222,6 @@ class Pose(Task):
         out: Pixels,
         cut: CutOff | None = None,
     ) -> PersonTarget:
-        """See :func:`lloss.tasks.pose.person_examples.read_person`."""
         return read_person(item, label, classes, spec, for_training, out, cut)
 
     def augment(
@@ -244,13 +231,11 @@ class Pose(Task):
         settings: TrainSettings,
         generator: Generator,
     ) -> tuple[Tensor, list[PersonTarget]]:
-        """Scale, turn, mirror and tint; or the plain cut."""
         count = len(images)
         views = draw_views(count, generator) if settings.augment == "pose" else [None] * count
         return show(images, targets, views, settings.size)
 
     def collate(self, targets: Sequence[PersonTarget]) -> PoseTargets:
-        """The joints as shares of the input's side."""
         return PoseTargets.of(targets)
 
 
@@ -267,4 +252,4 @@ def _drawing(
     return Drawing(shapes, f"{sum(found)} of {len(found)} joints", confidence)
 
 
-TASK = Pose()
+TASK = _Pose()

@@ -15,12 +15,10 @@ from lloss.errors import SettingsError
 from lloss.modeling.networks.ssd import (
     MODELS,
     SsdNetwork,
-    SsdOutput,
     anchors_of,
     build_detector,
     is_class_layer,
     own_size,
-    reference,
 )
 
 LITE, VGG = MODELS
@@ -140,16 +138,6 @@ def test_bf16_gradients_of_maps_of_one_pixel_are_finite_and_repeat_themselves(si
         assert all(torch.equal(gradient, other[name]) for other in others), name
 
 
-@torch.no_grad()
-def test_the_last_maps_stay_in_the_networks_own_precision() -> None:
-    network = build_detector(LITE, 2, size=96).eval()
-    with torch.autocast("cpu", torch.bfloat16):
-        maps = network._maps(torch.randn(1, 3, 96, 96))
-    assert [found.dtype for found in maps] == [torch.bfloat16] * 2 + [torch.float32] * 4
-    halves = network.half()._maps(torch.randn(1, 3, 96, 96).half())
-    assert {found.dtype for found in halves} == {torch.float16}
-
-
 def test_anchors_keep_their_precision_in_a_half_network() -> None:
     network = build_detector(LITE, 2, size=SIDE)
     anchors = network.anchors.clone()
@@ -165,18 +153,6 @@ def test_another_size_than_its_own_is_for_the_light_detector() -> None:
         build_detector(VGG, 2, size=512)
     with pytest.raises(SettingsError, match=r"size = 16: .* needs 32 pixels or more"):
         build_detector(LITE, 2, size=16)
-
-
-def test_an_unknown_model_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"model 'yolo': detection has ssdlite320.* and ssd300"):
-        build_detector("yolo", 2)
-
-
-def test_the_reference_takes_no_memory_and_has_torchvisions_parts() -> None:
-    ssd = reference(VGG)
-    assert all(parameter.is_meta for parameter in ssd.parameters())
-    assert ssd.transform.image_mean == [0.48235, 0.45882, 0.40784]
-    assert ssd.neg_to_pos_ratio == 3
 
 
 @pytest.mark.parametrize("name", [LITE, VGG])
@@ -253,7 +229,3 @@ def test_a_failed_download_is_one_line(weights: str, monkeypatch: pytest.MonkeyP
     with pytest.raises(SettingsError, match=r"weights of ssdlite.*no route to host") as caught:
         build_detector(LITE, 2, weights)
     assert "\n" not in str(caught.value)
-
-
-def test_the_output_is_a_tuple_of_tensors() -> None:
-    assert SsdOutput._fields == ("logits", "offsets", "anchors")

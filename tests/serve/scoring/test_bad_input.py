@@ -250,17 +250,17 @@ def _later_format(artifact: Path, path: Path) -> None:
 BAD_MODELS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "garbage": (
         lambda path, _: path.write_bytes(np.random.default_rng(0).bytes(4096)),
-        "not a readable ONNX file|no artifact",
+        "not a readable ONNX file|not an artifact",
     ),
-    "zero bytes": (lambda path, _: path.write_bytes(b""), "no artifact|not a readable ONNX file"),
+    "zero bytes": (lambda path, _: path.write_bytes(b""), "not an artifact|not a readable ONNX file"),
     "truncated": (
         lambda path, artifact: path.write_bytes(artifact.read_bytes()[:-1000]),
-        "not a readable ONNX file|no artifact",
+        "not a readable ONNX file|not an artifact",
     ),
     "another tool's": (lambda path, _: _other_tool(path), "made by some-tool.*no manifest"),
     "a later format": (lambda path, artifact: _later_format(artifact, path), "update lloss"),
     "a folder": (lambda path, _: path.mkdir(), "is a folder"),
-    "a text": (lambda path, _: path.write_text("id,loss\n" * 9), "ONNX file|no artifact"),
+    "a text": (lambda path, _: path.write_text("id,loss\n" * 9), "ONNX file|not an artifact"),
     "none": (lambda path, _: None, "no such file; make it with lloss export"),
 }
 

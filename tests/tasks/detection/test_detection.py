@@ -16,7 +16,6 @@ from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.modeling.networks.ssd import MODELS, SsdOutput, anchors_of, reference
 from lloss.pools import ArrayPool, open_pool
-from lloss.statistics.confidence_intervals import wilson
 from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import match
@@ -106,11 +105,6 @@ def test_a_network_with_a_head_taps_the_six_source_maps(settings: TrainSettings)
     assert all("classification_head" in name for name in layers)
 
 
-def test_augmentations_of_other_tasks_are_refused(settings: TrainSettings) -> None:
-    with pytest.raises(SettingsError, match=r"augment = 'pose': detection has none, flip"):
-        TASK.network(replace(settings, augment="pose"), CLASSES)
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -127,12 +121,6 @@ def test_settings_that_a_detector_cannot_take_are_refused_at_once(
         resolve_settings("default", task="detection", **given)
 
 
-def test_settings_of_detection_alone_are_taken() -> None:
-    given: dict[str, Any] = {"augment": "ssd", "loss_norm": "none", "weights": "coco", "size": 0}
-    found = resolve_settings("default", task="detection", **given).as_dict()
-    assert {name: found[name] for name in given} == given
-
-
 def test_classes_are_those_of_single_objects() -> None:
     crowd = _label(("dog", "people"), [[0, 0, 9, 9]] * 2, crowd=[False, True])
     difficult = _label(("10",), [[0, 0, 9, 9]], difficult=[True])
@@ -143,10 +131,6 @@ def test_the_stratum_is_the_most_frequent_class() -> None:
     assert TASK.stratum(_label(("dog", "cat", "dog"), [[0, 0, 9, 9]] * 3)) == "dog"
     assert TASK.stratum(_label(("dog", "cat"), [[0, 0, 9, 9]] * 2)) == "cat"
     assert TASK.stratum(_label()) == ""
-
-
-def test_the_summary_counts_objects() -> None:
-    assert TASK.summarize([TWO, TWO, _label(("cat",), [[0, 0, 9, 9]])]) == {"cat": 3, "dog": 2}
 
 
 def test_labels_without_any_object_cannot_be_learned_from() -> None:
@@ -259,16 +243,6 @@ def test_objects_that_the_crop_cuts_off_are_missed(settings: TrainSettings) -> N
     assert found == pytest.approx({"crop": 1 / 3, "pad": 1, "stretch": 1})
 
 
-def test_a_box_is_measured_in_full_where_the_crop_clips_it(settings: TrainSettings) -> None:
-    """The crop shows 60 columns: of an object of 100 an IoU of .6, of one of 160 of .375."""
-    for left, end, right in ((40, 140, 1), (10, 170, 0)):
-        label = _label(("dog",), [[left, 5, end, 55]])
-        target = _example(label, ImageSpec(SIDE, SIDE, "crop"), 60, 180)[1]
-        meter = TASK.objective(settings, CLASSES).meter([label])
-        meter.update(_perfect([target]), [target])
-        assert meter.figures()["map"] == right
-
-
 def test_crowds_and_difficult_objects_that_are_cut_off_do_not_count(
     settings: TrainSettings,
 ) -> None:
@@ -280,26 +254,6 @@ def test_crowds_and_difficult_objects_that_are_cut_off_do_not_count(
     meter = TASK.objective(settings, CLASSES).meter([label])
     meter.update(_perfect([target]), [target])
     assert meter.figures()["map"] == 1
-
-
-def test_the_interval_is_of_the_images_that_were_measured(settings: TrainSettings) -> None:
-    labels = [TWO, _label(("cow",), [[1, 1, 9, 9]]), TWO, _label()]
-    targets = [_example(label, ImageSpec(SIDE, SIDE, "stretch"))[1] for label in labels]
-    meter = TASK.objective(settings, CLASSES).meter(labels)
-    meter.update(_perfect(targets), targets)
-    assert meter.figures()["map"] == pytest.approx(2 / 3)
-    intervals = meter.intervals()
-    assert intervals.keys() == meter.figures().keys()
-    assert intervals["AP dog"] == pytest.approx(wilson(2, 2))  # two images show a dog
-    assert intervals["AP cow"] == (0, 0)
-    assert meter.missed() == ["the network does not know 1 of the 3 classes (cow): AP 0"]
-
-
-def test_without_an_object_that_counts_there_is_no_precision(settings: TrainSettings) -> None:
-    targets = [_example(_label(), ImageSpec(SIDE, SIDE, "stretch"))[1]]
-    meter = TASK.objective(settings, CLASSES).meter([_label()])
-    meter.update(_perfect(targets), targets)
-    assert math.isnan(meter.figures()["map"])
 
 
 def test_what_was_found_is_drawn(settings: TrainSettings) -> None:

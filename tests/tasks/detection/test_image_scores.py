@@ -58,12 +58,6 @@ def test_an_image_without_a_confident_anchor_has_the_entropy_of_the_best_one() -
     assert found["entropy"].item() == pytest.approx(-sum(p * math.log(p) for p in shares))
 
 
-def test_certainty_has_no_entropy_and_no_nan() -> None:
-    found = scores(_output(torch.tensor([[[1e4, 0.0, -1e4], [-1e4, 1e4, 0.0]]])))
-    assert found["entropy"].item() == 0
-    assert found["confidence"].item() == 1
-
-
 def test_the_summary_is_its_formula() -> None:
     logits = _random()
     found = summary(_output(logits))

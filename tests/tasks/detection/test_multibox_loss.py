@@ -78,37 +78,6 @@ def test_a_divided_loss_is_torchvisions_on_that_image_alone(
     assert float(losses.mean()) == pytest.approx(sum(expected) / 5, rel=1e-5)
 
 
-def test_the_loss_is_one_number_an_image(batch: tuple[SsdOutput, list[Objects]]) -> None:
-    """Neither [N, 1], which would broadcast in the head's loss, nor one for the batch."""
-    losses = _ours(*batch)
-    assert losses.shape == (5,)
-    assert len(set(losses.tolist())) == 5
-
-
-def test_the_loss_of_an_image_is_its_formula(batch: tuple[SsdOutput, list[Objects]]) -> None:
-    output, targets = batch
-    matched = match(output.anchors, ObjectBatch.of(targets), reference(MODEL))[0]
-    logits = output.logits[0].double()
-    wanted = torch.zeros(len(matched), dtype=torch.int64)
-    boxes = 0.0
-    for at in (matched >= 0).nonzero()[:, 0].tolist():
-        wanted[at] = targets[0].labels[matched[at]]
-        (x0, y0, x1, y1), box = output.anchors[at].tolist(), targets[0].boxes[matched[at]].tolist()
-        code = [
-            10 * ((box[0] + box[2]) / 2 - (x0 + x1) / 2) / (x1 - x0),
-            10 * ((box[1] + box[3]) / 2 - (y0 + y1) / 2) / (y1 - y0),
-            5 * float(torch.tensor((box[2] - box[0]) / (x1 - x0)).log()),
-            5 * float(torch.tensor((box[3] - box[1]) / (y1 - y0)).log()),
-        ]
-        off = [abs(a - b) for a, b in zip(output.offsets[0, at].tolist(), code, strict=True)]
-        boxes += sum(d * d / 2 if d < 1 else d - 0.5 for d in off)
-    entropy = -logits.log_softmax(1)[torch.arange(len(wanted)), wanted]
-    positive = wanted > 0
-    hardest = sorted(entropy[~positive].tolist(), reverse=True)[: 3 * int(positive.sum())]
-    expected = boxes + float(entropy[positive].sum()) + sum(hardest)
-    assert float(_ours(output, targets, divided=False)[0]) == pytest.approx(expected, rel=1e-4)
-
-
 def test_images_without_objects_have_a_finite_loss_and_gradient(
     batch: tuple[SsdOutput, list[Objects]],
 ) -> None:

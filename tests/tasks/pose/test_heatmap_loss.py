@@ -60,8 +60,3 @@ def test_an_image_with_one_joint_compares_with_one_of_many() -> None:
     annotated[1, 1:] = False
     one, other = heatmap_loss(torch.zeros(2, 1, 5, 8, 8), joints, annotated).tolist()
     assert one == pytest.approx(other)
-
-
-def test_bf16_heatmaps_are_compared_in_float32() -> None:
-    heatmaps, joints, annotated = _batch()
-    assert heatmap_loss(heatmaps.bfloat16(), joints, annotated).dtype == torch.float32

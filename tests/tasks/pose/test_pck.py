@@ -9,11 +9,9 @@ import torch
 
 from lloss.annotations import PersonLabel
 from lloss.annotations.joint_names import COCO, MPII
-from lloss.tasks import get_task
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
 from lloss.tasks.pose.pck import Pck, group_of, heads_known
-from lloss.tasks.presets import resolve_settings
 
 NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")
 
@@ -91,12 +89,6 @@ def test_without_head_sizes_it_is_not_called_pckh() -> None:
     assert "not PCKh" in meter.notes()[0]
 
 
-def test_nothing_annotated_is_no_figure() -> None:
-    meter = Pck(NAMES, True)
-    meter.update(peaks(8, 8, 8, 8, 8), [person([0, 0, 1, 1, 0], 10, (1.0, 1.0))])
-    assert all(math.isnan(figure) for figure in meter.figures().values())
-
-
 def test_flip_averaging_turns_the_mirrored_heatmaps_back_and_is_named() -> None:
     target = person([1, 1, 1, 1, 1], 4, (1.0, 1.0))
     places = torch.tensor([[3.5, 4.5], [12.5, 8.5], [6.5, 9.5], [10.5, 2.5], [1.5, 13.5]])
@@ -151,23 +143,6 @@ def test_joints_that_the_network_does_not_have_are_missed_and_named() -> None:
         "the network does not know 2 of the 5 joints (nose, r-knee): they count as missed"
     ]
     assert Pck(NAMES, True).missed() == []
-
-
-def test_the_task_counts_the_joints_that_only_the_labels_have() -> None:
-    label = PersonLabel("a.jpg", None, NAMES, np.zeros((5, 2)), np.array([1, 1, 1, 0, 1], bool), 5)
-    task = get_task("pose")
-    meter = task.objective(resolve_settings("default", task="pose"), ("r-ankle",)).meter([label])
-    meter.update(peaks(8), [dataclasses.replace(person([1], 10, (1.0, 1.0)), names=("r-ankle",))])
-    assert meter.figures()["pck"] == pytest.approx(1 / 3)  # l-ankle and head-top are missed
-
-
-def test_a_joint_outside_of_the_input_is_missed() -> None:
-    joints = torch.full((5, 2), 34.0)
-    joints[1] = torch.tensor([200.0, 34.0])
-    target = dataclasses.replace(person([1, 1, 0, 0, 0], 10, (1.0, 1.0)), joints=joints)
-    meter = Pck(NAMES, True)
-    meter.update(peaks(8, 15, 8, 8, 8), [target])
-    assert meter.figures()["pckh"] == 0.5
 
 
 def test_the_interval_is_of_draws_of_persons() -> None:

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lloss.annotations import PersonLabel, Problems
-from lloss.annotations.joint_names import MPII
 from lloss.cli.main import cli
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
@@ -96,11 +95,6 @@ def test_what_cannot_be_built_is_refused(given: dict[str, Any], message: str) ->
     if "model" not in given:
         with pytest.raises(SettingsError, match=message):
             TASK.network(dataclasses.replace(settings(), **given), JOINTS)
-
-
-def test_augmentations_of_other_tasks_are_refused() -> None:
-    with pytest.raises(SettingsError, match="augment = 'ssd': pose has none, pose"):
-        TASK.network(dataclasses.replace(settings(), augment="ssd"), JOINTS)
 
 
 def test_the_layers_of_the_joints_alone_start_afresh(tmp_path: Path) -> None:
@@ -342,11 +336,3 @@ def test_from_persons_to_scores_by_the_same_commands(people: Path) -> None:
     chosen = (people / "ids.txt").read_text().split()
     assert len(chosen) == 3
     assert all("@50,40,0.4" in id for id in chosen)
-
-
-def test_mpii_has_a_mirror_image_for_every_side() -> None:
-    from lloss.tasks.pose.joint_targets import mirror_order
-
-    order = mirror_order(MPII)
-    assert [MPII[n] for n in order[:3]] == ["l-ankle", "l-knee", "l-hip"]
-    assert [order[n] for n in order] == list(range(16))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from lloss.serve.daemon.http import login_attempts as attempts
-from lloss.serve.daemon.http.login_attempts import Attempts
+from lloss.serve.daemon.http.login_attempts import LoginAttempts
 
 
 @pytest.fixture
@@ -16,13 +16,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def fail(tried: Attempts, client: str, times: int) -> None:
+def fail(tried: LoginAttempts, client: str, times: int) -> None:
     for _ in range(times):
         tried.failed(client)
 
 
 def test_a_client_waits_for_itself_alone(clock: SimpleNamespace) -> None:
-    tried = Attempts()
+    tried = LoginAttempts()
     fail(tried, "10.0.0.1", 9)
     assert tried.wait("10.0.0.1") == 0
     fail(tried, "10.0.0.1", 1)
@@ -35,7 +35,7 @@ def test_a_client_waits_for_itself_alone(clock: SimpleNamespace) -> None:
 
 
 def test_addresses_of_one_network_are_one_client(clock: SimpleNamespace) -> None:
-    tried = Attempts()
+    tried = LoginAttempts()
     for n in range(10):
         tried.failed(f"2001:db8:0:1::{n:x}")
     assert tried.wait("2001:db8:0:1:ffff::1") > 0 and tried.wait("2001:db8:0:2::1") == 0
@@ -46,7 +46,7 @@ def test_addresses_of_one_network_are_one_client(clock: SimpleNamespace) -> None
 
 
 def test_all_together_wait_too_and_memory_does_not_grow(clock: SimpleNamespace) -> None:
-    tried = Attempts()
+    tried = LoginAttempts()
     for n in range(50):
         assert tried.wait(f"10.0.0.{n}") == 0
         tried.failed(f"10.0.0.{n}")

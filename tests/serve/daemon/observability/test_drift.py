@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -52,12 +50,12 @@ SHAPES = {
 
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.3, 2.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_both_figures_are_those_of_other_implementations(shape: str, shift: float) -> None:
+def test_both_figures_equal_other_implementations(shape: str, shift: float) -> None:
     random = np.random.default_rng(3)
     losses = SHAPES[shape](random, 1000).astype(np.float32)
     live = (SHAPES[shape](random, 3000) + shift).astype(np.float32)
     found = drift(losses, live).measure()
-    # The reference is told by its percentiles alone: a hundredth, and what rounding is let pass.
+    # The reference has percentiles only: a hundredth, and the rounding allowed.
     assert found.ks == pytest.approx(stats.ks_2samp(losses, live).statistic, abs=0.015)
     assert found.psi == pytest.approx(psi_written_out(losses, live), rel=0.01, abs=1e-4)
     assert found.images == 3000
@@ -66,7 +64,7 @@ def test_both_figures_are_those_of_other_implementations(shape: str, shift: floa
 def test_chance_alone_stays_below_the_thresholds_and_a_shift_passes_them() -> None:
     random = np.random.default_rng(0)
     by_chance, shifted = [], []
-    for _ in range(400):
+    for _ in range(200):
         losses = random.gamma(2.0, 0.5, 1000)
         least = random.gamma(2.0, 0.5, LEAST)
         by_chance.append(drift(losses, least).measure())
@@ -80,14 +78,14 @@ def test_chance_alone_stays_below_the_thresholds_and_a_shift_passes_them() -> No
     assert np.mean([found.psi for found in by_chance]) == pytest.approx(wanted, rel=0.1)
 
 
-def test_the_largest_reference_and_window_tell_smaller_shifts() -> None:
+def test_a_full_window_shows_smaller_shifts() -> None:
     random = np.random.default_rng(1)
     losses, live = random.normal(1, 0.3, 1000), random.normal(1, 0.3, WINDOW)
     assert drift(losses, live).measure().psi < 0.03
     assert drift(losses, live + 0.15).measure().psi > 0.1
 
 
-def test_nothing_is_said_without_a_reference_or_of_few_images() -> None:
+def test_both_are_nan_without_a_reference_or_enough_images() -> None:
     losses = np.random.default_rng(0).normal(0, 1, 1000)
     few = drift(losses, losses[: LEAST - 1])
     assert math.isnan(few.measure().psi) and math.isnan(few.measure().ks)
@@ -97,16 +95,6 @@ def test_nothing_is_said_without_a_reference_or_of_few_images() -> None:
     few.against(None)
     few.add(np.zeros(LEAST, np.float32))
     assert math.isnan(few.measure().psi) and few.reference_images == 0
-
-
-def test_another_reference_begins_with_an_empty_window() -> None:
-    losses = np.random.default_rng(0).normal(0, 1, 1000)
-    found = drift(losses, losses + 5)
-    assert found.measure().psi > 1
-    found.against(reference(losses + 5))
-    assert found.measure().images == 0
-    found.add((losses + 5).astype(np.float32))
-    assert found.measure().psi < 0.001
 
 
 @pytest.mark.parametrize("size", [1, 7, 499, 500, 501, 1300])
@@ -121,14 +109,14 @@ def test_the_window_holds_the_latest_images(size: int) -> None:
     assert found.measure() == alone.measure()
 
 
-def test_what_is_not_finite_is_left_out() -> None:
+def test_nan_and_infinite_losses_are_left_out() -> None:
     losses = np.random.default_rng(0).normal(0, 1, 1000)
     live = np.concatenate([losses[:600], [np.nan] * 300, [np.inf, -np.inf]])
     assert drift(losses, live).measure() == drift(losses, losses[:600]).measure()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -3.0, 1e-30])
-def test_a_head_that_says_the_same_of_all_images_does_not_drift(value: float) -> None:
+def test_constant_losses_do_not_drift(value: float) -> None:
     losses = np.full(1000, value)
     rounded = losses * (1 + np.random.default_rng(0).normal(0, 1e-6, 1000))
     for live in (losses, rounded):
@@ -139,7 +127,7 @@ def test_a_head_that_says_the_same_of_all_images_does_not_drift(value: float) ->
         assert found.psi > 1 and found.ks == 1
 
 
-def test_a_loss_that_many_images_share_is_told_from_its_neighbours() -> None:
+def test_a_loss_that_many_images_share_differs_from_its_neighbours() -> None:
     random = np.random.default_rng(0)
 
     def clipped(share: float, n: int) -> np.ndarray:
@@ -155,7 +143,7 @@ def test_a_loss_that_many_images_share_is_told_from_its_neighbours() -> None:
     assert drift(losses, np.where(live == 0.5, 0.4, live)).measure().ks > 0.75
 
 
-def test_coarse_values_of_int8_compare_as_fine_ones_do() -> None:
+def test_coarse_losses_compare_as_fine_ones_do() -> None:
     random = np.random.default_rng(0)
     losses, live = random.normal(1, 0.3, 1000), random.normal(1.15, 0.3, 3000)
     coarse = [np.round(values / 0.05) * 0.05 for values in (losses, live)]
@@ -176,44 +164,3 @@ def test_the_gauges_are_scraped() -> None:
     assert registry.get_sample_value("lloss_drift_ks") == found.measure().ks > 0.3
     assert registry.get_sample_value("lloss_drift_window_images") == 1000
     assert registry.get_sample_value("lloss_drift_reference_images") == 1000
-    with pytest.raises(ValueError, match="uplicat"):
-        registry.register(Drift())
-
-
-def test_threads_may_add_while_another_measures() -> None:
-    losses = np.random.default_rng(0).normal(0, 1, 1000)
-    found = drift(losses, losses)
-    chunk = losses[:37].astype(np.float32)
-    ended = threading.Event()
-
-    def adding() -> None:
-        while not ended.is_set():
-            found.add(chunk)
-
-    threads = [threading.Thread(target=adding) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    until = time.monotonic() + 0.3
-    while time.monotonic() < until:
-        assert found.measure().images <= WINDOW
-    ended.set()
-    for thread in threads:
-        thread.join()
-    assert found.measure().images == WINDOW
-
-
-def test_both_cost_little() -> None:
-    random = np.random.default_rng(0)
-    found = drift(random.normal(0, 1, 1000), random.normal(0, 1, WINDOW))
-    batch = random.normal(0, 1, 32).astype(np.float32)
-    assert best(lambda: found.add(batch), 200) < 0.01  # 4 µs where nothing else runs
-    assert best(found.measure, 5) < 1  # 0.4 ms
-
-
-def best(work, times: int) -> float:  # type: ignore[no-untyped-def]
-    costs = []
-    for _ in range(times):
-        begun = time.perf_counter()
-        work()
-        costs.append(time.perf_counter() - begun)
-    return min(costs)

@@ -1,12 +1,12 @@
-"""How fast images decode: ours, Pillow's floor below it, and what others do.
+"""Measure how fast images decode: lloss, Pillow's own decoder, and other libraries.
 
-    python benchmarks/decode.py [--seconds 1.5] [--only jpeg] [--without-fast]
+    python benchmarks/decoding_speed.py [--seconds 1.5] [--only jpeg]
 
-Makes its images itself: a noisy gradient as a 32×32 PNG file (2 kB), as a 500×375 JPEG file of
-quality 85 (46 kB) that becomes 224×224, and as a 224×224 JPEG file that stays so. Prints images a
-CPU-second and images a second, with one thread and with two. ``simplejpeg``, ``cv2`` and
-``torchvision`` are measured where installed. Compare rows of one run only; images a CPU-second
-bear a busy machine better.
+Creates its images: a noisy gradient as a 32×32 PNG file (2 kB), as a 500×375 JPEG file of
+quality 85 (46 kB) that becomes 224×224, and as a 224×224 JPEG file that stays so. Prints images per
+CPU-second and per second, with one thread and with two. ``simplejpeg``, ``cv2`` and
+``torchvision`` are measured if installed. Compare rows of one run only; images per CPU-second
+depend less on other processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from lloss.images import jpeg
 from lloss.images.decode import ImageSpec, decode, decode_into
 
 Work = Callable[[], Any]
@@ -31,7 +30,7 @@ ROUNDS = 15
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:
-    """A gradient with noise: compresses about as a photograph does."""
+    """Return a gradient with noise, which compresses like a photograph."""
     y, x = np.mgrid[0:height, 0:width]
     planes = np.stack([x * 255 / width, y * 255 / height, (x + y) % 256], 2)
     noise = np.random.default_rng(0).normal(0, 10, planes.shape)
@@ -45,7 +44,7 @@ def encoded(image: NDArray[np.uint8], kind: str, **options: Any) -> bytes:
 
 
 def rates(work: Work, threads: int, seconds: float) -> tuple[float, float]:
-    """Images a CPU-second and a second: the best of some rounds, since others disturb one only."""
+    """Return images per CPU-second and per second, the best of several rounds."""
     count = 1
     while (took := _timed(work, count)) < seconds / ROUNDS / 4:
         count *= 2
@@ -69,7 +68,7 @@ def _timed(work: Work, count: int) -> float:
 
 
 def plain(raw: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
-    """What one writes with Pillow alone."""
+    """Decode as with plain Pillow."""
     with Image.open(io.BytesIO(raw)) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
     size = (spec.width, spec.height)
@@ -139,11 +138,8 @@ def contestants(raw: bytes, spec: ImageSpec, kind: str) -> dict[str, Work]:
 @click.command()
 @click.option("--seconds", type=float, default=1.5, show_default=True, help="Of each measurement.")
 @click.option("--only", type=click.Choice(["png", "jpeg", "fitting"]), help="One kind.")
-@click.option("--without-fast", is_flag=True, help="As if the extra fast were not installed.")
-def main(seconds: float, only: str | None, without_fast: bool) -> None:
+def main(seconds: float, only: str | None) -> None:
     """Print a Markdown table for each kind of image."""
-    if without_fast:
-        jpeg._decoder = lambda: None  # type: ignore[assignment]
     kinds = {
         "png": ("32×32 PNG", encoded(picture(32, 32), "PNG"), ImageSpec(32, 32)),
         "jpeg": (

@@ -1,6 +1,6 @@
 """How often the daemon's drift figure passes a threshold, by chance and when there is a shift.
 
-    python benchmarks/drift.py
+    python benchmarks/drift_thresholds.py
 
 Each trial draws the losses of a reference and, of the same distribution, those of a window of live
 images, and shifts the latter by so many standard deviations. Prints a Markdown table with the share

@@ -1,6 +1,6 @@
 """What each precision costs in ranks and gains in speed, on the CPU.
 
-    python benchmarks/fidelity.py RUN POOL [--held-out 8000]
+    python benchmarks/int8_fidelity.py RUN POOL [--held-out 8000]
 
 RUN is a folder of ``lloss train``, POOL anything that ``lloss score`` reads. Prints a Markdown
 table. Images per second are those of a bare ``session.run`` on images at hand, the graphs taking

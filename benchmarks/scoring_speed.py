@@ -1,6 +1,6 @@
 """How fast a CPU scores a pool, against what a user would write and against the bare engine.
 
-    python benchmarks/score.py --png FOLDER --npy FILE --run RUN --int8 MODEL
+    python benchmarks/scoring_speed.py --png FOLDER --npy FILE --run RUN --int8 MODEL
 
 Without these it makes images and an untrained network itself (speed does not depend on weights).
 Every contestant has its turn in every round; the table holds medians of the rounds.

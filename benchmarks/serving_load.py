@@ -1,6 +1,6 @@
 """The daemon under load, against the embedded scorer, LitServe and MLServer, in one run.
 
-    python benchmarks/serve.py --rivals VENV [--model MODEL]
+    python benchmarks/serving_load.py --rivals VENV [--model MODEL]
 
 VENV is a virtual environment with litserve, mlserver and onnxruntime. The load comes from a process
 of its own over loopback and shares the cores with the servers. Every contestant has its turn in

@@ -7,7 +7,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from lloss.images.decode import Fit
-from lloss.tasks.detection.random_crop import IoUCrop, fitted
+from lloss.tasks.detection.box_augmentation import IoUCrop, fitted
 
 HEIGHT, WIDTH = 240, 320
 BOXES = torch.tensor([[20.0, 30, 180, 200], [200, 100, 310, 230], [5, 5, 60, 60]])

@@ -1,0 +1,94 @@
+"""The exported file against torch: every difference, at every batch size, and the ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from lloss.export import parity
+from lloss.export.graph import ScoringGraph
+from lloss.export.parity import check_parity
+
+from lloss.errors import ParityError
+from lloss.training.checkpoint import Checkpoint, load_checkpoint
+
+
+@pytest.fixture
+def checkpoint(trained: Path) -> Checkpoint:
+    return load_checkpoint(trained)
+
+
+@pytest.fixture
+def graph(checkpoint: Checkpoint) -> ScoringGraph:
+    settings = checkpoint.settings
+    return ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
+
+
+def test_the_measurements(artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph) -> None:
+    measured = check_parity(artifact, graph, checkpoint.sample)["torch_parity"]
+    assert measured["batches"] == [1, 2, 3, 64] and measured["spearman"] >= 0.999
+    assert max(measured["max_abs_difference"].values()) < 1e-2
+
+
+def test_a_difference_at_one_batch_size_is_found(
+    artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ort.InferenceSession
+
+    class WrongForThree:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.inner = real(*arguments, **options)
+            self.get_outputs = self.inner.get_outputs
+
+        def run(self, names: object, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            values = self.inner.run(names, feed)
+            if len(feed["images"]) == 3:
+                values[0] = values[0] + 1
+            return values  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(ort, "InferenceSession", WrongForThree)
+    with pytest.raises(ParityError, match="output 'loss' by 1 at batch 3"):
+        check_parity(artifact, graph, checkpoint.sample)
+
+
+def test_nan_is_no_parity(
+    artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "_difference", lambda *_: float("nan"))
+    with pytest.raises(ParityError):
+        check_parity(artifact, graph, checkpoint.sample)
+
+
+def test_other_ranks_within_all_limits_are_refused(
+    artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Predicted losses that lie within the allowed difference of each other."""
+    outputs = graph.outputs
+    graph.outputs = lambda images: {**outputs(images), "loss": -outputs(images)["loss"]}  # type: ignore[method-assign]
+    monkeypatch.setattr(parity, "ABSOLUTE", 1e6)
+    with pytest.raises(ParityError, match=r"does not rank images as torch does: Spearman -1\.0"):
+        check_parity(artifact, graph, checkpoint.sample)
+
+
+def test_ties_and_rounding_do_not_change_ranks() -> None:
+    correlation = parity._rank_correlation
+    wanted = np.float32([1, 1, 2, 3, 3, 3])
+    noise = np.float32([0, 1e-3, -1e-3, 0, 2e-3, -2e-3])
+    assert correlation(wanted + noise, wanted) == pytest.approx(1)
+    same = np.full(6, 2, np.float32)
+    assert correlation(same + noise / 1000, same) is None, "both sides are constant"
+    assert correlation(same + np.arange(6, dtype=np.float32), same) == 0
+    assert correlation(same, wanted) == 0
+    assert correlation(-wanted, wanted) == pytest.approx(-1)
+    swapped = np.float32([1, 1, 3, 2, 3, 3])
+    assert 0 < correlation(swapped, wanted) < parity.MIN_SPEARMAN  # type: ignore[operator]
+
+
+def test_exploded_outputs_are_allowed_no_more_and_named() -> None:
+    values = np.float32([1, -5])
+    assert parity._limit(values, 1e-3, 1e-3) == pytest.approx(6e-3)
+    assert parity._limit(values * 1e9, 1e-3, 1e-3) == pytest.approx(1.001)
+    assert "Report the model's name" in parity._reason(np.float32([-900, 1]))
+    assert "exploded (up to 5e+04)" in parity._reason(np.float32([-5e4, 1]))
