@@ -144,7 +144,7 @@ def _labeled_set(
 
 
 def _size_in_doubt(item: Item, label: PersonLabel) -> tuple[int, int] | None:
-    """Height and width of the image, if joints may lie far outside of it.
+    """Height and width of the image, if joints can be far outside of it.
 
     Joints inside the person's square do not, so that hardly any image has to be read for this.
     """

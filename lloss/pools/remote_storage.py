@@ -156,7 +156,7 @@ class RemotePath(StoragePath):
         """See :meth:`StoragePath.read_image`.
 
         Raises:
-            ImageError: this one object is missing, or may not be read.
+            ImageError: this one object is missing, or access is denied.
             PoolError: the store cannot be reached, or refuses us altogether: to go on would
                 skip every image from here on.
         """

@@ -247,7 +247,7 @@ class LocalPath(StoragePath):
         return read_file(self.path / path, self._root)
 
     def reader(self, path: str, file: FileName) -> Callable[[], bytes]:
-        """Read by the bytes of the name, which may not be UTF-8."""
+        """Read by the bytes of the name, which need not be UTF-8."""
         return functools.partial(read_file, file, self._root)
 
     def _unreadable(self, error: Exception) -> PoolError:
