@@ -53,9 +53,7 @@ def test_an_annotator_who_waits_always_gets_an_answer(client: TestClient) -> Non
     assert ask(client, shown, **context)[0]["score"] > 0
 
 
-def test_scores_of_many_tasks_are_percentile_ranks(
-    client: TestClient, daemon: Daemon
-) -> None:
+def test_scores_of_many_tasks_are_percentile_ranks(client: TestClient, daemon: Daemon) -> None:
     losses = np.random.default_rng(0).normal(size=3_000).round(2)
     daemon.put("many", losses.tolist(), "cd" * 32)
     rows = np.random.default_rng(1).permutation(3_000)[:1_000].tolist()
