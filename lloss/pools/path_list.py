@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -46,9 +45,7 @@ class PathListPool(Pool):
 
     def __iter__(self) -> Iterator[Item]:
         folder = self.listing.parent
-        for _, id, path in _rows(self.listing):
-            read = functools.partial(folder.read_image, path)
-            yield Item(id, read, file=folder.file_of(path))
+        return (folder.image(path, id) for _, id, path in _rows(self.listing))
 
     def ids(self) -> Iterator[str]:
         """The paths as written, or the column ``id``."""

@@ -128,8 +128,7 @@ def crop_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[Ite
         if isinstance(region, str):
             yield Item(id, raising(ImageError(region)))
             continue
-        read = functools.partial(folder.read_image, name)
-        image = Item(name, read, file=folder.file_of(name))
+        image = folder.image(name)
         decoded = functools.partial(kept.decoded if name in shared else _decode, image)
         if size is not None:
             decoded = functools.partial(_of_size, decoded, size)
