@@ -79,7 +79,7 @@ def bootstrap(
         figures: computes them.
         support: of figures that are 0 to 1, how many images each says something of. Where all
             draws give the same, such a figure gets Wilson's interval on them: that none of few
-            images differs is no certainty.
+            images differs is not a certainty.
         work: numbers that a draw goes through; N where it is not given.
 
     Returns:
@@ -149,14 +149,14 @@ def in_words(value: float | None, interval: Interval | None, count: int = 0) -> 
 
 
 def in_percent(value: float | None, interval: Interval | None) -> str:
-    """A share as ``50%``, with the digits that its interval allows; – where there is none."""
+    """A share as ``50%``, with the digits that its interval allows; – for None."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.{max(decimals(interval) - 2, 0) if usable(interval) else 1}%}"
 
 
 def range_in_percent(interval: Interval | None) -> str:
-    """An interval as ``19% to 81%``; "" where there is none."""
+    """An interval as ``19% to 81%``; "" for None."""
     if interval is None or not usable(interval):
         return ""
     low, high = (in_percent(end, interval) for end in interval)

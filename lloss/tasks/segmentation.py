@@ -258,7 +258,7 @@ def _unchanged(label: MaskLabel) -> Mask:
         why = error.what
     raise LabelError(
         f"the mask {label.path} changed since the cycle was begun: {why}; "
-        "restore it, or remove the cycle's folder to begin it anew"
+        "restore it, or remove the cycle's folder to start it again"
     )
 
 

@@ -18,7 +18,7 @@ from lloss.tasks.task import Task
 def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
     """A share of the labeled images and the stratum of each.
 
-    What lies on one image is held out together: an image that is trained on is new to nobody.
+    Labels of one image are held out together: an image that is trained on is not new.
 
     Args:
         task: of the labels.

@@ -78,7 +78,7 @@ def _orders(figures: Mapping[str, Any]) -> str:
 def ranked(figures: Mapping[str, Any] | None) -> bool | None:
     """Whether the predicted loss orders held-out images better than chance.
 
-    None where that was not measured; False also where they are too few to tell.
+    None where that was not measured; False also if they are too few to know.
     """
     if not figures or not figures.get("head"):
         return None
@@ -151,7 +151,7 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     spread = settings.strategy == "diverse"
     if tied:
         also = " and spread by k-center greedy" if spread else ""
-        return f"Picked in the order of ids{among}{also}: {tied}, so this is no ranking."
+        return f"Picked in the order of ids{among}{also}: {tied}, so this is not a ranking."
     candidates = min(CANDIDATES * settings.k, selection.eligible)
     how = (
         f"Spread by k-center greedy over the {candidates:,} highest predicted losses"

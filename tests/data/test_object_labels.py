@@ -322,7 +322,7 @@ def test_boxes_without_a_size_are_checked_with_the_image(
     (tmp_path / "pool" / "b.jpg").write_bytes(b"no image")
     labels = tmp_path / "labels"
     voc_xml(labels / "a.xml", [DOG, ("cat", 1, (1, 1, 21, 16))], "a.jpg", None)
-    where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) lies outside"
+    where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) is outside"
     with pytest.raises(LabelError, match=where):
         opened(tmp_path / "pool", labels=labels)
     with pytest.raises(LabelError, match="holds no labeled image that can be used"):

@@ -160,4 +160,4 @@ def test_picks_are_called_ranked_only_where_they_are() -> None:
     for each in (top, diverse):
         how = how_picked(each, tied, False)
         assert how.startswith("Picked in the order of ids")
-        assert tied in how and "highest" not in how and "no ranking" in how
+        assert tied in how and "highest" not in how and "not a ranking" in how
