@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from lloss.errors import PoolError
-from lloss.pools.fingerprints import content_print
+from lloss.pools.fingerprints import content_fingerprint
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath
 from lloss.pools.unique_ids import first_duplicate
@@ -57,7 +57,7 @@ class PathListPool(Pool):
 
     def fingerprint(self) -> str:
         """Digest the list itself; not the files it names."""
-        return content_print(self.listing)
+        return content_fingerprint(self.listing)
 
 
 def _rows(listing: StoragePath) -> Iterator[tuple[int, str, str]]:

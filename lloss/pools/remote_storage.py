@@ -145,7 +145,7 @@ class RemotePath(StoragePath):
         """See :meth:`StoragePath.open_random`."""
         return _RemoteFile(self)
 
-    def trace(self) -> str:
+    def fingerprint(self) -> str:
         """The size and, where the store has one, a tag or a time."""
         with store_errors(self):
             info = self.fs.info(self.path)

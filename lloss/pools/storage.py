@@ -120,7 +120,7 @@ class StoragePath(ABC):
         """Open the file for many threads; raise PoolError where it cannot be read."""
 
     @abstractmethod
-    def trace(self) -> str:
+    def fingerprint(self) -> str:
         """A digest of size and samples, or the store's tag; PoolError where it is gone."""
 
     @abstractmethod
@@ -226,7 +226,7 @@ class LocalPath(StoragePath):
         """See :meth:`StoragePath.open_random`."""
         return _LocalFile(self)
 
-    def trace(self) -> str:
+    def fingerprint(self) -> str:
         """Digest the size, and the bytes of beginning, middle and end (Parquet: whole footer)."""
         try:
             with self.open() as file:

@@ -44,60 +44,60 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
         {"X-Forwarded-For": "127.0.0.1"},
     ],
 )
-def test_without_the_token_nothing_is_told(gated: Make, headers: dict[str, str]) -> None:
-    gate = gated(token=TOKEN)
+def test_without_the_token_nothing_is_told(make_server: Make, headers: dict[str, str]) -> None:
+    server = make_server(token=TOKEN)
     for method, path in [("POST", "/echo"), ("GET", "/metrics"), ("GET", "/no/such")]:
-        reply = gate.ask(method, path, headers=headers)
+        reply = server.ask(method, path, headers=headers)
         assert reply.status == 401 and reply.headers["www-authenticate"] == 'Bearer realm="lloss"'
         assert TOKEN not in reply.error
 
 
-def test_with_the_token_all_is_served(gated: Make) -> None:
-    gate = gated(token=TOKEN)
-    assert gate.ask("POST", "/echo", b"abc", BEARER).body == b"abc"
+def test_with_the_token_all_is_served(make_server: Make) -> None:
+    server = make_server(token=TOKEN)
+    assert server.ask("POST", "/echo", b"abc", BEARER).body == b"abc"
     lower = {"authorization": f"bearer {TOKEN}"}
-    assert gate.ask("GET", "/metrics", headers=lower).status == 200
-    assert gate.ask("GET", "/healthz").status == 200
-    assert gate.ask("GET", "/static/none").status == 404
-    assert gate.ask("GET", "/favicon.ico").status == 404
+    assert server.ask("GET", "/metrics", headers=lower).status == 200
+    assert server.ask("GET", "/healthz").status == 200
+    assert server.ask("GET", "/static/none").status == 404
+    assert server.ask("GET", "/favicon.ico").status == 404
 
 
-def test_two_tokens_are_none(gated: Make) -> None:
+def test_two_tokens_are_none(make_server: Make) -> None:
     raw = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     pair = f"Authorization: Bearer {TOKEN}\r\nAuthorization: Bearer no\r\n\r\n"
-    assert gated(token=TOKEN).send((raw + pair).encode()).startswith(b"HTTP/1.1 400")
+    assert make_server(token=TOKEN).send((raw + pair).encode()).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("path", ["/static/../metrics", "/healthz/../metrics", "/static/%2e%2e/"])
-def test_no_detour_leads_past_the_token(gated: Make, path: str) -> None:
-    assert gated(token=TOKEN).ask("GET", path).status == 400
+def test_no_detour_leads_past_the_token(make_server: Make, path: str) -> None:
+    assert make_server(token=TOKEN).ask("GET", path).status == 400
 
 
-def test_failed_tokens_fill_no_log(gated: Make) -> None:
-    gate = gated(token=TOKEN)
+def test_failed_tokens_fill_no_log(make_server: Make) -> None:
+    server = make_server(token=TOKEN)
     for _ in range(50):
-        gate.ask("GET", "/", headers={"Authorization": "Bearer guess"})
-    assert len(gate.counted(50)) == 50 and len(gate.lines(20)) == 20
-    assert "guess" not in gate.log.getvalue()
+        server.ask("GET", "/", headers={"Authorization": "Bearer guess"})
+    assert len(server.counted(50)) == 50 and len(server.lines(20)) == 20
+    assert "guess" not in server.log.getvalue()
 
 
-def test_secrets_are_not_logged(gated: Make) -> None:
-    gate = gated(token=TOKEN)
-    gate.ask("GET", f"/?token={TOKEN}&sig=abcdef", headers=BEARER)
-    gate.lines()
-    assert TOKEN not in gate.log.getvalue() and "abcdef" not in gate.log.getvalue()
-    assert TOKEN not in repr(gate.settings)
+def test_secrets_are_not_logged(make_server: Make) -> None:
+    server = make_server(token=TOKEN)
+    server.ask("GET", f"/?token={TOKEN}&sig=abcdef", headers=BEARER)
+    server.lines()
+    assert TOKEN not in server.log.getvalue() and "abcdef" not in server.log.getvalue()
+    assert TOKEN not in repr(server.settings)
 
 
-def test_a_browser_is_sent_to_the_form(gated: Make) -> None:
-    gate, accept = gated(token=TOKEN), {"Accept": "text/html,*/*"}
+def test_a_browser_is_sent_to_the_form(make_server: Make) -> None:
+    server, accept = make_server(token=TOKEN), {"Accept": "text/html,*/*"}
     for path, query in [
         ("/", ""),
         ("/pools/a", "?next=%2Fpools%2Fa"),
         ("/pools/a?page=2&x=%C3%A9", "?next=%2Fpools%2Fa%3Fpage%3D2%26x%3D%25C3%25A9"),
         (f"/pools/a?x={'y' * 3000}", ""),
     ]:
-        reply = gate.ask("GET", path, headers=accept)
+        reply = server.ask("GET", path, headers=accept)
         assert (reply.status, reply.headers["location"]) == (303, f"/login{query}")
 
 
@@ -121,36 +121,36 @@ def test_a_browser_is_sent_to_the_form(gated: Make) -> None:
         ("localhost@evil.example", 421),
     ],
 )
-def test_names_that_are_not_ours(gated: Make, host: str, status: int) -> None:
+def test_names_that_are_not_ours(make_server: Make, host: str, status: int) -> None:
     """A name that an attacker's server points at 127.0.0.1 makes its pages ours."""
-    reply = gated().ask("GET", "/", headers={"Host": host})
+    reply = make_server().ask("GET", "/", headers={"Host": host})
     assert reply.status == status
-    assert gated().ask("GET", "/healthz", headers={"Host": host}).status == 200
+    assert make_server().ask("GET", "/healthz", headers={"Host": host}).status == 200
 
 
-def test_names_may_be_added(gated: Make) -> None:
-    gate = gated(allowed_hosts=("Scores.Example", "10.0.0.1"))
+def test_names_may_be_added(make_server: Make) -> None:
+    server = make_server(allowed_hosts=("Scores.Example", "10.0.0.1"))
     for host in ("scores.example:443", "10.0.0.1", "localhost"):
-        assert gate.ask("GET", "/", headers={"Host": host}).status == 200
-    assert gate.ask("GET", "/", headers={"Host": "other.example"}).status == 421
+        assert server.ask("GET", "/", headers={"Host": host}).status == 200
+    assert server.ask("GET", "/", headers={"Host": "other.example"}).status == 421
 
 
-def test_on_all_addresses_any_name_will_do_until_some_are_given(gated: Make) -> None:
+def test_on_all_addresses_any_name_will_do_until_some_are_given(make_server: Make) -> None:
     other = {**BEARER, "Host": "any.example"}
-    assert gated(host="0.0.0.0", token=TOKEN).ask("GET", "/", headers=other).status == 200
-    named = gated(host="0.0.0.0", token=TOKEN, allowed_hosts=("scores.example",))
+    assert make_server(host="0.0.0.0", token=TOKEN).ask("GET", "/", headers=other).status == 200
+    named = make_server(host="0.0.0.0", token=TOKEN, allowed_hosts=("scores.example",))
     assert named.ask("GET", "/", headers=other).status == 421
     for host in ("scores.example", "127.0.0.1"):
         assert named.ask("GET", "/", headers={**BEARER, "Host": host}).status == 200
 
 
-def test_a_request_names_one_host(gated: Make) -> None:
-    gate = gated()
+def test_a_request_names_one_host(make_server: Make) -> None:
+    server = make_server()
     end = "Connection: close\r\n\r\n"
-    none = gate.send(f"GET / HTTP/1.1\r\n{end}".encode())
-    two = gate.send(f"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n{end}".encode())
+    none = server.send(f"GET / HTTP/1.1\r\n{end}".encode())
+    two = server.send(f"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n{end}".encode())
     assert none.startswith(b"HTTP/1.1 400") and two.startswith(b"HTTP/1.1 400")
-    assert gate.send(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert server.send(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
 # Other sites
@@ -177,20 +177,20 @@ def test_a_request_names_one_host(gated: Make) -> None:
     ],
 )
 def test_pages_of_other_sites_change_nothing(
-    gated: Make, headers: dict[str, str], status: int
+    make_server: Make, headers: dict[str, str], status: int
 ) -> None:
-    reply = gated().ask("POST", "/echo", b"abc", headers)
+    reply = make_server().ask("POST", "/echo", b"abc", headers)
     assert reply.status == status, reply.body
 
 
-def test_behind_a_proxy_its_pages_are_ours(gated: Make) -> None:
-    gate = gated(public_url="https://scores.example")
+def test_behind_a_proxy_its_pages_are_ours(make_server: Make) -> None:
+    server = make_server(public_url="https://scores.example")
     ours, other = ({"Origin": f"https://{name}.example"} for name in ("scores", "other"))
     for host in ("scores.example", "localhost:8000"):
-        assert gate.ask("POST", "/echo", b"a", {**ours, "Host": host}).status == 200
-        assert gate.ask("POST", "/echo", b"a", {**other, "Host": host}).status == 403
-    assert gate.ask("POST", "/echo", b"a", {"Origin": "https://"}).status == 403
-    assert gate.ask("GET", "/", headers={"Host": "other.example"}).status == 421
+        assert server.ask("POST", "/echo", b"a", {**ours, "Host": host}).status == 200
+        assert server.ask("POST", "/echo", b"a", {**other, "Host": host}).status == 403
+    assert server.ask("POST", "/echo", b"a", {"Origin": "https://"}).status == 403
+    assert server.ask("GET", "/", headers={"Host": "other.example"}).status == 421
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,13 @@ def test_behind_a_proxy_its_pages_are_ours(gated: Make) -> None:
         ({"Site": "same-origin", "Mode": "no-cors", "Dest": "image"}, 200),
     ],
 )
-def test_pages_of_other_sites_read_nothing(gated: Make, fetch: dict[str, str], status: int) -> None:
+def test_pages_of_other_sites_read_nothing(
+    make_server: Make, fetch: dict[str, str], status: int
+) -> None:
     headers = {f"Sec-Fetch-{name}": value for name, value in fetch.items()}
-    gate = gated()
-    assert gate.ask("GET", "/v1/pools/p/images?id=a", headers=headers).status == status
-    assert gate.ask("GET", "/", headers=headers).status == status
+    server = make_server()
+    assert server.ask("GET", "/v1/pools/p/images?id=a", headers=headers).status == status
+    assert server.ask("GET", "/", headers=headers).status == status
 
 
 # Links
@@ -218,24 +220,24 @@ IDS = ["a/b.png", "ü €", "a&id=b#?%2f", "", "\u202e", "x\ny", "\ud800"]
 
 
 @pytest.mark.parametrize("id", IDS)
-def test_a_signed_link_opens_one_image_to_a_page_elsewhere(gated: Make, id: str) -> None:
-    gate = gated(token=TOKEN)
-    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', id)}"
-    reply = gate.ask("GET", path, headers=CROSS)
+def test_a_signed_link_opens_one_image_to_a_page_elsewhere(make_server: Make, id: str) -> None:
+    server = make_server(token=TOKEN)
+    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', id)}"
+    reply = server.ask("GET", path, headers=CROSS)
     assert reply.status == 200
     assert reply.headers["cross-origin-resource-policy"] == "cross-origin"
     assert reply.headers["access-control-allow-origin"] == "*"
-    plain = gate.ask("GET", f"/v1/pools/p/images?{urlencode({'id': 'a'})}", headers=BEARER)
+    plain = server.ask("GET", f"/v1/pools/p/images?{urlencode({'id': 'a'})}", headers=BEARER)
     assert "access-control-allow-origin" not in plain.headers
 
 
-def test_a_signed_link_opens_nothing_else(gated: Make) -> None:
-    gate = gated(token=TOKEN)
-    query = gate.daemon.access.signed_query("p", "a")
+def test_a_signed_link_opens_nothing_else(make_server: Make) -> None:
+    server = make_server(token=TOKEN)
+    query = server.daemon.access.signed_query("p", "a")
     parts = {name: values[0] for name, values in parse_qs(query).items()}
 
     def asked(path: str = "/v1/pools/p/images", method: str = "GET", **changed: str) -> int:
-        return int(gate.ask(method, f"{path}?{urlencode({**parts, **changed})}").status)
+        return int(server.ask(method, f"{path}?{urlencode({**parts, **changed})}").status)
 
     assert asked() == 200
     assert asked(id="b") == 401
@@ -244,41 +246,43 @@ def test_a_signed_link_opens_nothing_else(gated: Make) -> None:
     assert asked(path="/v1/pools/q/images") == asked(path="/metrics") == asked(path="/") == 401
     assert asked(method="POST") == asked(method="DELETE") == 401
     for more in ("id=b", "sig=0", "expires=9"):
-        assert gate.ask("GET", f"/v1/pools/p/images?{query}&{more}").status == 401
-        assert gate.ask("GET", f"/v1/pools/p/images?{more}&{query}").status == 401
+        assert server.ask("GET", f"/v1/pools/p/images?{query}&{more}").status == 401
+        assert server.ask("GET", f"/v1/pools/p/images?{more}&{query}").status == 401
 
 
-def test_a_link_expires(gated: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = gated(token=TOKEN)
+def test_a_link_expires(make_server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = make_server(token=TOKEN)
     now = time.time()
-    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a', seconds=3600)}"
-    assert path == f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a', seconds=3600)}"
+    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a', seconds=3600)}"
+    assert path == f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a', seconds=3600)}"
     monkeypatch.setattr(access.time, "time", lambda: now + 3500)
-    assert gate.ask("GET", path).status == 200
+    assert server.ask("GET", path).status == 200
     monkeypatch.setattr(access.time, "time", lambda: now + 3600 + 86400)
-    assert gate.ask("GET", path).status == 401
+    assert server.ask("GET", path).status == 401
 
 
-def test_links_hold_across_restarts_and_not_across_daemons(gated: Make, tmp_path: Path) -> None:
-    first = gated(token=TOKEN)
+def test_links_hold_across_restarts_and_not_across_daemons(
+    make_server: Make, tmp_path: Path
+) -> None:
+    first = make_server(token=TOKEN)
     path = f"/v1/pools/p/images?{first.daemon.access.signed_query('p', 'a')}"
     access._read.cache_clear()
-    assert gated(token=TOKEN).ask("GET", path).status == 200
+    assert make_server(token=TOKEN).ask("GET", path).status == 200
     key = tmp_path / "data" / "secret.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     key.write_bytes(os.urandom(32))
     os.utime(key, ns=(1, 1))
-    assert gated(token=TOKEN).ask("GET", path).status == 401
+    assert make_server(token=TOKEN).ask("GET", path).status == 401
 
 
-def test_without_its_secret_a_link_ends_at_once(gated: Make, tmp_path: Path) -> None:
-    gate = gated(token=TOKEN)
-    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a')}"
-    assert gate.ask("GET", path).status == 200
+def test_without_its_secret_a_link_ends_at_once(make_server: Make, tmp_path: Path) -> None:
+    server = make_server(token=TOKEN)
+    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a')}"
+    assert server.ask("GET", path).status == 200
     (tmp_path / "data" / "secret.key").unlink()
-    assert gate.ask("GET", path).status == 401
-    path = f"/v1/pools/p/images?{gate.daemon.access.signed_query('p', 'a')}"
-    assert gate.ask("GET", path).status == 200
+    assert server.ask("GET", path).status == 401
+    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a')}"
+    assert server.ask("GET", path).status == 200
 
 
 def test_one_secret_is_made_however_many_ask(
@@ -320,37 +324,39 @@ def test_a_session_is_signed_expires_and_ends(monkeypatch: pytest.MonkeyPatch) -
     "cookie",
     ["{}", "a=b; {}", "{}; a=b", 'a="x;y=\\073"; {};', " a ;{} ; =", "lloss_session=old; {}"],
 )
-def test_a_session_is_found_among_other_cookies(gated: Make, cookie: str) -> None:
-    gate = gated(token=TOKEN)
-    ours = f"{access.COOKIE}={gate.daemon.access.log_in(TOKEN)}"
-    assert gate.ask("GET", "/", headers={"Cookie": cookie.format(ours)}).status == 200
+def test_a_session_is_found_among_other_cookies(make_server: Make, cookie: str) -> None:
+    server = make_server(token=TOKEN)
+    ours = f"{access.COOKIE}={server.daemon.access.log_in(TOKEN)}"
+    assert server.ask("GET", "/", headers={"Cookie": cookie.format(ours)}).status == 200
     other = cookie.format(f"x{ours}")
-    assert gate.ask("GET", "/", headers={"Cookie": other}).status == 401
+    assert server.ask("GET", "/", headers={"Cookie": other}).status == 401
 
 
 def test_more_cookies_than_anybody_needs_are_not_read(
-    gated: Make, monkeypatch: pytest.MonkeyPatch
+    make_server: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading quoted ones takes time that grows with the square of their length."""
-    gate = gated(token=TOKEN)
+    server = make_server(token=TOKEN)
     monkeypatch.setattr(access, "_session", None)
     odd = 'a="' + "\\" * 4096
     for headers in (f"Cookie: {odd}\r\n", f"Cookie: {odd[:2500]}\r\n" * 2):
         raw = f"GET / HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"
-        reply = gate.send(raw.encode())
+        reply = server.send(raw.encode())
         assert reply.startswith(b"HTTP/1.1 431") and b"at most 4096" in reply
 
 
-def test_readiness_tells_its_reasons_to_who_has_the_token(gated: Make, log: io.StringIO) -> None:
+def test_readiness_tells_its_reasons_to_who_has_the_token(
+    make_server: Make, log: io.StringIO
+) -> None:
     from lloss.serve.daemon.api import health
 
-    gate = gated(token=TOKEN)
-    gate.app.state.daemon = gate.daemon
-    gate.app.include_router(health.router)
-    gate.daemon.not_ready = lambda: "/srv/data: the disk is full"
-    assert gate.ask("GET", "/readyz").error_of("ready") == "not ready"
-    assert gate.ask("GET", "/v2/health/ready").status == 503
-    assert "disk" in gate.ask("GET", "/readyz", headers=BEARER).error_of("ready")
+    server = make_server(token=TOKEN)
+    server.app.state.daemon = server.daemon
+    server.app.include_router(health.router)
+    server.daemon.not_ready = lambda: "/srv/data: the disk is full"
+    assert server.ask("GET", "/readyz").error_of("ready") == "not ready"
+    assert server.ask("GET", "/v2/health/ready").status == 503
+    assert "disk" in server.ask("GET", "/readyz", headers=BEARER).error_of("ready")
 
 
 def test_the_token_is_compared_in_constant_time(
@@ -365,9 +371,9 @@ def test_the_token_is_compared_in_constant_time(
     assert compared == [(TOKEN.encode(), TOKEN.encode())]
 
 
-def test_the_document_names_the_token(gated: Make) -> None:
+def test_the_document_names_the_token(make_server: Make) -> None:
     schema = {"paths": {"/a": {"get": {"responses": {"422": {"description": "x"}}}}}}
-    described = app._complete(schema, gated(token=TOKEN).daemon)
+    described = app._complete(schema, make_server(token=TOKEN).daemon)
     assert described["security"] == [{"token": []}]
     replies = described["paths"]["/a"]["get"]["responses"]
     assert set(replies) == {"422", "default"}

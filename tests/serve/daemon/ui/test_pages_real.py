@@ -102,9 +102,9 @@ def test_a_pool_is_scored_labeled_and_handed_out(browser: Any, daemon: Process) 
     assert daemon.ask("GET", "/v1/pools/photos/pending")[1]["total"] == 7
     assert daemon.metric("lloss_selected_images_total") == 7
     assert daemon.metric("lloss_labeled_images_total") == 1
-    daemon.until(lambda: '"/v1/pools/photos/pending"' in daemon.told())  # and all before it
+    daemon.until(lambda: '"/v1/pools/photos/pending"' in daemon.log_text())  # and all before it
     for part in ("/static/", "/thumb", "/page/status"):
-        assert part not in daemon.told()
+        assert part not in daemon.log_text()
 
 
 def test_a_job_is_seen_to_go_on(browser: Any, daemon: Process, site: str) -> None:
