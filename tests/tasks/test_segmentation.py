@@ -218,9 +218,7 @@ def png_of(width: int, height: int) -> bytes:
 
 def test_a_mask_that_declares_too_many_pixels_is_one_line(scenes: Path) -> None:
     (scenes / "masks" / "03.png").write_bytes(png_of(30000, 30000))
-    with pytest.raises(
-        LabelError, match=r"03\.png: cannot be read as a mask: .*pixels"
-    ) as reported:
+    with pytest.raises(LabelError, match=r"03\.png: cannot be read as a mask: .*pixels") as error:
         TASK.read_labels(scenes / "masks", Problems())
     assert "\n" not in str(error.value)
 
