@@ -116,7 +116,7 @@ class Spread:
 
 
 def histogram(values: NDArray[np.float32] | Spread, scores: Sequence[float]) -> str:
-    """Predicted losses of the pool, float [N] with NaN for none, and those of the picks."""
+    """Predicted losses of the pool, float [N] with NaN for none, and the picks."""
     spread = values if isinstance(values, Spread) else Spread.of(values)
     if spread is None:
         return '<p class="note">No image has a predicted loss.</p>\n'

@@ -104,7 +104,7 @@ def test_named_sets_that_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.M
         open_objects("voc2007", None, tmp_path, Problems())
 
 
-def test_a_set_that_lies_there_in_part_is_unpacked_again(
+def test_a_set_that_is_there_in_part_is_unpacked_again(
     devkit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("torchvision.datasets.voc")

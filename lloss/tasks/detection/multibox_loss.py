@@ -41,7 +41,7 @@ def multibox_loss(
 
 
 def match(anchors: Tensor, targets: ObjectBatch, ssd: SSD) -> Tensor:
-    """Return the object that each anchor should find, int64 [N, A]; below 0 for none."""
+    """Match each anchor with an object, int64 [N, A]; below 0 without one."""
     unmatched = torch.full_like(anchors[:, 0], -1, dtype=torch.int64)
     return torch.stack(
         [
