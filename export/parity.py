@@ -38,7 +38,7 @@ HALF = 2e-2
 CPU round them at other places than torch."""
 
 MIN_SPEARMAN = 0.999
-"""Rank correlation of the predicted losses with torch's: values that lie close to each other could
+"""Rank correlation of the predicted losses with torch's: values that are close to each other could
 change ranks within their limits."""
 
 TIE = 0.01

@@ -123,9 +123,9 @@ def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
 )
 def test_a_json_without_ids_is_one_short_line(document: Any, tmp_path: Path) -> None:
     path = _written(tmp_path / "odd.json", document)
-    with pytest.raises(LabelError) as told:
+    with pytest.raises(LabelError) as reported:
         read_excluded([path], Problems(skip=True))
-    assert len(str(told.value)) < 200 + len(str(path)) and "\n" not in str(told.value)
+    assert len(str(reported.value)) < 200 + len(str(path)) and "\n" not in str(reported.value)
 
 
 def _found(ids: list[str], *files: Path) -> ExcludedImages:
@@ -213,7 +213,7 @@ def test_a_selection_leaves_out_what_names_mean(
     assert ids == ["in/8.png", "in/6.png"] and found.notes("the scores") == []
 
 
-def test_too_few_that_are_left_are_told_of_all_that_is_excluded(
+def test_too_few_that_are_left_are_reported_of_all_that_is_excluded(
     folder: ScoresFolder, tmp_path: Path
 ) -> None:
     path = tmp_path / "done.csv"
@@ -271,8 +271,8 @@ def test_labels_that_show_nothing_are_left_out_or_not(
     left_out = find_excluded(files, partial(iter, ids)).ids
     assert left_out == {"2.jpg"} if empty == "unlabeled" else left_out == set(ids[:4])
     what = "pixel of a class" if "mask" in kind else "object"
-    told = [
+    reported = [
         note for note in problems.notes if note.startswith(f"3 of 4 labeled images show no {what}")
     ]
     # Masks are not read where nothing in them matters.
-    assert len(told) == (0 if kind == "masks" and empty != "unlabeled" else 1)
+    assert len(reported) == (0 if kind == "masks" and empty != "unlabeled" else 1)

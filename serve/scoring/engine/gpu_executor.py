@@ -240,7 +240,7 @@ class GpuExecutor:
         for size in reversed(self.buckets):
             with CAPTURE_LOCK.shared():
                 self._session.run_with_iobinding(self._binding(0, size), self._plain)
-            # All buffers of one size in a row: cuDNN plans anew whenever the size changes.
+            # All buffers of one size in a row: cuDNN plans again whenever the size changes.
             for buffer in self._buffers if self.graphs else ():
                 try:
                     self._capture(buffer, noise[:size])

@@ -116,7 +116,7 @@ def test_models_are_replaced_under_load_without_a_failed_request(start: Start) -
     daemon.until(lambda: load.after(before))
     daemon.model.write_bytes(b"damaged")
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.until(lambda: "model_refused" in daemon.told())
+    daemon.until(lambda: "model_refused" in daemon.log_text())
     status, refused = daemon.ask("POST", "/v1/model/reload")
     assert status == 409 and before[:12] in refused["error"]
     shutil.copy(daemon.data / "models" / f"{before}.onnx", daemon.model)
@@ -156,5 +156,5 @@ def test_every_route_survives_what_its_schema_allows(shared: Process) -> None:
         check()
     assert asked > 60
     daemon.ask("GET", "/v1/model", **{"X-Request-Id": "the-last"})
-    daemon.until(lambda: "the-last" in daemon.told())
-    assert '"status": 500' not in daemon.told()
+    daemon.until(lambda: "the-last" in daemon.log_text())
+    assert '"status": 500' not in daemon.log_text()

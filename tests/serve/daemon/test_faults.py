@@ -175,8 +175,8 @@ def test_sigterm_under_load_answers_everybody_and_keeps_every_promise(
     assert not crowd.broken
     assert {status for _, status in crowd.codes} <= {200, 409, 503}
     assert not half_written(daemon.data) and check_parts(daemon.data)
-    assert '"status": 500' not in daemon.told() and "Traceback" not in daemon.told()
-    for line in daemon.told().splitlines():
+    assert '"status": 500' not in daemon.log_text() and "Traceback" not in daemon.log_text()
+    for line in daemon.log_text().splitlines():
         assert {"time", "level", "event"} <= set(json.loads(line))
     with contextlib.closing(Catalog(daemon.data)) as catalog:
         assert catalog.images.labels("p").items() >= crowd.labeled.items()
@@ -221,7 +221,7 @@ def test_a_full_disk_stops_writes_only(start: Start, folder: Path, disk: Disk) -
     assert daemon.ask("POST", "/v1/pools/p/select", {"k": 50})[0] == 200
     assert not half_written(disk.path) and contents(whole) == expected
     assert daemon.end() == 0
-    assert "Traceback" not in daemon.told()
+    assert "Traceback" not in daemon.log_text()
 
 
 def test_a_job_stopped_by_a_full_disk_can_be_resumed(
@@ -235,7 +235,7 @@ def test_a_job_stopped_by_a_full_disk_can_be_resumed(
     out = daemon.data / "pools/large/scores" / job
     daemon.until(lambda: (out / "run.json").exists())
     disk.fill()
-    daemon.until(lambda: "the disk is full" in daemon.told().partition("job " + job)[2])
+    daemon.until(lambda: "the disk is full" in daemon.log_text().partition("job " + job)[2])
     assert not half_written(out) and check_parts(out) == 0
     assert daemon.infer()[0] == 200
     disk.make_room()
@@ -247,14 +247,14 @@ def test_a_job_stopped_by_a_full_disk_can_be_resumed(
     again = daemon.scored("again", folder / "large.npy")["id"]
     assert contents(out) == contents(daemon.data / "pools/again/scores" / again)
     assert daemon.end() == 0
-    assert "Traceback" not in daemon.told()
+    assert "Traceback" not in daemon.log_text()
 
 
 def test_a_disk_full_at_the_start_is_one_line(start: Start, folder: Path, disk: Disk) -> None:
     disk.fill()
     daemon = start(data=disk.path / "data")
     assert daemon.process.wait(PATIENCE) == 2
-    (line,) = daemon.told().splitlines()
+    (line,) = daemon.log_text().splitlines()
     assert line.startswith("lloss: ") and "make room" in line
     disk.make_room()
     assert start(data=disk.path / "data").ready().end() == 0
@@ -299,7 +299,7 @@ def test_misbehaving_clients_delay_nobody(start: Start) -> None:
     gone = 'lloss_requests_total{code="499",route="unmatched"}'
     daemon.until(lambda: daemon.metric(gone) >= 1)
     assert daemon.end() == 0
-    assert '"status": 500' not in daemon.told() and "Traceback" not in daemon.told()
+    assert '"status": 500' not in daemon.log_text() and "Traceback" not in daemon.log_text()
 
 
 def test_images_of_a_client_that_left_are_dropped_from_the_queue(
