@@ -183,9 +183,9 @@ def load(contestant: Contestant, port: int, images: np.ndarray, size: int, **pla
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout)
-    told["images_a_second"] = told["requests_a_second"] * size
-    return told
+    result = json.loads(done.stdout)
+    result["images_a_second"] = result["requests_a_second"] * size
+    return result
 
 
 def contestants(model: Path, rivals: Path | None, size: int) -> dict[str, Contestant]:

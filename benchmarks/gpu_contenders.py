@@ -53,7 +53,7 @@ class Plan:
 
 
 Work = Callable[[], int]
-"""Does some batches to their end, and tells how many images that was."""
+"""Score some batches; return the number of images."""
 
 
 def synchronized(device: str) -> None:
@@ -108,7 +108,7 @@ def flops_per_image(model: str) -> float:
 
 
 def torch_work(network: Callable[[Tensor], Any], images: Tensor, plan: Plan) -> Work:
-    """Batches that lie on the device already; results stay there."""
+    """Batches that are on the device already; results stay there."""
 
     def work() -> int:
         with torch.inference_mode():

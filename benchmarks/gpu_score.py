@@ -307,7 +307,7 @@ def measured(plan: Plan, folder: Path) -> str:
         "## Engine alone, images a second",
         "",
         "By batch size; in brackets the ratio to the best torch. Ours copies from and to host "
-        "arrays in that time; the others' data lies on the device (session.run copies).",
+        "arrays in that time; the others' data is on the device (session.run copies).",
         "",
         *table(engine, columns, "torch", "contender"),
         "",

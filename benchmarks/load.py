@@ -67,14 +67,14 @@ class Connection(asyncio.Protocol):
             received, self._received, self._whole = self._received, b"", 0
             if _LAST.search(received, 0, received.find(b"\r\n\r\n") + 2):
                 self.close()
-            self._tell(int(received[9:12]))
+            self._count(int(received[9:12]))
 
     def connection_lost(self, error: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
         self._transport = None
-        self._tell(0)
+        self._count(0)
 
-    def _tell(self, code: int) -> None:
+    def _count(self, code: int) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(code)
 
@@ -120,7 +120,7 @@ async def closed(plan: dict[str, Any]) -> dict[str, Any]:
         connection.close()
 
     await asyncio.gather(*(client(number) for number in range(plan["clients"])))
-    return told(codes, times, plan["seconds"])
+    return summary(codes, times, plan["seconds"])
 
 
 async def opened(plan: dict[str, Any]) -> dict[str, Any]:
@@ -154,10 +154,10 @@ async def opened(plan: dict[str, Any]) -> dict[str, Any]:
     await asyncio.gather(*under_way)
     for connection in free:
         connection.close()
-    return told(codes, times, plan["seconds"])
+    return summary(codes, times, plan["seconds"])
 
 
-def told(codes: Counter[int], times: list[float], seconds: float) -> dict[str, Any]:
+def summary(codes: Counter[int], times: list[float], seconds: float) -> dict[str, Any]:
     times.sort()
     at = {
         f"p{share}": times[min(len(times) - 1, len(times) * share // 100)] if times else None

@@ -3,7 +3,7 @@
     python benchmarks/memory.py [MODEL] --counts 10000,1000000
 
 Without a model it makes an untrained narrow one, fast enough for a million images.
-Each pool is scored by a process of its own, which tells its high-water mark at the end. Arrays are
+Each pool is scored by a process of its own, which prints its high-water mark at the end. Arrays are
 sparse files, folders are full of hard links to a few files: only their number matters here.
 """
 

@@ -5,7 +5,7 @@
 Writes made-up scores once, as ``lloss score`` writes them, then measures, alternating, each in a
 process of its own: pyarrow reading ``id`` and ``loss`` of all parts, streaming, in two ways; and
 ``lloss select``. Prints a Markdown table with the medians, and their ratio to the faster reading.
-The parts lie in the page cache where it is large enough: this measures decoding, not the disk.
+The parts are in the page cache if it is large enough: this measures decoding, not the disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lloss.selection import SelectionSettings, select
 
 COLUMNS = ["id", "loss"]
 ORDERS = ("scattered", "by folder", "rising")
-"""Where the high scores lie: anywhere, in some folders of the pool, or at its end (the worst)."""
+"""Where the high scores are: anywhere, in some folders of the pool, or at its end (the worst)."""
 
 
 def read_dataset(parts: list[str], k: int) -> int:

@@ -80,13 +80,13 @@ def saturation(model: Path, rivals: Path | None, images: np.ndarray, options: An
             for size, name, contestant in turns:
                 bar.set_description(f"{name}, {size}")
                 with served(contestant) as (port, _):
-                    told = load(
+                    results = load(
                         contestant, port, images, size,
                         clients=sizes[size], seconds=seconds, warm_up=options["warm_up"],
                     )  # fmt: skip
-                if set(told["codes"]) - {"200"}:
-                    click.echo(f"{name}: answers {told['codes']}", err=True)
-                tallies[size].add(name, told["images_a_second"])
+                if set(results["codes"]) - {"200"}:
+                    click.echo(f"{name}: answers {results['codes']}", err=True)
+                tallies[size].add(name, results["images_a_second"])
                 bar.update()
     for size, tally in tallies.items():
         click.echo(_table(f"Requests of {size}, {sizes[size]} clients", tally.medians()))
@@ -111,12 +111,12 @@ def latency(model: Path, images: np.ndarray, rate: float, options: Any) -> None:
     contestant = lloss(model)
     readings = batch_seconds(model, images)
     turns = [(share, even) for share in (0.3, 0.7) for even in (True, False)]
-    told: dict[tuple[float, bool], list[dict[str, float]]] = {turn: [] for turn in turns}
+    results: dict[tuple[float, bool], list[dict[str, float]]] = {turn: [] for turn in turns}
     with served(contestant) as (port, _):
         for share, even in turns * options["rounds"]:
             plan = {"rate": share * rate, "even": even, "warm_up": options["warm_up"]}
             one = load(contestant, port, images, 1, seconds=2 * options["seconds"], **plan)
-            told[share, even].append(one)
+            results[share, even].append(one)
     lanes = len(os.sched_getaffinity(0))
     full = saturated(readings, lanes)
     click.echo(
@@ -125,7 +125,7 @@ def latency(model: Path, images: np.ndarray, rate: float, options: Any) -> None:
         "| load | requests | p50 | p90 | p99 | p99 ÷ p50 "
         "| bare engine and queue: p50 | p99 | p99 ÷ p50 |\n|---|---|" + "--:|" * 7
     )
-    for (share, even), rounds in told.items():
+    for (share, even), rounds in results.items():
         draw = random.Random(0)
         gap = evenly(share * full) if even else at_random(share * full, draw)
         least = percentiles(latencies(readings, lanes, gap, draw, 100_000))
@@ -146,13 +146,13 @@ def overload(model: Path, images: np.ndarray, options: Any) -> None:
         codes: dict[str, int] = {}
         rates = []
         for _ in range(6):
-            told = load(
+            results = load(
                 contestant, port, images, 1,
                 clients=512, seconds=options["seconds"] / 2, warm_up=1.0, back_off=0.1,
             )  # fmt: skip
             memory.append(_resident(pid))
-            rates.append(told["images_a_second"])
-            for code, count in told["codes"].items():
+            rates.append(results["images_a_second"])
+            for code, count in results["codes"].items():
                 codes[code] = codes.get(code, 0) + count
     click.echo("### Overload: 512 clients on a queue of 128 images\n")
     click.echo(f"Answers by status: {codes}; {statistics.median(rates):,.0f} images/s answered.")

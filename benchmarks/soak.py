@@ -225,7 +225,7 @@ def watched(process: int, data: Path) -> dict[str, float]:
 
 
 def disk_bytes(data: Path) -> int:
-    """Of all files, whatever goes meanwhile."""
+    """Sum the sizes of all files; ignore those that disappear."""
     total = 0
     for folder, _, names in os.walk(data):
         for name in names:
@@ -239,12 +239,12 @@ def grown(samples: list[dict[str, float]]) -> tuple[list[str], str]:
     quarter = max(1, len(samples) // 4)
     lines = ["| | first quarter | last quarter | most |", "|---|--:|--:|--:|"]
     wrong = []
-    for name, room in WATCHED.items():
+    for name, growth in WATCHED.items():
         values = [sample[name] for sample in samples]
         first = statistics.median(values[:quarter])
         last = statistics.median(values[-quarter:])
         lines.append(f"| {name} | {first:,.0f} | {last:,.0f} | {max(values):,.0f} |")
-        most = first * MORE if room is None else first + room
+        most = first * MORE if growth is None else first + growth
         if last > most:
             wrong.append(f"{name} grew from {first:,.0f} to {last:,.0f}")
     return wrong, "\n".join(lines)

@@ -10,12 +10,9 @@ from lloss.runtime.onnx_runtime import import_onnxruntime
 
 
 def open_session(path: Path, threads: int = 0, weight_bits: int = 8) -> Any:
-    """Open an ONNX file on the CPU, as a scorer does.
+    """Open an ONNX file on the CPU, as a scorer does; 0 threads are one a core.
 
-    Args:
-        path: the ONNX file.
-        threads: 0 for one a core.
-        weight_bits: of an int8 graph. 8 is right for every graph, 7 may be faster for one of 7.
+    8 is right for the weight bits of every graph, 7 may be faster for one of 7.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()

@@ -31,9 +31,6 @@ def check_network(
         images: training images, uint8 [S, H, W, 3].
         settings: of the training, for the remedy.
         where: the checkpoint, for messages.
-
-    Raises:
-        DivergedError: weights or outputs are infinite or NaN, or outputs have exploded.
     """
 
     def error(what: str) -> DivergedError:

@@ -106,10 +106,6 @@ class Int8Search:
         """Return the first attempt that passes the gate with a margin, or the best that passes.
 
         Its graph is in ``out``.
-
-        Raises:
-            FidelityError: none passes.
-            PoolError: none of the calibration images can be decoded.
         """
         attempts: list[Attempt] = []
         for recipes in (self._calibrations, self._fp32_layers):

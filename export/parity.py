@@ -38,7 +38,7 @@ HALF = 2e-2
 CPU round them at other places than torch."""
 
 MIN_SPEARMAN = 0.999
-"""Rank correlation of the predicted losses with torch's: values that lie close to each other could
+"""Rank correlation of the predicted losses with torch's: values that are close to each other could
 change ranks within their limits."""
 
 TIE = 0.01
@@ -64,10 +64,6 @@ def check_parity(
     Returns:
         Largest absolute difference of each output over all batches, and the rank correlation of
         the predicted losses.
-
-    Raises:
-        ParityError: an output differs by more than rounding, or the predicted losses rank
-            images differently.
     """
     session = open_session(path)
     tolerance = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
@@ -107,9 +103,6 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
     Args:
         path: an ONNX file made from one that passed :func:`check_parity`.
         images: real ones, uint8 [S, H, W, 3].
-
-    Raises:
-        ParityError: it does not.
     """
     session, batches = open_session(path), _batches(images)
     largest = np.resize(images, (max(batches), *images.shape[1:]))

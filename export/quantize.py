@@ -177,11 +177,7 @@ class _OneBatch(quantization.CalibrationDataReader):  # type: ignore[misc]  # un
 
 @contextlib.contextmanager
 def _quantizing() -> Iterator[None]:
-    """Run onnxruntime's tools silently.
-
-    Raises:
-        ArtifactError: they fail, with an exception of any type.
-    """
+    """Run onnxruntime's tools silently."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), quiet("root"):
             yield
@@ -189,5 +185,5 @@ def _quantizing() -> Iterator[None]:
         reason = " ".join(str(error).split()) or "no reason given"
         raise ArtifactError(
             f"ONNX Runtime cannot quantize the network ({type(error).__name__}: {reason}): "
-            "weights or activations may not be finite; use --precision fp32 or fp16"
+            "weights or activations may contain NaN or infinity; use --precision fp32 or fp16"
         ) from error

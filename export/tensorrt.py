@@ -37,11 +37,7 @@ class BuiltEngine:
 
 
 def check_tensorrt(device_id: int = 0) -> None:
-    """Refuse a machine that cannot build an engine.
-
-    Raises:
-        EngineError: there is no TensorRT 10 or no GPU of this number.
-    """
+    """Refuse a machine that cannot build an engine."""
     problem = missing("tensorrt", import_onnxruntime().get_available_providers(), device_id)
     if problem:
         raise EngineError(f"no TensorRT engine can be built here: {problem}")
@@ -51,16 +47,8 @@ def build_engine(path: Path, batch_size: int = 0, device_id: int = 0) -> BuiltEn
     """Build the engine and the timing cache of an artifact, and run its smallest and largest batch.
 
     The session is that of the scorer: a scorer with the same batch size on this machine finds the
-    engine, as long as artifact, onnxruntime, TensorRT, driver and GPU stay the same.
-
-    Args:
-        path: the artifact.
-        batch_size: the largest batch; 0 for the scorer's default.
-        device_id: number of the GPU that builds; an engine serves all GPUs of the same model.
-
-    Raises:
-        ArtifactError: the file is not an artifact.
-        EngineError: there is no TensorRT 10 or no GPU, or it cannot run the artifact (int8).
+    engine, as long as artifact, onnxruntime, TensorRT, driver and GPU stay the same. A batch size
+    of 0 is the scorer's default. An engine serves all GPUs of the same model.
     """
     manifest = read_manifest(path)
     if manifest.precision == "int8":

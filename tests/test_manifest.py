@@ -99,7 +99,7 @@ def foreign(path: Path, weight: TensorProto | None = None) -> Path:
     return path
 
 
-def test_an_onnx_file_of_another_tool_is_told_apart(tmp_path: Path) -> None:
+def test_an_onnx_file_of_another_tool_is_distinguished(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"made by some-tool.*no manifest"):
         read_manifest(foreign(tmp_path / "other.onnx"))
 

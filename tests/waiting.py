@@ -11,12 +11,14 @@ PATIENCE = 120.0
 
 
 def until(
-    found: Callable[[], Any], seconds: float = PATIENCE, told: Callable[[], object] | None = None
+    found: Callable[[], Any],
+    seconds: float = PATIENCE,
+    describe: Callable[[], object] | None = None,
 ) -> Any:
-    """What it finds, as soon as that is true; a failure with what is ``told`` after so long."""
+    """Return what ``found`` returns, once it is true; fail with ``describe()`` after so long."""
     end = time.monotonic() + seconds
     while not (value := found()):
         if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s{f': {told()}' if told else ''}")
+            raise AssertionError(f"not within {seconds} s{f': {describe()}' if describe else ''}")
         time.sleep(0.01)
     return value

@@ -68,7 +68,7 @@ def check_box(box: Edges, size: tuple[int, int] | None, where: str, shown: str) 
     Raises:
         EmptyBoxError: it has no area, or none in the image.
         AnnotationError: its edges are in the wrong order, it reaches over the image's edge by more
-            than :data:`SLACK`, or it lies within the first pixel, as shares of the image do.
+            than :data:`SLACK`, or it is within the first pixel, as shares of the image do.
     """
     if box[2] < box[0] or box[3] < box[1]:
         what = f"the box {shown} has no area: its edges are in the wrong order"
@@ -78,14 +78,14 @@ def check_box(box: Edges, size: tuple[int, int] | None, where: str, shown: str) 
     if max(box) <= 1 and min(box) >= -1 and size != (1, 1):  # VOC's edges are 1 less than written
         raise AnnotationError(
             where,
-            f"the box {shown} lies within the first pixel; it looks like shares of the image's "
+            f"the box {shown} is within the first pixel; it looks like shares of the image's "
             "width and height (0 to 1): give pixels",
         )
     height, width = size or (math.inf, math.inf)
     over = max(-box[0], -box[1], box[2] - width, box[3] - height)
     if over > SLACK + 1e-3:  # the error of rounded decimals
         image = f"the image of {width}×{height} pixels (width×height)" if size else "the image"
-        raise AnnotationError(where, f"the box {shown} lies outside {image}")
+        raise AnnotationError(where, f"the box {shown} is outside {image}")
     inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
     if not _has_area(inside):
         raise EmptyBoxError(where, f"the box {shown} has no area inside the image")

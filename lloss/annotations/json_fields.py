@@ -18,7 +18,7 @@ from lloss.text.clean_names import clean_name, is_text
 T = TypeVar("T")
 
 FARTHEST = 1e9
-"""A coordinate beyond this many pixels lies in no image."""
+"""A coordinate beyond this many pixels is outside of any image."""
 
 Coordinate = Annotated[float, msgspec.Meta(ge=-FARTHEST, le=FARTHEST)]
 Point = tuple[Coordinate, Coordinate]

@@ -82,7 +82,7 @@ def check_joints(
     where: str,
     index: Callable[[int], str] = lambda joint: "",
 ) -> None:
-    """Refuse a joint that lies more than the image's own side outside of it.
+    """Refuse a joint that is more than the image's own side outside of it.
 
     A joint that the image's edge cuts off may be annotated where it would be; one so far away is a
     slip, and would be learned from as one that is not there.
@@ -100,14 +100,14 @@ def check_joints(
     if far.any():
         joint = int(far.argmax())
         shown = f"{joints[joint, 0]:g}, {joints[joint, 1]:g} (x, y)"
-        what = f"the joint {names[joint]!r} at {shown} lies far outside {_image(size)}"
+        what = f"the joint {names[joint]!r} at {shown} is far outside {_image(size)}"
         raise AnnotationError(where + index(joint), what)
 
 
 def check_pixels(
     joints: NDArray[np.floating[Any]], annotated: NDArray[np.bool_], where: str
 ) -> None:
-    """Refuse joints (x, y in pixels, float [J, 2]) that all lie within the first pixel.
+    """Refuse joints (x, y in pixels, float [J, 2]) that are all within the first pixel.
 
     Shares of the image do.
     """
@@ -115,7 +115,7 @@ def check_pixels(
     if len(marked) > 1 and (np.abs(marked) <= 1).all() and np.ptp(marked, axis=0).any():
         raise AnnotationError(
             where,
-            "all joints lie within the first pixel; they look like shares of the image's width "
+            "all joints are within the first pixel; they look like shares of the image's width "
             "and height (0 to 1): give pixels",
         )
 

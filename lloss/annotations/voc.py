@@ -101,7 +101,7 @@ class _Element:
                 self.where, f"<{self.tag}> {self.text!r} is not a number"
             ) from None
         if not math.isfinite(value) or abs(value) > FARTHEST:
-            raise AnnotationError(self.where, f"<{self.tag}> {value:g} lies far outside any image")
+            raise AnnotationError(self.where, f"<{self.tag}> {value:g} is far outside any image")
         return value
 
 

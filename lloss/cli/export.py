@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lloss.cli.options import COUNT, PATH, print_notes
+from lloss.cli.options import PATH, automatic_option, print_notes
 from lloss.errors import SettingsError
 from lloss.export.fidelity import Gate
 from lloss.export.tensorrt import build_engine, check_tensorrt
@@ -63,15 +63,12 @@ if TYPE_CHECKING:
     help="Quantize int8 weights to 7 bits, for CPUs without VNNI.",
 )
 @click.option("--tensorrt", is_flag=True, help="Also build the TensorRT engine for this GPU.")
+@automatic_option("--batch-size", "that of lloss score", "Batch size of the TensorRT engine.")
 @click.option(
-    "--batch-size",
-    type=COUNT,
+    "--device-id",
+    type=click.IntRange(0),
     default=0,
-    show_default="that of lloss score",
-    help="Batch size of the TensorRT engine.",
-)
-@click.option(
-    "--device-id", type=COUNT, default=0, help="GPU that builds the engine, counted from 0."
+    help="GPU for the engine, counted from 0.",
 )
 def command(
     run: Path,

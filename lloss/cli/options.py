@@ -21,7 +21,6 @@ from lloss.tasks.train_settings import TrainSettings
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-COUNT = click.IntRange(0)
 ALIASES = {"head_weight": ["--lambda"]}
 
 
@@ -76,6 +75,11 @@ class _List(click.ParamType[tuple[Any, ...]]):
             return tuple(self.kind(word.strip()) for word in str(value).split(",") if word.strip())
         except ValueError:
             self.fail(f"{value!r}: give {self.kind.__name__} values separated by commas", param)
+
+
+def automatic_option(name: str, automatic: str, help: str) -> Callable[[F], F]:
+    """Return an option for a count; 0, the default, stands for what ``automatic`` describes."""
+    return click.option(name, type=click.IntRange(0), default=0, show_default=automatic, help=help)
 
 
 provider_option = click.option(

@@ -13,8 +13,8 @@ import click
 
 from lloss.annotations import Problems
 from lloss.cli.options import (
-    COUNT,
     PATH,
+    automatic_option,
     empty_option,
     exclude_option,
     print_notes,
@@ -41,25 +41,17 @@ from lloss.serve.scoring.telemetry import serve_metrics
 @provider_option
 @exclude_option
 @empty_option
-@click.option(
-    "--batch-size",
-    type=COUNT,
-    default=0,
-    show_default="what suits the provider and the image size",
-    help="Images per batch.",
-)
+@automatic_option("--batch-size", "what suits the provider and the image size", "Images per batch.")
 @click.option(
     "--part-size",
     type=click.IntRange(1),
     default=PART,
     help="Images per Parquet part; after an interruption one or two parts are repeated.",
 )
-@click.option(
+@automatic_option(
     "--threads",
-    type=COUNT,
-    default=0,
-    show_default="one per core",
-    help="Threads that decode and (on the CPU) compute; scores do not depend on it.",
+    "one per core",
+    "Threads that decode and (on the CPU) compute; scores do not depend on it.",
 )
 @click.option(
     "--readers",

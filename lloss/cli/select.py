@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -47,12 +48,7 @@ def command(
     empty: str,
     out: Path | None,
     kind: str | None,
-    k: int,
-    strategy: str,
-    by: str,
-    subset: float,
-    seed: int,
-    at_most: bool,
+    **values: Any,
 ) -> None:
     """Choose the K images to label next from a SCORES folder.
 
@@ -65,15 +61,8 @@ def command(
         raise click.UsageError("give --highest or --lowest, not both")
     problems = Problems(skip=True)
     excluded = read_excluded(exclude, problems, empty)
-    settings = SelectionSettings(
-        k=k,
-        strategy=strategy,
-        by=by,
-        order="highest" if highest else "lowest" if lowest else "",
-        subset=subset,
-        seed=seed,
-        at_most=at_most,
-    )
+    order = "highest" if highest else "lowest" if lowest else ""
+    settings = SelectionSettings(order=order, **values)
     source = ScoresFolder(scores).opened()
     selection, without = select_without(source, settings, excluded)
     if out is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lloss.cli.options import COUNT, PATH, provider_option
+from lloss.cli.options import PATH, automatic_option, provider_option
 from lloss.errors import SettingsError
 from lloss.runtime import tf32
 from lloss.serve.daemon.deps import Daemon
@@ -90,23 +90,11 @@ class Size(click.ParamType[int]):
     help="URL of the server as clients behind a proxy see it: https://NAME. Used in links.",
 )
 @provider_option
-@click.option(
-    "--batch-size", type=COUNT, default=0, show_default="measured best", help="Images per batch."
+@automatic_option("--batch-size", "measured best", "Images per batch.")
+@automatic_option(
+    "--job-batch-size", "what keeps requests fast", "Images per batch of background scoring."
 )
-@click.option(
-    "--job-batch-size",
-    type=COUNT,
-    default=0,
-    show_default="what keeps requests fast",
-    help="Images per batch of background scoring.",
-)
-@click.option(
-    "--threads",
-    type=COUNT,
-    default=0,
-    show_default="one per core",
-    help="Threads that decode and (on the CPU) compute.",
-)
+@automatic_option("--threads", "one per core", "Threads that decode and (on the CPU) compute.")
 @click.option(
     "--pending",
     "pending_seconds",

@@ -64,7 +64,7 @@ def command(
         return
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")
-    from lloss.tasks import get_task  # imports torch, which --help and --show do not need
+    from lloss.tasks import get_task  # imports torch, which --help does not need
     from lloss.training import run
 
     task, problems = get_task(settings.task), Problems(skip_bad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -148,9 +147,7 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
         with problems.skipping():
             if place.at(image.name).kind() != "file":
                 raise missing_image(f"{image.where}.file_name", image.name, place)
-            read = functools.partial(place.read_image, image.name)
-            item = Item(image.name, read, file=place.file_of(image.name))
-            found.append((item, image.objects.label(image.size)))
+            found.append((place.image(image.name), image.objects.label(image.size)))
     return _labeled_set(found, str(path), problems)
 
 

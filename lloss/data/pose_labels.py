@@ -21,7 +21,7 @@ from lloss.data.object_labels import missing_image
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.person_crops import CropItem, Outline, crop_items
+from lloss.pools.person_crops import CropItem, PersonCrop, crop_items
 from lloss.pools.storage import LocalPath, image_folder
 from lloss.pools.uri import PoolUri
 
@@ -115,14 +115,14 @@ def _persons_with_images(
     names = dict.fromkeys(person.image for person in persons)
     place = image_folder(LocalPath(path), list(names), folder)
     present = {name for name in names if place.at(name).kind() == "file"}
-    outlines: list[Outline] = []
+    outlines: list[PersonCrop] = []
     labels: list[PersonLabel] = []
     for person, label in _labels(persons, problems):
         with problems.skipping():
             if person.image not in present:
                 raise missing_image(person.image_where, person.image, place)
             assert label.region is not None, "a file of persons says where each is"
-            outlines.append(Outline(person.id, person.image, label.region, person.size))
+            outlines.append(PersonCrop(person.id, person.image, label.region, person.size))
             labels.append(label)
     return _labeled_set(list(zip(crop_items(outlines, place), labels)), str(path), problems)
 
@@ -144,7 +144,7 @@ def _labeled_set(
 
 
 def _size_in_doubt(item: Item, label: PersonLabel) -> tuple[int, int] | None:
-    """Height and width of the image, if joints may lie far outside of it.
+    """Height and width of the image, if joints can be far outside of it.
 
     Joints inside the person's square do not, so that hardly any image has to be read for this.
     """

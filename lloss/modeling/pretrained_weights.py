@@ -15,7 +15,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     """Read a file of names and tensors.
 
     Raises:
-        SettingsError: there is no such file, or it holds something else.
+        SettingsError: no such file, or it is not a state dict.
     """
     try:
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
@@ -33,7 +33,7 @@ def start_from(
     state: Mapping[str, Tensor],
     weights: str,
     name: str,
-    afresh: Collection[str],
+    fresh: Collection[str],
 ) -> None:
     """Take over a state dict, but for layers that depend on the classes and do not fit.
 
@@ -42,7 +42,7 @@ def start_from(
         state: a network's of the same make.
         weights: where it is from, for messages.
         name: of the network, for messages.
-        afresh: layers that keep their fresh weights if they are missing or of another shape.
+        fresh: layers that keep their fresh weights if they are missing or of another shape.
 
     Raises:
         SettingsError: other layers are missing or of another shape.
@@ -50,7 +50,7 @@ def start_from(
     own = network.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     differing = {key.rpartition(".")[0] for key in own.keys() - fitting.keys()}
-    if bad := sorted(differing - set(afresh)):
+    if bad := sorted(differing - set(fresh)):
         raise SettingsError(
             f"weights {weights}: do not fit {name} (they differ in {len(differing)} layers, "
             f"{bad[0]!r} among them)"

@@ -13,8 +13,8 @@ _AT_ONCE = 16
 """Files looked at together: each costs a network a round trip, and a pool has ten thousand."""
 
 
-def file_prints(files: Sequence[StoragePath]) -> str:
-    """Digest the names of these files and :meth:`StoragePath.trace` of each.
+def files_fingerprint(files: Sequence[StoragePath]) -> str:
+    """Digest the names of these files and :meth:`StoragePath.fingerprint` of each.
 
     Names count from the folder that all of the files share, so that a pool that was moved or
     copied as a whole keeps its digest.
@@ -23,13 +23,13 @@ def file_prints(files: Sequence[StoragePath]) -> str:
     shared = len(os.path.commonprefix(paths))  # noqa: RUF071  of tuples
     digest = hashlib.sha256()
     with ThreadPoolExecutor(_AT_ONCE, "lloss-fingerprints") as threads:
-        for path, trace in zip(paths, threads.map(lambda file: file.trace(), files)):
+        for path, sample in zip(paths, threads.map(lambda file: file.fingerprint(), files)):
             name = "/".join(path[shared:])
-            digest.update(repr((name, trace)).encode("utf-8", "backslashreplace"))
+            digest.update(repr((name, sample)).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
 
 
-def content_print(file: StoragePath) -> str:
+def content_fingerprint(file: StoragePath) -> str:
     """The SHA-256 of a whole file."""
     digest = hashlib.sha256()
     with file.open() as opened:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -46,7 +45,7 @@ class FolderPool(Pool):
         self._passed: PassedOver | None = None
 
     def __iter__(self) -> Iterator[Item]:
-        return itertools.starmap(self._item, self._walk())
+        return (self.root.image(id, file=file) for id, file in self._walk())
 
     def ids(self) -> Iterator[str]:
         """Paths below the folder."""
@@ -65,10 +64,7 @@ class FolderPool(Pool):
         if any("\\" in id for id in missing):  # the escape of a name that is not UTF-8
             return super().find(wanted)
         self.refuse_missing(wanted, missing)
-        return [self._item(id, self.root.file_of(id)) for id in wanted]
-
-    def _item(self, id: str, file: FileName) -> Item:
-        return Item(id, self.root.reader(id, file), file=file)
+        return [self.root.image(id) for id in wanted]
 
     def _walk(self) -> Iterator[tuple[str, FileName]]:
         passed = PassedOver()

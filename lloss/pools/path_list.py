@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Iterator
 from typing import IO
 
 from lloss.errors import PoolError
-from lloss.pools.fingerprints import content_print
+from lloss.pools.fingerprints import content_fingerprint
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath
 from lloss.pools.unique_ids import first_duplicate
@@ -46,9 +45,7 @@ class PathListPool(Pool):
 
     def __iter__(self) -> Iterator[Item]:
         folder = self.listing.parent
-        for _, id, path in _rows(self.listing):
-            read = functools.partial(folder.read_image, path)
-            yield Item(id, read, file=folder.file_of(path))
+        return (folder.image(path, id) for _, id, path in _rows(self.listing))
 
     def ids(self) -> Iterator[str]:
         """The paths as written, or the column ``id``."""
@@ -60,7 +57,7 @@ class PathListPool(Pool):
 
     def fingerprint(self) -> str:
         """Digest the list itself; not the files it names."""
-        return content_print(self.listing)
+        return content_fingerprint(self.listing)
 
 
 def _rows(listing: StoragePath) -> Iterator[tuple[int, str, str]]:

@@ -17,7 +17,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Pixels, decode_whole
-from lloss.pools.fingerprints import content_print
+from lloss.pools.fingerprints import content_fingerprint
 from lloss.pools.image_files import raising
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath, image_folder
@@ -30,7 +30,7 @@ _KEPT_BYTES = 32 << 20
 """Larger decoded images are not kept."""
 
 
-class Outline(NamedTuple):
+class PersonCrop(NamedTuple):
     """A person of a pool; ``region`` is the reason where there is no square.
 
     ``size`` is the height and width of the image on which the region was drawn, where it is known.
@@ -97,39 +97,38 @@ class PersonCropPool(Pool):
                 document = parse_json(file, str(listing))
             split = uri.options.get("split", "")
             people = parse_persons(document, str(listing), _Refusing(), split)
-            self._outlines = _grouped(map(_outline, people))
+            self._crops = _grouped(map(_crop_of, people))
         except LabelError as error:
             raise PoolError(str(error)) from error
-        names = list(dict.fromkeys(one.image for one in self._outlines))
+        names = list(dict.fromkeys(one.image for one in self._crops))
         self.images = image_folder(listing, names, uri.options.get("image", ""))
 
     def __iter__(self) -> Iterator[Item]:
-        return crop_items(self._outlines, self.images)
+        return crop_items(self._crops, self.images)
 
     def ids(self) -> Iterator[str]:
         """Image and place of each person."""
-        return (one.id for one in self._outlines)
+        return (one.id for one in self._crops)
 
     def count(self) -> int:
         """How many persons there are."""
-        return len(self._outlines)
+        return len(self._crops)
 
     def fingerprint(self) -> str:
         """Digest the JSON; not the images it names."""
-        return content_print(self.listing)
+        return content_fingerprint(self.listing)
 
 
-def crop_items(outlines: Iterable[Outline], folder: StoragePath) -> Iterator[Item]:
+def crop_items(crops: Iterable[PersonCrop], folder: StoragePath) -> Iterator[Item]:
     """The items of persons, whose images have names relative to ``folder``."""
-    outlines = list(outlines)
-    shared = {name for name, count in Counter(o.image for o in outlines).items() if count > 1}
+    crops = list(crops)
+    shared = {name for name, count in Counter(o.image for o in crops).items() if count > 1}
     kept = _KeptImages()
-    for id, name, region, size in outlines:
+    for id, name, region, size in crops:
         if isinstance(region, str):
             yield Item(id, raising(ImageError(region)))
             continue
-        read = functools.partial(folder.read_image, name)
-        image = Item(name, read, file=folder.file_of(name))
+        image = folder.image(name)
         decoded = functools.partial(kept.decoded if name in shared else _decode, image)
         if size is not None:
             decoded = functools.partial(_of_size, decoded, size)
@@ -174,19 +173,19 @@ class _KeptImages:
             return pixels
 
 
-def _grouped(outlines: Iterable[Outline]) -> list[Outline]:
+def _grouped(crops: Iterable[PersonCrop]) -> list[PersonCrop]:
     """With the persons of an image together, in the order of the first of each."""
-    groups: dict[str, list[Outline]] = {}
-    for outline in outlines:
-        groups.setdefault(outline.image, []).append(outline)
+    groups: dict[str, list[PersonCrop]] = {}
+    for crop in crops:
+        groups.setdefault(crop.image, []).append(crop)
     return list(itertools.chain.from_iterable(groups.values()))
 
 
-def _outline(person: Person) -> Outline:
+def _crop_of(person: Person) -> PersonCrop:
     try:
-        return Outline(person.id, person.image, person.region(), person.size)
+        return PersonCrop(person.id, person.image, person.region(), person.size)
     except AnnotationError as error:
-        return Outline(person.id, person.image, error.what)
+        return PersonCrop(person.id, person.image, error.what)
 
 
 def _decode(image: Item) -> Pixels:

@@ -145,7 +145,7 @@ class RemotePath(StoragePath):
         """See :meth:`StoragePath.open_random`."""
         return _RemoteFile(self)
 
-    def trace(self) -> str:
+    def fingerprint(self) -> str:
         """The size and, where the store has one, a tag or a time."""
         with store_errors(self):
             info = self.fs.info(self.path)
@@ -156,7 +156,7 @@ class RemotePath(StoragePath):
         """See :meth:`StoragePath.read_image`.
 
         Raises:
-            ImageError: this one object is missing, or may not be read.
+            ImageError: this one object is missing, or access is denied.
             PoolError: the store cannot be reached, or refuses us altogether: to go on would
                 skip every image from here on.
         """

@@ -19,6 +19,7 @@ from typing import IO, Literal, Protocol, TypeAlias
 from lloss.errors import PoolError
 from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.image_files import ImageRoot, read_error, read_file
+from lloss.pools.pool import Item
 from lloss.pools.uri import is_url
 
 FileName: TypeAlias = bytes | str
@@ -119,16 +120,17 @@ class StoragePath(ABC):
         """Open the file for many threads; raise PoolError where it cannot be read."""
 
     @abstractmethod
-    def trace(self) -> str:
+    def fingerprint(self) -> str:
         """A digest of size and samples, or the store's tag; PoolError where it is gone."""
 
     @abstractmethod
     def read_image(self, path: str) -> bytes:
         """Read the image file at a relative path; PoolError where no other can be read either."""
 
-    def reader(self, path: str, file: FileName) -> Callable[[], bytes]:
-        """How to read the image of an entry, of which both names are known."""
-        return functools.partial(self.read_image, path)
+    def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
+        """The image file at a relative path as an item; ``id`` is the path by default."""
+        read = functools.partial(self.read_image, path)
+        return Item(id or path, read, file=file or self.file_of(path))
 
 
 class LocalPath(StoragePath):
@@ -224,7 +226,7 @@ class LocalPath(StoragePath):
         """See :meth:`StoragePath.open_random`."""
         return _LocalFile(self)
 
-    def trace(self) -> str:
+    def fingerprint(self) -> str:
         """Digest the size, and the bytes of beginning, middle and end (Parquet: whole footer)."""
         try:
             with self.open() as file:
@@ -246,9 +248,10 @@ class LocalPath(StoragePath):
         """See :meth:`StoragePath.read_image`; absolute paths are taken as they are."""
         return read_file(self.path / path, self._root)
 
-    def reader(self, path: str, file: FileName) -> Callable[[], bytes]:
-        """Read by the bytes of the name, which may not be UTF-8."""
-        return functools.partial(read_file, file, self._root)
+    def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
+        """See :meth:`StoragePath.image`; ``file`` is the name in bytes that are not UTF-8."""
+        file = file or self.file_of(path)
+        return Item(id or path, functools.partial(read_file, file, self._root), file=file)
 
     def _unreadable(self, error: Exception) -> PoolError:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from lloss.errors import PoolError
-from lloss.pools.fingerprints import file_prints
+from lloss.pools.fingerprints import files_fingerprint
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath
 from lloss.pools.table_columns import Columns, ImageCell
@@ -87,7 +87,7 @@ class TablePool(Pool):
 
     def fingerprint(self) -> str:
         """Digest the files' names, sizes and a little of their content; not the named images."""
-        return file_prints(self.files)
+        return files_fingerprint(self.files)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         """See :meth:`Pool.find`. The items carry their bytes: a batch each would be far more."""

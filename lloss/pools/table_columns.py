@@ -116,7 +116,7 @@ class ImageCell:
 
 
 def _bytes_and_path(cell: Any) -> tuple[bytes | None, bytes | None]:
-    """An image's bytes, or its path, which may not be UTF-8; None for what is missing."""
+    """An image's bytes, or its path, which need not be UTF-8; None for what is missing."""
     if not pa.types.is_struct(cell.type):
         return (None, _buffer(cell)) if _is_text(cell.type) else (_buffer(cell), None)
     if not cell.is_valid:

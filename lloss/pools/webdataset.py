@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 from lloss.errors import ImageError, PoolError
 from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
-from lloss.pools.fingerprints import file_prints
+from lloss.pools.fingerprints import files_fingerprint
 from lloss.pools.image_files import check_encoded, raising
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import RandomFile, StoragePath
@@ -69,7 +69,7 @@ class WebDatasetPool(Pool):
 
     def fingerprint(self) -> str:
         """Digest the shards' names, sizes and a little of their content."""
-        return file_prints(self.shards)
+        return files_fingerprint(self.shards)
 
     def _items(self, shard: StoragePath, passed: PassedOver) -> Iterator[Item]:
         seen: set[int] = set()

@@ -36,7 +36,7 @@ from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.similar_names import similar_note
-from lloss.training.holdout import draw_holdout, held_ids, refuse_unknown, uncovered
+from lloss.training.holdout import draw_holdout, holdout_ids, refuse_unknown, uncovered
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
@@ -227,7 +227,7 @@ class Project:
                     "images selected for their predicted loss, so it is not a fair sample of the "
                     "pool"
                 )
-        held = held_ids(path, labeled, self.open_pool, problems)
+        held = holdout_ids(path, labeled, self.open_pool, problems)
         aside = [row for row, item in enumerate(labeled.items) if item.id in held]
         kept = [row for row, item in enumerate(labeled.items) if item.id not in held]
         return labeled.take(kept), labeled.take(aside) if len(aside) > 1 else None

@@ -99,12 +99,7 @@ class Driver:
             raise EngineError("the NVIDIA driver finds no GPU: look at CUDA_VISIBLE_DEVICES")
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call a function.
-
-        Raises:
-            DeviceMemoryError: the GPU is out of memory.
-            EngineError: any other code but success.
-        """
+        """Call a function."""
         code = getattr(self._library, name)(*arguments)
         if code:
             # Pinned memory is the host's: a smaller run on the device would not help.
@@ -119,20 +114,12 @@ class Driver:
         return int(answer.value or 0)
 
     def check(self, device_id: int) -> None:
-        """Refuse a number that no GPU has.
-
-        Raises:
-            EngineError: no GPU has it.
-        """
+        """Refuse a number that no GPU has."""
         if not 0 <= device_id < self.count:
             raise EngineError(f"GPU {device_id}: this machine shows {self.count}, counted from 0")
 
     def gpu(self, device_id: int = 0) -> Gpu:
-        """Describe a GPU.
-
-        Raises:
-            EngineError: no GPU has this number.
-        """
+        """Describe a GPU."""
         device = self._device(device_id)
         name = ctypes.create_string_buffer(256)
         self.call("cuDeviceGetName", ctypes.addressof(name), len(name), device)
@@ -179,11 +166,7 @@ class Driver:
 
 @functools.cache
 def driver() -> Driver:
-    """The driver of this process.
-
-    Raises:
-        EngineError: there is no driver, or it finds no GPU.
-    """
+    """The driver of this process."""
     return Driver()
 
 

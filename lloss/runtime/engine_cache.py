@@ -39,17 +39,7 @@ class EngineCache:
     def of(
         cls, machine: Mapping[str, str], model: Mapping[str, str], root: Path | None = None
     ) -> EngineCache:
-        """Find or make the folders.
-
-        Args:
-            machine: GPU, driver and versions.
-            model: sha256, precision and range of shapes.
-            root: by default ``$XDG_CACHE_HOME/lloss/tensorrt``, or ``~/.cache/lloss/tensorrt``.
-
-        Raises:
-            EngineError: a folder belongs to another user, or others can write to it.
-            LlossError: a folder cannot be made.
-        """
+        """Find or make the folders in ``root``, by default :func:`default_root`."""
         root = root or default_root()
         for folder in (root.parent, root):
             _make_private(folder)

@@ -63,10 +63,6 @@ def keep_exact(options: Any, weight_bits: int) -> None:
     """Make a session with int8 weights compute the same on every CPU.
 
     Where products saturate, onnxruntime then takes slower kernels that do not.
-
-    Args:
-        options: ``onnxruntime.SessionOptions``, changed in place.
-        weight_bits: of the graph; products of 7 bits cannot saturate and keep the fast kernels.
     """
     if weight_bits > 7 and saturates():
         options.add_session_config_entry(_EXACT, "1")

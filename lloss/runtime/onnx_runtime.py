@@ -8,11 +8,7 @@ from lloss.errors import MissingExtraError
 
 
 def import_onnxruntime() -> Any:
-    """Import the module ``onnxruntime``.
-
-    Raises:
-        MissingExtraError: neither onnxruntime nor onnxruntime-gpu is installed.
-    """
+    """Import the module ``onnxruntime``."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lloss.errors import DeviceMemoryError, EngineError
 from lloss.files import locked
@@ -46,11 +46,7 @@ _NO_MEMORY = re.compile(
 
 
 def parse_device(text: str) -> tuple[str, int]:
-    """Parse ``cuda``, ``cuda:1``, ``tensorrt:1``, ``cpu`` or ``auto`` into provider and GPU number.
-
-    Raises:
-        EngineError: an unknown provider, or a wrong GPU number.
-    """
+    """Parse ``cuda:1``, ``tensorrt``, ``cpu`` or ``auto`` into provider and GPU number."""
     name, colon, number = text.partition(":")
     if name not in ("auto", *ORDER):
         raise EngineError(
@@ -72,11 +68,6 @@ def missing(provider: str, available: Sequence[str], device_id: int = 0) -> str 
 
     This check prevents pages of messages from the loader. It leaves the libraries that it finds
     loaded, as the provider needs them.
-
-    Args:
-        provider: ``tensorrt``, ``cuda`` or ``cpu``.
-        available: of ``onnxruntime.get_available_providers()``.
-        device_id: number of the GPU.
     """
     if ORT_NAMES[provider] not in available:
         return f"is not in the installed onnxruntime{_clash()}"
@@ -191,15 +182,7 @@ def _tensorrt_options(setup: Setup, cache: EngineCache | None) -> dict[str, str]
 
 
 def engine_cache(setup: Setup, sha256: str) -> EngineCache:
-    """The folders of an artifact's TensorRT engines on this machine.
-
-    Args:
-        setup: of the session.
-        sha256: of the artifact's file.
-
-    Raises:
-        EngineError: there is no GPU, or others can write to a folder.
-    """
+    """The folders of an artifact's TensorRT engines on this machine."""
     gpu = cuda_driver.driver().gpu(setup.device_id)
     machine = {
         "onnxruntime": import_onnxruntime().__version__,
@@ -216,22 +199,10 @@ def engine_cache(setup: Setup, sha256: str) -> EngineCache:
     return EngineCache.of(machine, model)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A session that really runs on the provider that was asked for.
-
-    Attributes:
-        session: an ``onnxruntime.InferenceSession``.
-        provider: ``tensorrt``, ``cuda`` or ``cpu``.
-        graphs: whether it captures CUDA graphs; only a GPU executor may run it then.
-        nodes: number of the graph's nodes by provider.
-        note: why there are no CUDA graphs although the setup asks for them, or "".
-    """
+class Opened(NamedTuple):
+    """A session, and why it has no CUDA graphs although its setup asks for them, or ""."""
 
     session: Any
-    provider: str
-    graphs: bool
-    nodes: Mapping[str, int]
     note: str = ""
 
 
@@ -240,16 +211,6 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
 
     Call :func:`missing` first: this function does not repeat its checks. Where the graph has nodes
     that cannot be captured, the session is opened again without CUDA graphs, with a note.
-
-    Args:
-        path: the artifact.
-        setup: of the session.
-        sha256: of the file; part of the key of TensorRT's cache.
-        options: an ``onnxruntime.SessionOptions``, for the CPU.
-
-    Raises:
-        DeviceMemoryError: the GPU has too little memory left.
-        EngineError: the provider cannot run the artifact.
     """
     if setup.provider == "cpu":
         return _open(path, setup, None, options)
@@ -266,16 +227,15 @@ def _open(path: Path, setup: Setup, cache: EngineCache | None, options: Any) -> 
     if setup.provider != "cpu":
         import_onnxruntime().preload_dlls()  # optional libraries too, such as cuFFT
     wanted = provider_options(setup, cache)
-    graphs = any(given.get("enable_cuda_graph") == "1" for _, given in wanted)
     note = ""
     try:
         session = _new_session(path, wanted, options)
     except DeviceMemoryError:
         raise
     except EngineError as error:
-        if not graphs:
+        if wanted[0][1].get("enable_cuda_graph") != "1":
             raise
-        graphs, note = False, f"no CUDA graphs: {error}"
+        note = f"no CUDA graphs: {error}"
         wanted = provider_options(replace(setup, graphs=False), cache)
         session = _new_session(path, wanted, options)
     running = session.get_providers()[0]
@@ -284,7 +244,7 @@ def _open(path: Path, setup: Setup, cache: EngineCache | None, options: Any) -> 
     nodes = _count_nodes(session)
     if not nodes.get(setup.provider):
         raise EngineError(f"{path}: {setup.provider} took none of its nodes ({nodes})")
-    return Opened(session, setup.provider, graphs, nodes, note)
+    return Opened(session, note)
 
 
 def _new_session(path: Path, providers: Options, options: Any) -> Any:

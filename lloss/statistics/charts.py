@@ -116,7 +116,7 @@ class Spread:
 
 
 def histogram(values: NDArray[np.float32] | Spread, scores: Sequence[float]) -> str:
-    """Predicted losses of the pool, float [N] with NaN for none, and where the picks lie."""
+    """Predicted losses of the pool, float [N] with NaN for none, and the picks."""
     spread = values if isinstance(values, Spread) else Spread.of(values)
     if spread is None:
         return '<p class="note">No image has a predicted loss.</p>\n'
@@ -148,8 +148,8 @@ def _bulk(losses: NDArray[np.float64]) -> tuple[float, float]:
     inner = np.quantile(losses, (0.005, 0.995))
     reach = float(inner[1] - inner[0])
     low, high = max(losses.min(), inner[0] - reach), min(losses.max(), inner[1] + reach)
-    room = 0.0 if high - low > 1e-6 * max(-low, high) else abs(low) / 10 or 1.0
-    return float(low) - room, float(high) + room
+    margin = 0.0 if high - low > 1e-6 * max(-low, high) else abs(low) / 10 or 1.0
+    return float(low) - margin, float(high) + margin
 
 
 def _bars(plane: _Plane, edges: NDArray[Any], counts: NDArray[Any], kind: str) -> str:
@@ -164,7 +164,7 @@ def _bars(plane: _Plane, edges: NDArray[Any], counts: NDArray[Any], kind: str) -
 
 def _where_picked(plane: _Plane, scores: NDArray[np.float64]) -> str:
     """A stroke a pick below the base line, and a line at the lowest of them."""
-    strokes = sorted({plane.across(score) for score in scores})  # no more than the eye can tell
+    strokes = sorted({plane.across(score) for score in scores})  # no more than the eye can separate
     rug = "".join(f"M{x} {_BASE + 3}v7" for x in strokes)
     anchor, nudge = ("start", 5) if strokes[0] < 186 else ("end", -5)
     return (

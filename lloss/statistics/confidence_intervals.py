@@ -27,14 +27,13 @@ Z = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2)
 
 _DRAWS, _FEWEST_DRAWS = 1000, 200
 _WORK = 50_000_000
-"""Numbers that the draws of one bootstrap go through: fewer draws are made of large sets, whose
-intervals are narrow anyway."""
+"""Numbers that one bootstrap computes with: large sets, of narrow intervals, get fewer draws."""
 
 _ROUNDING = 1e-9
 """Draws of a share that differ by less are the same."""
 
-_HELD = 4_000_000
-"""Numbers held at a time."""
+_IN_MEMORY = 4_000_000
+"""Numbers in memory at a time."""
 
 
 def wilson(hits: float, count: float) -> Interval:
@@ -79,7 +78,7 @@ def bootstrap(
         figures: computes them.
         support: of figures that are 0 to 1, how many images each says something of. Where all
             draws give the same, such a figure gets Wilson's interval on them: that none of few
-            images differs is no certainty.
+            images differs is not a certainty.
         work: numbers that a draw goes through; N where it is not given.
 
     Returns:
@@ -90,7 +89,7 @@ def bootstrap(
     random = np.random.default_rng([count, 95])
     left = min(_DRAWS, max(_FEWEST_DRAWS, _WORK // max(work, count, 1))) if count else 0
     while left > 0:
-        some = min(left, max(1, _HELD // max(work, count)))
+        some = min(left, max(1, _IN_MEMORY // max(work, count)))
         rows = random.integers(count, size=(some, count)) + count * np.arange(some)[:, None]
         weights = np.bincount(rows.ravel(), minlength=some * count).reshape(some, count)
         for name, values in figures(weights.astype(np.float64)).items():
@@ -138,7 +137,7 @@ def decimals(interval: Interval | None) -> int:
 
 
 def in_words(value: float | None, interval: Interval | None, count: int = 0) -> str:
-    """A figure as ``0.50 (95 % interval 0.19 to 0.81, 6 images)``."""
+    """Format a figure as ``0.50 (95 % interval 0.19 to 0.81, 6 images)``."""
     if value is None or math.isnan(value):
         return "unknown"
     if interval is None or not usable(interval):
@@ -149,14 +148,14 @@ def in_words(value: float | None, interval: Interval | None, count: int = 0) -> 
 
 
 def in_percent(value: float | None, interval: Interval | None) -> str:
-    """A share as ``50%``, with the digits that its interval allows; – where there is none."""
+    """Format a share as ``50%``, with the digits that its interval allows; – if undefined."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.{max(decimals(interval) - 2, 0) if usable(interval) else 1}%}"
 
 
 def range_in_percent(interval: Interval | None) -> str:
-    """An interval as ``19% to 81%``; "" where there is none."""
+    """Format an interval as ``19% to 81%``; "" without one."""
     if interval is None or not usable(interval):
         return ""
     low, high = (in_percent(end, interval) for end in interval)

@@ -79,7 +79,7 @@ def _accuracy_interval(score: Floats, loss: Floats) -> Interval:
     """Wilson's interval on so many independent pairs as make the variance that is there.
 
     That is the variance of a U-statistic (infinitesimal jackknife over images), but never less than
-    that of a score that knows nothing: few images in the right order are no certainty, and the
+    that of a random score: few images in the right order are no certainty, and the
     interval holds 50 % exactly where Kendall's test does not refuse chance.
     """
     right, of = _pairs_of_each(score, loss)

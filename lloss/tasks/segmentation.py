@@ -211,7 +211,7 @@ class _Segmentation(Task):
         return both[..., :3], [MaskTarget(mask) for mask in both[..., 3].numpy()]
 
     def collate(self, targets: Sequence[MaskTarget]) -> Tensor:
-        """int64 [N, H, W]; -1 where there is no class, or none of the network's."""
+        """int64 [N, H, W]; -1 for no class, or none of the network's."""
         masks = torch.from_numpy(np.stack([target.mask for target in targets])).long()
         return masks.where(masks < UNKNOWN, 0) - 1
 
@@ -258,7 +258,7 @@ def _unchanged(label: MaskLabel) -> Mask:
         why = error.what
     raise LabelError(
         f"the mask {label.path} changed since the cycle was begun: {why}; "
-        "restore it, or remove the cycle's folder to begin it anew"
+        "restore it, or remove the cycle's folder to start it again"
     )
 
 

@@ -31,12 +31,7 @@ SHARE = 0.5
 
 
 def check_finite(values: dict[str, Tensor], settings: TrainSettings, where: str) -> None:
-    """Refuse infinite or NaN weights and running statistics.
-
-    Args:
-        values: by name.
-        settings: of the training, for the remedy.
-        where: the step that made them.
+    """Refuse infinite or NaN weights and running statistics, by name, after a step.
 
     Raises:
         DivergedError: some are infinite or NaN.
@@ -53,9 +48,7 @@ def diverged(what: str, settings: TrainSettings, where: str) -> DivergedError:
 
 def with_kept_checkpoint(error: DivergedError, path: Path) -> DivergedError:
     """Add to the error whether the checkpoint at ``path`` keeps an earlier state."""
-    kept = "No checkpoint was written"
-    if path.exists():
-        kept = f"{path} keeps a state before that"
+    kept = f"{path} keeps a state before that" if path.exists() else "No checkpoint was written"
     return DivergedError(f"{error}. {kept}")
 
 

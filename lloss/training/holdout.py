@@ -1,4 +1,4 @@
-"""Labels that are kept for measuring: drawn once, and found again in every cycle."""
+"""Labels that are kept for measuring: drawn once, and looked up again in every cycle."""
 
 from __future__ import annotations
 
@@ -16,15 +16,9 @@ from lloss.tasks.task import Task
 
 
 def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
-    """A share of the labeled images and the stratum of each.
+    """Draw a share of the labeled images, 0 to 1: the stratum of each by its id.
 
-    What lies on one image is held out together: an image that is trained on is new to nobody.
-
-    Args:
-        task: of the labels.
-        labeled: to draw from.
-        share: of them, 0 to 1.
-        seed: of the draw.
+    Items of one image are held out together: the model has seen an image that it is trained on.
     """
     strata: dict[str, str] = {}
     together: dict[str, list[str]] = {}
@@ -37,10 +31,10 @@ def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> di
 
 
 def draw_strata(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
-    """A share of the ids, spread over the strata, and no stratum lost to the measuring.
+    """Draw a share of the ids, spread over the strata; each stratum keeps one to train on.
 
-    What the shares of the strata leave over goes to those that are rounded down the most. Fewer
-    than two images measure nothing: then there are none.
+    What rounding leaves over goes to the strata that lose the most by it. Fewer than two images
+    measure nothing: then the answer is empty.
     """
     total = round(len(strata) * share)
     members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
@@ -55,60 +49,61 @@ def draw_strata(strata: Mapping[str, str], share: float, seed: int) -> dict[str,
     return {id: name for name, ids in members.items() for id in draw_ids(ids, counts[name], seed)}
 
 
-def held_ids(
+def holdout_ids(
     path: Path, labeled: LabeledSet, open_pool: Callable[[], Pool], problems: Problems
 ) -> set[str]:
-    """The images that were set aside, by their ids in the pool as it is now.
+    """Return the held-out images by their ids in the pool as it is now.
 
     Args:
         path: a CSV of the ids that they had when they were drawn.
         labeled: what is labeled now.
-        open_pool: gives the pool; called only if some of them are not labeled under those ids.
-        problems: a note of those that are gone goes there.
+        open_pool: called only if some of them are not labeled under those ids.
+        problems: receives a note of those that are gone.
 
     Raises:
-        LabelError: an id may mean several images.
+        LabelError: an id matches several images.
     """
     names = read_labels(path, needs_label=False)
-    held = {item.id for item in labeled.items if item.id in names}
-    others = [name for name in names if name not in held]
+    ids = {item.id for item in labeled.items if item.id in names}
+    others = [name for name in names if name not in ids]
     matches = Matches(open_pool().ids if others else tuple, others)
     gone = 0
     for name in others:
-        ids = matches.of(name)
-        if len(ids) > 1:
+        matching = matches.of(name)
+        if len(matching) > 1:
             raise LabelError(f"{path}: {name!r} {matches.why(name)}")
-        held.update(ids)
-        gone += not ids
+        ids.update(matching)
+        gone += not matching
     if gone:
         problems.note(f"{path}: {gone} of {len(names)} images are not in the pool any more")
-    return held
+    return ids
 
 
-def refuse_unknown(task: Task, held: LabeledSet, classes: Sequence[str], hint: str = "") -> None:
+def refuse_unknown(task: Task, holdout: LabeledSet, classes: Sequence[str], hint: str = "") -> None:
     """Refuse images to measure on of which none shows a class of the network.
 
     Raises:
-        LabelError: so it is.
+        LabelError: none does.
     """
-    if any(task.has_loss(label, classes) for label in held.labels):
-        return
-    some = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
-    raise LabelError(
-        f"{held.origin}: none of the {len(held)} images shows what the model knows "
-        f"(its classes: {some}); relabel them, or train again with those classes"
-        + (f"; {hint}" if hint else "")
-    )
+    if not any(task.has_loss(label, classes) for label in holdout.labels):
+        raise LabelError(
+            f"{holdout.origin}: none of the {len(holdout)} images shows what the model knows "
+            f"(its classes: {_first(classes)}); relabel them, or train again with those classes"
+            + (f"; {hint}" if hint else "")
+        )
 
 
-def uncovered(task: Task, training: LabeledSet, held: LabeledSet) -> list[str]:
-    """A line on classes that are trained on and that no image to measure on shows, if any."""
-    classes, shown = task.classes(training.labels), set(task.classes(held.labels))
+def uncovered(task: Task, training: LabeledSet, holdout: LabeledSet) -> list[str]:
+    """Return a line on classes that are trained on and that no held-out image shows, if any."""
+    classes, shown = task.classes(training.labels), set(task.classes(holdout.labels))
     missing = [name for name in classes if name not in shown]
     if not missing:
         return []
-    some = ", ".join(missing[:8]) + (", …" if len(missing) > 8 else "")
     return [
-        f"the {len(held)} held-out images show {len(classes) - len(missing)} of the {len(classes)} "
-        f"classes; not measured: {some}"
+        f"the {len(holdout)} held-out images show {len(classes) - len(missing)} of the "
+        f"{len(classes)} classes; not measured: {_first(missing)}"
     ]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -182,19 +182,17 @@ def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> 
 
     Where only some are, the others must be of 8 bits: a sensor of 16 bits has dark images too.
     """
+    if settings.white:
+        return ""
     rows = range(0, len(labeled), max(1, len(labeled) // CHECKED))
     largest = {row: int(images[row].max()) for row in rows}
     black = [row for row in rows if largest[row] <= DARK]
-    if settings.white or not black:
-        return ""
     deep = [value for row in black if (value := _largest_of_16_bits(labeled, row))]
-    some = len(black) < len(rows)
-    if some and not deep:
-        return ""
-    if some and any(_largest_of_16_bits(labeled, row) for row in rows if largest[row] > DARK):
+    bright = [row for row in rows if largest[row] > DARK]
+    if bright and (not deep or any(_largest_of_16_bits(labeled, row) for row in bright)):
         return ""
     dark = (
-        f"{labeled.origin}: {'some' if some else 'the'} images look nearly black: of {len(rows)} "
+        f"{labeled.origin}: {'some' if bright else 'the'} images look nearly black: of {len(rows)} "
         "that were checked "
     )
     if not deep:

@@ -1,11 +1,11 @@
-"""The daemon: scoring on request, pools scored in the background, and which K are next.
+"""The daemon: scoring on request, background scoring of pools, and which K images are next.
 
 ::
 
-    server ─▶ gate ─▶ app ─▶ routes ─┬▶ models ─▶ batcher ─▶ Scorer        (scoring on request)
-    (uvicorn) (caps,   (FastAPI)     ├▶ pools, jobs ─▶ score_pool ─▶ Parquet parts
-              access)                ├▶ selections ─▶ lloss.selection
-                                     └▶ catalog (SQLite)
+    http ─▶ app ─▶ api, ui, labelstudio ─┬▶ models ─▶ batcher ─▶ Scorer     (scoring on request)
+    (uvicorn,      (routes)              ├▶ pools, jobs ─▶ score_pool ─▶ Parquet parts
+     middleware)                         ├▶ selections ─▶ lloss.selection
+                                         └▶ catalog (SQLite)
 
-Imports go from left to right; :class:`~.core.Daemon` holds what the routes share.
+:class:`.deps.Daemon` has what the routes share.
 """

@@ -77,7 +77,7 @@ def keypoints(place: int, value: Any) -> list[Any]:
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "nan": ({"keypoints": keypoints(7, math.nan)}, "annotations[1].keypoints[7]", "nan: expected"),
     "far": ({"keypoints": keypoints(6, 5000)}, "annotations[1].keypoints[6]",
-            "the joint 'right_eye' at 5000, 9 (x, y) lies far outside the image of 100×80 pixels"),
+            "the joint 'right_eye' at 5000, 9 (x, y) is far outside the image of 100×80 pixels"),
     "shares": ({"keypoints": [n / 60 if n % 3 < 2 else 2 for n in range(51)]},
                "annotations[1].keypoints", "look like shares of the image"),
     "few": ({"keypoints": [1, 2, 2] * 16}, "annotations[1].keypoints", "48 numbers; 17 joints"),

@@ -156,7 +156,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "negative head": ({"head_size": -12.5}, "[1].head_size", "a head of -12.5 pixels"),
     "turned head": ({"headbox": [9, 2, 3, 7]}, "[1].headbox", "9, 2, 3, 7 (edges) has no area"),
     "far joint": ({"joints": joint(3, [90000, 90000]), "img_width": 640, "img_height": 480},
-                  "[1].joints[3]", "the joint 'l-hip' at 90000, 90000 (x, y) lies far outside"),
+                  "[1].joints[3]", "the joint 'l-hip' at 90000, 90000 (x, y) is far outside"),
 }  # fmt: skip
 
 

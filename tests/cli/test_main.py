@@ -343,7 +343,7 @@ def test_all_of_a_share_is_all(scores: Path, capsys: pytest.CaptureFixture[str])
     assert "3 of 60 selected" in call(capsys, "select", scores, "-k", 3, "--subset", "100%").err
 
 
-def test_exclusions_that_match_nothing_are_told(
+def test_exclusions_that_match_nothing_are_reported(
     scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other.csv").write_text("id\n1\n2\n2\n")
@@ -362,7 +362,7 @@ def test_a_head_of_ids_does_not_break_the_pipe(scores: Path) -> None:
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
 
 
-def test_images_without_an_object_are_told_by_train_and_evaluate(
+def test_images_without_an_object_are_reported_by_train_and_evaluate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pool").mkdir()

@@ -23,7 +23,7 @@ def _read(root: Path) -> tuple[dict[str, str], list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("ids", "told"),
+    ("ids", "reported"),
     [
         (("train/cat/1.png", "train/dog/1.png", "val/cat/1.png"), "'train' and 'val' are splits"),
         (("train/cat/1.png", "val/cat/1.png", "test/cat/1.png"), "'train' and 'val' and 'test'"),
@@ -45,10 +45,10 @@ def _read(root: Path) -> tuple[dict[str, str], list[str]]:
         (("images/cat/1.png", "images/dog/2.png"), "only class would be 'images'; give {root}/im"),
     ],
 )
-def test_splits_are_no_classes(tmp_path: Path, ids: tuple[str, ...], told: str) -> None:
+def test_splits_are_no_classes(tmp_path: Path, ids: tuple[str, ...], reported: str) -> None:
     with pytest.raises(LabelError) as refused:
         _read(_tree(tmp_path, *ids))
-    assert told.format(root=tmp_path) in str(refused.value)
+    assert reported.format(root=tmp_path) in str(refused.value)
 
 
 @pytest.mark.parametrize(

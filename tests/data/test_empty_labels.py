@@ -36,7 +36,7 @@ def _set(labels: dict[str, Any]) -> LabeledSet:
         ({"a": _mask(), "b": _mask("road"), "c": _mask()}, "pixel of a class"),
     ],
 )
-def test_how_many_show_nothing_is_told_whatever_it_means(labels: dict[str, Any], what: str) -> None:
+def test_labels_that_show_nothing_are_counted(labels: dict[str, Any], what: str) -> None:
     for empty in ("", *EMPTY):
         left = "b" if empty == "unlabeled" else "abc"
         problems = Problems()

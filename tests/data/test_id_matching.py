@@ -136,7 +136,7 @@ def test_names_as_people_write_them(name: str, ids: list[str], expected: str | N
         ("other.png", "its ids look like 'cam1/a.png'"),
     ],
 )
-def test_what_nearly_matched_is_told(name: str, why: str) -> None:
+def test_what_nearly_matched_is_reported(name: str, why: str) -> None:
     ids = ["cam1/a.png", "cam2/a.png", "e\u0301.png"]
     matches = Matches(partial(iter, ids), [name, "no more"])
     assert matches.of(name) == []

@@ -104,7 +104,7 @@ def test_named_sets_that_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.M
         open_objects("voc2007", None, tmp_path, Problems())
 
 
-def test_a_set_that_lies_there_in_part_is_unpacked_again(
+def test_a_set_that_is_there_in_part_is_unpacked_again(
     devkit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("torchvision.datasets.voc")
@@ -322,7 +322,7 @@ def test_boxes_without_a_size_are_checked_with_the_image(
     (tmp_path / "pool" / "b.jpg").write_bytes(b"no image")
     labels = tmp_path / "labels"
     voc_xml(labels / "a.xml", [DOG, ("cat", 1, (1, 1, 21, 16))], "a.jpg", None)
-    where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) lies outside"
+    where = r"labels: 'a.jpg', object 1 \(dog\): the box 0, 0, 20, 20 \(edges\) is outside"
     with pytest.raises(LabelError, match=where):
         opened(tmp_path / "pool", labels=labels)
     with pytest.raises(LabelError, match="holds no labeled image that can be used"):

@@ -63,7 +63,7 @@ def test_a_missing_image_is_named_or_left_out(
     check_broken(partial(opened_ids, path, None), expected, ["a.jpg@100,50,0.5"])
 
 
-def test_a_split_that_the_file_tells(
+def test_a_split_that_the_file_reports(
     tmp_path: Path, picture: Any, as_json: Any, person: Any
 ) -> None:
     picture(tmp_path / "a.jpg")
@@ -116,7 +116,7 @@ def test_of_a_pool_of_images_a_label_is_of_the_whole(
 def test_joints_far_outside_of_the_image_are_named_or_left_out(
     tmp_path: Path, picture: Any, as_json: Any, person: Any
 ) -> None:
-    """The file does not tell its size: the image does."""
+    """The file does not contain its size; the image does."""
     for name in ("a.jpg", "b.jpg"):
         picture(tmp_path / name)
     far = person("b.jpg", center=[20, 9])
@@ -134,7 +134,7 @@ def test_joints_far_outside_of_the_image_are_named_or_left_out(
         opened(tmp_path, labels=labels)
 
 
-def test_an_image_that_cannot_be_read_is_told_when_it_is_decoded(
+def test_an_image_that_cannot_be_read_is_reported_when_it_is_decoded(
     tmp_path: Path, as_json: Any, person: Any
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
@@ -154,7 +154,7 @@ def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, pers
         opened(unlabeled)
 
 
-def test_persons_without_an_annotated_joint_are_told(
+def test_persons_without_an_annotated_joint_are_reported(
     tmp_path: Path, picture: Any, as_json: Any, person: Any
 ) -> None:
     picture(tmp_path / "a.jpg")

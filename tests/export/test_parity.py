@@ -64,7 +64,7 @@ def test_nan_is_no_parity(
 def test_other_ranks_within_all_limits_are_refused(
     artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Predicted losses that lie within the allowed difference of each other."""
+    """Predicted losses that are within the allowed difference of each other."""
     outputs = graph.outputs
     graph.outputs = lambda images: {**outputs(images), "loss": -outputs(images)["loss"]}  # type: ignore[method-assign]
     monkeypatch.setattr(parity, "ABSOLUTE", 1e6)

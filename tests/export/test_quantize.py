@@ -197,5 +197,5 @@ def test_weights_with_nan_are_refused_in_one_line(artifact: Path, tmp_path: Path
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, str(tmp_path / "nan.onnx"))
     quantizer = Int8Quantizer(tmp_path / "nan.onnx", tmp_path)
-    with pytest.raises(ArtifactError, match="ONNX Runtime cannot quantize .* may not be finite"):
+    with pytest.raises(ArtifactError, match="ONNX Runtime cannot quantize .* may contain NaN"):
         quantizer.write(tmp_path / "q.onnx", quantizer.calibrate("min-max", iter([IMAGES])))

@@ -77,7 +77,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSession:
     session = FakeSession(cache.engines)
     monkeypatch.setattr(tensorrt, "missing", lambda *_: None)
     monkeypatch.setattr(tensorrt, "engine_cache", lambda *_: cache)
-    opened = Opened(session, "tensorrt", False, {"tensorrt": 90})
+    opened = Opened(session)
     monkeypatch.setattr(tensorrt, "open_session", lambda *_: opened)
     return session
 

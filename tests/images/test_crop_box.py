@@ -13,7 +13,7 @@ def test_a_region_inside_is_those_pixels() -> None:
 
 
 @pytest.mark.parametrize("region", [CropBox(-2, -1, 4), CropBox(5, 3, 6), CropBox(-3, -3, 20)])
-def test_what_lies_outside_is_black(region: CropBox) -> None:
+def test_what_is_outside_is_black(region: CropBox) -> None:
     cut = region.cut(PIXELS)
     assert cut.shape == (region.side, region.side, 3)
     for row in range(region.side):

@@ -50,7 +50,7 @@ def test_a_row_that_rounding_cuts_is_not_worth_a_line() -> None:
     assert "fit crop cuts off 20% of the pixels of the 2 labeled images" in cut.line("labeled", "x")
 
 
-def test_joints_outside_of_a_square_are_told_without_a_fit() -> None:
+def test_joints_outside_of_a_square_are_reported_without_a_fit() -> None:
     cut = CutOff(ImageSpec(64, 64, "pad"), "joints")
     cut.add((100, 100), np.array([[-3.0, 50], [50, 50]]))
     assert cut.line("held-out", "counts as missed") == (

@@ -34,7 +34,7 @@ def test_a_box_beyond_the_edge_or_turned_round_is_drawn_all_the_same() -> None:
     assert _colored(image, 0)[:, 50].any()
 
 
-def test_a_line_joins_its_ends_and_later_shapes_lie_on_top() -> None:
+def test_a_line_joins_its_ends_and_later_shapes_are_on_top() -> None:
     image = _blank()
     shapes = (Shape("line", (0, 0.5, 1, 0.5), 0), Shape("line", (0.5, 0, 0.5, 1), 12))
     draw(image, Drawing(shapes, ""))
@@ -59,7 +59,7 @@ def test_a_thumbnail_with_a_drawing_is_larger_and_holds_it() -> None:
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("size", [(60, 180), (180, 60), (77, 77)])
-def test_what_was_found_in_the_input_lies_in_its_place_on_the_image(
+def test_what_was_found_in_the_input_is_in_its_place_on_the_image(
     fit: Fit, size: tuple[int, int]
 ) -> None:
     """A box in the middle of the image, carried into the input and back."""

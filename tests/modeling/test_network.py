@@ -80,7 +80,7 @@ def test_a_stopped_gradient_leaves_that_of_the_output_alone(tiny: TrainSettings)
 
 
 def test_the_summary_is_detached(tiny: TrainSettings) -> None:
-    """Through the summary no gradient may reach the classifier, which no tap lies behind."""
+    """Through the summary no gradient may reach the classifier, which is behind no tap."""
     model = _built(tiny, head_summary=True)
     model(_images()).loss.pow(2).sum().backward()
     assert not any(_gradients(model.network.get_submodule("classifier")))

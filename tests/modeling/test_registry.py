@@ -69,7 +69,7 @@ def test_weights_of_a_file_are_taken(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[key], saved[key]) for key in saved)
 
 
-def test_a_last_layer_for_other_classes_starts_afresh_and_nothing_else(tmp_path: Path) -> None:
+def test_a_last_layer_for_other_classes_starts_new_and_nothing_else(tmp_path: Path) -> None:
     saved = build_classifier(NARROW, 3).state_dict()
     torch.save(saved, tmp_path / "w.pt")
     loaded = build_classifier(NARROW, 5, str(tmp_path / "w.pt")).state_dict()
@@ -79,7 +79,7 @@ def test_a_last_layer_for_other_classes_starts_afresh_and_nothing_else(tmp_path:
 
 
 def test_weights_whose_first_layer_differs_are_refused(tmp_path: Path) -> None:
-    """The last layer alone may start afresh; a random stem below trained stages is an accident."""
+    """The last layer alone may be new; a random stem below trained stages is an accident."""
     saved = build_classifier(NARROW, 3).state_dict()
     saved["stem.0.weight"] = saved["stem.0.weight"][:, :1]  # one of grey images
     torch.save(saved, tmp_path / "w.pt")
@@ -115,7 +115,7 @@ def test_the_default_size_is_that_of_the_networks_weights(name: str, size: int) 
     assert default_size(name) == size
 
 
-def test_images_unlike_those_of_the_weights_are_told() -> None:
+def test_images_unlike_those_of_the_weights_are_reported() -> None:
     usual = (IMAGENET_MEAN, IMAGENET_STD)
     assert weights_notes("inception_v3", 299, *usual) == []
     (line,) = weights_notes("inception_v3", 224, *usual)
@@ -127,7 +127,7 @@ def test_images_unlike_those_of_the_weights_are_told() -> None:
     assert weights_notes(NARROW, 64, *usual) == []
 
 
-def test_a_run_tells_of_images_unlike_those_of_its_weights() -> None:
+def test_a_run_reports_of_images_unlike_those_of_its_weights() -> None:
     settings = TrainSettings(model="inception_v3", weights="imagenet", size=128)
     assert len(CLASSIFICATION.notes(settings)) == 1
     assert CLASSIFICATION.notes(replace(settings, weights="none")) == []

@@ -188,6 +188,6 @@ class _Wide(nn.Module):
         return logits
 
 
-def test_the_layout_of_a_wide_images_map_is_told_by_its_aspect() -> None:
+def test_the_layout_of_a_wide_images_map_is_reported_by_its_aspect() -> None:
     taps = find_taps(_Wide(), (16, 48), ("first", "last"))
     assert taps == (Tap("first", "NCHW", 6), Tap("last", "NHWC", 10))

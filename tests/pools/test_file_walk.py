@@ -123,7 +123,7 @@ def test_shards_and_tables_together_are_refused(root: str) -> None:
         open_pool(_fill(root, "s.tar", "t.parquet"))
 
 
-def test_what_lies_beside_shards_is_counted(root: str) -> None:
+def test_what_is_beside_shards_is_counted(root: str) -> None:
     pool = open_pool(_fill(root, "s.tar", "._s.tar", "README.md", "sizes.json"))
     assert list(pool.ids()) == ["k"]
     passed = pool.passed_over()

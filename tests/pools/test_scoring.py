@@ -24,7 +24,7 @@ from lloss.errors import PoolError, ScoresError
 from lloss.pools import open_pool
 
 
-def test_the_scores_do_not_depend_on_where_images_lie(
+def test_the_scores_do_not_depend_on_where_images_are(
     tmp_path: Path, photos: Path, artifact: Path
 ) -> None:
     contents = [bytes(item.read()) for item in open_pool(photos)]

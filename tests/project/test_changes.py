@@ -63,7 +63,7 @@ def test_images_that_went_into_a_folder_keep_their_labels(
     assert _notes(labeled, now, before) == []
 
 
-def test_files_that_were_numbered_anew_are_told(labeled: LabeledSet, tmp_path: Path) -> None:
+def test_files_that_were_numbered_again_are_reported(labeled: LabeledSet, tmp_path: Path) -> None:
     before, folder = content_hashes(labeled), tmp_path / "pool"
     (folder / "1.png").unlink()
     for number in (2, 3):

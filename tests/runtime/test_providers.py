@@ -202,8 +202,9 @@ def test_a_session_on_the_cpu(artifact: Path, setup: Setup) -> None:
     options = ort.SessionOptions()
     options.logid = "mine"
     opened = open_session(artifact, setup, sha256_of(artifact), options)
-    assert opened.provider == "cpu" and not opened.graphs and not opened.note
-    assert set(opened.nodes) == {"cpu"} and opened.nodes["cpu"] > 10
+    assert not opened.note
+    nodes = providers._count_nodes(opened.session)
+    assert set(nodes) == {"cpu"} and nodes["cpu"] > 10
     assert opened.session.get_session_options().logid == "mine"
 
 
@@ -255,7 +256,6 @@ def test_a_model_that_cannot_be_captured_runs_without_graphs(
     monkeypatch.setattr(providers, "_count_nodes", lambda session: {"cuda": 80, "cpu": 2})
     opened = open_session(artifact, replace(setup, provider="cuda"), "")
     assert [options["enable_cuda_graph"] for options in cuda_sessions] == ["1", "0"]
-    assert not opened.graphs and opened.nodes == {"cuda": 80, "cpu": 2}
     assert "no CUDA graphs: " in opened.note and "graph capture feature" in opened.note
 
 

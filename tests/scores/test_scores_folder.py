@@ -36,7 +36,7 @@ def test_columns_come_back_in_order_and_type(tmp_path: Path) -> None:
     assert np.array_equal(folder.column("loss"), [0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5])
 
 
-def test_skipped_images_lie_in_their_part_and_in_one_table(tmp_path: Path) -> None:
+def test_skipped_images_are_in_their_part_and_in_one_table(tmp_path: Path) -> None:
     folder = filled(tmp_path)
     assert folder.part_ids(1)[1] == [("1-bad", "it is broken")]
     assert folder.skipped() == [(f"{n}-bad", "it is broken") for n in range(3)]

@@ -123,9 +123,9 @@ def test_images_of_broken_annotations_are_named_too(tmp_path: Path) -> None:
 )
 def test_a_json_without_ids_is_one_short_line(document: Any, tmp_path: Path) -> None:
     path = _written(tmp_path / "odd.json", document)
-    with pytest.raises(LabelError) as told:
+    with pytest.raises(LabelError) as reported:
         read_excluded([path], Problems(skip=True))
-    assert len(str(told.value)) < 200 + len(str(path)) and "\n" not in str(told.value)
+    assert len(str(reported.value)) < 200 + len(str(path)) and "\n" not in str(reported.value)
 
 
 def _found(ids: list[str], *files: Path) -> ExcludedImages:
@@ -213,7 +213,7 @@ def test_a_selection_leaves_out_what_names_mean(
     assert ids == ["in/8.png", "in/6.png"] and found.notes("the scores") == []
 
 
-def test_too_few_that_are_left_are_told_of_all_that_is_excluded(
+def test_the_error_of_too_few_images_counts_all_excluded(
     folder: ScoresFolder, tmp_path: Path
 ) -> None:
     path = tmp_path / "done.csv"

@@ -178,7 +178,7 @@ def test_detection_has_the_same_baselines(strategy: Strategy) -> None:
     pool, _ = load_examples(labeled, ("disc",), settings, Problems(), for_training=True)
     plain, _ = load_examples(labeled, ("disc",), settings, Problems())
     held_out, _ = load_examples(test, ("disc",), settings, Problems())
-    assert pool.images.shape != plain.images.shape  # room to crop
+    assert pool.images.shape != plain.images.shape  # padding to crop
     experiment = Experiment(pool, held_out, 5, 3, 2, inputs=plain.images)
     results = simulate(experiment, settings, strategy)
     assert [result.labeled for result in results] == [5, 8]

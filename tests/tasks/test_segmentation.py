@@ -218,9 +218,9 @@ def png_of(width: int, height: int) -> bytes:
 
 def test_a_mask_that_declares_too_many_pixels_is_one_line(scenes: Path) -> None:
     (scenes / "masks" / "03.png").write_bytes(png_of(30000, 30000))
-    with pytest.raises(LabelError, match=r"03\.png: cannot be read as a mask: .*pixels") as told:
+    with pytest.raises(LabelError, match=r"03\.png: cannot be read as a mask: .*pixels") as error:
         TASK.read_labels(scenes / "masks", Problems())
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_classes_are_named_by_their_lines(scenes: Path) -> None:
         TASK.read_labels(masks, Problems())
 
 
-def test_a_folder_that_is_missing_or_empty_is_told_apart(scenes: Path) -> None:
+def test_a_folder_that_is_missing_or_empty_is_distinguished(scenes: Path) -> None:
     with pytest.raises(LabelError, match=r"nowhere: no such folder of masks"):
         TASK.read_labels(scenes / "nowhere", Problems())
     with pytest.raises(LabelError, match=r"pool: holds no mask"):

@@ -52,7 +52,7 @@ def test_a_sound_training_raises_no_doubt(
     assert doubts(trainer.model, trainer.settings, data, epochs(tmp_path, 1.1, 0.1)) == []
 
 
-def test_statistics_far_from_the_batches_own_are_told_with_both_losses(
+def test_statistics_far_from_the_batches_own_are_reported_with_both_losses(
     trained_on: tuple[Trainer, TrainingData], tmp_path: Path
 ) -> None:
     trainer, data = trained_on
@@ -66,7 +66,7 @@ def test_statistics_far_from_the_batches_own_are_told_with_both_losses(
     assert "lower --lr (it is 0.05)" in line and "\n" not in line
 
 
-def test_statistics_that_give_nan_are_told(
+def test_statistics_that_give_nan_are_reported(
     trained_on: tuple[Trainer, TrainingData], tmp_path: Path
 ) -> None:
     trainer, data = trained_on
@@ -75,7 +75,9 @@ def test_statistics_that_give_nan_are_told(
     assert "but nan by the running ones" in line
 
 
-def test_a_loss_that_rose_is_told(trained_on: tuple[Trainer, TrainingData], tmp_path: Path) -> None:
+def test_a_rising_loss_is_reported(
+    trained_on: tuple[Trainer, TrainingData], tmp_path: Path
+) -> None:
     trainer, data = trained_on
     (line,) = doubts(trainer.model, trainer.settings, data, epochs(tmp_path, 1.1, 7, 4.8))
     assert "rose, from 1.1 in the first epoch to 4.8 in the last" in line and "--lr" in line

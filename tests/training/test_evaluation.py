@@ -81,8 +81,8 @@ def test_the_device_is_the_one_that_is_asked_for(
         evaluate_checkpoint(checkpoint, labeled, device=asked)
         assert moved == [used]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for wrong, told in (("cuda", "no GPU"), ("tpu", "choose cpu or cuda")):
-        with pytest.raises(SettingsError, match=told):
+    for wrong, reported in (("cuda", "no GPU"), ("tpu", "choose cpu or cuda")):
+        with pytest.raises(SettingsError, match=reported):
             evaluate_checkpoint(checkpoint, labeled, device=wrong)
 
 

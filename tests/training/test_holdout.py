@@ -48,7 +48,7 @@ def write_rows(path: Path, numbers: Iterable[int], classes: str) -> None:
     path.write_text("\n".join(["id,label", *rows]) + "\n")
 
 
-def test_a_hold_out_that_is_drawn_late_is_told(tmp_path: Path) -> None:
+def test_a_hold_out_that_is_drawn_late_is_reported(tmp_path: Path) -> None:
     project = _project(tmp_path, 12)
     problems = Problems()
     assert project.split(project.open_labels(), problems)[1] is None

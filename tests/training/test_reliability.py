@@ -101,7 +101,7 @@ def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "picks", "told"),
+    ("losses", "picks", "reported"),
     [
         ([1.0] * 48, [1.0] * 12, "all 48 predicted losses are equal"),
         (
@@ -123,15 +123,15 @@ def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
         ([1.0, 1.0], [1.0], ""),
     ],
 )
-def test_ties_are_counted(losses: list[float], picks: list[float], told: str) -> None:
-    assert ties(np.array(losses, np.float32), selection(picks)) == told
+def test_ties_are_counted(losses: list[float], picks: list[float], reported: str) -> None:
+    assert ties(np.array(losses, np.float32), selection(picks)) == reported
 
 
 def test_picks_that_are_spread_tie_where_their_candidates_do() -> None:
     ones = selection([1.0] * 3, "diverse")
-    for count, told in ((12, False), (13, True)):
+    for count, reported in ((12, False), (13, True)):
         losses = np.array([1.0] * count + [0.0] * 9)
-        assert bool(ties(losses, ones)) == told
+        assert bool(ties(losses, ones)) == reported
     most = selection([2.0, 1.0, 1.0], "diverse")
     assert ties(np.array([2.0] + [1.0] * 20), most) == (
         "20 images have the same predicted loss as 2 of 3 picks, more than the 11 that are "
@@ -160,4 +160,4 @@ def test_picks_are_called_ranked_only_where_they_are() -> None:
     for each in (top, diverse):
         how = how_picked(each, tied, False)
         assert how.startswith("Picked in the order of ids")
-        assert tied in how and "highest" not in how and "no ranking" in how
+        assert tied in how and "highest" not in how and "not a ranking" in how

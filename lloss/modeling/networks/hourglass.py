@@ -106,7 +106,7 @@ class StackedHourglass(nn.Module):
         """Heatmaps of all stacks, float [N, stacks, joints, H/4, W/4], of float [N, 3, H, W].
 
         Raises:
-            SettingsError: a side of the images is no multiple of 64.
+            SettingsError: a side of the images is not a multiple of 64.
         """
         for side in images.shape[-2:]:
             check_size(side)

@@ -152,7 +152,7 @@ def reference(model: str) -> SSD:
     """torchvision's detector without weights: its matcher, coder, thresholds and normalisation.
 
     Raises:
-        SettingsError: there is no such model.
+        SettingsError: no such model.
     """
     with torch.device("meta"):
         return _fresh(model, 1).eval()
@@ -171,7 +171,7 @@ def anchors_of(model: str, size: int) -> Tensor:
     """
     ssd, own = reference(model), own_size(model)
     if ssd.anchor_generator.steps is not None and size != own:
-        # Its anchors stand at steps in pixels that fit one size.
+        # Its anchors are at steps in pixels that fit one size.
         raise SettingsError(
             f"size = {size}: {model} takes {own} alone; {MODELS[0]} takes other sizes"
         )

@@ -41,7 +41,7 @@ def multibox_loss(
 
 
 def match(anchors: Tensor, targets: ObjectBatch, ssd: SSD) -> Tensor:
-    """The object that each anchor is to find, int64 [N, A]; below 0 where there is none."""
+    """Match each anchor with an object, int64 [N, A]; below 0 without one."""
     unmatched = torch.full_like(anchors[:, 0], -1, dtype=torch.int64)
     return torch.stack(
         [

@@ -42,7 +42,7 @@ def render(joints: Tensor, size: tuple[int, int], sigma: float = SIGMA) -> Tenso
 def decode(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """The places and heights of the peaks.
 
-    A joint lies at the centre of the highest pixel (the first of equals), moved by a quarter of a
+    A joint is at the centre of the highest pixel (the first of equals), moved by a quarter of a
     pixel along each axis towards the higher of the two neighbours (Newell et al. 2016, section
     3.2); at the border or between equal neighbours it stays.
 

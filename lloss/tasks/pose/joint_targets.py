@@ -47,7 +47,7 @@ class PoseTargets:
 
     Attributes:
         joints: x, y as shares of the input's width and height; float32 [N, J, 2].
-        annotated: which are and lie inside of the input; bool [N, J].
+        annotated: which are, and are inside of the input; bool [N, J].
     """
 
     joints: Tensor

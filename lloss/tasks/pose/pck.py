@@ -1,4 +1,4 @@
-"""Correct keypoints: PCKh@0.5 as MPII defines it, and what stands in without head sizes."""
+"""Correct keypoints: PCKh@0.5 as MPII defines it, and PCK@0.05 without head sizes."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def _moved(target: PersonTarget, view: View, size: int, stored: int) -> PersonTa
     joints = ((target.joints - torch.tensor([c, f])).double() @ forward.T).float()
     order = list(mirror_order(target.names) if view.mirrored else range(len(joints)))
     shown = target.annotated & target.inside
-    if view.mirrored:  # a left wrist is a right one there, and of no name if there is none
+    if view.mirrored:  # a left wrist is a right one there, and has no name without a partner
         shown &= ~torch.tensor(without_mirror(target.names))
     moved = dataclasses.replace(
         target,

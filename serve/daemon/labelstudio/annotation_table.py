@@ -54,8 +54,8 @@ class AnnotationTable:
             "cancelled=excluded.cancelled, changed=excluded.changed "
             "WHERE excluded.changed >= annotations.changed",
             [
-                (project, one.annotation.number, one.pool, one.id, one.label,
-                 one.annotation.skipped, one.annotation.changed)
+                (project, one.annotation.id, one.pool, one.id, one.label,
+                 bool(one.annotation.was_cancelled), one.annotation.changed)
                 for one in annotations
             ],
         )  # fmt: skip

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+from lloss.serve.daemon.errors import validation_problem
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from lloss.errors import LabelError
 from lloss.text.clean_names import is_text
+
+T = TypeVar("T", bound=BaseModel)
 
 _MINIMAL_KEYS = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
@@ -20,6 +23,32 @@ _MINIMAL_KEYS = frozenset(
 
 _LISTED = 5
 """Keys that an error message lists."""
+
+
+def _check_text(text: str) -> str:
+    if not is_text(text):
+        raise ValueError("unpaired surrogate")
+    return text
+
+
+_Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
+
+
+class _PoolImage(BaseModel):
+    lloss_pool: _Text
+    lloss_id: _Text
+
+
+class TaskData(BaseModel):
+    """The data of a task."""
+
+    data: dict[str, Any]
+
+
+class AnnotatedTask(BaseModel):
+    """The annotations of a task."""
+
+    annotations: list[Annotation]
 
 
 @dataclass(frozen=True)
@@ -79,17 +108,18 @@ def read_annotations(document: Any, pool: str | None = None) -> dict[str, list[E
     images: defaultdict[str, list[ExportedAnnotation]] = defaultdict(list)
     for number, task in enumerate(document, 1):
         where = f"task {number}"
-        data = _data(task, where)
+        minimal = isinstance(task, dict) and "annotation_id" in task
+        data = task if minimal else _validated(TaskData, task, where).data
         if "lloss_pool" not in data and "lloss_id" not in data:
             continue
-        name = _text(data, "lloss_pool", where)
+        place = _validated(_PoolImage, data, where)
+        name, id = place.lloss_pool, place.lloss_id
         if name != pool and pool is not None:
             continue
         pools[name] = None
         if len(pools) > 1:  # two pools may have the same ids
             both = " and ".join(repr(name[:100]) for name in sorted(pools))
             raise LabelError(f"{where}: the tasks are of the pools {both}: give pool=NAME")
-        id = _text(data, "lloss_id", where)
         for one in _annotations(task, where):
             images[id].append(one)
     if not pools:
@@ -99,11 +129,6 @@ def read_annotations(document: Any, pool: str | None = None) -> dict[str, list[E
             "lloss_id, as the tasks of a selection have them"
         )
     return {id: sorted(some, key=lambda one: one.annotation.age) for id, some in images.items()}
-
-
-def wrong_value(where: str, key: str, expected: str, value: object) -> LabelError:
-    """The error of a value in an export."""
-    return LabelError(f"{where}: {key} {expected}, not {reprlib.repr(value)}")
 
 
 def _check_control(annotations: Sequence[Annotation], control: str | None) -> None:
@@ -123,42 +148,24 @@ def _check_control(annotations: Sequence[Annotation], control: str | None) -> No
         )
 
 
-def _data(task: Any, where: str) -> dict[str, Any]:
-    if not isinstance(task, dict):
-        raise wrong_value(where, "the task", "must be an object", task)
-    if "annotation_id" in task:
-        return task  # JSON_MIN has the data among the other keys
-    data = task.get("data")
-    if not isinstance(data, dict):
-        raise wrong_value(where, "data", "must be an object", data)
-    return data
-
-
-def _text(data: Mapping[str, Any], key: str, where: str) -> str:
-    value = data.get(key)
-    if not isinstance(value, str) or not value or not is_text(value):
-        raise wrong_value(where, key, "must be a text", value)
-    return value
-
-
-def _annotations(task: Mapping[str, Any], where: str) -> Iterator[ExportedAnnotation]:
-    if "annotation_id" in task:
-        annotation = Annotation.parse(task, task["annotation_id"], _minimal_result(task))
+def _annotations(task: Any, where: str) -> Iterator[ExportedAnnotation]:
+    """The annotations of a task that are not skips."""
+    if "annotation_id" in task:  # JSON_MIN
+        number = task["annotation_id"] if type(task["annotation_id"]) is int else 0
+        times = {key: task.get(key) for key in ("created_at", "updated_at")}
+        annotation = Annotation(id=number, result=_minimal_result(task), **times)
         yield ExportedAnnotation(annotation, where, minimal=True)
         return
-    annotations = task.get("annotations")
-    if not isinstance(annotations, list):
-        raise wrong_value(where, "annotations", "must be a list", annotations)
-    for index, fields in enumerate(annotations):
-        key = f"annotations[{index}]"
-        if not isinstance(fields, dict):
-            raise wrong_value(where, key, "must be an object", fields)
-        result = fields.get("result")
-        if not isinstance(result, list):
-            raise wrong_value(where, f"{key}.result", "must be a list", result)
-        annotation = Annotation.parse(fields, fields.get("id"), result)
-        if not annotation.skipped:
-            yield ExportedAnnotation(annotation, f"{where}: {key}")
+    for index, annotation in enumerate(_validated(AnnotatedTask, task, where).annotations):
+        if not annotation.was_cancelled:
+            yield ExportedAnnotation(annotation, f"{where}: annotations[{index}]")
+
+
+def _validated(model: type[T], fields: Any, where: str) -> T:
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise LabelError(f"{where}: {validation_problem(error.errors()[0])}") from error
 
 
 def _minimal_result(task: Mapping[str, Any]) -> list[dict[str, Any]]:

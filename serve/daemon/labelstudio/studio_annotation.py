@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, StrictInt
 
 from lloss.text.clean_names import clean_name, is_text
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(BaseModel):
     """An annotation of one image.
 
     Attributes:
-        changed: when it was last changed, Unix seconds; 0 when unknown.
-        number: its id in Label Studio.
+        id: its number in Label Studio.
         result: its results; each should be an object.
-        skipped: whether the annotator skipped the image.
+        was_cancelled: whether the annotator skipped the image.
     """
 
-    changed: float
-    number: int
-    result: Sequence[Any]
-    skipped: bool
+    model_config = ConfigDict(frozen=True)
 
-    @classmethod
-    def parse(cls, fields: Mapping[str, Any], number: object, result: object) -> Annotation:
-        """Read one, with the times and the flag that ``fields`` has."""
-        return cls(
-            _seconds(fields.get("updated_at")) or _seconds(fields.get("created_at")),
-            number if isinstance(number, int) else 0,
-            result if isinstance(result, list) else (),
-            bool(fields.get("was_cancelled")),
-        )
+    id: StrictInt = 0
+    result: list[Any]
+    was_cancelled: bool | None = False
+    created_at: Any = None
+    updated_at: Any = None
+
+    @property
+    def changed(self) -> float:
+        """When it was last changed, Unix seconds; 0 when unknown."""
+        return _seconds(self.updated_at) or _seconds(self.created_at)
 
     @property
     def age(self) -> tuple[float, int]:
         """Orders annotations from the oldest to the newest."""
-        return self.changed, self.number
+        return self.changed, self.id
 
     def choice(self, control: str | None = None) -> str:
         """The class of the whole image; "" when there is not exactly one choice.

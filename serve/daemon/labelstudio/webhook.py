@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import defaultdict
@@ -18,6 +19,7 @@ from lloss.serve.daemon.labelstudio.annotation_table import (
 )
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, pool_image
 from lloss.serve.daemon.store.image_table import Marks
+from pydantic import ValidationError
 
 WRITTEN = frozenset(
     {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_UPDATED"}
@@ -119,10 +121,11 @@ def _annotations(event: Mapping[str, Any], control: str | None) -> Iterator[Imag
     if not isinstance(annotations, list):
         annotations, tasks = [annotations], [tasks]
     for fields, task in zip(annotations, tasks if isinstance(tasks, list) else ()):
-        image, numbers = pool_image(task), _numbers(fields)
-        if image and numbers:
-            annotation = Annotation.parse(fields, numbers[0], fields.get("result"))
-            yield ImageAnnotation(*image, annotation, annotation.choice(control))
+        image = pool_image(task)
+        if image and _numbers(fields):
+            with contextlib.suppress(ValidationError):
+                annotation = Annotation.model_validate(fields)
+                yield ImageAnnotation(*image, annotation, annotation.choice(control))
 
 
 def _present(daemon: Daemon, images: Iterable[Image]) -> list[Image]:

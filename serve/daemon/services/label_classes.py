@@ -19,7 +19,7 @@ CHOOSE = "choose a class first (or skip)"
 
 
 class NewClassError(RequestError):
-    """A class (``name``) that neither the model nor an earlier label has; ``short`` asks a user."""
+    """A class (``name``) that neither the model nor a label has; ``short`` is for a user."""
 
     def __init__(self, name: str, resembles: str, message: str) -> None:
         super().__init__(422, message)

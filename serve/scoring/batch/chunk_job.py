@@ -25,17 +25,13 @@ class ChunkJob:
 
     Attributes:
         run: the pass over a pool that the chunk is part of; None for a live request.
-        chunk: the images.
-        result: future of the scores.
-        priority: of the job's tasks.
         prefetched: whether readers fetched the raw images in advance.
         fetched: these images or their errors, by row.
         rows: all images at once, where the chunk is part of a remote array.
         errors: why an image is skipped, by row.
         failure: the exception that the job ends with.
-        buffer: the executor's buffer that holds the decoded images.
-        begun: creation time by ``time.perf_counter``.
-        seconds: total thread time by stage.
+        buffer: the executor's, with the decoded images.
+        seconds: thread time by stage.
         finished: whether the result is decided; guarded by ``lock``.
     """
 
@@ -93,11 +89,7 @@ class ChunkJob:
             self.seconds[stage] += seconds
 
     def raw(self, row: int) -> Raw:
-        """Return an image's encoded bytes or array; read it unless a reader fetched it.
-
-        Raises:
-            ImageError: the image cannot be read.
-        """
+        """Return an image's encoded bytes or array; read it unless a reader fetched it."""
         fetched = self.fetched.pop(row, None)
         if fetched is None:
             return self.chunk.items[row].read()

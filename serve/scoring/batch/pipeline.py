@@ -51,14 +51,7 @@ class Pipeline:
     """Scores chunks of images with an engine.
 
     The threads start when they are first needed, serve any number of runs at a time, and end with
-    :meth:`close`.
-
-    Args:
-        engine: the model.
-        telemetry: receives counts and times.
-        threads: number of threads that decode.
-        readers: number of threads that fetch from remote pools.
-        shared: pools of threads that decode and compute for several scorers.
+    :meth:`close`; ``shared`` ones decode and compute for several scorers.
     """
 
     def __init__(
@@ -94,21 +87,13 @@ class Pipeline:
     def run(self, chunks: Iterable[Chunk], remote: bool = False) -> Iterator[Scores]:
         """Score chunks, each of at most the engine's batch size, and yield scores in their order.
 
-        Args:
-            chunks: of a pool.
-            remote: whether reading waits for a network.
-
-        Raises:
-            EngineError: a run failed, or the pipeline was closed.
-            PoolError: the pool cannot be read any further.
+        With ``remote``, readers fetch the images ahead.
         """
         begin = self._begin_remote if remote else self._begin_local
         return PoolRun(begin, self.limits[remote], self.telemetry.queued).scores(chunks)
 
     def when_free(self, take: Take, max_pixels: int = MAX_PIXELS) -> Future[Scores]:
         """Score a batch that is formed when the engine is free for it, before any pool's batch.
-
-        A batch that is in work is not interrupted.
 
         Args:
             take: called once, at that moment, in a thread of the pipeline, which it must not block;
@@ -117,11 +102,8 @@ class Pipeline:
             max_pixels: limit of the size that an encoded image declares.
 
         Returns:
-            The chunk's scores, with failed images among ``skipped``; empty scores for None. The
-            future's exception is that of ``take``, or an :class:`EngineError`.
-
-        Raises:
-            EngineError: the pipeline was closed.
+            A future of the chunk's scores, empty for None. Its exception is that of ``take``, or an
+            :class:`EngineError`.
         """
         job = self._new_job(None, None, max_pixels)
         if self._device is None:

@@ -35,15 +35,7 @@ class PoolRun:
     """Begins chunks in a thread of its own, the feeder, and yields their scores in order.
 
     The size of an image is known only when it was read: the mean of the images read so far is the
-    estimate for the next ones.
-
-    Args:
-        begin: starts a chunk and returns the future of its scores.
-        limits: of the chunks under way.
-        on_queue: receives the number of chunks that the consumer has not taken yet.
-
-    Attributes:
-        stopped: whether the consumer has left.
+    estimate for the next ones. ``stopped`` says whether the consumer has left.
     """
 
     def __init__(

@@ -23,10 +23,6 @@ class WorkerPool:
 
     A thread starts when it is first needed. The threads end with :meth:`close`, when this object
     is garbage-collected, or with the program; each time after the tasks that were submitted before.
-
-    Args:
-        count: maximum number of threads.
-        name: prefix of the threads' names.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -37,11 +33,7 @@ class WorkerPool:
         _QUEUES.add(self._queue)
 
     def submit(self, task: Task, priority: int = POOL) -> None:
-        """Run a task in a thread; an exception of the task is logged.
-
-        Raises:
-            RuntimeError: the pool is closed, or the system cannot start a thread.
-        """
+        """Run a task in a thread; an exception of the task is logged."""
         self._queue.put(priority, task)
 
     @property

@@ -17,14 +17,7 @@ _ALIGNMENT = 256
 
 
 class InputBuffer:
-    """One of the rotating buffers: pinned host memory, device memory, and a stream.
-
-    Args:
-        number: of the buffer.
-        manifest: of the artifact.
-        batch_size: images that the host memory holds.
-        limit: images that the device memory holds: those of one run.
-        memory: of the GPU.
+    """Pinned host memory for a batch, device memory for a run of ``limit`` images, and a stream.
 
     Attributes:
         pixels: uint8 [batch_size, H, W, 3], to be filled from row 0.

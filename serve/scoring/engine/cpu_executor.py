@@ -44,14 +44,7 @@ class CpuBuffer:
 
 
 class CpuExecutor:
-    """Runs one session from several threads, with preallocated buffers.
-
-    Args:
-        session: an ``onnxruntime.InferenceSession`` on the CPU provider.
-        manifest: of its artifact.
-        batch_size: images that a buffer holds.
-        buffers: number of buffers: one for each thread that fills and runs.
-    """
+    """Runs one session from several threads, with a preallocated buffer for each thread."""
 
     def __init__(self, session: Any, manifest: Manifest, batch_size: int, buffers: int) -> None:
         self._session = session
@@ -71,14 +64,7 @@ class CpuExecutor:
         return self._free.get()
 
     def run(self, buffer: CpuBuffer, count: int) -> dict[str, NDArray[np.float32]]:
-        """Run the first ``count`` rows of a buffer.
-
-        Returns:
-            Each output by name, float32 [count, ...], as new arrays.
-
-        Raises:
-            EngineError: the session failed, or the executor was closed.
-        """
+        """Compute all outputs, float32 [count, ...], of a buffer's first rows, as new arrays."""
         session = self._session  # read once: another thread may close it
         if session is None:
             raise EngineError("the executor was closed")

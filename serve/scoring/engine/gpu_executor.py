@@ -40,40 +40,19 @@ _NO_GRAPH = -1
 class GpuExecutor:
     """Runs one session on a GPU with preallocated, pinned and bound buffers.
 
-    Two or three threads each take a buffer, fill it, run it and give it back::
-
-        buffer = executor.buffer()
-        try:
-            buffer.pixels[:count] = images
-            outputs = executor.run(buffer, count)
-        finally:
-            executor.release(buffer)
-
-    On CUDA a count is padded to one of a few batch sizes (:func:`.buckets`); TensorRT runs any from
-    1 to the largest. The constructor runs the largest first: its memory serves the smaller ones,
-    and a size that does not fit fails there. Where the session captures CUDA graphs, the
-    constructor captures one for each buffer and bucket, and compares its replay with a plain run;
+    Two or three threads each take a buffer, fill it, run it and release it. On CUDA a count is
+    padded to one of a few batch sizes (:func:`.buckets`); TensorRT runs any from 1 to the largest.
+    The constructor runs the largest first: its memory serves the smaller ones, and a size that does
+    not fit fails there. Where the session captures CUDA graphs, the constructor captures one for
+    each buffer and bucket, and compares its replay with a plain run;
     :mod:`lloss.runtime.graph_capture` keeps every other GPU call out during a capture.
 
     A run for which the GPU has too little memory is halved, and later runs stay at that size.
 
-    Between two runs the GPU idles for the tens of microseconds that Python takes to start the next
-    one, because onnxruntime waits for the end of a run. Large batches hide this.
-
-    Args:
-        session: an ``onnxruntime.InferenceSession`` on the CUDA or TensorRT provider.
-        manifest: of its artifact.
-        batch_size: images that a buffer holds.
-        buffers: number of buffers; one more than threads lets a reader fill ahead.
-        device_id: number of the GPU.
-        limit: images that one run takes, a larger batch is run in pieces; 0 for the batch size.
-        on_halving: receives a line each time that runs are halved.
-        memory: of the GPU; by default new.
-
     Attributes:
         graphs: whether batches are replayed CUDA graphs.
-        limit: images that one run takes, as it is now.
-        buckets: the batch sizes that the constructor runs, and on CUDA no others run.
+        limit: images that one run takes; a larger batch is run in pieces.
+        buckets: the batch sizes that the constructor runs; on CUDA no others run.
 
     Raises:
         CaptureError: a CUDA graph cannot be captured or replays wrongly; the session is unusable.
@@ -126,15 +105,7 @@ class GpuExecutor:
                 self.close()
 
     def buffer(self, urgent: bool = False) -> InputBuffer:
-        """Take a buffer to fill; wait until one is free.
-
-        Args:
-            urgent: go before all callers that are not. From the first such call on, one buffer is
-                reserved for them, so that they need not wait until a pool's batch is decoded.
-
-        Raises:
-            EngineError: the executor was closed.
-        """
+        """Take a buffer to fill; wait until one is free."""
         with self._changed:
             if urgent:
                 self._reserved = min(1, self._count - 1)
@@ -149,17 +120,8 @@ class GpuExecutor:
     def run(self, buffer: InputBuffer, count: int) -> Outputs:
         """Run the first ``count`` rows of a buffer, and wait for the outputs.
 
-        Args:
-            buffer: taken by the caller, who keeps it.
-            count: 1 to ``batch_size``; later rows are overwritten.
-
         Returns:
             Each output by name, float32 [count, ...], as new arrays.
-
-        Raises:
-            DeviceLostError: nothing runs on the GPU any more.
-            EngineError: the session failed, the executor was closed, or the count or the buffer
-                is wrong.
         """
         if not 1 <= count <= self.batch_size:
             raise EngineError(f"{count} images in a batch: give 1 to {self.batch_size}")
@@ -278,7 +240,7 @@ class GpuExecutor:
         for size in reversed(self.buckets):
             with CAPTURE_LOCK.shared():
                 self._session.run_with_iobinding(self._binding(0, size), self._plain)
-            # All buffers of one size in a row: cuDNN plans anew whenever the size changes.
+            # All buffers of one size in a row: cuDNN plans again whenever the size changes.
             for buffer in self._buffers if self.graphs else ():
                 try:
                     self._capture(buffer, noise[:size])

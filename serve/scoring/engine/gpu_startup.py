@@ -29,20 +29,8 @@ def open_gpu(
     Each attempt gets a new session: after a failed capture the old one may hold a stream that is
     still capturing, and after a run that did not fit, memory that it cannot use.
 
-    Args:
-        path: the artifact.
-        manifest: of the artifact.
-        sha256: of the file.
-        setup: provider, GPU and batch size.
-        buffers: number of rotating buffers.
-        limit: images that one run takes; 0 for the batch size.
-        on_halving: receives a line each time that runs are halved, now and later.
-
     Returns:
         The executor, and why it has no CUDA graphs although the setup asks for them, or "".
-
-    Raises:
-        EngineError: the provider cannot run the artifact, not even one image at a time.
     """
     limit, note = limit or setup.batch_size, ""
 

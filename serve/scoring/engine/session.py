@@ -47,11 +47,8 @@ class Engine:
         manifest: of the artifact.
         sha256: of its file.
         provider: ``tensorrt``, ``cuda`` or ``cpu``: the one that runs.
-        device_id: number of the GPU; 0 on the CPU.
         note: remarks on how it runs, or "".
         concurrency: number of threads that keep it busy.
-        batch_size: images a run at most.
-        executor: fills and runs batches.
 
     Raises:
         ArtifactError: the file is not an artifact.
@@ -148,14 +145,7 @@ class Engine:
         return self.provider if self.on_host else f"{self.provider}:{self.device_id}"
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Compute all outputs of some images.
-
-        Args:
-            images: uint8 [N, H, W, 3] of the manifest's size.
-
-        Returns:
-            Each output by name, float32 [N, ...].
-        """
+        """Compute all outputs, float32 [N, ...], of uint8 [N, H, W, 3] of the manifest's size."""
         parts = [
             self._run_batch(images[start : start + self.batch_size])
             for start in range(0, len(images), self.batch_size)

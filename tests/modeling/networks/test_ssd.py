@@ -172,7 +172,7 @@ def test_weights_of_a_file_are_taken_with_either_prefix(lite: SsdNetwork, tmp_pa
         assert all(torch.equal(loaded[key], value) for key, value in lite.state_dict().items())
 
 
-def test_a_class_head_for_other_classes_starts_afresh_and_nothing_else(
+def test_a_class_head_for_other_classes_starts_new_and_nothing_else(
     lite: SsdNetwork, tmp_path: Path
 ) -> None:
     torch.save(lite.state_dict(), tmp_path / "w.pt")

@@ -1,4 +1,4 @@
-"""A gate on a real socket, before a few routes that do what tests need."""
+"""A server on a real socket, before a few routes that do what tests need."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class RecordedMetrics(DaemonMetrics):
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
-class Gated:
+class RouteServer:
     """The middleware in front of a few routes; listens once a test asks for its port."""
 
     def __init__(self, settings: ServeSettings, log: io.StringIO) -> None:
@@ -206,7 +206,7 @@ class Gated:
             chosen = [line for line in found if line["event"] == event]
             return chosen if len(chosen) >= count else None
 
-        lines: list[dict[str, Any]] = until(chosen, told=self.log.getvalue)
+        lines: list[dict[str, Any]] = until(chosen, describe=self.log.getvalue)
         return lines
 
 
@@ -250,27 +250,27 @@ def log() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def gated(tmp_path: Path, log: io.StringIO) -> Iterator[Callable[..., Gated]]:
-    """Make gates: ``gated(token=..., limits={...})``."""
-    made: list[Gated] = []
+def make_server(tmp_path: Path, log: io.StringIO) -> Iterator[Callable[..., RouteServer]]:
+    """Make gates: ``make_server(token=..., limits={...})``."""
+    made: list[RouteServer] = []
 
-    def make(limits: dict[str, Any] | None = None, **given: Any) -> Gated:
+    def make(limits: dict[str, Any] | None = None, **given: Any) -> RouteServer:
         settings = ServeSettings(
             model=tmp_path / "model.onnx",
             data_dir=tmp_path / "data",
             limits=Limits(**(limits or {})),
             **given,
         )
-        made.append(Gated(settings, log))
+        made.append(RouteServer(settings, log))
         return made[-1]
 
     yield make
-    for gate in made:
-        gate.close()
+    for server in made:
+        server.close()
 
 
 class Served:
-    """The routes of scoring behind a gate, on a real socket, with a real model."""
+    """The routes of scoring behind a server, on a real socket, with a real model."""
 
     def __init__(self, settings: ServeSettings) -> None:
         metrics = DaemonMetrics(settings.limits)

@@ -68,9 +68,10 @@ class Process:
             raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
             connection.request(method, path, raw, {**self.headers, **headers})
             reply = connection.getresponse()
-            told = reply.read()
+            content = reply.read()
             kind = reply.headers["content-type"] or ""
-            return reply.status, json.loads(told) if kind.startswith("application/json") else told
+            is_json = kind.startswith("application/json")
+            return reply.status, json.loads(content) if is_json else content
 
     def infer(self, count: int = 1) -> tuple[int, Any]:
         headers, body = inference(count)
@@ -81,10 +82,10 @@ class Process:
 
     def until(self, done: Callable[[], Any]) -> Process:
         def found() -> Any:
-            assert self.process.poll() is None, self.told()
+            assert self.process.poll() is None, self.log_text()
             return done()
 
-        until(found, told=self.told)
+        until(found, describe=self.log_text)
         return self
 
     def scored(self, name: str, uri: Path) -> dict[str, Any]:
@@ -95,10 +96,10 @@ class Process:
         return self.ended(job["id"])
 
     def ended(self, job: str) -> dict[str, Any]:
-        def told() -> bool:
+        def done() -> bool:
             return self.ask("GET", f"/v1/jobs/{job}")[1]["state"] not in ("queued", "running")
 
-        self.until(told)
+        self.until(done)
         found: dict[str, Any] = self.ask("GET", f"/v1/jobs/{job}")[1]
         return found
 
@@ -110,8 +111,8 @@ class Process:
         assert found or (labels and f"# TYPE {family} " in text), f"no metric {name}"
         return float(found[1]) if found else 0.0
 
-    def told(self) -> str:
-        """What it has logged by now; lines come a moment after what they tell of."""
+    def log_text(self) -> str:
+        """Return what it has logged by now; a line comes a moment after its event."""
         return self._log.read_text()
 
     def end(self, number: int = signal.SIGTERM) -> int:

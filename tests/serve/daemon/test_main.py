@@ -146,7 +146,7 @@ class Process:
         return self
 
     def until(self, done: Callable[[], bool]) -> None:
-        until(done, told=self.log.read_text)
+        until(done, describe=self.log.read_text)
 
     def events(self) -> list[str]:
         return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]

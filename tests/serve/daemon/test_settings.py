@@ -1,4 +1,4 @@
-"""What settings cannot be is told by the option that gave it, and what to give instead."""
+"""Invalid settings are refused by the option that gave them, with a remedy."""
 
 from __future__ import annotations
 

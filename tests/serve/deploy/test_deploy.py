@@ -139,14 +139,16 @@ def test_every_metric_of_the_daemon_is_asked_for_somewhere(exported: dict[str, s
 def test_the_readme_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:
     text = (DEPLOY / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`lloss_.*?) \|", text, re.MULTILINE)
-    told = dict(re.findall(r"`(\w+)(?:\{([\w,]+)\})?`", " ".join(rows)))
+    reported = dict(re.findall(r"`(\w+)(?:\{([\w,]+)\})?`", " ".join(rows)))
     of_one_kind = re.compile(r"_(created|bucket|sum|count)$")
     found: dict[str, set[str]] = {}
     for name, labels in exported.items():
         if name.startswith("lloss_") and not name.endswith("_created"):
             found.setdefault(of_one_kind.sub("", name), set()).update(labels - {"le"})
-    assert set(told) == set(found)
-    assert {name: set(filter(None, labels.split(","))) for name, labels in told.items()} == found
+    assert set(reported) == set(found)
+    assert {
+        name: set(filter(None, labels.split(","))) for name, labels in reported.items()
+    } == found
 
 
 def test_the_rules_are_promtools(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_the_rules_are_promtools(tmp_path: Path) -> None:
     assert "SUCCESS" in run(tool("promtool"), "test", "rules", tests.name, cwd=tests.parent)
 
 
-def test_every_alert_is_tested_and_tells_what_to_do() -> None:
+def test_every_alert_is_tested_and_reports_what_to_do() -> None:
     text = Path(__file__).with_name("alerts_test.yml").read_text(encoding="utf-8")
     alerts = [rule for group in RULES for rule in group["rules"] if "alert" in rule]
     assert len(alerts) >= 12

@@ -252,7 +252,10 @@ BAD_MODELS: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
         lambda path, _: path.write_bytes(np.random.default_rng(0).bytes(4096)),
         "not a readable ONNX file|not an artifact",
     ),
-    "zero bytes": (lambda path, _: path.write_bytes(b""), "not an artifact|not a readable ONNX file"),
+    "zero bytes": (
+        lambda path, _: path.write_bytes(b""),
+        "not an artifact|not a readable ONNX file",
+    ),
     "truncated": (
         lambda path, artifact: path.write_bytes(artifact.read_bytes()[:-1000]),
         "not a readable ONNX file|not an artifact",

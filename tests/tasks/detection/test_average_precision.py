@@ -93,7 +93,7 @@ def test_an_overlap_of_exactly_a_half_is_too_little() -> None:
     assert judge(found, _truth([[0, 0, 9.9, 10]], [1])).tolist() == [1]
 
 
-def test_what_lies_in_a_crowd_is_ignored_unless_it_finds_an_object() -> None:
+def test_what_is_in_a_crowd_is_ignored_unless_it_finds_an_object() -> None:
     truth = _truth([[0, 0, 100, 100], [0, 0, 10, 10]], [1, 1], crowd=[True, False])
     found = _found(
         [[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60], [98, 98, 108, 108]],

@@ -144,7 +144,7 @@ def test_an_image_of_unknown_classes_alone_is_not_known() -> None:
     assert TASK.has_loss(TWO, ("dog",)) and not TASK.has_loss(TWO, ("cow",))
 
 
-def test_images_are_kept_with_room_and_aspect_where_they_are_cropped(
+def test_images_are_kept_with_margin_and_aspect_where_they_are_cropped(
     settings: TrainSettings,
 ) -> None:
     assert TASK.training_spec(replace(settings, augment="ssd")) == ImageSpec(163, 163, "pad")

@@ -44,7 +44,7 @@ def test_the_least_iou_is_enforced(
     assert least <= smallest < least + 0.2
 
 
-def test_a_crop_lies_in_the_image_and_has_the_sizes_of_the_paper() -> None:
+def test_a_crop_is_in_the_image_and_has_the_sizes_of_the_paper() -> None:
     for cut in _crops(IoUCrop(sampler_options=[0.0]), 200):
         assert cut["left"] >= 0 and cut["left"] + cut["width"] <= WIDTH
         assert cut["top"] >= 0 and cut["top"] + cut["height"] <= HEIGHT
@@ -68,7 +68,7 @@ def test_crops_are_as_large_as_torchvisions() -> None:
     assert (ours - theirs).abs().max() < 15
 
 
-def test_an_input_shows_the_middle_of_a_rectangle_or_what_lies_around() -> None:
+def test_an_input_shows_the_middle_of_a_rectangle_or_what_is_around() -> None:
     rectangles = torch.tensor([[10, 20, 40, 31], [-5, 0, 5, 21], [1, 2, 4, 5]])
     assert torch.equal(fitted(rectangles, "stretch"), rectangles)
     assert fitted(rectangles, "crop").tolist() == [[19, 20, 30, 31], [-5, 5, 5, 15], [1, 2, 4, 5]]

@@ -38,7 +38,7 @@ def peaks(*columns: int) -> torch.Tensor:
 
 
 def test_pckh_by_hand() -> None:
-    """The joints lie at x = 34 = 4 × 8.5: in the middle of column 8, row 8 of the heatmaps.
+    """The joints are at x = 34 = 4 × 8.5: in the middle of column 8, row 8 of the heatmaps.
 
     Person 1: head 24, an input pixel is 1.5 image pixels wide, so a column off is 4 × 1.5 = 6.
     r-ankle 0 off: 0. l-ankle 2 off: 12, the limit is 12: right. head-top 3 off: 18: wrong.

@@ -51,7 +51,7 @@ def read(item: Item, side: int, for_training: bool) -> tuple[Pixels, list[list[f
 @pytest.mark.parametrize(
     "region", [None, CropBox(20, 10, 60), CropBox(35, 25, 32), CropBox(-9, 3, 80)]
 )
-def test_joints_lie_where_their_pixels_went(
+def test_joints_are_where_their_pixels_went(
     image: Item, for_training: bool, region: CropBox | None
 ) -> None:
     item = CropItem.of("a@1", image, region) if region else image

@@ -97,7 +97,7 @@ def test_what_cannot_be_built_is_refused(given: dict[str, Any], message: str) ->
             TASK.network(dataclasses.replace(settings(), **given), JOINTS)
 
 
-def test_the_layers_of_the_joints_alone_start_afresh(tmp_path: Path) -> None:
+def test_the_layers_of_the_joints_alone_start_new(tmp_path: Path) -> None:
     two = settings(model="hourglass2-narrow")
     saved = TASK.build(two, JOINTS).state_dict()
     torch.save(saved, tmp_path / "w.pt")
@@ -166,7 +166,7 @@ def test_a_person_goes_from_file_to_loss(people: Path) -> None:
     assert meter.figures()["pckh"] == 1  # heads are as long as neck and top are apart
 
 
-def test_colours_lie_at_their_joints_after_augmentation(people: Path) -> None:
+def test_colours_are_at_their_joints_after_augmentation(people: Path) -> None:
     """Red is the neck, green the head, blue the right ankle; none is mirrored to another."""
     chosen = settings(size=128)
     labeled = TASK.open(str(people / "people.json"), None, people, Problems())
@@ -211,7 +211,7 @@ def test_the_outputs_by_hand() -> None:
     assert found["confidence"].tolist() == pytest.approx([0.75])
 
 
-def test_the_summary_tells_peaks_and_energies_and_carries_no_gradient() -> None:
+def test_the_summary_reports_peaks_and_energies_and_carries_no_gradient() -> None:
     heatmaps = peaked(1.0, 0.5, 0.0).requires_grad_()
     found = OBJECTIVE.summary(heatmaps)
     assert found.shape == (1, 7)

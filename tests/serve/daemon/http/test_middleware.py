@@ -21,31 +21,33 @@ EVERY = {
 }
 
 
-def test_a_reply_has_id_model_and_security_headers(gated: Make) -> None:
-    gate = gated()
-    reply = gate.client().post("/echo", content=b"abc", headers={"X-Request-Id": "of-the.caller:7"})
+def test_a_reply_has_id_model_and_security_headers(make_server: Make) -> None:
+    server = make_server()
+    reply = server.client().post(
+        "/echo", content=b"abc", headers={"X-Request-Id": "of-the.caller:7"}
+    )
     assert (reply.status_code, reply.content) == (200, b"abc")
     assert reply.headers["x-request-id"] == "of-the.caller:7"
     assert reply.headers["x-lloss-model"] == "ab" * 32
     assert EVERY.items() <= reply.headers.items()
     assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
     assert "server" not in reply.headers
-    (line,) = gate.lines()
+    (line,) = server.lines()
     logged = {"request_id": "of-the.caller:7", "status": 200, "received": 3, "bytes": 3}
     assert logged.items() <= line.items()
-    assert gate.counted() == [("/echo", 200)]
-    assert gate.metrics.value("lloss_requests_in_flight") == 0
+    assert server.counted() == [("/echo", 200)]
+    assert server.metrics.value("lloss_requests_in_flight") == 0
 
 
-def test_an_invalid_request_id_is_replaced(gated: Make) -> None:
-    client = gated().client()
+def test_an_invalid_request_id_is_replaced(make_server: Make) -> None:
+    client = make_server().client()
     for given in ("a b", "x" * 129, 'a"b', b"\xc3\xa9", ""):
         reply = client.get("/", headers={"X-Request-Id": given})
         assert len(reply.headers["x-request-id"]) == 16
 
 
-def test_every_error_is_one_line_of_json(gated: Make) -> None:
-    client = gated().client()
+def test_every_error_is_one_line_of_json(make_server: Make) -> None:
+    client = make_server().client()
 
     def ask(method: str, path: str, status: int) -> tuple[str, Any]:
         reply = client.request(method, path)
@@ -64,26 +66,26 @@ def test_every_error_is_one_line_of_json(gated: Make) -> None:
     assert ask("GET", "/number", 422)[0].startswith("query.k: Field required")
 
 
-def test_an_unexpected_error_is_in_the_log_only(gated: Make) -> None:
-    gate = gated()
-    reply = gate.client().get("/fails/unforeseen", headers={"X-Request-Id": "seen"})
+def test_an_unexpected_error_is_in_the_log_only(make_server: Make) -> None:
+    server = make_server()
+    reply = server.client().get("/fails/unforeseen", headers={"X-Request-Id": "seen"})
     assert reply.status_code == 500
     assert reply.json() == {"error": "internal error; see the log of request seen"}
-    (line,) = gate.lines()
+    (line,) = server.lines()
     assert "KeyError: 'a secret'" in line["traceback"] and line["request_id"] == "seen"
     assert line["level"] == "error"
 
 
-def test_routes_are_counted_by_pattern_and_probes_not_logged(gated: Make) -> None:
-    gate = gated()
-    client = gate.client()
+def test_routes_are_counted_by_pattern_and_probes_not_logged(make_server: Make) -> None:
+    server = make_server()
+    client = server.client()
     client.get("/healthz")
     client.get("/metrics")
     client.post("/count/secret-name", content=b"x")
     client.get("/no/such")
     client.delete("/count/other")
     assert client.head("/large").status_code == 200
-    assert gate.metrics.requests == [
+    assert server.metrics.requests == [
         ("/healthz", 200),
         ("/metrics", 200),
         ("/count/{name}", 200),
@@ -91,14 +93,14 @@ def test_routes_are_counted_by_pattern_and_probes_not_logged(gated: Make) -> Non
         ("/count/{name}", 405),
         ("/large", 200),
     ]
-    lines = gate.lines(4)
+    lines = server.lines(4)
     assert [line["method"] for line in lines] == ["POST", "GET", "DELETE", "HEAD"]
     assert lines[0]["images"] == 3 and "images" not in lines[1]
 
 
-def test_the_application_owns_the_only_reference_to_the_body(gated: Make) -> None:
+def test_the_application_owns_the_only_reference_to_the_body(make_server: Make) -> None:
     """So that it can free the body before what it parses from it grows."""
-    gate = gated()
+    server = make_server()
     references = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -106,34 +108,34 @@ def test_the_application_owns_the_only_reference_to_the_body(gated: Make) -> Non
         references.append(sys.getrefcount(body))
         await Response(str(len(body)))(scope, receive, send)
 
-    gate.middleware.app = app
-    assert gate.ask("POST", "/", bytes(1000)).body == b"1000"
+    server.middleware.app = app
+    assert server.ask("POST", "/", bytes(1000)).body == b"1000"
     assert references == [2]  # its own, and the call's
 
 
-def test_while_draining_only_probes_are_answered(gated: Make) -> None:
-    gate = gated()
-    gate.daemon.draining = True
-    refused = gate.client().post("/echo", content=b"abc")
+def test_while_draining_only_probes_are_answered(make_server: Make) -> None:
+    server = make_server()
+    server.daemon.draining = True
+    refused = server.client().post("/echo", content=b"abc")
     assert refused.status_code == 503 and refused.headers["retry-after"] == "5"
     assert refused.headers["connection"] == "close"
-    assert gate.client().get("/healthz").status_code == 200
+    assert server.client().get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize(
     "path",
     ["/%2e%2e/", "/static/%2e%2e/v1/model", "/a/../b", "/a%00b", "/a%0ab", "/a%5c..%5cb", "/./a"],
 )
-def test_paths_that_could_mean_two_things_are_refused(gated: Make, path: str) -> None:
-    gate = gated()
-    reply = gate.ask("GET", path)
+def test_paths_that_could_mean_two_things_are_refused(make_server: Make, path: str) -> None:
+    server = make_server()
+    reply = server.ask("GET", path)
     assert reply.status == 400 and "path" in reply.error
-    assert gate.counted() == [("unmatched", 400)]
+    assert server.counted() == [("unmatched", 400)]
 
 
 @pytest.mark.parametrize("path", ["//", "//evil.example/", "/%2f%2fetc", "/;x=1"])
-def test_unusual_paths_match_no_route(gated: Make, path: str) -> None:
-    assert gated().ask("GET", path).status == 404
+def test_unusual_paths_match_no_route(make_server: Make, path: str) -> None:
+    assert make_server().ask("GET", path).status == 404
 
 
 @pytest.mark.parametrize(
@@ -151,14 +153,14 @@ def test_unusual_paths_match_no_route(gated: Make, path: str) -> None:
     ],
 )
 def test_large_heads_and_doubled_headers_are_refused(
-    gated: Make, lines: list[bytes], status: int
+    make_server: Make, lines: list[bytes], status: int
 ) -> None:
     head = b"\r\n".join([b"GET / HTTP/1.1", b"Host: localhost", b"Connection: close", *lines])
-    reply = gated().send(head + b"\r\n\r\n")
+    reply = make_server().send(head + b"\r\n\r\n")
     assert reply.startswith(b"HTTP/1.1 %d" % status)
     assert status == 200 or json.loads(reply.partition(b"\r\n\r\n")[2])["error"]
 
 
-def test_a_long_url_is_a_large_head(gated: Make) -> None:
-    reply = gated().ask("GET", "/?" + "a" * (HEAD_BYTES - 1000), headers={"X": "a" * 1000})
+def test_a_long_url_is_a_large_head(make_server: Make) -> None:
+    reply = make_server().ask("GET", "/?" + "a" * (HEAD_BYTES - 1000), headers={"X": "a" * 1000})
     assert reply.status == 431

@@ -40,18 +40,18 @@ def test_its_limits_are_the_daemons() -> None:
 
 
 @pytest.fixture
-def proxied(gated: Callable[..., Any], tmp_path: Path) -> Iterator[int]:
+def proxied(make_server: Callable[..., Any], tmp_path: Path) -> Iterator[int]:
     """The port of a real nginx, without TLS, in front of the middleware."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if nginx is None:
         pytest.skip("nginx is not installed; nginx-light has it")
-    gate = gated(public_url="https://scores.example")
+    server = make_server(public_url="https://scores.example")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = re.sub(r" *ssl_certificate.*\n", "", CONFIG)
     for old, new in {
         "listen 443 ssl": f"listen 127.0.0.1:{port}",
-        "127.0.0.1:8000": f"127.0.0.1:{gate.port}",
+        "127.0.0.1:8000": f"127.0.0.1:{server.port}",
         "client_header_timeout 10s": "client_header_timeout 1s",
         "/run/nginx-lloss.pid": f"{tmp_path}/pid",
         "/var/log/nginx/lloss.log": f"{tmp_path}/log",

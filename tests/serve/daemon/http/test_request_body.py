@@ -53,16 +53,16 @@ def zeros(blocks: int) -> bytes:
         ("identity", bytes),
     ],
 )
-def test_codings_are_inflated(gated: Make, coding: str, pack: Any) -> None:
-    client = gated().client()
+def test_codings_are_inflated(make_server: Make, coding: str, pack: Any) -> None:
+    client = make_server().client()
     for data in (b"", b"abc", bytes(300_000) + b"end"):
         reply = client.post("/echo", content=pack(data), headers={"Content-Encoding": coding})
         assert (reply.status_code, reply.content) == (200, data)
 
 
 @pytest.mark.parametrize("coding", ["br", "gzip, gzip", "compress", b"\xff"])
-def test_other_codings_are_refused(gated: Make, coding: str) -> None:
-    reply = gated().client().post("/echo", content=b"a", headers={"Content-Encoding": coding})
+def test_other_codings_are_refused(make_server: Make, coding: str) -> None:
+    reply = make_server().client().post("/echo", content=b"a", headers={"Content-Encoding": coding})
     assert reply.status_code == 415 and "gzip" in reply.json()["error"]
 
 
@@ -79,8 +79,8 @@ def test_other_codings_are_refused(gated: Make, coding: str) -> None:
         b"\x1f",
     ],
 )
-def test_damaged_gzip_is_refused(gated: Make, body: bytes) -> None:
-    reply = gated().client().post("/echo", content=body, headers={"Content-Encoding": "gzip"})
+def test_damaged_gzip_is_refused(make_server: Make, body: bytes) -> None:
+    reply = make_server().client().post("/echo", content=body, headers={"Content-Encoding": "gzip"})
     assert reply.status_code == 400 and reply.json()["error"]
 
 
@@ -98,7 +98,7 @@ def test_any_bytes_inflate_as_zlib_does_or_are_refused(data: bytes) -> None:
         assert refused.value.status == 413
 
 
-def test_a_gigabyte_in_a_megabyte_costs_neither_memory_nor_time(gated: Make) -> None:
+def test_a_gigabyte_in_a_megabyte_costs_neither_memory_nor_time(make_server: Make) -> None:
     bomb = zeros(60)
     assert 0.9e6 < len(bomb) < 1.1e6
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
@@ -107,42 +107,44 @@ def test_a_gigabyte_in_a_megabyte_costs_neither_memory_nor_time(gated: Make) -> 
     assert refused.value.status == 413
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16_000  # kilobytes
     assert time.thread_time() - begun < 3
-    reply = gated().client().post("/echo", content=bomb, headers={"Content-Encoding": "deflate"})
+    reply = (
+        make_server().client().post("/echo", content=bomb, headers={"Content-Encoding": "deflate"})
+    )
     assert reply.status_code == 413 and "inflated" in reply.json()["error"]
 
 
-def test_a_large_body_is_refused_before_it_is_read(gated: Make) -> None:
-    gate = gated(limits={"body_bytes": 1000})
-    reply = gate.send(POST + b"Content-Length: 1001\r\n\r\n", half=True)
+def test_a_large_body_is_refused_before_it_is_read(make_server: Make) -> None:
+    server = make_server(limits={"body_bytes": 1000})
+    reply = server.send(POST + b"Content-Length: 1001\r\n\r\n", half=True)
     assert reply.startswith(b"HTTP/1.1 413") and b"1000 bytes" in reply
-    assert gate.ask("POST", "/echo", bytes(1000)).status == 200
+    assert server.ask("POST", "/echo", bytes(1000)).status == 200
     chunk = b"190\r\n" + b"a" * 400 + b"\r\n"
     head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-    assert gate.send(head + chunk * 2 + b"0\r\n\r\n").endswith(b"a" * 800)
-    assert gate.send(head + chunk * 3, half=True).startswith(b"HTTP/1.1 413")
+    assert server.send(head + chunk * 2 + b"0\r\n\r\n").endswith(b"a" * 800)
+    assert server.send(head + chunk * 3, half=True).startswith(b"HTTP/1.1 413")
 
 
-def test_a_body_that_takes_too_long_gets_408(gated: Make) -> None:
-    gate = gated(limits={"body_seconds": 0.1})
-    reply = gate.send(POST + b"Content-Length: 1000\r\n\r\na")
+def test_a_body_that_takes_too_long_gets_408(make_server: Make) -> None:
+    server = make_server(limits={"body_seconds": 0.1})
+    reply = server.send(POST + b"Content-Length: 1000\r\n\r\na")
     assert reply.startswith(b"HTTP/1.1 408") and b"0.1 seconds" in reply
-    assert gate.lines()[0]["status"] == 408
+    assert server.lines()[0]["status"] == 408
 
 
-def test_a_client_that_leaves_before_its_body_is_complete_is_logged(gated: Make) -> None:
-    gate = gated()
-    with socket.create_connection(("127.0.0.1", gate.port)) as sock:
+def test_a_client_that_leaves_before_its_body_is_complete_is_logged(make_server: Make) -> None:
+    server = make_server()
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(POST + b"Content-Length: 1000\r\n\r\nabc")
-        until(lambda: gate.middleware.bodies.size == 3)
-    (line,) = gate.lines()
+        until(lambda: server.middleware.bodies.size == 3)
+    (line,) = server.lines()
     assert (line["status"], line["received"]) == (499, 3)
-    assert gate.middleware.bodies.size == 0
+    assert server.middleware.bodies.size == 0
 
 
-def test_all_bodies_together_are_bounded(gated: Make) -> None:
-    gate = gated(limits={"in_flight_bytes": 1500})
-    bodies, client = gate.middleware.bodies, gate.client()
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
+def test_all_bodies_together_are_bounded(make_server: Make) -> None:
+    server = make_server(limits={"in_flight_bytes": 1500})
+    bodies, client = server.middleware.bodies, server.client()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as sock:
         sock.sendall(POST + b"Content-Length: 1200\r\n\r\n" + bytes(1000))
         until(lambda: bodies.size == 1000)
         reply = client.post("/echo", content=bytes(600))
@@ -195,24 +197,24 @@ def test_a_million_labels_are_accepted() -> None:
     assert parsed_bytes(body, {}, "/v1/pools/p/labels") < 64 * request_body.MAX_VALUES
 
 
-def test_parsed_json_counts_among_all_bodies(gated: Make) -> None:
-    gate = gated(limits={"in_flight_bytes": 100_000})
-    client, body = gate.client(), b"[" + b"1," * 1000 + b"1]"
+def test_parsed_json_counts_among_all_bodies(make_server: Make) -> None:
+    server = make_server(limits={"in_flight_bytes": 100_000})
+    client, body = server.client(), b"[" + b"1," * 1000 + b"1]"
     assert client.post("/echo", content=body).status_code == 200
     assert client.post("/echo", content=body * 2).status_code == 503
     packed = {"content": gzip.compress(body * 2), "headers": {"Content-Encoding": "gzip"}}
     assert client.post("/echo", **packed).status_code == 503
-    assert gate.middleware.bodies.size == 0
+    assert server.middleware.bodies.size == 0
 
 
-def test_too_many_form_fields_are_refused(gated: Make) -> None:
-    client = gated().client()
+def test_too_many_form_fields_are_refused(make_server: Make) -> None:
+    client = make_server().client()
     assert client.post("/form", content=b"&" * 100_001, headers=FORM).status_code == 413
     assert client.post("/form", content=b"a=b&" * 5, headers=FORM).content == b"1"
 
 
-def test_without_a_token_only_a_small_body_is_read(gated: Make) -> None:
-    client = gated(token="0123456789abcdef").client()
+def test_without_a_token_only_a_small_body_is_read(make_server: Make) -> None:
+    client = make_server(token="0123456789abcdef").client()
     small = b"token=" + b"x" * 1000
     large = b"token=" + b"x" * request_body.ANONYMOUS_BYTES
     packed = {**FORM, "Content-Encoding": "gzip"}

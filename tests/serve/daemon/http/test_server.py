@@ -31,28 +31,28 @@ def test_a_used_port_is_refused_with_a_remedy(tmp_path: Path) -> None:
         listening(unknown).__enter__()
 
 
-def test_connections_over_the_limit_get_503(gated: Make) -> None:
-    gate = gated(limits={"connections": 3})
-    idle = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(3)]
-    connections = gate.running.server.server_state.connections
+def test_connections_over_the_limit_get_503(make_server: Make) -> None:
+    server = make_server(limits={"connections": 3})
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+    connections = server.running.server.server_state.connections
     until(lambda: len(connections) == 3)
-    assert gate.send(GET + b"\r\n").startswith(b"HTTP/1.1 503")
+    assert server.send(GET + b"\r\n").startswith(b"HTTP/1.1 503")
     idle.pop().close()
     until(lambda: len(connections) == 2)
-    assert gate.ask("GET", "/").status == 200
+    assert server.ask("GET", "/").status == 200
     for sock in idle:
         sock.close()
 
 
-def test_a_connection_serves_many_requests_also_pipelined(gated: Make) -> None:
+def test_a_connection_serves_many_requests_also_pipelined(make_server: Make) -> None:
     one = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
     last = one.replace(b"Host", b"Connection: close\r\nHost")
-    assert gated().send(one * 5 + last).count(b"HTTP/1.1 200 OK") == 6
+    assert make_server().send(one * 5 + last).count(b"HTTP/1.1 200 OK") == 6
 
 
 @pytest.mark.parametrize("line", [b"GET /a\x00b", b"GET /a b", b"GET a:80", b"\x16\x03\x01 hello"])
-def test_malformed_requests_get_400(gated: Make, line: bytes) -> None:
-    reply = gated().send(line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+def test_malformed_requests_get_400(make_server: Make, line: bytes) -> None:
+    reply = make_server().send(line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert reply.startswith(b"HTTP/1.1 400") and reply.count(b"HTTP/1.1") == 1
 
 
@@ -75,83 +75,85 @@ def test_malformed_requests_get_400(gated: Make, line: bytes) -> None:
         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
     ],
 )
-def test_requests_that_two_servers_would_read_differently(gated: Make, headers: bytes) -> None:
+def test_requests_that_two_servers_would_read_differently(
+    make_server: Make, headers: bytes
+) -> None:
     """They are refused, and no bytes after them count as a request."""
-    reply = gated().send(b"POST /echo HTTP/1.1\r\nHost: localhost\r\n" + headers)
+    reply = make_server().send(b"POST /echo HTTP/1.1\r\nHost: localhost\r\n" + headers)
     assert reply.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413")), reply
     assert reply.count(b"HTTP/1.1") == 1
 
 
-def test_upgrades_are_ignored(gated: Make) -> None:
+def test_upgrades_are_ignored(make_server: Make) -> None:
     raw = GET + b"Connection: close, Upgrade\r\nUpgrade: %s\r\n\r\n"
     for kind in (b"websocket", b"h2c"):
-        assert gated().send(raw % kind).startswith(b"HTTP/1.1 200")
+        assert make_server().send(raw % kind).startswith(b"HTTP/1.1 200")
 
 
-def test_head_and_get_send_the_same_length(gated: Make) -> None:
+def test_head_and_get_send_the_same_length(make_server: Make) -> None:
     head, get = GET.replace(b"GET", b"HEAD") + b"\r\n", GET + b"Connection: close\r\n\r\n"
-    replies = gated().send(head + get)
+    replies = make_server().send(head + get)
     first, rest = replies.split(b"\r\n\r\n", 1)
     assert first.startswith(b"HTTP/1.1 200") and rest.startswith(b"HTTP/1.1 200")
     body = rest.split(b"\r\n\r\n", 1)[1]
     assert body and b"content-length: %d" % len(body) in first
 
 
-def test_expect_100_continue(gated: Make) -> None:
-    gate = gated(limits={"body_bytes": 1000})
+def test_expect_100_continue(make_server: Make) -> None:
+    server = make_server(limits={"body_bytes": 1000})
     post = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-    with socket.create_connection(("127.0.0.1", gate.port), timeout=PATIENCE) as sock:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as sock:
         sock.sendall(post + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(b"abc")
-        assert gate.rest(sock).endswith(b"\r\n\r\nabc")
+        assert server.rest(sock).endswith(b"\r\n\r\nabc")
     refused = post + b"Expect: 100-continue\r\nContent-Length: 3000\r\n\r\n"
-    assert gate.send(refused, half=True).startswith(b"HTTP/1.1 413")
+    assert server.send(refused, half=True).startswith(b"HTTP/1.1 413")
 
 
-def test_a_client_that_is_still_sending_reads_why_it_is_refused(gated: Make) -> None:
-    gate = gated(limits={"body_bytes": 1000})
+def test_a_client_that_is_still_sending_reads_why_it_is_refused(make_server: Make) -> None:
+    server = make_server(limits={"body_bytes": 1000})
     for _ in range(3):
-        reply = gate.ask("POST", "/echo", bytes(5 << 20))
+        reply = server.ask("POST", "/echo", bytes(5 << 20))
         assert reply.status == 413 and reply.headers["connection"] == "close"
 
 
-def test_the_application_is_cancelled_when_its_client_goes_away(gated: Make) -> None:
-    gate = gated()
-    with socket.create_connection(("127.0.0.1", gate.port)) as sock:
+def test_the_application_is_cancelled_when_its_client_goes_away(make_server: Make) -> None:
+    server = make_server()
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nab")
-        assert gate.entered.wait(PATIENCE)
-    assert gate.cancelled.wait(PATIENCE)
-    (line,) = gate.lines()
-    assert line["status"] == 499 and gate.metrics.requests == [("/slow", 499)]
+        assert server.entered.wait(PATIENCE)
+    assert server.cancelled.wait(PATIENCE)
+    (line,) = server.lines()
+    assert line["status"] == 499 and server.metrics.requests == [("/slow", 499)]
 
 
-def test_pipelined_requests_of_a_client_that_left_log_no_error(gated: Make) -> None:
-    gate = gated()
-    with socket.create_connection(("127.0.0.1", gate.port)) as sock:
+def test_pipelined_requests_of_a_client_that_left_log_no_error(make_server: Make) -> None:
+    server = make_server()
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(b"POST /thread HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
-        assert gate.entered.wait(PATIENCE)
-    connections = gate.running.server.server_state.connections
+        assert server.entered.wait(PATIENCE)
+    connections = server.running.server.server_state.connections
     until(lambda: not connections)
-    gate.free.set()
-    assert set(gate.counted()) == {("/thread", 499)} and "traceback" not in gate.log.getvalue()
+    server.free.set()
+    assert set(server.counted()) == {("/thread", 499)} and "traceback" not in server.log.getvalue()
 
 
-def test_clients_that_go_away_do_not_multiply_threads(gated: Make) -> None:
+def test_clients_that_go_away_do_not_multiply_threads(make_server: Make) -> None:
     """A thread finishes what it began, as one of forty; requests that wait for one are dropped."""
-    gate = gated()
-    socks = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(60)]
+    server = make_server()
+    socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
     for sock in socks:
         sock.sendall(b"POST /thread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
 
     def in_flight() -> float:
-        return gate.metrics.value("lloss_requests_in_flight")
+        return server.metrics.value("lloss_requests_in_flight")
 
-    until(lambda: gate.threads == 40 and in_flight() == 60)
+    until(lambda: server.threads == 40 and in_flight() == 60)
     for sock in socks:
         sock.close()
     until(lambda: in_flight() == 40)
-    assert gate.threads == 40
-    gate.free.set()
-    assert gate.counted(60) == [("/thread", 499)] * 60
-    assert gate.threads == 40 and in_flight() == 0
+    assert server.threads == 40
+    server.free.set()
+    assert server.counted(60) == [("/thread", 499)] * 60
+    assert server.threads == 40 and in_flight() == 0

@@ -5,50 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
-from lloss.serve.daemon.http.authentication import Access
-from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.selections import Selections
-from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import PoolScores
 
 from ..scores import write_scores
+from ..stub_daemon import StubDaemon
 
 CLASSES = ("cat", "dog", "cow")
 
 
-class Models:
-    def __init__(self) -> None:
-        self.sha256 = "ab" * 32
-        outputs = {"loss": (), "prediction": ()}
-        self.manifest: Any = SimpleNamespace(
-            task="classification", classes=CLASSES, outputs=outputs
-        )
-
-
-class Daemon:
+class Daemon(StubDaemon):
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.settings = ServeSettings(
-            model=folder / "model.onnx", data_dir=folder / "data", pool_roots=(str(folder),)
-        )
-        self.access = Access(self.settings)
-        self.catalog = Catalog(self.settings.data_dir)
-        self.pools = Pools(self.settings, self.catalog)
-        self.metrics, self.models = DaemonMetrics(), Models()
-        self.classes = Classes(cast(Any, self.models), self.catalog.images)
-        self.selections = Selections(
-            self.settings, self.catalog, self.pools, self.metrics, self.classes
-        )
-        self.problem = ""
-
-    def not_ready(self) -> str:
-        return self.problem
+        outputs = {"loss": (), "prediction": ()}
+        manifest = SimpleNamespace(task="classification", classes=CLASSES, outputs=outputs)
+        super().__init__(folder, SimpleNamespace(sha256="ab" * 32, manifest=manifest))
 
     def put(self, name: str, losses: Sequence[float], sha256: str = "ab" * 32) -> Path:
         """A pool of the images 0.png, 1.png and so on with these losses; its scores."""

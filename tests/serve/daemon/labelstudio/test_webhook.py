@@ -69,7 +69,7 @@ def test_malformed_and_other_events_change_nothing(client: TestClient, daemon: D
     surrogates = {"id": "\ud800", "created_at": "\udfff"}
     assert send(client, {**good, "project": surrogates})["labeled"] == 1
     assert send(client, {**deleted(1), "project": surrogates})["unlabeled"] == 1
-    odd = {**good, "project": 3, "annotation": {"id": 5, "result": {"x": [3]}, "updated_at": "?"}}
+    odd = {**good, "project": 3, "annotation": {"id": 5, "result": [3, {}], "updated_at": "?"}}
     assert send(client, odd)["without_class"] == 1
     assert daemon.state == {}
 

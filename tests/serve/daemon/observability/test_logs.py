@@ -71,12 +71,12 @@ def test_a_quota_counts_what_it_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [quota.take() for _ in range(3)] == [3, 0, None]
 
 
-def test_no_path_forges_a_line(gated: Callable[..., Any]) -> None:
-    gate = gated()
-    gate.ask("GET", "/%0a%7b%22event%22:%22forged%22%7d%0a")
-    gate.ask("GET", "/" + "a" * 5000)
-    lines = gate.lines(2)
-    assert len(gate.log.getvalue().splitlines()) == 2
+def test_no_path_forges_a_line(make_server: Callable[..., Any]) -> None:
+    server = make_server()
+    server.ask("GET", "/%0a%7b%22event%22:%22forged%22%7d%0a")
+    server.ask("GET", "/" + "a" * 5000)
+    lines = server.lines(2)
+    assert len(server.log.getvalue().splitlines()) == 2
     assert "forged" in lines[0]["path"] and len(lines[1]["path"]) == 256
 
 

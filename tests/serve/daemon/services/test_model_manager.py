@@ -22,9 +22,8 @@ from lloss.serve.scoring.engine import session
 from onnx import numpy_helper
 
 from lloss.errors import ArtifactError, EngineError, LlossError
-from lloss.pools import ArrayPool
 
-from ..waiting import PATIENCE, until
+from ..waiting import PATIENCE
 from .conftest import in_threads, refused
 
 
@@ -296,49 +295,14 @@ def test_copies_that_nothing_needs_are_pruned(models: Models, model: Path, tmp_p
         pass
 
 
-def test_requests_go_before_the_job_of_an_old_model(models: Models, model: Path) -> None:
-    """They share threads: beside the job's a request would get half of the cores."""
-    free, lock = threading.Event(), threading.Lock()
-    order, running, most = list[str](), list[str](), 0
-
-    def watch(scorer: Any, name: str) -> None:
-        run = scorer.engine.executor.run
-
-        def watched(*args: Any) -> Any:
-            nonlocal most
-            with lock:
-                running.append(name)
-                order.append(name)
-                most = max(most, len(running))
-            if name == "job":
-                free.wait(30)
-            try:
-                return run(*args)
-            finally:
-                with lock:
-                    running.remove(name)
-
-        scorer.engine.executor.run = watched
-
-    async def ask() -> None:
-        asked = asyncio.ensure_future(models.score(pictures(1), 30))
-        await asyncio.sleep(0.1)
-        free.set()
-        await asked
-
+def test_requests_and_the_job_of_an_old_model_share_threads(models: Models, model: Path) -> None:
+    """So that requests go first: beside the job's threads they would get half of the cores."""
     with models.borrowed(models.sha256) as scorer:
+        workers = scorer._started().workers
         change(model, 1.9)
         models.reload()
-        watch(scorer, "job")
-        watch(serving(models), "request")
-        ranges = (range(n, n + 8) for n in range(0, 80, 8))
-        batches = scorer.ranges(ArrayPool(pictures(80), "x"), ranges)
-        job = threading.Thread(target=lambda: list(batches))
-        job.start()
-        until(lambda: len(running) == 2)  # both threads
-        asyncio.run(ask())
-        job.join(PATIENCE)
-    assert most == 2 and order.index("request") == 2 and order.count("job") == 10
+        assert serving(models) is not scorer
+        assert serving(models)._started().workers is workers
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from lloss.serve.daemon.app import create_app
-from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.http.middleware import RequestMiddleware
-from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.selection_queue import SelectionQueue
-from lloss.serve.daemon.services.selections import Selections
-from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import JobRow, PoolScores
 from PIL import Image, ImageDraw
 from starlette.testclient import TestClient
@@ -31,6 +22,7 @@ from lloss.manifest import Manifest
 
 from ..running_server import RunningServer
 from ..scores import write_scores
+from ..stub_daemon import StubDaemon
 
 SHA256 = "5f" * 32
 
@@ -54,46 +46,27 @@ FLAGS = (
 )  # fmt: skip
 
 
-class World:
-    """The parts of a daemon, and what tests do to them."""
+class World(StubDaemon):
+    """A daemon with a classifier, and what tests do to it."""
 
     def __init__(
         self, folder: Path, classes: tuple[str, ...] = ("cat", "dog", "owl"), **settings: Any
     ):
-        self.folder = folder
         (folder / "images").mkdir(parents=True)
-        self.settings = ServeSettings(
-            model=folder / "model.onnx", data_dir=folder / "data",
-            pool_roots=(str(folder),), **settings,
-        )  # fmt: skip
         self.manifest = Manifest(
             task="classification", model="resnet18", classes=classes,
             image=ImageSpec(32, 32), mean=(0, 0, 0), std=(1, 1, 1),
             outputs={"loss": (), "prediction": (), "confidence": ()},
         )  # fmt: skip
-        self.models = SimpleNamespace(
+        models = SimpleNamespace(
             sha256=SHA256, manifest=self.manifest, provider="CPUExecutionProvider"
         )
-        self.problem = ""
-        self.catalog = Catalog(self.settings.data_dir)
-        self.metrics = DaemonMetrics(self.settings.limits)
-        self.pools = Pools(self.settings, self.catalog)
-        self.classes = Classes(cast(Any, self.models), self.catalog.images)
+        super().__init__(folder, models, **settings)
         self.jobs: Any = SimpleNamespace(
             submit=self._submit, cancel=self._cancel,
             live=lambda row: row, rate=lambda row: row.done / 2 or None,
         )  # fmt: skip
-        self.daemon: Any = SimpleNamespace(
-            settings=self.settings, access=Access(self.settings), metrics=self.metrics,
-            models=self.models, catalog=self.catalog, pools=self.pools, jobs=self.jobs,
-            classes=self.classes,
-            selections=Selections(
-                self.settings, self.catalog, self.pools, self.metrics, self.classes
-            ),
-            draining=False, started=time.time(), not_ready=lambda: self.problem,
-        )  # fmt: skip
-        self.daemon.selection_queue = SelectionQueue(self.daemon.selections)
-        self.app = create_app(self.daemon)
+        self.app = create_app(cast(Any, self))
 
     def pool(self, name: str = "photos", count: int = 100, scored: bool = True) -> list[str]:
         """A folder of pictures, scored with falling loss; its ids, the most promising first."""
@@ -151,7 +124,7 @@ class World:
 
     def browser(self) -> TestClient:
         """A client with cookies of its own, without a socket."""
-        app = RequestMiddleware(self.app, self.daemon)
+        app = RequestMiddleware(self.app, cast(Any, self))
         return TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False)
 
 
@@ -173,7 +146,7 @@ class Served:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.server = RunningServer(RequestMiddleware(world.app, world.daemon), world.settings)
+        self.server = RunningServer(RequestMiddleware(world.app, cast(Any, world)), world.settings)
         self.url = f"http://127.0.0.1:{self.server.port}"
 
     def close(self) -> None:

@@ -136,7 +136,7 @@ def test_a_digit_key_is_the_class_of_that_name(screen: Screen) -> None:
 
 
 def test_the_next_image_has_the_focus_before_the_reply(screen: Screen) -> None:
-    ids, selections = screen.world.pool("photos", 30), screen.world.daemon.selections
+    ids, selections = screen.world.pool("photos", 30), screen.world.selections
     label = selections.label
 
     def slow(*arguments: Any) -> Any:
@@ -295,7 +295,7 @@ def test_the_page_of_a_pool_named_constructor_does_not_reload(screen: Screen) ->
 
 
 def test_an_error_is_shown_at_the_image(screen: Screen) -> None:
-    ids, selections = screen.world.pool("photos", 3), screen.world.daemon.selections
+    ids, selections = screen.world.pool("photos", 3), screen.world.selections
     label = selections.label
 
     def refuse(*arguments: Any) -> None:

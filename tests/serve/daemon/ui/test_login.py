@@ -1,4 +1,4 @@
-"""The form at which browsers show the token, behind the gate."""
+"""The form at which browsers show the token, behind the server."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Make = Callable[..., Any]
 TOKEN = "correct-horse-battery-staple"
 
 
-def at_the_form(gate: Any) -> TestClient:
+def at_the_form(server: Any) -> TestClient:
     """A client with the real form."""
-    gate.app.state.daemon = gate.daemon
-    gate.app.include_router(login.router)
-    return gate.client()
+    server.app.state.daemon = server.daemon
+    server.app.include_router(login.router)
+    return server.client()
 
 
 class Clock:
@@ -36,13 +36,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def browser(gated: Make) -> TestClient:
-    return at_the_form(gated(token=TOKEN))
+def browser(make_server: Make) -> TestClient:
+    return at_the_form(make_server(token=TOKEN))
 
 
-def test_behind_tls_the_cookie_is_for_tls(gated: Make) -> None:
+def test_behind_tls_the_cookie_is_for_tls(make_server: Make) -> None:
     for url, secure in [("", False), ("http://a.example", False), ("https://a.example", True)]:
-        client = at_the_form(gated(token=TOKEN, public_url=url))
+        client = at_the_form(make_server(token=TOKEN, public_url=url))
         cookie = client.post("/login", data={"token": TOKEN}).headers["set-cookie"]
         assert ("secure" in cookie.lower()) is secure
 
@@ -78,9 +78,9 @@ def test_the_form_shows_what_it_was_given_as_text(browser: TestClient) -> None:
     assert "<script>" not in page.text
 
 
-def test_after_some_failures_a_client_has_to_wait(gated: Make, clock: Clock) -> None:
-    gate = gated(token=TOKEN)
-    client = at_the_form(gate)
+def test_after_some_failures_a_client_has_to_wait(make_server: Make, clock: Clock) -> None:
+    server = make_server(token=TOKEN)
+    client = at_the_form(server)
     codes = [client.post("/login", data={"token": "guess"}).status_code for _ in range(12)]
     assert codes == [401] * 10 + [429] * 2
     limited = client.post("/login", data={"token": TOKEN, "next": "/a"})
@@ -94,4 +94,4 @@ def test_after_some_failures_a_client_has_to_wait(gated: Make, clock: Clock) -> 
     assert client.post("/login", data={"token": TOKEN}).status_code == 303
     assert client.post("/login", data={"token": TOKEN}).status_code == 303, "success costs nothing"
     for outcome, count in {"accepted": 2, "refused": 11, "limited": 4}.items():
-        assert gate.metrics.value("lloss_logins_total", outcome=outcome) == count
+        assert server.metrics.value("lloss_logins_total", outcome=outcome) == count

@@ -110,21 +110,18 @@ def test_the_overview_without_roots_shows_the_option(make_world: Any) -> None:
 
 
 def test_the_overview_shows_pools_jobs_and_problems(world: Any, page: Any) -> None:
-    world = world
     world.pool("done", 70)
     world.pool("plain", 3, scored=False)
     world.pool("busy", 3, scored=False)
     world.run_job("busy", 30, 120)
-    world.daemon.selections.label("done", {"0000.png": "cat"})
+    world.selections.label("done", {"0000.png": "cat"})
     found = page("/")
     assert [a["href"] for a in found.all("a") if a["href"].startswith("/pools/")] == [
         "/pools/busy", "/pools/done", "/pools/plain",
     ]  # fmt: skip
     (bar,) = found.all("progress")
-    assert (bar["value"], bar["max"]) == (
-        "30",
-        "120",
-    ) and "30 of 120 images · 15 a second · 6 s left" in found.text
+    assert (bar["value"], bar["max"]) == ("30", "120")
+    assert "30 of 120 images · 15 a second · 6 s left" in found.text
     assert [form["action"] for form in found.forms] == ["/pools/plain/score"]
     assert found.all("meta", http_equiv="refresh") == [] and 'http-equiv="refresh"' in found.source
     world.problem = "loading <the> model"
@@ -245,7 +242,7 @@ def test_undo_takes_no_image_from_another_selection(
     where = client.post(form["action"], data={**form["fields"], "k": "1"}).headers["location"]
     form = page(where).form(ids[0])
     press(client, form, "label", label="cat")
-    world.daemon.selections.unlabel("photos", [ids[0]])
+    world.selections.unlabel("photos", [ids[0]])
     images, soon = world.catalog.images, world.catalog.now() + 60
     images.hand_out("photos", "theirs", [(ids[0], 1.0)], soon)
     assert page(where).all("article")[0]["data-state"] == "taken"
@@ -373,7 +370,7 @@ def test_there_are_no_pages_after_the_last_allowed_one(
     ids = world.pool("photos", 190)
     last = page("/pools/photos?page=2")
     assert shown(last) == ids[60:120] and not last.all("a", rel="next")
-    monkeypatch.setattr(world.daemon.selections, "preview", None)
+    monkeypatch.setattr(world.selections, "preview", None)
     for number in (3, 1_000_000):
         assert f"There is no page {number}" in page(f"/pools/photos?page={number}").text
 

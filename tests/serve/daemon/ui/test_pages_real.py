@@ -27,7 +27,7 @@ NAME = "scores.example"
 def daemon(
     artifact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Process]:
-    """With a pool that is scored in a moment and one that takes long."""
+    """With a pool that is scored at once and one that takes long."""
     folder = tmp_path_factory.mktemp("real")
     shape = (1_000_000, 8, 8, 3)  # a file with a hole: it takes no room
     open_memmap(folder / "long.npy", "w+", np.uint8, shape)
@@ -74,15 +74,6 @@ def text(browser: Any, selector: str) -> str:
     return found
 
 
-def test_a_token_that_is_wrong_is_asked_for_again(chromium: Any, site: str) -> None:
-    chromium.get(f"{site}/pools/photos?page=1")
-    assert chromium.title == "Log in · lloss"
-    chromium.find_element("id", "token").send_keys("a-guess-of-some-length")
-    one(chromium, ".login button").click()
-    until(lambda: text(chromium, "#why") == "That is not the token.")
-    assert one(chromium, "[name=next]").get_attribute("value") == "/pools/photos?page=1"
-
-
 def test_a_pool_is_scored_labeled_and_handed_out(browser: Any, daemon: Process) -> None:
     assert text(browser, "h1") == "Not scored yet"
     one(browser, "#job button").click()
@@ -111,9 +102,9 @@ def test_a_pool_is_scored_labeled_and_handed_out(browser: Any, daemon: Process) 
     assert daemon.ask("GET", "/v1/pools/photos/pending")[1]["total"] == 7
     assert daemon.metric("lloss_selected_images_total") == 7
     assert daemon.metric("lloss_labeled_images_total") == 1
-    daemon.until(lambda: '"/v1/pools/photos/pending"' in daemon.told())  # and all before it
+    daemon.until(lambda: '"/v1/pools/photos/pending"' in daemon.log_text())  # and all before it
     for part in ("/static/", "/thumb", "/page/status"):
-        assert part not in daemon.told()
+        assert part not in daemon.log_text()
 
 
 def test_a_job_is_seen_to_go_on(browser: Any, daemon: Process, site: str) -> None:

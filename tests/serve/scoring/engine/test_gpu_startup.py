@@ -73,7 +73,7 @@ class Machine:
         self.setups.append(setup)
         session = self.make(real.session) if setup.graphs else Spy(real.session)
         self.sessions.append(weakref.ref(session))
-        return Opened(session, setup.provider, setup.graphs, {"cuda": 9})
+        return Opened(session)
 
     def memory(self, device_id: int) -> FakeGpu:
         self.memories.append(FakeGpu(device_id, self.driver))
