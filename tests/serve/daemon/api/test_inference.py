@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import dataclasses
 import gzip
@@ -18,7 +17,6 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
-import tritonclient.http.aio as triton_aio
 from lloss.serve.daemon.api import inference, inference_tensors, score_images
 from lloss.serve.daemon.services.model_manager import Scored
 from lloss.serve.daemon.services.request_queue import Answer
@@ -147,28 +145,6 @@ def test_requests_and_replies_may_be_compressed(client: Any, scorer: Scorer, cod
         response_compression_algorithm=coding,
     )
     assert_same(result, scorer.score(images), ["loss", "embedding"])
-
-
-def test_the_asynchronous_client(served: Any, scorer: Scorer) -> None:
-    images = pictures(24)
-
-    async def run() -> list[Any]:
-        async with triton_aio.InferenceServerClient(served.url) as client:
-            assert await client.is_model_ready(MODEL)
-            one = [client.infer(MODEL, [tensor(images[n : n + 1])]) for n in range(24)]
-            more = client.infer(
-                MODEL,
-                [tensor(images)],
-                request_compression_algorithm="gzip",
-                response_compression_algorithm="deflate",
-            )
-            return await asyncio.gather(*one, more)
-
-    *single, together = asyncio.run(run())
-    wanted = scorer.score(images)
-    assert_same(together, wanted, ["loss", "embedding"])
-    losses = np.concatenate([result.as_numpy("loss") for result in single])
-    np.testing.assert_allclose(losses, wanted.loss, rtol=1e-4, atol=1e-5)
 
 
 def test_statistics_count(client: Any) -> None:

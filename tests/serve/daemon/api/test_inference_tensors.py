@@ -48,65 +48,6 @@ def parsed(body: bytes, length: str | None = None) -> Any:
 huge = st.sampled_from([10**4000, -(10**4000), 10**4300 - 1, 10**2200])
 """As many digits as JSON is read with, and nearly; their products have more."""
 
-odd = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(-3, 12),
-    st.sampled_from([2**31, 2**32, 2**63, 2**64, 2**70, -(2**63)]),
-    huge,
-    st.floats(allow_nan=True),
-    st.text(max_size=8),
-    st.sampled_from(["images", "encoded", "loss", "error", "UINT8", "BYTES", "AAAA", "\ud800"]),
-    st.lists(st.integers(-1, 300), max_size=6),
-    st.lists(st.one_of(st.text(max_size=6), st.none(), st.lists(st.integers())), max_size=4),
-    st.dictionaries(st.sampled_from(["name", "binary_data", "shape"]), st.integers(), max_size=2),
-)
-shapes = st.one_of(
-    odd, st.lists(st.one_of(st.integers(0, 3), odd), min_size=1, max_size=5), st.just([1, 1, 1, 3])
-)
-parameters = st.one_of(
-    odd,
-    st.dictionaries(
-        st.sampled_from(
-            ["binary_data_size", "binary_data", "binary_data_output", "timeout", "classification"]
-        ),
-        odd,
-        max_size=3,
-    ),
-)
-inputs = st.one_of(
-    odd,
-    st.fixed_dictionaries(
-        {"name": st.sampled_from(["images", "encoded"])},
-        optional={
-            "datatype": st.one_of(st.sampled_from(["UINT8", "BYTES"]), odd),
-            "shape": shapes,
-            "data": odd,
-            "parameters": parameters,
-        },
-    ),
-)
-requests = st.fixed_dictionaries(
-    {"inputs": st.one_of(st.lists(inputs, max_size=3), odd)},
-    optional={
-        "outputs": st.one_of(
-            st.lists(st.fixed_dictionaries({"name": odd}, optional={"parameters": parameters})),
-            odd,
-        ),
-        "parameters": parameters,
-        "id": odd,
-    },
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(requests, st.binary(max_size=40), st.one_of(st.none(), st.integers(-5, 5), st.text()))
-def test_any_json_with_any_tail(request: Any, tail: bytes, off: Any) -> None:
-    head = json.dumps(request).encode()
-    length = str(len(head) + off) if isinstance(off, int) else off
-    parsed(head + tail, length)
-
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.one_of(st.none(), st.text(max_size=6), st.integers(0, 70)))

@@ -1,9 +1,8 @@
-"""Tokens, sessions, hosts, other sites, signed links: on a real socket."""
+"""Tokens, hosts, other sites, signed links and sessions."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import stat
 import threading
@@ -16,7 +15,8 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 from lloss.serve.daemon import app
-from lloss.serve.daemon.http import authentication as access
+from lloss.serve.daemon.api import health
+from lloss.serve.daemon.http import authentication
 from lloss.serve.daemon.http.authentication import Access, Sessions
 from lloss.serve.daemon.settings import ServeSettings
 
@@ -24,6 +24,15 @@ Make = Callable[..., Any]
 
 TOKEN = "correct-horse-battery-staple"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+IMAGES = "/v1/pools/p/images"
+
+
+def status(server: Any, path: str = "/", method: str = "GET", **headers: str | bytes) -> int:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return int(server.client().request(method, path, headers=named).status_code)
+
+
+# Tokens
 
 
 @pytest.mark.parametrize(
@@ -37,80 +46,96 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
         {"Authorization": "Bearer"},
         {"Authorization": f"Basic {TOKEN}"},
         {"Authorization": TOKEN},
-        {"Authorization": "Bearer \xff\xfe"},
+        {"Authorization": b"Bearer \xff\xfe"},
         {"Cookie": f"lloss_session={TOKEN}"},
         {"Cookie": "lloss_session=99999999999.00." + "0" * 64},
-        {"Cookie": "lloss_session=\xff"},
+        {"Cookie": b"lloss_session=\xff"},
         {"X-Forwarded-For": "127.0.0.1"},
     ],
 )
-def test_without_the_token_nothing_is_told(make_server: Make, headers: dict[str, str]) -> None:
-    server = make_server(token=TOKEN)
+def test_without_the_token_every_route_is_401(
+    make_server: Make, headers: dict[str, str | bytes]
+) -> None:
+    client = make_server(token=TOKEN).client()
     for method, path in [("POST", "/echo"), ("GET", "/metrics"), ("GET", "/no/such")]:
-        reply = server.ask(method, path, headers=headers)
-        assert reply.status == 401 and reply.headers["www-authenticate"] == 'Bearer realm="lloss"'
-        assert TOKEN not in reply.error
+        reply = client.request(method, path, headers=headers)
+        assert reply.status_code == 401
+        assert reply.headers["www-authenticate"] == 'Bearer realm="lloss"'
+        assert TOKEN not in reply.text
 
 
-def test_with_the_token_all_is_served(make_server: Make) -> None:
+def test_with_the_token_every_route_is_served(make_server: Make) -> None:
     server = make_server(token=TOKEN)
-    assert server.ask("POST", "/echo", b"abc", BEARER).body == b"abc"
-    lower = {"authorization": f"bearer {TOKEN}"}
-    assert server.ask("GET", "/metrics", headers=lower).status == 200
-    assert server.ask("GET", "/healthz").status == 200
-    assert server.ask("GET", "/static/none").status == 404
-    assert server.ask("GET", "/favicon.ico").status == 404
+    assert server.client().post("/echo", content=b"abc", headers=BEARER).content == b"abc"
+    assert status(server, "/metrics", authorization=f"bearer {TOKEN}") == 200
+    assert status(server, "/healthz") == 200
+    assert status(server, "/static/none") == status(server, "/favicon.ico") == 404
+    for path in ("/static/../metrics", "/healthz/../metrics", "/static/%2e%2e/"):
+        assert server.ask("GET", path).status == 400, "no detour leads past the token"
 
 
-def test_two_tokens_are_none(make_server: Make) -> None:
-    raw = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-    pair = f"Authorization: Bearer {TOKEN}\r\nAuthorization: Bearer no\r\n\r\n"
-    assert make_server(token=TOKEN).send((raw + pair).encode()).startswith(b"HTTP/1.1 400")
-
-
-@pytest.mark.parametrize("path", ["/static/../metrics", "/healthz/../metrics", "/static/%2e%2e/"])
-def test_no_detour_leads_past_the_token(make_server: Make, path: str) -> None:
-    assert make_server(token=TOKEN).ask("GET", path).status == 400
-
-
-def test_failed_tokens_fill_no_log(make_server: Make) -> None:
+def test_wrong_tokens_do_not_fill_the_log_and_secrets_are_not_in_it(make_server: Make) -> None:
     server = make_server(token=TOKEN)
+    assert status(server, f"/?token={TOKEN}&sig=abcdef", **BEARER) == 200
     for _ in range(50):
-        server.ask("GET", "/", headers={"Authorization": "Bearer guess"})
-    assert len(server.counted(50)) == 50 and len(server.lines(20)) == 20
-    assert "guess" not in server.log.getvalue()
-
-
-def test_secrets_are_not_logged(make_server: Make) -> None:
-    server = make_server(token=TOKEN)
-    server.ask("GET", f"/?token={TOKEN}&sig=abcdef", headers=BEARER)
-    server.lines()
-    assert TOKEN not in server.log.getvalue() and "abcdef" not in server.log.getvalue()
+        status(server, Authorization="Bearer guess")
+    assert len(server.counted(51)) == 51 and len(server.lines(21)) == 21
+    for secret in ("guess", TOKEN, "abcdef"):
+        assert secret not in server.log.getvalue()
     assert TOKEN not in repr(server.settings)
 
 
-def test_a_browser_is_sent_to_the_form(make_server: Make) -> None:
-    server, accept = make_server(token=TOKEN), {"Accept": "text/html,*/*"}
-    for path, query in [
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
         ("/", ""),
         ("/pools/a", "?next=%2Fpools%2Fa"),
         ("/pools/a?page=2&x=%C3%A9", "?next=%2Fpools%2Fa%3Fpage%3D2%26x%3D%25C3%25A9"),
         (f"/pools/a?x={'y' * 3000}", ""),
-    ]:
-        reply = server.ask("GET", path, headers=accept)
-        assert (reply.status, reply.headers["location"]) == (303, f"/login{query}")
+    ],
+)
+def test_a_browser_is_sent_to_the_login_form(make_server: Make, path: str, query: str) -> None:
+    reply = make_server(token=TOKEN).client().get(path, headers={"Accept": "text/html,*/*"})
+    assert (reply.status_code, reply.headers["location"]) == (303, f"/login{query}")
+
+
+def test_the_token_is_compared_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(
+        authentication.hmac, "compare_digest", lambda a, b: bool(compared.append((a, b))) or a == b
+    )
+    settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token=TOKEN)
+    assert Access(settings).is_token(TOKEN.encode())
+    assert compared == [(TOKEN.encode(), TOKEN.encode())]
+
+
+def test_reasons_of_readiness_need_the_token(make_server: Make) -> None:
+    server = make_server(token=TOKEN)
+    server.app.state.daemon = server.daemon
+    server.app.include_router(health.router)
+    server.daemon.not_ready = lambda: "/srv/data: the disk is full"
+    client = server.client()
+    assert client.get("/readyz").json() == {"ready": False, "error": "not ready"}
+    assert client.get("/v2/health/ready").status_code == 503
+    assert "disk" in client.get("/readyz", headers=BEARER).json()["error"]
+
+
+def test_the_openapi_document_names_the_token(make_server: Make) -> None:
+    schema = {"paths": {"/a": {"get": {"responses": {"422": {"description": "x"}}}}}}
+    complete = app._complete(schema, make_server(token=TOKEN).daemon)
+    assert complete["security"] == [{"token": []}]
+    assert set(complete["paths"]["/a"]["get"]["responses"]) == {"422", "default"}
 
 
 # Hosts
 
 
 @pytest.mark.parametrize(
-    ("host", "status"),
+    ("host", "code"),
     [
-        ("localhost", 200),
-        ("localhost:8000", 200),
-        ("LOCALHOST.", 200),
-        ("127.0.0.1:80", 200),
+        *((host, 200) for host in ("localhost", "localhost:8000", "LOCALHOST.", "127.0.0.1:80")),
         ("[::1]:8000", 200),
         ("evil.example", 421),
         ("localhost.evil.example", 421),
@@ -121,35 +146,36 @@ def test_a_browser_is_sent_to_the_form(make_server: Make) -> None:
         ("localhost@evil.example", 421),
     ],
 )
-def test_names_that_are_not_ours(make_server: Make, host: str, status: int) -> None:
-    """A name that an attacker's server points at 127.0.0.1 makes its pages ours."""
-    reply = make_server().ask("GET", "/", headers={"Host": host})
-    assert reply.status == status
-    assert make_server().ask("GET", "/healthz", headers={"Host": host}).status == 200
-
-
-def test_names_may_be_added(make_server: Make) -> None:
-    server = make_server(allowed_hosts=("Scores.Example", "10.0.0.1"))
-    for host in ("scores.example:443", "10.0.0.1", "localhost"):
-        assert server.ask("GET", "/", headers={"Host": host}).status == 200
-    assert server.ask("GET", "/", headers={"Host": "other.example"}).status == 421
-
-
-def test_on_all_addresses_any_name_will_do_until_some_are_given(make_server: Make) -> None:
-    other = {**BEARER, "Host": "any.example"}
-    assert make_server(host="0.0.0.0", token=TOKEN).ask("GET", "/", headers=other).status == 200
-    named = make_server(host="0.0.0.0", token=TOKEN, allowed_hosts=("scores.example",))
-    assert named.ask("GET", "/", headers=other).status == 421
-    for host in ("scores.example", "127.0.0.1"):
-        assert named.ask("GET", "/", headers={**BEARER, "Host": host}).status == 200
-
-
-def test_a_request_names_one_host(make_server: Make) -> None:
+def test_unknown_host_names_are_refused(make_server: Make, host: str, code: int) -> None:
+    """A name that an attacker points at 127.0.0.1 would give its pages our origin."""
     server = make_server()
-    end = "Connection: close\r\n\r\n"
-    none = server.send(f"GET / HTTP/1.1\r\n{end}".encode())
-    two = server.send(f"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n{end}".encode())
-    assert none.startswith(b"HTTP/1.1 400") and two.startswith(b"HTTP/1.1 400")
+    assert status(server, host=host) == code
+    assert status(server, "/healthz", host=host) == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "codes"),
+    [
+        (
+            {"allowed_hosts": ("Scores.Example", "10.0.0.1")},
+            {"scores.example:443": 200, "10.0.0.1": 200, "localhost": 200, "other.example": 421},
+        ),
+        ({"host": "0.0.0.0", "token": TOKEN}, {"any.example": 200}),
+        (
+            {"host": "0.0.0.0", "token": TOKEN, "allowed_hosts": ("scores.example",)},
+            {"scores.example": 200, "127.0.0.1": 200, "any.example": 421},
+        ),
+    ],
+)
+def test_allowed_hosts(make_server: Make, settings: Any, codes: dict[str, int]) -> None:
+    server = make_server(**settings)
+    assert {host: status(server, host=host, **BEARER) for host in codes} == codes
+
+
+def test_http_1_1_needs_a_host(make_server: Make) -> None:
+    server = make_server()
+    reply = server.send(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 400")
     assert server.send(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
@@ -157,7 +183,7 @@ def test_a_request_names_one_host(make_server: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    ("headers", "code"),
     [
         ({}, 200),
         ({"Origin": "http://localhost:8000", "Host": "localhost:8000"}, 200),
@@ -177,57 +203,54 @@ def test_a_request_names_one_host(make_server: Make) -> None:
     ],
 )
 def test_pages_of_other_sites_change_nothing(
-    make_server: Make, headers: dict[str, str], status: int
+    make_server: Make, headers: dict[str, str], code: int
 ) -> None:
-    reply = make_server().ask("POST", "/echo", b"abc", headers)
-    assert reply.status == status, reply.body
+    assert status(make_server(), "/echo", "POST", **headers) == code
 
 
-def test_behind_a_proxy_its_pages_are_ours(make_server: Make) -> None:
+def test_pages_of_the_public_url_are_ours(make_server: Make) -> None:
     server = make_server(public_url="https://scores.example")
-    ours, other = ({"Origin": f"https://{name}.example"} for name in ("scores", "other"))
     for host in ("scores.example", "localhost:8000"):
-        assert server.ask("POST", "/echo", b"a", {**ours, "Host": host}).status == 200
-        assert server.ask("POST", "/echo", b"a", {**other, "Host": host}).status == 403
-    assert server.ask("POST", "/echo", b"a", {"Origin": "https://"}).status == 403
-    assert server.ask("GET", "/", headers={"Host": "other.example"}).status == 421
+        for origin, code in {"https://scores.example": 200, "https://other.example": 403}.items():
+            assert status(server, "/echo", "POST", origin=origin, host=host) == code
+    assert status(server, "/echo", "POST", origin="https://") == 403
+    assert status(server, host="other.example") == 421
 
 
 @pytest.mark.parametrize(
-    ("fetch", "status"),
+    ("site", "mode", "dest", "code"),
     [
-        ({"Site": "cross-site", "Mode": "no-cors", "Dest": "image"}, 403),
-        ({"Site": "cross-site", "Mode": "cors", "Dest": "empty"}, 403),
-        ({"Site": "same-site", "Mode": "no-cors", "Dest": "script"}, 403),
-        ({"Site": "cross-site", "Mode": "navigate", "Dest": "iframe"}, 403),
-        ({"Site": "cross-site", "Mode": "navigate", "Dest": "document"}, 200),
-        ({"Site": "same-origin", "Mode": "no-cors", "Dest": "image"}, 200),
+        ("cross-site", "no-cors", "image", 403),
+        ("cross-site", "cors", "empty", 403),
+        ("same-site", "no-cors", "script", 403),
+        ("cross-site", "navigate", "iframe", 403),
+        ("cross-site", "navigate", "document", 200),
+        ("same-origin", "no-cors", "image", 200),
     ],
 )
 def test_pages_of_other_sites_read_nothing(
-    make_server: Make, fetch: dict[str, str], status: int
+    make_server: Make, site: str, mode: str, dest: str, code: int
 ) -> None:
-    headers = {f"Sec-Fetch-{name}": value for name, value in fetch.items()}
+    headers = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": dest}
     server = make_server()
-    assert server.ask("GET", "/v1/pools/p/images?id=a", headers=headers).status == status
-    assert server.ask("GET", "/", headers=headers).status == status
+    assert status(server, f"{IMAGES}?id=a", **headers) == status(server, **headers) == code
 
 
 # Links
 
-CROSS = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
-IDS = ["a/b.png", "ü €", "a&id=b#?%2f", "", "\u202e", "x\ny", "\ud800"]
 
-
-@pytest.mark.parametrize("id", IDS)
-def test_a_signed_link_opens_one_image_to_a_page_elsewhere(make_server: Make, id: str) -> None:
+@pytest.mark.parametrize(
+    "id", ["a/b.png", "ü €", "a&id=b#?%2f", "", "\u202e", "x\ny", "\ud800"], ids=ascii
+)
+def test_a_signed_link_opens_one_image_to_other_sites(make_server: Make, id: str) -> None:
     server = make_server(token=TOKEN)
-    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', id)}"
-    reply = server.ask("GET", path, headers=CROSS)
-    assert reply.status == 200
+    cross = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    link = f"{IMAGES}?{server.daemon.access.signed_query('p', id)}"
+    reply = server.client().get(link, headers=cross)
+    assert reply.status_code == 200
     assert reply.headers["cross-origin-resource-policy"] == "cross-origin"
     assert reply.headers["access-control-allow-origin"] == "*"
-    plain = server.ask("GET", f"/v1/pools/p/images?{urlencode({'id': 'a'})}", headers=BEARER)
+    plain = server.client().get(f"{IMAGES}?id=a", headers=BEARER)
     assert "access-control-allow-origin" not in plain.headers
 
 
@@ -236,8 +259,8 @@ def test_a_signed_link_opens_nothing_else(make_server: Make) -> None:
     query = server.daemon.access.signed_query("p", "a")
     parts = {name: values[0] for name, values in parse_qs(query).items()}
 
-    def asked(path: str = "/v1/pools/p/images", method: str = "GET", **changed: str) -> int:
-        return int(server.ask(method, f"{path}?{urlencode({**parts, **changed})}").status)
+    def asked(path: str = IMAGES, method: str = "GET", **changed: str) -> int:
+        return status(server, f"{path}?{urlencode({**parts, **changed})}", method)
 
     assert asked() == 200
     assert asked(id="b") == 401
@@ -246,59 +269,49 @@ def test_a_signed_link_opens_nothing_else(make_server: Make) -> None:
     assert asked(path="/v1/pools/q/images") == asked(path="/metrics") == asked(path="/") == 401
     assert asked(method="POST") == asked(method="DELETE") == 401
     for more in ("id=b", "sig=0", "expires=9"):
-        assert server.ask("GET", f"/v1/pools/p/images?{query}&{more}").status == 401
-        assert server.ask("GET", f"/v1/pools/p/images?{more}&{query}").status == 401
+        assert status(server, f"{IMAGES}?{query}&{more}") == 401
+        assert status(server, f"{IMAGES}?{more}&{query}") == 401
 
 
 def test_a_link_expires(make_server: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = make_server(token=TOKEN)
-    now = time.time()
-    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a', seconds=3600)}"
-    assert path == f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a', seconds=3600)}"
-    monkeypatch.setattr(access.time, "time", lambda: now + 3500)
-    assert server.ask("GET", path).status == 200
-    monkeypatch.setattr(access.time, "time", lambda: now + 3600 + 86400)
-    assert server.ask("GET", path).status == 401
+    server, now = make_server(token=TOKEN), time.time()
+    link = f"{IMAGES}?{server.daemon.access.signed_query('p', 'a', seconds=3600)}"
+    assert link == f"{IMAGES}?{server.daemon.access.signed_query('p', 'a', seconds=3600)}"
+    monkeypatch.setattr(authentication.time, "time", lambda: now + 3500)
+    assert status(server, link) == 200
+    monkeypatch.setattr(authentication.time, "time", lambda: now + 3600 + 86400)
+    assert status(server, link) == 401
 
 
-def test_links_hold_across_restarts_and_not_across_daemons(
+def test_links_survive_restarts_and_end_with_their_secret(
     make_server: Make, tmp_path: Path
 ) -> None:
     first = make_server(token=TOKEN)
-    path = f"/v1/pools/p/images?{first.daemon.access.signed_query('p', 'a')}"
-    access._read.cache_clear()
-    assert make_server(token=TOKEN).ask("GET", path).status == 200
+    link = f"{IMAGES}?{first.daemon.access.signed_query('p', 'a')}"
+    authentication._read.cache_clear()
+    assert status(make_server(token=TOKEN), link) == 200
     key = tmp_path / "data" / "secret.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     key.write_bytes(os.urandom(32))
     os.utime(key, ns=(1, 1))
-    assert make_server(token=TOKEN).ask("GET", path).status == 401
+    assert status(first, link) == 401
+    key.unlink()
+    assert status(first, link) == 401
+    assert status(first, f"{IMAGES}?{first.daemon.access.signed_query('p', 'a')}") == 200
 
 
-def test_without_its_secret_a_link_ends_at_once(make_server: Make, tmp_path: Path) -> None:
-    server = make_server(token=TOKEN)
-    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a')}"
-    assert server.ask("GET", path).status == 200
-    (tmp_path / "data" / "secret.key").unlink()
-    assert server.ask("GET", path).status == 401
-    path = f"/v1/pools/p/images?{server.daemon.access.signed_query('p', 'a')}"
-    assert server.ask("GET", path).status == 200
-
-
-def test_one_secret_is_made_however_many_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_make_one_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Barrier(2)
 
     def token_bytes(count: int) -> bytes:
         with contextlib.suppress(threading.BrokenBarrierError):
-            begun.wait(0.2)  # for another that makes one, too
+            begun.wait(0.2)  # for another thread that makes one, too
         return os.urandom(count)
 
-    monkeypatch.setattr(access.secrets, "token_bytes", token_bytes)
+    monkeypatch.setattr(authentication.secrets, "token_bytes", token_bytes)
     with ThreadPoolExecutor() as pool:
-        first, second = pool.map(access._secret, [tmp_path] * 2)
-    assert first == second == access._secret(tmp_path)
+        first, second = pool.map(authentication._secret, [tmp_path] * 2)
+    assert first == second == authentication._secret(tmp_path)
 
 
 # Sessions
@@ -316,7 +329,8 @@ def test_a_session_is_signed_expires_and_ends(monkeypatch: pytest.MonkeyPatch) -
     sessions.end(value)
     assert not sessions.valid(value) and sessions.valid(other)
     now = time.time()
-    monkeypatch.setattr(access.time, "time", lambda: now + access.SESSION_SECONDS + 1)
+    later = now + authentication.SESSION_SECONDS + 1
+    monkeypatch.setattr(authentication.time, "time", lambda: later)
     assert not sessions.valid(other)
 
 
@@ -326,54 +340,6 @@ def test_a_session_is_signed_expires_and_ends(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_a_session_is_found_among_other_cookies(make_server: Make, cookie: str) -> None:
     server = make_server(token=TOKEN)
-    ours = f"{access.COOKIE}={server.daemon.access.log_in(TOKEN)}"
-    assert server.ask("GET", "/", headers={"Cookie": cookie.format(ours)}).status == 200
-    other = cookie.format(f"x{ours}")
-    assert server.ask("GET", "/", headers={"Cookie": other}).status == 401
-
-
-def test_more_cookies_than_anybody_needs_are_not_read(
-    make_server: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reading quoted ones takes time that grows with the square of their length."""
-    server = make_server(token=TOKEN)
-    monkeypatch.setattr(access, "_session", None)
-    odd = 'a="' + "\\" * 4096
-    for headers in (f"Cookie: {odd}\r\n", f"Cookie: {odd[:2500]}\r\n" * 2):
-        raw = f"GET / HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n"
-        reply = server.send(raw.encode())
-        assert reply.startswith(b"HTTP/1.1 431") and b"at most 4096" in reply
-
-
-def test_readiness_tells_its_reasons_to_who_has_the_token(
-    make_server: Make, log: io.StringIO
-) -> None:
-    from lloss.serve.daemon.api import health
-
-    server = make_server(token=TOKEN)
-    server.app.state.daemon = server.daemon
-    server.app.include_router(health.router)
-    server.daemon.not_ready = lambda: "/srv/data: the disk is full"
-    assert server.ask("GET", "/readyz").error_of("ready") == "not ready"
-    assert server.ask("GET", "/v2/health/ready").status == 503
-    assert "disk" in server.ask("GET", "/readyz", headers=BEARER).error_of("ready")
-
-
-def test_the_token_is_compared_in_constant_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compared: list[tuple[bytes, bytes]] = []
-    monkeypatch.setattr(
-        access.hmac, "compare_digest", lambda a, b: bool(compared.append((a, b))) or a == b
-    )
-    settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token=TOKEN)
-    assert Access(settings).is_token(TOKEN.encode())
-    assert compared == [(TOKEN.encode(), TOKEN.encode())]
-
-
-def test_the_document_names_the_token(make_server: Make) -> None:
-    schema = {"paths": {"/a": {"get": {"responses": {"422": {"description": "x"}}}}}}
-    described = app._complete(schema, make_server(token=TOKEN).daemon)
-    assert described["security"] == [{"token": []}]
-    replies = described["paths"]["/a"]["get"]["responses"]
-    assert set(replies) == {"422", "default"}
+    ours = f"{authentication.COOKIE}={server.daemon.access.log_in(TOKEN)}"
+    assert status(server, cookie=cookie.format(ours)) == 200
+    assert status(server, cookie=cookie.format(f"x{ours}")) == 401
