@@ -1,7 +1,7 @@
 """The pages of ``lloss serve`` itself, as a process with a real model, in a real browser.
 
 The browser comes by a name over plain HTTP, which it trusts less than loopback: it sends no
-``Sec-Fetch-Site``, so that ``Origin`` is all that tells a form of ours from another site's.
+``Sec-Fetch-Site``, so that only ``Origin`` distinguishes a form of ours from another site's.
 """
 
 from __future__ import annotations
