@@ -1,6 +1,6 @@
 """The daemon under mixed traffic for minutes: are memory, threads, files and the disk flat?
 
-    python benchmarks/soak.py --seconds 600 --picture soak.png
+    python benchmarks/soak.py --seconds 600 --picture soak.svg
 
 Clients score single images, batches and encoded files, good ones and broken ones; some hang up
 half-way, some never read; pools come, are scored again and again, and go; selections are made,
