@@ -178,6 +178,8 @@ def add_executors(
     notes: dict[str, str],
     stack: ExitStack,
 ) -> None:
+    if provider == "cpu":  # a trial run without a GPU
+        return
     lanes = stack.enter_context(ThreadPoolExecutor(LANES))
     for precision, path in artifacts.items():
         name = f"lloss executor, {provider} {precision}"

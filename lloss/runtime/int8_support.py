@@ -46,17 +46,13 @@ def saturates() -> bool:
 
 def _product() -> bytes:
     """A graph of one product: uint8 [N, 4] by an int8 matrix of 127s."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import parser
 
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
-        "product",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.INT32, ["N", 16])],
-        [numpy_helper.from_array(np.full((4, 16), 127, np.int8), "w")],
-    )
-    opset = [helper.make_opsetid("", 20)]
-    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString())
+    weights = ",".join(["127"] * 64)
+    text = f"""<ir_version: 10, opset_import: ["": 20]>
+        product (uint8[N, 4] x) => (int32[N, 16] y) <int8[4, 16] w = {{{weights}}}>
+        {{ y = MatMulInteger (x, w) }}"""
+    return bytes(parser.parse_model(text).SerializeToString())
 
 
 def keep_exact(options: Any, weight_bits: int) -> None:

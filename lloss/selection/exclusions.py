@@ -60,9 +60,7 @@ class ExcludedImages:
     near: str = ""
 
     def notes(self, where: str) -> list[str]:
-        """Parts of a sentence for the user, on names that are not ids ``where`` they were looked
-        for.
-        """
+        """Parts of a sentence for the user on names that are not ids in the pool or the scores."""
         notes = []
         if self.lost:
             first = f"the first: {self.lost[0]!r}" + (f"; {self.near}" if self.near else "")

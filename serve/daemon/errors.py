@@ -29,6 +29,8 @@ from lloss.errors import (
 
 _MAX_PROBLEMS = 3
 _MAX_SHOWN = 80
+_shortened = reprlib.Repr()  # looks at the beginning of a value only
+_shortened.maxstring = _shortened.maxother = _shortened.maxlong = _MAX_SHOWN
 
 
 class RequestError(LlossError):
@@ -120,20 +122,6 @@ def validation_problem(problem: Mapping[str, Any]) -> str:
     if given is None or problem.get("type") == "missing":
         shown = ""
     return " ".join(f"{place}: {problem['msg'][:300]}{shown}".split())
-
-
-class _Shortened(reprlib.Repr):
-    """Looks at the beginning of a value only: a client may have sent any amount."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = _MAX_SHOWN
-
-    def repr_bytes(self, value: bytes, level: int) -> str:
-        return repr(value[:_MAX_SHOWN])
-
-
-_shortened = _Shortened()
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

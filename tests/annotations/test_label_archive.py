@@ -89,6 +89,7 @@ DAMAGED_OBJECTS: list[tuple[dict[str, Any], str]] = [
     ({"names": ["cat", " "]}, r"names\[1\]: ' ': not a name"),
     ({"size": [30, 0]}, r"size\[1\]: 0: expected int >= 1"),
     ({"size": ...}, "lacks the key 'size'"),
+    (dict.fromkeys(("names", "boxes", "difficult", "crowd", "size"), ...), "lacks the key 'names'"),
 ]
 PERSON = {
     "image": "a.jpg",
@@ -125,14 +126,3 @@ def test_a_damaged_label_is_named_with_its_file_and_key(
     as_json(path, {**head, "labels": {"é.jpg": fields}})
     with pytest.raises(LabelError, match=f"labels.json: the label of 'é.jpg' is damaged: {what}"):
         read(path, Problems())
-
-
-@pytest.mark.parametrize("label", [3, None, [], {}])
-def test_what_is_no_label_at_all(tmp_path: Path, as_json: Any, label: Any) -> None:
-    for kind, read in (("objects", read_objects), ("persons", read_persons)):
-        document = {"lloss": "labels", "kind": kind, "labels": {"a": label}}
-        path = as_json(tmp_path / "a.json", document)
-        with pytest.raises(
-            LabelError, match="the label of 'a' is damaged: (lacks|.*expected object)"
-        ):
-            read(path, Problems())

@@ -121,18 +121,13 @@ def test_persons_without_joints_are_no_labels(tmp_path: Path, as_json: Write, pe
 def test_ids_do_not_depend_on_how_numbers_are_written(
     tmp_path: Path, as_json: Write, person: Any
 ) -> None:
-    ids = set[str]()
-    for number, centre in enumerate(([100, 50], [100.0, 50.0])):
-        ids |= set(read_persons(as_json(tmp_path / f"{number}.json", [person(center=centre)]),
-                                Problems()))  # fmt: skip
-    assert ids == {"a.jpg@100,50,0.5"}
-    long = person(center=[1 / 3, -0.0], scale=1234.5678)
-    with pytest.raises(LabelError, match="over 13377"):
-        read_persons(as_json(tmp_path / "c.json", [long]), Problems())
-    long["scale"] = 0.1 + 0.2
-    assert list(read_persons(as_json(tmp_path / "d.json", [long]), Problems())) == [
-        "a.jpg@0.3333333333,0,0.3"
-    ]
+    for centre, scale, id in (
+        ([100, 50], 0.5, "a.jpg@100,50,0.5"),
+        ([100.0, 50.0], 0.5, "a.jpg@100,50,0.5"),
+        ([1 / 3, -0.0], 0.1 + 0.2, "a.jpg@0.3333333333,0,0.3"),
+    ):
+        path = as_json(tmp_path / "a.json", [person(center=centre, scale=scale)])
+        assert list(read_persons(path, Problems())) == [id]
 
 
 def joint(number: int, value: Any) -> list[Any]:

@@ -25,7 +25,7 @@ class Verdict:
     """What all annotations of an image together say.
 
     Attributes:
-        label: of the newest annotation that is not a skip; None when there is none.
+        label: of the newest annotation that is not a skip; None without one.
         skipped: whether all its annotations are skips.
         disputed: whether they give it different classes.
     """

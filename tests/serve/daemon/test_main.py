@@ -208,15 +208,6 @@ def test_a_model_that_cannot_be_loaded_is_one_line(started: Start) -> None:
     assert "Traceback" not in process.log.read_text()
 
 
-def test_a_used_port_is_one_line(started: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        process = started(f"--port={port}")
-        assert process.ended() == 2
-    (line,) = process.log.read_text().splitlines()
-    assert str(port) in line and "choose another port" in line
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_answers_what_it_accepted(started: Start, number: int) -> None:
     process = started().ready()

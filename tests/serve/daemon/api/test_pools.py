@@ -150,8 +150,8 @@ def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> 
     rest = {"k": 30, "at_most": True}
     for _ in range(2):
         headers = {"Idempotency-Key": "odd"}
-        told = error(client.post(f"{P}/select?format=ids", json=rest, headers=headers), 422)
-        assert "nothing was handed out" in told
+        message = error(client.post(f"{P}/select?format=ids", json=rest, headers=headers), 422)
+        assert "nothing was handed out" in message
         assert client.get(f"{P}/pending").json()["total"] == 4
     reply = client.post(f"{P}/select?format=ids", json={**rest, "exclude": odd})
     assert sorted(reply.text.splitlines()) == sorted(set(pool[4:]) - set(odd))
@@ -184,8 +184,8 @@ def test_headers_count_unknown_ids_and_mark_replays(client: TestClient, pool: li
 
 
 def test_unknown_parameters_are_refused(client: TestClient, pool: list[str]) -> None:
-    told = error(client.post(f"{P}/select?strategy=diverse", json={"k": 1}), 422)
-    assert told == "unknown query parameter 'strategy' (known: format)"
+    message = error(client.post(f"{P}/select?strategy=diverse", json={"k": 1}), 422)
+    assert message == "unknown query parameter 'strategy' (known: format)"
     for method, path in (
         ("GET", f"{P}/labels?fromat=csv"),
         ("POST", f"{P}/score?anwe=true"),
@@ -351,8 +351,8 @@ def test_labels_are_json_or_csv_that_training_reads(
     done = {"images": 0, "kept": 0, "by_name": 0, "without_class": 0, "new_classes": []}
     done |= {"disputed": 0}
     given = [{"id": pool[3], "label": "cat"}, {"id": pool[4]}]
-    told = error(client.post(f"{P}/labels", json={"labels": given}), 422)
-    assert "choose a class first (or skip)" in told and repr(pool[4]) in told
+    message = error(client.post(f"{P}/labels", json={"labels": given}), 422)
+    assert "choose a class first (or skip)" in message and repr(pool[4]) in message
     assert client.get(f"{P}/labels").json() == {"labels": []}
     reply = client.post(f"{P}/labels", json={"labels": given, "without": True})
     assert reply.json() == {**done, "images": 2}
@@ -362,8 +362,8 @@ def test_labels_are_json_or_csv_that_training_reads(
                                                            enumerate(odd))])  # fmt: skip
     headers = {"Content-Type": "text/csv; charset=utf-8"}
     body = ("\ufeff" + text.getvalue()).encode()
-    told = error(client.post(f"{P}/labels", content=body, headers=headers), 422)
-    assert "'0'" in told and "nearest known one is 'cat'" in told
+    message = error(client.post(f"{P}/labels", content=body, headers=headers), 422)
+    assert "'0'" in message and "nearest known one is 'cat'" in message
     new = [f"{n}" for n in range(len(odd))]
     reply = client.post(f"{P}/labels?allow_new_classes=true", content=body, headers=headers)
     assert reply.json() == {**done, "images": len(odd), "new_classes": new}
@@ -392,8 +392,8 @@ def test_labels_are_json_or_csv_that_training_reads(
     assert reply.json()["new_classes"] == ["kat"]
     (broken,) = [id for id in pool if "\n" in id]
     client.post(f"{P}/labels", json={"labels": [{"id": broken, "label": "cat"}]})
-    told = error(client.get(f"{P}/labels", params={"format": "csv"}), 422)
-    assert "write JSON" in told and client.get(f"{P}/labels").status_code == 200
+    message = error(client.get(f"{P}/labels", params={"format": "csv"}), 422)
+    assert "write JSON" in message and client.get(f"{P}/labels").status_code == 200
     reply = client.delete(f"{P}/labels", params={"id": [pool[3], pool[5], "none"]})
     assert reply.json() == {"images": 2}
 

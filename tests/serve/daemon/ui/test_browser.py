@@ -299,13 +299,13 @@ def test_an_error_is_shown_at_the_image(screen: Screen) -> None:
     label = labels.label
 
     def refuse(*arguments: Any) -> None:
-        raise RequestError(507, "the disk is <full>; make room")
+        raise RequestError(507, "the disk is <full>; free some space")
 
     labels.label = refuse
     screen.open()
     screen.keys("j", "1")
     wrong = screen.until(lambda: screen.text("#image-1 .wrong"))
-    assert wrong == "the disk is <full>; make room" and screen.state(1) == "free"
+    assert wrong == "the disk is <full>; free some space" and screen.state(1) == "free"
     labels.label = label
     screen.keys("k", "1")
     screen.until_state(1, "labeled")

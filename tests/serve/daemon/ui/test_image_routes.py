@@ -77,7 +77,7 @@ def test_other_formats_and_arrays_become_png(world: Any, client: TestClient) -> 
 def test_no_document_is_ever_served(world: Any, client: TestClient, raw: bytes) -> None:
     world.table_pool("photos", {"a": raw})
     answer = client.get("/v1/pools/photos/images", params={"id": "a"})
-    if answer.status_code == 200:  # by its first bytes an image, and told to be nothing else
+    if answer.status_code == 200:  # an image by its first bytes
         assert answer.headers["content-type"] in WEB.values()
         assert answer.headers["x-content-type-options"] == "nosniff"
     else:
@@ -104,7 +104,7 @@ def test_a_thumbnail_is_small_whatever_the_image_is(world: Any, client: TestClie
         assert answer.headers["content-type"] in ("image/jpeg", "image/png")
         longest = max(Image.open(io.BytesIO(answer.content)).size)
         assert 128 < longest <= SIDE and "x-lloss-error" not in answer.headers
-    assert max(Image.open(io.BytesIO(PLACEHOLDER.content)).size) <= 128, "so a page can tell"
+    assert max(Image.open(io.BytesIO(PLACEHOLDER.content)).size) <= 128, "pages know it by its size"
     pixels = np.asarray(Image.open(io.BytesIO(images["tiny"])))
     answer = client.get("/pools/photos/thumb", params={"id": "tiny"})
     shown = np.asarray(Image.open(io.BytesIO(answer.content)))

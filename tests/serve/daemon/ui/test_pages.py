@@ -314,8 +314,8 @@ def test_a_new_class_is_confirmed_first(world: Any, page: Any, client: TestClien
     assert labels("photos") == {ids[0]: "kat"}
     json_ = {"Accept": "application/json"}
     data = {**form["fields"], "image": ids[1], "do": "label", "label": "kitten"}
-    told = client.post(form["action"], data=data, headers=json_)
-    assert told.status_code == 422 and told.json()["new_class"] == "kitten"
+    answer = client.post(form["action"], data=data, headers=json_)
+    assert answer.status_code == 422 and answer.json()["new_class"] == "kitten"
     data["label"] = "kat"
     assert client.post(form["action"], data=data, headers=json_).status_code == 200, "known now"
     data = {**data, "image": ids[2], "label": "kitten", "allow_new_classes": "true"}
