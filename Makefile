@@ -1,6 +1,6 @@
 # make demo    the whole job on scikit-learn's digits
 # make test    lint, types and tests
-# make lint    ruff, import contracts, mypy
+# make lint    ruff, import contracts, mypy, and a list of words to avoid
 # make coverage  the tests, and the lines that no test runs
 # make bench   how fast a pool is scored, read, and selected from (an hour; an idle machine)
 # make bench-serve  the daemon under load, against LitServe and MLServer (half an hour; idle)
@@ -35,6 +35,7 @@ lint: $(READY)
 	ln -s $(CURDIR)/lloss/* $(CURDIR)/export $(CURDIR)/serve $(TYPES)/lloss/
 	cd $(TYPES) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
 	MYPYPATH=$(TYPES) $(BIN)/mypy -p lloss
+	$(BIN)/python -m pytest tests/test_plain_english.py
 
 # One process per core.
 test: lint

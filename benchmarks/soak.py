@@ -1,6 +1,6 @@
 """The daemon under mixed traffic for minutes: are memory, threads, files and the disk flat?
 
-    python benchmarks/soak.py --seconds 600 --picture soak.png
+    python benchmarks/soak.py --seconds 600 --picture soak.svg
 
 Clients score single images, batches and encoded files, good ones and broken ones; some hang up
 half-way, some never read; pools come, are scored again and again, and go; selections are made,
@@ -251,21 +251,20 @@ def grown(samples: list[dict[str, float]]) -> tuple[list[str], str]:
 
 
 def drawn(samples: list[dict[str, float]], warm_up: float, path: Path) -> None:
-    """What was watched over time, each kind above the next."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(len(WATCHED), sharex=True, figsize=(9, 10))
-    for axis, name in zip(axes, WATCHED):
-        axis.plot([one["seconds"] for one in samples], [one[name] for one in samples], lw=0.8)
-        axis.axvline(warm_up, color="0.7", lw=0.8)
-        axis.set_ylabel(name)
-        axis.set_ylim(bottom=0)
-    axes[-1].set_xlabel("seconds")
-    figure.tight_layout()
-    figure.savefig(path)
+    """Draw each watched figure over time as SVG, one below the other."""
+    end = samples[-1]["seconds"]
+    rows = [f'<path d="M{640 * warm_up / end:.1f} 0v{110 * len(WATCHED)}" stroke="#aaa"/>']
+    for number, name in enumerate(WATCHED):
+        base, most = 110 * number + 100, max(one[name] for one in samples) or 1
+        points = " ".join(
+            f"{640 * one['seconds'] / end:.1f},{base - 80 * one[name] / most:.1f}"
+            for one in samples
+        )
+        rows.append(f'<text y="{base - 86}">{name}: at most {most:,.0f}</text>')
+        rows.append(f'<polyline points="{points}" fill="none" stroke="#c2410c"/>')
+    box = f"0 0 640 {110 * len(WATCHED)}"
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" font-size="11">'
+    path.write_text(svg + "".join(rows) + "</svg>\n", encoding="utf-8")
 
 
 @click.command()
@@ -273,7 +272,7 @@ def drawn(samples: list[dict[str, float]], warm_up: float, path: Path) -> None:
 @click.option("--seconds", default=600.0, show_default=True)
 @click.option("--warm-up", default=120.0, show_default=True, help="Of them, not judged.")
 @click.option("--log", type=PATH, help="Keep what the daemon says here.")
-@click.option("--picture", type=PATH, help="Draw what was watched: a PNG or SVG.")
+@click.option("--picture", type=PATH, help="Draw the watched figures as SVG.")
 def main(
     model: Path | None, seconds: float, warm_up: float, log: Path | None, picture: Path | None
 ) -> None:

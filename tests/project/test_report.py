@@ -122,8 +122,12 @@ def written(data: Report, folder: Path) -> str:
     return path.read_text("utf-8")
 
 
+def show(folder: Path, **changes: Any) -> Page:
+    return Page(written(replace(DATA, **changes), folder))
+
+
 def test_says_what_to_do_and_shows_every_figure(tmp_path: Path) -> None:
-    page = Page(written(DATA, tmp_path))
+    page = show(tmp_path)
     assert "Label these 12 images next, then run lloss next again" in page.text
     assert "+50 since cycle 2" in page.text
     assert "+2.0 points since cycle 2" in page.text
@@ -149,16 +153,16 @@ def test_is_one_file_that_asks_the_network_for_nothing(tmp_path: Path) -> None:
 
 
 def test_links_lead_to_sections_that_exist(tmp_path: Path) -> None:
-    page = Page(written(DATA, tmp_path))
+    page = show(tmp_path)
     ids = {attrs.get("id") for attrs in page.attributes("section")}
     assert {str(attrs["href"]).removeprefix("#") for attrs in page.attributes("a")} == ids
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    plain = Page(written(DATA, tmp_path))
+    plain = show(tmp_path)
     for name in HOSTILE:
-        data = replace(
-            DATA,
+        page = show(
+            tmp_path,
             project=name,
             task=name,
             model=name,
@@ -172,7 +176,6 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
             picks=[replace(DATA.picks[0], id=name, guess=name), *DATA.picks[1:]],
             provenance={name: name},
         )
-        page = Page(written(data, tmp_path))
         assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
         assert [sorted(attrs) for _, attrs in page.tags] == [
             sorted(attrs) for _, attrs in plain.tags
@@ -181,26 +184,26 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 def test_shows_what_cannot_be_seen_in_an_id(tmp_path: Path) -> None:
     pick = replace(DATA.picks[0], id="a\nb\udc80\u202ec \N{SNOWMAN} 日本")
-    page = Page(written(replace(DATA, picks=[pick]), tmp_path))
+    page = show(tmp_path, picks=[pick])
     assert "a\\nb\\udc80\\u202ec \N{SNOWMAN} 日本" in page.text
     assert "Label this image next" in page.text
 
 
 def test_the_first_cycle_shows_no_change(tmp_path: Path) -> None:
-    page = Page(written(replace(DATA, cycles=history(1)), tmp_path))
+    page = show(tmp_path, cycles=history(1))
     assert "since cycle" not in page.text
     assert "on 360 held-out images" in page.text
     assert len(page.attributes("svg")) == 3
 
 
 def test_many_cycles_keep_the_ticks_few(tmp_path: Path) -> None:
-    page = Page(written(replace(DATA, cycles=history(100)), tmp_path))
+    page = show(tmp_path, cycles=history(100))
     assert len(page.attributes("text")) < 50
 
 
 def test_without_held_out_images_it_says_how_to_get_the_figures(tmp_path: Path) -> None:
     unmeasured = [replace(one, evaluation=None) for one in history(2)]
-    page = Page(written(replace(DATA, cycles=unmeasured), tmp_path))
+    page = show(tmp_path, cycles=unmeasured)
     assert "--test" in page.text and "--holdout" in page.text
     assert page.text.count("not measured") == 2
     assert len(page.attributes("svg")) == 1
@@ -208,25 +211,22 @@ def test_without_held_out_images_it_says_how_to_get_the_figures(tmp_path: Path) 
 
 def test_cycles_that_were_not_measured_leave_a_gap(tmp_path: Path) -> None:
     cycles = [replace(cycle(1), evaluation=None), cycle(2, 0.8, None, float("nan"))]
-    page = Page(written(replace(DATA, cycles=cycles), tmp_path))
+    page = show(tmp_path, cycles=cycles)
     assert "points since" not in page.text
     assert "nan" not in page.text
-
-
-def losses_of(values: Sequence[float]) -> Report:
-    return replace(DATA, losses=np.array(values, np.float32))
 
 
 def test_any_losses_give_a_page(tmp_path: Path) -> None:
     nan, inf = float("nan"), float("inf")
     for values in ([], [nan], [nan, inf, 1.0], [0.0] * 9, [0.5], [-3e38, 3e38], [1e-30, 2e-30]):
-        page = Page(written(losses_of(values), tmp_path))
+        page = show(tmp_path, losses=np.array(values, np.float32))
         known = np.isfinite(np.array(values, np.float32)).any()
         assert ("No image has a predicted loss" in page.text) != known
 
 
 def test_missing_and_absurd_losses_are_counted(tmp_path: Path) -> None:
-    page = Page(written(losses_of([*np.linspace(0, 1, 1000), 1e6, float("nan")]), tmp_path))
+    losses = np.array([*np.linspace(0, 1, 1000), 1e6, float("nan")], np.float32)
+    page = show(tmp_path, losses=losses)
     assert "1 off the scale, 1 NaN" in page.text
 
 
@@ -240,7 +240,7 @@ def test_no_picks_and_nothing_labeled(tmp_path: Path) -> None:
 
 def test_a_pick_without_thumbnail_or_guess_keeps_its_place(tmp_path: Path) -> None:
     bare = [replace(p, thumbnail=None, guess="", confidence=float("nan")) for p in DATA.picks]
-    page = Page(written(replace(DATA, picks=bare), tmp_path))
+    page = show(tmp_path, picks=bare)
     assert page.text.count("could not be read") == 12 + 1
     assert page.attributes("img") == []
     assert "digits/0011.png" in page.text and "nan" not in page.text
@@ -249,7 +249,7 @@ def test_a_pick_without_thumbnail_or_guess_keeps_its_place(tmp_path: Path) -> No
 def test_a_long_selection_and_a_thousand_classes_stay_readable(tmp_path: Path) -> None:
     many = [Pick(f"row {row}", row + 1, 1.0, "", 0.0, None) for row in range(1234)]
     classes = {f"class {row}": row for row in range(1000)}
-    page = Page(written(replace(DATA, picks=many, cycles=history(3, classes=classes)), tmp_path))
+    page = show(tmp_path, picks=many, cycles=history(3, classes=classes))
     assert "1,034 more are in selected.csv" in page.text
     assert "row 199" in page.text and "row 200" not in page.text
     assert "970 more have 30 to 999 each" in page.text
@@ -264,19 +264,19 @@ def test_warnings_stand_at_the_top_and_notes_at_the_end(tmp_path: Path) -> None:
     few = "6 held-out images are too few"
     warnings = [few, HOSTILE[0]]
     cycles = history(3, warnings=warnings, notes=[*warnings, "fit crop cuts off 67%"], ranked=False)
-    page = Page(written(replace(DATA, cycles=cycles), tmp_path))
+    page = show(tmp_path, cycles=cycles)
     assert page.text.index(few) < page.text.index("labeled".title())
     assert HOSTILE[0][1:] in page.text
     assert page.text.index("Fit crop cuts off 67%.") > page.text.index("Images to label")
     assert [attrs["class"] for attrs in page.attributes("div") if attrs.get("role")] == ["banner"]
-    plain = Page(written(DATA, tmp_path))
+    plain = show(tmp_path)
     assert not any(attrs.get("id") == "notes" for attrs in plain.attributes("section"))
     assert not any(attrs.get("role") for attrs in plain.attributes("div"))
 
 
 def test_picks_that_are_not_shown_to_rank_are_not_called_ranked(tmp_path: Path) -> None:
     for better, said in ((True, "with its rank"), (None, "with its rank"), (False, "its number")):
-        page = Page(written(replace(DATA, cycles=history(3, ranked=better)), tmp_path))
+        page = show(tmp_path, cycles=history(3, ranked=better))
         assert said in page.text
         assert ("a score to rank by" in page.text) == (better is not False)
 
@@ -308,9 +308,8 @@ def test_points_of_earlier_versions_have_no_bars(tmp_path: Path) -> None:
 
 
 def test_what_is_counted_and_held_back_is_named(tmp_path: Path) -> None:
-    data = replace(DATA, counted="Labeled objects per class", cycles=history(3, held_back=6))
-    page = Page(written(data, tmp_path))
+    page = show(tmp_path, counted="Labeled objects per class", cycles=history(3, held_back=6))
     assert "Labeled objects per class" in page.text
     assert "Labeled images per class" not in page.text
     assert "6 more are held out" in page.text
-    assert "held out" not in Page(written(DATA, tmp_path)).text
+    assert "held out" not in show(tmp_path).text

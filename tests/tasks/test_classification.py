@@ -99,17 +99,6 @@ def test_the_summary_is_the_largest_log_probabilities_in_falling_order(
         assert summary.tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_hit_is_the_largest_logit_at_the_target() -> None:
-    logits = torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.0, 1.0]])
-    assert OBJECTIVE.hits(logits, torch.tensor([1, 1, 0])).tolist() == [1, 0, 0]
-    assert TASK.metric == "accuracy"
-
-
-def test_without_augmentation_images_stay_as_they_are(tiny: TrainSettings) -> None:
-    images = _random_images()
-    assert torch.equal(_augmented(images, replace(tiny, augment="none")), images)
-
-
 def test_a_flip_mirrors_about_half_of_the_images_left_to_right(tiny: TrainSettings) -> None:
     images = _random_images(400)
     found = _augmented(images, replace(tiny, augment="flip"))

@@ -245,21 +245,6 @@ def test_training_on_the_cpu_does_not_seed_a_gpu(
     _run(_trainer(tiny, make_data(), epochs=1), 2)
 
 
-def test_a_new_trainer_starts_from_scratch_and_an_explicit_start_from_what_it_is_given(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    data = make_data()
-    first = _trainer(tiny, data)
-    fresh = _weights(first.model)
-    _run(first)
-    trained = _weights(first.model)
-    assert not _equal(fresh, trained)
-    assert _equal(_weights(_trainer(tiny, data).model), fresh)
-    warm = Trainer(tiny, data, "cpu", start=trained)
-    assert _equal(_weights(warm.model), trained)
-    assert (warm.epoch, warm.step) == (0, 0)
-
-
 def test_with_and_without_head_start_from_one_network_and_see_the_same_batches(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:
@@ -389,12 +374,6 @@ def test_training_learns(tiny: TrainSettings, make_data: MakeData) -> None:
     assert all(0 <= epoch["ranking_accuracy"] <= 1 for epoch in figures)
 
 
-@pytest.mark.parametrize("name", sorted(HEAD_LOSSES))
-def test_every_head_loss_trains(tiny: TrainSettings, make_data: MakeData, name: str) -> None:
-    (figures,) = _run(_trainer(tiny, make_data(17), epochs=1, head_loss=name))
-    assert np.isfinite(figures["head_loss"])
-
-
 def test_predictions_do_not_depend_on_the_batch_and_take_no_gradient(
     tiny: TrainSettings, make_data: MakeData
 ) -> None:
@@ -417,18 +396,6 @@ def test_a_prediction_that_is_left_early_leaves_gradients_as_they_were(
         next(left)
     left.close()
     assert torch.is_grad_enabled()
-
-
-def test_training_goes_on_in_training_mode_after_a_prediction(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    data = make_data()
-    whole, watched = _trainer(tiny, data), _trainer(tiny, data)
-    _run(whole)
-    while not watched.finished:
-        watched.advance()
-        list(predict(watched.model, tiny, data.images))
-    assert _equal(_weights(whole.model), _weights(watched.model))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])

@@ -73,7 +73,7 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
 
     Raises:
         LabelError: see :func:`.json_export.read_labels`; also when a region is not a box, or there
-            is no box at all: an image must not seem to show less than was annotated.
+            is not a box: an image must not seem to show less than was annotated.
     """
     annotations = read_annotations(document, pool)
     if is_minimal(document):

@@ -8,7 +8,7 @@ from functools import lru_cache
 from xml.etree import ElementTree
 
 _MAX_CHARACTERS = 1 << 20
-"""The configuration of a thousand classes has a twentieth of that."""
+"""The configuration of a thousand classes has a twentieth of this length."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Database:
         if not self._write_error:
             with contextlib.suppress(OSError):
                 if shutil.disk_usage(self.path.parent).free < _MIN_FREE_BYTES:
-                    return f"{self.path}: the disk is full; make room"
+                    return f"{self.path}: the disk is full; free some space"
         elif time.monotonic() - self._retried >= _RETRY_SECONDS:
             self._retried = time.monotonic()
             with contextlib.suppress(LlossError), self.writing():
@@ -259,7 +259,7 @@ class Database:
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(self.path.parent).free
         full = code == sqlite3.SQLITE_FULL or free < _MIN_FREE_BYTES
-        remedy = "make room" if full else "is the disk full, broken or mounted read-only?"
+        remedy = "free some space" if full else "is the disk full, broken or mounted read-only?"
         return code, f"{self.path}: cannot be written: {error} ({free / 1e6:.1f} MB free); {remedy}"
 
     def _damaged(self, reason: str) -> str:

@@ -49,7 +49,7 @@ async def image(request: Request, viewer: ViewerDep, name: str, id: Id) -> Respo
 
 @router.get("/pools/{name}/thumb", include_in_schema=False)
 async def thumb(request: Request, viewer: ViewerDep, name: str, id: Id) -> Response:
-    """A thumbnail; a placeholder, and the reason in a header, when there is none."""
+    """A thumbnail; a placeholder, and the reason in a header, if there is no image."""
 
     def read() -> Picture:
         key = viewer.thumbnail_key(viewer.daemon.catalog.pools.row(name))

@@ -129,7 +129,7 @@ class Thumbnails:
         Raises:
             ImageError: it cannot be read or decoded.
         """
-        # Before it is read: a file that changes meanwhile is read again the next time.
+        # Before it is read: a file that changes during that is read again the next time.
         stamp = file_stamp(item.file) if isinstance(item.file, bytes) else ""
         entry = self._find((pool, item.id))
         if entry is None or entry.stamp != stamp:

@@ -164,14 +164,6 @@ def test_the_class_layers_are_those_whose_shape_the_classes_decide(name: str) ->
     assert len(changed) == 12
 
 
-def test_weights_of_a_file_are_taken_with_either_prefix(lite: SsdNetwork, tmp_path: Path) -> None:
-    torch.save(lite.state_dict(), tmp_path / "ours.pt")
-    torch.save(lite.ssd.state_dict(), tmp_path / "theirs.pt")
-    for name in ("ours.pt", "theirs.pt"):
-        loaded = build_detector(LITE, 3, str(tmp_path / name), SIDE).state_dict()
-        assert all(torch.equal(loaded[key], value) for key, value in lite.state_dict().items())
-
-
 def test_a_class_head_for_other_classes_starts_new_and_nothing_else(
     lite: SsdNetwork, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ class Disk:
             while True:
                 file.write(bytes(4096))
 
-    def make_room(self) -> None:
+    def free_space(self) -> None:
         self._ballast.unlink()
 
 

@@ -23,7 +23,7 @@ def write_scores(
     """Write a complete folder.
 
     Args:
-        path: of the folder, made where there is none.
+        path: of the folder, created if missing.
         ids: of the rows.
         columns: the model's outputs.
         skipped: ids and reasons; they go with the first part.

@@ -1,4 +1,4 @@
-"""``lloss serve``: what it is told, and what it refuses."""
+"""The options of ``lloss serve``, and what it refuses."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call the command; the settings that it would serve with."""
     kept: list[ServeSettings] = []
     monkeypatch.setattr(cli, "run", lambda settings, _: kept.append(settings))
     monkeypatch.setattr(cli.logs, "configure", lambda format: None)
     monkeypatch.delenv(cli.TOKEN, raising=False)
 
-    def tell(*options: str) -> ServeSettings:
+    def run(*options: str) -> ServeSettings:
         arguments = ["m.onnx", f"--data-dir={tmp_path / 'data'}", *options]
         done = CliRunner().invoke(cli.command, arguments, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return kept[-1]
 
-    return tell
+    return run
 
 
-def test_defaults_are_those_of_the_settings(told: Any, tmp_path: Path) -> None:
-    settings = told()
+def test_defaults_are_those_of_the_settings(settings_of: Any, tmp_path: Path) -> None:
+    settings = settings_of()
     plain = ServeSettings(model=Path("m.onnx"), data_dir=tmp_path / "data")
     assert settings == plain and settings.limits == Limits()
     assert settings.model.is_absolute() and settings.loopback
     assert settings.url == "http://127.0.0.1:8000"
 
 
-def test_options_reach_the_settings(told: Any, tmp_path: Path) -> None:
+def test_options_reach_the_settings(settings_of: Any, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "images")
-    settings = told(
+    settings = settings_of(
         "--port=0", "--pending=30m", "--drain=5", "--timeout=1.5s", "--max-body=1G", "--queue=9",
         f"--pool-root={tmp_path / 'link'}", "--pool-root=s3://bucket/pools",
         "--allowed-host=Scores.Example.", "--public-url=HTTPS://Next.Example:8443/",
@@ -61,20 +61,20 @@ def test_options_reach_the_settings(told: Any, tmp_path: Path) -> None:
 
 
 def test_the_token_comes_from_a_file_or_the_environment(
-    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
     monkeypatch.setattr(cli.logs, "event", lambda *_, reason: warnings.append(reason))
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o600)
-    assert told(f"--token-file={file}", "--host=0.0.0.0").token == TOKEN
+    assert settings_of(f"--token-file={file}", "--host=0.0.0.0").token == TOKEN
     assert warnings == []
     file.chmod(0o644)
-    assert told(f"--token-file={file}").token == TOKEN
+    assert settings_of(f"--token-file={file}").token == TOKEN
     assert "chmod 600" in warnings[0] and TOKEN not in warnings[0]
     monkeypatch.setenv(cli.TOKEN, TOKEN)
-    assert told().token == TOKEN
+    assert settings_of().token == TOKEN
     assert cli.TOKEN not in cli.os.environ
 
 

@@ -192,8 +192,8 @@ def test_a_full_disk_stops_writes_only(start: Start, folder: Path, disk: Disk) -
     whole = daemon.data / "pools/p/scores" / daemon.scored("p", folder / "photos")["id"]
     expected = contents(whole)
     disk.fill()
-    told = daemon.ask("GET", "/readyz")
-    assert told[0] == 503 and "the disk is full; make room" in told[1]["error"]
+    reply = daemon.ask("GET", "/readyz")
+    assert reply[0] == 503 and "the disk is full; free some space" in reply[1]["error"]
     many = [{"id": f"{('bright', 'dark', 'red')[n % 3]}/{n:03d}.png"} for n in range(60)]
     refused = [
         daemon.ask("POST", "/v1/pools/p/select", {"k": 50}),
@@ -204,7 +204,9 @@ def test_a_full_disk_stops_writes_only(start: Start, folder: Path, disk: Disk) -
         ),
     ]
     for status, answer in refused:
-        assert status == 507 and "make room" in answer["error"] and "\n" not in answer["error"]
+        assert (
+            status == 507 and "free some space" in answer["error"] and "\n" not in answer["error"]
+        )
     assert daemon.infer(5)[0] == 200
     assert daemon.ask("GET", "/v1/pools/p/preview")[0] == 200
     assert daemon.ask("GET", "/pools/p")[0] == daemon.ask("GET", "/metrics")[0] == 200
@@ -214,7 +216,7 @@ def test_a_full_disk_stops_writes_only(start: Start, folder: Path, disk: Disk) -
     status, answer = daemon.ask("POST", "/v1/model/reload")
     assert status == 409 and "disk is full" in answer["error"] and before[:12] in answer["error"]
     assert daemon.ask("GET", "/v1/model")[1]["sha256"] == before and daemon.infer()[0] == 200
-    disk.make_room()
+    disk.free_space()
     daemon.ready()
     assert daemon.ask("GET", "/v1/pools/p/pending")[1]["total"] == 0
     assert daemon.ask("GET", "/v1/pools/p/labels")[1]["labels"] == []
@@ -238,7 +240,7 @@ def test_a_job_stopped_by_a_full_disk_can_be_resumed(
     daemon.until(lambda: "the disk is full" in daemon.log_text().partition("job " + job)[2])
     assert not half_written(out) and check_parts(out) == 0
     assert daemon.infer()[0] == 200
-    disk.make_room()
+    disk.free_space()
     failed = daemon.ended(job)
     assert failed["state"] == "failed" and failed["resumable"]
     assert "disk is full" in failed["error"] and "score the pool again" in failed["error"]
@@ -255,8 +257,8 @@ def test_a_disk_full_at_the_start_is_one_line(start: Start, folder: Path, disk: 
     daemon = start(data=disk.path / "data")
     assert daemon.process.wait(PATIENCE) == 2
     (line,) = daemon.log_text().splitlines()
-    assert line.startswith("lloss: ") and "make room" in line
-    disk.make_room()
+    assert line.startswith("lloss: ") and "free some space" in line
+    disk.free_space()
     assert start(data=disk.path / "data").ready().end() == 0
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor
 
 from lloss.annotations import ObjectLabel, Problems
 from lloss.errors import LabelError, SettingsError
@@ -328,17 +327,3 @@ def test_a_detector_trains_with_its_head_and_repeats_itself(
     assert all(map(math.isfinite, runs[0]))
     if augment == "none":
         assert runs[0][-1] < 0.7 * runs[0][0]
-
-
-def test_augmentation_ends_at_the_inputs_size(
-    settings: TrainSettings, bright: Callable[[TrainSettings], TrainingData]
-) -> None:
-    for augment in ("none", "flip", "crop", "flip-crop", "ssd"):
-        changed = replace(settings, augment=augment)
-        data = bright(changed)
-        images, targets = TASK.augment(
-            torch.from_numpy(data.images), list(data.targets), changed, Generator().manual_seed(0)
-        )
-        assert images.shape == (8, SIDE, SIDE, 3) and images.dtype == torch.uint8
-        boxes: Tensor = torch.cat([objects.boxes for objects in targets])
-        assert (boxes >= 0).all() and (boxes <= SIDE).all()

@@ -85,14 +85,14 @@ def test_the_summary_is_detached_bounded_and_as_long_for_few_anchors() -> None:
 
 def test_the_exported_graph_computes_the_same_and_suppresses_nothing(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    settings = resolve_settings("default", task="detection", hidden=16)
+    settings = resolve_settings("default", task="detection", hidden=16, size=96)
     model = get_task("detection").network(settings, ["a", "b", "c"])
     graph = ScoringGraph(model, settings.mean, settings.std).eval()
-    names = list(outputs_of(graph, (320, 320)))
+    names = list(outputs_of(graph, (96, 96)))
     assert names == ["loss", "entropy", "confidence", "embedding"]
     program = torch.onnx.export(
         graph,
-        (torch.zeros(2, 320, 320, 3, dtype=torch.uint8),),
+        (torch.zeros(2, 96, 96, 3, dtype=torch.uint8),),
         dynamo=True,
         verbose=False,
         opset_version=OPSET,
@@ -109,7 +109,7 @@ def test_the_exported_graph_computes_the_same_and_suppresses_nothing(tmp_path: P
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(1)
     for count in (1, 3):
-        images = torch.randint(256, (count, 320, 320, 3), dtype=torch.uint8, generator=generator)
+        images = torch.randint(256, (count, 96, 96, 3), dtype=torch.uint8, generator=generator)
         with torch.no_grad():
             expected = graph(images)
         found = session.run(None, {"images": images.numpy()})

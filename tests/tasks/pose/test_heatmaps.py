@@ -15,19 +15,6 @@ def test_a_heatmap_is_the_formula_at_each_pixels_centre() -> None:
             assert math.isclose(heatmap[row, column], math.exp(-squared / 2), rel_tol=1e-12)
 
 
-def test_a_batch_is_rendered_and_decoded_as_its_joints_one_by_one() -> None:
-    joints = torch.rand(3, 5, 2, generator=torch.Generator().manual_seed(0)) * 12 + 2
-    together = render(joints, (16, 16))
-    places, peaks = decode(together)
-    assert together.shape == (3, 5, 16, 16)
-    assert (places.shape, peaks.shape) == ((3, 5, 2), (3, 5))
-    for n in range(3):
-        for j in range(5):
-            alone = render(joints[n, j], (16, 16))
-            assert torch.equal(alone, together[n, j])
-            assert torch.equal(decode(alone)[0], places[n, j])
-
-
 def test_a_joint_comes_back_within_a_quarter_of_a_pixel_and_without_bias() -> None:
     joints = 1 + 62 * torch.rand(20_000, 2, generator=torch.Generator().manual_seed(1))
     places, _ = decode(render(joints, (64, 64)))

@@ -57,17 +57,6 @@ def test_pckh_by_hand() -> None:
     )
 
 
-def test_a_batch_counts_as_its_persons_one_by_one_and_the_last_stack_is_judged() -> None:
-    people = [person([1, 1, 0, 0, 1], 24, (1.5, 1.5)), person([1, 1, 0, 0, 0], 10, (0.5, 0.5))]
-    last = torch.cat([peaks(8, 10, 8, 15, 11), peaks(11, 8, 8, 8, 6)])
-    both = Pck(NAMES, True)
-    both.update(torch.cat([torch.rand(2, 1, 5, 16, 16), last], 1), people)
-    alone = Pck(NAMES, True)
-    for row, target in enumerate(people):
-        alone.update(last[row : row + 1], [target])
-    assert both.figures() == alone.figures()
-
-
 def test_errors_are_measured_in_pixels_of_the_image_along_each_axis() -> None:
     """A column off is 4 input pixels: 8 image pixels across here, 4 down."""
     across = peaks(9, 8, 8, 8, 8)

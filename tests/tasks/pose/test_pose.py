@@ -10,13 +10,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
 from lloss.annotations import PersonLabel, Problems
-from lloss.cli.main import cli
-from lloss.errors import LabelError, SettingsError
+from lloss.errors import SettingsError
 from lloss.images.decode import ImageSpec
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.pck import Pck
@@ -114,16 +112,6 @@ def test_the_layers_of_the_joints_alone_start_new(tmp_path: Path) -> None:
     one = settings(weights=str(tmp_path / "w.pt"), model="hourglass3-narrow")
     with pytest.raises(SettingsError, match="do not fit hourglass3-narrow"):
         TASK.build(one, JOINTS)
-
-
-def test_the_classes_are_the_joints_that_someone_annotated() -> None:
-    labels = [label(1, 0, 0, 1), label(1, 1, 0, 0), label(0, 0, 0, 0)]
-    assert TASK.classes(labels) == ("r-knee", "l-knee", "nose")
-    assert TASK.summarize(labels) == {"r-knee": 2, "l-knee": 1, "nose": 1}
-    assert [TASK.has_loss(one, ("r-knee", "r-ankle")) for one in labels] == [True, True, False]
-    TASK.check(labels, JOINTS)
-    with pytest.raises(LabelError, match="2 labeled persons without an annotated joint"):
-        TASK.check([label(0, 0, 0, 0)] * 2, JOINTS)
 
 
 def test_labels_come_back_from_their_copy(people: Path) -> None:
@@ -315,24 +303,3 @@ class _Plain:
 
     def read(self) -> Any:
         return self.pixels
-
-
-def test_from_persons_to_scores_by_the_same_commands(people: Path) -> None:
-    def lloss(*words: object) -> str:
-        done = CliRunner().invoke(cli, [str(word) for word in words], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.output
-
-    run, model, data = people / "run", people / "model.onnx", people / "people.json"
-    short = ["--task=pose", "--model=hourglass1-narrow", "--size=64", "--epochs=1"]
-    lloss("train", data, *short, "--batch-size=6", "--amp=off", "--flip-test", "-o", run)
-    assert "flip averaging: on" in lloss("evaluate", run, data)
-    evaluation = json.loads((run / "evaluation.json").read_text())
-    assert 0 <= evaluation["pck"] <= 1
-    assert evaluation["figures"]["pckh"] == evaluation["pck"]
-    lloss("export", run, "-o", model)
-    lloss("score", model, data, "-o", people / "scores")
-    lloss("select", people / "scores", "-k", 3, "-o", people / "ids.txt")
-    chosen = (people / "ids.txt").read_text().split()
-    assert len(chosen) == 3
-    assert all("@50,40,0.4" in id for id in chosen)

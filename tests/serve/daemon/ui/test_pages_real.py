@@ -29,7 +29,7 @@ def daemon(
 ) -> Iterator[Process]:
     """With a pool that is scored at once and one that takes long."""
     folder = tmp_path_factory.mktemp("real")
-    shape = (1_000_000, 8, 8, 3)  # a file with a hole: it takes no room
+    shape = (1_000_000, 8, 8, 3)  # a file with a hole: it takes no disk space
     open_memmap(folder / "long.npy", "w+", np.uint8, shape)
     options = (f"--allowed-host={NAME}", f"--pool-root={photos}")
     with contextlib.closing(Process(folder, *options, model=artifact, token=TOKEN)) as daemon:

@@ -1,0 +1,90 @@
+"""``lloss.toml``: what init writes and load refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lloss.annotations.label_csv import labels_text, read_labels
+from lloss.errors import (
+    LabelError,
+    ProjectError,
+    SettingsError,
+)
+from lloss.project.create import create_project
+from lloss.project.project import Project, load_project
+
+from .cycle_steps import TRAIN, add, change
+
+
+def test_two_at_once_are_kept_apart(project: Project) -> None:
+    again = load_project(project.root).locked()
+    with project.locked(), pytest.raises(ProjectError, match="another lloss next"), again:
+        pass
+
+
+def test_the_file_is_readable_and_has_relative_paths(project: Project, labels: Path) -> None:
+    text = (project.root / "lloss.toml").read_text()
+    assert 'labels = "../labels.csv"  # add what' in text and "[train]" in text
+    assert project.train.epochs == 2 and project.k == 5
+    assert project.path(project.labels).resolve() == labels.resolve()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("k = 5", "k = 0", "k = 0: select at least 1"),
+        ("k = 5", 'k = "5"', "k = '5' has the wrong type; give a value of type int"),
+        ("k = 5", "k = true", "k = True has the wrong type"),
+        ("k = 5", "kk = 5", "unknown setting 'kk'"),
+        ("k = 5", "k = = 5", "cannot be read"),
+        ("lr = 0.05", "rl = 0.05", r"\[train\]: unknown setting 'rl'"),
+        ("lr = 0.05", 'lr = "high"', "lr = 'high'"),
+        ("lr = 0.05", "head = false", "predicts no loss"),
+        ("holdout = 0.2", "holdout = 2", "holdout = 2"),
+        ("holdout = 0.2", 'strategy = "best"', "strategy 'best'"),
+        ("lr = 0.05", 'preset = "paper"', "preset 'paper'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(
+    project: Project, old: str, new: str, expected: str
+) -> None:
+    with pytest.raises((SettingsError, ProjectError), match=expected):
+        change(project, old, new)
+
+
+def test_init_checks_the_labels_and_leaves_nothing_behind(
+    project: Project, pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    values = {"pool": str(pool), "labels": str(labels), "k": 5}
+    with pytest.raises(ProjectError, match="already exists"):
+        create_project(project.root, values, {})
+    add(labels, ["nowhere-1.png"])
+    with pytest.raises(LabelError, match=r"nowhere-1\.png': is not in the pool"):
+        create_project(tmp_path / "new", values, TRAIN)
+    labels.write_text("id,label\ndark-001.png,dark\ndark-004.png,dark\n")
+    with pytest.raises(LabelError, match="label a second class"):
+        create_project(tmp_path / "new", values, TRAIN)
+    assert not (tmp_path / "new").exists()
+
+
+def test_few_labels_are_held_out_by_the_largest_remainder(
+    project: Project, pool: Path, labels: Path, tmp_path: Path
+) -> None:
+    values = {"pool": str(pool), "labels": str(labels), "k": 3, "holdout": 0.1}
+    tenth = create_project(tmp_path / "p", values, TRAIN)  # ten per class: one of each
+    held = read_labels(tenth.root / "holdout.csv")
+    assert sorted(held.values()) == ["bright", "dark", "red"]
+    few = labels.read_text().splitlines()[:9]
+    labels.write_text("\n".join([*few, "red-002.png,red", "red-008.png,red"]) + "\n")
+    none = create_project(tmp_path / "q", values | {"holdout": 0.05}, TRAIN)
+    assert not (none.root / "holdout.csv").exists()
+    assert none.split(none.open_labels())[1] is None
+
+
+def test_ids_with_unusual_characters_survive_csv(tmp_path: Path) -> None:
+    unusual = {" c\u2028r.png": "a", 'q"uote.png': "b,c", "l\x0bf.png": "d", "ü😀.png": "e"}
+    path = tmp_path / "labels.csv"
+    path.write_text(labels_text(unusual), newline="")
+    assert read_labels(path) == unusual
