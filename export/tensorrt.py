@@ -15,8 +15,13 @@ from lloss.manifest import INPUT, read_manifest
 from lloss.runtime.batch_size import device_batch
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.graph_capture import CAPTURE_LOCK
-from lloss.runtime.onnx_runtime import import_onnxruntime
-from lloss.runtime.providers import engine_cache, first_line, missing, open_session, setup_of
+from lloss.runtime.providers import (
+    engine_cache,
+    first_line,
+    open_session,
+    setup_of,
+    why_unavailable,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class BuiltEngine:
 
 def check_tensorrt(device_id: int = 0) -> None:
     """Refuse a machine that cannot build an engine."""
-    problem = missing("tensorrt", import_onnxruntime().get_available_providers(), device_id)
+    problem = why_unavailable("tensorrt", device_id)
     if problem:
         raise EngineError(f"no TensorRT engine can be built here: {problem}")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -63,26 +62,27 @@ def parse_device(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def missing(provider: str, available: Sequence[str], device_id: int = 0) -> str | None:
-    """Return why a provider cannot run on this machine, with the remedy; None when it can.
+def why_unavailable(provider: str, device_id: int = 0) -> str:
+    """Return why a provider cannot run on this machine, with the remedy; "" when it can.
 
     This check prevents pages of messages from the loader. It leaves the libraries that it finds
     loaded, as the provider needs them.
     """
-    if ORT_NAMES[provider] not in available:
+    ort = import_onnxruntime()
+    if ORT_NAMES[provider] not in ort.get_available_providers():
         return f"is not in the installed onnxruntime{_clash()}"
     if provider == "cpu":
-        return None
+        return ""
     try:
         cuda_driver.driver().check(device_id)
     except EngineError as error:
         return str(error)
-    cuda_version = getattr(import_onnxruntime(), "cuda_version", "") or "13"
+    cuda_version = getattr(ort, "cuda_version", "") or "13"
     lacking = libraries.first_missing(libraries.cuda_libraries(cuda_version.partition(".")[0]))
     if lacking:
         return f"{lacking} is not on this machine: pip install 'lloss[gpu]'"
     if provider == "cuda":
-        return None
+        return ""
     lacking = libraries.first_missing(libraries.TENSORRT)
     if lacking:
         return f"{lacking} (TensorRT 10) is not on this machine{_other_tensorrt()}"
@@ -91,7 +91,7 @@ def missing(provider: str, available: Sequence[str], device_id: int = 0) -> str 
             "would compute in TF32, which only the environment can forbid: start the program with "
             f"{tf32.VARIABLE}=0"
         )
-    return None
+    return ""
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,8 @@ class Opened(NamedTuple):
 def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> Opened:
     """Open a session on the setup's provider, and check that it is the one that runs.
 
-    Call :func:`missing` first: this function does not repeat its checks. Where the graph has nodes
-    that cannot be captured, the session is opened again without CUDA graphs, with a note.
+    Call :func:`why_unavailable` first: this function does not repeat its checks. Where the graph
+    has nodes that cannot be captured, the session is opened again without CUDA graphs, with a note.
     """
     if setup.provider == "cpu":
         return _open(path, setup, None, options)

@@ -21,12 +21,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 
 from lloss import Scorer
 from lloss.cli.main import main
-from lloss.errors import (
-    ImageError,
-    InterruptedRunError,
-    ScoresError,
-    SettingsError,
-)
+from lloss.errors import ImageError, InterruptedRunError, ScoresError, SettingsError
 from lloss.files import locked
 from lloss.pools import open_pool
 from lloss.scores.scores_folder import ScoresFolder
