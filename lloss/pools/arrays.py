@@ -45,11 +45,9 @@ class MemoryRows:
         self.images, self.shape, self.dtype = images, images.shape, images.dtype
 
     def row(self, number: int) -> NDArray[Any]:
-        """A view of it."""
         return self.images[number]  # type: ignore[no-any-return]
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Copy."""
         out[:] = self.images[start : start + len(out)]
 
 
@@ -66,13 +64,11 @@ class FileRows:
         self._row_bytes = math.prod(layout.shape[1:]) * layout.dtype.itemsize
 
     def row(self, number: int) -> NDArray[Any]:
-        """A new array."""
         out = np.empty(self.shape[1:], np.uint8)
         self.read(number, out[None])
         return out
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Read straight into ``out``."""
         wanted = out.reshape(-1).data
         if self._file.read_into(self._offset + start * self._row_bytes, wanted) < len(wanted):
             raise PoolError(f"{self._path}: the file became shorter while it was read")
@@ -106,11 +102,9 @@ class ArrayPool(Pool):
         return iter(_RowItems(self.rows, range(self.count())))
 
     def ids(self) -> Iterator[str]:
-        """The row numbers."""
         return map(str, range(self.count()))
 
     def count(self) -> int:
-        """The array's length."""
         return self.rows.shape[0]
 
     def fingerprint(self) -> str:
@@ -121,7 +115,6 @@ class ArrayPool(Pool):
         return digest.hexdigest()
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        """See :meth:`Pool.chunks`; nothing before a range is touched."""
         for wanted in ranges:
             numbers = range(wanted.start, min(wanted.stop, self.count()))
             if not numbers:
@@ -129,7 +122,6 @@ class ArrayPool(Pool):
             yield _RowChunk(numbers.start, _RowItems(self.rows, numbers), self.rows)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`; by index."""
         wanted = list(ids)
         self.refuse_missing(wanted, {id for id in wanted if not self.holds(id)})
         return [_item(self.rows, int(id)) for id in wanted]

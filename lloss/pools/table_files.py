@@ -133,7 +133,6 @@ class _Arrow(TableFile):
 
     @functools.cached_property
     def starts(self) -> list[int]:  # type: ignore[override]
-        """See :class:`TableFile`; the columns of images are not looked at."""
         small = [field.name for field in self.schema if pa.types.is_primitive(field.type)]
         with mapped(self.path) as source:
             batches = self._batches(source, (small or self.schema.names)[:1], 0)

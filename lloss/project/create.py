@@ -12,7 +12,7 @@ from lloss.annotations import Problems
 from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools import Pool
-from lloss.pools.uri import to_folder
+from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, is_named_set, load_project
 
 
@@ -44,7 +44,7 @@ def create_project(
         value = written.get(name)
         uri = name in ("pool", "test") and not is_named_set(value or "")
         if value and (uri or Path(value).exists()):
-            written[name] = to_folder(root, value)
+            written[name] = PoolUri.parse(value).relative_to(root)
     with _restored_on_failure(root):
         _note_earlier(root, problems)
         write_text(root / FILE, _toml(written, train))

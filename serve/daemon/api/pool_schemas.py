@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from lloss.serve.daemon.services.hand_out import DIVERSE_MOST, SelectionRequest
 from lloss.serve.daemon.services.job_runner import Jobs
-from lloss.serve.daemon.services.selections import DIVERSE_MOST, SelectionRequest
 from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 

@@ -25,8 +25,9 @@ from lloss.serve.daemon.api.pool_schemas import (
 from lloss.serve.daemon.deps import Daemon, DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
+from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
+from lloss.serve.daemon.services.image_labels import Returned
 from lloss.serve.daemon.services.pool_registry import NAME
-from lloss.serve.daemon.services.selections import HandedOut, Ranked, Returned
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
@@ -118,7 +119,7 @@ async def select(
     nothing, ``Lloss-Notes`` has warnings about the scores.
     """
     check = _check_lines if format == "ids" else None
-    handed = await daemon.selection_queue.select(name, body.request(), idempotency_key or "", check)
+    handed = await daemon.selections.select(name, body.request(), idempotency_key or "", check)
     return await run_in_threadpool(_selection_reply, daemon, handed, format, request)
 
 
@@ -235,7 +236,7 @@ async def label(
         labels = dict(given.labels)
         if label_studio and daemon.classes.required and not accepted.without:
             labels = {id: label for id, label in labels.items() if label}
-        done = daemon.selections.label(name, labels, accepted)
+        done = daemon.labels.label(name, labels, accepted)
         without_class = len(given.labels) - len(labels)
         return LabeledView(**vars(done), without_class=without_class, disputed=given.disputed)
 
@@ -247,7 +248,7 @@ def unlabel(
     daemon: DaemonDep, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
 ) -> dict[str, int]:
     """Remove labels; images that are not labeled stay as they are."""
-    return {"images": daemon.selections.unlabel(name, id)}
+    return {"images": daemon.labels.unlabel(name, id)}
 
 
 @router.post("/{name}/return")
@@ -256,13 +257,13 @@ def give_back(daemon: DaemonDep, name: Name, body: ReturnBody) -> Returned:
 
     With ``selection``, images that expired and that another selection has now stay pending.
     """
-    return daemon.selections.give_back(name, body.ids, body.selection)
+    return daemon.labels.give_back(name, body.ids, body.selection)
 
 
 @router.post("/{name}/skip")
 def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> dict[str, int]:
     """Never hand images out until they are returned; labeled ones stay labeled."""
-    return {"images": daemon.selections.skip(name, body.ids)}
+    return {"images": daemon.labels.skip(name, body.ids)}
 
 
 def _view(daemon: Daemon, name: str) -> PoolView:

@@ -136,7 +136,7 @@ def _present(daemon: Daemon, images: Iterable[Image]) -> list[Image]:
     present: list[Image] = []
     for pool, some in ids.items():
         try:
-            present += [(pool, id) for id in sorted(daemon.selections.present(pool, some))]
+            present += [(pool, id) for id in sorted(daemon.labels.present(pool, some))]
         except RequestError as error:
             if error.status != 404:
                 raise

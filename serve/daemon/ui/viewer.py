@@ -11,8 +11,8 @@ from typing import Annotated, Any, cast
 import anyio
 from fastapi import Depends, Request
 from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
-from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
 from lloss.serve.daemon.ui.batches import Batches, Mark
 from lloss.serve.daemon.ui.request_rate import Rate

@@ -114,7 +114,7 @@ def test_the_overview_shows_pools_jobs_and_problems(world: Any, page: Any) -> No
     world.pool("plain", 3, scored=False)
     world.pool("busy", 3, scored=False)
     world.run_job("busy", 30, 120)
-    world.selections.label("done", {"0000.png": "cat"})
+    world.labels.label("done", {"0000.png": "cat"})
     found = page("/")
     assert [a["href"] for a in found.all("a") if a["href"].startswith("/pools/")] == [
         "/pools/busy", "/pools/done", "/pools/plain",
@@ -242,7 +242,7 @@ def test_undo_takes_no_image_from_another_selection(
     where = client.post(form["action"], data={**form["fields"], "k": "1"}).headers["location"]
     form = page(where).form(ids[0])
     press(client, form, "label", label="cat")
-    world.selections.unlabel("photos", [ids[0]])
+    world.labels.unlabel("photos", [ids[0]])
     images, soon = world.catalog.images, world.catalog.now() + 60
     images.hand_out("photos", "theirs", [(ids[0], 1.0)], soon)
     assert page(where).all("article")[0]["data-state"] == "taken"
