@@ -29,13 +29,7 @@ TOP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Predictions of a graph.
-
-    Attributes:
-        ids: of the N images.
-        loss: float32 [N].
-        broken: number of images for which an output is NaN or infinite.
-    """
+    """Predictions of a graph: ``loss`` is float32 [N], ``broken`` counts images with NaN or inf."""
 
     ids: Sequence[str]
     loss: NDArray[np.float32]
@@ -84,11 +78,7 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """What a reduced precision must reach.
-
-    Attributes:
-        min_spearman: 0 to 1.
-        min_overlap: of the top tenth, 0 to 1.
+    """What a reduced precision must reach: two thresholds from 0 to 1.
 
     Raises:
         SettingsError: a threshold out of range.

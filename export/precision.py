@@ -80,14 +80,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Reducer:
-    """Makes one artifact of reduced precision.
-
-    Attributes:
-        reduction: the precision and its gate.
-        sample: drawn from its pool.
-        checkpoint: of the network.
-        log: receives a line on each attempt, and one on the judgement.
-    """
+    """Makes one artifact of reduced precision, judged on images of its reduction's pool."""
 
     reduction: Reduction
     sample: PoolSample

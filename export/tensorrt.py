@@ -26,14 +26,7 @@ from lloss.runtime.providers import (
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine on disk.
-
-    Attributes:
-        cache: its folders.
-        files: the engine and its profile.
-        batches: the smallest and the largest batch that it takes.
-        seconds: that the build took.
-    """
+    """An engine on disk, with its smallest and largest batch and the seconds of its build."""
 
     cache: EngineCache
     files: Sequence[Path]

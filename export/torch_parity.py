@@ -73,18 +73,18 @@ def check_parity(
         chunk = np.resize(images, (batch, *images.shape[1:]))
         outputs = _run(session, chunk)
         with torch.no_grad():
-            wanted = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
-        for name, difference, limit in _differences(outputs, wanted, *tolerance):
+            expected = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
+        for name, difference, limit in _differences(outputs, expected, *tolerance):
             worst[name] = max(worst.get(name, 0.0), difference)
             if not difference <= limit:  # NaN fails too
                 raise ParityError(
                     f"the exported graph differs from torch: output {name!r} by {difference:.3g} "
                     f"at batch {batch} (allowed {limit:.3g}); nothing was written. "
-                    + _reason(wanted[name])
+                    + _reason(expected[name])
                 )
     measured: dict[str, Any] = {"batches": list(batches), "max_abs_difference": worst}
     if not graph.half_network:  # its ranks are compared with fp32's, on many more images
-        correlation = _rank_correlation(outputs["loss"], wanted["loss"])
+        correlation = _rank_correlation(outputs["loss"], expected["loss"])
         measured["spearman"] = correlation
         if correlation is not None and not correlation >= MIN_SPEARMAN:
             raise ParityError(
@@ -104,9 +104,9 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
     """
     session, batches = open_cpu_session(str(path)), _batches(images)
     largest = np.resize(images, (max(batches), *images.shape[1:]))
-    wanted = _run(session, largest)
+    expected = _run(session, largest)
     for batch in batches:
-        rows = {name: values[:batch] for name, values in wanted.items()}
+        rows = {name: values[:batch] for name, values in expected.items()}
         outputs = _run(session, largest[:batch])
         for name, difference, limit in _differences(outputs, rows, HALF, HALF):
             if not difference <= limit:
@@ -136,17 +136,17 @@ def _limit(values: NDArray[np.float32], absolute: float, relative: float) -> flo
     return absolute + relative * min(float(np.abs(values).max()), MAGNITUDE)
 
 
-def _rank_correlation(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float | None:
+def _rank_correlation(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float | None:
     """Spearman's correlation, ties by their mean rank; None where both sides are constant.
 
     A prediction that differs by no more than rounding counts as equal, so that images of the same
     loss in torch have no order.
     """
-    tie = max(TIE * float(np.ptp(wanted)), 1e-5 * (1 + float(np.abs(wanted).max())))
-    near = np.where(np.abs(found - wanted) <= tie, wanted, found)
-    if np.ptp(wanted) == 0 and np.ptp(near) == 0:
+    tie = max(TIE * float(np.ptp(expected)), 1e-5 * (1 + float(np.abs(expected).max())))
+    near = np.where(np.abs(actual - expected) <= tie, expected, actual)
+    if np.ptp(expected) == 0 and np.ptp(near) == 0:
         return None
-    correlation = spearman(near, wanted)
+    correlation = spearman(near, expected)
     return 0.0 if np.isnan(correlation) else correlation
 
 
@@ -161,16 +161,16 @@ def _run(session: Any, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float3
 
 
 def _differences(
-    outputs: Outputs, wanted: Outputs, absolute: float, relative: float
+    outputs: Outputs, expected: Outputs, absolute: float, relative: float
 ) -> Iterator[tuple[str, float, float]]:
     """Yield each output's name, its largest difference, and the allowed one."""
     near = max(NEAR_TIE, absolute)
-    for name, b in wanted.items():
+    for name, b in expected.items():
         a, limit = outputs[name], _limit(b, absolute, relative)
         if a.shape != b.shape or a.dtype != np.float32:
             yield name, float("inf"), limit
             continue
-        if name == "prediction" and "margin" in wanted:
-            clear = wanted["margin"] > near
+        if name == "prediction" and "margin" in expected:
+            clear = expected["margin"] > near
             a, b = a[clear], b[clear]
         yield name, float(np.abs(a - b).max(initial=0.0)), limit

@@ -38,9 +38,9 @@ def ids(items: Sequence[Item]) -> list[str]:
 
 def test_parts_are_disjoint_and_depend_on_the_seed() -> None:
     sample = draw_sample(pool(), held_out=250, calibration=50, seed=3)
-    parts = [ids(p) for p in (sample.held_out, sample.tuning, sample.calibration, sample.spare)]
-    assert [len(part) for part in parts] == [250, 250, 50, 50]
-    assert len({id for part in parts for id in part}) == 600
+    parts = [ids(p) for p in (sample.held_out, sample.tuning, sample.calibration)]
+    assert [len(part) for part in parts] == [250, 250, 50]
+    assert len({id for part in parts for id in part}) == 550
     again = draw_sample(pool(), held_out=250, calibration=50, seed=3)
     other = draw_sample(pool(), held_out=250, calibration=50, seed=4)
     assert ids(again.held_out) == parts[0] != ids(other.held_out)

@@ -36,24 +36,14 @@ _FASTER_ENGINE = {
 
 @dataclass(frozen=True)
 class Profile:
-    """The time of a run by stage.
+    """The time of a run by stage."""
 
-    Attributes:
-        images: scored or skipped.
-        seconds: of the run, by the clock.
-        busy: thread seconds of each of :data:`.STAGES`.
-        threads: number of threads of each stage.
-        on_host: whether one thread does read, decode and infer, as on the CPU.
-        remote: whether reading waits for a network.
-        precision: of the artifact.
-    """
-
-    images: int
-    seconds: float
-    busy: Mapping[str, float]
-    threads: Mapping[str, int]
-    on_host: bool
-    remote: bool
+    images: int  # scored or skipped
+    seconds: float  # by the clock
+    busy: Mapping[str, float]  # thread seconds of each stage
+    threads: Mapping[str, int]  # of each stage
+    on_host: bool  # whether one thread does read, decode and infer, as on the CPU
+    remote: bool  # whether reading waits for a network
     precision: str = "fp32"
 
     def share(self, stage: str) -> float:

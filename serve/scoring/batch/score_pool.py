@@ -38,37 +38,24 @@ PART = 10_000
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """Numbers of images.
-
-    Attributes:
-        scored: with a row in the scores folder.
-        skipped: that could not be read.
-        resumed: scored or skipped by an earlier, interrupted run.
-    """
+    """Numbers of images."""
 
     scored: int
-    skipped: int
-    resumed: int
+    skipped: int  # could not be read
+    resumed: int  # scored or skipped by an earlier, interrupted run
 
 
 class Progress(Protocol):
     """Follows a run; all calls come from the thread that scores."""
 
     def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
-        """Start.
+        """Start, after what an earlier run has ``done``.
 
-        Args:
-            done: by an earlier run.
-            total: counts the images to score, with those of the earlier run; None where that is not
-                cheap. It may list the pool.
+        ``total`` counts all images, which may list the pool; it is None where that is not cheap.
         """
 
     def batch(self, scores: Scores) -> None:
-        """Receive a scored batch.
-
-        Raises:
-            InterruptedRunError: to end the run here; the finished parts stay.
-        """
+        """Receive a scored batch; raise InterruptedRunError to end the run here."""
 
     def end(self) -> None:
         """Stop: no further batch comes, for whatever reason."""
@@ -256,8 +243,7 @@ class _Run:
     def _verified(self, complete: bool = False) -> ScoreReport:
         """Count the images of the finished parts, and check that the pool still has them.
 
-        Args:
-            complete: whether the pool must have no further image.
+        A ``complete`` run's pool must have no further image.
         """
         scored = skipped = position = 0
         ids = self.pool.ids()

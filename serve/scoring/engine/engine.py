@@ -66,7 +66,7 @@ class Engine:
         self.path = Path(model)
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)
-        self._threads, self._asked = threads or usable_cores(), batch_size
+        self._threads, self._fixed_batch_size = threads or usable_cores(), batch_size
         self._on_halving = on_halving
         if name != "auto":
             self._choose_provider((name,))
@@ -94,7 +94,7 @@ class Engine:
         raise EngineError(f"{self.path}: cannot be run: {'; '.join(problems)}")
 
     def _open_cpu(self) -> list[str]:
-        self.batch_size = self._asked or host_batch(self.manifest.image)
+        self.batch_size = self._fixed_batch_size or host_batch(self.manifest.image)
         setup = setup_of(self.manifest, "cpu", self.batch_size)
         options = single_thread_options(self.manifest)
         session = open_session(self.path, setup, self.sha256, options).session
@@ -103,7 +103,7 @@ class Engine:
         return [_cpu_note(self.manifest)]
 
     def _open_gpu(self) -> list[str]:
-        self.batch_size = self._asked or device_batch(self.manifest.image)
+        self.batch_size = self._fixed_batch_size or device_batch(self.manifest.image)
         setup = setup_of(self.manifest, self.provider, self.batch_size, self.device_id)
         self.concurrency = GPU_THREADS
         self.executor, notes = open_gpu(
@@ -112,7 +112,7 @@ class Engine:
             self.sha256,
             setup,
             GPU_THREADS + 2,
-            fit_memory=not self._asked,
+            fit_memory=not self._fixed_batch_size,
             on_halving=self._halved,
         )
         return notes

@@ -16,7 +16,7 @@ from lloss.serve.scoring.engine.gpu_executor import GpuExecutor, OnHalving
 from lloss.errors import CaptureError, DeviceMemoryError
 from lloss.manifest import Manifest
 from lloss.runtime import cuda_driver
-from lloss.runtime.batch_size import fitting, halved
+from lloss.runtime.batch_size import batch_in_memory, halved
 from lloss.runtime.providers import Setup, open_session
 
 
@@ -32,16 +32,8 @@ def open_gpu(
     """Start an artifact on a GPU.
 
     Each attempt gets a new session: after a failed capture the old one may hold a stream that is
-    still capturing, and after a run that did not fit, memory that it cannot use.
-
-    Args:
-        path: of the artifact.
-        manifest: of the artifact.
-        sha256: of the artifact.
-        setup: of the session; its batch size is that of the buffers.
-        buffers: number of buffers.
-        fit_memory: whether CUDA's runs begin no larger than the GPU's free memory should hold.
-        on_halving: see :data:`.gpu_executor.OnHalving`.
+    still capturing, and after a run that did not fit, memory that it cannot use. With
+    ``fit_memory``, CUDA's runs begin no larger than the GPU's free memory should hold.
 
     Returns:
         The executor, and remarks, such as why it has no CUDA graphs.
@@ -49,7 +41,7 @@ def open_gpu(
     limit, notes, batch_size = setup.batch_size, list[str](), setup.batch_size
     if fit_memory and setup.provider == "cuda":  # a TensorRT engine is built for a number
         free = cuda_driver.driver().free_memory(setup.device_id)
-        limit = fitting(manifest.image, batch_size, free)
+        limit = batch_in_memory(manifest.image, batch_size, free)
         if limit < batch_size:
             gib = free / 2**30
             notes.append(
