@@ -22,7 +22,7 @@ from lloss.serve.scoring.result import Scores
 from lloss import Scorer
 from lloss.errors import EngineError, ImageError, PoolError
 from lloss.pools import ArrayPool, Chunk, Item, Pool
-from lloss.pools.arrays import MemoryRows
+from lloss.pools.arrays import Rows
 from lloss.runtime.providers import open_session, setup_of
 
 from ....waiting import PATIENCE, until
@@ -340,7 +340,7 @@ def test_many_readers_wait_for_a_store_at_once(make: Make, batch: int) -> None:
     assert 16 <= pool.most_at_once <= 32
 
 
-class RemoteRows(MemoryRows):
+class RemoteRows(Rows):
     """Rows of an array in a store, which counts the requests."""
 
     def __init__(self, images: np.ndarray) -> None:
