@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import pytest
 
 from lloss.annotations import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.data.object_labels import is_named_set, join_objects, open_objects
-from lloss.errors import LabelError, MissingExtraError, PoolError
+from lloss.data.label_joining import labeled_pool
+from lloss.data.object_labels import join_objects, open_objects, read_objects
+from lloss.errors import LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import FolderPool, open_pool
 
@@ -45,7 +45,11 @@ def devkit(tmp_path: Path, picture: Any, voc_xml: Any) -> Path:
 
 
 def opened(data: Path | str, problems: Problems | None = None, labels: Path | None = None) -> Any:
-    return open_objects(str(data), labels, Path("/nowhere"), problems or Problems())
+    problems = problems or Problems()
+    if labels is None:
+        return open_objects(str(data), Path("/nowhere"), problems)
+    pool = labeled_pool(data, [labels], problems)
+    return join_objects(pool, read_objects(labels, problems), str(labels), problems)
 
 
 def opened_ids(data: Path | str, labels: Path | None, problems: Problems) -> list[str]:
@@ -77,31 +81,19 @@ def test_splits_are_those_that_torchvision_finds(devkit: Path) -> None:
     theirs = datasets.VOCDetection(devkit.parent, "2007", "trainval")
     ours = opened(devkit / "VOC2007")
     assert [Path(image).name for image in theirs.images] == [item.id for item in ours.items]
-    named = open_objects("voc2007", None, devkit.parent, Problems())
+    named = open_objects("voc2007", devkit.parent, Problems())
     assert [item.id for item in named.items] == [item.id for item in ours.items]
     assert [str(label) for label in named.labels] == [str(label) for label in ours.labels]
-    both = open_objects("voc:train", None, devkit.parent, Problems())
+    both = open_objects("voc:train", devkit.parent, Problems())
     assert [item.id for item in both.items] == ["VOC2007/000007.jpg", "VOC2012/2008_1.jpg"]
-    test = open_objects("voc:test", None, devkit.parent, Problems())
+    test = open_objects("voc:test", devkit.parent, Problems())
     assert [item.id for item in test.items] == ["000001.jpg"]
-    assert is_named_set("voc:test") and not is_named_set("vocal")
 
 
-def test_named_sets_that_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_lacks_a_split(tmp_path: Path) -> None:
     for name in ("voc2012:test", "voc:all"):
         with pytest.raises(PoolError, match=f"^{name}: no such split"):
-            open_objects(name, None, tmp_path, Problems())
-    datasets = pytest.importorskip("torchvision.datasets.voc")
-
-    def offline(*given: Any, **options: Any) -> None:
-        raise OSError("the network is away")
-
-    monkeypatch.setattr(datasets, "download_and_extract_archive", offline)
-    with pytest.raises(PoolError, match="voc2007: cannot be downloaded to .*the network is away"):
-        open_objects("voc2007", None, tmp_path, Problems())
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lloss\[train\]'"):
-        open_objects("voc2007", None, tmp_path, Problems())
+            open_objects(name, tmp_path, Problems())
 
 
 def test_a_set_that_is_there_in_part_is_unpacked_again(
@@ -114,7 +106,7 @@ def test_a_set_that_is_there_in_part_is_unpacked_again(
         datasets, "download_and_extract_archive", lambda *_, **__: image.write_bytes(data)
     )
     image.unlink()
-    assert len(open_objects("voc2007", None, devkit.parent, Problems())) == 2
+    assert len(open_objects("voc2007", devkit.parent, Problems())) == 2
 
 
 @pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lloss.annotations.problems import Problems
+from lloss.data.label_joining import labeled_pool
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, PoolError
 from lloss.images.decode import decode_whole
@@ -20,7 +21,11 @@ from ..annotation_files import check_broken
 
 
 def opened(data: Path | str, problems: Problems | None = None, labels: Path | None = None) -> Any:
-    return open_persons(str(data), labels, Path("/nowhere"), problems or Problems())
+    problems = problems or Problems()
+    if labels is None:
+        return open_persons(str(data), problems)
+    pool = labeled_pool(data, [labels], problems)
+    return join_persons(pool, read_persons(labels, problems), str(labels), problems)
 
 
 def opened_ids(data: Path | str, labels: Path | None, problems: Problems) -> list[str]:
