@@ -118,10 +118,16 @@ def test_a_missing_file_is_named_or_left_out(devkit: Path, folder: str) -> None:
     check_broken(partial(opened_ids, devkit, None), expected, kept)
 
 
-def test_an_image_that_a_split_lists_twice(devkit: Path) -> None:
-    (devkit / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
-    expected = "trainval.txt, line 3: the image '000005.jpg' stands"
-    check_broken(partial(opened_ids, devkit / "VOC2007", None), expected, ["000005.jpg"])
+def test_an_image_that_a_split_lists_twice_or_that_two_files_name(
+    devkit: Path, voc_xml: Any
+) -> None:
+    year = devkit / "VOC2007"
+    voc_xml(year / "Annotations" / "000007.xml", [CAT], "000005.jpg")
+    what = r"000007\.xml: means two images, '000007\.jpg' and by its <filename> '000005\.jpg'"
+    check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
+    (year / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
+    what = "trainval.txt, line 3: the image '000005.jpg' stands"
+    check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
 
 
 def test_classes_of_a_year_are_those_of_its_list(devkit: Path) -> None:
@@ -218,20 +224,6 @@ def test_labels_that_mean_no_one_image(
     check_broken(join, f"^origin: {what}", ["c.png"])
 
 
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("second", ["q/b.png", "b.jpg", "b"])
-def test_an_image_with_two_labels_gets_none(pool: Any, order: int, second: str) -> None:
-    """Though one of the names is the id itself, and whichever stands first."""
-    keys = ["b.png", second][::order]
-    labels = labeled("c.png", *keys)
-
-    def join(problems: Problems) -> list[str]:
-        return [item.id for item in join_objects(pool, labels, "origin", problems).items]
-
-    what = f"'{keys[0]}': is a label of the image 'b.png', as '{keys[1]}' is"
-    check_broken(join, f"^origin: {what}", ["c.png"])
-
-
 def test_a_label_beside_a_broken_one_of_its_image_is_left_out(
     tmp_path: Path, picture: Any, voc_xml: Any, coco: Any, as_json: Any
 ) -> None:
@@ -278,33 +270,6 @@ def test_labels_found_by_other_folders_or_suffixes_are_counted(pool: Any) -> Non
     assert problems.notes == [
         "origin: 2 labels were matched by name; the first: 'data/x/a.png' is 'x/a.png' of the pool"
     ]
-
-
-def test_one_file_name_in_many_files_is_no_name(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
-    """Files made from a template: where the pool has that image, those of others are refused."""
-    for name in ("a.png", "b.png"):
-        picture(tmp_path / "pool" / name)
-        voc_xml(tmp_path / "labels" / name.replace("png", "xml"), [CAT], "a.png")
-    labels = tmp_path / "labels"
-    expected = r"labels: 'b': means two images, 'a\.png' .* and 'b\.png'"
-    check_broken(partial(opened_ids, tmp_path / "pool", labels), expected, ["a.png"])
-
-
-def test_an_annotation_of_a_split_that_names_another_image(devkit: Path, voc_xml: Any) -> None:
-    path = devkit / "VOC2007" / "Annotations" / "000007.xml"
-    voc_xml(path, [CAT], "000005.jpg")
-    what = r"000007\.xml: means two images, '000007\.jpg' and by its <filename> '000005\.jpg'"
-    check_broken(partial(opened_ids, devkit / "VOC2007", None), what, ["000005.jpg"])
-
-
-def test_no_label_is_an_error(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
-    picture(tmp_path / "pool" / "a.png")
-    (tmp_path / "labels").mkdir()
-    with pytest.raises(LabelError, match=r"labels: holds no XML annotation"):
-        opened(tmp_path / "pool", labels=tmp_path / "labels")
-    voc_xml(tmp_path / "labels" / "q.xml", [])
-    with pytest.raises(LabelError, match="labels: holds no labeled image that can be used"):
-        opened(tmp_path / "pool", Problems(skip=True), tmp_path / "labels")
 
 
 def test_boxes_without_a_size_are_checked_with_the_image(
