@@ -12,10 +12,10 @@ from lloss.export.fidelity import predict
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lloss.data.decode_ahead import decoded
 from lloss.errors import ImageError, PoolError, SettingsError
 from lloss.images.decode import ImageSpec, Pixels
 from lloss.pools import Item, Pool
-from lloss.pools.decode_ahead import decoded
 from lloss.selection.hashing import draw_ids
 from lloss.statistics.loss_distribution import MIN_IMAGES, LossReference
 

@@ -12,7 +12,7 @@ from lloss.annotations import Problems
 from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools import Pool
-from lloss.pools.uri import to_folder
+from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
 from lloss.tasks import TASKS
 
@@ -47,7 +47,7 @@ def create_project(
             continue
         dataset = any(task().is_dataset(value) for task in TASKS.values())
         if (name in ("pool", "test") and not dataset) or Path(value).exists():
-            written[name] = to_folder(root, value)
+            written[name] = PoolUri.parse(value).relative_to(root)
     with _restored_on_failure(root):
         _note_earlier(root, problems)
         write_text(root / FILE, _toml(written, train))

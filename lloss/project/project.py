@@ -27,7 +27,7 @@ from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
-from lloss.pools.uri import from_folder, without_secrets
+from lloss.pools.uri import PoolUri, without_secrets
 from lloss.selection import SelectionSettings
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
@@ -140,7 +140,7 @@ class Project:
             problems: receives notes on files that are left out.
         """
         labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
-        return labeled_pool(from_folder(self.root, self.pool), labels, problems, [self.cycles])
+        return labeled_pool(PoolUri.parse(self.pool, self.root), labels, problems, [self.cycles])
 
     def open_labels(
         self, labels: Path | None = None, problems: Problems | None = None
@@ -163,7 +163,7 @@ class Project:
         """Open the test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
         if self.test:
-            uri = from_folder(self.root, self.test)
+            uri = PoolUri.parse(self.test, self.root).text
             if self.task.is_dataset(self.test) and not Path(uri).exists():
                 uri = self.test
             test = self.task.open(uri, labels, DATA_ROOT, problems)

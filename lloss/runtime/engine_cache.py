@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lloss.errors import EngineError
-from lloss.files import explained, write_json
+from lloss.files import write_error, write_json
 
 KEY = "key.json"
 
@@ -72,7 +72,7 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.stat()
     except OSError as error:
-        raise explained(error, folder) from error
+        raise write_error(error, folder) from error
     if status.st_uid != os.getuid():
         raise EngineError(
             f"{folder}: belongs to user {status.st_uid}, and TensorRT runs the engines that it "

@@ -19,10 +19,10 @@ from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
 
 from lloss.errors import EngineError, PoolError, SettingsError
-from lloss.images.cpu_count import usable_cores
 from lloss.images.decode import MAX_PIXELS
 from lloss.manifest import Manifest
 from lloss.pools import Pool, open_pool
+from lloss.runtime.cpu_count import usable_cores
 
 
 class Scorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lloss.errors import ImageError, PoolError
+from lloss.errors import ImageError, MissingExtraError, PoolError
 from lloss.pools import image_files, open_pool
 
 from ..waiting import PATIENCE
@@ -231,41 +232,45 @@ def test_a_store_that_fails_stops_the_run_and_skips_no_image(
         item.read()
 
 
-def _errors(uris: list[str], **environment: str) -> list[str]:
-    """The errors that opening each pool gives in a process of its own."""
-    code = (
-        "import sys\nfrom lloss.errors import LlossError\nfrom lloss.pools import open_pool\n"
-        "for missing in sys.argv[2].split(): sys.modules[missing] = None\n"
-        "for uri in sys.argv[1].split():\n"
-        "    try:\n        open_pool(uri)\n    except LlossError as error:\n        print(error)\n"
-    )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    missing = environment.pop("missing", "")
-    done = subprocess.run(
-        [sys.executable, "-c", code, " ".join(uris), missing],
-        capture_output=True, text=True, env={**kept, **QUICK, **environment}, timeout=PATIENCE,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "hush" not in done.stdout + done.stderr
-    return done.stdout.splitlines()
+def _error(uri: str) -> str:
+    """The line that opening a pool gives to a process without connections."""
+    store = fsspec.get_filesystem_class("s3")
+    store.clear_instance_cache()
+    with pytest.raises(PoolError) as caught:
+        open_pool(uri)
+    store.clear_instance_cache()
+    assert "\n" not in str(caught.value) and "hush" not in str(caught.value)
+    return str(caught.value)
 
 
-def test_no_bucket_no_credentials_and_no_server_are_one_line(s3: str) -> None:
-    endpoint = {"AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"]}
-    (line,) = _errors(["s3://nobodys-bucket/pool"], **endpoint, **KEYS)
-    assert "no such" in line
-    (line,) = _errors([f"{s3}/pool"], **endpoint)
-    assert "AWS_ACCESS_KEY_ID" in line
-    down = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{_free_port()}"}
-    (line,) = _errors([f"{s3}/pool"], **down, **KEYS)
-    assert "cannot be read" in line
+def test_no_bucket_no_credentials_and_no_server_are_one_line(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
+    assert "no such" in _error("s3://nobodys-bucket/pool")
+    with monkeypatch.context() as patch:
+        for name in KEYS:
+            patch.delenv(name)
+        assert "AWS_ACCESS_KEY_ID" in _error(f"{s3}/pool")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{_free_port()}")
+    assert "cannot be read" in _error(f"{s3}/pool")
 
 
-def test_without_the_extra_the_remedy_is_named() -> None:
-    for missing, uri in (("fsspec", "memory://x"), ("s3fs", "s3://bucket/x")):
-        (line,) = _errors([uri], missing=missing)
-        assert "pip install 'lloss[remote]'" in line and f"the package '{missing}'" in line
+@pytest.mark.parametrize(
+    ("module", "package", "uri"),
+    [("fsspec.core", "fsspec", "memory://x"), ("s3fs", "s3fs", "s3://bucket/x")],
+)
+def test_without_the_extra_the_remedy_is_named(
+    module: str, package: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    fsspec.get_filesystem_class("s3")
+    monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "s3")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError) as caught:
+        open_pool(uri)
+    line = str(caught.value)
+    assert "pip install 'lloss[remote]'" in line and f"the package '{package}'" in line
 
 
 def test_an_unknown_kind_of_url_is_a_pool_error() -> None:

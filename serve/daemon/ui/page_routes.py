@@ -19,12 +19,13 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
+from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
-from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.ui import image_routes
 from lloss.serve.daemon.ui.batches import Batch, Mark
-from lloss.serve.daemon.ui.templates import render, static_files
+from lloss.serve.daemon.ui.templates import render
 from lloss.serve.daemon.ui.viewer import POOLS_PER_PAGE, PoolSummary, Viewer, ViewerDep
+from starlette.staticfiles import StaticFiles
 
 from lloss.errors import LlossError
 from lloss.pools.uri import is_url
@@ -34,6 +35,7 @@ MAX_BATCH = 200
 
 _COOKIE, _COOKIE_SECONDS = "lloss_batch", 7 * 24 * 3600
 _NO_STORE = {"Cache-Control": "no-store"}
+_STATIC = StaticFiles(packages=[("lloss.serve.daemon.ui", "static")])
 
 Action = Literal["label", "skip", "undo", "return"]
 Listed = Literal["pending", "labeled", "skipped"]
@@ -93,23 +95,17 @@ def status(viewer: ViewerDep) -> JSONResponse:
 
 
 @router.get("/favicon.ico")
-def icon(request: Request) -> Response:
+async def icon(request: Request) -> Response:
     """Browsers that show an image by itself ask for it."""
-    return static(request, "icon.svg")
+    return await static(request, "icon.svg")
 
 
 @router.get("/static/{name}")
-def static(request: Request, name: str) -> Response:
-    """A file that pages refer to."""
-    file = static_files().get(name)
-    if file is None:
-        raise RequestError(404, f"no such file: {name[:100]!r}")
-    current = request.query_params.get("v") == file.version
-    cache = "public, max-age=31536000, immutable" if current else "no-cache"
-    headers = {"ETag": f'"{file.version}"', "Cache-Control": cache}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, 200, headers, file.media_type)
+async def static(request: Request, name: str) -> Response:
+    """A file that pages refer to; browsers ask each time whether it changed."""
+    reply = await _STATIC.get_response(name, request.scope)
+    reply.headers["Cache-Control"] = "no-cache"
+    return reply
 
 
 @router.get("/pools/{name}")
@@ -273,20 +269,20 @@ def _act(
     accepted: Accepted,
 ) -> Mark:
     """Do it, and return the new mark; ``own`` is the batch's selection, ``shown`` the page's."""
-    selections, marks = viewer.daemon.selections, viewer.batches.marks
+    labels, marks = viewer.daemon.labels, viewer.batches.marks
     state = marks(pool, [id], own)[id].state
     if do == "label":
         if not label and viewer.daemon.classes.required:
             raise RequestError(422, CHOOSE)
-        selections.label(pool, {id: label}, accepted)
+        labels.label(pool, {id: label}, accepted)
     elif do == "skip":
-        selections.skip(pool, [id])
+        labels.skip(pool, [id])
     elif do == "undo" and state == "labeled":
-        selections.unlabel(pool, [id])
+        labels.unlabel(pool, [id])
     elif do == "undo" and state == "skipped":
-        selections.give_back(pool, [id])
+        labels.give_back(pool, [id])
     elif do == "return" and state == "pending":
-        selections.give_back(pool, [id], own or shown)
+        labels.give_back(pool, [id], own or shown)
     return marks(pool, [id], own)[id]
 
 
@@ -308,7 +304,7 @@ async def take(
 ) -> Response:
     """Hand the next K out to this browser; the same form sent twice takes them once."""
     batch = Batch(k, key)
-    await viewer.daemon.selection_queue.select(name, batch.request, key)
+    await viewer.daemon.selections.select(name, batch.request, key)
     response = _redirect(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _COOKIE_SECONDS, path=f"/pools/{name}", httponly=True,
@@ -323,7 +319,7 @@ def give_back(
 ) -> Response:
     """Return what is still pending of a batch."""
     selection, ids = viewer.batches.pending(name, batch)
-    viewer.daemon.selections.give_back(name, ids, selection)
+    viewer.daemon.labels.give_back(name, ids, selection)
     response = _redirect(f"/pools/{name}")
     response.delete_cookie(_COOKIE, path=f"/pools/{name}")
     return response

@@ -27,7 +27,7 @@ from lloss.errors import (
     ScoresError,
     SettingsError,
 )
-from lloss.files import explained, locked, sweep
+from lloss.files import locked, sweep, write_error
 from lloss.pools import Pool, SubsetPool, unique_ids
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
@@ -123,7 +123,7 @@ def score_pool(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explained(error, out) from error
+        raise write_error(error, out) from error
     busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
     try:
         with locked(out, busy):

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.images.cpu_count import usable_cores
 from lloss.manifest import Manifest, read_manifest
 from lloss.runtime import cuda_driver, tf32
 from lloss.runtime.batch_size import device_batch, fitting, host_batch
+from lloss.runtime.cpu_count import usable_cores
 from lloss.runtime.int8_support import instructions, saturates
 from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.runtime.providers import ORDER, missing, open_session, parse_device, setup_of

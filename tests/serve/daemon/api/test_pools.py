@@ -266,7 +266,7 @@ def test_probes_and_metrics_reply_while_all_threads_are_busy(
 
     with client:  # one loop for all
         monkeypatch.setattr(daemon.catalog.images, "counts", counts)
-        monkeypatch.setattr(daemon.selections, "select", select)
+        monkeypatch.setattr(daemon.selections, "hand_out", select)
         form = {"k": 1, "key": "12345678"}
         asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]
         asks += [asking(client.get, P) for _ in range(45)]
@@ -292,7 +292,7 @@ def test_slow_selections_of_a_pool_delay_no_other(
 ) -> None:
     body = {"uri": str(root / "pool"), "scores": str(root / "scores")}
     assert client.put("/v1/pools/q", json=body).status_code == 200
-    free, begun, select = threading.Event(), threading.Event(), daemon.selections.select
+    free, begun, select = threading.Event(), threading.Event(), daemon.selections.hand_out
 
     def slow(pool: str, *given: Any) -> Any:
         if pool == "p":
@@ -300,7 +300,7 @@ def test_slow_selections_of_a_pool_delay_no_other(
             free.wait(PATIENCE)
         return select(pool, *given)
 
-    monkeypatch.setattr(daemon.selections, "select", slow)
+    monkeypatch.setattr(daemon.selections, "hand_out", slow)
     with client:  # one loop for all
         asks = [asking(client.post, P + "/select", json={"k": 1}) for _ in range(20)]
         try:

@@ -136,14 +136,14 @@ def test_a_digit_key_is_the_class_of_that_name(screen: Screen) -> None:
 
 
 def test_the_next_image_has_the_focus_before_the_reply(screen: Screen) -> None:
-    ids, selections = screen.world.pool("photos", 30), screen.world.selections
-    label = selections.label
+    ids, labels = screen.world.pool("photos", 30), screen.world.labels
+    label = labels.label
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.2)
         return label(*arguments)
 
-    selections.label = slow
+    labels.label = slow
     screen.open()
     screen.keys("j", "1", "2", "3", "1", "u")
     assert screen.focused == "image-5"
@@ -295,18 +295,18 @@ def test_the_page_of_a_pool_named_constructor_does_not_reload(screen: Screen) ->
 
 
 def test_an_error_is_shown_at_the_image(screen: Screen) -> None:
-    ids, selections = screen.world.pool("photos", 3), screen.world.selections
-    label = selections.label
+    ids, labels = screen.world.pool("photos", 3), screen.world.labels
+    label = labels.label
 
     def refuse(*arguments: Any) -> None:
         raise RequestError(507, "the disk is <full>; free some space")
 
-    selections.label = refuse
+    labels.label = refuse
     screen.open()
     screen.keys("j", "1")
     wrong = screen.until(lambda: screen.text("#image-1 .wrong"))
     assert wrong == "the disk is <full>; free some space" and screen.state(1) == "free"
-    selections.label = label
+    labels.label = label
     screen.keys("k", "1")
     screen.until_state(1, "labeled")
     assert screen.driver.find_elements("css selector", ".wrong") == []
