@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from lloss.serve.daemon.ui.page_data import IMAGES_AT_ONCE, PageData
 from lloss.serve.daemon.ui.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type_of
-from lloss.serve.daemon.ui.viewer import IMAGES_AT_ONCE, Viewer
 from PIL import Image, ImageColor
 from starlette.testclient import TestClient
 
@@ -165,7 +165,7 @@ def test_a_replaced_file_has_a_new_thumbnail(world: Any, client: TestClient) -> 
         assert thumb_of(client, "photos", ids[0])[0, 0].tolist() == list(ImageColor.getrgb(colour))
     row = world.catalog.pools.row("photos")
     keys = [row, replace(row, created=6.0), replace(row, scores=world.folder)]
-    assert len({Viewer.thumbnail_key(one) for one in keys}) == 3, "nor are those of another pool"
+    assert len({PageData.thumbnail_key(one) for one in keys}) == 3, "nor are those of another pool"
 
 
 def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) -> None:

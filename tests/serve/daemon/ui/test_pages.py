@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
-from lloss.serve.daemon.ui import viewer
+from lloss.serve.daemon.ui import page_data
 from lloss.serve.daemon.ui.templates import render
 from starlette.testclient import TestClient
 
@@ -324,7 +324,7 @@ def test_missing_things_get_an_error_page(world: Any, page: Any) -> None:
 def test_there_are_no_pages_after_the_last_allowed_one(
     world: Any, page: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(viewer, "MAX_PAGES", 2)
+    monkeypatch.setattr(page_data, "MAX_PAGES", 2)
     ids = world.pool("photos", 190)
     last = page("/pools/photos?page=2")
     assert shown(last) == ids[60:120] and not last.all("a", rel="next")
@@ -413,7 +413,7 @@ def test_static_files_are_sent_again_when_they_changed(client: TestClient) -> No
     tag = {"If-None-Match": answer.headers["etag"]}
     assert client.get("/static/page.js", headers=tag).status_code == 304
     assert client.get("/favicon.ico").headers["content-type"] == "image/svg+xml"
-    for wrong in ("page.py", "..%2fviewer.py", "%2fetc%2fpasswd"):
+    for wrong in ("page.py", "..%2fpage_data.py", "%2fetc%2fpasswd"):
         assert client.get(f"/static/{wrong}").status_code in (400, 404)
 
 
