@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,33 +25,25 @@ _SAMPLED = 64
 """Rows that distinguish one array from another."""
 
 
-class Rows(Protocol):
-    """The images of an array of shape ``(N, H, W, 3)``, ``(N, H, W, 1)`` or ``(N, H, W)``."""
+class Rows:
+    """The images of an array in memory: ``[N, H, W, 3]``, ``[N, H, W, 1]`` or ``[N, H, W]``."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-    def row(self, number: int) -> NDArray[Any]:
-        """One image."""
-
-    def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Fill ``out`` with the rows from ``start`` on."""
-
-
-class MemoryRows:
-    """Rows of an array in memory."""
 
     def __init__(self, images: NDArray[Any]) -> None:
         self.images, self.shape, self.dtype = images, images.shape, images.dtype
 
     def row(self, number: int) -> NDArray[Any]:
+        """One image; a view where it can be."""
         return self.images[number]  # type: ignore[no-any-return]
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill ``out`` with the rows from ``start`` on."""
         out[:] = self.images[start : start + len(out)]
 
 
-class FileRows:
+class FileRows(Rows):
     """Rows of an array in a file, read by position.
 
     A memory map would count every page that was ever read as memory of the process, and take a
@@ -81,7 +73,7 @@ class ArrayPool(Pool):
     indexed = True
 
     def __init__(self, images: NDArray[Any] | Rows, uri: str, remote: bool = False) -> None:
-        self.rows: Rows = MemoryRows(images) if isinstance(images, np.ndarray) else images
+        self.rows = Rows(images) if isinstance(images, np.ndarray) else images
         dtype, shape = self.rows.dtype, self.rows.shape
         if dtype != np.uint8:
             raise PoolError(f"{uri}: an array of {dtype}; images are uint8, 0 to 255")
@@ -161,9 +153,8 @@ class _RowChunk(Chunk):
         return [str(number) for number in range(self.start, self.start + len(self))]
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
-        if out.shape[1:] != self.rows.shape[1:] or out.dtype != np.uint8:
-            return False
-        if not out.flags.c_contiguous:
+        fits = out.shape[1:] == self.rows.shape[1:] and out.dtype == np.uint8
+        if not (fits and out.flags.c_contiguous):
             return False
         try:
             self.rows.read(self.start, out[: len(self)])
@@ -173,8 +164,7 @@ class _RowChunk(Chunk):
         return True
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     """The position of an array's plain bytes in a file."""
 
     offset: int

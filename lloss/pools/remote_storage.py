@@ -135,7 +135,16 @@ class RemotePath(StoragePath):
         return cast(IO[bytes], io.BufferedReader(_RemoteStream(self), _BUFFER))
 
     def open_random(self) -> RandomFile:
-        return _RemoteFile(self)
+        return self
+
+    def read_into(self, offset: int, out: memoryview) -> int:
+        """Implement :class:`RandomFile` by one request for the range."""
+        if not len(out):
+            return 0
+        with store_errors(self):
+            data = self.fs.cat_file(self.path, start=offset, end=offset + len(out))
+        out[: len(data)] = data
+        return len(data)
 
     def fingerprint(self) -> str:
         with store_errors(self):
@@ -174,21 +183,6 @@ class RemotePath(StoragePath):
             whole = int(self.fs.info(self.path).get("size") or 0)
             image_files.check_encoded(max(len(data), whole))
         return data
-
-
-class _RemoteFile:
-    """A remote file read by ranges, one request each."""
-
-    def __init__(self, path: RemotePath) -> None:
-        self.path = path
-
-    def read_into(self, offset: int, out: memoryview) -> int:
-        if not len(out):
-            return 0
-        with store_errors(self.path):
-            data = self.path.fs.cat_file(self.path.path, start=offset, end=offset + len(out))
-        out[: len(data)] = data
-        return len(data)
 
 
 class _RemoteStream(io.RawIOBase):

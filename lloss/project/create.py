@@ -13,7 +13,8 @@ from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri
-from lloss.project.project import FILE, HOLDOUT, Project, is_named_set, load_project
+from lloss.project.project import FILE, HOLDOUT, Project, load_project
+from lloss.tasks import TASKS
 
 
 def create_project(
@@ -42,8 +43,10 @@ def create_project(
     written = dict(values)
     for name in ("pool", "labels", "test", "test_labels"):
         value = written.get(name)
-        uri = name in ("pool", "test") and not is_named_set(value or "")
-        if value and (uri or Path(value).exists()):
+        if not value:
+            continue
+        dataset = any(task().is_dataset(value) for task in TASKS.values())
+        if (name in ("pool", "test") and not dataset) or Path(value).exists():
             written[name] = PoolUri.parse(value).relative_to(root)
     with _restored_on_failure(root):
         _note_earlier(root, problems)
