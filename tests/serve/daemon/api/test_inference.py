@@ -196,7 +196,7 @@ def test_files_are_base64_in_json_and_pixels_may_be_nested(
         assert headers["x-lloss-model"] == served.models.sha256
 
 
-def test_a_model_that_was_loaded_meanwhile_replies_with_its_own_outputs(
+def test_a_model_loaded_during_a_request_replies_with_its_own_outputs(
     served: Any, encoded: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = served.models.score

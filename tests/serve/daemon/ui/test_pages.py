@@ -408,7 +408,7 @@ def test_controls_have_accessible_names(world: Any, page: Any) -> None:
 
 def test_static_files_are_sent_again_when_they_changed(client: TestClient) -> None:
     answer = client.get("/static/page.js")
-    assert answer.headers["content-type"].startswith("text/javascript")
+    assert "javascript" in answer.headers["content-type"]
     assert answer.headers["cache-control"] == "no-cache"
     tag = {"If-None-Match": answer.headers["etag"]}
     assert client.get("/static/page.js", headers=tag).status_code == 304
