@@ -115,7 +115,7 @@ def statistics(daemon: DaemonDep) -> dict[str, Any]:
 @_model_route("GET", "")
 def metadata(daemon: DaemonDep) -> dict[str, Any]:
     """The model's inputs and outputs; -1 is an axis of any length."""
-    outputs = daemon.models.manifest.outputs.items()
+    outputs = daemon.models.current.manifest.outputs.items()
     return {
         "name": MODEL,
         "versions": [VERSION],
@@ -228,7 +228,7 @@ def _outputs(manifest: Manifest) -> list[str]:
 async def _parse(request: Request, daemon: Daemon) -> InferRequest:
     body = await request.body()
     length = request.headers.get("inference-header-content-length")
-    outputs, limits = _outputs(daemon.models.manifest), daemon.settings.limits
+    outputs, limits = _outputs(daemon.models.current.manifest), daemon.settings.limits
     if len(body) < _LONG:
         return parse_request(body, length, outputs, limits.queue_images)
     return await run_in_threadpool(parse_request, body, length, outputs, limits.queue_images)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.services.hand_out import DIVERSE_MOST, SelectionRequest
 from lloss.serve.daemon.services.job_runner import Jobs
-from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow
+from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow, PoolScores
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lloss.pools.uri import without_secrets
@@ -119,15 +119,6 @@ class LabelsBody(StrictBody):
     without: bool = Field(False, description="As the parameter of the same name.")
 
 
-class ScoresView(BaseModel):
-    """The newest complete scores of a pool."""
-
-    folder: str
-    model_sha256: str
-    scored: int
-    skipped: int
-
-
 class JobView(BaseModel):
     """A job that scores a pool; times are Unix seconds everywhere."""
 
@@ -161,26 +152,18 @@ class PoolView(BaseModel):
     name: str
     uri: str
     created: float
-    scores: ScoresView | None
+    scores: PoolScores | None
     images: Counts
     job: JobView | None = Field(description="The newest one.")
 
     @classmethod
     def of(cls, row: PoolRow, counts: Counts, newest: JobRow | None, jobs: Jobs) -> PoolView:
         """From the catalog's rows."""
-        scores = None
-        if row.scores is not None:
-            scores = ScoresView(
-                folder=str(row.scores),
-                model_sha256=row.model_sha256 or "",
-                scored=row.scored,
-                skipped=row.skipped,
-            )
         return cls(
             name=row.name,
             uri=without_secrets(row.uri),
             created=row.created,
-            scores=scores,
+            scores=row.scores,
             images=counts,
             job=None if newest is None else JobView.of(newest, jobs),
         )

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.store.records import PoolRow
+from lloss.serve.daemon.store.records import PoolRow, PoolScores
 from lloss.serve.daemon.ui.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type_of
 from lloss.serve.daemon.ui.viewer import IMAGES_AT_ONCE, Viewer
 from PIL import Image, ImageColor
@@ -193,8 +193,9 @@ def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) ->
 
 
 def test_thumbnails_are_made_again_for_new_pools_and_scores(tmp_path: Path) -> None:
-    row = PoolRow("photos", "/photos", 5.0, tmp_path / "a", None, 0, 0)
-    keys = [row, replace(row, created=6.0), replace(row, scores=tmp_path / "b")]
+    first, second = (PoolScores(tmp_path / name, "ab" * 32, 1, 0) for name in "ab")
+    row = PoolRow("photos", "/photos", 5.0, first)
+    keys = [row, replace(row, created=6.0), replace(row, scores=second)]
     assert len({Viewer.thumbnail_key(one) for one in keys}) == 3
 
 
