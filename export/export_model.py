@@ -10,9 +10,9 @@ from typing import Any
 import onnx
 from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.export.parity import check_parity
 from lloss.export.pool_sample import ReferenceSample
 from lloss.export.precision import Log, Reducer, Reduction
+from lloss.export.torch_parity import check_parity
 
 from lloss.files import atomic_write
 from lloss.manifest import KEY, Manifest

@@ -209,8 +209,8 @@ def _object(
     file: CocoFile[Category], size: tuple[int, int] | None, annotation: Annotation, where: str
 ) -> BoxedObject:
     name = str(file.find_category(annotation, where).name)
-    x, y, width, height = annotation.bbox
-    shown = f"{x:g}, {y:g}, {width:g}, {height:g} (x, y, width, height)"
-    box = check_box((x, y, x + width, y + height), size, f"{where}.bbox", shown)
+    x, y, width, height = written = annotation.bbox
+    edges = x, y, x + width, y + height
+    box = check_box(edges, size, f"{where}.bbox", written, "x, y, width, height")
     difficult = bool(annotation.difficult) or bool(annotation.ignore)
     return BoxedObject(name, box, difficult, bool(annotation.iscrowd))

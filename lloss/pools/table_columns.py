@@ -103,7 +103,6 @@ class ImageCell:
     folder: StoragePath
 
     def __call__(self) -> bytes:
-        """See :attr:`lloss.pools.Item.read`."""
         return _image(*_bytes_and_path(self.column[self.row]), self.folder)
 
     def detached(self) -> Callable[[], bytes]:

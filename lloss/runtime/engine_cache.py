@@ -26,13 +26,11 @@ KEY = "key.json"
 class EngineCache:
     """Two folders.
 
-    Attributes:
-        engines: of one model, on one machine, in one range of shapes.
-        timings: of kernels on this machine, for any model: with them the engine of the next cycle's
-            model builds in a fraction of the time.
+    ``timings`` are of kernels on this machine, for any model: with them the engine of the next
+    cycle's model builds in a fraction of the time.
     """
 
-    engines: Path
+    engines: Path  # of one model, on one machine, in one range of shapes
     timings: Path
 
     @classmethod

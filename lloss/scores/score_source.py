@@ -34,7 +34,7 @@ class TableScores:
     def scan(
         self, columns: Sequence[str], ids: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """See :class:`ScoreSource`."""
+        """Read from the table."""
         has = self.table.schema.names
         if missing := [name for name in columns if name not in has]:
             raise ScoresError(

@@ -13,6 +13,7 @@ from lloss.annotations import ObjectLabel, Problems
 from lloss.annotations.label_archive import write_labels
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
+from lloss.data.voc_folders import DATASETS
 from lloss.errors import LabelError
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
@@ -101,6 +102,7 @@ class _Detection(Task):
     counted = "Labeled objects per class"
     unit = "objects"
     may_be_empty = True
+    datasets = DATASETS.keys()
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
 
@@ -134,10 +136,8 @@ class _Detection(Task):
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         return DetectionObjective(settings, classes)
 
-    def open(
-        self, data: str, labels: Path | None, data_root: Path, problems: Problems
-    ) -> LabeledSet:
-        return open_objects(data, labels, data_root, problems)
+    def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
+        return open_objects(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
         return read_objects(path, problems)

@@ -165,10 +165,8 @@ class _Pose(Task):
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         return PoseObjective(settings, classes)
 
-    def open(
-        self, data: str, labels: Path | None, data_root: Path, problems: Problems
-    ) -> LabeledSet:
-        return open_persons(data, labels, data_root, problems)
+    def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
+        return open_persons(data, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, PersonLabel]:
         return read_persons(path, problems)

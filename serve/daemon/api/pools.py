@@ -13,7 +13,6 @@ from lloss.serve.daemon.api.label_requests import labels_of_request
 from lloss.serve.daemon.api.pool_schemas import (
     Id,
     IdsBody,
-    JobView,
     LabeledView,
     LabelsBody,
     PendingView,
@@ -28,10 +27,12 @@ from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
 from lloss.serve.daemon.services.image_labels import Returned
 from lloss.serve.daemon.services.pool_registry import NAME
+from lloss.serve.daemon.store.records import JobRow
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from lloss.annotations.label_csv import labels_text
+from lloss.pools.uri import without_secrets
 from lloss.text.csv_table import csv_text
 
 router = APIRouter(
@@ -88,7 +89,7 @@ def score(
     anew: Annotated[
         bool, Query(description="Discard what a failed job has scored, and start again.")
     ] = False,
-) -> JobView:
+) -> JobRow:
     """Score a pool in the background, by a new job, the current one, or one that failed half-way.
 
     The job continues after a restart. The pool keeps its old scores until the job is done, and its
@@ -96,7 +97,7 @@ def score(
     """
     job = daemon.jobs.submit(name, anew)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobView.of(job, daemon.jobs)
+    return daemon.jobs.live(job)
 
 
 @router.post(
@@ -268,8 +269,15 @@ def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> dict[str, int]:
 
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
-    row, counts = catalog.pools.row(name), catalog.images.counts(name)
-    return PoolView.of(row, counts, catalog.jobs.newest(name), daemon.jobs)
+    row, job = catalog.pools.row(name), catalog.jobs.newest(name)
+    return PoolView(
+        name=row.name,
+        uri=without_secrets(row.uri),
+        created=row.created,
+        scores=row.scores,
+        images=catalog.images.counts(name),
+        job=daemon.jobs.live(job) if job else None,
+    )
 
 
 def _check_lines(images: Sequence[Ranked]) -> None:

@@ -23,8 +23,9 @@ from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
 from lloss.serve.daemon.ui import image_routes
 from lloss.serve.daemon.ui.batches import Batch, Mark
-from lloss.serve.daemon.ui.templates import render, static_files
+from lloss.serve.daemon.ui.templates import render
 from lloss.serve.daemon.ui.viewer import POOLS_PER_PAGE, PoolSummary, Viewer, ViewerDep
+from starlette.staticfiles import StaticFiles
 
 from lloss.errors import LlossError
 from lloss.pools.uri import is_url
@@ -34,6 +35,7 @@ MAX_BATCH = 200
 
 _COOKIE, _COOKIE_SECONDS = "lloss_batch", 7 * 24 * 3600
 _NO_STORE = {"Cache-Control": "no-store"}
+_STATIC = StaticFiles(packages=[("lloss.serve.daemon.ui", "static")])
 
 Action = Literal["label", "skip", "undo", "return"]
 Listed = Literal["pending", "labeled", "skipped"]
@@ -93,23 +95,17 @@ def status(viewer: ViewerDep) -> JSONResponse:
 
 
 @router.get("/favicon.ico")
-def icon(request: Request) -> Response:
+async def icon(request: Request) -> Response:
     """Browsers that show an image by itself ask for it."""
-    return static(request, "icon.svg")
+    return await static(request, "icon.svg")
 
 
 @router.get("/static/{name}")
-def static(request: Request, name: str) -> Response:
-    """A file that pages refer to."""
-    file = static_files().get(name)
-    if file is None:
-        raise RequestError(404, f"no such file: {name[:100]!r}")
-    current = request.query_params.get("v") == file.version
-    cache = "public, max-age=31536000, immutable" if current else "no-cache"
-    headers = {"ETag": f'"{file.version}"', "Cache-Control": cache}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, 200, headers, file.media_type)
+async def static(request: Request, name: str) -> Response:
+    """A file that pages refer to; browsers ask each time whether it changed."""
+    reply = await _STATIC.get_response(name, request.scope)
+    reply.headers["Cache-Control"] = "no-cache"
+    return reply
 
 
 @router.get("/pools/{name}")

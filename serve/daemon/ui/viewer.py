@@ -224,15 +224,15 @@ class Viewer:
         )
 
     def _progress(self, job: JobRow) -> Progress:
-        now, speed = self.daemon.jobs.live(job), self.daemon.jobs.rate(job)
+        now = self.daemon.jobs.live(job)
         if now.state == "queued":
             return Progress(now.id, now.done, now.total, "waits for its turn")
         total = "" if now.total is None else f" of {now.total:,}"
         words = [f"{now.done:,}{total} images"]
-        if speed:
-            words.append(f"{rate(speed)} a second")
+        if now.rate:
+            words.append(f"{rate(now.rate)} a second")
             if now.total is not None:
-                words.append(f"{duration((now.total - now.done) / speed)} left")
+                words.append(f"{duration((now.total - now.done) / now.rate)} left")
         return Progress(now.id, now.done, now.total, " · ".join(words))
 
 

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from lloss.errors import ImageError, LabelError
 from lloss.files import write_error
-from lloss.images.cpu_count import usable_cores
 from lloss.images.decode import ImageSpec, Pixels, decode
 from lloss.pools.pool import Item
+from lloss.runtime.cpu_count import usable_cores
 
 Decoded: TypeAlias = tuple[str, Pixels | ImageError]
 """An id with its pixels, or with why there are none."""
