@@ -238,7 +238,7 @@ class LocalPath(StoragePath):
         return read_file(self.path / path, self._root)
 
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        file = file or self.file_of(path)
+        file = file or self.file_of(path)  # bytes, which need not be UTF-8
         return Item(id or path, functools.partial(read_file, file, self._root), file=file)
 
     def _unreadable(self, error: Exception) -> PoolError:

@@ -18,10 +18,9 @@ class ScoreSource(Protocol):
     def scan(
         self, columns: Sequence[str], ids: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Read some columns of all rows, or of the rows of some ids, in any order.
+        """Read columns of all rows, or of the rows of some ids, in any order.
 
-        Raises:
-            ScoresError: the scores cannot be read or lack a column.
+        ScoresError where the scores cannot be read or lack a column.
         """
 
 
