@@ -209,7 +209,7 @@ async def infer(request: Request) -> Response:
     """
     daemon = daemon_of(request)
     parsed = await _parse(request, daemon)
-    parsed.formats(_outputs(daemon.models.manifest))  # refuses before scoring
+    parsed.formats(_outputs(daemon.models.current.manifest))  # refuses before scoring
     count, limit = len(parsed.images), daemon.settings.limits.request_seconds
     request.state.images = count
     with daemon.models.statistics.request(count):
