@@ -86,7 +86,7 @@ class LabelInput:
     required: bool  # whether a label needs a class
 
 
-class Viewer:
+class PageData:
     """Collects what the pages of a daemon show, and keeps what is slow to compute.
 
     Attributes:
@@ -236,10 +236,10 @@ class Viewer:
         return Progress(now.id, now.done, now.total, " · ".join(words))
 
 
-async def _viewer(request: Request) -> Viewer:
+async def _page_data(request: Request) -> PageData:
     """Not in a thread: FastAPI's may all be busy."""
-    return cast(Viewer, request.app.state.viewer)
+    return cast(PageData, request.app.state.page_data)
 
 
-ViewerDep = Annotated[Viewer, Depends(_viewer)]
-"""The application's viewer, for routes that take it as a parameter."""
+PageDataDep = Annotated[PageData, Depends(_page_data)]
+"""The data of the application's pages, for routes that take it as a parameter."""
