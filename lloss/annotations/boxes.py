@@ -33,8 +33,8 @@ class BoxedObject(NamedTuple):
 class ObjectList:
     """The objects of one image.
 
-    ``complete`` is False once an object is broken: an image that shows more than its label says
-    would teach that there is nothing, so it cannot be used.
+    ``complete`` is False once an object is broken: the image would be learned from as background
+    where that object is, so its label cannot be used.
     """
 
     objects: list[BoxedObject] = field(default_factory=list)

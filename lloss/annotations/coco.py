@@ -113,7 +113,7 @@ def open_coco(document: Any, name: str, kind: type[C], problems: Problems) -> Co
             if other != id:
                 broken |= {id, other}
                 at = records[other][0].rpartition(": ")[2]
-                what = f"{record.file_name!r} stands at {at} too"
+                what = f"{record.file_name!r} is at {at} too"
                 raise AnnotationError(f"{place}.file_name", what)
     for entry in listed if broken else ():
         if (
@@ -136,7 +136,7 @@ def open_coco(document: Any, name: str, kind: type[C], problems: Problems) -> Co
 def _by_id(
     listed: list[Any], kind: type[R], where: str, noun: str, problems: Problems
 ) -> tuple[dict[int, tuple[str, R]], set[int | None]]:
-    """Place and record by number, and the numbers that are broken or stand twice."""
+    """Place and record by number, and the numbers that are broken or repeated."""
     records: dict[int, tuple[str, R]] = {}
     broken = set[int | None]()
     for index, entry in enumerate(listed):

@@ -110,7 +110,7 @@ def parse_archive(
         try:
             labels[id] = convert(fields, _RECORDS[given], "").label()
         except AnnotationError as error:
-            damage = f"{error}; mend it or write it again".removeprefix(": ").removeprefix(".")
+            damage = f"{error}; fix it or write it again".removeprefix(": ").removeprefix(".")
             raise LabelError(f"{name}: the label of {id!r} is damaged: {damage}") from error
     return labels
 

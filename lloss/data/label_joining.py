@@ -1,4 +1,4 @@
-"""Labels and the images of a pool that they are of."""
+"""Find the image of a pool that each label is of."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[It
     for row in rows:
         with problems.skipping():
             if row.id in seen:
-                raise AnnotationError(row.where, f"the image {row.id!r} stands there twice")
+                raise AnnotationError(row.where, f"the image {row.id!r} is listed twice")
             seen.add(row.id)
             for file in (row.image, row.annotation):
                 if not file.is_file():

@@ -34,7 +34,7 @@ class PathListPool(Pool):
             id, *positions = duplicate
             one, two = (next(itertools.islice(_rows(listing), n, None))[0] for n in positions)
             raise PoolError(
-                f"{listing}: the id {id!r} stands in line {one} and in line {two}; "
+                f"{listing}: the id {id!r} is in line {one} and in line {two}; "
                 "ids are unique in a pool"
             )
 

@@ -1,7 +1,6 @@
 """Images that must not be scored or selected, named by files: labels, selections, or ids alone.
 
-The meaning of a name is decided as in training (:mod:`lloss.data.id_matching`), so that the images
-left out are those that training on the same labels uses.
+Names are matched as in training (:mod:`lloss.data.id_matching`).
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class Table:
             if value.strip() and not is_index:
                 raise self._wrong(
                     number,
-                    f"{shortened(value)!r} stands in column {place + 1}, which has no name in the "
+                    f"{shortened(value)!r} is in column {place + 1}, which has no name in the "
                     "header; name the column or remove it",
                 )
 

@@ -138,7 +138,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "large": ({"scale": 1e6}, "[1].scale", "over 13377"),
     "beside": ({"center": [900, 9], "img_width": 640, "img_height": 480}, "[1].scale",
                "does not touch the image of 640×480 pixels"),
-    "twice": ({"center": [100, 50.0]}, "[1]", "'a.jpg@100,50,0.5' stands at [0] too"),
+    "twice": ({"center": [100, 50.0]}, "[1]", "'a.jpg@100,50,0.5' is at [0] too"),
     "head": ({"head_box": [1, 2, 3]}, "[1].head_box", "array of length 4"),
     "no head": ({"head_size": 0}, "[1].head_size", "a head of 0 pixels"),
     "negative head": ({"head_size": -12.5}, "[1].head_size", "a head of -12.5 pixels"),
@@ -156,7 +156,7 @@ def test_a_broken_person_is_named_or_left_out(
     path = as_json(tmp_path / "train.json", document)
     expected = f"^{re.escape(f'{path}: {where}: ')}.*{re.escape(what)}"
     # Nobody knows which of two is right.
-    kept = [] if "stands at" in what else ["a.jpg@100,50,0.5"]
+    kept = [] if "is at" in what else ["a.jpg@100,50,0.5"]
     check_broken(partial(read_persons, path), expected, kept)
 
 

@@ -126,7 +126,7 @@ def test_an_image_that_a_split_lists_twice_or_that_two_files_name(
     what = r"000007\.xml: means two images, '000007\.jpg' and by its <filename> '000005\.jpg'"
     check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
     (year / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
-    what = "trainval.txt, line 3: the image '000005.jpg' stands"
+    what = "trainval.txt, line 3: the image '000005.jpg' is listed twice"
     check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
 
 

@@ -178,8 +178,8 @@ def test_columns_are_found_by_names_of_any_case_with_spaces_around() -> None:
 def test_a_column_without_a_name_holds_row_numbers_or_nothing() -> None:
     assert _rows(",id,label\n0,a,cat\n1,b,dog\n") == [["0", "a", "cat"], ["1", "b", "dog"]]
     assert _rows("id,label,,\na,cat,,\n") == [["a", "cat", "", ""]]
-    assert "line 3: 'dog' stands in column 3" in _refused("id,label,\na,cat,\nb,cat,dog\n")
-    assert "line 2: 'x' stands in column 1" in _refused(",id,label\nx,a,cat\n")
+    assert "line 3: 'dog' is in column 3" in _refused("id,label,\na,cat,\nb,cat,dog\n")
+    assert "line 2: 'x' is in column 1" in _refused(",id,label\nx,a,cat\n")
 
 
 @pytest.mark.parametrize(
