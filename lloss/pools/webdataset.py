@@ -39,11 +39,8 @@ class WebDatasetPool(Pool):
 
     A plain tar of this machine is walked by its headers, and its images are read later by any
     thread. A remote or a compressed one is read from front to back, and its items carry the bytes.
-
-    Args:
-        shards: the files, in the order of the pool.
-        uri: of the pool; its option ``image`` says which member is the image (``jpg``,
-            ``left.png``), by default the one with an image's suffix.
+    The option ``image`` names the member that is the image (``jpg``, ``left.png``); by default it
+    is the one with an image's suffix.
     """
 
     def __init__(self, shards: Sequence[StoragePath], uri: PoolUri) -> None:
