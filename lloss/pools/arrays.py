@@ -182,7 +182,7 @@ def open_array(path: StoragePath, uri: str) -> ArrayPool:
     Raises:
         PoolError: the file is damaged, needs pickle, has no such array, or one of no images.
     """
-    with _readable(path), path.open() as file:
+    with _array_errors(path), path.open() as file:
         member = None if path.suffix == ".npy" else _member(file, "images", path)
         layout = _layout(file, member)
         if layout is None:
@@ -201,12 +201,12 @@ def load_array(file: Path, name: str) -> NDArray[Any]:
         PoolError: the file is damaged, needs pickle, or has no such array.
     """
     path = LocalPath(file)
-    with _readable(path), path.open() as opened:
+    with _array_errors(path), path.open() as opened:
         return _loaded(opened, None if path.suffix == ".npy" else _member(opened, name, path))
 
 
 @contextlib.contextmanager
-def _readable(path: StoragePath) -> Iterator[None]:
+def _array_errors(path: StoragePath) -> Iterator[None]:
     try:
         yield
     except PoolError:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from lloss.errors import ImageError, PoolError
 from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
 from lloss.pools.fingerprints import files_fingerprint
-from lloss.pools.image_files import check_encoded, raising
+from lloss.pools.image_files import check_encoded, failing_read
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import RandomFile, StoragePath
 from lloss.pools.uri import PoolUri
@@ -148,7 +148,7 @@ def _is_streamed(shard: StoragePath) -> bool:
 
 def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a tar on this machine: only the headers are read."""
-    with _readable(shard), shard.open() as file:
+    with _tar_errors(shard), shard.open() as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         images = shard.open_random()
@@ -163,7 +163,7 @@ def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
 def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a remote or compressed tar: it is read once, from front to back."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_readable(shard))
+        stack.enter_context(_tar_errors(shard))
         file: Any = stack.enter_context(shard.open())
         if shard.suffix != ".tar":
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
@@ -174,7 +174,7 @@ def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
 
 
 @contextlib.contextmanager
-def _readable(shard: StoragePath) -> Iterator[None]:
+def _tar_errors(shard: StoragePath) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
@@ -223,7 +223,7 @@ def _carried(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Read:
     try:
         check_encoded(info.size)
     except ImageError as error:  # of this item alone, and when it is read
-        return raising(error)
+        return failing_read(error)
     member = tar.extractfile(info)
     image = member.read() if member else b""
     if len(image) < info.size:
