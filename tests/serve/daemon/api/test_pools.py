@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -435,9 +436,9 @@ def test_wrong_labels_are_refused(client: TestClient, pool: list[str]) -> None:
 def test_a_pool_is_scored_by_a_job(
     client: TestClient, pool: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no model is loaded" in error(client.post(f"{P}/score"), 503)
-    monkeypatch.setattr(Models, "sha256", property(lambda _: "cd" * 32))
-    monkeypatch.setattr(Models, "provider", property(lambda _: "cpu"))
+    assert "not loaded yet" in error(client.post(f"{P}/score"), 503)
+    model = SimpleNamespace(sha256="cd" * 32, provider="cpu")
+    monkeypatch.setattr(Models, "current", model)
     reply = client.post(f"{P}/score")
     job = reply.json()
     assert reply.status_code == 202 and reply.headers["Location"] == f"/v1/jobs/{job['id']}"

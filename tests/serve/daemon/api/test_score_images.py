@@ -40,7 +40,7 @@ def test_a_form_of_files_is_scored(
     assert scores["model"] == served.models.sha256 == reply.headers["x-lloss-model"]
     with Scorer(artifact, "cpu", batch_size=8) as scorer:
         wanted = scorer.score(files)
-    manifest = served.models.manifest
+    manifest = served.models.current.manifest
     for row, image in enumerate(scores["images"]):
         assert (image["row"], image["name"]) == (row, f"{row}.img")
         assert image["loss"] == pytest.approx(float(wanted.loss[row]), rel=1e-4, abs=1e-5)
