@@ -47,11 +47,7 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 
 def get_task(name: str) -> Task:
-    """Return the task of this name.
-
-    Raises:
-        SettingsError: no task has this name.
-    """
+    """Return the task of this name, or raise ``SettingsError``."""
     if name not in TASKS:
         raise SettingsError(f"task {name!r}: choose one of {', '.join(TASKS)}")
     return TASKS[name]()

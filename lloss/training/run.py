@@ -37,15 +37,11 @@ METRICS = "metrics.jsonl"
 SAMPLE = 64
 """Images kept in the checkpoint, as many as the largest batch that an export is checked at."""
 
-SAMPLE_BYTES = 4 << 20
-"""They take no more: a checkpoint is written often."""
+SAMPLE_BYTES = 4 << 20  # They take no more: a checkpoint is written often
 
 CHECKPOINT_SECONDS = 20.0
-WRITING_SHARE = 0.05
-"""Of the time of a run, at most: for writing checkpoints where they are large."""
-
-_SHOWN = 5
-"""Classes that a message names."""
+WRITING_SHARE = 0.05  # Of the time of a run, at most: for writing checkpoints where they are large
+_SHOWN = 5  # Classes that a message names
 
 
 def train(
@@ -65,11 +61,10 @@ def train(
         labeled: what to train on.
         settings: how.
         run: the folder; created if missing.
-        resume: go on with the run that is there (which may be finished, or not begun).
+        resume: continue the run in the folder (which may be finished, or not begun).
         warm_start: a run whose weights to start from; by default they are fresh.
         device: ``cpu``, ``cuda``, or empty for CUDA where available.
-        problems: those of reading the labels, and where those of the images, and doubts of the
-            network, go.
+        problems: of the labels and images, and doubts about the network.
         say: receives a line on each thing that was left out.
 
     Raises:
@@ -79,8 +74,7 @@ def train(
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
     task, problems = get_task(settings.task), problems or Problems()
-    size = settings.size or task.defaults(settings.model)["size"]
-    settings = dataclasses.replace(settings, size=size)
+    settings = task.sized(settings)
     labeled = _with_loss(task, labeled.ordered(), problems)
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
@@ -195,11 +189,7 @@ def _decoded(
 def _classes_left(
     task: Task, usable: LabeledSet, classes: tuple[str, ...], problems: Problems
 ) -> tuple[str, ...]:
-    """Return the classes of usable images where some are gone: their outputs would learn nothing.
-
-    Raises:
-        LabelError: they cannot be trained on.
-    """
+    """Return the classes of usable images where some are gone: an output would not learn."""
     left = task.classes(usable.labels)
     gone = [name for name in classes if name not in left]
     if not gone:

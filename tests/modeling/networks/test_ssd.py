@@ -147,14 +147,6 @@ def test_anchors_keep_their_precision_in_a_half_network() -> None:
     assert "anchors" not in network.state_dict()
 
 
-def test_another_size_than_its_own_is_for_the_light_detector() -> None:
-    assert len(anchors_of(LITE, 160)) < len(anchors_of(LITE, 320))
-    with pytest.raises(SettingsError, match=r"size = 512: ssd300_vgg16 takes 300 alone"):
-        build_detector(VGG, 2, size=512)
-    with pytest.raises(SettingsError, match=r"size = 16: .* needs 32 pixels or more"):
-        build_detector(LITE, 2, size=16)
-
-
 @pytest.mark.parametrize("name", [LITE, VGG])
 def test_the_class_layers_are_those_whose_shape_the_classes_decide(name: str) -> None:
     with torch.device("meta"):
