@@ -202,4 +202,4 @@ def flip_crop(images: Tensor, settings: TrainSettings, generator: Generator) -> 
     return images
 
 
-TASK = _Classification()
+TASK: Task = _Classification()

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -103,12 +103,18 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     own = traces(labeled.items)
-    identity = {
-        "images_sha256": images,
-        "start_sha256": start.sha256 if start else "",
-        "traces": np.append(start.traces, own) if start else own,
-    }
-    writer = RunWriter(run, trainer, settings, sample.images, identity)
+    checkpoint = Checkpoint(
+        settings,
+        data.classes,
+        len(data.images),
+        data.sha256,
+        sample.images,
+        {},
+        images_sha256=images,
+        start_sha256=start.sha256 if start else "",
+        traces=np.append(start.traces, own) if start else own,
+    )
+    writer = RunWriter(run, trainer, checkpoint)
     with _interruptible() as interrupted:
         try:
             _loop(trainer, writer, interrupted)
@@ -247,32 +253,16 @@ def _earlier_run(
 
 
 class RunWriter:
-    """Writes a run's checkpoint and metrics."""
+    """Writes a run's checkpoint, which lacks only the trainer's state, and metrics."""
 
-    def __init__(
-        self,
-        run: Path,
-        trainer: Trainer,
-        settings: TrainSettings,
-        sample: NDArray[np.uint8],
-        identity: Mapping[str, Any],
-    ) -> None:
-        self.run, self.trainer, self.settings = run, trainer, settings
-        self.sample, self.identity = sample, identity
+    def __init__(self, run: Path, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        self.run, self.trainer, self.checkpoint = run, trainer, checkpoint
         self.saved, self.took = time.monotonic(), 0.0
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
-        began, data = time.monotonic(), self.trainer.data
-        Checkpoint(
-            self.settings,
-            data.classes,
-            len(data.images),
-            data.sha256,
-            self.sample,
-            self.trainer.state(),
-            **self.identity,
-        ).save(self.run / FILE)
+        began = time.monotonic()
+        dataclasses.replace(self.checkpoint, state=self.trainer.state()).save(self.run / FILE)
         self.saved = time.monotonic()
         self.took = self.saved - began
 

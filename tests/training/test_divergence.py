@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -24,10 +24,11 @@ from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
+Trained: TypeAlias = tuple[Trainer, TrainingData]
 
 
 @pytest.fixture
-def trained_on(tiny: TrainSettings, make_data: MakeData) -> Iterator[tuple[Trainer, TrainingData]]:
+def trained_on(tiny: TrainSettings, make_data: MakeData) -> Iterator[Trained]:
     data = make_data()
     trainer = Trainer(dataclasses.replace(tiny, epochs=12), data, "cpu")
     while not trainer.finished:
@@ -46,7 +47,7 @@ def norms(model: TappedNetwork) -> list[torch.nn.BatchNorm2d]:
 
 
 def test_a_sound_training_raises_no_doubt_and_each_sign_of_failure_one(
-    trained_on: tuple[Trainer, TrainingData], tmp_path: Path
+    trained_on: Trained, tmp_path: Path
 ) -> None:
     trainer, data = trained_on
 
@@ -68,9 +69,7 @@ def test_a_sound_training_raises_no_doubt_and_each_sign_of_failure_one(
     assert "but nan by the running ones" in line
 
 
-def test_looking_by_batch_statistics_changes_nothing(
-    trained_on: tuple[Trainer, TrainingData],
-) -> None:
+def test_looking_by_batch_statistics_changes_nothing(trained_on: Trained) -> None:
     model = trained_on[0].model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.rand(8, 3, 8, 8)

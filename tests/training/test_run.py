@@ -208,10 +208,8 @@ def test_what_takes_long_to_write_is_written_less_often(
     """At most a twentieth of the time goes into writing."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(runs.time, "monotonic", lambda: clock.now)
-    trainer = SimpleNamespace(
-        data=SimpleNamespace(classes=(), images=np.empty(0), sha256=""), state=dict
-    )
-    writer = runs.RunWriter(tmp_path, trainer, None, None, {})  # type: ignore[arg-type]
+    blank = runs.Checkpoint(TrainSettings(), (), 0, "", np.empty(0, np.uint8), {})
+    writer = runs.RunWriter(tmp_path, SimpleNamespace(state=dict), blank)  # type: ignore[arg-type]
     saved: list[float] = []
 
     def slow(checkpoint: object, path: Path) -> None:

@@ -214,4 +214,4 @@ def _drawing(found: dict[str, Tensor], classes: Sequence[str], size: int) -> Dra
     return Drawing(tuple(reversed(shapes)), guess, max(scores, default=0.0))
 
 
-TASK = _Detection()
+TASK: Task = _Detection()

@@ -218,4 +218,4 @@ def _drawing(
     return Drawing(shapes, f"{sum(found)} of {len(found)} joints", confidence)
 
 
-TASK = _Pose()
+TASK: Task = _Pose()

@@ -16,7 +16,6 @@ from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import match
 from lloss.tasks.presets import resolve_settings
-from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
 
@@ -25,9 +24,8 @@ CLASSES = ("cat", "dog")
 SIDE = 96
 
 
-@pytest.fixture
-def settings() -> TrainSettings:
-    return resolve_settings("default", task="detection", size=SIDE, hidden=8, amp="off")
+SETTINGS = resolve_settings("default", task="detection", size=SIDE, hidden=8, amp="off")
+OBJECTIVE = TASK.objective(SETTINGS, CLASSES)
 
 
 def _label(
@@ -85,8 +83,8 @@ def test_the_defaults_are_those_of_torchvisions_detectors() -> None:
         assert resolve_settings("default", task="detection", model=model).fit == "stretch"
 
 
-def test_a_network_with_a_head_taps_the_six_source_maps(settings: TrainSettings) -> None:
-    model = TASK.network(settings, CLASSES).eval()
+def test_a_network_with_a_head_taps_the_six_source_maps() -> None:
+    model = TASK.network(SETTINGS, CLASSES).eval()
     assert [tap.module for tap in model.taps] == [f"sources.{n}" for n in range(6)]
     assert [tap.channels for tap in model.taps] == [672, 480, 512, 256, 256, 128]
     assert {tap.layout for tap in model.taps} == {"NCHW"}
@@ -99,11 +97,9 @@ def test_a_network_with_a_head_taps_the_six_source_maps(settings: TrainSettings)
     assert all("classification_head" in name for name in layers)
 
 
-def test_images_are_kept_with_margin_and_aspect_where_they_are_cropped(
-    settings: TrainSettings,
-) -> None:
-    assert TASK.training_spec(replace(settings, augment="ssd")) == ImageSpec(163, 163, "pad")
-    assert TASK.training_spec(replace(settings, augment="flip")) == ImageSpec(SIDE, SIDE, "stretch")
+def test_images_are_kept_with_margin_and_aspect_where_they_are_cropped() -> None:
+    assert TASK.training_spec(replace(SETTINGS, augment="ssd")) == ImageSpec(163, 163, "pad")
+    assert TASK.training_spec(replace(SETTINGS, augment="flip")) == ImageSpec(SIDE, SIDE, "stretch")
 
 
 def test_boxes_are_in_pixels_of_the_decoded_image() -> None:
@@ -123,15 +119,13 @@ def test_boxes_drawn_on_another_size_are_refused() -> None:
         _example(_label(("dog",), [[0, 0, 9, 9]], size=(120, 240)), ImageSpec(60, 60))
 
 
-def test_the_loss_is_divided_by_the_positives_unless_asked_not_to(
-    settings: TrainSettings,
-) -> None:
+def test_the_loss_is_divided_by_the_positives_unless_asked_not_to() -> None:
     spec = ImageSpec(SIDE, SIDE, "stretch")
     targets = [_example(label, spec)[1] for label in (TWO, _label(), TWO)]
     batch = TASK.collate(targets).to("cpu")
     output = _perfect(targets, certainty=1.0)
-    divided = TASK.objective(settings, CLASSES).loss_per_image(output, batch)
-    undivided = TASK.objective(replace(settings, loss_norm="none"), CLASSES)
+    divided = OBJECTIVE.loss_per_image(output, batch)
+    undivided = TASK.objective(replace(SETTINGS, loss_norm="none"), CLASSES)
     whole = undivided.loss_per_image(output, batch)
     positives = (match(output.anchors, batch, reference(MODELS[0])) >= 0).sum(1)
     assert positives[0] > 1
@@ -139,29 +133,24 @@ def test_the_loss_is_divided_by_the_positives_unless_asked_not_to(
     assert torch.allclose(divided * positives.clamp(min=1), whole)
 
 
-def test_a_perfect_network_has_a_precision_of_1_and_hardly_a_loss(
-    settings: TrainSettings,
-) -> None:
+def test_a_perfect_network_has_a_precision_of_1_and_hardly_a_loss() -> None:
     targets = [_example(TWO, ImageSpec(SIDE, SIDE, "stretch"))[1]]
     output = _perfect(targets)
-    meter = TASK.objective(settings, CLASSES).meter([TWO])
+    meter = OBJECTIVE.meter([TWO])
     meter.update(output, targets)
     assert meter.figures() == {"map": 1.0, "map_11point": 1.0, "AP cat": 1.0, "AP dog": 1.0}
     assert next(iter(meter.figures())) == TASK.metric
-    assert (
-        float(TASK.objective(settings, CLASSES).loss_per_image(output, TASK.collate(targets)))
-        < 1e-4
-    )
+    assert float(OBJECTIVE.loss_per_image(output, TASK.collate(targets))) < 1e-4
     assert "IoU > 0.5" in meter.notes()[0]
 
 
-def test_a_class_that_the_network_does_not_have_counts_as_missed(settings: TrainSettings) -> None:
+def test_a_class_that_the_network_does_not_have_counts_as_missed() -> None:
     label = _label(
         ("dog", "cow", "hen"), [[10, 5, 60, 50], [70, 10, 110, 55], [0, 0, 9, 9]],
         difficult=[False, False, True],
     )  # fmt: skip
     targets = [_example(label, ImageSpec(SIDE, SIDE, "stretch"))[1]]
-    meter = TASK.objective(settings, CLASSES).meter([label])
+    meter = OBJECTIVE.meter([label])
     meter.update(_perfect(targets), targets)
     figures = meter.figures()
     assert figures["map"] == figures["map_11point"] == 0.5
@@ -169,7 +158,7 @@ def test_a_class_that_the_network_does_not_have_counts_as_missed(settings: Train
     assert figures.keys() == {"map", "map_11point", "AP dog", "AP cow"}  # no cat, no hen
 
 
-def test_objects_that_the_crop_cuts_off_are_missed(settings: TrainSettings) -> None:
+def test_objects_that_the_crop_cuts_off_are_missed() -> None:
     """An image of 3:1 with an object in each third: the network finds the one it sees."""
     boxes = [[10 + 60 * n, 10, 50 + 60 * n, 50] for n in range(3)]
     counted = _label(("dog", "dog", "dog"), boxes)
@@ -181,15 +170,15 @@ def test_objects_that_the_crop_cuts_off_are_missed(settings: TrainSettings) -> N
         spec = ImageSpec(SIDE, SIDE, fit)  # type: ignore[arg-type]
         target = _example(label, spec, 60, 180)[1]
         assert len(target) == (1 if fit == "crop" else 3)
-        meter = TASK.objective(settings, CLASSES).meter([label])
+        meter = OBJECTIVE.meter([label])
         meter.update(_perfect([target]), [target])
         assert meter.figures()["map"] == pytest.approx(expected)
 
 
-def test_what_was_found_is_drawn(settings: TrainSettings) -> None:
+def test_what_was_found_is_drawn() -> None:
     label = _label(("dog", "cat", "dog"), [[0, 0, 40, 30], [50, 0, 90, 30], [60, 32, 119, 59]])
     targets = [_example(each, ImageSpec(SIDE, SIDE, "stretch"))[1] for each in (label, _label())]
-    drawings = TASK.objective(settings, CLASSES).draw(_perfect(targets))
+    drawings = OBJECTIVE.draw(_perfect(targets))
     assert drawings is not None
     full, empty = drawings
     assert full.guess == "2 dog, 1 cat"
@@ -228,9 +217,9 @@ def test_objects_that_are_cut_off_or_unknown_are_left_out() -> None:
     assert objects.difficult.tolist() == [True, False]
 
 
-def test_a_detector_learns_with_its_head(settings: TrainSettings) -> None:
+def test_a_detector_learns_with_its_head() -> None:
     random = np.random.default_rng(0)
-    settings = replace(settings, augment="none", epochs=6, batch_size=4)
+    settings = replace(SETTINGS, augment="none", epochs=6, batch_size=4)
     spec = TASK.training_spec(settings)
     images, targets = np.empty((8, spec.height, spec.width, 3), np.uint8), []
     for out in images:  # one bright rectangle on noise, which is the object

@@ -125,32 +125,6 @@ def test_a_person_goes_from_file_to_loss(people: Path) -> None:
     assert meter.figures()["pckh"] == 1  # heads are as long as neck and top are apart
 
 
-def test_colours_are_at_their_joints_after_augmentation(people: Path) -> None:
-    """Red is the neck, green the head, blue the right ankle; none is mirrored to another."""
-    chosen = settings(size=128)
-    labeled = TASK.open(str(people / "people.json"), None, people, Problems())
-    classes = ("r-ankle", "l-ankle", "upper-neck", "head-top")
-    spec, count = TASK.training_spec(chosen), len(labeled)
-    images = np.empty((count, 224, 224, 3), np.uint8)
-    targets = [
-        TASK.example(labeled.items[n], labeled.labels[n], classes, spec, True, images[n])
-        for n in range(count)
-    ]
-    seen, moved = TASK.augment(
-        torch.from_numpy(images), targets, chosen, torch.Generator().manual_seed(1)
-    )
-    channels = {"r-ankle": 2, "l-ankle": 2, "upper-neck": 0, "head-top": 1}
-    ankles = set()
-    for pixels, target in zip(seen, moved):
-        for name, (x, y), known in zip(classes, target.joints.long().tolist(), target.annotated):
-            if known and min(x, y) > 2 and max(x, y) < 126:
-                bright = pixels[y, x].tolist()
-                others = [v for n, v in enumerate(bright) if n != channels[name]]
-                assert bright[channels[name]] > 140 > max(others), name
-        ankles |= {name for name, known in zip(classes, target.annotated) if known}
-    assert {"r-ankle", "l-ankle"} <= ankles  # some were mirrored, some not
-
-
 def peaked(*peaks: float) -> Tensor:
     """Two stacks [1, 2, J, 16, 16]: the last has a Gaussian of each height, the first nothing."""
     at = torch.tensor([[4.5, 4.5], [10.5, 4.5], [4.5, 10.5], [8.5, 8.5]])[: len(peaks)]
