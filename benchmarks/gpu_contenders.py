@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import onnxruntime as ort
 import torch
@@ -184,11 +183,9 @@ def add_executors(
     for precision, path in artifacts.items():
         name = f"lloss executor, {provider} {precision}"
         setup = setup_of(read_manifest(path), provider, len(images))
-        executor, note = open_gpu(
-            path, read_manifest(path), sha256_of(path), setup, LANES + 1, on_halving=click.echo
-        )
+        executor, remarks = open_gpu(path, read_manifest(path), sha256_of(path), setup, LANES + 1)
         stack.enter_context(executor)
-        notes[name] = "CUDA graphs" if executor.graphs else note
+        notes[name] = "CUDA graphs" if executor.graphs else "; ".join(remarks)
         contenders[name] = executor_work(executor, images, lanes)
 
 

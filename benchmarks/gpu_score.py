@@ -49,7 +49,7 @@ from gpu_contenders import (
 import lloss
 from lloss.errors import EngineError
 from lloss.runtime import cuda_driver as cuda
-from lloss.runtime.providers import missing
+from lloss.runtime.providers import why_unavailable
 
 
 @dataclass
@@ -256,7 +256,7 @@ def main(
     out: Path | None,
 ) -> None:
     """Measure, and hold the figures against the targets."""
-    if device != "cpu" and (problem := missing(device, ort.get_available_providers())):
+    if device != "cpu" and (problem := why_unavailable(device)):
         raise click.ClickException(f"{device} {problem}")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True

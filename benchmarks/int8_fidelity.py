@@ -20,9 +20,9 @@ import torch
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Gate
 from lloss.export.graph import ScoringGraph
-from lloss.export.parity import open_session
 from lloss.export.pool_sample import batches
 from lloss.export.precision import Reduction
+from lloss.export.torch_parity import open_session
 from numpy.typing import NDArray
 
 from lloss.errors import FidelityError

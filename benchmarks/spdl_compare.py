@@ -23,10 +23,10 @@ import numpy as np
 from decoding_speed import encoded, picture
 from numpy.typing import NDArray
 
+from lloss.data.decode_ahead import decoded
 from lloss.errors import ImageError
 from lloss.images.decode import ImageSpec, decode, decode_into
 from lloss.pools import Item, open_pool
-from lloss.pools.decode_ahead import decoded
 
 try:
     import spdl.io
@@ -192,7 +192,7 @@ def main(png: int, jpeg: int, rounds: int) -> None:
     """Print batches of 64 a second of each, and what it does to pixels, order and broken files."""
     logging.disable(logging.CRITICAL)  # SPDL logs a traceback for each broken file
     loaders: dict[str, Loader] = {
-        "lloss.pools.decode_ahead.decoded": ours,
+        "lloss.data.decode_ahead.decoded": ours,
         "SPDL pipeline, our decoder, image by image": spdl_pipeline_by_image,
         "SPDL pipeline, our decoder, batch by batch": spdl_pipeline_by_batch,
     }

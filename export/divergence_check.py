@@ -24,13 +24,9 @@ own statistics, as in training. A few steps of training leave up to ten times.""
 def check_network(
     graph: ScoringGraph, images: NDArray[np.uint8], settings: TrainSettings, where: object
 ) -> None:
-    """Check weights and outputs.
+    """Check weights and outputs on training images, uint8 [S, H, W, 3].
 
-    Args:
-        graph: in eval mode, with the trained weights.
-        images: training images, uint8 [S, H, W, 3].
-        settings: of the training, for the remedy.
-        where: the checkpoint, for messages.
+    ``where`` is the checkpoint, for messages.
     """
 
     def error(what: str) -> DivergedError:

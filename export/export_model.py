@@ -10,11 +10,11 @@ from typing import Any
 import onnx
 from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.export.parity import check_parity
 from lloss.export.pool_sample import ReferenceSample
 from lloss.export.precision import Log, Reducer, Reduction
+from lloss.export.torch_parity import check_parity
 
-from lloss.files import written_aside
+from lloss.files import atomic_write
 from lloss.manifest import KEY, Manifest
 from lloss.training.checkpoint import Checkpoint
 
@@ -64,7 +64,7 @@ def export_artifact(
         outputs=outputs_of(graph, (spec.height, spec.width)),
         provenance=_provenance(checkpoint),
     )
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         write_onnx(graph, manifest, aside)
         fidelity = check_parity(aside, graph, checkpoint.sample)
         manifest = dataclasses.replace(manifest, fidelity=fidelity)

@@ -7,18 +7,17 @@ fidelity is measured in ranks, on images that the graph was not calibrated on.
 from __future__ import annotations
 
 import dataclasses
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lloss.export.check_session import open_session
 from numpy.typing import NDArray
 
 from lloss.errors import SettingsError
 from lloss.manifest import INPUT
+from lloss.runtime.int8_support import open_cpu_session
 from lloss.statistics.ranking_metrics import spearman
 
 PROVIDER = "cpu"
@@ -30,13 +29,7 @@ TOP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Predictions of a graph.
-
-    Attributes:
-        ids: of the N images.
-        loss: float32 [N].
-        broken: number of images for which an output is NaN or infinite.
-    """
+    """Predictions of a graph: ``loss`` is float32 [N], ``broken`` counts images with NaN or inf."""
 
     ids: Sequence[str]
     loss: NDArray[np.float32]
@@ -85,11 +78,7 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """What a reduced precision must reach.
-
-    Attributes:
-        min_spearman: 0 to 1.
-        min_overlap: of the top tenth, 0 to 1.
+    """What a reduced precision must reach: two thresholds from 0 to 1.
 
     Raises:
         SettingsError: a threshold out of range.
@@ -124,7 +113,7 @@ class Gate:
 
 def predict(path: Path, batches: Iterable[tuple[Sequence[str], NDArray[np.uint8]]]) -> Predicted:
     """Run a graph on the CPU, on batches of ids and images, uint8 [B, H, W, 3]."""
-    session = open_session(path)
+    session = open_cpu_session(str(path))
     names = [output.name for output in session.get_outputs()]
     ids: list[str] = []
     losses = [np.empty(0, np.float32)]
@@ -151,16 +140,14 @@ def compare(reference: Predicted, other: Predicted) -> Fidelity:
     )
 
 
-def top_overlap(
-    reference: NDArray[Any], other: NDArray[Any], ids: Sequence[str], share: float = TOP
-) -> float:
+def top_overlap(reference: NDArray[Any], other: NDArray[Any], ids: Sequence[str]) -> float:
     """Share of the highest of ``reference`` [N] that are among the highest of ``other`` [N] too.
 
-    The highest are the first ``round(share * N)``, at least one, in the order (-score, id).
+    The highest are the first ``round(TOP * N)``, at least one, in the order (-score, id).
     """
-    k = max(1, round(len(ids) * share))
+    k = max(1, round(len(ids) * TOP))
 
     def highest(scores: NDArray[Any]) -> set[int]:
-        return set(heapq.nsmallest(k, range(len(ids)), key=lambda row: (-scores[row], ids[row])))
+        return set(np.lexsort((np.asarray(ids), -scores))[:k].tolist())
 
     return len(highest(reference) & highest(other)) / k

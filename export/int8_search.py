@@ -1,9 +1,9 @@
 """Search for an int8 graph that is faithful enough, by recipes in a fixed order.
 
 Ranges from the smallest to the largest value seen come first. Where they fall short, an outlier
-may have stretched them (then ranges are cut at a percentile, or where the entropy lost is least),
-or too few images were seen. Where no calibration passes, a few layers may not bear 8 bits: the
-search measures each alone, and keeps one, two, four, … of them in fp32, up to half.
+may have stretched them: then ranges are cut at a percentile, or where the entropy lost is least.
+Where no calibration passes, a few layers may not bear 8 bits: the search measures each alone, and
+keeps one, two, four, … of them in fp32, up to half.
 
 Part of a recipe's success is luck on the images that it was chosen on. So the search has images of
 its own, and the gate judges the chosen graph on others; and the search ends early only with a
@@ -27,7 +27,6 @@ from tqdm import tqdm
 
 from lloss.errors import FidelityError, PoolError
 from lloss.images.decode import ImageSpec
-from lloss.pools import Item
 
 METHODS: tuple[Calibration, ...] = ("min-max", "percentile", "entropy")
 
@@ -45,14 +44,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an int8 graph was made.
-
-    Attributes:
-        calibration: how ranges come from the values seen.
-        images: number of images seen.
-        weight_bits: 8, or 7 for processors that add up 8-bit products in 16 bits.
-        kept: layers that stay in fp32.
-    """
+    """How an int8 graph was made: from how many images, and which layers are kept in fp32."""
 
     calibration: Calibration
     images: int
@@ -80,17 +72,10 @@ class Attempt:
 
 @dataclass
 class Int8Search:
-    """Tries recipes for one network.
+    """Tries recipes for one network, until one passes the gate.
 
-    Attributes:
-        quantizer: of its fp32 graph.
-        sample: of a pool.
-        spec: the graph's input.
-        reference: the fp32 graph's predictions on the tuning images.
-        gate: that the graph must pass on other images.
-        out: path of the graph of each attempt, and in the end of the chosen one.
-        weight_bits: 8 or 7.
-        log: receives a line on each attempt.
+    ``reference`` are the fp32 graph's predictions on the sample's tuning images; ``out`` is the
+    path of the graph of each attempt, and in the end of the chosen one.
     """
 
     quantizer: Int8Quantizer
@@ -108,7 +93,7 @@ class Int8Search:
         Its graph is in ``out``.
         """
         attempts: list[Attempt] = []
-        for recipes in (self._calibrations, self._fp32_layers):
+        for recipes in (self._try_calibrations, self._try_fp32_layers):
             for attempt in recipes(attempts):
                 attempts.append(attempt)
                 self.log(f"int8 by {attempt.recipe}: {attempt.reached}")
@@ -127,24 +112,21 @@ class Int8Search:
             "--min-spearman and --min-overlap"
         )
 
-    def _calibrations(self, attempts: Sequence[Attempt]) -> Iterator[Attempt]:
+    def _try_calibrations(self, _: Sequence[Attempt]) -> Iterator[Attempt]:
         for method in METHODS:
-            yield self._calibrated(method, self.sample.calibration)
-        if self.sample.spare:
-            images = [*self.sample.calibration, *self.sample.spare]
-            yield self._calibrated(_best(attempts).recipe.calibration, images)
+            yield self._calibrate(method)
 
-    def _fp32_layers(self, attempts: Sequence[Attempt]) -> Iterator[Attempt]:
+    def _try_fp32_layers(self, attempts: Sequence[Attempt]) -> Iterator[Attempt]:
         best = _best(attempts)
         layers = self._by_sensitivity(best.ranges)
         count = 1
         while count <= max(1, len(layers) // 2):
             recipe = dataclasses.replace(best.recipe, kept=tuple(layers[:count]))
-            yield self._tried(recipe, best.ranges)
+            yield self._try_recipe(recipe, best.ranges)
             count *= 2
 
-    def _calibrated(self, method: Calibration, items: Sequence[Item]) -> Attempt:
-        count = 0
+    def _calibrate(self, method: Calibration) -> Attempt:
+        items, count = self.sample.calibration, 0
 
         def counted() -> Iterator[Any]:
             nonlocal count
@@ -156,9 +138,9 @@ class Int8Search:
             raise PoolError(f"{self.sample.uri}: its images cannot be decoded: see lloss score")
         ranges = self.quantizer.calibrate(method, counted())
         recipe = Recipe(calibration=method, images=count, weight_bits=self.weight_bits)
-        return self._tried(recipe, ranges)
+        return self._try_recipe(recipe, ranges)
 
-    def _tried(self, recipe: Recipe, ranges: TensorsData) -> Attempt:
+    def _try_recipe(self, recipe: Recipe, ranges: TensorsData) -> Attempt:
         self._write(recipe, ranges)
         predicted = predict(self.out, batches(self.sample.tuning, self.spec, "compare int8"))
         return Attempt(recipe, ranges, compare(self.reference, predicted))
@@ -173,14 +155,14 @@ class Int8Search:
         probes = list(batches(items, self.spec, "read images"))
         exact = predict(self.quantizer.prepared, probes).loss
         layers = self.quantizer.layers
-        moved = {}
+        sensitivity = {}
         for layer in tqdm(layers, "measure layers", disable=None, leave=False):
             others = [name for name in layers if name != layer]
             self.quantizer.write(self.out, ranges, others, self.weight_bits)
             difference = np.abs(predict(self.out, probes).loss - exact)
             # A layer that breaks the prediction is the first to keep.
-            moved[layer] = float(np.nan_to_num(difference, nan=np.inf).mean())
-        return sorted(layers, key=lambda layer: -moved[layer])
+            sensitivity[layer] = float(np.nan_to_num(difference, nan=np.inf).mean())
+        return sorted(layers, key=lambda layer: -sensitivity[layer])
 
 
 def _best(attempts: Sequence[Attempt]) -> Attempt:

@@ -12,19 +12,15 @@ from lloss.export.fidelity import predict
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lloss.data.decode_ahead import decoded
 from lloss.errors import ImageError, PoolError, SettingsError
 from lloss.images.decode import ImageSpec, Pixels
 from lloss.pools import Item, Pool
-from lloss.pools.decode_ahead import decoded
 from lloss.selection.hashing import draw_ids
 from lloss.statistics.loss_distribution import MIN_IMAGES, LossReference
 
 MIN_HELD_OUT = 200
 """Below it the top tenth is under 20 images, and one image moves its overlap by over 5 %."""
-
-SPARE = 2
-"""A calibration that falls short is tried again on this many times its images. On four times as
-many a ResNet did no better, and a histogram of every map takes most of the time."""
 
 BATCH = 32
 
@@ -35,21 +31,12 @@ index beyond .1 in less than one window of a thousand (``benchmarks/drift_thresh
 
 @dataclass(frozen=True)
 class PoolSample:
-    """Parts of a pool without a common image.
-
-    Attributes:
-        uri: of the pool.
-        held_out: to judge the finished graph, once.
-        tuning: to choose between recipes.
-        calibration: to calibrate.
-        spare: more images for a calibration that falls short.
-    """
+    """Parts of a pool without a common image: to judge once, to choose recipes, to calibrate."""
 
     uri: str
     held_out: Sequence[Item]
     tuning: Sequence[Item] = ()
     calibration: Sequence[Item] = ()
-    spare: Sequence[Item] = ()
 
 
 def draw_sample(pool: Pool, held_out: int, calibration: int, seed: int = 0) -> PoolSample:
@@ -76,7 +63,7 @@ def draw_sample(pool: Pool, held_out: int, calibration: int, seed: int = 0) -> P
         )
     judged = 2 if calibration else 1
     asked = judged * held_out + calibration
-    ids = draw_ids((item.id for item in pool), asked + (SPARE - 1) * calibration, seed)
+    ids = draw_ids((item.id for item in pool), asked, seed)
     size = max(MIN_HELD_OUT, held_out * min(len(ids), asked) // asked)
     if len(ids) < judged * size + min(calibration, 1):
         others = f", {MIN_HELD_OUT} others to tune on, and more to calibrate on"
@@ -87,8 +74,7 @@ def draw_sample(pool: Pool, held_out: int, calibration: int, seed: int = 0) -> P
         )
     items = pool.find(ids)
     tuned = judged * size
-    last = tuned + calibration
-    return PoolSample(pool.uri, items[:size], items[size:tuned], items[tuned:last], items[last:])
+    return PoolSample(pool.uri, items[:size], items[size:tuned], items[tuned : tuned + calibration])
 
 
 def batches(

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from lloss.export.fidelity import PROVIDER, Fidelity, Gate, Predicted, compare, predict
 from lloss.export.graph import ScoringGraph, write_onnx
-from lloss.export.parity import check_batches, check_parity
 from lloss.export.pool_sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
 from lloss.export.speed_check import measure_speed
+from lloss.export.torch_parity import check_batches, check_parity
 
 from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import Item, Pool
-from lloss.runtime.int8_support import MADE_FOR, instructions, saturates
+from lloss.runtime.int8_support import MADE_FOR, saturates
 from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import Checkpoint
 
@@ -80,14 +80,7 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Reducer:
-    """Makes one artifact of reduced precision.
-
-    Attributes:
-        reduction: the precision and its gate.
-        sample: drawn from its pool.
-        checkpoint: of the network.
-        log: receives a line on each attempt, and one on the judgement.
-    """
+    """Makes one artifact of reduced precision, judged on images of its reduction's pool."""
 
     reduction: Reduction
     sample: PoolSample
@@ -220,10 +213,14 @@ _REMEDIES = {
 }
 
 
+_CPUS = {7: "without VNNI", 8: "with VNNI"}
+_FLAGS = {7: "--reduce-range", 8: "--no-reduce-range"}
+
+
 def _describe_bits(bits: int, chosen_here: bool) -> str:
-    cpu = f"this CPU has {instructions()}{', no VNNI' if saturates() else ''}"
-    if bits == 7:
-        other = "--no-reduce-range for those with VNNI" if chosen_here else "as --reduce-range asks"
-        return f"int8 weights of 7 bits, for CPUs without VNNI ({cpu}; {other})"
-    other = "--reduce-range for those without" if chosen_here else "as --no-reduce-range asks"
-    return f"int8 weights of 8 bits, for CPUs with VNNI ({cpu}; {other})"
+    if chosen_here:
+        other = 15 - bits
+        reason = f"such as this one; for those {_CPUS[other]}: {_FLAGS[other]}"
+    else:
+        reason = f"as {_FLAGS[bits]} asks; this CPU is {_CPUS[7 if saturates() else 8]}"
+    return f"int8 weights of {bits} bits, for CPUs {_CPUS[bits]} ({reason})"

@@ -127,16 +127,16 @@ def layer_names(model: onnx.ModelProto) -> dict[str, str]:
     weights where the exporter kept it, else that of its node.
     """
     constant = {tensor.name for tensor in model.graph.initializer}
-    wanted: set[str] = set()  # tensors that reach a convolution or a product on maps
+    upstream: set[str] = set()  # tensors that reach a convolution or a product on maps
     names = {}
     for node in reversed(model.graph.node):
         weighted = node.op_type in WEIGHTED and node.input[1] in constant
-        leads_on = not wanted.isdisjoint(node.output)
+        reaches_maps = not upstream.isdisjoint(node.output)
         on_maps = node.op_type in ("Conv", "MatMul")
-        if on_maps or leads_on:
-            wanted.update(node.input)
+        if on_maps or reaches_maps:
+            upstream.update(node.input)
         in_head = weighted and node.input[1].startswith("model.head.")
-        if weighted and not in_head and (on_maps or leads_on):
+        if weighted and not in_head and (on_maps or reaches_maps):
             names[node.name] = _layer(node)
     return dict(reversed(names.items()))
 

@@ -15,20 +15,18 @@ from lloss.manifest import INPUT, read_manifest
 from lloss.runtime.batch_size import device_batch
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.graph_capture import CAPTURE_LOCK
-from lloss.runtime.onnx_runtime import import_onnxruntime
-from lloss.runtime.providers import engine_cache, first_line, missing, open_session, setup_of
+from lloss.runtime.providers import (
+    engine_cache,
+    first_line,
+    open_session,
+    setup_of,
+    why_unavailable,
+)
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine on disk.
-
-    Attributes:
-        cache: its folders.
-        files: the engine and its profile.
-        batches: the smallest and the largest batch that it takes.
-        seconds: that the build took.
-    """
+    """An engine on disk, with its smallest and largest batch and the seconds of its build."""
 
     cache: EngineCache
     files: Sequence[Path]
@@ -38,7 +36,7 @@ class BuiltEngine:
 
 def check_tensorrt(device_id: int = 0) -> None:
     """Refuse a machine that cannot build an engine."""
-    problem = missing("tensorrt", import_onnxruntime().get_available_providers(), device_id)
+    problem = why_unavailable("tensorrt", device_id)
     if problem:
         raise EngineError(f"no TensorRT engine can be built here: {problem}")
 

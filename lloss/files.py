@@ -20,7 +20,7 @@ _HEX = "[0-9a-f]"
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; rename it into place when the block succeeds.
 
     The file is flushed to disk before the rename, so that a crash leaves the old file or the new
@@ -34,7 +34,7 @@ def written_aside(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        raise explained(error, path) from error
+        raise write_error(error, path) from error
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
@@ -64,7 +64,7 @@ def locked(folder: Path, busy: LlossError | None = None) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
-            raise busy or explained(error, folder) from error
+            raise busy or write_error(error, folder) from error
         except OSError:  # a file system without locks
             pass
         yield
@@ -72,7 +72,7 @@ def locked(folder: Path, busy: LlossError | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def explained(
+def write_error(
     error: OSError, path: Path, remedy: str = "free some space and run it again"
 ) -> LlossError:
     """Make one line of an operating system's error, with a remedy for a full disk.
@@ -96,7 +96,7 @@ def explained(
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole or not at all."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="\n")
 
 

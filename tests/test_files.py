@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import ImageError, LlossError
-from lloss.files import explained, locked, sha256_of, sweep, write_json, write_text, written_aside
+from lloss.files import atomic_write, locked, sha256_of, sweep, write_error, write_json, write_text
 
 from .waiting import PATIENCE
 
@@ -27,12 +27,12 @@ def test_a_file_appears_when_the_block_ends_and_not_before(
 ) -> None:
     path, synced = tmp_path / "new" / "a.txt", []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.exists()))
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text("first")
         assert aside.parent == path.parent
         assert not path.exists()
     assert synced == [False]  # on disk before the name is
-    with written_aside(path) as one, written_aside(path) as two:
+    with atomic_write(path) as one, atomic_write(path) as two:
         assert one != two
         one.write_text("one")
         two.write_text("two")
@@ -60,7 +60,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(kind, match=reason), written_aside(path) as aside:
+    with pytest.raises(kind, match=reason), atomic_write(path) as aside:
         aside.write_text("half")
         raise error
     assert path.read_text() == "old"
@@ -81,8 +81,8 @@ def test_a_full_disk_is_named_by_where_it_is_mounted(
     error = OSError(errno.ENOSPC, "No space left on device", *([other] if named else []))
     disk = tmp_path / ("small" if named else "big")
     start = f"{other if named else path}: the disk is full (that of {disk}, "
-    assert str(explained(error, path)).startswith(start)
-    quota = str(explained(OSError(errno.EDQUOT, "Disk quota exceeded"), path, "ask for more"))
+    assert str(write_error(error, path)).startswith(start)
+    quota = str(write_error(OSError(errno.EDQUOT, "Disk quota exceeded"), path, "ask for more"))
     assert quota == f"{path}: your quota on the disk of {tmp_path / 'big'} is used up; ask for more"
 
 

@@ -37,7 +37,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     ("modules", "unwanted"),
     [
         ("lloss", "torch onnxruntime onnx pyarrow prometheus_client"),
-        ("lloss.images.cpu_count", "torch onnxruntime pyarrow"),
+        ("lloss.runtime.cpu_count", "torch onnxruntime pyarrow"),
         ("lloss.pools, lloss.scores, lloss.selection", "torch onnxruntime prometheus_client"),
         (SERVING, "torch"),
     ],

@@ -1,6 +1,7 @@
-"""Labels that are more than a class name, and the formats they come in.
+"""Labels that are more than a class name, and parsers of annotation formats; without torch.
 
-Readers of files give these; nothing here needs torch.
+To add a format, write its parser here, and call it in :func:`lloss.data.object_labels.read_objects`
+(boxes) or :func:`lloss.annotations.person_file.parse_persons` (joints).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,8 +33,8 @@ class BoxedObject(NamedTuple):
 class ObjectList:
     """The objects of one image.
 
-    ``complete`` is False once an object is broken: an image that shows more than its label says
-    would teach that there is nothing, so it cannot be used.
+    ``complete`` is False once an object is broken: the image would be learned from as background
+    where that object is, so its label cannot be used.
     """
 
     objects: list[BoxedObject] = field(default_factory=list)
@@ -62,33 +62,37 @@ class ObjectList:
         )
 
 
-def check_box(box: Edges, size: tuple[int, int] | None, where: str, shown: str) -> Edges:
+def check_box(
+    box: Edges, size: tuple[int, int] | None, where: str, written: Sequence[float], fields: str
+) -> Edges:
     """Clip the edges of a box to an image of this height and width, if those are known.
+
+    Messages show the numbers as ``written`` in the file, and the names of these ``fields``.
 
     Raises:
         EmptyBoxError: it has no area, or none in the image.
         AnnotationError: its edges are in the wrong order, it reaches over the image's edge by more
             than :data:`SLACK`, or it is within the first pixel, as shares of the image do.
     """
+    shown = "the box " + ", ".join(f"{number:g}" for number in written) + f" ({fields})"
     if box[2] < box[0] or box[3] < box[1]:
-        what = f"the box {shown} has no area: its edges are in the wrong order"
-        raise AnnotationError(where, what)
+        raise AnnotationError(where, f"{shown} has no area: its edges are in the wrong order")
     if not _has_area(box):
-        raise EmptyBoxError(where, f"the box {shown} has no area")
+        raise EmptyBoxError(where, f"{shown} has no area")
     if max(box) <= 1 and min(box) >= -1 and size != (1, 1):  # VOC's edges are 1 less than written
         raise AnnotationError(
             where,
-            f"the box {shown} is within the first pixel; it looks like shares of the image's "
-            "width and height (0 to 1): give pixels",
+            f"{shown} is within the first pixel; it looks like shares of the image's width and "
+            "height (0 to 1): give pixels",
         )
     height, width = size or (math.inf, math.inf)
     over = max(-box[0], -box[1], box[2] - width, box[3] - height)
     if over > SLACK + 1e-3:  # the error of rounded decimals
         image = f"the image of {width}×{height} pixels (width×height)" if size else "the image"
-        raise AnnotationError(where, f"the box {shown} is outside {image}")
+        raise AnnotationError(where, f"{shown} is outside {image}")
     inside = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
     if not _has_area(inside):
-        raise EmptyBoxError(where, f"the box {shown} has no area inside the image")
+        raise EmptyBoxError(where, f"{shown} has no area inside the image")
     return inside
 
 

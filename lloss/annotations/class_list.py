@@ -10,7 +10,7 @@ from lloss.text.csv_table import text_lines
 
 
 def read_class_list(path: Path, gaps: bool = False) -> list[str]:
-    """Read class names, one a line: line N names class N - 1. Without the file there are none.
+    """Read class names, one a line: line N names class N - 1; [] without the file.
 
     With ``gaps`` blank lines are skipped; otherwise they are refused, since the numbers of the
     names behind them are in doubt. A name that comes twice is refused.
@@ -27,7 +27,7 @@ def read_class_list(path: Path, gaps: bool = False) -> list[str]:
                     what = f"is blank; name class {blank - 1} there"
                     raise LabelError(f"{path}, line {blank}: {what}")
                 elif lines.setdefault(name, line) != line:
-                    what = f"{name!r} stands in line {lines[name]} too"
+                    what = f"{name!r} is in line {lines[name]} too"
                     raise LabelError(f"{path}, line {line}: {what}; write each class once")
     except FileNotFoundError:
         return []

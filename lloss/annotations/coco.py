@@ -113,7 +113,7 @@ def open_coco(document: Any, name: str, kind: type[C], problems: Problems) -> Co
             if other != id:
                 broken |= {id, other}
                 at = records[other][0].rpartition(": ")[2]
-                what = f"{record.file_name!r} stands at {at} too"
+                what = f"{record.file_name!r} is at {at} too"
                 raise AnnotationError(f"{place}.file_name", what)
     for entry in listed if broken else ():
         if (
@@ -136,7 +136,7 @@ def open_coco(document: Any, name: str, kind: type[C], problems: Problems) -> Co
 def _by_id(
     listed: list[Any], kind: type[R], where: str, noun: str, problems: Problems
 ) -> tuple[dict[int, tuple[str, R]], set[int | None]]:
-    """Place and record by number, and the numbers that are broken or stand twice."""
+    """Place and record by number, and the numbers that are broken or repeated."""
     records: dict[int, tuple[str, R]] = {}
     broken = set[int | None]()
     for index, entry in enumerate(listed):
@@ -209,8 +209,8 @@ def _object(
     file: CocoFile[Category], size: tuple[int, int] | None, annotation: Annotation, where: str
 ) -> BoxedObject:
     name = str(file.find_category(annotation, where).name)
-    x, y, width, height = annotation.bbox
-    shown = f"{x:g}, {y:g}, {width:g}, {height:g} (x, y, width, height)"
-    box = check_box((x, y, x + width, y + height), size, f"{where}.bbox", shown)
+    x, y, width, height = written = annotation.bbox
+    edges = x, y, x + width, y + height
+    box = check_box(edges, size, f"{where}.bbox", written, "x, y, width, height")
     difficult = bool(annotation.difficult) or bool(annotation.ignore)
     return BoxedObject(name, box, difficult, bool(annotation.iscrowd))

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
-from lloss.annotations.json_fields import Box, Name, Point, convert
+from lloss.annotations.json_fields import Box, Name, Point, convert, load_json
 from lloss.annotations.label_types import ObjectLabel, PersonLabel
 from lloss.annotations.problems import AnnotationError
 from lloss.errors import LabelError
@@ -37,8 +37,7 @@ class _Objects(msgspec.Struct):
         objects = ObjectList()
         rows = zip(self.names, self.boxes, self.difficult, self.crowd)
         for row, (name, edges, difficult, crowd) in enumerate(rows):
-            shown = ", ".join(f"{edge:g}" for edge in edges)
-            box = check_box(edges, self.size, f".boxes[{row}]", f"{shown} (edges)")
+            box = check_box(edges, self.size, f".boxes[{row}]", edges, "edges")
             objects.objects.append(BoxedObject(str(name), box, difficult, crowd))
         return objects.label(self.size)
 
@@ -111,9 +110,17 @@ def parse_archive(
         try:
             labels[id] = convert(fields, _RECORDS[given], "").label()
         except AnnotationError as error:
-            damage = f"{error}; mend it or write it again".removeprefix(": ").removeprefix(".")
+            damage = f"{error}; fix it or write it again".removeprefix(": ").removeprefix(".")
             raise LabelError(f"{name}: the label of {id!r} is damaged: {damage}") from error
     return labels
+
+
+def load_annotations(path: Path) -> Any:
+    """Load a JSON of images and their annotations; refuse an archive, which lacks the images."""
+    document = load_json(path)
+    if parse_archive(document, str(path)) is not None:
+        raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
+    return document
 
 
 def _check_lengths(record: _Objects | _Person, *keys: str) -> None:

@@ -54,7 +54,7 @@ def parse_labels(
     """Parse a CSV as :func:`read_labels`.
 
     ``needs_label`` None asks for labels where there is a column of them, in which ``blank`` allows
-    empty ones. An empty field and an id that stands there twice are refused.
+    empty ones. An empty field and a repeated id are refused.
     """
     table = Table(file, origin, LabelError)
     label_at = table.column("label")
@@ -72,7 +72,7 @@ def parse_labels(
             )
         if id in labels and needs_label:
             raise LabelError(
-                f"{origin}: the id {shortened(id)!r} stands in line {lines[id]} and in line "
+                f"{origin}: the id {shortened(id)!r} is in line {lines[id]} and in line "
                 f"{line}; keep one of them"
             )
         labels[id], lines[id] = label, line

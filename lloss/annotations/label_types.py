@@ -1,4 +1,4 @@
-"""What is known of a labeled image, by task."""
+"""The labels of an image: objects or a person's joints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DECIMALS = 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectLabel:
-    """The objects of an image; there may be none.
+    """The objects of an image, possibly none.
 
     Attributes:
         names: the class of each.
@@ -45,7 +45,7 @@ class ObjectLabel:
         return not self.names
 
     def image_names(self, key: str) -> tuple[str, ...]:
-        """The names of the image of a label that stands under a key."""
+        """The names of the image, where the label has this key."""
         return (self.named, key) if self.named else (key,)
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class PersonLabel:
             pixel being 0.5, 0.5; of a joint that is not annotated anything finite.
         annotated: ``bool [J]``: which joints are.
         head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal, or
-            what stands in for it); NaN where it is not known.
+            an estimate of it); NaN where it is not known.
     """
 
     image: str
@@ -85,7 +85,7 @@ class PersonLabel:
     head: float = math.nan
 
     def image_names(self, key: str) -> tuple[str, ...]:
-        """The names of a label that stands under a key: its person's, and its image's."""
+        """The key, which names the person, and the image's name."""
         return (key, self.image)
 
     def as_dict(self) -> dict[str, Any]:

@@ -177,9 +177,8 @@ def _points(record: _Joints, where: str) -> tuple[str, NDArray[np.float64], NDAr
 def _head_size(record: _Joints, where: str) -> float:
     """The head's size of an entry; NaN where it has none.
 
-    PCKh is defined by the head's box; the distance between the joints only stands in for it. In LSP
-    extended, whose persons have no such boxes of their own, it equals :data:`HEAD_SHARE` of the
-    diagonal of the boxes that were made for them; of other sets nothing is known.
+    PCKh is defined by the head's box. The distance between the joints is an estimate: in LSP
+    extended it equals :data:`HEAD_SHARE` of the diagonal of the boxes made for its persons.
     """
     for key in ("headbox", "head_box"):
         if (box := getattr(record, key)) is not None:

@@ -38,5 +38,5 @@ def parse_persons(
         with problems.skipping():
             if others:  # nobody knows which of them is right
                 at = first.where.rpartition(": ")[2]
-                raise AnnotationError(others[0].where, f"{first.id!r} stands at {at} too")
+                raise AnnotationError(others[0].where, f"{first.id!r} is at {at} too")
             yield first

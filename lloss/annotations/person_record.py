@@ -28,7 +28,7 @@ class Person:
 
     Attributes:
         where: its entry: ``train.json: [12]``.
-        image_where: where the image's name stands.
+        image_where: the place of the image's name.
         image: the name.
         id: image and place in the file's own numbers: ``image@cx,cy,scale`` or ``image@x,y,w,h``.
         region: gives the square of the image to look at; raises :class:`AnnotationError`.
@@ -46,7 +46,7 @@ class Person:
 
 
 def person_id(image: str, *numbers: float) -> str:
-    """The id of a person: the same wherever the same numbers stand, as ``2`` or as ``2.0``."""
+    """The id of a person: equal for equal numbers, written as ``2`` or as ``2.0``."""
     return f"{image}@" + ",".join(f"{number + 0.0:.10g}" for number in numbers)
 
 
@@ -82,10 +82,10 @@ def check_joints(
     where: str,
     index: Callable[[int], str] = lambda joint: "",
 ) -> None:
-    """Refuse a joint that is more than the image's own side outside of it.
+    """Refuse a joint that is farther outside of the image than the image's own side.
 
     A joint that the image's edge cuts off may be annotated where it would be; one so far away is a
-    slip, and would be learned from as one that is not there.
+    mistake.
 
     Args:
         names: of the joints.

@@ -31,14 +31,14 @@ class EmptyBoxError(AnnotationError):
 
 @dataclass
 class Problems:
-    """Stops at the first broken annotation, or counts them while they are left out.
+    """Collects notes, and broken annotations; stops at the first of these unless ``skip``.
 
     Attributes:
         skip: leave broken annotations out instead of stopping.
         broken: each broken annotation so far, with its place.
-        notes: what the user should know although nothing is broken, each one line.
+        notes: lines for the user where nothing is broken.
         remedy: the option that leaves broken annotations out.
-        warnings: why not to rely on the network, each one line.
+        warnings: lines on why not to rely on the network.
         unusable: by file or folder of labels, the names of each image whose label was left out.
     """
 
@@ -50,9 +50,7 @@ class Problems:
     unusable: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
 
     def mark_unusable(self, origin: str, *names: str) -> None:
-        """Record the names of an image whose label is broken, so that no other label of it
-        counts.
-        """
+        """Record the names of an image of a broken label: no other label of it counts."""
         self.unusable.setdefault(origin, set()).add(names)
 
     def note(self, line: str) -> None:
@@ -68,7 +66,8 @@ class Problems:
         """Count a broken annotation, or stop with it."""
         self.broken.append(f"{where}: {what}")
         if not self.skip:
-            raise LabelError(f"{where}: {what}; mend it, or leave such out with {self.remedy}")
+            remedy = f"fix it, or leave out broken annotations with {self.remedy}"
+            raise LabelError(f"{where}: {what}; {remedy}")
 
     @contextlib.contextmanager
     def skipping(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from xml.parsers import expat
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box, check_class
 from lloss.annotations.json_fields import FARTHEST
 from lloss.annotations.label_types import ObjectLabel
-from lloss.annotations.problems import AnnotationError, EmptyBoxError, Problems
+from lloss.annotations.problems import AnnotationError, Problems
 from lloss.text.clean_names import clean_name
 
 DEEPEST = 64
@@ -65,11 +65,10 @@ def _object(
         raise AnnotationError(named.where, "the object's class is empty")
     check_class(name, classes, named.where)
     box = element.required("bndbox")
-    x0, y0, x1, y1 = (box.required(tag).number() for tag in _EDGES)
-    shown = f"{x0:g}, {y0:g}, {x1:g}, {y1:g} ({', '.join(_EDGES)})"
-    if x1 >= x0 and y1 >= y0 and (x1 == x0 or y1 == y0):  # a line of pixels is a slip too
-        raise EmptyBoxError(box.where, f"the box {shown} has no area")
-    edges = check_box((x0 - 1, y0 - 1, x1, y1), size, box.where, shown)
+    x0, y0, x1, y1 = written = [box.required(tag).number() for tag in _EDGES]
+    start = 0 if x1 == x0 or y1 == y0 else 1  # a line of pixels counts as without area
+    edges = (x0 - start, y0 - start, x1, y1)
+    edges = check_box(edges, size, box.where, written, ", ".join(_EDGES))
     difficult = element.child("difficult")
     return BoxedObject(name, edges, difficult is not None and difficult.number() != 0)
 

@@ -125,9 +125,10 @@ def _open(uri: str, exclude: tuple[Path, ...], empty: str, out: Path) -> tuple[P
     """Open the pool without folders of labels and of these scores; find the ids to leave out."""
     problems = Problems(skip=True)
     pool = labeled_pool(uri, exclude, problems, [out])
-    excluded = find_excluded(read_excluded(exclude, problems, empty), pool.ids)
-    print_notes(*problems.lines(), *excluded.notes("the pool"))
-    return pool, excluded.ids
+    named = read_excluded(exclude, problems, empty)
+    excluded = find_excluded(named, pool.ids, "the pool", problems)
+    print_notes(*problems.lines())
+    return pool, excluded
 
 
 def _announcement(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:

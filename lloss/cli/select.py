@@ -64,13 +64,14 @@ def command(
     order = "highest" if highest else "lowest" if lowest else ""
     settings = SelectionSettings(order=order, **values)
     source = ScoresFolder(scores).opened()
-    selection, without = select_without(source, settings, excluded)
+    selection = select_without(source, settings, excluded, problems)
     if out is None:
         click.echo(formatted(selection, kind), nl=False)
     else:
         write_selection(selection, out, kind)
     summary = [f"{len(selection)} of {selection.eligible} selected {settings.how}"]
-    summary += [*selection.notes(), *without.notes("the scores")]
+    summary += [f"{selection.excluded} excluded"] if selection.excluded else []
+    summary += selection.unusable()
     print_notes(
         *problems.lines(),
         ", ".join(summary) + (f": {out}" if out else ""),

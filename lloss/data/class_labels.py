@@ -8,8 +8,9 @@ import numpy as np
 
 from lloss.annotations.problems import Problems
 from lloss.data.class_folders import class_folders
+from lloss.data.dataset_download import download
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import LabelError, MissingExtraError, PoolError
+from lloss.errors import LabelError, PoolError
 from lloss.pools import ArrayPool, load_array, open_array
 from lloss.pools.storage import LocalPath
 from lloss.text.clean_names import clean_name
@@ -17,7 +18,8 @@ from lloss.text.clean_names import clean_name
 DATA_ROOT = Path("~/.cache/lloss")
 """Where torchvision's sets are, or are downloaded to."""
 
-TORCHVISION_SETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+"""Names of data sets, and torchvision's classes that download them."""
 
 
 def open_labeled(
@@ -30,7 +32,7 @@ def open_labeled(
     to ``data_root``. Notes go to ``problems``.
     """
     name, _, split = data.partition(":")
-    if name in TORCHVISION_SETS:
+    if name in DATASETS:
         return _torchvision_set(name, split or "train", data_root.expanduser())
     path = Path(data)
     if path.is_dir():
@@ -43,11 +45,6 @@ def open_labeled(
             f"{data}: no such labeled data; give a folder, a .npz or cifar10/cifar100, or --task"
         )
     raise LabelError(f"{data}: carries no labels of its own; add --labels labels.csv")
-
-
-def is_named_set(data: str) -> bool:
-    """Whether this is a name of torchvision's, with or without its split."""
-    return data.partition(":")[0] in TORCHVISION_SETS
 
 
 def _labeled_array(path: Path) -> LabeledSet:
@@ -72,13 +69,6 @@ def _labeled_array(path: Path) -> LabeledSet:
 def _torchvision_set(name: str, split: str, root: Path) -> LabeledSet:
     if split not in ("train", "test"):
         raise PoolError(f"{name}:{split}: no such split; give {name}:train or {name}:test")
-    try:
-        from torchvision import datasets  # an extra, and heavy
-    except ImportError as error:
-        raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
-    try:
-        data = getattr(datasets, TORCHVISION_SETS[name])(root, split == "train", download=True)
-    except (OSError, RuntimeError) as error:
-        raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
+    data = download(name, DATASETS[name], root, split == "train")
     items = list(ArrayPool(data.data, name))
     return LabeledSet(items, [data.classes[t] for t in data.targets], f"{name}:{split}")

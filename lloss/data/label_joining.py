@@ -1,4 +1,4 @@
-"""Labels and the images of a pool that they are of."""
+"""Find the image of a pool that each label is of."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from lloss.data.annotation_files import holds_xml
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
 from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
+from lloss.pools.uri import PoolUri
 
 
 def labeled_pool(
-    uri: str | Path,
+    uri: str | Path | PoolUri,
     labels: Sequence[Path],
     problems: Problems | None = None,
     written: Sequence[Path] = (),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from lloss.annotations.problems import Problems
+from lloss.errors import LabelError
 from lloss.pools import Item
+
+L = TypeVar("L")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,31 @@ class LabeledSet:
         return LabeledSet(
             [self.items[row] for row in rows], [self.labels[row] for row in rows], self.origin
         )
+
+
+def usable_set(
+    found: Iterable[tuple[Item, L]],
+    check: Callable[[Item, L, str], L | None],
+    origin: str,
+    what: str,
+    problems: Problems,
+) -> LabeledSet:
+    """Keep the labels that pass a check; refuse to keep none.
+
+    ``check`` gets the place for messages and returns the label, None to leave it out, or raises
+    :class:`.AnnotationError`; ``what`` is what a label is of.
+    """
+    items: list[Item] = []
+    labels: list[L] = []
+    for item, label in found:
+        with problems.skipping():
+            checked = check(item, label, f"{origin}: {item.id!r}")
+            if checked is not None:
+                items.append(item)
+                labels.append(checked)
+    if not items:
+        raise LabelError(f"{origin}: holds no labeled {what} that can be used")
+    return LabeledSet(items, labels, origin)
 
 
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
 from lloss.annotations.class_list import allowed_classes
 from lloss.annotations.coco import CocoImage, is_coco, parse_objects
 from lloss.annotations.json_fields import load_json
-from lloss.annotations.label_archive import parse_archive
+from lloss.annotations.label_archive import load_annotations, parse_archive
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.id_matching import agree
-from lloss.data.label_joining import labeled_pool, match_labels
-from lloss.data.labeled_set import LabeledSet
+from lloss.data.label_joining import match_labels
+from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.voc_folders import (
+    DATASETS,
     DEFAULT_SPLIT,
-    SETS,
     downloaded,
     labeled_split,
     read_split,
@@ -73,49 +73,40 @@ def join_objects(
             f"{origin}: {len(differ)} annotation files and the <filename> in them differ in name, "
             f"and the pool has only one of the two: {first} is taken for {ids[differ[0]]!r}"
         )
-    items = pool.find(ids.values())
-    return _labeled_set(zip(items, (labels[key] for key in ids)), origin, problems)
+    found = zip(pool.find(ids.values()), (labels[key] for key in ids))
+    return usable_set(found, _sized(problems), origin, "image", problems)
 
 
-def open_objects(data: str, labels: Path | None, data_root: Path, problems: Problems) -> LabeledSet:
-    """Open images labeled with their objects, of any kind.
+def open_objects(data: str, data_root: Path, problems: Problems) -> LabeledSet:
+    """Open images that carry labels of their objects.
 
     Args:
         data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), a COCO JSON,
             ``voc2007``, ``voc2012`` or ``voc`` (both), which torchvision downloads; a devkit and a
             name take ``:SPLIT`` behind them (``train``, ``val``, ``trainval``, which is the
-            default, or ``test``), a JSON ``?image=FOLDER``. With ``labels`` a pool.
-        labels: as of :func:`read_objects`.
-        data_root: where torchvision's sets are, or are downloaded to.
+            default, or ``test``), a JSON ``?image=FOLDER``.
+        data_root: the folder of downloaded data sets.
         problems: counts broken annotations and missing images.
     """
-    if labels is not None:
-        pool = labeled_pool(data, [labels], problems)
-        return join_objects(pool, read_objects(labels, problems), str(labels), problems)
-    if is_named_set(data):
-        name, _, split = data.partition(":")
-        rows = downloaded(name, split or DEFAULT_SPLIT, data_root.expanduser())
-        return _labeled_set(labeled_split(rows, problems), data, problems)
+    name, _, named_split = data.partition(":")
     asked = PoolUri.parse(data)
-    if Path(asked.path).is_file():
-        return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
     path, split = _path_and_split(data)
-    if years := years_of(path):
+    if name in DATASETS:
+        rows = downloaded(name, named_split or DEFAULT_SPLIT, data_root.expanduser())
+    elif Path(asked.path).is_file():
+        return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
+    elif years := years_of(path):
         rows = read_split(years, split)
-        return _labeled_set(labeled_split(rows, problems), data, problems)
-    if path.exists():
+    elif path.exists():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    kinds = "a VOC devkit, a COCO .json, or voc2007, voc2012 or voc"
-    raise PoolError(f"{data}: no such labeled data; give {kinds}")
-
-
-def is_named_set(data: str) -> bool:
-    """Whether this is a name of torchvision's, with or without its split."""
-    return data.partition(":")[0] in SETS
+    else:
+        kinds = "a VOC devkit, a COCO .json, or voc2007, voc2012 or voc"
+        raise PoolError(f"{data}: no such labeled data; give {kinds}")
+    return usable_set(labeled_split(rows, problems), _sized(problems), data, "image", problems)
 
 
 def missing_image(where: str, name: str, folder: StoragePath) -> AnnotationError:
-    """The error of an annotation whose image is not in the folder of the images."""
+    """Name an image that is not in the folder of the images."""
     what = f"no image {name!r} in {folder}; ?image=FOLDER behind the json says where they are"
     return AnnotationError(where, what)
 
@@ -137,10 +128,7 @@ def _coco_images(path: Path, document: Any, problems: Problems) -> list[CocoImag
 
 
 def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
-    document = load_json(path)
-    if parse_archive(document, str(path)) is not None:
-        raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
-    images = _coco_images(path, document, problems)
+    images = _coco_images(path, load_annotations(path), problems)
     place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
@@ -148,43 +136,29 @@ def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
             if place.at(image.name).kind() != "file":
                 raise missing_image(f"{image.where}.file_name", image.name, place)
             found.append((place.image(image.name), image.objects.label(image.size)))
-    return _labeled_set(found, str(path), problems)
+    return usable_set(found, _sized(problems), str(path), "image", problems)
 
 
-def _labeled_set(
-    found: Iterable[tuple[Item, ObjectLabel]], origin: str, problems: Problems
-) -> LabeledSet:
-    items: list[Item] = []
-    labels: list[ObjectLabel] = []
-    for item, label in found:
-        with problems.skipping():
-            sized = _with_size(item, label, f"{origin}: {item.id!r}", problems)
-            if sized is not None:
-                labels.append(sized)
-                items.append(item)
-    if not items:
-        raise LabelError(f"{origin}: holds no labeled image that can be used")
-    return LabeledSet(items, labels, origin)
+def _sized(problems: Problems) -> Callable[[Item, ObjectLabel, str], ObjectLabel | None]:
+    """Return what gives a label its image's size, and checks boxes where that was not known.
 
-
-def _with_size(
-    item: Item, label: ObjectLabel, where: str, problems: Problems
-) -> ObjectLabel | None:
-    """The label with its image's size; its boxes are checked now where that was not known before.
-
-    None if a box that marks something is broken.
+    It returns None if a box that marks something is broken.
     """
-    if label.size is not None:
-        return label
-    try:
-        size = size_of(item.read())
-    except ImageError as error:
-        raise AnnotationError(where, f"the image {error}") from error
-    objects = ObjectList()
-    columns = label.boxes.tolist(), label.difficult.tolist(), label.crowd.tolist()
-    for row, (name, edges, difficult, crowd) in enumerate(zip(label.names, *columns), 1):
-        with objects.skipping(problems):
-            shown = ", ".join(f"{edge:g}" for edge in edges) + " (edges)"
-            box = check_box(tuple(edges), size, f"{where}, object {row} ({name})", shown)
-            objects.objects.append(BoxedObject(name, box, difficult, crowd))
-    return objects.label(size, label.named) if objects.complete else None
+
+    def check(item: Item, label: ObjectLabel, where: str) -> ObjectLabel | None:
+        if label.size is not None:
+            return label
+        try:
+            size = size_of(item.read())
+        except ImageError as error:
+            raise AnnotationError(where, f"the image {error}") from error
+        objects = ObjectList()
+        columns = label.boxes.tolist(), label.difficult.tolist(), label.crowd.tolist()
+        for row, (name, edges, difficult, crowd) in enumerate(zip(label.names, *columns), 1):
+            with objects.skipping(problems):
+                place = f"{where}, object {row} ({name})"
+                box = check_box(tuple(edges), size, place, edges, "edges")
+                objects.objects.append(BoxedObject(name, box, difficult, crowd))
+        return objects.label(size, label.named) if objects.complete else None
+
+    return check

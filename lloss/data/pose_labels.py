@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from lloss.annotations.json_fields import load_json
-from lloss.annotations.label_archive import parse_archive
+from lloss.annotations.label_archive import load_annotations, parse_archive
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.person_file import parse_persons
 from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
 from lloss.data.id_matching import agree
-from lloss.data.label_joining import labeled_pool, match_labels
-from lloss.data.labeled_set import LabeledSet
+from lloss.data.label_joining import match_labels
+from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.object_labels import missing_image
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
@@ -59,34 +59,24 @@ def join_persons(
         label = labels[key]
         of_person = agree(key, item.id)
         found.append((item, label if of_person else dataclasses.replace(label, region=None)))
-    return _labeled_set(found, origin, problems)
+    return usable_set(found, _check, origin, "person", problems)
 
 
-def open_persons(data: str, labels: Path | None, data_root: Path, problems: Problems) -> LabeledSet:
-    """Open persons labeled with their joints, of any kind.
+def open_persons(data: str, problems: Problems) -> LabeledSet:
+    """Open persons that carry their joints.
 
-    Args:
-        data: a JSON of labeled persons, with ``?image=FOLDER`` for the images if they are neither
-            in its folder, nor in ``images`` below or beside that, and ``?split=train`` or
-            ``?split=valid`` for a part by ``isValidation``; with ``labels`` a pool of persons or of
-            images.
-        labels: as of :func:`read_persons`.
-        data_root: not used; no set of this kind is downloaded.
-        problems: counts broken annotations and missing images.
+    ``data`` is a JSON of labeled persons, with ``?image=FOLDER`` for the images if they are neither
+    in its folder, nor in ``images`` below or beside that, and ``?split=train`` or ``?split=valid``
+    for a part by ``isValidation``.
     """
-    if labels is not None:
-        pool = labeled_pool(data, [labels], problems)
-        return join_persons(pool, read_persons(labels, problems), str(labels), problems)
     asked = PoolUri.parse(data)
     path = Path(asked.path)
     if not path.exists():
         raise PoolError(f"{data}: no such labeled data; give a JSON of persons")
     if not path.is_file():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    document = load_json(path)
-    if parse_archive(document, str(path)) is not None:
-        raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
-    persons = list(parse_persons(document, str(path), problems, asked.options.get("split", "")))
+    split = asked.options.get("split", "")
+    persons = list(parse_persons(load_annotations(path), str(path), problems, split))
     return _persons_with_images(path, persons, asked.options.get("image", ""), problems)
 
 
@@ -124,23 +114,14 @@ def _persons_with_images(
             assert label.region is not None, "a file of persons says where each is"
             outlines.append(PersonCrop(person.id, person.image, label.region, person.size))
             labels.append(label)
-    return _labeled_set(list(zip(crop_items(outlines, place), labels)), str(path), problems)
+    found = zip(crop_items(outlines, place), labels)
+    return usable_set(found, _check, str(path), "person", problems)
 
 
-def _labeled_set(
-    found: list[tuple[Item, PersonLabel]], origin: str, problems: Problems
-) -> LabeledSet:
-    items, labels = [], []
-    for item, label in found:
-        with problems.skipping():
-            if size := _size_in_doubt(item, label):
-                where = f"{origin}: {item.id!r}"
-                check_joints(label.names, label.joints, label.annotated, size, where)
-            items.append(item)
-            labels.append(label)
-    if not items:
-        raise LabelError(f"{origin}: holds no labeled person that can be used")
-    return LabeledSet(items, labels, origin)
+def _check(item: Item, label: PersonLabel, where: str) -> PersonLabel:
+    if size := _size_in_doubt(item, label):
+        check_joints(label.names, label.joints, label.annotated, size, where)
+    return label
 
 
 def _size_in_doubt(item: Item, label: PersonLabel) -> tuple[int, int] | None:

@@ -21,15 +21,16 @@ from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.voc import parse_voc
 from lloss.data.annotation_files import annotation_files
+from lloss.data.dataset_download import download
 from lloss.data.id_matching import agree
-from lloss.errors import ImageError, MissingExtraError, PoolError
+from lloss.errors import ImageError, PoolError
 from lloss.pools import Item
 from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.image_files import ImageRoot, read_file
 from lloss.text.image_paths import image_path
 
-SETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
-"""Names that torchvision downloads, and their years."""
+DATASETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
+"""Names of data sets, and their years."""
 
 SPLITS = ("train", "val", "trainval", "test")
 DEFAULT_SPLIT = "trainval"
@@ -100,7 +101,7 @@ def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[It
     for row in rows:
         with problems.skipping():
             if row.id in seen:
-                raise AnnotationError(row.where, f"the image {row.id!r} stands there twice")
+                raise AnnotationError(row.where, f"the image {row.id!r} is listed twice")
             seen.add(row.id)
             for file in (row.image, row.annotation):
                 if not file.is_file():
@@ -157,17 +158,17 @@ def read_split(years: list[Path], split: str) -> list[SplitRow]:
 
 
 def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
-    """The rows of a set of :data:`SETS`; torchvision downloads it to ``root`` unless it is whole.
+    """The rows of a set of :data:`DATASETS`; torchvision downloads it to ``root`` unless whole.
 
     Of ``test`` the year 2007 alone is public.
     """
-    years = [year for year in SETS[name] if split != "test" or year == "2007"]
+    years = [year for year in DATASETS[name] if split != "test" or year == "2007"]
     if split not in SPLITS or not years:
         raise PoolError(f"{name}:{split}: no such split; choose one of {', '.join(SPLITS)}")
     folders = {year: root / "VOCdevkit" / f"VOC{year}" for year in years}
     for year, folder in folders.items():
         if not _is_whole(folder, split):  # torchvision would unpack it again
-            _download(name, year, split, root)
+            download(name, "VOCDetection", root, year, split)
     return read_split(list(folders.values()), split)
 
 
@@ -177,17 +178,6 @@ def _is_whole(year: Path, split: str) -> bool:
     except PoolError:
         return False
     return all(row.image.is_file() and row.annotation.is_file() for row in rows)
-
-
-def _download(name: str, year: str, split: str, root: Path) -> None:
-    try:
-        from torchvision.datasets import VOCDetection  # an extra, and heavy
-    except ImportError as error:
-        raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
-    try:
-        VOCDetection(root, year, split, download=True)
-    except (OSError, RuntimeError) as error:
-        raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
 
 
 def _image(folder: Path, name: str) -> Path:

@@ -6,12 +6,13 @@ same :class:`ImageSpec`, which travels in the artifact.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -108,15 +109,10 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PI
     """:func:`decode` into an existing array, such as a row of a batch.
 
     Args:
-        raw: as for :func:`decode`.
-        spec: as for :func:`decode`.
-        out: ``uint8 [spec.height, spec.width, 3]``, written whole; on an error it may hold
-            anything.
+        raw: an encoded image or an array.
+        spec: of the model's input.
+        out: ``uint8 [spec.height, spec.width, 3]``; after an error it may hold anything.
         max_pixels: that an encoded image may declare.
-
-    Raises:
-        ImageError: as for :func:`decode`.
-        ValueError: ``out`` is of another shape or type.
     """
     shape = (spec.height, spec.width, 3)
     if out.shape != shape or out.dtype != np.uint8:
@@ -141,34 +137,21 @@ def decode_whole(raw: Raw) -> Pixels:
 
 
 def decode_mask(raw: bytes) -> NDArray[np.uint8]:
-    """Decode a PNG whose pixels are numbers of classes.
+    """Decode a PNG whose pixels are numbers of classes to ``uint8 [H, W]``, upright.
 
-    Returns:
-        ``uint8 [H, W]``, upright: a palette's indices, grey values, or 0 and 1 of one bit.
-
-    Raises:
-        ImageError: it cannot be decoded, is not a PNG, or has colours or more than 8 bits.
+    The numbers are a palette's indices, grey values, or 0 and 1 of one bit. Any other format,
+    colours and more than 8 bits are an ImageError.
     """
     return np.asarray(_decoded(raw, _mask_values)).astype(np.uint8)
 
 
 def size_of(raw: Raw) -> tuple[int, int]:
-    """Height and width of the upright image; of an encoded one only the header is read.
-
-    Raises:
-        ImageError: it is not an image of a known kind.
-    """
+    """Height and width of the upright image; of an encoded one only the header is read."""
     if isinstance(raw, np.ndarray):
         return _coloured(raw).shape[:2]
-    if not raw:
-        raise ImageError("an empty file")
-    try:
+    with _decoder_errors(raw):
         image = _opened(raw)
         turned = _TURNS.get(_orientation(image, raw)) in _SIDEWAYS
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on a broken file
-        raise ImageError(f"cannot be decoded: {_one_line(error)}") from error
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
@@ -229,15 +212,21 @@ def _decoded(
     raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Apply ``finish`` to an opened image; every failure is an ImageError."""
-    if not raw:
-        raise ImageError("an empty file")
-    try:
+    with _decoder_errors(raw):
         try:
             return _read(raw, finish, max_pixels)
         except Warning:  # where the user's filters make errors of them: damage that is survived
             with _QUIET, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _read(raw, finish, max_pixels)
+
+
+@contextlib.contextmanager
+def _decoder_errors(raw: bytes) -> Iterator[None]:
+    if not raw:
+        raise ImageError("an empty file")
+    try:
+        yield
     except ImageError:
         raise
     except MemoryError as error:
@@ -245,11 +234,8 @@ def _decoded(
     except Image.DecompressionBombError as error:
         raise ImageError(f"declares more pixels than Pillow allows: {error}") from error
     except Exception as error:  # decoders raise nearly anything on a broken file
-        raise ImageError(f"cannot be decoded: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"cannot be decoded: {reason}") from error
 
 
 def _read(raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int) -> Image.Image:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,35 +25,25 @@ _SAMPLED = 64
 """Rows that distinguish one array from another."""
 
 
-class Rows(Protocol):
-    """The images of an array of shape ``(N, H, W, 3)``, ``(N, H, W, 1)`` or ``(N, H, W)``."""
+class Rows:
+    """The images of an array in memory: ``[N, H, W, 3]``, ``[N, H, W, 1]`` or ``[N, H, W]``."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-    def row(self, number: int) -> NDArray[Any]:
-        """One image."""
-
-    def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Fill ``out`` with the rows from ``start`` on."""
-
-
-class MemoryRows:
-    """Rows of an array in memory."""
 
     def __init__(self, images: NDArray[Any]) -> None:
         self.images, self.shape, self.dtype = images, images.shape, images.dtype
 
     def row(self, number: int) -> NDArray[Any]:
-        """A view of it."""
+        """One image; a view where it can be."""
         return self.images[number]  # type: ignore[no-any-return]
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Copy."""
+        """Fill ``out`` with the rows from ``start`` on."""
         out[:] = self.images[start : start + len(out)]
 
 
-class FileRows:
+class FileRows(Rows):
     """Rows of an array in a file, read by position.
 
     A memory map would count every page that was ever read as memory of the process, and take a
@@ -66,13 +56,11 @@ class FileRows:
         self._row_bytes = math.prod(layout.shape[1:]) * layout.dtype.itemsize
 
     def row(self, number: int) -> NDArray[Any]:
-        """A new array."""
         out = np.empty(self.shape[1:], np.uint8)
         self.read(number, out[None])
         return out
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Read straight into ``out``."""
         wanted = out.reshape(-1).data
         if self._file.read_into(self._offset + start * self._row_bytes, wanted) < len(wanted):
             raise PoolError(f"{self._path}: the file became shorter while it was read")
@@ -85,7 +73,7 @@ class ArrayPool(Pool):
     indexed = True
 
     def __init__(self, images: NDArray[Any] | Rows, uri: str, remote: bool = False) -> None:
-        self.rows: Rows = MemoryRows(images) if isinstance(images, np.ndarray) else images
+        self.rows = Rows(images) if isinstance(images, np.ndarray) else images
         dtype, shape = self.rows.dtype, self.rows.shape
         if dtype != np.uint8:
             raise PoolError(f"{uri}: an array of {dtype}; images are uint8, 0 to 255")
@@ -106,11 +94,9 @@ class ArrayPool(Pool):
         return iter(_RowItems(self.rows, range(self.count())))
 
     def ids(self) -> Iterator[str]:
-        """The row numbers."""
         return map(str, range(self.count()))
 
     def count(self) -> int:
-        """The array's length."""
         return self.rows.shape[0]
 
     def fingerprint(self) -> str:
@@ -121,7 +107,6 @@ class ArrayPool(Pool):
         return digest.hexdigest()
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        """See :meth:`Pool.chunks`; nothing before a range is touched."""
         for wanted in ranges:
             numbers = range(wanted.start, min(wanted.stop, self.count()))
             if not numbers:
@@ -129,7 +114,6 @@ class ArrayPool(Pool):
             yield _RowChunk(numbers.start, _RowItems(self.rows, numbers), self.rows)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`; by index."""
         wanted = list(ids)
         self.refuse_missing(wanted, {id for id in wanted if not self.holds(id)})
         return [_item(self.rows, int(id)) for id in wanted]
@@ -169,9 +153,8 @@ class _RowChunk(Chunk):
         return [str(number) for number in range(self.start, self.start + len(self))]
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
-        if out.shape[1:] != self.rows.shape[1:] or out.dtype != np.uint8:
-            return False
-        if not out.flags.c_contiguous:
+        fits = out.shape[1:] == self.rows.shape[1:] and out.dtype == np.uint8
+        if not (fits and out.flags.c_contiguous):
             return False
         try:
             self.rows.read(self.start, out[: len(self)])
@@ -181,8 +164,7 @@ class _RowChunk(Chunk):
         return True
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     """The position of an array's plain bytes in a file."""
 
     offset: int

@@ -48,17 +48,14 @@ class FolderPool(Pool):
         return (self.root.image(id, file=file) for id, file in self._walk())
 
     def ids(self) -> Iterator[str]:
-        """Paths below the folder."""
         return (id for id, _ in self._walk())
 
     def passed_over(self) -> PassedOver | None:
-        """See :meth:`Pool.passed_over`; a local folder is walked for it unless it was before."""
         if self._passed is None and not self.remote:
             self.count()
         return self._passed
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`; an id is a path, so nothing else is listed."""
         wanted = list(ids)
         missing = set(wanted) - self._existing(set(wanted))
         if any("\\" in id for id in missing):  # the escape of a name that is not UTF-8

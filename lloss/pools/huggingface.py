@@ -12,15 +12,9 @@ from lloss.pools.table import TablePool
 
 
 def open_saved(folder: StoragePath, uri: str, options: dict[str, str]) -> Pool | None:
-    """Open a ``save_to_disk`` folder; None where the folder is not one.
+    """Open a ``save_to_disk`` folder of a data set, or of a dict of them; None for another folder.
 
-    Args:
-        folder: of a data set, or of a dict of them.
-        uri: of the pool, for messages.
-        options: ``split`` chooses of a dict; ``id`` and ``image`` name columns.
-
-    Raises:
-        PoolError: the folder is damaged, or the split is missing or unknown.
+    Of the ``options``, ``split`` chooses from a dict; ``id`` and ``image`` name columns.
     """
     splits = _json(folder, "dataset_dict.json").get("splits")
     if splits is not None:

@@ -34,7 +34,7 @@ class PathListPool(Pool):
             id, *positions = duplicate
             one, two = (next(itertools.islice(_rows(listing), n, None))[0] for n in positions)
             raise PoolError(
-                f"{listing}: the id {id!r} stands in line {one} and in line {two}; "
+                f"{listing}: the id {id!r} is in line {one} and in line {two}; "
                 "ids are unique in a pool"
             )
 
@@ -48,15 +48,12 @@ class PathListPool(Pool):
         return (folder.image(path, id) for _, id, path in _rows(self.listing))
 
     def ids(self) -> Iterator[str]:
-        """The paths as written, or the column ``id``."""
         return (id for _, id, _ in _rows(self.listing))
 
     def count(self) -> int:
-        """The list's length when it was opened."""
         return self._count
 
     def fingerprint(self) -> str:
-        """Digest the list itself; not the files it names."""
         return content_fingerprint(self.listing)
 
 

@@ -107,15 +107,12 @@ class PersonCropPool(Pool):
         return crop_items(self._crops, self.images)
 
     def ids(self) -> Iterator[str]:
-        """Image and place of each person."""
         return (one.id for one in self._crops)
 
     def count(self) -> int:
-        """How many persons there are."""
         return len(self._crops)
 
     def fingerprint(self) -> str:
-        """Digest the JSON; not the images it names."""
         return content_fingerprint(self.listing)
 
 

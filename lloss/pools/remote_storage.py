@@ -66,7 +66,6 @@ class RemotePath(StoragePath):
 
     @property
     def parent(self) -> RemotePath:
-        """The path's folder."""
         folder = self.path.rstrip("/").rpartition("/")[0]
         uri = self._uri.partition("?")[0].rpartition("/")[0]
         return RemotePath(self.fs, folder, uri, self.within)
@@ -87,7 +86,6 @@ class RemotePath(StoragePath):
         return self.within is not None and not self.within.holds_object(self.fs, self.path)
 
     def kind(self) -> Literal["file", "folder", ""]:
-        """Ask the server."""
         with store_errors(self):
             try:
                 kind = self.fs.info(self.path)["type"]
@@ -96,13 +94,11 @@ class RemotePath(StoragePath):
         return "folder" if kind == "directory" else "file"
 
     def identity(self) -> None:
-        """Stores have no links."""
         return
 
     def entries(
         self, keeps: Callable[[str, bool], bool]
     ) -> Iterator[tuple[str, str, RemotePath | None]]:
-        """See :meth:`StoragePath.entries`."""
         for name, is_folder in [entry for entry in self._listed() if keeps(*entry)]:
             yield name, self.file_of(name), self.at(name) if is_folder else None
 
@@ -118,7 +114,6 @@ class RemotePath(StoragePath):
         return sorted(names, key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
 
     def existing(self, paths: Collection[str]) -> set[str]:
-        """List each folder of the paths once."""
         listed: dict[str, set[str]] = {}
         for folder in {path.rpartition("/")[0] for path in paths}:
             path = self.at(folder)
@@ -129,7 +124,6 @@ class RemotePath(StoragePath):
         }
 
     def file_of(self, path: str) -> str:
-        """The URL."""
         return f"{self._protocol}://{self.at(path).path}"
 
     @functools.cached_property
@@ -138,28 +132,29 @@ class RemotePath(StoragePath):
         return kinds if isinstance(kinds, str) else kinds[0]
 
     def open(self) -> IO[bytes]:
-        """See :meth:`StoragePath.open`."""
         return cast(IO[bytes], io.BufferedReader(_RemoteStream(self), _BUFFER))
 
     def open_random(self) -> RandomFile:
-        """See :meth:`StoragePath.open_random`."""
-        return _RemoteFile(self)
+        return self
+
+    def read_into(self, offset: int, out: memoryview) -> int:
+        """Implement :class:`RandomFile` by one request for the range."""
+        if not len(out):
+            return 0
+        with store_errors(self):
+            data = self.fs.cat_file(self.path, start=offset, end=offset + len(out))
+        out[: len(data)] = data
+        return len(data)
 
     def fingerprint(self) -> str:
-        """The size and, where the store has one, a tag or a time."""
         with store_errors(self):
             info = self.fs.info(self.path)
         tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
         return f"{info.get('size')} {tag}"
 
     def read_image(self, path: str) -> bytes:
-        """See :meth:`StoragePath.read_image`.
-
-        Raises:
-            ImageError: this one object is missing, or access is denied.
-            PoolError: the store cannot be reached, or refuses us altogether: to go on would
-                skip every image from here on.
-        """
+        # A missing object and "access denied" are of this image alone. A store that fails, or that
+        # refuses us altogether, would skip every image from here on.
         image = self.at(path)
         if image.outside:
             raise ImageError(OUTSIDE)
@@ -188,22 +183,6 @@ class RemotePath(StoragePath):
             whole = int(self.fs.info(self.path).get("size") or 0)
             image_files.check_encoded(max(len(data), whole))
         return data
-
-
-class _RemoteFile:
-    """A remote file read by ranges, one request each."""
-
-    def __init__(self, path: RemotePath) -> None:
-        self.path = path
-
-    def read_into(self, offset: int, out: memoryview) -> int:
-        """See :meth:`RandomFile.read_into`."""
-        if not len(out):
-            return 0
-        with store_errors(self.path):
-            data = self.path.fs.cat_file(self.path.path, start=offset, end=offset + len(out))
-        out[: len(data)] = data
-        return len(data)
 
 
 class _RemoteStream(io.RawIOBase):

@@ -145,26 +145,21 @@ class LocalPath(StoragePath):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The absolute path split up."""
         return self.path.absolute().parts
 
     @property
     def parent(self) -> LocalPath:
-        """See :class:`StoragePath`."""
         return LocalPath(self.path.parent, self.within)
 
     def at(self, path: str) -> LocalPath:
-        """A path below this folder, or an absolute one."""
         return LocalPath(self.path / path, self.within)
 
     def kind(self) -> Literal["file", "folder", ""]:
-        """Follow links and look what is there."""
         if os.path.isdir(self.path):  # noqa: PTH112  Path.is_dir() raises on a long name
             return "folder"
         return "file" if os.path.exists(self.path) else ""  # noqa: PTH110
 
     def identity(self) -> tuple[int, int] | None:
-        """Device and inode; None where nothing is."""
         try:
             status = self.path.stat()
         except (OSError, ValueError):
@@ -174,7 +169,6 @@ class LocalPath(StoragePath):
     def entries(
         self, keeps: Callable[[str, bool], bool]
     ) -> Iterator[tuple[str, bytes, LocalPath | None]]:
-        """See :meth:`StoragePath.entries`; only the names are held, in a tenth of the memory."""
         if self.within is not None and not self.within.holds_path(self.path):
             raise PoolError(f"{self.path}: {OUTSIDE}; remove that link")
         here = os.fsencode(self.path)
@@ -195,15 +189,12 @@ class LocalPath(StoragePath):
             yield shown, os.path.join(here, name), inner  # noqa: PTH118
 
     def existing(self, paths: Collection[str]) -> set[str]:
-        """Look at each."""
         return {path for path in paths if os.path.isfile(self.file_of(path))}  # noqa: PTH113
 
     def file_of(self, path: str) -> bytes:
-        """The whole path as bytes."""
         return os.fsencode(os.path.join(self.path, path))  # noqa: PTH118  for each image
 
     def open(self) -> IO[bytes]:
-        """See :meth:`StoragePath.open`."""
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise PoolError(f"{self.path}: is not a regular file")
@@ -223,7 +214,6 @@ class LocalPath(StoragePath):
         return again if os.path.exists(again) else str(self.path)  # noqa: PTH110
 
     def open_random(self) -> RandomFile:
-        """See :meth:`StoragePath.open_random`."""
         return _LocalFile(self)
 
     def fingerprint(self) -> str:
@@ -245,12 +235,10 @@ class LocalPath(StoragePath):
         return ImageRoot(self.path, self.within)
 
     def read_image(self, path: str) -> bytes:
-        """See :meth:`StoragePath.read_image`; absolute paths are taken as they are."""
         return read_file(self.path / path, self._root)
 
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        """See :meth:`StoragePath.image`; ``file`` is the name in bytes that are not UTF-8."""
-        file = file or self.file_of(path)
+        file = file or self.file_of(path)  # bytes, which need not be UTF-8
         return Item(id or path, functools.partial(read_file, file, self._root), file=file)
 
     def _unreadable(self, error: Exception) -> PoolError:
@@ -268,7 +256,6 @@ class _LocalFile:
         weakref.finalize(self, self._file.close)
 
     def read_into(self, offset: int, out: memoryview) -> int:
-        """See :meth:`RandomFile.read_into`."""
         out, done = out.cast("B") if out.format != "B" or out.ndim != 1 else out, 0
         try:
             while done < len(out) and (count := self._read_some(offset + done, out[done:])):

@@ -27,25 +27,20 @@ class SubsetPool(Pool):
         return (item for item in self.pool if item.id not in self.without)
 
     def ids(self) -> Iterator[str]:
-        """The pool's ids without those left out."""
         return (id for id in self.pool.ids() if id not in self.without)
 
     def passed_over(self) -> PassedOver | None:
-        """That of the whole pool."""
         return self.pool.passed_over()
 
     def fingerprint(self) -> str:
-        """That of the whole pool."""
         return self.pool.fingerprint()
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`; as the pool finds them."""
         wanted = list(ids)
         self.refuse_missing(wanted, self.without.intersection(wanted))
         return self.pool.find(wanted)
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        """See :meth:`Pool.chunks`; rows of an array are still read in bulk, run by run."""
         if isinstance(self.pool, ArrayPool):
             return _array_chunks(self.pool, self.without, ranges)
         return super().chunks(ranges)

@@ -73,7 +73,6 @@ class TablePool(Pool):
                 )
 
     def ids(self) -> Iterator[str]:
-        """The ids; the images are not read."""
         if not self.columns.id:
             yield from map(str, range(self.count()))
             return
@@ -82,15 +81,13 @@ class TablePool(Pool):
                 yield from self.columns.ids(batch, first, file.path, offset)
 
     def count(self) -> int:
-        """The files' rows, by their metadata."""
         return sum(self._file(number).count for number in range(len(self.files)))
 
     def fingerprint(self) -> str:
-        """Digest the files' names, sizes and a little of their content; not the named images."""
         return files_fingerprint(self.files)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
-        """See :meth:`Pool.find`. The items carry their bytes: a batch each would be far more."""
+        # The items carry their bytes: a batch each would be far more.
         wanted = list(ids)
         missing = set(wanted)
         places = {id: row for row, id in enumerate(self.ids()) if id in missing}

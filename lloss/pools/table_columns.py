@@ -66,11 +66,8 @@ class Columns:
     def ids(self, batch: Any, first: int, path: StoragePath, offset: int) -> list[str]:
         """The ids of a batch; PoolError where one is null, empty or not UTF-8.
 
-        Args:
-            batch: with the column ``id`` at least.
-            first: the file's row that the batch begins with.
-            path: of the file.
-            offset: the pool's position of the file's first row.
+        ``first`` is the batch's first row in the file ``path``, ``offset`` the pool's position of
+        that file's first row.
         """
         if not self.id:
             return [str(offset + first + row) for row in range(batch.num_rows)]
@@ -103,7 +100,6 @@ class ImageCell:
     folder: StoragePath
 
     def __call__(self) -> bytes:
-        """See :attr:`lloss.pools.Item.read`."""
         return _image(*_bytes_and_path(self.column[self.row]), self.folder)
 
     def detached(self) -> Callable[[], bytes]:

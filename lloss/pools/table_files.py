@@ -8,7 +8,7 @@ import functools
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -133,9 +133,8 @@ class _Arrow(TableFile):
 
     @functools.cached_property
     def starts(self) -> list[int]:  # type: ignore[override]
-        """See :class:`TableFile`; the columns of images are not looked at."""
         small = [field.name for field in self.schema if pa.types.is_primitive(field.type)]
-        with mapped(self.path) as source:
+        with _source(self.path, pa.memory_map) as source:  # reads only what is looked at
             batches = self._batches(source, (small or self.schema.names)[:1], 0)
             return list(itertools.accumulate((batch.num_rows for batch in batches), initial=0))
 
@@ -156,21 +155,11 @@ class _Arrow(TableFile):
 
 
 @contextlib.contextmanager
-def _source(path: StoragePath) -> Iterator[Any]:
-    with readable(path), path.open() as file:
-        if isinstance(path, LocalPath):  # past Python and its lock
-            with pa.OSFile(path.path_of(file)) as source:
-                yield source
-        else:
-            yield file
-
-
-@contextlib.contextmanager
-def mapped(path: StoragePath) -> Iterator[Any]:
-    """The file for pyarrow; a local one mapped, so that only what is looked at is read."""
+def _source(path: StoragePath, opener: Callable[[str], Any] = pa.OSFile) -> Iterator[Any]:
+    """The file for pyarrow; a local one is read past Python and its lock."""
     with readable(path), path.open() as file:
         if isinstance(path, LocalPath):
-            with pa.memory_map(path.path_of(file)) as source:
+            with opener(path.path_of(file)) as source:
                 yield source
         else:
             yield file

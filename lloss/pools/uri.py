@@ -48,8 +48,12 @@ class PoolUri:
     options: dict[str, str]
 
     @classmethod
-    def parse(cls, uri: str | Path | PoolUri) -> PoolUri:
+    def parse(cls, uri: str | Path | PoolUri, folder: Path | None = None) -> PoolUri:
         """Split off the options. An existing file of the whole name wins over options.
+
+        Args:
+            uri: a parsed one is returned as it is.
+            folder: that a path is relative to, with ``~`` for the user's; None to take it as it is.
 
         Raises:
             PoolError: an unknown option, or one without a value.
@@ -57,6 +61,8 @@ class PoolUri:
         if isinstance(uri, PoolUri):
             return uri
         text = str(uri)
+        if folder is not None and not is_url(text):
+            text = str(folder / Path(text).expanduser())
         head, mark, query = text.rpartition("?")
         if not mark or "=" not in query or (not is_url(text) and os.path.lexists(text)):
             return cls(text, _LOCAL.sub("", text, count=1), {})
@@ -76,6 +82,12 @@ class PoolUri:
 
     def __str__(self) -> str:
         return without_secrets(self.text)
+
+    def relative_to(self, folder: Path) -> str:
+        """Write it for a file in ``folder``, which :meth:`parse` gets with that folder."""
+        if is_url(self.text) or self.text.startswith("~"):
+            return self.text
+        return os.path.relpath(self.path, folder) + self.text[len(self.path) :]
 
     @property
     def remote(self) -> bool:
@@ -109,19 +121,6 @@ def is_url(uri: str) -> bool:
 def without_secrets(text: str) -> str:
     """Leave out user and password before ``@``, and the values of keys, tokens and signatures."""
     return _SECRET.sub(r"\1=…", _USER.sub(r"\1", text))
-
-
-def from_folder(folder: Path, uri: str) -> str:
-    """Resolve a pool string of a file in ``folder``, as the process sees it."""
-    return uri if is_url(uri) else str(folder / Path(uri).expanduser())
-
-
-def to_folder(folder: Path, uri: str) -> str:
-    """Write a pool string relative to ``folder``: the inverse of :func:`from_folder`."""
-    if is_url(uri) or uri.startswith("~"):
-        return uri
-    path = PoolUri.parse(uri).path
-    return os.path.relpath(path, folder) + uri[len(path) :]
 
 
 def expanded(pattern: str, most: int = _MOST) -> list[str]:

@@ -62,13 +62,11 @@ class WebDatasetPool(Pool):
         self._passed = passed
 
     def passed_over(self) -> PassedOver | None:
-        """See :meth:`Pool.passed_over`; headers on this machine are read for it where needed."""
         if self._passed is None and not self.streamed:
             self.count()
         return self._passed and self._passed + self.beside
 
     def fingerprint(self) -> str:
-        """Digest the shards' names, sizes and a little of their content."""
         return files_fingerprint(self.shards)
 
     def _items(self, shard: StoragePath, passed: PassedOver) -> Iterator[Item]:
@@ -126,7 +124,6 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """See the library."""
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:

@@ -12,8 +12,9 @@ from lloss.annotations import Problems
 from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools import Pool
-from lloss.pools.uri import to_folder
-from lloss.project.project import FILE, HOLDOUT, Project, is_named_set, load_project
+from lloss.pools.uri import PoolUri
+from lloss.project.project import FILE, HOLDOUT, Project, load_project
+from lloss.tasks import TASKS
 
 
 def create_project(
@@ -42,9 +43,11 @@ def create_project(
     written = dict(values)
     for name in ("pool", "labels", "test", "test_labels"):
         value = written.get(name)
-        uri = name in ("pool", "test") and not is_named_set(value or "")
-        if value and (uri or Path(value).exists()):
-            written[name] = to_folder(root, value)
+        if not value:
+            continue
+        dataset = any(task().is_dataset(value) for task in TASKS.values())
+        if (name in ("pool", "test") and not dataset) or Path(value).exists():
+            written[name] = PoolUri.parse(value).relative_to(root)
     with _restored_on_failure(root):
         _note_earlier(root, problems)
         write_text(root / FILE, _toml(written, train))

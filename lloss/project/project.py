@@ -20,16 +20,14 @@ from typing import Any
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.data.class_labels import DATA_ROOT
-from lloss.data.class_labels import is_named_set as is_named_classes
 from lloss.data.empty_labels import EMPTY, drop_empty
 from lloss.data.image_overlap import find_test_images, refuse_overlap, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.labeled_set import LabeledSet
-from lloss.data.object_labels import is_named_set as is_named_objects
 from lloss.errors import ProjectError, SettingsError
 from lloss.files import locked, write_text
 from lloss.pools import Pool
-from lloss.pools.uri import from_folder, without_secrets
+from lloss.pools.uri import PoolUri, without_secrets
 from lloss.selection import SelectionSettings
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
@@ -142,7 +140,7 @@ class Project:
             problems: receives notes on files that are left out.
         """
         labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
-        return labeled_pool(from_folder(self.root, self.pool), labels, problems, [self.cycles])
+        return labeled_pool(PoolUri.parse(self.pool, self.root), labels, problems, [self.cycles])
 
     def open_labels(
         self, labels: Path | None = None, problems: Problems | None = None
@@ -165,8 +163,8 @@ class Project:
         """Open the test set, if the project has one."""
         labels = self.path(self.test_labels) if self.test_labels else None
         if self.test:
-            uri = from_folder(self.root, self.test)
-            if is_named_set(self.test) and not Path(uri).exists():
+            uri = PoolUri.parse(self.test, self.root).text
+            if self.task.is_dataset(self.test) and not Path(uri).exists():
                 uri = self.test
             test = self.task.open(uri, labels, DATA_ROOT, problems)
         elif labels is not None:
@@ -291,8 +289,3 @@ def load_project(root: Path) -> Project:
     if not settings.head:
         raise SettingsError(f"{path} [train]: head = false predicts no loss to select by")
     return Project(root=root, train=settings, **content)
-
-
-def is_named_set(data: str) -> bool:
-    """Whether torchvision downloads a data set of this name, for any task."""
-    return is_named_classes(data) or is_named_objects(data)

@@ -27,7 +27,7 @@ def device_batch(image: ImageSpec) -> int:
     return min(DEVICE_BATCH, _power_below(_DEVICE_PIXELS // _pixels(image)))
 
 
-def fitting(image: ImageSpec, batch_size: int, free: int) -> int:
+def batch_in_memory(image: ImageSpec, batch_size: int, free: int) -> int:
     """Images of a batch that half of the GPU's ``free`` bytes hold at a time; at least one."""
     count = _power_below(free // 2 // (_pixels(image) * _DEVICE_BYTES))
     return batch_size if count >= batch_size else count

@@ -53,19 +53,12 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU.
+    """One GPU."""
 
-    Attributes:
-        name: such as ``NVIDIA H100 80GB HBM3``.
-        compute_capability: such as ``9.0``.
-        cuda: the newest CUDA version that the driver supports, such as ``13.0``.
-        driver: release of the driver, such as ``580.82.07``; empty where it is unknown.
-    """
-
-    name: str
-    compute_capability: str
-    cuda: str
-    driver: str
+    name: str  # such as NVIDIA H100 80GB HBM3
+    compute_capability: str  # such as 9.0
+    cuda: str  # the newest CUDA version that the driver supports, such as 13.0
+    driver: str  # its release, such as 580.82.07; empty where it is unknown
 
 
 class Driver:

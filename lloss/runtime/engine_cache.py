@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lloss.errors import EngineError
-from lloss.files import explained, write_json
+from lloss.files import write_error, write_json
 
 KEY = "key.json"
 
@@ -26,13 +26,11 @@ KEY = "key.json"
 class EngineCache:
     """Two folders.
 
-    Attributes:
-        engines: of one model, on one machine, in one range of shapes.
-        timings: of kernels on this machine, for any model: with them the engine of the next cycle's
-            model builds in a fraction of the time.
+    ``timings`` are of kernels on this machine, for any model: with them the engine of the next
+    cycle's model builds in a fraction of the time.
     """
 
-    engines: Path
+    engines: Path  # of one model, on one machine, in one range of shapes
     timings: Path
 
     @classmethod
@@ -72,7 +70,7 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.stat()
     except OSError as error:
-        raise explained(error, folder) from error
+        raise write_error(error, folder) from error
     if status.st_uid != os.getuid():
         raise EngineError(
             f"{folder}: belongs to user {status.st_uid}, and TensorRT runs the engines that it "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -63,56 +62,48 @@ def parse_device(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def missing(provider: str, available: Sequence[str], device_id: int = 0) -> str | None:
-    """Return why a provider cannot run on this machine, with the remedy; None when it can.
+def why_unavailable(provider: str, device_id: int = 0) -> str:
+    """Return why a provider cannot run on this machine, with the remedy; "" when it can.
 
     This check prevents pages of messages from the loader. It leaves the libraries that it finds
     loaded, as the provider needs them.
     """
-    if ORT_NAMES[provider] not in available:
+    ort = import_onnxruntime()
+    if ORT_NAMES[provider] not in ort.get_available_providers():
         return f"is not in the installed onnxruntime{_clash()}"
     if provider == "cpu":
-        return None
+        return ""
     try:
         cuda_driver.driver().check(device_id)
     except EngineError as error:
         return str(error)
-    cuda_version = getattr(import_onnxruntime(), "cuda_version", "") or "13"
-    lacking = libraries.first_missing(libraries.cuda_libraries(cuda_version.partition(".")[0]))
-    if lacking:
-        return f"{lacking} is not on this machine: pip install 'lloss[gpu]'"
+    cuda_version = getattr(ort, "cuda_version", "") or "13"
+    library = libraries.first_missing(libraries.cuda_libraries(cuda_version.partition(".")[0]))
+    if library:
+        return f"{library} is not on this machine: pip install 'lloss[gpu]'"
     if provider == "cuda":
-        return None
-    lacking = libraries.first_missing(libraries.TENSORRT)
-    if lacking:
-        return f"{lacking} (TensorRT 10) is not on this machine{_other_tensorrt()}"
+        return ""
+    library = libraries.first_missing(libraries.TENSORRT)
+    if library:
+        return f"{library} (TensorRT 10) is not on this machine{_other_tensorrt()}"
     if tf32.possible(device_id):
         return (
             "would compute in TF32, which only the environment can forbid: start the program with "
             f"{tf32.VARIABLE}=0"
         )
-    return None
+    return ""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a session is made for.
+    """What a session is made for."""
 
-    Attributes:
-        provider: ``tensorrt``, ``cuda`` or ``cpu``.
-        image: height and width of the input.
-        batch_size: the largest batch.
-        precision: of the artifact; fp16 networks run in the layout that tensor cores read.
-        device_id: number of the GPU.
-        graphs: whether to capture CUDA graphs; the runs must then keep to fixed addresses.
-    """
-
-    provider: str
-    image: tuple[int, int]
-    batch_size: int
-    precision: str = "fp32"
+    provider: str  # tensorrt, cuda or cpu
+    image: tuple[int, int]  # height and width
+    batch_size: int  # the largest
+    precision: str = "fp32"  # fp16 networks run in the layout that tensor cores read
     device_id: int = 0
-    graphs: bool = True
+    graphs: bool = True  # capture CUDA graphs; the runs must then keep to fixed addresses
 
 
 def setup_of(
@@ -209,8 +200,8 @@ class Opened(NamedTuple):
 def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> Opened:
     """Open a session on the setup's provider, and check that it is the one that runs.
 
-    Call :func:`missing` first: this function does not repeat its checks. Where the graph has nodes
-    that cannot be captured, the session is opened again without CUDA graphs, with a note.
+    Call :func:`why_unavailable` first: this function does not repeat its checks. Where the graph
+    has nodes that cannot be captured, the session is opened again without CUDA graphs, with a note.
     """
     if setup.provider == "cpu":
         return _open(path, setup, None, options)
@@ -226,20 +217,20 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
 def _open(path: Path, setup: Setup, cache: EngineCache | None, options: Any) -> Opened:
     if setup.provider != "cpu":
         import_onnxruntime().preload_dlls()  # optional libraries too, such as cuFFT
-    wanted = provider_options(setup, cache)
+    chain = provider_options(setup, cache)
     note = ""
     try:
-        session = _new_session(path, wanted, options)
+        session = _new_session(path, chain, options)
     except DeviceMemoryError:
         raise
     except EngineError as error:
-        if wanted[0][1].get("enable_cuda_graph") != "1":
+        if chain[0][1].get("enable_cuda_graph") != "1":
             raise
         note = f"no CUDA graphs: {error}"
-        wanted = provider_options(replace(setup, graphs=False), cache)
-        session = _new_session(path, wanted, options)
+        chain = provider_options(replace(setup, graphs=False), cache)
+        session = _new_session(path, chain, options)
     running = session.get_providers()[0]
-    if running != wanted[0][0]:
+    if running != chain[0][0]:
         raise EngineError(f"{path}: {setup.provider} could not be started, {running} ran instead")
     nodes = _count_nodes(session)
     if not nodes.get(setup.provider):
@@ -264,10 +255,10 @@ def _new_session(path: Path, providers: Options, options: Any) -> Any:
 
 def _count_nodes(session: Any) -> dict[str, int]:
     """Count the nodes of each provider: a provider can start and be given none."""
-    short = {long: name for name, long in ORT_NAMES.items()}
+    short_names = {long: name for name, long in ORT_NAMES.items()}
     counts: dict[str, int] = {}
     for part in session.get_provider_graph_assignment_info():
-        name = short.get(part.ep_name, part.ep_name)
+        name = short_names.get(part.ep_name, part.ep_name)
         counts[name] = counts.get(name, 0) + len(part.get_nodes())
     return counts
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.errors import ScoresError
-from lloss.files import sweep, written_aside
+from lloss.files import atomic_write, sweep
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
@@ -118,7 +118,7 @@ def _parts(folders: Sequence[ScoresFolder]) -> dict[int, Path]:
 
 
 def _take(source: Path, target: Path) -> None:
-    with written_aside(target) as aside:
+    with atomic_write(target) as aside:
         try:
             os.link(source, aside)
         except OSError:  # another file system, or one without links

@@ -18,10 +18,9 @@ class ScoreSource(Protocol):
     def scan(
         self, columns: Sequence[str], ids: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Read some columns of all rows, or of the rows of some ids, in any order.
+        """Read columns of all rows, or of the rows of some ids, in any order.
 
-        Raises:
-            ScoresError: the scores cannot be read or lack a column.
+        ScoresError where the scores cannot be read or lack a column.
         """
 
 
@@ -34,7 +33,7 @@ class TableScores:
     def scan(
         self, columns: Sequence[str], ids: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """See :class:`ScoreSource`."""
+        """Read from the table."""
         has = self.table.schema.names
         if missing := [name for name in columns if name not in has]:
             raise ScoresError(

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lloss.errors import ScoresError
-from lloss.files import write_json, written_aside
+from lloss.files import atomic_write, write_json
 from lloss.pools.unique_ids import first_duplicate
 from lloss.scores.part_file import check_columns, opened_part, readable, write_part
 from lloss.scores.shard_spec import Shard
@@ -130,7 +130,7 @@ class ScoresFolder:
     def write_part(self, number: int, table: pa.Table, skipped: Skipped) -> None:
         """Write a part and, in its metadata, the images it would have held."""
         note = json.dumps([list(row) for row in skipped], ensure_ascii=False).encode()
-        with written_aside(self.part_path(number)) as aside:
+        with atomic_write(self.part_path(number)) as aside:
             write_part(table.replace_schema_metadata({_SKIPPED_KEY: note}), aside)
 
     def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
@@ -189,7 +189,7 @@ class ScoresFolder:
         """Collect the skipped images of all parts in ``skipped.parquet``."""
         rows = [row for number in self.part_numbers() for row in self.part_ids(number)[1]]
         columns = [[id for id, _ in rows], [reason for _, reason in rows]]
-        with written_aside(self.path / SKIPPED) as aside:
+        with atomic_write(self.path / SKIPPED) as aside:
             table = pa.table(columns, schema=_SKIPPED_SCHEMA)
             pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
 

@@ -1,4 +1,4 @@
-"""Which K images to label next."""
+"""Choose the K images to label next. The strategies are in :mod:`lloss.selection.strategies`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
 """Images that must not be scored or selected, named by files: labels, selections, or ids alone.
 
-The meaning of a name is decided as in training (:mod:`lloss.data.id_matching`), so that the images
-left out are those that training on the same labels uses.
+Names are matched as in training (:mod:`lloss.data.id_matching`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,38 +40,6 @@ class NamedImages:
     own_suffix: bool = True
 
 
-@dataclass
-class ExcludedImages:
-    """The images that the names of all files mean.
-
-    Attributes:
-        ids: of the images to leave out.
-        named: how many images the files name.
-        lost: a name of each that is not among the ids.
-        loose: a name and the id that it means, of each that is not named by its id.
-        near: an id that the first of the lost ones nearly is, and how they differ; "" without one.
-    """
-
-    ids: set[str] = field(default_factory=set)
-    named: int = 0
-    lost: list[str] = field(default_factory=list)
-    loose: list[tuple[str, str]] = field(default_factory=list)
-    near: str = ""
-
-    def notes(self, where: str) -> list[str]:
-        """Parts of a sentence for the user on names that are not ids in the pool or the scores."""
-        notes = []
-        if self.lost:
-            first = f"the first: {self.lost[0]!r}" + (f"; {self.near}" if self.near else "")
-            few = f"{len(self.lost)} of the {self.named} ids to exclude match nothing in {where}"
-            none = f"none of the {self.named} ids to exclude is in {where}"
-            notes.append(f"{none if len(self.lost) == self.named else few} ({first})")
-        if self.loose:
-            name, id = self.loose[0]
-            notes.append(f"{len(self.loose)} excluded by name (the first: {name!r} is {id!r})")
-        return notes
-
-
 def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") -> list[NamedImages]:
     """Read the names of the images that files name.
 
@@ -96,35 +63,49 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
     return files
 
 
-def find_excluded(files: Iterable[NamedImages], ids: Callable[[], Iterator[str]]) -> ExcludedImages:
-    """Find the images by their names among the ids of the pool or the scores.
+def find_excluded(
+    files: Collection[NamedImages], ids: Callable[[], Iterator[str]], where: str, problems: Problems
+) -> set[str]:
+    """Find the ids of the images that files name; a name that may mean several is refused.
 
-    The ids are gone through once a file, twice where a name is lost. A name of several is refused.
+    The ids of the pool or the scores are gone through once a file, twice where a name matches none.
+    Notes count the names that are not ids; ``where`` says in them what was searched.
     """
-    excluded = ExcludedImages()
+    found = set[str]()
+    unknown: list[str] = []
+    by_name: list[str] = []
     for file in files:
         names = {name for several in file.names.values() for name in several}
         matches = Matches(ids, names, file.own_suffix)
         for key, several in file.names.items():
-            excluded.named += 1
             if not any(map(matches.of, several)):
-                if not excluded.lost:
-                    excluded.near = matches.near(several[0], elsewhere=False)
-                excluded.lost.append(several[0])
+                near = "" if unknown else matches.near(several[0], elsewhere=False)
+                unknown.append(f"{several[0]!r}; {near}" if near else repr(several[0]))
                 continue
             try:
                 id = match_names(matches, several, f"{file.origin}: {key!r}")
             except AnnotationError as error:
                 raise LabelError(str(error)) from error
-            excluded.ids.add(id)
+            found.add(id)
             if all(differs(name, id, file.own_suffix) for name in several):
-                excluded.loose.append((several[0], id))
-    return excluded
+                by_name.append(f"{several[0]!r} is {id!r}")
+    count = sum(len(file.names) for file in files)
+    if unknown:
+        few = f"{len(unknown)} of the {count} ids to exclude match nothing in {where}"
+        none = f"none of the {count} ids to exclude is in {where}"
+        what = none if len(unknown) == count else few
+        problems.note(f"{what} (the first: {unknown[0]})")
+    if by_name:
+        problems.note(f"{len(by_name)} excluded by name (the first: {by_name[0]})")
+    return found
 
 
 def select_without(
-    folder: ScoresFolder, settings: SelectionSettings, files: Collection[NamedImages]
-) -> tuple[Selection, ExcludedImages]:
+    folder: ScoresFolder,
+    settings: SelectionSettings,
+    files: Collection[NamedImages],
+    problems: Problems,
+) -> Selection:
     """Select images that no file names.
 
     Names that are ids, the usual ones, cost no more than the selection; only where some are not the
@@ -133,11 +114,9 @@ def select_without(
     names = {name for file in files for several in file.names.values() for name in several}
     chosen = select(folder, settings, names)
     if chosen.excluded == len(names):  # all of them are ids
-        return chosen, ExcludedImages(names, sum(len(file.names) for file in files))
-    excluded = find_excluded(files, folder.ids)
-    if len(excluded.ids) > chosen.excluded:
-        chosen = select(folder, settings, excluded.ids)
-    return chosen, excluded
+        return chosen
+    ids = find_excluded(files, folder.ids, "the scores", problems)
+    return select(folder, settings, ids) if len(ids) > chosen.excluded else chosen
 
 
 @dataclass(frozen=True)

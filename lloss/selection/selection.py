@@ -107,11 +107,6 @@ class Selection:
         said = {"strategy": self.settings.strategy, "by": self.settings.by}
         return table.replace_schema_metadata({**said, "order": self.settings.direction})
 
-    def notes(self) -> list[str]:
-        """What became of the images that were left out, in words."""
-        excluded = [f"{self.excluded} excluded"] if self.excluded else []
-        return [*excluded, *self.unusable()]
-
     def unusable(self) -> list[str]:
         """How many images could not be chosen for what their scores are, in words."""
         counts = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from lloss.errors import SettingsError
-from lloss.files import write_text, written_aside
+from lloss.files import atomic_write, write_text
 from lloss.selection import Selection
 from lloss.text.csv_table import csv_text
 
@@ -55,7 +55,7 @@ def write_selection(selection: Selection, path: Path, kind: str = "", place: str
     """Write it whole or not at all; ``kind`` as in :func:`formatted` or ``parquet``."""
     kind = kind or format_of(path)
     if kind == "parquet":
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             pq.write_table(selection.table().rename_columns(["id", "score", place]), aside)
     else:
         write_text(path, formatted(selection, kind, place))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text, read_labels
-from lloss.data.class_labels import open_labeled
+from lloss.data.class_labels import DATASETS, open_labeled
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
@@ -110,6 +110,7 @@ class _Classification(Task):
     """A label is a class name, a target its index; -1 for a class that the network lacks."""
 
     name = "classification"
+    datasets = DATASETS.keys()
     metric = "accuracy"
     loss_unit = "nats"
     labels_file = "labels.csv"
@@ -136,11 +137,7 @@ class _Classification(Task):
     def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
         return ClassificationObjective(classes)
 
-    def open(
-        self, data: str, labels: Path | None, data_root: Path, problems: Problems
-    ) -> LabeledSet:
-        if labels is not None:
-            return super().open(data, labels, data_root, problems)
+    def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
         return open_labeled(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:

@@ -40,11 +40,8 @@ def csv_text(
 ) -> str:
     """Write CSV with plain line ends.
 
-    Args:
-        header: the names of the columns.
-        rows: a value for each column.
-        readable: raise LabelError for a line break or a NUL, which :class:`Table` would refuse.
-            Otherwise such a field takes several lines, as spreadsheets and pandas read it.
+    A line break or a NUL in a field is a LabelError, since :class:`Table` would refuse it; unless
+    ``readable`` is False: then the field takes several lines, as spreadsheets and pandas read it.
     """
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
@@ -190,7 +187,7 @@ class Table:
             if value.strip() and not is_index:
                 raise self._wrong(
                     number,
-                    f"{shortened(value)!r} stands in column {place + 1}, which has no name in the "
+                    f"{shortened(value)!r} is in column {place + 1}, which has no name in the "
                     "header; name the column or remove it",
                 )
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from lloss.errors import CheckpointError
-from lloss.files import sha256_of, written_aside
+from lloss.files import atomic_write, sha256_of
 from lloss.modeling.network import TappedNetwork
 from lloss.modeling.registry import set_transform_input
 from lloss.tasks import get_task
@@ -71,7 +71,7 @@ class Checkpoint:
             "sample": torch.from_numpy(self.sample),
             "state": self.state,
         }
-        with written_aside(path) as aside, aside.open("wb") as file:
+        with atomic_write(path) as aside, aside.open("wb") as file:
             try:
                 torch.save(content, file)
             except RuntimeError as error:

@@ -22,7 +22,7 @@ from lloss.annotations import Problems
 from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
-from lloss.files import explained, sweep, write_text
+from lloss.files import sweep, write_error, write_text
 from lloss.modeling.network import TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
@@ -169,7 +169,7 @@ def _decoded(
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explained(error, run) from error
+        raise write_error(error, run) from error
     sweep(run)
     try:
         data, rows = load_examples(
@@ -281,7 +281,7 @@ class RunWriter:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(figures) + "\n")
         except OSError as error:
-            raise explained(error, path) from error
+            raise write_error(error, path) from error
 
 
 def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> None:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from lloss.annotations import Problems
+from lloss.data.decode_ahead import decode_with
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
-from lloss.images.cpu_count import usable_cores
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import Pixels, largest_of_16_bits
-from lloss.pools.decode_ahead import decode_with
+from lloss.runtime.cpu_count import usable_cores
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings

@@ -13,7 +13,7 @@ from lloss.serve.daemon.errors import answer_failures, answer_of
 from lloss.serve.daemon.http.authentication import PROBES
 from lloss.serve.daemon.labelstudio import routes as labelstudio
 from lloss.serve.daemon.ui import login, page_routes
-from lloss.serve.daemon.ui.viewer import Viewer
+from lloss.serve.daemon.ui.page_data import PageData
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -37,7 +37,7 @@ def create_app(daemon: Daemon) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.daemon, app.state.viewer = daemon, Viewer(daemon)
+    app.state.daemon, app.state.page_data = daemon, PageData(daemon)
     answer_failures(app)
     app.state.routes = []
     for module in (health, inference, score_images, pools, jobs, labelstudio, login, page_routes):

@@ -10,12 +10,12 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.hand_out import Selections
+from lloss.serve.daemon.services.image_labels import Labels
 from lloss.serve.daemon.services.job_runner import Jobs
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.selection_queue import SelectionQueue
-from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 
@@ -33,7 +33,7 @@ class Daemon:
         jobs: pools being scored.
         classes: which labels a pool accepts.
         selections: which K images are next.
-        selection_queue: runs selections in threads of their own.
+        labels: marks images labeled, skipped or free.
         draining: whether it is shutting down: accepted requests are answered, others refused.
     """
 
@@ -52,8 +52,8 @@ class Daemon:
         self.pools = Pools(settings, self.catalog)
         self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
         self.classes = Classes(self.models, self.catalog.images)
-        self.selections = Selections(settings, self.catalog, self.pools, self.metrics, self.classes)
-        self.selection_queue = SelectionQueue(self.selections)
+        self.labels = Labels(self.catalog, self.pools, self.metrics, self.classes)
+        self.selections = Selections(settings, self.catalog, self.pools, self.metrics)
         register_gauges(self.metrics, self.catalog, settings.data_dir, self.not_ready)
 
     def start(self) -> None:

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from lloss.serve.scoring.batch.pipeline import READERS, Pipeline, Take
 from lloss.serve.scoring.batch.worker_pool import WorkerPools
-from lloss.serve.scoring.engine.session import Engine
-from lloss.serve.scoring.given_images import Images, column_images, pool_of
+from lloss.serve.scoring.engine.engine import Engine
+from lloss.serve.scoring.in_memory_pool import Images, column_images, pool_of
 from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
 
 from lloss.errors import EngineError, PoolError, SettingsError
-from lloss.images.cpu_count import usable_cores
 from lloss.images.decode import MAX_PIXELS
 from lloss.manifest import Manifest
 from lloss.pools import Pool, open_pool
+from lloss.runtime.cpu_count import usable_cores
 
 
 class Scorer:

@@ -58,28 +58,32 @@ class Telemetry:
         self._queue = Gauge(
             "lloss_queue_size", "Batches begun and not yet handed over.", registry=registry
         )
-        self._model = Gauge(
-            "lloss_model_info",
-            "The artifact that scores, and what runs it.",
-            ["sha256", "provider", "device", "precision"],
-            registry=registry,
-        )
         self._halvings = Counter(
             "lloss_batch_halvings",
             "Times that a GPU's memory did not hold a run, and runs were halved.",
             registry=registry,
         )
+        for outcome in ("scored", "skipped"):
+            self._images.labels(outcome)
+        self._model: Gauge | None = None
         self._losses = _LossHistogram()
         registry.register(self._losses)
 
     def model(self, sha256: str, device: str, precision: str) -> None:
-        """Name the model that runs, in place of the one before.
+        """Name the model that runs, in place of the one before, in ``lloss_model_info``.
 
         Args:
             sha256: of the artifact.
             device: the provider, with the GPU's number where it has one: ``cuda:1``.
             precision: of the artifact.
         """
+        if self._model is None:
+            self._model = Gauge(
+                "lloss_model_info",
+                "The artifact that scores, and what runs it.",
+                ["sha256", "provider", "device", "precision"],
+                registry=self.registry,
+            )
         self._model.clear()
         self._model.labels(sha256, device.partition(":")[0], device, precision).set(1)
 

@@ -54,9 +54,9 @@ BROKEN: dict[str, tuple[str, int, str, Any, str, str]] = {
     "class": ("annotations", 0, "category_id", 9, "annotations[0].category_id", "no category has"),
     "unknown": ("categories", 1, "name", "cow", "annotations[0].category_id", "'cow' is not in"),
     "same name": ("images", 1, "file_name", "a.jpg", "images[1].file_name",
-                  "'a.jpg' stands at images[0] too"),
+                  "'a.jpg' is at images[0] too"),
     "same path": ("images", 1, "file_name", "./a.jpg", "images[1].file_name",
-                  "'./a.jpg' stands at images[0] too"),
+                  "'./a.jpg' is at images[0] too"),
     "same id": ("images", 1, "id", 7, "images[1].id", "7 is the id of another image too"),
     "width": ("images", 1, "width", "wide", "images[1].width", "'wide': expected float"),
 }  # fmt: skip

@@ -12,8 +12,9 @@ import pytest
 from lloss.annotations.label_archive import parse_archive, write_labels
 from lloss.annotations.problems import Problems
 from lloss.data.object_labels import open_objects, read_objects
-from lloss.data.pose_labels import open_persons, read_persons
+from lloss.data.pose_labels import join_persons, read_persons
 from lloss.errors import LabelError
+from lloss.pools import open_pool
 
 
 def same(one: Any, other: Any) -> bool:
@@ -32,7 +33,7 @@ def test_objects_come_back(tmp_path: Path, as_json: Any, coco: Any) -> None:
     with pytest.raises(LabelError, match="holds labels of objects, not of persons"):
         read_persons(path, Problems())
     with pytest.raises(LabelError, match="holds labels without images"):
-        open_objects(str(path), None, tmp_path, Problems())
+        open_objects(str(path), tmp_path, Problems())
 
 
 def test_persons_come_back_and_join_their_pool(
@@ -44,7 +45,7 @@ def test_persons_come_back_and_join_their_pool(
     path = tmp_path / "labels.json"
     write_labels(labels, path)
     assert same(read_persons(path, Problems()), labels)
-    found = open_persons(str(pool), path, tmp_path, Problems())
+    found = join_persons(open_pool(pool), read_persons(path, Problems()), "labels", Problems())
     assert [item.id for item in found.items] == list(labels)
     with pytest.raises(LabelError, match="holds labels of persons, not of objects"):
         read_objects(path, Problems())

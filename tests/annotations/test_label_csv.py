@@ -59,7 +59,7 @@ def test_columns_that_may_matter_are_noted(tmp_path: Path, text: str, note: str)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,label\na,cat\nb,cat\na,cat\n", "'a' stands in line 2 and in line 4"),
+        ("id,label\na,cat\nb,cat\na,cat\n", "'a' is in line 2 and in line 4"),
         *((f"id,label\na,cat\n{row}\n", "line 3: an empty id or label")
           for row in ("b,", "b,  ", ",cat", " ,cat", "b,\u200b", ",")),
         ("id,class\na,b\n", r"'id' and 'label' \(found: id, class"),

@@ -9,7 +9,7 @@ from lloss.errors import LabelError
 
 
 def test_the_remedy_is_the_one_of_the_place() -> None:
-    with pytest.raises(LabelError, match=r"^a: broken; mend it, or leave .* with --skip-bad$"):
+    with pytest.raises(LabelError, match=r"^a: broken; fix it, or leave .* with --skip-bad$"):
         Problems().report("a", "broken")
     with pytest.raises(LabelError, match=r"with skip_bad = true in lloss\.toml$"):
         Problems(remedy="skip_bad = true in lloss.toml").report("a", "broken")

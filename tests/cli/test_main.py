@@ -282,7 +282,7 @@ def mistakes(
     return [
         ("nowhere.png': is not in the pool",
          ["train", photos, "--labels", tmp / "unknown.csv", "-o", run, *small]),
-        ("stands in line 2 and in line 3",
+        ("is in line 2 and in line 3",
          ["train", photos, "--labels", tmp / "twice.csv", "-o", run, *small]),
         ("needs a column 'id' and 'label' (found: name, class)",
          ["train", photos, "--labels", tmp / "header.csv", "-o", run, *small]),

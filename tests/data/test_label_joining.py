@@ -110,11 +110,16 @@ def test_a_label_is_in_conflict_with_a_broken_one(tmp_path: Path, picture: Any) 
     assert problems.broken == ["labels: 'b.png': is a label of the image 'b.png', as 'gone' is"]
 
 
-def test_more_than_two_labels_of_an_image_are_counted(tmp_path: Path, picture: Any) -> None:
-    picture(tmp_path / "a.png")
-    labels = dict.fromkeys(("a.jpg", "a", "x/a.png", "a.png"), "cat")
-    problems = Problems(skip=True)
-    assert match_labels(open_pool(tmp_path), labels, "labels", problems) == {}
-    assert problems.broken == [
-        "labels: 'a.jpg': is a label of the image 'a.png', as 'a' is and 2 more"
-    ]
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("names", [("q/b.png",), ("b.jpg",), ("b",), ("b.jpg", "x/b.png", "b")])
+def test_an_image_with_several_labels_gets_none(
+    tmp_path: Path, picture: Any, names: tuple[str, ...], order: int
+) -> None:
+    """Though one of the names is the id itself, and whichever stands first."""
+    for name in "bc":
+        picture(tmp_path / f"{name}.png")
+    keys, problems = ["b.png", *names][::order], Problems(skip=True)
+    labels = dict.fromkeys(["c.png", *keys], "cat")
+    assert match_labels(open_pool(tmp_path), labels, "labels", problems) == {"c.png": "c.png"}
+    what = f"labels: {keys[0]!r}: is a label of the image 'b.png', as {keys[1]!r} is"
+    assert problems.broken == [what + (" and 2 more" if len(keys) > 2 else "")]

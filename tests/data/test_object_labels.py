@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import pytest
 
 from lloss.annotations import ObjectLabel
 from lloss.annotations.problems import Problems
-from lloss.data.object_labels import is_named_set, join_objects, open_objects
-from lloss.errors import LabelError, MissingExtraError, PoolError
+from lloss.data.label_joining import labeled_pool
+from lloss.data.object_labels import join_objects, open_objects, read_objects
+from lloss.errors import LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import FolderPool, open_pool
 
@@ -45,7 +45,11 @@ def devkit(tmp_path: Path, picture: Any, voc_xml: Any) -> Path:
 
 
 def opened(data: Path | str, problems: Problems | None = None, labels: Path | None = None) -> Any:
-    return open_objects(str(data), labels, Path("/nowhere"), problems or Problems())
+    problems = problems or Problems()
+    if labels is None:
+        return open_objects(str(data), Path("/nowhere"), problems)
+    pool = labeled_pool(data, [labels], problems)
+    return join_objects(pool, read_objects(labels, problems), str(labels), problems)
 
 
 def opened_ids(data: Path | str, labels: Path | None, problems: Problems) -> list[str]:
@@ -77,31 +81,19 @@ def test_splits_are_those_that_torchvision_finds(devkit: Path) -> None:
     theirs = datasets.VOCDetection(devkit.parent, "2007", "trainval")
     ours = opened(devkit / "VOC2007")
     assert [Path(image).name for image in theirs.images] == [item.id for item in ours.items]
-    named = open_objects("voc2007", None, devkit.parent, Problems())
+    named = open_objects("voc2007", devkit.parent, Problems())
     assert [item.id for item in named.items] == [item.id for item in ours.items]
     assert [str(label) for label in named.labels] == [str(label) for label in ours.labels]
-    both = open_objects("voc:train", None, devkit.parent, Problems())
+    both = open_objects("voc:train", devkit.parent, Problems())
     assert [item.id for item in both.items] == ["VOC2007/000007.jpg", "VOC2012/2008_1.jpg"]
-    test = open_objects("voc:test", None, devkit.parent, Problems())
+    test = open_objects("voc:test", devkit.parent, Problems())
     assert [item.id for item in test.items] == ["000001.jpg"]
-    assert is_named_set("voc:test") and not is_named_set("vocal")
 
 
-def test_named_sets_that_are_not_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_lacks_a_split(tmp_path: Path) -> None:
     for name in ("voc2012:test", "voc:all"):
         with pytest.raises(PoolError, match=f"^{name}: no such split"):
-            open_objects(name, None, tmp_path, Problems())
-    datasets = pytest.importorskip("torchvision.datasets.voc")
-
-    def offline(*given: Any, **options: Any) -> None:
-        raise OSError("the network is away")
-
-    monkeypatch.setattr(datasets, "download_and_extract_archive", offline)
-    with pytest.raises(PoolError, match="voc2007: cannot be downloaded to .*the network is away"):
-        open_objects("voc2007", None, tmp_path, Problems())
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'lloss\[train\]'"):
-        open_objects("voc2007", None, tmp_path, Problems())
+            open_objects(name, tmp_path, Problems())
 
 
 def test_a_set_that_is_there_in_part_is_unpacked_again(
@@ -114,7 +106,7 @@ def test_a_set_that_is_there_in_part_is_unpacked_again(
         datasets, "download_and_extract_archive", lambda *_, **__: image.write_bytes(data)
     )
     image.unlink()
-    assert len(open_objects("voc2007", None, devkit.parent, Problems())) == 2
+    assert len(open_objects("voc2007", devkit.parent, Problems())) == 2
 
 
 @pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
@@ -126,10 +118,16 @@ def test_a_missing_file_is_named_or_left_out(devkit: Path, folder: str) -> None:
     check_broken(partial(opened_ids, devkit, None), expected, kept)
 
 
-def test_an_image_that_a_split_lists_twice(devkit: Path) -> None:
-    (devkit / "VOC2007" / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
-    expected = "trainval.txt, line 3: the image '000005.jpg' stands"
-    check_broken(partial(opened_ids, devkit / "VOC2007", None), expected, ["000005.jpg"])
+def test_an_image_that_a_split_lists_twice_or_that_two_files_name(
+    devkit: Path, voc_xml: Any
+) -> None:
+    year = devkit / "VOC2007"
+    voc_xml(year / "Annotations" / "000007.xml", [CAT], "000005.jpg")
+    what = r"000007\.xml: means two images, '000007\.jpg' and by its <filename> '000005\.jpg'"
+    check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
+    (year / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
+    what = "trainval.txt, line 3: the image '000005.jpg' is listed twice"
+    check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
 
 
 def test_classes_of_a_year_are_those_of_its_list(devkit: Path) -> None:
@@ -226,20 +224,6 @@ def test_labels_that_mean_no_one_image(
     check_broken(join, f"^origin: {what}", ["c.png"])
 
 
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("second", ["q/b.png", "b.jpg", "b"])
-def test_an_image_with_two_labels_gets_none(pool: Any, order: int, second: str) -> None:
-    """Though one of the names is the id itself, and whichever stands first."""
-    keys = ["b.png", second][::order]
-    labels = labeled("c.png", *keys)
-
-    def join(problems: Problems) -> list[str]:
-        return [item.id for item in join_objects(pool, labels, "origin", problems).items]
-
-    what = f"'{keys[0]}': is a label of the image 'b.png', as '{keys[1]}' is"
-    check_broken(join, f"^origin: {what}", ["c.png"])
-
-
 def test_a_label_beside_a_broken_one_of_its_image_is_left_out(
     tmp_path: Path, picture: Any, voc_xml: Any, coco: Any, as_json: Any
 ) -> None:
@@ -286,33 +270,6 @@ def test_labels_found_by_other_folders_or_suffixes_are_counted(pool: Any) -> Non
     assert problems.notes == [
         "origin: 2 labels were matched by name; the first: 'data/x/a.png' is 'x/a.png' of the pool"
     ]
-
-
-def test_one_file_name_in_many_files_is_no_name(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
-    """Files made from a template: where the pool has that image, those of others are refused."""
-    for name in ("a.png", "b.png"):
-        picture(tmp_path / "pool" / name)
-        voc_xml(tmp_path / "labels" / name.replace("png", "xml"), [CAT], "a.png")
-    labels = tmp_path / "labels"
-    expected = r"labels: 'b': means two images, 'a\.png' .* and 'b\.png'"
-    check_broken(partial(opened_ids, tmp_path / "pool", labels), expected, ["a.png"])
-
-
-def test_an_annotation_of_a_split_that_names_another_image(devkit: Path, voc_xml: Any) -> None:
-    path = devkit / "VOC2007" / "Annotations" / "000007.xml"
-    voc_xml(path, [CAT], "000005.jpg")
-    what = r"000007\.xml: means two images, '000007\.jpg' and by its <filename> '000005\.jpg'"
-    check_broken(partial(opened_ids, devkit / "VOC2007", None), what, ["000005.jpg"])
-
-
-def test_no_label_is_an_error(tmp_path: Path, picture: Any, voc_xml: Any) -> None:
-    picture(tmp_path / "pool" / "a.png")
-    (tmp_path / "labels").mkdir()
-    with pytest.raises(LabelError, match=r"labels: holds no XML annotation"):
-        opened(tmp_path / "pool", labels=tmp_path / "labels")
-    voc_xml(tmp_path / "labels" / "q.xml", [])
-    with pytest.raises(LabelError, match="labels: holds no labeled image that can be used"):
-        opened(tmp_path / "pool", Problems(skip=True), tmp_path / "labels")
 
 
 def test_boxes_without_a_size_are_checked_with_the_image(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lloss.annotations.problems import Problems
+from lloss.data.label_joining import labeled_pool
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, PoolError
 from lloss.images.decode import decode_whole
@@ -20,7 +21,11 @@ from ..annotation_files import check_broken
 
 
 def opened(data: Path | str, problems: Problems | None = None, labels: Path | None = None) -> Any:
-    return open_persons(str(data), labels, Path("/nowhere"), problems or Problems())
+    problems = problems or Problems()
+    if labels is None:
+        return open_persons(str(data), problems)
+    pool = labeled_pool(data, [labels], problems)
+    return join_persons(pool, read_persons(labels, problems), str(labels), problems)
 
 
 def opened_ids(data: Path | str, labels: Path | None, problems: Problems) -> list[str]:
@@ -160,7 +165,8 @@ def test_persons_without_an_annotated_joint_are_reported(
     picture(tmp_path / "a.jpg")
     people = [
         person("a.jpg"),
-        *(person("a.jpg", center=[n, 9], joints_vis=[0] * 16) for n in (3, 4)),
+        person("a.jpg", center=[3, 9], joints_vis=[0] * 16),
+        person("a.jpg", center=[4, 9], joints=..., joints_vis=...),
     ]
     path = as_json(tmp_path / "train.json", people)
     note = "2 of 3 persons have no annotated joint: taken as not labeled yet, they can be selected"

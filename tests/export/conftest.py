@@ -1,4 +1,4 @@
-"""What the tests of the export share."""
+"""Exports that take no seconds of torch's exporter."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lloss.export import export_model
+
+Writer = Callable[[object, object, Path], None]
 
 
 @pytest.fixture(scope="session")
-def ready(artifact: Path) -> Callable[[object, object, Path], None]:
-    """A ``write_onnx`` for the run ``trained`` that copies its artifact: torch takes seconds."""
+def ready(artifact: Path) -> Writer:
+    """A ``write_onnx`` for the run ``trained`` that copies its artifact."""
 
     def write(graph: object, manifest: object, path: Path) -> None:
         shutil.copyfile(artifact, path)
 
     return write
+
+
+@pytest.fixture
+def quick_export(ready: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``export_artifact`` use it."""
+    monkeypatch.setattr(export_model, "write_onnx", ready)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lloss.export import export_model
 from lloss.export.export_model import export_artifact
 
 from lloss.errors import DivergedError
@@ -51,15 +50,10 @@ def loud(weights: dict[str, torch.Tensor]) -> None:
         (loud, r"exploded: 'loss' reaches .* above 1e\+04: the network diverged"),
     ],
 )
+@pytest.mark.usefixtures("quick_export")
 def test_a_network_that_diverged_is_refused(
-    change: Change,
-    wanted: str,
-    trained: Path,
-    ready: Callable[[object, object, Path], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    change: Change, wanted: str, trained: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(export_model, "write_onnx", ready)
     with pytest.raises(DivergedError, match=wanted) as refused:
         export_artifact(changed(trained, change), tmp_path / "model.onnx")
     message = str(refused.value)

@@ -11,13 +11,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from lloss.export import export_model, parity
+from lloss.export import export_model
 from lloss.export.export_model import export_artifact
 from torch.nn import functional as F
 
 from lloss.data.class_labels import open_labeled
 from lloss.errors import CheckpointError, ParityError
-from lloss.manifest import KEY, read_manifest
+from lloss.manifest import read_manifest
 from lloss.modeling.network import Normalize
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import load_checkpoint
@@ -109,24 +109,6 @@ def test_a_baseline_has_no_loss_to_export(
     with pytest.raises(CheckpointError, match="without a head"):
         export_artifact(checkpoint, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
-
-
-def test_an_older_artifact_survives_a_failed_export(
-    artifact: Path,
-    ready: Callable[[object, object, Path], None],
-    trained: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    path = tmp_path / "model.onnx"
-    monkeypatch.setattr(export_model, "write_onnx", ready)
-    path.write_bytes(artifact.read_bytes())
-    monkeypatch.setattr(parity, "ABSOLUTE", -1.0)
-    monkeypatch.setattr(parity, "RELATIVE", 0.0)
-    with pytest.raises(ParityError):
-        export_artifact(load_checkpoint(trained), path)
-    assert path.read_bytes() == artifact.read_bytes()
-    assert KEY in {prop.key for prop in onnx.load(str(path)).metadata_props}
 
 
 def test_a_network_of_torchvision_passes_the_check(

@@ -21,7 +21,7 @@ from lloss.pools import Item
 from lloss.pools.arrays import ArrayPool
 
 SPEC = ImageSpec(8, 8)
-IMAGES = np.random.default_rng(0).integers(0, 256, (496, 8, 8, 3), np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (448, 8, 8, 3), np.uint8)
 LOOSE = Gate(min_spearman=0.98, min_overlap=0.7)
 
 
@@ -94,9 +94,9 @@ def test_the_first_recipe_with_a_margin_is_taken(searches: Searches) -> None:
 
 
 def test_without_a_margin_the_best_that_passes_is_taken(searches: Searches) -> None:
-    gate = Scripted.of((True, False), (False, False), (True, False), (False, False))
+    gate = Scripted.of((True, False), (False, False), (True, False))
     chosen = searches(gate).run()
-    assert len(searches.lines) == 4, "all calibrations, and no layer kept for a margin alone"
+    assert len(searches.lines) == 3, "all calibrations, and no layer kept for a margin alone"
     assert chosen.reached == max((gate.seen[0], gate.seen[2]), key=lambda seen: seen.rank)
     left = predict(searches.out, batches(searches.sample.tuning, SPEC, "read"))
     assert compare(searches.reference, left) == chosen.reached, "the file has its graph"
@@ -110,7 +110,7 @@ def test_sensitive_layers_are_found_and_kept(outlier: Path, tmp_path: Path) -> N
     tried = [line.partition(":")[0] for line in searches.lines]
     methods = ("min-max", "percentile", "entropy")
     assert tried[:3] == [f"int8 by {method} on 48 images" for method in methods]
-    assert tried[3].endswith("on 96 images") and "in fp32" in tried[4]
+    assert "in fp32" in tried[3]
 
 
 def test_when_nothing_passes_the_error_says_what_was_reached(searches: Searches) -> None:

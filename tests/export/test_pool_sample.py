@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,10 @@ from lloss.pools.arrays import ArrayPool
 from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import load_checkpoint
 
+from .conftest import Writer
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (600, 8, 8, 3), np.uint8)
 SPEC = ImageSpec(8, 8)
-
-Writer = Callable[[object, object, Path], None]
 
 
 def pool(count: int = 600, uri: str = "images.npy") -> ArrayPool:
@@ -38,9 +38,9 @@ def ids(items: Sequence[Item]) -> list[str]:
 
 def test_parts_are_disjoint_and_depend_on_the_seed() -> None:
     sample = draw_sample(pool(), held_out=250, calibration=50, seed=3)
-    parts = [ids(p) for p in (sample.held_out, sample.tuning, sample.calibration, sample.spare)]
-    assert [len(part) for part in parts] == [250, 250, 50, 50]
-    assert len({id for part in parts for id in part}) == 600
+    parts = [ids(p) for p in (sample.held_out, sample.tuning, sample.calibration)]
+    assert [len(part) for part in parts] == [250, 250, 50]
+    assert len({id for part in parts for id in part}) == 550
     again = draw_sample(pool(), held_out=250, calibration=50, seed=3)
     other = draw_sample(pool(), held_out=250, calibration=50, seed=4)
     assert ids(again.held_out) == parts[0] != ids(other.held_out)
@@ -137,15 +137,10 @@ def test_a_small_pool_is_refused_before_the_export(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_the_command_line(
-    trained: Path,
-    artifact: Path,
-    ready: Writer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(export_model, "write_onnx", ready)
     np.save(tmp_path / "pool.npy", IMAGES)
     model = tmp_path / "model.onnx"
     main(["export", str(trained), "-o", str(model), "--reference", str(tmp_path / "pool.npy")])
@@ -159,11 +154,11 @@ def test_the_command_line(
     assert "give --reference when exporting a RUN" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_given_reference_replaces_the_held_out_images(
     trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (export_model, precision):
-        monkeypatch.setattr(module, "write_onnx", ready)
+    monkeypatch.setattr(precision, "write_onnx", ready)
     monkeypatch.setattr(precision, "check_parity", lambda *_: {})
     manifest = export_artifact(
         load_checkpoint(trained),

@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 from lloss.export import export_model, precision
-from lloss.export.check_session import open_session
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Fidelity, Gate
 from lloss.export.precision import Reducer, Reduction
@@ -25,9 +24,12 @@ from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.manifest import Manifest, read_manifest
 from lloss.pools import open_pool
 from lloss.pools.arrays import ArrayPool
+from lloss.runtime.int8_support import open_cpu_session
 from lloss.statistics.loss_distribution import LossReference
 from lloss.statistics.ranking_metrics import spearman
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
+
+from .conftest import Writer
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
 POOL = ArrayPool(IMAGES, "images.npy")
@@ -41,8 +43,6 @@ def reduction(name: str, **given: object) -> Reduction:
     }  # fmt: skip
     return Reduction(precision=name, **options)  # type: ignore[arg-type]
 
-
-Writer = Callable[[object, object, Path], None]
 
 QUICK = functools.partial(measure_speed, seconds=0.1)
 
@@ -89,7 +89,7 @@ def test_the_manifest_has_what_the_file_computes(
     assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
 
     images = np.stack([IMAGES[int(item.id)] for item in reduction(name).draw().held_out])
-    a, b = (open_session(p).run(["loss"], {"images": images})[0] for p in (artifact, path))
+    a, b = (open_cpu_session(str(p)).run(["loss"], {"images": images})[0] for p in (artifact, path))
     assert a.dtype == b.dtype == np.float32
     difference = float(np.abs(a - b).max())
     assert measured["max_abs_difference"] == pytest.approx(difference, abs=1e-3)
@@ -120,7 +120,7 @@ def test_int8_keeps_the_head_and_has_its_recipe_and_speed(exported: dict[str, Ex
     wanted = {"calibration": "min-max", "images": 64, "weight_bits": 8, "kept": []}
     assert manifest.recipe == {**wanted, "instructions": "VNNI", "tuning": tuning}
     assert tuning["images"] == 200 and tuning != manifest.fidelity["fp32"]
-    fields = {"times_fp32", "images_per_second", "batch", "cpu", "instructions"}
+    fields = {"times_fp32", "images_per_second", "batch", "cpu"}
     assert set(manifest.speed) == fields and manifest.speed["times_fp32"] > 0
 
 
@@ -131,12 +131,12 @@ class Closed(Gate):
         return False
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_below_the_gate_nothing_is_left(
     trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an older one")
-    monkeypatch.setattr(export_model, "write_onnx", ready)
     monkeypatch.setattr(precision, "write_onnx", ready)
     monkeypatch.setattr(precision, "check_parity", lambda *_: {})
     strict = reduction("fp16", gate=Closed())
@@ -254,9 +254,14 @@ def test_settings_out_of_range() -> None:
         reduction("int8", weight_bits=4)
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_the_command_line(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(precision, "measure_speed", QUICK)
     np.save(tmp_path / "pool.npy", IMAGES)
     model = tmp_path / "model.onnx"
     main(
@@ -267,7 +272,7 @@ def test_the_command_line(
     done = capsys.readouterr()
     assert "int8 by min-max on 64 images: Spearman 0.9" in done.err
     assert "int8 on 200 held-out images: Spearman 0.9" in done.err
-    assert "int8 weights of 8 bits, for CPUs with VNNI (this CPU has " in done.err
+    assert "int8 weights of 8 bits, for CPUs with VNNI (as --no-reduce-range asks; " in done.err
     assert (
         "int8 for CPUs with VNNI against fp32 on 200 images (computed on cpu): Spearman 0.9"
         in done.out

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from lloss.export.check_session import open_session
 from lloss.export.quantize import Int8Quantizer, layer_names, quantizable
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 from onnxruntime import quantization
 from onnxruntime.quantization import calibrate
 
 from lloss.errors import ArtifactError
+from lloss.runtime.int8_support import open_cpu_session
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), np.uint8)
 
@@ -26,8 +28,23 @@ def quantizer(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Int8Q
 
 
 @pytest.fixture(scope="module")
-def ranges(quantizer: Int8Quantizer) -> object:
+def ranges(quantizer: Int8Quantizer) -> Any:
     return quantizer.calibrate("min-max", np.split(IMAGES, 3))
+
+
+@pytest.fixture
+def written(quantizer: Int8Quantizer, ranges: Any, tmp_path: Path) -> Callable[..., Path]:
+    """Write the int8 graph with some options."""
+
+    def write(**options: Any) -> Path:
+        quantizer.write(tmp_path / "int8.onnx", ranges, **options)
+        return tmp_path / "int8.onnx"
+
+    return write
+
+
+def weights_of(path: Path) -> dict[str, np.ndarray]:
+    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
 
 
 def optimised(path: Path, out: Path) -> Counter[str]:
@@ -45,10 +62,9 @@ def test_layers_are_the_backbones_by_name(quantizer: Int8Quantizer) -> None:
 
 
 def test_the_runtime_fuses_all_of_the_backbone(
-    quantizer: Int8Quantizer, ranges: object, tmp_path: Path
+    written: Callable[..., Path], tmp_path: Path
 ) -> None:
-    quantizer.write(tmp_path / "int8.onnx", ranges)  # type: ignore[arg-type]
-    found = optimised(tmp_path / "int8.onnx", tmp_path / "optimised.onnx")
+    found = optimised(written(), tmp_path / "optimised.onnx")
     assert found["QLinearConv"] == 12 and found["QLinearAdd"] == 4
     assert found["Conv"] == 0 and found["FusedConv"] == 0
     assert found["QuantizeLinear"] == 1  # the input
@@ -56,14 +72,14 @@ def test_the_runtime_fuses_all_of_the_backbone(
     assert found["QLinearMatMul"] == found["QGemm"] == 0  # the head
 
 
-def test_ranges_are_the_extremes_of_every_batch(quantizer: Int8Quantizer, ranges: object) -> None:
+def test_ranges_are_the_extremes_of_every_batch(quantizer: Int8Quantizer, ranges: Any) -> None:
     model = onnx.load(str(quantizer.prepared))
     node = next(n for n in model.graph.node if n.op_type == "Relu")
     (tensor,) = node.output
     model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (values,) = session.run([tensor], {"images": IMAGES})
-    low, high = ranges[tensor].range_value  # type: ignore[index]
+    low, high = ranges[tensor].range_value
     assert float(np.ravel(high)[0]) == pytest.approx(float(values.max()), rel=1e-5)
     assert float(np.ravel(low)[0]) == pytest.approx(float(values.min()), abs=1e-6)
 
@@ -73,96 +89,63 @@ def test_a_percentile_cuts_a_side_without_wasting_the_other(quantizer: Int8Quant
     model = onnx.load(str(quantizer.prepared))
     tensor = next(n for n in model.graph.node if n.op_type == "Relu").output[0]
     low, high = cut[tensor].range_value
-    assert (
-        np.ravel(high)[0] > 0 and abs(np.ravel(low)[0]) < 0.01 * np.ravel(high)[0]
-    )  # a ReLU's range starts at 0
+    low, high = np.ravel(low)[0], np.ravel(high)[0]
+    assert high > 0 and abs(low) < 0.01 * high, "a ReLU's range starts at 0"
 
 
 def test_kept_layers_stay_as_they_are(
-    quantizer: Int8Quantizer, ranges: object, tmp_path: Path
+    quantizer: Int8Quantizer, written: Callable[..., Path]
 ) -> None:
-    quantizer.write(tmp_path / "int8.onnx", ranges, kept=["stem.0"])  # type: ignore[arg-type]
-    model = onnx.load(str(tmp_path / "int8.onnx"))
-    weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = weights_of(written(kept=["stem.0"]))
     assert weights["model.network.stem.0.weight"].dtype == np.float32
-    quantized = [
-        name for name, value in weights.items() if value.dtype == np.int8 and value.ndim == 4
-    ]
+    quantized = [w for w in weights.values() if w.dtype == np.int8 and w.ndim == 4]
     assert len(quantized) == len(quantizer.layers) - 1
 
 
-def test_weights_of_7_bits_cannot_saturate_16(
-    quantizer: Int8Quantizer, ranges: object, tmp_path: Path
-) -> None:
-    quantizer.write(tmp_path / "int8.onnx", ranges, weight_bits=7)  # type: ignore[arg-type]
-    model = onnx.load(str(tmp_path / "int8.onnx"))
-    arrays = [numpy_helper.to_array(t) for t in model.graph.initializer]
-    largest = [
-        int(np.abs(a.astype(int)).max()) for a in arrays if a.dtype == np.int8 and a.ndim == 4
-    ]
+def test_weights_of_7_bits_cannot_saturate_16(written: Callable[..., Path]) -> None:
+    weights = weights_of(written(weight_bits=7)).values()
+    largest = [int(np.abs(w.astype(int)).max()) for w in weights if w.dtype == np.int8]
     # Two products of uint8 and int8 are added in 16 bits.
     assert largest and max(largest) * 255 * 2 <= 2**15
 
 
-def test_the_graph_takes_any_number_of_images(
-    quantizer: Int8Quantizer, ranges: object, tmp_path: Path
-) -> None:
-    quantizer.write(tmp_path / "int8.onnx", ranges)  # type: ignore[arg-type]
-    session = open_session(tmp_path / "int8.onnx")
+def test_the_graph_takes_any_number_of_images(written: Callable[..., Path]) -> None:
+    session = open_cpu_session(str(written()))
     whole = session.run(["loss"], {"images": IMAGES})[0]
     for row in (0, 17):
         one = session.run(["loss"], {"images": IMAGES[row : row + 1]})[0]
         np.testing.assert_allclose(one[0], whole[row], atol=1e-5)
 
 
-def graph(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
-    made = helper.make_graph(
-        list(nodes),
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+def graph(nodes: str, weights: str = "") -> onnx.ModelProto:
+    return parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 20]>
+        g (float[1, 4] x) => (float[1, 4] y) <{weights}> {{ {nodes} }}"""
     )
-    return helper.make_model(made)
 
 
 def test_a_transformers_sums_and_attention_stay_in_floats() -> None:
-    square = np.eye(4, dtype=np.float32)
     model = graph(
-        helper.make_node("MatMul", ["x", "w1"], ["q"], "project"),
-        helper.make_node("MatMul", ["q", "q"], ["a"], "attend"),
-        helper.make_node("Gemm", ["a", "w2"], ["p"], "out_proj"),
-        helper.make_node("Add", ["p", "x"], ["r"], "residual"),
-        helper.make_node("MatMul", ["r", "w3"], ["m"], "mlp"),
-        helper.make_node("Gemm", ["m", "w4"], ["y"], "classifier"),
-        weights={f"w{k}": square for k in (1, 2, 3, 4)},
+        """[project] q = MatMul (x, w1) [attend] a = MatMul (q, q) [out_proj] p = Gemm (a, w2)
+        [residual] r = Add (p, x) [mlp] m = MatMul (r, w3) [classifier] y = Gemm (m, w4)""",
+        ", ".join(f"float[1, 1] w{k} = {{1}}" for k in (1, 2, 3, 4)),
     )
     assert quantizable(model) == ["project", "out_proj", "mlp"]
     assert list(layer_names(model)) == ["project", "out_proj", "mlp"]
 
 
 def test_a_sum_with_one_side_in_floats_stays_there() -> None:
-    kernel = np.ones((1, 1, 1, 1), np.float32)
     model = graph(
-        helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
-        helper.make_node("Relu", ["c"], ["r"], "relu"),
-        helper.make_node("HardSwish", ["r"], ["h"], "swish"),
-        helper.make_node("Add", ["r", "c"], ["s"], "both"),
-        helper.make_node("Add", ["s", "h"], ["y"], "one"),
-        weights={"w": kernel},
+        """[conv] c = Conv (x, w) [relu] r = Relu (c) [swish] h = HardSwish (r)
+        [both] s = Add (r, c) [one] y = Add (s, h)""",
+        "float[1, 1, 1, 1] w = {1}",
     )
     assert quantizable(model) == ["conv", "relu", "both"]
     assert quantizable(model, excluded=["conv"]) == []
 
 
 def test_a_network_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
-    model = graph(helper.make_node("Relu", ["x"], ["y"], "relu"), weights={})
-    model.graph.input[0].type.CopyFrom(
-        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]).type
-    )
-    model.opset_import[0].version = 20
-    model.ir_version = 10
-    onnx.save(model, str(tmp_path / "m.onnx"))
+    onnx.save(graph("y = Relu (x)"), str(tmp_path / "m.onnx"))
     with pytest.raises(ArtifactError, match="no convolution .* --precision fp32 or fp16"):
         Int8Quantizer(tmp_path / "m.onnx", tmp_path)
 
@@ -170,7 +153,7 @@ def test_a_network_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", ["quantize_model", "collect_data", "compute_data"])
 def test_a_failure_of_the_runtimes_tools_is_one_line(
     quantizer: Int8Quantizer,
-    ranges: object,
+    ranges: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: str,
@@ -183,7 +166,7 @@ def test_a_failure_of_the_runtimes_tools_is_one_line(
     what = r"^ONNX Runtime cannot quantize the network \(AssertionError: scale issue in line 2\)"
     with pytest.raises(ArtifactError, match=what) as refused:
         if step == "quantize_model":
-            quantizer.write(tmp_path / "q.onnx", ranges)  # type: ignore[arg-type]
+            quantizer.write(tmp_path / "q.onnx", ranges)
         else:
             quantizer.calibrate("min-max", iter([IMAGES]))
     assert "\n" not in str(refused.value)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
 import pytest
 from lloss.export import tensorrt
 from lloss.export.tensorrt import build_engine
@@ -18,7 +17,7 @@ from lloss.errors import ArtifactError, EngineError
 from lloss.manifest import read_manifest
 from lloss.runtime.batch_size import device_batch
 from lloss.runtime.engine_cache import EngineCache
-from lloss.runtime.providers import Opened, missing
+from lloss.runtime.providers import Opened, why_unavailable
 
 
 def test_without_a_gpu_or_torch_it_is_one_line(artifact: Path) -> None:
@@ -75,7 +74,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSession:
     """One that has TensorRT."""
     cache = EngineCache.of({"gpu": "a"}, {"sha256": "b"}, tmp_path / "lloss" / "tensorrt")
     session = FakeSession(cache.engines)
-    monkeypatch.setattr(tensorrt, "missing", lambda *_: None)
+    monkeypatch.setattr(tensorrt, "why_unavailable", lambda *_: "")
     monkeypatch.setattr(tensorrt, "engine_cache", lambda *_: cache)
     opened = Opened(session)
     monkeypatch.setattr(tensorrt, "open_session", lambda *_: opened)
@@ -92,7 +91,7 @@ def test_it_is_built_for_the_batch_and_the_gpu_of_the_scorer(
     artifact: Path, machine: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, asked = [], []
-    monkeypatch.setattr(tensorrt, "missing", lambda *given: asked.append(given[2]))
+    monkeypatch.setattr(tensorrt, "why_unavailable", lambda *given: asked.append(given[1]))
     opened = tensorrt.open_session
     monkeypatch.setattr(
         tensorrt, "open_session", lambda *given: (made.append(given[1]), opened(*given))[1]
@@ -128,7 +127,7 @@ def test_a_failing_run_is_one_line(artifact: Path, machine: FakeSession) -> None
 
 
 def test_a_real_engine(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = missing("tensorrt", ort.get_available_providers())
+    problem = why_unavailable("tensorrt")
     if problem:
         pytest.skip(f"needs TensorRT 10 and an NVIDIA GPU: {problem}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

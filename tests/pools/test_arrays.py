@@ -171,29 +171,23 @@ def test_an_npz_without_the_array_names_those_it_has(tmp_path: Path) -> None:
         open_pool(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("content", [b"", b"junk, not an array", b"PK\3\4 junk", b"\x93NUMPY"])
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_a_damaged_file_is_one_error(tmp_path: Path, content: bytes, suffix: str) -> None:
-    with pytest.raises(PoolError, match="not a readable array file"):
-        open_pool(write(tmp_path / f"a{suffix}", content))
-
-
 @pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
-def test_a_truncated_file_is_one_error(tmp_path: Path, save: Any) -> None:
+def test_a_damaged_file_is_one_error(tmp_path: Path, save: Any) -> None:
     path = tmp_path / ("a.npy" if save is np.save else "a.npz")
     save(path, random_images(4))
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(PoolError, match="not a readable array file"):
-        open_pool(path)
+    truncated = path.read_bytes()[:-100]
+    for content in (b"", b"junk, not an array", b"PK\3\4 junk", b"\x93NUMPY", truncated):
+        with pytest.raises(PoolError, match="not a readable array file"):
+            open_pool(write(path, content))
 
 
 def test_a_file_of_another_kind_than_its_suffix_is_an_error(tmp_path: Path) -> None:
-    with (tmp_path / "a.npz").open("wb") as file:
-        np.save(file, random_images(4))
-    with (tmp_path / "a.npy").open("wb") as file:
-        np.savez(file, images=random_images(4))
-    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+    np.savez(tmp_path / "a.npz", images=random_images(4))
+    np.save(tmp_path / "b.npy", random_images(4))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
         archive.writestr("images", "not an array")
-    for name in ("a.npz", "a.npy", "b.npz"):
+    for name in ("a.npy", "b.npz", "c.npz"):
         with pytest.raises(PoolError):
             open_pool(tmp_path / name)

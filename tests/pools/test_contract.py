@@ -3,123 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lloss.errors import PoolError
 from lloss.pools import ArrayPool, Pool, SubsetPool, open_pool
 
-from .pool_files import random_images, write, write_table, write_tar
-
-COUNT = 23
-CONTENT = [f"image {number}".encode() for number in range(COUNT)]
-ROWS = {"id": [f"row {n}" for n in range(COUNT)], "jpg": CONTENT}
+from .pool_files import COUNT, KINDS, contents
 
 
-def _folder(root: Path) -> str:
-    for number, content in enumerate(CONTENT):
-        write(root / "folder" / f"{number % 3}" / f"{number:02d}.jpg", content)
-    return "folder"
-
-
-def _list(root: Path) -> str:
-    _folder(root)
-    lines = [f"folder/{number % 3}/{number:02d}.jpg\n" for number in range(COUNT)]
-    (root / "list.txt").write_text("".join(lines))
-    return "list.txt"
-
-
-def _npy(root: Path) -> str:
-    np.save(root / "a.npy", random_images(COUNT))
-    return "a.npy"
-
-
-def _stored(root: Path) -> str:
-    np.savez(root / "a.npz", images=random_images(COUNT))
-    return "a.npz"
-
-
-def _compressed(root: Path) -> str:
-    np.savez_compressed(root / "a.npz", images=random_images(COUNT))
-    return "a.npz"
-
-
-def _tar(root: Path, suffix: str = "tar") -> str:
-    for shard in range(3):
-        members: dict[str, bytes] = {}
-        for number in range(COUNT * shard // 3, COUNT * (shard + 1) // 3):
-            members |= {f"{number:02d}.jpg": CONTENT[number], f"{number:02d}.cls": b"0"}
-        write_tar(root / f"s-{shard}.{suffix}", members)
-    return f"s-{{0..2}}.{suffix}"
-
-
-def _gz(root: Path) -> str:
-    return _tar(root, "tar.gz")
-
-
-def _parquet(root: Path) -> str:
-    (root / "p").mkdir()
-    for name, part in (("0", slice(0, 9)), ("1", slice(9, COUNT))):
-        columns = {key: values[part] for key, values in ROWS.items()}
-        write_table(root / "p" / f"{name}.parquet", columns, block=4)
-    return "p"
-
-
-def _feather(root: Path) -> str:
-    return write_table(root / "a.feather", ROWS).name
-
-
-def _stream(root: Path) -> str:
-    return write_table(root / "a.arrow", ROWS).name
-
-
-def _numbered(root: Path) -> str:
-    return write_table(root / "n.parquet", {"jpg": CONTENT}, block=4).name
-
-
-def _persons(root: Path) -> str:
-    for image, pixels in enumerate(random_images(8, 20, 30, 3)):
-        Image.fromarray(pixels).save(root / f"{image}.png")
-    people = [{"image": f"{n % 8}.png", "center": [n + 1, 10], "scale": 0.05} for n in range(COUNT)]
-    (root / "people.json").write_text(json.dumps(people))
-    return "people.json"
-
-
-KINDS = {
-    # maker: unique, streamed, indexed
-    _folder: (True, False, True),
-    _list: (True, False, False),
-    _npy: (True, False, True),
-    _stored: (True, False, True),
-    _compressed: (True, False, True),
-    _tar: (False, False, False),
-    _gz: (False, True, False),
-    _parquet: (False, False, False),
-    _feather: (False, False, False),
-    _stream: (False, False, False),
-    _numbered: (True, False, False),
-    _persons: (True, False, False),
-}
-
-
-@pytest.fixture(params=KINDS, ids=lambda make: make.__name__[1:])
+@pytest.fixture(params=KINDS, ids=lambda make: make.__name__)
 def pool(request: pytest.FixtureRequest, tmp_path: Path) -> Pool:
     make: Callable[[Path], str] = request.param
     found = open_pool(tmp_path / make(tmp_path))
     assert (found.unique, found.streamed, found.indexed) == KINDS[make]
     assert (found.counted, found.remote) == (not found.streamed, False)
     return found
-
-
-def _contents(items: Any) -> list[bytes]:
-    read = (item.read() for item in items)
-    return [raw if isinstance(raw, bytes) else raw.tobytes() for raw in read]
 
 
 def test_ids_count_and_found_items_are_those_of_the_listing(pool: Pool) -> None:
@@ -130,7 +32,7 @@ def test_ids_count_and_found_items_are_those_of_the_listing(pool: Pool) -> None:
     wanted = [items[n] for n in (17, 2, 22, 0)]
     found = pool.find([item.id for item in wanted])
     assert [item.id for item in found] == [item.id for item in wanted]
-    assert _contents(found) == _contents(wanted)
+    assert contents(found) == contents(wanted)
     with pytest.raises(PoolError, match="'no such'.*ids look like"):
         pool.find(["no such"])
 
@@ -152,7 +54,7 @@ def test_chunks_are_the_items_at_their_positions(pool: Pool, ranges: list[range]
     wanted = [items[r.start : r.stop] for r in ranges if r.start < COUNT]
     assert [chunk.start for chunk in chunks] == [r.start for r in ranges if r.start < COUNT]
     assert [chunk.ids for chunk in chunks] == [[item.id for item in part] for part in wanted]
-    assert [_contents(chunk.items) for chunk in chunks] == [_contents(part) for part in wanted]
+    assert [contents(chunk.items) for chunk in chunks] == [contents(part) for part in wanted]
 
 
 def test_chunks_of_endless_ranges_end_with_the_pool(pool: Pool) -> None:
@@ -178,7 +80,7 @@ def test_a_subset_is_a_pool_without_some_ids(pool: Pool, share: float) -> None:
     chunks = list(subset.chunks(ranges))
     wanted = [items[r.start : r.stop] for r in ranges if r.start < len(items)]
     assert [chunk.ids for chunk in chunks] == [[item.id for item in part] for part in wanted]
-    assert [_contents(chunk.items) for chunk in chunks] == [_contents(part) for part in wanted]
+    assert [contents(chunk.items) for chunk in chunks] == [contents(part) for part in wanted]
     if isinstance(pool, ArrayPool):
         for chunk, part in zip(chunks, wanted):
             out = np.zeros((len(part) + 1, 5, 6, 3), np.uint8)

@@ -16,6 +16,9 @@ from .pool_files import ids_of, random_images, write, write_tar
 def test_what_is_not_a_pool_is_an_error_with_the_known_kinds(tmp_path: Path) -> None:
     with pytest.raises(PoolError, match=r"no such pool; give a folder, \.npy"):
         open_pool(tmp_path / "nothing")
+    (tmp_path / "dangling.tar").symlink_to("nowhere")
+    with pytest.raises(PoolError, match="no such pool"):
+        open_pool(tmp_path / "dangling.tar")
     with pytest.raises(PoolError, match="no known kind"):
         open_pool(write(tmp_path / "pool.zip"))
     with pytest.raises(PoolError):

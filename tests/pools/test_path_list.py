@@ -38,8 +38,8 @@ def test_a_csv_list_takes_its_ids_from_the_column_id_or_the_path(tmp_path: Path)
     ("name", "content", "reason"),
     [
         ("l.csv", b"id,file\n1,a.jpg\n", r"column 'path' \(found: id, file\)"),
-        ("l.txt", b"a.jpg\n\nb.jpg\na.jpg\n", r"'a\.jpg' stands in line 1 and in line 4"),
-        ("l.csv", b"id,path\n7,a.jpg\n8,b.jpg\n7,c.jpg\n", "'7' stands in line 2 and in line 4"),
+        ("l.txt", b"a.jpg\n\nb.jpg\na.jpg\n", r"'a\.jpg' is in line 1 and in line 4"),
+        ("l.csv", b"id,path\n7,a.jpg\n8,b.jpg\n7,c.jpg\n", "'7' is in line 2 and in line 4"),
         ("l.csv", b"id,path\n,a.jpg\n", "line 2: an empty id or path"),
         ("l.csv", b"id,path\n1,\n", "line 2: an empty id or path"),
         ("l.csv", b"id,path\n1\n", "line 2"),

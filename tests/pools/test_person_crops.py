@@ -105,7 +105,7 @@ def test_a_person_without_a_readable_square_is_one_bad_image(folder: Path) -> No
             [{"image": "a.png", "box": [1, 2, "0", 4]}],
             r"\[0\].box\[2\]: '0': expected float, got str",
         ),
-        ([{"image": "a.png", "box": [1, 2, 4, 4]}] * 2, r"\[1\]: 'a.png@1,2,4,4' stands at \[0\]"),
+        ([{"image": "a.png", "box": [1, 2, 4, 4]}] * 2, r"\[1\]: 'a.png@1,2,4,4' is at \[0\]"),
         ({"a": 1}, "people.json: holds no persons"),
         ([], "the pool holds no image"),
     ],

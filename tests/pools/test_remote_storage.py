@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import importlib
 import os
 import re
 import signal
@@ -17,11 +17,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lloss.errors import ImageError, PoolError
-from lloss.pools import image_files, open_pool
+from lloss.errors import ImageError, MissingExtraError, PoolError
+from lloss.pools import ArrayPool, image_files, open_pool
 
 from ..waiting import PATIENCE
-from .pool_files import random_images, write, write_table, write_tar
+from .pool_files import (
+    COUNT,
+    KINDS,
+    compressed_pool,
+    contents,
+    gz_pool,
+    npy_pool,
+    parquet_pool,
+    stream_pool,
+    tar_pool,
+    write,
+    write_table,
+)
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -118,70 +130,48 @@ def test_a_remote_folder_has_the_ids_and_order_of_a_local_one(root: str, tmp_pat
             pool.find([id])
 
 
-@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
-def test_a_remote_array_is_read_by_ranges(root: str, save: Callable[..., None]) -> None:
-    images, buffer = random_images(50), io.BytesIO()
-    save(buffer, images)
-    uri = _put(root, "a.npy" if save is np.save else "a.npz", buffer.getvalue())
-    pool = open_pool(uri)
-    assert pool.count() == 50
-    assert np.array_equal(pool.find(["49"])[0].read(), images[49])
-    out = np.zeros((8, 5, 6, 3), np.uint8)
-    (chunk,) = pool.chunks([range(44, 52)])
-    assert chunk.read_rows(out)
-    assert np.array_equal(out[:6], images[44:])
-    _put(root, uri.rpartition("/")[2], buffer.getvalue()[:-100])
-    with pytest.raises(PoolError, match="not a readable array file"):
-        open_pool(uri)
-
-
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_remote_shards_are_streamed(root: str, tmp_path: Path, suffix: str) -> None:
-    for shard in (0, 1):
-        members = {f"{number}.jpg": b"im%d" % number for number in range(shard * 5, shard * 5 + 5)}
-        path = write_tar(tmp_path / f"s.{suffix}", members)
-        _put(root, f"s-{shard}.{suffix}", path.read_bytes())
-    expected = [(str(n), b"im%d" % n) for n in range(10)]
-    for uri in (f"{root}/s-{{0..1}}.{suffix}", f"{root}/s-*.{suffix}", root):
-        pool = open_pool(uri)
-        assert pool.streamed
-        assert [(item.id, item.read()) for item in pool] == expected
-    assert pool.find(["7"])[0].read() == b"im7"
-    with pytest.raises(PoolError, match=rf"s-2\.{suffix}: no such bucket, folder or object"):
-        list(open_pool(f"{root}/s-{{0..2}}.{suffix}"))
-    _put(root, f"s-1.{suffix}", path.read_bytes()[:2000] if suffix == "tar" else b"\x1f\x8b")
-    with pytest.raises(PoolError, match="damaged"):
-        list(open_pool(root))
-
-
-def test_remote_tables(root: str, tmp_path: Path) -> None:
-    rows = {"key": [f"k{n}" for n in range(30)], "jpg": [b"%d" % n for n in range(30)]}
-    for suffix in ("parquet", "feather", "arrow"):
-        path = write_table(tmp_path / f"t.{suffix}", rows, block=7)
-        uri = _put(root, f"{suffix}/0.{suffix}", path.read_bytes())
-        for name in (f"{uri}?id=key&image=jpg", f"{root}/{suffix}"):
-            pool = open_pool(name)
-            assert list(pool.ids()) == rows["key"]
-            assert [item.read() for item in pool] == rows["jpg"]
-            assert [c.ids for c in pool.chunks([range(20, 22)])] == [["k20", "k21"]]
-            assert (pool.count(), pool.find(["k29"])[0].read()) == (30, b"29")
-
-
-def test_remote_lists_and_table_paths_are_relative_to_their_folder(
-    root: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("make", "root"),
+    [*((make, "memory") for make in KINDS),
+     *((make, "s3") for make in (npy_pool, tar_pool, parquet_pool))],
+    indirect=["root"],
+)  # fmt: skip
+def test_every_kind_is_read_as_on_this_machine(
+    root: str, tmp_path: Path, make: Callable[[Path], str]
 ) -> None:
-    _put(root, "in/a.jpg", b"a")
-    _put(root, "b.jpg", b"b")
-    text = _put(root, "lists/l.txt", b"../in/a.jpg\n../b.jpg\ngone.jpg\n")
-    found = list(open_pool(text))
-    assert [item.read() for item in found[:2]] == [b"a", b"b"]
-    with pytest.raises(ImageError, match="no such object"):
-        found[2].read()
-    csv = open_pool(_put(root, "l.csv", b"id,path\n1,in/a.jpg\n"))
-    assert [(item.id, item.read()) for item in csv] == [("1", b"a")]
-    table = write_table(tmp_path / "p.parquet", {"path": ["in/a.jpg", "b.jpg"]})
-    pool = open_pool(_put(root, "p.parquet", table.read_bytes()))
-    assert [item.read() for item in pool] == [b"a", b"b"]
+    name = make(tmp_path)
+    for path in tmp_path.rglob("*.*"):
+        _put(root, path.relative_to(tmp_path).as_posix(), path.read_bytes())
+    local, pool = open_pool(tmp_path / name), open_pool(f"{root}/{name}")
+    assert (pool.unique, pool.indexed) == (local.unique, local.indexed)
+    assert pool.remote == (make is not compressed_pool)  # that one is in memory
+    assert pool.streamed == (".tar" in name)
+    ids = list(local.ids())
+    assert list(pool.ids()) == [item.id for item in pool] == ids and pool.count() == COUNT
+    assert contents(pool) == contents(local)
+    assert contents(pool.find(ids[21:3:-7])) == contents(local.find(ids[21:3:-7]))
+    (chunk,) = pool.chunks([range(20, 30)])
+    assert chunk.ids == ids[20:]
+    if isinstance(pool, ArrayPool):
+        out = np.zeros((8, 5, 6, 3), np.uint8)
+        assert chunk.read_rows(out)
+        assert np.array_equal(out[:3], [item.read() for item in chunk.items])
+
+
+@pytest.mark.parametrize("make", [npy_pool, tar_pool, gz_pool, parquet_pool, stream_pool])
+def test_a_damaged_file_is_one_error(
+    memory: str, tmp_path: Path, make: Callable[[Path], str]
+) -> None:
+    make(tmp_path)
+    files = sorted(path for path in tmp_path.rglob("*.*") if path.is_file())
+    for path in files:
+        _put(memory, path.name, path.read_bytes())
+    pattern = f"{memory}/*{files[-1].suffix}"
+    assert open_pool(pattern).count() == COUNT
+    content = files[-1].read_bytes()
+    _put(memory, files[-1].name, content[: len(content) * 2 // 3])
+    with pytest.raises(PoolError, match="damaged|not a readable"):
+        list(open_pool(pattern))
 
 
 def test_a_remote_saved_data_set(memory: str, tmp_path: Path) -> None:
@@ -231,41 +221,45 @@ def test_a_store_that_fails_stops_the_run_and_skips_no_image(
         item.read()
 
 
-def _errors(uris: list[str], **environment: str) -> list[str]:
-    """The errors that opening each pool gives in a process of its own."""
-    code = (
-        "import sys\nfrom lloss.errors import LlossError\nfrom lloss.pools import open_pool\n"
-        "for missing in sys.argv[2].split(): sys.modules[missing] = None\n"
-        "for uri in sys.argv[1].split():\n"
-        "    try:\n        open_pool(uri)\n    except LlossError as error:\n        print(error)\n"
-    )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    missing = environment.pop("missing", "")
-    done = subprocess.run(
-        [sys.executable, "-c", code, " ".join(uris), missing],
-        capture_output=True, text=True, env={**kept, **QUICK, **environment}, timeout=PATIENCE,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "hush" not in done.stdout + done.stderr
-    return done.stdout.splitlines()
+def _error(uri: str) -> str:
+    """The line that opening a pool gives to a process without connections."""
+    store = fsspec.get_filesystem_class("s3")
+    store.clear_instance_cache()
+    with pytest.raises(PoolError) as caught:
+        open_pool(uri)
+    store.clear_instance_cache()
+    assert "\n" not in str(caught.value) and "hush" not in str(caught.value)
+    return str(caught.value)
 
 
-def test_no_bucket_no_credentials_and_no_server_are_one_line(s3: str) -> None:
-    endpoint = {"AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"]}
-    (line,) = _errors(["s3://nobodys-bucket/pool"], **endpoint, **KEYS)
-    assert "no such" in line
-    (line,) = _errors([f"{s3}/pool"], **endpoint)
-    assert "AWS_ACCESS_KEY_ID" in line
-    down = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{_free_port()}"}
-    (line,) = _errors([f"{s3}/pool"], **down, **KEYS)
-    assert "cannot be read" in line
+def test_no_bucket_no_credentials_and_no_server_are_one_line(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
+    assert "no such" in _error("s3://nobodys-bucket/pool")
+    with monkeypatch.context() as patch:
+        for name in KEYS:
+            patch.delenv(name)
+        assert "AWS_ACCESS_KEY_ID" in _error(f"{s3}/pool")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{_free_port()}")
+    assert "cannot be read" in _error(f"{s3}/pool")
 
 
-def test_without_the_extra_the_remedy_is_named() -> None:
-    for missing, uri in (("fsspec", "memory://x"), ("s3fs", "s3://bucket/x")):
-        (line,) = _errors([uri], missing=missing)
-        assert "pip install 'lloss[remote]'" in line and f"the package '{missing}'" in line
+@pytest.mark.parametrize(
+    ("module", "package", "uri"),
+    [("fsspec.core", "fsspec", "memory://x"), ("s3fs", "s3fs", "s3://bucket/x")],
+)
+def test_without_the_extra_the_remedy_is_named(
+    module: str, package: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    fsspec.get_filesystem_class("s3")
+    monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, "s3")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError) as caught:
+        open_pool(uri)
+    line = str(caught.value)
+    assert "pip install 'lloss[remote]'" in line and f"the package '{package}'" in line
 
 
 def test_an_unknown_kind_of_url_is_a_pool_error() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import PoolError
-from lloss.pools.uri import PoolUri, expanded, from_folder, to_folder, without_secrets
+from lloss.pools.uri import PoolUri, expanded, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_credentials_are_never_shown(uri: str) -> None:
 def test_a_string_in_a_projects_file_is_relative_to_the_project(tmp_path: Path) -> None:
     root = tmp_path / "project"
     for name in ("p.parquet?id=name", "s-{0..3}.tar", "photos"):
-        written = to_folder(root, str(tmp_path / name))
+        written = PoolUri.parse(tmp_path / name).relative_to(root)
         assert written == f"../{name}"
-        assert Path(from_folder(root, written)).resolve() == tmp_path / name
+        assert Path(PoolUri.parse(written, root).text).resolve() == tmp_path / name
     for name in ("s3://bucket/p?id=name", "memory://x"):
-        assert to_folder(root, name) == from_folder(root, name) == name
+        assert PoolUri.parse(name).relative_to(root) == PoolUri.parse(name, root).text == name

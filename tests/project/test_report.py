@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from lloss.images.thumbnail import thumbnail
 from lloss.project.report import Pick, Report, write_report
 from lloss.project.summary import Summary
 
-VOID = {"meta", "br", "img"}
+from ..html_page import HtmlPage
+
 HOSTILE = [
     "<script>alert(1)</script>",
     "a\n\"b'c&amp;",
@@ -22,37 +22,6 @@ HOSTILE = [
     "$title ${picks}",
     "x" * 5000,
 ]
-
-
-class Page(HTMLParser):
-    """Fails on a tag that is not closed; keeps the text and the tags seen."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def images(count: int, side: int = 8) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -122,8 +91,8 @@ def written(data: Report, folder: Path) -> str:
     return path.read_text("utf-8")
 
 
-def show(folder: Path, **changes: Any) -> Page:
-    return Page(written(replace(DATA, **changes), folder))
+def show(folder: Path, **changes: Any) -> HtmlPage:
+    return HtmlPage(written(replace(DATA, **changes), folder))
 
 
 def test_says_what_to_do_and_shows_every_figure(tmp_path: Path) -> None:
@@ -135,27 +104,27 @@ def test_says_what_to_do_and_shows_every_figure(tmp_path: Path) -> None:
     assert "lowest pick 3.89" in page.text
     assert "entropy 65.0%" in page.text
     assert "9f2b" in page.text
-    assert len(page.attributes("img")) == 12
-    assert all(attrs["alt"] for attrs in page.attributes("img"))
-    assert len(page.attributes("svg")) == 3
-    assert all(attrs["aria-label"] for attrs in page.attributes("svg"))
+    assert len(page.all("img")) == 12
+    assert all(attrs["alt"] for attrs in page.all("img"))
+    assert len(page.all("svg")) == 3
+    assert all(attrs["aria-label"] for attrs in page.all("svg"))
 
 
 def test_is_one_file_that_asks_the_network_for_nothing(tmp_path: Path) -> None:
     source = written(DATA, tmp_path)
-    page = Page(source)
+    page = HtmlPage(source)
     assert "http:" not in source and "https:" not in source and "url(" not in source
-    assert {"script", "link", "iframe", "object"}.isdisjoint(name for name, _ in page.tags)
-    assert all(str(attrs["src"]).startswith("data:image/") for attrs in page.attributes("img"))
-    policy = str(page.attributes("meta")[1]["content"])
+    assert {"script", "link", "iframe", "object"}.isdisjoint(name for name, _ in page.elements)
+    assert all(str(attrs["src"]).startswith("data:image/") for attrs in page.all("img"))
+    policy = str(page.all("meta")[1]["content"])
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_links_lead_to_sections_that_exist(tmp_path: Path) -> None:
     page = show(tmp_path)
-    ids = {attrs.get("id") for attrs in page.attributes("section")}
-    assert {str(attrs["href"]).removeprefix("#") for attrs in page.attributes("a")} == ids
+    ids = {attrs.get("id") for attrs in page.all("section")}
+    assert {str(attrs["href"]).removeprefix("#") for attrs in page.all("a")} == ids
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
@@ -176,9 +145,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
             picks=[replace(DATA.picks[0], id=name, guess=name), *DATA.picks[1:]],
             provenance={name: name},
         )
-        assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
-        assert [sorted(attrs) for _, attrs in page.tags] == [
-            sorted(attrs) for _, attrs in plain.tags
+        assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
+        assert [sorted(attrs) for _, attrs in page.elements] == [
+            sorted(attrs) for _, attrs in plain.elements
         ]
 
 
@@ -193,12 +162,12 @@ def test_the_first_cycle_shows_no_change(tmp_path: Path) -> None:
     page = show(tmp_path, cycles=history(1))
     assert "since cycle" not in page.text
     assert "on 360 held-out images" in page.text
-    assert len(page.attributes("svg")) == 3
+    assert len(page.all("svg")) == 3
 
 
 def test_many_cycles_keep_the_ticks_few(tmp_path: Path) -> None:
     page = show(tmp_path, cycles=history(100))
-    assert len(page.attributes("text")) < 50
+    assert len(page.all("text")) < 50
 
 
 def test_without_held_out_images_it_says_how_to_get_the_figures(tmp_path: Path) -> None:
@@ -206,7 +175,7 @@ def test_without_held_out_images_it_says_how_to_get_the_figures(tmp_path: Path) 
     page = show(tmp_path, cycles=unmeasured)
     assert "--test" in page.text and "--holdout" in page.text
     assert page.text.count("not measured") == 2
-    assert len(page.attributes("svg")) == 1
+    assert len(page.all("svg")) == 1
 
 
 def test_cycles_that_were_not_measured_leave_a_gap(tmp_path: Path) -> None:
@@ -231,7 +200,7 @@ def test_missing_and_absurd_losses_are_counted(tmp_path: Path) -> None:
 
 
 def test_no_picks_and_nothing_labeled(tmp_path: Path) -> None:
-    page = Page(
+    page = HtmlPage(
         written(replace(DATA, picks=[], cycles=history(3, classes={}), provenance={}), tmp_path)
     )
     assert "There is nothing left to label" in page.text
@@ -242,7 +211,7 @@ def test_a_pick_without_thumbnail_or_guess_keeps_its_place(tmp_path: Path) -> No
     bare = [replace(p, thumbnail=None, guess="", confidence=float("nan")) for p in DATA.picks]
     page = show(tmp_path, picks=bare)
     assert page.text.count("could not be read") == 12 + 1
-    assert page.attributes("img") == []
+    assert page.all("img") == []
     assert "digits/0011.png" in page.text and "nan" not in page.text
 
 
@@ -268,10 +237,10 @@ def test_warnings_stand_at_the_top_and_notes_at_the_end(tmp_path: Path) -> None:
     assert page.text.index(few) < page.text.index("labeled".title())
     assert HOSTILE[0][1:] in page.text
     assert page.text.index("Fit crop cuts off 67%.") > page.text.index("Images to label")
-    assert [attrs["class"] for attrs in page.attributes("div") if attrs.get("role")] == ["banner"]
+    assert [attrs["class"] for attrs in page.all("div") if attrs.get("role")] == ["banner"]
     plain = show(tmp_path)
-    assert not any(attrs.get("id") == "notes" for attrs in plain.attributes("section"))
-    assert not any(attrs.get("role") for attrs in plain.attributes("div"))
+    assert not any(attrs.get("id") == "notes" for attrs in plain.all("section"))
+    assert not any(attrs.get("role") for attrs in plain.all("div"))
 
 
 def test_picks_that_are_not_shown_to_rank_are_not_called_ranked(tmp_path: Path) -> None:
@@ -287,14 +256,14 @@ def test_figures_have_their_intervals_and_no_more_digits(tmp_path: Path) -> None
         cycle(2, 0.67, 0.7, 0.61, [(0.3, 0.9), (0.5, 0.9), (0.4, 0.8)]),
     ]
     source = written(replace(DATA, cycles=cycles), tmp_path)
-    page = Page(source)
+    page = HtmlPage(source)
     assert "+17 points since cycle 1, within the interval" in page.text
     assert "95% interval 30% to 90%" in page.text and "50% to 90%" in page.text
     assert "67.0%" not in page.text and "70.0%" not in page.text
     assert "entropy 61% (40% to 80%), chance 50%" in page.text
     assert "<td>61%</td><td>40% to 80%</td>" in source
     assert source.count('class="range"') == 2
-    says = [str(attrs["aria-label"]) for attrs in page.attributes("svg")]
+    says = [str(attrs["aria-label"]) for attrs in page.all("svg")]
     assert "95% intervals 50: 19% to 81%, 100: 30% to 90%" in says[1]
 
 

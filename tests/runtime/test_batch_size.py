@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lloss.images.decode import ImageSpec
-from lloss.runtime.batch_size import buckets, device_batch, fitting, halved, host_batch
+from lloss.runtime.batch_size import batch_in_memory, buckets, device_batch, halved, host_batch
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def test_small_images_go_in_larger_batches() -> None:
 
 def test_half_of_the_free_memory_holds_a_run() -> None:
     image = ImageSpec(224, 224)  # 98 MiB of memory
-    assert fitting(image, 256, 80 << 30) == 256
-    assert fitting(image, 256, 8 << 30) == 32
-    assert fitting(image, 40, 80 << 30) == 40, "what fits is not rounded"
-    assert fitting(image, 256, 0) == 1
+    assert batch_in_memory(image, 256, 80 << 30) == 256
+    assert batch_in_memory(image, 256, 8 << 30) == 32
+    assert batch_in_memory(image, 40, 80 << 30) == 40, "what fits is not rounded"
+    assert batch_in_memory(image, 256, 0) == 1
 
 
 def test_halves_end_at_one_image() -> None:

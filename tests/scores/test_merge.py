@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lloss.serve.scoring.batch.score_pool import score_pool
+from lloss.serve.scoring.batch.score_pool import ScoreReport, score_pool
 
 from lloss import Scorer
 from lloss.cli.main import main
-from lloss.errors import LlossError, PoolError, ScoresError
+from lloss.errors import InterruptedRunError, LlossError, PoolError, ScoresError
 from lloss.pools import open_pool
 from lloss.scores import merge
 from lloss.scores.merge import merge_shards
@@ -27,7 +22,6 @@ from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 
 from ..pools.pool_files import random_images, write, write_table, write_tar
-from ..waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -297,25 +291,30 @@ def test_a_folder_of_one_shard_is_resumed_as_that_shard_alone(
             score_pool(scorer, pool, out, part_size=7, shard=shard)
 
 
-def test_a_killed_shard_resumes(artifact: Path, tmp_path: Path) -> None:
-    np.save(tmp_path / "pool.npy", random_images(20_000, 8, 8, 3))
-    command = [sys.executable, "-m", "lloss", "score", str(artifact), str(tmp_path / "pool.npy"),
-               "--part-size", "500", "--provider", "cpu", "-o"]  # fmt: skip
-    second = [*command, str(tmp_path / "2"), "--shard", "2/2"]
-    child = subprocess.Popen(second, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and not (tmp_path / "2/part-00005.parquet").exists():
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    assert json.loads((tmp_path / "2" / "run.json").read_text())["state"] == "running"
+def test_an_interrupted_shard_resumes(
+    scorer: Scorer, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = _npy(photos, tmp_path)
+    score_pool(scorer, open_pool(pool), tmp_path / "whole", part_size=7)
+    write_part = ScoresFolder.write_part
+
+    def second() -> ScoreReport:
+        out = tmp_path / "shard-2"
+        return score_pool(scorer, open_pool(pool), out, part_size=7, shard=Shard(2, 2))
+
+    def interrupted(folder: ScoresFolder, number: int, *rest: Any) -> None:
+        if number > 3:
+            raise KeyboardInterrupt
+        write_part(folder, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoresFolder, "write_part", interrupted)
+        with pytest.raises(InterruptedRunError, match="2 parts are done"):
+            second()
     with pytest.raises(ScoresError, match="shard 2/2 is not finished"):
-        merge_shards([tmp_path / "2"], tmp_path / "m")
-    done = subprocess.run(second, check=True, capture_output=True, text=True)
-    assert "score shard 2/2 of" in done.stderr and "of them before" in done.stderr
-    for words in ([str(tmp_path / "1"), "--shard", "1/2"], [str(tmp_path / "whole")]):
-        main([*command[3:], *words])
-    merge_shards([tmp_path / "1", tmp_path / "2"], tmp_path / "merged")
+        merge_shards([tmp_path / "shard-2"], tmp_path / "merged")
+    assert second().resumed == 14
+    merge_shards(shards_of(scorer, pool, tmp_path, 2), tmp_path / "merged")
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
 
 

@@ -54,23 +54,6 @@ def _scan(path: Path, *columns: str) -> pa.Table:
     return pa.Table.from_batches(ScoresFolder(path.parent).scan(columns or ("id", "loss")))
 
 
-def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
-    write_part(_table(5), tmp_path / "a.parquet")
-    with pytest.raises(ScoresError, match=r"has no column 'x' \(it has id, loss, em"):
-        _scan(tmp_path / "a.parquet", "loss", "x")
-
-
-@pytest.mark.parametrize("content", [None, b"", b"PAR1 but not really PAR1"])
-def test_a_damaged_part_is_one_line(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "a.parquet"
-    if content is None:
-        path.mkdir()
-    else:
-        path.write_bytes(content)
-    with pytest.raises(ScoresError, match=r"cannot be read"):
-        _scan(path)
-
-
 def test_a_part_cut_short_behind_its_footer_is_one_line(tmp_path: Path) -> None:
     """Whole at its end, damaged where the rows are."""
     path = tmp_path / "a.parquet"

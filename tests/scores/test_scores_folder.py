@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,17 +57,18 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         folder.parts()
 
 
-def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ScoresError, match=r"no column 'entropy' \(it has id, loss, embedding\)"):
-        list(filled(tmp_path).batches(["id", "entropy"]))
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1 but not really PAR1"])
-def test_a_damaged_part_is_one_line(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("read", [ScoresFolder.batches, ScoresFolder.scan])
+def test_a_missing_column_or_a_damaged_part_is_one_line(tmp_path: Path, read: Any) -> None:
     folder = filled(tmp_path)
-    (tmp_path / "part-00001.parquet").write_bytes(content)
-    with pytest.raises(ScoresError, match=r"part-00001\.parquet: cannot be read"):
-        list(folder.batches(["id"]))
+    with pytest.raises(ScoresError, match=r"no column 'entropy' \(it has id, loss, embedding\)"):
+        list(read(folder, ["id", "entropy"]))
+    part = tmp_path / "part-00001.parquet"
+    where = re.escape(str(part if read is ScoresFolder.batches else tmp_path))
+    for content in (b"", b"PAR1 but not really PAR1", None):
+        part.unlink()
+        part.mkdir() if content is None else part.write_bytes(content)
+        with pytest.raises(ScoresError, match=f"{where}: cannot be read"):
+            list(read(folder, ["id"]))
 
 
 def test_an_unfinished_run_is_not_selected_from(tmp_path: Path) -> None:

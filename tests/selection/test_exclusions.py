@@ -18,7 +18,7 @@ from lloss.errors import LabelError, SelectionError
 from lloss.images.crop_box import CropBox
 from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.selection import SelectionSettings, exclusions
-from lloss.selection.exclusions import ExcludedImages, find_excluded, read_excluded, select_without
+from lloss.selection.exclusions import find_excluded, read_excluded, select_without
 
 BOX = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
 KEYPOINTS = {"keypoints": [3, 3, 2], "num_keypoints": 1}
@@ -128,50 +128,52 @@ def test_a_json_without_ids_is_one_short_line(document: Any, tmp_path: Path) -> 
     assert len(str(reported.value)) < 200 + len(str(path)) and "\n" not in str(reported.value)
 
 
-def _found(ids: list[str], *files: Path) -> ExcludedImages:
-    return find_excluded(read_excluded(files, Problems(skip=True)), partial(iter, ids))
+def _found(ids: list[str], *files: Path, problems: Problems | None = None) -> set[str]:
+    problems = problems or Problems(skip=True)
+    return find_excluded(read_excluded(files, problems), partial(iter, ids), "the pool", problems)
 
 
 def test_names_of_several_files_are_looked_up_together(tmp_path: Path) -> None:
     (tmp_path / "done.csv").write_text("id,label\nu.jpg,\nw.jpg,\n")
-    path = _written(tmp_path / "O.JSON", COCO)
-    found = _found(["u.jpg", "x/2.jpg", "x/9.jpg", "b/1.jpg"], tmp_path / "done.csv", path)
-    assert found == ExcludedImages(
-        {"u.jpg", "x/2.jpg"}, 4, ["w.jpg", "a/1.jpg"], [("2.jpg", "x/2.jpg")]
-    )
-    assert found.notes("the pool") == [
+    path, problems = _written(tmp_path / "O.JSON", COCO), Problems()
+    ids = ["u.jpg", "x/2.jpg", "x/9.jpg", "b/1.jpg"]
+    found = _found(ids, tmp_path / "done.csv", path, problems=problems)
+    assert found == {"u.jpg", "x/2.jpg"}
+    assert problems.notes[-2:] == [
         "2 of the 4 ids to exclude match nothing in the pool (the first: 'w.jpg')",
         "1 excluded by name (the first: '2.jpg' is 'x/2.jpg')",
     ]
 
 
 def test_an_id_that_is_nearly_there_is_said_to_be(tmp_path: Path) -> None:
-    (tmp_path / "done.csv").write_text("id\ncafe\u0301.jpg\na/b.jpg\n", encoding="utf-8")
-    (note,) = _found(["caf\u00e9.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
-    assert note.startswith("none of the 2 ids to exclude is in the pool (the first: 'caf")
-    assert "differs from it in its Unicode form alone" in note
-    (tmp_path / "done.csv").write_text("id\nx.jpg\na/b.jpg\n")
-    (note,) = _found(["x.jpg", "c/b.jpg"], tmp_path / "done.csv").notes("the pool")
-    assert note == "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg')"
+    path, problems = tmp_path / "done.csv", Problems()
+    path.write_text("id\ncafe\u0301.jpg\na/b.jpg\n", encoding="utf-8")
+    _found(["caf\u00e9.jpg", "c/b.jpg"], path, problems=problems)
+    path.write_text("id\nx.jpg\na/b.jpg\n")
+    _found(["x.jpg", "c/b.jpg"], path, problems=problems)
+    near, other = problems.notes
+    assert near.startswith("none of the 2 ids to exclude is in the pool (the first: 'caf")
+    assert "differs from it in its Unicode form alone" in near
+    assert other == "1 of the 2 ids to exclude match nothing in the pool (the first: 'a/b.jpg')"
 
 
 def test_a_name_in_doubt_is_refused(tmp_path: Path) -> None:
     path = _written(tmp_path / "o.json", COCO)
     with pytest.raises(LabelError, match=r"o\.json: '2\.jpg': may be 'x/2\.jpg' or 'y/2\.jpg'"):
         _found(["x/2.jpg", "y/2.jpg"], path)
-    assert _found(["x/2.jpg", "2.jpg"], path).ids == {"2.jpg"}
+    assert _found(["x/2.jpg", "2.jpg"], path) == {"2.jpg"}
 
 
 def test_a_person_is_left_out_of_persons_and_its_image_of_images(tmp_path: Path) -> None:
     path = _written(tmp_path / "m.json", [MPII])
-    assert _found(["in/p.jpg@20,20,0.1", "in/p.jpg@2,2,0.1"], path).ids == {"in/p.jpg@20,20,0.1"}
-    assert _found(["in/p.jpg", "q.jpg"], path).ids == {"in/p.jpg"}
+    assert _found(["in/p.jpg@20,20,0.1", "in/p.jpg@2,2,0.1"], path) == {"in/p.jpg@20,20,0.1"}
+    assert _found(["in/p.jpg", "q.jpg"], path) == {"in/p.jpg"}
 
 
 def test_the_suffix_of_a_mask_is_not_its_images(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "masks" / "1.png")
-    assert _found(["x/1.jpg", "x/2.png"], tmp_path / "masks").ids == {"x/1.jpg"}
+    assert _found(["x/1.jpg", "x/2.png"], tmp_path / "masks") == {"x/1.jpg"}
     with pytest.raises(LabelError, match=r"may be 'x/1\.jpg' or 'y/1\.png'"):
         _found(["x/1.jpg", "y/1.png"], tmp_path / "masks")
 
@@ -188,29 +190,29 @@ def folder(tmp_path: Path) -> ScoresFolder:
     return folder
 
 
-def _selected(folder: ScoresFolder, path: Path, k: int = 2) -> tuple[list[str], ExcludedImages]:
-    files = read_excluded([path], Problems())
-    chosen, found = select_without(folder, SelectionSettings(k=k), files)
-    assert chosen.excluded == len(found.ids - {"in/bad.png"})
-    return chosen.ids, found
+def _selected(folder: ScoresFolder, path: Path, problems: Problems) -> list[str]:
+    files = read_excluded([path], problems)
+    return select_without(folder, SelectionSettings(k=2), files, problems).ids
 
 
 def test_a_selection_leaves_out_what_names_mean(
     folder: ScoresFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "done.csv"
+    path, problems = tmp_path / "done.csv", Problems()
     path.write_text("id\n9.png\nin/7.png\nin/bad.png\nno.png\n")
-    ids, found = _selected(folder, path)
-    assert ids == ["in/8.png", "in/6.png"]
-    assert found.lost == ["no.png"] and found.loose == [("9.png", "in/9.png")]
+    assert _selected(folder, path, problems) == ["in/8.png", "in/6.png"]
+    assert problems.notes == [
+        "1 of the 4 ids to exclude match nothing in the scores (the first: 'no.png')",
+        "1 excluded by name (the first: '9.png' is 'in/9.png')",
+    ]
     path.write_text("id\nin/9.png\nin/7.png\n")
 
     def never(*given: Any) -> Iterator[str]:
         raise AssertionError("names that are ids need no second walk")
 
     monkeypatch.setattr(exclusions, "find_excluded", never)
-    ids, found = _selected(folder, path)
-    assert ids == ["in/8.png", "in/6.png"] and found.notes("the scores") == []
+    problems = Problems()
+    assert _selected(folder, path, problems) == ["in/8.png", "in/6.png"] and not problems.notes
 
 
 def test_the_error_of_too_few_images_counts_all_excluded(
@@ -219,7 +221,7 @@ def test_the_error_of_too_few_images_counts_all_excluded(
     path = tmp_path / "done.csv"
     path.write_text("id\n" + "".join(f"{n}.png\n" for n in range(9)))
     with pytest.raises(SelectionError, match="1 images are left .*9 are excluded"):
-        _selected(folder, path)
+        _selected(folder, path, Problems())
 
 
 @pytest.mark.parametrize("kind", ["objects", "masks"])
@@ -236,7 +238,8 @@ def test_labels_that_show_nothing_are_left_out_or_not(
         Image.fromarray(np.full((4, 4), 255, np.uint8)).save(path / "2.png")
     problems = Problems(skip=True)
     files = read_excluded([path], problems, empty)
-    left_out = find_excluded(files, partial(iter, ["a/1.jpg", "2.jpg", "3.jpg"])).ids
+    ids = partial(iter, ["a/1.jpg", "2.jpg", "3.jpg"])
+    left_out = find_excluded(files, ids, "the pool", problems)
     assert left_out == ({"a/1.jpg"} if empty == "unlabeled" else {"a/1.jpg", "2.jpg"})
     what = "pixel of a class" if kind == "masks" else "object"
     notes = [note for note in problems.notes if f"1 of 2 labeled images show no {what}" in note]

@@ -88,8 +88,7 @@ def test_unusable_and_excluded_images_are_counted_once_and_never_selected(
     assert sorted(chosen.ids) == ["a", "d"]
     counts = (chosen.infinite, chosen.nan, chosen.excluded, chosen.eligible, chosen.pool)
     assert counts == (2, 2, 1, 2, 7)
-    left_out = ["1 excluded", "2 without a score", "2 with an infinite score left out"]
-    assert chosen.notes() == left_out
+    assert chosen.unusable() == ["2 without a score", "2 with an infinite score left out"]
     what = "k = 3, but 2 images are left .*1 are excluded, 2 have no score, 2 have an infinite"
     with pytest.raises(SelectionError, match=what):
         select_from(table, ["f"], k=3, **settings)

@@ -210,7 +210,7 @@ def test_classes_are_named_by_their_lines(scenes: Path) -> None:
     with pytest.raises(LabelError, match=r"classes\.txt, line 1: is blank; name class 0 there"):
         TASK.read_labels(masks, Problems())
     names.write_text("disc\nground\nDisc\n disc\n")
-    with pytest.raises(LabelError, match=r"line 4: 'disc' stands in line 1 too"):
+    with pytest.raises(LabelError, match=r"line 4: 'disc' is in line 1 too"):
         TASK.read_labels(masks, Problems())
     names.write_text("cafe\u0301\u200b\nlight\u2028blue\n", encoding="utf-8")
     named = TASK.read_labels(masks, Problems())["00.png"].names

@@ -12,6 +12,7 @@ from lloss.annotations import ObjectLabel
 from lloss.annotations.label_archive import write_labels
 from lloss.data.labeled_set import class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
+from lloss.data.voc_folders import DATASETS
 from lloss.errors import LabelError
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
@@ -99,9 +100,10 @@ class _Detection(Task):
     counted = "Labeled objects per class"
     unit = "objects"
     may_be_empty = True
+    datasets = DATASETS.keys()
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
-    open = staticmethod(open_objects)
+    open_labeled = staticmethod(open_objects)
     read_labels = staticmethod(read_objects)
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_objects)

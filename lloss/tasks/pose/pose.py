@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from lloss.annotations import PersonLabel
+from lloss.annotations import PersonLabel, Problems
 from lloss.annotations.joint_names import skeleton
 from lloss.annotations.label_archive import write_labels
+from lloss.data.labeled_set import LabeledSet
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
 from lloss.images.decode import ImageSpec
@@ -113,7 +115,6 @@ class _Pose(Task):
     unit = "joints"
     augments = ("none", "pose")
     weights = ("none", STATE_DICT)
-    open = staticmethod(open_persons)
     read_labels = staticmethod(read_persons)
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_persons)
@@ -164,6 +165,9 @@ class _Pose(Task):
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
+
+    def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
+        return open_persons(data, problems)
 
     def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
         """The joints that are annotated on at least one person, in the labels' order.

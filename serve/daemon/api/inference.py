@@ -209,6 +209,7 @@ async def infer(request: Request) -> Response:
     """
     daemon = daemon_of(request)
     parsed = await _parse(request, daemon)
+    parsed.formats(_outputs(daemon.models.manifest))  # refuses before scoring
     count, limit = len(parsed.images), daemon.settings.limits.request_seconds
     request.state.images = count
     with daemon.models.statistics.request(count):
@@ -228,10 +229,10 @@ def _outputs(manifest: Manifest) -> list[str]:
 async def _parse(request: Request, daemon: Daemon) -> InferRequest:
     body = await request.body()
     length = request.headers.get("inference-header-content-length")
-    outputs, limits = _outputs(daemon.models.manifest), daemon.settings.limits
+    most = daemon.settings.limits.queue_images
     if len(body) < _LONG:
-        return parse_request(body, length, outputs, limits.queue_images)
-    return await run_in_threadpool(parse_request, body, length, outputs, limits.queue_images)
+        return parse_request(body, length, most)
+    return await run_in_threadpool(parse_request, body, length, most)
 
 
 def _reply(
@@ -247,7 +248,7 @@ def _reply(
     coding = _coding(accepted, binary)
     if coding and len(content) >= _COMPRESSED:
         headers |= {"content-encoding": coding, "vary": "accept-encoding"}
-        content = _compress(content, coding)
+        content = gzip.compress(content, 1) if coding == "gzip" else zlib.compress(content, 1)
     return Response(content, 200, headers, media_type)
 
 
@@ -262,7 +263,3 @@ def _coding(accepted: str, binary: bool) -> str:
     if binary and len(codings) != 1:
         return ""
     return next((name for name in ("gzip", "deflate") if name in codings), "")
-
-
-def _compress(content: bytes, coding: str) -> bytes:
-    return gzip.compress(content, 1, mtime=0) if coding == "gzip" else zlib.compress(content, 1)

@@ -74,19 +74,17 @@ class InferRequest:
             RequestError: 400 the request names another output.
         """
         for output in self.outputs:
-            _check_output(output.name, available)
+            if output.name not in available:
+                _refuse(f"output {output.name[:60]!r}: choose of {', '.join(available)}")
         return self.outputs or [OutputFormat(name, self.binary) for name in available]
 
 
-def parse_request(
-    body: bytes, header_length: str | None, available: Sequence[str], max_images: int
-) -> InferRequest:
+def parse_request(body: bytes, header_length: str | None, max_images: int) -> InferRequest:
     """Read a request.
 
     Args:
         body: inflated.
         header_length: the header ``Inference-Header-Content-Length``, if there is one.
-        available: names of the model's outputs.
         max_images: that a request may have.
 
     Raises:
@@ -102,7 +100,7 @@ def parse_request(
     return InferRequest(
         _images(fields.inputs[0], tail, max_images),
         fields.id,
-        _outputs(fields.outputs or (), binary, available),
+        _outputs(fields.outputs or (), binary),
         binary,
         min(fields.parameters.timeout, 10**15) / 1e6 or None,
     )
@@ -227,22 +225,14 @@ def _files(content: memoryview, count: int) -> list[bytes]:
     return files
 
 
-def _outputs(
-    requested: Sequence[RequestedOutput], binary: bool, available: Sequence[str]
-) -> list[OutputFormat]:
+def _outputs(requested: Sequence[RequestedOutput], binary: bool) -> list[OutputFormat]:
     outputs: dict[str, OutputFormat] = {}
     for each in requested:
-        _check_output(each.name, available)
         if each.name in outputs:
-            _refuse(f"the request names output {each.name!r} twice")
+            _refuse(f"the request names output {each.name[:60]!r} twice")
         own = each.parameters.binary_data
         outputs[each.name] = OutputFormat(each.name, binary if own is None else own)
     return list(outputs.values())
-
-
-def _check_output(name: str, available: Sequence[str]) -> None:
-    if name not in available:
-        _refuse(f"output {name[:60]!r}: choose of {', '.join(available)}")
 
 
 def _binary_texts(texts: Sequence[str]) -> bytes:

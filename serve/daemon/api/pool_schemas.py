@@ -1,18 +1,16 @@
-"""Bodies of requests and replies about pools and jobs, described in OpenAPI.
+"""Bodies of requests and replies about pools, described in OpenAPI.
 
-Where a record of the services or of the store is the whole reply, the route returns the record.
+Many replies are records of the services or of the store as they are.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from lloss.serve.daemon.services.job_runner import Jobs
-from lloss.serve.daemon.services.selections import DIVERSE_MOST, SelectionRequest
-from lloss.serve.daemon.store.records import Counts, JobRow, JobState, Pending, PoolRow
+from lloss.serve.daemon.services.hand_out import DIVERSE_MOST, SelectionRequest
+from lloss.serve.daemon.store.records import Counts, JobRow, Pending, PoolScores
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from lloss.pools.uri import without_secrets
 from lloss.selection import STRATEGIES, SelectionSettings
 
 MAX_IDS = 1_000_000
@@ -119,71 +117,15 @@ class LabelsBody(StrictBody):
     without: bool = Field(False, description="As the parameter of the same name.")
 
 
-class ScoresView(BaseModel):
-    """The newest complete scores of a pool."""
-
-    folder: str
-    model_sha256: str
-    scored: int
-    skipped: int
-
-
-class JobView(BaseModel):
-    """A job that scores a pool; times are Unix seconds everywhere."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: str
-    pool: str
-    state: JobState
-    model_sha256: str
-    created: float
-    started: float | None
-    ended: float | None
-    done: int
-    total: int | None = Field(description="Images of the pool; null when counting is not cheap.")
-    scored: int
-    skipped: int
-    rate: float | None = Field(None, description="Images a second, while the job runs.")
-    error: str
-    resumable: bool = Field(description="Whether it continues, submitted again, where it failed.")
-    batch_size: int
-
-    @classmethod
-    def of(cls, row: JobRow, jobs: Jobs) -> JobView:
-        """With the current progress."""
-        return cls.model_validate(jobs.live(row)).model_copy(update={"rate": jobs.rate(row)})
-
-
 class PoolView(BaseModel):
-    """A pool, its scores, the states of its images, and its newest job."""
+    """A pool, its newest complete scores, and the states of its images."""
 
     name: str
     uri: str
     created: float
-    scores: ScoresView | None
+    scores: PoolScores | None
     images: Counts
-    job: JobView | None = Field(description="The newest one.")
-
-    @classmethod
-    def of(cls, row: PoolRow, counts: Counts, newest: JobRow | None, jobs: Jobs) -> PoolView:
-        """From the catalog's rows."""
-        scores = None
-        if row.scores is not None:
-            scores = ScoresView(
-                folder=str(row.scores),
-                model_sha256=row.model_sha256 or "",
-                scored=row.scored,
-                skipped=row.skipped,
-            )
-        return cls(
-            name=row.name,
-            uri=without_secrets(row.uri),
-            created=row.created,
-            scores=scores,
-            images=counts,
-            job=None if newest is None else JobView.of(newest, jobs),
-        )
+    job: JobRow | None = Field(description="The newest one.")
 
 
 class PendingView(BaseModel):

@@ -13,7 +13,6 @@ from lloss.serve.daemon.api.label_requests import labels_of_request
 from lloss.serve.daemon.api.pool_schemas import (
     Id,
     IdsBody,
-    JobView,
     LabeledView,
     LabelsBody,
     PendingView,
@@ -25,12 +24,15 @@ from lloss.serve.daemon.api.pool_schemas import (
 from lloss.serve.daemon.deps import Daemon, DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
+from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
+from lloss.serve.daemon.services.image_labels import Returned
 from lloss.serve.daemon.services.pool_registry import NAME
-from lloss.serve.daemon.services.selections import HandedOut, Ranked, Returned
+from lloss.serve.daemon.store.records import JobRow, PoolScores
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from lloss.annotations.label_csv import labels_text
+from lloss.pools.uri import without_secrets
 from lloss.text.csv_table import csv_text
 
 router = APIRouter(
@@ -87,7 +89,7 @@ def score(
     anew: Annotated[
         bool, Query(description="Discard what a failed job has scored, and start again.")
     ] = False,
-) -> JobView:
+) -> JobRow:
     """Score a pool in the background, by a new job, the current one, or one that failed half-way.
 
     The job continues after a restart. The pool keeps its old scores until the job is done, and its
@@ -95,7 +97,7 @@ def score(
     """
     job = daemon.jobs.submit(name, anew)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobView.of(job, daemon.jobs)
+    return daemon.jobs.live(job)
 
 
 @router.post(
@@ -118,7 +120,7 @@ async def select(
     nothing, ``Lloss-Notes`` has warnings about the scores.
     """
     check = _check_lines if format == "ids" else None
-    handed = await daemon.selection_queue.select(name, body.request(), idempotency_key or "", check)
+    handed = await daemon.selections.select(name, body.request(), idempotency_key or "", check)
     return await run_in_threadpool(_selection_reply, daemon, handed, format, request)
 
 
@@ -235,7 +237,7 @@ async def label(
         labels = dict(given.labels)
         if label_studio and daemon.classes.required and not accepted.without:
             labels = {id: label for id, label in labels.items() if label}
-        done = daemon.selections.label(name, labels, accepted)
+        done = daemon.labels.label(name, labels, accepted)
         without_class = len(given.labels) - len(labels)
         return LabeledView(**vars(done), without_class=without_class, disputed=given.disputed)
 
@@ -247,7 +249,7 @@ def unlabel(
     daemon: DaemonDep, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
 ) -> dict[str, int]:
     """Remove labels; images that are not labeled stay as they are."""
-    return {"images": daemon.selections.unlabel(name, id)}
+    return {"images": daemon.labels.unlabel(name, id)}
 
 
 @router.post("/{name}/return")
@@ -256,19 +258,29 @@ def give_back(daemon: DaemonDep, name: Name, body: ReturnBody) -> Returned:
 
     With ``selection``, images that expired and that another selection has now stay pending.
     """
-    return daemon.selections.give_back(name, body.ids, body.selection)
+    return daemon.labels.give_back(name, body.ids, body.selection)
 
 
 @router.post("/{name}/skip")
 def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> dict[str, int]:
     """Never hand images out until they are returned; labeled ones stay labeled."""
-    return {"images": daemon.selections.skip(name, body.ids)}
+    return {"images": daemon.labels.skip(name, body.ids)}
 
 
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
-    row, counts = catalog.pools.row(name), catalog.images.counts(name)
-    return PoolView.of(row, counts, catalog.jobs.newest(name), daemon.jobs)
+    row, job = catalog.pools.row(name), catalog.jobs.newest(name)
+    scores = None
+    if row.scores is not None:
+        scores = PoolScores(row.scores, row.model_sha256 or "", row.scored, row.skipped)
+    return PoolView(
+        name=row.name,
+        uri=without_secrets(row.uri),
+        created=row.created,
+        scores=scores,
+        images=catalog.images.counts(name),
+        job=daemon.jobs.live(job) if job else None,
+    )
 
 
 def _check_lines(images: Sequence[Ranked]) -> None:

@@ -25,7 +25,7 @@ from lloss.serve.daemon.settings import ServeSettings
 from starlette.types import Scope
 
 from lloss.errors import LlossError
-from lloss.files import written_aside
+from lloss.files import atomic_write
 
 Headers = Mapping[bytes, bytes]
 
@@ -268,7 +268,7 @@ def _secret(data_dir: Path) -> bytes:
             secret = b""
         if len(secret) != _SECRET_BYTES:
             secret = secrets.token_bytes(_SECRET_BYTES)
-            with written_aside(path) as aside:
+            with atomic_write(path) as aside:
                 aside.touch(0o600)
                 aside.write_bytes(secret)
         return secret

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.errors import validation_problem
-from lloss.serve.daemon.labelstudio.json_export import ExportedAnnotation, read_annotations
+from lloss.serve.daemon.labelstudio.json_export import is_minimal, read_annotations
+from lloss.serve.daemon.labelstudio.studio_annotation import Annotation
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from lloss.errors import LabelError
@@ -51,10 +52,6 @@ class _Region(BaseModel):
     image_rotation: Literal[0] | None = None
     value: _Value
 
-    @property
-    def size(self) -> tuple[float, float]:
-        return self.original_width, self.original_height
-
     def box(self) -> list[float]:
         """The upright box [left, top, width, height] around it, in pixels."""
         value, (across, down) = self.value, (self.original_width / 100, self.original_height / 100)
@@ -78,47 +75,47 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
         LabelError: see :func:`.json_export.read_labels`; also when a region is not a box, or there
             is not a box: an image must not seem to show less than was annotated.
     """
+    annotations = read_annotations(document, pool)
+    if is_minimal(document):
+        raise LabelError("this is JSON_MIN; boxes need Label Studio's JSON")
     images: list[dict[str, Any]] = []
     boxes: list[tuple[int, str, list[float]]] = []
-    for id, annotations_of_image in read_annotations(document, pool).items():
-        newest = annotations_of_image[-1]
-        if newest.minimal:
-            raise LabelError(f"{newest.where}: this is JSON_MIN; boxes need Label Studio's JSON")
-        image: dict[str, Any] = {"id": len(images) + 1, "file_name": id}
-        for where, region in _regions(newest):
-            before = (image.setdefault("width", region.size[0]),
-                      image.setdefault("height", region.size[1]))  # fmt: skip
-            if before != region.size:
+    for number, (id, some) in enumerate(annotations.items(), 1):
+        image: dict[str, Any] = {"id": number, "file_name": id}
+        for where, region in _regions(*some[-1]):
+            width, height = region.original_width, region.original_height
+            before = image.setdefault("width", width), image.setdefault("height", height)
+            if before != (width, height):
                 raise LabelError(f"{where}: another region has the image's size {before}, this one "
-                                 f"{region.size}")  # fmt: skip
-            boxes.append((image["id"], region.value.rectanglelabels[0], region.box()))
+                                 f"{(width, height)}")  # fmt: skip
+            boxes.append((number, region.value.rectanglelabels[0], region.box()))
         images.append(image)
     if not boxes:
         raise LabelError(
             f"none of {len(images)} annotated images has a box: only rectangles with a class "
             f"({_BOX}) become COCO"
         )
-    numbers = {name: at for at, name in enumerate(sorted({name for _, name, _ in boxes}), 1)}
+    classes = sorted({name for _, name, _ in boxes})
     return {
         "images": images,
-        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+        "categories": [{"id": id, "name": name} for id, name in enumerate(classes, 1)],
         "annotations": [
             {
-                "id": at,
+                "id": id,
                 "image_id": image_id,
-                "category_id": numbers[name],
+                "category_id": classes.index(name) + 1,
                 "bbox": box,
                 "area": box[2] * box[3],
                 "iscrowd": 0,
             }
-            for at, (image_id, name, box) in enumerate(boxes, 1)
+            for id, (image_id, name, box) in enumerate(boxes, 1)
         ],
     }
 
 
-def _regions(exported: ExportedAnnotation) -> Iterator[tuple[str, _Region]]:
-    for index, item in enumerate(exported.annotation.result):
-        where = f"{exported.where}.result[{index}]"
+def _regions(place: str, annotation: Annotation) -> Iterator[tuple[str, _Region]]:
+    for index, item in enumerate(annotation.result):
+        where = f"{place}.result[{index}]"
         kind = item.get("type") if isinstance(item, dict) else None
         if kind in _NOT_REGIONS:
             continue

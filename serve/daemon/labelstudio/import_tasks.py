@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import Request
 from lloss.serve.daemon.deps import Daemon, base_url_of
 from lloss.serve.daemon.labelstudio.score_lookup import pool_scores
-from lloss.serve.daemon.services.selections import HandedOut
+from lloss.serve.daemon.services.hand_out import HandedOut
 
 
 def tasks_of(daemon: Daemon, handed_out: HandedOut, request: Request) -> list[dict[str, Any]]:

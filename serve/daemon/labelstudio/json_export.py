@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 from lloss.serve.daemon.errors import validation_problem
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation
@@ -13,8 +12,6 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from lloss.errors import LabelError
 from lloss.text.clean_names import is_text
-
-T = TypeVar("T", bound=BaseModel)
 
 _MINIMAL_KEYS = frozenset(
     {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "image"}
@@ -39,20 +36,12 @@ class _PoolImage(BaseModel):
     lloss_id: _Text
 
 
-class TaskData(BaseModel):
-    """The data of a task."""
-
-    data: dict[str, Any]
-
-
-class AnnotatedTask(BaseModel):
-    """The annotations of a task."""
-
+class _Task(BaseModel):
+    data: _PoolImage
     annotations: list[Annotation]
 
 
-@dataclass(frozen=True)
-class ExportedLabels:
+class ExportedLabels(NamedTuple):
     """The labels of an export, by image id.
 
     Attributes:
@@ -62,15 +51,6 @@ class ExportedLabels:
 
     labels: Mapping[str, str]
     disputed: int
-
-
-@dataclass(frozen=True)
-class ExportedAnnotation:
-    """An annotation, where it is in the export, and whether the export is JSON_MIN."""
-
-    annotation: Annotation
-    where: str
-    minimal: bool = False
 
 
 def read_labels(
@@ -88,47 +68,78 @@ def read_labels(
         LabelError: not such an export, no task of the pool, or the choice is ambiguous.
     """
     images = read_annotations(document, pool)
-    if any(one.minimal for some in images.values() for one in some):
-        _check_control([one.annotation for some in images.values() for one in some], control)
-    classes = {
-        id: [one.annotation.choice(control) for one in found] for id, found in images.items()
-    }
+    if is_minimal(document):
+        _check_control([one for some in images.values() for _, one in some], control)
+    classes = {id: [one.choice(control) for _, one in some] for id, some in images.items()}
     disputed = sum(len({*names} - {""}) > 1 for names in classes.values())
     return ExportedLabels({id: names[-1] for id, names in classes.items()}, disputed)
 
 
-def read_annotations(document: Any, pool: str | None = None) -> dict[str, list[ExportedAnnotation]]:
+def is_minimal(document: Any) -> bool:
+    """Whether an export is JSON_MIN."""
+    return any(isinstance(task, dict) and "annotation_id" in task for task in document)
+
+
+def read_annotations(
+    document: Any, pool: str | None = None
+) -> dict[str, list[tuple[str, Annotation]]]:
     """Read the annotations of a pool's images that are not skips, oldest first, by image id.
 
-    See :func:`read_labels`. An image without one is left out.
+    Each comes with its place in the export. See :func:`read_labels`. An image without one is left
+    out.
     """
     if not isinstance(document, list):
         raise LabelError("not an export of Label Studio: export JSON, which is a list of tasks")
-    pools: dict[str, None] = {}
-    images: defaultdict[str, list[ExportedAnnotation]] = defaultdict(list)
-    for number, task in enumerate(document, 1):
-        where = f"task {number}"
-        minimal = isinstance(task, dict) and "annotation_id" in task
-        data = task if minimal else _validated(TaskData, task, where).data
-        if "lloss_pool" not in data and "lloss_id" not in data:
+    pools: set[str] = set()
+    images: defaultdict[str, list[tuple[str, Annotation]]] = defaultdict(list)
+    for number, fields in enumerate(document, 1):
+        if (task := _task(fields, number)) is None or pool not in (None, task.data.lloss_pool):
             continue
-        place = _validated(_PoolImage, data, where)
-        name, id = place.lloss_pool, place.lloss_id
-        if name != pool and pool is not None:
-            continue
-        pools[name] = None
+        pools.add(task.data.lloss_pool)
         if len(pools) > 1:  # two pools may have the same ids
             both = " and ".join(repr(name[:100]) for name in sorted(pools))
-            raise LabelError(f"{where}: the tasks are of the pools {both}: give pool=NAME")
-        for one in _annotations(task, where):
-            images[id].append(one)
+            raise LabelError(f"task {number}: the tasks are of the pools {both}: give pool=NAME")
+        images[task.data.lloss_id] += [
+            (f"task {number}: annotations[{index}]", annotation)
+            for index, annotation in enumerate(task.annotations)
+            if not annotation.was_cancelled
+        ]
     if not pools:
         whose = "that lloss made" if pool is None else f"of the pool {pool!r}"
         raise LabelError(
             f"none of the {len(document)} tasks is one {whose}: their data need lloss_pool and "
             "lloss_id, as the tasks of a selection have them"
         )
-    return {id: sorted(some, key=lambda one: one.annotation.age) for id, some in images.items()}
+    key = lambda one: (one[1].changed, one[1].id)  # noqa: E731
+    return {id: sorted(some, key=key) for id, some in images.items() if some}
+
+
+def _task(fields: Any, number: int) -> _Task | None:
+    """A task of an export; None if lloss did not create it."""
+    if isinstance(fields, dict):
+        if "annotation_id" in fields:
+            fields = _from_minimal(fields)
+        data = fields.get("data")
+        if isinstance(data, dict) and not {"lloss_pool", "lloss_id"} & data.keys():
+            return None
+    try:
+        return _Task.model_validate(fields)
+    except ValidationError as error:
+        raise LabelError(f"task {number}: {validation_problem(error.errors()[0])}") from error
+
+
+def _from_minimal(task: Mapping[str, Any]) -> dict[str, Any]:
+    """A task of JSON_MIN as JSON has it: a text may be the choice of the control of that name."""
+    number = task["annotation_id"] if type(task["annotation_id"]) is int else 0
+    times = {key: task.get(key) for key in ("created_at", "updated_at")}
+    results = [
+        {"from_name": key, "type": "choices", "value": {"choices": [value]}}
+        if isinstance(value, str)
+        else {"from_name": key, "type": ""}
+        for key, value in task.items()
+        if key not in _MINIMAL_KEYS and not key.startswith("lloss_")
+    ]
+    return {"data": task, "annotations": [{"id": number, "result": results, **times}]}
 
 
 def _check_control(annotations: Sequence[Annotation], control: str | None) -> None:
@@ -146,34 +157,3 @@ def _check_control(annotations: Sequence[Annotation], control: str | None) -> No
             f"no task was annotated by the control {control[:100]!r} (there are: "
             f"{listed or 'no texts'}); give its name in the labeling configuration"
         )
-
-
-def _annotations(task: Any, where: str) -> Iterator[ExportedAnnotation]:
-    """The annotations of a task that are not skips."""
-    if "annotation_id" in task:  # JSON_MIN
-        number = task["annotation_id"] if type(task["annotation_id"]) is int else 0
-        times = {key: task.get(key) for key in ("created_at", "updated_at")}
-        annotation = Annotation(id=number, result=_minimal_result(task), **times)
-        yield ExportedAnnotation(annotation, where, minimal=True)
-        return
-    for index, annotation in enumerate(_validated(AnnotatedTask, task, where).annotations):
-        if not annotation.was_cancelled:
-            yield ExportedAnnotation(annotation, f"{where}: annotations[{index}]")
-
-
-def _validated(model: type[T], fields: Any, where: str) -> T:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise LabelError(f"{where}: {validation_problem(error.errors()[0])}") from error
-
-
-def _minimal_result(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The results that JSON would have: a text may be the choice of the control of that name."""
-    return [
-        {"from_name": key, "type": "choices", "value": {"choices": [value]}}
-        if isinstance(value, str)
-        else {"from_name": key, "type": ""}
-        for key, value in task.items()
-        if key not in _MINIMAL_KEYS and not key.startswith("lloss_")
-    ]

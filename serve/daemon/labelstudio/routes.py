@@ -19,10 +19,13 @@ from starlette.concurrency import run_in_threadpool
 
 router = APIRouter(prefix="/labelstudio", tags=["Label Studio"])
 
-MAX_TASKS = 1_000_000
-
 _LOADING_SECONDS = 5.0
 """A model is loaded in fewer."""
+
+_NO_TRAINING = (
+    "this daemon scores, it does not train: train with lloss train on the labels, export, and "
+    "reload the model"
+)
 
 
 def _body(schema: dict[str, Any], required: bool = True) -> dict[str, Any]:
@@ -69,8 +72,6 @@ async def predict(request: Request) -> JSONResponse:
     tasks = fields.get("tasks")
     if not isinstance(tasks, list):
         raise RequestError(422, "tasks: a list of Label Studio's tasks is needed")
-    if len(tasks) > MAX_TASKS:
-        raise RequestError(422, f"{len(tasks)} tasks: give at most {MAX_TASKS} in a request")
     daemon = daemon_of(request)
     # Encoded in the thread as well: many tasks would block the event loop.
     return await run_in_threadpool(lambda: JSONResponse({"results": predictions(daemon, fields)}))
@@ -86,7 +87,7 @@ async def webhook(request: Request, control: str | None = None) -> JSONResponse:
     fields = await _object(request)
     action = fields.get("action")
     if action == "START_TRAINING":
-        raise _no_training()
+        raise RequestError(409, _NO_TRAINING)
     if not isinstance(action, str) or action not in WRITTEN | DELETED:
         return JSONResponse({"ignored": "this event is not about annotations"})
     outcome = await run_in_threadpool(apply_event, daemon_of(request), fields, control)
@@ -100,20 +101,6 @@ async def coco(request: Request, pool: str | None = None) -> JSONResponse:
     """The boxes of Label Studio's JSON export as COCO's JSON that names images by their ids."""
     document = await _json(request)
     return await run_in_threadpool(lambda: JSONResponse(coco_of(document, pool)))
-
-
-@router.post("/train", include_in_schema=False)
-async def train() -> None:
-    """What older versions call to train."""
-    raise _no_training()
-
-
-def _no_training() -> RequestError:
-    return RequestError(
-        409,
-        "this daemon scores, it does not train: train with lloss train on the labels, export, "
-        "and reload the model",
-    )
 
 
 def _version(daemon: Daemon) -> str:

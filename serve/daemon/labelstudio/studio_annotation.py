@@ -32,11 +32,6 @@ class Annotation(BaseModel):
         """When it was last changed, Unix seconds; 0 when unknown."""
         return _seconds(self.updated_at) or _seconds(self.created_at)
 
-    @property
-    def age(self) -> tuple[float, int]:
-        """Orders annotations from the oldest to the newest."""
-        return self.changed, self.id
-
     def choice(self, control: str | None = None) -> str:
         """The class of the whole image; "" when there is not exactly one choice.
 

@@ -7,17 +7,13 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.labelstudio.annotation_table import (
-    AnnotationTable,
-    ImageAnnotation,
-    Verdict,
-)
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, pool_image
+from lloss.serve.daemon.store.annotation_table import AnnotationRow, AnnotationTable, Verdict
 from lloss.serve.daemon.store.image_table import Marks
 from pydantic import ValidationError
 
@@ -74,23 +70,23 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
     """
     project = _project(event.get("project"))
     with _serial:
-        written: list[ImageAnnotation] = []
+        rows: list[AnnotationRow] = []
         numbers: list[int] = []
         if event["action"] in DELETED:
             numbers = _numbers(event.get("annotations"))
             with daemon.catalog.reading() as db:
                 images = AnnotationTable(db).images(project, numbers)
         else:
-            written = list(_annotations(event, control))
-            images = list(dict.fromkeys((one.pool, one.id) for one in written))
+            rows = list(_rows(project, event, control))
+            images = list(dict.fromkeys((row.pool, row.id) for row in rows))
         present = _present(daemon, images)  # may be slow: before the transaction
         with daemon.catalog.images.marking() as marks:
             table = AnnotationTable(marks.db)
-            before = {image: table.verdict(*image) for image in present}
-            table.write(project, written)
+            before = [table.verdict(*image) for image in present]
+            table.write(rows)
             table.delete(project, numbers)
-            changes = {image: (old, table.verdict(*image)) for image, old in before.items()}
-            outcome = _mark(daemon, marks, changes)
+            after = [table.verdict(*image) for image in present]
+            outcome = _mark(daemon, marks, present, before, after)
     outcome.ignored = len(images) - len(present)
     daemon.metrics.labeled(outcome.labeled)
     if outcome.without_class or outcome.new_classes or outcome.disputed:
@@ -116,7 +112,7 @@ def _numbers(annotations: object) -> list[int]:
     return [n for n in numbers if type(n) is int and abs(n) < 1 << 63]
 
 
-def _annotations(event: Mapping[str, Any], control: str | None) -> Iterator[ImageAnnotation]:
+def _rows(project: str, event: Mapping[str, Any], control: str | None) -> Iterator[AnnotationRow]:
     annotations, tasks = event.get("annotation"), event.get("task")
     if not isinstance(annotations, list):
         annotations, tasks = [annotations], [tasks]
@@ -124,8 +120,9 @@ def _annotations(event: Mapping[str, Any], control: str | None) -> Iterator[Imag
         image = pool_image(task)
         if image and _numbers(fields):
             with contextlib.suppress(ValidationError):
-                annotation = Annotation.model_validate(fields)
-                yield ImageAnnotation(*image, annotation, annotation.choice(control))
+                one = Annotation.model_validate(fields)
+                label, skipped = one.choice(control), bool(one.was_cancelled)
+                yield AnnotationRow(project, one.id, *image, label, skipped, one.changed)
 
 
 def _present(daemon: Daemon, images: Iterable[Image]) -> list[Image]:
@@ -136,7 +133,7 @@ def _present(daemon: Daemon, images: Iterable[Image]) -> list[Image]:
     present: list[Image] = []
     for pool, some in ids.items():
         try:
-            present += [(pool, id) for id in sorted(daemon.selections.present(pool, some))]
+            present += [(pool, id) for id in sorted(daemon.labels.present(pool, some))]
         except RequestError as error:
             if error.status != 404:
                 raise
@@ -145,23 +142,25 @@ def _present(daemon: Daemon, images: Iterable[Image]) -> list[Image]:
 
 
 def _mark(
-    daemon: Daemon, marks: Marks, changes: Mapping[Image, tuple[Verdict, Verdict]]
+    daemon: Daemon,
+    marks: Marks,
+    images: list[Image],
+    before: list[Verdict],
+    after: list[Verdict],
 ) -> Outcome:
     """Mark images by their verdicts before and after the event."""
-    outcome = Outcome()
-    names: defaultdict[str, set[str]] = defaultdict(set)
-    for (pool, _), (_, after) in changes.items():
-        outcome.disputed += after.disputed
-        names[pool].add(after.label or "")
-    for pool, some in names.items():
-        outcome.new_classes += daemon.classes.new_in(pool, some)
-    for (pool, id), (before, after) in changes.items():
-        if daemon.classes.required and after.label == "":
-            outcome.without_class += 1
-            outcome.unlabeled -= 1
+    outcome = Outcome(disputed=sum(verdict.disputed for verdict in after))
+    classes: defaultdict[str, set[str]] = defaultdict(set)
+    for (pool, _), verdict in zip(images, after):
+        classes[pool].add(verdict.label or "")
+    for pool, names in classes.items():
+        outcome.new_classes += daemon.classes.new_in(pool, names)
+    for (pool, id), old, new in zip(images, before, after):
         if daemon.classes.required:  # an annotation without a class labels nothing
-            before, after = (replace(one, label=one.label or None) for one in (before, after))
-        _mark_one(marks, pool, id, before, after, outcome)
+            outcome.without_class += new.label == ""
+            outcome.unlabeled -= new.label == ""
+            old, new = (one._replace(label=one.label or None) for one in (old, new))
+        _mark_one(marks, pool, id, old, new, outcome)
     return outcome
 
 

@@ -60,7 +60,7 @@ class DaemonMetrics:
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.telemetry: Telemetry = _SharedTelemetry()
+        self.telemetry = Telemetry()
         self.registry: CollectorRegistry = self.telemetry.registry
         of: Any = {"registry": self.registry}
         self.in_flight = Gauge("lloss_requests_in_flight", "Requests being answered.", **of)
@@ -191,19 +191,6 @@ class DaemonMetrics:
         if "application/openmetrics-text" in accept.lower():
             encode, content_type = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
         return encode(self.registry), content_type
-
-
-class _SharedTelemetry(Telemetry):
-    """Of several scorers, of which one serves and others finish jobs begun before it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.registry.unregister(self._model)
-        for outcome in ("scored", "skipped"):
-            self._images.labels(outcome)
-
-    def model(self, sha256: str, device: str, precision: str) -> None:
-        """Do nothing: a scorer does not know whether it serves; the daemon does."""
 
 
 def _threads() -> int:

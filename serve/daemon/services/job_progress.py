@@ -74,20 +74,23 @@ class JobProgress:
         """See :class:`.score_pool.Progress`."""
 
     def update(self, row: JobRow) -> JobRow:
-        """The row with the progress of now."""
+        """The row with the progress and the rate of now."""
         with self._lock:
             return dataclasses.replace(
-                row, scored=self._scored, skipped=self._skipped, total=self._total
+                row,
+                scored=self._scored,
+                skipped=self._skipped,
+                total=self._total,
+                rate=self._rate(),
             )
 
-    def rate(self) -> float | None:
+    def _rate(self) -> float | None:
         """Images a second lately; None before that is known."""
-        with self._lock:
-            if not self._samples:
-                return None
-            began, before = self._samples[0]
-            seconds = time.monotonic() - began
-            return (self._scored + self._skipped - before) / seconds if seconds > 0.1 else None
+        if not self._samples:
+            return None
+        began, before = self._samples[0]
+        seconds = time.monotonic() - began
+        return (self._scored + self._skipped - before) / seconds if seconds > 0.1 else None
 
     def _write(self) -> None:
         self._written = time.monotonic()

@@ -111,14 +111,9 @@ class Jobs:
         return self._table.row(id)
 
     def live(self, row: JobRow) -> JobRow:
-        """A job with its progress of now; the catalog's is some seconds old."""
+        """A job with its progress and rate of now; the catalog's is some seconds old."""
         progress = self._progress(row)
         return progress.update(row) if progress else row
-
-    def rate(self, row: JobRow) -> float | None:
-        """Images a second of a running job; None of others, or before it is known."""
-        progress = self._progress(row)
-        return progress.rate() if progress else None
 
     def close(self) -> None:
         """Interrupt the job between two batches; it continues at the next start."""

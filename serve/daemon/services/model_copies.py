@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from lloss.errors import ArtifactError
-from lloss.files import sha256_of, sweep, written_aside
+from lloss.files import atomic_write, sha256_of, sweep
 
 
 class ModelCopies:
@@ -46,7 +46,7 @@ class ModelCopies:
         sha256 = hashlib.sha256(content).hexdigest()
         if self._is_intact(sha256):
             return sha256, False
-        with written_aside(self.path(sha256)) as aside:
+        with atomic_write(self.path(sha256)) as aside:
             aside.write_bytes(content)
         return sha256, True
 

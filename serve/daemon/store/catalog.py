@@ -11,7 +11,7 @@ from lloss.serve.daemon.store.job_table import JobTable
 from lloss.serve.daemon.store.pool_table import PoolTable
 
 from lloss.errors import SettingsError
-from lloss.files import explained, locked
+from lloss.files import locked, write_error
 
 
 class Catalog(Database):
@@ -33,7 +33,7 @@ class Catalog(Database):
                 self.data_dir.mkdir(parents=True, exist_ok=True)
                 lock.enter_context(locked(self.data_dir, busy))
             except OSError as error:
-                raise SettingsError(str(explained(error, self.data_dir))) from error
+                raise SettingsError(str(write_error(error, self.data_dir))) from error
             super().__init__(self.data_dir / "catalog.sqlite")
             self._data_dir_lock = lock.pop_all()
         self.pools = PoolTable(self, self.data_dir)

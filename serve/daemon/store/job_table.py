@@ -182,4 +182,5 @@ class JobTable:
     def _record(self, row: sqlite3.Row) -> JobRow:
         fields = {**row, "pool": row["pool_name"], "resumable": bool(row["resumable"])}
         fields["folder"] = self._pools.absolute(row["folder"])
-        return JobRow(**{name: fields[name] for name in JobRow.__dataclass_fields__})
+        names = JobRow.__dataclass_fields__.keys() & fields.keys()
+        return JobRow(**{name: fields[name] for name in names})

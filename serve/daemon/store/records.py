@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, computed_field
 
 ImageState = Literal["free", "pending", "labeled", "skipped"]
 """Available, handed out, labeled, or never to be handed out."""
@@ -37,17 +39,15 @@ class PoolRow:
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job that scores a pool.
+    """A job that scores a pool, as the catalog and the API have it.
 
     Attributes:
         pool: name of the pool.
-        total: images of the pool; None if counting them is expensive.
         scored: images so far.
         skipped: images so far that could not be read.
         error: why it failed, or "".
         folder: of its scores.
         batch_size: images per inference; 0 until the engine's own is known.
-        resumable: whether it failed and continues when the pool is submitted again.
         provider: execution provider that it began with; "" before that.
     """
 
@@ -58,15 +58,21 @@ class JobRow:
     created: float
     started: float | None
     ended: float | None
-    total: int | None
+    total: Annotated[
+        int | None, Field(description="Images of the pool; null when counting is not cheap.")
+    ]
     scored: int
     skipped: int
     error: str
-    folder: Path
+    folder: Annotated[Path, Field(exclude=True)]
     batch_size: int = 0
-    resumable: bool = False
-    provider: str = ""
+    resumable: Annotated[
+        bool, Field(description="Whether it continues, submitted again, where it failed.")
+    ] = False
+    provider: Annotated[str, Field(exclude=True)] = ""
+    rate: Annotated[float | None, Field(description="Images a second, while the job runs.")] = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def done(self) -> int:
         """Images scored or skipped so far."""

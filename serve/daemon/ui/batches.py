@@ -8,7 +8,7 @@ from typing import Literal
 
 from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.selections import HandedOut, SelectionRequest
+from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest
 from lloss.serve.daemon.store.image_table import TakenError
 from lloss.serve.daemon.store.records import ImageState
 

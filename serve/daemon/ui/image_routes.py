@@ -9,8 +9,8 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from lloss.serve.daemon.errors import RequestError
+from lloss.serve.daemon.ui.page_data import PageData, PageDataDep
 from lloss.serve.daemon.ui.thumbnails import PLACEHOLDER, Picture, whole_picture
-from lloss.serve.daemon.ui.viewer import Viewer, ViewerDep
 
 from lloss.errors import ImageError, PoolError
 from lloss.pools import Item
@@ -36,27 +36,27 @@ _GUARD = {
     response_class=Response,
     responses={200: {"content": _FORMATS, "description": "The image."}},
 )
-async def image(request: Request, viewer: ViewerDep, name: str, id: Id) -> Response:
+async def image(request: Request, data: PageDataDep, name: str, id: Id) -> Response:
     """An image of a pool: its own bytes where browsers know the format, else PNG."""
-    limits = viewer.daemon.settings.limits
+    limits = data.daemon.settings.limits
 
     def read() -> Picture:
-        item = _item(viewer, name, id)
+        item = _item(data, name, id)
         return whole_picture(item, limits.image_pixels, limits.inflated_bytes)
 
-    return _reply(request, await anyio.to_thread.run_sync(read, limiter=viewer.image_limiter))
+    return _reply(request, await anyio.to_thread.run_sync(read, limiter=data.image_limiter))
 
 
 @router.get("/pools/{name}/thumb", include_in_schema=False)
-async def thumb(request: Request, viewer: ViewerDep, name: str, id: Id) -> Response:
+async def thumb(request: Request, data: PageDataDep, name: str, id: Id) -> Response:
     """A thumbnail; a placeholder, and the reason in a header, if there is no image."""
 
     def read() -> Picture:
-        key = viewer.thumbnail_key(viewer.daemon.catalog.pools.row(name))
-        return viewer.thumbnails.get(key, _item(viewer, name, id))
+        key = data.thumbnail_key(data.daemon.catalog.pools.row(name))
+        return data.thumbnails.get(key, _item(data, name, id))
 
     try:
-        picture = await anyio.to_thread.run_sync(read, limiter=viewer.image_limiter)
+        picture = await anyio.to_thread.run_sync(read, limiter=data.image_limiter)
     except (ImageError, PoolError) as error:
         reason = quote(str(error)[:500], safe=" ,:()")
         headers = {"X-Lloss-Error": reason, "Cache-Control": "no-store", **_GUARD}
@@ -64,8 +64,8 @@ async def thumb(request: Request, viewer: ViewerDep, name: str, id: Id) -> Respo
     return _reply(request, picture)
 
 
-def _item(viewer: Viewer, name: str, id: str) -> Item:
-    item = viewer.daemon.pools.get(name).items([id]).get(id)
+def _item(data: PageData, name: str, id: str) -> Item:
+    item = data.daemon.pools.get(name).items([id]).get(id)
     if item is None:
         raise RequestError(404, f"the pool {name!r} has no image {id[:200]!r}")
     return item

@@ -19,12 +19,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
+from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
-from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.ui import image_routes
 from lloss.serve.daemon.ui.batches import Batch, Mark
-from lloss.serve.daemon.ui.templates import render, static_files
-from lloss.serve.daemon.ui.viewer import POOLS_PER_PAGE, PoolSummary, Viewer, ViewerDep
+from lloss.serve.daemon.ui.page_data import POOLS_PER_PAGE, PageData, PageDataDep, PoolSummary
+from lloss.serve.daemon.ui.templates import render
+from pydantic import BaseModel, Field
+from starlette.staticfiles import StaticFiles
 
 from lloss.errors import LlossError
 from lloss.pools.uri import is_url
@@ -34,6 +36,7 @@ MAX_BATCH = 200
 
 _COOKIE, _COOKIE_SECONDS = "lloss_batch", 7 * 24 * 3600
 _NO_STORE = {"Cache-Control": "no-store"}
+_STATIC = StaticFiles(packages=[("lloss.serve.daemon.ui", "static")])
 
 Action = Literal["label", "skip", "undo", "return"]
 Listed = Literal["pending", "labeled", "skipped"]
@@ -69,78 +72,72 @@ router.include_router(image_routes.router)
 
 
 @router.get("/")
-def overview(request: Request, viewer: ViewerDep, page: Page = 1) -> HTMLResponse:
+def overview(request: Request, data: PageDataDep, page: Page = 1) -> HTMLResponse:
     """The pools, the model and the daemon's figures."""
-    pools, total = viewer.pools(page), len(viewer.daemon.catalog.pools.rows())
+    pools, total = data.pools(page), len(data.daemon.catalog.pools.rows())
     return _page(
         "overview.html",
-        status=viewer.status(),
-        model=viewer.model(),
+        status=data.status(),
+        model=data.model(),
         pools=pools,
         page=page,
         total=total,
         more=page * POOLS_PER_PAGE < total,
-        hint=_hint(request, viewer, {pool.name for pool in pools}),
-        roots=viewer.daemon.settings.pool_roots,
-        guarded=viewer.daemon.access.needs_token,
+        hint=_hint(request, data, {pool.name for pool in pools}),
+        roots=data.daemon.settings.pool_roots,
+        guarded=data.daemon.access.needs_token,
     )
 
 
 @router.get("/page/status")
-def status(viewer: ViewerDep) -> JSONResponse:
+def status(data: PageDataDep) -> JSONResponse:
     """The figures that change from second to second."""
-    return JSONResponse(viewer.status(), headers=_NO_STORE)
+    return JSONResponse(data.status(), headers=_NO_STORE)
 
 
 @router.get("/favicon.ico")
-def icon(request: Request) -> Response:
+async def icon(request: Request) -> Response:
     """Browsers that show an image by itself ask for it."""
-    return static(request, "icon.svg")
+    return await static(request, "icon.svg")
 
 
 @router.get("/static/{name}")
-def static(request: Request, name: str) -> Response:
-    """A file that pages refer to."""
-    file = static_files().get(name)
-    if file is None:
-        raise RequestError(404, f"no such file: {name[:100]!r}")
-    current = request.query_params.get("v") == file.version
-    cache = "public, max-age=31536000, immutable" if current else "no-cache"
-    headers = {"ETag": f'"{file.version}"', "Cache-Control": cache}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, 200, headers, file.media_type)
+async def static(request: Request, name: str) -> Response:
+    """A file that pages refer to; browsers ask each time whether it changed."""
+    reply = await _STATIC.get_response(name, request.scope)
+    reply.headers["Cache-Control"] = "no-cache"
+    return reply
 
 
 @router.get("/pools/{name}")
-def pool(request: Request, viewer: ViewerDep, name: str, page: Page = 1) -> HTMLResponse:
+def pool(request: Request, data: PageDataDep, name: str, page: Page = 1) -> HTMLResponse:
     """A pool: its next images, and the histogram of its predicted losses."""
-    summary = viewer.pool(name)
-    images, more = viewer.ranked(summary, page) if summary.scored else ([], False)
+    summary = data.pool(name)
+    images, more = data.ranked(summary, page) if summary.scored else ([], False)
     return _pool_page(
         request,
-        viewer,
+        data,
         "pool.html",
         summary,
         images,
         view="next",
         page=page,
         more=more,
-        chart=viewer.chart(summary, (image.score for image in images)),
+        chart=data.chart(summary, (image.score for image in images)),
         key=secrets.token_urlsafe(12),
-        batch=_own_batch(request, viewer, name),
+        batch=_own_batch(request, data, name),
     )
 
 
 @router.get("/pools/{name}/batch")
-def batch(request: Request, viewer: ViewerDep, name: str, key: str) -> HTMLResponse:
+def batch(request: Request, data: PageDataDep, name: str, key: str) -> HTMLResponse:
     """The images that this browser took."""
-    handed = viewer.batches.find(name, key)
+    handed = data.batches.find(name, key)
     return _pool_page(
         request,
-        viewer,
+        data,
         "batch.html",
-        viewer.pool(name),
+        data.pool(name),
         handed.images,
         own=handed.id,
         view="batch",
@@ -151,13 +148,13 @@ def batch(request: Request, viewer: ViewerDep, name: str, key: str) -> HTMLRespo
 @router.get("/pools/{name}/pending")
 @router.get("/pools/{name}/labeled")
 @router.get("/pools/{name}/skipped")
-def listed(request: Request, viewer: ViewerDep, name: str, page: Page = 1) -> HTMLResponse:
+def listed(request: Request, data: PageDataDep, name: str, page: Page = 1) -> HTMLResponse:
     """The images of a state, to look at and to undo."""
     state = cast(Listed, request.url.path.rpartition("/")[2])
-    summary = viewer.pool(name)
-    images, more = viewer.listed(summary, state, page)
+    summary = data.pool(name)
+    images, more = data.listed(summary, state, page)
     return _pool_page(
-        request, viewer, "listed.html", summary, images, view=state, page=page, more=more
+        request, data, "listed.html", summary, images, view=state, page=page, more=more
     )
 
 
@@ -167,7 +164,7 @@ def _page(template: str, status_code: int = 200, **values: Any) -> HTMLResponse:
 
 def _pool_page(
     request: Request,
-    viewer: Viewer,
+    data: PageData,
     template: str,
     pool: PoolSummary,
     images: Sequence[Ranked],
@@ -177,13 +174,13 @@ def _pool_page(
     image = request.query_params.get("image", "")
     common = {
         "pool": pool,
-        "tiles": viewer.tiles(pool, images, own),
-        "status": viewer.status(),
-        "label_input": viewer.label_input(),
+        "tiles": data.tiles(pool, images, own),
+        "status": data.status(),
+        "label_input": data.label_input(),
         "did": request.query_params.get("did", "") if image else "",
         "done": unquote(image, errors="replace"),
-        "guarded": viewer.daemon.access.needs_token,
-        "pending_seconds": viewer.daemon.settings.pending_seconds,
+        "guarded": data.daemon.access.needs_token,
+        "pending_seconds": data.daemon.settings.pending_seconds,
         "batch": "",
         "page": 1,
         "more": False,
@@ -202,22 +199,22 @@ def _error_page(error: LlossError | RequestValidationError) -> HTMLResponse:
     return response
 
 
-def _own_batch(request: Request, viewer: Viewer, pool: str) -> str:
+def _own_batch(request: Request, data: PageData, pool: str) -> str:
     """The batch that this browser took last, if some of it is still pending."""
     name = request.cookies.get(_COOKIE, "")
     try:
-        return name if name and viewer.batches.pending(pool, name)[1] else ""
+        return name if name and data.batches.pending(pool, name)[1] else ""
     except LlossError:
         return ""
 
 
-def _hint(request: Request, viewer: Viewer, names: set[str]) -> str:
+def _hint(request: Request, data: PageData, names: set[str]) -> str:
     """A shell command that adds a pool with a new name."""
     name = next(f"photos{n}" for n in ("", *range(2, len(names) + 3)) if f"photos{n}" not in names)
-    settings = viewer.daemon.settings
+    settings = data.daemon.settings
     root = settings.pool_roots[0] if settings.pool_roots else "/path/of/images"
     uri = f"{root.rstrip('/')}/…" if is_url(root) else root
-    address = f"{base_url_of(viewer.daemon, request)}/v1/pools/{name}"
+    address = f"{base_url_of(data.daemon, request)}/v1/pools/{name}"
     words = ["curl", "-X", "PUT", address, "-H", "Content-Type: application/json"]
     line = shlex.join([*words, "-d", json.dumps({"uri": uri}, ensure_ascii=False)])
     return f'{line} -H "Authorization: Bearer $TOKEN"' if settings.token else line
@@ -226,89 +223,84 @@ def _hint(request: Request, viewer: Viewer, names: set[str]) -> str:
 # Forms
 
 
+class MarkForm(BaseModel):
+    """The form of a tile."""
+
+    image: str  # its id, percent-encoded
+    do: Action
+    label: str = Field("", max_length=1000)
+    view: View = "next"
+    page: int = Field(1, ge=1)
+    batch: str = Field("", max_length=100)
+    selection: str = Field("", max_length=100)  # of the image when the page was shown
+    allow_new_classes: bool = False
+
+
 @router.post("/pools/{name}/mark")
 def mark(
-    request: Request,
-    viewer: ViewerDep,
-    name: str,
-    image: Annotated[str, Form(description="its id, percent-encoded")],
-    do: Annotated[Action, Form()],
-    label: Annotated[str, Form(max_length=1000)] = "",
-    view: Annotated[View, Form()] = "next",
-    page: Annotated[int, Form(ge=1)] = 1,
-    batch: Annotated[str, Form(max_length=100)] = "",
-    selection: Annotated[str, Form(max_length=100)] = "",
-    allow_new_classes: Annotated[bool, Form()] = False,
+    request: Request, data: PageDataDep, name: str, form: Annotated[MarkForm, Form()]
 ) -> Response:
     """Label or skip an image, undo that, or return the image."""
-    id = unquote(image, errors="surrogatepass")
-    own = viewer.batches.find(name, batch).id if view == "batch" else ""
-    text = label.strip().replace("\r\n", "\n")
+    id, view = unquote(form.image, errors="surrogatepass"), form.view
+    own = data.batches.find(name, form.batch).id if view == "batch" else ""
     try:
-        now = _act(viewer, name, id, do, text, own, selection, Accepted(allow_new_classes))
+        now = _act(data, name, id, form, own)
     except NewClassError as error:
-        fields = {"image": image, "do": do, "label": label, "view": view, "page": page}
-        return _confirm(request, error, {**fields, "batch": batch})
-    if own and do == "undo" and now.state == "free":
-        viewer.batches.hold(name, batch, id)
-        now = viewer.batches.marks(name, [id], own)[id]
+        return _confirm(request, error, form)
+    if own and form.do == "undo" and now.state == "free":
+        data.batches.hold(name, form.batch, id)
+        now = data.batches.marks(name, [id], own)[id]
     if _accepts_json(request):
-        counts = viewer.daemon.catalog.images.counts(name)
+        counts = data.daemon.catalog.images.counts(name)
         reply = {"state": now.state, "label": now.label, "counts": vars(counts)}
         return JSONResponse(reply, headers=_NO_STORE)
-    query = {"page": page} if view != "batch" else {"key": batch}
+    query = {"page": form.page} if view != "batch" else {"key": form.batch}
     path = f"/pools/{name}" if view == "next" else f"/pools/{name}/{view}"
-    did: dict[str, str] = {"did": now.state, "image": image} if len(image) <= 2000 else {}
+    did: dict[str, str] = {}
+    if len(form.image) <= 2000:
+        did = {"did": now.state, "image": form.image}
     return _redirect(f"{path}?{urlencode({**query, **did})}")
 
 
-def _act(
-    viewer: Viewer,
-    pool: str,
-    id: str,
-    do: Action,
-    label: str,
-    own: str,
-    shown: str,
-    accepted: Accepted,
-) -> Mark:
-    """Do it, and return the new mark; ``own`` is the batch's selection, ``shown`` the page's."""
-    selections, marks = viewer.daemon.selections, viewer.batches.marks
+def _act(data: PageData, pool: str, id: str, form: MarkForm, own: str) -> Mark:
+    """Do what the form says, and return the new mark; ``own`` is the batch's selection."""
+    labels, marks = data.daemon.labels, data.batches.marks
     state = marks(pool, [id], own)[id].state
-    if do == "label":
-        if not label and viewer.daemon.classes.required:
+    if form.do == "label":
+        label = form.label.strip().replace("\r\n", "\n")
+        if not label and data.daemon.classes.required:
             raise RequestError(422, CHOOSE)
-        selections.label(pool, {id: label}, accepted)
-    elif do == "skip":
-        selections.skip(pool, [id])
-    elif do == "undo" and state == "labeled":
-        selections.unlabel(pool, [id])
-    elif do == "undo" and state == "skipped":
-        selections.give_back(pool, [id])
-    elif do == "return" and state == "pending":
-        selections.give_back(pool, [id], own or shown)
+        labels.label(pool, {id: label}, Accepted(form.allow_new_classes))
+    elif form.do == "skip":
+        labels.skip(pool, [id])
+    elif form.do == "undo" and state == "labeled":
+        labels.unlabel(pool, [id])
+    elif form.do == "undo" and state == "skipped":
+        labels.give_back(pool, [id])
+    elif form.do == "return" and state == "pending":
+        labels.give_back(pool, [id], own or form.selection)
     return marks(pool, [id], own)[id]
 
 
-def _confirm(request: Request, error: NewClassError, fields: dict[str, Any]) -> Response:
+def _confirm(request: Request, error: NewClassError, form: MarkForm) -> Response:
     """Ask whether a new class is meant, with a form that sends the same again."""
     reply = {"error": error.short, "new_class": error.name}
     if _accepts_json(request):
         return JSONResponse(reply, 422, headers=_NO_STORE)
-    again = {**fields, "allow_new_classes": "true"}
+    again = {**form.model_dump(exclude={"selection"}), "allow_new_classes": "true"}
     return _page("newclass.html", 422, **reply, action=request.url.path, fields=again)
 
 
 @router.post("/pools/{name}/take")
 async def take(
-    viewer: ViewerDep,
+    data: PageDataDep,
     name: str,
     k: Annotated[int, Form(ge=1, le=MAX_BATCH)],
     key: Annotated[str, Form(min_length=8, max_length=100, pattern="^[!-~]+$")],
 ) -> Response:
     """Hand the next K out to this browser; the same form sent twice takes them once."""
     batch = Batch(k, key)
-    await viewer.daemon.selection_queue.select(name, batch.request, key)
+    await data.daemon.selections.select(name, batch.request, key)
     response = _redirect(f"/pools/{name}/batch?{urlencode({'key': str(batch)})}")
     response.set_cookie(
         _COOKIE, str(batch), _COOKIE_SECONDS, path=f"/pools/{name}", httponly=True,
@@ -319,27 +311,27 @@ async def take(
 
 @router.post("/pools/{name}/return")
 def give_back(
-    viewer: ViewerDep, name: str, batch: Annotated[str, Form(max_length=100)]
+    data: PageDataDep, name: str, batch: Annotated[str, Form(max_length=100)]
 ) -> Response:
     """Return what is still pending of a batch."""
-    selection, ids = viewer.batches.pending(name, batch)
-    viewer.daemon.selections.give_back(name, ids, selection)
+    selection, ids = data.batches.pending(name, batch)
+    data.daemon.labels.give_back(name, ids, selection)
     response = _redirect(f"/pools/{name}")
     response.delete_cookie(_COOKIE, path=f"/pools/{name}")
     return response
 
 
 @router.post("/pools/{name}/score")
-def score(viewer: ViewerDep, name: str, anew: Annotated[bool, Form()] = False) -> Response:
+def score(data: PageDataDep, name: str, anew: Annotated[bool, Form()] = False) -> Response:
     """Score the pool."""
-    viewer.daemon.jobs.submit(name, anew)
+    data.daemon.jobs.submit(name, anew)
     return _redirect(f"/pools/{name}")
 
 
 @router.post("/pools/{name}/cancel")
-def cancel(viewer: ViewerDep, name: str, job: Annotated[str, Form(max_length=100)]) -> Response:
+def cancel(data: PageDataDep, name: str, job: Annotated[str, Form(max_length=100)]) -> Response:
     """Stop a job."""
-    viewer.daemon.jobs.cancel(job)
+    data.daemon.jobs.cancel(job)
     return _redirect(f"/pools/{name}")
 
 

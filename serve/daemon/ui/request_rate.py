@@ -26,17 +26,12 @@ class Rate:
         self._lock = threading.Lock()
 
     def sample(self, count: float) -> float | None:
-        """Note the count; returns the rate over about :data:`WINDOW`, None when unknown.
-
-        A count below the last one starts the samples again.
-        """
+        """Note the count; returns the rate over about :data:`WINDOW`, None when unknown."""
         now = self._clock()
         with self._lock:
             samples = self._samples
             while samples and now - samples[0][0] > _STALE:
                 samples.popleft()
-            if samples and count < samples[-1][1]:
-                samples.clear()
             if not samples or now - samples[-1][0] >= _SHORTEST:
                 samples.append((now, count))
             # One sample before the window stays, for those who look seldom.

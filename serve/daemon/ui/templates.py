@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
@@ -14,29 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lloss.text.markup import loss, text
-
-STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
-"""Files that pages refer to, and their types."""
-
-
-@dataclass(frozen=True)
-class StaticFile:
-    """A file that pages refer to; its version, of the content, is part of its address."""
-
-    content: bytes
-    media_type: str
-    version: str
-
-
-@cache
-def static_files() -> dict[str, StaticFile]:
-    """All of :data:`STATIC` by name."""
-    folder = resources.files(__package__).joinpath("static")
-    files = {}
-    for name, media_type in STATIC.items():
-        content = folder.joinpath(name).read_bytes()
-        files[name] = StaticFile(content, media_type, hashlib.sha256(content).hexdigest()[:12])
-    return files
 
 
 def render(template: str, **values: Any) -> str:
@@ -90,5 +64,4 @@ def _environment() -> Environment:
         "share": lambda value: f"{value:.0%}",
         "duration": duration,
     }
-    environment.globals["static"] = lambda name: f"/static/{name}?v={static_files()[name].version}"
     return environment

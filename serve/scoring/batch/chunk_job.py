@@ -23,16 +23,7 @@ from lloss.pools import Chunk
 class ChunkJob:
     """The state of one chunk, from its reading to its scores.
 
-    Attributes:
-        run: the pass over a pool that the chunk is part of; None for a live request.
-        prefetched: whether readers fetched the raw images in advance.
-        fetched: these images or their errors, by row.
-        rows: all images at once, where the chunk is part of a remote array.
-        errors: why an image is skipped, by row.
-        failure: the exception that the job ends with.
-        buffer: the executor's, with the decoded images.
-        seconds: thread time by stage.
-        finished: whether the result is decided; guarded by ``lock``.
+    ``run`` is the pass over a pool that the chunk is part of; None for a live request.
     """
 
     def __init__(
@@ -43,15 +34,15 @@ class ChunkJob:
         self.max_pixels = max_pixels
         self.result: Future[Scores] = Future()
         self.priority = LIVE if run is None else POOL
-        self.prefetched = False
-        self.fetched: dict[int, Raw | ImageError] = {}
-        self.rows: NDArray[np.uint8] | None = None
-        self.errors: dict[int, ImageError] = {}
+        self.prefetched = False  # by readers, into ``fetched``
+        self.fetched: dict[int, Raw | ImageError] = {}  # by row
+        self.rows: NDArray[np.uint8] | None = None  # all images, of a remote array
+        self.errors: dict[int, ImageError] = {}  # why an image is skipped, by row
         self.failure: BaseException | None = None
-        self.buffer: Any = None
+        self.buffer: Any = None  # the executor's
         self.begun = time.perf_counter()
-        self.seconds = {"read": 0.0, "decode": 0.0}
-        self.finished = False
+        self.seconds = {"read": 0.0, "decode": 0.0}  # thread time
+        self.finished = False  # guarded by the lock
         self.lock = threading.Lock()
         self._parts = 0
 

@@ -23,7 +23,7 @@ import numpy as np
 from lloss.serve.scoring.batch.chunk_job import ChunkJob
 from lloss.serve.scoring.batch.pool_run import PoolRun, RunLimits
 from lloss.serve.scoring.batch.worker_pool import WorkerPool, WorkerPools
-from lloss.serve.scoring.engine.session import Engine
+from lloss.serve.scoring.engine.engine import Engine
 from lloss.serve.scoring.result import Scores, no_columns
 from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
@@ -136,21 +136,21 @@ class Pipeline:
             self._changed.notify_all()
 
     def _submit(
-        self, pool: WorkerPool, job: ChunkJob, stage: Callable[..., None], *given: Any
+        self, pool: WorkerPool, job: ChunkJob, stage: Callable[..., None], *arguments: Any
     ) -> None:
         """Run a stage of a job in a pool of threads."""
         try:
-            pool.submit(lambda: self._run_stage(job, stage, *given), job.priority)
+            pool.submit(lambda: self._run_stage(job, stage, *arguments), job.priority)
         except RuntimeError as error:
             reason = _closed_error() if self._closed else EngineError(f"cannot start: {error}")
             self._finish(job, reason)
 
-    def _run_stage(self, job: ChunkJob, stage: Callable[..., None], *given: Any) -> None:
+    def _run_stage(self, job: ChunkJob, stage: Callable[..., None], *arguments: Any) -> None:
         """Run a stage of a job in this thread; an exception becomes the job's result."""
         try:
             if self._closed:
                 job.failure = job.failure or _closed_error()
-            stage(job, *given)
+            stage(job, *arguments)
         except BaseException as error:
             self._finish(job, error)
 

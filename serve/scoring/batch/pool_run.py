@@ -18,17 +18,11 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class RunLimits:
-    """What may be under way at once.
+    """What may be under way at once."""
 
-    Attributes:
-        results: chunks that the consumer has not taken yet.
-        chunks: chunks that may be in work whatever their size.
-        size: bytes of raw images that the chunks in work may hold beyond that.
-    """
-
-    results: int
-    chunks: int
-    size: int
+    results: int  # chunks that the consumer has not taken yet
+    chunks: int  # chunks in work, whatever their size
+    size: int  # bytes of raw images that chunks in work may hold beyond that
 
 
 class PoolRun:

@@ -36,24 +36,14 @@ _FASTER_ENGINE = {
 
 @dataclass(frozen=True)
 class Profile:
-    """The time of a run by stage.
+    """The time of a run by stage."""
 
-    Attributes:
-        images: scored or skipped.
-        seconds: of the run, by the clock.
-        busy: thread seconds of each of :data:`.STAGES`.
-        threads: number of threads of each stage.
-        on_host: whether one thread does read, decode and infer, as on the CPU.
-        remote: whether reading waits for a network.
-        precision: of the artifact.
-    """
-
-    images: int
-    seconds: float
-    busy: Mapping[str, float]
-    threads: Mapping[str, int]
-    on_host: bool
-    remote: bool
+    images: int  # scored or skipped
+    seconds: float  # by the clock
+    busy: Mapping[str, float]  # thread seconds of each stage
+    threads: Mapping[str, int]  # of each stage
+    on_host: bool  # whether one thread does read, decode and infer, as on the CPU
+    remote: bool  # whether reading waits for a network
     precision: str = "fp32"
 
     def share(self, stage: str) -> float:
@@ -88,28 +78,25 @@ class Profiler:
     """Measures a scorer from its construction to :meth:`profile`."""
 
     def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-        self._begun = time.perf_counter()
-        self._before = self._totals()
-        self._images = scorer.telemetry.images
+        self._scorer, self._begun = scorer, time.perf_counter()
+        self._images, self._busy = self._totals()
 
     def profile(self, remote: bool = False) -> Profile:
         """Return what the scorer did since."""
         scorer, engine = self._scorer, self._scorer.engine
-        seconds = time.perf_counter() - self._begun
-        busy = {stage: total - self._before[stage] for stage, total in self._totals().items()}
+        images, busy = self._totals()
         workers = engine.concurrency if engine.on_host else scorer.threads
-        readers = scorer.readers if remote else workers
-        counts = (readers, workers, engine.concurrency, 1)
+        counts = (scorer.readers if remote else workers, workers, engine.concurrency, 1)
         return Profile(
-            scorer.telemetry.images - self._images,
-            seconds,
-            busy,
-            dict(zip(STAGES, counts)),
-            engine.on_host,
-            remote,
-            scorer.manifest.precision,
+            images=images - self._images,
+            seconds=time.perf_counter() - self._begun,
+            busy={stage: total - self._busy[stage] for stage, total in busy.items()},
+            threads=dict(zip(STAGES, counts)),
+            on_host=engine.on_host,
+            remote=remote,
+            precision=scorer.manifest.precision,
         )
 
-    def _totals(self) -> dict[str, float]:
-        return {stage: self._scorer.telemetry.total_seconds(stage) for stage in STAGES}
+    def _totals(self) -> tuple[int, dict[str, float]]:
+        telemetry = self._scorer.telemetry
+        return telemetry.images, {stage: telemetry.total_seconds(stage) for stage in STAGES}

@@ -27,7 +27,7 @@ from lloss.errors import (
     ScoresError,
     SettingsError,
 )
-from lloss.files import explained, locked, sweep
+from lloss.files import locked, sweep, write_error
 from lloss.pools import Pool, SubsetPool, unique_ids
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
@@ -38,37 +38,24 @@ PART = 10_000
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """Numbers of images.
-
-    Attributes:
-        scored: with a row in the scores folder.
-        skipped: that could not be read.
-        resumed: scored or skipped by an earlier, interrupted run.
-    """
+    """Numbers of images."""
 
     scored: int
-    skipped: int
-    resumed: int
+    skipped: int  # could not be read
+    resumed: int  # scored or skipped by an earlier, interrupted run
 
 
 class Progress(Protocol):
     """Follows a run; all calls come from the thread that scores."""
 
     def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
-        """Start.
+        """Start, after what an earlier run has ``done``.
 
-        Args:
-            done: by an earlier run.
-            total: counts the images to score, with those of the earlier run; None where that is not
-                cheap. It may list the pool.
+        ``total`` counts all images, which may list the pool; it is None where that is not cheap.
         """
 
     def batch(self, scores: Scores) -> None:
-        """Receive a scored batch.
-
-        Raises:
-            InterruptedRunError: to end the run here; the finished parts stay.
-        """
+        """Receive a scored batch; raise InterruptedRunError to end the run here."""
 
     def end(self) -> None:
         """Stop: no further batch comes, for whatever reason."""
@@ -88,13 +75,13 @@ def score_pool(
 ) -> ScoreReport:
     """Score every item of a pool, or of a shard of it, that is not excluded.
 
-    A folder that an interrupted run of the same model, pool and settings left is finished; a
-    complete one is left alone.
+    It finishes a folder that an interrupted run of the same model, pool and settings left, and
+    leaves a complete one alone.
 
     Args:
         scorer: the model.
         pool: opened.
-        out: the scores folder, made when it does not exist.
+        out: the scores folder.
         exclude: ids to leave out.
         part_size: items a part.
         fail_fast: whether to stop at the first image that cannot be read.
@@ -123,7 +110,7 @@ def score_pool(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explained(error, out) from error
+        raise write_error(error, out) from error
     busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
     try:
         with locked(out, busy):
@@ -218,7 +205,7 @@ class _Run:
                 pass
         self.folder.write_run({"state": "running", **settings})
         try:
-            report = self._score_rest()
+            report = self._score_missing_parts()
         except KeyboardInterrupt:
             raise InterruptedRunError(
                 f"{path}: interrupted, {len(self.folder.parts())} parts are done; "
@@ -256,8 +243,7 @@ class _Run:
     def _verified(self, complete: bool = False) -> ScoreReport:
         """Count the images of the finished parts, and check that the pool still has them.
 
-        Args:
-            complete: whether the pool must have no further image.
+        A ``complete`` run's pool must have no further image.
         """
         scored = skipped = position = 0
         ids = self.pool.ids()
@@ -280,8 +266,8 @@ class _Run:
                 raise _changed(self.folder, f"{added!r} is new")
         return ScoreReport(scored, skipped, scored + skipped)
 
-    def _score_rest(self) -> ScoreReport:
-        """Score the missing parts; one part is written while the next one is scored."""
+    def _score_missing_parts(self) -> ScoreReport:
+        """Score; one part is written while the next one is scored."""
         before = self._verified()
         scored, skipped = before.scored, before.skipped
         writing: Future[None] | None = None
@@ -291,7 +277,8 @@ class _Run:
                 ThreadPoolExecutor(1, "lloss-write") as writer,
                 contextlib.closing(self._batches(len(self.folder.part_numbers()))) as batches,
             ):
-                for number, group in itertools.groupby(batches, self._part_of):
+                by_part = itertools.groupby(batches, lambda batch: batch.start // self.part_size)
+                for number, group in by_part:
                     part = list(group)
                     scored += sum(len(batch) for batch in part)
                     skipped += sum(len(batch.skipped) for batch in part)
@@ -306,9 +293,6 @@ class _Run:
 
     def _total(self) -> int | None:
         return self.shard.items(self.pool.count(), self.part_size) if self.pool.counted else None
-
-    def _part_of(self, batch: Scores) -> int:
-        return batch.start // self.part_size
 
     def _batches(self, done: int) -> Generator[Scores]:
         ranges = self._ranges(self.shard.parts(done))

@@ -98,12 +98,7 @@ class _TaskQueue:
     def _start_thread(self) -> None:
         name = f"{self.name}_{len(self._threads)}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            if not self._threads:
-                raise
-            return  # fewer threads are slower, and do all tasks
+        thread.start()
         self._threads.append(thread)
 
     def _work(self) -> None:

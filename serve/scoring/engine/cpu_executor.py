@@ -15,24 +15,21 @@ from numpy.typing import NDArray
 
 from lloss.errors import EngineError
 from lloss.manifest import INPUT, Manifest
-from lloss.runtime.int8_support import keep_exact
-from lloss.runtime.onnx_runtime import import_onnxruntime
+from lloss.runtime.int8_support import cpu_options
 
 
-def cpu_options(manifest: Manifest) -> Any:
+def single_thread_options(manifest: Manifest) -> Any:
     """Session options of one thread a run, which never spins: an idle core is the decoder's."""
-    options = import_onnxruntime().SessionOptions()
-    options.log_severity_level = 3  # errors; callers check everything else
-    options.intra_op_num_threads = 1
+    options = cpu_options(1, weight_bits(manifest))
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if manifest.precision == "int8":
-        keep_exact(options, weight_bits(manifest))
     return options
 
 
 def weight_bits(manifest: Manifest) -> int:
-    """Bits of an int8 artifact's weights."""
+    """Bits of an int8 artifact's weights; 0 for other artifacts."""
+    if manifest.precision != "int8":
+        return 0
     return 7 if manifest.recipe.get("weight_bits") == 7 else 8
 
 

@@ -74,16 +74,16 @@ class CudaMemory:
 
     def upload(self, copies: Iterable[Copy], stream: int) -> None:
         """Copy from host to device, and wait for the end without the interpreter lock."""
-        with self._driver.using(self._context):
-            for host, device, size in copies:
-                self._driver.call("cuMemcpyHtoDAsync_v2", device, host, size, stream)
-            self._driver.call("cuStreamSynchronize", stream)
+        self._copy("cuMemcpyHtoDAsync_v2", [(c.device, c.host, c.size) for c in copies], stream)
 
     def download(self, copies: Iterable[Copy], stream: int) -> None:
         """Copy from device to host, and wait for the end without the interpreter lock."""
+        self._copy("cuMemcpyDtoHAsync_v2", copies, stream)
+
+    def _copy(self, name: str, copies: Iterable[tuple[int, int, int]], stream: int) -> None:
         with self._driver.using(self._context):
-            for host, device, size in copies:
-                self._driver.call("cuMemcpyDtoHAsync_v2", host, device, size, stream)
+            for target, source, size in copies:
+                self._driver.call(name, target, source, size, stream)
             self._driver.call("cuStreamSynchronize", stream)
 
     def failure(self) -> str:

@@ -33,6 +33,9 @@ from lloss.runtime.providers import ORT_NAMES, error_type, first_line
 RECENT = 30.0
 """Seconds for which a failed run counts against the device, unless a later one succeeds."""
 
+OnHalving = Callable[[int, int], None]
+"""Called when the GPU's memory did not hold a run: its size, and the size of later runs."""
+
 _NO_GRAPH = -1
 """The graph id of a run that neither captures nor replays."""
 
@@ -68,7 +71,7 @@ class GpuExecutor:
         buffers: int = 3,
         device_id: int = 0,
         limit: int = 0,
-        on_halving: Callable[[str], None] = lambda line: None,
+        on_halving: OnHalving = lambda size, smaller: None,
         memory: CudaMemory | None = None,
     ) -> None:
         self.batch_size, self.limit = batch_size, min(limit or batch_size, batch_size)
@@ -123,8 +126,6 @@ class GpuExecutor:
         Returns:
             Each output by name, float32 [count, ...], as new arrays.
         """
-        if not 1 <= count <= self.batch_size:
-            raise EngineError(f"{count} images in a batch: give 1 to {self.batch_size}")
         with self._changed:
             self._check_open()
             if buffer.number not in self._taken:
@@ -216,10 +217,7 @@ class GpuExecutor:
             smaller = halved(size)
             if smaller < self.limit:  # else another thread was faster
                 self.limit = smaller
-                self._on_halving(
-                    f"{self._device} has too little memory for a run of {size} images: runs of "
-                    f"{smaller} at most from now on"
-                )
+                self._on_halving(size, smaller)
             return True
 
     def _compute(self, number: int, size: int) -> None:

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.hand_out import Selections
+from lloss.serve.daemon.services.image_labels import Labels
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.selection_queue import SelectionQueue
-from lloss.serve.daemon.services.selections import Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 
@@ -33,10 +33,8 @@ class StubDaemon:
         self.metrics = DaemonMetrics(self.settings.limits)
         self.pools = Pools(self.settings, self.catalog)
         self.classes = Classes(cast(Any, models), self.catalog.images)
-        self.selections = Selections(
-            self.settings, self.catalog, self.pools, self.metrics, self.classes
-        )
-        self.selection_queue = SelectionQueue(self.selections)
+        self.labels = Labels(self.catalog, self.pools, self.metrics, self.classes)
+        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
 
     def not_ready(self) -> str:
         return self.problem

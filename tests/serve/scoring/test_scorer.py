@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,15 +179,6 @@ def test_a_batch_that_uses_a_closing_scorer_is_refused(artifact: Path) -> None:
         scorer.when_free(take).result(PATIENCE)
     closing.join(PATIENCE)
     assert not closing.is_alive()
-
-
-def test_threads_may_share_it(scorer: Scorer) -> None:
-    sets = [pictures(1 + seed * 3, seed) for seed in range(8)]
-    wanted = [scorer.score(one).loss for one in sets]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda number: scorer.score(sets[number % 8]).loss, range(80)))
-    for number, loss in enumerate(found):
-        assert np.array_equal(loss, wanted[number % 8])
 
 
 # A dict of arrays

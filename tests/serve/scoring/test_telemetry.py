@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -174,25 +172,6 @@ def test_metrics_are_served_during_a_run(artifact: Path, port: int) -> None:
         assert scraped(port)["lloss_images_total", "scored"] == 48
     with pytest.raises(urllib.error.URLError):
         scraped(port)
-
-
-def test_a_real_command_serves_them(artifact: Path, tmp_path: Path, port: int) -> None:
-    np.save(tmp_path / "pool.npy", np.zeros((200_000, 8, 8, 3), np.uint8))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "lloss", "score", artifact, tmp_path / "pool.npy", "--provider",
-         "cpu", "-o", tmp_path / "s", "--metrics-port", str(port)],
-        stderr=subprocess.DEVNULL)  # fmt: skip
-    try:
-        found: dict[tuple[str, ...], float] = {}
-        while child.poll() is None and not found.get(("lloss_images_total", "scored")):
-            try:
-                found = scraped(port)
-            except urllib.error.URLError:
-                time.sleep(0.05)
-        assert 0 < found["lloss_images_total", "scored"] <= 200_000
-    finally:
-        child.kill()
-        child.wait()
 
 
 def test_a_port_in_use_is_one_line(

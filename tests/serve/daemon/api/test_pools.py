@@ -146,6 +146,9 @@ def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> 
     rows = list(csv.DictReader(io.StringIO(reply.text, newline="")))
     assert [row["id"] for row in rows] == [pool[0], pool[3]] and rows[0]["rank"] == "1"
     assert float(rows[0]["score"]) == 1.0
+    (task,) = client.post(f"{P}/select?format=label-studio", json={"k": 1}).json()
+    assert task["data"]["lloss_id"] == pool[4]
+    client.post(f"{P}/return", json={"ids": [pool[4]]})
     odd = [id for id in pool if "\n" in id]
     rest = {"k": 30, "at_most": True}
     for _ in range(2):
@@ -156,11 +159,6 @@ def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> 
     reply = client.post(f"{P}/select?format=ids", json={**rest, "exclude": odd})
     assert sorted(reply.text.splitlines()) == sorted(set(pool[4:]) - set(odd))
     assert client.get(f"{P}/pending").json()["total"] == 20 - len(odd)
-
-
-def test_a_selection_is_tasks_for_label_studio(client: TestClient, pool: list[str]) -> None:
-    tasks = client.post(f"{P}/select?format=label-studio", json={"k": 2}).json()
-    assert len(tasks) == 2 and pool[0] in json.dumps(tasks[0], ensure_ascii=False)
 
 
 def test_headers_count_unknown_ids_and_mark_replays(client: TestClient, pool: list[str]) -> None:
@@ -266,7 +264,7 @@ def test_probes_and_metrics_reply_while_all_threads_are_busy(
 
     with client:  # one loop for all
         monkeypatch.setattr(daemon.catalog.images, "counts", counts)
-        monkeypatch.setattr(daemon.selections, "select", select)
+        monkeypatch.setattr(daemon.selections, "hand_out", select)
         form = {"k": 1, "key": "12345678"}
         asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]
         asks += [asking(client.get, P) for _ in range(45)]
@@ -292,7 +290,7 @@ def test_slow_selections_of_a_pool_delay_no_other(
 ) -> None:
     body = {"uri": str(root / "pool"), "scores": str(root / "scores")}
     assert client.put("/v1/pools/q", json=body).status_code == 200
-    free, begun, select = threading.Event(), threading.Event(), daemon.selections.select
+    free, begun, select = threading.Event(), threading.Event(), daemon.selections.hand_out
 
     def slow(pool: str, *given: Any) -> Any:
         if pool == "p":
@@ -300,7 +298,7 @@ def test_slow_selections_of_a_pool_delay_no_other(
             free.wait(PATIENCE)
         return select(pool, *given)
 
-    monkeypatch.setattr(daemon.selections, "select", slow)
+    monkeypatch.setattr(daemon.selections, "hand_out", slow)
     with client:  # one loop for all
         asks = [asking(client.post, P + "/select", json={"k": 1}) for _ in range(20)]
         try:
@@ -469,11 +467,14 @@ def test_a_pool_is_scored_by_a_job(
 
 
 def test_every_route_answers_404_for_an_unknown_pool(client: TestClient) -> None:
-    ids = {"ids": ["a"]}
-    error(client.get("/v1/pools/q"), 404)
-    error(client.post("/v1/pools/q/select", json={"k": 1}), 404)
-    error(client.post("/v1/pools/q/skip", json=ids), 404)
-    error(client.post("/v1/pools/q/return", json=ids), 404)
-    error(client.post("/v1/pools/q/labels", json={"labels": [{"id": "a"}]}), 404)
-    for what in ("labels", "preview", "pending"):
-        error(client.get(f"/v1/pools/q/{what}"), 404)
+    for what in ("", "/labels", "/preview", "/pending"):
+        error(client.get(f"/v1/pools/q{what}"), 404)
+    labels = {"labels": [{"id": "a"}]}
+    bodies = {
+        "select": {"k": 1},
+        "skip": {"ids": ["a"]},
+        "return": {"ids": ["a"]},
+        "labels": labels,
+    }
+    for what, body in bodies.items():
+        error(client.post(f"/v1/pools/q/{what}", json=body), 404)

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
-from lloss.serve.daemon.services.selections import HandedOut, Ranked
+from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
 
 from .daemons import Daemon
 

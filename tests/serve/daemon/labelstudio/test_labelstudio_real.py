@@ -10,9 +10,8 @@ import os
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from PIL import Image
 from lloss.annotations import Problems
 from lloss.data.object_labels import read_objects
 
-from ....waiting import PATIENCE, until
+from ..processes import Process
+from ..waiting import PATIENCE, until
 
 COMMAND = os.environ.get("LLOSS_LABEL_STUDIO", "")
 
@@ -53,63 +53,39 @@ SETTINGS = {
 """It uses no network."""
 
 
-@contextmanager
-def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    with log.open("w") as err:
-        process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=err,
-            stdin=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def answers(client: httpx.Client, path: str) -> bool:
-    try:
-        return client.get(path).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@contextmanager
-def label_studio(folder: Path) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Label Studio itself."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("studio")
     command = [
         COMMAND, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port),
         "--data-dir", str(folder / "data"), "--username", "who@example.org", "--password",
         "a-password", "--user-token", KEY, "--enable-legacy-api-token",
     ]  # fmt: skip
-    environment = {**SETTINGS, "HOME": str(folder), "DEBUG": "false"}
+    environment = {**os.environ, **SETTINGS, "HOME": str(folder), "DEBUG": "false"}
     base, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Token {KEY}"}
-    with (
-        running(command, folder / "log", **environment) as process,
-        httpx.Client(base_url=base, headers=headers, timeout=PATIENCE) as client,
-    ):
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=log,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    try:
+        with httpx.Client(base_url=base, headers=headers, timeout=PATIENCE) as client:
 
-        def up() -> bool:
-            assert process.poll() is None, (folder / "log").read_text()[-2000:]
-            return answers(client, "/api/version")
+            def up() -> bool:
+                assert process.poll() is None, (folder / "log").read_text()[-2000:]
+                with suppress(httpx.TransportError):
+                    return client.get("/api/version").status_code == 200
+                return False
 
-        until(up, 300)
-        yield client
-
-
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with label_studio(tmp_path_factory.mktemp("studio") / "run") as client:
-        yield client
+            until(up, 300)
+            yield client
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +94,12 @@ def daemon(
 ) -> Iterator[httpx.Client]:
     """``lloss serve`` on the tiny artifact, with a token and the pool ``photos``, scored."""
     folder = tmp_path_factory.mktemp("daemon")
-    command = [
-        sys.executable, "-m", "lloss", "serve", str(artifact), "--data-dir", str(folder / "data"),
-        "--port", "0", "--pool-root", str(photos), "--provider", "cpu", "--threads", "1",
-    ]  # fmt: skip
-    with running(command, folder / "log", LLOSS_TOKEN=TOKEN, OMP_NUM_THREADS="1") as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url, (folder / "log").read_text()
+    options = ("--pool-root", str(photos), "--threads", "1")
+    with closing(Process(folder, *options, model=artifact, token=TOKEN)) as process:
         headers = {"Authorization": f"Bearer {TOKEN}"}
+        url = f"http://127.0.0.1:{process.port}"
         with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as client:
-            until(lambda: answers(client, "/labelstudio/health"))
+            process.ready()
             score(client, "photos", photos)
             yield client
 

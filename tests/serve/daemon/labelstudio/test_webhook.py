@@ -93,21 +93,21 @@ def test_a_pool_that_cannot_be_read_refuses_the_whole_event(
 
 
 def test_labels_and_skips_from_elsewhere_stay(client: TestClient, daemon: Daemon) -> None:
-    daemon.selections.label("wild", {"0.png": "owl"}, Accepted(new_classes=True))
-    daemon.selections.skip("wild", ["1.png"])
-    daemon.selections.skip("wild", ["2.png"])
+    daemon.labels.label("wild", {"0.png": "owl"}, Accepted(new_classes=True))
+    daemon.labels.skip("wild", ["1.png"])
+    daemon.labels.skip("wild", ["2.png"])
     before = {"0.png": "label:owl", "1.png": "skipped", "2.png": "skipped"}
     send(client, event(1, was_cancelled=True))
     assert daemon.state == before, "a skip removes no label"
     send(client, deleted(1))
     assert daemon.state == before
     send(client, event(3, choice="cat"))
-    daemon.selections.label("wild", {"0.png": "owl"}, Accepted(new_classes=True))
+    daemon.labels.label("wild", {"0.png": "owl"}, Accepted(new_classes=True))
     send(client, deleted(3))
     assert daemon.state == before, "a later label stays"
     send(client, event(2, "1.png"))
-    daemon.selections.unlabel("wild", ["1.png"])
-    daemon.selections.skip("wild", ["1.png"])
+    daemon.labels.unlabel("wild", ["1.png"])
+    daemon.labels.skip("wild", ["1.png"])
     send(client, deleted(2))
     assert daemon.state == before, "a later skip stays"
 

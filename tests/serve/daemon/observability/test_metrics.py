@@ -129,7 +129,6 @@ def test_one_model_is_named_at_any_time(metrics: DaemonMetrics) -> None:
 
     assert names() == []
     metrics.model(manifest(precision="fp16"), "bb22", "cuda:1")
-    metrics.telemetry.model("aa11", "cpu", "fp32")  # as the scorer of an older job does
     wanted = {"sha256": "bb22", "provider": "cuda", "device": "cuda:1", "precision": "fp16"}
     assert names() == [wanted]
     ended = threading.Event()

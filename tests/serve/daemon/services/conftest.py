@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from lloss.serve.daemon.errors import status_of
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest, Selections
+from lloss.serve.daemon.services.image_labels import Labels
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.selections import HandedOut, SelectionRequest, Selections
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import PoolScores
@@ -102,7 +104,8 @@ class Bench:
         manifest = SimpleNamespace(task="detection", classes=())  # accepts all labels
         model: Any = SimpleNamespace(sha256="x", manifest=manifest)
         classes = Classes(model, self.images)
-        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics, classes)
+        self.labels = Labels(self.catalog, self.pools, self.metrics, classes)
+        self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)
 
     def restart(self) -> None:
         self.catalog.close()
@@ -110,14 +113,14 @@ class Bench:
 
     def select(self, k: int, key: str = "", exclude: Any = (), **settings: Any) -> HandedOut:
         request = SelectionRequest(SelectionSettings(k=k, **settings), exclude)
-        return self.selections.select("p", request, key)
+        return self.selections.hand_out("p", request, key)
 
     def take(self, k: int, **settings: Any) -> list[str]:
         """The ids of a selection."""
         return [image.id for image in self.select(k, **settings).images]
 
     @property
-    def labels(self) -> dict[str, str]:
+    def stored(self) -> dict[str, str]:
         return self.images.labels("p")
 
     @property
@@ -136,3 +139,18 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     bench.catalog.close()
+
+
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let seconds pass."""
+    passed = 0.0
+    wall, monotonic = time.time, time.monotonic
+    monkeypatch.setattr(time, "time", lambda: wall() + passed)
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
+
+    def wait(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    return wait

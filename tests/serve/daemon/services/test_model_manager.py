@@ -18,7 +18,7 @@ import pytest
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.model_manager import Models, Reloaded
 from lloss.serve.daemon.settings import Limits, ServeSettings
-from lloss.serve.scoring.engine import session
+from lloss.serve.scoring.engine import engine as engine_module
 from onnx import numpy_helper
 
 from lloss.errors import ArtifactError, EngineError, LlossError
@@ -329,9 +329,9 @@ def test_the_cpu_does_not_replace_a_gpu(
     precision: str,
 ) -> None:
     before, new = models.sha256, change(model, 2.0)
-    read = session.read_manifest
+    read = engine_module.read_manifest
     monkeypatch.setattr(
-        session, "read_manifest", lambda path: replace(read(path), precision=precision)
+        engine_module, "read_manifest", lambda path: replace(read(path), precision=precision)
     )
     if precision == "int8":  # which is for CPUs
         assert models.reload().now == new

@@ -43,9 +43,9 @@ def test_an_ambiguous_name_to_exclude_is_refused(folder: ScoresFolder) -> None:
 
 def test_names_of_labels(bench: Any) -> None:
     best = bench.ranked()[0]
-    done = bench.selections.label("p", {"data/not scored": "cat", best: "dog"})
+    done = bench.labels.label("p", {"data/not scored": "cat", best: "dog"})
     assert (done.images, done.by_name) == (2, 1)
-    assert bench.labels == {"not scored": "cat", best: "dog"}
+    assert bench.stored == {"not scored": "cat", best: "dog"}
 
 
 @pytest.mark.parametrize(
@@ -62,5 +62,5 @@ def test_names_that_do_not_mean_one_image_label_none(
 ) -> None:
     (tmp_path / "list.csv").write_text("id,path\na/1.png,x\nb/1.png,x\nnot scored,x\n")
     labels = dict.fromkeys(["000.png", *names], "cat")
-    assert message in refused(lambda: bench.selections.label("p", labels), 422)
-    assert bench.labels == {}
+    assert message in refused(lambda: bench.labels.label("p", labels), 422)
+    assert bench.stored == {}

@@ -40,9 +40,9 @@ def test_it_is_what_select_would_give(
     for _ in range(8):
         free = bench.ranked(bench.images.taken("p"))
         assert shown(bench, 6) == free[:6]
-        draw.choice([bench.selections.label, bench.selections.skip])("p", {free[0]: "cat"})
+        draw.choice([bench.labels.label, bench.labels.skip])("p", {free[0]: "cat"})
         bench.select(1)
-        bench.selections.give_back("p", draw.sample(bench.ids, 10))
+        bench.labels.give_back("p", draw.sample(bench.ids, 10))
     bench.images.label("p", dict.fromkeys(bench.ids, "cat"))
     assert shown(bench, 6) == []
 
@@ -50,7 +50,7 @@ def test_it_is_what_select_would_give(
 def test_scores_are_scanned_once(bench: Any, scans: list[int]) -> None:
     for id in bench.ranked()[:5]:
         shown(bench, 3)
-        bench.selections.label("p", {id: "cat"})
+        bench.labels.label("p", {id: "cat"})
     assert len(scans) == 1
     bench.write(bench.scores, -np.array(list(bench.loss.values()), np.float32))  # in its place
     assert shown(bench, 1) == bench.ranked()[-1:]
@@ -63,12 +63,12 @@ def test_few_scans_when_the_best_are_taken(
     best = bench.ranked()
     for taken in range(60):
         assert shown(bench, 3) == best[taken : taken + 3]
-        bench.selections.label("p", {best[taken]: "cat"})
+        bench.labels.label("p", {best[taken]: "cat"})
     assert len(scans) <= 1 + 60 // 17 + 1
     before = len(scans)
-    bench.selections.unlabel("p", best[:1])
+    bench.labels.unlabel("p", best[:1])
     assert shown(bench, 1) == best[:1] and len(scans) == before, "one of the best of all"
-    bench.selections.unlabel("p", [best[30]])
+    bench.labels.unlabel("p", [best[30]])
     assert shown(bench, 3)[:2] == [best[0], best[30]] and len(scans) == before + 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -64,7 +65,7 @@ class World(StubDaemon):
         super().__init__(folder, models, **settings)
         self.jobs: Any = SimpleNamespace(
             submit=self._submit, cancel=self._cancel,
-            live=lambda row: row, rate=lambda row: row.done / 2 or None,
+            live=lambda row: replace(row, rate=row.done / 2 or None),
         )  # fmt: skip
         self.app = create_app(cast(Any, self))
 

@@ -136,14 +136,14 @@ def test_a_digit_key_is_the_class_of_that_name(screen: Screen) -> None:
 
 
 def test_the_next_image_has_the_focus_before_the_reply(screen: Screen) -> None:
-    ids, selections = screen.world.pool("photos", 30), screen.world.selections
-    label = selections.label
+    ids, labels = screen.world.pool("photos", 30), screen.world.labels
+    label = labels.label
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.2)
         return label(*arguments)
 
-    selections.label = slow
+    labels.label = slow
     screen.open()
     screen.keys("j", "1", "2", "3", "1", "u")
     assert screen.focused == "image-5"
@@ -171,7 +171,7 @@ def test_keys_move_along_rows_and_columns(screen: Screen) -> None:
     assert screen.run(tabs) == 1, "Tab reaches one tile, keys the others"
 
 
-def test_typing_in_a_field_presses_no_button(screen: Screen) -> None:
+def test_typing_and_the_help_press_no_button(screen: Screen) -> None:
     world = screen.world
     world.models.manifest = replace(world.manifest, task="detection")
     ids = world.pool("photos", 4)
@@ -182,6 +182,13 @@ def test_typing_in_a_field_presses_no_button(screen: Screen) -> None:
     assert world.catalog.images.counts("photos").skipped == 0
     screen.keys("c", "x", ESCAPE)
     assert screen.focused == "image-2" and screen.state(2) == "free"
+    is_open = partial(screen.run, "document.getElementById('keys').open")
+    screen.keys("?")
+    assert is_open()
+    screen.keys("s", ESCAPE)
+    assert not is_open() and world.catalog.images.counts("photos").skipped == 0
+    screen.one("[data-keys]").click()
+    assert is_open()
 
 
 def test_a_new_class_is_added_by_a_button(screen: Screen) -> None:
@@ -199,20 +206,6 @@ def test_a_new_class_is_added_by_a_button(screen: Screen) -> None:
     assert world.catalog.images.labels("photos") == {ids[0]: "clas 7"}
     (failed,) = screen.failed_requests()
     assert "422" in failed
-
-
-def test_help_opens_and_closes(screen: Screen) -> None:
-    screen.world.pool("photos", 3)
-    screen.open()
-    is_open = partial(screen.run, "document.getElementById('keys').open")
-    screen.keys("j", "?")
-    assert is_open()
-    screen.keys("s", ESCAPE)
-    assert not is_open() and screen.world.catalog.images.counts("photos").skipped == 0
-    screen.one("[data-keys]").click()
-    assert is_open()
-    screen.keys("?")
-    assert not is_open()
 
 
 def test_a_batch_is_taken_worked_through_and_returned(screen: Screen) -> None:
@@ -257,11 +250,8 @@ def test_images_with_hostile_ids_are_labeled_and_shown(
         screen.until(lambda p=place: screen.one(f"#image-{p}[data-state=labeled]:not(.busy)"))  # type: ignore[misc]
     assert set(screen.world.catalog.images.labels("hostile")) == set(hostile)
     screen.until(lambda: screen.run("[...document.images].every(i => i.naturalWidth > 128)"))
-
-
-def test_an_image_that_cannot_be_shown_says_why(screen: Screen) -> None:
-    screen.world.table_pool("photos", {"a": b"no image"})
-    screen.open()
+    screen.world.table_pool("broken", {"a": b"no image"})
+    screen.open("/pools/broken")
     why = screen.until(lambda: screen.text(".thumb.failed .why"))
     assert "not an image" in why
     assert screen.one(".thumb img").get_attribute("alt") == f"cannot be shown: {why}"
@@ -271,42 +261,33 @@ def test_progress_and_throughput_are_live(screen: Screen) -> None:
     world = screen.world
     world.pool("photos", 5, scored=False)
     job = world.run_job("photos", 10, 100)
+    world.pool("constructor", 3)  # every object of JavaScript has an attribute of that name
     screen.open("/")
+    screen.driver.execute_script("window.stays = true")
     assert screen.text("[data-text]").startswith("10 of 100 images")
     world.catalog.jobs.progress(job.id, 60, 0, 100)
     world.metrics.queued(7)
     screen.until(lambda: screen.text("[data-text]").startswith("60 of 100 images"))
     assert screen.one("progress").get_attribute("value") == "60"
-    assert screen.text("[data-queue]") == "7"
+    assert screen.text("[data-queue]") == "7" and screen.run("window.stays")
     screen.until(lambda: screen.text("[data-rate]") == "0")
     world.catalog.jobs.cancel(job.id)
     screen.until(lambda: screen.text(".state button") == "Score")
 
 
-def test_the_page_of_a_pool_named_constructor_does_not_reload(screen: Screen) -> None:
-    """Every object of JavaScript has an attribute of that name."""
-    screen.world.pool("constructor", 3)
-    screen.open("/pools/constructor")
-    screen.driver.execute_script("window.loaded = 1")
-    screen.driver.execute_async_script(
-        "const done = arguments[0]; update().then(() => setTimeout(done, 300))"
-    )
-    assert screen.run("window.loaded") == 1
-
-
 def test_an_error_is_shown_at_the_image(screen: Screen) -> None:
-    ids, selections = screen.world.pool("photos", 3), screen.world.selections
-    label = selections.label
+    ids, labels = screen.world.pool("photos", 3), screen.world.labels
+    label = labels.label
 
     def refuse(*arguments: Any) -> None:
         raise RequestError(507, "the disk is <full>; free some space")
 
-    selections.label = refuse
+    labels.label = refuse
     screen.open()
     screen.keys("j", "1")
     wrong = screen.until(lambda: screen.text("#image-1 .wrong"))
     assert wrong == "the disk is <full>; free some space" and screen.state(1) == "free"
-    selections.label = label
+    labels.label = label
     screen.keys("k", "1")
     screen.until_state(1, "labeled")
     assert screen.driver.find_elements("css selector", ".wrong") == []

@@ -8,31 +8,25 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.store.records import PoolRow
+from lloss.serve.daemon.ui.page_data import IMAGES_AT_ONCE, PageData
 from lloss.serve.daemon.ui.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type_of
-from lloss.serve.daemon.ui.viewer import IMAGES_AT_ONCE, Viewer
 from PIL import Image, ImageColor
 from starlette.testclient import TestClient
 
 from lloss.errors import ImageError
 from lloss.pools import Item
 
+from .conftest import encoded
+
 
 def picture(height: int = 40, width: int = 60, mode: str = "RGB") -> Image.Image:
     pixels = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels).convert(mode)
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 WEB = {"JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp"}
@@ -158,15 +152,6 @@ def test_an_image_of_too_many_pixels_is_refused(make_world: Any) -> None:
         assert client.get("/pools/photos/thumb", params={"id": "web"}).status_code == 200
 
 
-def test_a_missing_file_has_a_placeholder(world: Any, client: TestClient) -> None:
-    ids = world.pool("photos", 3)
-    client.get("/pools/photos")
-    (world.folder / "images" / "photos" / ids[0]).unlink()
-    answer = client.get("/pools/photos/thumb", params={"id": ids[0]})
-    assert answer.content == PLACEHOLDER.content and answer.headers["x-lloss-error"]
-    assert client.get("/v1/pools/photos/images", params={"id": ids[0]}).status_code in (404, 422)
-
-
 def thumb_of(client: TestClient, pool: str, id: str) -> Any:
     answer = client.get(f"/pools/{pool}/thumb", params={"id": id})
     return np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"))
@@ -178,6 +163,9 @@ def test_a_replaced_file_has_a_new_thumbnail(world: Any, client: TestClient) -> 
     for colour in ("red", "lime", "blue"):
         file.write_bytes(encoded(Image.new("RGB", (9, 9), colour), "PNG"))
         assert thumb_of(client, "photos", ids[0])[0, 0].tolist() == list(ImageColor.getrgb(colour))
+    row = world.catalog.pools.row("photos")
+    keys = [row, replace(row, created=6.0), replace(row, scores=world.folder)]
+    assert len({PageData.thumbnail_key(one) for one in keys}) == 3, "nor are those of another pool"
 
 
 def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) -> None:
@@ -190,12 +178,6 @@ def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) ->
         opened.write(bytes([200]) * pixels.nbytes)
     os.utime(file, ns=(1, 1))
     assert thumb_of(client, "digits", "2").min() == 200
-
-
-def test_thumbnails_are_made_again_for_new_pools_and_scores(tmp_path: Path) -> None:
-    row = PoolRow("photos", "/photos", 5.0, tmp_path / "a", None, 0, 0)
-    keys = [row, replace(row, created=6.0), replace(row, scores=tmp_path / "b")]
-    assert len({Viewer.thumbnail_key(one) for one in keys}) == 3
 
 
 def test_a_signed_link_needs_no_token_and_shows_one_image(make_world: Any) -> None:

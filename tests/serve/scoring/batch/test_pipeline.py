@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.scoring.batch import pipeline
+from lloss.serve.scoring.engine.engine import Engine
 from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
-from lloss.serve.scoring.engine.session import Engine
 from lloss.serve.scoring.result import Scores
 
 from lloss import Scorer
 from lloss.errors import EngineError, ImageError, PoolError
 from lloss.pools import ArrayPool, Chunk, Item, Pool
-from lloss.pools.arrays import MemoryRows
+from lloss.pools.arrays import Rows
 from lloss.runtime.providers import open_session, setup_of
 
 from ....waiting import PATIENCE, until
@@ -60,32 +60,23 @@ def make(request: pytest.FixtureRequest, artifact: Path, fake_cuda: Path) -> Ite
         within(made.close)
 
 
-class Thread:
-    """A call in a thread that ends with the process: a call that hangs fails."""
+def in_thread(call: Callable[[], Any]) -> Future[Any]:
+    """Run a call in a thread that ends with the process, so that a call that hangs fails."""
+    future: Future[Any] = Future()
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._outcome: list[Any] = []
-        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
-        self._thread.start()
-
-    def _run(self, call: Callable[[], Any]) -> None:
+    def run() -> None:
         try:
-            self._outcome = [call(), None]
+            future.set_result(call())
         except BaseException as error:
-            self._outcome = [None, error]
+            future.set_exception(error)
 
-    def result(self) -> Any:
-        self._thread.join(PATIENCE)
-        assert self._outcome, "it hangs"
-        value, error = self._outcome
-        if error is not None:
-            raise error
-        return value
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def within(call: Callable[[], Any]) -> Any:
     """The result of a call, unless it hangs."""
-    return Thread(call).result()
+    return in_thread(call).result(PATIENCE)
 
 
 def scored(scorer: Scorer, pool: Any) -> list[Scores]:
@@ -326,44 +317,14 @@ def test_closing_ends_a_run_and_does_not_hang(make: Make, remote: bool, after: i
         for batch in scorer.stream(ReadPool(images, remote=remote)):
             batches.append(batch)
 
-    running = Thread(consume)
+    running = in_thread(consume)
     until(lambda: len(batches) >= after)
     within(scorer.close)
     with pytest.raises(EngineError, match="closed"):
-        running.result()
+        running.result(PATIENCE)
     # The batches before are whole, and none is missing.
     assert [batch.start for batch in batches] == list(range(0, BATCH * len(batches), BATCH))
     assert all(len(batch) == BATCH for batch in batches)
-
-
-@pytest.mark.parametrize("what", ["scorer", "engine"])
-def test_closing_between_two_batches(make: Make, what: str) -> None:
-    scorer = make()
-    stream = scorer.stream(ReadPool(pictures(1000)))
-    within(lambda: next(stream))
-    within(scorer.close if what == "scorer" else scorer.engine.close)
-    with pytest.raises(EngineError, match="closed"):
-        within(lambda: list(stream))
-
-
-def test_threads_that_stream_and_score_get_their_own_scores(make: Make, plain: Engine) -> None:
-    scorer = make()
-    sets = [pictures(20 + 7 * seed, seed) for seed in range(6)]
-
-    def work(number: int) -> None:
-        images = sets[number % 6]
-        if number % 3 == 0:
-            batches = [scorer.score(images)]
-        elif number % 3 == 1:
-            batches = list(scorer.stream(ReadPool(images, remote=number % 2 == 0)))
-        else:  # one batch, in the caller's thread
-            batches = [scorer.score(part) for part in np.array_split(images, 12)]
-        assert_losses(batches, plain, images)
-
-    with ThreadPoolExecutor(6) as pool:
-        for done in [pool.submit(work, number) for number in range(36)]:
-            done.result(PATIENCE)
-    until(lambda: is_idle(scorer))
 
 
 @pytest.mark.parametrize("batch", [BATCH, 2])
@@ -379,7 +340,7 @@ def test_many_readers_wait_for_a_store_at_once(make: Make, batch: int) -> None:
     assert 16 <= pool.most_at_once <= 32
 
 
-class RemoteRows(MemoryRows):
+class RemoteRows(Rows):
     """Rows of an array in a store, which counts the requests."""
 
     def __init__(self, images: np.ndarray) -> None:
@@ -411,7 +372,7 @@ def test_a_batch_of_several_pieces(make: Make, plain: Engine) -> None:
     assert_losses(batches, plain, images)
 
 
-class Asked:
+class Live:
     """Images for ``when_free``, and whether they were taken."""
 
     def __init__(self, scorer: Scorer, images: Any, **options: Any) -> None:
@@ -442,12 +403,12 @@ def test_a_live_batch(make: Make, plain: Engine, encoded: Callable[..., bytes]) 
     scorer, images = make(), pictures(BATCH)
     large = encoded(np.zeros((20, 20, 3), np.uint8))
     given = [*images[:3], b"no image", *images[3:6], large]
-    scores = Asked(scorer, given, max_pixels=100).scores()
+    scores = Live(scorer, given, max_pixels=100).scores()
     assert scores.ids == ["0", "1", "2", "4", "5", "6"]
     reasons = dict(scores.skipped)
     assert list(reasons) == ["3", "7"] and "20×20 pixels, over the limit of 100" in reasons["7"]
     assert_losses([scores], plain, images[:6])
-    nothing = Asked(scorer, None).scores()
+    nothing = Live(scorer, None).scores()
     assert len(nothing) == 0 and set(nothing.columns) == set(scorer.manifest.outputs)
 
     def fail() -> Chunk | None:
@@ -471,14 +432,14 @@ def test_live_batches_are_taken_late_and_go_before_a_pool(make: Make, plain: Eng
     within(lambda: next(batches))  # the pool has several batches ahead
     free = occupy(scorer)
     order.clear()
-    asked = [Asked(scorer, pictures(2)) for _ in range(3)]
+    live = [Live(scorer, pictures(2)) for _ in range(3)]
     time.sleep(0.05)
     if scorer.engine.on_host:
-        assert not any(one.taken.is_set() for one in asked)
-    for one in asked:
+        assert not any(one.taken.is_set() for one in live)
+    for one in live:
         one.future.add_done_callback(lambda _: order.append("live"))
     free.set()
-    for one in asked:
+    for one in live:
         one.scores()
     # Before them come only batches in work; on a GPU also those that are decoded.
     before = set(order[: order.index("live")])
@@ -487,27 +448,38 @@ def test_live_batches_are_taken_late_and_go_before_a_pool(make: Make, plain: Eng
     assert_sound(scorer, plain)
 
 
-def test_pools_and_live_batches_get_their_own_scores(make: Make, plain: Engine) -> None:
-    scorer, images = make(), pictures(400, 1)
-    running = [Thread(lambda: list(scorer.stream(ReadPool(images)))) for _ in range(2)]
-    few = [pictures(1 + n % BATCH, n) for n in range(40)]
-    asked = [Asked(scorer, some) for some in few]
-    for some, one in zip(few, asked):
-        assert_losses([one.scores()], plain, some)
-    for run in running:
-        assert_losses(run.result(), plain, images)
+def test_every_caller_gets_its_own_scores(make: Make, plain: Engine) -> None:
+    scorer = make()
+    sets = [pictures(20 + 7 * seed, seed) for seed in range(6)]
+
+    def work(number: int) -> None:
+        images, way = sets[number % 6], number % 4
+        if way == 0:
+            batches = [scorer.score(images)]
+        elif way == 1:
+            batches = list(scorer.stream(ReadPool(images, remote=number % 8 == 1)))
+        elif way == 2:  # one batch, in the caller's thread
+            batches = [scorer.score(part) for part in np.array_split(images, 12)]
+        else:
+            live = [Live(scorer, part) for part in np.array_split(images, 12)]
+            batches = [one.scores() for one in live]
+        assert_losses(batches, plain, images)
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(work, number) for number in range(48)]:
+            done.result(PATIENCE)
     until(lambda: is_idle(scorer))
 
 
 def test_after_closing_nothing_is_taken(make: Make) -> None:
     scorer = make()
     free = occupy(scorer)
-    asked = [Asked(scorer, pictures(1)) for _ in range(4)]
-    closing = Thread(scorer.close)
+    live = [Live(scorer, pictures(1)) for _ in range(4)]
+    closing = in_thread(scorer.close)
     until(lambda: scorer._closed)
     free.set()
-    closing.result()
-    for one in asked:
+    closing.result(PATIENCE)
+    for one in live:
         with pytest.raises(EngineError, match="closed"):
             one.scores()
     with pytest.raises(EngineError, match="closed"):

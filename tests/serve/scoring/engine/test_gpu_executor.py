@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from lloss.serve.scoring.engine import gpu_executor
 from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
@@ -20,7 +19,7 @@ from lloss.files import sha256_of
 from lloss.manifest import Manifest, read_manifest
 from lloss.runtime.cuda_driver import Driver
 from lloss.runtime.graph_capture import CAPTURE_LOCK
-from lloss.runtime.providers import missing, open_session, setup_of
+from lloss.runtime.providers import open_session, setup_of, why_unavailable
 
 from ....waiting import PATIENCE, until
 from ..fakes import FakeGpu, Gate, GraphSession, Spy, fake_library, pictures
@@ -125,12 +124,6 @@ def test_outputs_stay_when_the_buffer_is_used_again(executor: GpuExecutor) -> No
     assert all(np.array_equal(outputs[name], before[name]) for name in before)
 
 
-def test_threads_get_their_own_results(executor: GpuExecutor, session: Any) -> None:
-    jobs = [pictures(1 + (seed * 7) % BATCH, seed) for seed in range(60)]
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(lambda images: assert_scores(executor, session, images), jobs))
-
-
 def test_nothing_of_the_gpu_is_left(make: Executors, spy: Spy, library: Any) -> None:
     gc.collect()  # what earlier tests left
     before = library.fake_live()
@@ -192,16 +185,6 @@ def test_an_error_of_the_session_is_one_line(
     assert_scores(executor, session, pictures(3))
 
 
-def test_wrong_calls_are_refused(executor: GpuExecutor) -> None:
-    buffer = executor.buffer()
-    for count in (0, BATCH + 1):
-        with pytest.raises(EngineError, match=f"{count} images in a batch: give 1 to 32"):
-            executor.run(buffer, count)
-    executor.release(buffer)
-    with pytest.raises(EngineError, match="was given back"):
-        executor.run(buffer, 1)
-
-
 def test_graphs_are_captured_for_each_buffer_and_bucket(make: Executors, session: Any) -> None:
     graphs = GraphSession(session)
     executor = make(graphs)
@@ -257,17 +240,14 @@ def test_an_unusable_graph_is_a_capture_error(
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     make: Executors, session: Any, spy: Spy
 ) -> None:
-    lines: list[str] = []
-    executor = make(spy, on_halving=lines.append)
+    sizes: list[tuple[int, int]] = []
+    executor = make(spy, on_halving=lambda *halving: sizes.append(halving))
     spy.most, spy.sizes = 10, []
     assert_scores(executor, session, pictures(27))
     assert spy.sizes == [8, 8, 8, 4] and executor.limit == 8 and not executor.failure()
-    assert lines == [
-        "cuda:0 has too little memory for a run of 32 images: runs of 16 at most from now on",
-        "cuda:0 has too little memory for a run of 16 images: runs of 8 at most from now on",
-    ]
+    assert sizes == [(32, 16), (16, 8)]
     scored(executor, pictures(27))
-    assert spy.sizes == [8, 8, 8, 4] * 2 and len(lines) == 2, "the limit stays"
+    assert spy.sizes == [8, 8, 8, 4] * 2 and len(sizes) == 2, "the limit stays"
     spy.most = 0
     with pytest.raises(DeviceMemoryError, match="Failed to allocate memory"):
         scored(executor, pictures(27))
@@ -277,8 +257,8 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
 def test_threads_that_run_out_of_memory_together_halve_once(
     make: Executors, session: Any, spy: Spy
 ) -> None:
-    lines: list[str] = []
-    executor, first = make(spy, on_halving=lines.append), [True]
+    sizes: list[tuple[int, int]] = []
+    executor, first = make(spy, on_halving=lambda *halving: sizes.append(halving)), [True]
 
     def queued_behind() -> None:
         """The first run fails when the next one, as large, is in the runner's queue."""
@@ -290,7 +270,7 @@ def test_threads_that_run_out_of_memory_together_halve_once(
     jobs = [pictures(BATCH, seed) for seed in range(12)]
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda images: assert_scores(executor, session, images), jobs))
-    assert executor.limit == 16 and len(lines) == 1
+    assert executor.limit == 16 and len(sizes) == 1
 
 
 @pytest.mark.parametrize("where", ["a kernel", "a copy"])
@@ -345,7 +325,7 @@ def test_a_failed_run_counts_until_one_succeeds_or_time_passes(
 def test_a_real_gpu_scores_as_the_cpu_does(
     artifact: Path, manifest: Manifest, session: Any
 ) -> None:
-    problem = missing("cuda", ort.get_available_providers())
+    problem = why_unavailable("cuda")
     if problem:
         pytest.skip(f"needs an NVIDIA GPU: cuda {problem}")
     opened = open_session(artifact, setup_of(manifest, "cuda", BATCH), sha256_of(artifact))

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.scoring.batch.score_pool import score_pool
+from lloss.serve.scoring.engine import engine as engine_module
 from lloss.serve.scoring.engine import gpu_executor, gpu_startup
-from lloss.serve.scoring.engine import session as session_module
-from lloss.serve.scoring.engine.session import Engine
+from lloss.serve.scoring.engine.engine import Engine
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import DeviceLostError, EngineError
@@ -55,7 +55,7 @@ class Machine:
 
         self.make = small
 
-    def missing(self, name: str, available: Any, device_id: int = 0) -> str | None:
+    def why_unavailable(self, name: str, device_id: int = 0) -> str:
         if name == "tensorrt":
             return "no TensorRT"
         if name == "cuda":
@@ -63,7 +63,7 @@ class Machine:
                 self.driver.check(device_id)
             except EngineError as error:
                 return str(error)
-        return None
+        return ""
 
     def open_session(self, path: Path, setup: Setup, sha256: str, options: Any = None) -> Opened:
         self.alive.append(sum(1 for ref in self.sessions if ref() is not None))
@@ -85,8 +85,8 @@ def machine(fake_cuda: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch) ->
     library = fake_library(fake_cuda, gpus=2)
     made = Machine(library, read_manifest(artifact))
     monkeypatch.setattr(cuda_driver, "driver", lambda: made.driver)
-    monkeypatch.setattr(session_module, "missing", made.missing)
-    for module in (session_module, gpu_startup):
+    monkeypatch.setattr(engine_module, "why_unavailable", made.why_unavailable)
+    for module in (engine_module, gpu_startup):
         monkeypatch.setattr(module, "open_session", made.open_session)
     monkeypatch.setattr(gpu_executor, "CudaMemory", made.memory)
     monkeypatch.setenv(tf32.VARIABLE, "0")
@@ -206,6 +206,6 @@ def test_a_fidelity_of_another_provider_is_noted(
 ) -> None:
     fidelity = {"fp32": measured} if measured else {}
     manifest = replace(machine.manifest, precision="fp16", fidelity=fidelity)
-    monkeypatch.setattr(session_module, "read_manifest", lambda path: manifest)
+    monkeypatch.setattr(engine_module, "read_manifest", lambda path: manifest)
     found = machine.engine(artifact, provider, batch_size=8).note
     assert note in found if provider == "cpu" else found == note

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lloss.serve.scoring.engine import session as session_module
-from lloss.serve.scoring.engine.cpu_executor import cpu_options
+from lloss.serve.scoring.engine import engine as engine_module
+from lloss.serve.scoring.engine.cpu_executor import single_thread_options
+from lloss.serve.scoring.engine.engine import Engine, _cpu_note
 from lloss.serve.scoring.engine.gpu_startup import open_gpu
-from lloss.serve.scoring.engine.session import Engine, _cpu_note
 
 from lloss.errors import ArtifactError, EngineError
 from lloss.images.decode import ImageSpec
@@ -25,15 +25,14 @@ from ..fakes import pictures
 def test_a_provider_that_fails_is_skipped_by_auto_and_refused_by_name(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_cuda(path: Path, *_: object) -> None:
+    def no_cuda(path: Path, *_: object, **__: object) -> None:
         raise EngineError(f"{path}: no kernel image")
 
-    def missing(name: str, *_: object) -> str | None:
-        return "no TensorRT" if name == "tensorrt" else None
+    def why_unavailable(name: str, *_: object) -> str:
+        return "no TensorRT" if name == "tensorrt" else ""
 
-    monkeypatch.setattr(session_module, "missing", missing)
-    monkeypatch.setattr(Engine, "_limit", lambda self: (self.batch_size, ""))
-    monkeypatch.setattr(session_module, open_gpu.__name__, no_cuda)
+    monkeypatch.setattr(engine_module, "why_unavailable", why_unavailable)
+    monkeypatch.setattr(engine_module, open_gpu.__name__, no_cuda)
     assert Engine(artifact).provider == "cpu"
     with pytest.raises(EngineError, match=r"model\.onnx: cannot be run: cuda: no kernel image$"):
         Engine(artifact, "cuda")
@@ -97,14 +96,15 @@ def test_an_int8_artifact_on_a_lesser_cpu_is_exact_and_says_so(
     artifact: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (session_module, int8_support):
+    for module in (engine_module, int8_support):
         monkeypatch.setattr(module, "saturates", lambda: saturates)
-    note, options = _cpu_note(manifest(precision, recipe)), cpu_options(manifest(precision, recipe))
+    made = manifest(precision, recipe)
+    note, options = _cpu_note(made), single_thread_options(made)
     assert ("made for CPUs with VNNI" in note and "--reduce-range" in note) is warned
     exact = "session.x64quantprecision"
     if warned:
         assert options.get_session_config_entry(exact) == "1"
-        monkeypatch.setattr(session_module, "_cpu_note", lambda _: note)
+        monkeypatch.setattr(engine_module, "_cpu_note", lambda _: note)
         assert Engine(artifact, "cpu").note == note
     else:
         with pytest.raises(RuntimeError):

@@ -11,8 +11,8 @@ from typing import Annotated, Any, cast
 import anyio
 from fastapi import Depends, Request
 from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
-from lloss.serve.daemon.services.selections import Ranked
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
 from lloss.serve.daemon.ui.batches import Batches, Mark
 from lloss.serve.daemon.ui.request_rate import Rate
@@ -86,7 +86,7 @@ class LabelInput:
     required: bool  # whether a label needs a class
 
 
-class Viewer:
+class PageData:
     """Collects what the pages of a daemon show, and keeps what is slow to compute.
 
     Attributes:
@@ -224,22 +224,22 @@ class Viewer:
         )
 
     def _progress(self, job: JobRow) -> Progress:
-        now, speed = self.daemon.jobs.live(job), self.daemon.jobs.rate(job)
+        now = self.daemon.jobs.live(job)
         if now.state == "queued":
             return Progress(now.id, now.done, now.total, "waits for its turn")
         total = "" if now.total is None else f" of {now.total:,}"
         words = [f"{now.done:,}{total} images"]
-        if speed:
-            words.append(f"{rate(speed)} a second")
+        if now.rate:
+            words.append(f"{rate(now.rate)} a second")
             if now.total is not None:
-                words.append(f"{duration((now.total - now.done) / speed)} left")
+                words.append(f"{duration((now.total - now.done) / now.rate)} left")
         return Progress(now.id, now.done, now.total, " · ".join(words))
 
 
-async def _viewer(request: Request) -> Viewer:
+async def _page_data(request: Request) -> PageData:
     """Not in a thread: FastAPI's may all be busy."""
-    return cast(Viewer, request.app.state.viewer)
+    return cast(PageData, request.app.state.page_data)
 
 
-ViewerDep = Annotated[Viewer, Depends(_viewer)]
-"""The application's viewer, for routes that take it as a parameter."""
+PageDataDep = Annotated[PageData, Depends(_page_data)]
+"""The data of the application's pages, for routes that take it as a parameter."""

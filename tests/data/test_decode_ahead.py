@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lloss.data import decode_ahead
+from lloss.data.decode_ahead import decode_with, decoded
 from lloss.errors import ImageError, LabelError, LlossError
 from lloss.images.decode import ImageSpec, decode, decode_into
-from lloss.pools import Item, decode_ahead, open_pool
-from lloss.pools.decode_ahead import decode_with, decoded
+from lloss.pools import Item, open_pool
 
 SPEC = ImageSpec(8, 8)
 

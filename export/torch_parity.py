@@ -5,18 +5,18 @@ Whole releases of popular stacks have exported wrong ResNets, so every export is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lloss.export.check_session import open_session
 from lloss.export.graph import ScoringGraph
 from numpy.typing import NDArray
 
 from lloss.errors import ParityError
 from lloss.manifest import INPUT
+from lloss.runtime.int8_support import open_cpu_session
 from lloss.statistics.ranking_metrics import spearman
 
 BATCHES = (1, 2, 3, 64)
@@ -65,7 +65,7 @@ def check_parity(
         Largest absolute difference of each output over all batches, and the rank correlation of
         the predicted losses.
     """
-    session = open_session(path)
+    session = open_cpu_session(str(path))
     tolerance = (HALF, HALF) if graph.half_network else (ABSOLUTE, RELATIVE)
     worst: dict[str, float] = {}
     batches = _batches(images)
@@ -73,20 +73,18 @@ def check_parity(
         chunk = np.resize(images, (batch, *images.shape[1:]))
         outputs = _run(session, chunk)
         with torch.no_grad():
-            wanted = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
-        for name, values in wanted.items():
-            difference = _difference(name, outputs, wanted, max(NEAR_TIE, tolerance[0]))
+            expected = {k: v.numpy() for k, v in graph.outputs(torch.from_numpy(chunk)).items()}
+        for name, difference, limit in _differences(outputs, expected, *tolerance):
             worst[name] = max(worst.get(name, 0.0), difference)
-            limit = _limit(values, *tolerance)
             if not difference <= limit:  # NaN fails too
                 raise ParityError(
                     f"the exported graph differs from torch: output {name!r} by {difference:.3g} "
                     f"at batch {batch} (allowed {limit:.3g}); nothing was written. "
-                    + _reason(values)
+                    + _reason(expected[name])
                 )
     measured: dict[str, Any] = {"batches": list(batches), "max_abs_difference": worst}
     if not graph.half_network:  # its ranks are compared with fp32's, on many more images
-        correlation = _rank_correlation(outputs["loss"], wanted["loss"])
+        correlation = _rank_correlation(outputs["loss"], expected["loss"])
         measured["spearman"] = correlation
         if correlation is not None and not correlation >= MIN_SPEARMAN:
             raise ParityError(
@@ -104,15 +102,14 @@ def check_batches(path: Path, images: NDArray[np.uint8]) -> None:
         path: an ONNX file made from one that passed :func:`check_parity`.
         images: real ones, uint8 [S, H, W, 3].
     """
-    session, batches = open_session(path), _batches(images)
+    session, batches = open_cpu_session(str(path)), _batches(images)
     largest = np.resize(images, (max(batches), *images.shape[1:]))
-    wanted = _run(session, largest)
+    expected = _run(session, largest)
     for batch in batches:
+        rows = {name: values[:batch] for name, values in expected.items()}
         outputs = _run(session, largest[:batch])
-        rows = {name: values[:batch] for name, values in wanted.items()}
-        for name, values in rows.items():
-            difference = _difference(name, outputs, rows, HALF)
-            if not difference <= _limit(values, HALF, HALF):
+        for name, difference, limit in _differences(outputs, rows, HALF, HALF):
+            if not difference <= limit:
                 raise ParityError(
                     f"the reduced graph gives another {name!r} at batch {batch} than at "
                     f"{max(batches)} (by {difference:.3g}); nothing was written. "
@@ -139,17 +136,17 @@ def _limit(values: NDArray[np.float32], absolute: float, relative: float) -> flo
     return absolute + relative * min(float(np.abs(values).max()), MAGNITUDE)
 
 
-def _rank_correlation(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float | None:
+def _rank_correlation(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float | None:
     """Spearman's correlation, ties by their mean rank; None where both sides are constant.
 
     A prediction that differs by no more than rounding counts as equal, so that images of the same
     loss in torch have no order.
     """
-    tie = max(TIE * float(np.ptp(wanted)), 1e-5 * (1 + float(np.abs(wanted).max())))
-    near = np.where(np.abs(found - wanted) <= tie, wanted, found)
-    if np.ptp(wanted) == 0 and np.ptp(near) == 0:
+    tie = max(TIE * float(np.ptp(expected)), 1e-5 * (1 + float(np.abs(expected).max())))
+    near = np.where(np.abs(actual - expected) <= tie, expected, actual)
+    if np.ptp(expected) == 0 and np.ptp(near) == 0:
         return None
-    correlation = spearman(near, wanted)
+    correlation = spearman(near, expected)
     return 0.0 if np.isnan(correlation) else correlation
 
 
@@ -163,11 +160,17 @@ def _run(session: Any, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float3
     return dict(zip(names, session.run(names, {INPUT: images})))
 
 
-def _difference(name: str, outputs: Outputs, wanted: Outputs, near: float) -> float:
-    a, b = outputs[name], wanted[name]
-    if a.shape != b.shape or a.dtype != np.float32:
-        return float("inf")
-    if name == "prediction" and "margin" in wanted:
-        clear = wanted["margin"] > near
-        a, b = a[clear], b[clear]
-    return float(np.abs(a - b).max(initial=0.0))
+def _differences(
+    outputs: Outputs, expected: Outputs, absolute: float, relative: float
+) -> Iterator[tuple[str, float, float]]:
+    """Yield each output's name, its largest difference, and the allowed one."""
+    near = max(NEAR_TIE, absolute)
+    for name, b in expected.items():
+        a, limit = outputs[name], _limit(b, absolute, relative)
+        if a.shape != b.shape or a.dtype != np.float32:
+            yield name, float("inf"), limit
+            continue
+        if name == "prediction" and "margin" in expected:
+            clear = expected["margin"] > near
+            a, b = a[clear], b[clear]
+        yield name, float(np.abs(a - b).max(initial=0.0)), limit

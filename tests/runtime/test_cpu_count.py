@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lloss.images import cpu_count
+from lloss.runtime import cpu_count
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lloss.errors import ImageError, LabelError
-from lloss.files import explained
-from lloss.images.cpu_count import usable_cores
+from lloss.files import write_error
 from lloss.images.decode import ImageSpec, Pixels, decode
 from lloss.pools.pool import Item
+from lloss.runtime.cpu_count import usable_cores
 
 Decoded: TypeAlias = tuple[str, Pixels | ImageError]
 """An id with its pixels, or with why there are none."""
@@ -133,5 +133,5 @@ def _scratch_file(shape: tuple[int, ...], folder: Path | None) -> Iterator[IO[by
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, int(np.prod(shape, dtype=np.int64)))
         except OSError as error:
-            raise explained(error, where, remedy) from error
+            raise write_error(error, where, remedy) from error
         yield file

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from lloss.serve.scoring.engine.cpu_executor import CpuExecutor, cpu_options, weight_bits
+from lloss.serve.scoring.engine.cpu_executor import CpuExecutor, single_thread_options, weight_bits
 from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
 from lloss.serve.scoring.engine.gpu_startup import open_gpu
 from lloss.serve.scoring.result import no_columns
@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 
 from lloss.errors import EngineError
 from lloss.files import sha256_of
-from lloss.images.cpu_count import usable_cores
 from lloss.manifest import Manifest, read_manifest
 from lloss.runtime import cuda_driver, tf32
-from lloss.runtime.batch_size import device_batch, fitting, host_batch
-from lloss.runtime.int8_support import instructions, saturates
-from lloss.runtime.onnx_runtime import import_onnxruntime
-from lloss.runtime.providers import ORDER, missing, open_session, parse_device, setup_of
+from lloss.runtime.batch_size import device_batch, host_batch
+from lloss.runtime.cpu_count import usable_cores
+from lloss.runtime.int8_support import saturates
+from lloss.runtime.providers import ORDER, open_session, parse_device, setup_of, why_unavailable
 
 log = logging.getLogger(__name__)
-
-ort = import_onnxruntime()
 
 GPU_THREADS = 2
 """Threads that fill and fetch for one GPU: while one of them computes, the other one copies."""
@@ -69,24 +66,26 @@ class Engine:
         self.path = Path(model)
         self.manifest: Manifest = read_manifest(self.path)
         self.sha256 = sha256_of(self.path)
-        self._threads, self._asked = threads or usable_cores(), batch_size
+        self._threads, self._fixed_batch_size = threads or usable_cores(), batch_size
         self._on_halving = on_halving
-        self._open_first(self._order() if name == "auto" else (name,))
+        if name != "auto":
+            self._choose_provider((name,))
+        else:
+            self._choose_provider(("cpu",) if self.manifest.precision == "int8" else ORDER)
 
-    def _order(self) -> tuple[str, ...]:
-        return ("cpu",) if self.manifest.precision == "int8" else ORDER
-
-    def _open_first(self, providers: tuple[str, ...]) -> None:
-        available = ort.get_available_providers()
+    def _choose_provider(self, candidates: Sequence[str]) -> None:
+        """Start the first candidate that works."""
         problems: list[str] = []
-        for name in providers:
-            problem = missing(name, available, self.device_id)
-            if problem is None:
+        for name in candidates:
+            problem = why_unavailable(name, self.device_id)
+            if not problem:
                 try:
-                    notes = self._open(name)
+                    self.provider = name
+                    notes = self._open_cpu() if name == "cpu" else self._open_gpu()
                 except EngineError as error:
                     problem = str(error).removeprefix(f"{self.path}: ")
                 else:
+                    notes.append(_measured_elsewhere(self.manifest, name))
                     # Say why a GPU of this machine is not used, or not by TensorRT.
                     notes += problems if problems and _has_gpu() else []
                     self.note = "; ".join(filter(None, notes))
@@ -94,44 +93,33 @@ class Engine:
             problems.append(f"{name}: {problem}")
         raise EngineError(f"{self.path}: cannot be run: {'; '.join(problems)}")
 
-    def _open(self, name: str) -> list[str]:
-        """Start the provider, and return remarks."""
-        self.provider = name
-        open_provider = self._open_cpu if name == "cpu" else self._open_gpu
-        return [*open_provider(), _measured_elsewhere(self.manifest, name)]
-
     def _open_cpu(self) -> list[str]:
-        self.batch_size = self._asked or host_batch(self.manifest.image)
+        self.batch_size = self._fixed_batch_size or host_batch(self.manifest.image)
         setup = setup_of(self.manifest, "cpu", self.batch_size)
-        opened = open_session(self.path, setup, self.sha256, cpu_options(self.manifest))
+        options = single_thread_options(self.manifest)
+        session = open_session(self.path, setup, self.sha256, options).session
         self.concurrency = self._threads
-        self.executor = CpuExecutor(
-            opened.session, self.manifest, self.batch_size, self.concurrency
-        )
+        self.executor = CpuExecutor(session, self.manifest, self.batch_size, self.concurrency)
         return [_cpu_note(self.manifest)]
 
     def _open_gpu(self) -> list[str]:
-        self.batch_size = self._asked or device_batch(self.manifest.image)
+        self.batch_size = self._fixed_batch_size or device_batch(self.manifest.image)
         setup = setup_of(self.manifest, self.provider, self.batch_size, self.device_id)
-        limit, limit_note = self._limit()
         self.concurrency = GPU_THREADS
-        self.executor, note = open_gpu(
-            self.path, self.manifest, self.sha256, setup, GPU_THREADS + 2, limit, self._halved
+        self.executor, notes = open_gpu(
+            self.path,
+            self.manifest,
+            self.sha256,
+            setup,
+            GPU_THREADS + 2,
+            fit_memory=not self._fixed_batch_size,
+            on_halving=self._halved,
         )
-        return [limit_note, note]
+        return notes
 
-    def _limit(self) -> tuple[int, str]:
-        """Images a run that the GPU's free memory holds, where the caller set no number."""
-        if self._asked or self.provider != "cuda":  # a TensorRT engine is built for a number
-            return self.batch_size, ""
-        free = cuda_driver.driver().free_memory(self.device_id)
-        limit = fitting(self.manifest.image, self.batch_size, free)
-        if limit == self.batch_size:
-            return limit, ""
-        return limit, f"runs of {limit} images: {free / 2**30:.1f} GiB are free on {self.device}"
-
-    def _halved(self, line: str) -> None:
-        log.warning("%s", line)
+    def _halved(self, size: int, smaller: int) -> None:
+        message = "%s has too little memory for runs of %d images: runs of %d at most"
+        log.warning(message, self.device, size, smaller)
         self._on_halving()
 
     @property
@@ -208,9 +196,9 @@ def _measured_elsewhere(manifest: Manifest, provider: str) -> str:
 def _cpu_note(manifest: Manifest) -> str:
     if manifest.precision == "fp16":
         return "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
-    if manifest.precision == "int8" and weight_bits(manifest) == 8 and saturates():
+    if weight_bits(manifest) == 8 and saturates():
         return (
-            f"warning: made for CPUs with VNNI, and this one ({instructions()}) has none: exact "
-            "but slower kernels compute it; for this CPU export with --reduce-range, or fp32"
+            "warning: made for CPUs with VNNI, and this one has none: exact but slower kernels "
+            "compute it; for this CPU export with --reduce-range, or fp32"
         )
     return ""

@@ -24,7 +24,7 @@ _CHANNELS = 4
 class _ListPool(Pool):
     """A list of images or of their paths."""
 
-    uri = "the images given"
+    uri = "images in memory"
     unique = True
 
     def __init__(self, images: Sequence[Any]) -> None:
@@ -69,7 +69,7 @@ def pool_of(images: Any) -> Pool:
             raise PoolError(
                 f"an array {list(images.shape)} is one image: give a batch of one, image[None]"
             )
-        return ArrayPool(images, "the array given")
+        return ArrayPool(images, "array in memory")
     if isinstance(images, (str, bytes, Path)):
         raise PoolError(
             f"one {type(images).__name__}: give a list of images, or use stream() for a pool"

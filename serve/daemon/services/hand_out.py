@@ -1,25 +1,22 @@
-"""Hand images out to label, and mark them labeled, skipped or free."""
+"""Hand images out to label: none to two requests at a time, none that is labeled or skipped."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import json
 import secrets
-import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
+import anyio
+import anyio.to_thread
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.label_classes import Accepted, Classes
-from lloss.serve.daemon.services.name_matching import (
-    match_exclusion,
-    match_labels,
-    scored_ids,
-    unknown_ids,
-)
+from lloss.serve.daemon.services.name_matching import check_texts, match_exclusion
 from lloss.serve.daemon.services.pool_registry import Pools
 from lloss.serve.daemon.services.preview import Preview
 from lloss.serve.daemon.services.scores_cache import ScoresCache
@@ -27,13 +24,17 @@ from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.image_table import TakenError
 from lloss.serve.daemon.store.records import StoredReply
+from starlette.concurrency import run_in_threadpool
 
-from lloss.errors import LlossError, ScoresError, SelectionError, SettingsError
+from lloss.errors import ScoresError, SelectionError, SettingsError
 from lloss.scores.part_file import check_columns, opened_part
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
 from lloss.text.clean_names import is_text
+
+_AT_ONCE = 16
+"""Selections that run at once, each of another pool."""
 
 _ATTEMPTS = 5
 """Selections that are repeated because an image was labeled or skipped during one."""
@@ -103,54 +104,44 @@ class HandedOut:
         return cls(**{**fields, "images": _ranked(fields["images"]), "replayed": True})
 
 
-@dataclass(frozen=True)
-class Labeled:
-    """How many images are labeled now.
+class Selections:
+    """Hands out the K images of a pool that are best to label next.
 
-    Attributes:
-        kept: images that had a label, and were given none.
-        by_name: images that were given by a name that is not their id.
-        new_classes: classes that neither the model nor an earlier label had.
+    A selection takes memory and cores: one of a pool runs at a time, and few of all pools. One that
+    waits for another of its pool holds no thread, nor one of the places that other pools need.
     """
 
-    images: int
-    kept: int = 0
-    by_name: int = 0
-    new_classes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Returned:
-    """How many images are free now, are pending by ``others`` now, or are unknown."""
-
-    images: int
-    others: int
-    unknown: int
-
-
-class Selections:
-    """Hands images out: none to two requests at a time, none that is labeled or skipped."""
-
     def __init__(
-        self,
-        settings: ServeSettings,
-        catalog: Catalog,
-        pools: Pools,
-        metrics: DaemonMetrics,
-        classes: Classes,
+        self, settings: ServeSettings, catalog: Catalog, pools: Pools, metrics: DaemonMetrics
     ) -> None:
         self._settings, self._catalog, self._pools = settings, catalog, pools
-        self._metrics, self._classes = metrics, classes
-        self._images = catalog.images
+        self._metrics, self._images = metrics, catalog.images
         self._previews = ScoresCache(Preview, 16)
-        self._locks: dict[str, threading.Lock] = {}
+        self._limiter = anyio.CapacityLimiter(_AT_ONCE)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def select(
+    async def select(
         self,
         pool: str,
         request: SelectionRequest,
         key: str = "",
-        check: Callable[[Sequence[Ranked]], None] = lambda images: None,
+        check: Callable[[Sequence[Ranked]], None] | None = None,
+    ) -> HandedOut:
+        """Run :meth:`hand_out` in a thread; a request that is sent again waits for no other."""
+        earlier = await run_in_threadpool(self.replayed, pool, request, key) if key else None
+        if earlier is not None:
+            return await run_in_threadpool(self.hand_out, pool, request, key, check)
+        async with self._locks.setdefault(pool, asyncio.Lock()):
+            return await anyio.to_thread.run_sync(
+                self.hand_out, pool, request, key, check, limiter=self._limiter
+            )
+
+    def hand_out(
+        self,
+        pool: str,
+        request: SelectionRequest,
+        key: str = "",
+        check: Callable[[Sequence[Ranked]], None] | None = None,
     ) -> HandedOut:
         """Select K images of a scored pool and set them pending.
 
@@ -172,21 +163,29 @@ class Selections:
                 f"k = {settings.k}: strategy diverse hands out at most {DIVERSE_MOST:,} at a time; "
                 "ask for fewer, or with strategy top"
             )
-        _check_texts("id", request.exclude)
+        check_texts("id", request.exclude)
         if len(key) > _MAX_KEY or not is_text(key):
             raise RequestError(
                 422, f"the Idempotency-Key: give at most {_MAX_KEY} characters of text"
             )
         self._catalog.pools.row(pool)
-        handed = self.replayed(pool, request, key)
-        if handed is None:
-            # One at a time: of two, the second would find its images taken and start again.
-            with self._locks.setdefault(pool, threading.Lock()):
-                handed = self.replayed(pool, request, key)
-                if handed is None:
-                    return self._hand_out(pool, request, key, check)
-        check(handed.images)
-        return handed
+        if earlier := self.replayed(pool, request, key):
+            if check:
+                check(earlier.images)
+            return earlier
+        for _ in range(_ATTEMPTS):
+            handed = self._selected(pool, request)
+            if check:
+                check(handed.images)
+            reply = StoredReply(request.fingerprint(), handed.to_bytes()) if key else None
+            pairs = [(image.id, image.score) for image in handed.images]
+            try:
+                self._images.hand_out(pool, handed.id, pairs, handed.expires, key, reply)
+            except TakenError:
+                continue
+            self._metrics.selected(len(handed.images))
+            return handed
+        raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
     def replayed(self, pool: str, request: SelectionRequest, key: str) -> HandedOut | None:
         """The reply to an earlier request with this key, if one is stored. Does not wait."""
@@ -206,96 +205,6 @@ class Selections:
         """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
             return _ranked(self._previews.get(folder).free(self._catalog, pool, k))
-
-    def present(self, pool: str, ids: Iterable[str]) -> set[str]:
-        """The ids that the pool has, by the catalog, its scores, or itself."""
-        asked = set(filter(is_text, ids))
-        unknown = asked - self._images.states(pool, asked).keys()
-        unknown -= self._pools.get(pool).cached_ids(unknown)  # such as those that a page shows
-        if unknown and self._catalog.pools.row(pool).scores is not None:
-            with self._pools.reading(pool) as (_, folder):
-                unknown -= scored_ids(folder, unknown)
-        if unknown:  # such as images that were excluded when the pool was scored
-            unknown -= self._pools.get(pool).existing_ids(unknown)
-        return asked - unknown
-
-    def label(
-        self,
-        pool: str,
-        labels: Mapping[str, str],
-        accepted: Accepted = Accepted(),  # noqa: B008
-    ) -> Labeled:
-        """Mark images labeled; "" if the label is kept elsewhere.
-
-        Raises:
-            RequestError: 422 a name matches no image or several, two match the same one, or a label
-                is not accepted; then none is marked.
-        """
-        names = match_labels(self._pools, pool, labels, self.present(pool, labels))
-        by_name = sum(name != id for id, name in names.items())
-        labels = {id: labels[name] for id, name in names.items()}
-        _check_texts("label", labels.values())
-        labels = self._classes.checked(pool, labels, accepted)
-        new = self._classes.new_in(pool, labels.values())
-        with self._images.marking() as marks:
-            bare = [id for id, label in labels.items() if not label]
-            kept = sum(bool(row.label) for row in marks.states(pool, bare).values())
-            marked = marks.label(pool, labels)
-        self._metrics.labeled(marked)
-        return Labeled(marked, kept, by_name, tuple(new))
-
-    def unlabel(self, pool: str, ids: Sequence[str]) -> int:
-        """Remove labels; returns how many images had one."""
-        with self._images.marking() as marks:
-            return marks.unlabel(pool, ids)
-
-    def skip(self, pool: str, ids: Sequence[str]) -> int:
-        """Never hand these out; labeled ones stay labeled. Returns how many changed.
-
-        Raises:
-            RequestError: 422 an id is not in the pool; then none is marked.
-        """
-        asked = dict.fromkeys(ids)
-        present = self.present(pool, asked)
-        if len(present) < len(asked):
-            raise unknown_ids(pool, [id for id in asked if id not in present])
-        with self._images.marking() as marks:
-            return marks.skip(pool, ids)
-
-    def give_back(self, pool: str, ids: Sequence[str], selection: str = "") -> Returned:
-        """Free pending (or skipped) images; with ``selection``, only those that it still has."""
-        with self._images.marking() as marks:
-            others = sum(
-                row.state == "pending" and selection not in ("", row.selection)
-                for row in marks.states(pool, ids).values()
-            )
-            freed = marks.give_back(pool, ids, selection)
-        asked = set(ids)
-        try:
-            present = self.present(pool, asked)
-        except LlossError:  # the pool cannot be read, but the catalog has what it handed out
-            present = set(self._images.states(pool, asked))
-        return Returned(freed, others, len(asked - present))
-
-    def _hand_out(
-        self,
-        pool: str,
-        request: SelectionRequest,
-        key: str,
-        check: Callable[[Sequence[Ranked]], None],
-    ) -> HandedOut:
-        for _ in range(_ATTEMPTS):
-            handed = self._selected(pool, request)
-            check(handed.images)
-            reply = StoredReply(request.fingerprint(), handed.to_bytes()) if key else None
-            pairs = [(image.id, image.score) for image in handed.images]
-            try:
-                self._images.hand_out(pool, handed.id, pairs, handed.expires, key, reply)
-            except TakenError:
-                continue
-            self._metrics.selected(len(handed.images))
-            return handed
-        raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
     def _selected(self, pool: str, request: SelectionRequest) -> HandedOut:
         with self._pools.reading(pool) as (row, folder):
@@ -334,12 +243,6 @@ def _check_columns(folder: ScoresFolder, settings: SelectionSettings) -> None:
                 check_columns(part, file.schema_arrow, columns)
             except ScoresError as error:
                 raise RequestError(422, str(error)) from error
-
-
-def _check_texts(what: str, texts: Iterable[str]) -> None:
-    broken = next((text for text in texts if not is_text(text)), None)
-    if broken is not None:
-        raise RequestError(422, f"unpaired surrogate in the {what} {broken[:100]!r}")
 
 
 def _ranked(images: Iterable[tuple[str, float]]) -> list[Ranked]:

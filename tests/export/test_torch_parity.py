@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from lloss.export import parity
+from lloss.export import torch_parity as parity
 from lloss.export.graph import ScoringGraph
-from lloss.export.parity import check_parity
+from lloss.export.torch_parity import check_parity
 
 from lloss.errors import ParityError
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
@@ -56,7 +56,7 @@ def test_a_difference_at_one_batch_size_is_found(
 def test_nan_is_no_parity(
     artifact: Path, checkpoint: Checkpoint, graph: ScoringGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "_difference", lambda *_: float("nan"))
+    monkeypatch.setattr(parity, "_differences", lambda *_: [("loss", float("nan"), 1.0)])
     with pytest.raises(ParityError):
         check_parity(artifact, graph, checkpoint.sample)
 

@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services import selections
-from lloss.serve.daemon.services.selections import SelectionRequest
+from lloss.serve.daemon.services import hand_out
+from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest
 
 from lloss.errors import LlossError, SelectionError
-from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import SelectionSettings
 
 from ....waiting import PATIENCE
-from .conftest import in_threads, refused
+from .conftest import refused
 
-
-@pytest.fixture
-def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let seconds pass."""
-    passed = 0.0
-    wall, monotonic = time.time, time.monotonic
-    monkeypatch.setattr(time, "time", lambda: wall() + passed)
-    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + passed)
-
-    def wait(seconds: float) -> None:
-        nonlocal passed
-        passed += seconds
-
-    return wait
+T = TypeVar("T")
 
 
 def request(k: int, exclude: Sequence[str] = (), **settings: Any) -> SelectionRequest:
     return SelectionRequest(SelectionSettings(k=k, **settings), exclude)
 
 
+async def select(bench: Any, k: int, key: str = "", **settings: Any) -> HandedOut:
+    """As the HTTP routes do."""
+    handed: HandedOut = await bench.selections.select("p", request(k, **settings), key)
+    return handed
+
+
+async def at_once(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    return list(await asyncio.gather(*calls))
+
+
 def during_a_selection(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Call ``act`` once, between a selection and its hand-out."""
-    select, acts = selections.select, [act]
+    choose, acts = hand_out.select, [act]
 
     def interrupted(*args: Any) -> Any:
-        chosen = select(*args)
+        chosen = choose(*args)
         while acts:
             acts.pop()()
         return chosen
 
-    monkeypatch.setattr(selections, "select", interrupted)
+    monkeypatch.setattr(hand_out, "select", interrupted)
 
 
 def test_the_best_are_handed_out_and_then_the_next_best(bench: Any) -> None:
@@ -107,28 +104,29 @@ def test_large_diverse_selections_are_refused_at_once(
 
 
 def test_missing_pools_and_scores_are_reported(bench: Any) -> None:
-    refused(lambda: bench.selections.select("none", request(1)), 404)
+    refused(lambda: bench.selections.hand_out("none", request(1)), 404)
     refused(lambda: bench.selections.preview("none", 1), 404)
-    refused(lambda: bench.selections.label("\ud800", {"a": "b"}), 404)
+    refused(lambda: bench.labels.label("\ud800", {"a": "b"}), 404)
     bench.catalog.pools.put("bare", "/bare")
-    message = refused(lambda: bench.selections.select("bare", request(1)), 409)
+    message = refused(lambda: bench.selections.hand_out("bare", request(1)), 409)
     assert "POST /v1/pools/bare/score" in message
 
 
 def test_concurrent_labelers_never_get_the_same_image(bench: Any) -> None:
     got: list[str] = []
 
-    def labeler(seed: int) -> None:
+    async def labeler(seed: int) -> None:
         draw = random.Random(seed)
         while True:
             try:
-                mine = bench.take(draw.randint(1, 7), at_most=True)
+                handed = await select(bench, draw.randint(1, 7), at_most=True)
             except SelectionError:
                 return
+            mine = [image.id for image in handed.images]
             got.extend(mine)
-            bench.selections.label("p", dict.fromkeys(mine[::2], "cat"))
+            await asyncio.to_thread(bench.labels.label, "p", dict.fromkeys(mine[::2], "cat"))
 
-    in_threads(labeler, 6)
+    asyncio.run(at_once(labeler(seed) for seed in range(6)))
     assert sorted(got) == sorted(set(bench.ids) - {"007.png"})
 
 
@@ -136,9 +134,9 @@ def test_an_image_that_is_labeled_during_a_selection_is_not_handed_out(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best = bench.ranked()[0]
-    during_a_selection(monkeypatch, lambda: bench.selections.label("p", {best: "cat"}))
+    during_a_selection(monkeypatch, lambda: bench.labels.label("p", {best: "cat"}))
     assert bench.take(3) == bench.ranked()[1:4]
-    assert bench.labels == {best: "cat"}
+    assert bench.stored == {best: "cat"}
 
 
 def test_a_pool_that_is_removed_during_a_selection_is_reported(
@@ -155,7 +153,7 @@ def test_the_same_key_gives_the_same_images(bench: Any) -> None:
         first.id, first.expires, list(first.images),
     )  # fmt: skip
     assert again.replayed and not first.replayed
-    bench.selections.label("p", {image.id: "cat" for image in first.images})
+    bench.labels.label("p", {image.id: "cat" for image in first.images})
     bench.restart()
     assert bench.select(5, "key 1").id == first.id
     assert bench.take(5, key="key 2") == bench.ranked()[5:10]
@@ -170,31 +168,34 @@ def test_a_key_is_of_one_request_and_one_pool(bench: Any) -> None:
             lambda given=other: bench.select(key="key", **given), 422
         )
     bench.catalog.pools.put("q", "/q", bench.write(bench.scores, np.ones(108, np.float32)))
-    assert not bench.selections.select("q", request(1), "key").replayed
+    assert not bench.selections.hand_out("q", request(1), "key").replayed
 
 
-def test_a_replay_does_not_wait_for_another_selection(bench: Any) -> None:
-    first = bench.select(5, "key")
-    replies: list[Any] = []
+def test_a_replay_does_not_wait_for_another_selection(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, go_on, begun = bench.select(5, "key"), threading.Event(), threading.Event()
+    during_a_selection(monkeypatch, lambda: (begun.set(), go_on.wait(PATIENCE)))
 
-    def ask() -> None:
-        replies.append(bench.selections.replayed("p", request(5), "key"))
-        replies.append(bench.select(5, "key"))
+    async def replay() -> HandedOut:
+        slow = asyncio.ensure_future(select(bench, 1))
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        again = await select(bench, 5, "key")
+        assert not slow.done()
+        go_on.set()
+        await slow
+        return again
 
-    thread = threading.Thread(target=ask, daemon=True)
-    with bench.selections._locks["p"]:
-        thread.start()
-        thread.join(PATIENCE)
-    assert [reply.id for reply in replies] == [first.id] * 2
+    again = asyncio.run(replay())
+    assert again.replayed and again.id == first.id
     assert bench.selections.replayed("p", request(5), "other") is None
     assert bench.selections.replayed("p", request(5), "") is None
-    assert bench.counts == (0, 5, 0)
+    assert bench.counts == (0, 6, 0)
 
 
 def test_concurrent_retries_get_one_selection(bench: Any) -> None:
-    got: list[Any] = []
-    in_threads(lambda _: got.append(bench.select(5, "key")), 8)
-    assert len({handed.id for handed in got}) == 1 and len(got) == 8
+    got = asyncio.run(at_once(select(bench, 5, "key") for _ in range(8)))
+    assert len({handed.id for handed in got}) == 1
     assert sum(not handed.replayed for handed in got) == 1
     assert bench.counts == (0, 5, 0)
 
@@ -245,7 +246,7 @@ def test_images_that_the_caller_refuses_are_not_handed_out(bench: Any) -> None:
         raise RequestError(422, f"{len(images)} images that cannot be listed")
 
     def select() -> None:
-        bench.selections.select("p", request(4), "key", refuse)
+        bench.selections.hand_out("p", request(4), "key", refuse)
 
     assert refused(select, 422) == "4 images that cannot be listed"
     assert bench.images.states("p", bench.ids) == {}
@@ -264,48 +265,6 @@ def test_notes_say_what_was_left_out_and_what_ties(bench: Any) -> None:
     assert bench.select(3, "key").notes == [infinite, tied]
 
 
-def test_images_are_given_back_and_skipped(bench: Any) -> None:
-    mine, best = bench.take(4), bench.ranked()
-    assert bench.selections.give_back("p", [mine[0], "unknown", best[50]]).images == 1
-    assert [bench.selections.skip("p", [mine[1]]) for _ in range(2)] == [1, 0]
-    assert bench.counts == (0, 2, 1)
-    assert bench.take(2) == [mine[0], best[4]]
-    assert bench.selections.give_back("p", [mine[1]]).images == 1
-    assert bench.take(1) == [mine[1]]
-    bench.selections.label("p", {mine[2]: "cat"})
-    assert bench.selections.skip("p", [mine[2]]) == 0
-    assert bench.selections.give_back("p", [mine[2]]).images == 0
-    assert bench.labels == {mine[2]: "cat"}
-
-
-def test_a_selection_gives_back_only_what_it_still_has(
-    bench: Any, wait: Callable[[float], None]
-) -> None:
-    first = bench.select(3)
-    mine = [image.id for image in first.images]
-    wait(101)
-    second = bench.select(2)
-    done = bench.selections.give_back("p", [*mine, "none"], first.id)
-    assert (done.images, done.others, done.unknown) == (0, 2, 1), "the third has expired"
-    assert bench.counts == (0, 2, 0)
-    bench.selections.skip("p", mine[:1])
-    done = bench.selections.give_back("p", mine[:2], second.id)
-    assert (done.images, done.others, done.unknown) == (1, 0, 0)
-    assert bench.counts == (0, 0, 1)
-    assert bench.selections.give_back("p", mine[:2]).images == 1
-
-
-def test_labels_replace_each_other_and_are_removed(bench: Any) -> None:
-    best, other = bench.ranked()[:2]
-    assert bench.selections.label("p", {best: "cat", "broken.png": ""}).images == 2
-    assert bench.selections.label("p", {best: "dog"}).images == 1
-    done = bench.selections.label("p", {best: "", other: ""})
-    assert (done.images, done.kept) == (2, 1)
-    assert bench.labels == {best: "dog", other: "", "broken.png": ""}
-    assert bench.selections.unlabel("p", [best, best, "none"]) == 1
-    assert bench.take(1) == [best]
-
-
 def test_images_are_counted_once(bench: Any) -> None:
     def counted() -> tuple[float | None, ...]:
         value = bench.metrics.registry.get_sample_value
@@ -315,50 +274,15 @@ def test_images_are_counted_once(bench: Any) -> None:
         chosen = bench.take(5, key="key")
     refused(lambda: bench.select(500), 409)
     assert counted() == (5, 0)
-    bench.selections.label("p", {chosen[0]: "cat", chosen[1]: ""})
-    refused(lambda: bench.selections.label("p", {"unknown": "cat"}), 422)
+    bench.labels.label("p", {chosen[0]: "cat", chosen[1]: ""})
+    refused(lambda: bench.labels.label("p", {"unknown": "cat"}), 422)
     assert counted() == (5, 2)
-
-
-def test_odd_ids_are_ids(bench: Any) -> None:
-    labels = dict.fromkeys(bench.odd, "odd")
-    assert bench.selections.label("p", labels).images == len(bench.odd)
-    assert bench.labels == labels
-    assert set(bench.take(99)).isdisjoint(bench.odd)
-    assert bench.selections.label("p", {"not scored": "cat"}).images == 1
-
-
-@pytest.mark.parametrize(
-    "unknown", ["none.png", "\ud800", "x" * 100_000, "000.png\0", "00%.png", "000.TXT", ""]
-)
-def test_unknown_ids_are_refused_and_none_is_marked(bench: Any, unknown: str) -> None:
-    for act in (
-        lambda: bench.selections.label("p", {"000.png": "cat", unknown: "cat"}),
-        lambda: bench.selections.skip("p", ["000.png", unknown]),
-    ):
-        message = refused(act, 422)
-        assert "not in the pool 'p'; none was marked" in message and len(message) < 400
-    refused(lambda: bench.selections.label("p", {"000.png": "\ud800"}), 422)
-    assert bench.counts == (0, 0, 0)
-
-
-def test_handed_out_and_shown_ids_are_not_looked_up(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    mine = bench.take(5)
-    bench.selections.give_back("p", mine[:2])
-    shown = [f"{n:03}.png" for n in range(3)]
-    (tmp_path / "list.csv").write_text("id,path\n" + "".join(f"{id},{id}\n" for id in shown))
-    bench.pools.get("p").items(shown)
-    monkeypatch.setattr(ScoresFolder, "scan", None)
-    ids = {*mine, *shown}
-    assert bench.selections.label("p", dict.fromkeys(ids, "cat")).images == len(ids)
 
 
 def test_scoring_again_keeps_labels_and_pending_images(bench: Any, tmp_path: Path) -> None:
     mine = bench.take(4)
-    bench.selections.label("p", {mine[0]: "cat"})
-    bench.selections.skip("p", [mine[1]])
+    bench.labels.label("p", {mine[0]: "cat"})
+    bench.labels.skip("p", [mine[1]])
     again = bench.write(tmp_path / "again", -np.array(list(bench.loss.values()), np.float32))
     bench.catalog.pools.put("p", bench.catalog.pools.row("p").uri, again)
     assert bench.counts == (1, 2, 1)

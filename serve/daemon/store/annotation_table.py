@@ -1,27 +1,26 @@
-"""Annotations that the webhook received; Label Studio names a deleted one by its number alone."""
+"""Label Studio's annotations, since its webhook names a deleted one by its number alone."""
 
 from __future__ import annotations
 
 import math
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
-from lloss.serve.daemon.labelstudio.studio_annotation import Annotation
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class ImageAnnotation:
-    """An annotation of a pool's image, with its label (see :meth:`Annotation.choice`)."""
+class AnnotationRow(NamedTuple):
+    """An annotation of a pool's image; ``label`` is "" if it does not choose one class."""
 
+    project: str  # other installations of Label Studio use the same numbers
+    number: int
     pool: str
     id: str
-    annotation: Annotation
     label: str
+    skipped: bool
+    changed: float  # Unix seconds
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What all annotations of an image together say.
 
     Attributes:
@@ -41,41 +40,28 @@ class AnnotationTable:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def write(self, project: str, annotations: Iterable[ImageAnnotation]) -> None:
-        """Add or update annotations; one older than the stored one changes nothing.
-
-        Args:
-            project: identifies the project, since other installations use the same numbers.
-            annotations: to store.
-        """
+    def write(self, rows: Iterable[AnnotationRow]) -> None:
+        """Add or update annotations; one older than the stored one changes nothing."""
         self._db.executemany(
             "INSERT INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
             "pool=excluded.pool, id=excluded.id, label=excluded.label, "
             "cancelled=excluded.cancelled, changed=excluded.changed "
             "WHERE excluded.changed >= annotations.changed",
-            [
-                (project, one.annotation.id, one.pool, one.id, one.label,
-                 bool(one.annotation.was_cancelled), one.annotation.changed)
-                for one in annotations
-            ],
-        )  # fmt: skip
+            rows,
+        )
+
+    def delete(self, project: str, numbers: Iterable[int]) -> None:
+        """Mark annotations as deleted, so that an older event that arrives later changes nothing.
+
+        Label Studio never uses a number twice.
+        """
+        self.write(AnnotationRow(project, n, "", "", "", False, math.inf) for n in numbers)
 
     def images(self, project: str, numbers: Sequence[int]) -> list[tuple[str, str]]:
         """The pools and ids of the images of these annotations, each once."""
         query = "SELECT pool, id FROM annotations WHERE project = ? AND number = ? AND id != ''"
         rows = [row for n in numbers for row in self._db.execute(query, (project, n))]
         return list(dict.fromkeys((pool, id) for pool, id in rows))
-
-    def delete(self, project: str, numbers: Sequence[int]) -> None:
-        """Mark annotations as deleted, so that an older event that arrives later changes nothing.
-
-        Label Studio never uses a number twice.
-        """
-        self._db.executemany(
-            "INSERT INTO annotations VALUES (?, ?, '', '', '', 0, ?) ON CONFLICT DO UPDATE SET "
-            "pool='', id='', label='', cancelled=0, changed=excluded.changed",
-            [(project, number, math.inf) for number in numbers],
-        )
 
     def verdict(self, pool: str, id: str) -> Verdict:
         """What the annotations of an image say."""

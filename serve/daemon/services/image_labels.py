@@ -1,0 +1,124 @@
+"""Mark images labeled, skipped or free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.label_classes import Accepted, Classes
+from lloss.serve.daemon.services.name_matching import (
+    check_texts,
+    match_labels,
+    scored_ids,
+    unknown_ids,
+)
+from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.store.catalog import Catalog
+
+from lloss.errors import LlossError
+from lloss.text.clean_names import is_text
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """How many images are labeled now.
+
+    Attributes:
+        kept: images that had a label, and were given none.
+        by_name: images that were given by a name that is not their id.
+        new_classes: classes that neither the model nor an earlier label had.
+    """
+
+    images: int
+    kept: int = 0
+    by_name: int = 0
+    new_classes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Returned:
+    """How many images are free now, are pending by ``others`` now, or are unknown."""
+
+    images: int
+    others: int
+    unknown: int
+
+
+class Labels:
+    """Changes the states of images, each call in one transaction."""
+
+    def __init__(
+        self, catalog: Catalog, pools: Pools, metrics: DaemonMetrics, classes: Classes
+    ) -> None:
+        self._catalog, self._pools = catalog, pools
+        self._metrics, self._classes, self._images = metrics, classes, catalog.images
+
+    def present(self, pool: str, ids: Iterable[str]) -> set[str]:
+        """The ids that the pool has, by the catalog, its scores, or itself."""
+        asked = set(filter(is_text, ids))
+        unknown = asked - self._images.states(pool, asked).keys()
+        unknown -= self._pools.get(pool).cached_ids(unknown)  # such as those that a page shows
+        if unknown and self._catalog.pools.row(pool).scores is not None:
+            with self._pools.reading(pool) as (_, folder):
+                unknown -= scored_ids(folder, unknown)
+        if unknown:  # such as images that were excluded when the pool was scored
+            unknown -= self._pools.get(pool).existing_ids(unknown)
+        return asked - unknown
+
+    def label(
+        self,
+        pool: str,
+        labels: Mapping[str, str],
+        accepted: Accepted = Accepted(),  # noqa: B008
+    ) -> Labeled:
+        """Mark images labeled; "" if the label is kept elsewhere.
+
+        Raises:
+            RequestError: 422 a name matches no image or several, two match the same one, or a label
+                is not accepted; then none is marked.
+        """
+        names = match_labels(self._pools, pool, labels, self.present(pool, labels))
+        by_name = sum(name != id for id, name in names.items())
+        labels = {id: labels[name] for id, name in names.items()}
+        check_texts("label", labels.values())
+        labels = self._classes.checked(pool, labels, accepted)
+        new = self._classes.new_in(pool, labels.values())
+        with self._images.marking() as marks:
+            bare = [id for id, label in labels.items() if not label]
+            kept = sum(bool(row.label) for row in marks.states(pool, bare).values())
+            marked = marks.label(pool, labels)
+        self._metrics.labeled(marked)
+        return Labeled(marked, kept, by_name, tuple(new))
+
+    def unlabel(self, pool: str, ids: Sequence[str]) -> int:
+        """Remove labels; returns how many images had one."""
+        with self._images.marking() as marks:
+            return marks.unlabel(pool, ids)
+
+    def skip(self, pool: str, ids: Sequence[str]) -> int:
+        """Never hand these out; labeled ones stay labeled. Returns how many changed.
+
+        Raises:
+            RequestError: 422 an id is not in the pool; then none is marked.
+        """
+        present = self.present(pool, ids)
+        if unknown := [id for id in dict.fromkeys(ids) if id not in present]:
+            raise unknown_ids(pool, unknown)
+        with self._images.marking() as marks:
+            return marks.skip(pool, ids)
+
+    def give_back(self, pool: str, ids: Sequence[str], selection: str = "") -> Returned:
+        """Free pending (or skipped) images; with ``selection``, only those that it still has."""
+        with self._images.marking() as marks:
+            others = sum(
+                row.state == "pending" and selection not in ("", row.selection)
+                for row in marks.states(pool, ids).values()
+            )
+            freed = marks.give_back(pool, ids, selection)
+        asked = set(ids)
+        try:
+            present = self.present(pool, asked)
+        except LlossError:  # the pool cannot be read, but the catalog has what it handed out
+            present = set(self._images.states(pool, asked))
+        return Returned(freed, others, len(asked - present))
