@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -18,7 +18,7 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.project.create import create_project
-from lloss.project.project import STRATEGIES
+from lloss.project.project import Strategy
 
 
 @click.command("init")
@@ -28,7 +28,7 @@ from lloss.project.project import STRATEGIES
     "--labels", required=True, help="CSV with the columns id and label, or the format of --task."
 )
 @click.option("-k", "k", type=int, required=True, help="Images to select per cycle.")
-@click.option("--strategy", type=click.Choice(STRATEGIES), default="diverse")
+@click.option("--strategy", type=click.Choice(get_args(Strategy)), default="diverse")
 @click.option("--subset", type=Subset(), default="0", help="Select from a random M or M% only.")
 @click.option(
     "--holdout", type=float, show_default="0.1", help="Share of the labels kept for measuring."

@@ -23,6 +23,7 @@ from lloss.cli.options import (
 from lloss.data.label_joining import labeled_pool
 from lloss.pools import Item, Pool, SubsetPool
 from lloss.runtime import tf32
+from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusions import find_excluded, read_excluded
@@ -89,6 +90,7 @@ def command(
     'data.parquet?id=name&image=jpeg'. After an interruption the same command resumes the run.
     """
     tf32.forbid()
+    import_onnxruntime()  # if it is missing, fail before the pool is read
     part = Shard.parse(shard)
     images, excluded = _open(pool, exclude, empty, out)
     remark = images.remark()

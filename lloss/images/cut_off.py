@@ -35,7 +35,7 @@ class CutOff:
             size: its height and width.
             points: x, y of the centre of each object, or of each joint, in its pixels: [M, 2].
         """
-        low, high = shown(size, self.spec)
+        low, high = visible_part(size, self.spec)
         seen = float(np.maximum(high - low, 0).prod())
         points = np.empty((0, 2)) if points is None else points.reshape(-1, 2)
         hidden = len(points) - int(((points >= low) & (points <= high)).all(1).sum())
@@ -78,7 +78,7 @@ class CutOff:
         return (1 - seen / whole if whole else 0.0), int(hidden), int(total)
 
 
-def shown(
+def visible_part(
     size: tuple[int, int], spec: ImageSpec
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The part of an image of this height and width that the input shows: x0, y0 and x1, y1."""

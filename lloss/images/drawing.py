@@ -43,12 +43,7 @@ class Drawing:
     confidence: float = math.nan
 
     def on_image(self, size: tuple[int, int], spec: ImageSpec) -> Drawing:
-        """The same in shares of the image's width and height, where that is not the input's shape.
-
-        Args:
-            size: height and width of the image.
-            spec: of the input.
-        """
+        """The same in shares of an image of this height and width, and not of the input."""
         frame = Frame.of(size, spec)
         axes = [*zip((spec.width, spec.height), frame.scale, frame.offset, size[::-1])]
         shapes = []

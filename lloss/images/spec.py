@@ -82,7 +82,7 @@ class Frame:
         left, top, inner = padded_inside((width, height), spec)
         return cls(size, (inner[0] / width, inner[1] / height), (left, top))
 
-    def carried(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
+    def resampled(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
         """Resample values of the image's pixels for the input's, by the nearest one.
 
         Args:

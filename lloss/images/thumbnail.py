@@ -19,11 +19,7 @@ def thumbnail(pixels: NDArray[np.uint8], drawing: Drawing | None = None, side: i
 
     An image of at most half the side is enlarged by a whole factor, each pixel to a crisp square,
     and becomes a PNG; any other becomes a JPEG, twice as large where there is a drawing on it.
-
-    Args:
-        pixels: uint8 [H, W, 3].
-        drawing: drawn over it.
-        side: pixels of its longer edge; doubled with a drawing.
+    ``pixels`` are uint8 [H, W, 3], ``side`` the pixels of the longer edge without a drawing.
     """
     if drawing is not None:
         side *= 2

@@ -175,14 +175,10 @@ class _Layout(NamedTuple):
 def open_array(path: StoragePath, uri: str) -> ArrayPool:
     """Open an array file; rows are read by position where they are stored plain.
 
-    Args:
-        path: of the file; a ``.npz`` holds one array, or one of the name ``images``.
-        uri: of the pool.
-
-    Raises:
-        PoolError: the file is damaged, needs pickle, has no such array, or one of no images.
+    A ``.npz`` holds one array, or one of the name ``images``. PoolError where the file is damaged,
+    needs pickle, or has no array of images.
     """
-    with _readable(path), path.open() as file:
+    with _array_errors(path), path.open() as file:
         member = None if path.suffix == ".npy" else _member(file, "images", path)
         layout = _layout(file, member)
         if layout is None:
@@ -195,18 +191,14 @@ def open_array(path: StoragePath, uri: str) -> ArrayPool:
 
 
 def load_array(file: Path, name: str) -> NDArray[Any]:
-    """Load an array of a ``.npy``, or that of this name of a ``.npz``.
-
-    Raises:
-        PoolError: the file is damaged, needs pickle, or has no such array.
-    """
+    """Load an array of a ``.npy``, or that of this name of a ``.npz``; else PoolError."""
     path = LocalPath(file)
-    with _readable(path), path.open() as opened:
+    with _array_errors(path), path.open() as opened:
         return _loaded(opened, None if path.suffix == ".npy" else _member(opened, name, path))
 
 
 @contextlib.contextmanager
-def _readable(path: StoragePath) -> Iterator[None]:
+def _array_errors(path: StoragePath) -> Iterator[None]:
     try:
         yield
     except PoolError:

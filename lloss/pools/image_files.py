@@ -58,7 +58,7 @@ def check_encoded(size: int) -> None:
         raise ImageError(f"has {size} bytes, over the limit of {MAX_ENCODED} for an encoded image")
 
 
-def raising(error: ImageError) -> Callable[[], bytes]:
+def failing_read(error: ImageError) -> Callable[[], bytes]:
     """Make the ``read`` of an image that is known to be bad."""
 
     def read() -> bytes:

@@ -100,9 +100,9 @@ def open_pool(
 
 
 def _opened(uri: PoolUri, within: Confinement | None, leave_out: Sequence[Path]) -> Pool:
-    if uri.has("{}"):
+    if uri.has_pattern("{}"):
         return _of_files([_file(path, within) for path in uri.paths()], uri)
-    if uri.has("*"):
+    if uri.has_pattern("*"):
         return _of_files(_matching(uri, within), uri)
     path = storage_path(uri.path, within)
     kind = path.kind()
@@ -146,7 +146,7 @@ def _of_files(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
             f"such as 'DIR/*{suffix_of(second.name)}'"
         )
     (kind,) = kinds
-    uri.only(*(kind.options if kind else ()))
+    uri.check_options(*(kind.options if kind else ()))
     if kind is None:
         raise PoolError(f"{files[0]}: no known kind of pool; give {_known_kinds()}")
     if len(files) > 1 and not kind.several:
@@ -165,7 +165,7 @@ def _of_folder(path: StoragePath, uri: PoolUri, leave_out: Sequence[Path]) -> Po
     passed = None if looked else images.passed_over()
     if passed is not None and passed.containers:
         return _of_containers(path, uri, passed)
-    uri.only()
+    uri.check_options()
     return images
 
 

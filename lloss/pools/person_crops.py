@@ -18,7 +18,7 @@ from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Pixels, decode_whole
 from lloss.pools.fingerprints import content_fingerprint
-from lloss.pools.image_files import raising
+from lloss.pools.image_files import failing_read
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath, image_folder
 from lloss.pools.uri import PoolUri
@@ -123,7 +123,7 @@ def crop_items(crops: Iterable[PersonCrop], folder: StoragePath) -> Iterator[Ite
     kept = _KeptImages()
     for id, name, region, size in crops:
         if isinstance(region, str):
-            yield Item(id, raising(ImageError(region)))
+            yield Item(id, failing_read(ImageError(region)))
             continue
         image = folder.image(name)
         decoded = functools.partial(kept.decoded if name in shared else _decode, image)

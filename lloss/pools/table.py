@@ -18,15 +18,8 @@ class TablePool(Pool):
     The id is the column ``id`` (or ``image_id``, ``key``, ``__key__``), else the path, else the
     row's number in the pool; integers become their decimal text. The image is the one column of
     bytes, or of Hugging Face's structs of bytes and path, or of paths relative to the file's
-    folder. Rows are read in batches of bounded size; of ids that column alone.
-
-    Args:
-        files: of one schema, in the order of the pool.
-        uri: of the pool, for messages.
-        options: ``id`` and ``image`` name columns.
-
-    Raises:
-        PoolError: a file is damaged, or there is not exactly one column for ids or images.
+    folder. Rows are read in batches of bounded size; of ids that column alone. The ``options``
+    ``id`` and ``image`` name columns; without them PoolError where the schema is ambiguous.
     """
 
     def __init__(self, files: Sequence[StoragePath], uri: str, options: dict[str, str]) -> None:

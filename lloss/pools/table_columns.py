@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.image_files import check_encoded, raising
+from lloss.pools.image_files import check_encoded, failing_read
 from lloss.pools.pool import Item
 from lloss.pools.storage import StoragePath
 
@@ -107,7 +107,7 @@ class ImageCell:
         try:
             parts = _bytes_and_path(self.column[self.row])
         except ImageError as error:
-            return raising(error)
+            return failing_read(error)
         return functools.partial(_image, *parts, self.folder)
 
 

@@ -66,7 +66,7 @@ def open_table(path: StoragePath) -> TableFile:
 
 
 @contextlib.contextmanager
-def readable(path: StoragePath) -> Iterator[None]:
+def table_errors(path: StoragePath) -> Iterator[None]:
     """Turn what pyarrow raises into one line."""
     try:
         yield
@@ -123,7 +123,7 @@ class _Arrow(TableFile):
     def __init__(self, path: StoragePath, stream: bool) -> None:
         super().__init__(path)
         self._stream = stream
-        with readable(path), path.open() as file:
+        with table_errors(path), path.open() as file:
             if stream:
                 file.seek(max(file.seek(0, os.SEEK_END) - len(_STREAM_END), 0))
                 if file.read() != _STREAM_END:
@@ -157,7 +157,7 @@ class _Arrow(TableFile):
 @contextlib.contextmanager
 def _source(path: StoragePath, opener: Callable[[str], Any] = pa.OSFile) -> Iterator[Any]:
     """The file for pyarrow; a local one is read past Python and its lock."""
-    with readable(path), path.open() as file:
+    with table_errors(path), path.open() as file:
         if isinstance(path, LocalPath):
             with opener(path.path_of(file)) as source:
                 yield source

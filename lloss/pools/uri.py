@@ -94,23 +94,22 @@ class PoolUri:
         """Whether the path is a URL of a store."""
         return is_url(self.path)
 
-    def has(self, letters: str) -> bool:
+    def has_pattern(self, letters: str) -> bool:
         """Whether the path is a pattern with one of these letters, and not such a file's name."""
         literal = not self.remote and os.path.lexists(self.path)
         return not literal and any(letter in self.path for letter in letters)
 
     def paths(self, most: int = _MOST) -> list[str]:
         """Write out the braces of the path; see :func:`expanded`."""
-        names = expanded(self.path, most) if self.has("{}") else [self.path]
+        names = expanded(self.path, most) if self.has_pattern("{}") else [self.path]
         return [_LOCAL.sub("", name, count=1) for name in names]
 
-    def only(self, *names: str) -> dict[str, str]:
-        """Return the options; raise PoolError for one that this kind of pool does not take."""
+    def check_options(self, *names: str) -> None:
+        """Raise PoolError for an option that this kind of pool does not take."""
         wrong = next((name for name in self.options if name not in names), None)
         if wrong is not None:
             others = ", ".join(names) or "none"
             raise PoolError(f"{self}: this kind of pool takes no option {wrong!r} (but {others})")
-        return self.options
 
 
 def is_url(uri: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 from lloss.errors import ImageError, PoolError
 from lloss.pools.file_walk import SUFFIXES, PassedOver, is_visible
 from lloss.pools.fingerprints import files_fingerprint
-from lloss.pools.image_files import check_encoded, raising
+from lloss.pools.image_files import check_encoded, failing_read
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import RandomFile, StoragePath
 from lloss.pools.uri import PoolUri
@@ -39,11 +39,8 @@ class WebDatasetPool(Pool):
 
     A plain tar of this machine is walked by its headers, and its images are read later by any
     thread. A remote or a compressed one is read from front to back, and its items carry the bytes.
-
-    Args:
-        shards: the files, in the order of the pool.
-        uri: of the pool; its option ``image`` says which member is the image (``jpg``,
-            ``left.png``), by default the one with an image's suffix.
+    The option ``image`` names the member that is the image (``jpg``, ``left.png``); by default it
+    is the one with an image's suffix.
     """
 
     def __init__(self, shards: Sequence[StoragePath], uri: PoolUri) -> None:
@@ -148,7 +145,7 @@ def _is_streamed(shard: StoragePath) -> bool:
 
 def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a tar on this machine: only the headers are read."""
-    with _readable(shard), shard.open() as file:
+    with _tar_errors(shard), shard.open() as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         images = shard.open_random()
@@ -163,7 +160,7 @@ def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
 def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a remote or compressed tar: it is read once, from front to back."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_readable(shard))
+        stack.enter_context(_tar_errors(shard))
         file: Any = stack.enter_context(shard.open())
         if shard.suffix != ".tar":
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
@@ -174,7 +171,7 @@ def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
 
 
 @contextlib.contextmanager
-def _readable(shard: StoragePath) -> Iterator[None]:
+def _tar_errors(shard: StoragePath) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
@@ -223,7 +220,7 @@ def _carried(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Read:
     try:
         check_encoded(info.size)
     except ImageError as error:  # of this item alone, and when it is read
-        return raising(error)
+        return failing_read(error)
     member = tar.extractfile(info)
     image = member.read() if member else b""
     if len(image) < info.size:

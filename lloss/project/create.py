@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -115,24 +116,9 @@ def _note_earlier(root: Path, problems: Problems) -> None:
         )
 
 
-_COMMENTS = {
-    "pool": "images: a folder, array, list, tar shards, Parquet, or a URL (s3://…)",
-    "labels": "add what you label",
-    "k": "images to select per cycle",
-    "strategy": "diverse: spread over the best 4k; top: the k highest predicted losses",
-    "subset": "select from a random sub-pool only: a number of images, or a share; 0: all",
-    "seed": "random seed of sub-pool and hold-out",
-    "holdout": "share of the first labels kept for measuring, if there is no test",
-    "test": "labeled images to measure on",
-    "test_labels": "their labels, or those of test images in the pool",
-    "warm_start": "start each cycle from the previous weights; default: from scratch",
-    "empty": "labels without objects: background, or unlabeled yet",
-    "skip_bad": "leave out broken annotations instead of stopping",
-}
-
-
 def _toml(values: Mapping[str, Any], train: Mapping[str, Any]) -> str:
-    lines = [f"{name} = {_toml_value(v)}  # {_COMMENTS[name]}" for name, v in values.items()]
+    comments = {key.name: key.metadata.get("comment") for key in fields(Project)}
+    lines = [f"{name} = {_toml_value(v)}  # {comments[name]}" for name, v in values.items()]
     lines += ["", "[train]  # lloss train --help lists all settings"]
     lines += [f"{name} = {_toml_value(v)}" for name, v in train.items()]
     return "\n".join(lines) + "\n"

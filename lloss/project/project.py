@@ -13,14 +13,14 @@ from __future__ import annotations
 import contextlib
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.data.class_labels import DATA_ROOT
-from lloss.data.empty_labels import EMPTY, drop_empty
+from lloss.data.empty_labels import drop_empty
 from lloss.data.image_overlap import find_test_images, refuse_overlap, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.labeled_set import LabeledSet
@@ -32,74 +32,59 @@ from lloss.selection import SelectionSettings
 from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
-from lloss.tasks.train_settings import TrainSettings
+from lloss.tasks.train_settings import TrainSettings, check_kind
 from lloss.text.similar_names import similar_note
 from lloss.training.holdout import draw_holdout, holdout_ids, refuse_unknown, uncovered
 
 FILE = "lloss.toml"
 HOLDOUT = "holdout.csv"
-STRATEGIES = ("diverse", "top")
+Strategy = Literal["diverse", "top"]
 
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
+
+def _key(comment: str, default: Any = MISSING) -> Any:
+    """Make a field; the comment is written beside its key."""
+    return field(default=default, metadata={"comment": comment})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """The content of ``lloss.toml``. Paths are relative to its folder.
-
-    Attributes:
-        root: that folder.
-        pool: images, as :func:`lloss.pools.open_pool` takes them.
-        labels: of images of the pool, in a format of the task (for classification a CSV
-            ``id,label``); the user adds to them after each cycle.
-        k: images to select per cycle.
-        strategy: ``diverse`` or ``top``.
-        subset: see :class:`lloss.selection.SelectionSettings`.
-        seed: random seed of selection and hold-out.
-        holdout: share of the first labels kept for measuring, if there is no ``test``.
-        test: labeled data to measure on, separate from the pool.
-        test_labels: its labels, or those of images of the pool if ``test`` is empty.
-        warm_start: start each training from the previous cycle's weights.
-        skip_bad: leave out broken annotations instead of stopping at the first.
-        empty: meaning of labels without objects, see :mod:`lloss.data.empty_labels`.
-        train: the training settings, with those of ``preset`` filled in.
-    """
+    """The content of ``lloss.toml``, a field per key; paths are relative to its folder ``root``."""
 
     root: Path
-    pool: str
-    labels: str
-    k: int
-    strategy: str = "diverse"
-    subset: float = 0
-    seed: int = 0
-    holdout: float = 0.1
-    test: str = ""
-    test_labels: str = ""
-    warm_start: bool = False
-    skip_bad: bool = False
-    empty: str = ""
+    pool: str = _key("images: a folder, array, list, tar shards, Parquet, or a URL (s3://…)")
+    labels: str = _key("add what you label")
+    k: int = _key("images to select per cycle")
+    strategy: Strategy = _key(
+        "diverse: spread over the best 4k; top: the k highest predicted losses", "diverse"
+    )
+    subset: float = _key(
+        "select from a random sub-pool only: a number of images, or a share; 0: all", 0
+    )
+    seed: int = _key("random seed of sub-pool and hold-out", 0)
+    holdout: float = _key("share of the first labels kept for measuring, if there is no test", 0.1)
+    test: str = _key("labeled images to measure on", "")
+    test_labels: str = _key("their labels, or those of test images in the pool", "")
+    warm_start: bool = _key(
+        "start each cycle from the previous weights; default: from scratch", False
+    )
+    empty: Literal["", "background", "unlabeled"] = _key(
+        "labels without objects: background, or unlabeled yet", ""
+    )
+    skip_bad: bool = _key("leave out broken annotations instead of stopping", False)
     train: TrainSettings
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, kind = getattr(self, field.name), _TYPES.get(str(field.type), object)
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, float)):
-                raise SettingsError(
-                    f"{self.root / FILE}: {field.name} = {value!r} has the wrong type; "
-                    f"give a value of type {field.type}"
-                )
+        hints = get_type_hints(Project)
+        for key in fields(self):
+            if key.metadata:
+                where = f"{self.root / FILE}: {key.name}"
+                check_kind(where, getattr(self, key.name), hints[key.name])
         for name in ("pool", "test"):
             public = without_secrets(getattr(self, name))
             if public != getattr(self, name):
                 raise SettingsError(
                     f"{name} = {public}: contains credentials, which do not belong in {FILE}; "
                     "leave them to the environment"
-                )
-        for name, choices in (("strategy", STRATEGIES), ("empty", ("", *EMPTY))):
-            if getattr(self, name) not in choices:
-                raise SettingsError(
-                    f"{name} {getattr(self, name)!r}: choose one of "
-                    + ", ".join(filter(None, choices))
                 )
         if not 0 <= self.holdout < 1:
             raise SettingsError(f"holdout = {self.holdout}: give a share of the labels below 1")
@@ -272,7 +257,7 @@ def load_project(root: Path) -> Project:
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProjectError(f"{path}: cannot be read: {error}") from error
-    names = {field.name for field in fields(Project)} - {"root"}
+    names = {key.name for key in fields(Project)} - {"root"}
     if unknown := [name for name in content if name not in names]:
         raise SettingsError(
             f"{path}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(names))}"

@@ -38,7 +38,7 @@ def saturates() -> bool:
     return bool((products != 4 * 255 * 127).any())
 
 
-def cpu_options(threads: int = 0, weight_bits: int = 8) -> Any:
+def session_options(threads: int = 0, weight_bits: int = 8) -> Any:
     """Session options that make int8 weights compute the same on every CPU.
 
     Where products saturate, onnxruntime then takes slower kernels that do not.
@@ -57,7 +57,7 @@ def cpu_options(threads: int = 0, weight_bits: int = 8) -> Any:
 
 
 def open_cpu_session(model: str | bytes, threads: int = 0, weight_bits: int = 8) -> Any:
-    """Open an ONNX file or its contents on the CPU; for the arguments see :func:`cpu_options`."""
-    options = cpu_options(threads, weight_bits)
+    """Open an ONNX file or its contents on the CPU, with :func:`session_options`."""
+    options = session_options(threads, weight_bits)
     ort = import_onnxruntime()
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -21,6 +21,7 @@ from lloss.runtime import cuda_driver, tf32
 from lloss.runtime import shared_libraries as libraries
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.graph_capture import CAPTURE_LOCK
+from lloss.runtime.int8_support import session_options
 from lloss.runtime.onnx_runtime import import_onnxruntime
 
 ORDER = ("tensorrt", "cuda", "cpu")
@@ -240,9 +241,7 @@ def _open(path: Path, setup: Setup, cache: EngineCache | None, options: Any) -> 
 
 def _new_session(path: Path, providers: Options, options: Any) -> Any:
     ort = import_onnxruntime()
-    if options is None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors; callers check everything else
+    options = options or session_options(weight_bits=0)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
         # Without enable_fallback=0, a failure prints a banner and the next provider takes over.

@@ -52,7 +52,7 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
         raise ScoresError(f"{out}: holds other scores; choose another -o")
     target.write_run({**common, "state": "merging"})
     for number, source in sorted(_parts(folders).items()):
-        _take(source, target.part_path(number))
+        _link_or_copy(source, target.part_path(number))
     target.check_unique()
     target.write_skipped()
     target.write_run({**common, **counts})
@@ -117,7 +117,7 @@ def _parts(folders: Sequence[ScoresFolder]) -> dict[int, Path]:
     }
 
 
-def _take(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     with atomic_write(target) as aside:
         try:
             os.link(source, aside)

@@ -45,17 +45,17 @@ def write_part(table: pa.Table, path: Path) -> None:
 @contextmanager
 def opened_part(path: Path) -> Iterator[pq.ParquetFile]:
     """Open a part; raise ScoresError where it is damaged."""
-    with readable(path):
+    with part_errors(path):
         # Opened here, it saves pyarrow's search for the file system: a tenth of a part's reading.
         source = pa.OSFile(str(path), "rb")
     with source:
-        with readable(path):
+        with part_errors(path):
             file = pq.ParquetFile(source, page_checksum_verification=True)
         yield file
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def part_errors(path: Path) -> Iterator[None]:
     """Turn a failure to read this part into a :class:`ScoresError`."""
     try:
         yield

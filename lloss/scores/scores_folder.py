@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lloss.errors import ScoresError
 from lloss.files import atomic_write, write_json
 from lloss.pools.unique_ids import first_duplicate
-from lloss.scores.part_file import check_columns, opened_part, readable, write_part
+from lloss.scores.part_file import check_columns, opened_part, part_errors, write_part
 from lloss.scores.shard_spec import Shard
 
 RUN = "run.json"
@@ -136,7 +136,7 @@ class ScoresFolder:
     def part_ids(self, number: int) -> tuple[list[str], list[tuple[str, str]]]:
         """The ids of a part's rows, and its skipped images."""
         path = self.part_path(number)
-        with opened_part(path) as file, readable(path):
+        with opened_part(path) as file, part_errors(path):
             return file.read(["id"])["id"].to_pylist(), _skipped_of(file)
 
     def ids(self) -> Iterator[str]:
@@ -156,7 +156,7 @@ class ScoresFolder:
         parts = self.parts()
         if not parts:
             return
-        with readable(self.path):
+        with part_errors(self.path):
             dataset = ds.dataset(list(map(str, parts)), format="parquet")
             check_columns(self.path, dataset.schema, columns)
             # Buffering ahead is for stores; of files it only copies.
@@ -169,7 +169,7 @@ class ScoresFolder:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows of all parts in order, with these columns; ScoresError for a damaged part."""
         for part in self.parts():
-            with opened_part(part) as file, readable(part):
+            with opened_part(part) as file, part_errors(part):
                 check_columns(part, file.schema_arrow, columns)
                 yield from file.iter_batches(columns=list(columns))
 
@@ -181,7 +181,7 @@ class ScoresFolder:
     def skipped(self) -> list[tuple[str, str]]:
         """Ids and reasons of the images that could not be read."""
         path = self.path / SKIPPED
-        with readable(path):
+        with part_errors(path):
             table = pq.read_table(path, page_checksum_verification=True)
             return list(zip(table["id"].to_pylist(), table["reason"].to_pylist()))
 
@@ -198,7 +198,7 @@ class ScoresFolder:
         run = self.run() or {}
         rows = failed = 0
         for part in self.parts():
-            with opened_part(part) as file, readable(part):
+            with opened_part(part) as file, part_errors(part):
                 rows += file.metadata.num_rows
                 failed += len(_skipped_of(file))
         if (rows, failed) != (run.get("scored"), run.get("skipped")):

@@ -43,7 +43,7 @@ class MaskTarget:
     def of(cls, values: Mask, spec: ImageSpec) -> MaskTarget:
         """Make it of all pixels of an image, uint8 [H, W]; the input has the nearest pixel's."""
         frame = Frame.of(values.shape, spec)
-        mask, weight = frame.carried(values, spec), frame.scale[0] * frame.scale[1]
+        mask, weight = frame.resampled(values, spec), frame.scale[0] * frame.scale[1]
         if values.shape == mask.shape and weight == 1:
             return cls(mask)
         axes = []

@@ -90,7 +90,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            _check_kind(field.name, getattr(self, field.name), hints[field.name])
+            check_kind(field.name, getattr(self, field.name), hints[field.name])
         at_least = {
             "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0,
             "gradient_stop": -1, "crop_padding": -1, "white": 0,
@@ -151,17 +151,20 @@ class TrainSettings:
 _KINDS: dict[Any, Any] = {bool: bool, int: int, float: (int, float), str: str}
 
 
-def _check_kind(name: str, value: Any, hint: Any) -> None:
+def check_kind(name: str, value: Any, hint: Any) -> None:
+    """Raise a :class:`SettingsError` unless the value has the type of its annotation."""
     inner = typing.get_args(hint)
     if typing.get_origin(hint) is Literal:
         if value not in inner:
-            raise SettingsError(f"{name} = {value!r}: choose one of {', '.join(inner)}")
+            raise SettingsError(
+                f"{name} = {value!r}: choose one of {', '.join(filter(None, inner))}"
+            )
     elif typing.get_origin(hint) is tuple:
         free = Ellipsis in inner
         if not isinstance(value, tuple) or not (free or len(value) == len(inner)):
             many = "a list" if free else f"a list of {len(inner)}"
             raise SettingsError(f"{name} = {value!r}: must be {many}")
         for element in value:
-            _check_kind(name, element, inner[0])
+            check_kind(name, element, inner[0])
     elif not isinstance(value, _KINDS[hint]) or (isinstance(value, bool) and hint is not bool):
         raise SettingsError(f"{name} = {value!r}: must be {getattr(hint, '__name__', hint)}")

@@ -101,10 +101,9 @@ class _Process:
         # Objects made so far stay: scanning them again and again costs as much as a request.
         gc.collect()
         gc.freeze()
-        models = self.daemon.models
-        level = logging.WARNING if models.note else logging.INFO
-        sha256, provider = models.sha256, models.provider
-        logs.event("ready", level, model=sha256, provider=provider, note=models.note)
+        model = self.daemon.models.current
+        level = logging.WARNING if model.note else logging.INFO
+        logs.event("ready", level, model=model.sha256, provider=model.provider, note=model.note)
 
     def _reload_forever(self) -> None:
         """Reload once for all signals that arrived since the last reload began."""

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.cli.main import COMMANDS
+from lloss.cli.main import COMMANDS, main
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LlossError
 from lloss.scores.scores_folder import ScoresFolder
@@ -63,8 +63,8 @@ def test_every_step_by_hand(
     photos: Path, tmp_path: Path, tiny_options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, model, scores = tmp_path / "run", tmp_path / "model.onnx", tmp_path / "scores"
-    trained = lloss("train", photos, "-o", run, *tiny_options)
-    assert "60 images of 3 classes" in trained.stdout
+    trained = call(capsys, "train", photos, "-o", run, *tiny_options, code=0).out
+    assert "60 images of 3 classes" in trained
     table = call(capsys, "evaluate", run, photos, code=0).out
     figures = json.loads((run / "evaluation.json").read_text())
     low, high = figures["intervals"]["head"]["ranking_accuracy"]
@@ -84,7 +84,7 @@ def test_every_step_by_hand(
 @pytest.fixture(scope="module")
 def scores(artifact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "scores"
-    lloss("score", artifact, photos, "-o", out)
+    main(["score", str(artifact), str(photos), "-o", str(out)])
     return out
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lloss.images.cut_off import CutOff, shown
+from lloss.images.cut_off import CutOff, visible_part
 from lloss.images.decode import ImageSpec, decode
 
 
@@ -12,7 +12,7 @@ from lloss.images.decode import ImageSpec, decode
 def test_what_is_shown_is_what_decode_shows(fit: str, size: tuple[int, int]) -> None:
     """A white pixel of a black image leaves a trace where it is shown, and none where it is not."""
     spec = ImageSpec(32, 48, fit)  # type: ignore[arg-type]
-    low, high = shown(size, spec)
+    low, high = visible_part(size, spec)
     for axis in (0, 1):
         for place in range(size[1 - axis]):
             pixels = np.zeros((*size, 3), np.uint8)

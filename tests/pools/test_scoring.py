@@ -7,12 +7,9 @@ import itertools
 import json
 import os
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from lloss.serve.scoring.batch.score_pool import score_pool
@@ -23,17 +20,15 @@ from lloss.cli.score import command as score
 from lloss.errors import PoolError, ScoresError
 from lloss.pools import open_pool
 
+from .pool_files import write, write_table, write_tar
+
 
 def test_the_scores_do_not_depend_on_where_images_are(
     tmp_path: Path, photos: Path, artifact: Path
 ) -> None:
     contents = [bytes(item.read()) for item in open_pool(photos)]
-    with tarfile.open(tmp_path / "s.tar", "w") as tar:
-        for number, content in enumerate(contents):
-            info = tarfile.TarInfo(f"{number:03d}.png")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    pq.write_table(pa.table({"png": contents}), tmp_path / "t.parquet", row_group_size=16)
+    write_tar(tmp_path / "s.tar", {f"{n:03d}.png": content for n, content in enumerate(contents)})
+    write_table(tmp_path / "t.parquet", {"png": contents}, block=16)
     pixels = [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents]
     np.save(tmp_path / "a.npy", np.stack(pixels))
     whole = [0.8, 0.8, 6.4, 6.4]  # 1.25 times as large it is the whole image of 8×8 pixels
@@ -53,10 +48,9 @@ def test_what_was_passed_over_is_kept_with_the_scores(
     tmp_path: Path, photos: Path, artifact: Path
 ) -> None:
     for number, item in zip(range(4), open_pool(photos)):
-        (tmp_path / "pool" / "sub").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "pool" / "sub" / f"{number}.png").write_bytes(bytes(item.read()))
+        write(tmp_path / f"pool/sub/{number}.png", bytes(item.read()))
     for name in ("notes.json", "sub/photo.HEIC", "sub/._0.png"):
-        (tmp_path / "pool" / name).write_bytes(b"x")
+        write(tmp_path / "pool" / name)
     pool = open_pool(tmp_path / "pool")
     with Scorer(artifact, device="cpu") as scorer:
         report = score_pool(scorer, pool, tmp_path / "scores", exclude=["sub/0.png"])
@@ -72,9 +66,8 @@ def test_what_was_passed_over_is_said_once(
 ) -> None:
     files = pytest.importorskip("fsspec").filesystem("memory")
     image = bytes(next(iter(open_pool(photos))).read())
-    (tmp_path / "pool").mkdir()
     for name, content in (("a.png", image), ("b.HEIC", b"x"), ("c.txt", b"x")):
-        (tmp_path / "pool" / name).write_bytes(content)
+        write(tmp_path / "pool" / name, content)
         files.pipe(f"/said/{name}", content)
     pool = str(tmp_path / "pool") if where == "local" else "memory://said"
     done = CliRunner().invoke(score, [str(artifact), pool, "-o", str(tmp_path / "scores")])
@@ -87,18 +80,14 @@ def test_what_was_passed_over_is_said_once(
     )
 
 
-def _table(path: Path, images: list[bytes]) -> None:
-    pq.write_table(pa.table({"png": images}), path)
-
-
 def test_a_table_replaced_under_its_name_is_not_scored_on(
     tmp_path: Path, photos: Path, artifact: Path
 ) -> None:
     images = [bytes(item.read()) for item in open_pool(photos)][:12]
-    _table(tmp_path / "t.parquet", images)
+    write_table(tmp_path / "t.parquet", {"png": images})
     scorer = Scorer(artifact, device="cpu")
     score_pool(scorer, open_pool(tmp_path / "t.parquet"), tmp_path / "scores")
-    _table(tmp_path / "t.parquet", images[::-1])
+    write_table(tmp_path / "t.parquet", {"png": images[::-1]})
     with pytest.raises(ScoresError, match="its images are others than before"):
         score_pool(scorer, open_pool(tmp_path / "t.parquet"), tmp_path / "scores")
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -27,59 +26,33 @@ def cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_files, "MAX_ENCODED", CAP)
 
 
-def _folder(root: Path) -> str:
-    for name, content in IMAGES.items():
-        write(root / name, content)
-    return ""
+STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+KINDS: dict[str, Callable[[Path], object]] = {
+    "": lambda root: None,  # the folder itself
+    "l.txt": lambda path: write(path, "\n".join(IMAGES).encode()),
+    "p.parquet": lambda path: write_table(path, {"path": list(IMAGES)}),
+    "s.tar": lambda path: write_tar(path, IMAGES),
+    "s.tar.gz": lambda path: write_tar(path, IMAGES),
+    "t.parquet": lambda path: write_table(path, {"image": pa.array(IMAGES.values(), pa.binary())}),
+    "u.parquet": lambda path: write_table(
+        path,
+        {"image": pa.array([{"bytes": image, "path": "x"} for image in IMAGES.values()], STRUCT)},
+    ),
+    "t.arrow": lambda path: write_table(
+        path, {"image": pa.array(IMAGES.values(), pa.large_binary())}
+    ),
+}
+REMOTE = ("", "l.txt", "p.parquet", "s.tar", "t.parquet")
 
 
-def _list(root: Path) -> str:
-    _folder(root)
-    return write(root / "l.txt", "\n".join(IMAGES).encode()).name
-
-
-def _paths(root: Path) -> str:
-    _folder(root)
-    return write_table(root / "t.parquet", {"path": list(IMAGES)}).name
-
-
-def _tar(root: Path) -> str:
-    return write_tar(root / "s.tar", IMAGES).name
-
-
-def _gz(root: Path) -> str:
-    return write_tar(root / "s.tar.gz", IMAGES).name
-
-
-def _table(root: Path, name: str, kind: Any) -> str:
-    images: list[Any] = list(IMAGES.values())
-    if pa.types.is_struct(kind):
-        images = [{"bytes": image, "path": "x"} for image in images]
-    return write_table(root / name, {"id": ["a", "b", "c"], "image": pa.array(images, kind)}).name
-
-
-def _parquet(root: Path) -> str:
-    return _table(root, "t.parquet", pa.binary())
-
-
-def _struct(root: Path) -> str:
-    return _table(root, "t.parquet", pa.struct({"bytes": pa.binary(), "path": pa.string()}))
-
-
-def _arrow(root: Path) -> str:
-    return _table(root, "t.arrow", pa.large_binary())
-
-
-KINDS = [_folder, _list, _paths, _tar, _gz, _parquet, _struct, _arrow]
-CASES = [(make, False) for make in KINDS]
-CASES += [(make, True) for make in (_folder, _list, _paths, _tar, _parquet)]
-
-
-@pytest.mark.parametrize(("make", "remote"), CASES)
-def test_an_image_over_the_limit_is_one_bad_image(
-    tmp_path: Path, make: Callable[[Path], str], remote: bool
-) -> None:
-    uri = f"{tmp_path}/{make(tmp_path)}"
+@pytest.mark.parametrize(
+    ("name", "remote"), [*((name, False) for name in KINDS), *((name, True) for name in REMOTE)]
+)
+def test_an_image_over_the_limit_is_one_bad_image(tmp_path: Path, name: str, remote: bool) -> None:
+    for image, content in IMAGES.items():
+        write(tmp_path / image, content)
+    KINDS[name](tmp_path / name)
+    uri = f"{tmp_path}/{name}"
     if remote:
         files = pytest.importorskip("fsspec").filesystem("memory")
         for path in tmp_path.iterdir():

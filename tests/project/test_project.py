@@ -219,7 +219,7 @@ def test_test_images_without_an_annotation_can_be_left_out(tmp_path: Path, expor
     ("shown", "empty", "train", "message"),
     [
         (0, "unlabeled", DETECTION, "all 6 labeled images show nothing"),
-        (2, "maybe", DETECTION, "empty 'maybe': choose one of background, unlabeled"),
+        (2, "maybe", DETECTION, "empty = 'maybe': choose one of background, unlabeled"),
         (2, "unlabeled", {"task": "pose", "batch_size": 2}, "is for detection and segmentation"),
     ],
 )

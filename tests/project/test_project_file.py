@@ -35,15 +35,15 @@ def test_the_file_is_readable_and_has_relative_paths(project: Project, labels: P
     ("old", "new", "expected"),
     [
         ("k = 5", "k = 0", "k = 0: select at least 1"),
-        ("k = 5", 'k = "5"', "k = '5' has the wrong type; give a value of type int"),
-        ("k = 5", "k = true", "k = True has the wrong type"),
+        ("k = 5", 'k = "5"', "k = '5': must be int"),
+        ("k = 5", "k = true", "k = True: must be int"),
         ("k = 5", "kk = 5", "unknown setting 'kk'"),
         ("k = 5", "k = = 5", "cannot be read"),
         ("lr = 0.05", "rl = 0.05", r"\[train\]: unknown setting 'rl'"),
         ("lr = 0.05", 'lr = "high"', "lr = 'high'"),
         ("lr = 0.05", "head = false", "predicts no loss"),
         ("holdout = 0.2", "holdout = 2", "holdout = 2"),
-        ("holdout = 0.2", 'strategy = "best"', "strategy 'best'"),
+        ("holdout = 0.2", 'strategy = "best"', "strategy = 'best': choose one of diverse, top"),
         ("lr = 0.05", 'preset = "paper"', "preset 'paper'"),
     ],
 )

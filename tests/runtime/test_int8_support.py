@@ -7,7 +7,7 @@ import pytest
 from onnx import parser
 
 from lloss.runtime import int8_support
-from lloss.runtime.int8_support import cpu_options, open_cpu_session
+from lloss.runtime.int8_support import open_cpu_session, session_options
 
 
 def product(weights: np.ndarray) -> bytes:
@@ -37,7 +37,7 @@ def test_slower_kernels_run_where_products_saturate(
     bits: int, saturating: bool, slower: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8_support, "saturates", lambda: saturating)
-    options = cpu_options(1, bits)
+    options = session_options(1, bits)
     if slower:
         assert options.get_session_config_entry("session.x64quantprecision") == "1"
     else:

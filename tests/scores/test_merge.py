@@ -225,7 +225,7 @@ def test_an_interrupted_merge_is_run_again(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     merge_shards(shards, tmp_path / "whole")
-    real, left = merge._take, after
+    real, left = merge._link_or_copy, after
 
     def interrupted(source: Path, target: Path) -> None:
         nonlocal left
@@ -237,7 +237,7 @@ def test_an_interrupted_merge_is_run_again(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(merge, "_take", interrupted)
+        patch.setattr(merge, "_link_or_copy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             merge_shards(shards, out)
     with pytest.raises(ScoresError, match="not finished"):

@@ -87,7 +87,7 @@ def test_a_mask_goes_where_its_image_goes() -> None:
         for size in ((64, 48), (31, 90), (32, 48), (200, 150)):
             pixels = np.zeros((*size, 3), np.uint8)
             pixels[size[0] // 3 : 2 * size[0] // 3, : size[1] // 2] = 255
-            carried = Frame.of(size, spec).carried(pixels[..., 0], spec)
+            carried = Frame.of(size, spec).resampled(pixels[..., 0], spec)
             shown = decode(pixels, spec)[..., 0]
             differing = (carried > 127) != (shown > 127)
             assert differing.mean() < 0.02, (fit, size)

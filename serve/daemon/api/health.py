@@ -60,12 +60,13 @@ async def metrics(daemon: DaemonDep, accept: Annotated[str, Header()] = "") -> R
 @router.get("/v1/model", tags=["model"])
 def model(daemon: DaemonDep) -> dict[str, Any]:
     """The model: its sha256, its provider (``note``: why not a faster one), and its manifest."""
+    current = daemon.models.current
     return {
-        "sha256": daemon.models.sha256,
-        "provider": daemon.models.provider,
-        "note": daemon.models.note,
+        "sha256": current.sha256,
+        "provider": current.provider,
+        "note": current.note,
         "path": str(daemon.settings.model),
-        "manifest": json.loads(daemon.models.manifest.to_json()),
+        "manifest": json.loads(current.manifest.to_json()),
     }
 
 
@@ -95,7 +96,7 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
         logs.event("model_refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
     daemon.jobs.prune()
-    changed, note = done.before != done.now, daemon.models.note
+    changed, note = done.before != done.now, daemon.models.current.note
     name = "model_reloaded" if changed else "model_unchanged"
     level = logging.WARNING if note else logging.INFO
     logs.event(name, level, before=done.before, now=done.now, note=note)

@@ -115,7 +115,7 @@ def statistics(daemon: DaemonDep) -> dict[str, Any]:
 @_model_route("GET", "")
 def metadata(daemon: DaemonDep) -> dict[str, Any]:
     """The model's inputs and outputs; -1 is an axis of any length."""
-    outputs = daemon.models.manifest.outputs.items()
+    outputs = daemon.models.current.manifest.outputs.items()
     return {
         "name": MODEL,
         "versions": [VERSION],
@@ -209,7 +209,7 @@ async def infer(request: Request) -> Response:
     """
     daemon = daemon_of(request)
     parsed = await _parse(request, daemon)
-    parsed.formats(_outputs(daemon.models.manifest))  # refuses before scoring
+    parsed.formats(_outputs(daemon.models.current.manifest))  # refuses before scoring
     count, limit = len(parsed.images), daemon.settings.limits.request_seconds
     request.state.images = count
     with daemon.models.statistics.request(count):

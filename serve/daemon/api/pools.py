@@ -27,7 +27,7 @@ from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
 from lloss.serve.daemon.services.image_labels import Returned
 from lloss.serve.daemon.services.pool_registry import NAME
-from lloss.serve.daemon.store.records import JobRow, PoolScores
+from lloss.serve.daemon.store.records import JobRow
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
@@ -270,14 +270,11 @@ def skip(daemon: DaemonDep, name: Name, body: IdsBody) -> dict[str, int]:
 def _view(daemon: Daemon, name: str) -> PoolView:
     catalog = daemon.catalog
     row, job = catalog.pools.row(name), catalog.jobs.newest(name)
-    scores = None
-    if row.scores is not None:
-        scores = PoolScores(row.scores, row.model_sha256 or "", row.scored, row.skipped)
     return PoolView(
         name=row.name,
         uri=without_secrets(row.uri),
         created=row.created,
-        scores=scores,
+        scores=row.scores,
         images=catalog.images.counts(name),
         job=daemon.jobs.live(job) if job else None,
     )

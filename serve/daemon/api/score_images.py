@@ -67,7 +67,7 @@ async def score(
     """
     daemon = daemon_of(request)
     limit = daemon.settings.limits.request_seconds
-    _chosen(outputs, daemon.models.manifest)  # refuses before the files arrive
+    _chosen(outputs, daemon.models.current.manifest)  # refuses before the files arrive
     names, files = await _files(request)
     request.state.images = len(files)
     scored = await daemon.models.score(files, min(timeout or limit, limit))

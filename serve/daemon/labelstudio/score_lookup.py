@@ -53,15 +53,15 @@ def pool_scores(daemon: Daemon, pool: str, ids: Sequence[str]) -> dict[str, Imag
         ScoresError: the scores are damaged.
     """
     try:
-        with daemon.pools.reading(pool) as (row, folder):
-            sha256, losses = row.model_sha256 or "", _sorted_losses.get(folder)
+        with daemon.pools.reading(pool) as (scores, folder):
+            sha256, losses = scores.model_sha256, _sorted_losses.get(folder)
             images = score_summary(folder).images(ids)
     except RequestError as error:
         if error.status in (404, 409):
             return {}
         raise
     serving = sha256 == daemon.models.sha256 != ""
-    classes = daemon.models.manifest.classes if serving and daemon.classes.required else ()
+    classes = daemon.models.current.manifest.classes if serving and daemon.classes.required else ()
     return {
         id: ImageScore(
             one.loss,

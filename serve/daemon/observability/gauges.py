@@ -61,7 +61,7 @@ class CatalogCollector(Collector):
                 done, total = done + job.done, total + (job.total or 0)
         pools = self.catalog.pools.each(lambda row: (row, self.catalog.images.counts(row.name)))
         images = {
-            "scored": sum(pool.scored for pool, _ in pools),
+            "scored": sum(pool.scores.scored for pool, _ in pools if pool.scores),
             "labeled": sum(counts.labeled for _, counts in pools),
             "pending": sum(counts.pending for _, counts in pools),
             "skipped": sum(counts.skipped for _, counts in pools),

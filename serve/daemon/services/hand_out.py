@@ -207,7 +207,7 @@ class Selections:
             return _ranked(self._previews.get(folder).free(self._catalog, pool, k))
 
     def _selected(self, pool: str, request: SelectionRequest) -> HandedOut:
-        with self._pools.reading(pool) as (row, folder):
+        with self._pools.reading(pool) as (scores, folder):
             _check_columns(folder, request.settings)
             exclusion = match_exclusion(folder, request.exclude)
             taken = self._images.taken(pool).union(exclusion.ids)
@@ -216,7 +216,7 @@ class Selections:
         return HandedOut(
             secrets.token_hex(8),
             pool,
-            row.model_sha256 or "",
+            scores.model_sha256,
             _ranked(zip(chosen.ids, chosen.scores.tolist())),
             self._catalog.now() + self._settings.pending_seconds,
             chosen.eligible,

@@ -84,13 +84,9 @@ class Jobs:
         """
         self._pools.get(pool).open()
         with self._submitting:
-            sha256 = self._models.sha256
-            if not sha256:
-                raise RequestError(503, "no model is loaded yet; try again", 5.0)
-            size = self._settings.job_batch_size
-            if not size and self._models.provider == "cpu":
-                size = HOST_BATCH
-            job = self._table.submit(pool, sha256, size, restart)
+            model = self._models.current
+            size = self._settings.job_batch_size or (HOST_BATCH if model.provider == "cpu" else 0)
+            job = self._table.submit(pool, model.sha256, size, restart)
         self._wake.set()
         return job
 

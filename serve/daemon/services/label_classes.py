@@ -54,7 +54,7 @@ class Classes:
     @property
     def required(self) -> bool:
         """Whether labels need a class; also before a model is loaded."""
-        return not self._models.sha256 or self._models.manifest.task == "classification"
+        return not self._models.sha256 or self._models.current.manifest.task == "classification"
 
     def new_in(self, pool: str, names: Iterable[str]) -> list[str]:
         """The new classes among names; none if the pool has no classes yet."""
@@ -97,7 +97,9 @@ class Classes:
             )
 
     def _of_model(self) -> set[str]:
-        return set(map(clean_name, self._models.manifest.classes if self._models.sha256 else ()))
+        return set(
+            map(clean_name, self._models.current.manifest.classes if self._models.sha256 else ())
+        )
 
     def _known(self, pool: str) -> set[str]:
         return self._of_model() | set(map(clean_name, self._images.label_names(pool)))

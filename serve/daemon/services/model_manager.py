@@ -40,6 +40,29 @@ class Scored:
     manifest: Manifest
 
 
+class LoadedModel:
+    """A model in memory; ``users`` are the server and the jobs that borrow it.
+
+    Attributes:
+        provider: its execution provider.
+        note: a remark on how it runs, such as why not on a GPU; or "".
+    """
+
+    def __init__(self, sha256: str, scorer: Scorer) -> None:
+        self.sha256, self.scorer = sha256, scorer
+        self.manifest = scorer.manifest
+        self.provider, self.note = scorer.engine.provider, scorer.engine.note
+        self.users = 1
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """The serving model and its queue."""
+
+    model: LoadedModel
+    batcher: Batcher
+
+
 class Models:
     """Serves one model, and keeps copies in ``data_dir/models`` for jobs that began with others."""
 
@@ -47,7 +70,7 @@ class Models:
         self._settings, self._metrics = settings, metrics
         self._copies = ModelCopies(settings.data_dir / "models")
         self._serving: _Serving | None = None
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, LoadedModel] = {}
         self._lock = threading.Lock()  # of _serving and _loaded; held briefly
         self._loading = threading.Lock()  # one load at a time, for as long as it takes
         self._closed = False
@@ -71,7 +94,7 @@ class Models:
             EngineError: the provider cannot run it, or its outputs are invalid; likewise.
         """
         with self._loading:
-            before = self._current().loaded.sha256
+            before = self._require().model.sha256
             try:
                 sha256, is_new = self._copies.copy(self._settings.model)
                 if sha256 != before:
@@ -88,29 +111,18 @@ class Models:
         if self._closed:
             return "the model was unloaded: the server is shutting down"
         serving = self._serving
-        return serving.scorer.engine.failure() if serving else "the model is not loaded yet"
+        return serving.model.scorer.engine.failure() if serving else "the model is not loaded yet"
 
     @property
     def sha256(self) -> str:
         """Of the serving model; "" before one is loaded."""
         serving = self._serving
-        return serving.loaded.sha256 if serving else ""
+        return serving.model.sha256 if serving else ""
 
     @property
-    def manifest(self) -> Manifest:
-        """Of the serving model. Raises RequestError: 503 none is loaded yet."""
-        return self._current().scorer.manifest
-
-    @property
-    def provider(self) -> str:
-        """Its execution provider. Raises RequestError: 503 none is loaded yet."""
-        return self._current().scorer.engine.provider
-
-    @property
-    def note(self) -> str:
-        """A remark on how the model runs, such as why not on a GPU; or ""."""
-        serving = self._serving
-        return serving.scorer.engine.note if serving else ""
+    def current(self) -> LoadedModel:
+        """The serving model. Raises RequestError: 503 none is loaded yet."""
+        return self._require().model
 
     @property
     def batches(self) -> int:
@@ -121,7 +133,7 @@ class Models:
     async def score(self, images: Images, seconds: float) -> Scored:
         """Score with the serving model; see :meth:`.batcher.Batcher.score`."""
         while True:
-            serving = self._current()
+            serving = self._require()
             try:
                 answer = await serving.batcher.score(images, seconds)
             except ClosedError:
@@ -129,7 +141,7 @@ class Models:
                     self._metrics.refused("draining", len(images))
                     raise
                 continue  # it was replaced at this moment
-            return Scored(answer, serving.loaded.sha256, serving.scorer.manifest)
+            return Scored(answer, serving.model.sha256, serving.model.manifest)
 
     @contextlib.contextmanager
     def borrowed(self, sha256: str) -> Iterator[Scorer]:
@@ -159,19 +171,19 @@ class Models:
             self._replace(None)
             self._workers.close()
 
-    def _current(self) -> _Serving:
+    def _require(self) -> _Serving:
         serving = self._serving
         if serving is None:
             raise RequestError(503, self.not_ready(), 1.0)
         return serving
 
-    def _serve(self, loaded: _Loaded) -> None:
+    def _serve(self, loaded: LoadedModel) -> None:
         """Serve a model that was borrowed for it."""
         if self._closed:
             self._release(loaded)
             raise ClosedError
         batcher = Batcher(loaded.scorer, self._settings.limits, self._metrics)
-        self._metrics.model(loaded.scorer.manifest, loaded.sha256, loaded.scorer.engine.device)
+        self._metrics.model(loaded.manifest, loaded.sha256, loaded.scorer.engine.device)
         self._replace(_Serving(loaded, batcher))
 
     def _replace(self, new: _Serving | None) -> None:
@@ -184,9 +196,9 @@ class Models:
             with self._lock:
                 self._serving = new
                 self._batches += old.batcher.batches
-            self._release(old.loaded)
+            self._release(old.model)
 
-    def _load_checked(self, sha256: str, is_new: bool) -> _Loaded:
+    def _load_checked(self, sha256: str, is_new: bool) -> LoadedModel:
         """Borrow a model for serving; errors name ``settings.model``, and remove a new copy."""
         try:
             return self._borrow(sha256) or self._open(sha256)
@@ -201,7 +213,7 @@ class Models:
             kind = ArtifactError if isinstance(error, ArtifactError) else EngineError
             raise kind(message) from error
 
-    def _open(self, sha256: str) -> _Loaded:
+    def _open(self, sha256: str) -> LoadedModel:
         path, settings = self._copies.intact(sha256), self._settings
         scorer = Scorer(
             path,
@@ -212,46 +224,26 @@ class Models:
             workers=self._workers,
         )
         try:
-            check_device(scorer, self._serving.scorer if self._serving else None, path)
+            check_device(scorer, self._serving.model.scorer if self._serving else None, path)
             check_outputs(scorer, path)
         except BaseException:
             scorer.close()
             raise
         with self._lock:
-            loaded = self._loaded[sha256] = _Loaded(sha256, scorer)
+            loaded = self._loaded[sha256] = LoadedModel(sha256, scorer)
         return loaded
 
-    def _borrow(self, sha256: str) -> _Loaded | None:
+    def _borrow(self, sha256: str) -> LoadedModel | None:
         with self._lock:
             loaded = self._loaded.get(sha256)
             if loaded is not None:
                 loaded.users += 1
             return loaded
 
-    def _release(self, loaded: _Loaded) -> None:
+    def _release(self, loaded: LoadedModel) -> None:
         with self._lock:
             loaded.users -= 1
             if loaded.users:
                 return
             del self._loaded[loaded.sha256]
         loaded.scorer.close()
-
-
-class _Loaded:
-    """A model in memory; ``users`` are the server and the jobs that borrow it."""
-
-    def __init__(self, sha256: str, scorer: Scorer) -> None:
-        self.sha256, self.scorer = sha256, scorer
-        self.users = 1
-
-
-@dataclass(frozen=True)
-class _Serving:
-    """The serving model and its queue."""
-
-    loaded: _Loaded
-    batcher: Batcher
-
-    @property
-    def scorer(self) -> Scorer:
-        return self.loaded.scorer

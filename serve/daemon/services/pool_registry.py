@@ -96,7 +96,7 @@ class Pools:
         return self.get(name).open()
 
     @contextlib.contextmanager
-    def reading(self, name: str) -> Iterator[tuple[PoolRow, ScoresFolder]]:
+    def reading(self, name: str) -> Iterator[tuple[PoolScores, ScoresFolder]]:
         """The newest complete scores, which are not removed during the block.
 
         Raises:
@@ -104,16 +104,15 @@ class Pools:
             ScoresError: they are missing or damaged.
         """
         while True:
-            path = self._catalog.pools.row(name).scores
-            if path is None:
+            scores = self._catalog.pools.row(name).scores
+            if scores is None:
                 raise RequestError(
                     409,
                     f"the pool {name!r} has no scores yet; POST /v1/pools/{name}/score makes them",
                 )
-            with self.holding(path):
-                row = self._catalog.pools.row(name)
-                if row.scores == path:  # else newer scores replaced them just now
-                    yield row, ScoresFolder(path).opened()
+            with self.holding(scores.folder):
+                if self._catalog.pools.row(name).scores == scores:  # else they were replaced now
+                    yield scores, ScoresFolder(scores.folder).opened()
                     return
 
     @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from lloss.serve.daemon.services.scores_cache import ScoresCache
 
-from lloss.scores.part_file import readable
+from lloss.scores.part_file import part_errors
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.charts import Spread
 
@@ -94,7 +94,7 @@ class ScoreSummary:
         parts = self._folder.parts()
         if not parts:
             return
-        with readable(parts[0]):
+        with part_errors(parts[0]):
             has = pq.read_schema(parts[0]).names
         columns = ["id", "loss", *(name for name in _OPTIONAL if name in has)]
         for batch in self._folder.scan(columns):

@@ -121,9 +121,9 @@ class PoolTable:
         return str(folder.relative_to(self._data_dir) if inside else folder)
 
     def _record(self, row: sqlite3.Row) -> PoolRow:
-        fields = {name: row[name] for name in PoolRow.__dataclass_fields__}
-        scores = row["scores"]
-        return PoolRow(**{**fields, "scores": None if scores is None else self.absolute(scores)})
+        name, uri, created, folder, *model_and_counts = tuple(row)[1:]
+        scores = PoolScores(self.absolute(folder), *model_and_counts) if folder else None
+        return PoolRow(name, uri, created, scores)
 
 
 def _pool(db: sqlite3.Connection, name: str) -> sqlite3.Row:

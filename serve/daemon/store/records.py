@@ -26,15 +26,12 @@ class PoolScores:
 
 @dataclass(frozen=True)
 class PoolRow:
-    """A pool; ``scores`` and the rest are of its newest scores folder, if it has one."""
+    """A pool, and its newest scores."""
 
     name: str
     uri: str
     created: float
-    scores: Path | None
-    model_sha256: str | None
-    scored: int
-    skipped: int
+    scores: PoolScores | None
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,10 @@ class PageData:
 
     def model(self) -> dict[str, str]:
         """The model's facts by heading; empty before it is loaded."""
-        models = self.daemon.models
-        if not models.sha256:
+        if not self.daemon.models.sha256:
             return {}
-        manifest = models.manifest
+        model = self.daemon.models.current
+        manifest = model.manifest
         image = manifest.image
         return {
             "name": manifest.model,
@@ -125,8 +125,8 @@ class PageData:
             "classes": f"{len(manifest.classes):,}" if manifest.classes else "–",
             "input": f"{image.height}×{image.width}, {image.fit}",
             "precision": manifest.precision,
-            "provider": models.provider,
-            "sha256": models.sha256,
+            "provider": model.provider,
+            "sha256": model.sha256,
         }
 
     def pools(self, page: int = 1) -> list[PoolSummary]:
@@ -141,7 +141,7 @@ class PageData:
     def label_input(self) -> LabelInput:
         """How people give labels to images of the model's task."""
         models, required = self.daemon.models, self.daemon.classes.required
-        classes = models.manifest.classes if models.sha256 and required else ()
+        classes = models.current.manifest.classes if models.sha256 and required else ()
         return LabelInput(classes, 0 < len(classes) <= MAX_LISTED_CLASSES, required)
 
     def ranked(self, pool: PoolSummary, page: int) -> tuple[list[Ranked], bool]:
@@ -199,7 +199,7 @@ class PageData:
     def thumbnail_key(row: PoolRow) -> str:
         """Identifies a pool's thumbnails until it is scored again or its file changes."""
         file = file_stamp(PoolUri.parse(row.uri).path)
-        return f"{row.name} {row.uri} {row.created} {row.scores} {file}"
+        return f"{row.name} {row.uri} {row.created} {row.scores and row.scores.folder} {file}"
 
     def _summary(self, row: PoolRow) -> PoolSummary:
         catalog = self.daemon.catalog
@@ -208,19 +208,19 @@ class PageData:
         progress = self._progress(job) if job and active else None
         counted = progress.total if progress else (job.total if job else None)
         sha256 = self.daemon.models.sha256
-        scores = row.scores.name if row.scores else ""
+        scores = row.scores
         return PoolSummary(
             name=row.name,
             uri=without_secrets(row.uri),
-            images=row.scored + row.skipped if row.scores else counted,
+            images=scores.scored + scores.skipped if scores else counted,
             counts=catalog.images.counts(row.name),
             row=row,
             job=progress,
             failure=job.error if job and job.state == "failed" else "",
             resumable=bool(job and job.resumable),
-            outdated=bool(row.scores and sha256 and row.model_sha256 != sha256),
-            scored=row.scores is not None,
-            version=f"{int(row.created * 1000)}-{scores}",
+            outdated=bool(scores and sha256 and scores.model_sha256 != sha256),
+            scored=scores is not None,
+            version=f"{int(row.created * 1000)}-{scores.folder.name if scores else ''}",
         )
 
     def _progress(self, job: JobRow) -> Progress:

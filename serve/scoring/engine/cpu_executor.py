@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from lloss.errors import EngineError
 from lloss.manifest import INPUT, Manifest
-from lloss.runtime.int8_support import cpu_options
+from lloss.runtime.int8_support import session_options
 
 
 def single_thread_options(manifest: Manifest) -> Any:
     """Session options of one thread a run, which never spins: an idle core is the decoder's."""
-    options = cpu_options(1, weight_bits(manifest))
+    options = session_options(1, weight_bits(manifest))
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -20,9 +20,12 @@ from lloss.runtime import cuda_driver, tf32
 from lloss.runtime.batch_size import device_batch, host_batch
 from lloss.runtime.cpu_count import usable_cores
 from lloss.runtime.int8_support import saturates
+from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.runtime.providers import ORDER, open_session, parse_device, setup_of, why_unavailable
 
 log = logging.getLogger(__name__)
+
+import_onnxruntime()  # where it is missing, that is the first error
 
 GPU_THREADS = 2
 """Threads that fill and fetch for one GPU: while one of them computes, the other one copies."""

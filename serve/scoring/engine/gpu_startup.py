@@ -1,7 +1,7 @@
 """Start a session and its executor on a GPU; retry where CUDA graphs or memory fail.
 
 Three answers to a GPU with too little memory: runs begin with a size that its free memory should
-hold; each start that fails is tried again with half of that; and the executor halves a run that
+hold; each start that fails is tried again with half the size; and the executor halves a run that
 fails later.
 """
 

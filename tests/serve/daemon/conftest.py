@@ -300,7 +300,7 @@ class Served:
         serving = self.models._serving
         assert serving is not None
         free = threading.Event()
-        workers = serving.loaded.scorer._started().workers
+        workers = serving.model.scorer._started().workers
         for _ in range(workers.count):
             workers.submit(lambda: free.wait(PATIENCE), -1)
         try:

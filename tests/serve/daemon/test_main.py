@@ -36,6 +36,7 @@ how = sys.argv[1]
 class Models:
     sha256 = provider = ""
     note = "cuda: the driver is too old"
+    current = property(lambda self: self)
 
     def reload(self):
         if how == "refused":

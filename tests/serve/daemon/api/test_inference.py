@@ -76,7 +76,7 @@ def test_the_server_describes_itself_and_its_model(client: Any, served: Any) -> 
         "encoded": ("BYTES", [-1]),
     }
     outputs = {t["name"]: (t["datatype"], t["shape"]) for t in reply["outputs"]}
-    for name, shape in served.models.manifest.outputs.items():
+    for name, shape in served.models.current.manifest.outputs.items():
         assert outputs.pop(name) == ("FP32", [-1, *shape])
     assert outputs == {"error": ("BYTES", [-1])}
     config = client.get_model_config(MODEL)
@@ -104,7 +104,7 @@ def test_pixels_in_json_and_binary(
 def test_all_outputs_are_the_default(client: Any, scorer: Scorer, served: Any) -> None:
     images = pictures(3)
     result = client.infer(MODEL, [tensor(images)], model_version="1")
-    assert_same(result, scorer.score(images), list(served.models.manifest.outputs))
+    assert_same(result, scorer.score(images), list(served.models.current.manifest.outputs))
     assert result.as_numpy("error").tolist() == [b""] * 3
 
 

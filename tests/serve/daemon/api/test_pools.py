@@ -6,8 +6,11 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -238,12 +241,6 @@ def test_of_many_mistakes_one_is_shown(client: TestClient, pool: list[str]) -> N
         assert mistakes == 1 or f"{mistakes:,} mistakes" in message
 
 
-def asking(ask: Callable[..., Any], path: str, **fields: Any) -> threading.Thread:
-    thread = threading.Thread(target=ask, args=(path,), kwargs=fields)
-    thread.start()
-    return thread
-
-
 def test_probes_and_metrics_reply_while_all_threads_are_busy(
     client: TestClient, daemon: Daemon, pool: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,17 +259,20 @@ def test_probes_and_metrics_reply_while_all_threads_are_busy(
         most += 1
         return counts("")
 
-    with client:  # one loop for all
+    with client, ThreadPoolExecutor(85) as threads:  # one loop for all
         monkeypatch.setattr(daemon.catalog.images, "counts", counts)
         monkeypatch.setattr(daemon.selections, "hand_out", select)
         form = {"k": 1, "key": "12345678"}
-        asks = [asking(client.post, "/pools/p/take", data=form) for _ in range(10)]
-        asks += [asking(client.get, P) for _ in range(45)]
-        asks += [asking(client.post, P + "/select", json={"k": 1}) for _ in range(10)]
-        asks += [asking(client.post, f"{P}{n}/select", json={"k": 1}) for n in range(20)]
-        for _ in range(40 + 16):
-            assert busy.acquire(timeout=PATIENCE)
+        for _ in range(10):
+            threads.submit(client.post, "/pools/p/take", data=form)
+            threads.submit(client.post, P + "/select", json={"k": 1})
+        for _ in range(45):
+            threads.submit(client.get, P)
+        for n in range(20):
+            threads.submit(client.post, f"{P}{n}/select", json={"k": 1})
         try:
+            for _ in range(40 + 16):
+                assert busy.acquire(timeout=PATIENCE)
             monkeypatch.undo()
             monkeypatch.setattr(daemon, "not_ready", lambda: "")
             for path in ("/readyz", "/v2/health/ready", "/v2/models/lloss/ready", "/metrics",
@@ -281,8 +281,6 @@ def test_probes_and_metrics_reply_while_all_threads_are_busy(
             assert most == 16 and left == 0
         finally:
             free.set()
-            for ask in asks:
-                ask.join()
 
 
 def test_slow_selections_of_a_pool_delay_no_other(
@@ -290,32 +288,25 @@ def test_slow_selections_of_a_pool_delay_no_other(
 ) -> None:
     body = {"uri": str(root / "pool"), "scores": str(root / "scores")}
     assert client.put("/v1/pools/q", json=body).status_code == 200
-    free, begun, select = threading.Event(), threading.Event(), daemon.selections.hand_out
+    free, begun, hand_out = threading.Event(), threading.Event(), daemon.selections.hand_out
 
     def slow(pool: str, *given: Any) -> Any:
         if pool == "p":
             begun.set()
             free.wait(PATIENCE)
-        return select(pool, *given)
+        return hand_out(pool, *given)
 
     monkeypatch.setattr(daemon.selections, "hand_out", slow)
-    with client:  # one loop for all
-        asks = [asking(client.post, P + "/select", json={"k": 1}) for _ in range(20)]
+    with client, ThreadPoolExecutor(21) as threads:  # one loop for all
+        ask = partial(client.post, json={"k": 1})
         try:
+            slow_ones = [threads.submit(ask, P + "/select") for _ in range(20)]
             assert begun.wait(PATIENCE)
-            done: list[int] = []
-            other = threading.Thread(
-                target=lambda: done.append(
-                    client.post("/v1/pools/q/select", json={"k": 1}).status_code
-                )
-            )
-            other.start()
-            other.join(PATIENCE)
-            assert done == [200]
+            other = threads.submit(ask, "/v1/pools/q/select")
+            assert other.result(PATIENCE).status_code == 200
         finally:
             free.set()
-            for ask in asks:
-                ask.join()
+    assert all(reply.result().status_code == 200 for reply in slow_ones)
     assert client.get(P).json()["images"]["pending"] == 20
 
 
@@ -445,9 +436,9 @@ def test_wrong_labels_are_refused(client: TestClient, pool: list[str]) -> None:
 def test_a_pool_is_scored_by_a_job(
     client: TestClient, pool: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "no model is loaded" in error(client.post(f"{P}/score"), 503)
-    monkeypatch.setattr(Models, "sha256", property(lambda _: "cd" * 32))
-    monkeypatch.setattr(Models, "provider", property(lambda _: "cpu"))
+    assert "not loaded yet" in error(client.post(f"{P}/score"), 503)
+    model = SimpleNamespace(sha256="cd" * 32, provider="cpu")
+    monkeypatch.setattr(Models, "current", model)
     reply = client.post(f"{P}/score")
     job = reply.json()
     assert reply.status_code == 202 and reply.headers["Location"] == f"/v1/jobs/{job['id']}"

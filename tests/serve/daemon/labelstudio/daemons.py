@@ -19,7 +19,9 @@ class Daemon(StubDaemon):
     def __init__(self, folder: Path) -> None:
         outputs = {"loss": (), "prediction": ()}
         manifest = SimpleNamespace(task="classification", classes=CLASSES, outputs=outputs)
-        super().__init__(folder, SimpleNamespace(sha256="ab" * 32, manifest=manifest))
+        super().__init__(
+            folder, SimpleNamespace(sha256="ab" * 32, current=SimpleNamespace(manifest=manifest))
+        )
 
     def put(self, name: str, losses: Sequence[float], sha256: str = "ab" * 32) -> Path:
         """A pool of the images 0.png, 1.png and so on with these losses; its scores."""

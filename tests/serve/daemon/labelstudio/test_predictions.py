@@ -73,6 +73,6 @@ def test_new_scores_are_ranked_again(client: TestClient, daemon: Daemon) -> None
 def test_damaged_scores_are_an_error(client: TestClient, daemon: Daemon) -> None:
     scores = daemon.catalog.pools.row("wild").scores
     assert scores is not None
-    (scores / "part-00000.parquet").write_bytes(b"PAR1 no more")
+    (scores.folder / "part-00000.parquet").write_bytes(b"PAR1 no more")
     reply = client.post("/labelstudio/predict", json={"tasks": [task("0.png")]})
     assert reply.status_code == 409 and "part-00000.parquet" in reply.json()["error"]

@@ -120,7 +120,7 @@ def test_an_annotation_without_a_class_labels_nothing(
     assert (reply["labeled"], reply["unlabeled"], reply["without_class"]) == (0, 0, 1)
     assert daemon.state == {}
     assert "1 images were annotated without a class" in caplog.text
-    daemon.models.manifest.task = "detection"
+    daemon.models.current.manifest.task = "detection"
     send(client, event(1))
     send(client, event(1, result=[]))
     assert daemon.state == {"0.png": "label:"}, "boxes are in the export"
@@ -238,7 +238,7 @@ def test_the_label_is_the_only_choice_for_the_whole_image(
 ) -> None:
     reply = send(client, event(1, result=result))
     assert (reply["labeled"], reply["without_class"]) == ((1, 0) if label else (0, 1))
-    daemon.models.manifest.task = "detection"
+    daemon.models.current.manifest.task = "detection"
     reply = send(client, event(2, "1.png", result=result))
     assert (reply["labeled"], reply["without_class"]) == (1, 0)
     classified = {"0.png": f"label:{label}"} if label else {}

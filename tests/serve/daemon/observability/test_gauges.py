@@ -11,6 +11,13 @@ from typing import Any
 import pytest
 from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.store.records import PoolRow, PoolScores
+
+SCORES = {
+    "a": PoolScores(Path("/a"), "m", 100, 1),
+    "b": PoolScores(Path("/b"), "m", 20, 0),
+    "c": None,
+}
 
 
 class Catalog:
@@ -31,11 +38,11 @@ class Catalog:
         ]
 
     def each(self, view: Callable[[Any], Any]) -> list[Any]:
-        pools = [SimpleNamespace(name="a", scored=100), SimpleNamespace(name="b", scored=20)]
+        pools = [PoolRow(name, "/", 0.0, scores) for name, scores in SCORES.items()]
         return [view(pool) for pool in pools]
 
     def counts(self, pool: str) -> Any:
-        return SimpleNamespace(labeled=5, pending={"a": 10, "b": 0}[pool], skipped=1)
+        return SimpleNamespace(labeled=5, pending={"a": 10}.get(pool, 0), skipped=1)
 
 
 @pytest.fixture
@@ -59,8 +66,8 @@ def test_it_is_read_when_it_is_asked_for(daemon: Any, tmp_path: Path) -> None:
     assert sample("lloss_open_jobs", {"state": "running"}) == 1
     assert sample("lloss_job_done_images") == 40
     assert sample("lloss_job_total_images") == 100
-    assert sample("lloss_pools") == 2
-    states = {"scored": 120, "labeled": 10, "pending": 10, "skipped": 2}
+    assert sample("lloss_pools") == 3
+    states = {"scored": 120, "labeled": 15, "pending": 10, "skipped": 3}
     for state, count in states.items():
         assert sample("lloss_pool_images", {"state": state}) == count
     free = shutil.disk_usage(tmp_path).free

@@ -102,7 +102,7 @@ class Bench:
         self.images = self.catalog.images
         self.pools = Pools(self.settings, self.catalog)
         manifest = SimpleNamespace(task="detection", classes=())  # accepts all labels
-        model: Any = SimpleNamespace(sha256="x", manifest=manifest)
+        model: Any = SimpleNamespace(sha256="x", current=SimpleNamespace(manifest=manifest))
         classes = Classes(model, self.images)
         self.labels = Labels(self.catalog, self.pools, self.metrics, classes)
         self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)

@@ -20,6 +20,7 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services import job_progress, job_runner
 from lloss.serve.daemon.services.job_progress import JobProgress
 from lloss.serve.daemon.services.job_runner import Jobs
+from lloss.serve.daemon.store.records import PoolScores
 from lloss.serve.scoring.batch import score_pool as engine
 
 from lloss import Scorer
@@ -92,8 +93,7 @@ def test_a_job_writes_what_the_command_line_writes(
     assert (job.state, job.done, job.scored, job.skipped, job.total) == ("done", 62, 60, 2, 62)
     assert job.error == "" and job.created <= job.started <= job.ended and job.batch_size == 8  # type: ignore[operator]
     row = daemon.catalog.pools.row("pool")
-    assert (row.scores, row.scored, row.skipped) == (job.folder, 60, 2)
-    assert row.model_sha256 == daemon.models.sha256 == job.model_sha256
+    assert row.scores == PoolScores(job.folder, daemon.models.sha256, 60, 2)
     assert job.folder == tmp_path / "data/pools/pool/scores" / job.id
     with Scorer(artifact, "cpu", batch_size=8) as scorer:
         engine.score_pool(scorer, open_pool(root / "pool"), tmp_path / "cli", part_size=100)
@@ -103,7 +103,7 @@ def test_a_job_writes_what_the_command_line_writes(
     assert len(done.stdout.splitlines()) == 3
     assert "img/s" not in capfd.readouterr().err
     assert daemon.jobs.cancel(job.id) == job, "it is done"
-    assert daemon.catalog.pools.row("pool").scores == job.folder
+    assert daemon.catalog.pools.row("pool") == row
 
 
 def test_jobs_run_in_order_and_a_pool_has_one(bench: Bench) -> None:
@@ -201,7 +201,8 @@ def test_old_scores_stay_until_new_ones_are_complete(bench: Bench) -> None:
         assert scores.path == first.folder
         bench.pause = 0
         bench.until(second)
-        assert daemon.catalog.pools.row("pool").scores == second.folder
+        newest = daemon.catalog.pools.row("pool").scores
+        assert newest and newest.folder == second.folder
         assert ScoresFolder(first.folder).opened().skipped()
     assert_removed(first.folder)
 

@@ -14,7 +14,7 @@ KNOWN, NEW, WITHOUT = Accepted(), Accepted(new_classes=True), Accepted(without=T
 
 def classes_of(bench: Any, *names: str, task: str = "classification", sha256: str = "x") -> Classes:
     manifest = SimpleNamespace(task=task, classes=names)
-    models: Any = SimpleNamespace(sha256=sha256, manifest=manifest)
+    models: Any = SimpleNamespace(sha256=sha256, current=SimpleNamespace(manifest=manifest))
     return Classes(models, bench.images)
 
 

@@ -53,7 +53,7 @@ def finish_job(catalog: Catalog, uri: str) -> Path:
 
 def test_a_pool_is_opened_once(pools: Pools, uri: str) -> None:
     row = pools.put("cats", uri)
-    assert (row.name, row.scores, row.scored) == ("cats", None, 0)
+    assert (row.name, row.scores) == ("cats", None)
     pool = pools.get("cats").open()
     assert sorted(pool.ids()) == ["a.png", "b.png", "sub/c.png"]
     assert pools.get("cats").open() is pool
@@ -104,10 +104,9 @@ def test_images_are_found_by_id_and_ids_are_not_paths(cats: Pools, root: Path) -
 def test_scores_of_the_command_line_are_adopted(pools: Pools, root: Path, uri: str) -> None:
     folder = write(root / "scores", uri)
     row = pools.put("cats", uri, str(folder))
-    assert (row.scores, row.scored, row.skipped) == (folder, 2, 1)
-    assert row.model_sha256 == "ab" * 32
+    assert row.scores == PoolScores(folder, "ab" * 32, 2, 1)
     with pools.reading("cats") as (again, scores):
-        assert again == row and len(list(scores.batches(["id"]))) == 1
+        assert again == row.scores and len(list(scores.batches(["id"]))) == 1
     pools.remove("cats")
     assert (folder / "run.json").exists(), "it is not the daemon's"
 
@@ -173,7 +172,7 @@ def test_scores_that_are_replaced_before_they_are_read(
 ) -> None:
     new = write(root / "new", uri)
     row = catalog.pools.put("cats", uri, PoolScores(new, "m", 2, 1))
-    rows = iter([replace(row, scores=root / "old"), row, row, row])
+    rows = iter([replace(row, scores=PoolScores(root / "old", "m", 2, 1)), row, row, row])
     monkeypatch.setattr(catalog.pools, "row", lambda name: next(rows))
     with cats.reading("cats") as (_, scores):
         assert scores.path == new

@@ -34,7 +34,7 @@ def test_scores_move_with_the_data_dir(tmp_path: Path) -> None:
     (tmp_path / "one").rename(tmp_path / "two")
     folder = tmp_path / "two/pools/p/scores" / job.id
     with closing(Catalog(tmp_path / "two")) as catalog:
-        assert catalog.pools.row("p").scores == folder
-        catalog.pools.put("p", "/p", PoolScores(tmp_path / "elsewhere", "m", 1, 0))
-        assert catalog.pools.row("p").scores == tmp_path / "elsewhere"
+        assert catalog.pools.row("p").scores == PoolScores(folder, "m", 1, 0)
+        elsewhere = PoolScores(tmp_path / "elsewhere", "m", 1, 0)
+        assert catalog.pools.put("p", "/p", elsewhere).scores == elsewhere
         assert catalog.pools.trash() == [folder]

@@ -59,9 +59,10 @@ class World(StubDaemon):
             image=ImageSpec(32, 32), mean=(0, 0, 0), std=(1, 1, 1),
             outputs={"loss": (), "prediction": (), "confidence": ()},
         )  # fmt: skip
-        models = SimpleNamespace(
+        model = SimpleNamespace(
             sha256=SHA256, manifest=self.manifest, provider="CPUExecutionProvider"
         )
+        models = SimpleNamespace(sha256=SHA256, current=model)
         super().__init__(folder, models, **settings)
         self.jobs: Any = SimpleNamespace(
             submit=self._submit, cancel=self._cancel,

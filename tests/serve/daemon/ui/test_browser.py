@@ -127,7 +127,7 @@ def test_keys_label_skip_and_undo_in_place(screen: Screen) -> None:
 
 def test_a_digit_key_is_the_class_of_that_name(screen: Screen) -> None:
     world = screen.world
-    world.models.manifest = replace(world.manifest, classes=tuple("0123456789"))
+    world.models.current.manifest = replace(world.manifest, classes=tuple("0123456789"))
     ids = world.pool("photos", 6)
     screen.open()
     screen.keys("j", "3", "0", "9")
@@ -173,7 +173,7 @@ def test_keys_move_along_rows_and_columns(screen: Screen) -> None:
 
 def test_typing_and_the_help_press_no_button(screen: Screen) -> None:
     world = screen.world
-    world.models.manifest = replace(world.manifest, task="detection")
+    world.models.current.manifest = replace(world.manifest, task="detection")
     ids = world.pool("photos", 4)
     screen.open()
     screen.keys("j", "c", "sulk", ENTER)
@@ -194,7 +194,7 @@ def test_typing_and_the_help_press_no_button(screen: Screen) -> None:
 def test_a_new_class_is_added_by_a_button(screen: Screen) -> None:
     world = screen.world
     many = tuple(f"class {number}" for number in range(200))
-    world.models.manifest = replace(world.manifest, classes=many)
+    world.models.current.manifest = replace(world.manifest, classes=many)
     ids = world.pool("photos", 4)
     screen.open()
     screen.keys("j", "c", "clas 7", ENTER)

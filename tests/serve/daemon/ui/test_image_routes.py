@@ -164,7 +164,11 @@ def test_a_replaced_file_has_a_new_thumbnail(world: Any, client: TestClient) -> 
         file.write_bytes(encoded(Image.new("RGB", (9, 9), colour), "PNG"))
         assert thumb_of(client, "photos", ids[0])[0, 0].tolist() == list(ImageColor.getrgb(colour))
     row = world.catalog.pools.row("photos")
-    keys = [row, replace(row, created=6.0), replace(row, scores=world.folder)]
+    keys = [
+        row,
+        replace(row, created=6.0),
+        replace(row, scores=replace(row.scores, folder=world.folder)),
+    ]
     assert len({PageData.thumbnail_key(one) for one in keys}) == 3, "nor are those of another pool"
 
 
