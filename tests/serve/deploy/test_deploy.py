@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.store.catalog import Catalog
 from prometheus_client.parser import text_string_to_metric_families
 
 from lloss.images.decode import ImageSpec
@@ -71,15 +71,8 @@ def queries() -> list[str]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Names of the samples of a daemon at work, with the names of their labels."""
     metrics = DaemonMetrics()
-    pool = SimpleNamespace(name="a", scored=3)
-    counts = SimpleNamespace(labeled=1, pending=1, skipped=1)
-    catalog: Any = SimpleNamespace(
-        jobs=SimpleNamespace(active=list),
-        pools=SimpleNamespace(each=lambda view: [view(pool)]),
-        images=SimpleNamespace(counts=lambda _: counts),
-        restamped=0,
-    )
-    register_gauges(metrics, catalog, tmp_path_factory.mktemp("data"), lambda: "")
+    folder = tmp_path_factory.mktemp("data")
+    register_gauges(metrics, Catalog(folder), folder, lambda: "")
     spec = ImageSpec(8, 8)
     manifest = Manifest(
         task="t", model="m", classes=(), image=spec, mean=(), std=(), outputs={"loss": ()}
