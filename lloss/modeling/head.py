@@ -36,14 +36,9 @@ class LossPredictionHead(nn.Module):
         self.output = nn.Linear(hidden * len(inputs), 1)
 
     def forward(self, pooled: Sequence[Tensor], summary: Tensor | None = None) -> Tensor:
-        """Predict.
+        """Predict the loss, float [N]: a score to rank by, in no unit.
 
-        Args:
-            pooled: one float [N, C_k] a tapped map.
-            summary: float [N, summary], when the head was made for one.
-
-        Returns:
-            The predicted loss, float [N]: a score to rank by, in no unit.
+        ``pooled`` is one float [N, C_k] a tapped map; ``summary`` is float [N, summary].
         """
         features = [*pooled, summary] if summary is not None else list(pooled)
         if len(features) != len(self.inputs):

@@ -17,17 +17,11 @@ from lloss.modeling.taps import Tap
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One forward pass.
+    """One forward pass."""
 
-    Attributes:
-        output: the target network's, whatever its objective takes.
-        loss: predicted loss, float [N]; None without a head.
-        embedding: the deepest tapped map averaged over its positions, float [N, C].
-    """
-
-    output: Any
-    loss: Tensor | None
-    embedding: Tensor
+    output: Any  # the target network's, whatever its objective takes
+    loss: Tensor | None  # predicted loss, float [N]; None without a head
+    embedding: Tensor  # the deepest tapped map averaged over its positions, float [N, C]
 
 
 class TappedNetwork(nn.Module):
@@ -60,11 +54,9 @@ class TappedNetwork(nn.Module):
         self._pooled[tap.module] = tap.pool(output)
 
     def forward(self, images: Tensor, stop_gradient: bool = False) -> Forward:
-        """Run both.
+        """Run both on normalised images, float [N, 3, H, W].
 
-        Args:
-            images: normalised, float [N, 3, H, W].
-            stop_gradient: whether the head's gradient ends at the taps.
+        With ``stop_gradient`` the head's gradient ends at the taps.
         """
         output = self.network(images)
         pooled = [self._pooled.pop(tap.module) for tap in self.taps]

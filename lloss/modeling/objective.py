@@ -52,15 +52,10 @@ class Objective(ABC):
 
 
 class Meter(ABC):
-    """Gathers what a metric needs, batch by batch, and computes it with 95 % intervals.
+    """Gathers what a metric needs, batch by batch, and computes it with 95 % intervals."""
 
-    Attributes:
-        mirrored: whether :meth:`update` also wants the output for the mirrored images.
-        images: how many were seen.
-    """
-
-    mirrored: bool = False
-    images: int = 0
+    mirrored: bool = False  # whether `update` also wants the output for the mirrored images
+    images: int = 0  # how many were seen
 
     @abstractmethod
     def update(self, output: Any, targets: Sequence[Any], mirror: Any = None) -> None:
@@ -68,13 +63,9 @@ class Meter(ABC):
 
     @abstractmethod
     def resampled(self, weights: Floats) -> Mapping[str, Floats]:
-        """Compute the figures, the task's metric first, of R draws of the images.
+        """Compute the figures, the task's metric first, float [R] by name; NaN where undefined.
 
-        Args:
-            weights: how often each image was drawn, float64 [R, images].
-
-        Returns:
-            Float [R] by name; NaN where a figure is undefined.
+        ``weights``, float64 [R, images], are how often each of R draws has each image.
         """
 
     def support(self) -> dict[str, int]:

@@ -12,11 +12,7 @@ from lloss.errors import SettingsError
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
-    """Read a file of names and tensors.
-
-    Raises:
-        SettingsError: no such file, or it is not a state dict.
-    """
+    """Read a file of names and tensors; another file is a ``SettingsError``."""
     try:
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -35,17 +31,9 @@ def start_from(
     name: str,
     fresh: Collection[str],
 ) -> None:
-    """Take over a state dict, but for layers that depend on the classes and do not fit.
+    """Take over a state dict; only the ``fresh`` layers may be missing or of another shape.
 
-    Args:
-        network: gets the weights.
-        state: a network's of the same make.
-        weights: where it is from, for messages.
-        name: of the network, for messages.
-        fresh: layers that keep their fresh weights if they are missing or of another shape.
-
-    Raises:
-        SettingsError: other layers are missing or of another shape.
+    ``weights`` and ``name`` are those of file and network, for the ``SettingsError``.
     """
     own = network.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}

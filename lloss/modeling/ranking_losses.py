@@ -22,20 +22,12 @@ class HeadLoss(Protocol):
 
 
 def margin(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
-    r"""The paper's margin ranking loss over disjoint pairs.
+    r"""The paper's margin ranking loss over disjoint pairs; ``xi`` is in the units of ``p``.
 
     ``mean over pairs (i, j) of max(0, -sign(l_i - l_j) * (p_i - p_j) + xi)``
     (Yoo & Kweon 2019, equation 2). Image ``i`` is paired with ``i + ceil(B/2)``, modulo ``B``: an
     even batch gives B/2 disjoint pairs; in an odd one the first image takes part twice, so none is
-    dropped.
-
-    Args:
-        predicted: ``p``, float [B].
-        target: ``l``, float [B].
-        xi: the margin, in the units of ``p``.
-
-    Raises:
-        ValueError: the shapes are not [B] and [B].
+    dropped. Raises ``ValueError`` for other shapes than [B].
     """
     p, l = _checked(predicted, target)
     half = (len(p) + 1) // 2

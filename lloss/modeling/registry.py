@@ -29,8 +29,7 @@ EfficientNets, they would stay near their start on a few hundred images."""
 WIDE_START = ("efficientnet_", "mnasnet")
 """Networks whose last layer torchvision draws for a thousand classes: too large for a few."""
 
-CLASSIFIER_STD = 0.01
-"""Of their last layer's weights instead, as of MobileNet's and RegNet's."""
+CLASSIFIER_STD = 0.01  # Of their last layer's weights instead, as of MobileNet's and RegNet's
 
 SIDED: dict[str, Callable[[int], dict[str, Any]]] = {
     "vit_": lambda side: {"image_size": side},
@@ -43,15 +42,13 @@ def build_classifier(name: str, classes: int, weights: str = "none", size: int =
     """Build a classification network: float [N, 3, H, W] to logits [N, classes].
 
     Args:
-        name: one of ``resnet18-cifar``, ``resnet10-cifar-narrow``, or any classification network
-            of torchvision (``resnet18``, ``vit_b_16``, …).
+        name: one of :data:`OWN`, or any classification network of torchvision.
         classes: the number of classes.
         weights: ``none``; ``imagenet`` for torchvision's default weights (downloaded once); or the
             path of a state dict. A last layer for another number of classes stays fresh.
         size: side of the images in pixels, for networks that are built for one; 0 for their own.
 
-    Raises:
-        SettingsError: no such network, or the weights or the size do not fit it.
+    Raises ``SettingsError`` for an unknown network, or weights or a size that do not fit it.
     """
     network: nn.Module
     if name in OWN:

@@ -34,16 +34,11 @@ class Tap:
 def find_taps(
     network: nn.Module, image: tuple[int, int], names: Sequence[str] = ()
 ) -> tuple[Tap, ...]:
-    """Choose the modules to tap, by running the network once.
+    """Choose the modules to tap, by running the network once on images of ``image`` H and W.
 
     Without ``names``: the last feature map of each resolution, the four deepest, taken from the
     outermost level of modules that has them (a network's stages, not the layers inside a block);
     for a network of token maps (a vision transformer), the last block of each quarter of its depth.
-
-    Args:
-        network: takes float [N, 3, H, W].
-        image: H and W.
-        names: dotted module names, to tap just these.
 
     Raises:
         SettingsError: a name is not a module, or its output is not a feature map.

@@ -15,7 +15,7 @@ from lloss.files import write_text
 from lloss.pools import Pool
 from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
-from lloss.tasks import TASKS
+from lloss.tasks import TASKS, get_task
 
 
 def create_project(
@@ -46,7 +46,7 @@ def create_project(
         value = written.get(name)
         if not value:
             continue
-        dataset = any(task().is_dataset(value) for task in TASKS.values())
+        dataset = any(get_task(task).is_dataset(value) for task in TASKS)
         if (name in ("pool", "test") and not dataset) or Path(value).exists():
             written[name] = PoolUri.parse(value).relative_to(root)
     with _restored_on_failure(root):

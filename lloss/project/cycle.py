@@ -43,6 +43,7 @@ from lloss.selection import Selection, select
 from lloss.selection.selection_file import write_selection
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
+from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
@@ -135,6 +136,7 @@ def _at_start(folder: Path, project: Project) -> Project:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         settings = TrainSettings.from_dict(content["train"], str(path))
+        settings = get_task(settings.task).sized(settings)  # 0 in cycles of earlier versions
         return replace(project, train=settings, **content["project"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error

@@ -26,22 +26,15 @@ from lloss.training.training_data import TrainingData
 
 @dataclass(frozen=True)
 class Strategy:
-    """How to train, and by what to select.
+    """How to train, and by what to select."""
 
-    Attributes:
-        name: for tables and plots.
-        train: changes to the training settings; a baseline trains without the head.
-        by: ``loss`` or ``entropy``.
-        how: ``top``, ``diverse``, ``random``, or ``coreset`` (k-center greedy over the whole pool
-            from the labeled set on, by the embedding alone).
-        subset: share of the rest to choose from; 0 for all.
-    """
-
-    name: str
-    train: dict[str, object]
+    name: str  # for tables and plots
+    train: dict[str, object]  # changes to the training settings; a baseline trains without the head
+    # `top`, `diverse`, `random`, or `coreset` (k-center greedy over the whole pool from the labeled
+    # set on, by the embedding alone)
     how: str = "top"
-    by: str = "loss"
-    subset: float = 0
+    by: str = "loss"  # `loss` or `entropy`
+    subset: float = 0  # share of the rest to choose from; 0 for all
 
 
 RANDOM = Strategy("random", {"head": False}, "random", "entropy")
@@ -62,25 +55,16 @@ class CycleResult:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Fully labeled data and a budget.
+    """Fully labeled data and a budget."""
 
-    Attributes:
-        pool: the images to choose from.
-        test: the images to measure on.
-        initial: size of the first labeled set, drawn at random by the trial's seed.
-        k: images added a cycle.
-        cycles: trainings in all, the first on the initial set.
-        first: rows of the first labeled set, for all trials, instead of a draw.
-        inputs: the pool's images at the input's size, uint8 [N, H, W, 3], where the task keeps
-            them otherwise to train on.
-    """
-
-    pool: TrainingData
-    test: TrainingData
-    initial: int
-    k: int
-    cycles: int
-    first: tuple[int, ...] = ()
+    pool: TrainingData  # the images to choose from
+    test: TrainingData  # the images to measure on
+    initial: int  # size of the first labeled set, drawn at random by the trial's seed
+    k: int  # images added a cycle
+    cycles: int  # trainings in all, the first on the initial set
+    first: tuple[int, ...] = ()  # rows of the first labeled set, for all trials, instead of a draw
+    # The pool's images at the input's size, uint8 [N, H, W, 3], where the task keeps them otherwise
+    # to train on
     inputs: NDArray[np.uint8] | None = None
 
     @property

@@ -81,25 +81,16 @@ def figure(title: str, caption: str, chart: str) -> str:
 
 @dataclass(frozen=True)
 class Spread:
-    """How predicted losses are spread: all that a histogram needs of millions of them.
+    """How predicted losses are spread: all that a histogram needs of millions of them."""
 
-    Attributes:
-        counts: images a bin, int64 [B]; the outermost hold what is off the scale too.
-        edges: of the bins, float64 [B + 1].
-        size: images that have a predicted loss.
-        unknown: images whose loss is NaN or infinite.
-        outside: images off the scale.
-        lowest: loss of any image.
-        highest: likewise.
-    """
-
+    # Images a bin, int64 [B]; the outermost hold what is off the scale too
     counts: NDArray[np.int64]
-    edges: NDArray[np.float64]
-    size: int
-    unknown: int
-    outside: int
-    lowest: float
-    highest: float
+    edges: NDArray[np.float64]  # of the bins, float64 [B + 1]
+    size: int  # images that have a predicted loss
+    unknown: int  # images whose loss is NaN or infinite
+    outside: int  # images off the scale
+    lowest: float  # loss of any image
+    highest: float  # likewise
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> Spread | None:
@@ -115,9 +106,8 @@ class Spread:
         return cls(counts, edges, losses.size, unknown, outside, lowest, highest)
 
 
-def histogram(values: NDArray[np.float32] | Spread, scores: Sequence[float]) -> str:
-    """Predicted losses of the pool, float [N] with NaN for none, and the picks."""
-    spread = values if isinstance(values, Spread) else Spread.of(values)
+def histogram(spread: Spread | None, scores: Sequence[float]) -> str:
+    """Draw the predicted losses of the pool, and the picks."""
     if spread is None:
         return '<p class="note">No image has a predicted loss.</p>\n'
     counts, edges = spread.counts, spread.edges
@@ -180,13 +170,9 @@ def lines(
     chance: Sequence[float] = (),
     ranges: Sequence[tuple[int, Interval | None]] = (),
 ) -> str:
-    """Shares as percentages over whole numbers; the first line is the one that matters.
+    """Draw shares as percentages over whole numbers; the first line is the one that matters.
 
-    Args:
-        label: of the numbers.
-        curves: points of each line.
-        chance: levels to mark.
-        ranges: intervals of the first line's points, drawn as bars.
+    ``chance`` are levels to mark, ``ranges`` intervals of the first line's points.
     """
     bars = [(x, 100 * r[0], 100 * r[1]) for x, r in ranges if r is not None and usable(r)]
     known = [[(x, 100 * y) for x, y in line if y is not None and y == y] for line in curves]
@@ -237,13 +223,9 @@ _STYLE = (
 
 
 def scatter(x: NDArray[Any], y: NDArray[Any], y_label: str, title: str) -> str:
-    """Draw true against predicted losses as an SVG file with its own colours.
+    """Draw true losses, float [N], 0 or more, on a logarithmic axis against predicted losses.
 
-    Args:
-        x: predicted losses, float [N].
-        y: true losses, 0 or more, float [N]; their axis is logarithmic.
-        y_label: of the true losses.
-        title: above the chart.
+    The SVG file has its own colours.
     """
     finite = np.isfinite(x) & np.isfinite(y)
     x, heights = x[finite].astype(np.float64), np.arcsinh(y[finite].astype(np.float64) / _LINEAR)

@@ -29,11 +29,8 @@ _DRAWS, _FEWEST_DRAWS = 1000, 200
 _WORK = 50_000_000
 """Numbers that one bootstrap computes with: large sets, of narrow intervals, get fewer draws."""
 
-_ROUNDING = 1e-9
-"""Draws of a share that differ by less are the same."""
-
-_IN_MEMORY = 4_000_000
-"""Numbers in memory at a time."""
+_ROUNDING = 1e-9  # Draws of a share that differ by less are the same
+_IN_MEMORY = 4_000_000  # Numbers in memory at a time
 
 
 def wilson(hits: float, count: float) -> Interval:
@@ -81,8 +78,7 @@ def bootstrap(
             images differs is not a certainty.
         work: numbers that a draw goes through; N where it is not given.
 
-    Returns:
-        Of each figure; NaN, NaN where no draw has it.
+    Returns NaN, NaN for a figure that no draw has.
     """
     support = support or {}
     drawn: dict[str, list[Floats]] = {}

@@ -19,18 +19,14 @@ MIN_IMAGES = 200
 class LossReference:
     """Quantiles of what an exported graph predicts for images of a pool.
 
-    Attributes:
-        pool: its URI, without credentials.
-        images: that were scored.
-        quantiles: of their predicted losses, float [101]: the smallest, the percentiles, the
-            largest. Each is the loss of some image; a loss of many images occurs many times.
-
     Raises:
         ValueError: quantiles not finite, descending, or of another length.
     """
 
-    pool: str
-    images: int
+    pool: str  # its URI, without credentials
+    images: int  # that were scored
+    # Of their predicted losses, float [101]: the smallest, the percentiles, the largest. Each is
+    # the loss of some image; a loss of many images occurs many times
     quantiles: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -42,11 +38,7 @@ class LossReference:
 
     @classmethod
     def of(cls, losses: NDArray[np.float32], pool: str) -> LossReference:
-        """Measure the losses of a graph, float32 [N], of which infinite and NaN are left out.
-
-        Raises:
-            PoolError: fewer than :data:`MIN_IMAGES` are finite.
-        """
+        """Measure losses, float32 [N]; fewer finite than MIN_IMAGES are a ``PoolError``."""
         finite = np.sort(losses[np.isfinite(losses)].astype(np.float64))
         if len(finite) < MIN_IMAGES:
             raise PoolError(

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.statistics.confidence_intervals import Interval, Resampled, bootstrap, fisher, wilson
-
-Floats = NDArray[Any]
+from lloss.statistics.confidence_intervals import (
+    Floats,
+    Interval,
+    Resampled,
+    bootstrap,
+    fisher,
+    wilson,
+)
 
 _ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class RankingFigures:
-    """A score held against the true loss on N images.
+    """A score held against the true loss on N images."""
 
-    Attributes:
-        ranking_accuracy: share of pairs of unequal loss that the score orders right, a tie of
-            scores counting half; chance is .5.
-        spearman: rank correlation, -1 to 1, ties by their mean rank.
-        lift: mean true loss of the tenth with the highest scores over the mean of all; where the
-            score ties, the mean over all orders of what ties, so that a constant score has 1.
-    """
-
+    # Share of pairs of unequal loss that the score orders right, a tie of scores counting half;
+    # chance is .5
     ranking_accuracy: float
-    spearman: float
+    spearman: float  # rank correlation, -1 to 1, ties by their mean rank
+    # Mean true loss of the tenth with the highest scores over the mean of all; where the score
+    # ties, the mean over all orders of what ties, so that a constant score has 1
     lift: float
 
 

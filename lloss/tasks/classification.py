@@ -183,14 +183,9 @@ class _Classification(Task):
 
 
 def flip_crop(images: Tensor, settings: TrainSettings, generator: Generator) -> Tensor:
-    """Mirror half of the images, and cut windows of the old size out of zero-padded ones.
+    """Mirror half of the images uint8 [N, H, W, C], and cut windows out of zero-padded ones.
 
     All images at once: torchvision's transforms, image by image, take four times as long.
-
-    Args:
-        images: uint8 [N, H, W, C].
-        settings: ``augment`` and ``padding`` decide.
-        generator: of the draws.
     """
     count, height, width, _ = images.shape
     if "crop" in settings.augment and (pad := settings.padding):
@@ -204,4 +199,4 @@ def flip_crop(images: Tensor, settings: TrainSettings, generator: Generator) -> 
     return images
 
 
-TASK = _Classification()
+TASK: Task = _Classification()

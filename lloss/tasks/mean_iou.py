@@ -15,40 +15,29 @@ from lloss.images.decode import Frame, ImageSpec
 from lloss.modeling.objective import Meter, unknown_classes_note
 from lloss.statistics.confidence_intervals import Floats
 
-UNKNOWN = 255
-"""A target's pixel of a class that the network does not have."""
+UNKNOWN = 255  # A target's pixel of a class that the network does not have
 
 Mask: TypeAlias = NDArray[np.uint8]  # [H, W]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WholeMask:
-    """All pixels of an image, and which pixel of the input shows each.
+    """All pixels of an image, and which pixel of the input shows each."""
 
-    Attributes:
-        packed: the values, uint8 [H, W], deflated.
-        rows: of the input, int [H]; -1 where it does not show that row of the image.
-        columns: of the input, int [W].
-        weight: pixels of the input that a pixel of the image takes, so that all images count alike.
-    """
-
-    packed: bytes
+    packed: bytes  # the values, uint8 [H, W], deflated
+    # Of the input, int [H]; -1 where it does not show that row of the image
     rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
+    columns: NDArray[np.int64]  # of the input, int [W]
+    # Pixels of the input that a pixel of the image takes, so that all images count alike
     weight: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskTarget:
-    """The classes of the pixels of one input.
+    """The classes of the pixels of one input."""
 
-    Attributes:
-        mask: uint8 [H, W]: a class's index plus 1, 0 for none, :data:`UNKNOWN`.
-        whole: the image's own pixels; None where the input has them all.
-    """
-
-    mask: Mask
-    whole: WholeMask | None = None
+    mask: Mask  # uint8 [H, W]: a class's index plus 1, 0 for none, `UNKNOWN`
+    whole: WholeMask | None = None  # the image's own pixels; None where the input has them all
 
     @classmethod
     def of(cls, values: Mask, spec: ImageSpec) -> MaskTarget:
@@ -67,9 +56,7 @@ class MaskTarget:
     def judged(self, guess: NDArray[Any], missing: int) -> tuple[Mask, NDArray[Any], float]:
         """Return each pixel's value, its guess, and how much each pair weighs.
 
-        Args:
-            guess: of each pixel of the input.
-            missing: the guess of pixels that the input cuts off.
+        ``guess`` is that of each pixel of the input, ``missing`` that of pixels that it cuts off.
         """
         if self.whole is None:
             return self.mask, guess, 1.0

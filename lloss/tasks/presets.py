@@ -8,17 +8,21 @@ from lloss.errors import SettingsError
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
+_PAPER = {
+    "head_loss": "margin",
+    "head_summary": False,
+    "hidden": 128,
+    "xi": 1.0,
+    "schedule": "step",
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Yoo & Kweon 2019, section 4.1: ResNet-18 with a 3×3 stem, 200 epochs, gradient stop at 120.
     "paper-cifar10": {
+        **_PAPER,
         "task": "classification",
         "model": "resnet18-cifar",
         "size": 32,
-        "head_loss": "margin",
-        "head_summary": False,
-        "hidden": 128,
-        "xi": 1.0,
         "head_weight": 1.0,
         "gradient_stop": 120,
         "epochs": 200,
@@ -27,7 +31,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 0.1,
         "momentum": 0.9,
         "weight_decay": 5e-4,
-        "schedule": "step",
         "milestones": [160],
         "augment": "flip-crop",
         "crop_padding": 4,
@@ -36,16 +39,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Section 4.2: SSD300 on PASCAL VOC 2007 and 2012; normalised as torchvision's VGG-16 features.
     "paper-voc": {
+        **_PAPER,
         "task": "detection",
         "model": "ssd300_vgg16",
         "weights": "imagenet",
         "size": 300,
         "fit": "stretch",
         "taps": [f"sources.{number}" for number in range(6)],
-        "head_loss": "margin",
-        "head_summary": False,
-        "hidden": 128,
-        "xi": 1.0,
         "head_weight": 1.0,
         "gradient_stop": 240,
         "epochs": 300,
@@ -54,7 +54,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 0.001,
         "momentum": 0.9,
         "weight_decay": 5e-4,
-        "schedule": "step",
         "milestones": [240],
         "augment": "ssd",
         "loss_norm": "positives",
@@ -63,16 +62,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Section 4.3: Stacked Hourglass with two stacks on MPII.
     "paper-mpii": {
+        **_PAPER,
         "task": "pose",
         "model": "hourglass2",
         "weights": "none",
         "size": 256,
         "fit": "pad",
         "taps": ["maps.0", "maps.1"],
-        "head_loss": "margin",
-        "head_summary": False,
-        "hidden": 128,
-        "xi": 1.0,
         "head_weight": 0.0001,
         "gradient_stop": 75,
         "epochs": 125,
@@ -81,7 +77,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 0.00025,
         "momentum": 0.0,
         "weight_decay": 0.0,
-        "schedule": "step",
         "milestones": [100],
         "augment": "pose",
         "flip_test": False,
@@ -109,11 +104,7 @@ def resolve_settings(preset: str, where: str = "settings", **given: Any) -> Trai
     """Return the task's defaults, a preset's settings over them, and over both what is given.
 
     For another model than the preset's, the preset's values of :data:`OF_THE_MODEL` are left out.
-
-    Args:
-        preset: one of :data:`PRESETS`.
-        where: what messages name as the source of what is given.
-        given: fields; those given as None count as not given.
+    None counts as not given; ``where`` names the source of what is given in messages.
 
     Raises:
         SettingsError: no such preset or task, or a value that the task cannot use.
@@ -134,6 +125,6 @@ def resolve_settings(preset: str, where: str = "settings", **given: Any) -> Trai
         values = {name: value for name, value in values.items() if name not in of_the_model}
     task = get_task(name)
     defaults = task.defaults(values.get("model", ""))
-    settings = TrainSettings.from_dict({**defaults, **values}, where)
+    settings = task.sized(TrainSettings.from_dict({**defaults, **values}, where))
     task.check_settings(settings)
     return settings

@@ -262,4 +262,4 @@ def _unchanged(label: MaskLabel) -> Mask:
     )
 
 
-TASK = _Segmentation()
+TASK: Task = _Segmentation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,55 +31,42 @@ class Task(ABC):
 
     A *label* is what a person gave an image (a class name, boxes, joints); a *target* is what
     training makes of it, in pixels of the input.
-
-    Attributes:
-        name: of the task.
-        metric: first figure of :meth:`.Meter.figures`; higher is better.
-        loss_unit: of the loss, for an axis; "" if it has none.
-        labels_file: file name of a copy of the labels.
-        counted: heading of :meth:`summarize`.
-        unit: what is labeled on an image, in the plural; "" where it is the image as a whole.
-        cut_effect: of being cut off by the input, on the metric.
-        augments: choices of the setting ``augment``.
-        weights: what the network can start from; :data:`.STATE_DICT` stands for any path.
-        masks: whether labels are image files themselves, of their ``path``: then the suffix of a
-            label's name is not its image's.
-        datasets: names of the data sets that torchvision downloads.
-        may_be_empty: whether a label may show nothing, see :mod:`lloss.data.empty_labels`.
     """
 
-    name: str
-    metric: str
-    labels_file: str = "labels.json"
-    loss_unit: str = ""
-    counted: str = "Labeled images per class"
+    name: str  # of the task
+    metric: str  # first figure of `Meter.figures`; higher is better
+    labels_file: str = "labels.json"  # file name of a copy of the labels
+    loss_unit: str = ""  # of the loss, for an axis; "" if it has none
+    counted: str = "Labeled images per class"  # heading of `summarize`
+    # What is labeled on an image, in the plural; "" where it is the image as a whole
     unit: str = ""
-    cut_effect: str = "counts as missed"
+    cut_effect: str = "counts as missed"  # of being cut off by the input, on the metric
+    # Choices of the setting `augment`
     augments: tuple[str, ...] = ("none", "flip", "crop", "flip-crop")
+    # What the network can start from; `STATE_DICT` stands for any path
     weights: tuple[str, ...] = ("none", "imagenet", STATE_DICT)
+    # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
+    # is not its image's
     masks: bool = False
-    datasets: Collection[str] = ()
-    may_be_empty: bool = False
+    datasets: Collection[str] = ()  # names of the data sets that torchvision downloads
+    may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
 
     # Networks
 
     @abstractmethod
     def defaults(self, model: str) -> dict[str, Any]:
-        """Return the model, its size, and settings that differ from :class:`TrainSettings`.
+        """Return the model ("" for the task's usual one), its size, and other settings of its own.
 
-        Args:
-            model: that was asked for; "" for the task's usual one.
-
-        Raises:
-            SettingsError: no such model.
+        Raises ``SettingsError`` for an unknown model.
         """
+
+    def sized(self, settings: TrainSettings) -> TrainSettings:
+        """Replace a size of 0 by the model's own."""
+        size = settings.size or self.defaults(settings.model)["size"]
+        return dataclasses.replace(settings, size=size)
 
     def check_settings(self, settings: TrainSettings) -> None:
-        """Refuse settings that training would ignore or fail at.
-
-        Raises:
-            SettingsError: naming the value and what is possible.
-        """
+        """Refuse settings that training would ignore or fail at, with a ``SettingsError``."""
         augment, start = settings.augment, settings.weights
         if augment not in self.augments:
             raise SettingsError(
@@ -193,11 +181,7 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, labels: Sequence[Any], classes: Sequence[str]) -> None:
-        """Refuse labels that nothing can be learned from.
-
-        Raises:
-            LabelError: with what to label first.
-        """
+        """Refuse labels that nothing can be learned from, with a ``LabelError``."""
 
     def has_loss(self, label: Any, classes: Sequence[str]) -> bool:
         """Return whether a network of these classes has a loss on an image of this label."""
@@ -216,10 +200,7 @@ class Task(ABC):
     ) -> None:
         """Note classes that may be misspelled: similar ones, and new ones of one image.
 
-        Args:
-            labels: all of them.
-            problems: keeps the lines.
-            known: classes that the labels had before.
+        ``known`` are the classes that the labels had before.
         """
         for line in class_notes(self.summarize(labels)):
             problems.note(line)
@@ -228,11 +209,7 @@ class Task(ABC):
             problems.note(lone_classes(images, known))
 
     def check_empty(self, empty: str) -> None:
-        """Refuse the option ``empty`` where labels always show something.
-
-        Raises:
-            SettingsError: the task has no empty labels.
-        """
+        """Refuse the option ``empty`` where labels always show something."""
         if empty and not self.may_be_empty:
             raise SettingsError(
                 f"empty = {empty!r}: is for detection and segmentation; {self.name} has no labels "
@@ -263,14 +240,11 @@ class Task(ABC):
             label: its label.
             classes: of the network; other classes are left out where that can be.
             spec: of ``out``.
-            for_training: whether ``spec`` is :meth:`training_spec`'s; otherwise the pixels are
-                those that a scorer decodes.
+            for_training: whether ``spec`` is :meth:`training_spec`'s, or that of a scorer.
             out: uint8 [spec.height, spec.width, 3].
             cut: counts what the network's input cuts off.
 
-        Raises:
-            ImageError: the image cannot be decoded.
-            LabelError: the label does not fit it.
+        Raises ``ImageError``, or ``LabelError`` where the label does not fit the image.
         """
 
     @abstractmethod
@@ -279,8 +253,7 @@ class Task(ABC):
     ) -> tuple[Tensor, list[Any]]:
         """Change a batch of :meth:`training_spec`, uint8 [N, h, w, 3], and its targets at random.
 
-        Returns:
-            uint8 [N, H, W, 3] of the input's size, and targets in its pixels.
+        Returns images of the input's size, and targets in its pixels.
         """
 
     @abstractmethod

@@ -136,8 +136,7 @@ class TrainSettings:
     def from_dict(cls, values: dict[str, Any], where: str = "settings") -> TrainSettings:
         """Reverse :meth:`as_dict`; keys left out take their defaults.
 
-        Raises:
-            SettingsError: an unknown key or an unusable value.
+        Raises ``SettingsError`` for an unknown key or an unusable value.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known)

@@ -24,31 +24,21 @@ FILE = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a run after some step.
+    """The state of a run after some step."""
 
-    Attributes:
-        settings: of the run; ``size`` and ``taps`` are filled in.
-        classes: the class names, in the order of the outputs.
-        labeled: number of images trained on.
-        labels_sha256: identifies them and their labels.
-        sample: some of them at the input's size, uint8 [S, H, W, 3], to check an export on.
-        state: of the :class:`lloss.training.trainer.Trainer`.
-        path: the file it was read from.
-        images_sha256: identifies their pixels, as they were decoded; "" if unknown.
-        start_sha256: of the checkpoint that the first weights came from; "" if they were fresh.
-        traces: of the images, and of those that a warm start was trained on, as
-            :func:`lloss.data.image_overlap.traces` gives them; none if unknown.
-    """
-
-    settings: TrainSettings
-    classes: tuple[str, ...]
-    labeled: int
-    labels_sha256: str
+    settings: TrainSettings  # of the run; `size` and `taps` are filled in
+    classes: tuple[str, ...]  # the class names, in the order of the outputs
+    labeled: int  # number of images trained on
+    labels_sha256: str  # identifies them and their labels
+    # Some of them at the input's size, uint8 [S, H, W, 3], to check an export on
     sample: NDArray[np.uint8]
-    state: dict[str, Any]
-    path: Path | None = None
-    images_sha256: str = ""
+    state: dict[str, Any]  # of the `lloss.training.trainer.Trainer`
+    path: Path | None = None  # the file it was read from
+    images_sha256: str = ""  # identifies their pixels, as they were decoded; "" if unknown
+    # Of the checkpoint that the first weights came from; "" if they were fresh
     start_sha256: str = ""
+    # Of the images, and of those that a warm start was trained on, as
+    # `lloss.data.image_overlap.traces` gives them; none if unknown
     traces: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
@@ -108,11 +98,7 @@ class Checkpoint:
 
 
 def load_checkpoint(run: Path) -> Checkpoint:
-    """Read a run's folder or its ``checkpoint.pt``.
-
-    Raises:
-        CheckpointError: no such file, or it is damaged or of another program.
-    """
+    """Read a run's folder or its ``checkpoint.pt``; raise ``CheckpointError`` if unreadable."""
     path = run / FILE if run.is_dir() else run
     if not path.is_file():
         raise CheckpointError(f"{run}: holds no {FILE}; train first: lloss train DATA -o {run}")

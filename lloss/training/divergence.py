@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lloss.errors import DivergedError
 from lloss.modeling.network import Normalize, TappedNetwork
@@ -20,30 +20,13 @@ if TYPE_CHECKING:
     from lloss.tasks.train_settings import TrainSettings
     from lloss.training.training_data import TrainingData
 
-ROSE = 1.25
-"""Training failed where the last epoch's loss is this many times the first one's."""
+ROSE = 1.25  # Training failed where the last epoch's loss is this many times the first one's
 
 FAR = 2.0
 """Batch norm has not settled where the loss by its running statistics is above that by each
 batch's own by this factor, and by :data:`SHARE` of the loss that training began with."""
 
 SHARE = 0.5
-
-
-def check_finite(values: dict[str, Tensor], settings: TrainSettings, where: str) -> None:
-    """Refuse infinite or NaN weights and running statistics, by name, after a step.
-
-    Raises:
-        DivergedError: some are infinite or NaN.
-    """
-    for name, value in values.items():
-        if not torch.isfinite(value).all():
-            raise diverged(f"the weights {name!r} became infinite or NaN", settings, where)
-
-
-def diverged(what: str, settings: TrainSettings, where: str) -> DivergedError:
-    """Make the error: what became infinite or NaN, at which step, and what to do."""
-    return DivergedError(f"training diverged: {what} at {where}; {remedy(settings)}")
 
 
 def with_kept_checkpoint(error: DivergedError, path: Path) -> DivergedError:
@@ -66,11 +49,7 @@ def doubts(
 ) -> list[str]:
     """Return lines on why not to rely on a trained network; usually none.
 
-    Args:
-        model: the trained network.
-        settings: of its training.
-        data: some of the training images, at the input's size.
-        metrics: the figures of the epochs, one JSON object a line.
+    ``data`` are some training images at the input's size, ``metrics`` the figures of the epochs.
     """
     epochs = [json.loads(line)["loss"] for line in metrics.read_text("utf-8").splitlines()]
     if not epochs:

@@ -38,40 +38,27 @@ from lloss.training.training_data import TrainingData, load_examples
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures on N held-out images.
+    """Figures on N held-out images."""
 
-    Attributes:
-        images: N.
-        unseen: how many of them show unknown classes alone: they count in the metric, but have no
-            known loss and are left out of the ranking.
-        metric_name: the task's, such as ``accuracy``.
-        metric: its value, 0 to 1.
-        figures: the other figures of the task's meter, by name.
-        notes: conditions of the figures that must be named with them.
-        mean_loss: of the target network.
-        head: how the predicted loss ranks; None for a network without a head.
-        entropy: how the entropy of the same network ranks.
-        true_loss: float [N - unseen].
-        predicted_loss: float [N - unseen], or None.
-        intervals: the 95 % intervals of metric, figures and mean loss by their names, and those of
-            the ranking figures under ``head`` and ``entropy``.
-        missed: what counts as missed whatever the network answers, in lines.
-        cut_off: what the network's input cuts off, see :meth:`lloss.images.cut_off.CutOff.as_dict`.
-    """
-
-    images: int
+    images: int  # N
+    # How many of them show unknown classes alone: they count in the metric, but have no known loss
+    # and are left out of the ranking
     unseen: int
-    metric_name: str
-    metric: float
-    figures: dict[str, float]
-    notes: list[str]
-    mean_loss: float
-    head: RankingFigures | None
-    entropy: RankingFigures
-    true_loss: NDArray[np.float32]
-    predicted_loss: NDArray[np.float32] | None
+    metric_name: str  # the task's, such as `accuracy`
+    metric: float  # its value, 0 to 1
+    figures: dict[str, float]  # the other figures of the task's meter, by name
+    notes: list[str]  # conditions of the figures that must be named with them
+    mean_loss: float  # of the target network
+    head: RankingFigures | None  # how the predicted loss ranks; None for a network without a head
+    entropy: RankingFigures  # how the entropy of the same network ranks
+    true_loss: NDArray[np.float32]  # float [N - unseen]
+    predicted_loss: NDArray[np.float32] | None  # float [N - unseen], or None
+    # The 95 % intervals of metric, figures and mean loss by their names, and those of the ranking
+    # figures under `head` and `entropy`
     intervals: dict[str, Any] = field(default_factory=dict)
+    # What counts as missed whatever the network answers, in lines
     missed: list[str] = field(default_factory=list)
+    # What the network's input cuts off, see `lloss.images.cut_off.CutOff.as_dict`
     cut_off: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,13 +93,9 @@ def _finite(value: Any) -> Any:
 def measure(
     model: TappedNetwork, settings: TrainSettings, data: TrainingData, labels: Sequence[Any] = ()
 ) -> Evaluation:
-    """Evaluate on held-out images.
+    """Evaluate on held-out images, decoded at the input's size.
 
-    Args:
-        model: to evaluate.
-        settings: it was trained with.
-        data: decoded at the input's size.
-        labels: of these images; none if all are of the network's classes.
+    ``labels`` are those of the images; none if all are of the network's classes.
     """
     task, meter = get_task(settings.task), model.objective.meter(labels)
     columns: dict[str, list[NDArray[np.float32]]] = {"loss": [], "entropy": [], "predicted": []}
@@ -173,13 +156,7 @@ def evaluate_checkpoint(
     problems: Problems | None = None,
     device: str = "",
 ) -> Evaluation:
-    """Evaluate a run, finished or not, on labeled images.
-
-    Args:
-        checkpoint: of the run.
-        labeled: the images.
-        problems: images that cannot be used go there.
-        device: ``cpu``, ``cuda``, or empty for CUDA where available, as in training.
+    """Evaluate a run, finished or not, on labeled images; ``problems`` gets unusable ones.
 
     Raises:
         LabelError: no label of a class of the model, or an image that cannot be read.

@@ -60,8 +60,7 @@ def holdout_ids(
         open_pool: called only if some of them are not labeled under those ids.
         problems: receives a note of those that are gone.
 
-    Raises:
-        LabelError: an id matches several images.
+    Raises ``LabelError`` where an id matches several images.
     """
     names = read_labels(path, needs_label=False)
     ids = {item.id for item in labeled.items if item.id in names}
@@ -80,11 +79,7 @@ def holdout_ids(
 
 
 def refuse_unknown(task: Task, holdout: LabeledSet, classes: Sequence[str], hint: str = "") -> None:
-    """Refuse images to measure on of which none shows a class of the network.
-
-    Raises:
-        LabelError: none does.
-    """
+    """Refuse images to measure on of which none shows a class of the network."""
     if not any(task.has_loss(label, classes) for label in holdout.labels):
         raise LabelError(
             f"{holdout.origin}: none of the {len(holdout)} images shows what the model knows "

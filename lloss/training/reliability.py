@@ -22,14 +22,9 @@ from lloss.statistics.confidence_intervals import (
     usable,
 )
 
-FEW = 30
-"""Fewer held-out images than this are too few whatever the figures."""
-
-WIDE = 0.3
-"""So are those that leave the metric a wider interval than this."""
-
-ENOUGH = 100
-"""Held-out images that place a share within about 0.1 of the truth (Wilson's interval)."""
+FEW = 30  # Fewer held-out images than this are too few whatever the figures
+WIDE = 0.3  # So are those that leave the metric a wider interval than this
+ENOUGH = 100  # Held-out images that place a share within about 0.1 of the truth (Wilson's interval)
 
 
 def interval_of(figures: Mapping[str, Any], *path: str) -> Interval | None:
@@ -105,12 +100,7 @@ def measured(figures: Mapping[str, Any], metric: str) -> str:
 def ties(losses: NDArray[np.floating], selection: Selection) -> str:
     """Say where most picks have a predicted loss that more images have than are taken.
 
-    Args:
-        losses: predicted, of all images that were scored; may hold NaN.
-        selection: from them, by it.
-
-    Returns:
-        "" where the losses decided.
+    ``losses`` are those of all images that were scored; may hold NaN. "" where they decided.
     """
     finite, scores, settings = losses[np.isfinite(losses)], selection.scores, selection.settings
     if len(scores) < 2:
@@ -135,13 +125,7 @@ def ties(losses: NDArray[np.floating], selection: Selection) -> str:
 
 
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
-    """Say in one sentence how the picks were chosen.
-
-    Args:
-        selection: the picks.
-        tied: see :func:`ties`.
-        better: see :func:`ranked`.
-    """
+    """Say in one sentence how the picks were chosen, by :func:`ties` and :func:`ranked`."""
     settings = selection.settings
     size = f"{settings.subset:g} images" if settings.subset >= 1 else f"{settings.subset:.0%}"
     among = f" of a random {size}" if settings.subset else ""

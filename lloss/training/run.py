@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,15 +37,11 @@ METRICS = "metrics.jsonl"
 SAMPLE = 64
 """Images kept in the checkpoint, as many as the largest batch that an export is checked at."""
 
-SAMPLE_BYTES = 4 << 20
-"""They take no more: a checkpoint is written often."""
+SAMPLE_BYTES = 4 << 20  # They take no more: a checkpoint is written often
 
 CHECKPOINT_SECONDS = 20.0
-WRITING_SHARE = 0.05
-"""Of the time of a run, at most: for writing checkpoints where they are large."""
-
-_SHOWN = 5
-"""Classes that a message names."""
+WRITING_SHARE = 0.05  # Of the time of a run, at most: for writing checkpoints where they are large
+_SHOWN = 5  # Classes that a message names
 
 
 def train(
@@ -65,11 +61,10 @@ def train(
         labeled: what to train on.
         settings: how.
         run: the folder; created if missing.
-        resume: go on with the run that is there (which may be finished, or not begun).
+        resume: continue the run in the folder (which may be finished, or not begun).
         warm_start: a run whose weights to start from; by default they are fresh.
         device: ``cpu``, ``cuda``, or empty for CUDA where available.
-        problems: those of reading the labels, and where those of the images, and doubts of the
-            network, go.
+        problems: of the labels and images, and doubts about the network.
         say: receives a line on each thing that was left out.
 
     Raises:
@@ -79,8 +74,7 @@ def train(
         InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
     """
     task, problems = get_task(settings.task), problems or Problems()
-    size = settings.size or task.defaults(settings.model)["size"]
-    settings = dataclasses.replace(settings, size=size)
+    settings = task.sized(settings)
     labeled = _with_loss(task, labeled.ordered(), problems)
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
@@ -109,12 +103,18 @@ def train(
     if before is not None:
         trainer.load_state(before.state)
     own = traces(labeled.items)
-    identity = {
-        "images_sha256": images,
-        "start_sha256": start.sha256 if start else "",
-        "traces": np.append(start.traces, own) if start else own,
-    }
-    writer = RunWriter(run, trainer, settings, sample.images, identity)
+    checkpoint = Checkpoint(
+        settings,
+        data.classes,
+        len(data.images),
+        data.sha256,
+        sample.images,
+        {},
+        images_sha256=images,
+        start_sha256=start.sha256 if start else "",
+        traces=np.append(start.traces, own) if start else own,
+    )
+    writer = RunWriter(run, trainer, checkpoint)
     with _interruptible() as interrupted:
         try:
             _loop(trainer, writer, interrupted)
@@ -195,11 +195,7 @@ def _decoded(
 def _classes_left(
     task: Task, usable: LabeledSet, classes: tuple[str, ...], problems: Problems
 ) -> tuple[str, ...]:
-    """Return the classes of usable images where some are gone: their outputs would learn nothing.
-
-    Raises:
-        LabelError: they cannot be trained on.
-    """
+    """Return the classes of usable images where some are gone: an output would not learn."""
     left = task.classes(usable.labels)
     gone = [name for name in classes if name not in left]
     if not gone:
@@ -257,32 +253,16 @@ def _earlier_run(
 
 
 class RunWriter:
-    """Writes a run's checkpoint and metrics."""
+    """Writes a run's checkpoint, which lacks only the trainer's state, and metrics."""
 
-    def __init__(
-        self,
-        run: Path,
-        trainer: Trainer,
-        settings: TrainSettings,
-        sample: NDArray[np.uint8],
-        identity: Mapping[str, Any],
-    ) -> None:
-        self.run, self.trainer, self.settings = run, trainer, settings
-        self.sample, self.identity = sample, identity
+    def __init__(self, run: Path, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        self.run, self.trainer, self.checkpoint = run, trainer, checkpoint
         self.saved, self.took = time.monotonic(), 0.0
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
-        began, data = time.monotonic(), self.trainer.data
-        Checkpoint(
-            self.settings,
-            data.classes,
-            len(data.images),
-            data.sha256,
-            self.sample,
-            self.trainer.state(),
-            **self.identity,
-        ).save(self.run / FILE)
+        began = time.monotonic()
+        dataclasses.replace(self.checkpoint, state=self.trainer.state()).save(self.run / FILE)
         self.saved = time.monotonic()
         self.took = self.saved - began
 

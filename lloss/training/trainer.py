@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from lloss.errors import CheckpointError, LabelError, SettingsError
+from lloss.errors import CheckpointError, DivergedError, LabelError, SettingsError
 from lloss.modeling.network import Forward, Normalize, TappedNetwork
 from lloss.modeling.ranking_losses import HEAD_LOSSES
 from lloss.modeling.registry import set_transform_input, transforms_input
 from lloss.statistics.ranking_metrics import pair_counts
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.divergence import check_finite, diverged
+from lloss.training.divergence import remedy
 from lloss.training.training_data import Batches, TrainingData, entropy, workers_for
 
 _PIXELS = 256 * 64 * 64
@@ -66,9 +66,6 @@ class Trainer:
         device: ``cpu``, ``cuda``, or empty for CUDA where available.
         start: a state dict to start from instead of fresh weights (a warm start).
 
-    Attributes:
-        fresh: with a ``start``: parameters and buffers that it lacks, or has in another shape.
-
     Raises:
         LabelError: fewer images than a batch.
     """
@@ -80,6 +77,7 @@ class Trainer:
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     totals: Totals = field(default_factory=Totals, init=False)
+    # With a `start`: parameters and buffers that it lacks, or has in another shape
     fresh: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -166,20 +164,19 @@ class Trainer:
 
     def _refuse_infinite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
-            raise diverged(f"the {what} became {value.item()}", self.settings, self._where())
+            raise self._diverged(f"the {what} became {value.item()}")
 
     def check_finite(self) -> None:
-        """Refuse infinite or NaN weights, before they are kept.
+        """Raise ``DivergedError`` for infinite or NaN weights, before they are kept."""
+        for name, value in self.model.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise self._diverged(f"the weights {name!r} became infinite or NaN")
 
-        Raises:
-            DivergedError: some are infinite or NaN.
-        """
-        check_finite(self.model.state_dict(), self.settings, self._where())
-
-    def _where(self) -> str:
+    def _diverged(self, what: str) -> DivergedError:
         done = self.epoch * self.steps + min(self.step + 1, self.steps)
-        rate = self.optimizer.param_groups[0]["lr"]
-        return f"step {done} (epoch {self.epoch + 1} of {self.settings.epochs}, rate {rate:.3g})"
+        epoch = f"epoch {self.epoch + 1} of {self.settings.epochs}"
+        where = f"step {done} ({epoch}, rate {self.optimizer.param_groups[0]['lr']:.3g})"
+        return DivergedError(f"training diverged: {what} at {where}; {remedy(self.settings)}")
 
     def _count(self, forward: Forward, losses: Tensor, head_loss: float, targets: Any) -> None:
         totals, count = self.totals, len(losses)
@@ -201,11 +198,7 @@ class Trainer:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=enabled)
 
     def state(self) -> dict[str, Any]:
-        """Return all that :meth:`load_state` needs to go on from here.
-
-        Raises:
-            DivergedError: weights are infinite or NaN.
-        """
+        """Return all that :meth:`load_state` needs to go on from here; see :meth:`check_finite`."""
         self.check_finite()
         return {
             "epoch": self.epoch,
@@ -234,13 +227,10 @@ class Trainer:
 def predict(
     model: TappedNetwork, settings: TrainSettings, images: NDArray[np.uint8], batch: int = 0
 ) -> Iterator[tuple[slice, Forward]]:
-    """Run a network over decoded images without gradient: (rows, forward pass) a batch.
+    """Run a network, in eval mode and without gradient, over images uint8 [N, H, W, 3].
 
-    Args:
-        model: is put into eval mode.
-        settings: of its training.
-        images: uint8 [N, H, W, 3] of the input's size.
-        batch: images at a time; 0: 256, or fewer where they are larger than 64×64.
+    Yields rows and forward pass of each batch: of 256 images, or fewer where they are larger than
+    64×64.
     """
     batch = batch or max(1, min(256, _PIXELS // (images.shape[1] * images.shape[2])))
     device = next(model.parameters()).device
@@ -264,11 +254,7 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def device_of(name: str) -> torch.device:
-    """Return the device of a name: ``cpu``, ``cuda``, or empty for CUDA where available.
-
-    Raises:
-        SettingsError: another name, or no GPU.
-    """
+    """Return the device: ``cpu``, ``cuda``, or for an empty name CUDA where available."""
     if name not in ("", "cpu", "cuda"):
         raise SettingsError(f"device {name!r}: choose cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():

@@ -24,32 +24,21 @@ from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 
-CHECKED = 64
-"""Images whose brightness is checked, spread over the set."""
-
-DARK = 63
-"""Of 255: the white of 14 bits in a file of 16. Sensors have 10 to 14."""
-
-WORKERS = 8
-"""Processes, at most, that augment for a GPU."""
+CHECKED = 64  # Images whose brightness is checked, spread over the set
+DARK = 63  # Of 255: the white of 14 bits in a file of 16. Sensors have 10 to 14
+WORKERS = 8  # Processes, at most, that augment for a GPU
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Decoded labeled images.
+    """Decoded labeled images."""
 
-    Attributes:
-        images: uint8 [N, H, W, 3], as ``Task.training_spec`` says.
-        targets: of each, as ``Task.example`` makes them (a class's index, for example).
-        classes: the class names.
-        sha256: identifies the labeled set it was made of.
-        cut: what the network's input cuts off of the images, where that was counted.
-    """
-
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8]  # uint8 [N, H, W, 3], as `Task.training_spec` says
+    # Of each, as `Task.example` makes them (a class's index, for example)
     targets: Sequence[Any] | NDArray[np.int64]
-    classes: tuple[str, ...]
-    sha256: str = ""
+    classes: tuple[str, ...]  # the class names
+    sha256: str = ""  # identifies the labeled set it was made of
+    # What the network's input cuts off of the images, where that was counted
     cut: CutOff | None = None
 
     def take(self, rows: NDArray[np.int64]) -> TrainingData:
@@ -94,13 +83,10 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
     def stream(
         self, epoch: int, step: int, *, workers: int = 0, pinned: bool = False
     ) -> Iterator[tuple[torch.Tensor, Any]]:
-        """Yield the batches from this step to the end of the run.
+        """Yield the batches from this epoch and step to the end of the run.
 
-        Args:
-            epoch: of the first batch.
-            step: likewise.
-            workers: processes that augment ahead; 0 augments in this one.
-            pinned: put images into page-locked memory.
+        ``workers`` processes augment ahead; 0 augments in this one. ``pinned`` puts images into
+        page-locked memory.
         """
         places = [divmod(at, self.steps) for at in range(self.settings.epochs * self.steps)]
         loader: DataLoader[Any] = DataLoader(
@@ -138,16 +124,13 @@ def load_examples(
         labeled: the images, each with its label.
         classes: of the network.
         settings: with a ``size`` that is not 0.
-        problems: images that cannot be decoded, and labels that do not fit theirs, go there.
+        problems: of images that cannot be decoded, and labels that do not fit theirs.
         for_training: as the task keeps them to augment; otherwise as a scorer decodes them.
         scratch: a folder for what does not fit into memory.
         what: the images are, for the progress bar.
 
-    Returns:
-        The data, and the rows of ``labeled`` that they are of.
-
-    Raises:
-        LabelError: one cannot be used and is not to be left out, or none can.
+    Returns the data, and the rows of ``labeled`` that they are of. Raises ``LabelError`` where one
+    cannot be used and is not to be left out, or none can.
     """
     task = get_task(settings.task)
     spec = task.training_spec(settings) if for_training else settings.image_spec()

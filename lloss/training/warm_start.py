@@ -15,8 +15,7 @@ from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
 
-_NETWORK = "network."
-"""Before the names of the target network's weights."""
+_NETWORK = "network."  # Before the names of the target network's weights
 
 
 def warm_trainer(
@@ -28,8 +27,7 @@ def warm_trainer(
 ) -> Trainer:
     """Make a trainer that begins with the weights of a run; ``say`` receives what it left out.
 
-    Raises:
-        CheckpointError: the weights are of another network.
+    Raises ``CheckpointError`` for weights of another network.
     """
     for name in ("task", "model"):
         theirs, ours = getattr(start.settings, name), getattr(settings, name)

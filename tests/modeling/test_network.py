@@ -51,13 +51,6 @@ def test_the_output_is_that_of_the_network_alone(tiny: TrainSettings) -> None:
     assert torch.equal(model(_images()).output, model.network(_images()))
 
 
-def test_the_gradient_of_the_heads_loss_reaches_the_network(tiny: TrainSettings) -> None:
-    model = _built(tiny, head_summary=False)
-    model(_images()).loss.pow(2).sum().backward()
-    assert all(_gradients(model.network.get_submodule("stem")))
-    assert all(_gradients(model.network.get_submodule("stages")))
-
-
 @pytest.mark.parametrize("summary", [False, True])
 def test_a_stopped_gradient_reaches_nothing_but_the_head(
     tiny: TrainSettings, summary: bool
@@ -87,15 +80,6 @@ def test_the_summary_is_detached(tiny: TrainSettings) -> None:
     assert any(_gradients(model.network.get_submodule("stages")))
 
 
-@pytest.mark.parametrize("with_head", [{}, {"head_summary": False}, {"taps": ("stages.3",)}])
-def test_a_network_starts_from_the_same_weights_with_and_without_head(
-    tiny: TrainSettings, with_head: dict[str, Any]
-) -> None:
-    bare = _built(tiny, head=False).network.state_dict()
-    headed = _built(tiny, **with_head).network.state_dict()
-    assert all(torch.equal(headed[key], bare[key]) for key in bare)
-
-
 class _Careless(nn.Module):
     """Changes its feature map in place after making it, as a ReLU often does."""
 
@@ -120,12 +104,6 @@ def test_a_later_change_in_place_does_not_change_what_the_head_sees() -> None:
     assert torch.allclose(forward.embedding, expected, atol=1e-6)
     (forward.loss.sum() + forward.output.sum()).backward()  # autograd would see a changed map
     assert all(_gradients(network.features))
-
-
-def test_a_forward_pass_holds_on_to_no_feature_map(tiny: TrainSettings) -> None:
-    model = _built(tiny).eval()
-    model(_images())
-    assert not model._pooled
 
 
 def test_normalising_is_its_formula_and_puts_channels_first() -> None:

@@ -38,14 +38,6 @@ def test_the_papers_resnet18_has_its_size_stem_and_stages() -> None:
     assert sum(isinstance(module, BasicBlock) for module in network.modules()) == 8
 
 
-def test_each_stage_but_the_first_halves_the_resolution() -> None:
-    with torch.device("meta"):
-        network, x = resnet18(10), torch.zeros(2, 3, 32, 32)
-        x = network.stem(x)
-        shapes = [tuple((x := stage(x)).shape) for stage in network.stages]
-    assert shapes == [(2, 64, 32, 32), (2, 128, 16, 16), (2, 256, 8, 8), (2, 512, 4, 4)]
-
-
 @pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 128)])
 def test_a_network_with_auxiliary_classifiers_gives_logits_alone_in_training_too(
     name: str, size: int
@@ -71,44 +63,25 @@ def test_a_last_layer_for_other_classes_starts_new_and_nothing_else(tmp_path: Pa
     assert all(torch.equal(loaded[key], saved[key]) for key in body)
 
 
-def test_weights_whose_first_layer_differs_are_refused(tmp_path: Path) -> None:
-    """The last layer alone may be new; a random stem below trained stages is an accident."""
-    saved = build_classifier(NARROW, 3).state_dict()
-    saved["stem.0.weight"] = saved["stem.0.weight"][:, :1]  # one of grey images
-    torch.save(saved, tmp_path / "w.pt")
-    with pytest.raises(SettingsError, match=r"stem\.0"):
-        build_classifier(NARROW, 3, str(tmp_path / "w.pt"))
-
-
-def test_weights_that_are_no_state_dict_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_or_do_not_exist_are_refused(tmp_path: Path) -> None:
+    grey = build_classifier(NARROW, 3).state_dict()
+    grey["stem.0.weight"] = grey["stem.0.weight"][:, :1]  # only the last layer may start fresh
+    for name, content in (("grey", grey), ("list", [1, 2]), ("number", {"stem.0.weight": 3})):
+        torch.save(content, tmp_path / f"{name}.pt")
     (tmp_path / "text.pt").write_text("no weights")
-    torch.save([1, 2], tmp_path / "list.pt")
-    torch.save({"stem.0.weight": 3}, tmp_path / "number.pt")
-    for name in ("text.pt", "list.pt", "number.pt"):
-        with pytest.raises(SettingsError, match=name):
+    for name, message in {
+        "grey.pt": r"stem\.0", "list.pt": r"list\.pt", "number.pt": r"number\.pt",
+        "text.pt": r"text\.pt", "none.pt": "no such file",
+    }.items():  # fmt: skip
+        with pytest.raises(SettingsError, match=message):
             build_classifier(NARROW, 3, str(tmp_path / name))
-
-
-def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no such file"):
-        build_classifier(NARROW, 3, str(tmp_path / "none.pt"))
-
-
-def test_imagenet_weights_of_our_own_networks_do_not_exist() -> None:
     with pytest.raises(SettingsError, match="no ImageNet weights"):
         build_classifier(NARROW, 3, "imagenet")
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("inception_v3", 299), ("googlenet", 224), ("efficientnet_b1", 240), ("efficientnet_b4", 380),
-     ("efficientnet_v2_s", 384), ("swin_v2_t", 256), ("vit_h_14", 518), ("vit_b_16", 224)],
-)  # fmt: skip
-def test_the_default_size_is_that_of_the_networks_weights(name: str, size: int) -> None:
-    assert default_size(name) == size
-
-
 def test_images_unlike_those_of_the_weights_are_reported() -> None:
+    sizes = {"inception_v3": 299, "googlenet": 224, "swin_v2_t": 256, "vit_h_14": 518}
+    assert {name: default_size(name) for name in sizes} == sizes
     usual = (IMAGENET_MEAN, IMAGENET_STD)
     assert weights_notes("inception_v3", 299, *usual) == []
     (line,) = weights_notes("inception_v3", 224, *usual)

@@ -36,39 +36,32 @@ def _outputs(network: nn.Module, size: int) -> dict[str, Tensor]:
     return made
 
 
-def test_resnet18_is_tapped_at_its_four_stages() -> None:
-    taps = find_taps(_shapeless("resnet18"), (64, 64))
-    assert [tap.module for tap in taps] == ["layer1", "layer2", "layer3", "layer4"]
+@pytest.mark.parametrize(
+    ("name", "size", "stages"),
+    [("resnet18", 64, "layer1 layer2 layer3 layer4"),
+     ("resnet18-cifar", 32, "stages.0 stages.1 stages.2 stages.3"),
+     ("resnet18-cifar", 8, "stages.0 stages.1 stages.2 stages.3")],
+)  # fmt: skip
+def test_a_resnet_is_tapped_at_its_four_stages(name: str, size: int, stages: str) -> None:
+    taps = find_taps(_shapeless(name), (size, size))
+    assert [tap.module for tap in taps] == stages.split()
     assert [tap.channels for tap in taps] == [64, 128, 256, 512]
     assert {tap.layout for tap in taps} == {"NCHW"}
 
 
-@pytest.mark.parametrize("size", [8, 32])
-def test_the_papers_resnet18_is_tapped_at_its_four_stages(size: int) -> None:
-    taps = find_taps(_shapeless("resnet18-cifar"), (size, size))
-    assert [tap.module for tap in taps] == ["stages.0", "stages.1", "stages.2", "stages.3"]
-    assert [tap.channels for tap in taps] == [64, 128, 256, 512]
-
-
-@pytest.mark.parametrize("size", [64, 96])
 @pytest.mark.parametrize(
-    ("name", "resolutions"),
-    [
-        ("resnet18", [4, 8, 16, 32]),
-        ("mobilenet_v3_small", [4, 8, 16, 32]),
-        ("efficientnet_b0", [4, 8, 16, 32]),
-        ("convnext_tiny", [4, 8, 16, 32]),
-        ("densenet121", [4, 8, 16, 32]),
-    ],
-)
+    ("name", "size"),
+    [("resnet18", 64), ("resnet18", 96), ("mobilenet_v3_small", 64), ("efficientnet_b0", 64),
+     ("convnext_tiny", 64), ("densenet121", 64)],
+)  # fmt: skip
 def test_a_convolutional_network_is_tapped_at_the_last_map_of_its_four_smallest_resolutions(
-    name: str, resolutions: list[int], size: int
+    name: str, size: int
 ) -> None:
     network = _shapeless(name)
     taps = find_taps(network, (size, size))
     outputs = _outputs(network, size)
     sides = [outputs[tap.module].shape[-1] for tap in taps]
-    assert sides == [size // reduction for reduction in resolutions]
+    assert sides == [size // reduction for reduction in (4, 8, 16, 32)]
     order = list(outputs)
     for tap, side in zip(taps, sides, strict=True):
         assert tap.layout == "NCHW"
@@ -125,23 +118,16 @@ def test_named_modules_are_tapped_in_the_order_given() -> None:
 def test_a_name_without_a_feature_map_is_refused_with_some_that_have_one(name: str) -> None:
     with pytest.raises(SettingsError, match=rf"tap '{name}'.*among others: .*stages\.3"):
         find_taps(build_classifier(NARROW, 3), (32, 32), (name,))
-
-
-def test_a_module_named_twice_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"stages\.1"):
+    with pytest.raises(SettingsError, match=r"stages\.1.*named twice"):
         find_taps(build_classifier(NARROW, 3), (32, 32), ("stages.1", "stages.1"))
+    with pytest.raises(SettingsError, match="no feature map"):
+        find_taps(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5)), (8, 8))
 
 
 def test_a_size_the_network_cannot_take_is_refused() -> None:
     for name, size in (("vit_b_16", 64), ("alexnet", 32)):
         with pytest.raises(SettingsError, match=str(size)):
             find_taps(_shapeless(name), (size, size))
-
-
-def test_a_network_without_feature_maps_is_refused() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
-    with pytest.raises(SettingsError, match="no feature map"):
-        find_taps(network, (8, 8))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image, ImageDraw
 
@@ -89,6 +90,8 @@ def test_a_detector_goes_from_boxes_to_ids_and_takes_more_boxes(
     assert "AP disc" in summary["evaluation"]["figures"]
     printed = lloss("info", first / "model.onnx")
     assert re.search(r"^loss_norm +positives: .*divided by its positive anchors$", printed, re.M)
+    kinds = {node.op_type for node in onnx.load(first / "model.onnx").graph.node}
+    assert "TopK" in kinds and not kinds & {"NonMaxSuppression", "NonZero", "Loop", "If", "Scan"}
     page = (first / "report.html").read_text()
     assert page.count("data:image/") == 4
     with (first / "selected.csv").open(newline="") as file:

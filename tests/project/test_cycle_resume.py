@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,15 @@ def test_an_interrupted_training_gives_the_same_selection(
     changed = next_cycle(change(load_project(copy), "epochs = 2", "epochs = 1"), said.append)
     assert "the settings changed: train cycle 001 from the start" in said
     assert load_checkpoint(changed.folder).settings.epochs == 1
+
+
+def test_a_size_of_0_at_the_start_is_that_of_the_model(done: Project) -> None:
+    path = done.cycles / "001" / "cycle.json"
+    content = json.loads(path.read_text())
+    content["train"]["size"] = 0  # as earlier versions wrote it
+    path.write_text(json.dumps(content))
+    project = replace(done, train=replace(done.train, size=32))
+    assert cycle_module._at_start(path.parent, project) == project
 
 
 def test_an_invalid_setting_can_be_corrected(project: Project) -> None:

@@ -14,7 +14,6 @@ from lloss.statistics.ranking_metrics import (
     pair_counts,
     ranking_figures,
     ranking_intervals,
-    ranks,
     spearman,
 )
 
@@ -51,27 +50,6 @@ def test_spearman_is_scipys(seed: int) -> None:
     assert spearman(score, loss) == pytest.approx(scipy.stats.spearmanr(score, loss).statistic)
     noise = np.random.default_rng(seed).normal(size=40)
     assert spearman(noise, loss) == pytest.approx(scipy.stats.spearmanr(noise, loss).statistic)
-
-
-def test_ranks_are_scipys() -> None:
-    score, _ = _with_ties(50, 0)
-    assert np.array_equal(ranks(score), scipy.stats.rankdata(score))
-
-
-def test_a_perfect_and_a_reversed_order_are_the_ends_of_the_scale() -> None:
-    loss = np.array([0.1, 5.0, 2.0, 0.4])
-    perfect, reversed_ = ranking_figures(loss * 3 + 1, loss), ranking_figures(-loss, loss)
-    assert (perfect.ranking_accuracy, reversed_.ranking_accuracy) == (1, 0)
-    assert perfect.spearman == pytest.approx(1)
-    assert reversed_.spearman == pytest.approx(-1)
-
-
-def test_lift_is_the_mean_loss_of_the_best_tenth_over_that_of_all() -> None:
-    random = np.random.default_rng(0)
-    score, loss = random.normal(size=200), random.random(200)
-    best = sorted(range(200), key=lambda row: -score[row])[:20]
-    expected = np.mean([loss[row] for row in best]) / np.mean(loss)
-    assert ranking_figures(score, loss).lift == pytest.approx(expected)
 
 
 def test_figures_that_are_undefined_are_nan() -> None:

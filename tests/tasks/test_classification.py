@@ -53,10 +53,6 @@ def test_the_loss_is_the_cross_entropy_in_nats() -> None:
     ):
         expected = math.log(sum(map(math.exp, row))) - row[target]
         assert loss.item() == pytest.approx(expected, abs=1e-5)
-
-
-def test_the_loss_of_half_precision_logits_is_computed_in_single() -> None:
-    logits, targets = _logits()
     assert OBJECTIVE.loss_per_image(logits.bfloat16(), targets).dtype == torch.float32
 
 

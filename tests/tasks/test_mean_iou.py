@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from lloss.annotations import Problems
 from lloss.images.decode import Frame, ImageSpec
 from lloss.tasks import get_task
 from lloss.tasks.mean_iou import MaskTarget, MeanIoU
@@ -123,17 +120,3 @@ def test_classes_that_the_network_lacks_are_named() -> None:
         "the network does not know 1 of the 3 classes (dust): IoU 0"
     ]
     assert MeanIoU(("a", "b"), ()).missed() == []
-
-
-def test_the_mask_of_a_wide_image_is_read_with_what_is_cut_off(tmp_path: Path) -> None:
-    (tmp_path / "pool").mkdir()
-    (tmp_path / "masks").mkdir()
-    Image.new("RGB", (192, 64)).save(tmp_path / "pool" / "a.png")
-    Image.fromarray(thirds()).save(tmp_path / "masks" / "a.png")
-    task = get_task("segmentation")
-    found = task.open(str(tmp_path / "pool"), tmp_path / "masks", Path(), Problems())
-    out = np.empty((64, 64, 3), np.uint8)
-    spec = ImageSpec(64, 64, "crop")
-    target = task.example(found.items[0], found.labels[0], ("1", "3"), spec, False, out)
-    assert target.whole is not None and (target.whole.columns < 0).sum() == 128
-    assert (target.mask == 255).all()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,7 @@ def test_a_preset_has_the_values_of_the_papers_table(line: str) -> None:
 
 def test_the_default_preset_is_the_defaults() -> None:
     assert resolve_settings("default") == TrainSettings(size=224)
+    assert resolve_settings("default", size=0) == TrainSettings(size=224)
 
 
 @pytest.mark.parametrize(
@@ -119,50 +121,37 @@ def test_an_unknown_key_is_named_with_where_it_stood_and_the_known_ones() -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "values"),
     [
-        ("epochs", "3"),
-        ("epochs", True),
-        ("epochs", None),
-        ("epochs", 0),
-        ("batch_size", 1),
-        ("hidden", 0),
-        ("size", -1),
-        ("seed", -1),
-        ("lr", "fast"),
-        ("lr", 0),
-        ("lr", -0.1),
-        ("lr", float("nan")),
-        ("head_weight", -1.0),
-        ("xi", -1.0),
-        ("gradient_stop", -2),
-        ("gradient_stop", 1.0),
-        ("gradient_stop", True),
-        ("head", 1),
-        ("compile", "yes"),
-        ("head_loss", "hinge"),
-        ("augment", "rotate"),
-        ("schedule", "cosine"),
-        ("amp", "fp8"),
-        ("fit", "squeeze"),
-        ("model", 18),
-        ("mean", ["a", "b", "c"]),
-        ("milestones", ["x"]),
-        ("milestones", [-1]),
-        ("taps", [1]),
-        ("momentum", -0.9),
-        ("weight_decay", -1.0),
-        ("lr", float("inf")),
-        ("std", [float("nan"), 1.0, 1.0]),
-        ("taps", "layer1"),
-        ("milestones", 160),
-        ("mean", [0.5, 0.5]),
-        ("std", [0.5, 0.5, 0.0]),
+        ("epochs", ["3", True, None, 0]),
+        ("batch_size", [1]),
+        ("hidden", [0]),
+        ("size", [-1]),
+        ("seed", [-1]),
+        ("lr", ["fast", 0, -0.1, math.nan, math.inf]),
+        ("head_weight", [-1.0]),
+        ("xi", [-1.0]),
+        ("gradient_stop", [-2, 1.0, True]),
+        ("head", [1]),
+        ("compile", ["yes"]),
+        ("head_loss", ["hinge"]),
+        ("augment", ["rotate"]),
+        ("schedule", ["cosine"]),
+        ("amp", ["fp8"]),
+        ("fit", ["squeeze"]),
+        ("model", [18]),
+        ("taps", [[1], "layer1"]),
+        ("milestones", [["x"], [-1], 160]),
+        ("momentum", [-0.9]),
+        ("weight_decay", [-1.0]),
+        ("mean", [["a", "b", "c"], [0.5, 0.5]]),
+        ("std", [[math.nan, 1.0, 1.0], [0.5, 0.5, 0.0]]),
     ],
 )
-def test_an_unusable_value_is_refused_with_its_name(name: str, value: Any) -> None:
-    with pytest.raises(SettingsError, match=name):
-        TrainSettings.from_dict({name: value})
+def test_an_unusable_value_is_refused_with_its_name(name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(SettingsError, match=name):
+            TrainSettings.from_dict({name: value})
 
 
 @pytest.mark.parametrize(
@@ -189,6 +178,19 @@ def test_the_crops_padding_is_an_eighth_of_the_size_unless_it_is_given() -> None
 
 
 @pytest.mark.parametrize(
+    ("task", "model", "message"),
+    [
+        ("segmentation", "resnet18", "model 'resnet18': unknown; choose one of deeplab"),
+        ("pose", "resnet18", "model 'resnet18': no network for pose; choose hourglass1"),
+        ("detection", "resnet18", "model 'resnet18': detection has"),
+    ],
+)
+def test_a_model_of_another_task_is_refused(task: str, model: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        resolve_settings("default", task=task, model=model)
+
+
+@pytest.mark.parametrize(
     ("task", "name", "value", "message"),
     [
         ("classification", "augment", "ssd", "classification has none, flip, crop, flip-crop"),
@@ -196,17 +198,15 @@ def test_the_crops_padding_is_an_eighth_of_the_size_unless_it_is_given() -> None
         ("detection", "augment", "pose", "detection has none, flip, crop, flip-crop, ssd"),
         ("pose", "augment", "ssd", "augment = 'ssd': pose has none, pose"),
         ("classification", "weights", "coco", "classification starts from none or imagenet or the"),
-        (
-            "segmentation",
-            "weights",
-            "w.pt",
-            r"weights 'w\.pt': segmentation starts from none or im",
-        ),
+        ("segmentation", "weights", "w.pt", r"weights 'w\.pt': segmentation starts from none or"),
         ("classification", "loss_norm", "none", "loss_norm = 'none': is for detection alone, not"),
         ("segmentation", "flip_test", True, "flip_test = True: is for pose alone, not for segment"),
+        ("pose", "weights", "imagenet", "weights 'imagenet': pose starts from none or the path of"),
+        ("pose", "size", 100, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
+        ("detection", "size", 8, "size = 8: ssdlite320_mobilenet_v3_large needs"),
     ],
 )
-def test_settings_of_other_tasks_are_refused(
+def test_settings_that_a_task_cannot_use_are_refused(
     task: str, name: str, value: Any, message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -24,10 +24,11 @@ from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
+Trained: TypeAlias = tuple[Trainer, TrainingData]
 
 
 @pytest.fixture
-def trained_on(tiny: TrainSettings, make_data: MakeData) -> Iterator[tuple[Trainer, TrainingData]]:
+def trained_on(tiny: TrainSettings, make_data: MakeData) -> Iterator[Trained]:
     data = make_data()
     trainer = Trainer(dataclasses.replace(tiny, epochs=12), data, "cpu")
     while not trainer.finished:
@@ -45,47 +46,30 @@ def norms(model: TappedNetwork) -> list[torch.nn.BatchNorm2d]:
     return [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
 
 
-def test_a_sound_training_raises_no_doubt(
-    trained_on: tuple[Trainer, TrainingData], tmp_path: Path
+def test_a_sound_training_raises_no_doubt_and_each_sign_of_failure_one(
+    trained_on: Trained, tmp_path: Path
 ) -> None:
     trainer, data = trained_on
-    assert doubts(trainer.model, trainer.settings, data, epochs(tmp_path, 1.1, 0.1)) == []
 
+    def lines(*losses: float) -> list[str]:
+        return doubts(trainer.model, trainer.settings, data, epochs(tmp_path, *losses))
 
-def test_statistics_far_from_the_batches_own_are_reported_with_both_losses(
-    trained_on: tuple[Trainer, TrainingData], tmp_path: Path
-) -> None:
-    trainer, data = trained_on
+    assert lines(1.1, 0.1) == []
+    (line,) = lines(1.1, 7, 4.8)
+    assert "rose, from 1.1 in the first epoch to 4.8 in the last" in line and "--lr" in line
     for norm in norms(trainer.model):
         norm.running_var.fill_(1e-3)  # type: ignore[union-attr]
-    settings = trainer.settings
-    (line,) = doubts(trainer.model, settings, data, epochs(tmp_path, 1.1, 0.1))
-    used = measure(trainer.model, settings, data).mean_loss
+    (line,) = lines(1.1, 0.1)
+    used = measure(trainer.model, trainer.settings, data).mean_loss
     assert line.startswith("batch norm's statistics have not settled: on 24 training images")
     assert f"but {used:.3g} by the running ones" in line and "--batch-size" in line
     assert "lower --lr (it is 0.05)" in line and "\n" not in line
-
-
-def test_statistics_that_give_nan_are_reported(
-    trained_on: tuple[Trainer, TrainingData], tmp_path: Path
-) -> None:
-    trainer, data = trained_on
     norms(trainer.model)[0].running_mean.fill_(float("nan"))  # type: ignore[union-attr]
-    (line,) = doubts(trainer.model, trainer.settings, data, epochs(tmp_path, 1.1, 0.1))
+    (line,) = lines(1.1, 0.1)
     assert "but nan by the running ones" in line
 
 
-def test_a_rising_loss_is_reported(
-    trained_on: tuple[Trainer, TrainingData], tmp_path: Path
-) -> None:
-    trainer, data = trained_on
-    (line,) = doubts(trainer.model, trainer.settings, data, epochs(tmp_path, 1.1, 7, 4.8))
-    assert "rose, from 1.1 in the first epoch to 4.8 in the last" in line and "--lr" in line
-
-
-def test_looking_by_batch_statistics_changes_nothing(
-    trained_on: tuple[Trainer, TrainingData],
-) -> None:
+def test_looking_by_batch_statistics_changes_nothing(trained_on: Trained) -> None:
     model = trained_on[0].model.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.rand(8, 3, 8, 8)

@@ -20,7 +20,7 @@ from lloss.modeling.taps import Tap
 from lloss.tasks import get_task
 from lloss.tasks.detection.box_targets import Objects
 from lloss.tasks.presets import resolve_settings
-from lloss.training.checkpoint import load_checkpoint
+from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.evaluation import Evaluation, evaluate_checkpoint, measure
 from lloss.training.trainer import predict
 from lloss.training.training_data import TrainingData
@@ -28,8 +28,17 @@ from lloss.training.training_data import TrainingData
 DETECTION = get_task("detection")
 
 
-def test_the_figures_are_those_of_the_network(trained: Path, photos: Path) -> None:
-    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
+@pytest.fixture
+def checkpoint(trained: Path) -> Checkpoint:
+    return load_checkpoint(trained)
+
+
+@pytest.fixture
+def labeled(photos: Path) -> LabeledSet:
+    return open_labeled(str(photos))
+
+
+def test_the_figures_are_those_of_the_network(checkpoint: Checkpoint, labeled: LabeledSet) -> None:
     found = evaluate_checkpoint(checkpoint, labeled)
     images = np.stack([decode_whole(item.read()) for item in labeled.items])
     logits = torch.cat(
@@ -42,8 +51,9 @@ def test_the_figures_are_those_of_the_network(trained: Path, photos: Path) -> No
     assert found.images == len(labeled) and found.unseen == 0
 
 
-def test_images_of_unknown_classes_are_misses_without_a_rank(trained: Path, photos: Path) -> None:
-    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
+def test_images_of_unknown_classes_are_misses_without_a_rank(
+    checkpoint: Checkpoint, labeled: LabeledSet
+) -> None:
     plain = evaluate_checkpoint(checkpoint, labeled)
     labels = ["never seen" if row < 10 else label for row, label in enumerate(labeled.labels)]
     found = evaluate_checkpoint(checkpoint, replace(labeled, labels=labels))
@@ -53,8 +63,9 @@ def test_images_of_unknown_classes_are_misses_without_a_rank(trained: Path, phot
     assert found.metric <= plain.metric
 
 
-def test_names_that_are_nearly_the_networks_are_named(trained: Path, photos: Path) -> None:
-    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
+def test_names_that_are_nearly_the_networks_are_named(
+    checkpoint: Checkpoint, labeled: LabeledSet
+) -> None:
     labels = ["Red " if row < 10 else label for row, label in enumerate(labeled.labels)]
     problems = Problems()
     evaluate_checkpoint(checkpoint, replace(labeled, labels=labels), problems)
@@ -67,9 +78,8 @@ def test_names_that_are_nearly_the_networks_are_named(trained: Path, photos: Pat
 
 
 def test_the_device_is_the_one_that_is_asked_for(
-    trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, labeled: LabeledSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint, labeled = load_checkpoint(trained), open_labeled(str(photos))
     for asked, there, used in (("", True, "cuda"), ("", False, "cpu"), ("cpu", True, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         moved: list[str] = []
@@ -86,8 +96,10 @@ def test_the_device_is_the_one_that_is_asked_for(
             evaluate_checkpoint(checkpoint, labeled, device=wrong)
 
 
-def test_a_metric_that_is_no_number_is_null_in_json(trained: Path, photos: Path) -> None:
-    found = evaluate_checkpoint(load_checkpoint(trained), open_labeled(str(photos)))
+def test_a_metric_that_is_no_number_is_null_in_json(
+    checkpoint: Checkpoint, labeled: LabeledSet
+) -> None:
+    found = evaluate_checkpoint(checkpoint, labeled)
     broken = replace(found, metric=math.nan, mean_loss=math.nan)
     figures = json.loads(json.dumps(broken.as_dict(), allow_nan=False))
     assert figures["accuracy"] is None and figures["mean_loss"] is None

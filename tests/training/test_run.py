@@ -164,7 +164,9 @@ def test_a_run_without_a_digest_of_its_images_resumes_only_when_it_is_finished(
         content = torch.load(run / "checkpoint.pt", weights_only=True)
         del content["images_sha256"], content["start_sha256"]
         torch.save(content, run / "checkpoint.pt")
+    before = (whole / "checkpoint.pt").read_bytes()
     assert train(labeled, tiny, whole, resume=True).finished
+    assert (whole / "checkpoint.pt").read_bytes() == before
     with pytest.raises(CheckpointError, match="earlier lloss.*choose another -o"):
         train(labeled, tiny, cut, resume=True)
 
@@ -206,10 +208,8 @@ def test_what_takes_long_to_write_is_written_less_often(
     """At most a twentieth of the time goes into writing."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(runs.time, "monotonic", lambda: clock.now)
-    trainer = SimpleNamespace(
-        data=SimpleNamespace(classes=(), images=np.empty(0), sha256=""), state=dict
-    )
-    writer = runs.RunWriter(tmp_path, trainer, None, None, {})  # type: ignore[arg-type]
+    blank = runs.Checkpoint(TrainSettings(), (), 0, "", np.empty(0, np.uint8), {})
+    writer = runs.RunWriter(tmp_path, SimpleNamespace(state=dict), blank)  # type: ignore[arg-type]
     saved: list[float] = []
 
     def slow(checkpoint: object, path: Path) -> None:
@@ -251,12 +251,22 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(photos: Path, tmp_path: P
     assert all(name.startswith(".") for name in stray)  # nothing half-written under a final name
 
 
-def test_resuming_a_finished_run_changes_nothing(
-    labeled: LabeledSet, tiny: TrainSettings, trained: Path
-) -> None:
-    before = (trained / "checkpoint.pt").read_bytes()
-    assert train(labeled, tiny, trained, resume=True).finished
-    assert (trained / "checkpoint.pt").read_bytes() == before
+def test_a_damaged_missing_or_malicious_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="train first"):
+        load_checkpoint(tmp_path)
+    for content in (b"", b"no zip", b"PK\x03\x04 broken"):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: is damaged"):
+            load_checkpoint(tmp_path)
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.mkdir, (str(tmp_path / "code ran"),))
+
+    torch.save({"format": 1, "settings": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path)
+    assert not (tmp_path / "code ran").exists()
 
 
 def test_a_broken_labeled_image_is_named_before_training(
@@ -315,26 +325,3 @@ def test_images_that_are_left_out_leave_no_gap(
     nothing = LabeledSet([Item("x", lambda: b"")], ["dark"], "labels.csv")
     with pytest.raises(LabelError, match=r"labels\.csv: left out 1 .*no labeled image is left"):
         load_examples(nothing, classes, tiny, Problems(skip=True))
-
-
-@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 broken"])
-def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: is damaged"):
-        load_checkpoint(tmp_path)
-
-
-def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, ...]:
-            return (os.mkdir, (str(tmp_path / "owned"),))
-
-    torch.save({"format": 1, "settings": Evil()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(CheckpointError):
-        load_checkpoint(tmp_path)
-    assert not (tmp_path / "owned").exists()
-
-
-def test_no_run_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="train first"):
-        load_checkpoint(tmp_path)

@@ -13,17 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from lloss.errors import CheckpointError, DivergedError, LabelError
-from lloss.modeling.ranking_losses import HEAD_LOSSES
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import Trainer, predict
 from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
+Make = Callable[..., Trainer]
 Weights = dict[str, Tensor]
 
 
-def _trainer(settings: TrainSettings, data: TrainingData, **changes: Any) -> Trainer:
-    return Trainer(replace(settings, **changes), data, device="cpu")
+@pytest.fixture
+def make(tiny: TrainSettings, make_data: MakeData) -> Make:
+    """Make a trainer on data, or on so many images."""
+
+    def trainer(data: TrainingData | int = 24, **changes: Any) -> Trainer:
+        data = make_data(data) if isinstance(data, int) else data
+        return Trainer(replace(tiny, **changes), data, "cpu")
+
+    return trainer
 
 
 def _weights(module: nn.Module) -> Weights:
@@ -60,14 +67,22 @@ def _numbered(data: TrainingData) -> TrainingData:
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(25, 8), (9, 8), (8, 8), (11, 3), (7, 2)])
-def test_every_image_is_seen_once_an_epoch_and_none_stands_alone(
-    tiny: TrainSettings, make_data: MakeData, count: int, batch_size: int
+def test_every_image_is_seen_once_an_epoch_with_its_target_and_none_stands_alone(
+    make: Make, make_data: MakeData, count: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = _numbered(make_data(count))
-    trainer = _trainer(tiny, data, batch_size=batch_size, augment="none")
-    seen = _batches_seen(trainer)
+    trainer = make(data, batch_size=batch_size, augment="none")
+    seen, targets = _batches_seen(trainer), list[list[int]]()
+    real = trainer.model.objective.loss_per_image
+
+    def spy(output: Any, truth: Tensor) -> Tensor:
+        targets.append(truth.tolist())
+        return real(output, truth)
+
+    monkeypatch.setattr(trainer.model.objective, "loss_per_image", spy)
     figures = _run(trainer)
     assert len(figures) == 2
+    assert targets == [[int(data.targets[row]) for row in batch] for batch in seen]
     half = len(seen) // 2
     for batches in (seen[:half], seen[half:]):
         assert Counter(row for batch in batches for row in batch) == Counter(range(count))
@@ -77,46 +92,8 @@ def test_every_image_is_seen_once_an_epoch_and_none_stands_alone(
         assert max(sizes) <= max(batch_size, 3)
 
 
-def test_images_and_targets_stay_together(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = _numbered(make_data(25))
-    trainer = _trainer(tiny, data, augment="none", epochs=1)
-    seen, targets = _batches_seen(trainer), []
-    real = trainer.model.objective.loss_per_image
-
-    def spy(output: Any, truth: Tensor) -> Tensor:
-        targets.append(truth.tolist())
-        return real(output, truth)
-
-    monkeypatch.setattr(trainer.model.objective, "loss_per_image", spy)
-    _run(trainer)
-    expected = [[int(data.targets[row]) for row in batch] for batch in seen]
-    assert targets == expected
-
-
-def test_the_head_is_trained_on_losses_per_image(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handed: list[tuple[Tensor, Tensor]] = []
-    real = HEAD_LOSSES["margin"]
-
-    def spy(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
-        handed.append((predicted.detach(), target.detach()))
-        return real(predicted, target, xi)
-
-    monkeypatch.setitem(HEAD_LOSSES, "margin", spy)
-    figures = _run(_trainer(tiny, make_data(25), head_loss="margin"))
-    assert len(handed) == 8
-    assert {len(target) for _, target in handed} == {6, 7}
-    assert all(predicted.shape == target.shape for predicted, target in handed)
-    assert all(target.std() > 1e-3 for _, target in handed)
-    losses = torch.cat([target for _, target in handed[:4]])
-    assert figures[0]["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
-
-
 def test_the_total_is_the_mean_loss_plus_lambda_times_the_heads(
-    tiny: TrainSettings, make_data: MakeData
+    make: Make, make_data: MakeData
 ) -> None:
     """Without momentum and decay one step moves each weight by -lr times the total's gradient."""
     plain = {"momentum": 0.0, "weight_decay": 0.0, "schedule": "step", "augment": "none"}
@@ -124,9 +101,9 @@ def test_the_total_is_the_mean_loss_plus_lambda_times_the_heads(
     for weight in (0.0, 0.3):
         settings = {**plain, "head_loss": "margin", "head_weight": weight, "xi": 2.0, "lr": 0.01}
         data = make_data(8)
-        trainer, twin = (_trainer(tiny, data, **settings) for _ in range(2))
+        trainer, twin = (make(data, **settings) for _ in range(2))
         before = {name: p.detach().clone() for name, p in twin.model.named_parameters()}
-        _run(trainer, 1)
+        (figures,) = _run(trainer, 1)
         order = np.random.default_rng([0, 2, 0]).permutation(8)
         images, targets = (
             torch.from_numpy(data.images[order]),
@@ -134,6 +111,7 @@ def test_the_total_is_the_mean_loss_plus_lambda_times_the_heads(
         )
         forward = twin.model.train()(twin.normalize(images))
         losses = nn.functional.cross_entropy(forward.output, targets, reduction="none")
+        assert figures["loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
         l, p = losses.detach(), forward.loss
         pairs = [
             torch.clamp(-torch.sign(l[i] - l[i + 4]) * (p[i] - p[i + 4]) + 2.0, min=0)
@@ -157,12 +135,10 @@ def _next_step_depends_on_the_head(trainer: Trainer, without: Trainer) -> bool:
 
 @pytest.mark.parametrize("stop", [0, 1, 2, -1])
 def test_the_gradient_of_the_head_reaches_the_network_in_the_epochs_before_the_stop_alone(
-    tiny: TrainSettings, make_data: MakeData, stop: int
+    make: Make, stop: int
 ) -> None:
     trainer, without = (
-        _trainer(
-            tiny, make_data(), gradient_stop=stop, epochs=4, head_weight=weight, head_summary=False
-        )
+        make(gradient_stop=stop, epochs=4, head_weight=weight, head_summary=False)
         for weight in (1.0, 0.0)
     )
     while not trainer.finished:
@@ -180,20 +156,14 @@ def _rates(trainer: Trainer) -> list[list[float]]:
     return rates
 
 
-def test_the_rate_falls_to_a_tenth_with_the_first_step_of_a_milestone(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    trainer = _trainer(
-        tiny, make_data(25), schedule="step", milestones=(2, 3), epochs=4, lr=0.1, batch_size=8
-    )
+def test_the_rate_falls_to_a_tenth_with_the_first_step_of_a_milestone(make: Make) -> None:
+    trainer = make(25, schedule="step", milestones=(2, 3), epochs=4, lr=0.1, batch_size=8)
     expected = [[rate] * 4 for rate in (0.1, 0.1, 0.01, 0.001)]
     assert _rates(trainer) == [pytest.approx(rates) for rates in expected]
 
 
-def test_one_cycle_rises_to_the_rate_and_falls_to_nothing(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    epochs = _rates(_trainer(tiny, make_data(), epochs=10, lr=0.1))
+def test_one_cycle_rises_to_the_rate_and_falls_to_nothing(make: Make) -> None:
+    epochs = _rates(make(epochs=10, lr=0.1))
     rates = [rate for epoch in epochs for rate in epoch]
     top = rates.index(max(rates))
     assert len(rates) == 30
@@ -203,15 +173,17 @@ def test_one_cycle_rises_to_the_rate_and_falls_to_nothing(
     assert rates[-1] < 0.002
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_is_drawn_elsewhere(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    torch.manual_seed(1)
-    one = _trainer(tiny, make_data(25))
-    _run(one)
-    torch.manual_seed(2)
-    np.random.seed(3)
-    other = _trainer(tiny, make_data(25))
+def test_training_neither_reads_nor_moves_the_global_generators(make: Make) -> None:
+    draws = []
+    for trained in (False, True):
+        torch.manual_seed(1)
+        np.random.seed(1)
+        if trained:
+            one = make(25)
+            _run(one)
+        draws.append((torch.rand(3).tolist(), np.random.rand(3).tolist()))
+    assert draws[0] == draws[1]
+    other = make(25)
     while not other.finished:
         torch.rand(5)
         np.random.rand(5)
@@ -219,20 +191,8 @@ def test_the_same_seed_gives_the_same_weights_whatever_is_drawn_elsewhere(
     assert _equal(_weights(one.model), _weights(other.model))
 
 
-def test_training_leaves_the_global_generators_alone(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    torch.manual_seed(5)
-    np.random.seed(5)
-    expected = (torch.rand(3).tolist(), np.random.rand(3).tolist())
-    torch.manual_seed(5)
-    np.random.seed(5)
-    _run(_trainer(tiny, make_data()), 2)
-    assert (torch.rand(3).tolist(), np.random.rand(3).tolist()) == expected
-
-
 def test_training_on_the_cpu_does_not_seed_a_gpu(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another part of the program may use it."""
 
@@ -242,15 +202,13 @@ def test_training_on_the_cpu_does_not_seed_a_gpu(
     for name in ("manual_seed", "manual_seed_all", "get_rng_state", "set_rng_state"):
         monkeypatch.setattr(torch.cuda, name, refuse)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    _run(_trainer(tiny, make_data(), epochs=1), 2)
+    _run(make(epochs=1), 2)
 
 
-def test_with_and_without_head_start_from_one_network_and_see_the_same_batches(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
+def test_with_and_without_head_start_from_one_network_and_see_the_same_batches(make: Make) -> None:
     """A head whose gradient never reaches the network leaves no trace in it."""
-    headed = _trainer(tiny, make_data(25), gradient_stop=0)
-    bare = _trainer(tiny, make_data(25), head=False)
+    headed = make(25, gradient_stop=0)
+    bare = make(25, head=False)
     assert bare.model.head is None
     assert _equal(_weights(headed.model.network), _weights(bare.model.network))
     figures = _run(headed), _run(bare)
@@ -264,17 +222,17 @@ def test_with_and_without_head_start_from_one_network_and_see_the_same_batches(
     ("left_at", "schedule"), [(0, "step"), (2, "onecycle"), (3, "step"), (4, "onecycle")]
 )
 def test_a_run_left_at_any_step_and_taken_up_again_ends_as_if_never_left(
-    tmp_path: Path, tiny: TrainSettings, make_data: MakeData, left_at: int, schedule: str
+    make: Make, tmp_path: Path, left_at: int, schedule: str
 ) -> None:
     changes = {"schedule": schedule, "milestones": (1,), "gradient_stop": 1, "augment": "flip-crop"}
-    whole = _trainer(tiny, make_data(22), **changes)
+    whole = make(22, **changes)
     assert whole.steps == 3
     figures = _run(whole)
-    left = _trainer(tiny, make_data(22), **changes)
+    left = make(22, **changes)
     before = _run(left, left_at)
     torch.save(left.state(), tmp_path / "state.pt")
     torch.manual_seed(left_at)  # another process, another state of the world
-    again = _trainer(tiny, make_data(22), **changes)
+    again = make(22, **changes)
     again.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     assert (again.epoch, again.step) == divmod(left_at, 3)
     after = _run(again)
@@ -285,12 +243,10 @@ def test_a_run_left_at_any_step_and_taken_up_again_ends_as_if_never_left(
             assert ours[name] == theirs[name], name
 
 
-def test_dropout_goes_on_as_if_never_left(
-    tmp_path: Path, tiny: TrainSettings, make_data: MakeData
-) -> None:
+def test_dropout_goes_on_as_if_never_left(make: Make, tmp_path: Path, make_data: MakeData) -> None:
     changes = {"model": "mobilenet_v3_small", "size": 32, "batch_size": 4, "epochs": 1}
     data = make_data(8, 32)
-    whole, left, again = (_trainer(tiny, data, **changes) for _ in range(3))
+    whole, left, again = (make(data, **changes) for _ in range(3))
     seen: list[tuple[Tensor, Tensor]] = []
     (dropout,) = (m for m in whole.model.modules() if isinstance(m, nn.Dropout))
     dropout.inplace = False
@@ -306,31 +262,21 @@ def test_dropout_goes_on_as_if_never_left(
     assert _equal(_weights(again.model), _weights(whole.model))
 
 
-def test_the_state_of_another_network_is_refused(tiny: TrainSettings, make_data: MakeData) -> None:
-    state = _trainer(tiny, make_data(classes=3)).state()
-    with pytest.raises(CheckpointError, match="does not fit"):
-        _trainer(tiny, make_data(classes=4)).load_state(state)
-    with pytest.raises(CheckpointError, match="does not fit"):
-        _trainer(tiny, make_data()).load_state({"epoch": 1})
-
-
 @pytest.mark.parametrize("changes", [{}, {"head": False}, {"head_loss": "mse"}])
 def test_a_loss_that_is_no_number_stops_with_the_epoch_and_the_rate(
-    tiny: TrainSettings, make_data: MakeData, changes: dict[str, Any]
+    make: Make, changes: dict[str, Any]
 ) -> None:
     what = (
         r"^training diverged: the (loss|gradient) became (nan|inf) at step \d "
         r"\(epoch 1 of 2, rate .*\); lower --lr \(it is 1e\+30; try 1e\+29\), or try "
     )
     with pytest.raises(DivergedError, match=what):
-        _run(_trainer(tiny, make_data(), lr=1e30, **changes))
+        _run(make(lr=1e30, **changes))
 
 
-def test_a_gradient_that_is_no_number_reaches_no_weight(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
+def test_a_gradient_that_is_no_number_reaches_no_weight(make: Make) -> None:
     """The step's loss was computed before it."""
-    trainer = _trainer(tiny, make_data(), epochs=2, amp="bf16")
+    trainer = make(epochs=2, amp="bf16")
     _, weights = next(iter(trainer.model.named_parameters()))
     last = trainer.steps - 1
 
@@ -347,10 +293,8 @@ def test_a_gradient_that_is_no_number_reaches_no_weight(
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
 
 
-def test_statistics_that_are_no_numbers_end_the_epoch_that_made_them(
-    tiny: TrainSettings, make_data: MakeData
-) -> None:
-    trainer = _trainer(tiny, make_data(), epochs=2)
+def test_statistics_that_are_no_numbers_end_the_epoch_that_made_them(make: Make) -> None:
+    trainer = make(epochs=2)
     _run(trainer, trainer.steps - 1)
     name, buffer = next(iter(trainer.model.named_buffers()))
     buffer.fill_(float("inf"))
@@ -359,15 +303,18 @@ def test_statistics_that_are_no_numbers_end_the_epoch_that_made_them(
     assert trainer.epoch == 0
 
 
-def test_fewer_images_than_a_batch_are_refused_with_both_numbers(
-    tiny: TrainSettings, make_data: MakeData
+def test_too_few_images_and_the_state_of_another_network_are_refused(
+    make: Make, make_data: MakeData
 ) -> None:
     with pytest.raises(LabelError, match=r"7 labeled images are fewer than a batch of 8.*to 7 or"):
-        _trainer(tiny, make_data(7))
+        make(7)
+    for state in (make(make_data(classes=4)).state(), {"epoch": 1}):
+        with pytest.raises(CheckpointError, match="does not fit"):
+            make(make_data(classes=3)).load_state(state)
 
 
-def test_training_learns(tiny: TrainSettings, make_data: MakeData) -> None:
-    figures = _run(_trainer(tiny, make_data(48), epochs=6))
+def test_training_learns(make: Make) -> None:
+    figures = _run(make(48, epochs=6))
     assert figures[-1]["loss"] < figures[0]["loss"] / 2
     assert figures[-1]["accuracy"] > 0.9
     assert [epoch["epoch"] for epoch in figures] == [1, 2, 3, 4, 5, 6]
@@ -375,10 +322,10 @@ def test_training_learns(tiny: TrainSettings, make_data: MakeData) -> None:
 
 
 def test_predictions_do_not_depend_on_the_batch_and_take_no_gradient(
-    tiny: TrainSettings, make_data: MakeData
+    make: Make, tiny: TrainSettings, make_data: MakeData
 ) -> None:
     data = make_data(11)
-    trainer = _trainer(tiny, data)
+    trainer = make(data)
     _run(trainer, 2)
     parts = {size: list(predict(trainer.model, tiny, data.images, size)) for size in (4, 11)}
     assert [(rows.start, rows.stop) for rows, _ in parts[4]] == [(0, 4), (4, 8), (8, 11)]
@@ -388,9 +335,9 @@ def test_predictions_do_not_depend_on_the_batch_and_take_no_gradient(
 
 
 def test_a_prediction_that_is_left_early_leaves_gradients_as_they_were(
-    tiny: TrainSettings, make_data: MakeData
+    make: Make, tiny: TrainSettings
 ) -> None:
-    trainer = _trainer(tiny, make_data())
+    trainer = make()
     left = predict(trainer.model, tiny, trainer.data.images, 8)
     with torch.no_grad():
         next(left)
@@ -399,14 +346,10 @@ def test_a_prediction_that_is_left_early_leaves_gradients_as_they_were(
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_the_optimizer_is_the_one_that_is_named(
-    tiny: TrainSettings, make_data: MakeData, momentum: float
-) -> None:
+def test_the_optimizer_is_the_one_that_is_named(make: Make, momentum: float) -> None:
     kinds = {"sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop, "adam": torch.optim.Adam}
     for name, kind in kinds.items():
-        trainer = _trainer(
-            tiny, make_data(), optimizer=name, momentum=momentum, weight_decay=0.01, lr=0.003
-        )
+        trainer = make(optimizer=name, momentum=momentum, weight_decay=0.01, lr=0.003)
         assert type(trainer.optimizer) is kind
         group = trainer.optimizer.param_groups[0]
         assert group["weight_decay"] == 0.01 and group["initial_lr"] < 0.003

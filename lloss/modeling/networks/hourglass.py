@@ -10,11 +10,8 @@ from torch.nn import functional as F
 
 from lloss.errors import SettingsError
 
-DEPTH = 4
-"""How often an hourglass halves the resolution."""
-
-STRIDE = 4
-"""Pixels of the input to one of a heatmap."""
+DEPTH = 4  # How often an hourglass halves the resolution
+STRIDE = 4  # Pixels of the input to one of a heatmap
 
 MULTIPLE = STRIDE * 2**DEPTH
 """Sides of the input are multiples of this: then every halving comes out even."""
@@ -103,11 +100,7 @@ class StackedHourglass(nn.Module):
             nn.init.zeros_(layer.get_parameter("bias"))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Heatmaps of all stacks, float [N, stacks, joints, H/4, W/4], of float [N, 3, H, W].
-
-        Raises:
-            SettingsError: a side of the images is not a multiple of 64.
-        """
+        """Heatmaps of all stacks, float [N, stacks, joints, H/4, W/4], of float [N, 3, H, W]."""
         for side in images.shape[-2:]:
             check_size(side)
         x, all_heatmaps = self.stem(images), []
@@ -132,11 +125,7 @@ def _map(width: int) -> nn.Sequential:
 
 
 def check_size(side: int) -> None:
-    """Refuse a side of the input that the network cannot halve often enough.
-
-    Raises:
-        SettingsError: it is not a multiple of 64.
-    """
+    """Refuse a side of the input that is not a multiple of 64, with a ``SettingsError``."""
     if side < 1 or side % MULTIPLE:
         nearest = max(1, round(side / MULTIPLE)) * MULTIPLE
         raise SettingsError(
@@ -145,24 +134,15 @@ def check_size(side: int) -> None:
 
 
 def stacks_of(name: str) -> int:
-    """Return the number of stacks of a network by its name.
-
-    Raises:
-        SettingsError: no such network.
-    """
+    """Return the number of stacks of a network by its name."""
     return _parsed(name)[0]
 
 
 def build_hourglass(name: str, joints: int) -> StackedHourglass:
-    """Build a network.
+    """Build ``hourglass1`` to ``hourglass8`` by the number of stacks.
 
-    Args:
-        name: ``hourglass1`` to ``hourglass8`` by the number of stacks, each also with the suffix
-            ``-narrow``, of a quarter of the channels.
-        joints: heatmaps of each stack.
-
-    Raises:
-        SettingsError: no such network.
+    Each also has a form with the suffix ``-narrow``, of a quarter of the channels. Another name
+    is a ``SettingsError``.
     """
     stacks, width = _parsed(name)
     return StackedHourglass(joints, stacks, width)

@@ -30,11 +30,8 @@ IMAGENET = {
 }
 """The weights of the backbone that torchvision itself starts each from."""
 
-SOURCES = 6
-"""Feature maps that the heads read."""
-
-SMALLEST = 32
-"""Side in pixels below which the first source map would have a single position."""
+SOURCES = 6  # Feature maps that the heads read
+SMALLEST = 32  # Side in pixels below which the first source map would have a single position
 
 BN_MOMENTUM = 0.1
 """How fast running statistics follow. torchvision's 0.03 is for long runs: in one of a few hundred
@@ -44,17 +41,12 @@ _CLASS_LAYER = re.compile(r"classification_head\.module_list\.\d+\.(1\.)?(weight
 
 
 class SsdOutput(NamedTuple):
-    """What a detector makes of N images with A anchors and C classes.
+    """What a detector makes of N images with A anchors and C classes."""
 
-    Attributes:
-        logits: float [N, A, C + 1]; column 0 is the background.
-        offsets: float [N, A, 4]: boxes relative to the anchors, as torchvision's coder has them.
-        anchors: float32 [A, 4]: x0, y0, x1, y1 in pixels of the input.
-    """
-
-    logits: Tensor
+    logits: Tensor  # float [N, A, C + 1]; column 0 is the background
+    # Float [N, A, 4]: boxes relative to the anchors, as torchvision's coder has them
     offsets: Tensor
-    anchors: Tensor
+    anchors: Tensor  # float32 [A, 4]: x0, y0, x1, y1 in pixels of the input
 
 
 class SsdNetwork(nn.Module):
@@ -121,11 +113,9 @@ class SsdNetwork(nn.Module):
 
 
 def build_detector(model: str, classes: int, weights: str = "none", size: int = 0) -> SsdNetwork:
-    """Build a detector.
+    """Build one of :data:`MODELS` for so many classes, without the background.
 
     Args:
-        model: one of :data:`MODELS`.
-        classes: how many, without the background.
         weights: ``none``; ``imagenet`` for torchvision's weights of the backbone; ``coco`` for its
             weights of the whole detector; or the path of a state dict of torchvision's detector or
             of :class:`SsdNetwork`. A class head for other classes stays fresh, and so do the narrow
@@ -149,11 +139,7 @@ def build_detector(model: str, classes: int, weights: str = "none", size: int = 
 
 @functools.cache
 def reference(model: str) -> SSD:
-    """torchvision's detector without weights: its matcher, coder, thresholds and normalisation.
-
-    Raises:
-        SettingsError: no such model.
-    """
+    """torchvision's detector without weights: its matcher, coder, thresholds and normalisation."""
     with torch.device("meta"):
         return _fresh(model, 1).eval()
 
@@ -166,8 +152,7 @@ def own_size(model: str) -> int:
 def anchors_of(model: str, size: int) -> Tensor:
     """The anchors for inputs of a size: float32 [A, 4], x0, y0, x1, y1 in pixels.
 
-    Raises:
-        SettingsError: the model cannot take this size.
+    Raises ``SettingsError`` where the model cannot take this size.
     """
     ssd, own = reference(model), own_size(model)
     if ssd.anchor_generator.steps is not None and size != own:

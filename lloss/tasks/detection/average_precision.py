@@ -21,11 +21,12 @@ from lloss.modeling.objective import Meter, unknown_classes_note
 from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.detection.box_targets import Objects, Truth
 
-VOC_LEVELS = np.arange(11) / 10
-"""Recalls at which VOC 2007 reads precision."""
+VOC_LEVELS = np.arange(11) / 10  # Recalls at which VOC 2007 reads precision
 
 COCO_LEVELS = np.linspace(0, 1, 101)
 """Recalls at which COCO reads it, rounded as COCO's own evaluation rounds them."""
+
+IOU = 0.5  # a detection finds an object that it overlaps by more than this
 
 TRUE, IGNORED, FALSE = 1, 0, -1
 """Verdicts: a detection that counts for, that does not count, that counts against."""
@@ -42,19 +43,14 @@ class Detections:
 
 @dataclass
 class AveragePrecision:
-    """Judges detections image by image, and computes each class's average precision.
+    """Judges detections image by image, and computes each class's average precision."""
 
-    Attributes:
-        iou: a detection finds an object that it overlaps by more than this.
-    """
-
-    iou: float = 0.5
     _judged: list[NDArray[np.float64]] = field(default_factory=list, init=False, repr=False)
     _positives: list[NDArray[np.integer]] = field(default_factory=list, init=False, repr=False)
 
     def add(self, found: Detections, truth: Truth) -> None:
         """Judge the detections of one more image."""
-        verdicts = judge(found, truth, self.iou)
+        verdicts = judge(found, truth)
         self._judged.append(np.stack([found.labels, found.scores, verdicts]).astype(np.float64))
         self._positives.append(truth.labels[~(truth.difficult | truth.crowd)])
 
@@ -73,18 +69,13 @@ class AveragePrecision:
         weights: NDArray[np.float64],
         levels: NDArray[np.float64] = VOC_LEVELS,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Compute a class's average precisions, of R draws of the N images.
+        """Compute a class's average precisions, of R draws of the N images: ``weights`` [R, N].
 
         Of equal scores, the image that was added first comes first.
 
-        Args:
-            label: the class.
-            weights: how often each image was drawn, float64 [R, N].
-            levels: recalls: :data:`VOC_LEVELS`, or :data:`COCO_LEVELS` for COCO's.
-
         Returns:
             The area under the falling envelope of the curve (VOC 2010 and later), and the mean
-            over levels of the best precision at that recall or a higher one: float64 [R] each,
+            over ``levels`` of the best precision at that recall or a higher one: float64 [R] each,
             NaN where no object counts.
         """
         positives = weights @ np.array([(labels == label).sum() for labels in self._positives])
@@ -107,13 +98,13 @@ class AveragePrecision:
         return area, np.where(positives > 0, at_levels, np.nan)
 
 
-def judge(found: Detections, truth: Truth, iou: float = 0.5) -> NDArray[np.int8]:
+def judge(found: Detections, truth: Truth) -> NDArray[np.int8]:
     """Judge each detection of an image.
 
     A detection is of the object of its class that it overlaps most. If that is by more than
-    ``iou``: of a difficult object it is ignored; of another it is true, if no detection of a higher
-    score is of the same object. All others are false, but those inside a crowd of their class, by
-    more than the share ``iou`` of their own area, are ignored.
+    :data:`IOU`: of a difficult object it is ignored; of another it is true, if no detection of a
+    higher score is of the same object. All others are false, but those inside a crowd of their
+    class, by more than that share of their own area, are ignored.
 
     Returns:
         int8 [D]: :data:`TRUE`, :data:`IGNORED` or :data:`FALSE`.
@@ -130,9 +121,9 @@ def judge(found: Detections, truth: Truth, iou: float = 0.5) -> NDArray[np.int8]
         overlap = np.where(same & ~truth.crowd, shared / (own + their - shared), -1.0)
         inside = np.where(same & truth.crowd, shared / own, -1.0)
     best = overlap.argmax(1)
-    finds = overlap.max(1) > iou
+    finds = overlap.max(1) > IOU
     ignored = finds & truth.difficult[best]
-    verdicts[ignored | (inside.max(1) > iou)] = IGNORED
+    verdicts[ignored | (inside.max(1) > IOU)] = IGNORED
     by_score = np.argsort(-found.scores, kind="stable")
     candidates = by_score[(finds & ~ignored)[by_score]]
     _, first = np.unique(best[candidates], return_index=True)
@@ -148,14 +139,8 @@ def _area(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
 def detect(output: SsdOutput, model: str, size: int) -> list[dict[str, Tensor]]:
     """Decode, and drop what overlaps a better detection: torchvision's own postprocessing.
 
-    Args:
-        output: of N images.
-        model: whose thresholds are used.
-        size: side of the input; boxes end there.
-
-    Returns:
-        For each image, sorted by falling score: ``boxes`` float [D, 4], ``scores`` float [D],
-        ``labels`` int64 [D], from 1.
+    Returns for each image, sorted by falling score: ``boxes`` float [D, 4] within the input's
+    ``size``, ``scores`` float [D], ``labels`` int64 [D], from 1.
     """
     count = len(output.logits)
     heads = {

@@ -32,11 +32,9 @@ Window: TypeAlias = tuple[int, int, int, int]
 
 
 def fitted(rectangles: Tensor, fit: Fit) -> Tensor:
-    """Return the part of rectangles that an input of equal sides shows.
+    """Return the part of rectangles, [T, 4] in whole pixels, that an input of equal sides shows.
 
-    Args:
-        rectangles: x0, y0, x1, y1 in whole pixels, [T, 4].
-        fit: ``crop`` shows the middle square, ``pad`` the square around, ``stretch`` all.
+    ``crop`` shows the middle square, ``pad`` the square around, ``stretch`` all.
     """
     if fit == "stretch":
         return rectangles
@@ -93,23 +91,14 @@ def _overlap(crops: Tensor, boxes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SsdAugmentation:
-    """Change images by torch's global generator.
+    """Change images by torch's global generator."""
 
-    Attributes:
-        side: of the input, in pixels.
-        fit: how an image's rectangle is resized to the input's square.
-        fill: the colour around an image that is zoomed out.
-        crop: cut out a part that overlaps an object by at least a drawn IoU.
-        flip: mirror half of them.
-        photometric: change the colours, and zoom out half of the images.
-    """
-
-    side: int
-    fit: Fit = "stretch"
-    fill: tuple[int, int, int] = (0, 0, 0)
-    crop: bool = False
-    flip: bool = False
-    photometric: bool = False
+    side: int  # of the input, in pixels
+    fit: Fit = "stretch"  # how an image's rectangle is resized to the input's square
+    fill: tuple[int, int, int] = (0, 0, 0)  # the colour around an image that is zoomed out
+    crop: bool = False  # cut out a part that overlaps an object by at least a drawn IoU
+    flip: bool = False  # mirror half of them
+    photometric: bool = False  # change the colours, and zoom out half of the images
     colors: v2.Transform = field(default_factory=v2.RandomPhotometricDistort, repr=False)
     zoom: v2.RandomZoomOut = field(default_factory=v2.RandomZoomOut, repr=False)
     cropping: IoUCrop = field(default_factory=IoUCrop, repr=False)

@@ -18,40 +18,27 @@ from lloss.images.decode import Frame
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """The objects that detections are judged by.
+    """The objects that detections are judged by."""
 
-    Attributes:
-        boxes: float [M, 4].
-        labels: int [M].
-        difficult: bool [M]: to find it neither helps nor hurts.
-        crowd: bool [M]: a region of many; detections inside that find nothing else are ignored.
-    """
-
-    boxes: NDArray[np.floating]
-    labels: NDArray[np.integer]
-    difficult: NDArray[np.bool_]
+    boxes: NDArray[np.floating]  # float [M, 4]
+    labels: NDArray[np.integer]  # int [M]
+    difficult: NDArray[np.bool_]  # bool [M]: to find it neither helps nor hurts
+    # Bool [M]: a region of many; detections inside that find nothing else are ignored
     crowd: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:
-    """The objects of one image.
+    """The objects of one image."""
 
-    Attributes:
-        boxes: float32 [M, 4]: x0, y0, x1, y1 in pixels.
-        labels: int64 [M], from 1: 0 is the background.
-        difficult: bool [M]: trained on, but neither counted nor held against a detection.
-        crowd: bool [M]: likewise, and not trained on.
-        frame: x0, y0, x1, y1 in whole pixels of the image itself; around it is padding.
-        truth: all objects of the image, those that the input cuts off too, with their boxes as far
-            as the image goes: what detections in the unchanged input are measured by.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    difficult: Tensor
-    crowd: Tensor
+    boxes: Tensor  # float32 [M, 4]: x0, y0, x1, y1 in pixels
+    labels: Tensor  # int64 [M], from 1: 0 is the background
+    difficult: Tensor  # bool [M]: trained on, but neither counted nor held against a detection
+    crowd: Tensor  # bool [M]: likewise, and not trained on
+    # x0, y0, x1, y1 in whole pixels of the image itself; around it is padding
     frame: tuple[int, int, int, int]
+    # All objects of the image, those that the input cuts off too, with their boxes as far as the
+    # image goes: what detections in the unchanged input are measured by
     truth: Truth | None = None
 
     @classmethod
@@ -121,17 +108,11 @@ class Objects:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectBatch:
-    """What the loss is computed on: the objects of N images, padded to the most of any.
+    """What the loss is computed on: the objects of N images, padded to the most of any."""
 
-    Attributes:
-        boxes: float32 [N, M, 4]; zeros are padding.
-        labels: int64 [N, M]; 0 is padding.
-        counts: how many of each image are real.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    counts: tuple[int, ...]
+    boxes: Tensor  # float32 [N, M, 4]; zeros are padding
+    labels: Tensor  # int64 [N, M]; 0 is padding
+    counts: tuple[int, ...]  # how many of each image are real
 
     @classmethod
     def of(cls, targets: Sequence[Objects]) -> ObjectBatch:

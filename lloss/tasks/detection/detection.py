@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from lloss.annotations import ObjectLabel, Problems
+from lloss.annotations import ObjectLabel
 from lloss.annotations.label_archive import write_labels
-from lloss.data.labeled_set import LabeledSet, class_names
+from lloss.data.labeled_set import class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.data.voc_folders import DATASETS
 from lloss.errors import LabelError
@@ -29,7 +28,7 @@ from lloss.modeling.networks.ssd import (
     reference,
 )
 from lloss.modeling.objective import Objective
-from lloss.pools import Item, Pool
+from lloss.pools import Item
 from lloss.tasks.detection import image_scores
 from lloss.tasks.detection.average_precision import DetectionMeter, detect
 from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, SsdAugmentation
@@ -38,8 +37,7 @@ from lloss.tasks.detection.multibox_loss import multibox_loss
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 
-DRAWN = 0.4
-"""Score from which a detection is drawn."""
+DRAWN = 0.4  # Score from which a detection is drawn
 
 RECIPES: dict[str, dict[str, Any]] = {
     # As torchvision trains it, without zooming out: its smallest anchor is a fifth of the image.
@@ -105,6 +103,12 @@ class _Detection(Task):
     datasets = DATASETS.keys()
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
+    open_labeled = staticmethod(open_objects)
+    read_labels = staticmethod(read_objects)
+    write_labels = staticmethod(write_labels)
+    join = staticmethod(join_objects)
+    objective = staticmethod(DetectionObjective)
+    collate = staticmethod(ObjectBatch.of)
 
     def defaults(self, model: str) -> dict[str, Any]:
         """Size and normalisation of torchvision's detector, and how it is usually trained."""
@@ -132,23 +136,6 @@ class _Detection(Task):
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(filter(is_class_layer, names))
-
-    def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
-        return DetectionObjective(settings, classes)
-
-    def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
-        return open_objects(data, data_root, problems)
-
-    def read_labels(self, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
-        return read_objects(path, problems)
-
-    def write_labels(self, labels: Mapping[str, ObjectLabel], path: Path) -> None:
-        write_labels(labels, path)
-
-    def join(
-        self, pool: Pool, labels: Mapping[str, ObjectLabel], origin: str, problems: Problems
-    ) -> LabeledSet:
-        return join_objects(pool, labels, origin, problems)
 
     def names(self, label: ObjectLabel) -> Iterable[str]:
         return label.names
@@ -211,9 +198,6 @@ class _Detection(Task):
     ) -> tuple[Tensor, list[Objects]]:
         return SsdAugmentation.of(settings).batch(images, targets, generator)
 
-    def collate(self, targets: Sequence[Objects]) -> ObjectBatch:
-        return ObjectBatch.of(targets)
-
 
 def _trained(label: ObjectLabel) -> list[str]:
     return [name for name, crowd in zip(label.names, label.crowd) if not crowd]
@@ -232,4 +216,4 @@ def _drawing(found: dict[str, Tensor], classes: Sequence[str], size: int) -> Dra
     return Drawing(tuple(reversed(shapes)), guess, max(scores, default=0.0))
 
 
-TASK = _Detection()
+TASK: Task = _Detection()

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.networks.ssd import SsdOutput
 
-CONFIDENT = 0.3
-"""Foreground probability from which an anchor counts as a find."""
+CONFIDENT = 0.3  # Foreground probability from which an anchor counts as a find
 
 RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Which of the sorted anchors the summary reads: the objects' first, then how fast it falls off."""

@@ -18,18 +18,13 @@ def multibox_loss(
     """Smooth L1 over positive anchors, and cross entropy over these and three times as many others.
 
     The others are the image's negatives with the largest cross entropy. What is positive, and what
-    its offsets should be, torchvision decides. An image without objects has no positives, so no
-    negatives either: its loss is 0.
-
-    Args:
-        output: of N images.
-        targets: their objects.
-        ssd: whose matcher, box coder and share of negatives are used.
-        divided: by the image's number of positives (or 1); undivided, crowded images rank higher.
+    its offsets should be, torchvision's ``ssd`` decides. An image without objects has no positives,
+    so no negatives either: its loss is 0.
 
     Returns:
-        float32 [N]. Divided, each is torchvision's ``SSD.compute_loss`` on that image alone;
-        undivided, their sum over the sum of positives is that of the batch.
+        float32 [N]. ``divided`` by the image's number of positives (or 1), each is torchvision's
+        ``SSD.compute_loss`` on that image alone; undivided, crowded images rank higher, and their
+        sum over the sum of positives is that of the batch.
     """
     matched = match(output.anchors, targets, ssd)
     positive = matched >= 0

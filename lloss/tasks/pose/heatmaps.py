@@ -9,48 +9,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SIGMA = 1.0
-"""Of the Gaussians, in pixels of the heatmap (Newell et al. 2016, section 3.2)."""
+SIGMA = 1.0  # Of the Gaussians, in pixels of the heatmap (Newell et al. 2016, section 3.2)
 
 SHIFT = 0.25
 """Pixels that a decoded joint moves from the middle of the highest pixel to a neighbour."""
 
 
-def render(joints: Tensor, size: tuple[int, int], sigma: float = SIGMA) -> Tensor:
-    """Draw Gaussians of height 1 around joints.
+def render(joints: Tensor, size: tuple[int, int]) -> Tensor:
+    """Draw Gaussians of height 1 around joints, x, y [..., 2]: float [..., height, width].
 
     The centre is the joint's exact place, not the nearest pixel as in the paper's code: pixels hold
     ``exp(-d² / 2σ²)`` of their centre's distance ``d``, which makes the quarter-pixel shift of
     :func:`decode` meaningful.
-
-    Args:
-        joints: x, y, float [..., 2].
-        size: height and width of the heatmaps.
-        sigma: in pixels.
-
-    Returns:
-        Float [..., height, width].
     """
     height, width = size
     columns = torch.arange(width, device=joints.device, dtype=joints.dtype) + 0.5
     rows = torch.arange(height, device=joints.device, dtype=joints.dtype) + 0.5
-    across = torch.exp((columns - joints[..., 0:1]).square() / (-2 * sigma**2))
-    down = torch.exp((rows - joints[..., 1:2]).square() / (-2 * sigma**2))
+    across = torch.exp((columns - joints[..., 0:1]).square() / (-2 * SIGMA**2))
+    down = torch.exp((rows - joints[..., 1:2]).square() / (-2 * SIGMA**2))
     return down[..., :, None] * across[..., None, :]
 
 
 def decode(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """The places and heights of the peaks.
+    """Find the peaks of heatmaps, float [..., H, W]: x, y, float [..., 2], and heights, [...].
 
     A joint is at the centre of the highest pixel (the first of equals), moved by a quarter of a
     pixel along each axis towards the higher of the two neighbours (Newell et al. 2016, section
     3.2); at the border or between equal neighbours it stays.
-
-    Args:
-        heatmaps: float [..., H, W].
-
-    Returns:
-        x, y of each, float [..., 2], and the height of each peak, float [...].
     """
     height, width = heatmaps.shape[-2:]
     flat = heatmaps.flatten(-2)
@@ -70,12 +55,7 @@ def _slope(flat: Tensor, at: Tensor, step: int, position: Tensor, length: int) -
 
 
 def mirrored_back(heatmaps: Tensor, order: Tensor) -> Tensor:
-    """Heatmaps of a mirrored image as ones of the image itself.
-
-    Args:
-        heatmaps: float [..., J, H, W].
-        order: int64 [J], for each joint the one that it is in the mirror.
-    """
+    """Turn heatmaps [..., J, H, W] of a mirrored image back; ``order`` is :func:`.mirror_order`."""
     return heatmaps.flip(-1).index_select(-3, order)
 
 
@@ -90,9 +70,6 @@ def heatmap_loss(heatmaps: Tensor, joints: Tensor, annotated: Tensor) -> Tensor:
         heatmaps: float [N, stacks, J, H, W].
         joints: x, y in pixels of the heatmaps, float [N, J, 2]; anything where not annotated.
         annotated: bool [N, J].
-
-    Returns:
-        Float [N].
     """
     size = heatmaps.shape[-2], heatmaps.shape[-1]
     places = torch.where(annotated[..., None], joints.float(), 0.0)

@@ -14,25 +14,17 @@ from lloss.annotations.joint_names import flip_pairs
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonTarget:
-    """The joints of one person in the pixels of one input.
+    """The joints of one person in the pixels of one input."""
 
-    Attributes:
-        names: of the joints.
-        joints: x, y, the centre of the first pixel being 0.5, 0.5; float32 [J, 2].
-        annotated: which joints are, inside of the input or not; bool [J].
-        size: side of the input in pixels.
-        pixel: width and height of a pixel of the input in pixels of the original image.
-        head: what PCKh divides by, in pixels of the original image; NaN if unknown.
-        side: of what the network sees, in pixels of the original image: of the person's square, or
-            the longer one of a whole image.
-    """
-
-    names: tuple[str, ...]
-    joints: Tensor
-    annotated: Tensor
-    size: int
+    names: tuple[str, ...]  # of the joints
+    joints: Tensor  # x, y, the centre of the first pixel being 0.5, 0.5; float32 [J, 2]
+    annotated: Tensor  # which joints are, inside of the input or not; bool [J]
+    size: int  # side of the input in pixels
+    # Width and height of a pixel of the input in pixels of the original image
     pixel: tuple[float, float]
-    head: float
+    head: float  # what PCKh divides by, in pixels of the original image; NaN if unknown
+    # Of what the network sees, in pixels of the original image: of the person's square, or the
+    # longer one of a whole image
     side: float
 
     @property
@@ -43,15 +35,10 @@ class PersonTarget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoseTargets:
-    """The joints of a batch.
+    """The joints of a batch."""
 
-    Attributes:
-        joints: x, y as shares of the input's width and height; float32 [N, J, 2].
-        annotated: which are, and are inside of the input; bool [N, J].
-    """
-
-    joints: Tensor
-    annotated: Tensor
+    joints: Tensor  # x, y as shares of the input's width and height; float32 [N, J, 2]
+    annotated: Tensor  # which are, and are inside of the input; bool [N, J]
 
     @classmethod
     def of(cls, targets: Sequence[PersonTarget]) -> PoseTargets:

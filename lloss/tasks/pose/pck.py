@@ -19,14 +19,12 @@ from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.pose.heatmaps import decode, mirrored_back
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
 
-PCKH_SHARE = 0.5
-"""Of the head size: PCKh@0.5 (Andriluka et al. 2014)."""
+PCKH_SHARE = 0.5  # Of the head size: PCKh@0.5 (Andriluka et al. 2014)
 
 SIDE_SHARE = 0.05
 """Of the side of what the network sees, where head sizes are not known; a choice of ours."""
 
-LEFT_OUT = ("pelvis", "thorax")
-"""Joints that MPII's mean leaves out."""
+LEFT_OUT = ("pelvis", "thorax")  # Joints that MPII's mean leaves out
 
 HEAD = ("head-top", "upper-neck", "head", "neck", "nose", "eye", "ear")
 """Joints that are reported together as the head."""
@@ -89,13 +87,7 @@ class Pck(Meter):
     total: list[Tensor] = field(default_factory=list, init=False)
 
     def update(self, output: Any, targets: Sequence[PersonTarget], mirror: Any = None) -> None:
-        """Count a batch.
-
-        Args:
-            output: heatmaps, float [N, stacks, J, H, W]; the last stack is judged.
-            targets: of inputs four times as large (or whatever the network's stride is).
-            mirror: heatmaps of the mirrored images, if asked for.
-        """
+        """Judge the last stack of heatmaps, [N, stacks, J, H, W]; ``mirror`` is the mirrored's."""
         self.images += len(targets)
         heatmaps = output[:, -1].float().cpu()
         if mirror is not None:

@@ -21,35 +21,24 @@ from lloss.tasks.pose.pose_augmentation import STORED_SCALE
 def read_person(
     item: Item,
     label: PersonLabel,
-    names: Sequence[str],
+    classes: Sequence[str],
     spec: ImageSpec,
     for_training: bool,
     out: Pixels,
     cut: CutOff | None = None,
 ) -> PersonTarget:
-    """Decode one person and find the joints in it.
+    """Decode one person and find the joints in it, as :meth:`.Task.example`.
 
-    Args:
-        item: a square of an image, or a whole image.
-        label: its joints.
-        names: joints of the network; those that the label lacks are not annotated.
-        spec: of ``out``.
-        for_training: whether ``out`` is :data:`.STORED_SCALE` times as large as the input
-            and shows the plain cut in its middle, with the image around it (around a whole image:
-            black). Otherwise the pixels are those that a scorer decodes.
-        out: uint8 [spec.height, spec.width, 3], written whole.
-        cut: counts the joints that the input does not show.
-
-    Raises:
-        ImageError: the image cannot be decoded.
-        LabelError: two joints of the label have one name.
+    For training, ``out`` is :data:`.STORED_SCALE` times as large as the input and shows the plain
+    cut in its middle, with the image around it (around a whole image: black). Joints that the
+    label lacks are not annotated.
     """
     rows = {name: row for row, name in enumerate(label.names)}
     if len(rows) < len(label.names):
         raise LabelError(f"{item.id!r}: two joints of one name among {', '.join(label.names)}")
-    annotated = np.array([n in rows and bool(label.annotated[rows[n]]) for n in names], np.bool_)
-    places = np.zeros((len(names), 2))
-    places[annotated] = label.joints[[rows[n] for n, known in zip(names, annotated) if known]]
+    annotated = np.array([n in rows and bool(label.annotated[rows[n]]) for n in classes], np.bool_)
+    places = np.zeros((len(classes), 2))
+    places[annotated] = label.joints[[rows[n] for n, known in zip(classes, annotated) if known]]
     region = item.region if isinstance(item, CropItem) else None
     if isinstance(item, CropItem):
         raw = item.cut(STORED_SCALE) if for_training else item.read()
@@ -66,7 +55,7 @@ def read_person(
     scale = np.array(frame.scale)
     joints = (places - corner) * scale + frame.offset
     return PersonTarget(
-        names=tuple(names),
+        names=tuple(classes),
         joints=torch.from_numpy(joints.astype(np.float32)),
         annotated=torch.from_numpy(annotated),
         size=spec.width,

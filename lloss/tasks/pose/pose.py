@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from lloss.annotations.label_archive import write_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
-from lloss.images.cut_off import CutOff
-from lloss.images.decode import ImageSpec, Pixels
+from lloss.images.decode import ImageSpec
 from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks import hourglass
 from lloss.modeling.objective import Objective
 from lloss.modeling.pretrained_weights import read_state_dict, start_from
-from lloss.pools import Item, Pool
+from lloss.pools import Item
 from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
 from lloss.tasks.pose.pck import (
@@ -42,15 +41,14 @@ FOUND = 0.1
 """A joint whose peak is at least so high is drawn; a Gaussian of a joint found for sure has 1. It
 is low, as the picks are the images that the network is least sure of."""
 
-ENERGY = math.pi
-"""Sum of the squares of a Gaussian of height 1 and sigma 1."""
+ENERGY = math.pi  # Sum of the squares of a Gaussian of height 1 and sigma 1
 
 
 class PoseObjective(Objective):
     """Heatmaps, float [N, stacks, J, S/4, S/4], against :class:`.PoseTargets`."""
 
-    def __init__(self, settings: TrainSettings, joints: Sequence[str]) -> None:
-        self.joints, self.flip_test = tuple(joints), settings.flip_test
+    def __init__(self, settings: TrainSettings, classes: Sequence[str]) -> None:
+        self.joints, self.flip_test = tuple(classes), settings.flip_test
         self.summary_size = 2 * len(self.joints) + 1
 
     def loss_per_image(self, output: Tensor, targets: PoseTargets) -> Tensor:
@@ -79,10 +77,9 @@ class PoseObjective(Objective):
         return torch.cat([last.amax(2), energy, moved / ENERGY], 1)
 
     def outputs(self, output: Tensor) -> dict[str, Tensor]:
-        """``entropy`` in nats and ``confidence``, of the last stack's heatmaps, means over joints.
+        """Compute ``entropy`` (of a softmax over pixels, in nats) and ``confidence`` (the peak).
 
-        The entropy is that of a softmax over each heatmap's pixels; the confidence the height of
-        its peak.
+        Both are means over the joints of the last stack.
         """
         last = output[:, -1].float().flatten(2)
         log_probabilities = last.log_softmax(2)
@@ -118,6 +115,13 @@ class _Pose(Task):
     unit = "joints"
     augments = ("none", "pose")
     weights = ("none", STATE_DICT)
+    read_labels = staticmethod(read_persons)
+    write_labels = staticmethod(write_labels)
+    join = staticmethod(join_persons)
+    names = staticmethod(annotated_names)
+    objective = staticmethod(PoseObjective)
+    example = staticmethod(read_person)
+    collate = staticmethod(PoseTargets.of)
 
     def defaults(self, model: str) -> dict[str, Any]:
         """What learns from few persons; ``paper-mpii`` has the values of the paper.
@@ -162,25 +166,8 @@ class _Pose(Task):
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name.startswith(("heatmaps.", "heatmap_remaps.")))
 
-    def objective(self, settings: TrainSettings, classes: Sequence[str]) -> Objective:
-        return PoseObjective(settings, classes)
-
     def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
         return open_persons(data, problems)
-
-    def read_labels(self, path: Path, problems: Problems) -> dict[str, PersonLabel]:
-        return read_persons(path, problems)
-
-    def write_labels(self, labels: Mapping[str, PersonLabel], path: Path) -> None:
-        write_labels(labels, path)
-
-    def join(
-        self, pool: Pool, labels: Mapping[str, PersonLabel], origin: str, problems: Problems
-    ) -> LabeledSet:
-        return join_persons(pool, labels, origin, problems)
-
-    def names(self, label: PersonLabel) -> Collection[str]:
-        return annotated_names(label)
 
     def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
         """The joints that are annotated on at least one person, in the labels' order.
@@ -210,18 +197,6 @@ class _Pose(Task):
     def training_spec(self, settings: TrainSettings) -> ImageSpec:
         return settings.image_spec(round(settings.size * STORED_SCALE))
 
-    def example(
-        self,
-        item: Item,
-        label: PersonLabel,
-        classes: Sequence[str],
-        spec: ImageSpec,
-        for_training: bool,
-        out: Pixels,
-        cut: CutOff | None = None,
-    ) -> PersonTarget:
-        return read_person(item, label, classes, spec, for_training, out, cut)
-
     def augment(
         self,
         images: Tensor,
@@ -232,9 +207,6 @@ class _Pose(Task):
         count = len(images)
         views = draw_views(count, generator) if settings.augment == "pose" else [None] * count
         return show(images, targets, views, settings.size)
-
-    def collate(self, targets: Sequence[PersonTarget]) -> PoseTargets:
-        return PoseTargets.of(targets)
 
 
 def _drawing(
@@ -250,4 +222,4 @@ def _drawing(
     return Drawing(shapes, f"{sum(found)} of {len(found)} joints", confidence)
 
 
-TASK = _Pose()
+TASK: Task = _Pose()

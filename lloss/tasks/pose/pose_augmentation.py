@@ -25,34 +25,20 @@ STORED_SCALE = 1.75
 """Side of a stored image over that of the input: a person at 0.75 of its size shows 1.33 times as
 much, turned by 30° up to 1.82; only the outermost corners of the rarest views lack pixels."""
 
-SCALE = 0.25
-"""A person is shown at 1 ± so much of its size (Newell et al. 2016, section 3.1)."""
-
-DEGREES = 30.0
-"""A person is turned by at most so much either way (the same section)."""
-
-TURNED = 0.6
-"""Share of the views that are turned at all, as in the authors' code."""
-
-TINT = 0.2
-"""Each colour is multiplied by 1 ± so much."""
+SCALE = 0.25  # A person is shown at 1 ± so much of its size (Newell et al. 2016, section 3.1)
+DEGREES = 30.0  # A person is turned by at most so much either way (the same section)
+TURNED = 0.6  # Share of the views that are turned at all, as in the authors' code
+TINT = 0.2  # Each colour is multiplied by 1 ± so much
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How one input is seen.
+    """How one input is seen."""
 
-    Attributes:
-        zoom: above 1 the person is larger than in the plain cut.
-        degrees: that the person is turned by, clockwise as one looks at the image.
-        mirrored: left and right change places.
-        tint: factor of red, green and blue.
-    """
-
-    zoom: float = 1.0
-    degrees: float = 0.0
-    mirrored: bool = False
-    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    zoom: float = 1.0  # above 1 the person is larger than in the plain cut
+    degrees: float = 0.0  # that the person is turned by, clockwise as one looks at the image
+    mirrored: bool = False  # left and right change places
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factor of red, green and blue
 
     def matrix(self, size: int, stored: int) -> tuple[float, float, float, float, float, float]:
         """a, b, c, d, e, f: the pixel (x, y) of the input is (ax + by + c, dx + ey + f) stored."""
@@ -86,16 +72,10 @@ def _factor(draw: float) -> float:
 def show(
     images: Tensor, targets: Sequence[PersonTarget], views: Sequence[View | None], size: int
 ) -> tuple[Tensor, list[PersonTarget]]:
-    """Each stored image by its view.
+    """Show each stored image, uint8 [B, stored, stored, 3], by its view; None is the plain cut.
 
-    Args:
-        images: uint8 [B, stored, stored, 3].
-        targets: in pixels of the stored images.
-        views: None for the plain cut, which takes the pixels as they are.
-        size: side of the input in pixels.
-
-    Returns:
-        uint8 [B, size, size, 3], and the targets in its pixels. A joint outside is not annotated.
+    Returns uint8 [B, size, size, 3], and the targets in its pixels; a joint outside is not
+    annotated.
     """
     stored = images.shape[1]
     inputs = np.empty((len(images), size, size, 3), np.uint8)

@@ -72,26 +72,6 @@ def test_ssd300_computes_what_torchvision_computes(vgg: SsdNetwork) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [LITE, VGG])
-def test_six_source_maps_can_be_tapped(
-    name: str, lite: SsdNetwork, vgg: SsdNetwork, request: pytest.FixtureRequest
-) -> None:
-    network, size = (lite, SIDE) if name == LITE else (vgg, 300)
-    channels = []
-    handles = [
-        network.get_submodule(f"sources.{number}").register_forward_hook(
-            lambda module, inputs, output: channels.append(output.shape[1])
-        )
-        for number in range(6)
-    ]
-    network(torch.zeros(1, 3, size, size))
-    for handle in handles:
-        handle.remove()
-    assert channels == [512, 1024, 512, 256, 256, 256] or name == LITE
-    assert len(channels) == 6
-
-
-@torch.no_grad()
 def test_the_norm_survives_half_precision(vgg: SsdNetwork) -> None:
     """In float16 the squares of 512 large activations are infinite, and zeros divide by 0."""
     features = torch.full((1, 512, 4, 4), 300.0)
@@ -145,14 +125,6 @@ def test_anchors_keep_their_precision_in_a_half_network() -> None:
     assert next(network.parameters()).dtype == torch.float16
     assert torch.equal(network.anchors, anchors)
     assert "anchors" not in network.state_dict()
-
-
-def test_another_size_than_its_own_is_for_the_light_detector() -> None:
-    assert len(anchors_of(LITE, 160)) < len(anchors_of(LITE, 320))
-    with pytest.raises(SettingsError, match=r"size = 512: ssd300_vgg16 takes 300 alone"):
-        build_detector(VGG, 2, size=512)
-    with pytest.raises(SettingsError, match=r"size = 16: .* needs 32 pixels or more"):
-        build_detector(LITE, 2, size=16)
 
 
 @pytest.mark.parametrize("name", [LITE, VGG])

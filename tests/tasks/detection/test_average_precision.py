@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -241,31 +242,15 @@ def test_overlapping_random_boxes_are_judged_as_the_development_kit_does() -> No
         assert _precisions(images, label) == pytest.approx(expected, abs=1e-9)
 
 
-def _random_images(count: int, seed: int) -> list[tuple[Detections, Truth]]:
-    random = np.random.default_rng(seed)
-    images = []
-    for _ in range(count):
-        corners = random.integers(0, 12, (random.integers(0, 5), 2))
-        boxes = np.concatenate([corners, corners + 10], 1)
-        guesses = random.integers(0, 12, (random.integers(0, 7), 2))
-        found = np.concatenate([guesses, guesses + 10], 1)
-        labels, scores = (random.integers(1, 3, len(x)) for x in (boxes, found))
-        difficult = random.random(len(boxes)) < 0.2
-        images.append(
-            (
-                _found(found, scores / 4, random.integers(1, 3, len(found))),  # scores that tie
-                _truth(boxes, labels, difficult),
-            )
-        )
-    return images
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_precision_of_drawn_images_is_that_of_their_copies(seed: int) -> None:
-    images = _random_images(5, seed)
-    average = AveragePrecision()
-    for image in images:
-        average.add(*image)
+    random, images, average = np.random.default_rng(seed), [], AveragePrecision()
+    for _ in range(5):
+        truth, found = _scene(random, apart=False)
+        ranks = found.scores.argsort().argsort()  # scores that tie between images
+        tied = dataclasses.replace(found, scores=ranks)
+        images.append((tied, truth))
+        average.add(tied, truth)
     weights = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 0, 2], [0, 0, 0, 0, 5]])
     for label in (1, 2, 3):
         drawn = average.of_class(label, weights.astype(float))

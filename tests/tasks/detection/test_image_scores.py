@@ -1,19 +1,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from lloss.export.graph import OPSET, ScoringGraph, outputs_of
 from torch import Tensor
 
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.networks.ssd import SsdOutput
-from lloss.tasks import get_task
 from lloss.tasks.detection.image_scores import (
     CONFIDENT,
     MEAN_OVER,
@@ -22,7 +17,6 @@ from lloss.tasks.detection.image_scores import (
     scores,
     summary,
 )
-from lloss.tasks.presets import resolve_settings
 
 
 def _output(logits: Tensor) -> SsdOutput:
@@ -81,37 +75,3 @@ def test_the_summary_is_detached_bounded_and_as_long_for_few_anchors() -> None:
     assert found.shape == (1, SUMMARY_SIZE)
     assert found.isfinite().all()
     assert found.min() == LOG_FLOOR
-
-
-def test_the_exported_graph_computes_the_same_and_suppresses_nothing(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    settings = resolve_settings("default", task="detection", hidden=16, size=96)
-    model = get_task("detection").network(settings, ["a", "b", "c"])
-    graph = ScoringGraph(model, settings.mean, settings.std).eval()
-    names = list(outputs_of(graph, (96, 96)))
-    assert names == ["loss", "entropy", "confidence", "embedding"]
-    program = torch.onnx.export(
-        graph,
-        (torch.zeros(2, 96, 96, 3, dtype=torch.uint8),),
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=names,
-        dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
-    )
-    assert program is not None
-    path = str(tmp_path / "graph.onnx")
-    program.save(path, external_data=False)
-    kinds = {node.op_type for node in onnx.load(path).graph.node}
-    assert "Conv" in kinds and "TopK" in kinds
-    assert not kinds & {"NonMaxSuppression", "NonZero", "Loop", "If", "Scan"}
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(1)
-    for count in (1, 3):
-        images = torch.randint(256, (count, 96, 96, 3), dtype=torch.uint8, generator=generator)
-        with torch.no_grad():
-            expected = graph(images)
-        found = session.run(None, {"images": images.numpy()})
-        for ours, theirs in zip(expected, found, strict=True):
-            np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-3, atol=1e-4)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from lloss.tasks.detection.multibox_loss import match, multibox_loss
 
 MODEL = MODELS[0]
 SIDE, CLASSES = 160, 3
+Batch: TypeAlias = tuple[SsdOutput, list[Objects]]
 
 
 def _objects(count: int, generator: torch.Generator, crowd: int = 0) -> Objects:
@@ -26,7 +29,7 @@ def _objects(count: int, generator: torch.Generator, crowd: int = 0) -> Objects:
 
 
 @pytest.fixture(scope="module")
-def batch() -> tuple[SsdOutput, list[Objects]]:
+def batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     anchors = anchors_of(MODEL, SIDE)
     targets = [_objects(count, generator) for count in (3, 0, 7, 1, 12)]
@@ -61,16 +64,14 @@ def _image(output: SsdOutput, row: int) -> SsdOutput:
     return SsdOutput(output.logits[row : row + 1], output.offsets[row : row + 1], output.anchors)
 
 
-def test_the_undivided_losses_sum_to_torchvisions(batch: tuple[SsdOutput, list[Objects]]) -> None:
+def test_the_undivided_losses_sum_to_torchvisions(batch: Batch) -> None:
     expected, positives = _torchvision(*batch)
     losses = _ours(*batch, divided=False)
     assert positives > 30
     assert float(losses.sum() / positives) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_divided_loss_is_torchvisions_on_that_image_alone(
-    batch: tuple[SsdOutput, list[Objects]],
-) -> None:
+def test_a_divided_loss_is_torchvisions_on_that_image_alone(batch: Batch) -> None:
     output, targets = batch
     losses = _ours(output, targets)
     expected = [_torchvision(_image(output, n), [targets[n]])[0] for n in range(5)]
@@ -78,9 +79,7 @@ def test_a_divided_loss_is_torchvisions_on_that_image_alone(
     assert float(losses.mean()) == pytest.approx(sum(expected) / 5, rel=1e-5)
 
 
-def test_images_without_objects_have_a_finite_loss_and_gradient(
-    batch: tuple[SsdOutput, list[Objects]],
-) -> None:
+def test_images_without_objects_have_a_finite_loss_and_gradient(batch: Batch) -> None:
     output = _image(batch[0], 1)
     logits, offsets = (x.clone().requires_grad_() for x in output[:2])
     losses = _ours(SsdOutput(logits, offsets, output.anchors), [batch[1][1]])
@@ -90,7 +89,7 @@ def test_images_without_objects_have_a_finite_loss_and_gradient(
     assert logits.grad.isfinite().all() and offsets.grad.isfinite().all()
 
 
-def test_the_gradient_is_torchvisions(batch: tuple[SsdOutput, list[Objects]]) -> None:
+def test_the_gradient_is_torchvisions(batch: Batch) -> None:
     output, targets = _image(batch[0], 2), [batch[1][2]]
     grads = []
     for ours in (True, False):
@@ -153,9 +152,7 @@ def test_an_anchor_of_an_object_is_never_a_negative_too() -> None:
     assert float(losses) == pytest.approx(expected, rel=1e-5)
 
 
-def test_half_precision_outputs_are_computed_in_single(
-    batch: tuple[SsdOutput, list[Objects]],
-) -> None:
+def test_half_precision_outputs_are_computed_in_single(batch: Batch) -> None:
     output, targets = batch
     made = SsdOutput(output.logits.bfloat16(), output.offsets.bfloat16(), output.anchors)
     losses = _ours(made, targets)

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lloss.annotations import PersonLabel
 from lloss.annotations.joint_names import COCO, MPII
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
-from lloss.tasks.pose.pck import Pck, group_of, heads_known
+from lloss.tasks.pose.pck import Pck, group_of
 
 NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")
 
@@ -108,15 +107,6 @@ def test_a_joint_without_its_other_side_is_not_averaged_with_the_mirror() -> Non
 def test_joints_are_grouped_by_what_they_are(names: tuple[str, ...]) -> None:
     groups = {group_of(name) for name in names} - {"pelvis", "thorax"}
     assert groups == {"head", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"}
-
-
-def test_one_head_that_is_not_known_makes_another_measure_of_all() -> None:
-    def label(head: float) -> PersonLabel:
-        return PersonLabel("a.jpg", None, NAMES, np.zeros((5, 2)), np.ones(5, np.bool_), head)
-
-    assert heads_known([label(7.5), label(3)])
-    assert not heads_known([label(7.5), label(math.nan)])
-    assert not heads_known([])
 
 
 def test_joints_that_the_network_does_not_have_are_missed_and_named() -> None:

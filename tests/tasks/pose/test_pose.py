@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from lloss.annotations import PersonLabel, Problems
 from lloss.errors import SettingsError
-from lloss.images.decode import ImageSpec
 from lloss.tasks.pose.heatmaps import render
 from lloss.tasks.pose.pck import Pck
 from lloss.tasks.pose.pose import TASK
@@ -77,24 +75,6 @@ def test_the_defaults_are_those_that_were_seen_to_learn() -> None:
     assert paper.taps == TASK.taps(paper)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"model": "resnet18"}, "model 'resnet18': no network for pose; choose hourglass1"),
-        ({"size": 100}, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
-        ({"weights": "imagenet"}, "weights 'imagenet': pose starts from none or the path of a"),
-        ({"augment": "flip"}, "augment = 'flip': pose has none, pose"),
-        ({"loss_norm": "none"}, "loss_norm = 'none': is for detection alone, not for pose"),
-    ],
-)
-def test_what_cannot_be_built_is_refused(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        settings(**given)
-    if "model" not in given:
-        with pytest.raises(SettingsError, match=message):
-            TASK.network(dataclasses.replace(settings(), **given), JOINTS)
-
-
 def test_the_layers_of_the_joints_alone_start_new(tmp_path: Path) -> None:
     two = settings(model="hourglass2-narrow")
     saved = TASK.build(two, JOINTS).state_dict()
@@ -112,15 +92,6 @@ def test_the_layers_of_the_joints_alone_start_new(tmp_path: Path) -> None:
     one = settings(weights=str(tmp_path / "w.pt"), model="hourglass3-narrow")
     with pytest.raises(SettingsError, match="do not fit hourglass3-narrow"):
         TASK.build(one, JOINTS)
-
-
-def test_labels_come_back_from_their_copy(people: Path) -> None:
-    labels = TASK.read_labels(people / "people.json", Problems())
-    TASK.write_labels(labels, people / TASK.labels_file)
-    again = TASK.read_labels(people / TASK.labels_file, Problems())
-    assert {id: str(one) for id, one in again.items()} == {
-        id: str(one) for id, one in labels.items()
-    }
 
 
 def test_a_person_goes_from_file_to_loss(people: Path) -> None:
@@ -152,32 +123,6 @@ def test_a_person_goes_from_file_to_loss(people: Path) -> None:
     meter = TASK.objective(chosen, classes).meter(labeled.labels)
     meter.update(heatmaps, moved)
     assert meter.figures()["pckh"] == 1  # heads are as long as neck and top are apart
-
-
-def test_colours_are_at_their_joints_after_augmentation(people: Path) -> None:
-    """Red is the neck, green the head, blue the right ankle; none is mirrored to another."""
-    chosen = settings(size=128)
-    labeled = TASK.open(str(people / "people.json"), None, people, Problems())
-    classes = ("r-ankle", "l-ankle", "upper-neck", "head-top")
-    spec, count = TASK.training_spec(chosen), len(labeled)
-    images = np.empty((count, 224, 224, 3), np.uint8)
-    targets = [
-        TASK.example(labeled.items[n], labeled.labels[n], classes, spec, True, images[n])
-        for n in range(count)
-    ]
-    seen, moved = TASK.augment(
-        torch.from_numpy(images), targets, chosen, torch.Generator().manual_seed(1)
-    )
-    channels = {"r-ankle": 2, "l-ankle": 2, "upper-neck": 0, "head-top": 1}
-    ankles = set()
-    for pixels, target in zip(seen, moved):
-        for name, (x, y), known in zip(classes, target.joints.long().tolist(), target.annotated):
-            if known and min(x, y) > 2 and max(x, y) < 126:
-                bright = pixels[y, x].tolist()
-                others = [v for n, v in enumerate(bright) if n != channels[name]]
-                assert bright[channels[name]] > 140 > max(others), name
-        ankles |= {name for name, known in zip(classes, target.annotated) if known}
-    assert {"r-ankle", "l-ankle"} <= ankles  # some were mirrored, some not
 
 
 def peaked(*peaks: float) -> Tensor:
@@ -230,76 +175,3 @@ def test_the_meter_is_pckh_only_where_all_heads_are_known() -> None:
     others = [label(1, 1, 1, 1), label(0, 0, 1, 1, head=nan)]
     assert TASK.objective(chosen, JOINTS[:2]).meter(others).by_head
     assert not TASK.objective(chosen, JOINTS).meter(others).by_head
-
-
-class _Graph(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        heatmaps = self.network(images)
-        return (
-            heatmaps,
-            OBJECTIVE.summary(heatmaps),
-            *OBJECTIVE.outputs(heatmaps).values(),
-        )
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_onnx_runtime_computes_what_torch_does(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = TASK.build(settings(), JOINTS).train()
-    with torch.no_grad():
-        for layer in network.get_submodule("heatmaps").children():
-            layer.get_parameter("weight").mul_(100)  # heatmaps worth comparing
-        network(torch.randn(4, 3, 64, 64))  # statistics that are not 0 and 1
-    graph = _Graph(network.eval()).eval()
-    program = torch.onnx.export(
-        graph, (torch.zeros(2, 3, 64, 64),), dynamo=True, verbose=False, input_names=["images"],
-        dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
-    )  # fmt: skip
-    assert program is not None
-    program.save(str(tmp_path / "pose.onnx"))
-    session = onnxruntime.InferenceSession(
-        str(tmp_path / "pose.onnx"), providers=["CPUExecutionProvider"]
-    )
-    for count in (1, 3, 5):
-        images = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
-        with torch.no_grad():
-            expected = graph(images)
-        for made, wanted in zip(session.run(None, {"images": images.numpy()}), expected):
-            assert made.shape == tuple(wanted.shape)
-            assert np.allclose(made, wanted.numpy(), atol=1e-4)
-
-
-def test_a_network_learns_one_person() -> None:
-    """Ten steps on one image bring the loss down to a part of what nothing but zeros has."""
-    torch.manual_seed(0)
-    chosen = settings(size=64)
-    network = TASK.build(chosen, JOINTS)
-    images = torch.rand(2, 3, 64, 64)
-    targets = TASK.collate([_target(), _target()])
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    zeros = float(OBJECTIVE.loss_per_image(torch.zeros(2, 1, 4, 16, 16), targets).mean())
-    for _ in range(40):
-        loss = OBJECTIVE.loss_per_image(network(images), targets).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert float(loss.detach()) < zeros / 2
-
-
-def _target() -> Any:
-    out = np.empty((64, 64, 3), np.uint8)
-    item = _Plain("a", np.zeros((64, 64, 3), np.uint8))
-    return TASK.example(item, label(1, 1, 1, 1), JOINTS, ImageSpec(64, 64, "pad"), False, out)  # type: ignore[arg-type]
-
-
-@dataclasses.dataclass
-class _Plain:
-    id: str
-    pixels: np.ndarray  # type: ignore[type-arg]
-
-    def read(self) -> Any:
-        return self.pixels
