@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from lloss.project.demo_data import SETTINGS, digits
-from lloss.simulation.loop import ENTROPY, RANDOM, Experiment, Strategy, simulate
+from lloss.simulation.strategy_trials import ENTROPY, RANDOM, Experiment, Strategy, simulate
 from lloss.tasks.presets import resolve_settings
 from lloss.training.training_data import TrainingData
 

@@ -49,7 +49,7 @@ class ObjectLabel:
         return (self.named, key) if self.named else (key,)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`.lloss_json` reads them."""
         return {
             "names": list(self.names),
             "boxes": [[round(float(x), DECIMALS) for x in box] for box in self.boxes],
@@ -89,7 +89,7 @@ class PersonLabel:
         return (key, self.image)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them; :mod:`.label_archive` reads them."""
+        """The fields as JSON can hold them; :mod:`.lloss_json` reads them."""
         return {
             "image": self.image,
             "region": list(self.region.as_tuple()) if self.region else None,

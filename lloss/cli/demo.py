@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lloss.cli.options import PATH
 from lloss.errors import LlossError, ProjectError
 from lloss.project.demo_data import CYCLES, INITIAL, SETTINGS, TEST, K, digits, label, write_files
-from lloss.simulation.loop import RANDOM, Experiment, simulate
+from lloss.simulation.strategy_trials import RANDOM, Experiment, simulate
 from lloss.tasks.presets import resolve_settings
 
 # More threads do not help on 8×8 images, and the printed results depend on their number.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations.problems import AnnotationError, Problems
-from lloss.data.annotation_files import holds_xml
+from lloss.data.annotation_folders import holds_xml
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
 from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids

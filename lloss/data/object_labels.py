@@ -10,8 +10,8 @@ from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
 from lloss.annotations.class_list import allowed_classes
 from lloss.annotations.coco import CocoImage, is_coco, parse_objects
 from lloss.annotations.json_fields import load_json
-from lloss.annotations.label_archive import load_annotations, parse_archive
 from lloss.annotations.label_types import ObjectLabel
+from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.id_matching import agree
 from lloss.data.label_joining import match_labels

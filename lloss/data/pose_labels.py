@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lloss.annotations.json_fields import load_json
-from lloss.annotations.label_archive import load_annotations, parse_archive
 from lloss.annotations.label_types import PersonLabel
+from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.person_file import parse_persons
 from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
@@ -21,7 +21,7 @@ from lloss.data.object_labels import missing_image
 from lloss.errors import ImageError, LabelError, PoolError
 from lloss.images.decode import size_of
 from lloss.pools import Item, Pool
-from lloss.pools.person_crops import CropItem, PersonCrop, crop_items
+from lloss.pools.person_crop_pool import CropItem, PersonCrop, crop_items
 from lloss.pools.storage import LocalPath, image_folder
 from lloss.pools.uri import PoolUri
 

@@ -20,7 +20,7 @@ from lloss.annotations.class_list import allowed_classes
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.voc import parse_voc
-from lloss.data.annotation_files import annotation_files
+from lloss.data.annotation_folders import annotation_files
 from lloss.data.dataset_download import download
 from lloss.data.id_matching import agree
 from lloss.errors import ImageError, PoolError

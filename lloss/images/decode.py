@@ -21,11 +21,11 @@ from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  they regi
 
 from lloss.errors import ImageError
 from lloss.images.bit_depth import has_deep_colours, is_deep, to_eight_bits
+from lloss.images.input_spec import Fit as Fit
+from lloss.images.input_spec import Frame as Frame
+from lloss.images.input_spec import ImageSpec as ImageSpec
+from lloss.images.input_spec import padded_inside
 from lloss.images.memory_budget import ByteBudget
-from lloss.images.spec import Fit as Fit
-from lloss.images.spec import Frame as Frame
-from lloss.images.spec import ImageSpec as ImageSpec
-from lloss.images.spec import padded_inside
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """``uint8 [height, width, 3]``, RGB."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from lloss.images.drawing import Drawing
-from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
+from lloss.modeling.meter import Meter
 
 
 class Objective(ABC):
@@ -49,57 +48,3 @@ class Objective(ABC):
     def draw(self, output: Any) -> list[Drawing] | None:
         """Draw what the network found on each image; None where a class name says it all."""
         return None
-
-
-class Meter(ABC):
-    """Gathers what a metric needs, batch by batch, and computes it with 95 % intervals."""
-
-    mirrored: bool = False  # whether `update` also wants the output for the mirrored images
-    images: int = 0  # how many were seen
-
-    @abstractmethod
-    def update(self, output: Any, targets: Sequence[Any], mirror: Any = None) -> None:
-        """Take in a batch: the network's output, and the targets as ``Task.example`` gave them."""
-
-    @abstractmethod
-    def resampled(self, weights: Floats) -> Mapping[str, Floats]:
-        """Compute the figures, the task's metric first, float [R] by name; NaN where undefined.
-
-        ``weights``, float64 [R, images], are how often each of R draws has each image.
-        """
-
-    def support(self) -> dict[str, int]:
-        """Count the images that say something of each figure."""
-        return {}
-
-    def work(self) -> int:
-        """Return how many numbers a draw goes through; 0 for one an image."""
-        return 0
-
-    def figures(self) -> dict[str, float]:
-        """Compute the task's metric first, 0 to 1, then the other figures."""
-        figures = self.resampled(np.ones((1, self.images)))
-        return {name: float(value[0]) for name, value in figures.items()}
-
-    def intervals(self) -> dict[str, Interval]:
-        """Compute the 95 % intervals of the figures, by the bootstrap over images."""
-        return bootstrap(self.images, self.resampled, self.support(), self.work())
-
-    def notes(self) -> list[str]:
-        """Name conditions that a printed result must name, such as flip averaging."""
-        return []
-
-    def missed(self) -> list[str]:
-        """Name, in lines, what of the labels counts as missed whatever the network answers."""
-        return []
-
-
-def unknown_classes_note(
-    unknown: Sequence[str], classes: Sequence[str], effect: str, noun: str = "classes"
-) -> list[str]:
-    """Return a line on classes of the labels that the network lacks; none without any."""
-    if not unknown:
-        return []
-    some = ", ".join(unknown[:8]) + (", …" if len(unknown) > 8 else "")
-    count = len(unknown) + len(classes)
-    return [f"the network does not know {len(unknown)} of the {count} {noun} ({some}): {effect}"]

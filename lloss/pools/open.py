@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lloss.errors import PoolError
-from lloss.pools.arrays import open_array
+from lloss.pools.array_pool import open_array
 from lloss.pools.confinement import Confinement
 from lloss.pools.file_walk import (
     CONTAINERS,
@@ -23,24 +23,24 @@ from lloss.pools.file_walk import (
     suffix_of,
 )
 from lloss.pools.folder_pool import FolderPool
-from lloss.pools.path_list import PathListPool
+from lloss.pools.path_list_pool import PathListPool
 from lloss.pools.pool import Pool
 from lloss.pools.storage import StoragePath, storage_path
 from lloss.pools.uri import PoolUri
-from lloss.pools.webdataset import WebDatasetPool
+from lloss.pools.webdataset_pool import WebDatasetPool
 
 _LOOKED = 10_000
 """Images of a folder that are listed at opening, so that shards among them are refused early."""
 
 
 def _tables(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
-    from lloss.pools.table import TablePool  # imports pyarrow
+    from lloss.pools.table_pool import TablePool  # imports pyarrow
 
     return TablePool(files, str(uri), uri.options)
 
 
 def _person_crops(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
-    from lloss.pools.person_crops import PersonCropPool  # imports the annotation formats
+    from lloss.pools.person_crop_pool import PersonCropPool  # imports the annotation formats
 
     return PersonCropPool(files[0], uri)
 
@@ -155,7 +155,7 @@ def _of_files(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
 
 
 def _of_folder(path: StoragePath, uri: PoolUri, leave_out: Sequence[Path]) -> Pool:
-    from lloss.pools.huggingface import open_saved  # imports pyarrow
+    from lloss.pools.huggingface_pool import open_saved  # imports pyarrow
 
     saved = open_saved(path, str(uri), uri.options)
     if saved is not None:

@@ -45,10 +45,10 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.training.cautions import cautions, how_picked, measured, ranked, ties
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
-from lloss.training.reliability import cautions, how_picked, measured, ranked, ties
 from lloss.training.run import train
 
 START, EVALUATION, MODEL = "cycle.json", "evaluation.json", "model.onnx"

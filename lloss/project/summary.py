@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lloss.errors import ProjectError
 from lloss.statistics.confidence_intervals import Interval
-from lloss.training.reliability import interval_of
+from lloss.training.cautions import interval_of
 
 SUMMARY = "summary.json"
 

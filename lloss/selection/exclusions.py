@@ -15,10 +15,10 @@ from PIL import Image
 from lloss.annotations import Problems
 from lloss.annotations.coco import entries, is_coco
 from lloss.annotations.json_fields import load_json
-from lloss.annotations.label_archive import parse_archive
 from lloss.annotations.label_csv import read_labels
+from lloss.annotations.lloss_json import parse_archive
 from lloss.annotations.problems import AnnotationError
-from lloss.data.annotation_files import holds_xml
+from lloss.data.annotation_folders import holds_xml
 from lloss.data.empty_labels import UNLABELED, drop_empty_labels
 from lloss.data.id_matching import Matches, differs
 from lloss.data.label_joining import image_names, match_names

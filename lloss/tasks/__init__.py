@@ -24,7 +24,7 @@ def get_task(name: str) -> Task:
     elif name == "pose":
         from lloss.tasks.pose.pose import TASK
     elif name == "segmentation":
-        from lloss.tasks.segmentation import TASK
+        from lloss.tasks.segmentation.segmentation import TASK
     else:
         raise SettingsError(f"task {name!r}: choose one of {', '.join(TASKS)}")
     return TASK

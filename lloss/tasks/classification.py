@@ -21,7 +21,8 @@ from lloss.files import write_text
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import ImageSpec, Pixels, decode_into, size_of
 from lloss.modeling.head import LOG_FLOOR
-from lloss.modeling.objective import Meter, Objective, unknown_classes_note
+from lloss.modeling.meter import Meter, unknown_classes_note
+from lloss.modeling.objective import Objective
 from lloss.modeling.registry import build_classifier, default_size, weights_notes
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson

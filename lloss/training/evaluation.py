@@ -29,9 +29,9 @@ from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ra
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.similar_names import similar_note
+from lloss.training.cautions import cautions, ranked
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.holdout import refuse_unknown
-from lloss.training.reliability import cautions, ranked
 from lloss.training.trainer import device_of, predict
 from lloss.training.training_data import TrainingData, load_examples
 

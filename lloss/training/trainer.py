@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from lloss.errors import CheckpointError, DivergedError, LabelError, SettingsError
+from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import Forward, Normalize, TappedNetwork
-from lloss.modeling.ranking_losses import HEAD_LOSSES
 from lloss.modeling.registry import set_transform_input, transforms_input
 from lloss.statistics.ranking_metrics import pair_counts
 from lloss.tasks import get_task

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from lloss.serve.scoring.batch.pipeline import READERS, Pipeline, Take
-from lloss.serve.scoring.batch.worker_pool import WorkerPools
+from lloss.serve.scoring.batch.priority_threads import WorkerPools
 from lloss.serve.scoring.engine.engine import Engine
 from lloss.serve.scoring.in_memory_pool import Images, column_images, pool_of
 from lloss.serve.scoring.result import Scores, concatenate

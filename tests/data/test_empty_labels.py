@@ -12,7 +12,7 @@ from lloss.data.empty_labels import EMPTY, drop_empty, drop_empty_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.pools import Item
-from lloss.tasks.segmentation import MaskLabel
+from lloss.tasks.segmentation.segmentation import MaskLabel
 
 
 def _objects(*names: str) -> ObjectLabel:

@@ -15,7 +15,7 @@ from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, PoolError
 from lloss.images.decode import decode_whole
 from lloss.pools import open_pool
-from lloss.pools.person_crops import CropItem
+from lloss.pools.person_crop_pool import CropItem
 
 from ..annotation_files import check_broken
 

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from lloss.errors import FidelityError, PoolError
 from lloss.images.decode import ImageSpec
 from lloss.pools import Item
-from lloss.pools.arrays import ArrayPool
+from lloss.pools.array_pool import ArrayPool
 
 SPEC = ImageSpec(8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 256, (448, 8, 8, 3), np.uint8)

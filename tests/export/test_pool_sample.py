@@ -18,7 +18,7 @@ from lloss.errors import PoolError, SettingsError
 from lloss.images.decode import ImageSpec, decode
 from lloss.manifest import read_manifest
 from lloss.pools import Item, SubsetPool
-from lloss.pools.arrays import ArrayPool
+from lloss.pools.array_pool import ArrayPool
 from lloss.statistics.loss_distribution import LossReference
 from lloss.training.checkpoint import load_checkpoint
 

@@ -23,7 +23,7 @@ from lloss.cli.main import main
 from lloss.errors import FidelityError, PoolError, SettingsError
 from lloss.manifest import Manifest, read_manifest
 from lloss.pools import open_pool
-from lloss.pools.arrays import ArrayPool
+from lloss.pools.array_pool import ArrayPool
 from lloss.runtime.int8_support import open_cpu_session
 from lloss.statistics.loss_distribution import LossReference
 from lloss.statistics.ranking_metrics import spearman

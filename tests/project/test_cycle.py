@@ -13,9 +13,7 @@ import pytest
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import read_labels
-from lloss.errors import (
-    LabelError,
-)
+from lloss.errors import LabelError
 from lloss.manifest import read_manifest
 from lloss.project import cycle as cycle_module
 from lloss.project.create import create_project

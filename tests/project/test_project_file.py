@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 
 from lloss.annotations.label_csv import labels_text, read_labels
-from lloss.errors import (
-    LabelError,
-    ProjectError,
-    SettingsError,
-)
+from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.project.create import create_project
 from lloss.project.project import Project, load_project
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import ObjectLabel, PersonLabel, Problems
-from lloss.annotations.label_archive import write_labels
+from lloss.annotations.lloss_json import write_labels
 from lloss.errors import LabelError, SelectionError
 from lloss.images.crop_box import CropBox
 from lloss.scores.scores_folder import ScoresFolder, scores_table

@@ -26,7 +26,7 @@ from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import CheckpointError, InterruptedRunError, LabelError
 from lloss.pools import Item
 from lloss.tasks import get_task
-from lloss.tasks.segmentation import MaskLabel
+from lloss.tasks.segmentation.segmentation import MaskLabel
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training import run as runs
 from lloss.training.checkpoint import load_checkpoint

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lloss.annotations import ObjectLabel
+from lloss.modeling.meter import Meter, unknown_classes_note
 from lloss.modeling.networks.ssd import SsdOutput, reference
-from lloss.modeling.objective import Meter, unknown_classes_note
 from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.detection.box_targets import Objects, Truth
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lloss.annotations import ObjectLabel
-from lloss.annotations.label_archive import write_labels
+from lloss.annotations.lloss_json import write_labels
 from lloss.data.labeled_set import class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.data.voc_folders import DATASETS

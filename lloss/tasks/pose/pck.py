@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lloss.annotations import PersonLabel
 from lloss.annotations.joint_names import without_mirror
-from lloss.modeling.objective import Meter, unknown_classes_note
+from lloss.modeling.meter import Meter, unknown_classes_note
 from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.pose.heatmaps import decode, mirrored_back
 from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order

@@ -13,7 +13,7 @@ from lloss.errors import LabelError
 from lloss.images.cut_off import CutOff
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
-from lloss.pools.person_crops import CropItem
+from lloss.pools.person_crop_pool import CropItem
 from lloss.tasks.pose.joint_targets import PersonTarget
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE
 

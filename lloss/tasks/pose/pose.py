@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from lloss.annotations import PersonLabel, Problems
 from lloss.annotations.joint_names import skeleton
-from lloss.annotations.label_archive import write_labels
+from lloss.annotations.lloss_json import write_labels
 from lloss.data.labeled_set import LabeledSet
 from lloss.data.pose_labels import join_persons, open_persons, read_persons
 from lloss.errors import LabelError, SettingsError
@@ -24,14 +24,7 @@ from lloss.modeling.pretrained_weights import read_state_dict, start_from
 from lloss.pools import Item
 from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
-from lloss.tasks.pose.pck import (
-    LEFT_OUT,
-    SIDE_SHARE,
-    Pck,
-    annotated_names,
-    group_of,
-    heads_known,
-)
+from lloss.tasks.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, annotated_names, group_of, heads_known
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE, draw_views, show
 from lloss.tasks.task import Task

@@ -17,8 +17,8 @@ import anyio.to_thread
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.name_matching import check_texts, match_exclusion
+from lloss.serve.daemon.services.next_images import Preview
 from lloss.serve.daemon.services.pool_registry import Pools
-from lloss.serve.daemon.services.preview import Preview
 from lloss.serve.daemon.services.scores_cache import ScoresCache
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog

@@ -16,7 +16,7 @@ from lloss.serve.daemon.services.model_check import check_device, check_outputs
 from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.scoring.batch.worker_pool import WorkerPools
+from lloss.serve.scoring.batch.priority_threads import WorkerPools
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError

@@ -14,8 +14,8 @@ from lloss.serve.daemon.deps import Daemon
 from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
-from lloss.serve.daemon.ui.batches import Batches, Mark
 from lloss.serve.daemon.ui.request_rate import Rate
+from lloss.serve.daemon.ui.taken_images import Batches, Mark
 from lloss.serve.daemon.ui.templates import duration, rate
 from lloss.serve.daemon.ui.thumbnails import Thumbnails, file_stamp
 

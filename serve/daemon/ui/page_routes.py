@@ -22,8 +22,8 @@ from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
 from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
 from lloss.serve.daemon.ui import image_routes
-from lloss.serve.daemon.ui.batches import Batch, Mark
 from lloss.serve.daemon.ui.page_data import POOLS_PER_PAGE, PageData, PageDataDep, PoolSummary
+from lloss.serve.daemon.ui.taken_images import Batch, Mark
 from lloss.serve.daemon.ui.templates import render
 from pydantic import BaseModel, Field
 from starlette.staticfiles import StaticFiles

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-from lloss.serve.scoring.batch.pool_run import PoolRun
-from lloss.serve.scoring.batch.worker_pool import LIVE, POOL
+from lloss.serve.scoring.batch.ordered_results import PoolRun
+from lloss.serve.scoring.batch.priority_threads import LIVE, POOL
 from lloss.serve.scoring.result import Scores
 from numpy.typing import NDArray
 

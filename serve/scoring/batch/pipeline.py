@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 from lloss.serve.scoring.batch.chunk_job import ChunkJob
-from lloss.serve.scoring.batch.pool_run import PoolRun, RunLimits
-from lloss.serve.scoring.batch.worker_pool import WorkerPool, WorkerPools
+from lloss.serve.scoring.batch.ordered_results import PoolRun, RunLimits
+from lloss.serve.scoring.batch.priority_threads import WorkerPool, WorkerPools
 from lloss.serve.scoring.engine.engine import Engine
 from lloss.serve.scoring.result import Scores, no_columns
 from lloss.serve.scoring.telemetry import Telemetry

@@ -10,7 +10,7 @@ from lloss.errors import LabelError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode
 from lloss.pools import Item
-from lloss.pools.person_crops import CropItem
+from lloss.pools.person_crop_pool import CropItem
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE
 

@@ -13,7 +13,7 @@ from lloss.serve.daemon.services import lazy_pool
 from lloss.serve.daemon.services.lazy_pool import LazyPool
 
 from lloss.pools import Pool, open_pool
-from lloss.pools.table import TablePool
+from lloss.pools.table_pool import TablePool
 
 from .conftest import in_threads
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from lloss.serve.daemon.ui.batches import Batch
+from lloss.serve.daemon.ui.taken_images import Batch
 from lloss.serve.daemon.ui.templates import duration, quoted, rate
 
 

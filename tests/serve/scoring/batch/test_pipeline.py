@@ -22,7 +22,7 @@ from lloss.serve.scoring.result import Scores
 from lloss import Scorer
 from lloss.errors import EngineError, ImageError, PoolError
 from lloss.pools import ArrayPool, Chunk, Item, Pool
-from lloss.pools.arrays import Rows
+from lloss.pools.array_pool import Rows
 from lloss.runtime.providers import open_session, setup_of
 
 from ....waiting import PATIENCE, until

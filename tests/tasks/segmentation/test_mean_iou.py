@@ -8,8 +8,8 @@ import torch
 
 from lloss.images.decode import Frame, ImageSpec
 from lloss.tasks import get_task
-from lloss.tasks.mean_iou import MaskTarget, MeanIoU
 from lloss.tasks.presets import resolve_settings
+from lloss.tasks.segmentation.mean_iou import MaskTarget, MeanIoU
 
 SEGMENTATION = get_task("segmentation")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.services import preview
+from lloss.serve.daemon.services import next_images
 
 from lloss.scores.scores_folder import ScoresFolder
 
@@ -26,8 +26,8 @@ def shown(bench: Any, k: int, pool: str = "p") -> list[str]:
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """An item for each scan of a scores folder."""
     scans: list[int] = []
-    select = preview.select
-    monkeypatch.setattr(preview, "select", lambda *args: scans.append(1) or select(*args))  # type: ignore[func-returns-value]
+    select = next_images.select
+    monkeypatch.setattr(next_images, "select", lambda *args: scans.append(1) or select(*args))  # type: ignore[func-returns-value]
     return scans
 
 
@@ -35,7 +35,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_it_is_what_select_would_give(
     bench: Any, monkeypatch: pytest.MonkeyPatch, depth: int
 ) -> None:
-    monkeypatch.setattr(preview, "_DEPTH", depth)
+    monkeypatch.setattr(next_images, "_DEPTH", depth)
     draw = random.Random(1)
     for _ in range(8):
         free = bench.ranked(bench.images.taken("p"))
@@ -59,7 +59,7 @@ def test_scores_are_scanned_once(bench: Any, scans: list[int]) -> None:
 def test_few_scans_when_the_best_are_taken(
     bench: Any, scans: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preview, "_DEPTH", 20)
+    monkeypatch.setattr(next_images, "_DEPTH", 20)
     best = bench.ranked()
     for taken in range(60):
         assert shown(bench, 3) == best[taken : taken + 3]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import PoolError
 from lloss.pools import ArrayPool, Chunk, Pool, load_array, open_pool
-from lloss.pools.arrays import FileRows
+from lloss.pools.array_pool import FileRows
 
 from .pool_files import random_images, write
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lloss.annotations import Problems
-from lloss.data.annotation_files import annotation_files
+from lloss.data.annotation_folders import annotation_files
 from lloss.errors import LabelError
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from lloss.errors import ImageError, PoolError
 from lloss.images.crop_box import CropBox
 from lloss.images.decode import decode_whole
-from lloss.pools import Item, open_pool, person_crops
-from lloss.pools.person_crops import CropItem
+from lloss.pools import Item, open_pool
+from lloss.pools import person_crop_pool as person_crops
+from lloss.pools.person_crop_pool import CropItem
 
 COCO = {
     "images": [{"id": 4, "file_name": "b.png", "width": 40, "height": 30},

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lloss.pools.arrays import ArrayPool
+from lloss.pools.array_pool import ArrayPool
 from lloss.pools.file_walk import PassedOver
 from lloss.pools.pool import Chunk, Item, Pool
 

@@ -12,7 +12,7 @@ import pytest
 from lloss.errors import ImageError, PoolError
 from lloss.pools import open_pool, table_files
 from lloss.pools.storage import LocalPath
-from lloss.pools.table import TablePool
+from lloss.pools.table_pool import TablePool
 
 from .pool_files import ids_of, write, write_table
 

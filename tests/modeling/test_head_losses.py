@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lloss.modeling.ranking_losses import HEAD_LOSSES, HeadLoss, margin, mse, ranknet, soft_pairs
+from lloss.modeling.head_losses import HEAD_LOSSES, HeadLoss, margin, mse, ranknet, soft_pairs
 
 NAMES = sorted(HEAD_LOSSES)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lloss.annotations.label_archive import parse_archive, write_labels
+from lloss.annotations.lloss_json import parse_archive, write_labels
 from lloss.annotations.problems import Problems
 from lloss.data.object_labels import open_objects, read_objects
 from lloss.data.pose_labels import join_persons, read_persons

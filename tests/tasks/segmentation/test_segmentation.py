@@ -19,9 +19,9 @@ from lloss.errors import LabelError
 from lloss.images.decode import Frame, ImageSpec, decode
 from lloss.pools import open_pool
 from lloss.tasks import get_task
-from lloss.tasks.mean_iou import MaskTarget
 from lloss.tasks.presets import resolve_settings
-from lloss.tasks.segmentation import MaskLabel
+from lloss.tasks.segmentation.mean_iou import MaskTarget
+from lloss.tasks.segmentation.segmentation import MaskLabel
 
 TASK = get_task("segmentation")
 SETTINGS = resolve_settings("default", task="segmentation", size=32)

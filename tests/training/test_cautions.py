@@ -7,7 +7,7 @@ import pytest
 
 from lloss.selection import Selection, SelectionSettings
 from lloss.statistics.confidence_intervals import wilson
-from lloss.training.reliability import cautions, how_picked, interval_of, measured, ranked, ties
+from lloss.training.cautions import cautions, how_picked, interval_of, measured, ranked, ties
 
 
 def figures(

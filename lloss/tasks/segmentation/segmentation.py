@@ -21,7 +21,7 @@ from lloss.annotations import Problems
 from lloss.annotations.class_list import read_class_list
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.problems import AnnotationError
-from lloss.data.annotation_files import annotation_files
+from lloss.data.annotation_folders import annotation_files
 from lloss.data.labeled_set import class_names
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
@@ -32,7 +32,7 @@ from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.pools.image_files import read_file
 from lloss.tasks.classification import ClassificationObjective, flip_crop
-from lloss.tasks.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
+from lloss.tasks.segmentation.mean_iou import UNKNOWN, Mask, MaskTarget, MeanIoU
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
 

@@ -11,7 +11,7 @@ import time
 import weakref
 
 import pytest
-from lloss.serve.scoring.batch.worker_pool import LIVE, POOL, WorkerPool, WorkerPools
+from lloss.serve.scoring.batch.priority_threads import LIVE, POOL, WorkerPool, WorkerPools
 
 from ....waiting import PATIENCE, until
 
@@ -109,7 +109,7 @@ def test_threads_of_a_collected_pool_end() -> None:
 def test_the_program_ends_after_the_submitted_tasks() -> None:
     program = """
 import time
-from lloss.serve.scoring.batch.worker_pool import WorkerPool
+from lloss.serve.scoring.batch.priority_threads import WorkerPool
 pool = WorkerPool(1, "t")
 for n in range(3):
     pool.submit(lambda n=n: (time.sleep(0.05), print(n, flush=True)))

@@ -12,8 +12,8 @@ from torch import Tensor
 from lloss.annotations import ObjectLabel, Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.pools import Item
-from lloss.simulation import loop as simulation
-from lloss.simulation.loop import (
+from lloss.simulation import strategy_trials
+from lloss.simulation.strategy_trials import (
     CORESET,
     ENTROPY,
     RANDOM,
@@ -43,7 +43,7 @@ class _Seen:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trainers: list[Trainer] = []
         self.first: list[dict[str, Tensor]] = []
-        monkeypatch.setattr(simulation, "Trainer", self._make)
+        monkeypatch.setattr(strategy_trials, "Trainer", self._make)
 
     def _make(self, *args: Any, **options: Any) -> Trainer:
         trainer = Trainer(*args, **options)
@@ -116,7 +116,7 @@ def test_the_pool_is_scored_between_cycles_and_not_after_the_last(
         scored.append((trainer.finished, len(images)))
         return scores_of(trainer, images)
 
-    monkeypatch.setattr(simulation, "scores_of", counting)
+    monkeypatch.setattr(strategy_trials, "scores_of", counting)
     simulate(_experiment(make_data), tiny, LEARNED)
     assert scored == [(True, 36), (True, 31)]  # by the trained network, the unlabeled rest alone
 

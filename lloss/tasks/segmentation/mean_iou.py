@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lloss.images.decode import Frame, ImageSpec
-from lloss.modeling.objective import Meter, unknown_classes_note
+from lloss.modeling.meter import Meter, unknown_classes_note
 from lloss.statistics.confidence_intervals import Floats
 
 UNKNOWN = 255  # A target's pixel of a class that the network does not have

@@ -8,7 +8,7 @@ from typing import Any
 from lloss.errors import PoolError
 from lloss.pools.pool import Pool
 from lloss.pools.storage import StoragePath
-from lloss.pools.table import TablePool
+from lloss.pools.table_pool import TablePool
 
 
 def open_saved(folder: StoragePath, uri: str, options: dict[str, str]) -> Pool | None:
