@@ -19,11 +19,11 @@ from concurrent.futures import Future
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.request_batch import RequestBatch, batch_answer
 from lloss.serve.daemon.services.request_queue import (
     Answer,
     Images,
     Part,
+    RequestBatch,
     RequestQueue,
     ScoringRequest,
     settle,
@@ -167,7 +167,7 @@ class Batcher:
         """Return the rows of a batch to their requests; in a lane's thread."""
         if isinstance(scores, Scores):
             self._count(scores, seconds)
-            answer = batch_answer(scores)
+            answer = Answer.of(scores)
             ended = [part.request for part in parts if part.request.fill(part, answer)]
         else:
             ended = [part.request for part in parts]
