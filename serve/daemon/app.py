@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from lloss.serve.daemon.api import health, inference, jobs, pools, score_images
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import answer_failures, answer_of
 from lloss.serve.daemon.http.authentication import PROBES
 from lloss.serve.daemon.labelstudio import routes as labelstudio

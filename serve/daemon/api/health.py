@@ -11,7 +11,8 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.deps import Daemon, DaemonDep
+from lloss.serve.daemon.daemon import Daemon
+from lloss.serve.daemon.deps import DaemonDep
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability import logs
 

@@ -32,7 +32,8 @@ from lloss.serve.daemon.api.inference_tensors import (
     is_long,
     parse_request,
 )
-from lloss.serve.daemon.deps import Daemon, DaemonDep, daemon_of
+from lloss.serve.daemon.daemon import Daemon
+from lloss.serve.daemon.deps import DaemonDep, daemon_of
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Scored
 
