@@ -19,7 +19,7 @@ from lloss.files import sha256_of
 from lloss.manifest import Manifest, read_manifest
 from lloss.runtime.cuda_driver import Driver
 from lloss.runtime.graph_capture import CAPTURE_LOCK
-from lloss.runtime.providers import open_session, setup_of, why_unavailable
+from lloss.runtime.providers import SessionSetup, open_session, why_unavailable
 
 from ....waiting import PATIENCE, until
 from ..fakes import FakeGpu, Gate, GraphSession, Spy, fake_library, pictures
@@ -34,7 +34,7 @@ def manifest(artifact: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def session(artifact: Path, manifest: Manifest) -> Any:
-    return open_session(artifact, setup_of(manifest, "cpu", BATCH), "").session
+    return open_session(artifact, SessionSetup(manifest, "cpu", BATCH), "").session
 
 
 @pytest.fixture
@@ -314,7 +314,7 @@ def test_a_real_gpu_scores_as_the_cpu_does(
     problem = why_unavailable("cuda")
     if problem:
         pytest.skip(f"needs an NVIDIA GPU: cuda {problem}")
-    opened = open_session(artifact, setup_of(manifest, "cuda", BATCH), sha256_of(artifact))
+    opened = open_session(artifact, SessionSetup(manifest, "cuda", BATCH), sha256_of(artifact))
     jobs = [pictures(1 + (seed * 7) % BATCH, seed) for seed in range(60)]
     with (
         GpuExecutor(opened.session, manifest, BATCH) as executor,
