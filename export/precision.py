@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lloss.export.fidelity import PROVIDER, Fidelity, Gate, Predicted, compare, predict
+from lloss.export.fidelity import PROVIDER, Fidelity, FidelityLimits, Predicted, compare, predict
 from lloss.export.graph import ScoringGraph, write_onnx
 from lloss.export.pool_sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
 from lloss.export.speed_check import measure_speed
@@ -29,7 +29,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """A precision below fp32, and its gate.
+    """A precision below fp32, and its limits.
 
     Attributes:
         precision: ``fp16``: the network in float16. ``int8``: its convolutions and products in
@@ -38,7 +38,7 @@ class Reduction:
         calibration_images: number of images that find the ranges of ``int8``.
         held_out: number of other images to compare with fp32 on in the end, at least 200. For
             ``int8``, as many again choose the recipe.
-        gate: that the graph must pass on the held-out images.
+        limits: that the graph must reach on the held-out images.
         seed: of the draw of all.
         weight_bits: of ``int8``: 8, or 7 for processors without VNNI, which compute products of
             8 bits slowly or wrongly (:mod:`lloss.runtime.int8_support`); 0 for what this machine's
@@ -52,7 +52,7 @@ class Reduction:
     pool: Pool
     calibration_images: int = 512
     held_out: int = 2000
-    gate: Gate = field(default_factory=Gate)
+    limits: FidelityLimits = field(default_factory=FidelityLimits)
     seed: int = 0
     weight_bits: int = 0
 
@@ -96,7 +96,7 @@ class Reducer:
             The manifest with all measurements.
 
         Raises:
-            FidelityError: the graph does not pass the gate.
+            FidelityError: the graph does not reach the limits.
             ParityError: it does not compute what it should.
             PoolError: too few of the pool's images can be decoded.
         """
@@ -145,7 +145,7 @@ class Reducer:
         reference = self._reference(fp32, self.sample.tuning, manifest)
         search = Int8Search(
             Int8Quantizer(fp32, out.parent), self.sample, manifest.image, reference,
-            self.reduction.gate, out, bits, self.log,
+            self.reduction.limits, out, bits, self.log,
         )  # fmt: skip
         chosen = search.run()
         check_batches(out, self.checkpoint.sample)
@@ -170,11 +170,11 @@ class Reducer:
         self.log(
             f"{precision} on {reached.images} held-out images: {reached} (computed on {PROVIDER})"
         )
-        if self.reduction.gate.passes(reached):
+        if self.reduction.limits.passes(reached):
             return reached, predicted
         raise FidelityError(
             f"{precision} does not rank images as fp32 does: {on_tuning_images}it reached {reached}"
-            f" on {reached.images} held-out images, and the gate is {self.reduction.gate}; nothing "
+            f" on {reached.images} held-out images, and the limits are {self.reduction.limits}; nothing "
             f"was written. {_REMEDIES[precision]}, or lower --min-spearman and --min-overlap"
         )
 

@@ -9,7 +9,7 @@ import click
 
 from lloss.cli.options import PATH, automatic_option, print_notes
 from lloss.errors import SettingsError
-from lloss.export.fidelity import Gate
+from lloss.export.fidelity import FidelityLimits
 from lloss.export.tensorrt import build_engine, check_tensorrt
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 @click.option(
     "--min-spearman",
     type=float,
-    default=Gate().min_spearman,
+    default=FidelityLimits().min_spearman,
     help="Refuse the export below this rank correlation with fp32.",
 )
 @click.option(
     "--min-overlap",
     type=float,
-    default=Gate().min_overlap,
+    default=FidelityLimits().min_overlap,
     help="Refuse the export below this overlap with the top 10% of fp32.",
 )
 @click.option("--seed", type=int, default=0, help="Random seed for drawing images.")
@@ -155,7 +155,7 @@ def _reduction(
     return Reduction(
         precision=precision,
         pool=open_pool(calibrate),
-        gate=Gate(min_spearman=min_spearman, min_overlap=min_overlap),
+        limits=FidelityLimits(min_spearman=min_spearman, min_overlap=min_overlap),
         weight_bits={None: 0, False: 8, True: 7}[reduce_range],
         **numbers,
     )

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from lloss.export import export_model, precision
 from lloss.export.export_model import export_artifact
-from lloss.export.fidelity import Fidelity, Gate
+from lloss.export.fidelity import Fidelity, FidelityLimits
 from lloss.export.precision import Reducer, Reduction
 from lloss.export.speed_check import Speed, measure_speed
 from onnx import TensorProto
@@ -33,12 +33,12 @@ from .conftest import Writer
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
 POOL = ArrayPool(IMAGES, "images.npy")
-LOOSE = Gate(min_spearman=0.99, min_overlap=0.85)
+LOOSE = FidelityLimits(min_spearman=0.99, min_overlap=0.85)
 
 
 def reduction(name: str, **given: object) -> Reduction:
     options = {
-        "pool": POOL, "held_out": 200, "calibration_images": 64, "gate": LOOSE, "weight_bits": 8,
+        "pool": POOL, "held_out": 200, "calibration_images": 64, "limits": LOOSE, "weight_bits": 8,
         **given,
     }  # fmt: skip
     return Reduction(precision=name, **options)  # type: ignore[arg-type]
@@ -124,22 +124,22 @@ def test_int8_keeps_the_head_and_has_its_recipe_and_speed(exported: dict[str, Ex
     assert set(manifest.speed) == fields and manifest.speed["times_fp32"] > 0
 
 
-class Closed(Gate):
-    """A gate for a network so small that it may be perfect in float16."""
+class Closed(FidelityLimits):
+    """Limits for a network so small that it may be perfect in float16."""
 
     def passes(self, fidelity: object, margin: float = 0.0) -> bool:
         return False
 
 
 @pytest.mark.usefixtures("quick_export")
-def test_below_the_gate_nothing_is_left(
+def test_below_the_limits_nothing_is_left(
     trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an older one")
     monkeypatch.setattr(precision, "write_onnx", ready)
     monkeypatch.setattr(precision, "check_parity", lambda *_: {})
-    strict = reduction("fp16", gate=Closed())
+    strict = reduction("fp16", limits=Closed())
     with pytest.raises(
         FidelityError, match=r"fp16 does not rank .* it reached Spearman .* nothing"
     ):
@@ -148,7 +148,7 @@ def test_below_the_gate_nothing_is_left(
     assert list(tmp_path.iterdir()) == [path]
 
 
-class Lucky(Gate):
+class Lucky(FidelityLimits):
     """Passes the first figures, and none after."""
 
     shown: ClassVar[list[Fidelity]] = []
@@ -162,7 +162,7 @@ def test_a_recipe_that_was_lucky_on_the_tuning_images_is_refused(trained: Path, 
     Lucky.shown.clear()
     before = copy.read_bytes()
     with pytest.raises(FidelityError) as refused:
-        reduce(reduction("int8", gate=Lucky()), load_checkpoint(trained), copy)
+        reduce(reduction("int8", limits=Lucky()), load_checkpoint(trained), copy)
     tuned, judged = Lucky.shown
     message = str(refused.value)
     assert f"(min-max on 64 images) reached {tuned} on 200 tuning images" in message

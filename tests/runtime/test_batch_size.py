@@ -23,9 +23,7 @@ from lloss.runtime.batch_size import (
         (1, (1,)),
     ],
 )
-def test_captured_sizes_are_powers_of_two_and_the_largest(
-    most: int, sizes: tuple[int, ...]
-) -> None:
+def test_captured_sizes_are_powers_of_two_and_the_most(most: int, sizes: tuple[int, ...]) -> None:
     assert captured_sizes(most) == sizes
     for count in range(1, most + 1):
         assert min(size for size in sizes if size >= count) < 2 * count

@@ -44,7 +44,7 @@ class GpuExecutor:
     """Runs one session on a GPU with preallocated, pinned and bound buffers.
 
     Two or three threads each take a buffer, fill it, run it and release it. On CUDA a count is
-    padded to one of a few batch sizes (:func:`.captured_sizes`); TensorRT runs any from 1 to the largest.
+    padded to one of a few batch sizes (:func:`.captured_sizes`); TensorRT runs any size.
     The constructor runs the largest first: its memory serves the smaller ones, and a size that does
     not fit fails there. Where the session captures CUDA graphs, the constructor captures one for
     each buffer and size, and compares its replay with a plain run;
@@ -186,9 +186,8 @@ class GpuExecutor:
                 parts.append(self._run_piece(buffer, start, size))
             except Exception as error:
                 explained = self._explained(error)
-                if isinstance(explained, DeviceMemoryError) and self._halve(
-                    self._padded_size(size)
-                ):
+                no_memory = isinstance(explained, DeviceMemoryError)
+                if no_memory and self._halve(self._padded_size(size)):
                     continue
                 self._failure = (str(explained), time.monotonic())
                 raise explained from error
