@@ -59,7 +59,7 @@ def main(run: Path, pool: str, held_out: int, batch: int, turns: int) -> None:
                 continue
             files[precision] = path
         spec = read_manifest(files["fp32"]).image
-        sample = Reduction(precision="fp16", pool=opened).draw().held_out[:batch]
+        sample = Reduction(precision="fp16", pool=opened).sample.held_out[:batch]
         ((_, images),) = batches(sample, spec, "read", size=batch)
         speeds = timed(runners(checkpoint, files, images), len(images), turns)
         click.echo("| | Spearman | top 10% | largest difference | MB | images/s |")

@@ -6,7 +6,7 @@ Where no calibration passes, a few layers may not bear 8 bits: the search measur
 keeps one, two, four, … of them in fp32, up to half.
 
 Part of a recipe's success is luck on the images that it was chosen on. So the search has images of
-its own, and the limits judge the chosen graph on others; and the search ends early only with a
+its own, and the chosen graph is judged on others; and the search ends early only with a
 margin above the thresholds, and else takes the best of all that pass.
 """
 
@@ -108,8 +108,8 @@ class Int8Search:
         raise FidelityError(
             f"int8 does not rank images as fp32 does: the best of {len(attempts)} recipes "
             f"({best.recipe}) reached {best.reached} on {best.reached.images} tuning images, and "
-            f"the limits are {self.limits}; nothing was written. Use --precision fp16 or fp32, or lower "
-            "--min-spearman and --min-overlap"
+            f"the limits are {self.limits}; nothing was written. Use --precision fp16 or fp32, or "
+            "lower --min-spearman and --min-overlap"
         )
 
     def _try_calibrations(self, _: Sequence[Attempt]) -> Iterator[Attempt]:

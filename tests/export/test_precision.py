@@ -15,7 +15,7 @@ import pytest
 from lloss.export import export_model, precision
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Fidelity, FidelityLimits
-from lloss.export.precision import Reducer, Reduction
+from lloss.export.precision import Reduction
 from lloss.export.speed_check import Speed, measure_speed
 from onnx import TensorProto
 
@@ -88,7 +88,7 @@ def test_the_manifest_has_what_the_file_computes(
     judged = [line for line in exported[name].lines if "held-out" in line]
     assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
 
-    images = np.stack([IMAGES[int(item.id)] for item in reduction(name).draw().held_out])
+    images = np.stack([IMAGES[int(item.id)] for item in reduction(name).sample.held_out])
     a, b = (open_cpu_session(str(p)).run(["loss"], {"images": images})[0] for p in (artifact, path))
     assert a.dtype == b.dtype == np.float32
     difference = float(np.abs(a - b).max())
@@ -195,8 +195,7 @@ def reduce(
     fp32: Path,
     log: Callable[[str], Any] = lambda _: None,
 ) -> Manifest:
-    reducer = Reducer(reduction, reduction.draw(), checkpoint, log)
-    return reducer.run(fp32, read_manifest(fp32))
+    return reduction.run(fp32, read_manifest(fp32), checkpoint, log)
 
 
 def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: Path) -> None:
