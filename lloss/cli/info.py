@@ -13,6 +13,7 @@ from lloss.cli.options import PATH
 from lloss.files import sha256_of
 from lloss.images.bit_depth import WHITE_16
 from lloss.manifest import Manifest, read_manifest
+from lloss.text.first_names import first_names
 
 
 @click.command("info")
@@ -32,7 +33,6 @@ def command(model: Path, as_json: bool) -> None:
 
 def _rows(manifest: Manifest) -> dict[str, object]:
     image, provenance = manifest.image, manifest.provenance
-    classes = ", ".join(manifest.classes[:12]) + (", …" if len(manifest.classes) > 12 else "")
     outputs = ", ".join(
         name + (f" [{', '.join(map(str, shape))}]" if shape else "")
         for name, shape in manifest.outputs.items()
@@ -43,7 +43,7 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         "input": f"images uint8 [N, {image.height}, {image.width}, 3], resized by {image.fit}; "
         f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
-        "classes": f"{len(manifest.classes)}: {classes}",
+        "classes": f"{len(manifest.classes)}: {first_names(manifest.classes, 12)}",
     }
     if manifest.task == "detection":
         norm = provenance.get("settings", {}).get("loss_norm")
