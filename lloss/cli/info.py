@@ -50,7 +50,7 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         rows["loss_norm"] = f"{norm}: {_LOSS_NORMS.get(norm, 'unknown')}"
     rows |= {
         "precision": manifest.precision + _recipe(manifest.recipe),
-        "fidelity": _fidelity(manifest),
+        "fidelity": fidelity_text(manifest),
         "reference": str(manifest.reference or "none: lloss serve measures no drift"),
         "trained on": f"{provenance.get('labeled_images')} images, "
         f"{provenance.get('epochs')} epochs",
@@ -81,14 +81,15 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
     )
 
 
-def _fidelity(manifest: Manifest) -> str:
+def fidelity_text(manifest: Manifest) -> str:
+    """Say how near an artifact is to torch and to its fp32 graph, for ``info`` and ``export``."""
     parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
     torch = f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
     measured = manifest.fidelity.get("fp32")
     if not measured:
         return torch
     return (
-        f"to fp32 on {measured['images']} images of {measured['pool']}, computed on "
+        f"against fp32 on {measured['images']} images of {measured['pool']}, computed on "
         f"{measured.get('provider', 'cpu')}: Spearman {measured['spearman']:.5f}, "
         f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
         f"largest difference {measured['max_abs_difference']:.2g}; fp32's {torch}"

@@ -273,9 +273,9 @@ def test_the_command_line(
     assert "int8 on 200 held-out images: Spearman 0.9" in done.err
     assert "int8 weights of 8 bits, for CPUs with VNNI (as --no-reduce-range asks; " in done.err
     assert (
-        "int8 for CPUs with VNNI against fp32 on 200 images (computed on cpu): Spearman 0.9"
-        in done.out
-    )
+        f"int8 for CPUs with VNNI against fp32 on 200 images of {tmp_path / 'pool.npy'}, "
+        "computed on cpu: Spearman 0.9"
+    ) in done.out
     assert done.out.endswith("× fp32 on this CPU\n")
     main(["info", str(model)])
     info = capsys.readouterr().out
