@@ -9,15 +9,16 @@ from typing import Any
 
 
 class InferenceStatistics:
-    """Counts requests; used in the event loop only.
+    """Counts requests, in the event loop, and batches, in the threads that score them.
 
     Attributes:
+        batches: that were scored for requests.
         images: of requests that succeeded.
         last: when the last of them ended, in Unix milliseconds; 0 before the first.
     """
 
     def __init__(self) -> None:
-        self.images = self.last = 0
+        self.batches = self.images = self.last = 0
         self._durations = {name: {"count": 0, "ns": 0} for name in ("success", "fail")}
 
     @contextmanager
