@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lloss.serve.daemon.api.health import reload_model
+from lloss.serve.daemon.api.model import reload_model
 from lloss.serve.daemon.app import InferShortcut, create_app
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.http.middleware import RequestMiddleware
