@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -17,7 +16,7 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.http.image_links import ImageLinks
 from lloss.serve.daemon.http.login_attempts import LoginAttempts
 from lloss.serve.daemon.http.sessions import Sessions, session_cookie
-from lloss.serve.daemon.settings import ServeSettings
+from lloss.serve.daemon.settings import ServeSettings, parse_address
 from starlette.types import Scope
 
 Headers = Mapping[bytes, bytes]
@@ -104,9 +103,11 @@ class Access:
         if self._any_host:
             return
         host = _host_of(given.decode("latin-1"))
-        server = scope.get("server")
+        if host in self._hosts:
+            return
         # An attacker cannot make an address a name of this machine.
-        if host in self._hosts or (server and _same_address(host, server[0])):
+        address, server = parse_address(host), scope.get("server")
+        if address is not None and server and address == parse_address(server[0]):
             return
         message = f"Host {host!r} is not one of this server's names; add it by --allowed-host"
         raise RequestError(421, message)
@@ -144,13 +145,6 @@ def _host_of(given: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].rstrip(".")
-
-
-def _same_address(host: str, server: str) -> bool:
-    try:
-        return ipaddress.ip_address(host) == ipaddress.ip_address(server)
-    except ValueError:
-        return False
 
 
 def _same_origin(origin: bytes, host: bytes) -> bool:
