@@ -24,7 +24,7 @@ import lloss
 from lloss.files import sha256_of
 from lloss.images.decode import ImageSpec
 from lloss.manifest import INPUT, Manifest, read_manifest
-from lloss.runtime.providers import Opened, open_session, setup_of
+from lloss.runtime.providers import Opened, SessionSetup, open_session
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -164,7 +164,7 @@ def executor_work(executor: GpuExecutor, images: np.ndarray, lanes: ThreadPoolEx
 
 
 def opened(path: Path, plan: Plan, provider: str, batch: int, graphs: bool) -> Opened:
-    setup = setup_of(read_manifest(path), provider, batch, graphs=graphs)
+    setup = SessionSetup(read_manifest(path), provider, batch, graphs=graphs)
     return open_session(path, setup, sha256_of(path))
 
 
@@ -182,8 +182,8 @@ def add_executors(
     lanes = stack.enter_context(ThreadPoolExecutor(LANES))
     for precision, path in artifacts.items():
         name = f"lloss executor, {provider} {precision}"
-        setup = setup_of(read_manifest(path), provider, len(images))
-        executor, remarks = open_gpu(path, read_manifest(path), sha256_of(path), setup, LANES + 1)
+        setup = SessionSetup(read_manifest(path), provider, len(images))
+        executor, remarks = open_gpu(path, sha256_of(path), setup, LANES + 1)
         stack.enter_context(executor)
         notes[name] = "CUDA graphs" if executor.graphs else "; ".join(remarks)
         contenders[name] = executor_work(executor, images, lanes)

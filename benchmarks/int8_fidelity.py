@@ -18,7 +18,7 @@ import click
 import numpy as np
 import torch
 from lloss.export.export_model import export_artifact
-from lloss.export.fidelity import Gate
+from lloss.export.fidelity import FidelityLimits
 from lloss.export.graph import ScoringGraph
 from lloss.export.pool_sample import batches
 from lloss.export.precision import Reduction
@@ -48,7 +48,7 @@ def main(run: Path, pool: str, held_out: int, batch: int, turns: int) -> None:
             reduction = None
             if precision != "fp32":
                 reduction = Reduction(
-                    precision=precision, pool=opened, held_out=held_out, gate=Gate()
+                    precision=precision, pool=opened, held_out=held_out, limits=FidelityLimits()
                 )
             try:
                 export_artifact(
@@ -59,7 +59,7 @@ def main(run: Path, pool: str, held_out: int, batch: int, turns: int) -> None:
                 continue
             files[precision] = path
         spec = read_manifest(files["fp32"]).image
-        sample = Reduction(precision="fp16", pool=opened).draw().held_out[:batch]
+        sample = Reduction(precision="fp16", pool=opened).sample.held_out[:batch]
         ((_, images),) = batches(sample, spec, "read", size=batch)
         speeds = timed(runners(checkpoint, files, images), len(images), turns)
         click.echo("| | Spearman | top 10% | largest difference | MB | images/s |")

@@ -11,7 +11,7 @@ import onnx
 from lloss.export.divergence_check import check_network
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
 from lloss.export.pool_sample import ReferenceSample
-from lloss.export.precision import Log, Reducer, Reduction
+from lloss.export.precision import Log, Reduction
 from lloss.export.torch_parity import check_parity
 
 from lloss.files import atomic_write
@@ -47,9 +47,11 @@ def export_artifact(
         CheckpointError: the checkpoint cannot be exported.
         PoolError: the pool of the reduction or of the reference is too small.
     """
-    sample = reduction.draw() if reduction else None
+    # A pool that is too small raises here, before minutes of export.
+    if reduction:
+        _ = reduction.sample
     if reference:
-        _ = reference.items  # raises for a pool that is too small, before minutes of export
+        _ = reference.items
     settings = checkpoint.settings
     spec = settings.image_spec()
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()
@@ -68,8 +70,8 @@ def export_artifact(
         write_onnx(graph, manifest, aside)
         fidelity = check_parity(aside, graph, checkpoint.sample)
         manifest = dataclasses.replace(manifest, fidelity=fidelity)
-        if reduction and sample:
-            manifest = Reducer(reduction, sample, checkpoint, log).run(aside, manifest)
+        if reduction:
+            manifest = reduction.run(aside, manifest, checkpoint, log)
         if reference:
             measured = reference.measure(aside, spec)
             manifest = dataclasses.replace(manifest, reference=measured or manifest.reference)

@@ -77,7 +77,7 @@ class Fidelity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class FidelityLimits:
     """What a reduced precision must reach: two thresholds from 0 to 1.
 
     Raises:

@@ -6,7 +6,7 @@ Where no calibration passes, a few layers may not bear 8 bits: the search measur
 keeps one, two, four, … of them in fp32, up to half.
 
 Part of a recipe's success is luck on the images that it was chosen on. So the search has images of
-its own, and the gate judges the chosen graph on others; and the search ends early only with a
+its own, and the chosen graph is judged on others; and the search ends early only with a
 margin above the thresholds, and else takes the best of all that pass.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lloss.export.fidelity import Fidelity, Gate, Predicted, compare, predict
+from lloss.export.fidelity import Fidelity, FidelityLimits, Predicted, compare, predict
 from lloss.export.pool_sample import PoolSample, batches
 from lloss.export.quantize import Calibration, Int8Quantizer
 from onnxruntime.quantization.calibrate import TensorsData
@@ -72,7 +72,7 @@ class Attempt:
 
 @dataclass
 class Int8Search:
-    """Tries recipes for one network, until one passes the gate.
+    """Tries recipes for one network, until one reaches the limits.
 
     ``reference`` are the fp32 graph's predictions on the sample's tuning images; ``out`` is the
     path of the graph of each attempt, and in the end of the chosen one.
@@ -82,13 +82,13 @@ class Int8Search:
     sample: PoolSample
     spec: ImageSpec
     reference: Predicted
-    gate: Gate
+    limits: FidelityLimits
     out: Path
     weight_bits: int = 8
     log: Log = lambda _: None
 
     def run(self) -> Attempt:
-        """Return the first attempt that passes the gate with a margin, or the best that passes.
+        """Return the first attempt that reaches the limits with a margin, or the best that passes.
 
         Its graph is in ``out``.
         """
@@ -97,9 +97,9 @@ class Int8Search:
             for attempt in recipes(attempts):
                 attempts.append(attempt)
                 self.log(f"int8 by {attempt.recipe}: {attempt.reached}")
-                if self.gate.passes(attempt.reached, MARGIN):
+                if self.limits.passes(attempt.reached, MARGIN):
                     return attempt
-            passing = [attempt for attempt in attempts if self.gate.passes(attempt.reached)]
+            passing = [attempt for attempt in attempts if self.limits.passes(attempt.reached)]
             if passing:
                 chosen = _best(passing)
                 self._write(chosen.recipe, chosen.ranges)
@@ -108,8 +108,8 @@ class Int8Search:
         raise FidelityError(
             f"int8 does not rank images as fp32 does: the best of {len(attempts)} recipes "
             f"({best.recipe}) reached {best.reached} on {best.reached.images} tuning images, and "
-            f"the gate is {self.gate}; nothing was written. Use --precision fp16 or fp32, or lower "
-            "--min-spearman and --min-overlap"
+            f"the limits are {self.limits}; nothing was written. Use --precision fp16 or fp32, or "
+            "lower --min-spearman and --min-overlap"
         )
 
     def _try_calibrations(self, _: Sequence[Attempt]) -> Iterator[Attempt]:

@@ -7,11 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from lloss.export.fidelity import PROVIDER, Fidelity, Gate, Predicted, compare, predict
+from lloss.export.fidelity import PROVIDER, Fidelity, FidelityLimits, Predicted, compare, predict
 from lloss.export.graph import ScoringGraph, write_onnx
 from lloss.export.pool_sample import MIN_HELD_OUT, PoolSample, batches, draw_sample
 from lloss.export.speed_check import measure_speed
@@ -29,7 +30,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """A precision below fp32, and its gate.
+    """Makes artifacts of a precision below fp32, judged on images of a pool.
 
     Attributes:
         precision: ``fp16``: the network in float16. ``int8``: its convolutions and products in
@@ -38,7 +39,7 @@ class Reduction:
         calibration_images: number of images that find the ranges of ``int8``.
         held_out: number of other images to compare with fp32 on in the end, at least 200. For
             ``int8``, as many again choose the recipe.
-        gate: that the graph must pass on the held-out images.
+        limits: that the graph must reach on the held-out images.
         seed: of the draw of all.
         weight_bits: of ``int8``: 8, or 7 for processors without VNNI, which compute products of
             8 bits slowly or wrongly (:mod:`lloss.runtime.int8_support`); 0 for what this machine's
@@ -52,7 +53,7 @@ class Reduction:
     pool: Pool
     calibration_images: int = 512
     held_out: int = 2000
-    gate: Gate = field(default_factory=Gate)
+    limits: FidelityLimits = field(default_factory=FidelityLimits)
     seed: int = 0
     weight_bits: int = 0
 
@@ -72,22 +73,13 @@ class Reduction:
         """Bits of the weights: as asked, or as this machine's CPU needs."""
         return self.weight_bits or (7 if saturates() else 8)
 
-    def draw(self) -> PoolSample:
-        """Draw the images; see :func:`.pool_sample.draw_sample`."""
+    @cached_property
+    def sample(self) -> PoolSample:
+        """The images, drawn on first use; see :func:`.pool_sample.draw_sample`."""
         calibration = self.calibration_images if self.precision == "int8" else 0
         return draw_sample(self.pool, self.held_out, calibration, self.seed)
 
-
-@dataclass(frozen=True)
-class Reducer:
-    """Makes one artifact of reduced precision, judged on images of its reduction's pool."""
-
-    reduction: Reduction
-    sample: PoolSample
-    checkpoint: Checkpoint
-    log: Log
-
-    def run(self, path: Path, manifest: Manifest) -> Manifest:
+    def run(self, path: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log) -> Manifest:
         """Replace the fp32 graph in ``path`` by the reduced one.
 
         Only the finished graph is run on the held-out images.
@@ -96,32 +88,33 @@ class Reducer:
             The manifest with all measurements.
 
         Raises:
-            FidelityError: the graph does not pass the gate.
+            FidelityError: the graph does not reach the limits.
             ParityError: it does not compute what it should.
             PoolError: too few of the pool's images can be decoded.
         """
-        write = {"fp16": self._write_fp16, "int8": self._write_int8}[self.reduction.precision]
+        write = {"fp16": self._write_fp16, "int8": self._write_int8}[self.precision]
         with tempfile.TemporaryDirectory(prefix="lloss-export-") as folder:
             fp32, out = Path(folder) / "fp32.onnx", Path(folder) / "reduced.onnx"
             shutil.copyfile(path, fp32)
-            recipe, on_tuning_images = write(fp32, out, manifest)
-            reached, predicted = self._judge(fp32, out, manifest, on_tuning_images)
-            speed = self._measure_speed(fp32, out, manifest)
+            recipe, on_tuning_images = write(fp32, out, manifest, checkpoint, log)
+            reached, predicted = self._judge(fp32, out, manifest, on_tuning_images, log)
+            speed = self._measure_speed(fp32, out, manifest, checkpoint, log)
             shutil.copyfile(out, path)
         measured = {**reached.as_dict(), "pool": self.sample.uri, "provider": PROVIDER}
         return dataclasses.replace(
             manifest,
-            precision=self.reduction.precision,
+            precision=self.precision,
             fidelity={**manifest.fidelity, "fp32": measured},
             recipe=recipe,
             speed=speed,
             reference=LossReference.of(predicted.loss, self.sample.uri),
         )
 
-    def _write_fp16(self, fp32: Path, out: Path, manifest: Manifest) -> tuple[dict[str, Any], str]:
-        settings, sample = self.checkpoint.settings, self.checkpoint.sample
-        network = self.checkpoint.network()
-        graph = ScoringGraph(network, settings.mean, settings.std, half=True).eval()
+    def _write_fp16(
+        self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
+    ) -> tuple[dict[str, Any], str]:
+        settings, sample = checkpoint.settings, checkpoint.sample
+        graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std, half=True).eval()
         # onnxruntime computes float16 in float32 on a CPU and would hide an overflow; torch does
         # not.
         with torch.no_grad():
@@ -135,20 +128,22 @@ class Reducer:
         check_parity(out, graph, sample)
         return {}, ""
 
-    def _write_int8(self, fp32: Path, out: Path, manifest: Manifest) -> tuple[dict[str, Any], str]:
+    def _write_int8(
+        self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
+    ) -> tuple[dict[str, Any], str]:
         # onnxruntime's tools are imported where they are used: an extra installs onnxruntime.
         from lloss.export.int8_search import Int8Search
         from lloss.export.quantize import Int8Quantizer
 
-        bits = self.reduction.bits
-        self.log(_describe_bits(bits, chosen_here=self.reduction.weight_bits == 0))
+        bits = self.bits
+        log(_describe_bits(bits, chosen_here=self.weight_bits == 0))
         reference = self._reference(fp32, self.sample.tuning, manifest)
         search = Int8Search(
             Int8Quantizer(fp32, out.parent), self.sample, manifest.image, reference,
-            self.reduction.gate, out, bits, self.log,
+            self.limits, out, bits, log,
         )  # fmt: skip
         chosen = search.run()
-        check_batches(out, self.checkpoint.sample)
+        check_batches(out, checkpoint.sample)
         tuning = chosen.reached
         recipe = {
             **chosen.recipe.as_dict(),
@@ -161,20 +156,18 @@ class Reducer:
         )
 
     def _judge(
-        self, fp32: Path, out: Path, manifest: Manifest, on_tuning_images: str
+        self, fp32: Path, out: Path, manifest: Manifest, on_tuning_images: str, log: Log
     ) -> tuple[Fidelity, Predicted]:
-        precision, items = self.reduction.precision, self.sample.held_out
+        precision, items = self.precision, self.sample.held_out
         reference = self._reference(fp32, items, manifest)
         predicted = predict(out, batches(items, manifest.image, f"compare {precision}"))
         reached = compare(reference, predicted)
-        self.log(
-            f"{precision} on {reached.images} held-out images: {reached} (computed on {PROVIDER})"
-        )
-        if self.reduction.gate.passes(reached):
+        log(f"{precision} on {reached.images} held-out images: {reached} (computed on {PROVIDER})")
+        if self.limits.passes(reached):
             return reached, predicted
         raise FidelityError(
             f"{precision} does not rank images as fp32 does: {on_tuning_images}it reached {reached}"
-            f" on {reached.images} held-out images, and the gate is {self.reduction.gate}; nothing "
+            f" on {reached.images} held-out images, and the limits are {self.limits}; nothing "
             f"was written. {_REMEDIES[precision]}, or lower --min-spearman and --min-overlap"
         )
 
@@ -193,14 +186,14 @@ class Reducer:
             )
         return reference
 
-    def _measure_speed(self, fp32: Path, out: Path, manifest: Manifest) -> dict[str, Any]:
-        if self.reduction.precision != "int8":
+    def _measure_speed(
+        self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
+    ) -> dict[str, Any]:
+        if self.precision != "int8":
             return {}  # fp16 is for GPUs: a CPU's speed says nothing
-        speed = measure_speed(
-            fp32, out, manifest.image, self.checkpoint.sample, self.reduction.bits
-        )
+        speed = measure_speed(fp32, out, manifest.image, checkpoint.sample, self.bits)
         if speed.times_fp32 <= 1:
-            self.log(
+            log(
                 f"note: int8 is no faster than fp32 on this CPU ({speed.times_fp32:.2g}×): "
                 "here --precision fp32 is the better artifact"
             )

@@ -16,10 +16,10 @@ from lloss.runtime.batch_size import device_batch
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.graph_capture import CAPTURE_LOCK
 from lloss.runtime.providers import (
+    SessionSetup,
     engine_cache,
     first_line,
     open_session,
-    setup_of,
     why_unavailable,
 )
 
@@ -58,10 +58,10 @@ def build_engine(path: Path, batch_size: int = 0, device_id: int = 0) -> BuiltEn
     batch_size = batch_size or device_batch(manifest.image)
     begun = time.monotonic()
     sha256 = sha256_of(path)
-    setup = setup_of(manifest, "tensorrt", batch_size, device_id)
+    setup = SessionSetup(manifest, "tensorrt", batch_size, device_id)
     session = open_session(path, setup, sha256).session
     for size in sorted({1, batch_size}):
-        images = np.zeros((size, *setup.image, 3), np.uint8)
+        images = np.zeros((size, manifest.image.height, manifest.image.width, 3), np.uint8)
         try:
             with CAPTURE_LOCK.shared():
                 session.run(None, {INPUT: images})

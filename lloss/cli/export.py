@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lloss.cli.info import fidelity_text
 from lloss.cli.options import PATH, automatic_option, print_notes
 from lloss.errors import SettingsError
-from lloss.export.fidelity import Gate
+from lloss.export.fidelity import FidelityLimits
 from lloss.export.tensorrt import build_engine, check_tensorrt
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
 @click.option(
     "--min-spearman",
     type=float,
-    default=Gate().min_spearman,
+    default=FidelityLimits().min_spearman,
     help="Refuse the export below this rank correlation with fp32.",
 )
 @click.option(
     "--min-overlap",
     type=float,
-    default=Gate().min_overlap,
+    default=FidelityLimits().min_overlap,
     help="Refuse the export below this overlap with the top 10% of fp32.",
 )
 @click.option("--seed", type=int, default=0, help="Random seed for drawing images.")
@@ -121,7 +122,7 @@ def _export(run: Path, out: Path, pool: str | None, reduction: Reduction | None)
     manifest = export_artifact(checkpoint, out, reduction, print_notes, reference)
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, outputs {', '.join(manifest.outputs)}; "
-        f"{_fidelity(manifest)}"
+        f"{_summary(manifest)}"
     )
     if reference:
         click.echo(f"reference: {manifest.reference}")
@@ -155,27 +156,20 @@ def _reduction(
     return Reduction(
         precision=precision,
         pool=open_pool(calibrate),
-        gate=Gate(min_spearman=min_spearman, min_overlap=min_overlap),
+        limits=FidelityLimits(min_spearman=min_spearman, min_overlap=min_overlap),
         weight_bits={None: 0, False: 8, True: 7}[reduce_range],
         **numbers,
     )
 
 
-def _fidelity(manifest: Manifest) -> str:
-    difference = manifest.fidelity["torch_parity"]["max_abs_difference"]["loss"]
-    parity = f"predicted loss within {difference:.1e} of torch"
+def _summary(manifest: Manifest) -> str:
+    fidelity = fidelity_text(manifest)
     if manifest.precision == "fp32":
-        return parity
-    measured = manifest.fidelity["fp32"]
-    times = manifest.speed.get("times_fp32")
-    speed = f"; {times:.2g}× fp32 on this CPU" if times else ""
-    instructions = manifest.recipe.get("instructions")
+        return fidelity
+    instructions, times = manifest.recipe.get("instructions"), manifest.speed.get("times_fp32")
     cpus = f" for CPUs with {instructions}" if instructions else ""
-    return (
-        f"{manifest.precision}{cpus} against fp32 on {measured['images']} images (computed on "
-        f"{measured['provider']}): Spearman {measured['spearman']:.5f}, top-10% overlap "
-        f"{measured['top_decile_overlap']:.3f}; fp32's {parity}{speed}"
-    )
+    speed = f"; {times:.2g}× fp32 on this CPU" if times else ""
+    return f"{manifest.precision}{cpus} {fidelity}{speed}"
 
 
 def _build(path: Path, batch_size: int, device_id: int) -> None:

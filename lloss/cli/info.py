@@ -13,6 +13,7 @@ from lloss.cli.options import PATH
 from lloss.files import sha256_of
 from lloss.images.bit_depth import WHITE_16
 from lloss.manifest import Manifest, read_manifest
+from lloss.text.first_names import first_names
 
 
 @click.command("info")
@@ -32,7 +33,6 @@ def command(model: Path, as_json: bool) -> None:
 
 def _rows(manifest: Manifest) -> dict[str, object]:
     image, provenance = manifest.image, manifest.provenance
-    classes = ", ".join(manifest.classes[:12]) + (", …" if len(manifest.classes) > 12 else "")
     outputs = ", ".join(
         name + (f" [{', '.join(map(str, shape))}]" if shape else "")
         for name, shape in manifest.outputs.items()
@@ -43,14 +43,14 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         "input": f"images uint8 [N, {image.height}, {image.width}, 3], resized by {image.fit}; "
         f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
-        "classes": f"{len(manifest.classes)}: {classes}",
+        "classes": f"{len(manifest.classes)}: {first_names(manifest.classes, 12)}",
     }
     if manifest.task == "detection":
         norm = provenance.get("settings", {}).get("loss_norm")
         rows["loss_norm"] = f"{norm}: {_LOSS_NORMS.get(norm, 'unknown')}"
     rows |= {
         "precision": manifest.precision + _recipe(manifest.recipe),
-        "fidelity": _fidelity(manifest),
+        "fidelity": fidelity_text(manifest),
         "reference": str(manifest.reference or "none: lloss serve measures no drift"),
         "trained on": f"{provenance.get('labeled_images')} images, "
         f"{provenance.get('epochs')} epochs",
@@ -81,14 +81,15 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
     )
 
 
-def _fidelity(manifest: Manifest) -> str:
+def fidelity_text(manifest: Manifest) -> str:
+    """Say how near an artifact is to torch and to its fp32 graph, for ``info`` and ``export``."""
     parity = manifest.fidelity.get("torch_parity", {}).get("max_abs_difference", {})
     torch = f"predicted loss within {parity.get('loss', float('nan')):.1e} of torch"
     measured = manifest.fidelity.get("fp32")
     if not measured:
         return torch
     return (
-        f"to fp32 on {measured['images']} images of {measured['pool']}, computed on "
+        f"against fp32 on {measured['images']} images of {measured['pool']}, computed on "
         f"{measured.get('provider', 'cpu')}: Spearman {measured['spearman']:.5f}, "
         f"top-10% overlap {measured['top_decile_overlap']:.3f}, "
         f"largest difference {measured['max_abs_difference']:.2g}; fp32's {torch}"

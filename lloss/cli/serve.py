@@ -15,7 +15,7 @@ import click
 from lloss.cli.options import PATH, automatic_option, provider_option
 from lloss.errors import SettingsError
 from lloss.runtime import tf32
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.main import serve as run
 from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.settings import Limits, ServeSettings

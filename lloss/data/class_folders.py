@@ -14,6 +14,7 @@ from lloss.errors import LabelError, PoolError
 from lloss.pools import FolderPool, Item
 from lloss.pools.file_walk import is_hidden
 from lloss.text.clean_names import clean_name
+from lloss.text.first_names import first_names
 
 _SPLIT = re.compile(
     r"(?:(train|training|trainval|labell?ed)"
@@ -26,9 +27,6 @@ _SPLIT = re.compile(
 
 _WRAPPERS = ("images", "image", "imgs", "img", "data", "dataset", "jpegimages", "photos")
 """Folders around the class folders, in lower case."""
-
-_SHOWN = 5
-"""Folders that a message names."""
 
 
 @dataclass
@@ -91,7 +89,7 @@ def _note_folders(root: Path, classes: Mapping[str, str], problems: Problems) ->
         found = [os.fsencode(e.name) for e in entries if Path(e).is_dir() and not is_hidden(e.name)]
     shown = (name.decode("utf-8", "backslashreplace") for name in found)
     if empty := sorted(name for name in shown if name not in classes):
-        some = ", ".join(map(repr, empty[:_SHOWN])) + (", …" if len(empty) > _SHOWN else "")
+        some = first_names([repr(name) for name in empty], 5)
         many = f"{len(empty)} folders hold" if len(empty) > 1 else "1 folder holds"
         problems.note(f"{root}: {many} no image, so no class: {some}")
 

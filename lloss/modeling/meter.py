@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
+from lloss.text.first_names import first_names
 
 
 class Meter(ABC):
@@ -60,6 +61,8 @@ def unknown_classes_note(
     """Return a line on classes of the labels that the network lacks; none without any."""
     if not unknown:
         return []
-    some = ", ".join(unknown[:8]) + (", …" if len(unknown) > 8 else "")
     count = len(unknown) + len(classes)
-    return [f"the network does not know {len(unknown)} of the {count} {noun} ({some}): {effect}"]
+    return [
+        f"the network does not know {len(unknown)} of the {count} {noun} "
+        f"({first_names(unknown)}): {effect}"
+    ]

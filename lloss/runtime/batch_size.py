@@ -33,7 +33,7 @@ def batch_in_memory(image: ImageSpec, batch_size: int, free: int) -> int:
     return batch_size if count >= batch_size else count
 
 
-def buckets(most: int) -> tuple[int, ...]:
+def captured_sizes(most: int) -> tuple[int, ...]:
     """The batch sizes that CUDA runs, ascending: powers of two and the largest.
 
     A count between two is padded to the larger, which at most doubles the work: cuDNN plans few

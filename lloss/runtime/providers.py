@@ -96,26 +96,17 @@ def why_unavailable(provider: str, device_id: int = 0) -> str:
 
 
 @dataclass(frozen=True)
-class Setup:
+class SessionSetup:
     """What a session is made for."""
 
+    manifest: Manifest
     provider: str  # tensorrt, cuda or cpu
-    image: tuple[int, int]  # height and width
     batch_size: int  # the largest
-    precision: str = "fp32"  # fp16 networks run in the layout that tensor cores read
     device_id: int = 0
     graphs: bool = True  # capture CUDA graphs; the runs must then keep to fixed addresses
 
 
-def setup_of(
-    manifest: Manifest, provider: str, batch_size: int, device_id: int = 0, graphs: bool = True
-) -> Setup:
-    """The setup of an artifact, the same for the scorer and the engine builder."""
-    size = (manifest.image.height, manifest.image.width)
-    return Setup(provider, size, batch_size, manifest.precision, device_id, graphs)
-
-
-def provider_options(setup: Setup, cache: EngineCache | None = None) -> Options:
+def provider_options(setup: SessionSetup, cache: EngineCache | None = None) -> Options:
     """Names and options for ``InferenceSession(providers=…)``: the provider and its fall-backs.
 
     The fall-backs run single nodes that the provider cannot; :func:`open_session` checks that the
@@ -129,37 +120,38 @@ def provider_options(setup: Setup, cache: EngineCache | None = None) -> Options:
     return [*options, (ORT_NAMES["cpu"], {})]
 
 
-def _cuda_options(setup: Setup) -> dict[str, str]:
+def _cuda_options(setup: SessionSetup) -> dict[str, str]:
     graphs = setup.graphs and setup.provider == "cuda"
+    half = setup.manifest.precision == "fp16"  # runs in the layout that tensor cores read
     return {
         "device_id": str(setup.device_id),
         # Two of cuDNN's heuristics, which try nothing out. A convolution keeps one plan and makes
-        # it again whenever the number of images changes. Captured graphs plan each bucket once, so
-        # that the better heuristic pays; without them the quick one does.
+        # it again whenever the number of images changes. Captured graphs plan each batch size
+        # once, so that the better heuristic pays; without them the quick one does.
         "cudnn_conv_algo_search": "EXHAUSTIVE" if graphs else "HEURISTIC",
         "cudnn_conv_use_max_workspace": "1",
         "arena_extend_strategy": "kSameAsRequested",
-        "prefer_nhwc": _flag(setup.precision == "fp16"),
+        "prefer_nhwc": _flag(half),
         # For convolutions, 0 excludes all kernels of tensor cores, also those of fp16, which needs
         # them. In an fp16 artifact only the head is fp32. See tf32.py on what binds the libraries.
-        "use_tf32": _flag(setup.precision == "fp16"),
+        "use_tf32": _flag(half),
         "enable_cuda_graph": _flag(graphs),
     }
 
 
-def _tensorrt_options(setup: Setup, cache: EngineCache | None) -> dict[str, str]:
-    height, width = setup.image
+def _tensorrt_options(setup: SessionSetup, cache: EngineCache | None) -> dict[str, str]:
+    image = setup.manifest.image
     counts = {"min": 1, "opt": setup.batch_size, "max": setup.batch_size}
     options = {
         "device_id": str(setup.device_id),
         # The graph has the precision (fp16, QDQ); the builder's own switches stay off.
         "trt_fp16_enable": "0",
         "trt_context_memory_sharing_enable": "1",
-        # The provider keeps one captured graph a session, without an id: buffers and buckets would
-        # replay each other's graph.
+        # The provider keeps one captured graph a session, without an id: buffers and batch sizes
+        # would replay each other's graph.
         "trt_cuda_graph_enable": "0",
         **{
-            f"trt_profile_{end}_shapes": f"{INPUT}:{count}x{height}x{width}x3"
+            f"trt_profile_{end}_shapes": f"{INPUT}:{count}x{image.height}x{image.width}x3"
             for end, count in counts.items()
         },
     }
@@ -173,7 +165,7 @@ def _tensorrt_options(setup: Setup, cache: EngineCache | None) -> dict[str, str]
     return options
 
 
-def engine_cache(setup: Setup, sha256: str) -> EngineCache:
+def engine_cache(setup: SessionSetup, sha256: str) -> EngineCache:
     """The folders of an artifact's TensorRT engines on this machine."""
     gpu = cuda_driver.driver().gpu(setup.device_id)
     machine = {
@@ -186,7 +178,11 @@ def engine_cache(setup: Setup, sha256: str) -> EngineCache:
         # An engine that was built where TF32 was possible may use it.
         "tf32": "possible" if tf32.possible(setup.device_id) else "off",
     }
-    model = {"sha256": sha256, "precision": setup.precision, **_tensorrt_options(setup, None)}
+    model = {
+        "sha256": sha256,
+        "precision": setup.manifest.precision,
+        **_tensorrt_options(setup, None),
+    }
     del model["device_id"]  # an engine serves every GPU of the same model
     return EngineCache.of(machine, model)
 
@@ -198,7 +194,7 @@ class Opened(NamedTuple):
     note: str = ""
 
 
-def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> Opened:
+def open_session(path: Path, setup: SessionSetup, sha256: str, options: Any = None) -> Opened:
     """Open a session on the setup's provider, and check that it is the one that runs.
 
     Call :func:`why_unavailable` first: this function does not repeat its checks. Where the graph
@@ -215,7 +211,7 @@ def open_session(path: Path, setup: Setup, sha256: str, options: Any = None) -> 
             return thread.submit(_open, path, setup, cache, options).result()
 
 
-def _open(path: Path, setup: Setup, cache: EngineCache | None, options: Any) -> Opened:
+def _open(path: Path, setup: SessionSetup, cache: EngineCache | None, options: Any) -> Opened:
     if setup.provider != "cpu":
         import_onnxruntime().preload_dlls()  # optional libraries too, such as cuFFT
     chain = provider_options(setup, cache)

@@ -13,6 +13,7 @@ from lloss.errors import LabelError
 from lloss.pools import Pool
 from lloss.selection.hashing import draw_ids
 from lloss.tasks.task import Task
+from lloss.text.first_names import first_names
 
 
 def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> dict[str, str]:
@@ -83,8 +84,8 @@ def refuse_unknown(task: Task, holdout: LabeledSet, classes: Sequence[str], hint
     if not any(task.has_loss(label, classes) for label in holdout.labels):
         raise LabelError(
             f"{holdout.origin}: none of the {len(holdout)} images shows what the model knows "
-            f"(its classes: {_first(classes)}); relabel them, or train again with those classes"
-            + (f"; {hint}" if hint else "")
+            f"(its classes: {first_names(classes)}); relabel them, or train again with those "
+            "classes" + (f"; {hint}" if hint else "")
         )
 
 
@@ -96,9 +97,5 @@ def uncovered(task: Task, training: LabeledSet, holdout: LabeledSet) -> list[str
         return []
     return [
         f"the {len(holdout)} held-out images show {len(classes) - len(missing)} of the "
-        f"{len(classes)} classes; not measured: {_first(missing)}"
+        f"{len(classes)} classes; not measured: {first_names(missing)}"
     ]
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

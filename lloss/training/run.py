@@ -27,6 +27,7 @@ from lloss.modeling.network import TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.first_names import first_names
 from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.divergence import doubts, with_kept_checkpoint
 from lloss.training.trainer import Trainer
@@ -41,7 +42,6 @@ SAMPLE_BYTES = 4 << 20  # They take no more: a checkpoint is written often
 
 CHECKPOINT_SECONDS = 20.0
 WRITING_SHARE = 0.05  # Of the time of a run, at most: for writing checkpoints where they are large
-_SHOWN = 5  # Classes that a message names
 
 
 def train(
@@ -200,7 +200,7 @@ def _classes_left(
     gone = [name for name in classes if name not in left]
     if not gone:
         return ()
-    shown = ", ".join(map(repr, gone[:_SHOWN])) + (", …" if len(gone) > _SHOWN else "")
+    shown = first_names([repr(name) for name in gone], 5)
     line = f"{usable.origin}: no image of the class {shown} can be used: no output of the network"
     problems.note(line)
     try:

@@ -11,6 +11,7 @@ from lloss.errors import CheckpointError
 from lloss.modeling.registry import set_transform_input
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.first_names import first_names
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
@@ -44,10 +45,9 @@ def warm_trainer(
     set_transform_input(trainer.model.network, start.state)
     layers = dict.fromkeys(name.rpartition(".")[0] for name in trainer.model.state_dict())
     fresh = list(dict.fromkeys(name.rpartition(".")[0] for name in trainer.fresh))
-    shown = ", ".join(fresh[:4]) + (", …" if len(fresh) > 4 else "")
     say(
         f"warm start: {len(layers) - len(fresh)} of {len(layers)} layers are those of {start.path}"
-        + (f"; fresh: {shown}" if fresh else "")
+        + (f"; fresh: {first_names(fresh, 4)}" if fresh else "")
     )
     return trainer
 

@@ -7,5 +7,5 @@
      middleware)                         ├▶ selections ─▶ lloss.selection
                                          └▶ catalog (SQLite)
 
-:class:`.deps.Daemon` has what the routes share.
+:class:`.daemon.Daemon` has what the routes share.
 """

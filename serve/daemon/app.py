@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.api import health, inference, jobs, pools, score_images
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.api import health, inference, jobs, model, pools, score_images
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import answer_failures, answer_of
 from lloss.serve.daemon.http.authentication import PROBES
 from lloss.serve.daemon.labelstudio import routes as labelstudio
@@ -40,7 +40,8 @@ def create_app(daemon: Daemon) -> FastAPI:
     app.state.daemon, app.state.page_data = daemon, PageData(daemon)
     answer_failures(app)
     app.state.routes = []
-    for module in (health, inference, score_images, pools, jobs, labelstudio, login, page_routes):
+    api = (health, model, inference, score_images, pools, jobs)
+    for module in (*api, labelstudio, login, page_routes):
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
     document: dict[str, Any] = {}

@@ -13,9 +13,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lloss.serve.daemon.api.health import reload_model
+from lloss.serve.daemon.api.model import reload_model
 from lloss.serve.daemon.app import InferShortcut, create_app
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.http.server import HttpServer, listening
 from lloss.serve.daemon.observability import logs

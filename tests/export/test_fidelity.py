@@ -1,4 +1,4 @@
-"""Fidelity: figures against formulas, and a gate that NaN does not pass."""
+"""Fidelity: figures against formulas, and limits that NaN does not reach."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from lloss.export.fidelity import Fidelity, Gate, Predicted, compare, predict, top_overlap
+from lloss.export.fidelity import Fidelity, FidelityLimits, Predicted, compare, predict, top_overlap
 
 from lloss.errors import SettingsError
 
@@ -56,10 +56,10 @@ def test_ties_at_the_edge_of_the_tenth_go_by_id() -> None:
     "loss",
     [np.float32([0, 1, np.nan, 3]), np.float32([0, 1, np.inf, 3]), np.zeros(4, np.float32)],
 )
-def test_losses_without_an_order_pass_no_gate(loss: np.ndarray) -> None:
+def test_losses_without_an_order_reach_no_limit(loss: np.ndarray) -> None:
     found = compare(predicted(np.arange(4, dtype=np.float32)), predicted(loss))
     assert np.isnan(found.spearman) and found.rank < figures(-1, 0).rank
-    assert not Gate(min_spearman=0, min_overlap=0).passes(found)
+    assert not FidelityLimits(min_spearman=0, min_overlap=0).passes(found)
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["spearman"] is None
 
 
@@ -77,15 +77,15 @@ def test_losses_without_an_order_pass_no_gate(loss: np.ndarray) -> None:
     ],
 )
 def test_both_thresholds_count(reached: Fidelity, margin: float, passes: bool) -> None:
-    assert Gate().passes(reached, margin) is passes
+    assert FidelityLimits().passes(reached, margin) is passes
     assert ("1 images with NaN" in str(reached)) == bool(reached.broken)
 
 
 def test_a_threshold_out_of_range_is_named() -> None:
     with pytest.raises(SettingsError, match=r"--min-overlap 97.0: .* from 0 to 1"):
-        Gate(min_overlap=97.0)
+        FidelityLimits(min_overlap=97.0)
     with pytest.raises(SettingsError, match="--min-spearman nan"):
-        Gate(min_spearman=float("nan"))
+        FidelityLimits(min_spearman=float("nan"))
 
 
 def test_predict_runs_every_batch(artifact: Path) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
-from lloss.export.fidelity import Fidelity, Gate, compare, predict
+from lloss.export.fidelity import Fidelity, FidelityLimits, compare, predict
 from lloss.export.int8_search import Int8Search
 from lloss.export.pool_sample import PoolSample, batches, draw_sample
 from lloss.export.quantize import Int8Quantizer
@@ -22,7 +22,7 @@ from lloss.pools.array_pool import ArrayPool
 
 SPEC = ImageSpec(8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 256, (448, 8, 8, 3), np.uint8)
-LOOSE = Gate(min_spearman=0.98, min_overlap=0.7)
+LOOSE = FidelityLimits(min_spearman=0.98, min_overlap=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,16 @@ class Searches:
         self.quantizer = Int8Quantizer(fp32, scratch)
         self.out = scratch / "out.onnx"
 
-    def __call__(self, gate: Gate) -> Int8Search:
+    def __call__(self, limits: FidelityLimits) -> Int8Search:
         self.lines: list[str] = []
         return Int8Search(
-            self.quantizer, self.sample, SPEC, self.reference, gate, self.out, log=self.lines.append
+            self.quantizer,
+            self.sample,
+            SPEC,
+            self.reference,
+            limits,
+            self.out,
+            log=self.lines.append,
         )
 
 
@@ -67,7 +73,7 @@ def searches(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Search
     return Searches(artifact, tmp_path_factory.mktemp("search"))
 
 
-class Scripted(Gate):
+class Scripted(FidelityLimits):
     """Passes by a script: of each attempt, whether it passes and whether with a margin."""
 
     script: ClassVar[list[tuple[bool, bool]]] = []
@@ -94,10 +100,10 @@ def test_the_first_recipe_with_a_margin_is_taken(searches: Searches) -> None:
 
 
 def test_without_a_margin_the_best_that_passes_is_taken(searches: Searches) -> None:
-    gate = Scripted.of((True, False), (False, False), (True, False))
-    chosen = searches(gate).run()
+    limits = Scripted.of((True, False), (False, False), (True, False))
+    chosen = searches(limits).run()
     assert len(searches.lines) == 3, "all calibrations, and no layer kept for a margin alone"
-    assert chosen.reached == max((gate.seen[0], gate.seen[2]), key=lambda seen: seen.rank)
+    assert chosen.reached == max((limits.seen[0], limits.seen[2]), key=lambda seen: seen.rank)
     left = predict(searches.out, batches(searches.sample.tuning, SPEC, "read"))
     assert compare(searches.reference, left) == chosen.reached, "the file has its graph"
 
@@ -115,7 +121,7 @@ def test_sensitive_layers_are_found_and_kept(outlier: Path, tmp_path: Path) -> N
 
 def test_when_nothing_passes_the_error_says_what_was_reached(searches: Searches) -> None:
     with pytest.raises(FidelityError) as refused:
-        searches(Gate(min_spearman=1, min_overlap=1)).run()
+        searches(FidelityLimits(min_spearman=1, min_overlap=1)).run()
     message = str(refused.value)
     assert f"the best of {len(searches.lines)} recipes" in message and "Spearman 0.9" in message
     assert "nothing was written" in message and "--precision fp16" in message

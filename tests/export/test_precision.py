@@ -14,8 +14,8 @@ import onnx
 import pytest
 from lloss.export import export_model, precision
 from lloss.export.export_model import export_artifact
-from lloss.export.fidelity import Fidelity, Gate
-from lloss.export.precision import Reducer, Reduction
+from lloss.export.fidelity import Fidelity, FidelityLimits
+from lloss.export.precision import Reduction
 from lloss.export.speed_check import Speed, measure_speed
 from onnx import TensorProto
 
@@ -33,12 +33,12 @@ from .conftest import Writer
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
 POOL = ArrayPool(IMAGES, "images.npy")
-LOOSE = Gate(min_spearman=0.99, min_overlap=0.85)
+LOOSE = FidelityLimits(min_spearman=0.99, min_overlap=0.85)
 
 
 def reduction(name: str, **given: object) -> Reduction:
     options = {
-        "pool": POOL, "held_out": 200, "calibration_images": 64, "gate": LOOSE, "weight_bits": 8,
+        "pool": POOL, "held_out": 200, "calibration_images": 64, "limits": LOOSE, "weight_bits": 8,
         **given,
     }  # fmt: skip
     return Reduction(precision=name, **options)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def test_the_manifest_has_what_the_file_computes(
     judged = [line for line in exported[name].lines if "held-out" in line]
     assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
 
-    images = np.stack([IMAGES[int(item.id)] for item in reduction(name).draw().held_out])
+    images = np.stack([IMAGES[int(item.id)] for item in reduction(name).sample.held_out])
     a, b = (open_cpu_session(str(p)).run(["loss"], {"images": images})[0] for p in (artifact, path))
     assert a.dtype == b.dtype == np.float32
     difference = float(np.abs(a - b).max())
@@ -124,22 +124,22 @@ def test_int8_keeps_the_head_and_has_its_recipe_and_speed(exported: dict[str, Ex
     assert set(manifest.speed) == fields and manifest.speed["times_fp32"] > 0
 
 
-class Closed(Gate):
-    """A gate for a network so small that it may be perfect in float16."""
+class Closed(FidelityLimits):
+    """Limits for a network so small that it may be perfect in float16."""
 
     def passes(self, fidelity: object, margin: float = 0.0) -> bool:
         return False
 
 
 @pytest.mark.usefixtures("quick_export")
-def test_below_the_gate_nothing_is_left(
+def test_below_the_limits_nothing_is_left(
     trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an older one")
     monkeypatch.setattr(precision, "write_onnx", ready)
     monkeypatch.setattr(precision, "check_parity", lambda *_: {})
-    strict = reduction("fp16", gate=Closed())
+    strict = reduction("fp16", limits=Closed())
     with pytest.raises(
         FidelityError, match=r"fp16 does not rank .* it reached Spearman .* nothing"
     ):
@@ -148,7 +148,7 @@ def test_below_the_gate_nothing_is_left(
     assert list(tmp_path.iterdir()) == [path]
 
 
-class Lucky(Gate):
+class Lucky(FidelityLimits):
     """Passes the first figures, and none after."""
 
     shown: ClassVar[list[Fidelity]] = []
@@ -162,7 +162,7 @@ def test_a_recipe_that_was_lucky_on_the_tuning_images_is_refused(trained: Path, 
     Lucky.shown.clear()
     before = copy.read_bytes()
     with pytest.raises(FidelityError) as refused:
-        reduce(reduction("int8", gate=Lucky()), load_checkpoint(trained), copy)
+        reduce(reduction("int8", limits=Lucky()), load_checkpoint(trained), copy)
     tuned, judged = Lucky.shown
     message = str(refused.value)
     assert f"(min-max on 64 images) reached {tuned} on 200 tuning images" in message
@@ -195,8 +195,7 @@ def reduce(
     fp32: Path,
     log: Callable[[str], Any] = lambda _: None,
 ) -> Manifest:
-    reducer = Reducer(reduction, reduction.draw(), checkpoint, log)
-    return reducer.run(fp32, read_manifest(fp32))
+    return reduction.run(fp32, read_manifest(fp32), checkpoint, log)
 
 
 def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: Path) -> None:
@@ -274,9 +273,9 @@ def test_the_command_line(
     assert "int8 on 200 held-out images: Spearman 0.9" in done.err
     assert "int8 weights of 8 bits, for CPUs with VNNI (as --no-reduce-range asks; " in done.err
     assert (
-        "int8 for CPUs with VNNI against fp32 on 200 images (computed on cpu): Spearman 0.9"
-        in done.out
-    )
+        f"int8 for CPUs with VNNI against fp32 on 200 images of {tmp_path / 'pool.npy'}, "
+        "computed on cpu: Spearman 0.9"
+    ) in done.out
     assert done.out.endswith("× fp32 on this CPU\n")
     main(["info", str(model)])
     info = capsys.readouterr().out

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from lloss.images.decode import ImageSpec
-from lloss.runtime.batch_size import batch_in_memory, buckets, device_batch, halved, host_batch
+from lloss.runtime.batch_size import (
+    batch_in_memory,
+    captured_sizes,
+    device_batch,
+    halved,
+    host_batch,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,8 +23,8 @@ from lloss.runtime.batch_size import batch_in_memory, buckets, device_batch, hal
         (1, (1,)),
     ],
 )
-def test_buckets_are_powers_of_two_and_the_largest(most: int, sizes: tuple[int, ...]) -> None:
-    assert buckets(most) == sizes
+def test_captured_sizes_are_powers_of_two_and_the_most(most: int, sizes: tuple[int, ...]) -> None:
+    assert captured_sizes(most) == sizes
     for count in range(1, most + 1):
         assert min(size for size in sizes if size >= count) < 2 * count
 

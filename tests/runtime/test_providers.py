@@ -15,21 +15,26 @@ import pytest
 
 from lloss.errors import DeviceMemoryError, EngineError
 from lloss.files import locked, sha256_of
-from lloss.manifest import read_manifest
+from lloss.images.decode import ImageSpec
+from lloss.manifest import Manifest, read_manifest
 from lloss.runtime import cuda_driver, providers, shared_libraries, tf32
 from lloss.runtime.engine_cache import EngineCache
 from lloss.runtime.providers import (
-    Setup,
+    SessionSetup,
     error_type,
     open_session,
     parse_device,
     provider_options,
-    setup_of,
     why_unavailable,
 )
 
 ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-SETUP = Setup("cuda", (32, 48), 256)
+MANIFEST = Manifest(
+    task="classification", model="m", classes=("a", "b"), image=ImageSpec(32, 48),
+    mean=(0, 0, 0), std=(1, 1, 1), outputs={"loss": ()},
+)  # fmt: skip
+FP16 = replace(MANIFEST, precision="fp16")
+SETUP = SessionSetup(MANIFEST, "cuda", 256)
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +143,7 @@ def test_options_of_cuda() -> None:
     ((_, fp32), _) = provider_options(SETUP)
     assert fp32["use_tf32"] == "0" and fp32["enable_cuda_graph"] == "1"
     assert fp32["arena_extend_strategy"] == "kSameAsRequested" and fp32["prefer_nhwc"] == "0"
-    ((_, fp16), _) = provider_options(replace(SETUP, precision="fp16", graphs=False, device_id=2))
+    ((_, fp16), _) = provider_options(replace(SETUP, manifest=FP16, graphs=False, device_id=2))
     assert fp16["prefer_nhwc"] == "1" and fp16["enable_cuda_graph"] == "0"
     assert fp16["use_tf32"] == "1", "without it convolutions get no tensor cores, in fp16 either"
     assert fp16["device_id"] == "2"
@@ -177,7 +182,7 @@ def test_the_key_of_an_engine_has_all_it_depends_on(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(tf32.VARIABLE, raising=False)
     monkeypatch.setattr(shared_libraries, "tensorrt_version", lambda: "10.14.1")
-    setup = replace(SETUP, provider="tensorrt", precision="fp16")
+    setup = replace(SETUP, provider="tensorrt", manifest=FP16)
     cache = providers.engine_cache(setup, "ab" * 32)
     assert cache.engines.is_relative_to(tmp_path / "lloss" / "tensorrt")
     key = json.loads((cache.engines / "key.json").read_text())
@@ -200,11 +205,11 @@ def test_the_key_of_an_engine_has_all_it_depends_on(
 
 
 @pytest.fixture
-def setup(artifact: Path) -> Setup:
-    return setup_of(read_manifest(artifact), "cpu", 16)
+def setup(artifact: Path) -> SessionSetup:
+    return SessionSetup(read_manifest(artifact), "cpu", 16)
 
 
-def test_a_session_on_the_cpu(artifact: Path, setup: Setup) -> None:
+def test_a_session_on_the_cpu(artifact: Path, setup: SessionSetup) -> None:
     options = ort.SessionOptions()
     options.logid = "mine"
     opened = open_session(artifact, setup, sha256_of(artifact), options)
@@ -214,7 +219,9 @@ def test_a_session_on_the_cpu(artifact: Path, setup: Setup) -> None:
     assert opened.session.get_session_options().logid == "mine"
 
 
-def test_a_file_that_the_runtime_cannot_load_is_one_line(tmp_path: Path, setup: Setup) -> None:
+def test_a_file_that_the_runtime_cannot_load_is_one_line(
+    tmp_path: Path, setup: SessionSetup
+) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"no graph")
     with pytest.raises(EngineError, match=r"bad\.onnx: ") as raised:
@@ -239,7 +246,7 @@ def cuda_sessions(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
 
 
 def test_a_silent_fall_back_is_an_error(
-    artifact: Path, setup: Setup, cuda_sessions: list[dict[str, str]]
+    artifact: Path, setup: SessionSetup, cuda_sessions: list[dict[str, str]]
 ) -> None:
     with pytest.raises(EngineError, match="cuda could not be started, CPUExecutionProvider ran"):
         open_session(artifact, replace(setup, provider="cuda"), "")
@@ -247,7 +254,7 @@ def test_a_silent_fall_back_is_an_error(
 
 def test_a_model_that_cannot_be_captured_runs_without_graphs(
     artifact: Path,
-    setup: Setup,
+    setup: SessionSetup,
     cuda_sessions: list[dict[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -267,7 +274,11 @@ def test_a_model_that_cannot_be_captured_runs_without_graphs(
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_the_callers_thread_keeps_its_gpu_and_one_process_writes_engines(
-    provider: str, artifact: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    provider: str,
+    artifact: Path,
+    setup: SessionSetup,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """The runtime changes the current device of the thread that opens a session."""
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
@@ -294,7 +305,7 @@ def test_the_callers_thread_keeps_its_gpu_and_one_process_writes_engines(
 
 
 def test_a_provider_without_nodes_does_not_run(
-    artifact: Path, setup: Setup, monkeypatch: pytest.MonkeyPatch
+    artifact: Path, setup: SessionSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(providers, "_count_nodes", lambda session: {"cuda": 3})
     with pytest.raises(EngineError, match="cpu took none of its nodes"):

@@ -1,21 +1,13 @@
-"""Health, metrics, and the model that is served."""
+"""Probes for an orchestrator, and metrics for Prometheus."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-from typing import Annotated, Any
+from typing import Annotated
 
-import anyio
-import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.deps import Daemon, DaemonDep
-from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.observability import logs
-
-from lloss.errors import LlossError
+from lloss.serve.daemon.deps import DaemonDep
 
 router = APIRouter()
 
@@ -55,49 +47,3 @@ async def metrics(daemon: DaemonDep, accept: Annotated[str, Header()] = "") -> R
     """Metrics in Prometheus' text format, or OpenMetrics when ``Accept`` names it."""
     body, kind = await asyncio.to_thread(daemon.metrics.exposition, accept)
     return Response(body, headers={"Content-Type": kind})
-
-
-@router.get("/v1/model", tags=["model"])
-def model(daemon: DaemonDep) -> dict[str, Any]:
-    """The model: its sha256, its provider (``note``: why not a faster one), and its manifest."""
-    current = daemon.models.current
-    return {
-        "sha256": current.sha256,
-        "provider": current.provider,
-        "note": current.note,
-        "path": str(daemon.settings.model),
-        "manifest": json.loads(current.manifest.to_json()),
-    }
-
-
-@router.post("/v1/model/reload", tags=["model"])
-async def reload(request: Request, daemon: DaemonDep) -> dict[str, Any]:
-    """Load the model's file again; 409 when it fails its check, and the old model stays."""
-    state = request.app.state
-    if not hasattr(state, "reloading"):
-        state.reloading = anyio.CapacityLimiter(1)
-    # Reloads that wait for each other must not hold the threads that other routes need.
-    return await anyio.to_thread.run_sync(reload_model, daemon, limiter=state.reloading)
-
-
-def reload_model(daemon: Daemon) -> dict[str, Any]:
-    """Reload the model and log the result. Blocks.
-
-    Raises:
-        RequestError: 409 the new model was refused; 503 none is loaded yet.
-    """
-    before = daemon.models.sha256
-    if not before:
-        raise RequestError(503, "the first model is still being loaded; try again", 5)
-    try:
-        done = daemon.models.reload()
-    except LlossError as error:
-        daemon.jobs.prune()
-        logs.event("model_refused", logging.ERROR, reason=str(error), now=before)
-        raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
-    daemon.jobs.prune()
-    changed, note = done.before != done.now, daemon.models.current.note
-    name = "model_reloaded" if changed else "model_unchanged"
-    level = logging.WARNING if note else logging.INFO
-    logs.event(name, level, before=done.before, now=done.now, note=note)
-    return {"before": done.before, "now": done.now, "changed": changed}

@@ -32,7 +32,8 @@ from lloss.serve.daemon.api.inference_tensors import (
     is_long,
     parse_request,
 )
-from lloss.serve.daemon.deps import Daemon, DaemonDep, daemon_of
+from lloss.serve.daemon.daemon import Daemon
+from lloss.serve.daemon.deps import DaemonDep, daemon_of
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Scored
 
@@ -105,8 +106,8 @@ def statistics(daemon: DaemonDep) -> dict[str, Any]:
         "version": VERSION,
         "last_inference": counted.last,
         "inference_count": counted.images,
-        "execution_count": daemon.models.batches,
-        "inference_stats": counted.durations(),
+        "execution_count": counted.batches,
+        "inference_stats": counted.durations,
         "batch_stats": [],
     }
     return {"model_stats": [model]}
@@ -217,7 +218,7 @@ async def infer(request: Request) -> Response:
         errors = scored.answer.errors
         if len(errors) == count:
             raise RequestError(422, f"no image could be used; the first: {errors[0]}")
-        formats = parsed.formats(_outputs(scored.manifest))  # maybe of a newer model
+        formats = parsed.formats(_outputs(scored.model.manifest))  # maybe of a newer model
     reply = partial(_reply, parsed, formats, scored, request.headers.get("accept-encoding", ""))
     return await run_in_threadpool(reply) if is_long(formats, scored.answer) else reply()
 
@@ -240,7 +241,7 @@ def _reply(
 ) -> Response:
     """Encode the reply, and compress it when the client accepts that."""
     content, json_length = encode_reply(parsed, formats, scored.answer, MODEL, VERSION)
-    headers, media_type = {"x-lloss-model": scored.sha256}, "application/json"
+    headers, media_type = {"x-lloss-model": scored.model.sha256}, "application/json"
     binary = json_length < len(content)
     if binary:
         media_type = "application/octet-stream"

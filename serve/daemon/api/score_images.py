@@ -75,12 +75,12 @@ async def score(
     if len(errors) == len(files):
         first = names[0][:60]
         raise RequestError(422, f"no image could be used; the first, {first!r}: {errors[0]}")
-    chosen = _chosen(outputs, scored.manifest)  # maybe of a newer model
+    chosen = _chosen(outputs, scored.model.manifest)  # maybe of a newer model
     if sum(scored.answer.columns[name].size for name in chosen) > MANY:
         content = await run_in_threadpool(encode_scores, scored, names, chosen)
     else:
         content = encode_scores(scored, names, chosen)
-    return Response(content, 200, {"x-lloss-model": scored.sha256}, "application/json")
+    return Response(content, 200, {"x-lloss-model": scored.model.sha256}, "application/json")
 
 
 def _chosen(outputs: str, manifest: Manifest) -> list[str]:
@@ -136,7 +136,7 @@ async def _form_files(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], li
 def encode_scores(scored: Scored, names: Sequence[str], outputs: Sequence[str]) -> bytes:
     """Encode the reply as JSON, row by row, so that other threads run in between."""
     rows = (to_json(_row(scored, n, name, outputs)) for n, name in enumerate(names))
-    return b'{"model":"%s","images":[%s]}' % (scored.sha256.encode(), b",".join(rows))
+    return b'{"model":"%s","images":[%s]}' % (scored.model.sha256.encode(), b",".join(rows))
 
 
 def _row(scored: Scored, row: int, name: str, outputs: Sequence[str]) -> dict[str, Any]:
@@ -152,6 +152,6 @@ def _row(scored: Scored, row: int, name: str, outputs: Sequence[str]) -> dict[st
     prediction = answer.columns.get("prediction")
     if prediction is not None and prediction.ndim == 1:
         fields["prediction"] = int(prediction[row])
-        if label := class_name(scored.manifest.classes, prediction[row]):
+        if label := class_name(scored.model.manifest.classes, prediction[row]):
             fields["class"] = label
     return fields

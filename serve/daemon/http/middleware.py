@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import anyio
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError, internal_error
 from lloss.serve.daemon.http.authentication import PROBES, Headers
 from lloss.serve.daemon.http.reply import ClientGoneError, Reply

@@ -9,7 +9,7 @@ import random
 import re
 import time
 
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError, retry_seconds
 from lloss.serve.daemon.http.authentication import PROBES, Headers
 from lloss.serve.daemon.observability import logs

@@ -6,7 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from lloss.serve.daemon.deps import Daemon, base_url_of
+from lloss.serve.daemon.daemon import Daemon
+from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.labelstudio.score_lookup import pool_scores
 from lloss.serve.daemon.services.hand_out import HandedOut
 

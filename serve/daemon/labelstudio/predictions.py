@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.labelstudio.labeling_config import read_config
 from lloss.serve.daemon.labelstudio.score_lookup import ImageScore, pool_scores
 from lloss.serve.daemon.labelstudio.studio_annotation import pool_image

@@ -9,7 +9,8 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.deps import Daemon, daemon_of, reject_unknown_parameters
+from lloss.serve.daemon.daemon import Daemon
+from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.coco_export import coco_of
 from lloss.serve.daemon.labelstudio.predictions import predictions

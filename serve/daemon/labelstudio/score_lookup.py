@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.score_summary import score_summary
 from lloss.serve.daemon.services.scores_cache import ScoresCache

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, pool_image
 from lloss.serve.daemon.store.annotation_table import AnnotationRow, AnnotationTable, Verdict

@@ -19,11 +19,12 @@ from concurrent.futures import Future
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.request_batch import RequestBatch, batch_answer
+from lloss.serve.daemon.services.inference_statistics import InferenceStatistics
 from lloss.serve.daemon.services.request_queue import (
     Answer,
     Images,
     Part,
+    RequestBatch,
     RequestQueue,
     ScoringRequest,
     settle,
@@ -52,14 +53,17 @@ class ClosedError(RequestError):
 
 
 class Batcher:
-    """A bounded queue before a scorer.
+    """A bounded queue before a scorer."""
 
-    Attributes:
-        batches: that were scored.
-    """
-
-    def __init__(self, scorer: Scorer, limits: Limits, metrics: DaemonMetrics) -> None:
-        self._scorer, self._limits, self._metrics = scorer, limits, metrics
+    def __init__(
+        self,
+        scorer: Scorer,
+        limits: Limits,
+        metrics: DaemonMetrics,
+        statistics: InferenceStatistics,
+    ) -> None:
+        self._scorer, self._limits = scorer, limits
+        self._metrics, self._statistics = metrics, statistics
         image = scorer.manifest.image
         self._shape = (image.height, image.width, 3)
         self._lanes, self._on_host = scorer.engine.concurrency, scorer.engine.on_host
@@ -69,7 +73,6 @@ class Batcher:
         self._running = 0  # batches
         self._rate = 0.0  # images a second of one lane
         self._closed = False
-        self.batches = 0
 
     async def score(self, images: Images, seconds: float) -> Answer:
         """Score uint8 [N, H, W, 3] of any H and W, or N encoded images or arrays, in time.
@@ -167,7 +170,7 @@ class Batcher:
         """Return the rows of a batch to their requests; in a lane's thread."""
         if isinstance(scores, Scores):
             self._count(scores, seconds)
-            answer = batch_answer(scores)
+            answer = Answer.of(scores)
             ended = [part.request for part in parts if part.request.fill(part, answer)]
         else:
             ended = [part.request for part in parts]
@@ -182,7 +185,7 @@ class Batcher:
     def _count(self, scores: Scores, seconds: float) -> None:
         rate = scores.seen / max(seconds, 1e-6)
         self._rate += (rate - self._rate) * (_SMOOTHING if self._rate else 1)
-        self.batches += 1
+        self._statistics.batches += 1
         if len(scores):
             self._metrics.served(scores.loss, self._scorer.engine.sha256)
 

@@ -20,7 +20,6 @@ from lloss.serve.scoring.batch.priority_threads import WorkerPools
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError
-from lloss.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,7 @@ class Scored:
     """An answer, and the model that gave it."""
 
     answer: Answer
-    sha256: str
-    manifest: Manifest
+    model: LoadedModel
 
 
 class LoadedModel:
@@ -75,7 +73,6 @@ class Models:
         self._loading = threading.Lock()  # one load at a time, for as long as it takes
         self._closed = False
         self._workers = WorkerPools()
-        self._batches = 0  # of earlier models
         self.statistics = InferenceStatistics()
 
     def load(self) -> None:
@@ -124,12 +121,6 @@ class Models:
         """The serving model. Raises RequestError: 503 none is loaded yet."""
         return self._require().model
 
-    @property
-    def batches(self) -> int:
-        """Batches that were scored for requests."""
-        serving = self._serving
-        return self._batches + (serving.batcher.batches if serving else 0)
-
     async def score(self, images: Images, seconds: float) -> Scored:
         """Score with the serving model; see :meth:`.batcher.Batcher.score`."""
         while True:
@@ -141,7 +132,7 @@ class Models:
                     self._metrics.refused("draining", len(images))
                     raise
                 continue  # it was replaced at this moment
-            return Scored(answer, serving.model.sha256, serving.model.manifest)
+            return Scored(answer, serving.model)
 
     @contextlib.contextmanager
     def borrowed(self, sha256: str) -> Iterator[Scorer]:
@@ -182,7 +173,7 @@ class Models:
         if self._closed:
             self._release(loaded)
             raise ClosedError
-        batcher = Batcher(loaded.scorer, self._settings.limits, self._metrics)
+        batcher = Batcher(loaded.scorer, self._settings.limits, self._metrics, self.statistics)
         self._metrics.model(loaded.manifest, loaded.sha256, loaded.scorer.engine.device)
         self._replace(_Serving(loaded, batcher))
 
@@ -195,7 +186,6 @@ class Models:
             old.batcher.close()
             with self._lock:
                 self._serving = new
-                self._batches += old.batcher.batches
             self._release(old.model)
 
     def _load_checked(self, sha256: str, is_new: bool) -> LoadedModel:

@@ -1,4 +1,4 @@
-"""Requests that wait to be scored, and which images form the next batch."""
+"""Requests that wait to be scored, and the batches that their images form."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from lloss.serve.scoring.result import Scores
 from numpy.typing import NDArray
 
 from lloss.errors import EngineError, ImageError
 from lloss.images.decode import Raw
+from lloss.pools import Chunk, Item
 
 Images = NDArray[np.uint8] | Sequence[Raw]
 
@@ -30,6 +33,18 @@ class Answer:
 
     columns: Mapping[str, NDArray[np.float32]]
     errors: Mapping[int, str]
+
+    @classmethod
+    def of(cls, scores: Scores) -> Answer:
+        """The outputs of a batch, with a row for every image also where one could not be read."""
+        if not scores.skipped:
+            return cls(scores.columns, {})
+        good = [int(id) for id in scores.ids]
+        columns = {}
+        for name, values in scores.columns.items():
+            columns[name] = np.full((scores.seen, *values.shape[1:]), np.nan, np.float32)
+            columns[name][good] = values
+        return cls(columns, {int(id): reason for id, reason in scores.skipped})
 
 
 class ScoringRequest:
@@ -111,6 +126,34 @@ class Part:
     def images(self) -> Images:
         """This part's images."""
         return self.request.images[self.start : self.start + self.count]
+
+    def items(self) -> Iterator[Item]:
+        """The images for the scoring pipeline, decoded there; ids are rows."""
+        for number in range(self.count):
+            read = partial(self.request.image, self.start + number)
+            yield Item(str(self.row + number), read)
+
+
+@dataclass(frozen=True)
+class RequestBatch(Chunk):
+    """Parts of requests. Images of ``shape`` are copied instead of decoded."""
+
+    parts: Sequence[Part]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], shape: tuple[int, ...]) -> RequestBatch:
+        """A batch of these parts."""
+        return cls(0, [item for part in parts for item in part.items()], parts, shape)
+
+    def read_rows(self, out: NDArray[np.uint8]) -> bool:
+        """Copy pixels that have the model's size; see :meth:`lloss.pools.Chunk.read_rows`."""
+        requests = (part.request.images for part in self.parts)
+        if not all(isinstance(im, np.ndarray) and im.shape[1:] == self.shape for im in requests):
+            return False
+        for part in self.parts:
+            out[part.row : part.row + part.count] = part.images
+        return True
 
 
 class RequestQueue:

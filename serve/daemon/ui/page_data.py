@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import anyio
 from fastapi import Depends, Request
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest
 from lloss.serve.daemon.store.image_table import TakenError

@@ -21,7 +21,7 @@ from lloss.runtime.batch_size import device_batch, host_batch
 from lloss.runtime.cpu_count import usable_cores
 from lloss.runtime.int8_support import saturates
 from lloss.runtime.onnx_runtime import import_onnxruntime
-from lloss.runtime.providers import ORDER, open_session, parse_device, setup_of, why_unavailable
+from lloss.runtime.providers import ORDER, SessionSetup, open_session, parse_device, why_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Engine:
 
     def _open_cpu(self) -> list[str]:
         self.batch_size = self._fixed_batch_size or host_batch(self.manifest.image)
-        setup = setup_of(self.manifest, "cpu", self.batch_size)
+        setup = SessionSetup(self.manifest, "cpu", self.batch_size)
         options = single_thread_options(self.manifest)
         session = open_session(self.path, setup, self.sha256, options).session
         self.concurrency = self._threads
@@ -107,11 +107,10 @@ class Engine:
 
     def _open_gpu(self) -> list[str]:
         self.batch_size = self._fixed_batch_size or device_batch(self.manifest.image)
-        setup = setup_of(self.manifest, self.provider, self.batch_size, self.device_id)
+        setup = SessionSetup(self.manifest, self.provider, self.batch_size, self.device_id)
         self.concurrency = GPU_THREADS
         self.executor, notes = open_gpu(
             self.path,
-            self.manifest,
             self.sha256,
             setup,
             GPU_THREADS + 2,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import CaptureError, DeviceLostError, DeviceMemoryError, EngineError
 from lloss.manifest import Manifest
-from lloss.runtime.batch_size import buckets, halved
+from lloss.runtime.batch_size import captured_sizes, halved
 from lloss.runtime.graph_capture import CAPTURE_LOCK
 from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.runtime.providers import ORT_NAMES, error_type, first_line
@@ -44,10 +44,10 @@ class GpuExecutor:
     """Runs one session on a GPU with preallocated, pinned and bound buffers.
 
     Two or three threads each take a buffer, fill it, run it and release it. On CUDA a count is
-    padded to one of a few batch sizes (:func:`.buckets`); TensorRT runs any from 1 to the largest.
+    padded to one of a few batch sizes (:func:`.captured_sizes`); TensorRT runs any size.
     The constructor runs the largest first: its memory serves the smaller ones, and a size that does
     not fit fails there. Where the session captures CUDA graphs, the constructor captures one for
-    each buffer and bucket, and compares its replay with a plain run;
+    each buffer and size, and compares its replay with a plain run;
     :mod:`lloss.runtime.graph_capture` keeps every other GPU call out during a capture.
 
     A run for which the GPU has too little memory is halved, and later runs stay at that size.
@@ -55,7 +55,7 @@ class GpuExecutor:
     Attributes:
         graphs: whether batches are replayed CUDA graphs.
         limit: images that one run takes; a larger batch is run in pieces.
-        buckets: the batch sizes that the constructor runs; on CUDA no others run.
+        sizes: the batch sizes that the constructor runs; on CUDA no others run.
 
     Raises:
         CaptureError: a CUDA graph cannot be captured or replays wrongly; the session is unusable.
@@ -76,7 +76,7 @@ class GpuExecutor:
     ) -> None:
         self.batch_size, self.limit = batch_size, min(limit or batch_size, batch_size)
         self._padded = session.get_providers()[0] != ORT_NAMES["tensorrt"]
-        self.buckets = buckets(self.limit) if self._padded else tuple(sorted({1, self.limit}))
+        self.sizes = captured_sizes(self.limit) if self._padded else tuple(sorted({1, self.limit}))
         self.graphs = _captures(session)
         self._session, self._on_halving = session, on_halving
         self._device = f"cuda:{device_id}"
@@ -95,7 +95,7 @@ class GpuExecutor:
                     for number in range(buffers)
                 ]
             self._free = list(self._buffers)
-            keys = [(number, size) for number in range(buffers) for size in self.buckets]
+            keys = [(number, size) for number in range(buffers) for size in self.sizes]
             # Graph id 0 is what a run without an id gets.
             self._options = {key: _run_options(id) for id, key in enumerate(keys, 1)}
             self._plain = _run_options(_NO_GRAPH)
@@ -186,7 +186,8 @@ class GpuExecutor:
                 parts.append(self._run_piece(buffer, start, size))
             except Exception as error:
                 explained = self._explained(error)
-                if isinstance(explained, DeviceMemoryError) and self._halve(self._bucket(size)):
+                no_memory = isinstance(explained, DeviceMemoryError)
+                if no_memory and self._halve(self._padded_size(size)):
                     continue
                 self._failure = (str(explained), time.monotonic())
                 raise explained from error
@@ -198,16 +199,16 @@ class GpuExecutor:
     def _run_piece(self, buffer: InputBuffer, start: int, size: int) -> Outputs:
         if self._lost:
             raise DeviceLostError(self._lost)
-        bucket = self._bucket(size)
+        padded = self._padded_size(size)
         # Leftovers of an earlier batch change no result; only a batch's last piece is padded.
-        buffer.pixels[start + size : start + bucket] = 0
-        buffer.upload(bucket, start)
-        self._runner.submit(self._compute, buffer.number, bucket).result()
+        buffer.pixels[start + size : start + padded] = 0
+        buffer.upload(padded, start)
+        self._runner.submit(self._compute, buffer.number, padded).result()
         return buffer.download(size)
 
-    def _bucket(self, size: int) -> int:
+    def _padded_size(self, size: int) -> int:
         """The batch size to which ``size`` images are padded."""
-        return next(b for b in self.buckets if b >= size) if self._padded else size
+        return next(padded for padded in self.sizes if padded >= size) if self._padded else size
 
     def _halve(self, size: int) -> bool:
         """Halve the limit after a run of ``size`` did not fit; False when it cannot be halved."""
@@ -232,10 +233,10 @@ class GpuExecutor:
         return self._bindings[key]
 
     def _warm_up(self) -> None:
-        """Run every bucket, in the runner's thread: captured graphs belong to it."""
+        """Run every size, in the runner's thread: captured graphs belong to it."""
         shape = (self.limit, *self._buffers[0].pixels.shape[1:])
         noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        for size in reversed(self.buckets):
+        for size in reversed(self.sizes):
             with CAPTURE_LOCK.shared():
                 self._session.run_with_iobinding(self._binding(0, size), self._plain)
             # All buffers of one size in a row: cuDNN plans again whenever the size changes.

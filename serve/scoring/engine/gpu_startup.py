@@ -14,17 +14,15 @@ from pathlib import Path
 from lloss.serve.scoring.engine.gpu_executor import GpuExecutor, OnHalving
 
 from lloss.errors import CaptureError, DeviceMemoryError
-from lloss.manifest import Manifest
 from lloss.runtime import cuda_driver
 from lloss.runtime.batch_size import batch_in_memory, halved
-from lloss.runtime.providers import Setup, open_session
+from lloss.runtime.providers import SessionSetup, open_session
 
 
 def open_gpu(
     path: Path,
-    manifest: Manifest,
     sha256: str,
-    setup: Setup,
+    setup: SessionSetup,
     buffers: int,
     fit_memory: bool = False,
     on_halving: OnHalving = lambda size, smaller: None,
@@ -41,7 +39,7 @@ def open_gpu(
     limit, notes, batch_size = setup.batch_size, list[str](), setup.batch_size
     if fit_memory and setup.provider == "cuda":  # a TensorRT engine is built for a number
         free = cuda_driver.driver().free_memory(setup.device_id)
-        limit = batch_in_memory(manifest.image, batch_size, free)
+        limit = batch_in_memory(setup.manifest.image, batch_size, free)
         if limit < batch_size:
             gib = free / 2**30
             notes.append(
@@ -51,7 +49,7 @@ def open_gpu(
     def attempt() -> tuple[GpuExecutor, list[str]]:
         opened = open_session(path, replace(setup, batch_size=limit), sha256)
         executor = GpuExecutor(
-            opened.session, manifest, batch_size, buffers, setup.device_id, limit, on_halving
+            opened.session, setup.manifest, batch_size, buffers, setup.device_id, limit, on_halving
         )
         return executor, [*notes, opened.note]
 

@@ -19,80 +19,70 @@ import pytest
 from ...waiting import PATIENCE, until
 
 PROGRAM = """
-import asyncio, sys, threading, time
+import asyncio, sys, time
 from types import SimpleNamespace
-from fastapi import FastAPI, Response
+from fastapi import Response
+from lloss.cli.main import main
 from lloss.errors import ArtifactError
-from lloss.serve.daemon import main as daemon_main
-from lloss.serve.daemon.api import health
-from lloss.serve.daemon.errors import answer_failures
-from lloss.serve.daemon.http.authentication import Access
-from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon import daemon, main as daemon_main
+from lloss.serve.daemon.app import create_app
 
-reloads = 0
 how = sys.argv[1]
 
 
-class Models:
+class FakeModels(daemon.Models):
     sha256 = provider = ""
     note = "cuda: the driver is too old"
     current = property(lambda self: self)
+    reloads = 0
+
+    def __init__(self, settings, metrics):
+        super().__init__(settings, metrics)
+        self.folder = settings.data_dir
+
+    def wait(self):
+        while (self.folder / "hold").exists():
+            time.sleep(0.01)
+
+    def load(self):
+        if how == "loading":
+            self.wait()
+        if how == "broken":
+            raise ArtifactError("model.onnx: is not an artifact")
+        self.sha256, self.provider = "ab" * 32, "cpu"
 
     def reload(self):
         if how == "refused":
             raise ArtifactError("model.onnx: is not an artifact")
-        global reloads
-        reloads += 1
-        while self.hold.exists():
-            time.sleep(0.01)
+        self.reloads += 1
+        self.wait()
         before, self.sha256 = self.sha256, "cd" * 32
         return SimpleNamespace(before=before, now=self.sha256)
 
-
-class Daemon:
-    def __init__(self, settings):
-        self.settings, self.access, self.draining = settings, Access(settings), False
-        self.models = Models()
-        self.models.hold = self.hold = settings.data_dir / "hold"
-        self.jobs = SimpleNamespace(prune=lambda: None)
-        self.metrics = DaemonMetrics(settings.limits)
-
-    def start(self):
-        if how == "loading":
-            while self.hold.exists():
-                time.sleep(0.01)
-        if how == "broken":
-            raise ArtifactError("model.onnx: is not an artifact")
-        self.models.sha256, self.models.provider = "ab" * 32, "cpu"
-
     def not_ready(self):
-        if self.draining:
-            return "shutting down"
-        return "" if self.models.sha256 else "loading the model"
+        return "" if self.sha256 else "loading the model"
 
     def close(self):
         if how == "stuck":
             time.sleep(60)
-        (self.settings.data_dir / "closed").touch()
+        super().close()
+        (self.folder / "closed").touch()
 
 
-def create_app(daemon):
-    app = FastAPI()
-    app.state.daemon = daemon
-    answer_failures(app)
-    app.include_router(health.router)
+def create_app_with_slow_routes(daemon):
+    app, models = create_app(daemon), daemon.models
 
     @app.post("/wait")
     async def wait():
-        with (daemon.settings.data_dir / "waiting").open("a") as waiting:
+        with (models.folder / "waiting").open("a") as waiting:
             waiting.write("x")
-        while daemon.hold.exists():
+        while (models.folder / "hold").exists():
             await asyncio.sleep(0.01)
         return "done"
 
     @app.get("/reloads")
-    async def counted():
-        return reloads
+    async def reloads():
+        return models.reloads
 
     @app.get("/large")
     async def large():
@@ -100,15 +90,14 @@ def create_app(daemon):
 
     @app.post("/hang")
     def hang():
-        (daemon.settings.data_dir / "waiting").touch()
+        (models.folder / "waiting").touch()
         time.sleep(60)
 
     return app
 
 
-daemon_main.Daemon, daemon_main.create_app = Daemon, create_app
+daemon.Models, daemon_main.create_app = FakeModels, create_app_with_slow_routes
 daemon_main._CLOSE_SECONDS = 0.1 if how == "stuck" else 20
-from lloss.cli.main import main
 main(["serve", *sys.argv[2:]])
 """
 

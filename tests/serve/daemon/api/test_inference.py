@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import gzip
 import http.client
@@ -204,10 +205,12 @@ def test_a_model_loaded_during_a_request_replies_with_its_own_outputs(
     async def by_another(*given: Any) -> Scored:
         """Score by a model without embedding."""
         scored = await score(*given)
-        columns, outputs = dict(scored.answer.columns), dict(scored.manifest.outputs)
+        model, columns = copy.copy(scored.model), dict(scored.answer.columns)
+        outputs = dict(model.manifest.outputs)
         del columns["embedding"], outputs["embedding"]
-        manifest = dataclasses.replace(scored.manifest, outputs=outputs)
-        return Scored(Answer(columns, {}), "ab" * 32, manifest)
+        model.sha256 = "ab" * 32
+        model.manifest = dataclasses.replace(model.manifest, outputs=outputs)
+        return Scored(Answer(columns, {}), model)
 
     monkeypatch.setattr(served.models, "score", by_another)
     status, headers, body = post(served, json.dumps(asked()).encode())

@@ -19,7 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 from lloss.serve.daemon.api.pool_schemas import IdsBody, LabelsBody, SelectBody
 from lloss.serve.daemon.app import create_app
-from lloss.serve.daemon.deps import Daemon
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Models
 from lloss.serve.daemon.settings import ServeSettings

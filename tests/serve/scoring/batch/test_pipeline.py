@@ -23,7 +23,7 @@ from lloss import Scorer
 from lloss.errors import EngineError, ImageError, PoolError
 from lloss.pools import ArrayPool, Chunk, Item, Pool
 from lloss.pools.array_pool import Rows
-from lloss.runtime.providers import open_session, setup_of
+from lloss.runtime.providers import SessionSetup, open_session
 
 from ....waiting import PATIENCE, until
 from ..fakes import fake_gpu, pictures
@@ -35,7 +35,7 @@ REMOTE = pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"
 def on_a_gpu(scorer: Scorer, library: Path) -> Scorer:
     """The scorer with the executor of GPUs, on the memory of the fake driver."""
     engine = scorer.engine
-    session = open_session(engine.path, setup_of(engine.manifest, "cpu", 1), "").session
+    session = open_session(engine.path, SessionSetup(engine.manifest, "cpu", 1), "").session
     memory = fake_gpu(library)
     engine.executor = GpuExecutor(session, engine.manifest, engine.batch_size, 4, memory=memory)
     engine.provider, engine.concurrency = "cuda", 2

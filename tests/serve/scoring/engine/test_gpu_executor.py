@@ -19,7 +19,7 @@ from lloss.files import sha256_of
 from lloss.manifest import Manifest, read_manifest
 from lloss.runtime.cuda_driver import Driver
 from lloss.runtime.graph_capture import CAPTURE_LOCK
-from lloss.runtime.providers import open_session, setup_of, why_unavailable
+from lloss.runtime.providers import SessionSetup, open_session, why_unavailable
 
 from ....waiting import PATIENCE, until
 from ..fakes import FakeGpu, Gate, GraphSession, Spy, fake_library, pictures
@@ -34,7 +34,7 @@ def manifest(artifact: Path) -> Manifest:
 
 @pytest.fixture(scope="module")
 def session(artifact: Path, manifest: Manifest) -> Any:
-    return open_session(artifact, setup_of(manifest, "cpu", BATCH), "").session
+    return open_session(artifact, SessionSetup(manifest, "cpu", BATCH), "").session
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def assert_scores(executor: GpuExecutor, session: Any, images: np.ndarray) -> No
         np.testing.assert_allclose(outputs[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_every_count_gives_its_rows_in_a_bucket(
+def test_every_count_gives_its_rows_in_a_padded_run(
     executor: GpuExecutor, session: Any, spy: Spy
 ) -> None:
-    assert executor.buckets == (1, 2, 4, 8, 16, 32)
+    assert executor.sizes == (1, 2, 4, 8, 16, 32)
     assert spy.sizes == [32, 16, 8, 4, 2, 1], "the largest first: its memory serves the others"
     for count in range(1, BATCH + 1):
         assert_scores(executor, session, pictures(count, count))
@@ -185,7 +185,7 @@ def test_an_error_of_the_session_is_one_line(
     assert_scores(executor, session, pictures(3))
 
 
-def test_graphs_are_captured_for_each_buffer_and_bucket(make: Executors, session: Any) -> None:
+def test_graphs_are_captured_for_each_buffer_and_size(make: Executors, session: Any) -> None:
     graphs = GraphSession(session)
     executor = make(graphs)
     assert executor.graphs and sorted(graphs.captured) == list(range(1, 3 * 6 + 1))
@@ -314,7 +314,7 @@ def test_a_real_gpu_scores_as_the_cpu_does(
     problem = why_unavailable("cuda")
     if problem:
         pytest.skip(f"needs an NVIDIA GPU: cuda {problem}")
-    opened = open_session(artifact, setup_of(manifest, "cuda", BATCH), sha256_of(artifact))
+    opened = open_session(artifact, SessionSetup(manifest, "cuda", BATCH), sha256_of(artifact))
     jobs = [pictures(1 + (seed * 7) % BATCH, seed) for seed in range(60)]
     with (
         GpuExecutor(opened.session, manifest, BATCH) as executor,

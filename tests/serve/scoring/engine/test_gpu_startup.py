@@ -24,7 +24,7 @@ from lloss.errors import DeviceLostError, EngineError
 from lloss.manifest import Manifest, read_manifest
 from lloss.pools import ArrayPool
 from lloss.runtime import cuda_driver, tf32
-from lloss.runtime.providers import Opened, Setup, open_session, setup_of
+from lloss.runtime.providers import Opened, SessionSetup, open_session
 
 from ..fakes import FakeGpu, GraphSession, Spy, fake_library, pictures
 
@@ -36,7 +36,7 @@ class Machine:
         self.library, self.manifest = library, manifest
         self.driver = cuda_driver.Driver(library)
         self.make: Callable[[Any], Spy] = Spy
-        self.setups: list[Setup] = []
+        self.setups: list[SessionSetup] = []
         self.sessions: list[weakref.ref[Spy]] = []
         self.alive: list[int] = []  # sessions, whenever another one is opened
         self.memories: list[FakeGpu] = []
@@ -65,9 +65,11 @@ class Machine:
                 return str(error)
         return ""
 
-    def open_session(self, path: Path, setup: Setup, sha256: str, options: Any = None) -> Opened:
+    def open_session(
+        self, path: Path, setup: SessionSetup, sha256: str, options: Any = None
+    ) -> Opened:
         self.alive.append(sum(1 for ref in self.sessions if ref() is not None))
-        real = open_session(path, setup_of(self.manifest, "cpu", 1), sha256, options)
+        real = open_session(path, SessionSetup(self.manifest, "cpu", 1), sha256, options)
         if setup.provider == "cpu":
             return real
         self.setups.append(setup)

@@ -1,4 +1,4 @@
-"""What the routes about the daemon itself say, and what they log; the models are made up here."""
+"""The model routes: their replies, and what a reload logs; the model is a fake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lloss.serve.daemon.api import health
+from lloss.serve.daemon.api import model
 
 
 class Models:
@@ -31,7 +31,7 @@ def daemon() -> Any:
 
 
 def test_the_model_says_why_nothing_faster_computes_it(daemon: Any) -> None:
-    assert health.model(daemon) == {
+    assert model.model(daemon) == {
         "sha256": "ab" * 32,
         "provider": "cpu",
         "note": "cuda: the driver is too old",
@@ -41,9 +41,9 @@ def test_the_model_says_why_nothing_faster_computes_it(daemon: Any) -> None:
 
 
 def test_a_reload_is_logged_with_what_computes_the_model_now(daemon: Any, log: io.StringIO) -> None:
-    health.reload_model(daemon)
+    model.reload_model(daemon)
     daemon.models.note = ""
-    health.reload_model(daemon)
+    model.reload_model(daemon)
     warned, well = (json.loads(line) for line in log.getvalue().splitlines())
     assert (warned["level"], warned["note"]) == ("warning", "cuda: the driver is too old")
     assert (well["level"], well["note"]) == ("info", "")

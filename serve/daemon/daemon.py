@@ -1,0 +1,74 @@
+"""The daemon: the objects that all of its routes share."""
+
+from __future__ import annotations
+
+from lloss.serve.daemon.http.authentication import Access
+from lloss.serve.daemon.observability.gauges import register_gauges
+from lloss.serve.daemon.observability.metrics import DaemonMetrics
+from lloss.serve.daemon.services.hand_out import Selections
+from lloss.serve.daemon.services.image_labels import Labels
+from lloss.serve.daemon.services.job_runner import Jobs
+from lloss.serve.daemon.services.label_classes import Classes
+from lloss.serve.daemon.services.model_manager import Models
+from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.settings import ServeSettings
+from lloss.serve.daemon.store.catalog import Catalog
+
+
+class Daemon:
+    """The served model and the pools it scores.
+
+    Attributes:
+        settings: as given.
+        access: who may send requests.
+        metrics: for Prometheus.
+        models: the model that serves, and its replacement.
+        catalog: pools, jobs, labels and pending images, on disk.
+        pools: open pools and their scores.
+        jobs: pools being scored.
+        classes: which labels a pool accepts.
+        selections: which K images are next.
+        labels: marks images labeled, skipped or free.
+        draining: whether it is shutting down: accepted requests are answered, others refused.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Open everything but the model, which :meth:`start` loads.
+
+        Raises:
+            SettingsError: an invalid value, or a data dir that another daemon uses.
+        """
+        self.settings = settings
+        self.draining = False
+        self.access = Access(settings)
+        self.metrics = DaemonMetrics(settings.limits)
+        self.catalog = Catalog(settings.data_dir)
+        self.models = Models(settings, self.metrics)
+        self.pools = Pools(settings, self.catalog)
+        self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
+        self.classes = Classes(self.models, self.catalog.images)
+        self.labels = Labels(self.catalog, self.pools, self.metrics, self.classes)
+        self.selections = Selections(settings, self.catalog, self.pools, self.metrics)
+        register_gauges(self.metrics, self.catalog, settings.data_dir, self.not_ready)
+
+    def start(self) -> None:
+        """Load the model, then resume the jobs of an earlier process. Blocks.
+
+        Raises:
+            ArtifactError: the model file is not an artifact.
+            EngineError: the provider cannot run it.
+        """
+        self.models.load()
+        self.jobs.start()
+
+    def not_ready(self) -> str:
+        """Return why no request should be sent here; "" when one can be."""
+        if self.draining:
+            return "shutting down"
+        return self.models.not_ready() or self.catalog.problem()
+
+    def close(self) -> None:
+        """Interrupt jobs between two batches (the next start resumes them); free everything."""
+        self.jobs.close()
+        self.models.close()
+        self.catalog.close()
