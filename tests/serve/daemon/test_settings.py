@@ -12,32 +12,23 @@ from lloss.errors import SettingsError
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("settings", "limits", "message"),
     [
-        ({"request_seconds": 0.0}, "--timeout 0: must be above 0"),
-        ({"body_bytes": 0}, "--max-body 0: must be above 0"),
-        ({"queue_images": -1}, "--queue -1: must be above 0"),
-        ({"body_seconds": float("nan")}, "limit body_seconds nan: must be above 0"),
+        ({}, {"request_seconds": 0.0}, "--timeout 0: must be above 0"),
+        ({}, {"body_bytes": 0}, "--max-body 0: must be above 0"),
+        ({}, {"queue_images": -1}, "--queue -1: must be above 0"),
+        ({}, {"body_seconds": float("nan")}, "limit body_seconds nan: must be above 0"),
+        ({"drain_seconds": -0.5}, {}, "--drain -0.5: must not be below 0"),
+        ({"job_batch_size": -2}, {}, "--job-batch-size -2: must not be below 0"),
+        ({"threads": -1}, {}, "--threads -1: must not be below 0"),
+        ({"pending_seconds": 0.0}, {}, "--pending 0: must be above 0"),
     ],
 )
-def test_limits_are_above_zero(wrong: dict[str, Any], message: str) -> None:
+def test_an_error_names_the_option(
+    settings: dict[str, Any], limits: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SettingsError) as refused:
-        Limits(**wrong)
-    assert str(refused.value) == message
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"drain_seconds": -0.5}, "--drain -0.5: must not be below 0"),
-        ({"job_batch_size": -2}, "--job-batch-size -2: must not be below 0"),
-        ({"threads": -1}, "--threads -1: must not be below 0"),
-        ({"pending_seconds": 0.0}, "--pending 0: must be above 0"),
-    ],
-)
-def test_other_numbers_are_known_by_their_options(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsError) as refused:
-        ServeSettings(model=Path("m"), data_dir=Path("d"), **wrong)
+        ServeSettings(model=Path("m"), data_dir=Path("d"), limits=Limits(**limits), **settings)
     assert str(refused.value) == message
 
 
