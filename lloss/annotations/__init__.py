@@ -1,7 +1,7 @@
 """Labels that are more than a class name, and parsers of annotation formats; without torch.
 
-To add a format, write its parser here, and call it in :func:`lloss.data.object_labels.read_objects`
-(boxes) or :func:`lloss.annotations.person_file.parse_persons` (joints).
+To add a format, write its parser here, and add a row to the list of formats in
+``lloss/data/label_formats.py``.
 """
 
 from __future__ import annotations

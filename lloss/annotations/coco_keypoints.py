@@ -37,12 +37,16 @@ class _Keypoints(msgspec.Struct):
     num_keypoints: Coordinate | None = None
 
 
-def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Person]:
+def parse_keypoints(
+    document: Any, name: str, problems: Problems, split: str = ""
+) -> Iterator[Person]:
     """Read the persons of a file, in its order, without crowds.
 
     Refuse the file where two joints of a category have one name, or categories have different
-    joints.
+    joints; or if a ``split`` is asked for, which COCO files lack.
     """
+    if split:
+        raise LabelError(f"{name}: a COCO file has no split {split!r}; each is a file")
     file = open_coco(document, name, _Category, problems)
     joints = {id: tuple(map(str, one.keypoints or ())) for id, one in file.categories.items()}
     for number, names in joints.items():

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -91,14 +91,17 @@ def write_labels(labels: Mapping[str, Label], path: Path) -> None:
     write_text(path, archive_text(labels))
 
 
-def parse_archive(
-    document: Any, name: str, kind: Literal["", "objects", "persons"] = ""
-) -> dict[str, Any] | None:
+def is_archive(document: Any) -> bool:
+    """Whether a JSON that was loaded already is of :func:`write_labels`."""
+    return isinstance(document, Mapping) and document.get("lloss") == "labels"
+
+
+def parse_archive(document: Any, name: str, kind: str | None = None) -> dict[str, Any] | None:
     """The labels of a JSON that was loaded already, checked; None if it is not an archive.
 
     Labels of another ``kind`` are refused.
     """
-    if not isinstance(document, Mapping) or document.get("lloss") != "labels":
+    if not is_archive(document):
         return None
     given, entries = document.get("kind"), document.get("labels")
     if given not in _RECORDS or not isinstance(entries, Mapping):
@@ -118,7 +121,7 @@ def parse_archive(
 def load_annotations(path: Path) -> Any:
     """Load a JSON of images and their annotations; refuse an archive, which lacks the images."""
     document = load_json(path)
-    if parse_archive(document, str(path)) is not None:
+    if is_archive(document):
         raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
     return document
 

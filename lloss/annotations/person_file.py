@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lloss.annotations.coco import is_coco
 from lloss.annotations.coco_keypoints import parse_keypoints
+from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.mpii import parse_mpii
 from lloss.annotations.person_record import Person
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
+
+_Parser = Callable[[Any, str, Problems, str], Iterator[Person]]
+
+PARSERS: tuple[tuple[Callable[[Any], bool], _Parser], ...] = (
+    (lambda document: isinstance(document, list), parse_mpii),
+    (is_coco, parse_keypoints),
+)
+"""For each format of persons: whether a document has it, and its parser."""
 
 
 def parse_persons(
@@ -20,19 +29,14 @@ def parse_persons(
 
     Persons of one id are all left out.
     """
-    if isinstance(document, list):
-        persons = parse_mpii(document, name, problems, split)
-    elif is_coco(document):
-        if split:
-            raise LabelError(f"{name}: a COCO file has no split {split!r}; each is a file")
-        persons = parse_keypoints(document, name, problems)
-    else:
+    parse = next((parse for matches, parse in PARSERS if matches(document)), None)
+    if parse is None:
         raise LabelError(
             f"{name}: holds no persons; give a list as of MPII, or COCO's 'images', 'annotations' "
             "and 'categories'"
         )
     by_id: dict[str, list[Person]] = {}
-    for person in persons:
+    for person in parse(document, name, problems, split):
         by_id.setdefault(person.id, []).append(person)
     for first, *others in by_id.values():
         with problems.skipping():
@@ -40,3 +44,24 @@ def parse_persons(
                 at = first.where.rpartition(": ")[2]
                 raise AnnotationError(others[0].where, f"{first.id!r} is at {at} too")
             yield first
+
+
+def labeled_persons(
+    persons: Iterable[Person], problems: Problems
+) -> list[tuple[Person, PersonLabel]]:
+    """The persons with an annotated joint; a note counts the others."""
+    labeled: list[tuple[Person, PersonLabel]] = []
+    total = unlabeled = 0
+    for person in persons:
+        total += 1
+        with problems.skipping():
+            label = person.label()
+            unlabeled += label is None
+            if label is not None:
+                labeled.append((person, label))
+    if unlabeled:
+        problems.note(
+            f"{unlabeled} of {total} persons have no annotated joint: taken as not labeled yet, "
+            "they can be selected"
+        )
+    return labeled

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations.problems import AnnotationError, Problems
-from lloss.data.annotation_folders import holds_xml
 from lloss.data.id_matching import Matches, differs
+from lloss.data.label_formats import may_hold_images
 from lloss.errors import LabelError
 from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
 from lloss.pools.uri import PoolUri
@@ -28,7 +28,7 @@ def labeled_pool(
     Images in a folder of XML annotations stay: the annotations are of them. Folders that
     lloss itself has ``written``, or will write, are left out too.
     """
-    folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
+    folders = [path for path in labels if path.is_dir() and not may_hold_images(path)]
     pool = open_pool(uri, leave_out=[*folders, *written])
     if problems is None:
         return pool

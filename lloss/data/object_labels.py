@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
-from lloss.annotations.class_list import allowed_classes
-from lloss.annotations.coco import CocoImage, is_coco, parse_objects
-from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
-from lloss.annotations.lloss_json import load_annotations, parse_archive
+from lloss.annotations.lloss_json import load_annotations
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.id_matching import agree
+from lloss.data.label_formats import coco_images, read_labels_of
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.voc_folders import (
@@ -22,7 +19,6 @@ from lloss.data.voc_folders import (
     downloaded,
     labeled_split,
     read_split,
-    read_voc_folder,
     years_of,
 )
 from lloss.errors import ImageError, LabelError, PoolError
@@ -40,16 +36,9 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     ``classes.txt`` beside the JSON, in the folder or above it names the classes that are allowed.
     An image with a broken annotation is left out, unless that is a box without area.
     """
-    if path.is_dir():
-        return read_voc_folder(path, problems)
-    if path.suffix.lower() == ".xml":
+    if path.suffix.lower() == ".xml" and not path.is_dir():
         raise LabelError(f"{path}: is of one image; give the folder of the XML files")
-    document = load_json(path)
-    archived = parse_archive(document, str(path), "objects")
-    if archived is not None:
-        return archived
-    images = _coco_images(path, document, problems)
-    return {image.name: image.objects.label(image.size) for image in images}
+    return read_labels_of("objects", path, problems)
 
 
 def join_objects(
@@ -118,17 +107,8 @@ def _path_and_split(data: str) -> tuple[Path, str]:
     return Path(head), split
 
 
-def _coco_images(path: Path, document: Any, problems: Problems) -> list[CocoImage]:
-    if not is_coco(document):
-        raise LabelError(
-            f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
-            "or a folder of VOC XML"
-        )
-    return parse_objects(document, str(path), allowed_classes(path.parent), problems)
-
-
 def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
-    images = _coco_images(path, load_annotations(path), problems)
+    images = coco_images(path, load_annotations(path), problems)
     place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import PersonLabel
-from lloss.annotations.lloss_json import load_annotations, parse_archive
-from lloss.annotations.person_file import parse_persons
+from lloss.annotations.lloss_json import load_annotations
+from lloss.annotations.person_file import labeled_persons, parse_persons
 from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
 from lloss.data.id_matching import agree
+from lloss.data.label_formats import read_labels_of
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.object_labels import missing_image
@@ -33,12 +33,7 @@ def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
     :func:`.write_labels`. Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, as a pool of the same
     persons has them.
     """
-    document = load_json(path)
-    archived = parse_archive(document, str(path), "persons")
-    if archived is not None:
-        return archived
-    persons = parse_persons(document, str(path), problems)
-    return {person.id: label for person, label in _labels(persons, problems)}
+    return read_labels_of("persons", path, problems)
 
 
 def join_persons(
@@ -80,25 +75,6 @@ def open_persons(data: str, problems: Problems) -> LabeledSet:
     return _persons_with_images(path, persons, asked.options.get("image", ""), problems)
 
 
-def _labels(persons: Iterable[Person], problems: Problems) -> list[tuple[Person, PersonLabel]]:
-    """The persons with an annotated joint; a note counts the others."""
-    labeled: list[tuple[Person, PersonLabel]] = []
-    total = unlabeled = 0
-    for person in persons:
-        total += 1
-        with problems.skipping():
-            label = person.label()
-            unlabeled += label is None
-            if label is not None:
-                labeled.append((person, label))
-    if unlabeled:
-        problems.note(
-            f"{unlabeled} of {total} persons have no annotated joint: taken as not labeled yet, "
-            "they can be selected"
-        )
-    return labeled
-
-
 def _persons_with_images(
     path: Path, persons: list[Person], folder: str, problems: Problems
 ) -> LabeledSet:
@@ -107,7 +83,7 @@ def _persons_with_images(
     present = {name for name in names if place.at(name).kind() == "file"}
     outlines: list[PersonCrop] = []
     labels: list[PersonLabel] = []
-    for person, label in _labels(persons, problems):
+    for person, label in labeled_persons(persons, problems):
         with problems.skipping():
             if person.image not in present:
                 raise missing_image(person.image_where, person.image, place)

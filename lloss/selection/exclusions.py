@@ -8,24 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.annotations.coco import entries, is_coco
-from lloss.annotations.json_fields import load_json
-from lloss.annotations.label_csv import read_labels
-from lloss.annotations.lloss_json import parse_archive
 from lloss.annotations.problems import AnnotationError
-from lloss.data.annotation_folders import holds_xml
 from lloss.data.empty_labels import UNLABELED, drop_empty_labels
 from lloss.data.id_matching import Matches, differs
+from lloss.data.label_formats import read_any_labels
 from lloss.data.label_joining import image_names, match_names
-from lloss.data.object_labels import read_objects
-from lloss.data.pose_labels import read_persons
+from lloss.data.mask_files import MaskFile
 from lloss.errors import LabelError
-from lloss.pools import FolderPool
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection.select import select
 from lloss.selection.selection import Selection, SelectionSettings
@@ -53,10 +44,12 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
     """
     files = []
     for path in paths:
-        labels = drop_empty_labels(_labels(path, empty, problems), empty, problems)
+        labels = read_any_labels(path, problems)
+        of_masks = any(isinstance(label, MaskFile) for label in labels.values())
+        if not of_masks or empty == UNLABELED:  # only then read masks
+            labels = drop_empty_labels(labels, empty, problems)
         names = {several[-1]: several for several in problems.unusable.get(str(path), ())}
         names |= {key: image_names(key, label) for key, label in labels.items()}
-        of_masks = path.is_dir() and any(isinstance(one, _Mask) for one in labels.values())
         files.append(NamedImages(str(path), names, own_suffix=not of_masks))
     if problems.unusable:
         problems.note("images that broken annotations name are excluded all the same")
@@ -117,56 +110,3 @@ def select_without(
         return chosen
     ids = find_excluded(files, folder.ids, "the scores", problems)
     return select(folder, settings, ids) if len(ids) > chosen.excluded else chosen
-
-
-@dataclass(frozen=True)
-class _Mask:
-    """Stands for a mask here, since the task of masks needs torch."""
-
-    empty: bool = False
-    marks: ClassVar[str] = "pixel of a class"
-
-
-def _labels(path: Path, empty: str, problems: Problems) -> Mapping[str, Any]:
-    """The labels of a file or folder by key."""
-    if path.is_dir():
-        return read_objects(path, problems) if holds_xml(path) else _masks(path, empty)
-    if path.suffix.lower() != ".json":
-        return read_labels(path, needs_label=False)
-    labels = _of_json(load_json(path), path, problems)
-    if not labels:
-        raise LabelError(f"{path}: no labels in JSON that name images; give a CSV with a column id")
-    return labels
-
-
-def _of_json(document: Any, path: Path, problems: Problems) -> Mapping[str, Any]:
-    archived = parse_archive(document, str(path))
-    if archived is not None:
-        return archived
-    if isinstance(document, list):
-        return read_persons(path, problems)
-    if is_coco(document):
-        annotations = entries(document, "annotations", str(path))
-        of_persons = any(isinstance(one, dict) and "keypoints" in one for one in annotations)
-        return (read_persons if of_persons else read_objects)(path, problems)
-    if isinstance(document, dict):  # a cycle's masks
-        masks = {id: one for id, one in document.items() if isinstance(one, dict)}
-        return {id: _Mask(one.get("names") == {}) for id, one in masks.items() if "sha256" in one}
-    return {}
-
-
-def _masks(folder: Path, empty: str) -> Mapping[str, _Mask]:
-    ids = list(FolderPool(folder).ids())
-    if not ids:
-        raise LabelError(f"{folder}: holds neither VOC XML nor masks")
-    # Masks are only read where it matters whether they show nothing.
-    return {id: _Mask(empty == UNLABELED and _is_blank(folder / id)) for id in ids}
-
-
-def _is_blank(path: Path) -> bool:
-    """Whether all pixels of a mask are 255, which stands for no class."""
-    try:
-        with Image.open(path) as mask:
-            return mask.mode in ("P", "L") and mask.getextrema() == (255, 255)
-    except Exception as error:  # decoders raise nearly anything on a broken file
-        raise LabelError(f"{path}: cannot be read as a mask: {error}") from error

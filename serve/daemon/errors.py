@@ -80,10 +80,10 @@ def internal_error(request_id: str) -> RequestError:
 
 def answer_failures(app: FastAPI) -> None:
     """Make an application answer every error with ``{"error": "one line"}``."""
-    app.add_exception_handler(LlossError, answer_of)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(Exception, _answer_unexpected)
+    app.exception_handler(LlossError)(answer_of)
+    app.exception_handler(RequestValidationError)(_answer_invalid)
+    app.exception_handler(HTTPException)(_answer_http)
+    app.exception_handler(Exception)(_answer_unexpected)
 
 
 def _reply(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -92,21 +92,18 @@ def _reply(status: int, message: str, headers: dict[str, str] | None = None) -> 
     return Response(content, status, headers, "application/json")
 
 
-async def answer_of(request: Request, error: Exception) -> Response:
-    """Return the reply to a request that raised an :class:`LlossError`."""
-    assert isinstance(error, LlossError)
+async def answer_of(request: Request, error: LlossError) -> Response:
+    """Return the reply to a request that raised an error of the library or the daemon."""
     headers = {}
     if isinstance(error, RequestError) and error.retry_after is not None:
         headers["Retry-After"] = retry_seconds(error)
     status = status_of(error)
     if status == 500:
-        reason = str(error)
-        logs.event("request_failed", logging.ERROR, request_id=_id(request), reason=reason)
+        logs.event("request_failed", logging.ERROR, request_id=_id(request), reason=str(error))
     return _reply(status, str(error), headers)
 
 
-async def _answer_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _answer_invalid(request: Request, error: RequestValidationError) -> Response:
     problems = error.errors()
     if any(isinstance(problem.get("input"), bytes) for problem in problems):
         kind = request.headers.get("content-type", "")[:_MAX_SHOWN]  # the body was not parsed
@@ -118,14 +115,13 @@ def validation_problem(problem: Mapping[str, Any]) -> str:
     """Describe one of pydantic's errors in a line: where, what, and the given value."""
     place = ".".join(str(part)[:_MAX_SHOWN] for part in problem.get("loc", ())) or "the body"
     given = problem.get("input")
-    shown = f" (given {_shortened.repr(given)[:_MAX_SHOWN]})"
-    if given is None or problem.get("type") == "missing":
-        shown = ""
-    return " ".join(f"{place}: {problem['msg'][:300]}{shown}".split())
+    text = f"{place}: {problem['msg'][:300]}"
+    if given is not None and problem.get("type") != "missing":
+        text += f" (given {_shortened.repr(given)[:_MAX_SHOWN]})"
+    return " ".join(text.split())
 
 
-async def _answer_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _answer_http(request: Request, error: HTTPException) -> Response:
     message, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == 404 and message == "Not Found":
         message = f"nothing at {request.url.path}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -105,18 +106,22 @@ class ServeSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        set_field = object.__setattr__
-        # Not resolved: a reload follows a link to the newest model.
-        set_field(self, "model", Path(self.model).absolute())
-        set_field(self, "data_dir", Path(self.data_dir).absolute())
-        set_field(self, "pool_roots", tuple(map(_root, self.pool_roots)))
-        set_field(self, "allowed_hosts", tuple(map(_name, self.allowed_hosts)))
-        if self.public_url:
-            url, host = _public(self.public_url)
-            set_field(self, "public_url", url)
-            set_field(self, "allowed_hosts", (*self.allowed_hosts, host))
-        _check_token(self.token)
-        if not self.token and not self.loopback:
+        hosts = tuple(map(_host_name, self.allowed_hosts))
+        public_url = self.public_url
+        if public_url:
+            public_url, host = _base_url(public_url)
+            hosts += (host,)
+        for name, value in {
+            "model": Path(self.model).absolute(),  # not resolved: a reload follows a link
+            "data_dir": Path(self.data_dir).absolute(),
+            "pool_roots": tuple(map(_pool_root, self.pool_roots)),
+            "allowed_hosts": hosts,
+            "public_url": public_url,
+        }.items():
+            object.__setattr__(self, name, value)
+        if self.token:
+            _check_token(self.token)
+        elif not self.loopback:
             raise SettingsError(
                 f"--host {self.host}: other machines reach it, so requests need a token: give "
                 "--token-file FILE, or set LLOSS_TOKEN"
@@ -128,19 +133,20 @@ class ServeSettings:
                 raise SettingsError(f"{_option(name)} {getattr(self, name):g}: must not be below 0")
         if not self.pending_seconds > 0:
             raise SettingsError(f"--pending {self.pending_seconds:g}: must be above 0")
-        _check_image_url(self.image_url)
+        if self.image_url:
+            _check_image_url(self.image_url)
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine reaches the address."""
-        return self.host == "localhost" or (
-            _is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
-        )
+        address = parse_address(self.host)
+        return self.host == "localhost" or (address is not None and address.is_loopback)
 
     @property
     def everywhere(self) -> bool:
         """Whether it listens on all addresses of the machine."""
-        return _is_address(self.host) and ipaddress.ip_address(self.host).is_unspecified
+        address = parse_address(self.host)
+        return address is not None and address.is_unspecified
 
     @property
     def url(self) -> str:
@@ -153,15 +159,15 @@ def _option(name: str) -> str:
     return _OPTIONS.get(name, f"limit {name}")
 
 
-def _is_address(host: str) -> bool:
+def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a host is, or None for a name."""
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
 
 
-def _root(given: str) -> str:
+def _pool_root(given: str) -> str:
     if "://" in given:
         return given
     path = Path(given).expanduser()
@@ -170,21 +176,21 @@ def _root(given: str) -> str:
     return str(path.resolve())
 
 
-def _name(given: str) -> str:
+def _host_name(given: str) -> str:
     name = given.strip().lower().rstrip(".")
-    address = _is_address(name.strip("[]"))
-    if not name or (not address and not all(c.isalnum() or c in "-._" for c in name)):
+    bare = name.strip("[]")
+    if parse_address(bare) is None and not re.fullmatch(r"[\w.-]+", name):
         raise SettingsError(f"--allowed-host {given!r}: give a name or address, without a port")
-    return name.strip("[]")
+    return bare
 
 
-def _public(given: str) -> tuple[str, str]:
+def _base_url(given: str) -> tuple[str, str]:
     """Return a URL without its path, and its host."""
     try:
         parts = urlsplit(given.strip().lower())
         plain = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
         _ = parts.port  # raises where it is invalid
-        host = _name(parts.hostname or "")
+        host = _host_name(parts.hostname or "")
     except (ValueError, SettingsError):
         plain = False
     if not plain or parts.scheme not in ("http", "https"):
@@ -195,23 +201,16 @@ def _public(given: str) -> tuple[str, str]:
 
 
 def _check_token(token: str) -> None:
-    if not token:
-        return
     if len(token) < MIN_TOKEN:
-        raise SettingsError(
-            f"the token has {len(token)} characters: it needs at least {MIN_TOKEN}, such as "
-            "`openssl rand -hex 32` makes"
-        )
-    if not (token.isascii() and token.isprintable()) or " " in token:
-        raise SettingsError(
-            "the token has spaces or other than ASCII characters: use letters and digits, such as "
-            "`openssl rand -hex 32` makes"
-        )
+        problem = f"has {len(token)} characters: it needs at least {MIN_TOKEN}"
+    elif not re.fullmatch("[!-~]+", token):
+        problem = "has spaces or other than ASCII characters: use letters and digits"
+    else:
+        return
+    raise SettingsError(f"the token {problem}, such as `openssl rand -hex 32` makes")
 
 
 def _check_image_url(url: str) -> None:
-    if not url:
-        return
     if not url.startswith(("http://", "https://")):
         raise SettingsError(f"--image-url {url}: must begin with http:// or https://")
     for part in ("{pool}", "{id}"):

@@ -107,7 +107,7 @@ def statistics(daemon: DaemonDep) -> dict[str, Any]:
         "last_inference": counted.last,
         "inference_count": counted.images,
         "execution_count": counted.batches,
-        "inference_stats": counted.durations(),
+        "inference_stats": counted.durations,
         "batch_stats": [],
     }
     return {"model_stats": [model]}

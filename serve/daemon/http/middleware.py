@@ -130,7 +130,7 @@ class RequestMiddleware:
         access.check_origin(scope, headers)
         authenticated = access.admits(scope, headers)
         scope["state"]["admitted"] = authenticated
-        linked = b"sig=" in scope["query_string"] and access.link_is_good(scope)
+        linked = access.links.valid(scope)
         if linked:
             reply.extra = _LINK_HEADERS
         if not (authenticated or linked or access.open_to_all(scope)):

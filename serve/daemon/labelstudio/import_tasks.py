@@ -45,6 +45,6 @@ def _url(daemon: Daemon, pool: str, id: str, request: Request) -> str:
     quoted_pool, quoted_id = quote(pool, safe=""), quote(id, safe="")
     if pattern:
         return pattern.replace("{pool}", quoted_pool).replace("{id}", quoted_id)
-    query = daemon.access.signed_query(pool, id)
+    query = daemon.access.links.signed_query(pool, id)
     base = base_url_of(daemon, request)
     return f"{base}/v1/pools/{quoted_pool}/images?{query}"

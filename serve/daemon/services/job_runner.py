@@ -108,8 +108,10 @@ class Jobs:
 
     def live(self, row: JobRow) -> JobRow:
         """A job with its progress and rate of now; the catalog's is some seconds old."""
-        progress = self._progress(row)
-        return progress.update(row) if progress else row
+        current = self._current
+        if current is None or current.id != row.id or row.state != "running":
+            return row
+        return current.update(row)
 
     def close(self) -> None:
         """Interrupt the job between two batches; it continues at the next start."""
@@ -120,11 +122,6 @@ class Jobs:
             if self._thread.is_alive():
                 _log.warning("a job did not stop within %.0f s; it continues at the next start",
                              _CLOSE_SECONDS)  # fmt: skip
-
-    def _progress(self, row: JobRow) -> JobProgress | None:
-        current = self._current
-        runs = current is not None and current.id == row.id and row.state == "running"
-        return current if runs else None
 
     def _run(self) -> None:
         while not self._closing.is_set():

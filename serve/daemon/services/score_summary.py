@@ -113,13 +113,5 @@ class ScoreSummary:
                 )
 
 
-_summaries = ScoresCache(ScoreSummary, 32)
-
-
-def score_summary(folder: ScoresFolder) -> ScoreSummary:
-    """The summary of a complete folder, which is read on the first call.
-
-    Raises:
-        ScoresError: the folder is damaged.
-    """
-    return _summaries.get(folder)
+score_summary = ScoresCache(ScoreSummary, 32).get
+"""The summary of a complete folder, read on the first call; ScoresError if it is damaged."""

@@ -7,7 +7,7 @@ import math
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from lloss.serve.daemon.deps import DaemonDep, base_url_of
-from lloss.serve.daemon.http.authentication import COOKIE, SESSION_SECONDS
+from lloss.serve.daemon.http.sessions import COOKIE, SESSION_SECONDS
 from lloss.serve.daemon.ui.templates import render
 
 router = APIRouter(include_in_schema=False)

@@ -104,6 +104,11 @@ class RouteServer:
         options = {"base_url": "http://localhost", **options}
         return TestClient(self.middleware, follow_redirects=False, **options)
 
+    def status(self, path: str = "/", method: str = "GET", **headers: str | bytes) -> int:
+        """Status of the reply; ``_`` in a header's name is ``-``."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.client().request(method, path, headers=named).status_code
+
     def close(self) -> None:
         self.free.set()
         if "running" in self.__dict__:

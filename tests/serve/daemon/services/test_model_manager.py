@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -42,39 +43,13 @@ def change(model: Path, factor: float) -> str:
     return hashlib.sha256(model.read_bytes()).hexdigest()
 
 
-class Calls:
-    """Models that the metrics were given, and outcomes of reloads."""
-
-    def __init__(self) -> None:
-        self.models: list[str] = []
-        self.outcomes: list[str] = []
-
-
 @pytest.fixture
 def model(artifact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(artifact, tmp_path / "model.onnx"))
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    calls = Calls()
-    name, reloaded = DaemonMetrics.model, DaemonMetrics.reloaded
-
-    def model(self: Any, manifest: Any, sha256: str, device: str) -> None:
-        calls.models.append(sha256)
-        name(self, manifest, sha256, device)
-
-    def outcome(self: Any, outcome: str) -> None:
-        calls.outcomes.append(outcome)
-        reloaded(self, outcome)
-
-    monkeypatch.setattr(DaemonMetrics, "model", model)
-    monkeypatch.setattr(DaemonMetrics, "reloaded", outcome)
-    return calls
-
-
-@pytest.fixture
-def make(model: Path, tmp_path: Path, calls: Calls) -> Iterator[Callable[[], Models]]:
+def make(model: Path, tmp_path: Path) -> Iterator[Callable[[], Models]]:
     made: list[Models] = []
 
     def models() -> Models:
@@ -103,6 +78,20 @@ def serving(models: Models) -> Any:
 
 def copies(tmp_path: Path) -> set[str]:
     return {path.stem for path in (tmp_path / "data/models").iterdir()}
+
+
+def named(models: Models) -> str:
+    """The model that the metrics name."""
+    (line,) = re.findall("lloss_model_info{.*", models._metrics.exposition()[0].decode())
+    return re.search('sha256="(.*?)"', line)[1]  # type: ignore[index]
+
+
+def reloads(models: Models) -> dict[str, float]:
+    """How many reloads had each outcome."""
+    sample = models._metrics.registry.get_sample_value
+    outcomes = ("swapped", "unchanged", "refused")
+    counts = {name: sample("lloss_reloads_total", {"outcome": name}) for name in outcomes}
+    return {name: count for name, count in counts.items() if count}
 
 
 def losses(models: Models, count: int = 3) -> Any:
@@ -147,16 +136,15 @@ def test_nothing_is_scored_before_a_load_or_after_the_end(make: Callable[[], Mod
     refused(lambda: losses(models), 503)
 
 
-def test_a_reload_swaps_and_frees_the_old_model(models: Models, model: Path, calls: Calls) -> None:
+def test_a_reload_swaps_and_frees_the_old_model(models: Models, model: Path) -> None:
     old, before, scorer = models.sha256, losses(models), serving(models)
     new = change(model, 1.1)
     assert models.reload() == Reloaded(old, new) and models.sha256 == new
     assert not np.array_equal(losses(models), before)
     assert scorer._closed
     in_threads(lambda _: models.reload(), 3)
-    assert calls.models == [old, new] and calls.outcomes == ["swapped", *["unchanged"] * 3]
-    text = models._metrics.exposition()[0].decode()
-    assert new in text and old not in text
+    assert named(models) == new and reloads(models) == {"swapped": 1, "unchanged": 3}
+    assert models._metrics.drift.measure().images == 3, "an unchanged model goes on"
     assert models.statistics.batches >= 2
 
 
@@ -190,9 +178,9 @@ def test_no_request_fails_during_reloads(models: Models, model: Path) -> None:
 
 
 def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
-    models: Models, model: Path, calls: Calls
+    models: Models, model: Path
 ) -> None:
-    free, drift = threading.Event(), models._metrics.drift
+    free, drift, old = threading.Event(), models._metrics.drift, models.sha256
     losses(models)
     assert drift.measure().images == 3
     workers = serving(models)._started().workers
@@ -204,7 +192,7 @@ def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
         asked = [asyncio.ensure_future(models.score(pictures(8), 20)) for _ in range(4)]
         await asyncio.sleep(0)
         reloading = asyncio.get_running_loop().run_in_executor(None, models.reload)
-        while len(calls.models) < 2:
+        while named(models) == old:
             await asyncio.sleep(0.001)
         free.set()
         done = await reloading
@@ -229,7 +217,7 @@ def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
     ],
 )
 def test_an_invalid_model_is_refused_and_the_old_one_serves(
-    models: Models, model: Path, tmp_path: Path, calls: Calls, spoil: Any, message: str
+    models: Models, model: Path, tmp_path: Path, spoil: Any, message: str
 ) -> None:
     sha256, before = models.sha256, losses(models)
     spoil(model)
@@ -237,7 +225,7 @@ def test_an_invalid_model_is_refused_and_the_old_one_serves(
         models.reload()
     assert "\n" not in str(error.value) and str(tmp_path / "data") not in str(error.value)
     assert models.sha256 == sha256 and np.array_equal(losses(models), before)
-    assert calls.outcomes == ["refused"] and copies(tmp_path) == {sha256}
+    assert reloads(models) == {"refused": 1} and copies(tmp_path) == {sha256}
 
 
 def test_a_file_that_is_being_written_is_refused(
@@ -258,7 +246,7 @@ def test_a_file_that_is_being_written_is_refused(
 
 
 def test_a_job_keeps_the_model_that_it_began_with(
-    models: Models, model: Path, tmp_path: Path, calls: Calls
+    models: Models, model: Path, tmp_path: Path
 ) -> None:
     old, before, original = models.sha256, losses(models), model.read_bytes()
     with models.borrowed(old) as scorer:
@@ -274,7 +262,7 @@ def test_a_job_keeps_the_model_that_it_began_with(
     with models.borrowed(old) as scorer:  # loaded again for it
         assert scorer.engine.sha256 == old and scorer.telemetry is models._metrics.telemetry
         assert np.allclose(scorer.score(pictures(3)).loss, before, atol=1e-5)
-        assert calls.models[-1] == models.sha256
+        assert named(models) == models.sha256
         model.write_bytes(original)
         assert models.reload().now == old and serving(models) is scorer
     assert np.isfinite(losses(models)).all() and not scorer._closed

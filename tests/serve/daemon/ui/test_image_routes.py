@@ -189,7 +189,7 @@ def test_a_signed_link_needs_no_token_and_shows_one_image(make_world: Any) -> No
     ids = world.pool("photos", 2)
     client, path = world.browser(), "/v1/pools/photos/images"
     assert client.get(f"{path}?id={ids[0]}").status_code == 401
-    link = world.access.signed_query("photos", ids[0])
+    link = world.access.links.signed_query("photos", ids[0])
     assert client.get(f"{path}?{link}").headers["content-type"] == "image/png"
     assert client.get(f"{path}?{link.replace(ids[0], ids[1])}").status_code == 401
 
