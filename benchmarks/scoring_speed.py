@@ -23,11 +23,12 @@ import click
 import numpy as np
 import onnxruntime as ort
 import torch
+from lloss.export.speed_check import cpu_name
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from subjects import exported, make_jpeg, make_png, make_run, processor
+from subjects import exported, make_jpeg, make_png, make_run
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -344,7 +345,7 @@ def main(
     **options: Any,
 ) -> None:
     versions = f"torch {torch.__version__}, onnxruntime {ort.__version__}"
-    click.echo(f"{processor()}, {len(os.sched_getaffinity(0))} cores; {versions}\n")
+    click.echo(f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores; {versions}\n")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if only != "photos":

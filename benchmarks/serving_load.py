@@ -22,9 +22,10 @@ import click
 import numpy as np
 import onnxruntime as ort
 from contestants import contestants, lloss, load, served
+from lloss.export.speed_check import cpu_name
 from lloss.serve.scoring.scorer import Scorer
 from queueing import at_random, batch_seconds, evenly, latencies, percentiles, saturated
-from subjects import processor, untrained
+from subjects import untrained
 from tqdm import tqdm
 
 from lloss.manifest import read_manifest
@@ -186,7 +187,7 @@ def main(
         manifest = read_manifest(model)
         image = manifest.image
         click.echo(
-            f"{processor()}, {len(os.sched_getaffinity(0))} cores; onnxruntime {ort.__version__}; "
+            f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores; onnxruntime {ort.__version__}; "
             f"{manifest.model} {manifest.precision} at {image.height}×{image.width}\n"
         )
         images = np.random.default_rng(0).integers(

@@ -1,9 +1,7 @@
-"""Images and untrained networks that benchmarks measure with, and the machine's name."""
+"""Images and untrained networks that benchmarks measure with."""
 
 from __future__ import annotations
 
-import contextlib
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -70,11 +68,3 @@ def untrained(folder: Path, precision: str, network: str = "resnet18-cifar") -> 
     make_png(folder / "png", folder / "images.npy", 1024)
     run = make_run(folder, network, 32, np.load(folder / "images.npy")[:64])
     return exported(run, folder / "model.onnx", precision, folder / "images.npy")
-
-
-def processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

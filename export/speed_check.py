@@ -73,11 +73,12 @@ def measure_speed(
         times_fp32=exact / other,
         images_per_second=batch / other,
         batch=batch,
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
     )
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Name this machine's processor."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

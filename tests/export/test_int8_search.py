@@ -58,14 +58,9 @@ class Searches:
     def __call__(self, limits: FidelityLimits) -> Int8Search:
         self.lines: list[str] = []
         return Int8Search(
-            self.quantizer,
-            self.sample,
-            SPEC,
-            self.reference,
-            limits,
-            self.out,
+            self.quantizer, self.sample, SPEC, self.reference, limits, self.out,
             log=self.lines.append,
-        )
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
