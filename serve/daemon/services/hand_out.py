@@ -18,7 +18,7 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.name_matching import check_texts, match_exclusion
 from lloss.serve.daemon.services.next_images import Preview
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.services.scores_cache import ScoresCache
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
@@ -112,7 +112,7 @@ class Selections:
     """
 
     def __init__(
-        self, settings: ServeSettings, catalog: Catalog, pools: Pools, metrics: DaemonMetrics
+        self, settings: ServeSettings, catalog: Catalog, pools: PoolRegistry, metrics: DaemonMetrics
     ) -> None:
         self._settings, self._catalog, self._pools = settings, catalog, pools
         self._metrics, self._images = metrics, catalog.images

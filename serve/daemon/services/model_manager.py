@@ -61,7 +61,7 @@ class _Serving:
     batcher: Batcher
 
 
-class Models:
+class ModelManager:
     """Serves one model, and keeps copies in ``data_dir/models`` for jobs that began with others."""
 
     def __init__(self, settings: ServeSettings, metrics: DaemonMetrics) -> None:
