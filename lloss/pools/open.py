@@ -57,7 +57,7 @@ class _Kind(NamedTuple):
 _KINDS = (
     _Kind((".npy", ".npz"), (), False, lambda files, uri: open_array(files[0], str(uri))),
     _Kind((".txt", ".csv"), (), False, lambda files, uri: PathListPool(files[0], str(uri))),
-    _Kind((".json",), ("image", "split"), False, _person_crops),
+    _Kind((".json",), ("image",), False, _person_crops),
     _Kind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
     _Kind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
 )
@@ -78,7 +78,7 @@ def open_pool(
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
             a member of shards or the folder of the images of persons, ``split`` one of a saved
-            dict of data sets or a part of MPII's persons.
+            dict of data sets.
         within: what everything that is read must be in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
         leave_out: folders of this machine whose images are not of a folder's pool; see

@@ -1,43 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.labelstudio import routes
 from lloss.serve.daemon.labelstudio.coco_export import coco_of
-from lloss.serve.daemon.settings import ServeSettings
 from starlette.testclient import TestClient
 
 from .daemons import Daemon
 from .messages import CONFIG, ask, recorded, task
-
-
-@pytest.mark.parametrize(
-    ("path", "credentials", "admitted"),
-    [
-        ("/labelstudio/predict", b"who:the-token:of-all", True),
-        ("/labelstudio/health", b":the-token:of-all", True),
-        ("/labelstudio/predict", b"the-token:of-all", False),  # a user and a password
-        ("/labelstudio/predict", b"who:the-token", False),
-        ("/labelstudio/predict", b"who", False),
-        ("/labelstudiox", b"who:the-token:of-all", False),
-        ("/v1/pools", b"who:the-token:of-all", False),
-    ],
-)
-def test_label_studio_sends_the_token_as_password(
-    tmp_path: Path, path: str, credentials: bytes, admitted: bool
-) -> None:
-    settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token="the-token:of-all")
-    for scheme in (b"Basic ", b"basic  "):
-        headers = {b"authorization": scheme + base64.b64encode(credentials)}
-        assert Access(settings).admits({"path": path}, headers) is admitted
-    for broken in (b"Basic", b"Basic ", b"Basic \xff", b"Basic dG9r$$$", b"Basic " + credentials):
-        assert not Access(settings).admits({"path": path}, {b"authorization": broken})
 
 
 def test_health_setup_and_versions(client: TestClient, daemon: Daemon) -> None:
