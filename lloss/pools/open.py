@@ -57,7 +57,7 @@ class PoolKind(NamedTuple):
 POOL_KINDS = (
     PoolKind((".npy", ".npz"), (), False, lambda files, uri: open_array(files[0], str(uri))),
     PoolKind((".txt", ".csv"), (), False, lambda files, uri: PathListPool(files[0], str(uri))),
-    PoolKind((".json",), ("image", "split"), False, _person_crops),
+    PoolKind((".json",), ("image",), False, _person_crops),
     PoolKind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
     PoolKind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
 )
@@ -80,7 +80,7 @@ def open_pool(
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
             a member of shards or the folder of the images of persons, ``split`` one of a saved
-            dict of data sets or a part of MPII's persons.
+            dict of data sets.
         within: what everything that is read must be in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
         leave_out: folders of this machine whose images are not of a folder's pool; see

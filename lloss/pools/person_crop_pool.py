@@ -69,7 +69,7 @@ class CropItem(Item):
 
 
 class PersonCropPool(Pool):
-    """The persons of a JSON in MPII's dialects or COCO's, as squares of their images.
+    """The persons of a JSON of MPII or COCO, as squares of their images.
 
     Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
     image stand together, in the order in which images first come, so that an image is decoded once
@@ -79,8 +79,7 @@ class PersonCropPool(Pool):
 
     Args:
         listing: the JSON.
-        uri: of the pool. Options: ``image``, the folder of the images, relative to the JSON's;
-            ``split``, ``train`` or ``valid``, of an MPII file that has ``isValidation``.
+        uri: of the pool. Option: ``image``, the folder of the images, relative to the JSON's.
 
     Raises:
         PoolError: it cannot be read, an entry has no image or no place, or two are the same.
@@ -95,8 +94,7 @@ class PersonCropPool(Pool):
         try:
             with listing.open() as file:
                 document = parse_json(file, str(listing))
-            split = uri.options.get("split", "")
-            people = parse_persons(document, str(listing), _Refusing(), split)
+            people = parse_persons(document, str(listing), _Refusing())
             self._crops = _grouped(map(_crop_of, people))
         except LabelError as error:
             raise PoolError(str(error)) from error

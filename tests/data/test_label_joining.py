@@ -102,12 +102,15 @@ def test_a_label_is_in_conflict_with_a_broken_one(tmp_path: Path, picture: Any) 
     for name in "abc":
         picture(tmp_path / f"{name}.png")
     problems = Problems(skip=True)
-    problems.mark_unusable("labels", "old/b.png", "gone")
+    problems.mark_unusable("labels", "old/b.png")
     problems.mark_unusable("labels", "c")
+    problems.mark_unusable("labels", "gone")
     problems.mark_unusable("other labels", "a")
     labels = dict.fromkeys(("a.png", "b.png"), "cat")
     assert match_labels(open_pool(tmp_path), labels, "labels", problems) == {"a.png": "a.png"}
-    assert problems.broken == ["labels: 'b.png': is a label of the image 'b.png', as 'gone' is"]
+    assert problems.broken == [
+        "labels: 'b.png': is a label of the image 'b.png', as 'old/b.png' is"
+    ]
 
 
 @pytest.mark.parametrize("order", [1, -1])
