@@ -15,7 +15,7 @@ from lloss.annotations import Problems
 from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError, SettingsError
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
@@ -230,7 +230,7 @@ class Task(ABC):
         spec: ImageSpec,
         for_training: bool,
         out: Pixels,
-        cut: CutOff | None = None,
+        cut: CroppedShare | None = None,
     ) -> Any:
         """Decode a labeled image and make its target; called from several threads.
 
