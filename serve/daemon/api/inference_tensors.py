@@ -83,7 +83,7 @@ def parse_request(body: bytes, header_length: str | None, max_images: int) -> In
     """Read a request.
 
     Args:
-        body: inflated.
+        body: of the request.
         header_length: the header ``Inference-Header-Content-Length``, if there is one.
         max_images: that a request may have.
 

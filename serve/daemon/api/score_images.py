@@ -54,7 +54,6 @@ _BODY = {
 )
 async def score(
     request: Request,
-    timeout: Annotated[float | None, Query(gt=0, description="Seconds until error 504.")] = None,
     outputs: Annotated[
         str, Query(description="Names of outputs to add, with commas, such as `embedding`.")
     ] = "",
@@ -66,11 +65,10 @@ async def score(
             422 a bad parameter, or every image is bad; 429, 503 and 504 from scoring.
     """
     daemon = daemon_of(request)
-    limit = daemon.settings.limits.request_seconds
     _chosen(outputs, daemon.models.current.manifest)  # refuses before the files arrive
     names, files = await _files(request)
     request.state.images = len(files)
-    scored = await daemon.models.score(files, min(timeout or limit, limit))
+    scored = await daemon.models.score(files, daemon.settings.limits.request_seconds)
     errors = scored.answer.errors
     if len(errors) == len(files):
         first = names[0][:60]

@@ -13,7 +13,7 @@ from lloss.serve.daemon.services.name_matching import (
     scored_ids,
     unknown_ids,
 )
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.store.catalog import Catalog
 
 from lloss.errors import LlossError
@@ -49,7 +49,7 @@ class Labels:
     """Changes the states of images, each call in one transaction."""
 
     def __init__(
-        self, catalog: Catalog, pools: Pools, metrics: DaemonMetrics, classes: Classes
+        self, catalog: Catalog, pools: PoolRegistry, metrics: DaemonMetrics, classes: Classes
     ) -> None:
         self._catalog, self._pools = catalog, pools
         self._metrics, self._classes, self._images = metrics, classes, catalog.images

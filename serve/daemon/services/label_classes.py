@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.model_manager import Models
+from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.store.image_table import ImageTable
 
 from lloss.text.clean_names import clean_name
@@ -48,7 +48,7 @@ class Classes:
     If the model is not a classifier, all labels are accepted, also "".
     """
 
-    def __init__(self, models: Models, images: ImageTable) -> None:
+    def __init__(self, models: ModelManager, images: ImageTable) -> None:
         self._models, self._images = models, images
 
     @property

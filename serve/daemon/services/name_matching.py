@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 
 from lloss.data.id_matching import Matches
 from lloss.scores.scores_folder import ScoresFolder
@@ -45,7 +45,7 @@ def match_exclusion(folder: ScoresFolder, names: Collection[str]) -> Exclusion:
 
 
 def match_labels(
-    pools: Pools, pool: str, names: Iterable[str], present: Collection[str]
+    pools: PoolRegistry, pool: str, names: Iterable[str], present: Collection[str]
 ) -> dict[str, str]:
     """The names by the ids of the images that they mean.
 

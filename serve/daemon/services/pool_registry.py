@@ -29,7 +29,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 _log = logging.getLogger(__name__)
 
 
-class Pools:
+class PoolRegistry:
     """Opens pools inside ``settings.pool_roots``, and nothing else.
 
     Links, lists and tables inside a pool that lead out of the roots are refused too, image by

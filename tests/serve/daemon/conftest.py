@@ -27,7 +27,7 @@ from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.model_manager import Models
+from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.settings import Limits, ServeSettings
 from starlette.testclient import TestClient
 
@@ -279,7 +279,7 @@ class Served:
 
     def __init__(self, settings: ServeSettings) -> None:
         metrics = DaemonMetrics(settings.limits)
-        self.models = Models(settings, metrics)
+        self.models = ModelManager(settings, metrics)
         self.models.load()
         self.daemon: Any = SimpleNamespace(
             settings=settings,

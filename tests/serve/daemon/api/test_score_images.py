@@ -102,15 +102,6 @@ def test_wrong_bodies_are_refused(ask: Any, given: Any, status: int, reason: str
     assert reply.status_code == status and reason in reply.json()["error"]
 
 
-def test_the_timeout_is_in_seconds(ask: Any, served: Any, files: list[bytes]) -> None:
-    body = of_type("image/png", files[0])
-    with served.held():
-        assert ask("?timeout=0.05", **body).status_code == 504
-    for wrong in ("0", "-1", "x", "nan"):
-        reply = ask(f"?timeout={wrong}", **body)
-        assert reply.status_code == 422 and "timeout" in reply.json()["error"]
-
-
 def test_curl(served: Any, files: list[bytes], tmp_path: Path) -> None:
     curl = shutil.which("curl")
     if curl is None:
@@ -131,7 +122,7 @@ def test_openapi_describes_the_bodies(served: Any) -> None:
     paths = served.app.openapi()["paths"]
     post = paths["/v1/score"]["post"]
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
-    assert {p["name"] for p in post["parameters"]} == {"timeout", "outputs"}
+    assert {p["name"] for p in post["parameters"]} == {"outputs"}
     infer = paths["/v2/models/{model}/versions/{version}/infer"]["post"]
     assert {p["name"] for p in infer["parameters"]} == {"model", "version"}
     body = infer["requestBody"]
