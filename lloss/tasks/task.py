@@ -23,7 +23,7 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
-from lloss.text.similar_names import class_notes, lone_classes
+from lloss.text.similar_names import lone_classes, similar_note
 
 
 class Task(ABC):
@@ -202,8 +202,7 @@ class Task(ABC):
 
         ``known`` are the classes that the labels had before.
         """
-        for line in class_notes(self.summarize(labels)):
-            problems.note(line)
+        problems.note(similar_note(self.summarize(labels)))
         if self.unit != "joints":  # a label format has its own names of those
             images = Counter(name for label in labels for name in set(self.classes([label])))
             problems.note(lone_classes(images, known))
