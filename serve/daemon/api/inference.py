@@ -48,7 +48,7 @@ MODEL, VERSION = "lloss", "1"
 SERVED = {"model": MODEL, "version": VERSION}
 """The only values of the parameters in the routes' paths."""
 
-_EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+_EXTENSIONS = ("binary_tensor_data", "model_configuration")
 """Triton's extensions that are complete here; of ``model_repository`` there is only the index."""
 
 _COMPRESSED = 1024
@@ -94,23 +94,6 @@ def _model_route(method: str, path: str, **options: Any) -> Callable[[Any], Any]
 def server() -> dict[str, Any]:
     """The server's name, version and extensions."""
     return {"name": "lloss", "version": lloss.__version__, "extensions": list(_EXTENSIONS)}
-
-
-@router.get("/v2/models/stats")
-@_model_route("GET", "/stats")
-def statistics(daemon: DaemonDep) -> dict[str, Any]:
-    """How many requests were answered since the server started."""
-    counted = daemon.models.statistics
-    model = {
-        "name": MODEL,
-        "version": VERSION,
-        "last_inference": counted.last,
-        "inference_count": counted.images,
-        "execution_count": counted.batches,
-        "inference_stats": counted.durations,
-        "batch_stats": [],
-    }
-    return {"model_stats": [model]}
 
 
 @_model_route("GET", "")
@@ -213,12 +196,11 @@ async def infer(request: Request) -> Response:
     parsed.formats(_outputs(daemon.models.current.manifest))  # refuses before scoring
     count, limit = len(parsed.images), daemon.settings.limits.request_seconds
     request.state.images = count
-    with daemon.models.statistics.request(count):
-        scored = await daemon.models.score(parsed.images, min(parsed.seconds or limit, limit))
-        errors = scored.answer.errors
-        if len(errors) == count:
-            raise RequestError(422, f"no image could be used; the first: {errors[0]}")
-        formats = parsed.formats(_outputs(scored.model.manifest))  # maybe of a newer model
+    scored = await daemon.models.score(parsed.images, min(parsed.seconds or limit, limit))
+    errors = scored.answer.errors
+    if len(errors) == count:
+        raise RequestError(422, f"no image could be used; the first: {errors[0]}")
+    formats = parsed.formats(_outputs(scored.model.manifest))  # maybe of a newer model
     reply = partial(_reply, parsed, formats, scored, request.headers.get("accept-encoding", ""))
     return await run_in_threadpool(reply) if is_long(formats, scored.answer) else reply()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 import json
 import secrets
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -119,6 +119,8 @@ class Selections:
         self._previews = ScoresCache(Preview, 16)
         self._limiter = anyio.CapacityLimiter(_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Images that were handed out by a clock in the future count as handed out now.
+        self._images.limit_expiry(time.time() + settings.pending_seconds)
 
     async def select(
         self,
@@ -196,10 +198,7 @@ class Selections:
             raise RequestError(
                 422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
             )
-        handed = HandedOut.replay(reply.content)
-        # If the clock was in the future then, its expiry is too.
-        latest = self._catalog.now() + self._settings.pending_seconds
-        return dataclasses.replace(handed, expires=min(handed.expires, latest))
+        return HandedOut.replay(reply.content)
 
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
@@ -218,7 +217,7 @@ class Selections:
             pool,
             scores.model_sha256,
             _ranked(zip(chosen.ids, chosen.scores.tolist())),
-            self._catalog.now() + self._settings.pending_seconds,
+            time.time() + self._settings.pending_seconds,
             chosen.eligible,
             unknown=exclusion.unknown,
             by_name=exclusion.by_name,

@@ -65,7 +65,7 @@ def assert_same(result: Any, wanted: Any, names: list[str]) -> None:
 
 def test_the_server_describes_itself_and_its_model(client: Any, served: Any) -> None:
     assert client.get_server_metadata()["name"] == "lloss"
-    extensions = {"binary_tensor_data", "model_configuration", "statistics"}
+    extensions = {"binary_tensor_data", "model_configuration"}
     assert set(client.get_server_metadata()["extensions"]) == extensions
     assert client.is_model_ready(MODEL) and client.is_model_ready(MODEL, "1")
     assert not client.is_model_ready("other") and not client.is_model_ready(MODEL, "2")
@@ -144,20 +144,6 @@ def test_replies_may_be_compressed(client: Any, scorer: Scorer, coding: str) -> 
     with pytest.raises(triton.InferenceServerException, match="uncompressed") as failed:
         client.infer(MODEL, [tensor(images)], request_compression_algorithm=coding)
     assert failed.value.status() == "415"
-
-
-def test_statistics_count(client: Any) -> None:
-    def counted() -> tuple[int, int, int]:
-        (reply,) = client.get_inference_statistics(MODEL)["model_stats"]
-        stats = reply["inference_stats"]
-        return reply["inference_count"], stats["success"]["count"], stats["fail"]["count"]
-
-    before = counted()
-    client.infer(MODEL, [tensor(pictures(3))])
-    with pytest.raises(InferenceServerException):
-        client.infer(MODEL, [files([b"x"])])
-    assert counted() == (before[0] + 3, before[1] + 1, before[2] + 1)
-    assert client.get_inference_statistics()["model_stats"][0]["name"] == "lloss"
 
 
 def post(
