@@ -113,6 +113,7 @@ class _Classification(Task):
     name = "classification"
     datasets = DATASETS.keys()
     metric = "accuracy"
+    metric_title = "Accuracy"
     loss_unit = "nats"
     labels_file = "labels.csv"
     cut_effect = "is not looked at"

@@ -35,6 +35,7 @@ class Task(ABC):
 
     name: str  # of the task
     metric: str  # first figure of `Meter.figures`; higher is better
+    metric_title: str  # its name in a report
     labels_file: str = "labels.json"  # file name of a copy of the labels
     loss_unit: str = ""  # of the loss, for an axis; "" if it has none
     counted: str = "Labeled images per class"  # heading of `summarize`

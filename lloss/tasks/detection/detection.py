@@ -97,6 +97,7 @@ class _Detection(Task):
 
     name = "detection"
     metric = "map"
+    metric_title = "mAP"
     counted = "Labeled objects per class"
     unit = "objects"
     may_be_empty = True
