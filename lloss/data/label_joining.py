@@ -14,8 +14,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.annotation_folders import holds_xml
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
-from lloss.pools import FolderPool, Item, Pool, open_pool
-from lloss.pools import duplicate_ids as checked_ids
+from lloss.pools import FolderPool, Item, Pool, checked_ids, open_pool
 from lloss.pools.uri import PoolUri
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from lloss.errors import PoolError
-from lloss.pools import duplicate_ids as checked_ids
-from lloss.pools import open_pool
+from lloss.pools import checked_ids, open_pool
 
 from .pool_files import ids_of, write, write_tar
 

@@ -28,8 +28,7 @@ from lloss.errors import (
     SettingsError,
 )
 from lloss.files import locked, sweep, write_error
-from lloss.pools import Pool, SubsetPool
-from lloss.pools import duplicate_ids as checked_ids
+from lloss.pools import Pool, SubsetPool, checked_ids
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
