@@ -14,7 +14,6 @@ from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
-from lloss.tasks import TASKS, get_task
 
 
 def create_project(
@@ -48,10 +47,7 @@ def create_project(
     written = dict(values)
     for name in ("pool", "labels", "test", "test_labels"):
         value = written.get(name)
-        if not value:
-            continue
-        dataset = any(get_task(task).is_dataset(value) for task in TASKS)
-        if (name in ("pool", "test") and not dataset) or Path(value).exists():
+        if value and (name in ("pool", "test") or Path(value).exists()):
             written[name] = PoolUri.parse(value).relative_to(root)
     with _restored_on_failure(root):
         write_text(root / FILE, _toml(written, train))

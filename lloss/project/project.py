@@ -149,8 +149,6 @@ class Project:
         labels = self.path(self.test_labels) if self.test_labels else None
         if self.test:
             uri = PoolUri.parse(self.test, self.root).text
-            if self.task.is_dataset(self.test) and not Path(uri).exists():
-                uri = self.test
             test = self.task.open(uri, labels, DATA_ROOT, problems)
         elif labels is not None:
             test = self._join(labels, problems)

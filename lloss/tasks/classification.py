@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text, read_labels
-from lloss.data.class_labels import DATASETS, open_labeled
+from lloss.data.class_labels import open_labeled
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
@@ -111,7 +111,6 @@ class _Classification(Task):
     """A label is a class name, a target its index; -1 for a class that the network lacks."""
 
     name = "classification"
-    datasets = DATASETS.keys()
     metric = "accuracy"
     metric_title = "Accuracy"
     loss_unit = "nats"

@@ -49,7 +49,6 @@ class Task(ABC):
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
-    datasets: Collection[str] = ()  # names of the data sets that torchvision downloads
     may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
 
     # Networks
@@ -135,12 +134,8 @@ class Task(ABC):
         return self.join(labeled_pool(data, [labels], problems), found, str(labels), problems)
 
     def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
-        """Open data that carries its own labels; ``data_root`` is where :attr:`datasets` are."""
+        """Open data that carries its own labels; ``data_root`` is for downloaded data sets."""
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-
-    def is_dataset(self, data: str) -> bool:
-        """Return whether this is a name of :attr:`datasets`, with or without ``:SPLIT``."""
-        return data.partition(":")[0] in self.datasets
 
     @abstractmethod
     def read_labels(self, path: Path, problems: Problems) -> dict[str, Any]:
