@@ -31,10 +31,6 @@ def create_project(
         values: keys of :class:`Project`; paths are relative to the working directory.
         train: ``preset`` and the training settings that differ from it.
         problems: receives broken annotations and notes for the user.
-
-    Raises:
-        ProjectError: the folder already contains a project, or files of an earlier one.
-        LlossError: an invalid value.
     """
     if (root / FILE).exists():
         raise ProjectError(f"{root / FILE}: already exists; edit it, or choose another folder")
