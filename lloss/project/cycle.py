@@ -361,6 +361,7 @@ class _Cycle:
                 "head": f"{settings.head_loss}, weight {settings.head_weight:g}",
                 "training": f"{settings.epochs} epochs, seed {settings.seed}",
             },
+            metric_title=self.task.metric_title,
             counted=self.task.counted,
         )
         write_report(report, self.folder / REPORT)

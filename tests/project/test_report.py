@@ -82,6 +82,7 @@ DATA = Report(
     losses=np.linspace(0, 4, 1500, dtype=np.float32),
     picks=picks(12),
     provenance={"model sha256": "9f2b"},
+    metric_title="Accuracy",
 )
 
 

@@ -109,7 +109,7 @@ class _Segmentation(Task):
 
     name = "segmentation"
     metric = "miou"
-    loss_unit = "nats"
+    metric_title = "mIoU"
     counted = "Images with a pixel of each class"
     weights = ("none", "imagenet")
     masks = True
