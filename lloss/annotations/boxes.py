@@ -50,7 +50,7 @@ class ObjectList:
                 self.complete = self.complete and isinstance(error, EmptyBoxError)
                 raise
 
-    def label(self, size: tuple[int, int] | None, named: str = "") -> ObjectLabel:
+    def label(self, size: tuple[int, int] | None) -> ObjectLabel:
         """The objects as a label of an image of this height and width."""
         return ObjectLabel(
             tuple(one.name for one in self.objects),
@@ -58,7 +58,6 @@ class ObjectList:
             np.array([one.difficult for one in self.objects], np.bool_),
             np.array([one.crowd for one in self.objects], np.bool_),
             size,
-            named,
         )
 
 

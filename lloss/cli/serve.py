@@ -147,7 +147,6 @@ def command(
     default = Limits()
     limits = Limits(
         body_bytes=max_body,
-        inflated_bytes=max(default.inflated_bytes, max_body),
         in_flight_bytes=max(default.in_flight_bytes, 4 * max_body),
         queue_images=queue,
         request_seconds=timeout,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
+from lloss.annotations.class_list import allowed_classes
+from lloss.annotations.coco import CocoImage, is_coco, parse_objects
+from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
-from lloss.annotations.lloss_json import load_annotations
+from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.problems import AnnotationError, Problems
-from lloss.data.id_matching import agree
-from lloss.data.label_formats import coco_images, read_labels_of
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.voc_folders import (
@@ -19,6 +21,7 @@ from lloss.data.voc_folders import (
     downloaded,
     labeled_split,
     read_split,
+    read_voc_folder,
     years_of,
 )
 from lloss.errors import ImageError, LabelError, PoolError
@@ -32,13 +35,33 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
     ``path`` is a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are the files'
-    own; ``<filename>`` is the label's ``named``), or a file of :func:`.write_labels`. A file
-    ``classes.txt`` beside the JSON, in the folder or above it names the classes that are allowed.
-    An image with a broken annotation is left out, unless that is a box without area.
+    own), or a file of :func:`.write_labels`. A file ``classes.txt`` beside the JSON, in the folder
+    or above it names the classes that are allowed. An image with a broken annotation is left out,
+    unless that is a box without area.
     """
-    if path.suffix.lower() == ".xml" and not path.is_dir():
+    if path.is_dir():
+        return read_voc_folder(path, problems)
+    if path.suffix.lower() == ".xml":
         raise LabelError(f"{path}: is of one image; give the folder of the XML files")
-    return read_labels_of("objects", path, problems)
+    document = load_json(path)
+    archived = parse_archive(document, str(path), "objects")
+    return objects_in(document, path, problems) if archived is None else archived
+
+
+def objects_in(document: Any, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
+    """The objects of a COCO JSON that was loaded already, by the name of the image."""
+    images = _coco_images(document, path, problems)
+    return {image.name: image.objects.label(image.size) for image in images}
+
+
+def _coco_images(document: Any, path: Path, problems: Problems) -> list[CocoImage]:
+    """The images of a COCO JSON; ``classes.txt`` beside it names the classes that are allowed."""
+    if not is_coco(document):
+        raise LabelError(
+            f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
+            "or a folder of VOC XML"
+        )
+    return parse_objects(document, str(path), allowed_classes(path.parent), problems)
 
 
 def join_objects(
@@ -51,17 +74,6 @@ def join_objects(
     if not labels and not problems.broken:
         raise LabelError(f"{origin}: holds no label yet; label some images first")
     ids = match_labels(pool, labels, origin, problems)
-    differ = [
-        key
-        for key, id in ids.items()
-        if not all(agree(name, id) for name in labels[key].image_names(key))
-    ]
-    if differ:
-        first = f"{differ[0]!r} with <filename> {labels[differ[0]].named!r}"
-        problems.note(
-            f"{origin}: {len(differ)} annotation files and the <filename> in them differ in name, "
-            f"and the pool has only one of the two: {first} is taken for {ids[differ[0]]!r}"
-        )
     found = zip(pool.find(ids.values()), (labels[key] for key in ids))
     return usable_set(found, _sized(problems), origin, "image", problems)
 
@@ -108,7 +120,7 @@ def _path_and_split(data: str) -> tuple[Path, str]:
 
 
 def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
-    images = coco_images(path, load_annotations(path), problems)
+    images = _coco_images(load_annotations(path), path, problems)
     place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
@@ -139,6 +151,6 @@ def _sized(problems: Problems) -> Callable[[Item, ObjectLabel, str], ObjectLabel
                 place = f"{where}, object {row} ({name})"
                 box = check_box(tuple(edges), size, place, edges, "edges")
                 objects.objects.append(BoxedObject(name, box, difficult, crowd))
-        return objects.label(size, label.named) if objects.complete else None
+        return objects.label(size) if objects.complete else None
 
     return check

@@ -49,12 +49,12 @@ class Report:
     project: str
     task: str
     model: str
+    metric: str  # title of the task's metric
     cycles: Sequence[Summary]  # all complete cycles; the last one is the report's
     selected_how: str  # one sentence on how the picks were chosen
     losses: NDArray[np.float32]  # predicted losses of all scored images [pool]; may contain NaN
     picks: Sequence[Pick]  # best first
     provenance: Mapping[str, str]
-    metric_title: str
     counted: str = "Labeled images per class"  # title of the class counts
 
 
@@ -87,7 +87,7 @@ def write_report(report: Report, path: Path) -> None:
         histogram=Markup(
             histogram(Spread.of(report.losses), [pick.score for pick in report.picks])
         ),
-        curves=Markup(_curves(report.cycles, text(report.metric_title))),
+        curves=Markup(_curves(report.cycles, text(report.metric))),
         notes=[line for line in now.notes if line not in now.warnings],
         classes=classes,
         most=max((count for _, count in shown), default=0) or 1,

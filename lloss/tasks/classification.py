@@ -13,13 +13,12 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from lloss.annotations import Problems
-from lloss.annotations.label_csv import labels_text
+from lloss.annotations.label_csv import labels_text, read_labels
 from lloss.data.class_labels import DATASETS, open_labeled
-from lloss.data.label_formats import read_labels_of
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels, decode_into, size_of
 from lloss.modeling.classifiers import (
     HALVES,
@@ -142,7 +141,7 @@ class _Classification(Task):
         return open_labeled(data, data_root, problems)
 
     def read_labels(self, path: Path, problems: Problems) -> dict[str, str]:
-        return read_labels_of("classes", path, problems)
+        return read_labels(path, problems=problems)
 
     def write_labels(self, labels: Mapping[str, str], path: Path) -> None:
         write_text(path, labels_text(labels))
@@ -166,7 +165,7 @@ class _Classification(Task):
         spec: ImageSpec,
         for_training: bool,
         out: Pixels,
-        cut: CutOff | None = None,
+        cut: CroppedShare | None = None,
     ) -> int:
         raw = item.read()
         decode_into(raw, spec, out)

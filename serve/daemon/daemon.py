@@ -40,9 +40,9 @@ class Daemon:
         """
         self.settings = settings
         self.draining = False
-        self.access = Access(settings)
         self.metrics = DaemonMetrics(settings.limits)
         self.catalog = Catalog(settings.data_dir)
+        self.access = Access(settings)  # behind the catalog's lock: it may make a key
         self.models = ModelManager(settings, self.metrics)
         self.pools = PoolRegistry(settings, self.catalog)
         self.jobs = JobRunner(settings, self.catalog, self.models, self.pools, self.metrics)

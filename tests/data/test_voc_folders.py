@@ -26,7 +26,6 @@ def test_boxes_are_edges_of_what_is_counted_from_one(tmp_path: Path, voc_xml: Xm
     voc_xml(tmp_path / "x.xml", objects, "a.jpg")
     labels = read_objects(tmp_path, Problems())
     label = labels["x"]
-    assert label.named == "a.jpg"
     assert label.names == ("cat", "dog")
     assert label.boxes.tolist() == [[0, 0, 40, 30], [10, 5.5, 30, 15]]
     assert label.difficult.tolist() == [False, True]
@@ -34,18 +33,19 @@ def test_boxes_are_edges_of_what_is_counted_from_one(tmp_path: Path, voc_xml: Xm
     assert label.size == (30, 40)
 
 
-def test_labels_stand_under_the_files_own_names(tmp_path: Path, voc_xml: Xml) -> None:
+def test_labels_have_the_files_own_names(tmp_path: Path, voc_xml: Xml) -> None:
     voc_xml(tmp_path / "one.xml", [GOOD])
     voc_xml(tmp_path / "inner" / "two.xml", [], "other.png", None)
-    voc_xml(tmp_path / "inner" / "three.xml", [], r"C:\photos\d.jpg")
+    voc_xml(tmp_path / "inner" / "three.xml", [], r"C:\photos\three.jpg")
     (tmp_path / "._one.xml").write_bytes(b"\0\5")
-    labels = read_objects(tmp_path, Problems())
-    assert {key: label.named for key, label in labels.items()} == {
-        "inner/three": r"C:\photos\d.jpg", "inner/two": "inner/other.png", "one": "",
-    }  # fmt: skip
-    assert len(labels["inner/two"].names) == 0
-    assert labels["inner/two"].boxes.shape == (0, 4)
-    assert labels["inner/two"].size is None
+    problems = Problems()
+    labels = read_objects(tmp_path, problems)
+    assert sorted(labels) == ["inner/three", "inner/two", "one"]
+    assert labels["inner/two"].boxes.shape == (0, 4) and labels["inner/two"].size is None
+    assert problems.notes[-1] == (
+        f"{tmp_path}: 1 annotation files have a <filename> that is not their own name, which "
+        "counts ('inner/two.xml' with 'other.png', for example)"
+    )
 
 
 def test_parts_of_a_person_are_no_objects(tmp_path: Path, voc_xml: Xml) -> None:
@@ -149,7 +149,7 @@ def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path) -> None:
     year = tmp_path / "VOC2007"
     (year / "JPEGImages").mkdir(parents=True)
     (year / "ImageSets" / "Main").mkdir(parents=True)
-    names = ["a.JPG", "b.Png", "c.jfif", "d.jpg"]
+    names = ["a.JPG", "b.PNG", "c.jfif", "d.jpg"]
     for name in names:
         (year / "JPEGImages" / name).write_bytes(b"x")
     (year / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\nd\n")

@@ -27,11 +27,6 @@ def register_gauges(
         "Free bytes under the data dir.",
         lambda: shutil.disk_usage(data_dir).free,
     )
-    metrics.gauge(
-        "lloss_restamped_images",
-        "Pending images handed out by a clock in the future, counted as handed out at the start.",
-        lambda: catalog.restamped,
-    )
     metrics.registry.register(CatalogCollector(catalog))
 
 

@@ -55,7 +55,6 @@ class DaemonMetrics:
         selected: counts images handed out for labeling.
         labeled: counts images marked labeled.
         refused: counts images of requests that were not scored, by reason.
-        login: counts an attempt to log in, by outcome.
         job: counts a job that ended, by outcome.
     """
 
@@ -91,9 +90,6 @@ class DaemonMetrics:
             "lloss_refused_images",
             "Images of requests that were not scored.",
             reason=("queue_full", "deadline", "cancelled", "draining"),
-        )
-        self.login = self._by(
-            "lloss_logins", "Attempts to log in.", outcome=("accepted", "refused", "limited")
         )
         self.job = self._by(
             "lloss_jobs", "Jobs that ended.", outcome=("done", "failed", "cancelled")

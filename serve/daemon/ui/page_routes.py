@@ -85,7 +85,6 @@ def overview(request: Request, data: PageDataDep, page: Page = 1) -> HTMLRespons
         more=page * POOLS_PER_PAGE < total,
         hint=_hint(request, data, {pool.name for pool in pools}),
         roots=data.daemon.settings.pool_roots,
-        guarded=data.daemon.access.needs_token,
     )
 
 
@@ -179,7 +178,6 @@ def _pool_page(
         "label_input": data.label_input(),
         "did": request.query_params.get("did", "") if image else "",
         "done": unquote(image, errors="replace"),
-        "guarded": data.daemon.access.needs_token,
         "pending_seconds": data.daemon.settings.pending_seconds,
         "batch": "",
         "page": 1,

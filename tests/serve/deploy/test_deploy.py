@@ -125,7 +125,7 @@ def test_every_metric_of_the_daemon_is_asked_for_somewhere(exported: dict[str, s
     # A count of batches within the pipeline, which the dashboard shows by its seconds; and what
     # the log says as well.
     assert idle == {
-        "lloss_queue_size", "lloss_pools", "lloss_logins_total", "lloss_restamped_images",
+        "lloss_queue_size", "lloss_pools",
     }  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def test_the_routes_of_scoring_are_those_that_latency_is_asked_of(served: httpx.
     assert pattern is not None
     routes = {dict(labels).get("route", "") for _, labels in scraped(served)}
     scoring = {route for route in routes if re.fullmatch(pattern[1], route)}
-    assert scoring == {"/v1/score", "/v2/models/{model}/infer"}
+    assert scoring == {"/v1/score", "/v2/models/lloss/infer"}
 
 
 def test_requests_are_counted_while_they_are_answered(served: httpx.Client) -> None:

@@ -24,7 +24,6 @@ class Catalog:
     def __init__(self) -> None:
         self.readings = 0
         self.broken = False
-        self.restamped = 3
         self.jobs = self.pools = self.images = self
 
     def active(self) -> list[Any]:

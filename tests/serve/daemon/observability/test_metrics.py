@@ -80,7 +80,6 @@ def test_series_that_alerts_need_exist_from_the_start(metrics: DaemonMetrics) ->
         ("lloss_refused_images_total", "reason", "queue_full deadline cancelled draining"),
         ("lloss_jobs_total", "outcome", "done failed cancelled"),
         ("lloss_reloads_total", "outcome", "swapped unchanged refused"),
-        ("lloss_logins_total", "outcome", "accepted refused limited"),
         ("lloss_images_total", "outcome", "scored skipped"),
     ):
         for each in values.split():
@@ -92,7 +91,6 @@ def test_images_jobs_and_labels_are_counted(metrics: DaemonMetrics) -> None:
     metrics.refused("deadline")
     metrics.served(np.array([0.1, 0.2, np.nan], np.float32), "aa")
     metrics.job("failed")
-    metrics.login("accepted")
     metrics.selected(10)
     metrics.labeled(7)
     metrics.queued(12)
@@ -110,7 +108,6 @@ def test_images_jobs_and_labels_are_counted(metrics: DaemonMetrics) -> None:
     assert value(metrics, "lloss_refused_images_total", reason="queue_full") == 32
     assert value(metrics, "lloss_refused_images_total", reason="deadline") == 1
     assert value(metrics, "lloss_jobs_total", outcome="failed") == 1
-    assert value(metrics, "lloss_logins_total", outcome="accepted") == 1
     assert value(DaemonMetrics(Limits(queue_images=64)), "lloss_queue_limit_images") == 64
 
 
