@@ -30,7 +30,7 @@ from lloss.pools.uri import PoolUri
 def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
     """Read the labeled persons of a file, by id; persons without an annotated joint are left out.
 
-    ``path`` is a JSON in one of MPII's dialects or of COCO's keypoints, or a file of
+    ``path`` is a JSON of MPII's or of COCO's keypoints, or a file of
     :func:`.write_labels`. Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, as a pool of the same
     persons has them.
     """
@@ -70,8 +70,7 @@ def open_persons(data: str, problems: Problems) -> LabeledSet:
     """Open persons that carry their joints.
 
     ``data`` is a JSON of labeled persons, with ``?image=FOLDER`` for the images if they are neither
-    in its folder, nor in ``images`` below or beside that, and ``?split=train`` or ``?split=valid``
-    for a part by ``isValidation``.
+    in its folder, nor in ``images`` below or beside that.
     """
     asked = PoolUri.parse(data)
     path = Path(asked.path)
@@ -79,8 +78,8 @@ def open_persons(data: str, problems: Problems) -> LabeledSet:
         raise PoolError(f"{data}: no such labeled data; give a JSON of persons")
     if not path.is_file():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    split = asked.options.get("split", "")
-    persons = list(parse_persons(load_annotations(path), str(path), problems, split))
+    asked.check_options("image")
+    persons = list(parse_persons(load_annotations(path), str(path), problems))
     return _persons_with_images(path, persons, asked.options.get("image", ""), problems)
 
 

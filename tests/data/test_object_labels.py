@@ -212,10 +212,10 @@ def test_a_label_beside_a_broken_one_of_its_image_is_left_out(
         {"id": number, "file_name": name, "width": 40, "height": 30}
         for number, name in enumerate(["new/a.jpg", "old/a.jpg", "new/b.jpg", "b.jpg", "c.jpg"])
     ]
-    images[2]["width"] = "wide"
     box = {"category_id": 1, "bbox": [1, 1, 9, 9]}
     boxes = [{**box, "image_id": number} for number in range(5)]
-    boxes[0]["bbox"] = [1, 1, 900, 9]
+    for broken in (0, 2):
+        boxes[broken]["bbox"] = [1, 1, 900, 9]
     document = coco(images=images, annotations=boxes)
     for labels in (xml, as_json(tmp_path / "labels.json", document)):
         problems = Problems(skip=True)

@@ -14,7 +14,7 @@ from lloss.data.labeled_set import class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
 from lloss.data.voc_folders import DATASETS
 from lloss.errors import LabelError
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks.ssd import (
@@ -97,6 +97,7 @@ class _Detection(Task):
 
     name = "detection"
     metric = "map"
+    metric_title = "mAP"
     counted = "Labeled objects per class"
     unit = "objects"
     may_be_empty = True
@@ -172,7 +173,7 @@ class _Detection(Task):
         spec: ImageSpec,
         for_training: bool,
         out: Pixels,
-        cut: CutOff | None = None,
+        cut: CroppedShare | None = None,
     ) -> Objects:
         """Objects of unknown classes are left out; what the fit cuts off is measured alone."""
         raw = item.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ class Preview:
                 return self._best
             rest = self._rest
             if attempt == 2 or not rest or catalog.images.freed_since(pool, rest.time):
-                now = catalog.now()
+                now = time.time()
                 rest = self._scan(max(k, _DEPTH), catalog.images.taken(pool), now)
             self._rest = rest
             return rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lloss.serve.daemon.errors import RequestError
@@ -90,7 +91,7 @@ class ImageTable:
     def states(self, pool: str, ids: Iterable[str]) -> dict[str, ImageRow]:
         """The images that ever had a state, which proves that the pool has them."""
         with self._db.reading() as db:
-            return Marks(db, self._db.now()).states(pool, ids)
+            return Marks(db, time.time()).states(pool, ids)
 
     def listed(
         self, pool: str, state: ImageState, offset: int, limit: int
@@ -123,6 +124,13 @@ class ImageTable:
         )
         return [Pending(*row) for row in self._rows(pool, query, limit=limit)]
 
+    def limit_expiry(self, latest: float) -> None:
+        """Make images that are pending longer than until this time expire then."""
+        with self._db.writing() as db:
+            db.execute(
+                "UPDATE images SET expires = ?1 WHERE state = 'pending' AND expires > ?1", [latest]
+            )
+
     def reply(self, pool: str, key: str) -> StoredReply | None:
         """The reply to the request with this idempotency key."""
         query = "SELECT request, answer FROM answers WHERE pool = :pool AND key = :key"
@@ -133,7 +141,7 @@ class ImageTable:
     def marking(self) -> Iterator[Marks]:
         """Change states in one transaction: all changes of the block are kept, or none."""
         with self._db.writing() as db:
-            yield Marks(db, self._db.now())
+            yield Marks(db, time.time())
 
     def label(self, pool: str, labels: Mapping[str, str]) -> int:
         """See :meth:`Marks.label`."""
@@ -157,7 +165,7 @@ class ImageTable:
             RequestError: 409 a concurrent request used the key.
         """
         with self._db.writing() as db:
-            number, now = PoolTable.number(db, pool), self._db.now()
+            number, now = PoolTable.number(db, pool), time.time()
             rows = (
                 (number, id, now, expires, selection, score, place)
                 for place, (id, score) in enumerate(images, rank)
@@ -177,7 +185,7 @@ class ImageTable:
 
     def _rows(self, pool: str, query: str, **parameters: str | float) -> list[sqlite3.Row]:
         with self._db.reading() as db:
-            given = {"pool": PoolTable.number(db, pool), "now": self._db.now(), **parameters}
+            given = {"pool": PoolTable.number(db, pool), "now": time.time(), **parameters}
             return db.execute(query, given).fetchall()
 
 

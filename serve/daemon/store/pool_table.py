@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -55,7 +56,7 @@ class PoolTable:
         with self._db.writing() as db:
             db.execute(
                 "INSERT INTO pools (name, uri, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                [name, uri, self._db.now()],
+                [name, uri, time.time()],
             )
             row = _pool(db, name)
             if row["uri"] != uri:

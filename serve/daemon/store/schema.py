@@ -5,14 +5,10 @@ from __future__ import annotations
 APPLICATION = 0x6C6C6F73
 """SQLite's ``application_id``: "llos"."""
 
-VERSION = 2
+VERSION = 3
 """SQLite's ``user_version``."""
 
 _VERSION_1 = """
--- The latest time that was seen; see Clock.
-CREATE TABLE clock (latest REAL NOT NULL) STRICT;
-INSERT INTO clock VALUES (0);
-
 -- Folders inside the data dir are stored relative to it.
 CREATE TABLE pools (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,5 +70,10 @@ CREATE TABLE annotations (
 CREATE INDEX annotations_of_image ON annotations (pool, id);
 """
 
-STEPS = {1: _VERSION_1, 2: _VERSION_2}
+_VERSION_3 = """
+-- Earlier versions noted the latest time that they saw.
+DROP TABLE IF EXISTS clock;
+"""
+
+STEPS = {1: _VERSION_1, 2: _VERSION_2, 3: _VERSION_3}
 """Statements that make each version from the one before."""

@@ -155,7 +155,7 @@ def test_the_routes_of_scoring_are_those_that_latency_is_asked_of(samples: Sampl
     assert pattern is not None
     routes = {dict(labels).get("route", "") for _, labels in samples}
     scoring = {route for route in routes if re.fullmatch(pattern[1], route)}
-    assert scoring == {"/v1/score", "/v2/models/{model}/infer"}
+    assert scoring == {"/v1/score", "/v2/models/lloss/infer"}
 
 
 def test_live_images_of_another_kind_are_drift(served: Process, samples: Samples) -> None:

@@ -145,7 +145,6 @@ def test_a_reload_swaps_and_frees_the_old_model(models: ModelManager, model: Pat
     in_threads(lambda _: models.reload(), 3)
     assert named(models) == new and reloads(models) == {"swapped": 1, "unchanged": 3}
     assert models._metrics.drift.images == 3, "an unchanged model goes on"
-    assert models.statistics.batches >= 2
 
 
 def test_no_request_fails_during_reloads(models: ModelManager, model: Path) -> None:

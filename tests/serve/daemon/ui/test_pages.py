@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -201,7 +202,7 @@ def test_undo_takes_no_image_from_another_selection(
     form = page(where).form(ids[0])
     press(client, form, "label", label="cat")
     world.labels.unlabel("photos", [ids[0]])
-    images, soon = world.catalog.images, world.catalog.now() + 60
+    images, soon = world.catalog.images, time.time() + 60
     images.hand_out("photos", "theirs", [(ids[0], 1.0)], soon)
     assert page(where).all("article")[0]["data-state"] == "taken"
     for do in ("undo", "return"):
@@ -214,12 +215,12 @@ def test_an_old_page_returns_nothing_of_a_newer_selection(
     world: Any, page: Any, client: TestClient
 ) -> None:
     ids = world.pool("photos", 3)
-    images, now = world.catalog.images, world.catalog.now
-    images.hand_out("photos", "first", [(ids[0], 1.0), (ids[1], 0.5)], now() + 60)
+    images, soon = world.catalog.images, time.time() + 60
+    images.hand_out("photos", "first", [(ids[0], 1.0), (ids[1], 0.5)], soon)
     shown_then = page("/pools/photos/pending")
     with images.marking() as marks:
         marks.give_back("photos", [ids[0]])
-    images.hand_out("photos", "second", [(ids[0], 1.0)], now() + 60)
+    images.hand_out("photos", "second", [(ids[0], 1.0)], soon)
     for id in ids[:2]:
         press(client, shown_then.form(id), "return")
     assert [one.selection for one in images.pending("photos", 9)] == ["second"]
