@@ -37,7 +37,6 @@ class Task(ABC):
     metric: str  # first figure of `Meter.figures`; higher is better
     metric_title: str  # its name in a report
     labels_file: str = "labels.json"  # file name of a copy of the labels
-    loss_unit: str = ""  # of the loss, for an axis; "" if it has none
     counted: str = "Labeled images per class"  # heading of `summarize`
     # What is labeled on an image, in the plural; "" where it is the image as a whole
     unit: str = ""
@@ -75,11 +74,10 @@ class Task(ABC):
         if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
-        for name, task, value in settings.of_one_task():
-            if task != self.name:
-                raise SettingsError(
-                    f"{name} = {value!r}: is for {task} alone, not for {self.name}; leave it out"
-                )
+        if settings.loss_norm != TrainSettings.loss_norm and self.name != "detection":
+            raise SettingsError(
+                f"loss_norm = {settings.loss_norm!r}: is for detection alone; leave it out"
+            )
 
     def notes(self, settings: TrainSettings) -> list[str]:
         """Return lines on settings that can be trained with, but hardly are meant."""
