@@ -121,7 +121,6 @@ def test_a_broken_box_stops_before_training_or_is_left_out(
     )
     assert found and not (shapes / "run").exists()
     # Decoding finds broken images, which are left out like broken boxes.
-    Image.new("RGB", (64, 80)).save(shapes / "pool" / "05.jpg")
     (shapes / "pool" / "06.jpg").write_bytes(b"no image")
     project = shapes / "project"
     words = ["init", project, "--pool", shapes / "pool", "--labels", shapes / "labels.json"]
@@ -129,11 +128,8 @@ def test_a_broken_box_stops_before_training_or_is_left_out(
     assert "left out 1 broken annotation: " in printed
     monkeypatch.setattr("lloss.project.cycle.export_artifact", stop)
     printed = lloss("next", project, code=2)
-    assert re.search(r"left out 2 broken annotations: .*'05\.jpg': .*'06\.jpg': ", printed)
+    assert re.search(r"left out 2 broken annotations: .*'06\.jpg': ", printed)
     assert (project / "cycles" / "001" / "checkpoint.pt").exists()
-    run = project / "cycles" / "001"
-    printed = lloss("evaluate", run, shapes / "truth.json", "--skip-bad", code=2)
-    assert "truth.json" in printed  # its images are not beside it
 
 
 def person(name: str, random: np.random.Generator) -> dict[str, Any]:
