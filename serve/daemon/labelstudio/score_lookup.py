@@ -10,11 +10,9 @@ import numpy as np
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.score_summary import score_summary
-from lloss.serve.daemon.services.scores_cache import ScoresCache
 from numpy.typing import NDArray
 
 from lloss.manifest import class_name
-from lloss.scores.scores_folder import ScoresFolder
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ def pool_scores(daemon: Daemon, pool: str, ids: Sequence[str]) -> dict[str, Imag
     """
     try:
         with daemon.pools.reading(pool) as (scores, folder):
-            sha256, losses = scores.model_sha256, _sorted_losses.get(folder)
-            images = score_summary(folder).images(ids)
+            sha256, summary = scores.model_sha256, score_summary(folder)
+            losses, images = summary.sorted_losses, summary.images(ids)
     except RequestError as error:
         if error.status in (404, 409):
             return {}
@@ -78,14 +76,3 @@ def _inverse_rank(losses: NDArray[np.float32], loss: float) -> float:
     value = np.float32(loss)
     left, right = (losses.searchsorted(value, side) for side in ("left", "right"))
     return float((len(losses) - left) + (len(losses) - right)) / (2 * len(losses))
-
-
-def _sort(folder: ScoresFolder) -> NDArray[np.float32]:
-    losses = folder.column("loss")
-    losses = losses[np.isfinite(losses)]
-    losses.sort()
-    return losses
-
-
-_sorted_losses = ScoresCache(_sort, 2)
-"""Of the last two pools, 4 bytes an image."""

@@ -80,14 +80,6 @@ class ImageTable:
         rows = self._rows(pool, f"SELECT id FROM images WHERE pool = :pool AND {_TAKEN}")
         return {row["id"] for row in rows}
 
-    def freed_since(self, pool: str, time: float) -> bool:
-        """Whether an image became free at this time or later."""
-        query = (
-            "SELECT 1 FROM images WHERE pool = :pool AND ((state = 'free' AND changed >= :since) "
-            "OR (state = 'pending' AND expires BETWEEN :since AND :now)) LIMIT 1"
-        )
-        return bool(self._rows(pool, query, since=time))
-
     def states(self, pool: str, ids: Iterable[str]) -> dict[str, ImageRow]:
         """The images that ever had a state, which proves that the pool has them."""
         with self._db.reading() as db:
