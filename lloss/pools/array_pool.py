@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from lloss.errors import ImageError, PoolError
 from lloss.pools.pool import Chunk, Item, Pool
 from lloss.pools.storage import LocalPath, StoragePath
+from lloss.pools.uri import without_secrets
 
 _SAMPLED = 64
 """Rows that distinguish one array from another."""
@@ -173,16 +172,15 @@ class _Layout(NamedTuple):
 
 
 def open_array(path: StoragePath, uri: str) -> ArrayPool:
-    """Open an array file; rows are read by position where they are stored plain.
+    """Open an array file; the rows of a ``.npy`` are read by position, a ``.npz`` is loaded whole.
 
     A ``.npz`` holds one array, or one of the name ``images``. PoolError where the file is damaged,
     needs pickle, or has no array of images.
     """
-    with _array_errors(path), path.open() as file:
-        member = None if path.suffix == ".npy" else _member(file, "images", path)
-        layout = _layout(file, member)
+    with path.open() as file, _array_errors(path):
+        layout = _layout(file) if path.suffix == ".npy" else None
         if layout is None:
-            return ArrayPool(_loaded(file, member), uri)
+            return ArrayPool(_loaded(file, path, "images"), uri)
         size = file.seek(0, os.SEEK_END)
         wanted = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
         if size < wanted:
@@ -191,10 +189,10 @@ def open_array(path: StoragePath, uri: str) -> ArrayPool:
 
 
 def load_array(file: Path, name: str) -> NDArray[Any]:
-    """Load an array of a ``.npy``, or that of this name of a ``.npz``; else PoolError."""
+    """Load the array of this name of a ``.npz``; else PoolError."""
     path = LocalPath(file)
-    with _array_errors(path), path.open() as opened:
-        return _loaded(opened, None if path.suffix == ".npy" else _member(opened, name, path))
+    with path.open() as opened, _array_errors(path):
+        return _loaded(opened, path, name)
 
 
 @contextlib.contextmanager
@@ -204,47 +202,30 @@ def _array_errors(path: StoragePath) -> Iterator[None]:
     except PoolError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise nearly anything on a broken file
-        raise PoolError(f"{path}: not a readable array file: {error}") from error
+        reason = without_secrets(str(error))
+        raise PoolError(f"{path}: not a readable array file: {reason}") from error
 
 
-def _member(file: IO[bytes], name: str, path: StoragePath) -> str:
-    """The array's key in a ``.npz``."""
-    with np.load(file, allow_pickle=False) as archive:
-        keys = archive.files
-    if name in keys:
-        return name
-    if len(keys) == 1 and name == "images":
-        return str(keys[0])
-    raise PoolError(f"{path}: has no array {name!r} (it has {', '.join(keys) or 'none'})")
-
-
-def _loaded(file: IO[bytes], member: str | None) -> NDArray[Any]:
+def _loaded(file: IO[bytes], path: StoragePath, name: str) -> NDArray[Any]:
+    """The array of a ``.npy``, or one of a ``.npz`` by its name; its only one as ``images``."""
     file.seek(0)
-    if member is None:
+    if path.suffix == ".npy":
         return np.lib.format.read_array(file, allow_pickle=False)
     with np.load(file, allow_pickle=False) as archive:
-        return archive[member]  # type: ignore[no-any-return]
+        keys = archive.files
+        if len(keys) == 1 and name == "images":
+            name = keys[0]
+        if name not in keys:
+            found = ", ".join(keys) or "none"
+            raise PoolError(f"{path}: has no array {name!r} (it has {found})")
+        return archive[name]  # type: ignore[no-any-return]
 
 
-def _layout(file: IO[bytes], member: str | None) -> _Layout | None:
-    """None where the array is deflated, of Fortran order, or of a rare format."""
-    start = 0
-    if member is not None:
-        file.seek(0)
-        with zipfile.ZipFile(file) as archive:
-            info = archive.getinfo(f"{member}.npy")
-            if info.compress_type != zipfile.ZIP_STORED:
-                return None
-        # The local header's own name and extra fields may be longer than the directory's.
-        file.seek(info.header_offset + 26)
-        start = info.header_offset + 30 + sum(np.frombuffer(file.read(4), "<u2").tolist())
-    file.seek(start)
-    head = io.BytesIO(file.read(1 << 16))
-    version = np.lib.format.read_magic(head)
+def _layout(file: IO[bytes]) -> _Layout | None:
+    """None where the array is of Fortran order, or of a rare format."""
+    version = np.lib.format.read_magic(file)
     if version > (2, 0):
         return None
     one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = (one if version == (1, 0) else two)(head)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, which need pickle")
-    return None if fortran else _Layout(start + head.tell(), shape, dtype)
+    shape, fortran, dtype = (one if version == (1, 0) else two)(file)
+    return None if fortran else _Layout(file.tell(), shape, dtype)

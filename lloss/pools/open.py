@@ -45,7 +45,7 @@ def _person_crops(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
     return PersonCropPool(files[0], uri)
 
 
-class _Kind(NamedTuple):
+class PoolKind(NamedTuple):
     """A kind of pool that files make up: their suffixes, its options, whether several are one."""
 
     suffixes: tuple[str, ...]
@@ -54,14 +54,16 @@ class _Kind(NamedTuple):
     open: Callable[[Sequence[StoragePath], PoolUri], Pool]
 
 
-_KINDS = (
-    _Kind((".npy", ".npz"), (), False, lambda files, uri: open_array(files[0], str(uri))),
-    _Kind((".txt", ".csv"), (), False, lambda files, uri: PathListPool(files[0], str(uri))),
-    _Kind((".json",), ("image",), False, _person_crops),
-    _Kind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
-    _Kind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
+POOL_KINDS = (
+    PoolKind((".npy", ".npz"), (), False, lambda files, uri: open_array(files[0], str(uri))),
+    PoolKind((".txt", ".csv"), (), False, lambda files, uri: PathListPool(files[0], str(uri))),
+    PoolKind((".json",), ("image",), False, _person_crops),
+    PoolKind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
+    PoolKind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
 )
-_BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
+"""All kinds but folders: of image files, and those that Hugging Face ``datasets`` saved."""
+
+_BY_SUFFIX = {suffix: kind for kind in POOL_KINDS for suffix in kind.suffixes}
 
 
 def open_pool(
@@ -71,8 +73,8 @@ def open_pool(
 
     A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
     a ``.json`` of persons, which are squares of images; WebDataset shards ``.tar``/``.tar.gz``;
-    ``.parquet``/``.arrow``/``.feather`` tables; a folder of shards or tables; a folder that
-    Hugging Face ``datasets`` saved.
+    ``.parquet``/``.arrow`` tables; a folder of shards or tables; a folder that Hugging Face
+    ``datasets`` saved.
 
     Args:
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many

@@ -59,15 +59,12 @@ class PathListPool(Pool):
 
 def _rows(listing: StoragePath) -> Iterator[tuple[int, str, str]]:
     """Line, id and path of each row."""
-    try:
-        with listing.open() as file:
-            rows = _csv_rows if listing.suffix == ".csv" else _text_rows
-            for number, id, path in rows(file, str(listing)):
-                if not id.strip() or not path.strip():
-                    raise PoolError(f"{listing}, line {number}: an empty id or path")
-                yield number, id, path
-    except OSError as error:
-        raise PoolError(f"{listing}: cannot be read: {error.strerror or error}") from error
+    with listing.open() as file:
+        rows = _csv_rows if listing.suffix == ".csv" else _text_rows
+        for number, id, path in rows(file, str(listing)):
+            if not id.strip() or not path.strip():
+                raise PoolError(f"{listing}, line {number}: an empty id or path")
+            yield number, id, path
 
 
 def _text_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, str, str]]:

@@ -21,7 +21,7 @@ class SubsetPool(Pool):
         self.without = frozenset(without)
         self.uri = pool.uri
         self.unique, self.remote = pool.unique, pool.remote
-        self.streamed, self.counted, self.indexed = pool.streamed, pool.counted, pool.indexed
+        self.streamed, self.indexed = pool.streamed, pool.indexed
 
     def __iter__(self) -> Iterator[Item]:
         return (item for item in self.pool if item.id not in self.without)

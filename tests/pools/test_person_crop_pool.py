@@ -166,15 +166,13 @@ def test_an_image_of_several_persons_is_decoded_once(
             assert np.array_equal(pixels, item.region.cut(whole[item.image.id]))
 
 
-def test_only_a_few_images_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = person_crops._KeptImages()
+def test_a_large_image_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (folder / "a.png").read_bytes()
-    for n in range(3 * person_crops._KEPT):
-        kept.decoded(Item(str(n), lambda: data))
-    assert len(kept._slots) == person_crops._KEPT
+    image = person_crops._SharedImage(Item("a", lambda: data))
+    assert image.decoded() is image.decoded()
     monkeypatch.setattr(person_crops, "_KEPT_BYTES", 10)
-    kept.decoded(Item("large", lambda: data))
-    assert kept._slots["large"].pixels is None
+    image = person_crops._SharedImage(Item("a", lambda: data))
+    assert image.decoded() is not image.decoded()
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def unlabel(
     daemon: DaemonDep, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
 ) -> dict[str, int]:
     """Remove labels; images that are not labeled stay as they are."""
-    return {"images": daemon.labels.unlabel(name, id)}
+    return {"images": daemon.catalog.images.unlabel(name, id)}
 
 
 @router.post("/{name}/return")

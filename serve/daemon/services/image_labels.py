@@ -84,17 +84,11 @@ class Labels:
         check_texts("label", labels.values())
         labels = self._classes.checked(pool, labels, accepted)
         new = self._classes.new_in(pool, labels.values())
-        with self._images.marking() as marks:
-            bare = [id for id, label in labels.items() if not label]
-            kept = sum(bool(row.label) for row in marks.states(pool, bare).values())
-            marked = marks.label(pool, labels)
+        bare = [id for id, label in labels.items() if not label]
+        kept = sum(bool(row.label) for row in self._images.states(pool, bare).values())
+        marked = self._images.label(pool, labels)
         self._metrics.labeled(marked)
         return Labeled(marked, kept, by_name, tuple(new))
-
-    def unlabel(self, pool: str, ids: Sequence[str]) -> int:
-        """Remove labels; returns how many images had one."""
-        with self._images.marking() as marks:
-            return marks.unlabel(pool, ids)
 
     def skip(self, pool: str, ids: Sequence[str]) -> int:
         """Never hand these out; labeled ones stay labeled. Returns how many changed.
@@ -105,17 +99,15 @@ class Labels:
         present = self.present(pool, ids)
         if unknown := [id for id in dict.fromkeys(ids) if id not in present]:
             raise unknown_ids(pool, unknown)
-        with self._images.marking() as marks:
-            return marks.skip(pool, ids)
+        return self._images.skip(pool, ids)
 
     def give_back(self, pool: str, ids: Sequence[str], selection: str = "") -> Returned:
         """Free pending (or skipped) images; with ``selection``, only those that it still has."""
-        with self._images.marking() as marks:
-            others = sum(
-                row.state == "pending" and selection not in ("", row.selection)
-                for row in marks.states(pool, ids).values()
-            )
-            freed = marks.give_back(pool, ids, selection)
+        others = sum(
+            row.state == "pending" and selection not in ("", row.selection)
+            for row in self._images.states(pool, ids).values()
+        )
+        freed = self._images.give_back(pool, ids, selection)
         asked = set(ids)
         try:
             present = self.present(pool, asked)

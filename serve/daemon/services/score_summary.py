@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 from lloss.serve.daemon.store.image_table import ImageTable
-from numpy.typing import NDArray
 
 from lloss.errors import SelectionError
 from lloss.scores.part_file import part_errors
@@ -58,12 +56,6 @@ class ScoreSummary:
         self._best = self._ranked(BEST)
         self._images = self._read([id for id, _ in self._best])
         self._others: dict[str, ScoredImage] = {}
-
-    @cached_property
-    def sorted_losses(self) -> NDArray[np.float32]:
-        """The predicted losses that are finite, ascending; raises as :meth:`images`."""
-        losses = self._folder.column("loss")
-        return np.sort(losses[np.isfinite(losses)])
 
     def images(self, ids: Sequence[str]) -> dict[str, ScoredImage]:
         """Look images up; those without a score have a row of defaults.

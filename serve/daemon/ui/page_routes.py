@@ -272,7 +272,7 @@ def _act(data: PageData, pool: str, id: str, form: MarkForm, own: str) -> Mark:
     elif form.do == "skip":
         labels.skip(pool, [id])
     elif form.do == "undo" and state == "labeled":
-        labels.unlabel(pool, [id])
+        data.daemon.catalog.images.unlabel(pool, [id])
     elif form.do == "undo" and state == "skipped":
         labels.give_back(pool, [id])
     elif form.do == "return" and state == "pending":

@@ -275,8 +275,7 @@ def test_probes_and_metrics_reply_while_all_threads_are_busy(
                 assert busy.acquire(timeout=PATIENCE)
             monkeypatch.undo()
             monkeypatch.setattr(daemon, "not_ready", lambda: "")
-            for path in ("/readyz", "/v2/health/ready", "/v2/models/lloss/ready", "/metrics",
-                         "/labelstudio/health"):  # fmt: skip
+            for path in ("/readyz", "/v2/health/ready", "/v2/models/lloss/ready", "/metrics"):
                 assert client.get(path).status_code == 200
             assert most == 16 and left == 0
         finally:

@@ -41,7 +41,7 @@ def test_earlier_labels_are_known_classes(bench: Any) -> None:
     bench.images.label("p", {"000.png": "kitten", "001.png": ""})
     assert classes_of(bench, "cat").new_in("p", ["cat", "kitten", "owl", ""]) == ["owl"]
     assert classes_of(bench).new_in("p", ["owl", "kitten"]) == ["owl"]
-    bench.labels.unlabel("p", ["000.png"])
+    bench.images.unlabel("p", ["000.png"])
     assert classes_of(bench, "cat").new_in("p", ["kitten"]) == ["kitten"]
 
 
