@@ -72,9 +72,7 @@ def labels_of_request(
 
 
 def _read_csv(body: bytes, without: bool) -> RequestLabels:
-    labels = parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without)
-    bare = not any(labels.values())
-    return RequestLabels(labels, Accepted(reason="; the CSV has no column 'label'" if bare else ""))
+    return RequestLabels(parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without))
 
 
 def _read_json(body: bytes) -> RequestLabels:

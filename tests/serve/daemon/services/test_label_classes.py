@@ -12,8 +12,8 @@ from lloss.serve.daemon.services.label_classes import Accepted, Classes, NewClas
 KNOWN, NEW, WITHOUT = Accepted(), Accepted(new_classes=True), Accepted(without=True)
 
 
-def classes_of(bench: Any, *names: str, task: str = "classification", sha256: str = "x") -> Classes:
-    manifest = SimpleNamespace(task=task, classes=names)
+def classes_of(bench: Any, *names: str, output: str = "prediction", sha256: str = "x") -> Classes:
+    manifest = SimpleNamespace(outputs={output: ()}, classes=names)
     models: Any = SimpleNamespace(sha256=sha256, current=SimpleNamespace(manifest=manifest))
     return Classes(models, bench.images)
 
@@ -47,7 +47,7 @@ def test_earlier_labels_are_known_classes(bench: Any) -> None:
 
 def test_labels_of_another_task_are_not_classes(bench: Any) -> None:
     labels = {"000.png": "seen", "001.png": ""}
-    assert classes_of(bench, "cat", task="detection").checked("p", labels, KNOWN) == labels
+    assert classes_of(bench, "cat", output="boxes").checked("p", labels, KNOWN) == labels
 
 
 @pytest.mark.parametrize("sha256", ["x", ""])
@@ -61,11 +61,11 @@ def test_an_image_without_a_class_is_refused(bench: Any, sha256: str) -> None:
 
 
 @pytest.mark.parametrize("label", [" ", "\t\n", "\u2003", "\u200b"])
-@pytest.mark.parametrize("task", ["classification", "detection"])
-def test_an_invisible_class_is_refused(bench: Any, label: str, task: str) -> None:
+@pytest.mark.parametrize("output", ["prediction", "boxes"])
+def test_an_invisible_class_is_refused(bench: Any, label: str, output: str) -> None:
     for accepted in (KNOWN, NEW, WITHOUT):
         with pytest.raises(RequestError, match=r"'001\.png' is .* no visible char"):
-            classes_of(bench, "cat", task=task).checked("p", {"001.png": label}, accepted)
+            classes_of(bench, "cat", output=output).checked("p", {"001.png": label}, accepted)
 
 
 def test_classes_are_compared_stripped_and_composed(bench: Any) -> None:
