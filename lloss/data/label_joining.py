@@ -14,7 +14,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.annotation_folders import holds_xml
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
-from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
+from lloss.pools import FolderPool, Item, Pool, checked_ids, open_pool
 from lloss.pools.uri import PoolUri
 
 
@@ -67,7 +67,7 @@ def match_labels(
     names = {key: image_names(key, label) for key, label in labels.items()}
     unusable = problems.unusable.get(origin, set())
     every = {name for several in names.values() for name in several} | unusable
-    matches = Matches(partial(unique_ids, pool), every, own_suffix)
+    matches = Matches(partial(checked_ids, pool), every, own_suffix)
     keys: dict[str, list[str]] = {}
     for key, several in names.items():
         with problems.skipping():

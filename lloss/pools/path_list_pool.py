@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import IO
 
 from lloss.errors import PoolError
+from lloss.pools.duplicate_ids import first_duplicate
 from lloss.pools.fingerprints import content_fingerprint
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath
-from lloss.pools.unique_ids import first_duplicate
 from lloss.text.csv_table import Table, text_lines
 
 

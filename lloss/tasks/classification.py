@@ -18,7 +18,7 @@ from lloss.data.class_labels import DATASETS, open_labeled
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels, decode_into, size_of
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter, unknown_classes_note
@@ -113,6 +113,7 @@ class _Classification(Task):
     name = "classification"
     datasets = DATASETS.keys()
     metric = "accuracy"
+    metric_title = "Accuracy"
     loss_unit = "nats"
     labels_file = "labels.csv"
     cut_effect = "is not looked at"
@@ -166,7 +167,7 @@ class _Classification(Task):
         spec: ImageSpec,
         for_training: bool,
         out: Pixels,
-        cut: CutOff | None = None,
+        cut: CroppedShare | None = None,
     ) -> int:
         raw = item.read()
         decode_into(raw, spec, out)

@@ -15,7 +15,7 @@ from lloss.annotations import Problems
 from lloss.data.label_joining import labeled_pool, match_labels, refuse_own
 from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.errors import LabelError, SettingsError
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels
 from lloss.modeling.head import LossPredictionHead
 from lloss.modeling.network import TappedNetwork
@@ -23,7 +23,7 @@ from lloss.modeling.objective import Objective
 from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
-from lloss.text.similar_names import class_notes, lone_classes
+from lloss.text.similar_names import lone_classes, similar_note
 
 
 class Task(ABC):
@@ -35,6 +35,7 @@ class Task(ABC):
 
     name: str  # of the task
     metric: str  # first figure of `Meter.figures`; higher is better
+    metric_title: str  # its name in a report
     labels_file: str = "labels.json"  # file name of a copy of the labels
     loss_unit: str = ""  # of the loss, for an axis; "" if it has none
     counted: str = "Labeled images per class"  # heading of `summarize`
@@ -202,8 +203,7 @@ class Task(ABC):
 
         ``known`` are the classes that the labels had before.
         """
-        for line in class_notes(self.summarize(labels)):
-            problems.note(line)
+        problems.note(similar_note(self.summarize(labels)))
         if self.unit != "joints":  # a label format has its own names of those
             images = Counter(name for label in labels for name in set(self.classes([label])))
             problems.note(lone_classes(images, known))
@@ -231,7 +231,7 @@ class Task(ABC):
         spec: ImageSpec,
         for_training: bool,
         out: Pixels,
-        cut: CutOff | None = None,
+        cut: CroppedShare | None = None,
     ) -> Any:
         """Decode a labeled image and make its target; called from several threads.
 

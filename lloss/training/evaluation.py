@@ -58,7 +58,7 @@ class Evaluation:
     intervals: dict[str, Any] = field(default_factory=dict)
     # What counts as missed whatever the network answers, in lines
     missed: list[str] = field(default_factory=list)
-    # What the network's input cuts off, see `lloss.images.cut_off.CutOff.as_dict`
+    # What the network's input cuts off, see `lloss.images.cropped_share.CroppedShare.as_dict`
     cut_off: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from lloss.annotations import ObjectLabel
+from lloss.annotations import ObjectLabel, Problems
 from lloss.annotations.lloss_json import write_labels
-from lloss.data.labeled_set import class_names
+from lloss.data.labeled_set import LabeledSet, class_names
 from lloss.data.object_labels import join_objects, open_objects, read_objects
-from lloss.data.voc_folders import DATASETS
 from lloss.errors import LabelError
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.images.drawing import Drawing, Shape
 from lloss.modeling.networks.ssd import (
@@ -97,13 +97,12 @@ class _Detection(Task):
 
     name = "detection"
     metric = "map"
+    metric_title = "mAP"
     counted = "Labeled objects per class"
     unit = "objects"
     may_be_empty = True
-    datasets = DATASETS.keys()
     augments = KINDS
     weights = (*NAMED_WEIGHTS, STATE_DICT)
-    open_labeled = staticmethod(open_objects)
     read_labels = staticmethod(read_objects)
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_objects)
@@ -122,6 +121,9 @@ class _Detection(Task):
             "std": list(normalize.image_std),
             **RECIPES[model],
         }
+
+    def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
+        return open_objects(data, problems)
 
     def check_settings(self, settings: TrainSettings) -> None:
         super().check_settings(settings)
@@ -172,7 +174,7 @@ class _Detection(Task):
         spec: ImageSpec,
         for_training: bool,
         out: Pixels,
-        cut: CutOff | None = None,
+        cut: CroppedShare | None = None,
     ) -> Objects:
         """Objects of unknown classes are left out; what the fit cuts off is measured alone."""
         raw = item.read()

@@ -104,6 +104,7 @@ class _Pose(Task):
 
     name = "pose"
     metric = "pck"
+    metric_title = "PCK"
     counted = "Persons on whom each joint is labeled"
     unit = "joints"
     augments = ("none", "pose")

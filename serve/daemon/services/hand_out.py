@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -120,36 +120,23 @@ class Selections:
         # Images that were handed out by a clock in the future count as handed out now.
         self._images.limit_expiry(time.time() + settings.pending_seconds)
 
-    async def select(
-        self,
-        pool: str,
-        request: SelectionRequest,
-        key: str = "",
-        check: Callable[[Sequence[Ranked]], None] | None = None,
-    ) -> HandedOut:
+    async def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Run :meth:`hand_out` in a thread; a request that is sent again waits for no other."""
         earlier = await run_in_threadpool(self.replayed, pool, request, key) if key else None
         if earlier is not None:
-            return await run_in_threadpool(self.hand_out, pool, request, key, check)
+            return await run_in_threadpool(self.hand_out, pool, request, key)
         async with self._locks.setdefault(pool, asyncio.Lock()):
             return await anyio.to_thread.run_sync(
-                self.hand_out, pool, request, key, check, limiter=self._limiter
+                self.hand_out, pool, request, key, limiter=self._limiter
             )
 
-    def hand_out(
-        self,
-        pool: str,
-        request: SelectionRequest,
-        key: str = "",
-        check: Callable[[Sequence[Ranked]], None] | None = None,
-    ) -> HandedOut:
+    def hand_out(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Select K images of a scored pool and set them pending.
 
         Args:
             pool: its name.
             request: settings and exclusions.
             key: idempotency key: for a week the same key gives the same reply.
-            check: raises if these images cannot be sent; then none is handed out.
 
         Raises:
             RequestError: 404, 409; 422 the key was used for another request, or a name to exclude
@@ -170,13 +157,9 @@ class Selections:
             )
         self._catalog.pools.row(pool)
         if earlier := self.replayed(pool, request, key):
-            if check:
-                check(earlier.images)
             return earlier
         for _ in range(_ATTEMPTS):
             handed = self._selected(pool, request)
-            if check:
-                check(handed.images)
             reply = StoredReply(request.fingerprint(), handed.to_bytes()) if key else None
             pairs = [(image.id, image.score) for image in handed.images]
             try:

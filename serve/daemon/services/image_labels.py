@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.label_classes import Accepted, Classes
+from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.name_matching import (
     check_texts,
     match_labels,
@@ -67,12 +67,12 @@ class Labels:
         return asked - unknown
 
     def label(
-        self,
-        pool: str,
-        labels: Mapping[str, str],
-        accepted: Accepted = Accepted(),  # noqa: B008
+        self, pool: str, labels: Mapping[str, str], new_classes: bool = False, without: bool = False
     ) -> Labeled:
         """Mark images labeled; "" if the label is kept elsewhere.
+
+        ``new_classes`` accepts classes that neither the model nor an earlier label has, ``without``
+        images without a label.
 
         Raises:
             RequestError: 422 a name matches no image or several, two match the same one, or a label
@@ -82,7 +82,7 @@ class Labels:
         by_name = sum(name != id for id, name in names.items())
         labels = {id: labels[name] for id, name in names.items()}
         check_texts("label", labels.values())
-        labels = self._classes.checked(pool, labels, accepted)
+        labels = self._classes.checked(pool, labels, new_classes, without)
         new = self._classes.new_in(pool, labels.values())
         bare = [id for id, label in labels.items() if not label]
         kept = sum(bool(row.label) for row in self._images.states(pool, bare).values())

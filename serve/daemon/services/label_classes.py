@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import ModelManager
@@ -30,19 +29,6 @@ class NewClassError(RequestError):
         self.short = f"{shown} is a new class; the most similar one is {resembles}."
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """What labels are accepted besides known classes.
-
-    Attributes:
-        new_classes: classes that neither the model nor an earlier label has.
-        without: "", for images whose label is kept elsewhere.
-    """
-
-    new_classes: bool = False
-    without: bool = False
-
-
 class Classes:
     """Checks labels against the classes of the serving model and of earlier labels.
 
@@ -65,8 +51,10 @@ class Classes:
         known = self._known(pool)
         return sorted(asked - known) if known else []
 
-    def checked(self, pool: str, labels: Mapping[str, str], accepted: Accepted) -> dict[str, str]:
-        """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`.
+    def checked(
+        self, pool: str, labels: Mapping[str, str], new_classes: bool = False, without: bool = False
+    ) -> dict[str, str]:
+        """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`; see ``Labels.label``.
 
         Raises:
             RequestError: 422 an image has no class, or one without a visible character.
@@ -80,9 +68,9 @@ class Classes:
                 f"{CHOOSE}: the label of {blank[:200]!r} is {labels[blank][:COMPARED]!r}, which "
                 "has no visible character; none was marked",
             )
-        if self.required and not accepted.without:
+        if self.required and not without:
             self._check_labeled(pool, [id for id in clean if not clean[id]])
-        if not accepted.new_classes and (new := self.new_in(pool, clean.values())):
+        if not new_classes and (new := self.new_in(pool, clean.values())):
             raise NewClassError(new, self._known(pool))
         return clean
 
