@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
 from lloss.serve.daemon.services.hand_out import Ranked
-from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
+from lloss.serve.daemon.services.label_classes import CHOOSE, NewClassError
 from lloss.serve.daemon.ui import image_routes
 from lloss.serve.daemon.ui.page_data import POOLS_PER_PAGE, PageData, PageDataDep, PoolSummary
 from lloss.serve.daemon.ui.taken_images import Batch, Mark
@@ -268,11 +268,11 @@ def _act(data: PageData, pool: str, id: str, form: MarkForm, own: str) -> Mark:
         label = form.label.strip().replace("\r\n", "\n")
         if not label and data.daemon.classes.required:
             raise RequestError(422, CHOOSE)
-        labels.label(pool, {id: label}, Accepted(form.allow_new_classes))
+        labels.label(pool, {id: label}, form.allow_new_classes)
     elif form.do == "skip":
         labels.skip(pool, [id])
     elif form.do == "undo" and state == "labeled":
-        labels.unlabel(pool, [id])
+        data.daemon.catalog.images.unlabel(pool, [id])
     elif form.do == "undo" and state == "skipped":
         labels.give_back(pool, [id])
     elif form.do == "return" and state == "pending":

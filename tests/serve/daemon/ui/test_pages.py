@@ -201,7 +201,7 @@ def test_undo_takes_no_image_from_another_selection(
     where = client.post(form["action"], data={**form["fields"], "k": "1"}).headers["location"]
     form = page(where).form(ids[0])
     press(client, form, "label", label="cat")
-    world.labels.unlabel("photos", [ids[0]])
+    world.catalog.images.unlabel("photos", [ids[0]])
     images, soon = world.catalog.images, time.time() + 60
     images.hand_out("photos", "theirs", [(ids[0], 1.0)], soon)
     assert page(where).all("article")[0]["data-state"] == "taken"
@@ -218,8 +218,7 @@ def test_an_old_page_returns_nothing_of_a_newer_selection(
     images, soon = world.catalog.images, time.time() + 60
     images.hand_out("photos", "first", [(ids[0], 1.0), (ids[1], 0.5)], soon)
     shown_then = page("/pools/photos/pending")
-    with images.marking() as marks:
-        marks.give_back("photos", [ids[0]])
+    images.give_back("photos", [ids[0]])
     images.hand_out("photos", "second", [(ids[0], 1.0)], soon)
     for id in ids[:2]:
         press(client, shown_then.form(id), "return")
@@ -253,7 +252,7 @@ def test_an_image_is_not_labeled_without_a_class(world: Any, page: Any, client: 
         answer = press(client, found.form(ids[0]), "label", label=label)
         assert answer.status_code == 422 and "choose a class first (or skip)" in answer.text
     assert world.catalog.images.counts("photos").labeled == 0
-    world.models.current.manifest = replace(world.manifest, task="detection")
+    world.models.current.manifest = replace(world.manifest, outputs={"loss": ()})
     found = page("/pools/photos")
     assert not [given for given in found.all("input", name="label") if "required" in given]
     assert press(client, found.form(ids[0]), "label").status_code == 303
