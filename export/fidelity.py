@@ -56,13 +56,6 @@ class Fidelity:
     images: int
     broken: int = 0
 
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Sort key: higher is better, NaN is the worst."""
-        return tuple(
-            np.nan_to_num(value, nan=-2.0) for value in (self.spearman, self.top_decile_overlap)
-        )
-
     def as_dict(self) -> dict[str, Any]:
         """The fields for JSON, with None for NaN."""
         fields = dataclasses.asdict(self)
