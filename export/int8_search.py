@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lloss.export.fidelity import Fidelity, FidelityLimits, Predicted, compare, predict
+from lloss.export.fidelity import FidelityLimits, Predicted, compare, predict
 from lloss.export.pool_sample import PoolSample, batches
 from lloss.export.quantize import Int8Quantizer
 from onnxruntime.quantization.calibrate import TensorsData
@@ -61,9 +61,16 @@ class Int8Search:
             self.quantizer.write(out, ranges, kept, self.weight_bits)
             predicted = predict(out, batches(self.sample.tuning, self.spec, "compare int8"))
             reached = compare(reference, predicted)
-            self.log(f"int8, calibrated on {images} images{_in_fp32(kept)}: {reached}")
+            in_fp32 = f", in fp32: {', '.join(kept)}" if kept else ""
+            self.log(f"int8, calibrated on {images} images{in_fp32}: {reached}")
             if self.limits.passes(reached, MARGIN if 0 < count < counts[-1] else 0.0):
-                return self._recipe(images, kept, reached)
+                return {
+                    "calibration": "entropy",
+                    "images": images,
+                    "weight_bits": self.weight_bits,
+                    "kept": list(kept),
+                    "tuning": reached.as_dict(),
+                }
         raise FidelityError(
             f"int8 does not rank images as fp32 does: with {counts[-1]} of "
             f"{len(self.quantizer.layers)} layers in fp32 it reached {reached} on "
@@ -101,20 +108,7 @@ class Int8Search:
             sensitivity[layer] = float(np.nan_to_num(difference, nan=np.inf).mean())
         return sorted(layers, key=lambda layer: -sensitivity[layer])
 
-    def _recipe(self, images: int, kept: Sequence[str], reached: Fidelity) -> dict[str, Any]:
-        return {
-            "calibration": "entropy",
-            "images": images,
-            "weight_bits": self.weight_bits,
-            "kept": list(kept),
-            "tuning": reached.as_dict(),
-        }
-
 
 def _kept_counts(layers: int) -> list[int]:
     """0, 1, 2, 4, … up to half of the layers."""
     return [0, *(1 << power for power in range((layers // 2).bit_length()))]
-
-
-def _in_fp32(kept: Sequence[str]) -> str:
-    return f", in fp32: {', '.join(kept)}" if kept else ""

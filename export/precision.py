@@ -79,12 +79,9 @@ class Reduction:
         return draw_sample(self.pool, self.held_out, calibration, self.seed)
 
     def run(self, path: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log) -> Manifest:
-        """Replace the fp32 graph in ``path`` by the reduced one.
+        """Replace the fp32 graph in ``path`` by the reduced one; return the measured manifest.
 
         Only the finished graph is run on the held-out images.
-
-        Returns:
-            The manifest with all measurements.
 
         Raises:
             FidelityError: the graph does not reach the limits.
@@ -95,9 +92,8 @@ class Reduction:
         with tempfile.TemporaryDirectory(prefix="lloss-export-") as folder:
             fp32, out = Path(folder) / "fp32.onnx", Path(folder) / "reduced.onnx"
             shutil.copyfile(path, fp32)
-            recipe = write(fp32, out, manifest, checkpoint, log)
+            recipe, speed = write(fp32, out, manifest, checkpoint, log)
             reached, predicted = self._judge(fp32, out, manifest, log)
-            speed = self._measure_speed(fp32, out, manifest, checkpoint, log)
             shutil.copyfile(out, path)
         measured = {**reached.as_dict(), "pool": self.sample.uri, "provider": PROVIDER}
         return dataclasses.replace(
@@ -111,7 +107,7 @@ class Reduction:
 
     def _write_fp16(
         self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         settings, sample = checkpoint.settings, checkpoint.sample
         graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std, half=True).eval()
         # onnxruntime computes float16 in float32 on a CPU and would hide an overflow; torch does
@@ -125,11 +121,11 @@ class Reduction:
             )
         write_onnx(graph, manifest, out)
         check_parity(out, graph, sample)
-        return {}
+        return {}, {}  # fp16 is for GPUs: a CPU's speed says nothing
 
     def _write_int8(
         self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         # onnxruntime's tools are imported where they are used: an extra installs onnxruntime.
         from lloss.export.int8_search import Int8Search
         from lloss.export.quantize import Int8Quantizer
@@ -143,7 +139,13 @@ class Reduction:
         search = Int8Search(quantizer, self.sample, manifest.image, self.limits, bits, log)
         recipe = search.run(self._reference(fp32, self.sample.tuning, manifest), out)
         check_batches(out, checkpoint.sample)
-        return {**recipe, "instructions": MADE_FOR[bits]}
+        speed = measure_speed(fp32, out, manifest.image, checkpoint.sample, bits)
+        if speed["times_fp32"] <= 1:
+            log(
+                f"note: int8 is no faster than fp32 on this CPU ({speed['times_fp32']:.2g}×): "
+                "here --precision fp32 is the better artifact"
+            )
+        return {**recipe, "instructions": MADE_FOR[bits]}, speed
 
     def _judge(
         self, fp32: Path, out: Path, manifest: Manifest, log: Log
@@ -175,20 +177,6 @@ class Reduction:
                 f"{reference.broken} of {count} images; nothing was written. Train it again"
             )
         return reference
-
-    def _measure_speed(
-        self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
-    ) -> dict[str, Any]:
-        if self.precision != "int8":
-            return {}  # fp16 is for GPUs: a CPU's speed says nothing
-        speed = measure_speed(fp32, out, manifest.image, checkpoint.sample, self.weight_bits)
-        times = speed["times_fp32"]
-        if times <= 1:
-            log(
-                f"note: int8 is no faster than fp32 on this CPU ({times:.2g}×): "
-                "here --precision fp32 is the better artifact"
-            )
-        return speed
 
 
 _REMEDIES = {

@@ -30,15 +30,8 @@ def measure_speed(
 ) -> dict[str, Any]:
     """Run two graphs in turns, in one thread, with the batch of a scorer on the CPU.
 
-    It compares the medians of the thread's CPU time, which other processes hardly lengthen.
-
-    Args:
-        fp32: an ONNX file.
-        reduced: another one.
-        spec: their input.
-        images: at least one real one, uint8 [B, H, W, 3]; repeated to fill a batch.
-        weight_bits: of the second.
-        seconds: of wall time; each graph runs twice at least.
+    It compares the medians of the thread's CPU time, which other processes hardly lengthen. The
+    ``images``, uint8 [B, H, W, 3], are repeated to fill a batch; each graph runs twice at least.
 
     Returns:
         ``times_fp32``: images a second of the second graph over those of fp32; below 1 it is
