@@ -16,7 +16,7 @@ from lloss.serve.daemon.services.model_check import check_device, check_outputs
 from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.scoring.batch.priority_threads import WorkerPools
+from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError
@@ -72,7 +72,7 @@ class Models:
         self._lock = threading.Lock()  # of _serving and _loaded; held briefly
         self._loading = threading.Lock()  # one load at a time, for as long as it takes
         self._closed = False
-        self._workers = WorkerPools()
+        self._slots = ComputeSlots(settings.threads)
         self.statistics = InferenceStatistics()
 
     def load(self) -> None:
@@ -160,7 +160,6 @@ class Models:
         with self._loading:
             self._closed = True
             self._replace(None)
-            self._workers.close()
 
     def _require(self) -> _Serving:
         serving = self._serving
@@ -211,7 +210,7 @@ class Models:
             settings.batch_size,
             settings.threads,
             telemetry=self._metrics.telemetry,
-            workers=self._workers,
+            slots=self._slots,
         )
         try:
             check_device(scorer, self._serving.model.scorer if self._serving else None, path)

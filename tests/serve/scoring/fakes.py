@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lloss.serve.scoring.batch.slots import Slots
 from lloss.serve.scoring.engine.device_memory import CudaMemory
 
 from lloss.runtime.cuda_driver import Driver
@@ -35,6 +37,14 @@ def fake_gpu(path: Path) -> FakeGpu:
 
 def pictures(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def hold_all(slots: Slots, count: int = 0) -> contextlib.ExitStack:
+    """Hold some or all slots, before every other waiter, until the stack is closed."""
+    held = contextlib.ExitStack()
+    for _ in range(count or slots.count):
+        held.enter_context(slots.held(-1))
+    return held
 
 
 class Spy:
