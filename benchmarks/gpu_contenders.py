@@ -14,8 +14,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from lloss.export.graph import ScoringGraph, outputs_of, write_onnx
-from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
-from lloss.serve.scoring.engine.gpu_startup import open_gpu
+from lloss.serve.scoring.engine.engine import Engine
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -24,7 +23,7 @@ import lloss
 from lloss.files import sha256_of
 from lloss.images.decode import ImageSpec
 from lloss.manifest import INPUT, Manifest, read_manifest
-from lloss.runtime.providers import Opened, SessionSetup, open_session
+from lloss.runtime.providers import SessionSetup, open_session
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -144,36 +143,26 @@ def bound_work(session: Any, images: np.ndarray, plan: Plan) -> Work:
     return work
 
 
-def executor_work(executor: GpuExecutor, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
-    """Ours: host to host, each lane fills its buffer, and all copies are in the time."""
+def engine_work(engine: Engine, images: np.ndarray, lanes: ThreadPoolExecutor) -> Work:
+    """Ours: host to host, and all copies are in the time."""
     count = 4 * LANES
 
-    def score(_: int) -> None:
-        buffer = executor.buffer()
-        try:
-            buffer.pixels[: len(images)] = images
-            executor.run(buffer, len(images))
-        finally:
-            executor.release(buffer)
-
     def work() -> int:
-        list(lanes.map(score, range(count)))
+        list(lanes.map(lambda _: engine.run(images), range(count)))
         return count * len(images)
 
     return work
 
 
-def opened(path: Path, plan: Plan, provider: str, batch: int, graphs: bool) -> Opened:
-    setup = SessionSetup(read_manifest(path), provider, batch, graphs=graphs)
-    return open_session(path, setup, sha256_of(path))
+def opened(path: Path, provider: str, batch: int) -> Any:
+    return open_session(path, SessionSetup(read_manifest(path), provider, batch), sha256_of(path))
 
 
-def add_executors(
+def add_engines(
     contenders: dict[str, Work],
     provider: str,
     artifacts: dict[str, Path],
     images: np.ndarray,
-    plan: Plan,
     notes: dict[str, str],
     stack: ExitStack,
 ) -> None:
@@ -181,12 +170,11 @@ def add_executors(
         return
     lanes = stack.enter_context(ThreadPoolExecutor(LANES))
     for precision, path in artifacts.items():
-        name = f"lloss executor, {provider} {precision}"
-        setup = SessionSetup(read_manifest(path), provider, len(images))
-        executor, remarks = open_gpu(path, sha256_of(path), setup, LANES + 1)
-        stack.enter_context(executor)
-        notes[name] = "CUDA graphs" if executor.graphs else "; ".join(remarks)
-        contenders[name] = executor_work(executor, images, lanes)
+        name = f"lloss engine, {provider} {precision}"
+        engine = Engine(path, provider, batch_size=len(images))
+        stack.callback(engine.close)
+        notes[name] = engine.note
+        contenders[name] = engine_work(engine, images, lanes)
 
 
 def add_compiled(

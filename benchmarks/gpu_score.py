@@ -32,7 +32,7 @@ from gpu_contenders import (
     Plan,
     Work,
     add_compiled,
-    add_executors,
+    add_engines,
     bare_work,
     bound_work,
     flops_per_image,
@@ -135,13 +135,13 @@ def engine_table(plan: Plan, artifacts: dict[str, Path]) -> dict[str, Row]:
             if plan.compiled:
                 add_compiled(contenders, networks["fp16"], resident, plan, notes)
             for precision, path in artifacts.items():
-                plain = opened(path, plan, plan.device, batch, graphs=False).session
+                plain = opened(path, plan.device, batch)
                 contenders[f"session.run, {precision}"] = bare_work(plain, images)
                 contenders[f"session on resident data, {precision}"] = bound_work(
                     plain, images, plan
                 )
             for provider in [plan.device, *(["tensorrt"] if plan.tensorrt else [])]:
-                add_executors(contenders, provider, artifacts, images, plan, notes, stack)
+                add_engines(contenders, provider, artifacts, images, notes, stack)
             take_turns(contenders, plan, rows, str(batch))
             for name, note in notes.items():
                 rows.setdefault(name, Row(name)).note = note
@@ -219,11 +219,9 @@ def machine(plan: Plan) -> list[str]:
     lines = [f"- {os.cpu_count()} CPU cores, {platform.platform()}, Python "
              f"{platform.python_version()}", f"- {versions}"]  # fmt: skip
     try:
-        gpu = cuda.driver().gpu()
+        gpu = cuda.gpu()
         lines.insert(
-            0,
-            f"- {gpu.name}, compute capability {gpu.compute_capability}, driver "
-            f"{gpu.driver or 'unknown'} (CUDA {gpu.cuda})",
+            0, f"- {gpu.name}, compute capability {gpu.compute_capability}, CUDA {gpu.cuda}"
         )
     except EngineError as error:
         lines.insert(0, f"- no GPU: {error}")

@@ -69,10 +69,6 @@ class DeviceLostError(EngineError):
     """A GPU that this process can no longer use."""
 
 
-class CaptureError(EngineError):
-    """A CUDA graph that cannot be captured or replays wrongly; its session must not be used."""
-
-
 class ScoresError(LlossError):
     """A scores folder that cannot be read or resumed."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -129,16 +127,4 @@ def artifact(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
 
     path = tmp_path_factory.mktemp("artifact") / "model.onnx"
     export_artifact(load_checkpoint(trained), path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``libcuda.so.1`` that needs no GPU, compiled from ``fake_cuda.c``."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    path = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    source = Path(__file__).with_name("fake_cuda.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", path, source, "-lpthread"], check=True)
     return path

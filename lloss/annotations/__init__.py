@@ -1,7 +1,6 @@
 """Labels that are more than a class name, and parsers of annotation formats; without torch.
 
-To add a format, write its parser here, and add a row to the list of formats in
-``lloss/data/label_formats.py``.
+To add a format, write its parser here; ``lloss/data/label_formats.py`` says where it is called.
 """
 
 from __future__ import annotations

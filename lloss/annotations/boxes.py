@@ -50,7 +50,7 @@ class ObjectList:
                 self.complete = self.complete and isinstance(error, EmptyBoxError)
                 raise
 
-    def label(self, size: tuple[int, int] | None, named: str = "") -> ObjectLabel:
+    def label(self, size: tuple[int, int] | None) -> ObjectLabel:
         """The objects as a label of an image of this height and width."""
         return ObjectLabel(
             tuple(one.name for one in self.objects),
@@ -58,7 +58,6 @@ class ObjectList:
             np.array([one.difficult for one in self.objects], np.bool_),
             np.array([one.crowd for one in self.objects], np.bool_),
             size,
-            named,
         )
 
 
@@ -102,9 +101,3 @@ def _has_area(box: Edges) -> bool:
         return True  # no image is so wide that this would vanish
     x0, y0, x1, y1 = (round(float(np.float32(edge)), DECIMALS) for edge in box)
     return x1 > x0 and y1 > y0
-
-
-def check_class(name: str, allowed: frozenset[str] | None, where: str) -> None:
-    """Refuse a class that ``classes.txt`` does not name."""
-    if allowed is not None and name not in allowed:
-        raise AnnotationError(where, f"the class {name!r} is not in classes.txt")

@@ -37,17 +37,13 @@ class _Keypoints(msgspec.Struct):
     num_keypoints: Coordinate | None = None
 
 
-def parse_keypoints(
-    document: Any, name: str, problems: Problems, split: str = ""
-) -> Iterator[Person]:
+def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Person]:
     """Read the persons of a file, in its order, without crowds.
 
     Refuse the file where two joints of a category have one name, or categories have different
-    joints; or if a ``split`` is asked for, which COCO files lack.
+    joints.
     """
-    if split:
-        raise LabelError(f"{name}: a COCO file has no split {split!r}; each is a file")
-    file = open_coco(document, name, _Category, problems)
+    file = open_coco(document, name, _Category)
     joints = {id: tuple(map(str, one.keypoints or ())) for id, one in file.categories.items()}
     for number, names in joints.items():
         if len(set(names)) < len(names):
@@ -60,10 +56,10 @@ def parse_keypoints(
         where = f"{name}: annotations[{index}]"
         with problems.skipping():
             annotation = convert(entry, Annotation, where)
-            image = file.find_image(annotation, where)
-            file.find_category(annotation, where)
+            image = file.find_image(annotation.image_id, where)
+            file.find_category(annotation.category_id, where)
             names = joints[annotation.category_id]
-            if image is None or (sets and not names) or annotation.iscrowd:
+            if (sets and not names) or annotation.iscrowd:
                 continue
             box = annotation.bbox
             region = functools.partial(box_region, box, image.size, f"{where}.bbox")
@@ -92,6 +88,6 @@ def _label(
         return None
     check_pixels(points, annotated, place)
     if image.size:
-        check_joints(names, points, annotated, image.size, place, lambda joint: f"[{3 * joint}]")
+        check_joints(names, points, annotated, image.size, place)
     joints = (points + 0.5).astype(np.float32)
     return PersonLabel(image.name, region(), names, joints, annotated)

@@ -27,7 +27,6 @@ class ObjectLabel:
         difficult: ``bool [M]``: neither counts nor hurts when detections are judged.
         crowd: ``bool [M]``: a region of many objects; judged like a difficult one, not trained on.
         size: height and width that the boxes were drawn on; None where the format lacks it.
-        named: the image's name in a file that has a name of its own too; "" otherwise.
     """
 
     names: tuple[str, ...]
@@ -35,7 +34,6 @@ class ObjectLabel:
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
     size: tuple[int, int] | None = None
-    named: str = ""
     marks: ClassVar[str] = "object"
     """What the label marks, in words."""
 
@@ -43,10 +41,6 @@ class ObjectLabel:
     def empty(self) -> bool:
         """Whether nothing is marked."""
         return not self.names
-
-    def image_names(self, key: str) -> tuple[str, ...]:
-        """The names of the image, where the label has this key."""
-        return (self.named, key) if self.named else (key,)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; :mod:`.lloss_json` reads them."""
@@ -83,10 +77,6 @@ class PersonLabel:
     joints: NDArray[np.float32]
     annotated: NDArray[np.bool_]
     head: float = math.nan
-
-    def image_names(self, key: str) -> tuple[str, ...]:
-        """The key, which names the person, and the image's name."""
-        return (key, self.image)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them; :mod:`.lloss_json` reads them."""

@@ -13,30 +13,20 @@ from lloss.annotations.person_record import Person
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 
-_Parser = Callable[[Any, str, Problems, str], Iterator[Person]]
 
-PARSERS: tuple[tuple[Callable[[Any], bool], _Parser], ...] = (
-    (lambda document: isinstance(document, list), parse_mpii),
-    (is_coco, parse_keypoints),
-)
-"""For each format of persons: whether a document has it, and its parser."""
-
-
-def parse_persons(
-    document: Any, name: str, problems: Problems, split: str = ""
-) -> Iterator[Person]:
-    """Read the persons of a file, in its order; those of a ``split`` of an MPII file.
-
-    Persons of one id are all left out.
-    """
-    parse = next((parse for matches, parse in PARSERS if matches(document)), None)
-    if parse is None:
+def parse_persons(document: Any, name: str, problems: Problems) -> Iterator[Person]:
+    """Read the persons of a file, in its order; persons of one id are all left out."""
+    if isinstance(document, list):
+        parse: Callable[[Any, str, Problems], Iterator[Person]] = parse_mpii
+    elif is_coco(document):
+        parse = parse_keypoints
+    else:
         raise LabelError(
             f"{name}: holds no persons; give a list as of MPII, or COCO's 'images', 'annotations' "
             "and 'categories'"
         )
     by_id: dict[str, list[Person]] = {}
-    for person in parse(document, name, problems, split):
+    for person in parse(document, name, problems):
         by_id.setdefault(person.id, []).append(person)
     for first, *others in by_id.values():
         with problems.skipping():

@@ -29,7 +29,7 @@ class Person:
     Attributes:
         where: its entry: ``train.json: [12]``.
         image_where: the place of the image's name.
-        image: the name.
+        image: the image's name.
         id: image and place in the file's own numbers: ``image@cx,cy,scale`` or ``image@x,y,w,h``.
         region: gives the square of the image to look at; raises :class:`AnnotationError`.
         label: gives the joints, None where none is annotated; raises likewise.
@@ -80,20 +80,11 @@ def check_joints(
     annotated: NDArray[np.bool_],
     size: tuple[int, int],
     where: str,
-    index: Callable[[int], str] = lambda joint: "",
 ) -> None:
-    """Refuse a joint that is farther outside of the image than the image's own side.
+    """Refuse an annotated joint farther outside of the image than the image's own side.
 
     A joint that the image's edge cuts off may be annotated where it would be; one so far away is a
-    mistake.
-
-    Args:
-        names: of the joints.
-        joints: x, y in pixels, float [J, 2].
-        annotated: bool [J]; others are not looked at.
-        size: the image's height and width.
-        where: the place of the joints, for messages.
-        index: gives the place of a joint inside that.
+    mistake. Joints are x, y in pixels, float [J, 2]; the size is the image's height and width.
     """
     sides = np.array(size[::-1])
     far = ((joints < -sides) | (joints > 2 * sides)).any(1) & annotated
@@ -101,7 +92,7 @@ def check_joints(
         joint = int(far.argmax())
         shown = f"{joints[joint, 0]:g}, {joints[joint, 1]:g} (x, y)"
         what = f"the joint {names[joint]!r} at {shown} is far outside {_image(size)}"
-        raise AnnotationError(where + index(joint), what)
+        raise AnnotationError(where, what)
 
 
 def check_pixels(

@@ -39,7 +39,7 @@ class Problems:
         notes: lines for the user where nothing is broken.
         remedy: the option that leaves broken annotations out.
         warnings: lines on why not to rely on the network.
-        unusable: by file or folder of labels, the names of each image whose label was left out.
+        unusable: by file or folder of labels, the name of each image whose label was left out.
     """
 
     skip: bool = False
@@ -47,11 +47,11 @@ class Problems:
     notes: list[str] = field(default_factory=list)
     remedy: str = "--skip-bad"
     warnings: list[str] = field(default_factory=list)
-    unusable: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
+    unusable: dict[str, set[str]] = field(default_factory=dict)
 
-    def mark_unusable(self, origin: str, *names: str) -> None:
-        """Record the names of an image of a broken label: no other label of it counts."""
-        self.unusable.setdefault(origin, set()).add(names)
+    def mark_unusable(self, origin: str, name: str) -> None:
+        """Record the image of a broken label: no other label of it counts."""
+        self.unusable.setdefault(origin, set()).add(name)
 
     def note(self, line: str) -> None:
         """Keep a line for the user, once; ignore an empty one."""

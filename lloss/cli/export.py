@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,12 @@ import click
 
 from lloss.cli.info import fidelity_text
 from lloss.cli.options import PATH, automatic_option, print_notes
-from lloss.errors import SettingsError
+from lloss.errors import EngineError, SettingsError
 from lloss.export.fidelity import FidelityLimits
-from lloss.export.tensorrt import build_engine, check_tensorrt
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
 from lloss.runtime import tf32
+from lloss.runtime.providers import why_unavailable
 
 if TYPE_CHECKING:
     from lloss.export.precision import Reduction
@@ -96,7 +97,8 @@ def command(
         raise SettingsError(f"--device-id {device_id}: applies to --tensorrt only; leave it out")
     if tensorrt:
         tf32.forbid()  # before torch loads the CUDA libraries
-        check_tensorrt(device_id)  # before minutes of export
+        if problem := why_unavailable("tensorrt", device_id):  # before minutes of export
+            raise EngineError(f"no TensorRT engine can be built here: {problem}")
     if exported:
         out = run
     elif out is None:
@@ -173,10 +175,13 @@ def _summary(manifest: Manifest) -> str:
 
 
 def _build(path: Path, batch_size: int, device_id: int) -> None:
-    engine = build_engine(path, batch_size, device_id)
-    size = sum(file.stat().st_size for file in engine.files)
-    smallest, largest = engine.batches
+    """Start the engine of a scorer, which builds the TensorRT engine and keeps it on disk."""
+    from lloss.serve.scoring.engine.engine import Engine  # needs onnxruntime
+
+    begun = time.monotonic()
+    engine = Engine(path, f"tensorrt:{device_id}", batch_size=batch_size)
+    engine.close()
+    seconds = time.monotonic() - begun
     click.echo(
-        f"{engine.cache.engines}: TensorRT engine of {size / 1e6:.1f} MB for batches of {smallest} "
-        f"to {largest}, built in {engine.seconds:.0f} s"
+        f"{path}: TensorRT engine for batches of 1 to {engine.batch_size}, ready in {seconds:.0f} s"
     )

@@ -2,8 +2,7 @@
 
 Names and ids are compared as paths (see :func:`.path_parts`), part by part from the right.
 
-1. An id that is the name itself is meant; or else the one id that is the same relative path in
-   another spelling (``./a.png``).
+1. An id that is the name itself is meant; or else the one id of the same parts (``./a.png``).
 2. Otherwise a name may mean each id with which it agrees in all parts that both have:
    ``0000.png`` may be ``b1/0000.png``, ``data/cam1/0000.png`` may be ``cam1/0000.png``, and
    ``cam1/0000.png`` is never ``cam2/0000.png``. An image's suffix at the end is left out on both
@@ -46,17 +45,50 @@ class Matches:
         self._names = set(names)
         self._own_suffix = own_suffix
         self._exact = set[str]()
-        self._index = _Index(self._names)
+        self._same: dict[str, list[str]] = {}  # a name in its one spelling, and ids of its parts
+        self._longer: dict[_Path, list[str]] = {}  # a name's path, and ids that end in it
+        self._shorter: dict[_Path, list[str]] = {}  # what a name ends in, and ids that are this
+        for name in self._names:
+            path = _path(name)
+            self._same[image_path(name)] = []
+            self._longer[path] = []
+            self._shorter.update((path[:end], []) for end in range(1, len(path)))
+        self._last = {path[0] for path in self._longer if path}
         for id in ids():
-            if id in self._names:
-                self._exact.add(id)
-            self._index.add(id)
+            self._add(id)
+
+    def _add(self, id: str) -> None:
+        if id in self._names:
+            self._exact.add(id)
+        if "\\" not in id and ":" not in id:
+            end = id.rpartition("/")[2]
+            stem = end.rpartition(".")[0] if has_image_suffix(end) else end
+            # Most ids end here. An odd last part is looked at more closely.
+            if stem.strip(".") and stem not in self._last:
+                return
+        path = _path(id)
+        if (spelling := image_path(id)) in self._same:
+            self._same[spelling].append(id)
+        for count in range(1, len(path) + 1):
+            if path[:count] in self._longer:
+                _keep(self._longer[path[:count]], id)
+        if path in self._shorter:
+            _keep(self._shorter[path], id)
 
     def of(self, name: str) -> list[str]:
         """The ids that a name may mean: one where it means an image, two where it is in doubt."""
         if name in self._exact:
             return [name]
-        return self._index.of(name, self._own_suffix)[:2]
+        same = self._same.get(image_path(name), [])
+        if len(same) == 1:
+            return same
+        path = _path(name)
+        found = [*self._longer.get(path, ())]
+        for end in range(1, len(path)):
+            found += self._shorter[path[:end]]
+        suffix = _suffix(name)
+        alike = [id for id in found if _suffix(id) == suffix] if self._own_suffix and suffix else []
+        return (alike or found)[:2]
 
     def why(self, name: str) -> str:
         """Why a name means no one image, for a message that begins with the name."""
@@ -69,34 +101,26 @@ class Matches:
         hint = f"its ids look like {example!r}" if example else "it is empty"
         return f"is not in the pool; {hint}"
 
-    def near(self, name: str, elsewhere: bool = True) -> str:
-        """An id that a name without a meaning nearly is, and how they differ; "" without one.
-
-        ``elsewhere`` allows an id of the same last part in another folder.
-        """
-        spelled, others = self._near
-        return spelled.get(name) or (others.get(name, "") if elsewhere else "")
+    def near(self, name: str) -> str:
+        """The id most like a name that means none, for a message; "" without one."""
+        path = _path(_folded(name))
+        id = self._near.get(path) or self._near.get(path[:1])
+        if id is None:
+            return ""
+        return f"the nearest is {id!r}: compare folder, letter case, spaces and Unicode form"
 
     @cached_property
-    def _near(self) -> tuple[dict[str, str], dict[str, str]]:
-        """For names without an image: an id of another spelling, or in another folder."""
-        lost = [name for name in self._names if not self.of(name)]
-        folded = _Index(lost, _folded)
-        last = {path[0]: "" for name in lost if (path := _path(_folded(name)))}
+    def _near(self) -> dict[_Path, str]:
+        """Ids by their folded paths and last parts, where a name without an image ends so."""
+        lost = [_path(_folded(name)) for name in self._names if not self.of(name)]
+        wanted = {path[0] for path in lost if path}
+        near: dict[_Path, str] = {}
         for id in self._ids():
             path = _path(_folded(id))
-            if path and path[0] in last:  # of the others none can be meant
-                last[path[0]] = last[path[0]] or id
-                folded.add(id)
-        spelled, elsewhere = {}, {}
-        for name in lost:
-            path = _path(_folded(name))
-            other = path and last[path[0]]
-            if found := folded.of(name, False):
-                spelled[name] = f"{found[0]!r} differs from it {_difference(name, found[0])}"
-            elif other:
-                elsewhere[name] = f"{other!r} has that name, but is in another folder"
-        return spelled, elsewhere
+            if path and path[0] in wanted:
+                near.setdefault(path[:1], id)
+                near[path] = id
+        return near
 
 
 def agree(name: str, id: str) -> bool:
@@ -110,57 +134,6 @@ def differs(name: str, id: str, own_suffix: bool = True) -> bool:
     """Whether a name that means an id has more or fewer parts, or another suffix of its own."""
     suffixes = {_suffix(name), _suffix(id)} if own_suffix and _suffix(name) else set[str]()
     return len(path_parts(name)) != len(path_parts(id)) or len(suffixes) > 1
-
-
-class _Index:
-    """Names by their paths from the right, and the ids that agree with them."""
-
-    def __init__(self, names: Iterable[str], folded: Callable[[str], str] = str) -> None:
-        self._folded = folded
-        self._longer: dict[_Path, list[str]] = {}  # a name's path, and ids that end in it
-        self._shorter: dict[_Path, list[str]] = {}  # what a name ends in, and ids that are this
-        self._same: dict[str, list[str]] = {}
-        for name in names:
-            path = self._path(name)
-            self._longer[path] = []
-            self._shorter.update((path[:end], []) for end in range(1, len(path)))
-            if (spelling := _relative(name)) is not None:
-                self._same[spelling] = []
-        self._last = {path[0] for path in self._longer if path}
-
-    def add(self, id: str) -> None:
-        """Take note of an id."""
-        if self._folded is str and "\\" not in id and ":" not in id:
-            end = id.rpartition("/")[2]
-            stem = end.rpartition(".")[0] if has_image_suffix(end) else end
-            # Most ids end here. An odd last part is looked at more closely.
-            if stem.strip(".") and stem not in self._last:
-                return
-        path = self._path(id)
-        spelling = _relative(id)
-        if spelling is not None and spelling in self._same:
-            self._same[spelling].append(id)
-        for count in range(1, len(path) + 1):
-            if path[:count] in self._longer:
-                _keep(self._longer[path[:count]], id)
-        if path in self._shorter:
-            _keep(self._shorter[path], id)
-
-    def of(self, name: str, own_suffix: bool) -> list[str]:
-        """The ids that a name may mean, by all of the rule but the first half of its first part."""
-        same = self._same.get(_relative(name) or "", [])
-        if len(same) == 1:
-            return same
-        path = self._path(name)
-        found = [*self._longer.get(path, ())]
-        for end in range(1, len(path)):
-            found += self._shorter[path[:end]]
-        suffix = _suffix(name)
-        alike = [id for id in found if _suffix(id) == suffix] if own_suffix and suffix else []
-        return alike or found
-
-    def _path(self, name: str) -> _Path:
-        return _path(self._folded(name))
 
 
 def _keep(ids: list[str], id: str) -> None:
@@ -182,24 +155,5 @@ def _suffix(name: str) -> str:
     return parts[-1].rpartition(".")[2].lower() if parts and has_image_suffix(parts[-1]) else ""
 
 
-def _relative(name: str) -> str | None:
-    """A relative path in its one spelling; None for what begins elsewhere."""
-    plain = name.replace("\\", "/")
-    if "://" in name or plain.startswith("/") or ".." in plain.split("/"):
-        return None
-    return image_path(name)
-
-
 def _folded(text: str) -> str:
     return stripped(unicodedata.normalize("NFC", visible(text))).casefold()
-
-
-def _difference(name: str, id: str) -> str:
-    one, other = (unicodedata.normalize("NFC", text) for text in (name, id))
-    if agree(one, other):
-        return "in its Unicode form alone (composed or decomposed letters)"
-    if agree(stripped(one), stripped(other)):
-        return "in spaces around it alone"
-    if agree(visible(one), visible(other)):
-        return "in invisible characters alone"
-    return "in upper and lower case alone"

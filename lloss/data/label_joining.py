@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.problems import AnnotationError, Problems
+from lloss.data.annotation_folders import holds_xml
 from lloss.data.id_matching import Matches, differs
-from lloss.data.label_formats import may_hold_images
 from lloss.errors import LabelError
-from lloss.pools import FolderPool, Item, Pool, open_pool, unique_ids
+from lloss.pools import FolderPool, Item, Pool, checked_ids, open_pool
 from lloss.pools.uri import PoolUri
 
 
@@ -28,23 +29,21 @@ def labeled_pool(
     Images in a folder of XML annotations stay: the annotations are of them. Folders that
     lloss itself has ``written``, or will write, are left out too.
     """
-    folders = [path for path in labels if path.is_dir() and not may_hold_images(path)]
+    folders = [path for path in labels if path.is_dir() and not holds_xml(path)]
     pool = open_pool(uri, leave_out=[*folders, *written])
     if problems is None:
         return pool
     problems.note(pool.remark())
-    if isinstance(pool, FolderPool) and any(True for path in folders for _ in FolderPool(path)):
-        count = FolderPool(pool.root, leave_out=written).count() - pool.count()
-        if count:
-            named = " and ".join(map(str, folders))
-            images = f"{count} images" if count > 1 else "1 image"
-            problems.note(f"{pool.uri}: left out {images} in the folder of labels {named}")
+    if isinstance(pool, FolderPool) and not pool.remote:
+        root = Path(str(pool.root)).resolve()
+        if inside := [str(path) for path in folders if root in path.resolve().parents]:
+            problems.note(f"{pool.uri}: left out the folder of labels {' and '.join(inside)}")
     return pool
 
 
 def image_names(key: str, label: Any) -> tuple[str, ...]:
-    """The names of the image of a label: its key, and what else the label calls the image."""
-    return label.image_names(key) if hasattr(label, "image_names") else (key,)
+    """The names of the image of a label: its key; of a person, also that of the image."""
+    return (key, label.image) if isinstance(label, PersonLabel) else (key,)
 
 
 def match_labels(
@@ -65,19 +64,24 @@ def match_labels(
     """
     names = {key: image_names(key, label) for key, label in labels.items()}
     unusable = problems.unusable.get(origin, set())
-    every = {name for several in (*names.values(), *unusable) for name in several}
-    matches = Matches(partial(unique_ids, pool), every, own_suffix)
+    every = {name for several in names.values() for name in several} | unusable
+    matches = Matches(partial(checked_ids, pool), every, own_suffix)
     keys: dict[str, list[str]] = {}
     for key, several in names.items():
         with problems.skipping():
             keys.setdefault(match_names(matches, several, f"{origin}: {key!r}"), []).append(key)
-    for several in sorted(unusable):
-        for id in {ids[0] for name in several if len(ids := matches.of(name)) == 1} & keys.keys():
-            keys[id].append(several[-1])
+    for name in sorted(unusable):
+        ids = matches.of(name)
+        if len(ids) == 1 and ids[0] in keys:
+            keys[ids[0]].append(name)
     found: dict[str, str] = {}
     for id, of in keys.items():
         with problems.skipping():
-            _refuse_several(id, of, origin, remedy)
+            if len(of) > 1:
+                more = f" and {len(of) - 2} more" if len(of) > 2 else ""
+                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}"
+                what = f"{what}; {remedy}" if remedy else what
+                raise AnnotationError(f"{origin}: {of[0]!r}", what)
             found[of[0]] = id
     loose = [k for k, id in found.items() if all(differs(n, id, own_suffix) for n in names[k])]
     if loose:
@@ -87,28 +91,16 @@ def match_labels(
     return found
 
 
-def _refuse_several(id: str, keys: Sequence[str], origin: str, remedy: str) -> None:
-    if len(keys) > 1:
-        more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
-        what = f"is a label of the image {id!r}, as {keys[1]!r} is{more}"
-        what = f"{what}; {remedy}" if remedy else what
-        raise AnnotationError(f"{origin}: {keys[0]!r}", what)
-
-
 def match_names(matches: Matches, names: Sequence[str], where: str) -> str:
-    """The id that the names of a label mean; refuse names of no image, or of several."""
-    ids = {name: matches.of(name) for name in names}
-    doubtful = next((name for name in names if len(ids[name]) > 1), None)
-    if doubtful is not None:
-        shown = "" if where.endswith(repr(doubtful)) else f"{doubtful!r} "
-        raise AnnotationError(where, shown + matches.why(doubtful))
-    certain = {of[0]: name for name, of in ids.items() if of}
-    if len(certain) > 1:
-        both = " and ".join(f"{id!r} (by the name {name!r})" for id, name in certain.items())
-        raise AnnotationError(where, f"means two images, {both}")
-    if not certain:
-        raise AnnotationError(where, matches.why(names[0]))
-    return next(iter(certain))
+    """The id that a label's names mean, the first with a meaning; refuse one in doubt, and none."""
+    for name in names:
+        ids = matches.of(name)
+        if len(ids) > 1:
+            shown = "" if where.endswith(repr(name)) else f"{name!r} "
+            raise AnnotationError(where, shown + matches.why(name))
+        if ids:
+            return ids[0]
+    raise AnnotationError(where, matches.why(names[0]))
 
 
 def refuse_own(labeled: Iterable[tuple[Item, Path]], origin: str) -> None:

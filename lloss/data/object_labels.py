@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
+from lloss.annotations.coco import CocoImage, is_coco, parse_objects
+from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
-from lloss.annotations.lloss_json import load_annotations
+from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.problems import AnnotationError, Problems
-from lloss.data.id_matching import agree
-from lloss.data.label_formats import coco_images, read_labels_of
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.voc_folders import (
-    DATASETS,
     DEFAULT_SPLIT,
-    downloaded,
     labeled_split,
     read_split,
+    read_voc_folder,
     years_of,
 )
 from lloss.errors import ImageError, LabelError, PoolError
@@ -32,13 +32,31 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
     ``path`` is a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are the files'
-    own; ``<filename>`` is the label's ``named``), or a file of :func:`.write_labels`. A file
-    ``classes.txt`` beside the JSON, in the folder or above it names the classes that are allowed.
-    An image with a broken annotation is left out, unless that is a box without area.
+    own), or a file of :func:`.write_labels`. An image with a broken annotation is left out, unless
+    that is a box without area.
     """
-    if path.suffix.lower() == ".xml" and not path.is_dir():
+    if path.is_dir():
+        return read_voc_folder(path, problems)
+    if path.suffix.lower() == ".xml":
         raise LabelError(f"{path}: is of one image; give the folder of the XML files")
-    return read_labels_of("objects", path, problems)
+    document = load_json(path)
+    archived = parse_archive(document, str(path), "objects")
+    return objects_in(document, path, problems) if archived is None else archived
+
+
+def objects_in(document: Any, path: Path, problems: Problems) -> dict[str, ObjectLabel]:
+    """The objects of a COCO JSON that was loaded already, by the name of the image."""
+    images = _coco_images(document, path, problems)
+    return {image.name: image.objects.label(image.size) for image in images}
+
+
+def _coco_images(document: Any, path: Path, problems: Problems) -> list[CocoImage]:
+    if not is_coco(document):
+        raise LabelError(
+            f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
+            "or a folder of VOC XML"
+        )
+    return parse_objects(document, str(path), problems)
 
 
 def join_objects(
@@ -51,47 +69,29 @@ def join_objects(
     if not labels and not problems.broken:
         raise LabelError(f"{origin}: holds no label yet; label some images first")
     ids = match_labels(pool, labels, origin, problems)
-    differ = [
-        key
-        for key, id in ids.items()
-        if not all(agree(name, id) for name in labels[key].image_names(key))
-    ]
-    if differ:
-        first = f"{differ[0]!r} with <filename> {labels[differ[0]].named!r}"
-        problems.note(
-            f"{origin}: {len(differ)} annotation files and the <filename> in them differ in name, "
-            f"and the pool has only one of the two: {first} is taken for {ids[differ[0]]!r}"
-        )
     found = zip(pool.find(ids.values()), (labels[key] for key in ids))
     return usable_set(found, _sized(problems), origin, "image", problems)
 
 
-def open_objects(data: str, data_root: Path, problems: Problems) -> LabeledSet:
+def open_objects(data: str, problems: Problems) -> LabeledSet:
     """Open images that carry labels of their objects.
 
     Args:
-        data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), a COCO JSON,
-            ``voc2007``, ``voc2012`` or ``voc`` (both), which torchvision downloads; a devkit and a
-            name take ``:SPLIT`` behind them (``train``, ``val``, ``trainval``, which is the
-            default, or ``test``), a JSON ``?image=FOLDER``.
-        data_root: the folder of downloaded data sets.
+        data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), optionally with
+            ``:SPLIT`` (``train``, ``val``, ``trainval``, which is the default, or ``test``); or a
+            COCO JSON, optionally with ``?image=FOLDER``.
         problems: counts broken annotations and missing images.
     """
-    name, _, named_split = data.partition(":")
     asked = PoolUri.parse(data)
     path, split = _path_and_split(data)
-    if name in DATASETS:
-        rows = downloaded(name, named_split or DEFAULT_SPLIT, data_root.expanduser())
-    elif Path(asked.path).is_file():
+    if Path(asked.path).is_file():
         return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
-    elif years := years_of(path):
-        rows = read_split(years, split)
-    elif path.exists():
+    if years := years_of(path):
+        found = labeled_split(read_split(years, split), problems)
+        return usable_set(found, _sized(problems), data, "image", problems)
+    if path.exists():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    else:
-        kinds = "a VOC devkit, a COCO .json, or voc2007, voc2012 or voc"
-        raise PoolError(f"{data}: no such labeled data; give {kinds}")
-    return usable_set(labeled_split(rows, problems), _sized(problems), data, "image", problems)
+    raise PoolError(f"{data}: no such labeled data; give a VOC devkit's folder or a COCO .json")
 
 
 def missing_image(where: str, name: str, folder: StoragePath) -> AnnotationError:
@@ -108,7 +108,7 @@ def _path_and_split(data: str) -> tuple[Path, str]:
 
 
 def _coco_set(path: Path, folder: str, problems: Problems) -> LabeledSet:
-    images = coco_images(path, load_annotations(path), problems)
+    images = _coco_images(load_annotations(path), path, problems)
     place = image_folder(LocalPath(path), [image.name for image in images], folder)
     found: list[tuple[Item, ObjectLabel]] = []
     for image in images:
@@ -139,6 +139,6 @@ def _sized(problems: Problems) -> Callable[[Item, ObjectLabel, str], ObjectLabel
                 place = f"{where}, object {row} ({name})"
                 box = check_box(tuple(edges), size, place, edges, "edges")
                 objects.objects.append(BoxedObject(name, box, difficult, crowd))
-        return objects.label(size, label.named) if objects.complete else None
+        return objects.label(size) if objects.complete else None
 
     return check

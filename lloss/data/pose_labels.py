@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import PersonLabel
-from lloss.annotations.lloss_json import load_annotations
+from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.person_file import labeled_persons, parse_persons
 from lloss.annotations.person_record import Person, check_joints
 from lloss.annotations.problems import Problems
 from lloss.data.id_matching import agree
-from lloss.data.label_formats import read_labels_of
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.object_labels import missing_image
@@ -29,11 +30,19 @@ from lloss.pools.uri import PoolUri
 def read_persons(path: Path, problems: Problems) -> dict[str, PersonLabel]:
     """Read the labeled persons of a file, by id; persons without an annotated joint are left out.
 
-    ``path`` is a JSON in one of MPII's dialects or of COCO's keypoints, or a file of
+    ``path`` is a JSON of MPII's or of COCO's keypoints, or a file of
     :func:`.write_labels`. Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, as a pool of the same
     persons has them.
     """
-    return read_labels_of("persons", path, problems)
+    document = load_json(path)
+    archived = parse_archive(document, str(path), "persons")
+    return persons_in(document, path, problems) if archived is None else archived
+
+
+def persons_in(document: Any, path: Path, problems: Problems) -> dict[str, PersonLabel]:
+    """The labeled persons of a JSON that was loaded already, by id."""
+    persons = parse_persons(document, str(path), problems)
+    return {person.id: label for person, label in labeled_persons(persons, problems)}
 
 
 def join_persons(
@@ -61,8 +70,7 @@ def open_persons(data: str, problems: Problems) -> LabeledSet:
     """Open persons that carry their joints.
 
     ``data`` is a JSON of labeled persons, with ``?image=FOLDER`` for the images if they are neither
-    in its folder, nor in ``images`` below or beside that, and ``?split=train`` or ``?split=valid``
-    for a part by ``isValidation``.
+    in its folder, nor in ``images`` below or beside that.
     """
     asked = PoolUri.parse(data)
     path = Path(asked.path)
@@ -70,8 +78,8 @@ def open_persons(data: str, problems: Problems) -> LabeledSet:
         raise PoolError(f"{data}: no such labeled data; give a JSON of persons")
     if not path.is_file():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    split = asked.options.get("split", "")
-    persons = list(parse_persons(load_annotations(path), str(path), problems, split))
+    asked.check_options("image")
+    persons = list(parse_persons(load_annotations(path), str(path), problems))
     return _persons_with_images(path, persons, asked.options.get("image", ""), problems)
 
 

@@ -9,30 +9,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
-from lloss.annotations.class_list import allowed_classes
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.voc import parse_voc
 from lloss.data.annotation_folders import annotation_files
-from lloss.data.dataset_download import download
 from lloss.data.id_matching import agree
-from lloss.errors import ImageError, PoolError
+from lloss.errors import ImageError, LabelError, PoolError
 from lloss.pools import Item
 from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.image_files import ImageRoot, read_file
-from lloss.text.image_paths import image_path
 
-DATASETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
-"""Names of data sets, and their years."""
-
-SPLITS = ("train", "val", "trainval", "test")
 DEFAULT_SPLIT = "trainval"
 
 
@@ -53,50 +45,42 @@ class SplitRow:
 def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read every ``.xml`` below a folder, or one year of a devkit, by its path without the suffix.
 
-    The image's name that is written in a file is the label's ``named``, below the file's folder.
+    A note counts files whose ``<filename>`` is another name than their own.
     """
     inner = folder / "Annotations"
     root = inner if inner.is_dir() else folder
-    classes = allowed_classes(root, root.parent)
     labels: dict[str, ObjectLabel] = {}
-    first: dict[str, Path] = {}
+    others: list[str] = []
     for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
-        key, named, label = id[: -len(".xml")], "", None
+        key, label = id[: -len(".xml")], None
+        if key in labels:  # the suffixes differ in case
+            raise LabelError(f"{path}: another file has its name in other letters; remove one")
         with problems.skipping():
-            if key in first:  # the suffixes differ in case
-                labels.pop(key, None)
-                raise AnnotationError(str(path), f"is of the same image as {first[key]}")
-            first[key] = path
-            named, label = _read_xml(path, classes, problems)
-            named = named and _below(path.parent.relative_to(root), named)
+            named, label = _read_xml(path, problems)
+            if named and not agree(named, path.stem):
+                others.append(f"{id!r} with {named!r}")
         if label is None:
-            problems.mark_unusable(str(folder), *filter(None, [named]), key)
+            problems.mark_unusable(str(folder), key)
         else:
-            labels[key] = dataclasses.replace(label, named=named)
+            labels[key] = label
+    if others:
+        problems.note(
+            f"{folder}: {len(others)} annotation files have a <filename> that is not their own "
+            f"name, which counts ({others[0]}, for example)"
+        )
     return labels
 
 
-def _read_xml(
-    path: Path, classes: frozenset[str] | None, problems: Problems
-) -> tuple[str, ObjectLabel | None]:
+def _read_xml(path: Path, problems: Problems) -> tuple[str, ObjectLabel | None]:
     try:
-        data = read_file(path)
+        return parse_voc(read_file(path), path, problems)
     except ImageError as error:
         raise AnnotationError(str(path), str(error)) from error
-    return parse_voc(data, path, classes, problems)
-
-
-def _below(folder: Path, named: str) -> str:
-    """A name with the folder before it, unless it is absolute or a URL."""
-    elsewhere = "://" in named or PureWindowsPath(named).is_absolute()
-    return named if elsewhere else (folder / named).as_posix()
 
 
 def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[Item, ObjectLabel]]:
     """Read the images of a split with their labels."""
     roots = {folder: ImageRoot(folder) for folder in {row.image.parent for row in rows}}
-    folders = {row.annotation.parent for row in rows}
-    classes = {folder: allowed_classes(folder, folder.parent) for folder in folders}
     seen = set[str]()
     for row in rows:
         with problems.skipping():
@@ -106,19 +90,10 @@ def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[It
             for file in (row.image, row.annotation):
                 if not file.is_file():
                     raise AnnotationError(row.where, f"the file {file} is missing")
-            named, label = _read_xml(row.annotation, classes[row.annotation.parent], problems)
-            _check_named(row, named)
+            _, label = _read_xml(row.annotation, problems)
             if label is not None:
                 read = functools.partial(read_file, row.image, roots[row.image.parent])
                 yield Item(row.id, read, file=os.fsencode(row.image)), label
-
-
-def _check_named(row: SplitRow, named: str) -> None:
-    """Refuse an annotation that names another image of the same folder."""
-    other = row.image.parent / image_path(named)
-    if named and not agree(named, row.image.name) and other.is_file():
-        what = f"means two images, {row.image.name!r} and by its <filename> {named!r}"
-        raise AnnotationError(str(row.annotation), what)
 
 
 def years_of(path: Path) -> list[Path]:
@@ -157,33 +132,9 @@ def read_split(years: list[Path], split: str) -> list[SplitRow]:
     return rows
 
 
-def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
-    """The rows of a set of :data:`DATASETS`; torchvision downloads it to ``root`` unless whole.
-
-    Of ``test`` the year 2007 alone is public.
-    """
-    years = [year for year in DATASETS[name] if split != "test" or year == "2007"]
-    if split not in SPLITS or not years:
-        raise PoolError(f"{name}:{split}: no such split; choose one of {', '.join(SPLITS)}")
-    folders = {year: root / "VOCdevkit" / f"VOC{year}" for year in years}
-    for year, folder in folders.items():
-        if not _is_whole(folder, split):  # torchvision would unpack it again
-            download(name, "VOCDetection", root, year, split)
-    return read_split(list(folders.values()), split)
-
-
-def _is_whole(year: Path, split: str) -> bool:
-    try:
-        rows = read_split([year], split)
-    except PoolError:
-        return False
-    return all(row.image.is_file() and row.annotation.is_file() for row in rows)
-
-
 def _image(folder: Path, name: str) -> Path:
     """The image of this name, with whatever suffix; as ``.jpg`` if it is missing."""
-    usual = folder / f"{name}.jpg"
-    if usual.is_file():
-        return usual
-    ends = (end for low in sorted(SUFFIXES) for end in (low, low.upper(), low.title()))
-    return next((path for end in ends if (path := folder / (name + end)).is_file()), usual)
+    ends = (".jpg", *sorted(SUFFIXES))
+    names = [name + case(end) for end in ends for case in (str, str.upper)]
+    paths = [folder / one for one in names]
+    return next((path for path in paths if path.is_file()), paths[0])

@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -51,15 +48,9 @@ _IN_FLIGHT = ByteBudget(1 << 30)
 _SMALL = 1 << 20
 """Images of fewer bytes than this are not worth counting: a thousand threads would fit."""
 
-_PEAK_BYTES = {"1": 7, "L": 7, "P": 7, "RGB": 8, "I": 22, "F": 22}
-"""Measured bytes a pixel at the peak, by mode: of the image and of what it is turned and converted
-into (Pillow keeps RGB in 4 bytes). Every other mode takes 12."""
-
-_PEAK_BYTES_WEBP = 20
-"""Its decoder holds canvases of its own."""
-
-_QUIET = threading.Lock()
-"""Held where warnings are silenced: ``warnings.catch_warnings`` is process-wide."""
+_PLAIN_MODES = ("1", "L", "P", "RGB")
+"""Modes that take at most 8 bytes a pixel at the peak, measured: of the image and of what it is
+turned and converted into (Pillow keeps RGB in 4 bytes). Others, and WebP, take up to 22."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,8 +68,8 @@ _SIDEWAYS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 
 _ORIENTATION = 0x0112
 
-_NO_PIXELS = b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4)
-"""An empty chunk of pixels, at which Pillow ends to read the head."""
+_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""What stands before an orientation in a PNG, be it before or behind the pixels."""
 
 
 def decode(raw: Raw, spec: ImageSpec) -> Pixels:
@@ -159,24 +150,11 @@ def _orientation(image: Image.Image, raw: bytes) -> Any:
     """The EXIF orientation of an image whose pixels were not read; a file may hold anything."""
     if image.format == "TIFF" and _ORIENTATION in image.tag_v2:  # type: ignore[attr-defined]
         return 1  # Pillow gives the upright size already
-    if image.format == "PNG":  # Pillow reads the pixels first: EXIF may stand behind them
-        image = _opened(_without_pixels(raw))
-        return Image.Image.getexif(image).get(_ORIENTATION, 1)
+    if image.format == "PNG":  # Pillow reads the pixels first, to look behind them too
+        if not any(mark in raw for mark in _PNG_METADATA):
+            return 1
+        _check_pixels(image, MAX_PIXELS)
     return image.getexif().get(_ORIENTATION, 1)
-
-
-def _without_pixels(png: bytes) -> bytes:
-    """A PNG with all its chunks but those of pixels (W3C PNG, 5.3)."""
-    chunks, at = [png[:8]], 8
-    while at + 8 <= len(png):
-        length, kind = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
-        if kind == b"IEND":
-            break
-        end = at + length + 12
-        if kind not in (b"IDAT", b"fdAT"):
-            chunks.append(png[at:end])
-        at = end
-    return b"".join([*chunks, _NO_PIXELS])
 
 
 def largest_of_16_bits(raw: Raw) -> int | None:
@@ -213,12 +191,19 @@ def _decoded(
 ) -> Image.Image:
     """Apply ``finish`` to an opened image; every failure is an ImageError."""
     with _decoder_errors(raw):
-        try:
-            return _read(raw, finish, max_pixels)
-        except Warning:  # where the user's filters make errors of them: damage that is survived
-            with _QUIET, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return _read(raw, finish, max_pixels)
+        image = _opened(raw)
+        _check_pixels(image, max_pixels)
+        plain = image.mode in _PLAIN_MODES and image.format != "WEBP"
+        peak = image.width * image.height * (8 if plain else 22)
+        if peak < _SMALL:
+            return finish(image)
+        with _IN_FLIGHT.holding(peak):
+            return finish(image)
+
+
+def _check_pixels(image: Image.Image, most: int) -> None:
+    if image.width * image.height > most:
+        raise ImageError(f"declares {image.width}×{image.height} pixels, over the limit of {most}")
 
 
 @contextlib.contextmanager
@@ -236,22 +221,6 @@ def _decoder_errors(raw: bytes) -> Iterator[None]:
     except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot be decoded: {reason}") from error
-
-
-def _read(raw: bytes, finish: Callable[[Image.Image], Image.Image], max_pixels: int) -> Image.Image:
-    image = _opened(raw)
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise ImageError(
-            f"declares {image.width}×{image.height} pixels, over the limit of {max_pixels}"
-        )
-    peak = pixels * (
-        _PEAK_BYTES_WEBP if image.format == "WEBP" else _PEAK_BYTES.get(image.mode, 12)
-    )
-    if peak < _SMALL:
-        return finish(image)
-    with _IN_FLIGHT.holding(peak):
-        return finish(image)
 
 
 def _opened(raw: bytes) -> Image.Image:

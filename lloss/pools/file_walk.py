@@ -19,16 +19,8 @@ _IMAGES = "apng bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 SUFFIXES = frozenset(f".{end}" for end in _IMAGES.split())
 """The suffixes of image files (compared in lower case)."""
 
-_UNDECODED = """
-heic heif hif avif jp2 j2k j2c jpc jpf jpx jxl jxr wdp hdp bpg qoi psd psb xcf svg svgz eps tga dds
-ico icns pcx exr hdr pfm pam mpo dib dcm dicom nii fits dng 3fr arw cr2 cr3 crw erf kdc mos mrw nef
-nrw orf pef raf raw rw2 rwl sr2 srf srw x3f
-"""
-UNDECODED = frozenset(f".{end}" for end in _UNDECODED.split())
-"""The suffixes of images that no decoder here reads."""
-
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-TABLE_SUFFIXES = (".parquet", ".arrow", ".feather")
+TABLE_SUFFIXES = (".parquet", ".arrow")
 CONTAINERS = (*TAR_SUFFIXES, *TABLE_SUFFIXES)
 """The suffixes of files that hold many images."""
 
@@ -100,22 +92,12 @@ class PassedOver:
 
     def text(self) -> str:
         """Say it to the user; "" if nothing was passed over."""
-        undecoded = Counter({end: n for end, n in self.files.items() if end in UNDECODED})
-        others = self.files - undecoded
         parts = []
-        if others:
-            many = "files" if others.total() > 1 else "file"
-            parts.append(f"{others.total():,} other {many} ({_by_suffix(others)})")
-        if undecoded:
-            many = "images" if undecoded.total() > 1 else "image"
-            parts.append(
-                f"{undecoded.total():,} {many} of a format that cannot be decoded "
-                f"({_by_suffix(undecoded)}; convert to JPEG or PNG)"
-            )
+        if count := self.files.total():
+            parts.append(f"{count:,} other file{'s' * (count > 1)} ({_by_suffix(self.files)})")
         if self.hidden:
-            entries = "files or folders" if self.hidden > 1 else "file or folder"
-            parts.append(f"{self.hidden:,} hidden or system {entries}")
-        return f"passed over {'; '.join(parts)}" if parts else ""
+            parts.append(f"{self.hidden:,} hidden or system files or folders")
+        return f"passed over {' and '.join(parts)}" if parts else ""
 
 
 def walk(

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lloss.errors import PoolError
-from lloss.pools.file_walk import (
-    TAR_SUFFIXES,
-    PassedOver,
-    has_image_suffix,
-    is_visible,
-    suffix_of,
-    walk,
-)
+from lloss.pools.file_walk import PassedOver, has_image_suffix, is_visible, suffix_of, walk
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import FileName, LocalPath, StoragePath
 
@@ -32,7 +25,6 @@ class FolderPool(Pool):
     """
 
     unique = True
-    indexed = True
 
     def __init__(
         self, root: StoragePath | Path, leave_out: Iterable[Path] = (), uri: str = ""
@@ -40,8 +32,8 @@ class FolderPool(Pool):
         self.root = LocalPath(root) if isinstance(root, Path) else root
         self.uri = uri or str(self.root)
         self.remote = self.root.remote
-        self.counted = not self.remote
         self._leave_out = tuple(LocalPath(folder) for folder in leave_out)
+        self.indexed = not self._leave_out
         self._passed: PassedOver | None = None
 
     def __iter__(self) -> Iterator[Item]:
@@ -57,7 +49,9 @@ class FolderPool(Pool):
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         wanted = list(ids)
-        missing = set(wanted) - self._existing(set(wanted))
+        if self._leave_out:
+            return super().find(wanted)
+        missing = set(wanted) - self.root.existing(set(filter(_is_image_path, wanted)))
         if any("\\" in id for id in missing):  # the escape of a name that is not UTF-8
             return super().find(wanted)
         self.refuse_missing(wanted, missing)
@@ -68,16 +62,6 @@ class FolderPool(Pool):
         images = walk(self.root, has_image_suffix, passed, self._left_out())
         yield from _without_containers(self.uri, images, passed)
         self._passed = passed
-
-    def _existing(self, ids: set[str]) -> set[str]:
-        """The ids of images that the walk reaches."""
-        plain = {id for id in ids if _is_plain(id) and is_visible(id) and has_image_suffix(id)}
-        there, left_out = self.root.existing(plain), self._left_out()
-        if not left_out:
-            return there
-        folders = {str(folder) for id in there for folder in PurePosixPath(id).parents}
-        hidden = {path for path in folders if self.root.at(path).identity() in left_out}
-        return {id for id in there if not hidden & {str(f) for f in PurePosixPath(id).parents}}
 
     def _left_out(self) -> frozenset[tuple[int, int] | None]:
         """The identities of the folders to leave out that exist by now."""
@@ -98,15 +82,14 @@ def _without_containers(
     if first and passed.containers:
         other = passed.containers[0]
         folder, _, name = f"{root}/{other}".rpartition("/")
-        suffix = suffix_of(name)
-        kind = "shards" if suffix in TAR_SUFFIXES else "tables"
+        end = name[-len(suffix_of(name)) :]
         raise PoolError(
-            f"{root}: holds images (such as {first!r}) and {kind} (such as {other!r}), "
-            f"and a pool is of one kind; for the {kind} give "
-            f"'{folder}/*{name[-len(suffix) :]}', for the images move those files elsewhere"
+            f"{root}: holds images (such as {first!r}) and shards or tables (such as {other!r}), "
+            f"and a pool is of one kind; give '{folder}/*{end}', or move those files elsewhere"
         )
 
 
-def _is_plain(id: str) -> bool:
-    """Whether an id is a path that stays below its folder, in its one spelling."""
-    return "\0" not in id and not {"", ".", ".."} & set(id.split("/"))
+def _is_image_path(id: str) -> bool:
+    """Whether an id is a path of a visible image below its folder, in its one spelling."""
+    plain = "\0" not in id and not {"", ".", ".."} & set(id.split("/"))
+    return plain and is_visible(id) and has_image_suffix(id)

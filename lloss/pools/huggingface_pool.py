@@ -25,19 +25,16 @@ def open_saved(folder: StoragePath, uri: str, options: dict[str, str]) -> Pool |
             raise PoolError(f"{uri}: {found}; choose with ?split= one of {', '.join(splits)}")
         return open_saved(folder.at(split), uri, options)
     state = _json(folder, "state.json")
-    files = state.get("_data_files")
-    if files is None:
+    if "_data_files" not in state:
         return None
     if "split" in options:
         raise PoolError(f"{uri}: is one data set without splits; leave ?split= out")
-    if state.get("_indices_data_files"):
+    files = [folder.at(file["filename"]) for file in state["_data_files"]]
+    if not files or state.get("_indices_data_files"):
         raise PoolError(
-            f"{uri}: was saved by an old version of datasets, with indices beside its rows; load "
-            "it with a current one and save it again"
+            f"{uri}: has no rows, or is of an old version of datasets; save it with a current one"
         )
-    if not files:
-        raise PoolError(f"{uri}: the data set has no rows")
-    return TablePool([folder.at(file["filename"]) for file in files], uri, options)
+    return TablePool(files, uri, options)
 
 
 def _json(folder: StoragePath, name: str) -> dict[str, Any]:
@@ -47,7 +44,7 @@ def _json(folder: StoragePath, name: str) -> dict[str, Any]:
         return {}
     with path.open() as file:
         try:
-            content = json.loads(file.read())
+            content = json.load(file)
         except ValueError as error:
             raise PoolError(f"{path}: not readable as JSON: {error}") from error
     return content if isinstance(content, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,9 +28,6 @@ from lloss.pools.storage import StoragePath, storage_path
 from lloss.pools.uri import PoolUri
 from lloss.pools.webdataset_pool import WebDatasetPool
 
-_LOOKED = 10_000
-"""Images of a folder that are listed at opening, so that shards among them are refused early."""
-
 
 def _tables(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
     from lloss.pools.table_pool import TablePool  # imports pyarrow
@@ -45,7 +41,7 @@ def _person_crops(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
     return PersonCropPool(files[0], uri)
 
 
-class _Kind(NamedTuple):
+class PoolKind(NamedTuple):
     """A kind of pool that files make up: their suffixes, its options, whether several are one."""
 
     suffixes: tuple[str, ...]
@@ -54,14 +50,16 @@ class _Kind(NamedTuple):
     open: Callable[[Sequence[StoragePath], PoolUri], Pool]
 
 
-_KINDS = (
-    _Kind((".npy", ".npz"), (), False, lambda files, uri: open_array(files[0], str(uri))),
-    _Kind((".txt", ".csv"), (), False, lambda files, uri: PathListPool(files[0], str(uri))),
-    _Kind((".json",), ("image", "split"), False, _person_crops),
-    _Kind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
-    _Kind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
+POOL_KINDS = (
+    PoolKind((".npy", ".npz"), (), False, lambda files, uri: open_array(files[0], str(uri))),
+    PoolKind((".txt", ".csv"), (), False, lambda files, uri: PathListPool(files[0], str(uri))),
+    PoolKind((".json",), ("image",), False, _person_crops),
+    PoolKind(TAR_SUFFIXES, ("image",), True, WebDatasetPool),
+    PoolKind(TABLE_SUFFIXES, ("id", "image"), True, _tables),
 )
-_BY_SUFFIX = {suffix: kind for kind in _KINDS for suffix in kind.suffixes}
+"""All kinds but folders: of image files, and those that Hugging Face ``datasets`` saved."""
+
+_BY_SUFFIX = {suffix: kind for kind in POOL_KINDS for suffix in kind.suffixes}
 
 
 def open_pool(
@@ -71,14 +69,14 @@ def open_pool(
 
     A folder tree of image files; a ``.npy``/``.npz`` array; a ``.txt``/``.csv`` list of paths;
     a ``.json`` of persons, which are squares of images; WebDataset shards ``.tar``/``.tar.gz``;
-    ``.parquet``/``.arrow``/``.feather`` tables; a folder of shards or tables; a folder that
-    Hugging Face ``datasets`` saved.
+    ``.parquet``/``.arrow`` tables; a folder of shards or tables; a folder that Hugging Face
+    ``datasets`` saved.
 
     Args:
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
             a member of shards or the folder of the images of persons, ``split`` one of a saved
-            dict of data sets or a part of MPII's persons.
+            dict of data sets.
         within: what everything that is read must be in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
         leave_out: folders of this machine whose images are not of a folder's pool; see
@@ -91,11 +89,10 @@ def open_pool(
     uri = PoolUri.parse(uri)
     pool = _opened(uri, within, tuple(leave_out))
     if next(iter(pool), None) is None:
-        is_folder = isinstance(pool, FolderPool)
-        looked = f" (looked for {' '.join(sorted(SUFFIXES))})" if is_folder else ""
+        suffixes = " ".join(sorted(SUFFIXES))
+        looked = f" (looked for {suffixes})" if isinstance(pool, FolderPool) else ""
         passed = (pool.passed_over() or PassedOver()).text()
-        others = f"; {passed}" if passed else ""
-        raise PoolError(f"{uri}: the pool holds no image{looked}{others}")
+        raise PoolError(f"{uri}: the pool holds no image{looked}{passed and f'; {passed}'}")
     return pool
 
 
@@ -161,8 +158,7 @@ def _of_folder(path: StoragePath, uri: PoolUri, leave_out: Sequence[Path]) -> Po
     if saved is not None:
         return saved
     images = FolderPool(path, leave_out, str(uri) if path.remote else "")
-    looked = sum(1 for _ in itertools.islice(images.ids(), 1 if path.remote else _LOOKED))
-    passed = None if looked else images.passed_over()
+    passed = images.passed_over() if next(images.ids(), None) is None else None
     if passed is not None and passed.containers:
         return _of_containers(path, uri, passed)
     uri.check_options()

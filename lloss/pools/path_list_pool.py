@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import IO
 
 from lloss.errors import PoolError
+from lloss.pools.duplicate_ids import first_duplicate
 from lloss.pools.fingerprints import content_fingerprint
 from lloss.pools.pool import Item, Pool
 from lloss.pools.storage import StoragePath
-from lloss.pools.unique_ids import first_duplicate
 from lloss.text.csv_table import Table, text_lines
 
 
@@ -59,15 +59,12 @@ class PathListPool(Pool):
 
 def _rows(listing: StoragePath) -> Iterator[tuple[int, str, str]]:
     """Line, id and path of each row."""
-    try:
-        with listing.open() as file:
-            rows = _csv_rows if listing.suffix == ".csv" else _text_rows
-            for number, id, path in rows(file, str(listing)):
-                if not id.strip() or not path.strip():
-                    raise PoolError(f"{listing}, line {number}: an empty id or path")
-                yield number, id, path
-    except OSError as error:
-        raise PoolError(f"{listing}: cannot be read: {error.strerror or error}") from error
+    with listing.open() as file:
+        rows = _csv_rows if listing.suffix == ".csv" else _text_rows
+        for number, id, path in rows(file, str(listing)):
+            if not id.strip() or not path.strip():
+                raise PoolError(f"{listing}, line {number}: an empty id or path")
+            yield number, id, path
 
 
 def _text_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, str, str]]:

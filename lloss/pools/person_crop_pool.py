@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lloss.annotations.json_fields import parse_json
@@ -69,7 +69,7 @@ class CropItem(Item):
 
 
 class PersonCropPool(Pool):
-    """The persons of a JSON in MPII's dialects or COCO's, as squares of their images.
+    """The persons of a JSON of MPII or COCO, as squares of their images.
 
     Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
     image stand together, in the order in which images first come, so that an image is decoded once
@@ -79,8 +79,7 @@ class PersonCropPool(Pool):
 
     Args:
         listing: the JSON.
-        uri: of the pool. Options: ``image``, the folder of the images, relative to the JSON's;
-            ``split``, ``train`` or ``valid``, of an MPII file that has ``isValidation``.
+        uri: of the pool. Option: ``image``, the folder of the images, relative to the JSON's.
 
     Raises:
         PoolError: it cannot be read, an entry has no image or no place, or two are the same.
@@ -95,8 +94,7 @@ class PersonCropPool(Pool):
         try:
             with listing.open() as file:
                 document = parse_json(file, str(listing))
-            split = uri.options.get("split", "")
-            people = parse_persons(document, str(listing), _Refusing(), split)
+            people = parse_persons(document, str(listing), _Refusing())
             self._crops = _grouped(map(_crop_of, people))
         except LabelError as error:
             raise PoolError(str(error)) from error
@@ -120,13 +118,14 @@ def crop_items(crops: Iterable[PersonCrop], folder: StoragePath) -> Iterator[Ite
     """The items of persons, whose images have names relative to ``folder``."""
     crops = list(crops)
     shared = {name for name, count in Counter(o.image for o in crops).items() if count > 1}
-    kept = _KeptImages()
+    kept = functools.lru_cache(_KEPT)(lambda name: _SharedImage(folder.image(name)))
     for id, name, region, size in crops:
         if isinstance(region, str):
             yield Item(id, failing_read(ImageError(region)))
             continue
         image = folder.image(name)
-        decoded = functools.partial(kept.decoded if name in shared else _decode, image)
+        plain = functools.partial(_decode, image)
+        decoded = (lambda name=name: kept(name).decoded()) if name in shared else plain
         if size is not None:
             decoded = functools.partial(_of_size, decoded, size)
         yield CropItem.of(id, image, region, decoded)
@@ -139,34 +138,22 @@ class _Refusing(Problems):
         raise LabelError(f"{where}: {what}; correct it, or remove it from the pool")
 
 
-@dataclass
-class _Slot:
-    """A decoded image; one thread decodes it while others wait for the lock."""
+class _SharedImage:
+    """An image of several persons: one thread decodes it while the others wait for it."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    pixels: Pixels | None = None
-
-
-class _KeptImages:
-    """The images decoded last, for consecutive persons."""
-
-    def __init__(self) -> None:
+    def __init__(self, image: Item) -> None:
+        self._image = image
         self._lock = threading.Lock()
-        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+        self._pixels: Pixels | None = None
 
-    def decoded(self, image: Item) -> Pixels:
-        """The pixels of an image, read-only for the caller; ImageError where it cannot be read."""
+    def decoded(self) -> Pixels:
+        """The pixels, read-only for the caller; ImageError where it cannot be read."""
         with self._lock:
-            slot = self._slots.setdefault(image.id, _Slot())
-            self._slots.move_to_end(image.id)
-            if len(self._slots) > _KEPT:
-                self._slots.popitem(last=False)
-        with slot.lock:
-            if slot.pixels is not None:
-                return slot.pixels
-            pixels = _decode(image)
+            if self._pixels is not None:
+                return self._pixels
+            pixels = _decode(self._image)
             if pixels.nbytes <= _KEPT_BYTES:
-                slot.pixels = pixels
+                self._pixels = pixels
             return pixels
 
 

@@ -33,7 +33,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive items of a pool from position ``start`` on; they may be created lazily."""
+    """Consecutive items of a pool from position ``start`` on."""
 
     start: int
     items: Sequence[Item]
@@ -70,7 +70,6 @@ class Pool(ABC):
         unique: whether duplicate ids are excluded, by how ids are made or a check at opening.
         remote: whether reading an item waits for a network, so that more readers help.
         streamed: whether listing reads the images too, as in a compressed or remote tar.
-        counted: whether :meth:`count` is cheap beside the reading of the images.
         indexed: whether :meth:`find` needs no listing and its items hold no image.
         beside: what its folder holds besides the pool's files.
     """
@@ -79,7 +78,6 @@ class Pool(ABC):
     unique: bool = False
     remote: bool = False
     streamed: bool = False
-    counted: bool = True
     indexed: bool = False
     beside: PassedOver = PassedOver()
 
@@ -94,6 +92,11 @@ class Pool(ABC):
     def count(self) -> int:
         """Count the items."""
         return sum(1 for _ in self.ids())
+
+    @property
+    def counted(self) -> bool:
+        """Whether :meth:`count` is surely cheap beside the reading of the images."""
+        return not (self.streamed or self.remote)
 
     def passed_over(self) -> PassedOver | None:
         """Count what the last whole listing left out; None where that is not known cheaply."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 from collections.abc import Callable, Collection, Iterator
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
 from lloss.pools import image_files
 from lloss.pools.confinement import OUTSIDE, Confinement
+from lloss.pools.pool import Item
 from lloss.pools.storage import RandomFile, StoragePath
 from lloss.pools.uri import without_secrets
-
-_BUFFER = 1 << 20
 
 _TAGS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified"),
@@ -93,14 +91,14 @@ class RemotePath(StoragePath):
                 return ""
         return "folder" if kind == "directory" else "file"
 
-    def identity(self) -> None:
-        return
-
     def entries(
         self, keeps: Callable[[str, bool], bool]
     ) -> Iterator[tuple[str, str, RemotePath | None]]:
         for name, is_folder in [entry for entry in self._listed() if keeps(*entry)]:
-            yield name, self.file_of(name), self.at(name) if is_folder else None
+            yield name, self._file(name), self.at(name) if is_folder else None
+
+    def _file(self, path: str) -> str:
+        return str(self.fs.unstrip_protocol(self.at(path).path))
 
     def _listed(self) -> list[tuple[str, bool]]:
         with store_errors(self):
@@ -114,25 +112,18 @@ class RemotePath(StoragePath):
         return sorted(names, key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
 
     def existing(self, paths: Collection[str]) -> set[str]:
-        listed: dict[str, set[str]] = {}
+        found = set()
         for folder in {path.rpartition("/")[0] for path in paths}:
             path = self.at(folder)
-            entries = path._listed() if path.kind() == "folder" else []
-            listed[folder] = {name for name, is_folder in entries if not is_folder}
-        return {
-            path for path in paths if path.rpartition("/")[2] in listed[path.rpartition("/")[0]]
-        }
+            start = f"{folder}/" if folder else ""
+            if path.kind() == "folder":
+                found |= {start + name for name, is_folder in path._listed() if not is_folder}
+        return found & set(paths)
 
-    def file_of(self, path: str) -> str:
-        return f"{self._protocol}://{self.at(path).path}"
-
-    @functools.cached_property
-    def _protocol(self) -> str:
-        kinds = self.fs.protocol
-        return kinds if isinstance(kinds, str) else kinds[0]
-
-    def open(self) -> IO[bytes]:
-        return cast(IO[bytes], io.BufferedReader(_RemoteStream(self), _BUFFER))
+    @contextlib.contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        with store_errors(self), self.fs.open(self.path, "rb") as file:
+            yield file
 
     def open_random(self) -> RandomFile:
         return self
@@ -152,7 +143,11 @@ class RemotePath(StoragePath):
         tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
         return f"{info.get('size')} {tag}"
 
-    def read_image(self, path: str) -> bytes:
+    def image(self, path: str, id: str = "", file: bytes | str | None = None) -> Item:
+        read = functools.partial(self._read_image, path)
+        return Item(id or path, read, file=file or self._file(path))
+
+    def _read_image(self, path: str) -> bytes:
         # A missing object and "access denied" are of this image alone. A store that fails, or that
         # refuses us altogether, would skip every image from here on.
         image = self.at(path)
@@ -183,38 +178,6 @@ class RemotePath(StoragePath):
             whole = int(self.fs.info(self.path).get("size") or 0)
             image_files.check_encoded(max(len(data), whole))
         return data
-
-
-class _RemoteStream(io.RawIOBase):
-    """An open remote file whose errors become a PoolError."""
-
-    def __init__(self, path: RemotePath) -> None:
-        self._path = path
-        with store_errors(path):
-            self._file = path.fs.open(path.path, "rb")
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def readinto(self, out: Any) -> int:
-        with store_errors(self._path):
-            data = self._file.read(len(out))
-        out[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
 
 
 @contextlib.contextmanager

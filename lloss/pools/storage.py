@@ -5,14 +5,15 @@ The kinds of pools are written against :class:`StoragePath`, so that each of the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import stat
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Literal, Protocol, TypeAlias
 
@@ -86,9 +87,9 @@ class StoragePath(ABC):
     def kind(self) -> Literal["file", "folder", ""]:
         """Look what is there; empty where nothing is."""
 
-    @abstractmethod
     def identity(self) -> tuple[int, int] | None:
         """Device and inode, which find a folder again behind links; None without them."""
+        return None
 
     @abstractmethod
     def entries(
@@ -96,11 +97,8 @@ class StoragePath(ABC):
     ) -> Iterator[tuple[str, FileName, StoragePath | None]]:
         """Name, file name and, of a folder, path of each entry, in the order of the names' bytes.
 
-        Args:
-            keeps: whether to keep an entry, by its name and whether it is a folder.
-
-        Raises:
-            PoolError: the folder cannot be listed, or two names cannot be distinguished.
+        ``keeps`` says whether to keep an entry, by its name and whether it is a folder. PoolError
+        where the folder cannot be listed.
         """
 
     @abstractmethod
@@ -108,29 +106,23 @@ class StoragePath(ABC):
         """Those of these relative paths where files are."""
 
     @abstractmethod
-    def file_of(self, path: str) -> FileName:
-        """The file name of a relative path, for ``Item.file``."""
-
-    @abstractmethod
-    def open(self) -> IO[bytes]:
-        """Open the file for seeking and reading; raise PoolError where it cannot be read."""
+    def open(self) -> AbstractContextManager[IO[bytes]]:
+        """Open the file for seeking and reading; PoolError where it cannot be read."""
 
     @abstractmethod
     def open_random(self) -> RandomFile:
-        """Open the file for many threads; raise PoolError where it cannot be read."""
+        """Open the file for many threads; PoolError where it cannot be read."""
 
     @abstractmethod
     def fingerprint(self) -> str:
         """A digest of size and samples, or the store's tag; PoolError where it is gone."""
 
     @abstractmethod
-    def read_image(self, path: str) -> bytes:
-        """Read the image file at a relative path; PoolError where no other can be read either."""
-
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        """The image file at a relative path as an item; ``id`` is the path by default."""
-        read = functools.partial(self.read_image, path)
-        return Item(id or path, read, file=file or self.file_of(path))
+        """The image file at a relative path as an item.
+
+        ``id`` is the path by default; ``file`` is its file name where that is known.
+        """
 
 
 class LocalPath(StoragePath):
@@ -176,25 +168,28 @@ class LocalPath(StoragePath):
             names, folders = _listed(here, keeps)
         except OSError as error:
             raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
-        escaped: dict[str, bytes] = {}
         for name in names:
-            shown = _shown(name)
-            if "\\" in shown and escaped.setdefault(shown, name) != name:
-                raise PoolError(
-                    f"{self.path}: two names read {shown!r}, one of which is not UTF-8; rename one"
-                )
             inner = None
             if name in folders:
                 inner = LocalPath(self.path / os.fsdecode(name), self.within)
-            yield shown, os.path.join(here, name), inner  # noqa: PTH118
+            yield _shown(name), os.path.join(here, name), inner  # noqa: PTH118
 
     def existing(self, paths: Collection[str]) -> set[str]:
-        return {path for path in paths if os.path.isfile(self.file_of(path))}  # noqa: PTH113
+        return {path for path in paths if os.path.isfile(self._file(path))}  # noqa: PTH113
 
-    def file_of(self, path: str) -> bytes:
+    def _file(self, path: str) -> bytes:
         return os.fsencode(os.path.join(self.path, path))  # noqa: PTH118  for each image
 
-    def open(self) -> IO[bytes]:
+    @contextlib.contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        with self.opened() as file:
+            try:
+                yield file
+            except OSError as error:
+                raise self._unreadable(error) from error
+
+    def opened(self) -> IO[bytes]:
+        """The open file, for the caller to close."""
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise PoolError(f"{self.path}: is not a regular file")
@@ -218,27 +213,21 @@ class LocalPath(StoragePath):
 
     def fingerprint(self) -> str:
         """Digest the size, and the bytes of beginning, middle and end (Parquet: whole footer)."""
-        try:
-            with self.open() as file:
-                size = os.fstat(file.fileno()).st_size
-                end = _footer(file, size) if self.suffix == ".parquet" else _SAMPLE_END
-                digest = hashlib.sha256(str(size).encode())
-                for at, length in ((0, _SAMPLE), (size // 2, _SAMPLE), (max(size - end, 0), end)):
-                    file.seek(at)
-                    digest.update(file.read(length))
-        except OSError as error:
-            raise self._unreadable(error) from error
+        with self.open() as file:
+            size = os.fstat(file.fileno()).st_size
+            end = _footer(file, size) if self.suffix == ".parquet" else _SAMPLE_END
+            digest = hashlib.sha256(str(size).encode())
+            for at, length in ((0, _SAMPLE), (size // 2, _SAMPLE), (max(size - end, 0), end)):
+                file.seek(at)
+                digest.update(file.read(length))
         return digest.hexdigest()
 
     @functools.cached_property
     def _root(self) -> ImageRoot:
         return ImageRoot(self.path, self.within)
 
-    def read_image(self, path: str) -> bytes:
-        return read_file(self.path / path, self._root)
-
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        file = file or self.file_of(path)  # bytes, which need not be UTF-8
+        file = file or self._file(path)  # bytes, which need not be UTF-8
         return Item(id or path, functools.partial(read_file, file, self._root), file=file)
 
     def _unreadable(self, error: Exception) -> PoolError:
@@ -251,28 +240,17 @@ class _LocalFile:
 
     def __init__(self, path: LocalPath) -> None:
         self.path = path.path
-        self._file = path.open()
-        self._lock = threading.Lock()
+        self._file = path.opened()
         weakref.finalize(self, self._file.close)
 
     def read_into(self, offset: int, out: memoryview) -> int:
         out, done = out.cast("B") if out.format != "B" or out.ndim != 1 else out, 0
         try:
-            while done < len(out) and (count := self._read_some(offset + done, out[done:])):
+            while count := os.preadv(self._file.fileno(), [out[done:]], offset + done):
                 done += count
         except OSError as error:
             raise read_error(error, self.path) from error
         return done
-
-    def _read_some(self, offset: int, out: memoryview) -> int:
-        file = self._file.fileno()
-        if hasattr(os, "preadv"):
-            return os.preadv(file, [out], offset)
-        with self._lock:  # Windows and macOS have no such call
-            os.lseek(file, offset, os.SEEK_SET)
-            read = os.read(file, len(out))
-        out[: len(read)] = read
-        return len(read)
 
 
 def storage_path(path: str, within: Confinement | None = None) -> StoragePath:

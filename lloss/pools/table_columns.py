@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from lloss.errors import ImageError, PoolError
-from lloss.pools.image_files import check_encoded, failing_read
+from lloss.pools.image_files import check_encoded
 from lloss.pools.pool import Item
 from lloss.pools.storage import StoragePath
 
@@ -21,9 +20,6 @@ _PATH_NAMES = ("path", "image_path", "file_name", "file")
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table that make its items.
-
-    Where the paths of the images are the ids too, a null path has the id ``row N``, N its position
-    in the pool: it is one bad image.
 
     Attributes:
         image: encoded bytes, a struct of ``bytes`` and ``path``, or a path.
@@ -45,7 +41,8 @@ class Columns:
             if schema.names.count(name) != 1:
                 raise PoolError(f"{uri}: does not have one column {name!r} (it has {listed})")
         image = options.get("image") or _image_column(schema, uri, listed)
-        if not any(fits(schema.field(image).type) for fits in (_is_bytes, _is_struct, _is_text)):
+        kind = schema.field(image).type
+        if not (_is_bytes(kind) or _is_struct(kind) or _is_text(kind)):
             raise PoolError(
                 f"{uri}: the column {image!r} holds no images (it has {listed}); "
                 "they are encoded bytes, a struct of bytes and path, or a path"
@@ -71,18 +68,18 @@ class Columns:
         """
         if not self.id:
             return [str(offset + first + row) for row in range(batch.num_rows)]
-        column = batch.column(self.id)
         try:
-            ids: list[str | None] = column.cast(pa.string()).to_pylist()
+            ids: list[str] = batch.column(self.id).cast(pa.string()).to_pylist()
         except UnicodeDecodeError:
-            row = next(row for row in range(len(column)) if not _is_utf8(column[row]))
-            raise PoolError(f"{path}: the id in row {first + row} (from 0) is not UTF-8") from None
-        if self.id != self.image:
-            for wrong, what in ((None, "null"), ("", "empty")):
-                if wrong in ids:
-                    row = first + ids.index(wrong)
-                    raise PoolError(f"{path}: the id in row {row} (from 0) is {what}")
-        return [f"row {offset + first + row}" if id is None else id for row, id in enumerate(ids)]
+            last = first + batch.num_rows - 1
+            raise PoolError(f"{path}: an id in rows {first} to {last} is not UTF-8") from None
+        if not all(ids):
+            row = next(row for row, id in enumerate(ids, first) if not id)
+            raise PoolError(
+                f"{path}: the id in row {row} (from 0) of {self.id!r} is null or empty; "
+                "choose another column with ?id=COLUMN"
+            )
+        return ids
 
     def items(self, batch: Any, first: int, path: StoragePath, offset: int) -> Iterator[Item]:
         """The items of a batch; arguments as of :meth:`ids`. They hold it until they are gone."""
@@ -100,60 +97,31 @@ class ImageCell:
     folder: StoragePath
 
     def __call__(self) -> bytes:
-        return _image(*_bytes_and_path(self.column[self.row]), self.folder)
-
-    def detached(self) -> Callable[[], bytes]:
-        """The same without its batch, of which it would keep all the rows in memory."""
+        cell = self.column[self.row]
+        if pa.types.is_struct(cell.type) and cell.is_valid:
+            by_path = "path" in cell and not cell["bytes"].is_valid
+            cell = cell["path" if by_path else "bytes"]
+        if not cell.is_valid:
+            raise ImageError("the image is null")
+        is_path = _is_text(cell.type)
+        buffer = (cell.value if pa.types.is_dictionary(cell.type) else cell).as_buffer()
+        check_encoded(buffer.size)
+        data = bytes(buffer)
+        if not is_path:
+            return data
         try:
-            parts = _bytes_and_path(self.column[self.row])
-        except ImageError as error:
-            return failing_read(error)
-        return functools.partial(_image, *parts, self.folder)
+            return self.folder.image(data.decode()).read()  # type: ignore[return-value]
+        except UnicodeDecodeError as error:
+            raise ImageError(f"its path {data!r} is not UTF-8") from error
 
-
-def _bytes_and_path(cell: Any) -> tuple[bytes | None, bytes | None]:
-    """An image's bytes, or its path, which need not be UTF-8; None for what is missing."""
-    if not pa.types.is_struct(cell.type):
-        return (None, _buffer(cell)) if _is_text(cell.type) else (_buffer(cell), None)
-    if not cell.is_valid:
-        return None, None
-    data = _buffer(cell["bytes"])
-    has_path = any(field.name == "path" and _is_text(field.type) for field in cell.type)
-    return data, _buffer(cell["path"]) if has_path and data is None else None
-
-
-def _buffer(cell: Any) -> bytes | None:
-    """The bytes of a scalar of bytes or of text."""
-    cell = cell.value if pa.types.is_dictionary(cell.type) else cell
-    if not cell.is_valid:
-        return None
-    buffer = cell.as_buffer()
-    check_encoded(buffer.size)
-    return bytes(buffer)
-
-
-def _is_utf8(cell: Any) -> bool:
-    try:
-        (_buffer(cell) or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _image(data: bytes | None, path: bytes | None, folder: StoragePath) -> bytes:
-    if data is not None:
-        return data
-    if not path:
-        raise ImageError("the image is null")
-    try:
-        return folder.read_image(path.decode())
-    except UnicodeDecodeError as error:
-        raise ImageError(f"its path {path!r} is not UTF-8") from error
+    def detached(self) -> ImageCell:
+        """The same without its batch, of which it would keep all the rows in memory."""
+        return ImageCell(self.column.take([self.row]), 0, self.folder)
 
 
 def _image_column(schema: Any, uri: str, listed: str) -> str:
     images = [f.name for f in schema if _is_bytes(f.type) or _is_struct(f.type)]
-    found = images or _path_columns(schema)
+    found = images or _named(_PATH_NAMES, schema)
     if len(found) != 1:
         which = "no column of images" if not found else f"images in {' and in '.join(found)}"
         raise PoolError(f"{uri}: {which} (its columns: {listed}); name one with ?image=COLUMN")
@@ -161,30 +129,20 @@ def _image_column(schema: Any, uri: str, listed: str) -> str:
 
 
 def _id_column(schema: Any, image: str, uri: str) -> str:
-    ids = [name for name in _named(_ID_NAMES, schema) if name != image]
-    if len(ids) > 1 and ids[0].lower() == ids[1].lower():
-        raise PoolError(f"{uri}: ids in {' and in '.join(ids)}; name one with ?id=COLUMN")
     own = [image] if _is_text(schema.field(image).type) else []
-    return next(iter([*ids, *own, *_path_columns(schema)]), "")
+    ids = [name for name in _named(_ID_NAMES, schema) if name != image]
+    found = ids or own or _named(_PATH_NAMES, schema)
+    if len(found) > 1:
+        raise PoolError(f"{uri}: ids in {' and in '.join(found)}; name one with ?id=COLUMN")
+    return next(iter(found), "")
 
 
-def _path_columns(schema: Any) -> list[str]:
-    named = [name for name in _named(_PATH_NAMES, schema) if schema.names.count(name) == 1]
-    return [name for name in named if _is_text(schema.field(name).type)]
-
-
-def _named(names: tuple[str, ...], schema: Any) -> list[str]:
-    """The columns of these names in any case, in the order of the names; an exact one wins."""
-    found: list[str] = []
-    for name in names:
-        alike = [column for column in schema.names if column.strip().lower() == name]
-        found += [name] if name in alike else alike
-    return found
+def _named(names: Sequence[str], schema: Any) -> list[str]:
+    return [column for column in schema.names if column.strip().lower() in names]
 
 
 def _is_bytes(kind: Any) -> bool:
-    checks = ("is_binary", "is_large_binary", "is_binary_view")
-    return any(getattr(pa.types, check)(kind) for check in checks)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _is_struct(kind: Any) -> bool:
@@ -196,5 +154,4 @@ def _is_struct(kind: Any) -> bool:
 
 def _is_text(kind: Any) -> bool:
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    checks = ("is_string", "is_large_string", "is_string_view")
-    return any(getattr(pa.types, check)(plain) for check in checks)
+    return bool(pa.types.is_string(plain) or pa.types.is_large_string(plain))

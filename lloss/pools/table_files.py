@@ -1,14 +1,13 @@
-"""Parquet and Arrow files as batches of rows, in bounded memory."""
+"""Parquet files and Arrow streams as batches of rows, in bounded memory."""
 
 from __future__ import annotations
 
 import bisect
 import contextlib
-import functools
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from lloss.errors import PoolError
 from lloss.pools.storage import LocalPath, StoragePath
+from lloss.pools.uri import without_secrets
 
 _BATCH_BYTES = 16 << 20
 """What a batch of rows may hold of images; a writer's row group may hold a gigabyte."""
@@ -51,27 +51,17 @@ class TableFile(ABC):
 
 
 def open_table(path: StoragePath) -> TableFile:
-    """Open a Parquet file, an Arrow (Feather) file, or an Arrow stream, whatever its suffix says.
-
-    Raises:
-        PoolError: it is none of them, or damaged.
-    """
-    with path.open() as file:
-        begin = file.read(6)
-    if begin.startswith(b"FEA1"):
-        raise PoolError(f"{path}: is of Feather's version 1; write it with version 2, or Parquet")
-    if begin.startswith(b"PAR1") or (path.suffix == ".parquet" and begin != b"ARROW1"):
-        return _Parquet(path)
-    return _Arrow(path, stream=begin != b"ARROW1")
+    """Open a table by its suffix; PoolError where it is damaged."""
+    return _Parquet(path) if path.suffix == ".parquet" else _ArrowStream(path)
 
 
 @contextlib.contextmanager
-def table_errors(path: StoragePath) -> Iterator[None]:
+def _table_errors(path: StoragePath) -> Iterator[None]:
     """Turn what pyarrow raises into one line."""
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = without_secrets(" ".join(str(error).split()))
         raise PoolError(f"{path}: not a readable {path.suffix[1:]} file: {reason}") from error
 
 
@@ -87,7 +77,7 @@ class _Parquet(TableFile):
     def _opened(self) -> Iterator[Any]:
         # Without pre-buffering a column is read piece by piece, not a whole row group at once.
         buffer = (8 if self.path.remote else 1) << 20
-        with _source(self.path) as file:
+        with self.path.open() as file, _table_errors(self.path):
             yield pq.ParquetFile(file, buffer_size=buffer, pre_buffer=False)
 
     def batches(self, columns: Sequence[str], block: int = 0) -> Iterator[tuple[int, Any]]:
@@ -117,49 +107,25 @@ def _rows_a_batch(metadata: Any, columns: Sequence[str]) -> int:
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // most))
 
 
-class _Arrow(TableFile):
-    """Record batches: with a footer, as Feather has, or a stream, as Hugging Face writes."""
+class _ArrowStream(TableFile):
+    """What Hugging Face ``datasets`` writes; mapped into memory, not read into it."""
 
-    def __init__(self, path: StoragePath, stream: bool) -> None:
+    def __init__(self, path: StoragePath) -> None:
         super().__init__(path)
-        self._stream = stream
-        with table_errors(path), path.open() as file:
-            if stream:
-                file.seek(max(file.seek(0, os.SEEK_END) - len(_STREAM_END), 0))
-                if file.read() != _STREAM_END:
-                    raise ValueError("it does not end as an Arrow stream does; was it cut off?")
-        with _source(path) as source:
-            self.schema = (pa.ipc.open_stream if stream else pa.ipc.open_file)(source).schema
-
-    @functools.cached_property
-    def starts(self) -> list[int]:  # type: ignore[override]
-        small = [field.name for field in self.schema if pa.types.is_primitive(field.type)]
-        with _source(self.path, pa.memory_map) as source:  # reads only what is looked at
-            batches = self._batches(source, (small or self.schema.names)[:1], 0)
-            return list(itertools.accumulate((batch.num_rows for batch in batches), initial=0))
-
-    def _batches(self, source: Any, columns: Sequence[str], first: int) -> Iterator[Any]:
-        fields = [self.schema.get_field_index(column) for column in columns]
-        options = pa.ipc.IpcReadOptions(included_fields=fields)
-        if self._stream:
-            return itertools.islice(pa.ipc.open_stream(source, options=options), first, None)
-        file = pa.ipc.open_file(source, options=options)
-        return map(file.get_batch, range(first, file.num_record_batches))
+        if not isinstance(path, LocalPath):
+            raise PoolError(
+                f"{path}: an Arrow file is only read on this machine; copy it here, or save it as "
+                "Parquet"
+            )
+        with path.open() as file, _table_errors(path):
+            file.seek(max(file.seek(0, os.SEEK_END) - len(_STREAM_END), 0))
+            if file.read() != _STREAM_END:
+                raise ValueError("it does not end as an Arrow stream does; save it as Parquet")
+            with pa.memory_map(path.path_of(file)) as mapped:
+                table = pa.ipc.open_stream(mapped).read_all()
+        self.schema, self._blocks = table.schema, table.to_batches()
+        self.starts = list(itertools.accumulate(map(len, self._blocks), initial=0))
 
     def batches(self, columns: Sequence[str], block: int = 0) -> Iterator[tuple[int, Any]]:
-        with _source(self.path) as source:
-            row = self.starts[block]
-            for batch in self._batches(source, columns, block):
-                yield row, batch.select(list(columns))
-                row += batch.num_rows
-
-
-@contextlib.contextmanager
-def _source(path: StoragePath, opener: Callable[[str], Any] = pa.OSFile) -> Iterator[Any]:
-    """The file for pyarrow; a local one is read past Python and its lock."""
-    with table_errors(path), path.open() as file:
-        if isinstance(path, LocalPath):
-            with opener(path.path_of(file)) as source:
-                yield source
-        else:
-            yield file
+        for row, batch in zip(self.starts[block:], self._blocks[block:]):
+            yield row, batch.select(list(columns))

@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files."""
+"""Rows of tables."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from lloss.pools.table_files import TableFile, open_table
 
 
 class TablePool(Pool):
-    """The rows of Parquet, Arrow and Feather files, one file after another.
+    """The rows of Parquet files and Arrow streams, one file after another.
 
     The id is the column ``id`` (or ``image_id``, ``key``, ``__key__``), else the path, else the
     row's number in the pool; integers become their decimal text. The image is the one column of
     bytes, or of Hugging Face's structs of bytes and path, or of paths relative to the file's
-    folder. Rows are read in batches of bounded size; of ids that column alone. The ``options``
-    ``id`` and ``image`` name columns; without them PoolError where the schema is ambiguous.
+    folder. The ``options`` ``id`` and ``image`` name columns; without them PoolError where the
+    schema is ambiguous.
     """
 
     def __init__(self, files: Sequence[StoragePath], uri: str, options: dict[str, str]) -> None:
         self.uri = uri
         self.remote = any(file.remote for file in files)
-        self.counted = not self.remote
         self.files = files
         first = open_table(files[0])
         self._opened: dict[int, TableFile] = {0: first}
@@ -85,8 +84,11 @@ class TablePool(Pool):
         missing = set(wanted)
         places = {id: row for row, id in enumerate(self.ids()) if id in missing}
         self.refuse_missing(wanted, missing - places.keys())
-        chunks = self.chunks(range(row, row + 1) for row in sorted(places.values()))
-        found = {item.id: _detached(item) for chunk in chunks for item in chunk.items}
+        found = {}
+        for chunk in self.chunks(range(row, row + 1) for row in sorted(places.values())):
+            for item in chunk.items:
+                assert isinstance(item.read, ImageCell)
+                found[item.id] = Item(item.id, item.read.detached())
         return [found[id] for id in wanted]
 
     def _skip_to(
@@ -96,8 +98,3 @@ class TablePool(Pool):
         offset, file = next(self._located(start), (start, None))
         begin = offset if file is None else offset + file.starts[file.block(start - offset)]
         return (self._from(start), start) if begin > position else (items, position)
-
-
-def _detached(item: Item) -> Item:
-    cell = item.read
-    return Item(item.id, cell.detached()) if isinstance(cell, ImageCell) else item

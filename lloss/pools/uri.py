@@ -10,9 +10,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -25,6 +25,7 @@ OPTIONS = ("id", "image", "split")
 _MOST = 1_000_000
 """Files that braces may stand for; more is a typing error."""
 
+_BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _LOCAL = re.compile(r"(?:file|local)://")
 _USER = re.compile(r"(://)[^/?#]*@")
@@ -123,51 +124,32 @@ def without_secrets(text: str) -> str:
 
 
 def expanded(pattern: str, most: int = _MOST) -> list[str]:
-    """Write out braces as a shell does: ``{000..123}`` counts, ``{a,b}`` lists; they may nest.
+    """Write out braces as a shell does: ``{000..123}`` counts up, ``{a,b}`` lists.
 
     Raises:
-        PoolError: a brace is unbalanced or empty, or there are more names than ``most``.
+        PoolError: a brace is unbalanced, nested or empty, or there are more names than ``most``.
     """
-    names = list(itertools.islice(_expanded(pattern, pattern), most + 1))
-    if len(names) > most:
+    parts = _BRACES.split(pattern)  # text and inside of braces in turn
+    if any(brace in text for text in parts[::2] for brace in "{}"):
+        raise PoolError(f"{pattern}: braces are unbalanced or nested; give {{00..99}} or {{a,b}}")
+    choices = [
+        _choices(part, pattern, most) if number % 2 else [part] for number, part in enumerate(parts)
+    ]
+    if math.prod(map(len, choices)) > most:
         raise PoolError(f"{pattern}: stands for more than {most:,} files")
-    return names
+    return list(map("".join, itertools.product(*choices)))
 
 
-def _expanded(text: str, whole: str) -> Iterator[str]:
-    start = text.find("{")
-    if "}" in (text if start < 0 else text[:start]):
-        raise PoolError(f"{whole}: a '}}' without a '{{' before it")
-    if start < 0:
-        yield text
-        return
-    parts, stop = _alternatives(text, start, whole)
-    counted = _RANGE.fullmatch(parts[0]) if len(parts) == 1 else None
-    if len(parts) == 1 and counted is None:
-        raise PoolError(f"{whole}: {text[start:stop]!r} is neither a range {{00..99}} nor {{a,b}}")
-    nested = itertools.chain.from_iterable(_expanded(part, whole) for part in parts)
-    for middle in _counted(*counted.groups()) if counted else nested:
-        for rest in _expanded(text[stop:], whole):
-            yield text[:start] + middle + rest
-
-
-def _counted(first: str, last: str) -> Iterator[str]:
-    padded = first.startswith("0") or last.startswith("0")
+def _choices(inside: str, pattern: str, most: int) -> list[str]:
+    counted = _RANGE.fullmatch(inside)
+    if counted is None and "," in inside:
+        return inside.split(",")
+    first, last = counted.groups() if counted else ("1", "0")
+    if not 0 <= int(last) - int(first) < most:
+        raise PoolError(
+            f"{pattern}: {{{inside}}} is not a list {{a,b}}, or a range {{00..99}} that counts up "
+            f"to at most {most:,} files"
+        )
+    padded = any(len(end) > 1 and end[0] == "0" for end in (first, last))
     width = max(len(first), len(last)) if padded else 0
-    step = 1 if int(first) <= int(last) else -1
-    return (f"{number:0{width}d}" for number in range(int(first), int(last) + step, step))
-
-
-def _alternatives(text: str, start: int, whole: str) -> tuple[list[str], int]:
-    """The comma-separated parts of the brace at ``start``, and the position behind it."""
-    depth, parts = 0, [""]
-    for position in range(start, len(text)):
-        letter = text[position]
-        depth += (letter == "{") - (letter == "}")
-        if depth == 0:
-            return parts, position + 1
-        if letter == "," and depth == 1:
-            parts.append("")
-        elif position > start:
-            parts[-1] += letter
-    raise PoolError(f"{whole}: a '{{' without its '}}'")
+    return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]

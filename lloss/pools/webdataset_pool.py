@@ -23,9 +23,6 @@ from lloss.pools.uri import PoolUri
 
 _Read: TypeAlias = Callable[[], bytes]
 
-_REMEMBERED = 1_000_000
-"""Keys of one shard that are compared at reading; beyond, the code that writes them down checks."""
-
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.S)
 """A member's key, and after the first dot of its last part what it is of that key."""
 
@@ -49,7 +46,6 @@ class WebDatasetPool(Pool):
         self.image = uri.options.get("image", "").lower().removeprefix(".")
         self.remote = any(shard.remote for shard in shards)
         self.streamed = any(_is_streamed(shard) for shard in shards)
-        self.counted = not self.streamed
         self._passed: PassedOver | None = None
 
     def __iter__(self) -> Iterator[Item]:
@@ -67,17 +63,11 @@ class WebDatasetPool(Pool):
         return files_fingerprint(self.shards)
 
     def _items(self, shard: StoragePath, passed: PassedOver) -> Iterator[Item]:
-        seen: set[int] = set()
         members = (_streamed if _is_streamed(shard) else _walked)(shard, passed)
         for key, group in itertools.groupby(members, lambda member: member.key):
             image = self._image(shard, key, group, passed)
-            if image is None:
-                continue
-            if hash(key) in seen:
-                raise PoolError(f"{shard}: the key {key!r} comes again after others; keys are ids")
-            if len(seen) < _REMEMBERED:
-                seen.add(hash(key))
-            yield Item(key, image)
+            if image is not None:
+                yield Item(key, image)
 
     def _image(
         self, shard: StoragePath, key: str, group: Iterator[_Member], passed: PassedOver
@@ -145,7 +135,7 @@ def _is_streamed(shard: StoragePath) -> bool:
 
 def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a tar on this machine: only the headers are read."""
-    with _tar_errors(shard), shard.open() as file:
+    with shard.open() as file, _tar_errors(shard):
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         images = shard.open_random()
@@ -159,22 +149,18 @@ def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
 
 def _streamed(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
     """Members of a remote or compressed tar: it is read once, from front to back."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_tar_errors(shard))
-        file: Any = stack.enter_context(shard.open())
-        if shard.suffix != ".tar":
-            file = stack.enter_context(gzip.GzipFile(fileobj=file))
-        options = {"mode": "r|", "bufsize": 1 << 20, **_READING}
-        tar = stack.enter_context(tarfile.open(fileobj=file, **options))
-        for key, extension, info in _headers(tar, passed):
-            yield _Member(key, extension, functools.partial(_carried, tar, info))
+    with shard.open() as file, _tar_errors(shard):
+        plain: Any = file if shard.suffix == ".tar" else gzip.GzipFile(fileobj=file)
+        with tarfile.open(fileobj=plain, mode="r|", bufsize=1 << 20, **_READING) as tar:
+            for key, extension, info in _headers(tar, passed):
+                yield _Member(key, extension, functools.partial(_carried, tar, info))
 
 
 @contextlib.contextmanager
 def _tar_errors(shard: StoragePath) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise PoolError(f"{shard}: damaged, or not a tar file: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Number of images in one run: by the size of the images, the provider and free memory."""
+"""Number of images in one run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ DEVICE_BATCH = 256
 """Images a run on a GPU at most, where the user sets no number."""
 
 _DEVICE_PIXELS = DEVICE_BATCH * 224 * 224
-_DEVICE_BYTES = 2048
-"""GPU memory for a pixel of the input: some feature maps of 64 channels in fp32, and cuDNN's
-workspace. A rough guess; a run that does not fit is halved."""
 
 _HOST_PIXELS = 16 * 32 * 32
 _HOST_BATCHES = (4, 64)
@@ -27,17 +24,11 @@ def device_batch(image: ImageSpec) -> int:
     return min(DEVICE_BATCH, _power_below(_DEVICE_PIXELS // _pixels(image)))
 
 
-def batch_in_memory(image: ImageSpec, batch_size: int, free: int) -> int:
-    """Images of a batch that half of the GPU's ``free`` bytes hold at a time; at least one."""
-    count = _power_below(free // 2 // (_pixels(image) * _DEVICE_BYTES))
-    return batch_size if count >= batch_size else count
-
-
-def captured_sizes(most: int) -> tuple[int, ...]:
-    """The batch sizes that CUDA runs, ascending: powers of two and the largest.
+def padded_sizes(most: int) -> tuple[int, ...]:
+    """The batch sizes that a GPU runs, ascending: powers of two and the largest.
 
     A count between two is padded to the larger, which at most doubles the work: cuDNN plans few
-    shapes, and few CUDA graphs are captured.
+    shapes.
     """
     return tuple(sorted({1 << power for power in range(most.bit_length())} | {most}))
 

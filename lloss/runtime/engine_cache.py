@@ -13,7 +13,6 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from lloss.errors import EngineError
@@ -22,27 +21,17 @@ from lloss.files import write_error, write_json
 KEY = "key.json"
 
 
-@dataclass(frozen=True)
-class EngineCache:
-    """Two folders.
+def engine_folder(
+    machine: Mapping[str, str], model: Mapping[str, str], root: Path | None = None
+) -> Path:
+    """Find or make the folder for the engine of one model, in one range of shapes.
 
-    ``timings`` are of kernels on this machine, for any model: with them the engine of the next
-    cycle's model builds in a fraction of the time.
+    Its parent is the machine's: kernels timed for one model serve the engines of the next ones.
     """
-
-    engines: Path  # of one model, on one machine, in one range of shapes
-    timings: Path
-
-    @classmethod
-    def of(
-        cls, machine: Mapping[str, str], model: Mapping[str, str], root: Path | None = None
-    ) -> EngineCache:
-        """Find or make the folders in ``root``, by default :func:`default_root`."""
-        root = root or default_root()
-        for folder in (root.parent, root):
-            _make_private(folder)
-        engines = _keyed_folder(root / "engines", {**machine, **model})
-        return cls(engines, _keyed_folder(root / "timings", machine))
+    root = root or default_root()
+    for folder in (root.parent, root):
+        _make_private(folder)
+    return _keyed_folder(_keyed_folder(root, machine), model)
 
 
 def default_root() -> Path:
@@ -56,8 +45,7 @@ def default_root() -> Path:
 def _keyed_folder(parent: Path, key: Mapping[str, str]) -> Path:
     text = json.dumps(dict(key), sort_keys=True, ensure_ascii=False)
     folder = parent / hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
-    for path in (parent, folder):
-        _make_private(path)
+    _make_private(folder)
     if not (folder / KEY).is_file():
         write_json(folder / KEY, dict(key))
     return folder
@@ -71,13 +59,9 @@ def _make_private(folder: Path) -> None:
         status = folder.stat()
     except OSError as error:
         raise write_error(error, folder) from error
-    if status.st_uid != os.getuid():
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise EngineError(
-            f"{folder}: belongs to user {status.st_uid}, and TensorRT runs the engines that it "
-            "finds there: set XDG_CACHE_HOME to a folder of your own"
-        )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise EngineError(
-            f"{folder}: others can write to it (mode {stat.S_IMODE(status.st_mode):o}), and "
-            f"TensorRT runs the engines that it finds there: chmod go-w '{folder}'"
+            f"{folder}: other users can write to it (user {status.st_uid}, mode "
+            f"{stat.S_IMODE(status.st_mode):o}), and TensorRT runs the engines that it finds "
+            f"there: chmod go-w '{folder}', or set XDG_CACHE_HOME to a folder of your own"
         )

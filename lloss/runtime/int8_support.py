@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lloss.manifest import Manifest
 from lloss.runtime.onnx_runtime import import_onnxruntime
 
 MADE_FOR = {8: "VNNI", 7: "AVX2"}
@@ -61,3 +62,10 @@ def open_cpu_session(model: str | bytes, threads: int = 0, weight_bits: int = 8)
     options = session_options(threads, weight_bits)
     ort = import_onnxruntime()
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def weight_bits(manifest: Manifest) -> int:
+    """Bits of an int8 artifact's weights; 8 where they are unknown, 0 for other artifacts."""
+    if manifest.precision != "int8":
+        return 0
+    return 7 if manifest.recipe.get("weight_bits") == 7 else 8

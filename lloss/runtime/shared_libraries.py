@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,16 +21,16 @@ def cuda_libraries(major: str) -> tuple[str, ...]:
 
 
 def first_missing(names: Sequence[str]) -> str | None:
-    """Load libraries for the whole process, in order; return the first that cannot be loaded."""
-    return next((name for name in names if not load(name)), None)
-
-
-def load(name: str) -> bool:
-    """Load one library by name, or from the folder of a pip package.
+    """Load libraries for the whole process, in order; return the first that cannot be loaded.
 
     The provider's own file is linked to bare names, which the loader resolves to loaded libraries:
     loading by full path here makes LD_LIBRARY_PATH unnecessary.
     """
+    return next((name for name in names if not load(name)), None)
+
+
+def load(name: str) -> bool:
+    """Load one library by name, or from the folder of a pip package."""
     for path in (name, *map(str, _packaged(name))):
         try:
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
@@ -41,20 +40,9 @@ def load(name: str) -> bool:
     return False
 
 
-def installed_tensorrt() -> str | None:
-    """The version of an installed TensorRT package, or None."""
-    for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
 def tensorrt_version() -> str:
-    """The version of the loaded TensorRT library, such as ``10.14.1``."""
-    number: int = ctypes.CDLL(TENSORRT[0]).getInferLibVersion()
-    return f"{number // 10_000}.{number % 10_000 // 100}.{number % 100}"
+    """The version of the loaded TensorRT library, such as ``101401``."""
+    return str(ctypes.CDLL(TENSORRT[0]).getInferLibVersion())
 
 
 def _packaged(name: str) -> Iterator[Path]:

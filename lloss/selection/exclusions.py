@@ -48,8 +48,8 @@ def read_excluded(paths: Iterable[Path], problems: Problems, empty: str = "") ->
         of_masks = any(isinstance(label, MaskFile) for label in labels.values())
         if not of_masks or empty == UNLABELED:  # only then read masks
             labels = drop_empty_labels(labels, empty, problems)
-        names = {several[-1]: several for several in problems.unusable.get(str(path), ())}
-        names |= {key: image_names(key, label) for key, label in labels.items()}
+        keys = [*sorted(problems.unusable.get(str(path), ())), *labels]
+        names = {key: image_names(key, labels.get(key)) for key in keys}
         files.append(NamedImages(str(path), names, own_suffix=not of_masks))
     if problems.unusable:
         problems.note("images that broken annotations name are excluded all the same")
@@ -72,7 +72,7 @@ def find_excluded(
         matches = Matches(ids, names, file.own_suffix)
         for key, several in file.names.items():
             if not any(map(matches.of, several)):
-                near = "" if unknown else matches.near(several[0], elsewhere=False)
+                near = "" if unknown else matches.near(several[0])
                 unknown.append(f"{several[0]!r}; {near}" if near else repr(several[0]))
                 continue
             try:

@@ -23,12 +23,9 @@ from lloss.text.clean_names import stripped
 
 _BREAKS = re.compile(r"[\r\n\0]")
 
-_FIELD = re.compile(r'"([^"]*(?:""[^"]*)*)"|([^",]*)')
+_FIELD = re.compile(r',("[^"]*(?:""[^"]*)*"|[^",]*)')
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what errors="surrogateescape" makes of a broken byte
-
-_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
-"""How UTF-16 and UTF-32 begin."""
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
@@ -69,14 +66,7 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
     """
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     for number, line in enumerate(text, 1):
-        if number == 1:
-            if line.startswith(_MARKS):
-                raise error(f'{origin}: is UTF-16 text; save it as UTF-8 (Excel: "CSV UTF-8")')
-            if line.startswith("PK\x03\x04"):
-                raise error(f"{origin}: is a zip or a workbook of Excel; save the sheet as CSV")
-            if line.startswith("PAR1"):
-                raise error(f"{origin}: is Parquet; give CSV")
-            line = line.removeprefix("\ufeff")
+        line = line.removeprefix("\ufeff") if number == 1 else line
         wrong = None if line.isascii() else _NOT_UTF8.search(line)
         if wrong is not None:
             byte = ord(wrong.group()) & 0xFF
@@ -87,7 +77,7 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
         if "\0" in line:
             raise error(
                 f"{origin}, line {number}: holds a NUL, as UTF-16 text and binary files do; give "
-                "text in UTF-8"
+                'text in UTF-8 (Excel: "CSV UTF-8")'
             )
         yield number, line.rstrip("\r\n")
 
@@ -95,30 +85,19 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
 class Table:
     """A CSV with a header; iterating gives the line number and the fields of each row.
 
-    ``header`` holds the stripped names of the columns; a column of row numbers or of nothing has
-    an empty one.
+    ``header`` holds the stripped names of the columns.
 
     Raises:
-        LlossError: of the kind ``error``, naming the line: see the module's grammar. Duplicate
-            names, a repeated header and values in a column without a name are refused too.
+        LlossError: of the kind ``error``, naming the line: see the module's grammar. A repeated
+            header is refused too.
     """
 
     def __init__(self, file: IO[bytes], origin: str, error: type[LlossError]) -> None:
         self.origin, self._error = origin, error
         self._lines = text_lines(file, origin, error)
-        number, line = next(self._filled(), (0, ""))
-        if line.casefold().startswith("sep="):
-            raise self._wrong(number, f"{line!r} is a line for Excel, not CSV; remove it")
-        if line.startswith(("{", "[")):
-            raise self._wrong(number, "looks like JSON; give a CSV with a header")
-        self._first, self._fields = line, self._parsed(number, line) if line else []
+        number, self._first = next(self._filled(), (0, ""))
+        self._fields = self._parsed(number, self._first) if self._first else []
         self.header = tuple(map(stripped, self._fields))
-        self._nameless = [place for place, name in enumerate(self.header) if not name]
-        for place, name in enumerate(self.header):
-            if name and name in self.header[:place]:
-                raise self._wrong(
-                    number, f"two columns are called {name!r}; rename one or remove it"
-                )
 
     def column(self, name: str) -> int | None:
         """The place of a column, whose name is written in any case; None without one."""
@@ -141,13 +120,10 @@ class Table:
         raise self._error(f"{self.origin}: needs a column {wanted} (found: {found}); {remedy}")
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
-        count = len(self.header)
         for number, line in self._filled():
             fields = self._parsed(number, line) if '"' in line else line.split(",")
-            if len(fields) != count:
+            if len(fields) != len(self.header):
                 raise self._wrong(number, self._uneven(fields, line))
-            if self._nameless:
-                self._check_nameless(number, fields)
             if fields == self._fields or line.removeprefix("\ufeff") == self._first:
                 raise self._wrong(
                     number, "repeats the header, as files do that were joined; remove that line"
@@ -158,19 +134,14 @@ class Table:
         return ((number, line) for number, line in self._lines if line.strip())
 
     def _parsed(self, number: int, line: str) -> list[str]:
-        fields: list[str] = []
-        start = 0
-        while True:
-            match = _FIELD.match(line, start)
-            assert match is not None, "a field may be empty"
-            end = match.end()
-            if line[end : end + 1] not in ("", ","):
-                raise self._wrong(number, _quoting(line, start, match.group(1)))
-            quoted = match.group(1)
-            fields.append(match.group(2) if quoted is None else quoted.replace('""', '"'))
-            if end == len(line):
-                return fields
-            start = end + 1
+        fields = _FIELD.findall(f",{line}")
+        if ",".join(fields) != line:
+            raise self._wrong(
+                number,
+                f"has a stray double quote: {shortened(line)!r}; quotes enclose a whole field in "
+                "one line, and a quote within is doubled",
+            )
+        return [field[1:-1].replace('""', '"') if field[:1] == '"' else field for field in fields]
 
     def _uneven(self, fields: Sequence[str], line: str) -> str:
         names = shortened(", ".join(self.header))
@@ -180,31 +151,8 @@ class Table:
             return f"{shown}; put a value with a comma in it into double quotes"
         return f"{shown}; write a field for each column, with commas between them"
 
-    def _check_nameless(self, number: int, fields: Sequence[str]) -> None:
-        for place in self._nameless:
-            value = fields[place]
-            is_index = place == 0 and value.isdecimal()  # as pandas writes it
-            if value.strip() and not is_index:
-                raise self._wrong(
-                    number,
-                    f"{shortened(value)!r} is in column {place + 1}, which has no name in the "
-                    "header; name the column or remove it",
-                )
-
     def _wrong(self, number: int, what: str) -> LlossError:
         return self._error(f"{self.origin}, line {number}: {what}")
-
-
-def _quoting(line: str, start: int, quoted: str | None) -> str:
-    """What is wrong with the quotes of the field that starts there."""
-    shown = repr(shortened(line[start:]))
-    if quoted is not None:
-        what = f"has text behind the closing quote in {shown}"
-    elif line[start] == '"':
-        what = f"the quote that opens {shown} does not close in its line"
-    else:
-        what = f"has a quote inside a field without quotes: {shown}"
-    return f"{what}; quotes enclose a whole field, and a quote within is doubled"
 
 
 def shortened(text: str, most: int = _SHOWN) -> str:

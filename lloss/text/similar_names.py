@@ -18,23 +18,9 @@ _SHOWN = 3
 _RESEMBLES = 0.6
 """Similarity from which a name is suggested."""
 
-_NUMBER = re.compile(r"([+-]?)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
+_FRACTION = re.compile(r"(?<=\d)\.0+$", re.ASCII)
 _ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)", re.ASCII)
 _JOINTS = re.compile(r"[\s_-]+")
-
-_MISSING = frozenset({"nan", "<na>", "nat", "#n/a", "#name?", "#ref!", "#value!"})
-"""What pandas and spreadsheets write where there is no value, in lower case."""
-
-
-def class_notes(counts: Mapping[str, int]) -> list[str]:
-    """Notes on names of labels that are probably mistakes, from how often each name occurs."""
-    missing = [name for name in counts if name.casefold() in _MISSING]
-    lines = [
-        f"{counts[name]} labels read {name!r}, as programs write a missing value: if "
-        "they are not your classes, remove those rows"
-        for name in missing
-    ]
-    return [*filter(None, [similar_note(counts)]), *lines]
 
 
 def nearest(name: str, known: Iterable[str], resembles: float = 0) -> str:
@@ -100,9 +86,6 @@ def _shown(name: str) -> str:
 
 
 def _loose(name: str) -> str:
+    """Equal for names that differ only in case, spaces or how a whole number is written."""
     key = unicodedata.normalize("NFKC", visible(name)).casefold()
-    number = _NUMBER.fullmatch(key)
-    if number and any(char.isdecimal() for char in key):
-        sign, whole, part = number.groups()
-        return f"{'-' if sign == '-' else ''}{whole or '0'}" + (f".{part}" if part else "")
-    return _ZEROS.sub("", _JOINTS.sub(" ", key).strip())
+    return _ZEROS.sub("", _FRACTION.sub("", _JOINTS.sub(" ", key).strip()))

@@ -12,7 +12,7 @@ from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import answer_failures, answer_of
 from lloss.serve.daemon.http.authentication import PROBES
 from lloss.serve.daemon.labelstudio import routes as labelstudio
-from lloss.serve.daemon.ui import login, page_routes
+from lloss.serve.daemon.ui import page_routes
 from lloss.serve.daemon.ui.page_data import PageData
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -41,7 +41,7 @@ def create_app(daemon: Daemon) -> FastAPI:
     answer_failures(app)
     app.state.routes = []
     api = (health, model, inference, score_images, pools, jobs)
-    for module in (*api, labelstudio, login, page_routes):
+    for module in (*api, labelstudio, page_routes):
         app.include_router(module.router)
         app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
     document: dict[str, Any] = {}
@@ -68,11 +68,7 @@ class InferShortcut:
     def __init__(self, app: FastAPI) -> None:
         self._app: ASGIApp = app
         self._scopes: dict[str, Scope] = {
-            route.path.format(**inference.SERVED): {
-                "app": app,
-                "route": route,
-                "path_params": inference.SERVED,
-            }
+            route.path: {"app": app, "route": route, "path_params": {}}
             for route in inference.router.routes
             if isinstance(route, Route) and route.endpoint is inference.infer
         }

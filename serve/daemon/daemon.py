@@ -7,10 +7,10 @@ from lloss.serve.daemon.observability.gauges import register_gauges
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import Selections
 from lloss.serve.daemon.services.image_labels import Labels
-from lloss.serve.daemon.services.job_runner import Jobs
+from lloss.serve.daemon.services.job_runner import JobRunner
 from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.model_manager import Models
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.model_manager import ModelManager
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 
@@ -40,12 +40,12 @@ class Daemon:
         """
         self.settings = settings
         self.draining = False
-        self.access = Access(settings)
         self.metrics = DaemonMetrics(settings.limits)
         self.catalog = Catalog(settings.data_dir)
-        self.models = Models(settings, self.metrics)
-        self.pools = Pools(settings, self.catalog)
-        self.jobs = Jobs(settings, self.catalog, self.models, self.pools, self.metrics)
+        self.access = Access(settings)  # behind the catalog's lock: it may make a key
+        self.models = ModelManager(settings, self.metrics)
+        self.pools = PoolRegistry(settings, self.catalog)
+        self.jobs = JobRunner(settings, self.catalog, self.models, self.pools, self.metrics)
         self.classes = Classes(self.models, self.catalog.images)
         self.labels = Labels(self.catalog, self.pools, self.metrics, self.classes)
         self.selections = Selections(settings, self.catalog, self.pools, self.metrics)

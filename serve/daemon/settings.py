@@ -31,8 +31,7 @@ class Limits:
     """What clients may send.
 
     Attributes:
-        body_bytes: of a request's body as it comes over the network.
-        inflated_bytes: of it after gzip or deflate.
+        body_bytes: of a request's body.
         in_flight_bytes: of all bodies at once.
         body_seconds: within which a body must arrive.
         request_seconds: within which a request is answered, unless it asks for less.
@@ -45,7 +44,6 @@ class Limits:
     """
 
     body_bytes: int = 64 << 20
-    inflated_bytes: int = 256 << 20
     in_flight_bytes: int = 1 << 30
     body_seconds: float = 30.0
     request_seconds: float = 30.0

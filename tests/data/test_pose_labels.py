@@ -68,24 +68,6 @@ def test_a_missing_image_is_named_or_left_out(
     check_broken(partial(opened_ids, path, None), expected, ["a.jpg@100,50,0.5"])
 
 
-def test_a_split_that_the_file_reports(
-    tmp_path: Path, picture: Any, as_json: Any, person: Any
-) -> None:
-    picture(tmp_path / "a.jpg")
-    people = [person(center=[n, 9], isValidation=float(n % 3 == 0)) for n in range(1, 7)]
-    path = as_json(tmp_path / "mpii.json", people)
-    assert len(opened(path)) == 6
-    assert len(opened(f"{path}?split=train")) == open_pool(f"{path}?split=train").count() == 4
-    assert [item.id for item in opened(f"{path}?split=valid").items] == [
-        "a.jpg@3,9,0.5", "a.jpg@6,9,0.5",
-    ]  # fmt: skip
-    with pytest.raises(LabelError, match="split 'test': an MPII file has train and valid"):
-        opened(f"{path}?split=test")
-    plain = as_json(tmp_path / "plain.json", [person()])
-    with pytest.raises(LabelError, match="lacks the key 'isValidation'"):
-        opened(f"{plain}?split=train")
-
-
 def test_labels_join_persons_with_another_folder_before_the_name(
     tmp_path: Path, picture: Any, as_json: Any, person: Any
 ) -> None:
@@ -149,6 +131,8 @@ def test_an_image_that_cannot_be_read_is_reported_when_it_is_decoded(
 def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, person: Any) -> None:
     with pytest.raises(PoolError, match="no such labeled data"):
         opened(tmp_path / "none.json")
+    with pytest.raises(PoolError, match="takes no option 'split'"):
+        opened(f"{as_json(tmp_path / 'a.json', [person()])}?split=train")
     picture(tmp_path / "pool" / "a.jpg")
     with pytest.raises(LabelError, match="add --labels"):
         opened(tmp_path / "pool")

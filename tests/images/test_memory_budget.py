@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
@@ -11,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lloss.images.memory_budget import ByteBudget
-
-from ..waiting import PATIENCE
 
 
 def test_no_more_is_held_than_the_total() -> None:
@@ -37,38 +34,4 @@ def test_no_more_is_held_than_the_total() -> None:
         assert budget.free == 0
     with pytest.raises(KeyError), budget.holding(70):
         raise KeyError
-    assert budget.free == 100
-
-
-def test_a_large_request_is_not_overtaken_for_ever() -> None:
-    budget, order = ByteBudget(100), []
-
-    def hold(size: int) -> None:
-        with budget.holding(size):
-            order.append(size)
-
-    threads = [threading.Thread(target=hold, args=(size,)) for size in (100, 5, 6)]
-    with budget.holding(50):  # the small ones would fit
-        for number, thread in enumerate(threads):
-            thread.start()
-            deadline = time.monotonic() + PATIENCE
-            while len(budget._queue) <= number and time.monotonic() < deadline:
-                time.sleep(0.001)
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert order[0] == 100 and sorted(order) == [5, 6, 100]
-
-
-def test_an_interrupted_wait_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = ByteBudget(100)
-
-    def interrupted(_: object) -> bool:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(budget._changed, "wait_for", interrupted)
-        with contextlib.suppress(KeyboardInterrupt), budget.holding(10):
-            pass
-    with budget.holding(100):
-        pass
     assert budget.free == 100

@@ -38,13 +38,12 @@ def write_tar(path: Path, members: Mapping[str, bytes] | Iterable[str]) -> Path:
 
 
 def write_table(path: Path, columns: Any, block: int = 5, **options: Any) -> Path:
-    """Parquet, an Arrow stream (``.arrow``) or an Arrow file (``.feather``), by the suffix."""
+    """Parquet, or an Arrow stream (``.arrow``), by the suffix."""
     table = columns if isinstance(columns, pa.Table) else pa.table(columns)
     if path.suffix == ".parquet":
         pq.write_table(table, path, row_group_size=block, **options)
         return path
-    new = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
-    with new(str(path), table.schema) as file:
+    with pa.ipc.new_stream(str(path), table.schema) as file:
         file.write_table(table, max_chunksize=block)
     return path
 
@@ -81,12 +80,7 @@ def npy_pool(root: Path) -> str:
     return "a.npy"
 
 
-def stored_pool(root: Path) -> str:
-    np.savez(root / "a.npz", images=random_images(COUNT))
-    return "a.npz"
-
-
-def compressed_pool(root: Path) -> str:
+def npz_pool(root: Path) -> str:
     np.savez_compressed(root / "a.npz", images=random_images(COUNT))
     return "a.npz"
 
@@ -112,10 +106,6 @@ def parquet_pool(root: Path) -> str:
     return "p"
 
 
-def feather_pool(root: Path) -> str:
-    return write_table(root / "a.feather", ROWS).name
-
-
 def stream_pool(root: Path) -> str:
     return write_table(root / "a.arrow", ROWS).name
 
@@ -137,12 +127,10 @@ KINDS = {
     folder_pool: (True, False, True),
     list_pool: (True, False, False),
     npy_pool: (True, False, True),
-    stored_pool: (True, False, True),
-    compressed_pool: (True, False, True),
+    npz_pool: (True, False, True),
     tar_pool: (False, False, False),
     gz_pool: (False, True, False),
     parquet_pool: (False, False, False),
-    feather_pool: (False, False, False),
     stream_pool: (False, False, False),
     numbered_pool: (True, False, False),
     persons_pool: (True, False, False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,17 @@ def _chunk(pool: Pool, start: int, stop: int) -> Chunk:
 def _saved(root: Path, images: NDArray[Any], kind: str) -> Pool:
     if kind == "memory":
         return ArrayPool(images, "images")
+    path = root / f"a.{kind[:3]}"
     if kind == "npy":
-        np.save(root / "a.npy", images)
-    elif kind == "stored":
-        np.savez(root / "a.npz", labels=np.arange(3), images=images)
-    elif kind == "only":
-        np.savez(root / "a.npz", anything=images)
+        np.save(path, images)
+    elif kind == "npz":
+        np.savez_compressed(path, labels=np.arange(3), images=images)
     else:
-        np.savez_compressed(root / "a.npz", images=images)
-    return open_pool(root / ("a.npy" if kind == "npy" else "a.npz"))
+        np.savez(path, anything=images)
+    return open_pool(path)
 
 
-@pytest.mark.parametrize("kind", ["memory", "npy", "stored", "only", "compressed"])
+@pytest.mark.parametrize("kind", ["memory", "npy", "npz", "npz of one array"])
 @pytest.mark.parametrize("shape", [(5, 6, 3), (5, 6), (4, 4, 1)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_rows_are_read_in_bulk_and_one_by_one(
@@ -47,8 +45,7 @@ def test_rows_are_read_in_bulk_and_one_by_one(
 ) -> None:
     images = np.asarray(random_images(40, *shape), order=order)
     pool = _saved(tmp_path, images, kind)
-    plain = kind in ("npy", "stored", "only") and order == "C"
-    assert isinstance(pool.rows, FileRows) == plain  # type: ignore[attr-defined]
+    assert isinstance(pool.rows, FileRows) == (kind == "npy" and order == "C")  # type: ignore[attr-defined]
     out = np.full((16, *shape), 7, np.uint8)
     assert _chunk(pool, 30, 46).read_rows(out)
     assert np.array_equal(out[:10], images[30:])
@@ -112,13 +109,6 @@ def test_a_file_that_shrank_while_it_was_read_stops_the_run(tmp_path: Path) -> N
         chunk.items[0].read()
 
 
-def test_items_of_a_chunk_are_created_lazily() -> None:
-    huge = np.lib.stride_tricks.as_strided(random_images(1), (10**12, 5, 6, 3), (0, 18, 3, 1))
-    (chunk,) = ArrayPool(huge, "").chunks([range(10, 10**11)])
-    assert len(chunk) == 10**11 - 10
-    assert [item.id for item in chunk.items[3:5]] == ["13", "14"]
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures memory by /proc")
 def test_reading_a_large_file_takes_no_memory(tmp_path: Path) -> None:
     code = f"""
@@ -152,7 +142,7 @@ print((pages() - before) * 4096)
         *((np.zeros(shape, np.uint8), r"looks like one image; .* is \[1, H, W, 3\]") for shape in
           [(16, 20, 3), (16, 20, 1), (16, 20, 4), (3, 16, 20)]),
         (random_images(4)[:0], "no image"),
-        (np.array([{}], object), "need pickle"),
+        (np.array([{}], object), "an array of object|pickle"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("save", [np.save, np.savez])
@@ -171,23 +161,14 @@ def test_an_npz_without_the_array_names_those_it_has(tmp_path: Path) -> None:
         open_pool(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
-def test_a_damaged_file_is_one_error(tmp_path: Path, save: Any) -> None:
-    path = tmp_path / ("a.npy" if save is np.save else "a.npz")
-    save(path, random_images(4))
-    truncated = path.read_bytes()[:-100]
-    for content in (b"", b"junk, not an array", b"PK\3\4 junk", b"\x93NUMPY", truncated):
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_a_damaged_file_is_one_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    (np.save if suffix == "npy" else np.savez)(path, random_images(4))
+    truncated, other = path.read_bytes()[:-100], tmp_path / "other"
+    with other.open("wb") as file:
+        (np.savez if suffix == "npy" else np.save)(file, random_images(4))
+    for content in (b"", b"junk, not an array", b"PK\3\4 junk", b"\x93NUMPY", truncated,
+                    other.read_bytes()):  # fmt: skip
         with pytest.raises(PoolError, match="not a readable array file"):
             open_pool(write(path, content))
-
-
-def test_a_file_of_another_kind_than_its_suffix_is_an_error(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", images=random_images(4))
-    np.save(tmp_path / "b.npy", random_images(4))
-    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
-    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
-    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
-        archive.writestr("images", "not an array")
-    for name in ("a.npy", "b.npz", "c.npz"):
-        with pytest.raises(PoolError):
-            open_pool(tmp_path / name)

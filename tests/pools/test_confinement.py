@@ -111,7 +111,7 @@ def test_paths_in_lists_tables_and_persons(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["i.parquet", "i.arrow", "i.feather", "i.npy", "i.npz", "i.tar", "i.txt", "i.json"]
+    "name", ["i.parquet", "i.arrow", "i.npy", "i.npz", "i.tar", "i.txt", "i.json"]
 )
 def test_a_file_of_images_that_is_a_link_is_refused_and_a_plain_one_is_read(
     root: Path, name: str

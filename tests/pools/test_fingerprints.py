@@ -25,14 +25,14 @@ def _images(seed: int) -> list[bytes]:
 
 def _fill(folder: Path, name: str, seed: int) -> None:
     images = _images(seed)
-    if name.endswith(("parquet", "feather", "arrow")):
+    if name.endswith(("parquet", "arrow")):
         write_table(folder / name, {"jpg": images}, block=COUNT if "parquet" in name else 7)
         return
     members = {f"{number:02d}.jpg": image for number, image in enumerate(images)}
     write_tar(folder / name, members)
 
 
-@pytest.mark.parametrize("name", ["1.tar", "0.tar.gz", "t.parquet", "t.feather", "t.arrow"])
+@pytest.mark.parametrize("name", ["1.tar", "0.tar.gz", "t.parquet", "t.arrow"])
 def test_other_images_of_the_same_number_and_names_change_it(tmp_path: Path, name: str) -> None:
     pool = tmp_path / "pool"
     pool.mkdir()
@@ -84,12 +84,3 @@ def test_a_list_has_one_by_its_text_and_a_folder_none(tmp_path: Path) -> None:
     assert open_pool(tmp_path / "m.csv").fingerprint() == before != ""
     assert open_pool(write(tmp_path / "l.csv", b"id,path\n1,b.jpg\n")).fingerprint() != before
     assert open_pool(tmp_path).fingerprint() == ""
-
-
-def test_a_saved_data_set_has_one_by_its_tables(tmp_path: Path) -> None:
-    def saved(name: str, seed: int) -> str:
-        write(tmp_path / name / "state.json", b'{"_data_files": [{"filename": "data.arrow"}]}')
-        write_table(tmp_path / name / "data.arrow", {"image": _images(seed)})
-        return open_pool(tmp_path / name).fingerprint()
-
-    assert saved("a", 0) == saved("b", 0) != saved("c", 1) != ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
-from lloss.errors import ImageError, PoolError
+from lloss.errors import PoolError
 from lloss.pools import open_pool
 
 from .pool_files import write, write_table
@@ -44,13 +42,6 @@ def _dataset(hf: Any, count: int = 10, start: int = 0) -> Any:
         {"image": hf.Image(), "label": hf.Value("int64"), "name": hf.Value("string")}
     )
     return hf.Dataset.from_dict(columns, features=features)
-
-
-def _by_hand(folder: Path, columns: Any) -> Path:
-    """A saved data set, written without the package."""
-    write(folder / "state.json", b'{"_data_files": [{"filename": "data.arrow"}]}')
-    write_table(folder / "data.arrow", columns)
-    return folder
 
 
 def test_a_saved_data_set_is_read_as_it_was_without_the_package(hf: Any, tmp_path: Path) -> None:
@@ -89,38 +80,23 @@ def test_a_dict_of_data_sets_needs_a_split(hf: Any, tmp_path: Path) -> None:
         open_pool(f"{tmp_path / 'd' / 'test'}?split=test")
 
 
-def test_indices_that_older_versions_saved_are_refused(tmp_path: Path) -> None:
-    folder = _by_hand(tmp_path / "d", {"jpg": [b"0", b"1"]})
-    state = json.loads((folder / "state.json").read_text())
-    state["_indices_data_files"] = [{"filename": "indices.arrow"}]
-    (folder / "state.json").write_text(json.dumps(state))
-    with pytest.raises(PoolError, match="was saved by an old version of datasets"):
-        open_pool(folder)
-
-
-def test_images_that_are_paths_alone_are_followed(tmp_path: Path) -> None:
-    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    paths = [str(write(tmp_path / "a.png", b"a")), str(tmp_path / "gone.png")]
-    images = [*({"bytes": None, "path": path} for path in paths), None]
-    found, gone, null = open_pool(_by_hand(tmp_path / "d", {"image": pa.array(images, kind)}))
-    assert found.read() == b"a"
-    for item, reason in ((gone, "cannot be read"), (null, "null")):
-        with pytest.raises(ImageError, match=reason):
-            item.read()
-
-
-def test_damage_is_one_error(tmp_path: Path) -> None:
-    folder = _by_hand(tmp_path / "d", {"jpg": [bytes(999)]})
-    data = folder / "data.arrow"
-    data.write_bytes(data.read_bytes()[:-100])
-    with pytest.raises(PoolError, match=r"\.arrow: not a readable arrow file"):
-        list(open_pool(folder))
-    data.unlink()
-    with pytest.raises(PoolError, match=r"\.arrow: cannot be read: No such file"):
-        open_pool(folder)
-    (folder / "state.json").write_text("{")
-    with pytest.raises(PoolError, match=r"state\.json: not readable as JSON"):
-        open_pool(folder)
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (
+            '{"_data_files": [{"filename": "data.arrow"}], "_indices_data_files": [1]}',
+            "is of an ol",
+        ),
+        ('{"_data_files": []}', "has no rows"),
+        ('{"_data_files": [{"filename": "gone.arrow"}]}', r"gone\.arrow: cannot be read: No such"),
+        ("{", r"state\.json: not readable as JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_one_error(tmp_path: Path, state: str, reason: str) -> None:
+    write_table(tmp_path / "data.arrow", {"jpg": [b"x"]})
+    write(tmp_path / "state.json", state.encode())
+    with pytest.raises(PoolError, match=reason):
+        open_pool(tmp_path)
 
 
 def test_an_unrelated_state_file_does_not_hide_the_images(tmp_path: Path) -> None:

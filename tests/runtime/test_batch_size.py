@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lloss.images.decode import ImageSpec
-from lloss.runtime.batch_size import (
-    batch_in_memory,
-    captured_sizes,
-    device_batch,
-    halved,
-    host_batch,
-)
+from lloss.runtime.batch_size import device_batch, halved, host_batch, padded_sizes
 
 
 @pytest.mark.parametrize(
@@ -23,8 +17,8 @@ from lloss.runtime.batch_size import (
         (1, (1,)),
     ],
 )
-def test_captured_sizes_are_powers_of_two_and_the_most(most: int, sizes: tuple[int, ...]) -> None:
-    assert captured_sizes(most) == sizes
+def test_padded_sizes_are_powers_of_two_and_the_most(most: int, sizes: tuple[int, ...]) -> None:
+    assert padded_sizes(most) == sizes
     for count in range(1, most + 1):
         assert min(size for size in sizes if size >= count) < 2 * count
 
@@ -35,14 +29,6 @@ def test_small_images_go_in_larger_batches() -> None:
         assert sides == sorted(sides, reverse=True) and sides[0] > sides[-1] >= 1, batch
     sides = [device_batch(ImageSpec(side, side)) for side in (32, 224, 448, 1024)]
     assert sides == [256, 256, 64, 8]
-
-
-def test_half_of_the_free_memory_holds_a_run() -> None:
-    image = ImageSpec(224, 224)  # 98 MiB of memory
-    assert batch_in_memory(image, 256, 80 << 30) == 256
-    assert batch_in_memory(image, 256, 8 << 30) == 32
-    assert batch_in_memory(image, 40, 80 << 30) == 40, "what fits is not rounded"
-    assert batch_in_memory(image, 256, 0) == 1
 
 
 def test_halves_end_at_one_image() -> None:

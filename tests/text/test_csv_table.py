@@ -101,23 +101,19 @@ def test_what_would_not_read_back_is_not_written() -> None:
             csv_text(("id",), [("a",), (broken,)])
     text = csv_text(("id", "n"), [("a\r,b", 1)], readable=False)
     assert list(csv.reader(io.StringIO(text, newline="")))[1] == ["a\r,b", "1"]
-    assert "does not close in its line" in _refused(text)
+    assert "stray double quote" in _refused(text)
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('a.png,"green', "the quote that opens '\"green' does not close"),
-        ('"a.png,green', "does not close"),
-        ('"a.png\nb.png",green', "does not close"),
-        ('a.png,gre"en', "a quote inside a field without quotes"),
-        ('a.png, "green"', "a quote inside a field without quotes: ' \"green\"'"),
-        ('a.png,"green" ', "text behind the closing quote"),
-        ('a.png,"green"red', "text behind the closing quote"),
-        (r'a.png,"gr\"een"', "text behind the closing quote"),
+        ('a.png,"green', "has a stray double quote: 'a.png,\"green'; quotes enclose a whole field"),
+        ('"a.png\nb.png",green', "stray double quote"),
+        ('a.png,gre"en', "stray double quote"),
+        ('a.png, "green"', "stray double quote"),
+        ('a.png,"green"red', "stray double quote"),
         ("a.png,green,red", "has 3 fields, the header has 2 (id, label): 'a.png,green,red'"),
         ("a.png,green,", "has 3 fields"),
-        ("a.png", "has 1 field, the header has 2"),
         ("a.png;green", "has 1 field, the header has 2"),
         ("id,label", "repeats the header"),
         ("\ufeffid,label", "repeats the header"),
@@ -135,25 +131,10 @@ def test_a_row_that_could_lose_something_is_refused_by_its_line(
 
 
 @pytest.mark.parametrize(
-    ("header", "reason"),
-    [
-        ("id,label,label", "two columns are called 'label'"),
-        ("id, label,label ", "two columns are called 'label'"),
-        ("note,id,note,label", "two columns are called 'note'"),
-        ('"id,label', "does not close in its line"),
-        ("sep=,\nid,label", "line 1: 'sep=,' is a line for Excel"),
-        ("SEP=;\nid;label", "is a line for Excel"),
-        ('{"id": "a", "label": "b"}', "line 1: looks like JSON; give a CSV with a header"),
-    ],
-)
-def test_a_header_that_could_mean_two_things_is_refused(header: str, reason: str) -> None:
-    assert reason in _refused(f"{header}\n")
-
-
-@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("ID,label,id\n1,a,b\n", "has the columns 'ID' and 'id'"),
+        ("id,label, label\n1,a,b\n", "has the columns 'label' and 'label'"),
         ("id;label\na;b\n", "(found: id;label); it is separated by semicolons"),
         ("id\tlabel\na\tb\n", "it is separated by tabs"),
         ("id|label\na|b\n", "it is separated by vertical bars"),
@@ -175,24 +156,9 @@ def test_columns_are_found_by_names_of_any_case_with_spaces_around() -> None:
     assert list(table) == [(3, ["cat", "", "a.png"])]
 
 
-def test_a_column_without_a_name_holds_row_numbers_or_nothing() -> None:
-    assert _rows(",id,label\n0,a,cat\n1,b,dog\n") == [["0", "a", "cat"], ["1", "b", "dog"]]
-    assert _rows("id,label,,\na,cat,,\n") == [["a", "cat", "", ""]]
-    assert "line 3: 'dog' is in column 3" in _refused("id,label,\na,cat,\nb,cat,dog\n")
-    assert "line 2: 'x' is in column 1" in _refused(",id,label\nx,a,cat\n")
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        *(("id,label\na,b\n".encode(code), "is UTF-16 text") for code in ("utf-16", "utf-32")),
-        *(("id,label\na,b\n".encode(code), "UTF-16") for code in ("utf-16-le", "utf-16-be")),
-        (b"PK\x03\x04\x14\0\xff\n", "workbook of Excel; save the sheet as CSV"),
-        (b"PAR1\x15\x04\xff\n", "is Parquet; give CSV"),
-    ],
-)
-def test_another_kind_of_file_is_named(content: bytes, reason: str) -> None:
-    assert reason in _refused(content)
+@pytest.mark.parametrize("code", ["utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+def test_text_that_is_not_utf8_is_refused_with_the_remedy(code: str) -> None:
+    assert 'Excel: "CSV UTF-8"' in _refused("id,label\na,b\n".encode(code))
 
 
 def test_lines_end_as_text_files_do_and_nowhere_else() -> None:

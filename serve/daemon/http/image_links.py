@@ -5,14 +5,12 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-import threading
 import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
 from starlette.types import Scope
 
-from lloss.errors import LlossError
 from lloss.files import atomic_write
 
 DAY = 24 * 3600
@@ -25,12 +23,11 @@ _KEY_BYTES = 32
 class ImageLinks:
     """Signs links with the key in a data dir, and checks them.
 
-    Removing or replacing ``secret.key`` ends all links at once, also of a running daemon.
+    Removing ``secret.key`` ends all links at the next start.
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._key_file = data_dir / "secret.key"
-        self._lock = threading.Lock()
+        self._key = _read_key(data_dir / "secret.key")
 
     def signed_query(self, pool: str, id: str, seconds: float = LINK_SECONDS) -> str:
         """Sign a link to one image: ``/v1/pools/POOL/images?QUERY`` then needs no token.
@@ -59,24 +56,21 @@ class ImageLinks:
             if matched is None or int(expires) < time.time():
                 return False
             right = self._signature(matched[1], id, int(expires))
-        except (ValueError, KeyError, OSError, LlossError):  # the data dir may be gone
+        except (ValueError, KeyError):
             return False
         return hmac.compare_digest(given.encode(errors="replace"), right.encode())
 
     def _signature(self, pool: str, id: str, expires: int) -> str:
         message = f"{expires}\n{pool}\n{id}".encode(errors="surrogatepass")
-        return hmac.digest(self._key(), message, "sha256").hex()
+        return hmac.digest(self._key, message, "sha256").hex()
 
-    def _key(self) -> bytes:
-        """Read the key; make one, for this user only, where it is missing."""
-        with self._lock:  # two threads must not make two keys
-            try:
-                key = self._key_file.read_bytes()
-            except FileNotFoundError:
-                key = b""
-            if len(key) != _KEY_BYTES:
-                key = secrets.token_bytes(_KEY_BYTES)
-                with atomic_write(self._key_file) as aside:
-                    aside.touch(0o600)
-                    aside.write_bytes(key)
-            return key
+
+def _read_key(file: Path) -> bytes:
+    """Read the key; make one, for this user only, where it is missing."""
+    key = file.read_bytes() if file.exists() else b""
+    if len(key) != _KEY_BYTES:
+        key = secrets.token_bytes(_KEY_BYTES)
+        with atomic_write(file) as aside:
+            aside.touch(0o600)
+            aside.write_bytes(key)
+    return key

@@ -4,7 +4,7 @@
 
     uvicorn ─▶ RequestMiddleware ─▶ routes
                ├ head: size, doubled headers, path, Host, Origin, token
-               ├ body: size, deadline, compression (request_body)
+               ├ body: size, deadline, JSON values (request_body)
                ├ the application, cancelled when its client goes away
                └ reply: id, headers, metrics, log line (reply)
 """
@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
-from urllib.parse import quote
 
 import anyio
 from lloss.serve.daemon.daemon import Daemon
@@ -23,7 +22,6 @@ from lloss.serve.daemon.errors import RequestError, internal_error
 from lloss.serve.daemon.http.authentication import PROBES, Headers
 from lloss.serve.daemon.http.reply import ClientGoneError, Reply
 from lloss.serve.daemon.http.request_body import RequestBodies
-from lloss.serve.daemon.observability import logs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD_BYTES = 64 << 10
@@ -46,7 +44,6 @@ _UNIQUE = frozenset(
 _STRANGE_PATH = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\.\.?(?:/|$)|\\")
 _RETRY_SECONDS = 5.0
 _DRAIN_EXPIRED = "shutting down: the --drain grace period expired"
-_MAX_NEXT = 2000
 _WATCH_AFTER_SECONDS = 0.05
 
 _LINK_HEADERS = (
@@ -70,7 +67,6 @@ class RequestMiddleware:
         self.app, self.daemon = app, daemon
         self.bodies = RequestBodies(daemon.settings.limits)
         self.cancelled = 0
-        self._unauthorized = logs.Quota()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -98,19 +94,17 @@ class RequestMiddleware:
             elif not reply.complete:
                 raise  # half a reply: all that is left is to break the connection
         finally:
-            unauthorized = reply.status == 401
-            dropped = self._unauthorized.take() if unauthorized else 0
-            reply.finish(error, quiet=dropped is None, dropped=dropped or 0)
+            reply.finish(error)
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, reply: Reply) -> None:
         has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
         with self.bodies.open() as body:
             try:
-                admitted = self._check_head(scope, headers, reply)
+                self._check_head(scope, headers, has_body, reply)
                 # In this list alone, so that the application can free it.
                 parts = [b""]
                 if has_body:
-                    parts = [await body.read(receive, headers, scope["path"], admitted)]
+                    parts = [await body.read(receive, headers, scope["path"])]
             except RequestError as refused:
                 unread = has_body and not body.complete
                 reply.closing = reply.closing or unread
@@ -121,23 +115,20 @@ class RequestMiddleware:
                 reply.received = body.received
             await self._call_app(scope, parts, receive, reply)
 
-    def _check_head(self, scope: Scope, headers: Headers, reply: Reply) -> bool:
-        """Return whether the client bears the token, or none is needed."""
+    def _check_head(self, scope: Scope, headers: Headers, has_body: bool, reply: Reply) -> None:
         _check_headers(scope, headers)
         if _STRANGE_PATH.search(scope["path"]):
             raise RequestError(400, "the path has control characters, backslashes or dot segments")
         access = self.daemon.access
         access.check_origin(scope, headers)
-        authenticated = access.admits(scope, headers)
-        scope["state"]["admitted"] = authenticated
+        scope["state"]["admitted"] = admitted = access.admits(headers)
         linked = access.links.valid(scope)
         if linked:
             reply.extra = _LINK_HEADERS
-        if not (authenticated or linked or access.open_to_all(scope)):
-            raise _unauthorized(scope, headers, reply)
+        if not admitted and (has_body or not (linked or access.open_to_all(scope))):
+            raise _unauthorized(headers, reply)
         if self.daemon.draining and scope["path"] not in PROBES:
             raise RequestError(503, "shutting down", _RETRY_SECONDS)
-        return authenticated
 
     async def _call_app(
         self, scope: Scope, parts: list[bytes], receive: Receive, reply: Reply
@@ -214,19 +205,9 @@ def _check_headers(scope: Scope, headers: Headers) -> None:
             raise RequestError(431, f"{message}: clear those of this host")
 
 
-def _unauthorized(scope: Scope, headers: Headers, reply: Reply) -> RequestError:
-    if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
-        reply.extra = ((b"location", _login_url(scope)),)
-        return RequestError(303, "log in at /login")
-    reply.extra = ((b"www-authenticate", b'Bearer realm="lloss"'),)
+def _unauthorized(headers: Headers, reply: Reply) -> RequestError:
+    # A browser asks for a user and a password, and sends them from then on.
+    reply.extra = ((b"www-authenticate", b'Basic realm="lloss"'),)
     problem = "the token is wrong" if b"authorization" in headers else "a token is needed"
-    return RequestError(401, f"{problem}: send Authorization: Bearer TOKEN")
-
-
-def _login_url(scope: Scope) -> bytes:
-    """Return the login form's address, with the requested one to return to."""
-    wanted: bytes = scope.get("raw_path") or b"/"
-    if query := scope["query_string"]:
-        wanted += b"?" + query
-    plain = wanted == b"/" or len(wanted) > _MAX_NEXT
-    return b"/login" if plain else b"/login?next=" + quote(wanted, safe="").encode()
+    message = "send Authorization: Bearer TOKEN; in a browser, the token is the password"
+    return RequestError(401, f"{problem}: {message}")

@@ -1,4 +1,4 @@
-"""Bodies of requests: complete, in time, inflated, and within the limits.
+"""Bodies of requests: complete, in time, and within the limits.
 
 JSON also counts by its values, before anybody parses it: ``[[],[],…`` takes two bytes a list, and
 sixty in memory.
@@ -7,9 +7,7 @@ sixty in memory.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -24,14 +22,9 @@ MAX_VALUES = 4_000_000
 MAX_FIELDS = 100_000
 """Form fields in a body, empty ones included; the routes that read forms take far fewer."""
 
-ANONYMOUS_BYTES = 16 << 10
-"""Bytes of a body without a valid token: enough to log in."""
-
 _BYTES_PER_VALUE = 64
 _STEP = 1 << 20
-_FEED = 1 << 16
 _RETRY_SECONDS = 1.0
-_CODINGS = (b"", b"identity", b"gzip", b"x-gzip", b"deflate")
 _JSON = re.compile(rb"[\s\x00\xef\xbb\xbf\xfe\xff]*[\[{]")
 """How JSON begins, in any encoding; no image and no multipart form does."""
 
@@ -47,11 +40,6 @@ class RequestBodies:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.anonymous_limits = dataclasses.replace(
-            limits,
-            body_bytes=min(limits.body_bytes, ANONYMOUS_BYTES),
-            inflated_bytes=min(limits.inflated_bytes, ANONYMOUS_BYTES),
-        )
         self.size = 0
 
     @contextmanager
@@ -68,7 +56,7 @@ class RequestBody:
     """One body while it is read and used.
 
     Attributes:
-        size: bytes that it occupies, as it came, inflated, and parsed.
+        size: bytes that it occupies, as it came and parsed.
         received: bytes that came over the network.
         complete: whether all of it came.
     """
@@ -78,22 +66,17 @@ class RequestBody:
         self.size = self.received = 0
         self.complete = False
 
-    async def read(
-        self, receive: Receive, headers: Mapping[bytes, bytes], path: str, authenticated: bool
-    ) -> bytes:
-        """Receive and inflate the whole body.
+    async def read(self, receive: Receive, headers: Mapping[bytes, bytes], path: str) -> bytes:
+        """Receive the whole body.
 
         Raises:
-            RequestError: 400 damaged compression; 408 too slow; 413 too large, or too many values;
-                415 an unknown coding; 503 all bodies together are too large.
+            RequestError: 408 too slow; 413 too large, or too many values; 415 compressed; 503 all
+                bodies together are too large.
             ClientGoneError: the client went away.
         """
-        if not authenticated:
-            self._limits = self._bodies.anonymous_limits
-        coding = headers.get(b"content-encoding", b"").strip().lower()
-        if coding not in _CODINGS:
-            shown = coding.decode("latin-1")
-            raise RequestError(415, f"Content-Encoding {shown!r}: send gzip, deflate or none")
+        coding = headers.get(b"content-encoding", b"identity").decode("latin-1").strip()
+        if coding.lower() != "identity":
+            raise RequestError(415, f"Content-Encoding {coding!r}: send the body uncompressed")
         declared = int(headers.get(b"content-length", b"0"))
         if declared > self._limits.body_bytes:
             raise self._too_large(f"{declared} bytes")
@@ -104,8 +87,6 @@ class RequestBody:
         except TimeoutError:
             message = f"the body did not arrive within {seconds:g} seconds"
             raise RequestError(408, message) from None
-        if coding not in (b"", b"identity"):
-            raw = await self._inflate(raw, gzip=coding != b"deflate")
         self._occupy(parsed_bytes(raw, headers, path))
         return raw
 
@@ -125,13 +106,6 @@ class RequestBody:
             if self.complete:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _inflate(self, raw: bytes, gzip: bool) -> bytes:
-        """Measure the inflated size and let it count before a byte of it is kept."""
-        wbits = zlib.MAX_WBITS | 16 if gzip else _deflate_wbits(raw)
-        limit = self._limits.inflated_bytes
-        self._occupy(await asyncio.to_thread(inflated_size, raw, wbits, limit))
-        return await asyncio.to_thread(inflate, raw, wbits, limit)
-
     def _occupy(self, count: int) -> None:
         if self._bodies.size + count > self._limits.in_flight_bytes:
             message = "the bodies of all requests together are too large; try again"
@@ -144,57 +118,11 @@ class RequestBody:
         return RequestError(413, f"the body is too large: {size}, at most {most} bytes are allowed")
 
 
-def inflate(raw: bytes, wbits: int, limit: int) -> bytes:
-    """Decompress a whole body; see :func:`_pieces` for errors."""
-    return b"".join(_pieces(raw, wbits, limit))
-
-
-def inflated_size(raw: bytes, wbits: int, limit: int) -> int:
-    """Return the size that :func:`inflate` would give."""
-    return sum(map(len, _pieces(raw, wbits, limit)))
-
-
-def _deflate_wbits(raw: bytes) -> int:
-    """Some clients send "deflate", which is zlib's format, without its two leading bytes."""
-    zlib_header = len(raw) >= 2 and raw[0] & 15 == 8 and int.from_bytes(raw[:2], "big") % 31 == 0
-    return zlib.MAX_WBITS if zlib_header else -zlib.MAX_WBITS
-
-
-def _pieces(raw: bytes, wbits: int, limit: int) -> Iterator[bytes]:
-    """Decompress piece by piece.
-
-    Raises:
-        RequestError: 400 damaged; 413 more than ``limit`` bytes.
-    """
-    inflater = zlib.decompressobj(wbits)
-    view, at, count = memoryview(raw), 0, 0
-    try:
-        while at < len(raw) and not inflater.eof:
-            # A slice at a time: zlib copies its unconsumed input at every step.
-            pending: bytes | memoryview = view[at : at + _FEED]
-            at += len(pending)
-            while True:
-                piece = inflater.decompress(pending, _STEP)
-                count += len(piece)
-                if count > limit:
-                    raise RequestError(413, f"the inflated body is larger than {limit} bytes")
-                yield piece
-                pending = inflater.unconsumed_tail
-                if inflater.eof or (not pending and len(piece) < _STEP):
-                    break
-    except zlib.error as error:
-        raise RequestError(400, f"the body does not match its Content-Encoding: {error}") from None
-    if not inflater.eof:
-        raise RequestError(400, "the compressed body is truncated")
-    if inflater.unused_data or at < len(raw):
-        raise RequestError(400, "bytes follow the end of the compressed body")
-
-
 def parsed_bytes(body: bytes, headers: Mapping[bytes, bytes], path: str) -> int:
     """Estimate the bytes that a body's JSON occupies once it is parsed; 0 for other bodies.
 
     Args:
-        body: inflated.
+        body: all of it.
         headers: of the request.
         path: of the request: on an ``infer`` route, binary tensors follow the JSON.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from lloss.serve.daemon.errors import validation_problem
-from lloss.serve.daemon.labelstudio.json_export import is_minimal, read_annotations
+from lloss.serve.daemon.labelstudio.json_export import read_annotations
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
@@ -65,7 +65,7 @@ class _Region(BaseModel):
 
 
 def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
-    """Convert the boxes of an export (not JSON_MIN) to COCO.
+    """Convert the boxes of an export to COCO.
 
     Returns:
         ``images`` (``file_name`` is the id; annotated ones without a box as well), ``categories``
@@ -76,8 +76,6 @@ def coco_of(document: Any, pool: str | None = None) -> dict[str, Any]:
             is not a box: an image must not seem to show less than was annotated.
     """
     annotations = read_annotations(document, pool)
-    if is_minimal(document):
-        raise LabelError("this is JSON_MIN; boxes need Label Studio's JSON")
     images: list[dict[str, Any]] = []
     boxes: list[tuple[int, str, list[float]]] = []
     for number, (id, some) in enumerate(annotations.items(), 1):

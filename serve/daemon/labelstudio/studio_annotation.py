@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StrictInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
 
 from lloss.text.clean_names import clean_name, is_text
+
+
+def _check_text(text: str) -> str:
+    if not is_text(text):
+        raise ValueError("unpaired surrogate")
+    return text
+
+
+_Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
+
+
+class PoolImage(BaseModel):
+    """The data of a task that lloss created."""
+
+    lloss_pool: _Text
+    lloss_id: _Text
 
 
 class Annotation(BaseModel):
@@ -28,9 +44,9 @@ class Annotation(BaseModel):
     updated_at: Any = None
 
     @property
-    def changed(self) -> float:
-        """When it was last changed, Unix seconds; 0 when unknown."""
-        return _seconds(self.updated_at) or _seconds(self.created_at)
+    def age(self) -> tuple[float, int]:
+        """Sorts annotations, the newest last: Unix seconds of the last change, and the number."""
+        return _seconds(self.updated_at) or _seconds(self.created_at), self.id
 
     def choice(self, control: str | None = None) -> str:
         """The class of the whole image; "" when there is not exactly one choice.
@@ -51,17 +67,6 @@ class Annotation(BaseModel):
             return ""
         (name,) = chosen[0]
         return clean_name(name) if isinstance(name, str) and is_text(name) else ""
-
-
-def pool_image(task: object) -> tuple[str, str] | None:
-    """The pool and the image id of a task; None when lloss did not create the task."""
-    data = task.get("data") if isinstance(task, dict) else None
-    if not isinstance(data, dict):
-        return None
-    pool, id = data.get("lloss_pool"), data.get("lloss_id")
-    if isinstance(pool, str) and isinstance(id, str) and is_text(pool) and is_text(id):
-        return pool, id
-    return None
 
 
 def _seconds(stamp: object) -> float:

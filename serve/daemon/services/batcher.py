@@ -19,7 +19,6 @@ from concurrent.futures import Future
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.inference_statistics import InferenceStatistics
 from lloss.serve.daemon.services.request_queue import (
     Answer,
     Images,
@@ -55,15 +54,8 @@ class ClosedError(RequestError):
 class Batcher:
     """A bounded queue before a scorer."""
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        limits: Limits,
-        metrics: DaemonMetrics,
-        statistics: InferenceStatistics,
-    ) -> None:
-        self._scorer, self._limits = scorer, limits
-        self._metrics, self._statistics = metrics, statistics
+    def __init__(self, scorer: Scorer, limits: Limits, metrics: DaemonMetrics) -> None:
+        self._scorer, self._limits, self._metrics = scorer, limits, metrics
         image = scorer.manifest.image
         self._shape = (image.height, image.width, 3)
         self._lanes, self._on_host = scorer.engine.concurrency, scorer.engine.on_host
@@ -185,7 +177,6 @@ class Batcher:
     def _count(self, scores: Scores, seconds: float) -> None:
         rate = scores.seen / max(seconds, 1e-6)
         self._rate += (rate - self._rate) * (_SMOOTHING if self._rate else 1)
-        self._statistics.batches += 1
         if len(scores):
             self._metrics.served(scores.loss, self._scorer.engine.sha256)
 

@@ -12,8 +12,8 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
 from lloss.serve.daemon.services.job_progress import CancelledRunError, JobProgress
-from lloss.serve.daemon.services.model_manager import Models
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.model_manager import ModelManager
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import JobRow
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Jobs:
+class JobRunner:
     """A thread that scores pools, and continues jobs of a process that was killed.
 
     A job scores its pool into ``data_dir/pools/NAME/scores/ID``, with the model that served when it
@@ -57,8 +57,8 @@ class Jobs:
         self,
         settings: ServeSettings,
         catalog: Catalog,
-        models: Models,
-        pools: Pools,
+        models: ModelManager,
+        pools: PoolRegistry,
         metrics: DaemonMetrics,
     ) -> None:
         self._settings, self._models, self._pools = settings, models, pools

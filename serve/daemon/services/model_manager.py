@@ -11,7 +11,6 @@ from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
 from lloss.serve.daemon.services.batcher import Batcher, ClosedError
-from lloss.serve.daemon.services.inference_statistics import InferenceStatistics
 from lloss.serve.daemon.services.model_check import check_device, check_outputs
 from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
@@ -61,7 +60,7 @@ class _Serving:
     batcher: Batcher
 
 
-class Models:
+class ModelManager:
     """Serves one model, and keeps copies in ``data_dir/models`` for jobs that began with others."""
 
     def __init__(self, settings: ServeSettings, metrics: DaemonMetrics) -> None:
@@ -73,7 +72,6 @@ class Models:
         self._loading = threading.Lock()  # one load at a time, for as long as it takes
         self._closed = False
         self._slots = ComputeSlots(settings.threads)
-        self.statistics = InferenceStatistics()
 
     def load(self) -> None:
         """Load ``settings.model``, the first time. Blocks. Raises as :meth:`reload`."""
@@ -172,7 +170,7 @@ class Models:
         if self._closed:
             self._release(loaded)
             raise ClosedError
-        batcher = Batcher(loaded.scorer, self._settings.limits, self._metrics, self.statistics)
+        batcher = Batcher(loaded.scorer, self._settings.limits, self._metrics)
         self._metrics.model(loaded.manifest, loaded.sha256, loaded.scorer.engine.device)
         self._replace(_Serving(loaded, batcher))
 

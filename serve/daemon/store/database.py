@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -13,16 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.observability import logs
-from lloss.serve.daemon.store.clock import Clock
 from lloss.serve.daemon.store.schema import APPLICATION, STEPS, VERSION
 
 from lloss.errors import LlossError, SettingsError
 
 _BUSY_SECONDS = 5.0
 """How long to wait for another process that locked the file, such as a sqlite3 shell."""
-
-_IDLE_READERS = 8
 
 _CACHE_KIB = 64 << 10
 """Of the writer: a selection's images are spread over all pages."""
@@ -38,22 +34,11 @@ _PRAGMAS = (
     "trusted_schema = OFF",
 )  # fmt: skip
 
-_WRITE_ERRORS = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PERM,
-)
-_BUSY_ERRORS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_DAMAGE_ERRORS = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
 
 class Database:
     """A SQLite file in WAL mode: one writer at a time, any number of concurrent readers.
 
-    A committed transaction survives a power failure. ``restamped`` counts pending images that an
-    earlier process handed out with a clock in the future; they count as handed out now.
+    A committed transaction survives a power failure.
 
     Raises:
         SettingsError: it is damaged, not a catalog, of a later version, or cannot be written.
@@ -61,9 +46,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.restamped = 0
         self._lock = threading.Lock()
-        self._readers: list[sqlite3.Connection] = []
         self._closed = False
         self._write_error, self._retried, self._damage = "", 0.0, ""
         # SQLite would take a file that was truncated to nothing for a new one.
@@ -77,12 +60,10 @@ class Database:
             except BaseException:
                 self._writer.close()
                 raise
+        except sqlite3.OperationalError as error:
+            raise SettingsError(self._unusable(error)) from error
         except sqlite3.Error as error:
-            raise SettingsError(self._explain(error)[1]) from error
-
-    def now(self) -> float:
-        """The catalog's time; see :class:`.Clock`."""
-        return self._clock.now()
+            raise SettingsError(self._damaged(str(error))) from error
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -92,27 +73,9 @@ class Database:
             RequestError: 503 it was closed, removed, or cannot be read now.
             LlossError: it is damaged.
         """
-        with self._translated(503):
-            reusable = True
-            try:
-                db = self._readers.pop()
-            except IndexError:
-                db = self._connect()
-            try:
-                db.execute("BEGIN")
-                try:
-                    yield db
-                finally:
-                    if db.in_transaction:
-                        db.execute("ROLLBACK")
-            except sqlite3.Error:
-                reusable = False
-                raise
-            finally:
-                if reusable and not self._closed and len(self._readers) < _IDLE_READERS:
-                    self._readers.append(db)
-                else:
-                    db.close()
+        with self._translated(503), contextlib.closing(self._connect()) as db:
+            db.execute("BEGIN")
+            yield db
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -128,7 +91,6 @@ class Database:
             try:
                 db.execute("BEGIN IMMEDIATE")
                 yield db
-                db.execute("UPDATE clock SET latest = max(latest, ?)", [self.now()])
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:  # after some errors SQLite has rolled back already
@@ -140,22 +102,18 @@ class Database:
         """Why it cannot be written now, or "". Cheap; damage is reported until the process ends."""
         if problem := self._damage or self._missing():
             return problem
-        if not self._write_error:
-            with contextlib.suppress(OSError):
-                if shutil.disk_usage(self.path.parent).free < _MIN_FREE_BYTES:
-                    return f"{self.path}: the disk is full; free some space"
-        elif time.monotonic() - self._retried >= _RETRY_SECONDS:
+        if self._free_bytes() < _MIN_FREE_BYTES:
+            return f"{self.path}: the disk is full; free some space"
+        if self._write_error and time.monotonic() - self._retried >= _RETRY_SECONDS:
             self._retried = time.monotonic()
-            with contextlib.suppress(LlossError), self.writing():
-                pass  # writes the clock
+            with contextlib.suppress(LlossError), self.writing() as db:
+                _write_version(db)
         return self._write_error
 
     def close(self) -> None:
-        """Close all connections; may be called twice."""
+        """Close it; may be called twice."""
         with self._lock:
             self._closed = True
-            while self._readers:
-                self._readers.pop().close()
             self._writer.close()
 
     def _connect(self) -> sqlite3.Connection:
@@ -168,7 +126,7 @@ class Database:
         return db
 
     def _open(self, db: sqlite3.Connection) -> None:
-        """Check the file, create or upgrade its tables, and start the clock."""
+        """Check the file, and create or upgrade its tables."""
         (state,) = db.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise SettingsError(self._damaged(state))
@@ -191,31 +149,8 @@ class Database:
         for step in range(version + 1, VERSION + 1):
             for statement in STEPS[step].split(";\n"):
                 db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION}")
-        db.execute(f"PRAGMA user_version = {VERSION}")
-        self._clock = Clock(db.execute("SELECT latest FROM clock").fetchone()[0])
-        if self._clock.ahead:
-            self._restamp(db)
-        # Always a write, so that a read-only file fails here and not at a request.
-        db.execute("UPDATE clock SET latest = ?", [self.now()])
+        _write_version(db)  # always, so that a read-only file fails here and not at a request
         db.execute("COMMIT")
-
-    def _restamp(self, db: sqlite3.Connection) -> None:
-        """Replace times in the future by now; pending images expire after their full time."""
-        now = {"now": self.now()}
-        self.restamped = db.execute(
-            "UPDATE images SET expires = :now + (expires - changed), changed = :now "
-            "WHERE state = 'pending' AND changed > :now",
-            now,
-        ).rowcount
-        db.execute("UPDATE images SET changed = :now WHERE changed > :now", now)
-        db.execute("UPDATE answers SET created = :now WHERE created > :now", now)
-        logs.event(
-            "clock_was_ahead",
-            logging.WARNING,
-            seconds=round(self._clock.ahead),
-            restamped_pending_images=self.restamped,
-        )
 
     @contextlib.contextmanager
     def _translated(self, status: int) -> Iterator[None]:
@@ -226,17 +161,17 @@ class Database:
             raise RequestError(status, missing)
         try:
             yield
-        except sqlite3.Error as error:
-            code, message = self._explain(error)
-            if code in _BUSY_ERRORS:
+        except sqlite3.OperationalError as error:
+            message = self._unusable(error)
+            if _is_busy(error):
                 raise RequestError(503, message, 1.0) from error
-            if code in _WRITE_ERRORS:
-                self._write_error = message if status == 507 else self._write_error
-                raise RequestError(status, message, 10.0) from error
-            if code in _DAMAGE_ERRORS:
-                self._damage = message
-                raise LlossError(message) from error
-            raise
+            self._write_error = message if status == 507 else self._write_error
+            raise RequestError(status, message, 10.0) from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a mistake of the program
+                raise
+            self._damage = self._damaged(str(error))
+            raise LlossError(self._damage) from error
 
     def _missing(self) -> str:
         """Why the path is not the open file any more: SQLite would go on with the lost one."""
@@ -248,19 +183,19 @@ class Database:
             "lost; stop the daemon, put the file back and start it again"
         )
 
-    def _explain(self, error: sqlite3.Error) -> tuple[int, str]:
-        """The primary result code, and what to do."""
-        code = int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-        if code in _BUSY_ERRORS:
-            return code, f"{self.path}: is locked by another process; end that, or try again"
-        if code not in _WRITE_ERRORS:
-            return code, self._damaged(str(error))
-        free = 0
-        with contextlib.suppress(OSError):
-            free = shutil.disk_usage(self.path.parent).free
-        full = code == sqlite3.SQLITE_FULL or free < _MIN_FREE_BYTES
-        remedy = "free some space" if full else "is the disk full, broken or mounted read-only?"
-        return code, f"{self.path}: cannot be written: {error} ({free / 1e6:.1f} MB free); {remedy}"
+    def _unusable(self, error: sqlite3.OperationalError) -> str:
+        if _is_busy(error):
+            return f"{self.path}: is locked by another process; end that, or try again"
+        return (
+            f"{self.path}: cannot be written: {error} ({self._free_bytes() / 1e6:.1f} MB free); "
+            "free some space, or check whether the disk is broken or mounted read-only"
+        )
+
+    def _free_bytes(self) -> float:
+        try:
+            return shutil.disk_usage(self.path.parent).free
+        except OSError:
+            return math.inf
 
     def _damaged(self, reason: str) -> str:
         return (
@@ -269,3 +204,13 @@ class Database:
             f"start with an empty one by moving {self.path.name}* away (lloss select still reads "
             f"the scores in {self.path.parent / 'pools'})"
         )
+
+
+def _write_version(db: sqlite3.Connection) -> None:
+    """Write to the file, although nothing changes."""
+    db.execute(f"PRAGMA application_id = {APPLICATION}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+import time
 from collections.abc import Sequence
 
 from lloss.serve.daemon.errors import RequestError
@@ -91,7 +92,7 @@ class JobTable:
                 db.execute(
                     "INSERT INTO jobs (id, pool, state, model_sha256, batch_size, created, folder) "
                     "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
-                    [id, number, model_sha256, batch_size, self._db.now(),
+                    [id, number, model_sha256, batch_size, time.time(),
                      f"pools/{pool}/scores/{id}"],
                 )  # fmt: skip
             return self._record(db.execute(f"{_SELECT} WHERE jobs.id = ?", [id]).fetchone())
@@ -106,7 +107,7 @@ class JobTable:
             "state = 'running', started = coalesce(started, ?), "
             "batch_size = iif(started IS NULL, ?, batch_size), "
             "provider = iif(started IS NULL, ?, provider) WHERE id = ? AND state = 'queued'",
-            [self._db.now(), batch_size, provider, id],
+            [time.time(), batch_size, provider, id],
         )
 
     def progress(self, id: str, scored: int, skipped: int, total: int | None) -> None:
@@ -122,7 +123,7 @@ class JobTable:
             row = db.execute(
                 "UPDATE jobs SET state = 'done', ended = ?, scored = ?, skipped = ?, total = ? "
                 "WHERE id = ? AND state = 'running' RETURNING *",
-                [self._db.now(), scored, skipped, scored + skipped, id],
+                [time.time(), scored, skipped, scored + skipped, id],
             ).fetchone()
             if row is None:
                 return False
@@ -137,7 +138,7 @@ class JobTable:
             changed = db.execute(
                 "UPDATE jobs SET state = 'failed', ended = ?, error = ?, resumable = ? "
                 f"WHERE id = ? AND {_ACTIVE}",
-                [self._db.now(), error, int(resumable), id],
+                [time.time(), error, int(resumable), id],
             )
             if changed.rowcount and not resumable:
                 self._pools.add_trash(db, "SELECT folder FROM jobs WHERE id = ?", id)
@@ -150,7 +151,7 @@ class JobTable:
             changed = db.execute(
                 "UPDATE jobs SET state = 'cancelled', ended = ?, resumable = 0 "
                 f"WHERE id = ? AND ({_ACTIVE} OR resumable = 1)",
-                [self._db.now(), id],
+                [time.time(), id],
             )
             if changed.rowcount:
                 self._pools.add_trash(db, "SELECT folder FROM jobs WHERE id = ?", id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -55,7 +56,7 @@ class PoolTable:
         with self._db.writing() as db:
             db.execute(
                 "INSERT INTO pools (name, uri, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                [name, uri, self._db.now()],
+                [name, uri, time.time()],
             )
             row = _pool(db, name)
             if row["uri"] != uri:
@@ -80,8 +81,6 @@ class PoolTable:
                 )
             self.add_trash(db, "SELECT folder FROM jobs WHERE pool = ?", number)
             db.execute("DELETE FROM pools WHERE number = ?", [number])
-            # Annotations refer to pools by name, which can be used again.
-            db.execute("DELETE FROM annotations WHERE pool = ?", [name])
 
     def set_scores(self, db: sqlite3.Connection, number: int, scores: PoolScores) -> None:
         """In a transaction: make these the newest; a job's earlier scores become trash."""

@@ -5,14 +5,10 @@ from __future__ import annotations
 APPLICATION = 0x6C6C6F73
 """SQLite's ``application_id``: "llos"."""
 
-VERSION = 2
+VERSION = 3
 """SQLite's ``user_version``."""
 
 _VERSION_1 = """
--- The latest time that was seen; see Clock.
-CREATE TABLE clock (latest REAL NOT NULL) STRICT;
-INSERT INTO clock VALUES (0);
-
 -- Folders inside the data dir are stored relative to it.
 CREATE TABLE pools (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -63,16 +59,13 @@ _VERSION_2 = """
 -- The execution provider that a job began with; "" if it began in version 1.
 ALTER TABLE jobs ADD COLUMN provider TEXT NOT NULL DEFAULT '';
 CREATE INDEX labels_of_pool ON images (pool, label) WHERE state = 'labeled';
-
--- Label Studio's annotations, since its webhook names a deleted one by number alone.
-CREATE TABLE annotations (
-    project TEXT NOT NULL, number INTEGER NOT NULL,
-    pool TEXT NOT NULL, id TEXT NOT NULL, label TEXT NOT NULL,
-    cancelled INTEGER NOT NULL, changed REAL NOT NULL,
-    PRIMARY KEY (project, number)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX annotations_of_image ON annotations (pool, id);
 """
 
-STEPS = {1: _VERSION_1, 2: _VERSION_2}
+_VERSION_3 = """
+-- Earlier versions noted the latest time that they saw, and Label Studio's annotations.
+DROP TABLE IF EXISTS clock;
+DROP TABLE IF EXISTS annotations;
+"""
+
+STEPS = {1: _VERSION_1, 2: _VERSION_2, 3: _VERSION_3}
 """Statements that make each version from the one before."""

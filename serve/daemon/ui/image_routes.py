@@ -38,11 +38,10 @@ _GUARD = {
 )
 async def image(request: Request, data: PageDataDep, name: str, id: Id) -> Response:
     """An image of a pool: its own bytes where browsers know the format, else PNG."""
-    limits = data.daemon.settings.limits
+    pixels = data.daemon.settings.limits.image_pixels
 
     def read() -> Picture:
-        item = _item(data, name, id)
-        return whole_picture(item, limits.image_pixels, limits.inflated_bytes)
+        return whole_picture(_item(data, name, id), pixels)
 
     return _reply(request, await anyio.to_thread.run_sync(read, limiter=data.image_limiter))
 

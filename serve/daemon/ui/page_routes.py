@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
 from lloss.serve.daemon.services.hand_out import Ranked
-from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
+from lloss.serve.daemon.services.label_classes import CHOOSE, NewClassError
 from lloss.serve.daemon.ui import image_routes
 from lloss.serve.daemon.ui.page_data import POOLS_PER_PAGE, PageData, PageDataDep, PoolSummary
 from lloss.serve.daemon.ui.taken_images import Batch, Mark
@@ -85,7 +85,6 @@ def overview(request: Request, data: PageDataDep, page: Page = 1) -> HTMLRespons
         more=page * POOLS_PER_PAGE < total,
         hint=_hint(request, data, {pool.name for pool in pools}),
         roots=data.daemon.settings.pool_roots,
-        guarded=data.daemon.access.needs_token,
     )
 
 
@@ -179,7 +178,6 @@ def _pool_page(
         "label_input": data.label_input(),
         "did": request.query_params.get("did", "") if image else "",
         "done": unquote(image, errors="replace"),
-        "guarded": data.daemon.access.needs_token,
         "pending_seconds": data.daemon.settings.pending_seconds,
         "batch": "",
         "page": 1,
@@ -270,11 +268,11 @@ def _act(data: PageData, pool: str, id: str, form: MarkForm, own: str) -> Mark:
         label = form.label.strip().replace("\r\n", "\n")
         if not label and data.daemon.classes.required:
             raise RequestError(422, CHOOSE)
-        labels.label(pool, {id: label}, Accepted(form.allow_new_classes))
+        labels.label(pool, {id: label}, form.allow_new_classes)
     elif form.do == "skip":
         labels.skip(pool, [id])
     elif form.do == "undo" and state == "labeled":
-        labels.unlabel(pool, [id])
+        data.daemon.catalog.images.unlabel(pool, [id])
     elif form.do == "undo" and state == "skipped":
         labels.give_back(pool, [id])
     elif form.do == "return" and state == "pending":

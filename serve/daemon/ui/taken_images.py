@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -52,7 +53,6 @@ class Batches:
 
     def __init__(self, daemon: Daemon) -> None:
         self._images, self._selections = daemon.catalog.images, daemon.selections
-        self._now = daemon.catalog.now
 
     def marks(self, pool: str, ids: Sequence[str], own: str = "") -> dict[str, Mark]:
         """The marks of images, for the selection ``own``; "" for anybody."""
@@ -80,7 +80,7 @@ class Batches:
         """Set an image of a batch pending again, if it is free and the batch has not expired."""
         batch = self.find(pool, name)
         image = next((image for image in batch.images if image.id == id), None)
-        if image is None or batch.expires <= self._now():
+        if image is None or batch.expires <= time.time():
             return
         try:
             self._images.hand_out(

@@ -19,7 +19,7 @@ def render(template: str, **values: Any) -> str:
     Text from outside also needs the filter ``shown``: it makes invisible characters, and those
     that turn the reading direction, visible.
     """
-    return _environment().get_template(template).render({"guarded": False, **values})
+    return _environment().get_template(template).render(values)
 
 
 def quoted(id: str) -> str:

@@ -82,16 +82,14 @@ def media_type_of(raw: bytes) -> str:
     return "image/webp" if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP" else ""
 
 
-def whole_picture(item: Item, max_pixels: int, max_bytes: int) -> Picture:
+def whole_picture(item: Item, max_pixels: int) -> Picture:
     """An image as any browser shows it: its own bytes, or else PNG.
 
     Raises:
-        ImageError: it cannot be read or decoded, or is too large.
+        ImageError: it cannot be read or decoded, or has too many pixels.
     """
     raw = item.read()
     if isinstance(raw, bytes) and (kind := media_type_of(raw)):
-        if len(raw) > max_bytes:
-            raise ImageError(f"has {len(raw):,} bytes, over the limit of {max_bytes:,}")
         return Picture.of(raw, kind)
     encoded = io.BytesIO()
     Image.fromarray(_decode(raw, max_pixels)).save(encoded, "PNG", compress_level=1)

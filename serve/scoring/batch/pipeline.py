@@ -26,6 +26,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from lloss.serve.scoring.batch.slots import LIVE, POOL, ComputeSlots
 from lloss.serve.scoring.engine.engine import Engine
+from lloss.serve.scoring.engine.executor import Buffer
 from lloss.serve.scoring.result import Scores, no_columns
 from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
@@ -112,10 +113,10 @@ class Pipeline:
     ) -> None:
         self.engine, self.telemetry = engine, telemetry
         self._spec = engine.manifest.image
-        self._executor: Any = engine.executor
+        self._executor = engine.executor
         self.slots = slots or ComputeSlots(threads)
-        # While two batches of a GPU run, two more are decoded.
-        lanes = engine.concurrency + (0 if engine.on_host else 2)
+        # While two batches run on a GPU, a third one is decoded.
+        lanes = engine.concurrency + (0 if engine.on_host else 1)
         self._pool_lanes = ThreadPoolExecutor(lanes, "lloss-pool")
         self._live_lanes = ThreadPoolExecutor(engine.concurrency, "lloss-live")
         self._decoders = [ThreadPoolExecutor(threads, "lloss-decode") for _ in (LIVE, POOL)]
@@ -253,17 +254,18 @@ class Pipeline:
             return self._score(_Job(chunk, run, LIVE, max_pixels), buffer)
 
     @contextlib.contextmanager
-    def _buffer(self, priority: int) -> Iterator[Any]:
+    def _buffer(self, priority: int) -> Iterator[Buffer]:
         """Hold a buffer, and on the CPU a core."""
         core = self.slots.cores.held(priority)
         with core if self.engine.on_host else contextlib.nullcontext():
-            buffer = self._executor.buffer(urgent=priority == LIVE)
+            urgent = priority == LIVE and not self.engine.on_host
+            buffer = self._executor.buffer(urgent)
             try:
                 yield buffer
             finally:
                 self._executor.release(buffer)
 
-    def _score(self, job: _Job, buffer: Any, fetched: Fetched = None) -> Scores:
+    def _score(self, job: _Job, buffer: Buffer, fetched: Fetched = None) -> Scores:
         """Decode a chunk into a buffer, and run it."""
         self.telemetry.spent("queue", time.perf_counter() - job.begun)
         self._decode(job, buffer.pixels, fetched)
@@ -323,7 +325,7 @@ class Pipeline:
             decoding += clock() - read
         job.spent(reading, decoding, size)
 
-    def _columns(self, job: _Job, buffer: Any, count: int) -> dict[str, NDArray[np.float32]]:
+    def _columns(self, job: _Job, buffer: Buffer, count: int) -> dict[str, NDArray[np.float32]]:
         """Compute the outputs of the decoded rows.
 
         Rows that failed are run as black images and left out afterwards: the last bit of what a
@@ -337,7 +339,7 @@ class Pipeline:
         device = self.slots.device.held(job.priority)
         turn = contextlib.nullcontext() if self.engine.on_host else device
         with turn, self.telemetry.timed("infer"):
-            columns: dict[str, NDArray[np.float32]] = self._executor.run(buffer, count)
+            columns = self._executor.run(buffer, count)
         if not job.errors:
             return columns
         good = [row for row in range(count) if row not in job.errors]

@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 
-from lloss.serve.scoring.engine.engine import GPU_THREADS
+from lloss.serve.scoring.engine.gpu_executor import RUNS
 
 from lloss.runtime.cpu_count import usable_cores
 
@@ -59,4 +59,4 @@ class ComputeSlots:
     """
 
     def __init__(self, threads: int = 0) -> None:
-        self.cores, self.device = Slots(threads or usable_cores()), Slots(GPU_THREADS)
+        self.cores, self.device = Slots(threads or usable_cores()), Slots(RUNS)

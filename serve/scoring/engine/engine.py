@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from lloss.serve.scoring.engine.cpu_executor import CpuExecutor, single_thread_options, weight_bits
-from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
-from lloss.serve.scoring.engine.gpu_startup import open_gpu
+from lloss.serve.scoring.engine.executor import Executor
+from lloss.serve.scoring.engine.gpu_executor import RUNS, GpuExecutor
 from lloss.serve.scoring.result import no_columns
 from numpy.typing import NDArray
 
@@ -19,16 +18,13 @@ from lloss.manifest import Manifest, read_manifest
 from lloss.runtime import cuda_driver, tf32
 from lloss.runtime.batch_size import device_batch, host_batch
 from lloss.runtime.cpu_count import usable_cores
-from lloss.runtime.int8_support import saturates
+from lloss.runtime.int8_support import saturates, weight_bits
 from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.runtime.providers import ORDER, SessionSetup, open_session, parse_device, why_unavailable
 
 log = logging.getLogger(__name__)
 
 import_onnxruntime()  # where it is missing, that is the first error
-
-GPU_THREADS = 2
-"""Threads that fill and fetch for one GPU: while one of them computes, the other one copies."""
 
 
 class Engine:
@@ -55,8 +51,6 @@ class Engine:
         EngineError: the provider cannot run it.
     """
 
-    executor: CpuExecutor | GpuExecutor
-
     def __init__(
         self,
         model: str | Path,
@@ -79,45 +73,42 @@ class Engine:
     def _choose_provider(self, candidates: Sequence[str]) -> None:
         """Start the first candidate that works."""
         problems: list[str] = []
-        for name in candidates:
-            problem = why_unavailable(name, self.device_id)
+        for self.provider in candidates:
+            problem = self._why_unavailable()
             if not problem:
                 try:
-                    self.provider = name
-                    notes = self._open_cpu() if name == "cpu" else self._open_gpu()
+                    self._open()
                 except EngineError as error:
                     problem = str(error).removeprefix(f"{self.path}: ")
                 else:
-                    notes.append(_measured_elsewhere(self.manifest, name))
                     # Say why a GPU of this machine is not used, or not by TensorRT.
-                    notes += problems if problems and _has_gpu() else []
-                    self.note = "; ".join(filter(None, notes))
+                    unused = problems if problems and _has_gpu() else []
+                    self.note = "; ".join(filter(None, [self._note(), *unused]))
                     return
-            problems.append(f"{name}: {problem}")
+            problems.append(f"{self.provider}: {problem}")
         raise EngineError(f"{self.path}: cannot be run: {'; '.join(problems)}")
 
-    def _open_cpu(self) -> list[str]:
-        self.batch_size = self._fixed_batch_size or host_batch(self.manifest.image)
-        setup = SessionSetup(self.manifest, "cpu", self.batch_size)
-        options = single_thread_options(self.manifest)
-        session = open_session(self.path, setup, self.sha256, options).session
-        self.concurrency = self._threads
-        self.executor = CpuExecutor(session, self.manifest, self.batch_size, self.concurrency)
-        return [_cpu_note(self.manifest)]
+    def _why_unavailable(self) -> str:
+        if self.provider == "tensorrt" and self.manifest.precision == "int8":
+            # Its activations are uint8 with a zero point; TensorRT's quantization is symmetric.
+            return "int8 is for CPUs; for TensorRT export with --precision fp16"
+        return why_unavailable(self.provider, self.device_id)
 
-    def _open_gpu(self) -> list[str]:
-        self.batch_size = self._fixed_batch_size or device_batch(self.manifest.image)
-        setup = SessionSetup(self.manifest, self.provider, self.batch_size, self.device_id)
-        self.concurrency = GPU_THREADS
-        self.executor, notes = open_gpu(
-            self.path,
-            self.sha256,
-            setup,
-            GPU_THREADS + 2,
-            fit_memory=not self._fixed_batch_size,
-            on_halving=self._halved,
-        )
-        return notes
+    def _open(self) -> None:
+        manifest = self.manifest
+        default = host_batch if self.on_host else device_batch
+        self.batch_size = self._fixed_batch_size or default(manifest.image)
+        setup = SessionSetup(manifest, self.provider, self.batch_size, self.device_id)
+        session = open_session(self.path, setup, self.sha256)
+        self.executor: Executor
+        if self.on_host:
+            self.concurrency = self._threads
+            self.executor = Executor(session, manifest, self.batch_size, self.concurrency)
+        else:
+            self.concurrency = RUNS
+            self.executor = GpuExecutor(
+                session, manifest, self.batch_size, self.device, self._halved
+            )
 
     def _halved(self, size: int, smaller: int) -> None:
         message = "%s has too little memory for runs of %d images: runs of %d at most"
@@ -151,15 +142,15 @@ class Engine:
         buffer = self.executor.buffer()
         try:
             buffer.pixels[: len(images)] = images
-            return self.executor.run(buffer, len(images))  # type: ignore[arg-type]
+            return self.executor.run(buffer, len(images))
         finally:
-            self.executor.release(buffer)  # type: ignore[arg-type]
+            self.executor.release(buffer)
 
     def identity(self) -> dict[str, str]:
         """What computes, as far as the bytes of the scores depend on it."""
         if self.on_host:
             return {"provider": self.provider}
-        allowed = "possible" if tf32.possible(self.device_id) else "off"
+        allowed = "off" if tf32.forbidden() else "possible"
         return {"provider": self.provider, "tf32": allowed}
 
     def failure(self) -> str:
@@ -174,33 +165,27 @@ class Engine:
         """Free the session and its buffers."""
         self.executor.close()
 
+    def _note(self) -> str:
+        """Remark on a precision that this provider computes slowly, or in an unmeasured way."""
+        manifest, measured = self.manifest, self.manifest.fidelity.get("fp32")
+        if not self.on_host and measured:
+            return (
+                f"the fidelity of {manifest.precision} (Spearman {measured['spearman']:.5f}) was "
+                f"measured on cpu, not on {self.provider}"
+            )
+        if self.on_host and manifest.precision == "fp16":
+            return "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
+        if self.on_host and weight_bits(manifest) == 8 and saturates():
+            return (
+                "warning: made for CPUs with VNNI, and this one has none: exact but slower kernels "
+                "compute it; for this CPU export with --reduce-range, or fp32"
+            )
+        return ""
+
 
 def _has_gpu() -> bool:
     try:
-        cuda_driver.driver().check(0)
+        cuda_driver.check_gpu(0)
     except EngineError:
         return False
     return True
-
-
-def _measured_elsewhere(manifest: Manifest, provider: str) -> str:
-    """Remark that the fidelity was measured on another provider, whose kernels round otherwise."""
-    measured = manifest.fidelity.get("fp32")
-    where = measured.get("provider", "cpu") if measured else provider
-    if not measured or where == provider:
-        return ""
-    return (
-        f"the fidelity of {manifest.precision} (Spearman {measured['spearman']:.5f}) was measured "
-        f"on {where}, not on {provider}"
-    )
-
-
-def _cpu_note(manifest: Manifest) -> str:
-    if manifest.precision == "fp16":
-        return "a CPU computes fp16 slower than fp32; --precision int8 is for CPUs"
-    if weight_bits(manifest) == 8 and saturates():
-        return (
-            "warning: made for CPUs with VNNI, and this one has none: exact but slower kernels "
-            "compute it; for this CPU export with --reduce-range, or fp32"
-        )
-    return ""

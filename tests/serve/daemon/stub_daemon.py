@@ -11,7 +11,7 @@ from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import Selections
 from lloss.serve.daemon.services.image_labels import Labels
 from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 
@@ -31,7 +31,7 @@ class StubDaemon:
         self.access = Access(self.settings)
         self.catalog = Catalog(self.settings.data_dir)
         self.metrics = DaemonMetrics(self.settings.limits)
-        self.pools = Pools(self.settings, self.catalog)
+        self.pools = PoolRegistry(self.settings, self.catalog)
         self.classes = Classes(cast(Any, models), self.catalog.images)
         self.labels = Labels(self.catalog, self.pools, self.metrics, self.classes)
         self.selections = Selections(self.settings, self.catalog, self.pools, self.metrics)

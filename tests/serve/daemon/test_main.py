@@ -30,7 +30,7 @@ from lloss.serve.daemon.app import create_app
 how = sys.argv[1]
 
 
-class FakeModels(daemon.Models):
+class FakeModels(daemon.ModelManager):
     sha256 = provider = ""
     note = "cuda: the driver is too old"
     current = property(lambda self: self)
@@ -96,7 +96,7 @@ def create_app_with_slow_routes(daemon):
     return app
 
 
-daemon.Models, daemon_main.create_app = FakeModels, create_app_with_slow_routes
+daemon.ModelManager, daemon_main.create_app = FakeModels, create_app_with_slow_routes
 daemon_main._CLOSE_SECONDS = 0.1 if how == "stuck" else 20
 main(["serve", *sys.argv[2:]])
 """

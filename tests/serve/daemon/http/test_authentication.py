@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 IMAGES = "/v1/pools/p/images"
 
 
+def basic(credentials: str, scheme: str = "Basic ") -> str:
+    return scheme + base64.b64encode(credentials.encode()).decode()
+
+
 # Tokens
 
 
@@ -33,11 +38,14 @@ IMAGES = "/v1/pools/p/images"
         {"Authorization": "Bearer "},
         {"Authorization": "Bearer"},
         {"Authorization": f"Basic {TOKEN}"},
+        {"Authorization": basic(f"{TOKEN}:user")},
+        {"Authorization": basic(TOKEN)},
+        {"Authorization": f"Basic user:{TOKEN}"},
+        {"Authorization": "Basic dG9r$$$"},
+        {"Authorization": "Basic"},
         {"Authorization": TOKEN},
         {"Authorization": b"Bearer \xff\xfe"},
         {"Cookie": f"lloss_session={TOKEN}"},
-        {"Cookie": "lloss_session=99999999999.00." + "0" * 64},
-        {"Cookie": b"lloss_session=\xff"},
         {"X-Forwarded-For": "127.0.0.1"},
     ],
 )
@@ -48,43 +56,30 @@ def test_without_the_token_every_route_is_401(
     for method, path in [("POST", "/echo"), ("GET", "/metrics"), ("GET", "/no/such")]:
         reply = client.request(method, path, headers=headers)
         assert reply.status_code == 401
-        assert reply.headers["www-authenticate"] == 'Bearer realm="lloss"'
+        assert reply.headers["www-authenticate"] == 'Basic realm="lloss"'
         assert TOKEN not in reply.text
 
 
 def test_with_the_token_every_route_is_served(make_server: Make) -> None:
     server = make_server(token=TOKEN)
     assert server.client().post("/echo", content=b"abc", headers=BEARER).content == b"abc"
-    assert server.status("/metrics", authorization=f"bearer {TOKEN}") == 200
+    for header in (f"bearer {TOKEN}", basic(f"lloss:{TOKEN}"), basic(f":{TOKEN}", "basic  ")):
+        assert server.status("/metrics", authorization=header) == 200
     assert server.status("/healthz") == 200
     assert server.status("/static/none") == server.status("/favicon.ico") == 404
+    assert server.client().request("GET", "/healthz", content=b"a").status_code == 401
     for path in ("/static/../metrics", "/healthz/../metrics", "/static/%2e%2e/"):
         assert server.ask("GET", path).status == 400, "no detour leads past the token"
 
 
-def test_wrong_tokens_do_not_fill_the_log_and_secrets_are_not_in_it(make_server: Make) -> None:
+def test_secrets_are_not_in_the_log(make_server: Make) -> None:
     server = make_server(token=TOKEN)
     assert server.status(f"/?token={TOKEN}&sig=abcdef", **BEARER) == 200
-    for _ in range(50):
-        server.status(Authorization="Bearer guess")
-    assert len(server.counted(51)) == 51 and len(server.lines(21)) == 21
+    assert server.status(Authorization="Bearer guess") == 401
+    assert [line["status"] for line in server.lines(2)] == [200, 401]
     for secret in ("guess", TOKEN, "abcdef"):
         assert secret not in server.log.getvalue()
     assert TOKEN not in repr(server.settings)
-
-
-@pytest.mark.parametrize(
-    ("path", "query"),
-    [
-        ("/", ""),
-        ("/pools/a", "?next=%2Fpools%2Fa"),
-        ("/pools/a?page=2&x=%C3%A9", "?next=%2Fpools%2Fa%3Fpage%3D2%26x%3D%25C3%25A9"),
-        (f"/pools/a?x={'y' * 3000}", ""),
-    ],
-)
-def test_a_browser_is_sent_to_the_login_form(make_server: Make, path: str, query: str) -> None:
-    reply = make_server(token=TOKEN).client().get(path, headers={"Accept": "text/html,*/*"})
-    assert (reply.status_code, reply.headers["location"]) == (303, f"/login{query}")
 
 
 def test_the_token_is_compared_in_constant_time(
@@ -95,7 +90,7 @@ def test_the_token_is_compared_in_constant_time(
         authentication.hmac, "compare_digest", lambda a, b: bool(compared.append((a, b))) or a == b
     )
     settings = ServeSettings(model=tmp_path / "m", data_dir=tmp_path, token=TOKEN)
-    assert Access(settings).is_token(TOKEN.encode())
+    assert Access(settings).admits({b"authorization": f"Bearer {TOKEN}".encode()})
     assert compared == [(TOKEN.encode(), TOKEN.encode())]
 
 
@@ -193,7 +188,10 @@ def test_http_1_1_needs_a_host(make_server: Make) -> None:
 def test_pages_of_other_sites_change_nothing(
     make_server: Make, headers: dict[str, str], code: int
 ) -> None:
-    assert make_server().status("/echo", "POST", **headers) == code
+    """Also with the password, which a browser sends along."""
+    server = make_server(token=TOKEN)
+    given = {"Authorization": basic(f"user:{TOKEN}"), **headers}
+    assert server.status("/echo", "POST", **given) == code
 
 
 def test_pages_of_the_public_url_are_ours(make_server: Make) -> None:

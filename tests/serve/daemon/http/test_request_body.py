@@ -1,23 +1,16 @@
-"""Bodies: codings, limits, deadlines, and what they occupy."""
+"""Bodies: limits, deadlines, and what they occupy."""
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import json
-import resource
 import socket
-import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.http import request_body
-from lloss.serve.daemon.http.request_body import inflate, inflated_size, parsed_bytes
+from lloss.serve.daemon.http.request_body import parsed_bytes
 
 from ..waiting import PATIENCE, until
 
@@ -26,91 +19,18 @@ Make = Callable[..., Any]
 POST = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 INFER = "/v2/models/lloss/infer"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-ZLIB, RAW, GZIP = 15, -15, 31
-PACKED = gzip.compress(b"abc" * 1000, mtime=0)
-
-
-def raw_deflate(data: bytes) -> bytes:
-    packer = zlib.compressobj(wbits=RAW)
-    return packer.compress(data) + packer.flush()
-
-
-def zeros(blocks: int) -> bytes:
-    """Raw deflate of so many times 16 MiB of zeros."""
-    packer = zlib.compressobj(9, wbits=RAW)
-    block = packer.compress(bytes(1 << 24)) + packer.flush(zlib.Z_FULL_FLUSH)
-    return block * blocks + zlib.compressobj(wbits=RAW).flush()
 
 
 @pytest.mark.parametrize(
-    ("coding", "pack"),
-    [
-        ("gzip", gzip.compress),
-        ("x-gzip", gzip.compress),
-        ("GZIP", gzip.compress),
-        ("deflate", zlib.compress),
-        ("deflate", raw_deflate),
-        ("identity", bytes),
-    ],
+    ("coding", "status"),
+    [("identity", 200), ("gzip", 415), ("deflate", 415), ("gzip, identity", 415), ("\xff", 415)],
 )
-def test_codings_are_inflated(make_server: Make, coding: str, pack: Any) -> None:
-    client = make_server().client()
-    for data in (b"", b"abc", bytes(300_000) + b"end"):
-        reply = client.post("/echo", content=pack(data), headers={"Content-Encoding": coding})
-        assert (reply.status_code, reply.content) == (200, data)
-
-
-@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "compress", b"\xff"])
-def test_other_codings_are_refused(make_server: Make, coding: str) -> None:
-    reply = make_server().client().post("/echo", content=b"a", headers={"Content-Encoding": coding})
-    assert reply.status_code == 415 and "gzip" in reply.json()["error"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"not gzip at all, but rather long",
-        PACKED[:-9],
-        PACKED[:12],
-        PACKED + b"more",
-        PACKED + PACKED,
-        PACKED[:-4] + (5).to_bytes(4, "little"),
-        PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:],
-        b"\x1f",
-    ],
-)
-def test_damaged_gzip_is_refused(make_server: Make, body: bytes) -> None:
-    reply = make_server().client().post("/echo", content=body, headers={"Content-Encoding": "gzip"})
-    assert reply.status_code == 400 and reply.json()["error"]
-
-
-@given(data=st.binary(max_size=3000))
-@settings(max_examples=200, deadline=None)
-def test_any_bytes_inflate_as_zlib_does_or_are_refused(data: bytes) -> None:
-    assert inflate(zlib.compress(data), ZLIB, len(data)) == data
-    assert inflate(raw_deflate(data), RAW, len(data)) == data
-    for wbits in (ZLIB, RAW, GZIP):
-        with contextlib.suppress(RequestError):
-            assert inflate(data, wbits, 4000) == zlib.decompress(data, wbits)
-    if data:
-        with pytest.raises(RequestError) as refused:
-            inflate(raw_deflate(data), RAW, len(data) - 1)
-        assert refused.value.status == 413
-
-
-def test_a_gigabyte_in_a_megabyte_costs_neither_memory_nor_time(make_server: Make) -> None:
-    bomb = zeros(60)
-    assert 0.9e6 < len(bomb) < 1.1e6
-    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
-    with pytest.raises(RequestError) as refused:
-        inflated_size(bomb, RAW, 64 << 20)
-    assert refused.value.status == 413
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16_000  # kilobytes
-    assert time.thread_time() - begun < 3
-    reply = (
-        make_server().client().post("/echo", content=bomb, headers={"Content-Encoding": "deflate"})
+def test_compressed_bodies_are_refused(make_server: Make, coding: str, status: int) -> None:
+    headers = {"Content-Encoding": coding.encode("latin-1")}
+    reply = make_server().client().post("/echo", content=b"a", headers=headers)
+    assert reply.status_code == status and (
+        status == 200 or "uncompressed" in reply.json()["error"]
     )
-    assert reply.status_code == 413 and "inflated" in reply.json()["error"]
 
 
 def test_a_large_body_is_refused_before_it_is_read(make_server: Make) -> None:
@@ -202,8 +122,6 @@ def test_parsed_json_counts_among_all_bodies(make_server: Make) -> None:
     client, body = server.client(), b"[" + b"1," * 1000 + b"1]"
     assert client.post("/echo", content=body).status_code == 200
     assert client.post("/echo", content=body * 2).status_code == 503
-    packed = {"content": gzip.compress(body * 2), "headers": {"Content-Encoding": "gzip"}}
-    assert client.post("/echo", **packed).status_code == 503
     assert server.middleware.bodies.size == 0
 
 
@@ -211,17 +129,3 @@ def test_too_many_form_fields_are_refused(make_server: Make) -> None:
     client = make_server().client()
     assert client.post("/form", content=b"&" * 100_001, headers=FORM).status_code == 413
     assert client.post("/form", content=b"a=b&" * 5, headers=FORM).content == b"1"
-
-
-def test_without_a_token_only_a_small_body_is_read(make_server: Make) -> None:
-    client = make_server(token="0123456789abcdef").client()
-    small = b"token=" + b"x" * 1000
-    large = b"token=" + b"x" * request_body.ANONYMOUS_BYTES
-    packed = {**FORM, "Content-Encoding": "gzip"}
-    assert client.post("/login", content=small, headers=FORM).status_code == 404
-    assert client.post("/login", content=large, headers=FORM).status_code == 413
-    assert client.post("/login", content=gzip.compress(large), headers=packed).status_code == 413
-    assert client.request("GET", "/healthz", content=large).status_code == 413
-    assert client.post("/echo", content=large).status_code == 401
-    known = {"Authorization": "Bearer 0123456789abcdef"}
-    assert client.post("/echo", content=large, headers=known).status_code == 200

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lloss.serve.daemon.labelstudio.coco_export import coco_of
+from starlette.testclient import TestClient
 
 from lloss.annotations import Problems
 from lloss.data.object_labels import read_objects
@@ -67,20 +68,14 @@ def test_the_newest_annotation_gives_the_boxes() -> None:
     [
         ({"type": "polygonlabels", "value": {}}, "polygonlabels.*only rectangles"),
         ({"type": "rectangle", "value": {"x": 1, "y": 1, "width": 9, "height": 9}}, "'rectangle'"),
-        ({"type": "brush", "value": {"format": "rle", "rle": [1]}}, "'brush'.*only rectangles"),
-        ({"value": {"x": 1}}, "of the type None"),
         (named(" \u200b"), "rectanglelabels.0: .*needs a visible name"),
         (named(), "rectanglelabels: List should have at least 1 item"),
         (named("a", "b"), "rectanglelabels: List should have at most 1 item"),
-        ({"type": "rectanglelabels"}, "Field required"),
         (3, "of the type None"),
         (box("1", 0, 5, 5), r"value.x: Input should be a valid number \(given '1'\)"),
         (box(float("nan"), 0, 5, 5), "value.x: "),
-        (box(0, 0, 5, True), "value.height: Input should be a valid number"),
         (box(0, 0, 5, 5, original_width=0), "original_width: Input should be greater than 0"),
-        (box(0, 0, 5, 5, original_height=None), "original_height: Input should be a valid number"),
         (box(0, 0, 5, 5, image_rotation=90), r"image_rotation: Input should be 0 \(given 90\)"),
-        (box(0, 0, 5, 5, value={"rotation": None}), "rotation: Input should be a valid number"),
     ],
 )
 def test_a_region_that_is_not_a_box_is_an_error(item: Any, message: str) -> None:
@@ -105,5 +100,12 @@ def test_an_export_without_boxes_is_an_error() -> None:
     choices = {"type": "choices", "value": {"choices": ["cat"]}}
     with pytest.raises(LabelError, match="none of 2 annotated images has a box"):
         coco_of([drawn(choices), drawn(id="b.png")])
-    with pytest.raises(LabelError, match="JSON_MIN"):
-        coco_of(recorded("export_min.json"))
+
+
+def test_an_export_is_converted_by_the_route(client: TestClient) -> None:
+    document = recorded("export.json")
+    reply = client.post("/labelstudio/coco?pool=wild", json=document)
+    assert reply.json() == coco_of(document, "wild")
+    for wrong, pool in ((document, "zoo"), ({}, "wild"), ([3], "wild")):
+        reply = client.post(f"/labelstudio/coco?pool={pool}", json=wrong)
+        assert reply.status_code == 422 and "\n" not in reply.json()["error"]

@@ -14,32 +14,10 @@ def labels(*arguments: Any) -> dict[str, str]:
     return dict(read_labels(*arguments).labels)
 
 
-def minimal(id: str, **fields: Any) -> dict[str, Any]:
-    task = {"annotation_id": 1, "id": 1, "image": "x", "lloss_pool": "p", "lloss_id": id}
-    return {**task, **fields}
-
-
-def test_recorded_json_and_json_min_give_the_same_labels() -> None:
+def test_a_recorded_export_gives_the_labels() -> None:
     expected = {"0.png": "dog", "1.png": "dog", "2.png": "", "3.png": "cat"}
     assert labels(recorded("export.json")) == expected
     assert labels(recorded("export.json"), "wild") == expected
-    assert labels(recorded("export_min.json"), "wild", "kind") == expected
-
-
-def test_json_min_needs_the_name_of_the_control() -> None:
-    """A column of the tasks is a text as well."""
-    document = [
-        minimal("a", caption="dog", kind="cat"),
-        minimal("b", caption="dog"),
-        minimal("c", caption="dog", kind={"choices": ["cat", "dog"]}),
-    ]
-    assert labels(document, "p", "kind") == {"a": "cat", "b": "", "c": ""}
-    for some in (document, document[1:2], [minimal("a", kind="cat")]):
-        with pytest.raises(LabelError, match="JSON_MIN does not say which of .* is a choice"):
-            labels(some, "p")
-    with pytest.raises(LabelError, match=r"no task was annotated by the control 'kinds' \(there"):
-        labels(document, "p", "kinds")
-    assert labels([minimal("a", boxes=[{"x": 1}])], "p") == {"a": ""}
 
 
 def test_of_two_controls_the_named_one_gives_the_label() -> None:
@@ -62,14 +40,11 @@ def test_images_with_annotations_of_different_classes_are_counted() -> None:
         exported("d", ("dog", late, False)),
     ]
     assert read_labels(tasks, "p").disputed == 2
-    both = [minimal("a", size="big", kind="cat"), minimal("a", size="big", kind="dog")]
-    assert [read_labels(both, "p", name).disputed for name in ("kind", "size")] == [1, 0]
 
 
 def test_only_tasks_of_the_pool_are_read() -> None:
-    for name in ("export.json", "export_min.json"):
-        with pytest.raises(LabelError, match="none of the . tasks is one of the pool 'zoo'"):
-            labels(recorded(name), "zoo")
+    with pytest.raises(LabelError, match="none of the . tasks is one of the pool 'zoo'"):
+        labels(recorded("export.json"), "zoo")
     mixed = recorded("export.json")
     mixed[0]["data"]["lloss_pool"] = "zoo"
     assert labels(mixed, "zoo") == {"0.png": "dog"}
@@ -110,7 +85,8 @@ def test_the_newest_annotation_of_all_tasks_of_an_image_counts() -> None:
         ([exported("a") | {"annotations": [3]}], "task 1: annotations.0: Input should be a valid"),
         ([exported("a") | {"annotations": [{"result": "x"}]}],
          r"task 1: annotations.0.result: Input should be a valid list \(given 'x'\)"),
-        ([{"annotation_id": 1, "lloss_pool": "p", "lloss_id": None}], "task 1: data.lloss_id"),
+        ([{"annotation_id": 1, "lloss_pool": "p", "lloss_id": "a", "kind": "cat"}],
+         "task 1: this export is JSON_MIN; export JSON instead"),
     ],
 )  # fmt: skip
 def test_a_wrong_export_is_an_error_that_names_task_and_key(document: Any, message: str) -> None:

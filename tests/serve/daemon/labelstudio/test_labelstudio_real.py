@@ -46,7 +46,6 @@ SETTINGS = {
     "FRONTEND_SENTRY_DSN": "",
     "FEATURE_FLAGS_OFFLINE": "true",
     # It may reach a daemon on this machine.
-    "ML_BLOCK_LOCAL_IP": "false",
     "USE_DEFAULT_BANNED_SUBNETS": "false",
     "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
 }
@@ -132,26 +131,10 @@ class Project:
         reply = done(self.studio.post(f"/api/projects/{self.id}/import", json=tasks), 201)
         assert reply["task_count"] == len(tasks)
 
-    def connect(self, daemon: httpx.Client, password: str = TOKEN) -> httpx.Response:
-        fields = {
-            "url": str(daemon.base_url.join("/labelstudio")), "project": self.id, "title": "lloss",
-            "auth_method": "BASIC_AUTH", "basic_auth_user": "lloss", "basic_auth_pass": password,
-        }  # fmt: skip
-        return self.studio.post("/api/ml", json=fields)
-
-    def admit_webhook(self) -> None:
-        (hook,) = done(self.studio.get("/api/webhooks", params={"project": self.id}))
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        change = {"url": hook["url"], "headers": headers}
-        done(self.studio.patch(f"/api/webhooks/{hook['id']}/", json=change))
-
-    def serve(self, version: str) -> None:
-        done(self.studio.patch(f"/api/projects/{self.id}", json={"model_version": version}))
-
-    @property
-    def version(self) -> str:
-        found: str = done(self.studio.get(f"/api/projects/{self.id}"))["model_version"]
-        return found
+    def send_events(self, daemon: httpx.Client, **headers: str) -> None:
+        url = str(daemon.base_url.join("/labelstudio/webhook"))
+        fields = {"url": url, "project": self.id, "headers": headers, "send_payload": True}
+        done(self.studio.post("/api/webhooks/", json=fields), 201)
 
     def next(self) -> dict[str, Any] | None:
         reply = self.studio.get(f"/api/projects/{self.id}/next")
@@ -162,19 +145,9 @@ class Project:
         made: int = done(self.studio.post(f"/api/tasks/{task}/annotations/", json=body), 201)["id"]
         return made
 
-    def act(self, action: str, **fields: Any) -> Any:
-        body = {"selectedItems": {"all": True, "excluded": []}, "project": self.id, **fields}
-        params = {"id": action, "project": str(self.id)}
-        return done(self.studio.post("/api/dm/actions", params=params, json=body))
-
-    def tasks(self) -> list[dict[str, Any]]:
-        params = {"project": str(self.id), "fields": "all", "page_size": "200"}
-        found: list[dict[str, Any]] = done(self.studio.get("/api/tasks", params=params))["tasks"]
-        return found
-
-    def export(self, kind: str) -> httpx.Response:
-        params = {"exportType": kind, "download_all_tasks": "true"}
-        return self.studio.get(f"/api/projects/{self.id}/export", params=params)
+    def export(self) -> Any:
+        params = {"exportType": "JSON", "download_all_tasks": "true"}
+        return done(self.studio.get(f"/api/projects/{self.id}/export", params=params))
 
 
 def choice(name: str) -> dict[str, Any]:
@@ -221,46 +194,30 @@ def label_all_but_the_third(project: Project, daemon: httpx.Client, pool: str) -
     return numbers
 
 
-def check_exports(
-    daemon: httpx.Client, pool: str, exports: dict[str, Any], expected: dict[str, str]
-) -> None:
-    """Each export alone gives all labels back."""
-    for document in exports.values():
-        done(daemon.delete(f"/v1/pools/{pool}/labels", params={"id": list(expected)}))
-        assert labels(daemon, pool) == {}
-        url = f"/v1/pools/{pool}/labels?format=label-studio&control=kind"
-        assert done(daemon.post(url, json=document))["images"] == len(expected)
-        assert labels(daemon, pool) == expected
-
-
 def test_a_selection_is_labeled_in_both_places(
-    studio: httpx.Client, daemon: httpx.Client, photos: Path, tmp_path: Path
+    studio: httpx.Client, daemon: httpx.Client, tmp_path: Path
 ) -> None:
-    version = done(daemon.get("/labelstudio/versions"))["versions"][0]
     tasks = select(daemon, "photos", 8)
-    project = Project(studio, "import first")
+    project = Project(studio, "with a webhook")
+    project.send_events(daemon, Authorization=f"Bearer {TOKEN}")
     project.load(tasks[::-1])
-    done(project.connect(daemon), 201)
-    project.admit_webhook()
-    assert project.version == version  # that of the tasks' predictions
-
     numbers = label_all_but_the_third(project, daemon, "photos")
-    assert len(numbers) == 7
-
     ids = [task["data"]["lloss_id"] for task in tasks]
-    skipped = ids[2]
-    expected = {id: id.split("/")[0] for id in ids if id != skipped}
+    expected = {id: id.split("/")[0] for id in ids if id != ids[2]}
     assert labels(daemon, "photos") == expected
     rest = done(daemon.post("/v1/pools/photos/select", json={"k": 1000, "at_most": True}))
     left = {one["id"] for one in rest["images"]}
     assert len(left) == 60 - 8 and not left & set(ids)
 
-    exports = {kind: done(project.export(kind)) for kind in ("JSON", "JSON_MIN")}
+    document = project.export()
     done(studio.delete(f"/api/annotations/{numbers[0]}/"), 204)
-    assert labels(daemon, "photos") == {k: v for k, v in expected.items() if k != ids[0]}
-    check_exports(daemon, "photos", exports, expected)
+    assert labels(daemon, "photos") == expected, "a deletion changes nothing"
+    done(daemon.delete("/v1/pools/photos/labels", params={"id": list(expected)}))
+    url = "/v1/pools/photos/labels?format=label-studio&control=kind"
+    assert done(daemon.post(url, json=document))["images"] == len(expected)
+    assert labels(daemon, "photos") == expected
 
-    made = daemon.post("/labelstudio/coco?pool=photos", json=exports["JSON"])
+    made = daemon.post("/labelstudio/coco?pool=photos", json=document)
     path = tmp_path / "objects.json"
     path.write_text(made.text, encoding="utf-8")
     objects = read_objects(path, Problems())
@@ -270,55 +227,18 @@ def test_a_selection_is_labeled_in_both_places(
     np.testing.assert_allclose(boxes[ids[3]], [[0, 2, 4, 6]])
 
 
-def test_fetched_predictions_order_the_tasks(
+def test_the_export_has_what_a_webhook_without_its_header_lost(
     studio: httpx.Client, daemon: httpx.Client, photos: Path
 ) -> None:
-    score(daemon, "fetched", photos)
-    tasks = select(daemon, "fetched", 6)
-    wanted = {task["data"]["lloss_id"]: task.pop("predictions")[0] for task in tasks}
-    project = Project(studio, "backend first")
-    done(project.connect(daemon), 201)
-    foreign = {"data": {"image": "http://127.0.0.1:9/none.png"}}
-    project.load([foreign, *tasks[::-1]])
-    version = next(iter(wanted.values()))["model_version"]
-    for _ in range(2):  # the second time there is nothing to add
-        project.act("retrieve_tasks_predictions")
-        found = {
-            task["data"].get("lloss_id"): [
-                (one["model_version"], one["score"]) for one in task["predictions"]
-            ]
-            for task in project.tasks()
-        }
-        assert found.pop(None) == []
-        assert found == {id: [(version, one["score"])] for id, one in wanted.items()}
-    guesses = [task["predictions"][0]["result"] for task in project.tasks()[1:]]
-    names = {guess[0]["value"]["choices"][0] for guess in guesses}
-    assert names <= {"bright", "dark", "red"}
-
-    assert project.version == "lloss"  # the backend's title, by which tasks come at random
-    project.serve(version)
-    order = []
-    while (task := project.next()) is not None:
-        order.append(task["data"].get("lloss_id"))
-        project.annotate(task["id"], choice("red"))
-    assert order == [*wanted, None]
-
-
-def test_a_webhook_without_its_header_and_a_wrong_password_are_refused(
-    studio: httpx.Client, daemon: httpx.Client, photos: Path
-) -> None:
-    refused = Project(studio, "wrong password").connect(daemon, "another")
-    assert refused.status_code == 400 and "authentication parameters" in refused.text
     score(daemon, "silent", photos)
     project = Project(studio, "no header")
+    project.send_events(daemon)
     project.load(select(daemon, "silent", 1))
-    done(project.connect(daemon), 201)
     task = project.next()
     assert task is not None
     project.annotate(task["id"], choice("red"))
     assert labels(daemon, "silent") == {}
-    document = done(project.export("JSON"))  # it has what the webhook lost
-    done(daemon.post("/v1/pools/silent/labels?format=label-studio", json=document))
+    done(daemon.post("/v1/pools/silent/labels?format=label-studio", json=project.export()))
     assert labels(daemon, "silent") == {task["data"]["lloss_id"]: "red"}
 
 

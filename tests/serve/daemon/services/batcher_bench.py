@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from lloss.serve.daemon.services.batcher import Batcher
-from lloss.serve.daemon.services.inference_statistics import InferenceStatistics
 from lloss.serve.daemon.services.request_queue import Answer
 from lloss.serve.daemon.settings import Limits
 
@@ -52,7 +51,7 @@ class Bench:
     def __init__(self, artifact: Path, threads: int = 2, **limits: Any) -> None:
         self.scorer = Scorer(artifact, "cpu", batch_size=BATCH, threads=threads)
         self.metrics: Any = Metrics()
-        self.batcher = Batcher(self.scorer, Limits(**limits), self.metrics, InferenceStatistics())
+        self.batcher = Batcher(self.scorer, Limits(**limits), self.metrics)
         self.sizes: list[int] = []
         self.failing, self.pause = False, 0.0
         self._executor: Any = self.scorer.engine.executor

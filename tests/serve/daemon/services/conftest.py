@@ -16,7 +16,7 @@ from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest, Selections
 from lloss.serve.daemon.services.image_labels import Labels
 from lloss.serve.daemon.services.label_classes import Classes
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import PoolScores
@@ -64,11 +64,11 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 
 
 @pytest.fixture
-def pools(root: Path, catalog: Catalog) -> Pools:
+def pools(root: Path, catalog: Catalog) -> PoolRegistry:
     settings = ServeSettings(
         model=root / "m", data_dir=catalog.data_dir, pool_roots=(str(root), "memory://bucket/data")
     )
-    return Pools(settings, catalog)
+    return PoolRegistry(settings, catalog)
 
 
 class Bench:
@@ -100,8 +100,8 @@ class Bench:
     def open(self) -> None:
         self.catalog = Catalog(self.settings.data_dir)
         self.images = self.catalog.images
-        self.pools = Pools(self.settings, self.catalog)
-        manifest = SimpleNamespace(task="detection", classes=())  # accepts all labels
+        self.pools = PoolRegistry(self.settings, self.catalog)
+        manifest = SimpleNamespace(outputs={}, classes=())  # accepts all labels
         model: Any = SimpleNamespace(sha256="x", current=SimpleNamespace(manifest=manifest))
         classes = Classes(model, self.images)
         self.labels = Labels(self.catalog, self.pools, self.metrics, classes)

@@ -20,7 +20,7 @@ import pytest
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services import job_progress, job_runner
 from lloss.serve.daemon.services.job_progress import JobProgress
-from lloss.serve.daemon.services.job_runner import Jobs
+from lloss.serve.daemon.services.job_runner import JobRunner
 from lloss.serve.daemon.store.records import PoolScores
 from lloss.serve.scoring.batch import score_pool as engine
 
@@ -59,7 +59,7 @@ def bench(
         batch(self, scores)
 
     monkeypatch.setattr(JobProgress, "batch", slow)
-    monkeypatch.setattr(Jobs, "part_size", 100)
+    monkeypatch.setattr(JobRunner, "part_size", 100)
     monkeypatch.setattr(job_runner, "_RETRY_SECONDS", 0.05)
     yield bench
     bench.pause = 0.0
@@ -211,7 +211,7 @@ def test_old_scores_stay_until_new_ones_are_complete(bench: Bench) -> None:
 def test_a_changed_pool_is_scored_from_the_start(
     bench: Bench, root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Jobs, "part_size", 8)
+    monkeypatch.setattr(JobRunner, "part_size", 8)
     job = bench.interrupted("pool")
     shutil.copy(root / "pool/dark/001.png", root / "pool/bright/00.png")
     with caplog.at_level(logging.WARNING):
@@ -322,10 +322,10 @@ def test_pools_can_be_submitted_during_a_load(bench: Bench) -> None:
 
 def test_losses_of_the_serving_model_count_for_drift(bench: Bench) -> None:
     drift = bench.start().metrics.drift
-    assert (bench.score("pool").scored, drift.measure().images) == (60, 60)
+    assert (bench.score("pool").scored, drift.images) == (60, 60)
     drift.against(None, "another model")
     bench.score("pool")
-    assert drift.measure().images == 0
+    assert drift.images == 0
 
 
 def test_an_unexpected_error_fails_one_job(

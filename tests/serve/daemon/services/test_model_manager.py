@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.model_manager import Models, Reloaded
+from lloss.serve.daemon.services.model_manager import ModelManager, Reloaded
 from lloss.serve.daemon.settings import Limits, ServeSettings
 from lloss.serve.scoring.engine import engine as engine_module
 from onnx import numpy_helper
@@ -48,14 +48,14 @@ def model(artifact: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(model: Path, tmp_path: Path) -> Iterator[Callable[[], Models]]:
-    made: list[Models] = []
+def make(model: Path, tmp_path: Path) -> Iterator[Callable[[], ModelManager]]:
+    made: list[ModelManager] = []
 
-    def models() -> Models:
+    def models() -> ModelManager:
         settings = ServeSettings(
             model=model, data_dir=tmp_path / "data", provider="cpu", batch_size=8, threads=2
         )
-        made.append(Models(settings, DaemonMetrics(Limits())))
+        made.append(ModelManager(settings, DaemonMetrics(Limits())))
         return made[-1]
 
     yield models
@@ -64,13 +64,13 @@ def make(model: Path, tmp_path: Path) -> Iterator[Callable[[], Models]]:
 
 
 @pytest.fixture
-def models(make: Callable[[], Models]) -> Models:
+def models(make: Callable[[], ModelManager]) -> ModelManager:
     models = make()
     models.load()
     return models
 
 
-def serving(models: Models) -> Any:
+def serving(models: ModelManager) -> Any:
     """The scorer that serves."""
     return models.current.scorer
 
@@ -79,13 +79,13 @@ def copies(tmp_path: Path) -> set[str]:
     return {path.stem for path in (tmp_path / "data/models").iterdir()}
 
 
-def named(models: Models) -> str:
+def named(models: ModelManager) -> str:
     """The model that the metrics name."""
-    (line,) = re.findall("lloss_model_info{.*", models._metrics.exposition()[0].decode())
-    return re.search('sha256="(.*?)"', line)[1]  # type: ignore[index]
+    found = re.findall('lloss_model_info{.*sha256="(.*?)"', models._metrics.exposition().decode())
+    return "".join(found)
 
 
-def reloads(models: Models) -> dict[str, float]:
+def reloads(models: ModelManager) -> dict[str, float]:
     """How many reloads had each outcome."""
     sample = models._metrics.registry.get_sample_value
     outcomes = ("swapped", "unchanged", "refused")
@@ -93,11 +93,11 @@ def reloads(models: Models) -> dict[str, float]:
     return {name: count for name, count in counts.items() if count}
 
 
-def losses(models: Models, count: int = 3) -> Any:
+def losses(models: ModelManager, count: int = 3) -> Any:
     return asyncio.run(models.score(pictures(count), 10)).answer.columns["loss"]
 
 
-def test_a_copy_serves(models: Models, model: Path, tmp_path: Path) -> None:
+def test_a_copy_serves(models: ModelManager, model: Path, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
     current = models.current
     assert (models.sha256, current.sha256, models.not_ready()) == (sha256, sha256, "")
@@ -114,7 +114,7 @@ def test_a_copy_serves(models: Models, model: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_copy_is_replaced(
-    models: Models, make: Callable[[], Models], tmp_path: Path
+    models: ModelManager, make: Callable[[], ModelManager], tmp_path: Path
 ) -> None:
     models.close()
     (copy,) = (tmp_path / "data/models").iterdir()
@@ -124,7 +124,7 @@ def test_a_damaged_copy_is_replaced(
     assert copy.read_bytes() == content
 
 
-def test_nothing_is_scored_before_a_load_or_after_the_end(make: Callable[[], Models]) -> None:
+def test_nothing_is_scored_before_a_load_or_after_the_end(make: Callable[[], ModelManager]) -> None:
     models = make()
     assert models.sha256 == "" and "not loaded yet" in models.not_ready()
     for act in (lambda: models.current, models.reload, lambda: losses(models)):
@@ -135,7 +135,7 @@ def test_nothing_is_scored_before_a_load_or_after_the_end(make: Callable[[], Mod
     refused(lambda: losses(models), 503)
 
 
-def test_a_reload_swaps_and_frees_the_old_model(models: Models, model: Path) -> None:
+def test_a_reload_swaps_and_frees_the_old_model(models: ModelManager, model: Path) -> None:
     old, before, scorer = models.sha256, losses(models), serving(models)
     new = change(model, 1.1)
     assert models.reload() == Reloaded(old, new) and models.sha256 == new
@@ -143,11 +143,10 @@ def test_a_reload_swaps_and_frees_the_old_model(models: Models, model: Path) -> 
     assert scorer._closed
     in_threads(lambda _: models.reload(), 3)
     assert named(models) == new and reloads(models) == {"swapped": 1, "unchanged": 3}
-    assert models._metrics.drift.measure().images == 3, "an unchanged model goes on"
-    assert models.statistics.batches >= 2
+    assert models._metrics.drift.images == 3, "an unchanged model goes on"
 
 
-def test_no_request_fails_during_reloads(models: Models, model: Path) -> None:
+def test_no_request_fails_during_reloads(models: ModelManager, model: Path) -> None:
     first = model.read_bytes()
     expected = {models.sha256: losses(models)}
     change(model, 1.2)
@@ -177,11 +176,11 @@ def test_no_request_fails_during_reloads(models: Models, model: Path) -> None:
 
 
 def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
-    models: Models, model: Path
+    models: ModelManager, model: Path
 ) -> None:
     drift, old = models._metrics.drift, models.sha256
     losses(models)
-    assert drift.measure().images == 3
+    assert drift.images == 3
     cores = hold_all(serving(models)._started().slots.cores)
     change(model, 1.7)
 
@@ -189,16 +188,16 @@ def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
         asked = [asyncio.ensure_future(models.score(pictures(8), 20)) for _ in range(4)]
         await asyncio.sleep(0)
         reloading = asyncio.get_running_loop().run_in_executor(None, models.reload)
-        while named(models) == old:
+        while named(models) in (old, ""):
             await asyncio.sleep(0.001)
         cores.close()
         done = await reloading
         assert {scored.model.sha256 for scored in await asyncio.gather(*asked)} == {done.before}
 
     asyncio.run(asyncio.wait_for(work(), 30))
-    assert drift.measure().images == 0
+    assert drift.images == 0
     losses(models)
-    assert drift.measure().images == 3
+    assert drift.images == 3
 
 
 @pytest.mark.parametrize(
@@ -214,7 +213,7 @@ def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
     ],
 )
 def test_an_invalid_model_is_refused_and_the_old_one_serves(
-    models: Models, model: Path, tmp_path: Path, spoil: Any, message: str
+    models: ModelManager, model: Path, tmp_path: Path, spoil: Any, message: str
 ) -> None:
     sha256, before = models.sha256, losses(models)
     spoil(model)
@@ -226,7 +225,7 @@ def test_an_invalid_model_is_refused_and_the_old_one_serves(
 
 
 def test_a_file_that_is_being_written_is_refused(
-    models: Models, model: Path, monkeypatch: pytest.MonkeyPatch
+    models: ModelManager, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Path.read_bytes
 
@@ -243,7 +242,7 @@ def test_a_file_that_is_being_written_is_refused(
 
 
 def test_a_job_keeps_the_model_that_it_began_with(
-    models: Models, model: Path, tmp_path: Path
+    models: ModelManager, model: Path, tmp_path: Path
 ) -> None:
     old, before, original = models.sha256, losses(models), model.read_bytes()
     with models.borrowed(old) as scorer:
@@ -265,7 +264,9 @@ def test_a_job_keeps_the_model_that_it_began_with(
     assert np.isfinite(losses(models)).all() and not scorer._closed
 
 
-def test_copies_that_nothing_needs_are_pruned(models: Models, model: Path, tmp_path: Path) -> None:
+def test_copies_that_nothing_needs_are_pruned(
+    models: ModelManager, model: Path, tmp_path: Path
+) -> None:
     old = models.sha256
     change(model, 1.5)
     models.reload()
@@ -280,7 +281,9 @@ def test_copies_that_nothing_needs_are_pruned(models: Models, model: Path, tmp_p
         pass
 
 
-def test_requests_and_the_job_of_an_old_model_share_cores(models: Models, model: Path) -> None:
+def test_requests_and_the_job_of_an_old_model_share_cores(
+    models: ModelManager, model: Path
+) -> None:
     """So that requests go first: beside the job's threads they would get half of the cores."""
     with models.borrowed(models.sha256) as scorer:
         slots = scorer._started().slots
@@ -291,14 +294,16 @@ def test_requests_and_the_job_of_an_old_model_share_cores(models: Models, model:
 
 
 @pytest.fixture
-def gpu(models: Models, monkeypatch: pytest.MonkeyPatch) -> Any:
+def gpu(models: ModelManager, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The serving engine, which claims to run on a GPU."""
     engine = serving(models).engine
     monkeypatch.setattr(engine, "provider", "cuda")
     return engine
 
 
-def test_a_lost_gpu_is_not_ready(models: Models, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_gpu_is_not_ready(
+    models: ModelManager, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert models.not_ready() == ""
     monkeypatch.setattr(gpu.executor, "failure", lambda: "cuda:0 was lost (719)")
     assert models.not_ready() == "cuda:0 was lost (719)"
@@ -306,7 +311,7 @@ def test_a_lost_gpu_is_not_ready(models: Models, gpu: Any, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_cpu_does_not_replace_a_gpu(
-    models: Models,
+    models: ModelManager,
     gpu: Any,
     model: Path,
     tmp_path: Path,
@@ -326,7 +331,7 @@ def test_the_cpu_does_not_replace_a_gpu(
     assert models.sha256 == before and copies(tmp_path) == {before}
 
 
-def test_closing_finishes_what_waits(models: Models) -> None:
+def test_closing_finishes_what_waits(models: ModelManager) -> None:
     async def work() -> None:
         asked = [asyncio.ensure_future(models.score(pictures(8), 10)) for _ in range(8)]
         await asyncio.sleep(0)

@@ -52,7 +52,7 @@ def test_names_of_labels(bench: Any) -> None:
     ("names", "message"),
     [
         (["not scored", "./not scored"], "'not scored' and './not scored' are labels of the image"),
-        (["Not scored"], "'not scored' differs from it in upper and lower case alone"),
+        (["Not scored"], "the nearest is 'not scored': compare folder, letter case"),
         (["a/1.png", "1.png"], "the id '1.png' may be 'a/1.png' or 'b/1.png'; write which; none"),
         (["no 1", "no 2", "no 3"], "the id 'no 1' and 2 more are not in the pool 'p'; none was"),
     ],

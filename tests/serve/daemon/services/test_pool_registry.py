@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.services.pool_registry import Pools
+from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.records import PoolScores
@@ -28,7 +28,7 @@ def uri(root: Path) -> str:
 
 
 @pytest.fixture
-def cats(pools: Pools, uri: str) -> Pools:
+def cats(pools: PoolRegistry, uri: str) -> PoolRegistry:
     """With a pool of three images."""
     pools.put("cats", uri)
     return pools
@@ -51,7 +51,7 @@ def finish_job(catalog: Catalog, uri: str) -> Path:
     return row.folder
 
 
-def test_a_pool_is_opened_once(pools: Pools, uri: str) -> None:
+def test_a_pool_is_opened_once(pools: PoolRegistry, uri: str) -> None:
     row = pools.put("cats", uri)
     assert (row.name, row.scores) == ("cats", None)
     pool = pools.get("cats").open()
@@ -65,23 +65,23 @@ def test_a_pool_is_opened_once(pools: Pools, uri: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../../etc", "a/b", "-a", ".hidden", "a b", "é", "a" * 101, "a\n", "\0"]
 )
-def test_invalid_names_are_refused(pools: Pools, uri: str, name: str) -> None:
+def test_invalid_names_are_refused(pools: PoolRegistry, uri: str, name: str) -> None:
     assert "letters, digits" in refused(lambda: pools.put(name, uri), 422)
 
 
-def test_unreadable_pools_are_refused(pools: Pools, root: Path) -> None:
+def test_unreadable_pools_are_refused(pools: PoolRegistry, root: Path) -> None:
     (root / "notes.doc").write_text("x")
     for uri in (f"{root}/none", f"{root}/notes.doc", f"{root}/{{a", f"{root}/cats?colour=red"):
         refused(lambda uri=uri: pools.put("x", uri), 422)
 
 
 def test_a_pool_outside_the_roots_of_now_is_not_opened(
-    cats: Pools, catalog: Catalog, root: Path
+    cats: PoolRegistry, catalog: Catalog, root: Path
 ) -> None:
     settings = ServeSettings(
         model=root / "m", data_dir=catalog.data_dir, pool_roots=(str(root / "cats/sub"),)
     )
-    refused(Pools(settings, catalog).get("cats").open, 403)
+    refused(PoolRegistry(settings, catalog).get("cats").open, 403)
     cats.get("cats").open()
     shutil.rmtree(root / "cats")
     (root / "cats").symlink_to(root.parent / "out")
@@ -90,7 +90,7 @@ def test_a_pool_outside_the_roots_of_now_is_not_opened(
     refused(lambda: cats.reopen("cats"), 403)
 
 
-def test_images_are_found_by_id_and_ids_are_not_paths(cats: Pools, root: Path) -> None:
+def test_images_are_found_by_id_and_ids_are_not_paths(cats: PoolRegistry, root: Path) -> None:
     (root / "cats/link.png").symlink_to(root.parent / "out/secret.png")
     asked = ["sub/c.png", "../../out/secret.png", "/etc/passwd", "a.png", "\0", "\ud800", "a.png",
              "'; DROP TABLE pools; --", "x" * 100_000]  # fmt: skip
@@ -101,7 +101,7 @@ def test_images_are_found_by_id_and_ids_are_not_paths(cats: Pools, root: Path) -
         cats.get("cats").items(["link.png"])["link.png"].read()
 
 
-def test_scores_of_the_command_line_are_adopted(pools: Pools, root: Path, uri: str) -> None:
+def test_scores_of_the_command_line_are_adopted(pools: PoolRegistry, root: Path, uri: str) -> None:
     folder = write(root / "scores", uri)
     row = pools.put("cats", uri, str(folder))
     assert row.scores == PoolScores(folder, "ab" * 32, 2, 1)
@@ -125,7 +125,7 @@ def test_scores_of_the_command_line_are_adopted(pools: Pools, root: Path, uri: s
     ],
 )
 def test_invalid_scores_are_not_adopted(
-    pools: Pools, root: Path, uri: str, run: dict[str, Any] | None
+    pools: PoolRegistry, root: Path, uri: str, run: dict[str, Any] | None
 ) -> None:
     folder = write(root / "scores", uri, **(run or {}))
     if run is None:
@@ -133,16 +133,21 @@ def test_invalid_scores_are_not_adopted(
     assert str(folder) in refused(lambda: pools.put("c", uri, str(folder)), 422)
 
 
-def test_scores_of_other_pools_are_not_adopted(pools: Pools, root: Path, uri: str) -> None:
+def test_scores_of_other_pools_are_not_adopted(pools: PoolRegistry, root: Path, uri: str) -> None:
     folder = write(root / "scores", uri)
     for other in (f"{uri}/sub", str(root)):
         refused(lambda other=other: pools.put("x", other, str(folder)), 422)
     (root / "cats/d.png").write_bytes((root / "cats/a.png").read_bytes())
     message = refused(lambda: pools.put("cats", uri, str(folder)), 422)
-    assert "'d.png' is not in both" in message
+    assert "4 images, the scores are of 3" in message
+    (root / "cats/a.png").unlink()
+    message = refused(lambda: pools.put("cats", uri, str(folder)), 422)
+    assert "'a.png' is not among its first" in message
 
 
-def test_scores_outside_the_roots_are_not_adopted(pools: Pools, root: Path, uri: str) -> None:
+def test_scores_outside_the_roots_are_not_adopted(
+    pools: PoolRegistry, root: Path, uri: str
+) -> None:
     folder = write(root.parent / "out/scores", uri)
     (root / "linked").symlink_to(folder)
     inside = write(root / "inside", uri)
@@ -152,7 +157,9 @@ def test_scores_outside_the_roots_are_not_adopted(pools: Pools, root: Path, uri:
         refused(lambda scores=scores: pools.put("c", uri, str(scores)), 403)
 
 
-def test_scores_stay_until_the_last_reader_is_done(cats: Pools, catalog: Catalog, uri: str) -> None:
+def test_scores_stay_until_the_last_reader_is_done(
+    cats: PoolRegistry, catalog: Catalog, uri: str
+) -> None:
     first = finish_job(catalog, uri)
     with cats.reading("cats") as (_, scores):
         second = finish_job(catalog, uri)
@@ -168,7 +175,7 @@ def test_scores_stay_until_the_last_reader_is_done(cats: Pools, catalog: Catalog
 
 
 def test_scores_that_are_replaced_before_they_are_read(
-    cats: Pools, catalog: Catalog, root: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+    cats: PoolRegistry, catalog: Catalog, root: Path, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = write(root / "new", uri)
     row = catalog.pools.put("cats", uri, PoolScores(new, "m", 2, 1))
@@ -178,7 +185,7 @@ def test_scores_that_are_replaced_before_they_are_read(
         assert scores.path == new
 
 
-def test_an_active_job_keeps_its_pool(cats: Pools, catalog: Catalog) -> None:
+def test_an_active_job_keeps_its_pool(cats: PoolRegistry, catalog: Catalog) -> None:
     job = catalog.jobs.submit("cats", "m", 8)
     assert f"DELETE /v1/jobs/{job.id}" in refused(lambda: cats.remove("cats"), 409)
     catalog.jobs.cancel(job.id)
@@ -186,7 +193,7 @@ def test_an_active_job_keeps_its_pool(cats: Pools, catalog: Catalog) -> None:
     assert catalog.pools.rows() == [] and catalog.jobs.rows() == []
 
 
-def test_a_name_can_be_used_again(cats: Pools, catalog: Catalog, uri: str) -> None:
+def test_a_name_can_be_used_again(cats: PoolRegistry, catalog: Catalog, uri: str) -> None:
     catalog.images.label("cats", {"a.png": "cat"})
     cats.remove("cats")
     cats.put("cats", f"{uri}/sub")

@@ -27,18 +27,17 @@ from lloss.pools.array_pool import Rows
 from lloss.runtime.providers import SessionSetup, open_session
 
 from ....waiting import PATIENCE, until
-from ..fakes import fake_gpu, hold_all, pictures
+from ..fakes import hold_all, pictures
 
 BATCH = 8
 REMOTE = pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
 
 
-def on_a_gpu(scorer: Scorer, library: Path) -> Scorer:
-    """The scorer with the executor of GPUs, on the memory of the fake driver."""
+def on_a_gpu(scorer: Scorer) -> Scorer:
+    """The scorer with the executor of GPUs."""
     engine = scorer.engine
-    session = open_session(engine.path, SessionSetup(engine.manifest, "cpu", 1), "").session
-    memory = fake_gpu(library)
-    engine.executor = GpuExecutor(session, engine.manifest, engine.batch_size, 4, memory=memory)
+    session = open_session(engine.path, SessionSetup(engine.manifest, "cpu", 1), "")
+    engine.executor = GpuExecutor(session, engine.manifest, engine.batch_size)
     engine.provider, engine.concurrency = "cuda", 2
     return scorer
 
@@ -47,13 +46,13 @@ Make = Callable[..., Scorer]
 
 
 @pytest.fixture(params=["cpu", "gpu"])
-def make(request: pytest.FixtureRequest, artifact: Path, fake_cuda: Path) -> Iterator[Make]:
+def make(request: pytest.FixtureRequest, artifact: Path) -> Iterator[Make]:
     """Scorers for both paths; a close that hangs is an error."""
     scorers: list[Scorer] = []
 
     def scorer(threads: int = 2, **options: Any) -> Scorer:
         made = Scorer(artifact, "cpu", **{"batch_size": BATCH, "threads": threads, **options})
-        scorers.append(made if request.param == "cpu" else on_a_gpu(made, fake_cuda))
+        scorers.append(made if request.param == "cpu" else on_a_gpu(made))
         return scorers[-1]
 
     yield scorer
@@ -129,9 +128,8 @@ def assert_losses(batches: list[Scores], plain: Engine, images: np.ndarray) -> N
 def is_idle(scorer: Scorer) -> bool:
     """Whether every buffer is back."""
     executor: Any = scorer.engine.executor
-    free = executor._free
-    count = free.qsize() if scorer.engine.on_host else len(free)
-    all_buffers = scorer.engine.concurrency if scorer.engine.on_host else 4
+    count = executor._free.qsize() + executor._urgent.qsize()
+    all_buffers = scorer.engine.concurrency if scorer.engine.on_host else 5
     return count == all_buffers
 
 

@@ -1,39 +1,117 @@
-"""The provider that runs."""
+"""The provider that runs; on a fake GPU, failures are reported and counted, and never hidden."""
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.engine import engine as engine_module
-from lloss.serve.scoring.engine.cpu_executor import single_thread_options
-from lloss.serve.scoring.engine.engine import Engine, _cpu_note
-from lloss.serve.scoring.engine.gpu_startup import open_gpu
+from lloss.serve.scoring.engine.engine import Engine
+from lloss.serve.scoring.scorer import Scorer
 
-from lloss.errors import ArtifactError, EngineError
-from lloss.images.decode import ImageSpec
-from lloss.manifest import Manifest
-from lloss.runtime import int8_support
+from lloss.errors import ArtifactError, DeviceLostError, EngineError
+from lloss.manifest import Manifest, read_manifest
+from lloss.pools import ArrayPool
+from lloss.runtime import cuda_driver, int8_support, tf32
+from lloss.runtime.providers import SessionSetup, open_session
 
-from ..fakes import pictures
+from ..fakes import FakeGpuSession, pictures
+
+
+class Machine:
+    """Two GPUs on which CUDA runs."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.problem: EngineError | None = None  # of CUDA
+        self.memory: int | None = None  # images that it holds
+        self.setups: list[SessionSetup] = []
+        self.sessions: list[FakeGpuSession] = []
+        self.engines: list[Engine] = []
+
+    def engine(self, *given: Any, **named: Any) -> Engine:
+        """An engine that is closed with the machine."""
+        self.engines.append(Engine(*given, **named))
+        return self.engines[-1]
+
+    def check_gpu(self, device_id: int) -> None:
+        if device_id > 1:
+            raise EngineError(f"GPU {device_id}: this machine shows 2, counted from 0")
+
+    def why_unavailable(self, name: str, device_id: int = 0) -> str:
+        return "no TensorRT" if name == "tensorrt" else ""
+
+    def open_session(self, path: Path, setup: SessionSetup, sha256: str) -> Any:
+        session = open_session(path, replace(setup, provider="cpu"), sha256)
+        if setup.provider == "cpu":
+            return session
+        if self.problem:
+            raise self.problem
+        self.setups.append(setup)
+        self.sessions.append(FakeGpuSession(session))
+        self.sessions[-1].most = self.memory
+        return self.sessions[-1]
+
+
+@pytest.fixture
+def machine(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine(read_manifest(artifact))
+    monkeypatch.setattr(cuda_driver, "check_gpu", made.check_gpu)
+    monkeypatch.setattr(engine_module, "why_unavailable", made.why_unavailable)
+    monkeypatch.setattr(engine_module, "open_session", made.open_session)
+    monkeypatch.setenv(tf32.VARIABLE, "0")
+    yield made
+    for engine in made.engines:
+        engine.close()
+
+
+@pytest.fixture
+def claiming(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the artifact's manifest have some other fields."""
+
+    def claim(**fields: Any) -> None:
+        manifest = replace(read_manifest(artifact), **fields)
+        monkeypatch.setattr(engine_module, "read_manifest", lambda path: manifest)
+
+    return claim
+
+
+def assert_scores_as_the_cpu(engine: Engine, artifact: Path) -> None:
+    images = pictures(40)
+    wanted = Engine(artifact, "cpu").run(images)
+    for name, values in engine.run(images).items():
+        np.testing.assert_allclose(values, wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_gpu_is_chosen_by_its_number(machine: Machine, artifact: Path) -> None:
+    engine = machine.engine(artifact, "cuda:1")
+    assert (engine.provider, engine.device, engine.device_id) == ("cuda", "cuda:1", 1)
+    assert machine.setups[0].device_id == 1
+    assert_scores_as_the_cpu(engine, artifact)
+    chosen = machine.engine(artifact, "auto")
+    assert chosen.device == "cuda:0" and chosen.note == "tensorrt: no TensorRT"
+    with Scorer(artifact, "cuda:1") as scorer:
+        named = {"device": "cuda:1", "provider": "cuda", "precision": "fp32"}
+        labels = {**named, "sha256": scorer.engine.sha256}
+        assert scorer.telemetry.registry.get_sample_value("lloss_model_info", labels) == 1
 
 
 def test_a_provider_that_fails_is_skipped_by_auto_and_refused_by_name(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, artifact: Path
 ) -> None:
-    def no_cuda(path: Path, *_: object, **__: object) -> None:
-        raise EngineError(f"{path}: no kernel image")
-
-    def why_unavailable(name: str, *_: object) -> str:
-        return "no TensorRT" if name == "tensorrt" else ""
-
-    monkeypatch.setattr(engine_module, "why_unavailable", why_unavailable)
-    monkeypatch.setattr(engine_module, open_gpu.__name__, no_cuda)
-    assert Engine(artifact).provider == "cpu"
+    machine.problem = EngineError(f"{artifact}: no kernel image")
+    chosen = machine.engine(artifact)
+    assert chosen.provider == "cpu" and chosen.note.endswith("cuda: no kernel image")
     with pytest.raises(EngineError, match=r"model\.onnx: cannot be run: cuda: no kernel image$"):
         Engine(artifact, "cuda")
 
@@ -45,6 +123,41 @@ def test_a_provider_that_is_not_installed_is_refused_and_not_replaced(
     with pytest.raises(EngineError, match="cuda: is not in the installed onnxruntime"):
         Engine(artifact, "cuda")
     assert Engine(artifact, "auto").provider == "cpu"
+
+
+def test_a_full_gpu_is_used_in_smaller_runs(
+    machine: Machine, artifact: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.memory = 20
+    with caplog.at_level(logging.WARNING), Scorer(artifact, "auto", batch_size=100) as scorer:
+        assert scorer.engine.device == "cuda:0", "not replaced by the CPU"
+        assert scorer.batch_size == 100, "a run can be resumed, however much is free then"
+        assert_scores_as_the_cpu(scorer.engine, artifact)
+        count = scorer.telemetry.registry.get_sample_value("lloss_batch_halvings_total")
+    assert count == 3 == len(caplog.messages)
+    assert caplog.messages[0] == (
+        "cuda:0 has too little memory for runs of 100 images: runs of 64 at most"
+    )
+
+
+def test_a_run_whose_gpu_is_lost_stops_and_keeps_its_parts(
+    machine: Machine, artifact: Path, tmp_path: Path
+) -> None:
+    with Scorer(artifact, "auto", batch_size=8) as scorer:
+        (session,) = machine.sessions
+        started = len(session.sizes)
+
+        def lose() -> None:
+            if len(session.sizes) - started >= 4:
+                session.error = RuntimeError("CUDA failure 719: unspecified launch failure")
+
+        session.before = lose
+        pool = ArrayPool(pictures(64), "made up")
+        with pytest.raises(DeviceLostError, match=r"^cuda:0 was lost \("):
+            score_pool(scorer, pool, tmp_path / "scores", part_size=8)
+        assert "cuda:0 was lost" in scorer.engine.failure()
+    run = json.loads((tmp_path / "scores" / "run.json").read_text())
+    assert (run["state"], run["provider"], run["tf32"]) == ("running", "cuda", "off")
 
 
 def test_batches_and_threads_change_no_output(artifact: Path) -> None:
@@ -60,7 +173,9 @@ def test_batches_and_threads_change_no_output(artifact: Path) -> None:
         assert np.array_equal(values, threads.run(images)[name])
 
 
-def test_wrong_engines_are_refused(artifact: Path, tmp_path: Path) -> None:
+def test_wrong_engines_are_refused(
+    artifact: Path, tmp_path: Path, claiming: Callable[..., None]
+) -> None:
     with pytest.raises(EngineError, match="'gpu': choose one of auto, tensorrt, cuda, cpu"):
         Engine(artifact, "gpu")
     with pytest.raises(ArtifactError, match="no such file"):
@@ -69,13 +184,19 @@ def test_wrong_engines_are_refused(artifact: Path, tmp_path: Path) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run(pictures(1))
+    claiming(precision="int8")
+    with pytest.raises(EngineError, match="int8 is for CPUs; for TensorRT export with .* fp16"):
+        Engine(artifact, "tensorrt")
 
 
-def manifest(precision: str, recipe: dict[str, object]) -> Manifest:
-    return Manifest(
-        task="classification", model="m", classes=("a", "b"), image=ImageSpec(8, 8),
-        mean=(0, 0, 0), std=(1, 1, 1), outputs={"loss": ()}, precision=precision, recipe=recipe,
-    )  # fmt: skip
+def test_a_fidelity_measured_on_the_cpu_is_noted_on_a_gpu(
+    machine: Machine, artifact: Path, claiming: Callable[..., None]
+) -> None:
+    claiming(precision="fp16", fidelity={"fp32": {"spearman": 0.9995}})
+    assert machine.engine(artifact, "cuda", batch_size=8).note == (
+        "the fidelity of fp16 (Spearman 0.99950) was measured on cpu, not on cuda"
+    )
+    assert machine.engine(artifact, "cpu").note.startswith("a CPU computes fp16 slower")
 
 
 @pytest.mark.parametrize(
@@ -94,18 +215,18 @@ def test_an_int8_artifact_on_a_lesser_cpu_is_exact_and_says_so(
     saturates: bool,
     warned: bool,
     artifact: Path,
+    claiming: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for module in (engine_module, int8_support):
         monkeypatch.setattr(module, "saturates", lambda: saturates)
-    made = manifest(precision, recipe)
-    note, options = _cpu_note(made), single_thread_options(made)
-    assert ("made for CPUs with VNNI" in note and "--reduce-range" in note) is warned
+    claiming(precision=precision, recipe=recipe)
+    engine = Engine(artifact, "cpu")
+    assert ("made for CPUs with VNNI" in engine.note and "--reduce-range" in engine.note) is warned
+    options = engine.executor._session.get_session_options()
     exact = "session.x64quantprecision"
     if warned:
         assert options.get_session_config_entry(exact) == "1"
-        monkeypatch.setattr(engine_module, "_cpu_note", lambda _: note)
-        assert Engine(artifact, "cpu").note == note
     else:
         with pytest.raises(RuntimeError):
             options.get_session_config_entry(exact)
