@@ -34,12 +34,10 @@ def labeled_pool(
     if problems is None:
         return pool
     problems.note(pool.remark())
-    if isinstance(pool, FolderPool) and any(True for path in folders for _ in FolderPool(path)):
-        count = FolderPool(pool.root, leave_out=written).count() - pool.count()
-        if count:
-            named = " and ".join(map(str, folders))
-            images = f"{count} images" if count > 1 else "1 image"
-            problems.note(f"{pool.uri}: left out {images} in the folder of labels {named}")
+    if isinstance(pool, FolderPool) and not pool.remote:
+        root = Path(str(pool.root)).resolve()
+        if inside := [str(path) for path in folders if root in path.resolve().parents]:
+            problems.note(f"{pool.uri}: left out the folder of labels {' and '.join(inside)}")
     return pool
 
 
@@ -79,7 +77,11 @@ def match_labels(
     found: dict[str, str] = {}
     for id, of in keys.items():
         with problems.skipping():
-            _refuse_several(id, of, origin, remedy)
+            if len(of) > 1:
+                more = f" and {len(of) - 2} more" if len(of) > 2 else ""
+                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}"
+                what = f"{what}; {remedy}" if remedy else what
+                raise AnnotationError(f"{origin}: {of[0]!r}", what)
             found[of[0]] = id
     loose = [k for k, id in found.items() if all(differs(n, id, own_suffix) for n in names[k])]
     if loose:
@@ -87,14 +89,6 @@ def match_labels(
         first = f"{names[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
         problems.note(f"{origin}: {many} matched by name; the first: {first}")
     return found
-
-
-def _refuse_several(id: str, keys: Sequence[str], origin: str, remedy: str) -> None:
-    if len(keys) > 1:
-        more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
-        what = f"is a label of the image {id!r}, as {keys[1]!r} is{more}"
-        what = f"{what}; {remedy}" if remedy else what
-        raise AnnotationError(f"{origin}: {keys[0]!r}", what)
 
 
 def match_names(matches: Matches, names: Sequence[str], where: str) -> str:

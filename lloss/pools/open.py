@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -28,9 +27,6 @@ from lloss.pools.pool import Pool
 from lloss.pools.storage import StoragePath, storage_path
 from lloss.pools.uri import PoolUri
 from lloss.pools.webdataset_pool import WebDatasetPool
-
-_LOOKED = 10_000
-"""Images of a folder that are listed at opening, so that shards among them are refused early."""
 
 
 def _tables(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
@@ -93,11 +89,10 @@ def open_pool(
     uri = PoolUri.parse(uri)
     pool = _opened(uri, within, tuple(leave_out))
     if next(iter(pool), None) is None:
-        is_folder = isinstance(pool, FolderPool)
-        looked = f" (looked for {' '.join(sorted(SUFFIXES))})" if is_folder else ""
+        suffixes = " ".join(sorted(SUFFIXES))
+        looked = f" (looked for {suffixes})" if isinstance(pool, FolderPool) else ""
         passed = (pool.passed_over() or PassedOver()).text()
-        others = f"; {passed}" if passed else ""
-        raise PoolError(f"{uri}: the pool holds no image{looked}{others}")
+        raise PoolError(f"{uri}: the pool holds no image{looked}{passed and f'; {passed}'}")
     return pool
 
 
@@ -163,8 +158,7 @@ def _of_folder(path: StoragePath, uri: PoolUri, leave_out: Sequence[Path]) -> Po
     if saved is not None:
         return saved
     images = FolderPool(path, leave_out, str(uri) if path.remote else "")
-    looked = sum(1 for _ in itertools.islice(images.ids(), 1 if path.remote else _LOOKED))
-    passed = None if looked else images.passed_over()
+    passed = images.passed_over() if next(images.ids(), None) is None else None
     if passed is not None and passed.containers:
         return _of_containers(path, uri, passed)
     uri.check_options()

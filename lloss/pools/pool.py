@@ -33,7 +33,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive items of a pool from position ``start`` on; they may be created lazily."""
+    """Consecutive items of a pool from position ``start`` on."""
 
     start: int
     items: Sequence[Item]

@@ -109,13 +109,6 @@ def test_a_file_that_shrank_while_it_was_read_stops_the_run(tmp_path: Path) -> N
         chunk.items[0].read()
 
 
-def test_items_of_a_chunk_are_created_lazily() -> None:
-    huge = np.lib.stride_tricks.as_strided(random_images(1), (10**12, 5, 6, 3), (0, 18, 3, 1))
-    (chunk,) = ArrayPool(huge, "").chunks([range(10, 10**11)])
-    assert len(chunk) == 10**11 - 10
-    assert [item.id for item in chunk.items[3:5]] == ["13", "14"]
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures memory by /proc")
 def test_reading_a_large_file_takes_no_memory(tmp_path: Path) -> None:
     code = f"""

@@ -17,9 +17,8 @@ import anyio.to_thread
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.name_matching import check_texts, match_exclusion
-from lloss.serve.daemon.services.next_images import Preview
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
-from lloss.serve.daemon.services.scores_cache import ScoresCache
+from lloss.serve.daemon.services.score_summary import score_summary
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.image_table import TakenError
@@ -116,7 +115,6 @@ class Selections:
     ) -> None:
         self._settings, self._catalog, self._pools = settings, catalog, pools
         self._metrics, self._images = metrics, catalog.images
-        self._previews = ScoresCache(Preview, 16)
         self._limiter = anyio.CapacityLimiter(_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Images that were handed out by a clock in the future count as handed out now.
@@ -186,7 +184,7 @@ class Selections:
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
-            return _ranked(self._previews.get(folder).free(self._catalog, pool, k))
+            return _ranked(score_summary(folder).next_free(self._images, pool, k))
 
     def _selected(self, pool: str, request: SelectionRequest) -> HandedOut:
         with self._pools.reading(pool) as (scores, folder):

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
 from lloss.serve.daemon.services.hand_out import Ranked, SelectionRequest
-from lloss.serve.daemon.services.label_classes import CHOOSE, Accepted, NewClassError
+from lloss.serve.daemon.services.label_classes import CHOOSE, NewClassError
 from lloss.serve.daemon.ui import image_routes
 from lloss.serve.daemon.ui.page_data import PageData, PageDataDep, PoolSummary
 from lloss.serve.daemon.ui.taken_images import batch, marks, still_pending
@@ -71,8 +71,8 @@ def overview(request: Request, data: PageDataDep) -> HTMLResponse:
     """The pools, the model and the daemon's figures."""
     pools, roots = data.pools(), data.daemon.settings.pool_roots
     hint = _hint(request, data, f"photos{len(pools) + 1 if pools else ''}")
-    figures = {"status": data.status(), "model": data.model()}
-    return _page("overview.html", pools=pools, hint=hint, roots=roots, **figures)
+    status, model = data.status(), data.model()
+    return _page("overview.html", status=status, model=model, pools=pools, hint=hint, roots=roots)
 
 
 @router.get("/page/status")
@@ -215,14 +215,14 @@ def mark(data: PageDataDep, name: str, form: Annotated[MarkForm, Form()]) -> JSO
         if not label and daemon.classes.required:
             raise RequestError(422, CHOOSE)
         try:
-            daemon.labels.label(name, {id: label}, Accepted(form.allow_new_classes))
+            daemon.labels.label(name, {id: label}, form.allow_new_classes)
         except NewClassError as error:
             reply = {"error": error.short, "new_class": error.name}
             return JSONResponse(reply, 422, headers=_NO_STORE)
     elif form.do == "skip":
         daemon.labels.skip(name, [id])
     elif form.do == "undo" and state == "labeled":
-        daemon.labels.unlabel(name, [id])
+        images.unlabel(name, [id])
     elif form.do == "undo" and state == "skipped":
         daemon.labels.give_back(name, [id])
     elif form.do == "return" and state == "pending":

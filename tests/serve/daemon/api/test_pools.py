@@ -90,7 +90,7 @@ def test_a_pool_is_added_shown_and_deleted(client: TestClient, root: Path) -> No
     assert scores == {"folder": body["scores"], "model_sha256": "ab" * 32,
                       "scored": 20, "skipped": 0}  # fmt: skip
     assert [one["name"] for one in client.get("/v1/pools").json()["pools"]] == ["p"]
-    error(client.put(P, json={"uri": str(root)}), 409)
+    error(client.put(P, json={"uri": f"{root}/pool/"}), 409)
     assert client.delete(P).status_code == 204
     error(client.delete(P), 404)
     assert client.get("/v1/pools").json() == {"pools": []}
@@ -359,11 +359,11 @@ WRONG_CSV = {
     b"id\n": "no label",
     b"id\n\xff\n": "the CSV, line 2: is not UTF-8",
     b"id\n" + b"x" * 200_000 + b"\n": "not in the pool",
-    b'id,label\n00.png,"a\n01.png,b\n': "line 2: the quote that opens",
+    b'id,label\n00.png,"a\n01.png,b\n': "line 2: has a stray double quote",
     b"id,label\n00.png,a,b\n": "line 2: has 3 fields, the header has 2",
     b"id;label\n00.png;a\n": "separated by semicolons",
     b"id\n../../etc/passwd\n": "not in the pool",
-    b"id,class\n00.png,cat\n": "the CSV has no column 'label'",
+    b"id,class\n00.png,cat\n": "'00.png' has no label",
     b"id,score\n00.png,1\n": "choose a class first (or skip)",
 }
 WRONG_JSON = {

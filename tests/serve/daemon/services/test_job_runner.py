@@ -322,10 +322,10 @@ def test_pools_can_be_submitted_during_a_load(bench: Bench) -> None:
 
 def test_losses_of_the_serving_model_count_for_drift(bench: Bench) -> None:
     drift = bench.start().metrics.drift
-    assert (bench.score("pool").scored, drift.measure().images) == (60, 60)
+    assert (bench.score("pool").scored, drift.images) == (60, 60)
     drift.against(None, "another model")
     bench.score("pool")
-    assert drift.measure().images == 0
+    assert drift.images == 0
 
 
 def test_an_unexpected_error_fails_one_job(

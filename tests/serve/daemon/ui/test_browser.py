@@ -173,7 +173,7 @@ def test_keys_move_along_rows_and_columns(screen: Screen) -> None:
 
 def test_typing_and_the_help_press_no_button(screen: Screen) -> None:
     world = screen.world
-    world.models.current.manifest = replace(world.manifest, task="detection")
+    world.models.current.manifest = replace(world.manifest, outputs={"loss": ()})
     ids = world.pool("photos", 4)
     screen.open()
     screen.keys("j", "c", "sulk", ENTER)
