@@ -25,7 +25,7 @@ from lloss.pools.folder_pool import FolderPool
 from lloss.pools.path_list_pool import PathListPool
 from lloss.pools.pool import Pool
 from lloss.pools.storage import StoragePath, storage_path
-from lloss.pools.uri import PoolUri
+from lloss.pools.uri import PoolUri, is_url
 from lloss.pools.webdataset_pool import WebDatasetPool
 
 
@@ -124,7 +124,7 @@ def _file(name: str, within: Confinement | None) -> StoragePath:
 
 def _matching(uri: PoolUri, within: Confinement | None) -> Sequence[StoragePath]:
     head, slash, pattern = uri.path.rpartition("/")
-    folder = storage_path(head if uri.remote else head + slash, within)
+    folder = storage_path(head if is_url(head) else head + slash, within)
     if "*" in head or folder.kind() != "folder":
         raise PoolError(f"{uri}: no such folder; only the last part may hold a *")
     entries = folder.entries(lambda name, _: pattern.startswith(".") or not is_hidden(name))

@@ -15,7 +15,7 @@ from lloss.serve.daemon.services.model_check import check_model
 from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.scoring.batch.priority_threads import WorkerPools
+from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError
@@ -66,7 +66,7 @@ class ModelManager:
         self._lock = threading.Lock()  # of _serving and _loaded; held briefly
         self._loading = threading.Lock()  # one load at a time, for as long as it takes
         self._closed = False
-        self._workers = WorkerPools()
+        self._slots = ComputeSlots(settings.threads)
 
     def load(self) -> None:
         """Load ``settings.model``, the first time. Blocks. Raises as :meth:`reload`."""
@@ -153,7 +153,6 @@ class ModelManager:
         with self._loading:
             self._closed = True
             self._replace(None)
-            self._workers.close()
 
     def _require(self) -> _Serving:
         serving = self._serving
@@ -199,7 +198,7 @@ class ModelManager:
             settings.batch_size,
             settings.threads,
             telemetry=self._metrics.telemetry,
-            workers=self._workers,
+            slots=self._slots,
         )
         try:
             check_model(scorer, self._serving.model.scorer if self._serving else None, path)

@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from onnx import numpy_helper
 
 from lloss.errors import ArtifactError, EngineError, LlossError
 
-from ..waiting import PATIENCE
+from ...scoring.fakes import hold_all
 from .conftest import in_threads, refused
 
 
@@ -179,21 +178,19 @@ def test_no_request_fails_during_reloads(models: ModelManager, model: Path) -> N
 def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
     models: ModelManager, model: Path
 ) -> None:
-    free, drift, old = threading.Event(), models._metrics.drift, models.sha256
+    drift, old = models._metrics.drift, models.sha256
     losses(models)
     assert drift.images == 3
-    workers = serving(models)._started().workers
+    cores = hold_all(serving(models)._started().slots.cores)
     change(model, 1.7)
 
     async def work() -> None:
-        for _ in range(workers.count):
-            workers.submit(lambda: free.wait(PATIENCE), -1)
         asked = [asyncio.ensure_future(models.score(pictures(8), 20)) for _ in range(4)]
         await asyncio.sleep(0)
         reloading = asyncio.get_running_loop().run_in_executor(None, models.reload)
         while named(models) in (old, ""):
             await asyncio.sleep(0.001)
-        free.set()
+        cores.close()
         done = await reloading
         assert {scored.model.sha256 for scored in await asyncio.gather(*asked)} == {done.before}
 
@@ -267,16 +264,16 @@ def test_copies_that_nothing_needs_are_pruned(
         pass
 
 
-def test_requests_and_the_job_of_an_old_model_share_threads(
+def test_requests_and_the_job_of_an_old_model_share_cores(
     models: ModelManager, model: Path
 ) -> None:
     """So that requests go first: beside the job's threads they would get half of the cores."""
     with models.borrowed(models.sha256) as scorer:
-        workers = scorer._started().workers
+        slots = scorer._started().slots
         change(model, 1.9)
         models.reload()
         assert serving(models) is not scorer
-        assert serving(models)._started().workers is workers
+        assert serving(models)._started().slots is slots
 
 
 @pytest.fixture
