@@ -45,7 +45,7 @@ def indices(draw: Draw, images: int, window: int, trials: int) -> Values:
         for number, shift in enumerate(SHIFTS):
             drift.against(reference)
             drift.add((live + shift).astype(np.float32))
-            trial[number] = drift.measure().psi
+            trial[number] = drift.psi()
     return found
 
 

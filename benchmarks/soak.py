@@ -148,8 +148,8 @@ class Traffic:
         ids = [image["id"] for image in chosen["images"]]
         if draw.random() < 0.5:
             labels = [{"id": id, "label": "a"} for id in ids]
-            given = {"labels": labels, "allow_new_classes": True}
-            self._count("label", client.post("/v1/pools/soak/labels", json=given))
+            url = "/v1/pools/soak/labels?allow_new_classes=true"
+            self._count("label", client.post(url, json={"labels": labels}))
         else:
             self._count("return", client.post("/v1/pools/soak/return", json={"ids": ids}))
 

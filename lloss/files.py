@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,17 +80,11 @@ def write_error(
     """
     if isinstance(error.filename, str) and Path(error.filename).parent != path.parent:
         path = Path(error.filename)
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return LlossError(f"{path}: cannot be written: {error.strerror or error}")
-    disk = Path(os.path.realpath(path))
-    while not os.path.ismount(disk) and disk != disk.parent:
-        disk = disk.parent
+    if error.errno == errno.ENOSPC:
+        return LlossError(f"{path}: the disk is full; {remedy}")
     if error.errno == errno.EDQUOT:
-        return LlossError(f"{path}: your quota on the disk of {disk} is used up; {remedy}")
-    free = ""
-    with contextlib.suppress(OSError):
-        free = f", {shutil.disk_usage(disk).free / 1e6:.1f} MB free"
-    return LlossError(f"{path}: the disk is full (that of {disk}{free}); {remedy}")
+        return LlossError(f"{path}: your quota of the disk is used up; {remedy}")
+    return LlossError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def write_text(path: Path, text: str) -> None:

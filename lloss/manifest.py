@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from lloss.errors import ArtifactError
 from lloss.images.decode import ImageSpec
@@ -61,11 +62,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """One JSON object, for the file's metadata."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        fields["image"] = self.image.as_dict()
-        fields["outputs"] = {name: list(shape) for name, shape in self.outputs.items()}
-        fields["reference"] = self.reference.as_dict() if self.reference else None
-        return json.dumps({"format": FORMAT, **fields}, ensure_ascii=False)
+        return json.dumps({"format": FORMAT, **msgspec.to_builtins(self)}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Manifest:
@@ -78,15 +75,8 @@ class Manifest:
                     f"{where}: its manifest is of format {version}, this lloss reads {FORMAT}; "
                     "update lloss or export again"
                 )
-            fields["image"] = ImageSpec.from_dict(fields["image"])
-            fields["outputs"] = {name: tuple(shape) for name, shape in fields["outputs"].items()}
-            for name in ("classes", "mean", "std"):
-                fields[name] = tuple(fields[name])
-            if fields.get("reference") is not None:
-                fields["reference"] = LossReference.from_dict(fields["reference"])
-            return cls(**fields)
-        # Of JSON's Infinity, or a number too large for a float, int() and float() overflow.
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            return msgspec.convert(fields, cls)
+        except (KeyError, TypeError, ValueError, AttributeError, msgspec.MsgspecError) as error:
             raise ArtifactError(f"{where}: its manifest is damaged: export again") from error
 
 

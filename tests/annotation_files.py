@@ -20,7 +20,6 @@ OBJECT = (
     "<xmin>{box[0]}</xmin>\n<ymin>{box[1]}</ymin>\n<xmax>{box[2]}</xmax>\n<ymax>{box[3]}</ymax>\n"
     "</bndbox>\n</object>\n"
 )
-"""Nine lines and a last one; an object's box stands four lines below it."""
 
 
 def check_broken(
@@ -50,7 +49,7 @@ def picture() -> Callable[..., Path]:
 
 @pytest.fixture
 def voc_xml() -> Callable[..., Path]:
-    """Write an annotation; its objects, as name, difficult and box, begin in line 8."""
+    """Write an annotation; its objects are name, difficult and box."""
 
     def write(
         path: Path,

@@ -101,9 +101,3 @@ def _has_area(box: Edges) -> bool:
         return True  # no image is so wide that this would vanish
     x0, y0, x1, y1 = (round(float(np.float32(edge)), DECIMALS) for edge in box)
     return x1 > x0 and y1 > y0
-
-
-def check_class(name: str, allowed: frozenset[str] | None, where: str) -> None:
-    """Refuse a class that ``classes.txt`` does not name."""
-    if allowed is not None and name not in allowed:
-        raise AnnotationError(where, f"the class {name!r} is not in classes.txt")

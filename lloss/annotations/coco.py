@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from lloss.annotations.boxes import BoxedObject, ObjectList, check_box, check_class
+from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
 from lloss.annotations.json_fields import Box, FileName, Flag, Name, PixelCount, convert, image_size
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
@@ -130,13 +130,8 @@ def _by_id(listed: list[Any], kind: type[R], where: str) -> dict[int, tuple[str,
     return records
 
 
-def parse_objects(
-    document: Any, name: str, classes: frozenset[str] | None, problems: Problems
-) -> list[CocoImage]:
-    """Read the images of a file with their objects, in its order.
-
-    An image with a broken object is left out; classes are refused that are not among ``classes``.
-    """
+def parse_objects(document: Any, name: str, problems: Problems) -> list[CocoImage]:
+    """Read the images of a file with their objects, in its order, without those of a broken one."""
     file = open_coco(document, name, Category)
     numbers: dict[str, int] = {}
     for index, entry in enumerate(entries(document, "annotations", name)):
@@ -146,7 +141,6 @@ def parse_objects(
             with image.objects.skipping(problems):
                 annotation = convert(entry, Annotation, where)
                 found = _object(file, image.size, annotation, where)
-                check_class(found.name, classes, f"{where}.category_id")
                 image.objects.objects.append(found)
                 id = numbers.setdefault(found.name, annotation.category_id)
                 if id != annotation.category_id:  # one class, or two? either would be a guess

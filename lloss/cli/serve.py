@@ -123,18 +123,11 @@ class Size(click.ParamType[int]):
     default="30s",
     help="How long running requests may take to finish after SIGTERM.",
 )
-@click.option(
-    "--log-format",
-    type=click.Choice(["json", "text"]),
-    default="json",
-    help="Format of the log on standard error.",
-)
 def command(
     token_file: Path | None,
     max_body: int,
     queue: int,
     timeout: float,
-    log_format: logs.Format,
     **settings: Any,
 ) -> None:
     """Score images on request and pools in the background; hand out the images to label next.
@@ -151,7 +144,7 @@ def command(
         queue_images=queue,
         request_seconds=timeout,
     )
-    logs.configure(log_format)
+    logs.configure()
     if warning:
         logs.event("token_file_readable", logging.WARNING, reason=warning)
     try:

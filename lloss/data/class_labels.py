@@ -8,9 +8,8 @@ import numpy as np
 
 from lloss.annotations.problems import Problems
 from lloss.data.class_folders import class_folders
-from lloss.data.dataset_download import download
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import LabelError, PoolError
+from lloss.errors import LabelError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, load_array, open_array
 from lloss.pools.storage import LocalPath
 from lloss.text.clean_names import clean_name
@@ -69,6 +68,13 @@ def _labeled_array(path: Path) -> LabeledSet:
 def _torchvision_set(name: str, split: str, root: Path) -> LabeledSet:
     if split not in ("train", "test"):
         raise PoolError(f"{name}:{split}: no such split; give {name}:train or {name}:test")
-    data = download(name, DATASETS[name], root, split == "train")
+    try:
+        from torchvision import datasets  # an extra, and heavy
+    except ImportError as error:
+        raise MissingExtraError(f"the data set {name}", "train", "torchvision") from error
+    try:
+        data = getattr(datasets, DATASETS[name])(root, split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise PoolError(f"{name}: cannot be downloaded to {root}: {error}") from error
     items = list(ArrayPool(data.data, name))
     return LabeledSet(items, [data.classes[t] for t in data.targets], f"{name}:{split}")

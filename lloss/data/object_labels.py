@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
-from lloss.annotations.class_list import allowed_classes
 from lloss.annotations.coco import CocoImage, is_coco, parse_objects
 from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import ObjectLabel
@@ -16,9 +15,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.voc_folders import (
-    DATASETS,
     DEFAULT_SPLIT,
-    downloaded,
     labeled_split,
     read_split,
     read_voc_folder,
@@ -35,9 +32,8 @@ def read_objects(path: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """Read the objects of a file or a folder, by the name of the image.
 
     ``path`` is a COCO JSON (names are its ``file_name``), a folder of VOC XML (names are the files'
-    own), or a file of :func:`.write_labels`. A file ``classes.txt`` beside the JSON, in the folder
-    or above it names the classes that are allowed. An image with a broken annotation is left out,
-    unless that is a box without area.
+    own), or a file of :func:`.write_labels`. An image with a broken annotation is left out, unless
+    that is a box without area.
     """
     if path.is_dir():
         return read_voc_folder(path, problems)
@@ -55,13 +51,12 @@ def objects_in(document: Any, path: Path, problems: Problems) -> dict[str, Objec
 
 
 def _coco_images(document: Any, path: Path, problems: Problems) -> list[CocoImage]:
-    """The images of a COCO JSON; ``classes.txt`` beside it names the classes that are allowed."""
     if not is_coco(document):
         raise LabelError(
             f"{path}: is not COCO JSON (with 'images', 'annotations' and 'categories'); give that, "
             "or a folder of VOC XML"
         )
-    return parse_objects(document, str(path), allowed_classes(path.parent), problems)
+    return parse_objects(document, str(path), problems)
 
 
 def join_objects(
@@ -78,32 +73,25 @@ def join_objects(
     return usable_set(found, _sized(problems), origin, "image", problems)
 
 
-def open_objects(data: str, data_root: Path, problems: Problems) -> LabeledSet:
+def open_objects(data: str, problems: Problems) -> LabeledSet:
     """Open images that carry labels of their objects.
 
     Args:
-        data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), a COCO JSON,
-            ``voc2007``, ``voc2012`` or ``voc`` (both), which torchvision downloads; a devkit and a
-            name take ``:SPLIT`` behind them (``train``, ``val``, ``trainval``, which is the
-            default, or ``test``), a JSON ``?image=FOLDER``.
-        data_root: the folder of downloaded data sets.
+        data: a VOC devkit (its folder, ``VOCdevkit`` in that, or one year in that), optionally with
+            ``:SPLIT`` (``train``, ``val``, ``trainval``, which is the default, or ``test``); or a
+            COCO JSON, optionally with ``?image=FOLDER``.
         problems: counts broken annotations and missing images.
     """
-    name, _, named_split = data.partition(":")
     asked = PoolUri.parse(data)
     path, split = _path_and_split(data)
-    if name in DATASETS:
-        rows = downloaded(name, named_split or DEFAULT_SPLIT, data_root.expanduser())
-    elif Path(asked.path).is_file():
+    if Path(asked.path).is_file():
         return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
-    elif years := years_of(path):
-        rows = read_split(years, split)
-    elif path.exists():
+    if years := years_of(path):
+        found = labeled_split(read_split(years, split), problems)
+        return usable_set(found, _sized(problems), data, "image", problems)
+    if path.exists():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-    else:
-        kinds = "a VOC devkit, a COCO .json, or voc2007, voc2012 or voc"
-        raise PoolError(f"{data}: no such labeled data; give {kinds}")
-    return usable_set(labeled_split(rows, problems), _sized(problems), data, "image", problems)
+    raise PoolError(f"{data}: no such labeled data; give a VOC devkit's folder or a COCO .json")
 
 
 def missing_image(where: str, name: str, folder: StoragePath) -> AnnotationError:

@@ -15,22 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lloss.annotations.class_list import allowed_classes
 from lloss.annotations.label_types import ObjectLabel
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.voc import parse_voc
 from lloss.data.annotation_folders import annotation_files
-from lloss.data.dataset_download import download
 from lloss.data.id_matching import agree
-from lloss.errors import ImageError, PoolError
+from lloss.errors import ImageError, LabelError, PoolError
 from lloss.pools import Item
 from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.image_files import ImageRoot, read_file
 
-DATASETS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc": ("2007", "2012")}
-"""Names of data sets, and their years."""
-
-SPLITS = ("train", "val", "trainval", "test")
 DEFAULT_SPLIT = "trainval"
 
 
@@ -55,18 +49,14 @@ def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     """
     inner = folder / "Annotations"
     root = inner if inner.is_dir() else folder
-    classes = allowed_classes(root, root.parent)
     labels: dict[str, ObjectLabel] = {}
-    first: dict[str, Path] = {}
     others: list[str] = []
     for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
         key, label = id[: -len(".xml")], None
+        if key in labels:  # the suffixes differ in case
+            raise LabelError(f"{path}: another file has its name in other letters; remove one")
         with problems.skipping():
-            if key in first:  # the suffixes differ in case
-                labels.pop(key, None)
-                raise AnnotationError(str(path), f"is of the same image as {first[key]}")
-            first[key] = path
-            named, label = _read_xml(path, classes, problems)
+            named, label = _read_xml(path, problems)
             if named and not agree(named, path.stem):
                 others.append(f"{id!r} with {named!r}")
         if label is None:
@@ -81,21 +71,16 @@ def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     return labels
 
 
-def _read_xml(
-    path: Path, classes: frozenset[str] | None, problems: Problems
-) -> tuple[str, ObjectLabel | None]:
+def _read_xml(path: Path, problems: Problems) -> tuple[str, ObjectLabel | None]:
     try:
-        data = read_file(path)
+        return parse_voc(read_file(path), path, problems)
     except ImageError as error:
         raise AnnotationError(str(path), str(error)) from error
-    return parse_voc(data, path, classes, problems)
 
 
 def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[Item, ObjectLabel]]:
     """Read the images of a split with their labels."""
     roots = {folder: ImageRoot(folder) for folder in {row.image.parent for row in rows}}
-    folders = {row.annotation.parent for row in rows}
-    classes = {folder: allowed_classes(folder, folder.parent) for folder in folders}
     seen = set[str]()
     for row in rows:
         with problems.skipping():
@@ -105,7 +90,7 @@ def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[It
             for file in (row.image, row.annotation):
                 if not file.is_file():
                     raise AnnotationError(row.where, f"the file {file} is missing")
-            _, label = _read_xml(row.annotation, classes[row.annotation.parent], problems)
+            _, label = _read_xml(row.annotation, problems)
             if label is not None:
                 read = functools.partial(read_file, row.image, roots[row.image.parent])
                 yield Item(row.id, read, file=os.fsencode(row.image)), label
@@ -145,21 +130,6 @@ def read_split(years: list[Path], split: str) -> list[SplitRow]:
                 annotation = year / "Annotations" / f"{name}.xml"
                 rows.append(SplitRow(f"{listing}, line {number}", id, image, annotation))
     return rows
-
-
-def downloaded(name: str, split: str, root: Path) -> list[SplitRow]:
-    """The rows of a set of :data:`DATASETS`, which torchvision downloads to ``root`` once.
-
-    Of ``test`` the year 2007 alone is public.
-    """
-    years = [year for year in DATASETS[name] if split != "test" or year == "2007"]
-    if split not in SPLITS or not years:
-        raise PoolError(f"{name}:{split}: no such split; choose one of {', '.join(SPLITS)}")
-    folders = {year: root / "VOCdevkit" / f"VOC{year}" for year in years}
-    for year, folder in folders.items():
-        if not (folder / "ImageSets" / "Main" / f"{split}.txt").is_file():
-            download(name, "VOCDetection", root, year, split)
-    return read_split(list(folders.values()), split)
 
 
 def _image(folder: Path, name: str) -> Path:

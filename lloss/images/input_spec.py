@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -43,16 +43,6 @@ class ImageSpec:
             raise SettingsError(f"fit {self.fit!r}: choose one of {', '.join(get_args(Fit))}")
         if not 0 <= self.white < 2**31:
             raise SettingsError(f"white = {self.white}: give the largest value of a pixel, or 0")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> ImageSpec:
-        """The reverse of :meth:`as_dict`."""
-        size = int(fields["height"]), int(fields["width"])
-        return cls(*size, fields["fit"], int(fields.get("white", 0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ too, and one line in ``open``.
 from __future__ import annotations
 
 from lloss.pools.array_pool import ArrayPool, load_array, open_array
+from lloss.pools.duplicate_ids import checked_ids
 from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.folder_pool import FolderPool
 from lloss.pools.open import open_pool
 from lloss.pools.path_list_pool import PathListPool
 from lloss.pools.pool import Chunk, Item, Pool
 from lloss.pools.subset_pool import SubsetPool
-from lloss.pools.unique_ids import unique_ids
 
 __all__ = [
     "SUFFIXES",
@@ -26,8 +26,8 @@ __all__ = [
     "PathListPool",
     "Pool",
     "SubsetPool",
+    "checked_ids",
     "load_array",
     "open_array",
     "open_pool",
-    "unique_ids",
 ]

@@ -87,9 +87,9 @@ class StoragePath(ABC):
     def kind(self) -> Literal["file", "folder", ""]:
         """Look what is there; empty where nothing is."""
 
-    @abstractmethod
     def identity(self) -> tuple[int, int] | None:
         """Device and inode, which find a folder again behind links; None without them."""
+        return None
 
     @abstractmethod
     def entries(
@@ -97,11 +97,8 @@ class StoragePath(ABC):
     ) -> Iterator[tuple[str, FileName, StoragePath | None]]:
         """Name, file name and, of a folder, path of each entry, in the order of the names' bytes.
 
-        Args:
-            keeps: whether to keep an entry, by its name and whether it is a folder.
-
-        Raises:
-            PoolError: the folder cannot be listed, or two names cannot be distinguished.
+        ``keeps`` says whether to keep an entry, by its name and whether it is a folder. PoolError
+        where the folder cannot be listed.
         """
 
     @abstractmethod
@@ -109,16 +106,12 @@ class StoragePath(ABC):
         """Those of these relative paths where files are."""
 
     @abstractmethod
-    def file_of(self, path: str) -> FileName:
-        """The file name of a relative path, for ``Item.file``."""
-
-    @abstractmethod
     def open(self) -> AbstractContextManager[IO[bytes]]:
         """Open the file for seeking and reading; PoolError where it cannot be read."""
 
     @abstractmethod
     def open_random(self) -> RandomFile:
-        """Open the file for many threads; raise PoolError where it cannot be read."""
+        """Open the file for many threads; PoolError where it cannot be read."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -126,7 +119,10 @@ class StoragePath(ABC):
 
     @abstractmethod
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        """The image file at a relative path as an item; ``id`` is the path by default."""
+        """The image file at a relative path as an item.
+
+        ``id`` is the path by default; ``file`` is its file name where that is known.
+        """
 
 
 class LocalPath(StoragePath):
@@ -172,22 +168,16 @@ class LocalPath(StoragePath):
             names, folders = _listed(here, keeps)
         except OSError as error:
             raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
-        escaped: dict[str, bytes] = {}
         for name in names:
-            shown = _shown(name)
-            if "\\" in shown and escaped.setdefault(shown, name) != name:
-                raise PoolError(
-                    f"{self.path}: two names read {shown!r}, one of which is not UTF-8; rename one"
-                )
             inner = None
             if name in folders:
                 inner = LocalPath(self.path / os.fsdecode(name), self.within)
-            yield shown, os.path.join(here, name), inner  # noqa: PTH118
+            yield _shown(name), os.path.join(here, name), inner  # noqa: PTH118
 
     def existing(self, paths: Collection[str]) -> set[str]:
-        return {path for path in paths if os.path.isfile(self.file_of(path))}  # noqa: PTH113
+        return {path for path in paths if os.path.isfile(self._file(path))}  # noqa: PTH113
 
-    def file_of(self, path: str) -> bytes:
+    def _file(self, path: str) -> bytes:
         return os.fsencode(os.path.join(self.path, path))  # noqa: PTH118  for each image
 
     @contextlib.contextmanager
@@ -237,7 +227,7 @@ class LocalPath(StoragePath):
         return ImageRoot(self.path, self.within)
 
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        file = file or self.file_of(path)  # bytes, which need not be UTF-8
+        file = file or self._file(path)  # bytes, which need not be UTF-8
         return Item(id or path, functools.partial(read_file, file, self._root), file=file)
 
     def _unreadable(self, error: Exception) -> PoolError:

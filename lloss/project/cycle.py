@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import DivergedError, InterruptedRunError, LabelError, ProjectError
@@ -43,11 +41,10 @@ from lloss.selection import Selection, select
 from lloss.selection.selection_file import write_selection
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
-from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.cautions import cautions, how_picked, measured, ranked, ties
 from lloss.training.checkpoint import FILE as CHECKPOINT
-from lloss.training.checkpoint import Checkpoint, load_checkpoint
+from lloss.training.checkpoint import Checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
 from lloss.training.run import train
 
@@ -72,13 +69,8 @@ def next_cycle(
 ) -> Outcome:
     """Resume the interrupted cycle, or run one on the current labels.
 
-    Args:
-        project: the project.
-        say: receives a line about each step.
-        at_most: if fewer than K images are left, select them all.
-
-    Raises:
-        LlossError: a step failed; once the cause is removed, the cycle resumes there.
+    ``say`` receives a line about each step. With ``at_most``, all images are selected if fewer than
+    K are left. After an error, once its cause is removed, the cycle resumes at that step.
     """
     say = _without_repeats(say)
     done = read_summaries(project.cycles)
@@ -112,22 +104,17 @@ def _without_repeats(say: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _resumes(folder: Path, project: Project, say: Callable[[str], None]) -> bool:
-    """Decide whether to finish an interrupted cycle with the settings of its start.
+    """Decide whether to finish an interrupted cycle, with the settings of its start.
 
     Before the first checkpoint nothing is lost by starting again with the current settings.
     """
     if not ((folder / START).exists() and (folder / CHECKPOINT).exists()):
         return False
     sweep(folder)
-    if _at_start(folder, project) == project:
-        say(f"resume cycle {folder.name}, which was interrupted")
-        return True
-    if load_checkpoint(folder).finished:
-        say(f"resume cycle {folder.name}; the changed settings apply from the next cycle on")
-        return True
-    say(f"the settings changed: train cycle {folder.name} from the start")
-    (folder / CHECKPOINT).unlink()
-    return False
+    say(f"resume cycle {folder.name}, which was interrupted")
+    if _at_start(folder, project) != project:
+        say(f"the changed settings apply from the next cycle on; to use them now, remove {folder}")
+    return True
 
 
 def _at_start(folder: Path, project: Project) -> Project:
@@ -136,7 +123,6 @@ def _at_start(folder: Path, project: Project) -> Project:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         settings = TrainSettings.from_dict(content["train"], str(path))
-        settings = get_task(settings.task).sized(settings)  # 0 in cycles of earlier versions
         return replace(project, train=settings, **content["project"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ProjectError(f"{path}: is damaged; remove the cycle to run it again") from error
@@ -146,7 +132,8 @@ def _start(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
     """Write the cycle's settings and labels: both may change while it runs."""
     for name in (EVALUATION, MODEL):  # left by a checkpoint that a user removed
         (folder / name).unlink(missing_ok=True)
-    labels = dict(sorted(zip((item.id for item in labeled.items), labeled.labels), key=_id))
+    ordered = labeled.ordered()
+    labels = {item.id: label for item, label in zip(ordered.items, ordered.labels)}
     project.task.write_labels(labels, folder / project.task.labels_file)
     content: dict[str, Any] = {
         "train": project.train.as_dict(),
@@ -156,10 +143,6 @@ def _start(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
         "images": content_hashes(labeled),
     }
     write_json(folder / START, content)
-
-
-def _id(row: tuple[str, Any]) -> str:
-    return row[0]
 
 
 def _note_changes(project: Project, labeled: LabeledSet, last: Path, problems: Problems) -> None:
@@ -247,7 +230,7 @@ class _Cycle:
             )
 
     @contextlib.contextmanager
-    def _remedy(self, remove: str = "") -> Iterator[None]:
+    def _remedy(self) -> Iterator[None]:
         """Add to an error what to do in a project."""
         try:
             yield
@@ -258,8 +241,8 @@ class _Cycle:
             ) from error
         except DivergedError as error:
             raise DivergedError(
-                f"{error}. Change the settings under [train] in {self.project.root / FILE}"
-                f"{remove} and run the same command again"
+                f"{error}. Change the settings under [train] in {self.project.root / FILE}, "
+                f"remove {self.folder} and run the same command again"
             ) from error
 
     def _evaluate(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
@@ -285,8 +268,7 @@ class _Cycle:
         reference = None
         if not pool.streamed:  # a sample of a stream costs as much as all of it
             reference = ReferenceSample(pool=pool, exclude=excluded, required=False)
-        # Without removing the folder, the next call would resume the diverged training.
-        with self._remedy(remove=f", remove {self.folder}"):
+        with self._remedy():
             export_artifact(checkpoint, self.folder / MODEL, reference=reference)
 
     def _score(self, pool: Pool, excluded: set[str]) -> dict[str, int]:
@@ -307,23 +289,7 @@ class _Cycle:
         settings = self.project.selection(self.number, at_most)
         # Exclude labels added since the start of the cycle as well.
         labeled = self.project.open_labels(problems=Problems(skip=True))
-        scores = self.scores.opened()
-        excluded = {item.id for item in labeled.items} | self._ids_unfit_for_csv(scores)
-        return select(scores, settings, excluded)
-
-    def _ids_unfit_for_csv(self, scores: ScoresFolder) -> set[str]:
-        """Find ids that a row of the selection or of the labels cannot hold."""
-        ids = {
-            str(id)
-            for batch in scores.scan(["id"])
-            for id in batch["id"].filter(pc.match_substring_regex(batch["id"], r"[\r\n\x00]"))
-        }
-        if ids:
-            self.say(
-                f"{len(ids)} images are not selected, since a row of CSV cannot hold their ids "
-                f"({min(ids)!r}, for example): rename them in the pool"
-            )
-        return ids
+        return select(self.scores.opened(), settings, {item.id for item in labeled.items})
 
     def _warnings(
         self, evaluation: dict[str, Any] | None, selection: Selection, tied: str
@@ -351,6 +317,7 @@ class _Cycle:
             project=self.project.root.resolve().name,
             task=settings.task,
             model=settings.model,
+            metric=self.task.metric_title,
             cycles=[*self.done, summary],
             selected_how=how,
             losses=self.scores.column("loss"),

@@ -28,8 +28,6 @@ SHOWN_PICKS = 200
 
 SHOWN_CLASSES = 30
 
-METRIC_TITLES = {"map": "mAP", "pck": "PCK", "miou": "mIoU"}
-
 
 @dataclass(frozen=True)
 class Pick:
@@ -51,6 +49,7 @@ class Report:
     project: str
     task: str
     model: str
+    metric: str  # title of the task's metric
     cycles: Sequence[Summary]  # all complete cycles; the last one is the report's
     selected_how: str  # one sentence on how the picks were chosen
     losses: NDArray[np.float32]  # predicted losses of all scored images [pool]; may contain NaN
@@ -76,7 +75,6 @@ def write_report(report: Report, path: Path) -> None:
     }
     environment.filters |= filters
     now, *earlier = reversed(report.cycles)
-    metric = METRIC_TITLES.get(now.metric_name, now.metric_name[:1].upper() + now.metric_name[1:])
     classes = sorted(now.classes.items(), key=lambda item: item[1])
     shown = classes[:SHOWN_CLASSES]
     page = environment.from_string(template).render(
@@ -84,13 +82,12 @@ def write_report(report: Report, path: Path) -> None:
         now=now,
         before=earlier[0] if earlier else None,
         change=_change(now, earlier[0]) if earlier else "",
-        metric=metric,
         head=now.ranking_accuracy("head"),
         entropy=now.ranking_accuracy("entropy"),
         histogram=Markup(
             histogram(Spread.of(report.losses), [pick.score for pick in report.picks])
         ),
-        curves=Markup(_curves(report.cycles, text(metric))),
+        curves=Markup(_curves(report.cycles, text(report.metric))),
         notes=[line for line in now.notes if line not in now.warnings],
         classes=classes,
         most=max((count for _, count in shown), default=0) or 1,

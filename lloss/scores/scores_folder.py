@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lloss.errors import ScoresError
 from lloss.files import atomic_write, write_json
-from lloss.pools.unique_ids import first_duplicate
+from lloss.pools.duplicate_ids import first_duplicate
 from lloss.scores.part_file import check_columns, opened_part, part_errors, write_part
 from lloss.scores.shard_spec import Shard
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,20 +47,6 @@ class LossReference:
         places = -(-len(finite) * np.arange(101) // 100) - 1
         quantiles = tuple(finite[places.clip(0)].tolist())
         return cls(pool=pool, images=len(finite), quantiles=quantiles)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> LossReference:
-        """Reverse :meth:`as_dict`.
-
-        Raises ``KeyError``, ``TypeError``, ``ValueError``, or ``OverflowError`` of an infinite
-        count.
-        """
-        quantiles = tuple(float(value) for value in fields["quantiles"])
-        return cls(pool=str(fields["pool"]), images=int(fields["images"]), quantiles=quantiles)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
-        return {**asdict(self), "quantiles": list(self.quantiles)}
 
     def __str__(self) -> str:
         low, middle, high = (self.quantiles[percent] for percent in (10, 50, 90))

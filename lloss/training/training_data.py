@@ -17,7 +17,7 @@ from lloss.annotations import Problems
 from lloss.data.decode_ahead import decode_with
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ImageError, LabelError
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import Pixels, largest_of_16_bits
 from lloss.runtime.cpu_count import usable_cores
 from lloss.tasks import get_task
@@ -39,7 +39,7 @@ class TrainingData:
     classes: tuple[str, ...]  # the class names
     sha256: str = ""  # identifies the labeled set it was made of
     # What the network's input cuts off of the images, where that was counted
-    cut: CutOff | None = None
+    cut: CroppedShare | None = None
 
     def take(self, rows: NDArray[np.int64]) -> TrainingData:
         """Return the data of these rows alone."""
@@ -135,7 +135,7 @@ def load_examples(
     task = get_task(settings.task)
     spec = task.training_spec(settings) if for_training else settings.image_spec()
     classes = tuple(classes)
-    cut = CutOff(settings.image_spec(), task.unit)
+    cut = CroppedShare(settings.image_spec(), task.unit)
 
     def example(row: int, out: Pixels) -> Any:
         item, label = labeled.items[row], labeled.labels[row]

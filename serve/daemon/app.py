@@ -68,11 +68,7 @@ class InferShortcut:
     def __init__(self, app: FastAPI) -> None:
         self._app: ASGIApp = app
         self._scopes: dict[str, Scope] = {
-            route.path.format(**inference.SERVED): {
-                "app": app,
-                "route": route,
-                "path_params": inference.SERVED,
-            }
+            route.path: {"app": app, "route": route, "path_params": {}}
             for route in inference.router.routes
             if isinstance(route, Route) and route.endpoint is inference.infer
         }

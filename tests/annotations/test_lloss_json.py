@@ -33,7 +33,7 @@ def test_objects_come_back(tmp_path: Path, as_json: Any, coco: Any) -> None:
     with pytest.raises(LabelError, match="holds labels of objects, not of persons"):
         read_persons(path, Problems())
     with pytest.raises(LabelError, match="holds labels without images"):
-        open_objects(str(path), tmp_path, Problems())
+        open_objects(str(path), Problems())
 
 
 def test_persons_come_back_and_join_their_pool(

@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +12,14 @@ import pytest
 from lloss.annotations import Problems
 from lloss.data import image_overlap as overlap
 from lloss.data.image_overlap import (
-    ImageFinder,
     find_test_images,
-    refuse_overlap,
+    shared_images,
     traces,
     trained_on_note,
     without_test_images,
 )
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import LabelError
-from lloss.pools import Item, open_pool
+from lloss.pools import open_pool
 
 
 def _content(seed: int, size: int = 9000) -> bytes:
@@ -40,11 +39,14 @@ def _test_set(folder: Path, *seeds: int) -> LabeledSet:
     return LabeledSet(items, ["x"] * len(items), str(folder))
 
 
-def test_files_are_known_by_path_by_links_and_by_content(tmp_path: Path) -> None:
+def test_files_are_known_by_links_and_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     test = _test_set(tmp_path / "pool" / "test", 1, 2)
     pool = tmp_path / "pool"
     _write(pool / "copy.jpg", _content(2))
     _write(pool / "other.png", _content(3))
+    _write(pool / "size.png", _content(2, 9001))
     almost = bytearray(_content(2))
     almost[0] ^= 1  # the middle is the same
     _write(pool / "almost.png", bytes(almost))
@@ -52,29 +54,17 @@ def test_files_are_known_by_path_by_links_and_by_content(tmp_path: Path) -> None
     (pool / "soft.png").symlink_to(pool / "test" / "t1.png")
     (pool / "gone.png").symlink_to("nowhere")
     os.mkfifo(pool / "pipe.png")
-    found = ImageFinder(test.items).in_pool(open_pool(pool))
-    same = {"copy.jpg": "t2.png", "hard.png": "t1.png", "soft.png": "t1.png"}
-    assert found.ids == {**same, "test/t1.png": "t1.png", "test/t2.png": "t2.png"}
-    assert found.whole
-
-
-def test_only_files_that_may_be_equal_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    test = _test_set(tmp_path / "test", 1)
-    _write(tmp_path / "pool" / "size.png", _content(1, 9001))
-    _write(tmp_path / "pool" / "middle.png", _content(2))
-    _write(tmp_path / "pool" / "same.png", _content(1))
-    read: list[str] = []
+    read = set[str]()
     read_file = overlap.read_file
     monkeypatch.setattr(
         overlap,
         "read_file",
-        lambda path: read.append(Path(os.fsdecode(path)).name) or read_file(path),
+        lambda path: read.add(Path(os.fsdecode(path)).name) or read_file(path),
     )
-    found = ImageFinder(test.items).in_pool(open_pool(tmp_path / "pool"))
-    assert found.ids == {"same.png": "t1.png"}
-    assert sorted(read) == ["same.png", "t1.png"]
+    found = shared_images(open_pool(pool), test.items)
+    same = {"copy.jpg": "t2.png", "hard.png": "t1.png", "soft.png": "t1.png"}
+    assert found == {**same, "test/t1.png": "t1.png", "test/t2.png": "t2.png"}
+    assert read == {"almost.png", "t1.png", "t2.png", *same}  # no other files are read whole
 
 
 def test_images_within_larger_files_are_known_by_content(tmp_path: Path) -> None:
@@ -84,8 +74,9 @@ def test_images_within_larger_files_are_known_by_content(tmp_path: Path) -> None
             info = tarfile.TarInfo(f"{seed}.png")
             info.size = 9000
             tar.addfile(info, io.BytesIO(_content(seed)))
-    found = ImageFinder(test.items).in_pool(open_pool(tmp_path / "s.tar"))
-    assert (found.ids, found.whole) == ({"2": "t2.png"}, True)
+    shards = open_pool(tmp_path / "s.tar")
+    assert shared_images(shards, test.items) == {"2": "t2.png"}
+    assert shared_images(test.items, shards) == {"t2.png": "2"}
 
 
 def test_arrays_are_known_by_their_rows(tmp_path: Path) -> None:
@@ -93,29 +84,32 @@ def test_arrays_are_known_by_their_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "pool.npy", rows)
     np.save(tmp_path / "test.npy", rows[[4, 1]])
     np.save(tmp_path / "turned.npy", rows[[4]].reshape(1, 50, 40, 3))
-    known = ImageFinder(open_pool(tmp_path / "test.npy"))
-    assert known.in_pool(open_pool(tmp_path / "pool.npy")).ids == {"1": "1", "4": "0"}
-    assert known.in_pool(open_pool(tmp_path / "turned.npy")).ids == {}
+    test = open_pool(tmp_path / "test.npy")
+    assert shared_images(open_pool(tmp_path / "pool.npy"), test) == {"1": "1", "4": "0"}
+    assert shared_images(open_pool(tmp_path / "turned.npy"), test) == {}
 
 
-def test_what_was_not_compared_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = _test_set(tmp_path / "test", 1)
-    np.save(tmp_path / "pool.npy", np.zeros((3, 4, 4, 3), np.uint8))
-    arrays = open_pool(tmp_path / "pool.npy")
-    problems = Problems()
-    assert find_test_images(arrays, files, set(), problems) == set()
-    assert "their content was not compared" in problems.notes[0]
-    monkeypatch.setattr(overlap, "MOST_READ", 50)
-    known = ImageFinder(open_pool(tmp_path / "pool.npy"))
-    assert not known.in_pool(arrays).whole
+def test_persons_are_known_by_the_image_that_shows_them(
+    tmp_path: Path, picture: Any, as_json: Any, person: Any
+) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        picture(tmp_path / name, seed=ord(name[0]))
+    two = [person("a.jpg", center=[20, 9]), person("b.jpg", center=[20, 9])]
+    pool = open_pool(as_json(tmp_path / "pool.json", two))
+    test = open_pool(as_json(tmp_path / "test.json", [person("a.jpg", center=[9, 9])]))
+    assert shared_images(pool, test) == {"a.jpg@20,9,0.5": "a.jpg@9,9,0.5"}
 
 
-def test_objects_of_a_store_are_known_by_their_urls() -> None:
+def test_objects_of_a_store_are_known_by_their_urls(tmp_path: Path) -> None:
     files = pytest.importorskip("fsspec").filesystem("memory")
     for name in ("a.png", "test/b.png"):
         files.pipe(f"/overlap/{name}", b"x")
-    found = ImageFinder(open_pool("memory://overlap/test")).in_pool(open_pool("memory://overlap"))
-    assert (found.ids, found.whole) == ({"test/b.png": "b.png"}, False)
+    pool, problems = open_pool("memory://overlap"), Problems()
+    test = list(open_pool("memory://overlap/test"))
+    found = find_test_images(pool, LabeledSet(test, ["x"], "test"), set(), problems)
+    assert found == {"test/b.png"} and "content was not compared" in problems.notes[-1]
+    local = _test_set(tmp_path, 1)
+    assert find_test_images(pool, local, set(), Problems()) == set()
     files.rm("/overlap", recursive=True)
 
 
@@ -146,12 +140,6 @@ def test_images_of_the_test_set_in_the_pool_are_counted(tmp_path: Path) -> None:
     known = Problems()
     assert find_test_images(pool, test, own, known) == {"a.png"}
     assert "1 image is in the test set" in known.notes[0]
-
-
-def test_one_id_to_train_and_to_test_on_is_refused() -> None:
-    items = [Item(id, lambda: b"") for id in "ab"]
-    with pytest.raises(LabelError, match=r"'b' is in one and in two"):
-        refuse_overlap(LabeledSet(items, ["x", "y"], "one"), LabeledSet(items[1:], ["y"], "two"))
 
 
 def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path) -> None:

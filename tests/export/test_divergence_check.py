@@ -46,7 +46,7 @@ def loud(weights: dict[str, torch.Tensor]) -> None:
     [
         (nan, r"diverged: the weights 'network.stages.1.0.conv1.weight' are infinite or NaN"),
         (overflow, r"diverged: the output '\w+' is infinite or NaN for \d+ of 60 training images"),
-        (unsettled, r"exploded: '(loss|embedding)' reaches .* batch norm's running ones have not"),
+        (unsettled, r"exploded: '(loss|embedding)' reaches .* above 1e.0\d: .* batch norm needs"),
         (loud, r"exploded: 'loss' reaches .* above 1e\+04: the network diverged"),
     ],
 )

@@ -24,7 +24,6 @@ from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.run import train
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
-from lloss.training.warm_start import taps_of
 
 
 def run(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -118,8 +117,10 @@ def test_a_network_of_torchvision_passes_the_check(tiny: TrainSettings, tmp_path
     settings = dataclasses.replace(tiny, model="resnet18", size=32)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     trainer = Trainer(settings, TrainingData(images, np.arange(8) % 2, ("a", "b")), "cpu")
-    settings = dataclasses.replace(settings, taps=taps_of(trainer))
+    taps = tuple(tap.module for tap in trainer.model.taps)
+    settings = dataclasses.replace(settings, taps=taps)
     path = tmp_path / "checkpoint.pt"
-    Checkpoint(settings, ("a", "b"), 8, "", images, trainer.state()).save(path)
+    none = np.empty(0, np.int64)
+    Checkpoint(settings, ("a", "b"), 8, "", images, "", "", none, trainer.state()).save(path)
     manifest = export_artifact(load_checkpoint(path), tmp_path / "model.onnx")
     assert manifest.model == "resnet18" and len(settings.taps) == 4

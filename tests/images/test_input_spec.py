@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from lloss.errors import SettingsError
 from lloss.images.decode import Fit, Frame, ImageSpec, decode
-
-
-def test_the_spec_survives_json() -> None:
-    for spec in (ImageSpec(3, 1000, "crop"), ImageSpec(8, 8, "pad", 4095), ImageSpec(1, 1)):
-        assert ImageSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
-    before = {"height": 8, "width": 8, "fit": "crop"}  # of artifacts without a white value
-    assert ImageSpec.from_dict(before) == ImageSpec(8, 8)
 
 
 @pytest.mark.parametrize(

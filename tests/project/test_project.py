@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lloss.annotations import Problems
-from lloss.errors import LabelError, LlossError, PoolError, SettingsError
+from lloss.errors import LabelError, LlossError, PoolError, ProjectError, SettingsError
 from lloss.project.create import create_project
 from lloss.project.project import Project, load_project
 
@@ -105,9 +105,7 @@ def tree(root: Path) -> dict[str, bytes | None]:
     }
 
 
-@pytest.mark.parametrize("before", [{}, {"a/p/holdout.csv": "id,label\nn1,1\nn2,0\n"},
-                                    {"a/p/notes.txt": "mine"}, {"a/p/cycles/x": "mine"},
-                                    {"a/other": "mine"}])  # fmt: skip
+@pytest.mark.parametrize("before", [{}, {"a/p/notes.txt": "mine"}, {"a/other": "mine"}])
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"labels": "none.csv"}, {"holdout": 2},
                                    {"batch_size": 64}])  # fmt: skip
 def test_a_creation_that_fails_leaves_everything_as_it_was(
@@ -137,17 +135,13 @@ def test_an_interrupted_creation_leaves_nothing(
     assert tree(tmp_path) == expected
 
 
-def test_files_of_an_earlier_project_are_mentioned(values: dict[str, Any], tmp_path: Path) -> None:
-    write_labels(tmp_path / "labels.csv", NAMES[:10])
-    (tmp_path / "p" / "cycles" / "003").mkdir(parents=True)
-    (tmp_path / "p" / "cycles" / "003" / "summary.json").write_text("{}")
-    (tmp_path / "p" / "holdout.csv").write_text("id,label\nn1,1\nn2,0\n")
-    problems = Problems()
-    create_project(tmp_path / "p", values, SMALL, problems)
-    assert [note.partition(": ")[2] for note in problems.notes] == [
-        "already exists; its images are held out",
-        "1 cycles already exist; lloss next continues after 003",
-    ]
+@pytest.mark.parametrize("left", ["holdout.csv", "cycles"])
+def test_a_folder_of_an_earlier_project_is_refused(
+    values: dict[str, Any], tmp_path: Path, left: str
+) -> None:
+    (tmp_path / "p" / left).mkdir(parents=True)
+    with pytest.raises(ProjectError, match=f"p/{left}: is of an earlier project; remove it, or"):
+        create_project(tmp_path / "p", values, SMALL)
 
 
 @pytest.fixture
@@ -257,7 +251,7 @@ def test_folders_of_masks_are_not_part_of_the_pool(tmp_path: Path) -> None:
     training, test = project.split(project.open_labels(problems=problems), problems)
     assert [item.id for item in training.items] == [f"images/{number}.jpg" for number in range(4)]
     assert test and [item.id for item in test.items] == ["images/4.jpg", "images/5.jpg"]
-    assert any("left out 6 images in the folder of labels" in note for note in problems.notes)
+    assert any("left out the folder of labels" in note for note in problems.notes)
     values = {"pool": f"{data}/masks", "labels": f"{data}/masks", "k": 1}
     with pytest.raises(LabelError, match="is its own mask; put masks into a folder of their own"):
         create_project(tmp_path / "q", values, train)
@@ -316,18 +310,6 @@ def test_a_new_class_of_one_image_is_noted_once(values: dict[str, Any], tmp_path
     again, counts = Problems(), {"0": 6, "1": 5, "11": 1}
     project.task.note_classes(project.open_labels().labels, again, counts)
     assert again.lines() == []
-
-
-@pytest.mark.parametrize(("k", "noted"), [(8, False), (9, True)])
-def test_a_k_larger_than_what_is_left_is_noted_before_training(
-    tmp_path: Path, k: int, noted: bool
-) -> None:
-    names = images(tmp_path / "pool", [f"{number:02d}.png" for number in range(20)])
-    labels = write_labels(tmp_path / "labels.csv", names[:12])
-    problems = Problems()
-    values = {"pool": str(tmp_path / "pool"), "labels": str(labels), "k": k}
-    create_project(tmp_path / "project", values, SMALL, problems)
-    assert any("k = 9, but 8 images of" in line for line in problems.notes) == noted
 
 
 @pytest.mark.parametrize("where", ["pool", "pool/project"])

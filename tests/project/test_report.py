@@ -77,6 +77,7 @@ DATA = Report(
     project="digits",
     task="classification",
     model="small-cnn",
+    metric="Accuracy",
     cycles=history(3),
     selected_how="The 12 images with the highest predicted loss.",
     losses=np.linspace(0, 4, 1500, dtype=np.float32),
@@ -135,6 +136,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
             project=name,
             task=name,
             model=name,
+            metric=name,
             cycles=history(
                 3,
                 metric_name=name,

@@ -10,7 +10,7 @@ import torch
 
 from lloss.annotations import PersonLabel
 from lloss.errors import LabelError
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import Frame, ImageSpec, Pixels, decode_into, size_of
 from lloss.pools import Item
 from lloss.pools.person_crop_pool import CropItem
@@ -25,7 +25,7 @@ def read_person(
     spec: ImageSpec,
     for_training: bool,
     out: Pixels,
-    cut: CutOff | None = None,
+    cut: CroppedShare | None = None,
 ) -> PersonTarget:
     """Decode one person and find the joints in it, as :meth:`.Task.example`.
 

@@ -25,7 +25,7 @@ from lloss.data.annotation_folders import annotation_files
 from lloss.data.labeled_set import class_names
 from lloss.errors import ImageError, LabelError, SettingsError
 from lloss.files import write_json
-from lloss.images.cut_off import CutOff
+from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels, decode_into, decode_mask, size_of
 from lloss.images.drawing import Drawing
 from lloss.modeling.objective import Objective
@@ -109,7 +109,7 @@ class _Segmentation(Task):
 
     name = "segmentation"
     metric = "miou"
-    loss_unit = "nats"
+    metric_title = "mIoU"
     counted = "Images with a pixel of each class"
     weights = ("none", "imagenet")
     masks = True
@@ -180,7 +180,7 @@ class _Segmentation(Task):
         spec: ImageSpec,
         for_training: bool,
         out: Pixels,
-        cut: CutOff | None = None,
+        cut: CroppedShare | None = None,
     ) -> MaskTarget:
         """The mask is resized as the image is; the nearest pixel counts."""
         raw, mask = item.read(), _unchanged(label)

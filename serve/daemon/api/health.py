@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from lloss.serve.daemon.deps import DaemonDep
 
 router = APIRouter()
 
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _RETRY = {"Retry-After": "5"}
 
 
@@ -41,9 +41,9 @@ async def readyz(request: Request, daemon: DaemonDep) -> Response:
     "/metrics",
     tags=["health"],
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+    responses={200: {"content": {"text/plain": {}}}},
 )
-async def metrics(daemon: DaemonDep, accept: Annotated[str, Header()] = "") -> Response:
-    """Metrics in Prometheus' text format, or OpenMetrics when ``Accept`` names it."""
-    body, kind = await asyncio.to_thread(daemon.metrics.exposition, accept)
-    return Response(body, headers={"Content-Type": kind})
+async def metrics(daemon: DaemonDep) -> Response:
+    """Metrics in Prometheus' text format."""
+    body = await asyncio.to_thread(daemon.metrics.exposition)
+    return Response(body, headers={"Content-Type": _METRICS_TYPE})

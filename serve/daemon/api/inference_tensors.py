@@ -10,24 +10,19 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
-from lloss.serve.daemon.api.inference_schemas import (
-    ENCODED,
-    ERROR,
-    EncodedInput,
-    InferBody,
-    PixelInput,
-    RequestedOutput,
-)
 from lloss.serve.daemon.errors import RequestError, validation_problem
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import to_json
+
+PIXELS, ENCODED, ERROR = "images", "encoded", "error"
+"""The two inputs, of which a request has one, and the output beside the model's own."""
 
 MAX_JSON = 16 << 20
 """Bytes of JSON: parsed it takes up to twenty times as much memory."""
@@ -41,12 +36,60 @@ _CHUNK = 65_536
 _LENGTH = struct.Struct("<I")
 
 
-@dataclass(frozen=True)
-class OutputFormat:
-    """An output of a reply, and whether it is a binary tensor."""
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, val_json_bytes="base64")
 
+
+class _Parameters(_Strict):
+    """Parameters of a request, of its inputs and its outputs; unknown ones are ignored."""
+
+    timeout: Annotated[int, Field(ge=0)] = 0  # microseconds
+    binary_data_output: bool = False
+    binary_data_size: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    binary_data: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_extensions(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            if any(name.startswith("shared_memory") for name in given):
+                raise ValueError("shared memory is not supported; send the tensors themselves")
+            if given.get("classification"):
+                raise ValueError("classification is not supported; rank the values yourself")
+        return given
+
+
+_Side = Annotated[int, Field(ge=1, lt=1 << 31)]
+
+
+class _Pixels(_Strict):
+    name: Literal["images"]
+    datatype: Literal["UINT8"]
+    shape: tuple[_Side, _Side, _Side, Literal[3]]
+    data: list[Any] | None = None  # may be nested
+    parameters: _Parameters = _Parameters()
+
+
+class _Encoded(_Strict):
+    name: Literal["encoded"]
+    datatype: Literal["BYTES"]
+    shape: tuple[_Side]
+    data: list[bytes] | None = Field(None, fail_fast=True)
+    parameters: _Parameters = _Parameters()
+
+
+class _Output(_Strict):
     name: str
-    binary: bool
+    parameters: _Parameters = _Parameters()
+
+
+class _Body(_Strict):
+    id: str = ""
+    parameters: _Parameters = _Parameters()
+    inputs: list[Annotated[_Pixels | _Encoded, Field(discriminator="name")]] = Field(
+        min_length=1, max_length=1
+    )
+    outputs: list[_Output] = Field([], fail_fast=True)
 
 
 @dataclass(frozen=True)
@@ -56,34 +99,34 @@ class InferRequest:
     Attributes:
         images: uint8 [N, H, W, 3], a view of the body when that is binary, or N image files.
         id: of the client; "" for none.
-        outputs: what to reply with, in this order; empty for all outputs.
+        outputs: what to reply with, in this order, and whether as binary tensors; empty for all.
         binary: whether all outputs become binary tensors.
         seconds: the client's timeout; None without one.
     """
 
     images: Images
     id: str
-    outputs: Sequence[OutputFormat]
+    outputs: Mapping[str, bool]
     binary: bool
     seconds: float | None
 
-    def formats(self, available: Sequence[str]) -> Sequence[OutputFormat]:
-        """What to reply with, by a model with these outputs.
+    def formats(self, available: Sequence[str]) -> Mapping[str, bool]:
+        """The outputs to reply with, by a model with these, and whether as binary tensors.
 
         Raises:
             RequestError: 400 the request names another output.
         """
-        for output in self.outputs:
-            if output.name not in available:
-                _refuse(f"output {output.name[:60]!r}: choose of {', '.join(available)}")
-        return self.outputs or [OutputFormat(name, self.binary) for name in available]
+        for name in self.outputs:
+            if name not in available:
+                _refuse(f"output {name[:60]!r}: choose of {', '.join(available)}")
+        return self.outputs or dict.fromkeys(available, self.binary)
 
 
 def parse_request(body: bytes, header_length: str | None, max_images: int) -> InferRequest:
     """Read a request.
 
     Args:
-        body: of the request.
+        body: all of it.
         header_length: the header ``Inference-Header-Content-Length``, if there is one.
         max_images: that a request may have.
 
@@ -92,26 +135,24 @@ def parse_request(body: bytes, header_length: str | None, max_images: int) -> In
     """
     head, tail = _split(body, header_length)
     try:
-        fields = InferBody.model_validate_json(head)
+        fields = _Body.model_validate_json(head)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise RequestError(400, validation_problem(first)) from error
     binary = fields.parameters.binary_data_output
-    return InferRequest(
-        _images(fields.inputs[0], tail, max_images),
-        fields.id,
-        _outputs(fields.outputs or (), binary),
-        binary,
-        min(fields.parameters.timeout, 10**15) / 1e6 or None,
-    )
+    outputs: dict[str, bool] = {}
+    for each in fields.outputs:
+        if each.name in outputs:
+            _refuse(f"the request names output {each.name[:60]!r} twice")
+        own = each.parameters.binary_data
+        outputs[each.name] = binary if own is None else own
+    images = _images(fields.inputs[0], tail, max_images)
+    seconds = min(fields.parameters.timeout, 10**15) / 1e6 or None
+    return InferRequest(images, fields.id, outputs, binary, seconds)
 
 
 def encode_reply(
-    request: InferRequest,
-    formats: Sequence[OutputFormat],
-    answer: Answer,
-    model: str,
-    version: str,
+    request: InferRequest, formats: Mapping[str, bool], answer: Answer, model: str, version: str
 ) -> tuple[bytes, int]:
     """Encode the body of a reply; returns it and the length of its JSON.
 
@@ -119,16 +160,16 @@ def encode_reply(
     """
     outputs: list[bytes] = []
     tensors: list[bytes] = []
-    for each in formats:
-        if each.name == ERROR:
+    for name, binary in formats.items():
+        if name == ERROR:
             texts = [answer.errors.get(row, "") for row in range(len(request.images))]
             head = {"name": ERROR, "datatype": "BYTES", "shape": [len(texts)]}
-            data = _binary_texts(texts) if each.binary else to_json(texts)
+            data = _binary_texts(texts) if binary else to_json(texts)
         else:
-            values = answer.columns[each.name]
-            head = {"name": each.name, "datatype": "FP32", "shape": list(values.shape)}
-            data = values.astype("<f4", copy=False).tobytes() if each.binary else _numbers(values)
-        if each.binary:
+            values = answer.columns[name]
+            head = {"name": name, "datatype": "FP32", "shape": list(values.shape)}
+            data = values.astype("<f4", copy=False).tobytes() if binary else _numbers(values)
+        if binary:
             tensors.append(data)
             outputs.append(to_json({**head, "parameters": {"binary_data_size": len(data)}}))
         else:
@@ -140,10 +181,9 @@ def encode_reply(
     return b"".join((content, *tensors)), len(content)
 
 
-def is_long(formats: Sequence[OutputFormat], answer: Answer) -> bool:
+def is_long(formats: Mapping[str, bool], answer: Answer) -> bool:
     """Whether a thread should encode the reply."""
-    names = (each.name for each in formats if each.name != ERROR)
-    return sum(answer.columns[name].size for name in names) > MANY
+    return sum(answer.columns[name].size for name in formats if name != ERROR) > MANY
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -162,37 +202,25 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     return body[:length], memoryview(body)[length:]
 
 
-def _images(tensor: PixelInput | EncodedInput, tail: memoryview, max_images: int) -> Images:
+def _images(tensor: _Pixels | _Encoded, tail: memoryview, max_images: int) -> Images:
     name, count, size = tensor.name, tensor.shape[0], tensor.parameters.binary_data_size
     if count > max_images:
         raise RequestError(
-            413, f"{_short(count)} images in one request: give at most {max_images} and send "
-            "several"
-        )  # fmt: skip
-    if size is None and len(tail):
-        _refuse(f"{len(tail)} bytes after the JSON, and input {name!r} has no binary_data_size")
-    if size is not None and size != len(tail):
-        _refuse(
-            f"input {name!r} has binary_data_size {_short(size)}, and {len(tail)} bytes follow "
-            "the JSON"
+            413, f"{count} images in one request: give at most {max_images} and send several"
         )
+    if (size or 0) != len(tail):
+        _refuse(f"input {name!r}: binary_data_size {size}, but {len(tail)} bytes follow the JSON")
     if (size is None) == (tensor.data is None):
         _refuse(f"input {name!r}: give a list as data, or binary_data_size and the bytes")
-    if isinstance(tensor, PixelInput):
-        return _pixels(tail if tensor.data is None else _pixel_bytes(tensor.data), tensor.shape)
-    if tensor.data is None:
-        return _files(tail, count)
-    if len(tensor.data) != count:
-        _refuse(f"input {ENCODED!r} has {len(tensor.data)} elements, its shape says {count}")
-    return tensor.data
-
-
-def _pixels(content: memoryview | bytes, shape: Sequence[int]) -> NDArray[np.uint8]:
-    # Sides and their product may have thousands of digits.
-    if max(shape) > len(content) or math.prod(shape) != len(content):
-        sides = ", ".join(map(_short, shape))
-        _refuse(f"{len(content)} pixel values for shape [{sides}], which needs another number")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    if isinstance(tensor, _Pixels):
+        pixels = tail if tensor.data is None else _pixel_bytes(tensor.data)
+        if math.prod(tensor.shape) != len(pixels):
+            _refuse(f"input {name!r}: {len(pixels)} pixel values for shape {list(tensor.shape)}")
+        return np.frombuffer(pixels, np.uint8).reshape(tensor.shape)
+    files = _files(tail, count) if tensor.data is None else tensor.data
+    if len(files) != count:
+        _refuse(f"input {name!r} has {len(files)} elements, its shape says {count}")
+    return files
 
 
 def _pixel_bytes(data: list[Any]) -> bytes:
@@ -208,8 +236,6 @@ def _pixel_bytes(data: list[Any]) -> bytes:
 
 
 def _files(content: memoryview, count: int) -> list[bytes]:
-    if count * _LENGTH.size > len(content):
-        _refuse(f"{count} elements in {len(content)} bytes")
     files, at = [], 0
     for number in range(count):
         if at + _LENGTH.size > len(content):
@@ -225,16 +251,6 @@ def _files(content: memoryview, count: int) -> list[bytes]:
     return files
 
 
-def _outputs(requested: Sequence[RequestedOutput], binary: bool) -> list[OutputFormat]:
-    outputs: dict[str, OutputFormat] = {}
-    for each in requested:
-        if each.name in outputs:
-            _refuse(f"the request names output {each.name[:60]!r} twice")
-        own = each.parameters.binary_data
-        outputs[each.name] = OutputFormat(each.name, binary if own is None else own)
-    return list(outputs.values())
-
-
 def _binary_texts(texts: Sequence[str]) -> bytes:
     encoded = [text.encode("utf-8", "replace") for text in texts]
     return b"".join(part for text in encoded for part in (_LENGTH.pack(len(text)), text))
@@ -245,10 +261,6 @@ def _numbers(values: NDArray[np.float32]) -> bytes:
     flat = values.ravel()
     chunks = (flat[at : at + _CHUNK].tolist() for at in range(0, flat.size, _CHUNK))
     return b"[" + b",".join(to_json(c, inf_nan_mode="null")[1:-1] for c in chunks) + b"]"
-
-
-def _short(number: int) -> str:
-    return str(number) if abs(number) < 1 << 63 else "more than 2^63"
 
 
 def _refuse(message: str) -> NoReturn:

@@ -5,18 +5,18 @@ Many replies are records of the services or of the store as they are.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from lloss.serve.daemon.services.hand_out import DIVERSE_MOST, SelectionRequest
-from lloss.serve.daemon.store.records import Counts, JobRow, Pending, PoolScores
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from lloss.serve.daemon.services.image_labels import Labeled
+from lloss.serve.daemon.store.records import Counts, JobRow, PoolScores
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from lloss.selection import STRATEGIES, SelectionSettings
 
 MAX_IDS = 1_000_000
 """Ids in a request; the size of its body is limited as well."""
-
-_MAX_FIELDS = 32
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 Label = Annotated[str, StringConstraints(max_length=8192)]
@@ -30,18 +30,7 @@ class StrictBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class SmallBody(StrictBody):
-    """A body with few fields, so that an error does not list millions of unknown ones."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_count(cls, given: Any) -> Any:
-        if isinstance(given, dict) and len(given) > _MAX_FIELDS:
-            raise ValueError(f"{len(given)} fields: give only known ones")
-        return given
-
-
-class PoolBody(SmallBody):
+class PoolBody(StrictBody):
     """A pool to add."""
 
     uri: str = Field(
@@ -55,7 +44,7 @@ class PoolBody(SmallBody):
     )
 
 
-class SelectBody(SmallBody):
+class SelectBody(StrictBody):
     """Which images to hand out."""
 
     k: int = Field(ge=1, le=1_000_000, description="How many.")
@@ -85,7 +74,7 @@ class SelectBody(SmallBody):
         return SelectionRequest(settings, tuple(self.exclude))
 
 
-class IdsBody(SmallBody):
+class IdsBody(StrictBody):
     """Images of a pool."""
 
     ids: list[Id] = Field(min_length=1, max_length=MAX_IDS, fail_fast=True)
@@ -109,12 +98,15 @@ class LabelBody(StrictBody):
     label: Label = Field("", description='Its class; "" when the label is kept elsewhere.')
 
 
+_LABELS = {"type": "array", "items": LabelBody.model_json_schema()}  # without a reference
+
+
 class LabelsBody(StrictBody):
     """Labels of images."""
 
-    labels: list[LabelBody] = Field(min_length=1, max_length=MAX_IDS, fail_fast=True)
-    allow_new_classes: bool = Field(False, description="As the parameter of the same name.")
-    without: bool = Field(False, description="As the parameter of the same name.")
+    labels: Annotated[list[LabelBody], WithJsonSchema(_LABELS)] = Field(
+        min_length=1, max_length=MAX_IDS, fail_fast=True
+    )
 
 
 class PoolView(BaseModel):
@@ -128,29 +120,14 @@ class PoolView(BaseModel):
     job: JobRow | None = Field(description="The newest one.")
 
 
-class PendingView(BaseModel):
-    """Pending images, those that become free first at the head."""
+@dataclass(frozen=True)
+class LabeledView(Labeled):
+    """What a request with labels did.
 
-    total: int
-    images: list[Pending]
+    Attributes:
+        without_class: unchanged images: their annotation in Label Studio chose no class.
+        disputed: images with annotations of different classes in its export: the newest counts.
+    """
 
-
-class LabeledView(BaseModel):
-    """What a request with labels did."""
-
-    images: int = Field(description="Images that are labeled now.")
-    kept: int = Field(description="Of them, those that keep the label they had: none was given.")
-    by_name: int = Field(
-        0,
-        description="Of them, those found by a name that is not their id, such as one with other "
-        "folders before it.",
-    )
-    without_class: int = Field(
-        0, description="Unchanged images: their annotation in Label Studio chose no class."
-    )
-    disputed: int = Field(
-        0,
-        description="Images with annotations of different classes in Label Studio's export: the "
-        "newest one counts.",
-    )
-    new_classes: list[str] = Field(description="Classes that were not known before.")
+    without_class: int = 0
+    disputed: int = 0

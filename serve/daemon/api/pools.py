@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from lloss.serve.daemon.api.inference_schemas import body_schema
-from lloss.serve.daemon.api.label_requests import labels_of_request
+from lloss.serve.daemon.api.label_requests import labels_of_export, labels_of_request
 from lloss.serve.daemon.api.pool_schemas import (
     Id,
     IdsBody,
     LabeledView,
     LabelsBody,
-    PendingView,
     PoolBody,
     PoolView,
     ReturnBody,
@@ -23,12 +19,11 @@ from lloss.serve.daemon.api.pool_schemas import (
 )
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.deps import DaemonDep, reject_unknown_parameters
-from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
 from lloss.serve.daemon.services.image_labels import Returned
 from lloss.serve.daemon.services.pool_registry import NAME
-from lloss.serve.daemon.store.records import JobRow
+from lloss.serve.daemon.store.records import JobRow, Pending
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
@@ -53,7 +48,7 @@ Key = Annotated[
         "gets the same images again.",
     ),
 ]
-Format = Literal["json", "csv", "ids", "label-studio"]
+Format = Literal["json", "csv", "label-studio"]
 TEXT = {"schema": {"type": "string"}}
 
 
@@ -104,7 +99,7 @@ def score(
 @router.post(
     "/{name}/select",
     response_model=HandedOut | list[dict[str, Any]],
-    responses={200: {"content": {"text/csv": TEXT, "text/plain": TEXT}}},
+    responses={200: {"content": {"text/csv": TEXT}}},
 )
 async def select(
     request: Request,
@@ -116,12 +111,11 @@ async def select(
 ) -> Response:
     """Hand out the next K images; they are pending until labeled, returned or expired.
 
-    As JSON, or by ``format`` as CSV, as ids one a line, or as tasks for Label Studio. The header
-    ``Lloss-Selection`` has the selection's id, ``Lloss-Unknown`` counts ids to exclude that match
-    nothing, ``Lloss-Notes`` has warnings about the scores.
+    As JSON, or by ``format`` as CSV or as tasks for Label Studio. The header ``Lloss-Selection``
+    has the selection's id, ``Lloss-Unknown`` counts ids to exclude that match nothing,
+    ``Lloss-Notes`` has warnings about the scores.
     """
-    check = _check_lines if format == "ids" else None
-    handed = await daemon.selections.select(name, body.request(), idempotency_key or "", check)
+    handed = await daemon.selections.select(name, body.request(), idempotency_key or "")
     return await run_in_threadpool(_selection_reply, daemon, handed, format, request)
 
 
@@ -138,12 +132,9 @@ def _selection_reply(
         return Response(to_json(handed), media_type="application/json", headers=headers)
     if format == "label-studio":
         return JSONResponse(tasks_of(daemon, handed, request), headers=headers)
-    if format == "csv":
-        rows = ((one.id, one.score, one.rank) for one in handed.images)
-        text = csv_text(("id", "score", "rank"), rows, readable=False)
-        return Response(text, media_type="text/csv", headers=headers)
-    lines = "".join(f"{one.id}\n" for one in handed.images)
-    return Response(lines, media_type="text/plain", headers=headers)
+    rows = ((one.id, one.score, one.rank) for one in handed.images)
+    text = csv_text(("id", "score", "rank"), rows, readable=False)
+    return Response(text, media_type="text/csv", headers=headers)
 
 
 @router.get("/{name}/preview")
@@ -157,10 +148,10 @@ def preview(
 @router.get("/{name}/pending")
 def pending(
     daemon: DaemonDep, name: Name, limit: Annotated[int, Query(ge=1, le=100_000)] = 1000
-) -> PendingView:
-    """List pending images, those that become free first at the head."""
-    images = daemon.catalog.images.pending(name, limit)
-    return PendingView(total=daemon.catalog.images.counts(name).pending, images=images)
+) -> dict[str, int | list[Pending]]:
+    """List pending images, those that become free first at the head, and count all (total)."""
+    images = daemon.catalog.images
+    return {"total": images.counts(name).pending, "images": images.pending(name, limit)}
 
 
 @router.get(
@@ -169,22 +160,20 @@ def pending(
     responses={200: {"content": {"text/csv": TEXT}}},
 )
 def labels(
-    request: Request,
     daemon: DaemonDep,
     name: Name,
-    format: Literal["json", "csv"] | None = None,
+    format: Literal["json", "csv"] = "json",
     without: Annotated[
         bool, Query(description="In CSV, also the images whose label is kept elsewhere.")
     ] = False,
 ) -> Response:
-    """List labels, as JSON, or by ``format`` or ``Accept`` as CSV for ``lloss train --labels``.
+    """List labels, as JSON, or by ``format`` as CSV for ``lloss train --labels``.
 
     With ``without`` the CSV is one for ``lloss select --exclude``: it has rows without a label.
     Otherwise the header ``Lloss-Without-Label`` counts those left out.
     """
     stored = daemon.catalog.images.labels(name)
-    wants_csv = "text/csv" in request.headers.get("accept", "")
-    if format == "csv" or (format is None and wants_csv):
+    if format == "csv":
         rows = {id: label for id, label in stored.items() if label or without}
         left_out = {"Lloss-Without-Label": str(len(stored) - len(rows))}
         return Response(labels_text(rows), media_type="text/csv", headers=left_out)
@@ -192,17 +181,11 @@ def labels(
     return Response(to_json({"labels": listed}), media_type="application/json")
 
 
+_LABELS = {"application/json": {"schema": LabelsBody.model_json_schema()}, "text/csv": TEXT}
+
+
 @router.post(
-    "/{name}/labels",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": body_schema(LabelsBody)},
-                "text/csv": TEXT,
-            },
-        }
-    },
+    "/{name}/labels", openapi_extra={"requestBody": {"required": True, "content": _LABELS}}
 )
 async def label(
     request: Request,
@@ -226,19 +209,16 @@ async def label(
     export of Label Studio. A new label replaces an earlier one; a row without a label keeps it.
     """
     body, media_type = await request.body(), request.headers.get("content-type", "")
-    label_studio = format == "label-studio"
 
     def store() -> LabeledView:
-        given = labels_of_request(body, media_type, name, label_studio, control, without)
-        accepted = dataclasses.replace(
-            given.accepted,
-            new_classes=allow_new_classes or given.accepted.new_classes,
-            without=without or given.accepted.without,
-        )
+        if format == "label-studio":
+            given = labels_of_export(body, name, control)
+        else:
+            given = labels_of_request(body, media_type, without)
         labels = dict(given.labels)
-        if label_studio and daemon.classes.required and not accepted.without:
+        if format == "label-studio" and daemon.classes.required and not without:
             labels = {id: label for id, label in labels.items() if label}
-        done = daemon.labels.label(name, labels, accepted)
+        done = daemon.labels.label(name, labels, allow_new_classes, without)
         without_class = len(given.labels) - len(labels)
         return LabeledView(**vars(done), without_class=without_class, disputed=given.disputed)
 
@@ -250,7 +230,7 @@ def unlabel(
     daemon: DaemonDep, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
 ) -> dict[str, int]:
     """Remove labels; images that are not labeled stay as they are."""
-    return {"images": daemon.labels.unlabel(name, id)}
+    return {"images": daemon.catalog.images.unlabel(name, id)}
 
 
 @router.post("/{name}/return")
@@ -279,13 +259,3 @@ def _view(daemon: Daemon, name: str) -> PoolView:
         images=catalog.images.counts(name),
         job=daemon.jobs.live(job) if job else None,
     )
-
-
-def _check_lines(images: Sequence[Ranked]) -> None:
-    broken = next((one.id for one in images if one.id.splitlines() != [one.id]), None)
-    if broken is not None:
-        raise RequestError(
-            422,
-            f"the id {broken!r} has a line break, so that a list of ids would be wrong: ask for "
-            "csv or json; nothing was handed out",
-        )

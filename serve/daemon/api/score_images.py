@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from lloss.serve.daemon.api.inference_schemas import ScoreReply
-from lloss.serve.daemon.api.inference_tensors import MANY
+from fastapi import APIRouter, Depends, Request, Response
 from lloss.serve.daemon.deps import daemon_of, reject_unknown_parameters
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import Scored
@@ -24,7 +20,7 @@ from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from lloss.manifest import Manifest, class_name
+from lloss.manifest import class_name
 
 router = APIRouter(tags=["Scoring"], dependencies=[Depends(reject_unknown_parameters)])
 
@@ -32,7 +28,7 @@ MAX_FILES = 256
 """Files in a form; a script with more images sends several forms, or uses the other protocol."""
 
 _SHORT = 16
-"""Values per image below which an output is always in the reply."""
+"""Values per image below which an output is in the reply; the other protocol has all of them."""
 
 _FILE = {"type": "string", "format": "binary"}
 _FORM = {
@@ -46,26 +42,18 @@ _BODY = {
 }
 
 
-@router.post(
-    "/v1/score",
-    response_model=None,
-    openapi_extra={"requestBody": _BODY},
-    responses={200: {"model": ScoreReply}},
-)
-async def score(
-    request: Request,
-    outputs: Annotated[
-        str, Query(description="Names of outputs to add, with commas, such as `embedding`.")
-    ] = "",
-) -> Response:
+@router.post("/v1/score", openapi_extra={"requestBody": _BODY})
+async def score(request: Request) -> Response:
     """Predict the loss of image files, sent as a form or one as the body itself.
 
+    The reply is ``{"model": sha256, "images": [{"row", "name", "loss", ...}, ...]}``; a bad image
+    has ``error`` instead of values.
+
     Raises:
-        RequestError: 400 no image, or an unknown output; 413 too many; 415 another type of body;
-            422 a bad parameter, or every image is bad; 429, 503 and 504 from scoring.
+        RequestError: 400 no image; 413 too many; 415 another type of body; 422 every image is bad;
+            429, 503 and 504 from scoring.
     """
     daemon = daemon_of(request)
-    _chosen(outputs, daemon.models.current.manifest)  # refuses before the files arrive
     names, files = await _files(request)
     request.state.images = len(files)
     scored = await daemon.models.score(files, daemon.settings.limits.request_seconds)
@@ -73,26 +61,9 @@ async def score(
     if len(errors) == len(files):
         first = names[0][:60]
         raise RequestError(422, f"no image could be used; the first, {first!r}: {errors[0]}")
-    chosen = _chosen(outputs, scored.model.manifest)  # maybe of a newer model
-    if sum(scored.answer.columns[name].size for name in chosen) > MANY:
-        content = await run_in_threadpool(encode_scores, scored, names, chosen)
-    else:
-        content = encode_scores(scored, names, chosen)
+    images = [_row(scored, row, name) for row, name in enumerate(names)]
+    content = to_json({"model": scored.model.sha256, "images": images}, inf_nan_mode="null")
     return Response(content, 200, {"x-lloss-model": scored.model.sha256}, "application/json")
-
-
-def _chosen(outputs: str, manifest: Manifest) -> list[str]:
-    """The short outputs, and those that the request names."""
-    named = [name for name in outputs.split(",") if name]
-    for name in named:
-        if name not in manifest.outputs:
-            available = ", ".join(manifest.outputs)
-            raise RequestError(400, f"outputs: {name[:40]!r} is none of {available}")
-    return [
-        name
-        for name, shape in manifest.outputs.items()
-        if name in named or math.prod(shape) < _SHORT
-    ]
 
 
 async def _files(request: Request) -> tuple[list[str], list[bytes]]:
@@ -131,22 +102,14 @@ async def _form_files(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], li
     return names, files
 
 
-def encode_scores(scored: Scored, names: Sequence[str], outputs: Sequence[str]) -> bytes:
-    """Encode the reply as JSON, row by row, so that other threads run in between."""
-    rows = (to_json(_row(scored, n, name, outputs)) for n, name in enumerate(names))
-    return b'{"model":"%s","images":[%s]}' % (scored.model.sha256.encode(), b",".join(rows))
-
-
-def _row(scored: Scored, row: int, name: str, outputs: Sequence[str]) -> dict[str, Any]:
+def _row(scored: Scored, row: int, name: str) -> dict[str, Any]:
     answer = scored.answer
     fields: dict[str, Any] = {"row": row, "name": name}
     if row in answer.errors:
         return {**fields, "error": answer.errors[row]}
-    for output in outputs:
-        values = np.asarray(answer.columns[output][row])
-        numbers = values.astype(object)
-        numbers[~np.isfinite(values)] = None
-        fields[output] = numbers.tolist()
+    for output, shape in scored.model.manifest.outputs.items():
+        if math.prod(shape) < _SHORT:
+            fields[output] = answer.columns[output][row].tolist()
     prediction = answer.columns.get("prediction")
     if prediction is not None and prediction.ndim == 1:
         fields["prediction"] = int(prediction[row])

@@ -22,7 +22,6 @@ from lloss.serve.daemon.errors import RequestError, internal_error
 from lloss.serve.daemon.http.authentication import PROBES, Headers
 from lloss.serve.daemon.http.reply import ClientGoneError, Reply
 from lloss.serve.daemon.http.request_body import RequestBodies
-from lloss.serve.daemon.observability import logs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD_BYTES = 64 << 10
@@ -68,7 +67,6 @@ class RequestMiddleware:
         self.app, self.daemon = app, daemon
         self.bodies = RequestBodies(daemon.settings.limits)
         self.cancelled = 0
-        self._unauthorized = logs.Quota()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -96,9 +94,7 @@ class RequestMiddleware:
             elif not reply.complete:
                 raise  # half a reply: all that is left is to break the connection
         finally:
-            unauthorized = reply.status == 401
-            dropped = self._unauthorized.take() if unauthorized else 0
-            reply.finish(error, quiet=dropped is None, dropped=dropped or 0)
+            reply.finish(error)
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, reply: Reply) -> None:
         has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"

@@ -131,16 +131,8 @@ class Reply:
             await _read_on(receive)
             await self.send({"type": "http.response.body", "body": b""})
 
-    def finish(
-        self, error: BaseException | None = None, quiet: bool = False, dropped: int = 0
-    ) -> None:
-        """Count and log the request.
-
-        Args:
-            error: what the application did not handle; its traceback goes to the log alone.
-            quiet: count it only.
-            dropped: log lines like this one that were left out before.
-        """
+    def finish(self, error: BaseException | None = None) -> None:
+        """Count and log the request, with the traceback of what the application did not handle."""
         seconds = time.perf_counter() - self._begun
         status = self.status if self.complete or error is not None else self.lost
         route = route_of(self._scope)
@@ -151,10 +143,10 @@ class Reply:
             level = logging.ERROR if status == 500 else logging.WARNING
         elif route in _ROUTINE and status < 400:
             level = logging.DEBUG
-        if quiet or not logs.LOG.isEnabledFor(level):
+        if not logs.LOG.isEnabledFor(level):
             return
         client = self._scope.get("client")
-        optional = {"images": self._scope["state"].get("images"), "dropped": dropped or None}
+        images = self._scope["state"].get("images")
         logs.event(
             "request",
             level,
@@ -169,7 +161,7 @@ class Reply:
             bytes=self._sent,
             client=client[0] if client else "",
             model=self._daemon.models.sha256[:12],
-            **{name: value for name, value in optional.items() if value is not None},
+            **({} if images is None else {"images": images}),
         )
 
 

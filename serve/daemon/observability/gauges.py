@@ -36,24 +36,29 @@ class CatalogCollector(Collector):
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
 
-    def describe(self) -> Iterator[Metric]:
-        """See ``prometheus_client.registry.CollectorRegistry``."""
-        return _families({}, 0, 0, {}, 0)
-
     def collect(self) -> Iterator[Metric]:
         """See ``prometheus_client.registry.Collector``."""
         try:
-            yield from self._read()
+            yield from (*self._jobs(), self._images())
         except Exception:  # the other metrics are still worth reading
             log.exception("the metrics of jobs and pools cannot be read")
 
-    def _read(self) -> Iterator[Metric]:
+    def _jobs(self) -> Iterator[Metric]:
         jobs = {"queued": 0, "running": 0}
         done = total = 0
         for job in self.catalog.jobs.active():
             jobs[job.state] += 1
             if job.state == "running":
                 done, total = done + job.done, total + (job.total or 0)
+        yield _by_state("lloss_open_jobs", "Jobs that have not ended.", jobs)
+        yield GaugeMetricFamily(
+            "lloss_job_done_images", "Images that the running job has scored or skipped.", done
+        )
+        yield GaugeMetricFamily(
+            "lloss_job_total_images", "Images of its pool; 0 where counting is slow.", total
+        )
+
+    def _images(self) -> Metric:
         pools = self.catalog.pools.each(lambda row: (row, self.catalog.images.counts(row.name)))
         images = {
             "scored": sum(pool.scores.scored for pool, _ in pools if pool.scores),
@@ -61,21 +66,7 @@ class CatalogCollector(Collector):
             "pending": sum(counts.pending for _, counts in pools),
             "skipped": sum(counts.skipped for _, counts in pools),
         }
-        return _families(jobs, done, total, images, len(pools))
-
-
-def _families(
-    jobs: dict[str, int], done: int, total: int, images: dict[str, int], pools: int
-) -> Iterator[Metric]:
-    yield _by_state("lloss_open_jobs", "Jobs that have not ended.", jobs)
-    yield GaugeMetricFamily(
-        "lloss_job_done_images", "Images that the running job has scored or skipped.", done
-    )
-    yield GaugeMetricFamily(
-        "lloss_job_total_images", "Images of its pool; 0 where counting is slow.", total
-    )
-    yield GaugeMetricFamily("lloss_pools", "Registered pools.", pools)
-    yield _by_state("lloss_pool_images", "Images of all pools by state.", images)
+        return _by_state("lloss_pool_images", "Images of all pools by state.", images)
 
 
 def _by_state(name: str, help: str, states: dict[str, int]) -> GaugeMetricFamily:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,15 +24,13 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
-    exposition,
+    generate_latest,
 )
-from prometheus_client.openmetrics import exposition as openmetrics
 
 import lloss
 from lloss.manifest import Manifest
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +45,6 @@ class DaemonMetrics:
         telemetry: of all scorers of this daemon, so that a reload resets no counter.
         registry: that of ``telemetry``.
         drift: of predicted losses, of requests and of jobs.
-        in_flight: gauge of requests that are being answered.
-        queued: sets the number of images of requests that wait for the engine.
-        waited: counts seconds from a request's arrival to its first batch.
-        selected: counts images handed out for labeling.
-        labeled: counts images marked labeled.
-        refused: counts images of requests that were not scored, by reason.
-        job: counts a job that ended, by outcome.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -101,11 +90,14 @@ class DaemonMetrics:
             "lloss_last_reload_successful", "0 when the last reload was refused.", **of
         )
         self._reload_ok.set(1)
-        self._model: Info | None = None
         self.drift = Drift()
-        self.registry.register(self.drift)
+        self.gauge("lloss_drift_psi", "Population stability index of live losses.", self.drift.psi)
+        self.gauge(
+            "lloss_drift_window_images",
+            "Live images that drift is measured on.",
+            lambda: self.drift.images,
+        )
         ProcessCollector(**of)
-        self.gauge("process_threads", "Number of OS threads in the process.", _threads)
         Info("lloss_build", "Versions that run.", **of).info(
             {
                 "version": lloss.__version__,
@@ -146,16 +138,7 @@ class DaemonMetrics:
 
     def model(self, manifest: Manifest, sha256: str, device: str) -> None:
         """Name the model that serves from now on; drift starts again against its reference."""
-        if self._model is None:
-            self._model = Info("lloss_model", "The model that serves.", registry=self.registry)
-        self._model.info(
-            {
-                "sha256": sha256,
-                "provider": device.partition(":")[0],
-                "device": device,
-                "precision": manifest.precision,
-            }
-        )
+        self.telemetry.model(sha256, device, manifest.precision)
         self.drift.against(manifest.reference, sha256)
 
     def reloaded(self, outcome: str) -> None:
@@ -175,23 +158,6 @@ class DaemonMetrics:
 
         Gauge(name, help, registry=self.registry).set_function(value)
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """Return the body of ``/metrics`` and its content type. Blocks for some milliseconds.
-
-        Args:
-            accept: the request's header, which may ask for OpenMetrics.
-        """
-        # prometheus_client's own choice raises on versions that are not numbers.
-        encode: Callable[[CollectorRegistry], bytes] = exposition.generate_latest
-        content_type = _PLAIN_TEXT
-        if "application/openmetrics-text" in accept.lower():
-            encode, content_type = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
-        return encode(self.registry), content_type
-
-
-def _threads() -> int:
-    """Count the runtime's threads too, where the system lists them."""
-    try:
-        return sum(1 for _ in Path("/proc/self/task").iterdir())
-    except OSError:
-        return threading.active_count()
+    def exposition(self) -> bytes:
+        """Return the body of ``/metrics``. Blocks for some milliseconds."""
+        return generate_latest(self.registry)

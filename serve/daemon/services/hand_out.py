@@ -8,7 +8,7 @@ import json
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -17,9 +17,8 @@ import anyio.to_thread
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.name_matching import check_texts, match_exclusion
-from lloss.serve.daemon.services.next_images import Preview
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
-from lloss.serve.daemon.services.scores_cache import ScoresCache
+from lloss.serve.daemon.services.score_summary import score_summary
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.image_table import TakenError
@@ -116,42 +115,28 @@ class Selections:
     ) -> None:
         self._settings, self._catalog, self._pools = settings, catalog, pools
         self._metrics, self._images = metrics, catalog.images
-        self._previews = ScoresCache(Preview, 16)
         self._limiter = anyio.CapacityLimiter(_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Images that were handed out by a clock in the future count as handed out now.
         self._images.limit_expiry(time.time() + settings.pending_seconds)
 
-    async def select(
-        self,
-        pool: str,
-        request: SelectionRequest,
-        key: str = "",
-        check: Callable[[Sequence[Ranked]], None] | None = None,
-    ) -> HandedOut:
+    async def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Run :meth:`hand_out` in a thread; a request that is sent again waits for no other."""
         earlier = await run_in_threadpool(self.replayed, pool, request, key) if key else None
         if earlier is not None:
-            return await run_in_threadpool(self.hand_out, pool, request, key, check)
+            return await run_in_threadpool(self.hand_out, pool, request, key)
         async with self._locks.setdefault(pool, asyncio.Lock()):
             return await anyio.to_thread.run_sync(
-                self.hand_out, pool, request, key, check, limiter=self._limiter
+                self.hand_out, pool, request, key, limiter=self._limiter
             )
 
-    def hand_out(
-        self,
-        pool: str,
-        request: SelectionRequest,
-        key: str = "",
-        check: Callable[[Sequence[Ranked]], None] | None = None,
-    ) -> HandedOut:
+    def hand_out(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Select K images of a scored pool and set them pending.
 
         Args:
             pool: its name.
             request: settings and exclusions.
             key: idempotency key: for a week the same key gives the same reply.
-            check: raises if these images cannot be sent; then none is handed out.
 
         Raises:
             RequestError: 404, 409; 422 the key was used for another request, or a name to exclude
@@ -172,13 +157,9 @@ class Selections:
             )
         self._catalog.pools.row(pool)
         if earlier := self.replayed(pool, request, key):
-            if check:
-                check(earlier.images)
             return earlier
         for _ in range(_ATTEMPTS):
             handed = self._selected(pool, request)
-            if check:
-                check(handed.images)
             reply = StoredReply(request.fingerprint(), handed.to_bytes()) if key else None
             pairs = [(image.id, image.score) for image in handed.images]
             try:
@@ -203,7 +184,7 @@ class Selections:
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
-            return _ranked(self._previews.get(folder).free(self._catalog, pool, k))
+            return _ranked(score_summary(folder).next_free(self._images, pool, k))
 
     def _selected(self, pool: str, request: SelectionRequest) -> HandedOut:
         with self._pools.reading(pool) as (scores, folder):

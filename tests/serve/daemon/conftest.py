@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import http.client
-import io
 import json
 import logging
 import shutil
@@ -33,6 +32,7 @@ from starlette.testclient import TestClient
 
 from lloss.errors import EngineError, SettingsError
 
+from ..scoring.fakes import hold_all
 from .disks import Disk, mounted
 from .processes import Process
 from .running_server import RunningServer
@@ -74,7 +74,7 @@ class RecordedMetrics(DaemonMetrics):
 class RouteServer:
     """The middleware in front of a few routes; listens once a test asks for its port."""
 
-    def __init__(self, settings: ServeSettings, log: io.StringIO) -> None:
+    def __init__(self, settings: ServeSettings, log: Written) -> None:
         self.settings, self.log = settings, log
         self.cancelled = threading.Event()
         self.entered, self.free = threading.Event(), threading.Event()
@@ -231,23 +231,26 @@ class Reply:
         return str(found["error"])
 
 
-class Written(io.StringIO):
+class Written:
     """All that was logged so far, whether it was due to be written or not."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
     def getvalue(self) -> str:
-        for handler in logging.getLogger().handlers:
-            handler.flush()
-        return super().getvalue()
+        logs.flush()
+        return self._path.read_text(encoding="ascii")
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log(tmp_path: Path) -> Iterator[Written]:
     """What is logged, as JSON lines."""
     root, ours = logging.getLogger(), logging.getLogger("lloss")
     before = (root.handlers[:], root.level, ours.level)
-    stream = Written()
-    logs.configure("json", stream)
-    yield stream
+    with (tmp_path / "log.jsonl").open("w") as file:
+        logs.configure(file.fileno())
+        yield Written(tmp_path / "log.jsonl")
+        logs.flush()
     root.handlers[:], level, our_level = before
     root.setLevel(level)
     ours.setLevel(our_level)
@@ -255,7 +258,7 @@ def log() -> Iterator[io.StringIO]:
 
 
 @pytest.fixture
-def make_server(tmp_path: Path, log: io.StringIO) -> Iterator[Callable[..., RouteServer]]:
+def make_server(tmp_path: Path, log: Written) -> Iterator[Callable[..., RouteServer]]:
     """Make gates: ``make_server(token=..., limits={...})``."""
     made: list[RouteServer] = []
 
@@ -304,15 +307,8 @@ class Served:
         """All lanes are busy while the block runs."""
         serving = self.models._serving
         assert serving is not None
-        free = threading.Event()
-        workers = serving.model.scorer._started().workers
-        for _ in range(workers.count):
-            workers.submit(lambda: free.wait(PATIENCE), -1)
-        try:
-            until(lambda: not workers.idle)
+        with hold_all(serving.model.scorer._started().slots.cores):
             yield
-        finally:
-            free.set()
 
     def close(self) -> None:
         self.running.close()

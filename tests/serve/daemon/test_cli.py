@@ -21,7 +21,7 @@ def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Call the command; the settings that it would serve with."""
     kept: list[ServeSettings] = []
     monkeypatch.setattr(cli, "run", lambda settings, _: kept.append(settings))
-    monkeypatch.setattr(cli.logs, "configure", lambda format: None)
+    monkeypatch.setattr(cli.logs, "configure", lambda: None)
     monkeypatch.delenv(cli.TOKEN, raising=False)
 
     def run(*options: str) -> ServeSettings:

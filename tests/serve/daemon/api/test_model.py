@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +39,7 @@ def test_the_model_says_why_nothing_faster_computes_it(daemon: Any) -> None:
     }
 
 
-def test_a_reload_is_logged_with_what_computes_the_model_now(daemon: Any, log: io.StringIO) -> None:
+def test_a_reload_is_logged_with_what_computes_the_model_now(daemon: Any, log: Any) -> None:
     model.reload_model(daemon)
     daemon.models.note = ""
     model.reload_model(daemon)

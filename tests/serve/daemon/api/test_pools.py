@@ -17,7 +17,6 @@ import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from lloss.serve.daemon.api.pool_schemas import IdsBody, LabelsBody, SelectBody
 from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
@@ -25,7 +24,6 @@ from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.records import Counts
 from PIL import Image
-from pydantic import BaseModel, ValidationError
 
 from lloss.annotations.label_csv import read_labels
 from lloss.pools import open_pool
@@ -92,7 +90,7 @@ def test_a_pool_is_added_shown_and_deleted(client: TestClient, root: Path) -> No
     assert scores == {"folder": body["scores"], "model_sha256": "ab" * 32,
                       "scored": 20, "skipped": 0}  # fmt: skip
     assert [one["name"] for one in client.get("/v1/pools").json()["pools"]] == ["p"]
-    error(client.put(P, json={"uri": str(root)}), 409)
+    error(client.put(P, json={"uri": f"{root}/pool/"}), 409)
     assert client.delete(P).status_code == 204
     error(client.delete(P), 404)
     assert client.get("/v1/pools").json() == {"pools": []}
@@ -138,7 +136,7 @@ def test_wrong_names_are_refused(client: TestClient, root: Path) -> None:
     assert client.get("/v1/pools").json() == {"pools": []}
 
 
-def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> None:
+def test_a_selection_is_json_csv_or_tasks(client: TestClient, pool: list[str]) -> None:
     reply = client.post(f"{P}/select", json={"k": 2, "exclude": [pool[0]]})
     view = reply.json()
     assert [one["id"] for one in view["images"]] == pool[1:3]
@@ -151,17 +149,6 @@ def test_a_selection_is_json_csv_or_ids(client: TestClient, pool: list[str]) -> 
     assert float(rows[0]["score"]) == 1.0
     (task,) = client.post(f"{P}/select?format=label-studio", json={"k": 1}).json()
     assert task["data"]["lloss_id"] == pool[4]
-    client.post(f"{P}/return", json={"ids": [pool[4]]})
-    odd = [id for id in pool if "\n" in id]
-    rest = {"k": 30, "at_most": True}
-    for _ in range(2):
-        headers = {"Idempotency-Key": "odd"}
-        message = error(client.post(f"{P}/select?format=ids", json=rest, headers=headers), 422)
-        assert "nothing was handed out" in message
-        assert client.get(f"{P}/pending").json()["total"] == 4
-    reply = client.post(f"{P}/select?format=ids", json={**rest, "exclude": odd})
-    assert sorted(reply.text.splitlines()) == sorted(set(pool[4:]) - set(odd))
-    assert client.get(f"{P}/pending").json()["total"] == 20 - len(odd)
 
 
 def test_headers_count_unknown_ids_and_mark_replays(client: TestClient, pool: list[str]) -> None:
@@ -193,7 +180,7 @@ def test_unknown_parameters_are_refused(client: TestClient, pool: list[str]) -> 
         ("GET", f"{P}/preview?K=3"),
         ("GET", "/v1/jobs?pools=p"),
         ("POST", "/labelstudio/webhook?contol=kind"),
-        ("POST", "/v1/score?output=embedding"),
+        ("POST", "/v1/score?outputs=embedding"),
     ):
         assert "unknown query parameter" in error(client.request(method, path, json={}), 422)
     assert client.get(f"{P}/pending").json()["total"] == 0
@@ -220,25 +207,6 @@ def test_wrong_selections_are_refused(client: TestClient, pool: list[str]) -> No
     for body in ({}, *({"k": 3, **some} for some in fields)):
         error(post_json(client, f"{P}/select", body), 422)
     assert client.get(f"{P}/pending").json() == {"total": 0, "images": []}
-
-
-def test_of_many_mistakes_one_is_shown(client: TestClient, pool: list[str]) -> None:
-    unknown = {f"a{n}": n for n in range(50_000)}
-    cases: list[tuple[str, type[BaseModel], Any]] = [
-        ("/select", SelectBody, {"k": 1, "exclude": [1] * 50_000}),
-        ("/select", SelectBody, {"k": 1, "exclude": "x" * 5_000_000}),
-        ("/select", SelectBody, {"k": 1, **unknown}),
-        ("/skip", IdsBody, {"ids": [[]] * 50_000}),
-        ("/labels", LabelsBody, {"labels": [{"id": 5}] * 50_000}),
-        ("/labels", LabelsBody, {"labels": [{"id": "a", **unknown}]}),
-    ]
-    for path, model, body in cases:
-        message = error(post_json(client, P + path, body), 422)
-        assert len(message) < 300
-        with pytest.raises(ValidationError) as caught:  # to list them all takes very long
-            model.model_validate(body)
-        mistakes = caught.value.error_count()
-        assert mistakes == 1 or f"{mistakes:,} mistakes" in message
 
 
 def test_probes_and_metrics_reply_while_all_threads_are_busy(
@@ -342,7 +310,7 @@ def test_labels_are_json_or_csv_that_training_reads(
     message = error(client.post(f"{P}/labels", json={"labels": given}), 422)
     assert "choose a class first (or skip)" in message and repr(pool[4]) in message
     assert client.get(f"{P}/labels").json() == {"labels": []}
-    reply = client.post(f"{P}/labels", json={"labels": given, "without": True})
+    reply = client.post(f"{P}/labels?without=true", json={"labels": given})
     assert reply.json() == {**done, "images": 2}
     odd = [id for id in pool if not id[:2].isdigit() and "\n" not in id]
     text = io.StringIO()
@@ -359,13 +327,10 @@ def test_labels_are_json_or_csv_that_training_reads(
     expected = {pool[3]: "cat", pool[4]: "", **{id: str(n) for n, id in enumerate(odd)}}
     assert {one["id"]: one["label"] for one in held} == expected
     del expected[pool[4]]
-    for reply in (
-        client.get(f"{P}/labels", params={"format": "csv"}),
-        client.get(f"{P}/labels", headers={"Accept": "text/csv"}),
-    ):
-        (tmp_path / "l.csv").write_bytes(reply.content)
-        assert read_labels(tmp_path / "l.csv") == expected
-        assert reply.headers["Lloss-Without-Label"] == "1"
+    reply = client.get(f"{P}/labels", params={"format": "csv"})
+    (tmp_path / "l.csv").write_bytes(reply.content)
+    assert read_labels(tmp_path / "l.csv") == expected
+    assert reply.headers["Lloss-Without-Label"] == "1"
     every = client.get(f"{P}/labels", params={"format": "csv", "without": True})
     assert len(list(csv.reader(io.StringIO(every.text, newline="")))) == len(expected) + 2
     bare = f"id,score,rank\n{pool[3]},1,1\n{pool[5]},.5,2\n"
@@ -376,7 +341,7 @@ def test_labels_are_json_or_csv_that_training_reads(
     assert {"id": pool[3], "label": "cat"} in held, "ids alone erase no label"
     one = {"labels": [{"id": pool[6], "label": "kat"}]}
     assert "nearest known one is 'cat'" in error(client.post(f"{P}/labels", json=one), 422)
-    reply = client.post(f"{P}/labels", json={**one, "allow_new_classes": True})
+    reply = client.post(f"{P}/labels?allow_new_classes=true", json=one)
     assert reply.json()["new_classes"] == ["kat"]
     (broken,) = [id for id in pool if "\n" in id]
     client.post(f"{P}/labels", json={"labels": [{"id": broken, "label": "cat"}]})
@@ -394,11 +359,11 @@ WRONG_CSV = {
     b"id\n": "no label",
     b"id\n\xff\n": "the CSV, line 2: is not UTF-8",
     b"id\n" + b"x" * 200_000 + b"\n": "not in the pool",
-    b'id,label\n00.png,"a\n01.png,b\n': "line 2: the quote that opens",
+    b'id,label\n00.png,"a\n01.png,b\n': "line 2: has a stray double quote",
     b"id,label\n00.png,a,b\n": "line 2: has 3 fields, the header has 2",
     b"id;label\n00.png;a\n": "separated by semicolons",
     b"id\n../../etc/passwd\n": "not in the pool",
-    b"id,class\n00.png,cat\n": "the CSV has no column 'label'",
+    b"id,class\n00.png,cat\n": "'00.png' has no label",
     b"id,score\n00.png,1\n": "choose a class first (or skip)",
 }
 WRONG_JSON = {
@@ -412,6 +377,7 @@ WRONG_JSON = {
     b'{"labels": [{"id": "00.png\\u0000"}]}': "not in the pool",
     b'{"labels": [{"id": 5}]}': "labels.0.id",
     b'{"labels": [{"id": "00.png", "x": 1}]}': "labels.0.x",
+    b'{"labels": [{"id": "00.png"}], "without": true}': "without: Extra inputs",
     b'{"labels": [{"id": "00.png"}, {"id": "00.png"}]}': "comes twice",
     b'{"labels": [{"id": "00.png"}, {"id": "none"}]}': "none was marked",
     b'{"labels": [{"id": "00.png"}]}': "choose a class first",

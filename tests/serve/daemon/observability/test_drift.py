@@ -1,4 +1,4 @@
-"""Drift against SciPy, against the formula written out, and against chance."""
+"""Drift against the formula written out, and against chance."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import math
 import numpy as np
 import pytest
 from lloss.serve.daemon.observability.drift import LEAST, WINDOW, Drift
-from prometheus_client import CollectorRegistry
 from scipy import stats
 
 from lloss.statistics.loss_distribution import LossReference
 
 
-def reference(losses: np.ndarray) -> LossReference:
-    return LossReference.of(losses.astype(np.float32), "a pool")
-
-
 def drift(losses: np.ndarray, live: np.ndarray, **options: int) -> Drift:
     found = Drift(**options)
-    found.against(reference(losses))
+    found.against(LossReference.of(losses.astype(np.float32), "a pool"))
     found.add(live.astype(np.float32))
     return found
+
+
+def psi(losses: np.ndarray, live: np.ndarray) -> float:
+    return drift(losses, live).psi()
 
 
 def psi_written_out(losses: np.ndarray, live: np.ndarray) -> float:
@@ -48,17 +47,13 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.1, 0.3, 2.0])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 2.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_both_figures_equal_other_implementations(shape: str, shift: float) -> None:
+def test_the_index_equals_the_formula(shape: str, shift: float) -> None:
     random = np.random.default_rng(3)
     losses = SHAPES[shape](random, 1000).astype(np.float32)
     live = (SHAPES[shape](random, 3000) + shift).astype(np.float32)
-    found = drift(losses, live).measure()
-    # The reference has percentiles only: a hundredth, and the rounding allowed.
-    assert found.ks == pytest.approx(stats.ks_2samp(losses, live).statistic, abs=0.015)
-    assert found.psi == pytest.approx(psi_written_out(losses, live), rel=0.01, abs=1e-4)
-    assert found.images == 3000
+    assert psi(losses, live) == pytest.approx(psi_written_out(losses, live), rel=0.01, abs=1e-4)
 
 
 def test_chance_alone_stays_below_the_thresholds_and_a_shift_passes_them() -> None:
@@ -67,64 +62,50 @@ def test_chance_alone_stays_below_the_thresholds_and_a_shift_passes_them() -> No
     for _ in range(200):
         losses = random.gamma(2.0, 0.5, 1000)
         least = random.gamma(2.0, 0.5, LEAST)
-        by_chance.append(drift(losses, least).measure())
-        shifted.append(drift(losses, least + 0.7).measure())  # a standard deviation
-    assert max(found.psi for found in by_chance) < 0.1
-    assert max(found.ks for found in by_chance) < 0.125
-    assert min(found.psi for found in shifted) > 0.25
-    assert min(found.ks for found in shifted) > 0.3
+        by_chance.append(psi(losses, least))
+        shifted.append(psi(losses, least + 0.7))  # a standard deviation
+    assert max(by_chance) < 0.1 and min(shifted) > 0.25
     # (1/N + 1/M) χ²(9), as the source says of the index without drift.
     wanted = (1 / LEAST + 1 / 1000) * stats.chi2(9).mean()
-    assert np.mean([found.psi for found in by_chance]) == pytest.approx(wanted, rel=0.1)
+    assert np.mean(by_chance) == pytest.approx(wanted, rel=0.1)
 
 
 def test_a_full_window_shows_smaller_shifts() -> None:
     random = np.random.default_rng(1)
     losses, live = random.normal(1, 0.3, 1000), random.normal(1, 0.3, WINDOW)
-    assert drift(losses, live).measure().psi < 0.03
-    assert drift(losses, live + 0.15).measure().psi > 0.1
+    assert psi(losses, live) < 0.03 and psi(losses, live + 0.15) > 0.1
 
 
-def test_both_are_nan_without_a_reference_or_enough_images() -> None:
+def test_it_is_nan_without_a_reference_or_enough_images() -> None:
     losses = np.random.default_rng(0).normal(0, 1, 1000)
     few = drift(losses, losses[: LEAST - 1])
-    assert math.isnan(few.measure().psi) and math.isnan(few.measure().ks)
-    assert few.measure().images == LEAST - 1
+    assert math.isnan(few.psi()) and few.images == LEAST - 1
+    few.add(np.array([np.nan, np.inf, -np.inf], np.float32))
+    assert few.images == LEAST - 1
     few.add(losses[:1].astype(np.float32))
-    assert few.measure().psi < 0.1
+    assert few.psi() < 0.1
     few.against(None)
     few.add(np.zeros(LEAST, np.float32))
-    assert math.isnan(few.measure().psi) and few.reference_images == 0
+    assert math.isnan(few.psi())
 
 
 @pytest.mark.parametrize("size", [1, 7, 499, 500, 501, 1300])
 def test_the_window_holds_the_latest_images(size: int) -> None:
     random = np.random.default_rng(size)
     losses, stream = random.normal(0, 1, 1000), random.normal(0, 1, 2600).astype(np.float32)
-    found = Drift(window=500, least=1)
-    found.against(reference(losses))
+    found = drift(losses, stream[:0], window=500, least=1)
     for start in range(0, len(stream), size):
         found.add(stream[start : start + size])
     alone = drift(losses, stream[-500:], window=500, least=1)
-    assert found.measure() == alone.measure()
-
-
-def test_nan_and_infinite_losses_are_left_out() -> None:
-    losses = np.random.default_rng(0).normal(0, 1, 1000)
-    live = np.concatenate([losses[:600], [np.nan] * 300, [np.inf, -np.inf]])
-    assert drift(losses, live).measure() == drift(losses, losses[:600]).measure()
+    assert (found.psi(), found.images) == (alone.psi(), 500)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -3.0, 1e-30])
 def test_constant_losses_do_not_drift(value: float) -> None:
     losses = np.full(1000, value)
     rounded = losses * (1 + np.random.default_rng(0).normal(0, 1e-6, 1000))
-    for live in (losses, rounded):
-        found = drift(losses, live).measure()
-        assert found.psi < 0.001 and found.ks == 0
-    for live in (losses + 0.5, losses - 0.5):
-        found = drift(losses, live).measure()
-        assert found.psi > 1 and found.ks == 1
+    assert psi(losses, losses) < 0.001 and psi(losses, rounded) < 0.001
+    assert psi(losses, losses + 0.5) > 1 and psi(losses, losses - 0.5) > 1
 
 
 def test_a_loss_that_many_images_share_differs_from_its_neighbours() -> None:
@@ -133,34 +114,15 @@ def test_a_loss_that_many_images_share_differs_from_its_neighbours() -> None:
     def clipped(share: float, n: int) -> np.ndarray:
         return np.where(random.random(n) < share, 0.5, 0.5 + random.gamma(2, 0.3, n))
 
-    losses = clipped(0.5, 2000)
-    same = drift(losses, clipped(0.5, 3000) + random.normal(0, 1e-6, 3000)).measure()
-    assert same.psi < 0.02 and same.ks < 0.05
-    live = clipped(0.8, 3000)
-    more = drift(losses, live).measure()
-    assert more.ks == pytest.approx(stats.ks_2samp(losses, live).statistic, abs=0.015)
-    assert more.psi > 0.25
-    assert drift(losses, np.where(live == 0.5, 0.4, live)).measure().ks > 0.75
+    losses, live = clipped(0.5, 2000), clipped(0.5, 3000)
+    assert psi(losses, live + random.normal(0, 1e-6, 3000)) < 0.02
+    assert psi(losses, np.where(live == 0.5, 0.4, live)) > 0.25
+    assert psi(losses, clipped(0.8, 3000)) > 0.25
 
 
 def test_coarse_losses_compare_as_fine_ones_do() -> None:
     random = np.random.default_rng(0)
     losses, live = random.normal(1, 0.3, 1000), random.normal(1.15, 0.3, 3000)
     coarse = [np.round(values / 0.05) * 0.05 for values in (losses, live)]
-    fine, found = drift(losses, live).measure(), drift(*coarse).measure()
-    assert found.ks == pytest.approx(stats.ks_2samp(*coarse).statistic, abs=0.015)
-    assert found.psi == pytest.approx(fine.psi, rel=0.15)
-    assert (
-        drift(coarse[0], np.round(random.normal(1, 0.3, 3000) / 0.05) * 0.05).measure().psi < 0.05
-    )
-
-
-def test_the_gauges_are_scraped() -> None:
-    registry = CollectorRegistry()
-    losses = np.random.default_rng(0).normal(0, 1, 1000)
-    found = drift(losses, losses + 1)
-    registry.register(found)
-    assert registry.get_sample_value("lloss_drift_psi") == found.measure().psi > 0.5
-    assert registry.get_sample_value("lloss_drift_ks") == found.measure().ks > 0.3
-    assert registry.get_sample_value("lloss_drift_window_images") == 1000
-    assert registry.get_sample_value("lloss_drift_reference_images") == 1000
+    assert psi(*coarse) == pytest.approx(psi(losses, live), rel=0.15)
+    assert psi(coarse[0], np.round(random.normal(1, 0.3, 3000) / 0.05) * 0.05) < 0.05

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import platform
 
 import numpy as np
+import onnxruntime
 import pytest
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.settings import Limits
-from prometheus_client.openmetrics.parser import (
-    text_string_to_metric_families as open_metric_families,
-)
 from prometheus_client.parser import text_string_to_metric_families
 
 import lloss
 from lloss.images.decode import ImageSpec
 from lloss.manifest import Manifest
 from lloss.statistics.loss_distribution import LossReference
+
+BUILD = {
+    "version": lloss.__version__,
+    "python": platform.python_version(),
+    "onnxruntime": onnxruntime.__version__,
+}
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -33,11 +33,9 @@ def metrics() -> DaemonMetrics:
 
 
 def scraped(metrics: DaemonMetrics) -> Samples:
-    body, content_type = metrics.exposition()
-    assert content_type.startswith("text/plain; version=0.0.4")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(body.decode())
+        for family in text_string_to_metric_families(metrics.exposition().decode())
         for sample in family.samples
     }
 
@@ -128,20 +126,8 @@ def test_one_model_is_named_at_any_time(metrics: DaemonMetrics) -> None:
     metrics.model(manifest(precision="fp16"), "bb22", "cuda:1")
     wanted = {"sha256": "bb22", "provider": "cuda", "device": "cuda:1", "precision": "fp16"}
     assert names() == [wanted]
-    ended = threading.Event()
-
-    def swap() -> None:
-        number = 0
-        while not ended.is_set():
-            metrics.model(manifest(), str(number := number + 1), "cpu")
-
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        assert {len(names()) for _ in range(20)} == {1}
-    finally:
-        ended.set()
-        thread.join()
+    metrics.model(manifest(), "cc", "cpu")
+    assert [name["sha256"] for name in names()] == ["cc"]
 
 
 def test_drift_is_of_the_model_that_serves(metrics: DaemonMetrics) -> None:
@@ -154,31 +140,13 @@ def test_drift_is_of_the_model_that_serves(metrics: DaemonMetrics) -> None:
     metrics.served(losses, "bb")  # of the model before
     assert value(metrics, "lloss_drift_psi") > 1
     assert value(metrics, "lloss_drift_window_images") == 1000
-    assert value(metrics, "lloss_drift_reference_images") == 1000
     metrics.model(manifest(), "bb", "cpu")
     assert value(metrics, "lloss_drift_window_images") == 0
-    assert value(metrics, "lloss_drift_reference_images") == 0
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_process_and_build_metrics(metrics: DaemonMetrics) -> None:
-    before = value(metrics, "process_threads")
-    release = threading.Event()
-    threads = [threading.Thread(target=release.wait) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    assert value(metrics, "process_threads") == before + 5
-    release.set()
-    for thread in threads:
-        thread.join()
-    opened, pipe = value(metrics, "process_open_fds"), os.pipe()
-    assert value(metrics, "process_open_fds") == opened + 2
-    for end in pipe:
-        os.close(end)
     assert value(metrics, "process_resident_memory_bytes") > 1e7
-    assert 0 < time.time() - value(metrics, "process_start_time_seconds") < 3600
-    (build,) = [labels for name, labels in scraped(metrics) if name == "lloss_build_info"]
-    assert ("version", lloss.__version__) in build
+    assert value(metrics, "lloss_build_info", **BUILD) == 1
 
 
 def test_a_gauge_that_cannot_be_read_is_nan(
@@ -193,28 +161,3 @@ def test_a_gauge_that_cannot_be_read_is_nan(
         assert value(metrics, "lloss_known") == 7
         assert math.isnan(value(metrics, "lloss_unknown"))
     assert "metric lloss_unknown cannot be read" in caplog.text and "disk gone" in caplog.text
-
-
-def test_openmetrics_on_request(metrics: DaemonMetrics) -> None:
-    metrics.request("/v1/score", 200, 0.1)
-    metrics.model(manifest(), "aa", "cpu")
-    body, content_type = metrics.exposition("application/openmetrics-text; version=1.0.0")
-    assert content_type.startswith("application/openmetrics-text")
-    names = {family.name for family in open_metric_families(body.decode())}
-    assert {"lloss_requests", "lloss_model", "lloss_drift_psi"} <= names
-    for accept in ("*/*", "nonsense;;;=", "text/plain;version=zero"):
-        assert metrics.exposition(accept)[1].startswith("text/plain")
-
-
-def test_threads_lose_no_count(metrics: DaemonMetrics) -> None:
-    def work(number: int) -> None:
-        for turn in range(200):
-            metrics.in_flight.inc()
-            metrics.request(f"/{turn % 7}", 200 + number, 0.01)
-            metrics.in_flight.dec()
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
-    found = scraped(metrics)
-    assert sum(n for (name, _), n in found.items() if name == "lloss_requests_total") == 800
-    assert value(metrics, "lloss_requests_in_flight") == 0

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services import hand_out
 from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest
 
@@ -236,19 +235,6 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> Non
     with bench.catalog.writing() as db:
         db.execute("DROP TRIGGER full")
     assert bench.take(5, key="key") == bench.ranked()[:5]
-
-
-def test_images_that_the_caller_refuses_are_not_handed_out(bench: Any) -> None:
-    def refuse(images: Sequence[Any]) -> None:
-        raise RequestError(422, f"{len(images)} images that cannot be listed")
-
-    def select() -> None:
-        bench.selections.hand_out("p", request(4), "key", refuse)
-
-    assert refused(select, 422) == "4 images that cannot be listed"
-    assert bench.images.states("p", bench.ids) == {}
-    assert not bench.select(4, "key").replayed
-    refused(select, 422)
 
 
 def test_notes_say_what_was_left_out_and_what_ties(bench: Any) -> None:

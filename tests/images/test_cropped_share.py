@@ -3,28 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lloss.images.cut_off import CutOff, visible_part
-from lloss.images.decode import ImageSpec, decode
-
-
-@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-@pytest.mark.parametrize("size", [(64, 192), (192, 64), (50, 50), (31, 90), (32, 48)])
-def test_what_is_shown_is_what_decode_shows(fit: str, size: tuple[int, int]) -> None:
-    """A white pixel of a black image leaves a trace where it is shown, and none where it is not."""
-    spec = ImageSpec(32, 48, fit)  # type: ignore[arg-type]
-    low, high = visible_part(size, spec)
-    for axis in (0, 1):
-        for place in range(size[1 - axis]):
-            pixels = np.zeros((*size, 3), np.uint8)
-            pixels[(slice(None), place) if axis == 0 else place] = 255
-            if low[axis] + 0.01 < place + 0.5 < high[axis] - 0.01:
-                assert decode(pixels, spec).any(), (axis, place)
-            elif not low[axis] - 2 < place + 0.5 < high[axis] + 2:
-                assert not decode(pixels, spec).any(), (axis, place)
+from lloss.images.cropped_share import CroppedShare
+from lloss.images.decode import ImageSpec
 
 
 def test_a_wide_image_loses_its_outer_thirds_and_what_is_on_them() -> None:
-    cut = CutOff(ImageSpec(64, 64, "crop"), "objects")
+    cut = CroppedShare(ImageSpec(64, 64, "crop"), "objects")
     cut.add((64, 192), np.array([[32, 32], [96, 32], [160, 32]]))
     assert cut.line("held-out", "counts as missed") == (
         "fit crop cuts off 67% of the pixels and 2 of 3 objects of the 1 held-out images; what is "
@@ -35,7 +19,7 @@ def test_a_wide_image_loses_its_outer_thirds_and_what_is_on_them() -> None:
 
 @pytest.mark.parametrize("fit", ["pad", "stretch"])
 def test_other_fits_cut_nothing_off(fit: str) -> None:
-    cut = CutOff(ImageSpec(64, 48, fit), "objects")  # type: ignore[arg-type]
+    cut = CroppedShare(ImageSpec(64, 48, fit), "objects")  # type: ignore[arg-type]
     for size in ((64, 192), (333, 17), (1, 90), (48, 64), (999, 1000)):
         cut.add(size, np.array([[0.5, 0.5], [size[1] - 0.5, size[0] - 0.5]]))
     assert cut.line("labeled", "is not learned") == ""
@@ -43,7 +27,7 @@ def test_other_fits_cut_nothing_off(fit: str) -> None:
 
 
 def test_a_row_that_rounding_cuts_is_not_worth_a_line() -> None:
-    cut = CutOff(ImageSpec(32, 32, "crop"))
+    cut = CroppedShare(ImageSpec(32, 32, "crop"))
     cut.add((1000, 1001))
     assert cut.line("labeled", "is not learned") == ""
     cut.add((1000, 1500))
@@ -51,7 +35,7 @@ def test_a_row_that_rounding_cuts_is_not_worth_a_line() -> None:
 
 
 def test_joints_outside_of_a_square_are_reported_without_a_fit() -> None:
-    cut = CutOff(ImageSpec(64, 64, "pad"), "joints")
+    cut = CroppedShare(ImageSpec(64, 64, "pad"), "joints")
     cut.add((100, 100), np.array([[-3.0, 50], [50, 50]]))
     assert cut.line("held-out", "counts as missed") == (
         "1 of 2 joints are outside of what the network sees of the 1 held-out images; "
@@ -60,5 +44,5 @@ def test_joints_outside_of_a_square_are_reported_without_a_fit() -> None:
 
 
 def test_nothing_counted_is_nothing_to_say() -> None:
-    assert CutOff(ImageSpec(8, 8)).line("labeled", "x") == ""
-    assert CutOff(ImageSpec(8, 8)).as_dict() == {}
+    assert CroppedShare(ImageSpec(8, 8)).line("labeled", "x") == ""
+    assert CroppedShare(ImageSpec(8, 8)).as_dict() == {}

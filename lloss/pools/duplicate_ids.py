@@ -11,7 +11,7 @@ from lloss.errors import PoolError
 from lloss.pools.pool import Pool
 
 
-def unique_ids(pool: Pool) -> Iterator[str]:
+def checked_ids(pool: Pool) -> Iterator[str]:
     """Yield the ids of a pool; at the end it is certain that they differ.
 
     Raises:

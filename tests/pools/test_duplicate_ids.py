@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 
-from lloss.pools.unique_ids import first_duplicate
+from lloss.pools.duplicate_ids import first_duplicate
 
 
 def _slowly(ids: list[str]) -> tuple[str, int, int] | None:

@@ -15,7 +15,7 @@ _LEAST = 0.005
 
 
 @dataclass
-class CutOff:
+class CroppedShare:
     """Counts the pixels of images, and the objects or joints on them, that the input cuts off.
 
     Attributes:
@@ -35,7 +35,11 @@ class CutOff:
             size: its height and width.
             points: x, y of the centre of each object, or of each joint, in its pixels: [M, 2].
         """
-        low, high = visible_part(size, self.spec)
+        frame = Frame.of(size, self.spec)
+        scale, offset = np.array(frame.scale), np.array(frame.offset)
+        low = np.maximum(-offset / scale, 0)
+        sides = np.array([self.spec.width, self.spec.height])
+        high = np.minimum((sides - offset) / scale, size[::-1])
         seen = float(np.maximum(high - low, 0).prod())
         points = np.empty((0, 2)) if points is None else points.reshape(-1, 2)
         hidden = len(points) - int(((points >= low) & (points <= high)).all(1).sum())
@@ -72,18 +76,5 @@ class CutOff:
 
     def _totals(self) -> tuple[float, int, int]:
         """Share of the pixels, objects that are cut off, objects."""
-        if not self.images:
-            return 0.0, 0, 0
-        whole, seen, hidden, total = map(sum, zip(*self.images))
+        whole, seen, hidden, total = map(sum, zip((0, 0, 0, 0), *self.images))
         return (1 - seen / whole if whole else 0.0), int(hidden), int(total)
-
-
-def visible_part(
-    size: tuple[int, int], spec: ImageSpec
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The part of an image of this height and width that the input shows: x0, y0 and x1, y1."""
-    frame = Frame.of(size, spec)
-    scale, offset = np.array(frame.scale), np.array(frame.offset)
-    low = np.maximum(-offset / scale, 0)
-    high = np.minimum((np.array([spec.width, spec.height]) - offset) / scale, size[::-1])
-    return low, high
