@@ -29,7 +29,7 @@ def quantizer(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Int8Q
 
 @pytest.fixture(scope="module")
 def ranges(quantizer: Int8Quantizer) -> Any:
-    return quantizer.calibrate("min-max", np.split(IMAGES, 3))
+    return quantizer.calibrate(np.split(IMAGES, 3))
 
 
 @pytest.fixture
@@ -72,25 +72,16 @@ def test_the_runtime_fuses_all_of_the_backbone(
     assert found["QLinearMatMul"] == found["QGemm"] == 0  # the head
 
 
-def test_ranges_are_the_extremes_of_every_batch(quantizer: Int8Quantizer, ranges: Any) -> None:
+def test_ranges_are_of_every_batch_and_waste_no_side(quantizer: Int8Quantizer, ranges: Any) -> None:
     model = onnx.load(str(quantizer.prepared))
     node = next(n for n in model.graph.node if n.op_type == "Relu")
     (tensor,) = node.output
     model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (values,) = session.run([tensor], {"images": IMAGES})
-    low, high = ranges[tensor].range_value
-    assert float(np.ravel(high)[0]) == pytest.approx(float(values.max()), rel=1e-5)
-    assert float(np.ravel(low)[0]) == pytest.approx(float(values.min()), abs=1e-6)
-
-
-def test_a_percentile_cuts_a_side_without_wasting_the_other(quantizer: Int8Quantizer) -> None:
-    cut = quantizer.calibrate("percentile", [IMAGES])
-    model = onnx.load(str(quantizer.prepared))
-    tensor = next(n for n in model.graph.node if n.op_type == "Relu").output[0]
-    low, high = cut[tensor].range_value
-    low, high = np.ravel(low)[0], np.ravel(high)[0]
-    assert high > 0 and abs(low) < 0.01 * high, "a ReLU's range starts at 0"
+    low, high = (float(np.ravel(end)[0]) for end in ranges[tensor].range_value)
+    assert 0.3 * values.max() < high <= values.max() * 1.01
+    assert abs(low) < 0.01 * high, "a ReLU's range starts at 0"
 
 
 def test_kept_layers_stay_as_they_are(
@@ -161,14 +152,14 @@ def test_a_failure_of_the_runtimes_tools_is_one_line(
     def die(*_: object, **__: object) -> None:
         raise AssertionError("scale issue\nin line 2")
 
-    owner = quantization.QDQQuantizer if step == "quantize_model" else calibrate.MinMaxCalibrater
+    owner = quantization.QDQQuantizer if step == "quantize_model" else calibrate.EntropyCalibrater
     monkeypatch.setattr(owner, step, die)
     what = r"^ONNX Runtime cannot quantize the network \(AssertionError: scale issue in line 2\)"
     with pytest.raises(ArtifactError, match=what) as refused:
         if step == "quantize_model":
             quantizer.write(tmp_path / "q.onnx", ranges)
         else:
-            quantizer.calibrate("min-max", iter([IMAGES]))
+            quantizer.calibrate([IMAGES])
     assert "\n" not in str(refused.value)
 
 
@@ -181,4 +172,4 @@ def test_weights_with_nan_are_refused_in_one_line(artifact: Path, tmp_path: Path
     onnx.save(model, str(tmp_path / "nan.onnx"))
     quantizer = Int8Quantizer(tmp_path / "nan.onnx", tmp_path)
     with pytest.raises(ArtifactError, match="ONNX Runtime cannot quantize .* may contain NaN"):
-        quantizer.write(tmp_path / "q.onnx", quantizer.calibrate("min-max", iter([IMAGES])))
+        quantizer.write(tmp_path / "q.onnx", quantizer.calibrate([IMAGES]))

@@ -86,9 +86,7 @@ def test_ties_and_rounding_do_not_change_ranks() -> None:
     assert 0 < correlation(swapped, wanted) < parity.MIN_SPEARMAN  # type: ignore[operator]
 
 
-def test_exploded_outputs_are_allowed_no_more_and_named() -> None:
+def test_exploded_outputs_are_allowed_no_more() -> None:
     values = np.float32([1, -5])
     assert parity._limit(values, 1e-3, 1e-3) == pytest.approx(6e-3)
     assert parity._limit(values * 1e9, 1e-3, 1e-3) == pytest.approx(1.001)
-    assert "Report the model's name" in parity._reason(np.float32([-900, 1]))
-    assert "exploded (up to 5e+04)" in parity._reason(np.float32([-5e4, 1]))
