@@ -201,13 +201,6 @@ class LocalPath(StoragePath):
             raise PoolError(f"{self.path}: {OUTSIDE}")
         return file
 
-    def path_of(self, file: IO[bytes]) -> str:
-        """A path to open an open file once more; of a confined one, that very file."""
-        if self.within is None:
-            return str(self.path)
-        again = f"/proc/self/fd/{file.fileno()}"
-        return again if os.path.exists(again) else str(self.path)  # noqa: PTH110
-
     def open_random(self) -> RandomFile:
         return _LocalFile(self)
 

@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl
 
 from lloss.errors import PoolError
 
-OPTIONS = ("id", "image", "split")
-"""Options after ``?``: the column of ids; the column, member or folder of images; the split."""
+OPTIONS = ("id", "image")
+"""Options after ``?``: the column of ids; the column, member or folder of images."""
 
 _MOST = 1_000_000
 """Files that braces may stand for; more is a typing error."""
