@@ -90,7 +90,7 @@ def test_a_missing_file_is_named_or_left_out(devkit: Path, folder: str) -> None:
 def test_an_image_that_a_split_lists_twice(devkit: Path) -> None:
     year = devkit / "VOC2007"
     (year / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
-    what = "trainval.txt, line 3: the image '000005.jpg' is listed twice"
+    what = "trainval.txt, line 3: the image '000005' is listed twice"
     check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
 
 
