@@ -66,8 +66,6 @@ def load_json(path: Path) -> Any:
             f"{path}: is CSV, which holds labels of whole images (--task classification); this "
             "task reads JSON"
         )
-    if path.is_dir():
-        raise LabelError(f"{path}: is a folder; this task reads a JSON file")
     try:
         with path.open("rb") as file:
             return parse_json(file, str(path))

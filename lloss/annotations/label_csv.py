@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -12,11 +11,11 @@ from lloss.errors import LabelError
 from lloss.text.clean_names import clean_name, stripped
 from lloss.text.csv_table import Table, csv_text, shortened
 
-_SPLITS = ("split", "set", "subset", "partition", "fold", "usage")
-"""Columns that say which rows are to train on and which to measure on."""
-
-_FILES = ("image", "img", "file", "filename", "file_name", "image_path", "image_name")
-"""Columns that name images, of exports that number their tasks in the column ``id``."""
+_WATCHED = (
+    "split", "set", "subset", "partition", "fold", "usage",
+    "image", "img", "file", "filename", "file_name", "image_path", "image_name",
+)  # fmt: skip
+"""Columns that look as if they said which rows to train on, or named the images."""
 
 
 def labels_text(labels: Mapping[str, str]) -> str:
@@ -60,8 +59,6 @@ def parse_labels(
     label_at = table.column("label")
     needs_label = label_at is not None if needs_label is None else needs_label
     id_at, *_ = table.needed("id", "label") if needs_label else table.needed("id")
-    split_at = _column_of(table, _SPLITS)
-    splits = Counter[str]()
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
     for line, row in table:
@@ -76,32 +73,10 @@ def parse_labels(
                 f"{line}; keep one of them"
             )
         labels[id], lines[id] = label, line
-        if split_at is not None:
-            splits[row[split_at]] += 1
-    if problems is not None:
-        _note_ignored(table, labels, splits, problems)
+    ignored = [name for name in table.header if name.lower() in _WATCHED]
+    if problems is not None and ignored:
+        problems.note(
+            f"{origin}: only the columns id and label are read, not {', '.join(ignored)}: all rows "
+            "are labels of the images that id names"
+        )
     return labels
-
-
-def _column_of(table: Table, names: Collection[str]) -> int | None:
-    return next((at for at, name in enumerate(table.header) if name.lower() in names), None)
-
-
-def _note_ignored(
-    table: Table, labels: Collection[str], splits: Counter[str], problems: Problems
-) -> None:
-    """Note columns of splits and of other names of the images."""
-    split_at, name_at = _column_of(table, _SPLITS), _column_of(table, _FILES)
-    if split_at is not None and len(splits) > 1:
-        shown = ", ".join(f"{name!r}: {count}" for name, count in splits.most_common(4))
-        problems.note(
-            f"{table.origin}: the column {table.header[split_at]!r} ({shown}) is not looked at, "
-            "all rows are labels; give a file for each part"
-        )
-    if name_at is not None and all(map(str.isdecimal, labels)):
-        id_at = table.column("id") or 0
-        problems.note(
-            f"{table.origin}: ids are those of the column {table.header[id_at]!r}, which are "
-            f"numbers; the column {table.header[name_at]!r} is not looked at: if it names the "
-            "images, and the numbers are those of tasks, call it 'id'"
-        )

@@ -70,10 +70,7 @@ _RECORDS: dict[str, type[_Objects | _Person]] = {"objects": _Objects, "persons":
 
 
 def archive_text(labels: Mapping[str, Label]) -> str:
-    """Labels by id as JSON, one a line: ``{"lloss": "labels", "kind": ..., "labels": {...}}``.
-
-    All are of one kind; without labels that is objects.
-    """
+    """Labels by id as JSON, one a line; all of one kind, objects where there are none."""
     kinds = {"objects" if isinstance(one, ObjectLabel) else "persons" for one in labels.values()}
     if len(kinds) > 1:
         raise LabelError("labels of objects and of persons: a file holds one kind")
@@ -97,10 +94,7 @@ def is_archive(document: Any) -> bool:
 
 
 def parse_archive(document: Any, name: str, kind: str | None = None) -> dict[str, Any] | None:
-    """The labels of a JSON that was loaded already, checked; None if it is not an archive.
-
-    Labels of another ``kind`` are refused.
-    """
+    """The labels of a loaded JSON, checked; None for other JSON. Refuse another ``kind``."""
     if not is_archive(document):
         return None
     given, entries = document.get("kind"), document.get("labels")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from lloss.files import write_json
 from lloss.statistics.confidence_intervals import Interval, decimals, in_words, usable
 from lloss.tasks import get_task
 from lloss.training.checkpoint import load_checkpoint
-from lloss.training.evaluation import Evaluation, evaluate_checkpoint, write_scatter
+from lloss.training.evaluation import Evaluation, evaluate_checkpoint
 
 
 @click.command("evaluate")
@@ -35,7 +34,6 @@ from lloss.training.evaluation import Evaluation, evaluate_checkpoint, write_sca
 @empty_option
 @click.option("-o", "--out", type=PATH, show_default="RUN", help="Folder for the results.")
 @training_device_option
-@click.option("--flip-test", is_flag=True, help="Pose: average with the mirrored image's heatmaps.")
 def command(
     run: Path,
     data: str,
@@ -45,20 +43,15 @@ def command(
     empty: str,
     out: Path | None,
     device: str,
-    flip_test: bool,
 ) -> None:
     """Measure a RUN on held-out labeled DATA.
 
     Prints the task's metric and how well the predicted loss ranks the true one, beside the entropy
-    of the same network, each with its 95 % interval; writes evaluation.json and evaluation.svg.
+    of the same network, each with its 95 % interval; writes evaluation.json.
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # fails before the images are read
     task, problems = get_task(checkpoint.settings.task), Problems(skip_bad)
-    if flip_test:
-        settings = dataclasses.replace(checkpoint.settings, flip_test=True)
-        task.check_settings(settings)
-        checkpoint = dataclasses.replace(checkpoint, settings=settings)
     task.check_empty(empty)
     with problems.explaining():
         labeled = drop_empty(task.open(data, labels, data_root, problems), empty, problems)
@@ -71,9 +64,6 @@ def command(
     for line in _table(evaluation):
         click.echo(line)
     print_notes(*(f"warning: {line}" for line in result["warnings"]))
-    if evaluation.predicted_loss is not None:
-        write_scatter(evaluation, task.loss_unit, out / "evaluation.svg")
-        click.echo(f"picture            {out / 'evaluation.svg'}")
 
 
 COLUMN = 29

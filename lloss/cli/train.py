@@ -84,15 +84,15 @@ def command(
         problems=problems,
         say=print_notes,
     )
-    click.echo(f"{checkpoint.path}: {checkpoint.epoch} epochs{_last_metrics(out, task.metric)}")
+    click.echo(f"{checkpoint.path}: {checkpoint.epoch} epochs{_last_metrics(out)}")
 
 
-def _last_metrics(run: Path, metric: str) -> str:
+def _last_metrics(run: Path) -> str:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(lines[-1]) if lines else {}
     shown = [
         f"{name.replace('_', ' ')} {last[name]:.3f}"
-        for name in ("loss", metric, "ranking_accuracy")
+        for name in ("loss", "ranking_accuracy")
         if name in last
     ]
     return f" ({', '.join(shown)} on the training images)" if shown else ""

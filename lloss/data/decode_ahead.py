@@ -34,10 +34,9 @@ _Out = TypeVar("_Out")
 
 
 def decoded(items: Iterable[Item], spec: ImageSpec, threads: int = 0) -> Iterator[Decoded]:
-    """Read and decode items, each once, in their order.
+    """Read and decode items, in their order; 0 threads is one a core.
 
-    At most two chunks of 32 images (or of 16 MB, if that is fewer) a thread are held at a time,
-    however long ``items`` is. Decoders release the interpreter's lock; 0 threads is one a core.
+    At most two chunks of 32 images (or of 16 MB, if that is fewer) a thread are held at a time.
     """
 
     def work(item: Item) -> Decoded:
@@ -56,16 +55,15 @@ def _mapped(
     """``map`` in threads: in order, ``size`` items a task, two tasks a thread ahead at most."""
     threads = threads or usable_cores()
     source = iter(items)
+    chunks = iter(lambda: list(itertools.islice(source, size)), [])
     waiting: deque[Future[list[_Out]]] = deque()
     with ThreadPoolExecutor(threads, "decode") as pool:
         try:
-            while True:
-                while len(waiting) < 2 * threads and (
-                    chunk := list(itertools.islice(source, size))
-                ):
-                    waiting.append(pool.submit(lambda chunk: [work(item) for item in chunk], chunk))
-                if not waiting:
-                    return
+            for chunk in chunks:
+                waiting.append(pool.submit(lambda chunk: [work(item) for item in chunk], chunk))
+                if len(waiting) == 2 * threads:
+                    yield from waiting.popleft().result()
+            while waiting:
                 yield from waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
@@ -86,15 +84,13 @@ def decode_with(
 
     Args:
         decoder: decodes the image of a row into its place ``uint8 [H, W, 3]``; in threads.
-        failed: called, in order, with each row whose decoder raised an ``ImageError`` or a
-            ``LabelError``; what it raises ends the work.
+        failed: receives, in order, each row whose decoder raised; what it raises ends the work.
         items: of any pool.
         spec: of the array.
         scratch: a folder with enough disk space.
         what: the images are, for messages.
 
-    Returns:
-        uint8 [N, H, W, 3], and what the decoder returned of each; None where it failed.
+    Returns uint8 [N, H, W, 3], and the decoder's result of each; None where it failed.
     """
     shape = (len(items), spec.height, spec.width, 3)
     images: NDArray[np.uint8]
@@ -126,12 +122,12 @@ def decode_with(
 def _scratch_file(shape: tuple[int, ...], folder: Path | None) -> Iterator[IO[bytes]]:
     """An unnamed file with all the disk space of an array: a full disk would kill the process."""
     where = folder or Path(tempfile.gettempdir())
-    remedy = "free some space" if folder else "free some space, or set TMPDIR to another folder"
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(tempfile.TemporaryFile(dir=where))
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, int(np.prod(shape, dtype=np.int64)))
         except OSError as error:
+            remedy = "free some space" + ("" if folder else ", or set TMPDIR to another folder")
             raise write_error(error, where, remedy) from error
         yield file

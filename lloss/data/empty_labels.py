@@ -22,11 +22,7 @@ EMPTY = (BACKGROUND, UNLABELED)
 def drop_empty_labels(
     labels: Mapping[K, Any], empty: str, problems: Problems, what: str = "labeled images"
 ) -> dict[K, Any]:
-    """Leave out labels that show nothing if ``empty`` is :data:`UNLABELED`; note how many do.
-
-    ``empty`` is one of :data:`EMPTY`, "" is :data:`BACKGROUND`; ``what`` the images are, for the
-    note.
-    """
+    """Leave out labels that show nothing if ``empty`` is :data:`UNLABELED`; note how many do."""
     nothing = [label for label in labels.values() if getattr(label, "empty", False)]
     if not nothing:
         return dict(labels)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lloss.annotations import Problems
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import ImageError, LabelError
+from lloss.errors import ImageError
 from lloss.pools import Item, Pool
 from lloss.pools.image_files import read_file
 
@@ -38,17 +38,6 @@ def trace(item: Item) -> bytes | None:
         shown = b"" if isinstance(item.file, str) else repr(size).encode()
         return hashlib.blake2b(shown + middle, digest_size=8).digest()
     return None
-
-
-def refuse_overlap(labeled: LabeledSet, test: LabeledSet) -> None:
-    """Refuse labels to train on and to test on that share ids of one pool."""
-    tested = {item.id for item in test.items}
-    both = next((item.id for item in labeled.items if item.id in tested), None)
-    if both is not None:
-        raise LabelError(
-            f"{both!r} is in {labeled.origin} and in {test.origin}: "
-            "an image is trained on or tested on, not both"
-        )
 
 
 def without_test_images(labeled: LabeledSet, test: LabeledSet, problems: Problems) -> LabeledSet:

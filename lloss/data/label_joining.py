@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.annotation_folders import holds_xml
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
-from lloss.pools import FolderPool, Item, Pool, checked_ids, open_pool
+from lloss.pools import FolderPool, Item, Pool, open_pool, refuse_duplicates
 from lloss.pools.uri import PoolUri
 
 
@@ -34,12 +33,10 @@ def labeled_pool(
     if problems is None:
         return pool
     problems.note(pool.remark())
-    if isinstance(pool, FolderPool) and any(True for path in folders for _ in FolderPool(path)):
-        count = FolderPool(pool.root, leave_out=written).count() - pool.count()
-        if count:
-            named = " and ".join(map(str, folders))
-            images = f"{count} images" if count > 1 else "1 image"
-            problems.note(f"{pool.uri}: left out {images} in the folder of labels {named}")
+    if isinstance(pool, FolderPool) and not pool.remote:
+        root = Path(str(pool.root)).resolve()
+        if inside := [str(path) for path in folders if root in path.resolve().parents]:
+            problems.note(f"{pool.uri}: left out the folder of labels {' and '.join(inside)}")
     return pool
 
 
@@ -67,7 +64,8 @@ def match_labels(
     names = {key: image_names(key, label) for key, label in labels.items()}
     unusable = problems.unusable.get(origin, set())
     every = {name for several in names.values() for name in several} | unusable
-    matches = Matches(partial(checked_ids, pool), every, own_suffix)
+    refuse_duplicates(pool)
+    matches = Matches(pool.ids, every, own_suffix)
     keys: dict[str, list[str]] = {}
     for key, several in names.items():
         with problems.skipping():
@@ -79,7 +77,11 @@ def match_labels(
     found: dict[str, str] = {}
     for id, of in keys.items():
         with problems.skipping():
-            _refuse_several(id, of, origin, remedy)
+            if len(of) > 1:
+                more = f" and {len(of) - 2} more" if len(of) > 2 else ""
+                what = f"is a label of the image {id!r}, as {of[1]!r} is{more}"
+                what = f"{what}; {remedy}" if remedy else what
+                raise AnnotationError(f"{origin}: {of[0]!r}", what)
             found[of[0]] = id
     loose = [k for k, id in found.items() if all(differs(n, id, own_suffix) for n in names[k])]
     if loose:
@@ -87,14 +89,6 @@ def match_labels(
         first = f"{names[loose[0]][0]!r} is {found[loose[0]]!r} of the pool"
         problems.note(f"{origin}: {many} matched by name; the first: {first}")
     return found
-
-
-def _refuse_several(id: str, keys: Sequence[str], origin: str, remedy: str) -> None:
-    if len(keys) > 1:
-        more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
-        what = f"is a label of the image {id!r}, as {keys[1]!r} is{more}"
-        what = f"{what}; {remedy}" if remedy else what
-        raise AnnotationError(f"{origin}: {keys[0]!r}", what)
 
 
 def match_names(matches: Matches, names: Sequence[str], where: str) -> str:

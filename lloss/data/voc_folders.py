@@ -20,7 +20,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.annotations.voc import parse_voc
 from lloss.data.annotation_folders import annotation_files
 from lloss.data.id_matching import agree
-from lloss.errors import ImageError, PoolError
+from lloss.errors import ImageError, LabelError, PoolError
 from lloss.pools import Item
 from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.image_files import ImageRoot, read_file
@@ -50,15 +50,12 @@ def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
     inner = folder / "Annotations"
     root = inner if inner.is_dir() else folder
     labels: dict[str, ObjectLabel] = {}
-    first: dict[str, Path] = {}
     others: list[str] = []
     for id, path in annotation_files(root, ".xml", "XML annotations", problems, True):
         key, label = id[: -len(".xml")], None
+        if key in labels:  # the suffixes differ in case
+            raise LabelError(f"{path}: another file has its name in other letters; remove one")
         with problems.skipping():
-            if key in first:  # the suffixes differ in case
-                labels.pop(key, None)
-                raise AnnotationError(str(path), f"is of the same image as {first[key]}")
-            first[key] = path
             named, label = _read_xml(path, problems)
             if named and not agree(named, path.stem):
                 others.append(f"{id!r} with {named!r}")

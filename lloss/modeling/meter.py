@@ -15,11 +15,10 @@ from lloss.text.first_names import first_names
 class Meter(ABC):
     """Gathers what a metric needs, batch by batch, and computes it with 95 % intervals."""
 
-    mirrored: bool = False  # whether `update` also wants the output for the mirrored images
     images: int = 0  # how many were seen
 
     @abstractmethod
-    def update(self, output: Any, targets: Sequence[Any], mirror: Any = None) -> None:
+    def update(self, output: Any, targets: Sequence[Any]) -> None:
         """Take in a batch: the network's output, and the targets as ``Task.example`` gave them."""
 
     @abstractmethod
@@ -33,10 +32,6 @@ class Meter(ABC):
         """Count the images that say something of each figure."""
         return {}
 
-    def work(self) -> int:
-        """Return how many numbers a draw goes through; 0 for one an image."""
-        return 0
-
     def figures(self) -> dict[str, float]:
         """Compute the task's metric first, 0 to 1, then the other figures."""
         figures = self.resampled(np.ones((1, self.images)))
@@ -44,10 +39,10 @@ class Meter(ABC):
 
     def intervals(self) -> dict[str, Interval]:
         """Compute the 95 % intervals of the figures, by the bootstrap over images."""
-        return bootstrap(self.images, self.resampled, self.support(), self.work())
+        return bootstrap(self.images, self.resampled, self.support())
 
     def notes(self) -> list[str]:
-        """Name conditions that a printed result must name, such as flip averaging."""
+        """Name conditions that a printed result must name."""
         return []
 
     def missed(self) -> list[str]:

@@ -37,10 +37,6 @@ class Objective(ABC):
         """Summarize the network's own output for the head, detached, float [N, S]."""
         raise NotImplementedError(f"{type(self).__name__} has no summary")
 
-    def hits(self, output: Any, targets: Any) -> Tensor | None:
-        """Compute each image's part in the metric, float [N]; None where that is slow."""
-        return None
-
     def meter(self, labels: Sequence[Any]) -> Meter:
         """Make an empty meter for images of these labels, unknown classes included."""
         raise NotImplementedError(f"{type(self).__name__} has no metric")

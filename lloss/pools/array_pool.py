@@ -7,10 +7,10 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +49,12 @@ class FileRows(Rows):
     page fault with the interpreter's lock held for each.
     """
 
-    def __init__(self, path: StoragePath, layout: _Layout) -> None:
-        self.shape, self.dtype = layout.shape, layout.dtype
-        self._path, self._file, self._offset = path, path.open_random(), layout.offset
-        self._row_bytes = math.prod(layout.shape[1:]) * layout.dtype.itemsize
+    def __init__(
+        self, path: StoragePath, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self.shape, self.dtype = shape, dtype
+        self._path, self._file, self._offset = path, path.open_random(), offset
+        self._row_bytes = math.prod(shape[1:])
 
     def row(self, number: int) -> NDArray[Any]:
         out = np.empty(self.shape[1:], np.uint8)
@@ -90,7 +92,10 @@ class ArrayPool(Pool):
         self.remote = remote
 
     def __iter__(self) -> Iterator[Item]:
-        return iter(_RowItems(self.rows, range(self.count())))
+        return map(self._item, range(self.count()))
+
+    def _item(self, number: int) -> Item:
+        return Item(str(number), functools.partial(self.rows.row, number))
 
     def ids(self) -> Iterator[str]:
         return map(str, range(self.count()))
@@ -106,16 +111,20 @@ class ArrayPool(Pool):
         return digest.hexdigest()
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
+        return self.chunks_of(np.arange(self.count()), ranges)
+
+    def chunks_of(self, kept: NDArray[np.int64], ranges: Iterable[range]) -> Iterator[Chunk]:
+        """:meth:`chunks` of some rows alone, whose numbers ascend; ranges count those."""
         for wanted in ranges:
-            numbers = range(wanted.start, min(wanted.stop, self.count()))
-            if not numbers:
+            numbers = kept[wanted.start : wanted.stop]
+            if not len(numbers):
                 return
-            yield _RowChunk(numbers.start, _RowItems(self.rows, numbers), self.rows)
+            yield _RowChunk(wanted.start, list(map(self._item, numbers.tolist())), self.rows)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         wanted = list(ids)
         self.refuse_missing(wanted, {id for id in wanted if not self.holds(id)})
-        return [_item(self.rows, int(id)) for id in wanted]
+        return [self._item(int(id)) for id in wanted]
 
     def holds(self, id: str) -> bool:
         """Whether this is the decimal number of a row."""
@@ -124,51 +133,23 @@ class ArrayPool(Pool):
         return decimal and str(int(id)) == id and int(id) < self.count()
 
 
-def _item(rows: Rows, number: int) -> Item:
-    return Item(str(number), functools.partial(rows.row, number))
-
-
-class _RowItems(Sequence[Item]):
-    """Items of consecutive rows, created lazily."""
-
-    def __init__(self, rows: Rows, numbers: range) -> None:
-        self._rows, self._numbers = rows, numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return _RowItems(self._rows, self._numbers[index])
-        return _item(self._rows, self._numbers[index])
-
-
 @dataclass(frozen=True)
 class _RowChunk(Chunk):
     rows: Rows
-
-    @property
-    def ids(self) -> list[str]:
-        return [str(number) for number in range(self.start, self.start + len(self))]
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
         fits = out.shape[1:] == self.rows.shape[1:] and out.dtype == np.uint8
         if not (fits and out.flags.c_contiguous):
             return False
-        try:
-            self.rows.read(self.start, out[: len(self)])
-        except ImageError as error:  # a disk that fails
-            last = self.start + len(self) - 1
-            raise PoolError(f"rows {self.start} to {last}: {error}") from error
+        numbers = np.array([int(item.id) for item in self.items])
+        done = 0
+        for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):
+            try:
+                self.rows.read(int(run[0]), out[done : done + len(run)])
+            except ImageError as error:  # a disk that fails
+                raise PoolError(f"rows {run[0]} to {run[-1]}: {error}") from error
+            done += len(run)
         return True
-
-
-class _Layout(NamedTuple):
-    """The position of an array's plain bytes in a file."""
-
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 def open_array(path: StoragePath, uri: str) -> ArrayPool:
@@ -178,14 +159,16 @@ def open_array(path: StoragePath, uri: str) -> ArrayPool:
     needs pickle, or has no array of images.
     """
     with path.open() as file, _array_errors(path):
-        layout = _layout(file) if path.suffix == ".npy" else None
-        if layout is None:
+        plain = path.suffix == ".npy" and np.lib.format.read_magic(file) == (1, 0)
+        header = np.lib.format.read_array_header_1_0(file) if plain else None
+        if header is None or header[1]:  # of Fortran order
             return ArrayPool(_loaded(file, path, "images"), uri)
-        size = file.seek(0, os.SEEK_END)
-        wanted = layout.offset + math.prod(layout.shape) * layout.dtype.itemsize
+        shape, _, dtype = header
+        offset, size = file.tell(), file.seek(0, os.SEEK_END)
+        wanted = offset + math.prod(shape) * dtype.itemsize
         if size < wanted:
             raise ValueError(f"it has {size} bytes, its header promises {wanted}")
-    return ArrayPool(FileRows(path, layout), uri, path.remote)
+    return ArrayPool(FileRows(path, offset, shape, dtype), uri, path.remote)
 
 
 def load_array(file: Path, name: str) -> NDArray[Any]:
@@ -219,13 +202,3 @@ def _loaded(file: IO[bytes], path: StoragePath, name: str) -> NDArray[Any]:
             found = ", ".join(keys) or "none"
             raise PoolError(f"{path}: has no array {name!r} (it has {found})")
         return archive[name]  # type: ignore[no-any-return]
-
-
-def _layout(file: IO[bytes]) -> _Layout | None:
-    """None where the array is of Fortran order, or of a rare format."""
-    version = np.lib.format.read_magic(file)
-    if version > (2, 0):
-        return None
-    one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = (one if version == (1, 0) else two)(file)
-    return None if fortran else _Layout(file.tell(), shape, dtype)

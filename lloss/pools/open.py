@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +25,8 @@ from lloss.pools.folder_pool import FolderPool
 from lloss.pools.path_list_pool import PathListPool
 from lloss.pools.pool import Pool
 from lloss.pools.storage import StoragePath, storage_path
-from lloss.pools.uri import PoolUri
+from lloss.pools.uri import PoolUri, is_url
 from lloss.pools.webdataset_pool import WebDatasetPool
-
-_LOOKED = 10_000
-"""Images of a folder that are listed at opening, so that shards among them are refused early."""
 
 
 def _tables(files: Sequence[StoragePath], uri: PoolUri) -> Pool:
@@ -79,8 +75,7 @@ def open_pool(
     Args:
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
-            a member of shards or the folder of the images of persons, ``split`` one of a saved
-            dict of data sets.
+            a member of shards or the folder of the images of persons.
         within: what everything that is read must be in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
         leave_out: folders of this machine whose images are not of a folder's pool; see
@@ -93,11 +88,10 @@ def open_pool(
     uri = PoolUri.parse(uri)
     pool = _opened(uri, within, tuple(leave_out))
     if next(iter(pool), None) is None:
-        is_folder = isinstance(pool, FolderPool)
-        looked = f" (looked for {' '.join(sorted(SUFFIXES))})" if is_folder else ""
+        suffixes = " ".join(sorted(SUFFIXES))
+        looked = f" (looked for {suffixes})" if isinstance(pool, FolderPool) else ""
         passed = (pool.passed_over() or PassedOver()).text()
-        others = f"; {passed}" if passed else ""
-        raise PoolError(f"{uri}: the pool holds no image{looked}{others}")
+        raise PoolError(f"{uri}: the pool holds no image{looked}{passed and f'; {passed}'}")
     return pool
 
 
@@ -129,7 +123,7 @@ def _file(name: str, within: Confinement | None) -> StoragePath:
 
 def _matching(uri: PoolUri, within: Confinement | None) -> Sequence[StoragePath]:
     head, slash, pattern = uri.path.rpartition("/")
-    folder = storage_path(head if uri.remote else head + slash, within)
+    folder = storage_path(head if is_url(head) else head + slash, within)
     if "*" in head or folder.kind() != "folder":
         raise PoolError(f"{uri}: no such folder; only the last part may hold a *")
     entries = folder.entries(lambda name, _: pattern.startswith(".") or not is_hidden(name))
@@ -163,8 +157,7 @@ def _of_folder(path: StoragePath, uri: PoolUri, leave_out: Sequence[Path]) -> Po
     if saved is not None:
         return saved
     images = FolderPool(path, leave_out, str(uri) if path.remote else "")
-    looked = sum(1 for _ in itertools.islice(images.ids(), 1 if path.remote else _LOOKED))
-    passed = None if looked else images.passed_over()
+    passed = images.passed_over() if next(images.ids(), None) is None else None
     if passed is not None and passed.containers:
         return _of_containers(path, uri, passed)
     uri.check_options()

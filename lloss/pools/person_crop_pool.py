@@ -31,27 +31,21 @@ _KEPT_BYTES = 32 << 20
 
 
 class PersonCrop(NamedTuple):
-    """A person of a pool; ``region`` is the reason where there is no square.
-
-    ``size`` is the height and width of the image on which the region was drawn, where it is known.
-    """
+    """A person of a pool."""
 
     id: str
     image: str
-    region: CropBox | str
-    size: tuple[int, int] | None = None
+    region: CropBox | str  # or the reason why there is no square
+    size: tuple[int, int] | None = None  # height and width of the image it was drawn on, if known
 
 
 @dataclass(frozen=True, slots=True)
 class CropItem(Item):
-    """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
-
-    ``decoded`` gives the pixels of the whole ``image``.
-    """
+    """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``."""
 
     image: Item
     region: CropBox
-    decoded: Callable[[], Pixels]
+    decoded: Callable[[], Pixels]  # the whole image
 
     @classmethod
     def of(

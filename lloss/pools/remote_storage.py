@@ -24,9 +24,7 @@ _TAGS = (
 def remote_path(uri: str, within: Confinement | None = None) -> StoragePath:
     """The path of a URL; nothing is asked of the server yet.
 
-    Raises:
-        MissingExtraError: fsspec, or what it needs for such URLs, is not installed.
-        PoolError: fsspec knows no such URLs.
+    MissingExtraError where fsspec, or what it needs for such URLs, is not installed.
     """
     what = f"reading {without_secrets(uri)}"
     try:
@@ -91,14 +89,14 @@ class RemotePath(StoragePath):
                 return ""
         return "folder" if kind == "directory" else "file"
 
-    def identity(self) -> None:
-        return
-
     def entries(
         self, keeps: Callable[[str, bool], bool]
     ) -> Iterator[tuple[str, str, RemotePath | None]]:
         for name, is_folder in [entry for entry in self._listed() if keeps(*entry)]:
-            yield name, self.file_of(name), self.at(name) if is_folder else None
+            yield name, self._file(name), self.at(name) if is_folder else None
+
+    def _file(self, path: str) -> str:
+        return str(self.fs.unstrip_protocol(self.at(path).path))
 
     def _listed(self) -> list[tuple[str, bool]]:
         with store_errors(self):
@@ -112,17 +110,13 @@ class RemotePath(StoragePath):
         return sorted(names, key=lambda entry: entry[0].encode("utf-8", "surrogatepass"))
 
     def existing(self, paths: Collection[str]) -> set[str]:
-        listed: dict[str, set[str]] = {}
+        found = set()
         for folder in {path.rpartition("/")[0] for path in paths}:
             path = self.at(folder)
-            entries = path._listed() if path.kind() == "folder" else []
-            listed[folder] = {name for name, is_folder in entries if not is_folder}
-        return {
-            path for path in paths if path.rpartition("/")[2] in listed[path.rpartition("/")[0]]
-        }
-
-    def file_of(self, path: str) -> str:
-        return str(self.fs.unstrip_protocol(self.at(path).path))
+            start = f"{folder}/" if folder else ""
+            if path.kind() == "folder":
+                found |= {start + name for name, is_folder in path._listed() if not is_folder}
+        return found & set(paths)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -149,7 +143,7 @@ class RemotePath(StoragePath):
 
     def image(self, path: str, id: str = "", file: bytes | str | None = None) -> Item:
         read = functools.partial(self._read_image, path)
-        return Item(id or path, read, file=file or self.file_of(path))
+        return Item(id or path, read, file=file or self._file(path))
 
     def _read_image(self, path: str) -> bytes:
         # A missing object and "access denied" are of this image alone. A store that fails, or that

@@ -10,12 +10,13 @@ import functools
 import hashlib
 import os
 import stat
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Literal, Protocol, TypeAlias
+from typing import IO, Any, Literal, Protocol, TypeAlias
 
 from lloss.errors import PoolError
 from lloss.pools.confinement import OUTSIDE, Confinement
@@ -87,9 +88,9 @@ class StoragePath(ABC):
     def kind(self) -> Literal["file", "folder", ""]:
         """Look what is there; empty where nothing is."""
 
-    @abstractmethod
     def identity(self) -> tuple[int, int] | None:
         """Device and inode, which find a folder again behind links; None without them."""
+        return None
 
     @abstractmethod
     def entries(
@@ -97,11 +98,8 @@ class StoragePath(ABC):
     ) -> Iterator[tuple[str, FileName, StoragePath | None]]:
         """Name, file name and, of a folder, path of each entry, in the order of the names' bytes.
 
-        Args:
-            keeps: whether to keep an entry, by its name and whether it is a folder.
-
-        Raises:
-            PoolError: the folder cannot be listed, or two names cannot be distinguished.
+        ``keeps`` says whether to keep an entry, by its name and whether it is a folder. PoolError
+        where the folder cannot be listed.
         """
 
     @abstractmethod
@@ -109,16 +107,12 @@ class StoragePath(ABC):
         """Those of these relative paths where files are."""
 
     @abstractmethod
-    def file_of(self, path: str) -> FileName:
-        """The file name of a relative path, for ``Item.file``."""
-
-    @abstractmethod
     def open(self) -> AbstractContextManager[IO[bytes]]:
         """Open the file for seeking and reading; PoolError where it cannot be read."""
 
     @abstractmethod
     def open_random(self) -> RandomFile:
-        """Open the file for many threads; raise PoolError where it cannot be read."""
+        """Open the file for many threads; PoolError where it cannot be read."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -126,7 +120,10 @@ class StoragePath(ABC):
 
     @abstractmethod
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        """The image file at a relative path as an item; ``id`` is the path by default."""
+        """The image file at a relative path as an item.
+
+        ``id`` is the path by default; ``file`` is its file name where that is known.
+        """
 
 
 class LocalPath(StoragePath):
@@ -172,22 +169,16 @@ class LocalPath(StoragePath):
             names, folders = _listed(here, keeps)
         except OSError as error:
             raise PoolError(f"{self.path}: cannot be listed: {error.strerror}") from error
-        escaped: dict[str, bytes] = {}
         for name in names:
-            shown = _shown(name)
-            if "\\" in shown and escaped.setdefault(shown, name) != name:
-                raise PoolError(
-                    f"{self.path}: two names read {shown!r}, one of which is not UTF-8; rename one"
-                )
             inner = None
             if name in folders:
                 inner = LocalPath(self.path / os.fsdecode(name), self.within)
-            yield shown, os.path.join(here, name), inner  # noqa: PTH118
+            yield _shown(name), os.path.join(here, name), inner  # noqa: PTH118
 
     def existing(self, paths: Collection[str]) -> set[str]:
-        return {path for path in paths if os.path.isfile(self.file_of(path))}  # noqa: PTH113
+        return {path for path in paths if os.path.isfile(self._file(path))}  # noqa: PTH113
 
-    def file_of(self, path: str) -> bytes:
+    def _file(self, path: str) -> bytes:
         return os.fsencode(os.path.join(self.path, path))  # noqa: PTH118  for each image
 
     @contextlib.contextmanager
@@ -211,13 +202,6 @@ class LocalPath(StoragePath):
             raise PoolError(f"{self.path}: {OUTSIDE}")
         return file
 
-    def path_of(self, file: IO[bytes]) -> str:
-        """A path to open an open file once more; of a confined one, that very file."""
-        if self.within is None:
-            return str(self.path)
-        again = f"/proc/self/fd/{file.fileno()}"
-        return again if os.path.exists(again) else str(self.path)  # noqa: PTH110
-
     def open_random(self) -> RandomFile:
         return _LocalFile(self)
 
@@ -237,7 +221,7 @@ class LocalPath(StoragePath):
         return ImageRoot(self.path, self.within)
 
     def image(self, path: str, id: str = "", file: FileName | None = None) -> Item:
-        file = file or self.file_of(path)  # bytes, which need not be UTF-8
+        file = file or self._file(path)  # bytes, which need not be UTF-8
         return Item(id or path, functools.partial(read_file, file, self._root), file=file)
 
     def _unreadable(self, error: Exception) -> PoolError:
@@ -250,17 +234,25 @@ class _LocalFile:
 
     def __init__(self, path: LocalPath) -> None:
         self.path = path.path
-        self._file = path.opened()
+        self._file: Any = path.opened()
+        self._lock = threading.Lock()
         weakref.finalize(self, self._file.close)
 
     def read_into(self, offset: int, out: memoryview) -> int:
         out, done = out.cast("B") if out.format != "B" or out.ndim != 1 else out, 0
         try:
-            while count := os.preadv(self._file.fileno(), [out[done:]], offset + done):
+            while count := self._read_some(offset + done, out[done:]):
                 done += count
         except OSError as error:
             raise read_error(error, self.path) from error
         return done
+
+    def _read_some(self, offset: int, out: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [out], offset)
+        with self._lock:  # Windows has no such call
+            self._file.seek(offset)
+            return int(self._file.readinto(out))
 
 
 def storage_path(path: str, within: Confinement | None = None) -> StoragePath:

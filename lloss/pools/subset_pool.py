@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lloss.pools.array_pool import ArrayPool
 from lloss.pools.file_walk import PassedOver
@@ -41,35 +39,7 @@ class SubsetPool(Pool):
         return self.pool.find(wanted)
 
     def chunks(self, ranges: Iterable[range]) -> Iterator[Chunk]:
-        if isinstance(self.pool, ArrayPool):
-            return _array_chunks(self.pool, self.without, ranges)
-        return super().chunks(ranges)
-
-
-@dataclass(frozen=True)
-class _JoinedChunk(Chunk):
-    """Several chunks of the pool below as one."""
-
-    parts: Sequence[Chunk]
-
-    def read_rows(self, out: NDArray[np.uint8]) -> bool:
-        done = 0
-        for part in self.parts:
-            if not part.read_rows(out[done:]):
-                return False
-            done += len(part)
-        return True
-
-
-def _array_chunks(
-    pool: ArrayPool, without: Iterable[str], ranges: Iterable[range]
-) -> Iterator[Chunk]:
-    gone = [int(id) for id in without if pool.holds(id)]
-    kept = np.delete(np.arange(pool.count()), gone)
-    for wanted in ranges:
-        rows = kept[wanted.start : wanted.stop]
-        if not len(rows):
-            return
-        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-        parts = list(pool.chunks(range(int(run[0]), int(run[-1]) + 1) for run in runs))
-        yield _JoinedChunk(wanted.start, [item for part in parts for item in part.items], parts)
+        if not isinstance(self.pool, ArrayPool):
+            return super().chunks(ranges)
+        gone = [int(id) for id in self.without if self.pool.holds(id)]
+        return self.pool.chunks_of(np.delete(np.arange(self.pool.count()), gone), ranges)

@@ -27,14 +27,8 @@ def note_changes(
     """Note labels that disappeared or changed since a cycle, and images with other content.
 
     This reveals a label file overwritten by its new rows, a sheet with one column sorted, and
-    renumbered image files.
-
-    Args:
-        before: the labels of that cycle, by id.
-        images: their :func:`content_hashes`.
-        labeled: all current labels.
-        cycle: the cycle's number, for the notes.
-        problems: receives the notes.
+    renumbered image files. ``before`` are the labels of that cycle by id, ``images`` their
+    :func:`content_hashes`, and ``labeled`` all current labels.
     """
     now = {item.id: label for item, label in zip(labeled.items, labeled.labels)}
     moved = Matches(lambda: iter(now), [id for id in before if id not in now])

@@ -14,7 +14,6 @@ from lloss.errors import LabelError, ProjectError
 from lloss.files import write_text
 from lloss.pools.uri import PoolUri
 from lloss.project.project import FILE, HOLDOUT, Project, load_project
-from lloss.tasks import TASKS, get_task
 
 
 def create_project(
@@ -32,10 +31,6 @@ def create_project(
         values: keys of :class:`Project`; paths are relative to the working directory.
         train: ``preset`` and the training settings that differ from it.
         problems: receives broken annotations and notes for the user.
-
-    Raises:
-        ProjectError: the folder already contains a project, or files of an earlier one.
-        LlossError: an invalid value.
     """
     if (root / FILE).exists():
         raise ProjectError(f"{root / FILE}: already exists; edit it, or choose another folder")
@@ -48,10 +43,7 @@ def create_project(
     written = dict(values)
     for name in ("pool", "labels", "test", "test_labels"):
         value = written.get(name)
-        if not value:
-            continue
-        dataset = any(get_task(task).is_dataset(value) for task in TASKS)
-        if (name in ("pool", "test") and not dataset) or Path(value).exists():
+        if value and (name in ("pool", "test") or Path(value).exists()):
             written[name] = PoolUri.parse(value).relative_to(root)
     with _restored_on_failure(root):
         write_text(root / FILE, _toml(written, train))

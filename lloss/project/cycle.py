@@ -69,13 +69,8 @@ def next_cycle(
 ) -> Outcome:
     """Resume the interrupted cycle, or run one on the current labels.
 
-    Args:
-        project: the project.
-        say: receives a line about each step.
-        at_most: if fewer than K images are left, select them all.
-
-    Raises:
-        LlossError: a step failed; once the cause is removed, the cycle resumes there.
+    ``say`` receives a line about each step. With ``at_most``, all images are selected if fewer than
+    K are left. After an error, once its cause is removed, the cycle resumes at that step.
     """
     say = _without_repeats(say)
     done = read_summaries(project.cycles)
@@ -137,7 +132,8 @@ def _start(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
     """Write the cycle's settings and labels: both may change while it runs."""
     for name in (EVALUATION, MODEL):  # left by a checkpoint that a user removed
         (folder / name).unlink(missing_ok=True)
-    labels = dict(sorted(zip((item.id for item in labeled.items), labeled.labels), key=_id))
+    ordered = labeled.ordered()
+    labels = {item.id: label for item, label in zip(ordered.items, ordered.labels)}
     project.task.write_labels(labels, folder / project.task.labels_file)
     content: dict[str, Any] = {
         "train": project.train.as_dict(),
@@ -147,10 +143,6 @@ def _start(folder: Path, project: Project, labeled: LabeledSet, problems: Proble
         "images": content_hashes(labeled),
     }
     write_json(folder / START, content)
-
-
-def _id(row: tuple[str, Any]) -> str:
-    return row[0]
 
 
 def _note_changes(project: Project, labeled: LabeledSet, last: Path, problems: Problems) -> None:

@@ -21,7 +21,7 @@ from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text
 from lloss.data.class_labels import DATA_ROOT
 from lloss.data.empty_labels import drop_empty
-from lloss.data.image_overlap import find_test_images, refuse_overlap, without_test_images
+from lloss.data.image_overlap import find_test_images, without_test_images
 from lloss.data.label_joining import labeled_pool
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import ProjectError, SettingsError
@@ -119,23 +119,14 @@ class Project:
         return Problems(self.skip_bad, remedy=f"skip_bad = true in {FILE}")
 
     def open_pool(self, problems: Problems | None = None) -> Pool:
-        """Open the pool, without folders of labels and the project's own cycles.
-
-        Args:
-            problems: receives notes on files that are left out.
-        """
+        """Open the pool, without folders of labels and the project's own cycles."""
         labels = [self.path(written) for written in (self.labels, self.test_labels) if written]
         return labeled_pool(PoolUri.parse(self.pool, self.root), labels, problems, [self.cycles])
 
     def open_labels(
         self, labels: Path | None = None, problems: Problems | None = None
     ) -> LabeledSet:
-        """Read the current labels and join them with the pool.
-
-        Args:
-            labels: another file of labels.
-            problems: receives broken annotations; by default ``skip_bad`` decides.
-        """
+        """Read the current labels, or those of another file, and join them with the pool."""
         problems = problems or self.problems()
         joined = self._join(labels or self.path(self.labels), problems)
         return drop_empty(joined, self.empty, problems)
@@ -149,8 +140,6 @@ class Project:
         labels = self.path(self.test_labels) if self.test_labels else None
         if self.test:
             uri = PoolUri.parse(self.test, self.root).text
-            if self.task.is_dataset(self.test) and not Path(uri).exists():
-                uri = self.test
             test = self.task.open(uri, labels, DATA_ROOT, problems)
         elif labels is not None:
             test = self._join(labels, problems)
@@ -167,21 +156,14 @@ class Project:
         selected later are not a fair sample, and a learning curve needs one test set. Labeled
         images that the test set contains too, by path or content, are left out with a note.
 
-        Args:
-            labeled: all labels.
-            problems: receives notes.
-
         Raises:
-            LabelError: an id is in the labels and in the test labels, or no image to measure on
-                shows a class that is trained on.
+            LabelError: no image to measure on shows a class that is trained on.
         """
         problems = problems or self.problems()
         test = self.open_test(problems)
         if test is None:
             training, held_out = self._hold_out(labeled, problems)
         else:
-            if not self.test:
-                refuse_overlap(labeled, test)
             known, tested = (self.task.summarize(part.labels) for part in (labeled, test))
             both = {**tested, **known}
             problems.note(similar_note(both, "classes to train and to measure on", known))
@@ -218,10 +200,7 @@ class Project:
     def test_ids(self, pool: Pool, test: LabeledSet | None, problems: Problems) -> set[str]:
         """Return the ids of the pool's images that are in the test set, or copies of them.
 
-        Args:
-            pool: the project's pool.
-            test: the images to measure on, from :meth:`split`.
-            problems: receives a note of how many they are.
+        ``test`` are the images to measure on, from :meth:`split`; a note counts copies.
         """
         own = set() if self.test or test is None else {item.id for item in test.items}
         if test is None or not (self.test or self.test_labels):  # held out from the labels
@@ -230,11 +209,7 @@ class Project:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the project's lock: two cycles at once would overwrite each other's files.
-
-        Raises:
-            ProjectError: another process holds it.
-        """
+        """Hold the project's lock, or raise: two cycles would overwrite each other's files."""
         message = f"{self.root}: another lloss next is running on this project; wait for it"
         with locked(self.root, ProjectError(message)):
             yield

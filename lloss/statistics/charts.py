@@ -37,13 +37,12 @@ class _Plane:
         label: str,
         unit: str,
         says: str,
-        y_ticks: Sequence[tuple[float, str]] = (),
     ) -> str:
         """Draw marks between axes; ``says`` is the description for a screen reader."""
         rows = "".join(
             f'<path class="grid" d="M44 {self.up(y)}h284"/>'
             f'<text x="37" y="{self.up(y) + 4:.1f}" text-anchor="end">{name}{unit}</text>'
-            for y, name in y_ticks or _named(_ticks(*self.y, least=1))
+            for y, name in _named(_ticks(*self.y, least=1))
         )
         columns = "".join(
             f'<text x="{self.across(x)}" y="194" text-anchor="middle">{name}</text>'
@@ -213,40 +212,3 @@ def _around(low: float, high: float, least: float) -> tuple[float, float]:
     """A range with some air on both sides, and ``least`` wide."""
     air = max((high - low) * 0.08, (least - (high - low)) / 2)
     return low - air, high + air
-
-
-_LINEAR = 0.01  # true losses below are on a linear scale, above on a logarithmic one
-_STYLE = (
-    "svg{background:#fff;font-family:sans-serif}text{fill:#66625b;font-size:9px}"
-    ".grid{stroke:#e4e1db}.points{stroke:#c2410c;stroke-opacity:.5;stroke-linecap:round}"
-)
-
-
-def scatter(x: NDArray[Any], y: NDArray[Any], y_label: str, title: str) -> str:
-    """Draw true losses, float [N], 0 or more, on a logarithmic axis against predicted losses.
-
-    The SVG file has its own colours.
-    """
-    finite = np.isfinite(x) & np.isfinite(y)
-    x, heights = x[finite].astype(np.float64), np.arcsinh(y[finite].astype(np.float64) / _LINEAR)
-    top = float(heights.max(initial=1.0))
-    span = float(x.min(initial=0)), float(x.max(initial=0))
-    plane = _Plane(_around(*span, 1e-6), (0, top))
-    powers = [(math.asinh(10.0**n / _LINEAR), f"{10.0**n:g}") for n in range(-2, 7)]
-    y_ticks = [(0.0, "0"), *((at, name) for at, name in powers if at <= top)]
-    # No more points than the eye can separate.
-    points = sorted({(plane.across(a), plane.up(b)) for a, b in zip(x, heights)})
-    size = max(1.2, min(4.0, 60 / math.sqrt(max(len(points), 1))))
-    drawn = "".join(f"M{a} {b}h0" for a, b in points)
-    marks = (
-        f'<path class="points" stroke-width="{size:.1f}" d="{drawn}"/>'
-        f'<text x="44" y="12">{text(y_label)}</text>'
-    )
-    label = "predicted loss (a score to rank by, in no unit)"
-    says = f"{label} against {y_label} of {len(x):,} images"
-    chart = plane.chart(marks, _ticks(*plane.x), label, "", says, y_ticks)
-    chart = chart.replace("<svg ", '<svg y="20" width="340" height="220" ', 1)
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 340 244" width="1020">'
-        f'<style>{_STYLE}</style><text x="8" y="14">{text(title)}</text>{chart}</svg>\n'
-    )

@@ -14,16 +14,22 @@ from torch.nn import functional as F
 
 from lloss.annotations import Problems
 from lloss.annotations.label_csv import labels_text, read_labels
-from lloss.data.class_labels import DATASETS, open_labeled
+from lloss.data.class_labels import open_labeled
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels, decode_into, size_of
+from lloss.modeling.classifiers import (
+    HALVES,
+    SCALED,
+    build_classifier,
+    default_size,
+    weights_notes,
+)
 from lloss.modeling.head import LOG_FLOOR
 from lloss.modeling.meter import Meter, unknown_classes_note
 from lloss.modeling.objective import Objective
-from lloss.modeling.registry import build_classifier, default_size, weights_notes
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
 from lloss.tasks.task import Task
@@ -40,6 +46,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "maxvit": _ADAM,
     "swin": {**_ADAM, "lr": 3e-4},
     "vit": {**_ADAM, "lr": 3e-4},
+    **{name: {"mean": HALVES, "std": HALVES} for name in SCALED},
 }
 """Settings by the start of a network's name; most networks diverge at the CIFAR networks' rate."""
 
@@ -72,10 +79,6 @@ class ClassificationObjective(Objective):
             "prediction": output.argmax(1).float(),
         }
 
-    def hits(self, output: Tensor, targets: Tensor) -> Tensor:
-        """1 where the largest logit is the target's."""
-        return (output.argmax(1) == targets).float()
-
     def meter(self, labels: Sequence[str]) -> Accuracy:
         """Images of classes that the network does not have are misses."""
         return Accuracy(self.classes, Counter(x for x in labels if x not in set(self.classes)))
@@ -88,21 +91,17 @@ class Accuracy(Meter):
         self.classes, self.unknown = classes, unknown
         self.right: list[bool] = []
 
-    def update(self, output: Tensor, targets: Sequence[int], mirror: Any = None) -> None:
-        """Compare the largest logits with the targets."""
+    def update(self, output: Tensor, targets: Sequence[int]) -> None:
         self.images += len(targets)
         self.right += (output.argmax(1).cpu() == torch.as_tensor(targets)).tolist()
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
-        """``accuracy``."""
         return {"accuracy": weights @ np.array(self.right, np.float64) / max(self.images, 1)}
 
     def intervals(self) -> dict[str, Interval]:
-        """Wilson's."""
         return {"accuracy": wilson(sum(self.right), self.images)}
 
     def missed(self) -> list[str]:
-        """Images of classes that the network does not have."""
         effect = f"their {sum(self.unknown.values()):,} images count as wrong"
         return unknown_classes_note(sorted(self.unknown), self.classes, effect)
 
@@ -111,10 +110,8 @@ class _Classification(Task):
     """A label is a class name, a target its index; -1 for a class that the network lacks."""
 
     name = "classification"
-    datasets = DATASETS.keys()
     metric = "accuracy"
     metric_title = "Accuracy"
-    loss_unit = "nats"
     labels_file = "labels.csv"
     cut_effect = "is not looked at"
 

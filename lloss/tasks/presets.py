@@ -79,17 +79,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weight_decay": 0.0,
         "milestones": [100],
         "augment": "pose",
-        "flip_test": False,
     },
 }
 """Named settings; options given beside ``--preset`` win over its values."""
-
-OF_THE_MODEL: dict[str, tuple[str, ...]] = {
-    "paper-voc": ("weights", "size", "taps", "mean", "std"),
-    "paper-mpii": ("weights", "size", "taps"),
-}
-"""What of a preset is of its model alone: another one takes the task's defaults for it. (The size
-and the normalisation of ``paper-cifar10`` are its images'.)"""
 
 EXPERIMENTS: dict[str, dict[str, int]] = {
     "paper-cifar10": {"initial": 1000, "k": 1000, "cycles": 10, "subset": 10000, "trials": 5},
@@ -103,27 +95,24 @@ random sub-pool that each cycle chooses from (0: the whole pool), repetitions.""
 def resolve_settings(preset: str, where: str = "settings", **given: Any) -> TrainSettings:
     """Return the task's defaults, a preset's settings over them, and over both what is given.
 
-    For another model than the preset's, the preset's values of :data:`OF_THE_MODEL` are left out.
     None counts as not given; ``where`` names the source of what is given in messages.
 
     Raises:
-        SettingsError: no such preset or task, or a value that the task cannot use.
+        SettingsError: no such preset or task, a preset with another task, or with another model
+            than the one that its taps are of, or a value that the task cannot use.
     """
     if preset not in PRESETS:
         raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")
     named = PRESETS[preset]
     given = {name: value for name, value in given.items() if value is not None}
     values = {**named, **given}
-    name = values.get("task", TrainSettings.task)
-    if named.get("task", name) != name:
-        raise SettingsError(
-            f"preset {preset!r}: is of {named['task']}, not of {name!r}; "
-            "leave the task out, or choose another preset"
-        )
-    if named.get("model") != values.get("model"):
-        of_the_model = set(OF_THE_MODEL.get(preset, ())) - given.keys()
-        values = {name: value for name, value in values.items() if name not in of_the_model}
-    task = get_task(name)
+    for name in ("task", "model") if "taps" in named else ("task",):
+        if name in named and named[name] != values[name]:
+            raise SettingsError(
+                f"preset {preset!r}: is of {name} {named[name]!r}, not of {values[name]!r}; "
+                f"leave the {name} out, or the preset"
+            )
+    task = get_task(values.get("task", TrainSettings.task))
     defaults = task.defaults(values.get("model", ""))
     settings = task.sized(TrainSettings.from_dict({**defaults, **values}, where))
     task.check_settings(settings)

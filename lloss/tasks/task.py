@@ -37,7 +37,6 @@ class Task(ABC):
     metric: str  # first figure of `Meter.figures`; higher is better
     metric_title: str  # its name in a report
     labels_file: str = "labels.json"  # file name of a copy of the labels
-    loss_unit: str = ""  # of the loss, for an axis; "" if it has none
     counted: str = "Labeled images per class"  # heading of `summarize`
     # What is labeled on an image, in the plural; "" where it is the image as a whole
     unit: str = ""
@@ -49,7 +48,6 @@ class Task(ABC):
     # Whether labels are image files themselves, of their `path`: then the suffix of a label's name
     # is not its image's
     masks: bool = False
-    datasets: Collection[str] = ()  # names of the data sets that torchvision downloads
     may_be_empty: bool = False  # whether a label may show nothing, see `lloss.data.empty_labels`
 
     # Networks
@@ -76,11 +74,10 @@ class Task(ABC):
         if start not in self.weights and (start in NAMED_WEIGHTS or STATE_DICT not in self.weights):
             choices = " or ".join(self.weights)
             raise SettingsError(f"weights {start!r}: {self.name} starts from {choices}")
-        for name, task, value in settings.of_one_task():
-            if task != self.name:
-                raise SettingsError(
-                    f"{name} = {value!r}: is for {task} alone, not for {self.name}; leave it out"
-                )
+        if settings.loss_norm != TrainSettings.loss_norm and self.name != "detection":
+            raise SettingsError(
+                f"loss_norm = {settings.loss_norm!r}: is for detection alone; leave it out"
+            )
 
     def notes(self, settings: TrainSettings) -> list[str]:
         """Return lines on settings that can be trained with, but hardly are meant."""
@@ -135,12 +132,8 @@ class Task(ABC):
         return self.join(labeled_pool(data, [labels], problems), found, str(labels), problems)
 
     def open_labeled(self, data: str, data_root: Path, problems: Problems) -> LabeledSet:
-        """Open data that carries its own labels; ``data_root`` is where :attr:`datasets` are."""
+        """Open data that carries its own labels; ``data_root`` is for downloaded data sets."""
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
-
-    def is_dataset(self, data: str) -> bool:
-        """Return whether this is a name of :attr:`datasets`, with or without ``:SPLIT``."""
-        return data.partition(":")[0] in self.datasets
 
     @abstractmethod
     def read_labels(self, path: Path, problems: Problems) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,9 +23,11 @@ STATE_DICT = "the path of a state dict"
 NAMED_WEIGHTS = ("none", "imagenet", "coco")
 
 
-def _setting(default: Any, help: str, task: str = "") -> Any:
-    """Make a field; ``task`` is the only one that it means something to."""
-    return dataclasses.field(default=default, metadata={"help": help, "task": task})
+ENDED = [("flip_test", False)]  # Of files of earlier versions: without effect
+
+
+def _setting(default: Any, help: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +75,6 @@ class TrainSettings:
     loss_norm: LossNorm = _setting(
         "positives",
         "Detection: whether an image's loss is divided by its number of positive anchors.",
-        "detection",
-    )
-    flip_test: bool = _setting(
-        False, "Pose: average the heatmaps with those of the mirrored image to measure.", "pose"
     )
     mean: tuple[float, float, float] = _setting(
         IMAGENET_MEAN, "Subtracted from the channels of images scaled to 0..1."
@@ -111,13 +108,6 @@ class TrainSettings:
         if not all(0 < value < math.inf for value in self.std):
             raise SettingsError(f"std = {self.std}: must be above 0")
 
-    def of_one_task(self) -> Iterator[tuple[str, str, Any]]:
-        """Yield name, task and value of changed settings that only one task has."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.metadata["task"] and value != field.default:
-                yield field.name, field.metadata["task"], value
-
     @property
     def padding(self) -> int:
         """Padding of the crop in pixels."""
@@ -138,6 +128,7 @@ class TrainSettings:
 
         Raises ``SettingsError`` for an unknown key or an unusable value.
         """
+        values = {key: value for key, value in values.items() if (key, value) not in ENDED}
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known)
         if unknown:

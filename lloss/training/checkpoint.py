@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from lloss.errors import CheckpointError
 from lloss.files import atomic_write, sha256_of
+from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
+from lloss.modeling.classifiers import HALVES
 from lloss.modeling.network import TappedNetwork
-from lloss.modeling.registry import set_transform_input
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 
@@ -32,14 +33,14 @@ class Checkpoint:
     labels_sha256: str  # identifies them and their labels
     # Some of them at the input's size, uint8 [S, H, W, 3], to check an export on
     sample: NDArray[np.uint8]
+    images_sha256: str  # identifies their pixels, as they were decoded
+    # Of the checkpoint that the first weights came from; "" if they were fresh
+    start_sha256: str
+    # Of the images, and of those that a warm start was trained on, as
+    # `lloss.data.image_overlap.traces` gives them
+    traces: NDArray[np.int64]
     state: dict[str, Any]  # of the `lloss.training.trainer.Trainer`
     path: Path | None = None  # the file it was read from
-    images_sha256: str = ""  # identifies their pixels, as they were decoded; "" if unknown
-    # Of the checkpoint that the first weights came from; "" if they were fresh
-    start_sha256: str = ""
-    # Of the images, and of those that a warm start was trained on, as
-    # `lloss.data.image_overlap.traces` gives them; none if unknown
-    traces: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def epoch(self) -> int:
@@ -93,7 +94,6 @@ class Checkpoint:
                 f"{self.path}: does not fit the network {settings.model!r}; it was written by "
                 "another version of lloss or torchvision: train again"
             ) from error
-        set_transform_input(model.network, self.state)
         return model.eval()
 
 
@@ -108,19 +108,31 @@ def load_checkpoint(run: Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: is of format {content['format']}, this lloss reads {FORMAT}"
             )
+        state = dict(content["state"])
         return Checkpoint(
-            TrainSettings.from_dict(content["settings"], str(path)),
+            _settings(content["settings"], state, path),
             tuple(content["classes"]),
             int(content["labeled"]),
             str(content["labels_sha256"]),
             content["sample"].numpy(),
-            dict(content["state"]),
+            str(content["images_sha256"]),
+            str(content["start_sha256"]),
+            content["traces"].numpy(),
+            state,
             path,
-            str(content.get("images_sha256", "")),
-            str(content.get("start_sha256", "")),
-            content["traces"].numpy() if "traces" in content else np.empty(0, np.int64),
         )
     except CheckpointError:
         raise
     except Exception as error:  # unpickling a foreign file fails in any way it likes
         raise CheckpointError(f"{path}: is damaged or not a checkpoint of lloss") from error
+
+
+def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
+    """Read settings; those of earlier versions may leave the normalisation to the network."""
+    values.pop("flip_test", None)
+    settings = TrainSettings.from_dict(values, str(path))
+    if not state.pop("transform_input", False):
+        return settings
+    if (settings.mean, settings.std) != (IMAGENET_MEAN, IMAGENET_STD):
+        raise CheckpointError(f"{path}: scales its input twice; train again with this version")
+    return dataclasses.replace(settings, mean=HALVES, std=HALVES)

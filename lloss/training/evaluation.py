@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,15 +14,8 @@ from numpy.typing import NDArray
 from lloss.annotations import Problems
 from lloss.data.image_overlap import trained_on_note
 from lloss.data.labeled_set import LabeledSet
-from lloss.files import write_text
 from lloss.modeling.network import TappedNetwork
-from lloss.statistics.charts import scatter
-from lloss.statistics.confidence_intervals import (
-    CONFIDENCE,
-    bootstrap,
-    in_percent,
-    range_in_percent,
-)
+from lloss.statistics.confidence_intervals import CONFIDENCE, bootstrap
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -99,10 +90,9 @@ def measure(
     """
     task, meter = get_task(settings.task), model.objective.meter(labels)
     columns: dict[str, list[NDArray[np.float32]]] = {"loss": [], "entropy": [], "predicted": []}
-    mirror = _mirrored(model, settings, data) if meter.mirrored else itertools.repeat(None)
-    for (rows, forward), mirrored in zip(predict(model, settings, data.images), mirror):
+    for rows, forward in predict(model, settings, data.images):
         targets = list(data.targets[rows])
-        meter.update(forward.output, targets, mirrored)
+        meter.update(forward.output, targets)
         with torch.no_grad():
             collated = task.collate(targets).to(forward.embedding.device)
             found = {
@@ -144,12 +134,6 @@ def measure(
     )
 
 
-def _mirrored(model: TappedNetwork, settings: TrainSettings, data: TrainingData) -> Iterator[Any]:
-    """Yield the network's output for the images mirrored left to right, batch by batch."""
-    for _, forward in predict(model, settings, data.images[:, :, ::-1]):
-        yield forward.output
-
-
 def evaluate_checkpoint(
     checkpoint: Checkpoint,
     labeled: LabeledSet,
@@ -173,17 +157,3 @@ def evaluate_checkpoint(
     return measure(
         checkpoint.network().to(on), settings, data, [labeled.labels[row] for row in rows]
     )
-
-
-def write_scatter(evaluation: Evaluation, unit: str, path: Path) -> None:
-    """Write an SVG of predicted against true loss (in ``unit``), one point an image."""
-    assert evaluation.predicted_loss is not None and evaluation.head is not None, "needs a head"
-    interval = evaluation.intervals["head"]["ranking_accuracy"]
-    title = (
-        f"{evaluation.images} held-out images: "
-        f"{in_percent(evaluation.head.ranking_accuracy, interval)} of pairs ordered right "
-        f"(95 % interval {range_in_percent(interval)})"
-    )
-    true_label = f"true loss ({unit})" if unit else "true loss"
-    chart = scatter(evaluation.predicted_loss, evaluation.true_loss, true_label, title)
-    write_text(path, chart)

@@ -23,7 +23,6 @@ from lloss.data.image_overlap import traces
 from lloss.data.labeled_set import LabeledSet
 from lloss.errors import CheckpointError, DivergedError, InterruptedRunError, LabelError
 from lloss.files import sweep, write_error, write_text
-from lloss.modeling.network import TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings
@@ -32,7 +31,7 @@ from lloss.training.checkpoint import FILE, Checkpoint, load_checkpoint
 from lloss.training.divergence import doubts, with_kept_checkpoint
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData, load_examples
-from lloss.training.warm_start import taps_of, warm_trainer
+from lloss.training.warm_start import take_weights
 
 METRICS = "metrics.jsonl"
 SAMPLE = 64
@@ -82,37 +81,32 @@ def train(
     for line in [*problems.lines(), *task.notes(settings)]:
         say(line)
 
-    def note_doubts(model: TappedNetwork) -> None:
-        problems.warnings = doubts(model, settings, sample, run / METRICS)
-        for line in problems.warnings:
-            say(f"note: {line}")
-
     images = _pixels_sha256(data.images)
-    if before is not None:
-        _check_images(run, before, images)
-        if before.finished:
-            if (run / METRICS).exists():
-                note_doubts(before.network())
-            return before
-    if before is not None or start is None:
-        trainer = Trainer(settings, data, device)
-    else:
-        trainer = warm_trainer(start, settings, data, device, say)
-    settings = dataclasses.replace(settings, taps=taps_of(trainer))
-    _keep_epochs(run / METRICS, before.epoch if before else 0)
+    if before is not None and before.images_sha256 != images:
+        raise CheckpointError(
+            f"{run}: was trained on other images of the same names (their pixels changed); "
+            "restore them, or train in another folder"
+        )
+    if before is not None and before.finished:
+        _note_doubts(run, settings, problems, say)
+        return before
+    trainer = Trainer(settings, data, device)
     if before is not None:
         trainer.load_state(before.state)
+    elif start is not None:
+        say(take_weights(trainer.model, start, settings, data.classes))
+    _keep_epochs(run / METRICS, trainer.epoch)
     own = traces(labeled.items)
     checkpoint = Checkpoint(
-        settings,
+        dataclasses.replace(settings, taps=tuple(tap.module for tap in trainer.model.taps)),
         data.classes,
         len(data.images),
         data.sha256,
         sample.images,
+        images,
+        start.sha256 if start else "",
+        np.append(start.traces, own) if start else own,
         {},
-        images_sha256=images,
-        start_sha256=start.sha256 if start else "",
-        traces=np.append(start.traces, own) if start else own,
     )
     writer = RunWriter(run, trainer, checkpoint)
     with _interruptible() as interrupted:
@@ -120,8 +114,17 @@ def train(
             _loop(trainer, writer, interrupted)
         except DivergedError as error:
             raise with_kept_checkpoint(error, run / FILE) from None
-    note_doubts(trainer.model)
+    _note_doubts(run, settings, problems, say)
     return load_checkpoint(run)
+
+
+def _note_doubts(
+    run: Path, settings: TrainSettings, problems: Problems, say: Callable[[str], None]
+) -> None:
+    if (run / METRICS).exists():
+        problems.warnings = doubts(settings, run / METRICS)
+        for line in problems.warnings:
+            say(f"note: {line}")
 
 
 def _with_loss(task: Task, labeled: LabeledSet, problems: Problems) -> LabeledSet:
@@ -145,20 +148,6 @@ def _pixels_sha256(images: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _check_images(run: Path, before: Checkpoint, images: str) -> None:
-    if before.images_sha256 == images or (before.finished and not before.images_sha256):
-        return
-    if not before.images_sha256:
-        raise CheckpointError(
-            f"{run}: was begun by an earlier lloss, which kept no digest of its images; choose "
-            "another -o to train again"
-        )
-    raise CheckpointError(
-        f"{run}: was trained on other images of the same names (their pixels changed); "
-        "restore them, or train in another folder"
-    )
-
-
 def _decoded(
     task: Task, labeled: LabeledSet, settings: TrainSettings, run: Path, problems: Problems
 ) -> tuple[TrainingData, TrainingData]:
@@ -175,12 +164,7 @@ def _decoded(
         data, rows = load_examples(
             labeled, classes, settings, problems, for_training=True, scratch=run
         )
-        usable = labeled.take(rows)
-        if left := _classes_left(task, usable, classes, problems):
-            again, _ = load_examples(
-                usable, left, settings, problems, for_training=True, scratch=run
-            )
-            data = dataclasses.replace(again, sha256=data.sha256)
+        _check_left(task, labeled.take(rows), classes, problems)
     except LabelError:
         if new:
             run.rmdir()
@@ -192,22 +176,20 @@ def _decoded(
     return data, sample
 
 
-def _classes_left(
+def _check_left(
     task: Task, usable: LabeledSet, classes: tuple[str, ...], problems: Problems
-) -> tuple[str, ...]:
-    """Return the classes of usable images where some are gone: an output would not learn."""
+) -> None:
+    """Note classes of which no image is left, and refuse images that teach nothing."""
     left = task.classes(usable.labels)
-    gone = [name for name in classes if name not in left]
+    gone = [repr(name) for name in classes if name not in left]
     if not gone:
-        return ()
-    shown = first_names([repr(name) for name in gone], 5)
-    line = f"{usable.origin}: no image of the class {shown} can be used: no output of the network"
-    problems.note(line)
+        return
+    line = f"{usable.origin}: no image of the class {first_names(gone, 5)} can be used"
+    problems.note(f"{line}: the network does not learn it")
     try:
         task.check(usable.labels, left)
     except LabelError as error:
         raise LabelError(f"{line}; {error}") from error
-    return left
 
 
 def _earlier_run(
@@ -239,21 +221,16 @@ def _earlier_run(
             f"{run}: was trained on other labels ({before.labeled} images, now {len(labeled)}); "
             "choose another -o"
         )
-    began, now = before.start_sha256, start.sha256 if start else ""
-    if began != now:
-        old_start, new_start = (
-            f"the checkpoint of sha256 {sha256[:12]}…" if sha256 else "none"
-            for sha256 in (began, now)
-        )
+    if before.start_sha256 != (start.sha256 if start else ""):
         raise CheckpointError(
-            f"{run}: was begun with a warm start from {old_start}, now it is from {new_start}; "
+            f"{run}: was begun with {'another' if before.start_sha256 else 'no'} warm start; "
             "resume with the same --warm-start, or choose another -o"
         )
     return before
 
 
 class RunWriter:
-    """Writes a run's checkpoint, which lacks only the trainer's state, and metrics."""
+    """Writes a run's checkpoint, which lacks only the trainer's state, and its metrics."""
 
     def __init__(self, run: Path, trainer: Trainer, checkpoint: Checkpoint) -> None:
         self.run, self.trainer, self.checkpoint = run, trainer, checkpoint
@@ -292,11 +269,9 @@ def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> 
             figures = trainer.advance()
             if figures is not None:
                 writer.log(figures)
-                shown = {k: figures[k] for k in ("loss", trainer.task.metric) if k in figures}
-                if "ranking_accuracy" in figures:
-                    shown["ranking"] = figures["ranking_accuracy"]
+                names = [n for n in ("loss", "ranking_accuracy") if n in figures]
                 bar.set_description(f"train {trainer.epoch}/{epochs}", refresh=False)
-                bar.set_postfix(shown, refresh=False)
+                bar.set_postfix({name: figures[name] for name in names}, refresh=False)
             bar.update(trainer.epoch * images + trainer.totals.images - bar.n)
             if interrupted.is_set():
                 writer.save()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from torch.optim import lr_scheduler
 from lloss.errors import CheckpointError, DivergedError, LabelError, SettingsError
 from lloss.modeling.head_losses import HEAD_LOSSES
 from lloss.modeling.network import Forward, Normalize, TappedNetwork
-from lloss.modeling.registry import set_transform_input, transforms_input
 from lloss.statistics.ranking_metrics import pair_counts
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
@@ -34,22 +33,19 @@ _PIXELS = 256 * 64 * 64
 
 @dataclass
 class Totals:
-    """Sums over the images of an epoch so far; ``hits`` is None where they are slow to compute."""
+    """Sums over the images of an epoch so far."""
 
     images: int = 0
     loss: float = 0.0
     head_loss: float = 0.0
-    hits: float | None = 0.0
     pairs: int = 0
     ordered: float = 0.0
     seconds: float = 0.0
 
-    def means(self, metric: str) -> dict[str, float]:
+    def means(self) -> dict[str, float]:
         """Return what the progress bar and ``metrics.jsonl`` show."""
         count = max(self.images, 1)
         shown = {"loss": self.loss / count}
-        if self.hits is not None:
-            shown[metric] = self.hits / count
         if self.pairs:
             shown["head_loss"] = self.head_loss / count
             shown["ranking_accuracy"] = self.ordered / self.pairs
@@ -64,7 +60,6 @@ class Trainer:
         settings: with a ``size`` that is not 0.
         data: its images are of that size.
         device: ``cpu``, ``cuda``, or empty for CUDA where available.
-        start: a state dict to start from instead of fresh weights (a warm start).
 
     Raises:
         LabelError: fewer images than a batch.
@@ -73,12 +68,9 @@ class Trainer:
     settings: TrainSettings
     data: TrainingData
     device: str = ""
-    start: dict[str, Tensor] | None = None
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
     totals: Totals = field(default_factory=Totals, init=False)
-    # With a `start`: parameters and buffers that it lacks, or has in another shape
-    fresh: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         settings, count = self.settings, len(self.data.images)
@@ -91,8 +83,6 @@ class Trainer:
         self.task = get_task(settings.task)
         with _seeded(self._device, settings.seed):
             self.model = self.task.network(settings, self.data.classes)
-        if self.start is not None:
-            self.fresh = _load_fitting(self.model, self.start)
         self.model.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(settings.mean, settings.std).to(self._device)
         self._batches = Batches(self.task, settings, self.data)
@@ -133,7 +123,7 @@ class Trainer:
         seconds = max(self.totals.seconds, 1e-9)
         figures = {
             "epoch": self.epoch + 1,
-            **self.totals.means(self.task.metric),
+            **self.totals.means(),
             "lr": rate,
             "images_per_second": round(self.totals.images / seconds, 1),
         }
@@ -160,7 +150,7 @@ class Trainer:
         self._refuse_infinite("gradient", torch.nn.utils.get_total_norm(gradients))
         self.optimizer.step()
         self.schedule.step()
-        self._count(forward, losses.detach(), float(head_loss.detach()), targets)
+        self._count(forward, losses.detach(), float(head_loss.detach()))
 
     def _refuse_infinite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -178,14 +168,11 @@ class Trainer:
         where = f"step {done} ({epoch}, rate {self.optimizer.param_groups[0]['lr']:.3g})"
         return DivergedError(f"training diverged: {what} at {where}; {remedy(self.settings)}")
 
-    def _count(self, forward: Forward, losses: Tensor, head_loss: float, targets: Any) -> None:
+    def _count(self, forward: Forward, losses: Tensor, head_loss: float) -> None:
         totals, count = self.totals, len(losses)
         totals.images += count
         totals.loss += float(losses.sum())
         totals.head_loss += head_loss * count
-        hits = self.model.objective.hits(forward.output, targets)
-        known = hits is not None and totals.hits is not None
-        totals.hits = totals.hits + float(hits.sum()) if known else None  # type: ignore[operator,union-attr]
         if forward.loss is not None:
             predicted = forward.loss.detach().float().cpu().numpy()
             ordered, pairs = pair_counts(predicted, losses.cpu().numpy())
@@ -205,7 +192,6 @@ class Trainer:
             "step": self.step,
             "totals": asdict(self.totals),
             "model": self.model.state_dict(),
-            "transform_input": transforms_input(self.model.network),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -214,13 +200,13 @@ class Trainer:
         """Go on from where :meth:`state` was taken."""
         try:
             self.model.load_state_dict(state["model"])
-            set_transform_input(self.model.network, state)
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
-        self.totals = Totals(**state["totals"])
+        names = {known.name for known in fields(Totals)}  # earlier versions had one more
+        self.totals = Totals(**{k: v for k, v in state["totals"].items() if k in names})
         self._stream = None
 
 
@@ -260,16 +246,6 @@ def device_of(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device 'cuda': torch sees no GPU here; use cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _load_fitting(model: TappedNetwork, state: dict[str, Tensor]) -> list[str]:
-    """Take over the weights that fit; return the names of those that stay fresh."""
-    own = model.state_dict()
-    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    if not any(key.startswith("network.") for key in fitting):
-        raise CheckpointError("the warm start's network has no layer in common with this one")
-    model.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

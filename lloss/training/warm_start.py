@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lloss.errors import CheckpointError
-from lloss.modeling.registry import set_transform_input
+from lloss.modeling.network import TappedNetwork
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.text.first_names import first_names
 from lloss.training.checkpoint import Checkpoint
-from lloss.training.trainer import Trainer
-from lloss.training.training_data import TrainingData
 
 _NETWORK = "network."  # Before the names of the target network's weights
 
 
-def warm_trainer(
-    start: Checkpoint,
-    settings: TrainSettings,
-    data: TrainingData,
-    device: str,
-    say: Callable[[str], None],
-) -> Trainer:
-    """Make a trainer that begins with the weights of a run; ``say`` receives what it left out.
+def take_weights(
+    model: TappedNetwork, start: Checkpoint, settings: TrainSettings, classes: Sequence[str]
+) -> str:
+    """Give a network the weights of a run that fit it; return a line on what stays fresh.
 
-    Raises ``CheckpointError`` for weights of another network.
+    Layers of other classes, and a head that reads other modules, stay fresh. Raises
+    ``CheckpointError`` for weights of another network.
     """
     for name in ("task", "model"):
         theirs, ours = getattr(start.settings, name), getattr(settings, name)
@@ -37,36 +32,29 @@ def warm_trainer(
                 f"{start.path}: is of {name} {theirs!r}, not {ours!r}; give a warm start of the "
                 "same network, or leave it out"
             )
-    weights = _first_weights(start, data.classes)
-    trainer = Trainer(settings, data, device, weights)
-    if taps_of(trainer) != start.settings.taps:  # a head of other layers, even of the same widths
-        network = {name: value for name, value in weights.items() if name.startswith(_NETWORK)}
-        trainer = Trainer(settings, data, device, network)
-    set_transform_input(trainer.model.network, start.state)
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in trainer.model.state_dict())
-    fresh = list(dict.fromkeys(name.rpartition(".")[0] for name in trainer.fresh))
-    say(
-        f"warm start: {len(layers) - len(fresh)} of {len(layers)} layers are those of {start.path}"
-        + (f"; fresh: {first_names(fresh, 4)}" if fresh else "")
-    )
-    return trainer
-
-
-def _first_weights(start: Checkpoint, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the weights of a run, without the layers of other classes."""
     weights: dict[str, Tensor] = start.state["model"]
     broken = next((k for k, v in weights.items() if not torch.isfinite(v).all()), None)
     if broken is not None:
         raise CheckpointError(
             f"{start.path}: its weights {broken!r} are infinite or NaN; give another warm start"
         )
-    if start.classes == classes:
-        return weights
-    own = [name.removeprefix(_NETWORK) for name in weights if name.startswith(_NETWORK)]
-    other = {_NETWORK + name for name in get_task(start.settings.task).class_layers(own)}
-    return {name: value for name, value in weights.items() if name not in other}
-
-
-def taps_of(trainer: Trainer) -> tuple[str, ...]:
-    """Name the modules that the head reads."""
-    return tuple(tap.module for tap in trainer.model.taps)
+    own, fresh = model.state_dict(), set[str]()
+    if start.classes != tuple(classes):
+        names = [name.removeprefix(_NETWORK) for name in own if name.startswith(_NETWORK)]
+        fresh = {_NETWORK + name for name in get_task(settings.task).class_layers(names)}
+    if tuple(tap.module for tap in model.taps) != start.settings.taps:
+        fresh |= {name for name in own if not name.startswith(_NETWORK)}
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and name not in fresh and value.shape == own[name].shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    layers, left = (
+        list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+        for names in (own, [name for name in own if name not in fitting])
+    )
+    return (
+        f"warm start: {len(layers) - len(left)} of {len(layers)} layers are those of {start.path}"
+        + (f"; fresh: {first_names(left, 4)}" if left else "")
+    )

@@ -13,15 +13,13 @@ from lloss.annotations import Problems
 from lloss.data import image_overlap as overlap
 from lloss.data.image_overlap import (
     find_test_images,
-    refuse_overlap,
     shared_images,
     traces,
     trained_on_note,
     without_test_images,
 )
 from lloss.data.labeled_set import LabeledSet
-from lloss.errors import LabelError
-from lloss.pools import Item, open_pool
+from lloss.pools import open_pool
 
 
 def _content(seed: int, size: int = 9000) -> bytes:
@@ -142,12 +140,6 @@ def test_images_of_the_test_set_in_the_pool_are_counted(tmp_path: Path) -> None:
     known = Problems()
     assert find_test_images(pool, test, own, known) == {"a.png"}
     assert "1 image is in the test set" in known.notes[0]
-
-
-def test_one_id_to_train_and_to_test_on_is_refused() -> None:
-    items = [Item(id, lambda: b"") for id in "ab"]
-    with pytest.raises(LabelError, match=r"'b' is in one and in two"):
-        refuse_overlap(LabeledSet(items, ["x", "y"], "one"), LabeledSet(items[1:], ["y"], "two"))
 
 
 def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path) -> None:

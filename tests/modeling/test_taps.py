@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lloss.errors import SettingsError
-from lloss.modeling.registry import build_classifier
+from lloss.modeling.classifiers import build_classifier
 from lloss.modeling.taps import Tap, find_taps
 
 NARROW = "resnet10-cifar-narrow"

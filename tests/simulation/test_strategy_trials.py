@@ -73,7 +73,7 @@ def test_each_cycle_adds_k_images_and_trains_from_scratch(
     one, two, three = seen.labeled()
     assert one < two < three
     assert all(_same(first, seen.first[0]) for first in seen.first)
-    assert all(made.start is None and made.finished for made in seen.trainers)
+    assert all(made.finished for made in seen.trainers)
     assert not _same(seen.trainers[0].model.state_dict(), seen.first[0])
     with_head = strategy in (LEARNED, DIVERSE)
     assert [made.model.head is not None for made in seen.trainers] == [with_head] * 3

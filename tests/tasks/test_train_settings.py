@@ -65,41 +65,22 @@ def test_given_options_win_over_a_preset_and_absent_ones_do_not() -> None:
     assert (settings.epochs, settings.seed, settings.lr) == (3, 7, 0.1)
 
 
-def test_a_preset_for_another_model_takes_what_is_of_the_model_from_the_task() -> None:
-    for model, taps in {"hourglass1-narrow": 1, "hourglass4": 4}.items():
-        settings = resolve_settings("paper-mpii", model=model)
-        default = resolve_settings("default", task="pose", model=model)
-        found = settings.taps or get_task("pose").taps(settings)
-        assert found == tuple(f"maps.{number}" for number in range(taps))
-        assert (settings.size, settings.weights) == (default.size, default.weights)
-        assert (settings.epochs, settings.gradient_stop, settings.head_weight) == (125, 75, 0.0001)
-    lite = resolve_settings("paper-voc", model="ssdlite320_mobilenet_v3_large")
-    default = resolve_settings("default", task="detection")
-    for name in ("size", "mean", "std", "weights", "taps"):
-        assert getattr(lite, name) == getattr(default, name), name
-    assert (lite.size, lite.mean) == (320, (0.5, 0.5, 0.5))
-    assert (lite.epochs, lite.lr, lite.augment) == (300, 0.001, "ssd")
-
-
-def test_what_is_given_beside_another_model_counts_and_the_presets_own_model_changes_nothing() -> (
-    None
-):
-    given = resolve_settings("paper-mpii", model="hourglass4", size=128, taps=["maps.3"])
-    assert (given.size, given.taps) == (128, ("maps.3",))
-    for preset in ("paper-voc", "paper-mpii", "paper-cifar10"):
-        whole = resolve_settings(preset)
-        assert resolve_settings(preset, model=whole.model, task=whole.task) == whole
-    narrow = resolve_settings("paper-cifar10", model="resnet10-cifar-narrow")
-    assert (narrow.size, narrow.mean) == (32, (0.4914, 0.4822, 0.4465))
-
-
 @pytest.mark.parametrize(
-    ("preset", "task"),
-    [("paper-voc", "pose"), ("paper-cifar10", "detection"), ("paper-mpii", "classification")],
+    ("preset", "other", "given"),
+    [
+        ("paper-voc", "task 'detection', not of 'pose'", {"task": "pose"}),
+        ("paper-cifar10", "task 'classification', not of 'pose'", {"task": "pose"}),
+        ("paper-voc", "model 'ssd300_vgg16', not of 'x'; leave the model out", {"model": "x"}),
+        ("paper-mpii", "model 'hourglass2', not of 'hourglass4'", {"model": "hourglass4"}),
+    ],
 )
-def test_a_preset_is_of_one_task(preset: str, task: str) -> None:
-    with pytest.raises(SettingsError, match=rf"preset '{preset}': is of \w+, not of '{task}'"):
-        resolve_settings(preset, task=task)
+def test_a_preset_is_of_one_task_and_its_taps_of_one_model(
+    preset: str, other: str, given: dict[str, str]
+) -> None:
+    with pytest.raises(SettingsError, match=f"preset '{preset}': is of {other}"):
+        resolve_settings(preset, **given)
+    whole = resolve_settings(preset)
+    assert resolve_settings(preset, model=whole.model, task=whole.task) == whole
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
@@ -199,8 +180,12 @@ def test_a_model_of_another_task_is_refused(task: str, model: str, message: str)
         ("pose", "augment", "ssd", "augment = 'ssd': pose has none, pose"),
         ("classification", "weights", "coco", "classification starts from none or imagenet or the"),
         ("segmentation", "weights", "w.pt", r"weights 'w\.pt': segmentation starts from none or"),
-        ("classification", "loss_norm", "none", "loss_norm = 'none': is for detection alone, not"),
-        ("segmentation", "flip_test", True, "flip_test = True: is for pose alone, not for segment"),
+        (
+            "classification",
+            "loss_norm",
+            "none",
+            "loss_norm = 'none': is for detection alone",
+        ),
         ("pose", "weights", "imagenet", "weights 'imagenet': pose starts from none or the path of"),
         ("pose", "size", 100, "size = 100: an hourglass takes multiples of 64 pixels; use 128"),
         ("detection", "size", 8, "size = 8: ssdlite320_mobilenet_v3_large needs"),

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -53,9 +52,9 @@ def labeled(photos: Path) -> LabeledSet:
 def test_a_run_leaves_a_checkpoint_and_a_line_of_figures_an_epoch(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / METRICS).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
-    assert {"loss", "accuracy", "ranking_accuracy", "head_loss", "lr", "images_per_second"} <= set(
-        lines[0]
-    )
+    assert lines[0].keys() == {
+        "epoch", "loss", "ranking_accuracy", "head_loss", "lr", "images_per_second"
+    }  # fmt: skip
     checkpoint = load_checkpoint(trained)
     assert checkpoint.finished
     assert checkpoint.classes == ("bright", "dark", "red")
@@ -156,21 +155,6 @@ def test_resuming_with_other_pixels_under_the_same_names_is_refused(
         assert (run / "checkpoint.pt").read_bytes() == before
 
 
-def test_a_run_without_a_digest_of_its_images_resumes_only_when_it_is_finished(
-    labeled: LabeledSet, tiny: TrainSettings, trained: Path, cut: Path, tmp_path: Path
-) -> None:
-    whole = shutil.copytree(trained, tmp_path / "whole")
-    for run in (whole, cut):
-        content = torch.load(run / "checkpoint.pt", weights_only=True)
-        del content["images_sha256"], content["start_sha256"]
-        torch.save(content, run / "checkpoint.pt")
-    before = (whole / "checkpoint.pt").read_bytes()
-    assert train(labeled, tiny, whole, resume=True).finished
-    assert (whole / "checkpoint.pt").read_bytes() == before
-    with pytest.raises(CheckpointError, match="earlier lloss.*choose another -o"):
-        train(labeled, tiny, cut, resume=True)
-
-
 def test_a_warm_start_is_kept_across_a_resume(
     labeled: LabeledSet, tiny: TrainSettings, trained: Path, cut: Path, tmp_path: Path
 ) -> None:
@@ -178,7 +162,7 @@ def test_a_warm_start_is_kept_across_a_resume(
     warm = _cut(dark, dataclasses.replace(tiny, batch_size=5), tmp_path / "w", warm_start=trained)
     for run, some, start in ((warm, dark, None), (warm, dark, cut), (cut, labeled, trained)):
         settings = load_checkpoint(run).settings
-        with pytest.raises(CheckpointError, match="warm start from .*same --warm-start"):
+        with pytest.raises(CheckpointError, match="(another|no) warm start; resume with the same"):
             train(some, settings, run, resume=True, warm_start=start)
     # Images that the first weights come from are not held-out images of the second run either.
     red = labeled.take(row for row, label in enumerate(labeled.labels) if label == "red")
@@ -203,12 +187,12 @@ def test_images_without_a_loss_are_noted_and_not_trained_on() -> None:
 
 @pytest.mark.parametrize(("took", "waits"), [(0.0, 20.0), (1.0, 20.0), (6.0, 120.0)])
 def test_what_takes_long_to_write_is_written_less_often(
-    took: float, waits: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    took: float, waits: float, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most a twentieth of the time goes into writing."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(runs.time, "monotonic", lambda: clock.now)
-    blank = runs.Checkpoint(TrainSettings(), (), 0, "", np.empty(0, np.uint8), {})
+    blank = dataclasses.replace(load_checkpoint(trained), state={})
     writer = runs.RunWriter(tmp_path, SimpleNamespace(state=dict), blank)  # type: ignore[arg-type]
     saved: list[float] = []
 
@@ -288,21 +272,20 @@ def test_a_broken_labeled_image_is_named_before_training(
     assert len(said) == 1 and said[0].startswith("left out 1 broken annotation: ")
 
 
-def test_a_class_without_a_usable_image_gets_no_output(
-    labeled: LabeledSet, tiny: TrainSettings, trained: Path, tmp_path: Path
+def test_a_class_without_a_usable_image_is_noted_and_one_class_alone_refused(
+    labeled: LabeledSet, tiny: TrainSettings, tmp_path: Path
 ) -> None:
     broken = [Item(f"x{number}.png", lambda: b"no image") for number in range(3)]
-    # First in the order of classes, so that all others' numbers would be off by one.
     more = LabeledSet([*broken, *labeled.items], ["a", "b", "b", *labeled.labels], "more.csv")
     problems = Problems(skip=True)
     run = train(more, tiny, tmp_path / "more", problems=problems)
-    assert run.classes == ("bright", "dark", "red") and run.labels_sha256 == more.sha256
+    assert run.classes == ("a", "b", "bright", "dark", "red")
+    assert run.labels_sha256 == more.sha256
     assert any("no image of the class 'a', 'b' can be used" in note for note in problems.notes)
     assert len(problems.broken) == 3
-    assert same(run.state["model"], weights(trained))
+    one = labeled.take([row for row, name in enumerate(labeled.labels) if name == "red"])
+    one = LabeledSet([*broken, *one.items], ["a", "b", "b", *one.labels], "one.csv")
     with pytest.raises(LabelError, match="of the class 'a', 'b' can be used.*label a second class"):
-        one = labeled.take([row for row, name in enumerate(labeled.labels) if name == "red"])
-        one = LabeledSet([*broken, *one.items], ["a", "b", "b", *one.labels], "one.csv")
         train(one, tiny, tmp_path / "one", problems=Problems(skip=True))
     assert not (tmp_path / "one").exists()
 

@@ -316,7 +316,6 @@ def test_too_few_images_and_the_state_of_another_network_are_refused(
 def test_training_learns(make: Make) -> None:
     figures = _run(make(48, epochs=6))
     assert figures[-1]["loss"] < figures[0]["loss"] / 2
-    assert figures[-1]["accuracy"] > 0.9
     assert [epoch["epoch"] for epoch in figures] == [1, 2, 3, 4, 5, 6]
     assert all(0 <= epoch["ranking_accuracy"] <= 1 for epoch in figures)
 

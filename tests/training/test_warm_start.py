@@ -13,8 +13,9 @@ from lloss.data.class_labels import open_labeled
 from lloss.errors import CheckpointError
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
+from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData, load_examples
-from lloss.training.warm_start import warm_trainer
+from lloss.training.warm_start import take_weights
 
 
 @pytest.fixture
@@ -32,9 +33,8 @@ def _warm(
     start: Checkpoint, settings: TrainSettings, data: TrainingData
 ) -> tuple[dict[str, Tensor], str]:
     """The first weights and the line on them."""
-    said: list[str] = []
-    trainer = warm_trainer(start, settings, data, "cpu", said.append)
-    (line,) = said
+    trainer = Trainer(settings, data, "cpu")
+    line = take_weights(trainer.model, start, settings, data.classes)
     return trainer.model.state_dict(), line
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,8 +18,12 @@ HEATMAP_STD = 0.001
 """Of the heatmap layers' first weights: with torch's own the first epochs would only bring noise
 down to 0, where most of a target is. (Not in the paper.)"""
 
-WIDTHS = {"": 256, "-narrow": 64}
-"""Channels by the suffix of the name. The narrow network takes a sixteenth of the arithmetic."""
+NAMES = {
+    f"hourglass{stacks}{suffix}": (stacks, width)
+    for stacks in range(1, 9)
+    for suffix, width in (("", 256), ("-narrow", 64))
+}
+"""Stacks and channels. The narrow networks take a sixteenth of the arithmetic."""
 
 
 class Residual(nn.Module):
@@ -139,20 +141,14 @@ def stacks_of(name: str) -> int:
 
 
 def build_hourglass(name: str, joints: int) -> StackedHourglass:
-    """Build ``hourglass1`` to ``hourglass8`` by the number of stacks.
-
-    Each also has a form with the suffix ``-narrow``, of a quarter of the channels. Another name
-    is a ``SettingsError``.
-    """
-    stacks, width = _parsed(name)
-    return StackedHourglass(joints, stacks, width)
+    """Build one of :data:`NAMES`; another name is a ``SettingsError``."""
+    return StackedHourglass(joints, *_parsed(name))
 
 
 def _parsed(name: str) -> tuple[int, int]:
-    match = re.fullmatch(r"hourglass([1-8])(-narrow)?", name)
-    if not match:
+    if name not in NAMES:
         raise SettingsError(
             f"model {name!r}: no network for pose; choose hourglass1 to hourglass8, "
             "for a CPU hourglass1-narrow"
         )
-    return int(match[1]), WIDTHS[match[2] or ""]
+    return NAMES[name]

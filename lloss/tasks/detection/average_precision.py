@@ -7,8 +7,6 @@ development kit of the challenge. An image is judged at once, without a loop ove
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +19,7 @@ from lloss.modeling.networks.ssd import SsdOutput, reference
 from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.detection.box_targets import Objects, Truth
 
-VOC_LEVELS = np.arange(11) / 10  # Recalls at which VOC 2007 reads precision
-
-COCO_LEVELS = np.linspace(0, 1, 101)
-"""Recalls at which COCO reads it, rounded as COCO's own evaluation rounds them."""
+LEVELS = np.arange(11) / 10  # Recalls at which VOC 2007 reads precision
 
 IOU = 0.5  # a detection finds an object that it overlaps by more than this
 
@@ -32,74 +27,8 @@ TRUE, IGNORED, FALSE = 1, 0, -1
 """Verdicts: a detection that counts for, that does not count, that counts against."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Detections:
-    """The detections of an image: boxes, float [D, 4] x0, y0, x1, y1; scores; labels, int [D]."""
-
-    boxes: NDArray[np.floating]
-    scores: NDArray[np.floating]
-    labels: NDArray[np.integer]
-
-
-@dataclass
-class AveragePrecision:
-    """Judges detections image by image, and computes each class's average precision."""
-
-    _judged: list[NDArray[np.float64]] = field(default_factory=list, init=False, repr=False)
-    _positives: list[NDArray[np.integer]] = field(default_factory=list, init=False, repr=False)
-
-    def add(self, found: Detections, truth: Truth) -> None:
-        """Judge the detections of one more image."""
-        verdicts = judge(found, truth)
-        self._judged.append(np.stack([found.labels, found.scores, verdicts]).astype(np.float64))
-        self._positives.append(truth.labels[~(truth.difficult | truth.crowd)])
-
-    @property
-    def detections(self) -> int:
-        """Count the detections of all images."""
-        return sum(judged.shape[1] for judged in self._judged)
-
-    def showing(self, label: int) -> int:
-        """Count the images that show an object of a class that counts."""
-        return sum(bool((labels == label).any()) for labels in self._positives)
-
-    def of_class(
-        self,
-        label: int,
-        weights: NDArray[np.float64],
-        levels: NDArray[np.float64] = VOC_LEVELS,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Compute a class's average precisions, of R draws of the N images: ``weights`` [R, N].
-
-        Of equal scores, the image that was added first comes first.
-
-        Returns:
-            The area under the falling envelope of the curve (VOC 2010 and later), and the mean
-            over ``levels`` of the best precision at that recall or a higher one: float64 [R] each,
-            NaN where no object counts.
-        """
-        positives = weights @ np.array([(labels == label).sum() for labels in self._positives])
-        judged = np.concatenate(self._judged, 1) if self._judged else np.empty((3, 0))
-        image = np.repeat(np.arange(len(self._judged)), [part.shape[1] for part in self._judged])
-        counts = (judged[0] == label) & (judged[2] != IGNORED)
-        _, scores, verdicts = judged[:, counts]
-        order = np.argsort(-scores, kind="stable")
-        drawn = weights[:, image[counts][order]]
-        true = drawn * (verdicts[order] == TRUE)
-        hits = true.cumsum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.nan_to_num(hits / drawn.cumsum(1))  # before the first detection: 0
-            recall = hits / positives[:, None]
-            best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-            area = (true * best).sum(1) / positives
-            reached = np.stack([(recall < level).sum(1) for level in levels], 1)
-        best = np.concatenate([best, np.zeros((len(weights), 1))], 1)
-        at_levels = np.take_along_axis(best, reached, 1).mean(1)
-        return area, np.where(positives > 0, at_levels, np.nan)
-
-
-def judge(found: Detections, truth: Truth) -> NDArray[np.int8]:
-    """Judge each detection of an image.
+def judge(boxes: Floats, scores: Floats, labels: Floats, truth: Truth) -> NDArray[np.int8]:
+    """Judge each detection of an image, by boxes [D, 4] (x0, y0, x1, y1), scores and labels [D].
 
     A detection is of the object of its class that it overlaps most. If that is by more than
     :data:`IOU`: of a difficult object it is ignored; of another it is true, if no detection of a
@@ -109,14 +38,14 @@ def judge(found: Detections, truth: Truth) -> NDArray[np.int8]:
     Returns:
         int8 [D]: :data:`TRUE`, :data:`IGNORED` or :data:`FALSE`.
     """
-    verdicts = np.full(len(found.labels), FALSE, np.int8)
+    verdicts = np.full(len(labels), FALSE, np.int8)
     if not len(truth.labels) or not len(verdicts):
         return verdicts
-    same = found.labels[:, None] == truth.labels
-    low = np.maximum(found.boxes[:, None, :2], truth.boxes[:, :2]).astype(np.float64)
-    high = np.minimum(found.boxes[:, None, 2:], truth.boxes[:, 2:]).astype(np.float64)
+    same = labels[:, None] == truth.labels
+    low = np.maximum(boxes[:, None, :2], truth.boxes[:, :2]).astype(np.float64)
+    high = np.minimum(boxes[:, None, 2:], truth.boxes[:, 2:]).astype(np.float64)
     shared = (high - low).clip(min=0).prod(2)
-    own, their = _area(found.boxes)[:, None], _area(truth.boxes)
+    own, their = _area(boxes)[:, None], _area(truth.boxes)
     with np.errstate(invalid="ignore", divide="ignore"):  # a box without area finds nothing
         overlap = np.where(same & ~truth.crowd, shared / (own + their - shared), -1.0)
         inside = np.where(same & truth.crowd, shared / own, -1.0)
@@ -124,14 +53,14 @@ def judge(found: Detections, truth: Truth) -> NDArray[np.int8]:
     finds = overlap.max(1) > IOU
     ignored = finds & truth.difficult[best]
     verdicts[ignored | (inside.max(1) > IOU)] = IGNORED
-    by_score = np.argsort(-found.scores, kind="stable")
+    by_score = np.argsort(-scores, kind="stable")
     candidates = by_score[(finds & ~ignored)[by_score]]
     _, first = np.unique(best[candidates], return_index=True)
     verdicts[candidates[first]] = TRUE
     return verdicts
 
 
-def _area(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+def _area(boxes: Floats) -> NDArray[np.float64]:
     area: NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(1)
     return area
 
@@ -168,7 +97,6 @@ class DetectionMeter(Meter):
         self, labels: Sequence[ObjectLabel], classes: Sequence[str], model: str, size: int
     ) -> None:
         self.classes, self.model, self.size = tuple(classes), model, size
-        self.precision = AveragePrecision()
         counted = {
             name
             for label in labels
@@ -176,20 +104,58 @@ class DetectionMeter(Meter):
             if not left_out
         }
         self.unknown = sorted(counted - set(classes))
+        self._judged: list[NDArray[np.float64]] = []  # of each image: labels, scores, verdicts
+        self._positives: list[NDArray[np.integer]] = []  # labels of the objects that count
 
-    def update(self, output: SsdOutput, targets: Sequence[Objects], mirror: Any = None) -> None:
-        """Judge what the network found on a batch."""
-        self.images += len(targets)
+    def update(self, output: SsdOutput, targets: Sequence[Objects]) -> None:
         for found, objects in zip(detect(output, self.model, self.size), targets):
-            arrays = {name: value.cpu().numpy() for name, value in found.items()}
-            self.precision.add(Detections(**arrays), objects.truth or objects.as_truth())
+            boxes, scores, labels = (
+                found[name].cpu().numpy() for name in ("boxes", "scores", "labels")
+            )
+            self.add(boxes, scores, labels, objects.truth or objects.as_truth())
+
+    def add(self, boxes: Floats, scores: Floats, labels: Floats, truth: Truth) -> None:
+        """Judge the detections of one more image, see :func:`judge`."""
+        self.images += 1
+        verdicts = judge(boxes, scores, labels, truth)
+        self._judged.append(np.stack([labels, scores, verdicts]).astype(np.float64))
+        self._positives.append(truth.labels[~(truth.difficult | truth.crowd)])
+
+    def of_class(self, label: int, weights: Floats) -> tuple[Floats, Floats]:
+        """Compute a class's average precisions, of R draws of the N images: ``weights`` [R, N].
+
+        Of equal scores, the image that was added first comes first.
+
+        Returns:
+            The area under the falling envelope of the curve (VOC 2010 and later), and the mean
+            over :data:`LEVELS` of the best precision at that recall or a higher one: float64 [R]
+            each, NaN where no object counts.
+        """
+        positives = weights @ np.array([(labels == label).sum() for labels in self._positives])
+        judged = np.concatenate(self._judged, 1) if self._judged else np.empty((3, 0))
+        image = np.repeat(np.arange(len(self._judged)), [part.shape[1] for part in self._judged])
+        counts = (judged[0] == label) & (judged[2] != IGNORED)
+        _, scores, verdicts = judged[:, counts]
+        order = np.argsort(-scores, kind="stable")
+        drawn = weights[:, image[counts][order]]
+        true = drawn * (verdicts[order] == TRUE)
+        hits = true.cumsum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = np.nan_to_num(hits / drawn.cumsum(1))  # before the first detection: 0
+            recall = hits / positives[:, None]
+            best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+            area = (true * best).sum(1) / positives
+            reached = np.stack([(recall < level).sum(1) for level in LEVELS], 1)
+        best = np.concatenate([best, np.zeros((len(weights), 1))], 1)
+        at_levels = np.take_along_axis(best, reached, 1).mean(1)
+        return area, np.where(positives > 0, at_levels, np.nan)
 
     def resampled(self, weights: Floats) -> dict[str, Floats]:
         """``map`` by area, ``map_11point``, and ``AP <class>`` by area.
 
         Means are over the classes of which an object counts; NaN without any.
         """
-        pairs = [self.precision.of_class(n, weights) for n in range(1, len(self.classes) + 1)]
+        pairs = [self.of_class(n, weights) for n in range(1, len(self.classes) + 1)]
         zeros = np.zeros(len(weights))
         area, points = (
             dict(zip(self.classes, column)) | dict.fromkeys(self.unknown, zeros)
@@ -200,19 +166,16 @@ class DetectionMeter(Meter):
 
     def support(self) -> dict[str, int]:
         """Images that show an object of the class."""
-        each = {f"AP {n}": self.precision.showing(at) for at, n in enumerate(self.classes, 1)}
+        each = {
+            f"AP {name}": sum(bool((labels == at).any()) for labels in self._positives)
+            for at, name in enumerate(self.classes, 1)
+        }
         return {"map": self.images, "map_11point": self.images, **each}
 
-    def work(self) -> int:
-        """All detections."""
-        return self.precision.detections
-
     def missed(self) -> list[str]:
-        """Classes that the network does not have."""
         return unknown_classes_note(self.unknown, self.classes, "AP 0")
 
     def notes(self) -> list[str]:
-        """How precision was averaged."""
         return ["AP at IoU > 0.5: map by the area under the curve, map_11point by VOC 2007"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from lloss.annotations import ObjectLabel, Problems
 from lloss.annotations.lloss_json import write_labels
@@ -31,7 +31,7 @@ from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.tasks.detection import image_scores
 from lloss.tasks.detection.average_precision import DetectionMeter, detect
-from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, SsdAugmentation
+from lloss.tasks.detection.box_augmentation import KINDS, STORED_SCALE, augment_boxes
 from lloss.tasks.detection.box_targets import ObjectBatch, Objects
 from lloss.tasks.detection.multibox_loss import multibox_loss
 from lloss.tasks.task import Task
@@ -71,19 +71,15 @@ class DetectionObjective(Objective):
         self.divided = settings.loss_norm == "positives"
 
     def loss_per_image(self, output: SsdOutput, targets: ObjectBatch) -> Tensor:
-        """See :func:`lloss.tasks.detection.multibox_loss.multibox_loss`."""
         return multibox_loss(output, targets, reference(self.model), self.divided)
 
     def summary(self, output: SsdOutput) -> Tensor:
-        """See :func:`lloss.tasks.detection.image_scores.summary`."""
         return image_scores.summary(output)
 
     def outputs(self, output: SsdOutput) -> dict[str, Tensor]:
-        """See :func:`lloss.tasks.detection.image_scores.scores`."""
         return image_scores.scores(output)
 
     def meter(self, labels: Sequence[ObjectLabel]) -> DetectionMeter:
-        """Mean average precision."""
         return DetectionMeter(labels, self.classes, self.model, self.size)
 
     def draw(self, output: SsdOutput) -> list[Drawing]:
@@ -107,6 +103,7 @@ class _Detection(Task):
     write_labels = staticmethod(write_labels)
     join = staticmethod(join_objects)
     objective = staticmethod(DetectionObjective)
+    augment = staticmethod(augment_boxes)
     collate = staticmethod(ObjectBatch.of)
 
     def defaults(self, model: str) -> dict[str, Any]:
@@ -130,7 +127,6 @@ class _Detection(Task):
         anchors_of(settings.model, settings.size or own_size(settings.model))
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        """A network of :mod:`lloss.modeling.networks.ssd`."""
         return build_detector(settings.model, len(classes), settings.weights, settings.size)
 
     def taps(self, settings: TrainSettings) -> tuple[str, ...]:
@@ -190,15 +186,6 @@ class _Detection(Task):
             counts = label.boxes[~(label.difficult | label.crowd)]
             cut.add(size, (counts[:, :2] + counts[:, 2:]) / 2)
         return Objects.of(label, classes, Frame.of(size, spec), spec.height, spec.width)
-
-    def augment(
-        self,
-        images: Tensor,
-        targets: list[Objects],
-        settings: TrainSettings,
-        generator: Generator,
-    ) -> tuple[Tensor, list[Objects]]:
-        return SsdAugmentation.of(settings).batch(images, targets, generator)
 
 
 def _trained(label: ObjectLabel) -> list[str]:

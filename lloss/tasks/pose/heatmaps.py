@@ -54,11 +54,6 @@ def _slope(flat: Tensor, at: Tensor, step: int, position: Tensor, length: int) -
     return torch.sign(after - before) * inside
 
 
-def mirrored_back(heatmaps: Tensor, order: Tensor) -> Tensor:
-    """Turn heatmaps [..., J, H, W] of a mirrored image back; ``order`` is :func:`.mirror_order`."""
-    return heatmaps.flip(-1).index_select(-3, order)
-
-
 def heatmap_loss(heatmaps: Tensor, joints: Tensor, annotated: Tensor) -> Tensor:
     """Squared error against the joints' Gaussians, summed over the stacks (Newell et al. 2016).
 

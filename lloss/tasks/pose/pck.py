@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from lloss.annotations import PersonLabel
-from lloss.annotations.joint_names import without_mirror
 from lloss.modeling.meter import Meter, unknown_classes_note
 from lloss.statistics.confidence_intervals import Floats
-from lloss.tasks.pose.heatmaps import decode, mirrored_back
-from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
+from lloss.tasks.pose.heatmaps import decode
+from lloss.tasks.pose.joint_targets import PersonTarget
 
 PCKH_SHARE = 0.5  # Of the head size: PCKh@0.5 (Andriluka et al. 2014)
 
@@ -74,28 +73,20 @@ class Pck(Meter):
         names: of the joints.
         by_head: whether errors are divided by head sizes. Else it is by the side of what the
             network sees, for all persons, and nothing is called PCKh.
-        mirrored: whether the heatmaps are averaged with those of the mirrored image.
         unknown: of each person, in the order of the updates, the annotated joints that the network
             does not have: they are missed.
     """
 
     names: tuple[str, ...]
     by_head: bool
-    mirrored: bool = False
     unknown: Sequence[Collection[str]] = ()
     right: list[Tensor] = field(default_factory=list, init=False)
     total: list[Tensor] = field(default_factory=list, init=False)
 
-    def update(self, output: Any, targets: Sequence[PersonTarget], mirror: Any = None) -> None:
-        """Judge the last stack of heatmaps, [N, stacks, J, H, W]; ``mirror`` is the mirrored's."""
+    def update(self, output: Any, targets: Sequence[PersonTarget]) -> None:
+        """Judge the last stack of heatmaps, [N, stacks, J, H, W]."""
         self.images += len(targets)
         heatmaps = output[:, -1].float().cpu()
-        if mirror is not None:
-            order = torch.tensor(mirror_order(self.names))
-            both = (heatmaps + mirrored_back(mirror[:, -1].float().cpu(), order)) / 2
-            # A joint of one side whose other side the network does not know is not in the mirror.
-            alone = torch.tensor(without_mirror(self.names))
-            heatmaps = torch.where(alone[:, None, None], heatmaps, both)
         places, _ = decode(heatmaps)
         for found, target in zip(places, targets):
             error = found * (target.size / heatmaps.shape[-1]) - target.joints
@@ -142,7 +133,6 @@ class Pck(Meter):
         return sorted({name for names in self.unknown for name in names})
 
     def missed(self) -> list[str]:
-        """Joints that the network does not have."""
         unknown, names = (
             [name for name in names if group_of(name) not in LEFT_OUT]
             for names in (self._unknown_names(), self.names)
@@ -150,9 +140,4 @@ class Pck(Meter):
         return unknown_classes_note(unknown, names, "they count as missed", "joints")
 
     def notes(self) -> list[str]:
-        """What the figures mean."""
-        averaging = "on" if self.mirrored else "off"
-        return [
-            f"pck is {MEASURES[self.by_head]}; pelvis and thorax are left out",
-            f"flip averaging: {averaging}",
-        ]
+        return [f"pck is {MEASURES[self.by_head]}; without pelvis and thorax, no flip averaging"]

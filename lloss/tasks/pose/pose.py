@@ -24,7 +24,7 @@ from lloss.modeling.pretrained_weights import read_state_dict, start_from
 from lloss.pools import Item
 from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
-from lloss.tasks.pose.pck import LEFT_OUT, SIDE_SHARE, Pck, annotated_names, group_of, heads_known
+from lloss.tasks.pose.pck import LEFT_OUT, Pck, annotated_names, group_of, heads_known
 from lloss.tasks.pose.person_examples import read_person
 from lloss.tasks.pose.pose_augmentation import STORED_SCALE, draw_views, show
 from lloss.tasks.task import Task
@@ -41,21 +41,11 @@ class PoseObjective(Objective):
     """Heatmaps, float [N, stacks, J, S/4, S/4], against :class:`.PoseTargets`."""
 
     def __init__(self, settings: TrainSettings, classes: Sequence[str]) -> None:
-        self.joints, self.flip_test = tuple(classes), settings.flip_test
+        self.joints = tuple(classes)
         self.summary_size = 2 * len(self.joints) + 1
 
     def loss_per_image(self, output: Tensor, targets: PoseTargets) -> Tensor:
-        """See :func:`lloss.tasks.pose.heatmaps.heatmap_loss`."""
         return heatmap_loss(output, targets.on(output), targets.annotated)
-
-    def hits(self, output: Tensor, targets: PoseTargets) -> Tensor:
-        """Share of the annotated joints that are near, by the side of the input; 0 without any."""
-        with torch.no_grad():
-            places, _ = decode(output[:, -1].float())
-            near = (places - targets.on(output)).norm(dim=-1) <= SIDE_SHARE * output.shape[-1]
-        annotated = targets.annotated
-        share: Tensor = (near & annotated).sum(1) / annotated.sum(1).clamp(min=1)
-        return share
 
     def summary(self, output: Tensor) -> Tensor:
         """Peaks and energies of the last stack's heatmaps, and how much the stacks differ.
@@ -84,7 +74,7 @@ class PoseObjective(Objective):
         counted = {name for name in self.joints if group_of(name) not in LEFT_OUT}
         judged = [label for label in labels if counted & annotated_names(label)]
         unknown = [annotated_names(label) - set(self.joints) for label in labels]
-        return Pck(self.joints, heads_known(judged), self.flip_test, unknown)
+        return Pck(self.joints, heads_known(judged), unknown)
 
     def draw(self, output: Tensor) -> list[Drawing]:
         """Lines between joints whose peaks are high enough."""

@@ -81,8 +81,7 @@ class MeanIoU(Meter):
         self._both: list[NDArray[np.float64]] = []  # intersection of each image, by class
         self._union: list[NDArray[np.float64]] = []
 
-    def update(self, output: Tensor, targets: Sequence[MaskTarget], mirror: Any = None) -> None:
-        """Count pixels by true and by guessed class."""
+    def update(self, output: Tensor, targets: Sequence[MaskTarget]) -> None:
         self.images += len(targets)
         count = len(self.classes)
         for guess, target in zip(output.argmax(1).cpu().numpy(), targets):
@@ -114,7 +113,6 @@ class MeanIoU(Meter):
         return {"miou": self.images, **each}
 
     def missed(self) -> list[str]:
-        """Classes that the network does not have."""
         return unknown_classes_note(self.unknown, self.classes, "IoU 0")
 
     def _table(self, rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:

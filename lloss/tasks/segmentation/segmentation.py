@@ -110,7 +110,6 @@ class _Segmentation(Task):
     name = "segmentation"
     metric = "miou"
     metric_title = "mIoU"
-    loss_unit = "nats"
     counted = "Images with a pixel of each class"
     weights = ("none", "imagenet")
     masks = True

@@ -23,12 +23,10 @@ class RequestLabels:
 
     Attributes:
         labels: by id or name.
-        reason: why none has a class, which an error adds.
         disputed: images with annotations of different classes.
     """
 
     labels: Mapping[str, str]
-    reason: str = ""
     disputed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,9 +62,9 @@ def labels_of_request(body: bytes, media_type: str, without: bool) -> RequestLab
     """
     media_type = media_type.partition(";")[0].strip().lower()
     if media_type in ("text/csv", "application/csv"):
-        labels = parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without)
-        bare = not any(labels.values())
-        return RequestLabels(labels, "; the CSV has no column 'label'" if bare else "")
+        return RequestLabels(
+            parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without)
+        )
     if media_type != "application/json":
         raise RequestError(
             415, f"Content-Type {media_type[:100]!r}: give labels as application/json or text/csv"

@@ -22,7 +22,6 @@ from lloss.serve.daemon.deps import DaemonDep, reject_unknown_parameters
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
 from lloss.serve.daemon.services.image_labels import Returned
-from lloss.serve.daemon.services.label_classes import Accepted
 from lloss.serve.daemon.services.pool_registry import NAME
 from lloss.serve.daemon.store.records import JobRow, Pending
 from pydantic_core import to_json
@@ -219,8 +218,7 @@ async def label(
         labels = dict(given.labels)
         if format == "label-studio" and daemon.classes.required and not without:
             labels = {id: label for id, label in labels.items() if label}
-        accepted = Accepted(allow_new_classes, without, given.reason)
-        done = daemon.labels.label(name, labels, accepted)
+        done = daemon.labels.label(name, labels, allow_new_classes, without)
         without_class = len(given.labels) - len(labels)
         return LabeledView(**vars(done), without_class=without_class, disputed=given.disputed)
 
@@ -232,7 +230,7 @@ def unlabel(
     daemon: DaemonDep, name: Name, id: Annotated[list[Id], Query(min_length=1, max_length=1000)]
 ) -> dict[str, int]:
     """Remove labels; images that are not labeled stay as they are."""
-    return {"images": daemon.labels.unlabel(name, id)}
+    return {"images": daemon.catalog.images.unlabel(name, id)}
 
 
 @router.post("/{name}/return")

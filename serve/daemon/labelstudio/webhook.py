@@ -11,7 +11,6 @@ from typing import Any
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.studio_annotation import Annotation, PoolImage
-from lloss.serve.daemon.services.label_classes import Accepted
 from pydantic import ValidationError
 
 WRITTEN = frozenset(
@@ -134,7 +133,7 @@ def _mark(
         bool(labels[id]) and row.label not in ("", labels[id]) for id, row in before.items()
     )
     if labels:
-        done = daemon.labels.label(pool, labels, Accepted(new_classes=True, without=True))
+        done = daemon.labels.label(pool, labels, new_classes=True, without=True)
         outcome.labeled += done.images
         outcome.new_classes += done.new_classes
     if skips:

@@ -17,17 +17,14 @@ import anyio.to_thread
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services.name_matching import check_texts, match_exclusion
-from lloss.serve.daemon.services.next_images import Preview
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
-from lloss.serve.daemon.services.scores_cache import ScoresCache
+from lloss.serve.daemon.services.score_summary import score_summary
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.image_table import TakenError
 from lloss.serve.daemon.store.records import StoredReply
-from starlette.concurrency import run_in_threadpool
 
-from lloss.errors import ScoresError, SelectionError, SettingsError
-from lloss.scores.part_file import check_columns, opened_part
+from lloss.errors import SelectionError, SettingsError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
@@ -116,17 +113,13 @@ class Selections:
     ) -> None:
         self._settings, self._catalog, self._pools = settings, catalog, pools
         self._metrics, self._images = metrics, catalog.images
-        self._previews = ScoresCache(Preview, 16)
         self._limiter = anyio.CapacityLimiter(_AT_ONCE)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         # Images that were handed out by a clock in the future count as handed out now.
         self._images.limit_expiry(time.time() + settings.pending_seconds)
 
     async def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
-        """Run :meth:`hand_out` in a thread; a request that is sent again waits for no other."""
-        earlier = await run_in_threadpool(self.replayed, pool, request, key) if key else None
-        if earlier is not None:
-            return await run_in_threadpool(self.hand_out, pool, request, key)
+        """Run :meth:`hand_out` in a thread, as soon as no other selection of the pool runs."""
         async with self._locks.setdefault(pool, asyncio.Lock()):
             return await anyio.to_thread.run_sync(
                 self.hand_out, pool, request, key, limiter=self._limiter
@@ -158,8 +151,12 @@ class Selections:
                 422, f"the Idempotency-Key: give at most {_MAX_KEY} characters of text"
             )
         self._catalog.pools.row(pool)
-        if earlier := self.replayed(pool, request, key):
-            return earlier
+        if key and (reply := self._images.reply(pool, key)):
+            if reply.request != request.fingerprint():
+                raise RequestError(
+                    422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
+                )
+            return HandedOut.replay(reply.content)
         for _ in range(_ATTEMPTS):
             handed = self._selected(pool, request)
             reply = StoredReply(request.fingerprint(), handed.to_bytes()) if key else None
@@ -172,25 +169,13 @@ class Selections:
             return handed
         raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
-    def replayed(self, pool: str, request: SelectionRequest, key: str) -> HandedOut | None:
-        """The reply to an earlier request with this key, if one is stored. Does not wait."""
-        reply = self._images.reply(pool, key) if key else None
-        if reply is None:
-            return None
-        if reply.request != request.fingerprint():
-            raise RequestError(
-                422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
-            )
-        return HandedOut.replay(reply.content)
-
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
-            return _ranked(self._previews.get(folder).free(self._catalog, pool, k))
+            return _ranked(score_summary(folder).next_free(self._images, pool, k))
 
     def _selected(self, pool: str, request: SelectionRequest) -> HandedOut:
         with self._pools.reading(pool) as (scores, folder):
-            _check_columns(folder, request.settings)
             exclusion = match_exclusion(folder, request.exclude)
             taken = self._images.taken(pool).union(exclusion.ids)
             chosen = _select(folder, request.settings, taken)
@@ -215,16 +200,6 @@ def _select(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]
         message = str(error).replace("pass --at-most", "ask with at_most").replace("-k", "k")
         message = message.replace("choose --strategy", "ask with strategy")
         raise SelectionError(message) from error
-
-
-def _check_columns(folder: ScoresFolder, settings: SelectionSettings) -> None:
-    columns = [settings.by, *(["embedding"] if settings.strategy == "diverse" else [])]
-    for part in folder.parts()[:1]:
-        with opened_part(part) as file:
-            try:
-                check_columns(part, file.schema_arrow, columns)
-            except ScoresError as error:
-                raise RequestError(422, str(error)) from error
 
 
 def _ranked(images: Iterable[tuple[str, float]]) -> list[Ranked]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.label_classes import Accepted, Classes
+from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.name_matching import (
     check_texts,
     match_labels,
@@ -67,12 +67,12 @@ class Labels:
         return asked - unknown
 
     def label(
-        self,
-        pool: str,
-        labels: Mapping[str, str],
-        accepted: Accepted = Accepted(),  # noqa: B008
+        self, pool: str, labels: Mapping[str, str], new_classes: bool = False, without: bool = False
     ) -> Labeled:
         """Mark images labeled; "" if the label is kept elsewhere.
+
+        ``new_classes`` accepts classes that neither the model nor an earlier label has, ``without``
+        images without a label.
 
         Raises:
             RequestError: 422 a name matches no image or several, two match the same one, or a label
@@ -82,19 +82,13 @@ class Labels:
         by_name = sum(name != id for id, name in names.items())
         labels = {id: labels[name] for id, name in names.items()}
         check_texts("label", labels.values())
-        labels = self._classes.checked(pool, labels, accepted)
+        labels = self._classes.checked(pool, labels, new_classes, without)
         new = self._classes.new_in(pool, labels.values())
-        with self._images.marking() as marks:
-            bare = [id for id, label in labels.items() if not label]
-            kept = sum(bool(row.label) for row in marks.states(pool, bare).values())
-            marked = marks.label(pool, labels)
+        bare = [id for id, label in labels.items() if not label]
+        kept = sum(bool(row.label) for row in self._images.states(pool, bare).values())
+        marked = self._images.label(pool, labels)
         self._metrics.labeled(marked)
         return Labeled(marked, kept, by_name, tuple(new))
-
-    def unlabel(self, pool: str, ids: Sequence[str]) -> int:
-        """Remove labels; returns how many images had one."""
-        with self._images.marking() as marks:
-            return marks.unlabel(pool, ids)
 
     def skip(self, pool: str, ids: Sequence[str]) -> int:
         """Never hand these out; labeled ones stay labeled. Returns how many changed.
@@ -105,17 +99,15 @@ class Labels:
         present = self.present(pool, ids)
         if unknown := [id for id in dict.fromkeys(ids) if id not in present]:
             raise unknown_ids(pool, unknown)
-        with self._images.marking() as marks:
-            return marks.skip(pool, ids)
+        return self._images.skip(pool, ids)
 
     def give_back(self, pool: str, ids: Sequence[str], selection: str = "") -> Returned:
         """Free pending (or skipped) images; with ``selection``, only those that it still has."""
-        with self._images.marking() as marks:
-            others = sum(
-                row.state == "pending" and selection not in ("", row.selection)
-                for row in marks.states(pool, ids).values()
-            )
-            freed = marks.give_back(pool, ids, selection)
+        others = sum(
+            row.state == "pending" and selection not in ("", row.selection)
+            for row in self._images.states(pool, ids).values()
+        )
+        freed = self._images.give_back(pool, ids, selection)
         asked = set(ids)
         try:
             present = self.present(pool, asked)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.model_manager import ModelManager
@@ -12,34 +11,22 @@ from lloss.serve.daemon.store.image_table import ImageTable
 from lloss.text.clean_names import clean_name
 from lloss.text.similar_names import COMPARED, nearest
 
-_SHOWN = 5
-"""Known classes that an error lists."""
-
 CHOOSE = "choose a class first (or skip)"
 
 
 class NewClassError(RequestError):
-    """A class (``name``) that neither the model nor a label has; ``short`` is for a user."""
+    """Classes that neither the model nor a label has: ``name``; ``short`` is for a user."""
 
-    def __init__(self, name: str, resembles: str, message: str) -> None:
-        super().__init__(422, message)
-        self.name = name
-        self.short = f"{name[:COMPARED]!r} is a new class; the most similar one is {resembles!r}."
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """What labels are accepted besides known classes.
-
-    Attributes:
-        new_classes: classes that neither the model nor an earlier label has.
-        without: "", for images whose label is kept elsewhere.
-        reason: why no label has a class, which the error adds.
-    """
-
-    new_classes: bool = False
-    without: bool = False
-    reason: str = ""
+    def __init__(self, new: Sequence[str], known: Iterable[str]) -> None:
+        self.name = new[0]
+        shown, resembles = repr(new[0][:COMPARED]), repr(nearest(new[0], known))
+        others = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
+        super().__init__(
+            422,
+            f"the class {shown}{others} is new; the nearest known one is {resembles}; none was "
+            "marked: correct it, or allow it by allow_new_classes=true",
+        )
+        self.short = f"{shown} is a new class; the most similar one is {resembles}."
 
 
 class Classes:
@@ -54,7 +41,7 @@ class Classes:
     @property
     def required(self) -> bool:
         """Whether labels need a class; also before a model is loaded."""
-        return not self._models.sha256 or self._models.current.manifest.task == "classification"
+        return not self._models.sha256 or "prediction" in self._models.current.manifest.outputs
 
     def new_in(self, pool: str, names: Iterable[str]) -> list[str]:
         """The new classes among names; none if the pool has no classes yet."""
@@ -64,8 +51,10 @@ class Classes:
         known = self._known(pool)
         return sorted(asked - known) if known else []
 
-    def checked(self, pool: str, labels: Mapping[str, str], accepted: Accepted) -> dict[str, str]:
-        """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`.
+    def checked(
+        self, pool: str, labels: Mapping[str, str], new_classes: bool = False, without: bool = False
+    ) -> dict[str, str]:
+        """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`; see ``Labels.label``.
 
         Raises:
             RequestError: 422 an image has no class, or one without a visible character.
@@ -79,13 +68,13 @@ class Classes:
                 f"{CHOOSE}: the label of {blank[:200]!r} is {labels[blank][:COMPARED]!r}, which "
                 "has no visible character; none was marked",
             )
-        if self.required and not accepted.without:
-            self._check_labeled(pool, [id for id in clean if not clean[id]], accepted.reason)
-        if not accepted.new_classes and (new := self.new_in(pool, clean.values())):
-            raise self._new_class_error(pool, new)
+        if self.required and not without:
+            self._check_labeled(pool, [id for id in clean if not clean[id]])
+        if not new_classes and (new := self.new_in(pool, clean.values())):
+            raise NewClassError(new, self._known(pool))
         return clean
 
-    def _check_labeled(self, pool: str, ids: list[str], reason: str) -> None:
+    def _check_labeled(self, pool: str, ids: list[str]) -> None:
         states = self._images.states(pool, ids)
         bare = [id for id in ids if id not in states or not states[id].label]
         if bare:
@@ -93,27 +82,12 @@ class Classes:
             raise RequestError(
                 422,
                 f"{CHOOSE}: {bare[0][:200]!r}{more} no label; none was marked (if labels are "
-                f"kept elsewhere: without=true){reason}",
+                "kept elsewhere: without=true)",
             )
 
     def _of_model(self) -> set[str]:
-        return set(
-            map(clean_name, self._models.current.manifest.classes if self._models.sha256 else ())
-        )
+        models = self._models
+        return set(map(clean_name, models.current.manifest.classes if models.sha256 else ()))
 
     def _known(self, pool: str) -> set[str]:
         return self._of_model() | set(map(clean_name, self._images.label_names(pool)))
-
-    def _new_class_error(self, pool: str, new: list[str]) -> NewClassError:
-        known = sorted(self._known(pool))
-        listed = ", ".join(repr(name[:COMPARED]) for name in known[:_SHOWN])
-        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-        others = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
-        resembles = nearest(new[0], known)
-        return NewClassError(
-            new[0],
-            resembles,
-            f"the class {new[0][:COMPARED]!r}{others} is new; the nearest known one is "
-            f"{resembles!r} (known: {listed}{more}); none was marked: correct it, or "
-            "allow it by allow_new_classes=true",
-        )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 
@@ -26,22 +24,14 @@ class Exclusion:
 
 def match_exclusion(folder: ScoresFolder, names: Collection[str]) -> Exclusion:
     """Match names to scored images. Raises RequestError: 422 a name may mean several images."""
-    names = set(names)
-    ids = scored_ids(folder, names)
-    others = names - ids
+    ids = scored_ids(folder, set(names))
+    others = set(names) - ids
     if not others:
         return Exclusion(frozenset(ids))
     matches = Matches(folder.ids, others)
-    unknown = 0
-    for name in sorted(others):
-        matched = matches.of(name)
-        if len(matched) > 1:
-            raise RequestError(
-                422, f"exclude: the id {name[:200]!r} {matches.why(name)}; nothing was handed out"
-            )
-        ids.update(matched)
-        unknown += not matched
-    return Exclusion(frozenset(ids), unknown, len(others) - unknown)
+    meant = [_meant(matches, name, "nothing was handed out") for name in sorted(others)]
+    unknown = meant.count(None)
+    return Exclusion(frozenset(ids.union(filter(None, meant))), unknown, len(meant) - unknown)
 
 
 def match_labels(
@@ -54,35 +44,39 @@ def match_labels(
     Raises:
         RequestError: 422 a name matches no image, or several, or two match the same one.
     """
-    names = list(names)
+    matched = {name: name for name in names if name in present}
     others = [name for name in names if name not in present]
     if not others:
-        return dict(zip(names, names))
+        return matched
     matches = pools.get(pool).matches(others)
-    matched: dict[str, str] = {}
     unknown = []
-    for name in names:
-        ids = [name] if name in present else matches.of(name)
-        if len(ids) > 1:
-            raise RequestError(422, f"the id {name!r} {matches.why(name)}; none was marked")
-        unknown += [] if ids else [name]
-        for id in ids:
-            if id in matched:
-                both = f"{matched[id]!r} and {name!r} are labels of the image {id!r}"
-                raise RequestError(422, f"{both}; keep one of them; none was marked")
+    for name in others:
+        id = _meant(matches, name, "none was marked")
+        if id is None:
+            unknown.append(name)
+        elif id in matched:
+            both = f"{matched[id]!r} and {name!r} are labels of the image {id!r}"
+            raise RequestError(422, f"{both}; keep one of them; none was marked")
+        else:
             matched[id] = name
     if unknown:
         raise unknown_ids(pool, unknown, matches.near(unknown[0]))
     return matched
 
 
+def _meant(matches: Matches, name: str, effect: str) -> str | None:
+    ids = matches.of(name)
+    if len(ids) > 1:
+        raise RequestError(422, f"the id {name[:200]!r} {matches.why(name)}; {effect}")
+    return ids[0] if ids else None
+
+
 def unknown_ids(pool: str, ids: Sequence[str], near: str = "") -> RequestError:
     """The error for ids that are not in a pool; ``near`` is what the first may have meant."""
     others = f" and {len(ids) - 1} more are" if len(ids) > 1 else " is"
-    shown = ids[0] if len(ids[0]) <= 200 else f"{ids[0][:199]}…"
-    hint = f"; {near}" if near and len(near) <= 200 else ""
+    hint = f"; {near[:200]}" if near else ""
     return RequestError(
-        422, f"the id {shown!r}{others} not in the pool {pool!r}; none was marked{hint}"
+        422, f"the id {ids[0][:200]!r}{others} not in the pool {pool!r}; none was marked{hint}"
     )
 
 
@@ -96,9 +90,7 @@ def check_texts(what: str, texts: Iterable[str]) -> None:
 def scored_ids(folder: ScoresFolder, ids: set[str]) -> set[str]:
     """The ids that a folder contains, scored or skipped."""
     found = {id for id, _ in folder.skipped() if id in ids} if ids else set()
-    wanted = pa.array(ids - found, pa.string())
-    for batch in folder.scan(["id"]) if len(wanted) else ():
-        found.update(batch["id"].filter(pc.is_in(batch["id"], wanted)).to_pylist())
-        if len(found) == len(ids):
-            break
+    if others := list(ids - found):
+        for batch in folder.scan(["id"], others):
+            found.update(batch["id"].to_pylist())
     return found

@@ -60,10 +60,6 @@ class PoolRegistry:
                 422, f"the name {name[:100]!r}: up to 100 letters, digits, '.', '_' and '-', "
                 "of which the first is a letter or a digit"
             )  # fmt: skip
-        self._roots.check(uri)
-        before = next((row for row in self._catalog.pools.rows() if row.name == name), None)
-        if before is not None and (before.uri != uri or scores is None):
-            return self._catalog.pools.put(name, uri)  # which raises if the URI is another
         pool = self._open(uri)
         adopted = None if scores is None else self._adopted(scores, pool)
         row = self._catalog.pools.put(name, uri, adopted)

@@ -1,31 +1,30 @@
-"""What pages and Label Studio show of a scores folder of any size, read once and kept."""
+"""What the daemon shows of a scores folder of any size, read once and kept."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from lloss.serve.daemon.services.scores_cache import ScoresCache
+from lloss.serve.daemon.store.image_table import ImageTable
 
+from lloss.errors import SelectionError
 from lloss.scores.part_file import part_errors
-from lloss.scores.scores_folder import ScoresFolder
+from lloss.scores.scores_folder import RUN, ScoresFolder
+from lloss.selection import SelectionSettings, select
 from lloss.statistics.charts import Spread
 
-BEST = 4096
+BEST = 20_000
 """Images of the largest predicted loss that are kept: those that pages show."""
 
 _OTHERS = 16_384
-"""Further images that are kept, the latest that were asked for."""
+"""Further images that are kept."""
 
-_OPTIONAL = ("prediction", "confidence")
+_FOLDERS = 8
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +52,10 @@ class ScoreSummary:
     def __init__(self, folder: ScoresFolder) -> None:
         """Read it; raises :class:`ScoresError` when it is damaged."""
         self._folder = folder
-        self._lock = threading.Lock()
-        self._images: OrderedDict[str, ScoredImage] = OrderedDict()
-        losses = folder.column("loss")
-        self.spread = Spread.of(losses)
-        finite = losses[np.isfinite(losses)]
-        if finite.size:
-            place = max(finite.size - BEST, 0)
-            least = float(np.partition(finite, place)[place])
-            rows = self._rows(lambda batch: pc.greater_equal(batch["loss"], least))
-            self._keep(dict(itertools.islice(rows, BEST)))
+        self.spread = Spread.of(folder.column("loss"))
+        self._best = self._ranked(BEST)
+        self._images = self._read([id for id, _ in self._best])
+        self._others: dict[str, ScoredImage] = {}
 
     def images(self, ids: Sequence[str]) -> dict[str, ScoredImage]:
         """Look images up; those without a score have a row of defaults.
@@ -70,48 +63,58 @@ class ScoreSummary:
         Raises:
             ScoresError: the folder is damaged or was removed.
         """
-        with self._lock:
-            known = {id: self._images[id] for id in ids if id in self._images}
-            for id in known:
-                self._images.move_to_end(id)
+        others = self._others
+        known = {id: row for id in ids if (row := self._images.get(id) or others.get(id))}
         missing = [id for id in ids if id not in known]
         if missing:
-            wanted = pa.array(missing, pa.string())
-            rows = self._rows(lambda batch: pc.is_in(batch["id"], value_set=wanted))
-            known |= self._keep({**dict.fromkeys(missing, ScoredImage()), **dict(rows)})
+            found = dict.fromkeys(missing, ScoredImage()) | self._read(missing)
+            self._others = (others if len(others) < _OTHERS else {}) | found
+            known |= found
         return known
 
-    def _keep(self, images: dict[str, ScoredImage]) -> dict[str, ScoredImage]:
-        with self._lock:
-            self._images.update(images)
-            while len(self._images) > BEST + _OTHERS:
-                self._images.popitem(last=False)
-        return images
+    def next_free(self, images: ImageTable, pool: str, k: int) -> list[tuple[str, float]]:
+        """The ids and losses of the best K images of a pool that are free, or fewer."""
+        free: list[tuple[str, float]] = []
+        for start in range(0, len(self._best), _AT_ONCE):
+            some = self._best[start : start + _AT_ONCE]
+            states = images.states(pool, (id for id, _ in some))
+            free += [one for one in some if one[0] not in states or states[one[0]].state == "free"]
+            if len(free) >= k:
+                return free[:k]
+        return free if len(self._best) < BEST else self._ranked(k, images.taken(pool))
 
-    def _rows(
-        self, wanted: Callable[[pa.RecordBatch], pa.Array]
-    ) -> Iterator[tuple[str, ScoredImage]]:
+    def _ranked(self, k: int, exclude: Collection[str] = ()) -> list[tuple[str, float]]:
+        try:
+            chosen = select(self._folder, SelectionSettings(k=k, at_most=True), exclude)
+        except SelectionError:  # no image is left
+            return []
+        return list(zip(chosen.ids, chosen.scores.tolist()))
+
+    def _read(self, ids: Sequence[str]) -> dict[str, ScoredImage]:
         parts = self._folder.parts()
-        if not parts:
-            return
+        if not parts or not ids:
+            return {}
         with part_errors(parts[0]):
-            has = pq.read_schema(parts[0]).names
-        columns = ["id", "loss", *(name for name in _OPTIONAL if name in has)]
-        for batch in self._folder.scan(columns):
-            for row in batch.filter(wanted(batch)).to_pylist():
-                loss, confidence = row["loss"], row.get("confidence")
-                prediction = row.get("prediction")
-                yield (
-                    row["id"],
-                    ScoredImage(
-                        math.nan if loss is None else loss,
-                        -1
-                        if prediction is None or not math.isfinite(prediction)
-                        else int(prediction),
-                        math.nan if confidence is None else confidence,
-                    ),
+            names = pq.read_schema(parts[0]).names
+        columns = [name for name in ("loss", "prediction", "confidence") if name in names]
+        rows: dict[str, ScoredImage] = {}
+        for batch in self._folder.scan(["id", *columns], ids):
+            for row in batch.to_pylist():
+                prediction = row.get("prediction", math.nan)
+                rows[row["id"]] = ScoredImage(
+                    row["loss"],
+                    int(prediction) if math.isfinite(prediction) else -1,
+                    row.get("confidence", math.nan),
                 )
+        return rows
 
 
-score_summary = ScoresCache(ScoreSummary, 32).get
-"""The summary of a complete folder, read on the first call; ScoresError if it is damaged."""
+def score_summary(folder: ScoresFolder) -> ScoreSummary:
+    """The summary of a complete folder, read on the first call; ScoresError if it is damaged."""
+    # A folder that the command line made can be scored again in its place.
+    return _summary(folder.path, (folder.path / RUN).stat().st_mtime_ns)
+
+
+@lru_cache(_FOLDERS)
+def _summary(path: Path, _changed: int) -> ScoreSummary:
+    return ScoreSummary(ScoresFolder(path))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.store.database import Database
@@ -16,8 +15,6 @@ from lloss.text.clean_names import is_text
 
 _REPLY_SECONDS = 7 * 24 * 3600.0
 """How long the reply to a request with an idempotency key is kept."""
-
-_IDS_PER_QUERY = 500
 
 _TAKEN = "(state IN ('labeled', 'skipped') OR (state = 'pending' AND expires > :now))"
 
@@ -62,8 +59,8 @@ class TakenError(Exception):
 class ImageTable:
     """The states of the images of all pools.
 
-    All methods take the pool's name, and raise :class:`RequestError` 404 if it does not exist. Ids
-    with an unpaired surrogate are in no pool.
+    All methods take the pool's name, and raise :class:`RequestError` 404 if it does not exist; each
+    is one transaction. Ids with an unpaired surrogate are in no pool.
     """
 
     def __init__(self, database: Database) -> None:
@@ -80,18 +77,16 @@ class ImageTable:
         rows = self._rows(pool, f"SELECT id FROM images WHERE pool = :pool AND {_TAKEN}")
         return {row["id"] for row in rows}
 
-    def freed_since(self, pool: str, time: float) -> bool:
-        """Whether an image became free at this time or later."""
-        query = (
-            "SELECT 1 FROM images WHERE pool = :pool AND ((state = 'free' AND changed >= :since) "
-            "OR (state = 'pending' AND expires BETWEEN :since AND :now)) LIMIT 1"
-        )
-        return bool(self._rows(pool, query, since=time))
-
     def states(self, pool: str, ids: Iterable[str]) -> dict[str, ImageRow]:
         """The images that ever had a state, which proves that the pool has them."""
+        states = {}
         with self._db.reading() as db:
-            return Marks(db, time.time()).states(pool, ids)
+            given = {"pool": PoolTable.number(db, pool), "now": time.time()}
+            for id in filter(is_text, ids):
+                row = db.execute(f"{_SELECT} AND id = :id", {**given, "id": id}).fetchone()
+                if row is not None:
+                    states[id] = ImageRow(*row[1:])
+        return states
 
     def listed(
         self, pool: str, state: ImageState, offset: int, limit: int
@@ -137,16 +132,21 @@ class ImageTable:
         rows = self._rows(pool, query, key=key)
         return StoredReply(*rows[0]) if rows else None
 
-    @contextlib.contextmanager
-    def marking(self) -> Iterator[Marks]:
-        """Change states in one transaction: all changes of the block are kept, or none."""
-        with self._db.writing() as db:
-            yield Marks(db, time.time())
-
     def label(self, pool: str, labels: Mapping[str, str]) -> int:
-        """See :meth:`Marks.label`."""
-        with self.marking() as marks:
-            return marks.label(pool, labels)
+        """Label images, whatever their state; "" keeps an earlier label. Returns how many."""
+        return self._change(pool, _LABEL, labels.items())
+
+    def skip(self, pool: str, ids: Iterable[str]) -> int:
+        """Skip images that are not labeled; returns how many were not skipped yet."""
+        return self._change(pool, _SKIP, ((id,) for id in ids))
+
+    def unlabel(self, pool: str, ids: Iterable[str]) -> int:
+        """Free labeled images; returns how many were."""
+        return self._change(pool, _UNLABEL, ((id,) for id in ids))
+
+    def give_back(self, pool: str, ids: Iterable[str], selection: str = "") -> int:
+        """Free pending or skipped images, or those that a selection has; returns how many."""
+        return self._change(pool, _GIVE_BACK, ((id, selection) for id in ids))
 
     def hand_out(
         self,
@@ -188,54 +188,9 @@ class ImageTable:
             given = {"pool": PoolTable.number(db, pool), "now": time.time(), **parameters}
             return db.execute(query, given).fetchall()
 
-
-class Marks:
-    """The states of images in a transaction (``db``) that the caller commits; see ImageTable."""
-
-    def __init__(self, db: sqlite3.Connection, now: float) -> None:
-        self.db, self._now = db, now
-
-    def states(self, pool: str, ids: Iterable[str]) -> dict[str, ImageRow]:
-        """See :meth:`ImageTable.states`."""
-        wanted = list(filter(is_text, ids))
-        given = {"pool": PoolTable.number(self.db, pool), "now": self._now}
-        states = {}
-        for start in range(0, len(wanted), _IDS_PER_QUERY):
-            some = wanted[start : start + _IDS_PER_QUERY]
-            named = {f"id{number}": id for number, id in enumerate(some)}
-            query = f"{_SELECT} AND id IN ({','.join(f':{name}' for name in named)})"
-            for id, *fields in self.db.execute(query, {**given, **named}):
-                states[id] = ImageRow(*fields)
-        return states
-
-    def label(self, pool: str, labels: Mapping[str, str]) -> int:
-        """Label images, whatever their state; "" keeps an earlier label. Returns how many."""
-        return self._change(pool, _LABEL, labels.items())
-
-    def skip(self, pool: str, ids: Iterable[str]) -> int:
-        """Skip images that are not labeled; returns how many were not skipped yet."""
-        return self._change(pool, _SKIP, ((id,) for id in ids))
-
-    def unlabel(self, pool: str, ids: Iterable[str]) -> int:
-        """Free labeled images; returns how many were."""
-        return self._change(pool, _UNLABEL, ((id,) for id in ids))
-
-    def give_back(self, pool: str, ids: Iterable[str], selection: str = "") -> int:
-        """Free pending or skipped images, or those that a selection has; returns how many."""
-        return self._change(pool, _GIVE_BACK, ((id, selection) for id in ids))
-
-    def with_labels(self, pool: str, labels: Mapping[str, str]) -> list[str]:
-        """The ids whose label is the one given here."""
-        states = self.states(pool, labels)
-        return [
-            id for id, row in states.items()
-            if row.state == "labeled" and row.label == labels[id]
-        ]  # fmt: skip
-
     def _change(self, pool: str, statement: str, rows: Iterable[tuple[str, ...]]) -> int:
         """Run a statement for each row of an id and more; returns how many images changed."""
-        number = PoolTable.number(self.db, pool)
-        before = self.db.total_changes
-        given = ((number, row[0], self._now, *row[1:]) for row in rows if all(map(is_text, row)))
-        self.db.executemany(statement, given)
-        return self.db.total_changes - before
+        with self._db.writing() as db:
+            number, now = PoolTable.number(db, pool), time.time()
+            given = ((number, row[0], now, *row[1:]) for row in rows if all(map(is_text, row)))
+            return db.executemany(statement, given).rowcount

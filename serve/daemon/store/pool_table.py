@@ -81,8 +81,6 @@ class PoolTable:
                 )
             self.add_trash(db, "SELECT folder FROM jobs WHERE pool = ?", number)
             db.execute("DELETE FROM pools WHERE number = ?", [number])
-            # Annotations refer to pools by name, which can be used again.
-            db.execute("DELETE FROM annotations WHERE pool = ?", [name])
 
     def set_scores(self, db: sqlite3.Connection, number: int, scores: PoolScores) -> None:
         """In a transaction: make these the newest; a job's earlier scores become trash."""

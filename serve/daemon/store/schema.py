@@ -56,23 +56,13 @@ CREATE TABLE trash (folder TEXT PRIMARY KEY) STRICT;
 """
 
 _VERSION_2 = """
--- The execution provider that a job began with; "" if it began in version 1.
-ALTER TABLE jobs ADD COLUMN provider TEXT NOT NULL DEFAULT '';
 CREATE INDEX labels_of_pool ON images (pool, label) WHERE state = 'labeled';
-
--- Label Studio's annotations, since its webhook names a deleted one by number alone.
-CREATE TABLE annotations (
-    project TEXT NOT NULL, number INTEGER NOT NULL,
-    pool TEXT NOT NULL, id TEXT NOT NULL, label TEXT NOT NULL,
-    cancelled INTEGER NOT NULL, changed REAL NOT NULL,
-    PRIMARY KEY (project, number)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX annotations_of_image ON annotations (pool, id);
 """
 
 _VERSION_3 = """
--- Earlier versions noted the latest time that they saw.
+-- Earlier versions noted the latest time that they saw, and Label Studio's annotations.
 DROP TABLE IF EXISTS clock;
+DROP TABLE IF EXISTS annotations;
 """
 
 STEPS = {1: _VERSION_1, 2: _VERSION_2, 3: _VERSION_3}

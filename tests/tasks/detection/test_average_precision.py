@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -10,13 +9,11 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lloss.tasks.detection.average_precision import (
-    COCO_LEVELS,
-    AveragePrecision,
-    Detections,
-    Truth,
-    judge,
-)
+from lloss.tasks.detection import average_precision
+from lloss.tasks.detection.average_precision import DetectionMeter, Truth, judge
+
+Found: TypeAlias = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+"""Boxes, scores and labels."""
 
 
 def _truth(boxes: Any, labels: Any, difficult: Any = None, crowd: Any = None) -> Truth:
@@ -30,23 +27,25 @@ def _truth(boxes: Any, labels: Any, difficult: Any = None, crowd: Any = None) ->
     )
 
 
-def _found(boxes: Any, scores: Any, labels: Any) -> Detections:
-    return Detections(
+def _found(boxes: Any, scores: Any, labels: Any) -> Found:
+    return (
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(scores, np.float32),
         np.array(labels, np.int64),
     )
 
 
-def _precisions(
-    images: Iterable[tuple[Detections, Truth]], label: int = 1, **levels: Any
-) -> tuple[float, float]:
-    """The area under the curve, and the mean over levels."""
-    average, count = AveragePrecision(), 0
+def _meter(images: Iterable[tuple[Found, Truth]]) -> DetectionMeter:
+    meter = DetectionMeter([], ("a", "b", "c"), "", 0)
     for found, truth in images:
-        average.add(found, truth)
-        count += 1
-    area, at_levels = average.of_class(label, np.ones((1, count)), **levels)
+        meter.add(*found, truth)
+    return meter
+
+
+def _precisions(images: Iterable[tuple[Found, Truth]], label: int = 1) -> tuple[float, float]:
+    """The area under the curve, and the mean over levels."""
+    meter = _meter(images)
+    area, at_levels = meter.of_class(label, np.ones((1, meter.images)))
     return float(area[0]), float(at_levels[0])
 
 
@@ -90,8 +89,8 @@ def test_a_hand_worked_case_with_difficult_objects_and_duplicates() -> None:
 
 def test_an_overlap_of_exactly_a_half_is_too_little() -> None:
     found = _found([[0, 0, 5, 10]], [0.9], [1])
-    assert judge(found, _truth([[0, 0, 10, 10]], [1])).tolist() == [-1]
-    assert judge(found, _truth([[0, 0, 9.9, 10]], [1])).tolist() == [1]
+    assert judge(*found, _truth([[0, 0, 10, 10]], [1])).tolist() == [-1]
+    assert judge(*found, _truth([[0, 0, 9.9, 10]], [1])).tolist() == [1]
 
 
 def test_what_is_in_a_crowd_is_ignored_unless_it_finds_an_object() -> None:
@@ -101,7 +100,7 @@ def test_what_is_in_a_crowd_is_ignored_unless_it_finds_an_object() -> None:
         [0.9, 0.8, 0.7, 0.6],
         [1] * 4,
     )
-    assert judge(found, truth).tolist() == [1, 0, 0, -1]
+    assert judge(*found, truth).tolist() == [1, 0, 0, -1]
 
 
 def test_precision_is_undefined_without_an_object_that_counts_and_0_without_a_find() -> None:
@@ -115,7 +114,7 @@ def test_precision_is_undefined_without_an_object_that_counts_and_0_without_a_fi
 
 def test_a_box_without_area_is_nothing() -> None:
     found = _found([[5, 5, 5, 5]], [0.5], [1])
-    assert judge(found, _truth([[5, 5, 5, 5]], [1], crowd=[True])).tolist() == [-1]
+    assert judge(*found, _truth([[5, 5, 5, 5]], [1], crowd=[True])).tolist() == [-1]
 
 
 def test_recall_of_exactly_a_level_reaches_it() -> None:
@@ -125,7 +124,7 @@ def test_recall_of_exactly_a_level_reaches_it() -> None:
     assert _precisions([image])[1] == pytest.approx(4 / 11)
 
 
-def _scene(random: np.random.Generator, apart: bool) -> tuple[Truth, Detections]:
+def _scene(random: np.random.Generator, apart: bool) -> tuple[Truth, Found]:
     """Objects on a grid of cells (or anywhere), and detections near and far."""
     count = int(random.integers(0, 9))
     cells = random.permutation(9)[:count]
@@ -149,7 +148,7 @@ def _scene(random: np.random.Generator, apart: bool) -> tuple[Truth, Detections]
     return _truth(boxes, labels, difficult), found
 
 
-def _pycocotools(scenes: list[tuple[Truth, Detections]]) -> NDArray[np.float64]:
+def _pycocotools(scenes: list[tuple[Truth, Found]]) -> NDArray[np.float64]:
     """Its AP at IoU .5 of each class, areas of all sizes, 101 points."""
     truths, results = [], []
     for image, (truth, found) in enumerate(scenes, 1):
@@ -159,7 +158,7 @@ def _pycocotools(scenes: list[tuple[Truth, Detections]]) -> NDArray[np.float64]:
                 "id": len(truths) + 1, "image_id": image, "category_id": int(label),
                 "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0,
             })  # fmt: skip
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        for box, score, label in zip(*found, strict=True):
             x0, y0, x1, y1 = map(float, box)
             results.append({
                 "image_id": image, "category_id": int(label), "score": float(score),
@@ -182,22 +181,25 @@ def _pycocotools(scenes: list[tuple[Truth, Detections]]) -> NDArray[np.float64]:
     return precision
 
 
-def test_random_boxes_are_judged_as_pycocotools_judges_them() -> None:
+def test_random_boxes_are_judged_as_pycocotools_judges_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Objects of a class do not overlap, so that COCO's matching and VOC's are one."""
+    monkeypatch.setattr(average_precision, "LEVELS", np.linspace(0, 1, 101))
     random = np.random.default_rng(0)
     scenes = [_scene(random, apart=True) for _ in range(150)]
     images = [(found, truth) for truth, found in scenes]
-    ours = [_precisions(images, label, levels=COCO_LEVELS)[1] for label in (1, 2, 3)]
+    ours = [_precisions(images, label)[1] for label in (1, 2, 3)]
     assert ours == pytest.approx(_pycocotools(scenes).tolist(), abs=1e-6)
     assert 0.2 < min(ours) < max(ours) < 0.95
 
 
-def _development_kit(scenes: list[tuple[Truth, Detections]], label: int) -> tuple[float, float]:
+def _development_kit(scenes: list[tuple[Truth, Found]], label: int) -> tuple[float, float]:
     """VOC's algorithm, detection by detection: area and eleven points."""
     rows = [
         (float(score), image, box)
         for image, (_, found) in enumerate(scenes)
-        for box, score, own in zip(found.boxes, found.scores, found.labels, strict=True)
+        for box, score, own in zip(*found, strict=True)
         if own == label
     ]
     rows.sort(key=lambda row: -row[0])
@@ -244,16 +246,14 @@ def test_overlapping_random_boxes_are_judged_as_the_development_kit_does() -> No
 
 @pytest.mark.parametrize("seed", range(3))
 def test_precision_of_drawn_images_is_that_of_their_copies(seed: int) -> None:
-    random, images, average = np.random.default_rng(seed), [], AveragePrecision()
+    random, images = np.random.default_rng(seed), []
     for _ in range(5):
-        truth, found = _scene(random, apart=False)
-        ranks = found.scores.argsort().argsort()  # scores that tie between images
-        tied = dataclasses.replace(found, scores=ranks)
-        images.append((tied, truth))
-        average.add(tied, truth)
+        truth, (boxes, scores, labels) = _scene(random, apart=False)
+        ranks = scores.argsort().argsort()  # scores that tie between images
+        images.append(((boxes, ranks, labels), truth))
     weights = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 0, 2], [0, 0, 0, 0, 5]])
     for label in (1, 2, 3):
-        drawn = average.of_class(label, weights.astype(float))
+        drawn = _meter(images).of_class(label, weights.astype(float))
         for times, area, level in zip(weights, *drawn):
             copies = [images[image] for image in np.repeat(np.arange(5), times)]
             assert (area, level) == pytest.approx(_precisions(copies, label), nan_ok=True)

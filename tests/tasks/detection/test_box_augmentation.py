@@ -1,23 +1,39 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
+from torchvision import tv_tensors
 from torchvision.ops import box_iou
+from torchvision.transforms import v2
 
 from lloss.images.decode import Fit
-from lloss.tasks.detection.box_augmentation import SsdAugmentation
+from lloss.tasks.detection import box_augmentation
+from lloss.tasks.detection.box_augmentation import Window, augment_boxes, draw_crop, fitted
 from lloss.tasks.detection.box_targets import Objects
+from lloss.tasks.train_settings import TrainSettings
 
-ALL = SsdAugmentation(100, fill=(120, 60, 30), crop=True, flip=True, photometric=True)
-# Colours stay, so that a rectangle can be found again.
-PLACES = dataclasses.replace(ALL, colors=torch.nn.Identity())
+SETTINGS = TrainSettings(
+    task="detection",
+    size=100,
+    fit="stretch",
+    augment="ssd",
+    mean=(120 / 255, 60 / 255, 30 / 255),
+)
 FRAME = (0, 20, 160, 140)
 """An image of 160×120 pixels in a square of 160."""
 
 GREEN = torch.tensor([0, 255, 0], dtype=torch.uint8)
+BOX = [[40.0, 50, 100, 110]]
+
+
+@pytest.fixture
+def plain_colors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours stay, so that a rectangle can be found again."""
+    monkeypatch.setattr(box_augmentation, "COLORS", torch.nn.Identity())
 
 
 def _scene(boxes: list[list[float]]) -> tuple[Tensor, Objects]:
@@ -38,11 +54,11 @@ def _scene(boxes: list[list[float]]) -> tuple[Tensor, Objects]:
 
 
 def _augmented(
-    augmentation: SsdAugmentation, boxes: list[list[float]], count: int, seed: int = 0
+    boxes: list[list[float]], count: int, seed: int = 0, **changes: Any
 ) -> tuple[Tensor, list[Objects]]:
     image, objects = _scene(boxes)
-    generator = Generator().manual_seed(seed)
-    return augmentation.batch(image.expand(count, -1, -1, -1), [objects] * count, generator)
+    generator, settings = Generator().manual_seed(seed), dataclasses.replace(SETTINGS, **changes)
+    return augment_boxes(image.expand(count, -1, -1, -1), [objects] * count, settings, generator)
 
 
 def _found(image: Tensor) -> list[float] | None:
@@ -55,11 +71,11 @@ def _found(image: Tensor) -> list[float] | None:
     return [float(x) for x in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
 
 
+@pytest.mark.usefixtures("plain_colors")
 @pytest.mark.parametrize(("fit", "least"), [("stretch", 100), ("pad", 75), ("crop", 75)])
 def test_boxes_follow_the_pixels(fit: Fit, least: int) -> None:
     """Zoomed out, cropped, resized, mirrored: the rectangle is where its box says."""
-    chain = dataclasses.replace(PLACES, fit=fit)
-    images, targets = _augmented(chain, [[40.0, 50, 100, 110]], 120)
+    images, targets = _augmented(BOX, 120, fit=fit)
     seen = 0
     for image, objects in zip(images, targets, strict=True):
         if len(objects) and (found := _found(image)):
@@ -71,7 +87,7 @@ def test_boxes_follow_the_pixels(fit: Fit, least: int) -> None:
 
 
 def test_without_any_change_the_image_is_stretched() -> None:
-    images, targets = _augmented(SsdAugmentation(100), [[40.0, 50, 100, 110]], 2)
+    images, targets = _augmented(BOX, 2, augment="none")
     assert images.shape == (2, 100, 100, 3)
     assert torch.equal(images[0], images[1])
     assert targets[0].boxes[0].tolist() == pytest.approx([25, 25, 62.5, 75])
@@ -80,17 +96,8 @@ def test_without_any_change_the_image_is_stretched() -> None:
     assert not (images[0] == 0).all(2).any()  # the padding is gone
 
 
-def test_an_image_of_the_inputs_size_keeps_its_pixels() -> None:
-    image, objects = _scene([[10.0, 30, 90, 90]])
-    image, objects = image[:100, :100], dataclasses.replace(objects, frame=(0, 0, 100, 100))
-    changed, targets = SsdAugmentation(100).batch(image[None], [objects], Generator())
-    assert torch.equal(changed[0], image)
-    assert torch.equal(targets[0].boxes, objects.boxes)
-
-
 def test_a_flip_mirrors_about_half() -> None:
-    augmentation = SsdAugmentation(100, flip=True)
-    images, targets = _augmented(augmentation, [[0.0, 50, 40, 110]], 200)
+    images, targets = _augmented([[0.0, 50, 40, 110]], 200, augment="flip")
     left = torch.stack([objects.boxes[0, 0] == 0 for objects in targets])
     assert 70 < left.sum() < 130
     mirrored = images[~left][0].flip(1)
@@ -100,7 +107,7 @@ def test_a_flip_mirrors_about_half() -> None:
 def test_boxes_that_a_crop_loses_are_dropped_with_their_labels() -> None:
     """Those whose centre is cut off; what stays keeps its label and its difficulty."""
     boxes = [[0.0, 20, 40, 60], [120, 100, 160, 140], [60, 60, 100, 100]]
-    _, targets = _augmented(dataclasses.replace(PLACES, zoom=_never()), boxes, 150)
+    _, targets = _augmented(boxes, 150, augment="flip-crop")
     lost = [objects for objects in targets if len(objects) < 3]
     assert len(lost) > 50
     assert all(len(objects) for objects in targets)
@@ -111,51 +118,75 @@ def test_boxes_that_a_crop_loses_are_dropped_with_their_labels() -> None:
         assert (objects.boxes[:, 2:] > objects.boxes[:, :2]).all()
 
 
-def _never() -> torch.nn.Module:
-    from torchvision.transforms import v2
-
-    zoom: torch.nn.Module = v2.RandomZoomOut(p=0.0)
-    return zoom
-
-
-@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
-def test_the_crop_of_the_whole_chain_overlaps_an_object_enough(fit: Fit) -> None:
-    from lloss.tasks.detection.box_augmentation import IoUCrop
-
-    chain = dataclasses.replace(
-        PLACES, fit=fit, zoom=_never(), cropping=IoUCrop(sampler_options=[0.6])
-    )
-    boxes = [[40.0, 50, 100, 110]]
-    _, targets = _augmented(chain, boxes, 60)
-    for objects in targets:
-        # The object's visible part over the union of crop and object, in the crop's own pixels.
-        whole = torch.tensor([[0.0, 0, 100, 100]])
-        assert float(box_iou(objects.boxes, whole).max()) >= 0.58
-
-
+@pytest.mark.usefixtures("plain_colors")
 def test_zooming_out_fills_with_the_mean() -> None:
-    chain = dataclasses.replace(PLACES, crop=False)
-    images, _ = _augmented(chain, [[40.0, 50, 100, 110]], 40)
+    images, _ = _augmented([], 40)  # without an object no crop is cut out
     fill = (images == torch.tensor([120, 60, 30], dtype=torch.uint8)).all(3).flatten(1)
     zoomed = fill.any(1)
     assert 10 < zoomed.sum() < 30
     assert fill[zoomed].float().mean() > 0.5  # on average 5/6 of the area around
-
-
-def test_images_without_objects_are_not_cropped() -> None:
-    images, targets = _augmented(dataclasses.replace(PLACES, zoom=_never()), [], 10)
-    assert all(len(objects) == 0 for objects in targets)
-    assert torch.equal(images[0], images[9])
+    assert torch.equal(images[~zoomed][0], images[~zoomed][1])
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_global_one() -> None:
-    boxes = [[40.0, 50, 100, 110], [10.0, 30, 60, 70]]
+    boxes = [*BOX, [10.0, 30, 60, 70]]
     torch.manual_seed(1)
-    images, targets = _augmented(ALL, boxes, 12, seed=3)
+    images, targets = _augmented(boxes, 12, seed=3)
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    again, targets_again = _augmented(ALL, boxes, 12, seed=3)
+    again, targets_again = _augmented(boxes, 12, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(images, again)
     assert all(torch.equal(a.boxes, b.boxes) for a, b in zip(targets, targets_again, strict=True))
-    assert not torch.equal(images, _augmented(ALL, boxes, 12, seed=4)[0])
+    assert not torch.equal(images, _augmented(boxes, 12, seed=4)[0])
+
+
+HEIGHT, WIDTH = 240, 320
+BOXES = torch.tensor([[20.0, 30, 180, 200], [200, 100, 310, 230], [5, 5, 60, 60]])
+
+
+def _crops(count: int, least: float, fit: Fit = "stretch") -> list[Window]:
+    torch.manual_seed(0)
+    drawn = [draw_crop(BOXES, WIDTH, HEIGHT, fit, [least]) for _ in range(count)]
+    return [crop for crop in drawn if crop]
+
+
+@pytest.mark.parametrize("least", [0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_the_least_iou_is_enforced(fit: Fit, least: float) -> None:
+    """Of the boxes whose centre is within the crop, one overlaps it by the drawn minimum."""
+    smallest = 1.0
+    for crop in torch.tensor(_crops(60, least, fit)).float():
+        assert fit == "stretch" or crop[2] - crop[0] == crop[3] - crop[1]
+        centre = (BOXES[:, :2] + BOXES[:, 2:]) / 2
+        held = ((centre > crop[:2]) & (centre < crop[2:])).all(1)
+        assert held.any()
+        smallest = min(smallest, float(box_iou(BOXES[held], crop[None]).max()))
+    assert least <= smallest < least + 0.2
+
+
+def test_crops_are_those_of_the_paper_and_as_large_as_torchvisions() -> None:
+    for x0, y0, x1, y1 in _crops(200, 0.0):
+        assert 0 <= x0 <= x1 - 0.3 * WIDTH + 1 and x1 <= WIDTH
+        assert 0 <= y0 <= y1 - 0.3 * HEIGHT + 1 and y1 <= HEIGHT
+        assert 0.5 <= (x1 - x0) / (y1 - y0) <= 2
+    boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=(HEIGHT, WIDTH))
+    crop = v2.RandomIoUCrop(sampler_options=[0.3])
+    drawn = (crop.make_params([boxes]) for _ in range(300))
+    theirs = torch.tensor([[cut["width"], cut["height"]] for cut in drawn]).float().mean(0)
+    ours = torch.tensor(_crops(300, 0.3)).float().mean(0)
+    assert (ours[2:] - ours[:2] - theirs).abs().max() < 15
+
+
+def test_one_draw_in_seven_keeps_the_image() -> None:
+    """And so does a draw whose trials all fail, in the end."""
+    torch.manual_seed(0)
+    whole = sum(draw_crop(BOXES, WIDTH, HEIGHT, "stretch") is None for _ in range(400))
+    assert 30 < whole < 160
+
+
+def test_an_input_shows_the_middle_of_a_rectangle_or_what_is_around() -> None:
+    rectangles = torch.tensor([[10, 20, 40, 31], [-5, 0, 5, 21], [1, 2, 4, 5]])
+    assert torch.equal(fitted(rectangles, "stretch"), rectangles)
+    assert fitted(rectangles, "crop").tolist() == [[19, 20, 30, 31], [-5, 5, 5, 15], [1, 2, 4, 5]]
+    assert fitted(rectangles, "pad").tolist() == [[10, 10, 40, 40], [-11, 0, 10, 21], [1, 2, 4, 5]]

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lloss.tasks.pose.heatmaps import decode, mirrored_back, render
+from lloss.tasks.pose.heatmaps import decode, render
 
 
 def test_a_heatmap_is_the_formula_at_each_pixels_centre() -> None:
@@ -30,12 +30,3 @@ def test_the_peak_moves_to_the_higher_neighbour_along_each_axis() -> None:
     assert decode(heatmap)[0].tolist() == [2.75, 2.25]
     heatmap[2, 1] = 0.4  # as high as the one opposite
     assert decode(heatmap)[0].tolist() == [2.5, 2.25]
-
-
-def test_heatmaps_of_a_mirrored_image_are_mirrored_back() -> None:
-    joints = torch.tensor([[2.3, 5.0], [11.8, 6.0], [7.0, 9.0]])  # left, right, middle
-    order = torch.tensor([1, 0, 2])
-    mirrored = joints.clone()
-    mirrored[:, 0] = 16 - mirrored[:, 0]
-    seen = render(mirrored[order], (16, 16))  # what was left is right in the mirror
-    assert torch.allclose(mirrored_back(seen, order), render(joints, (16, 16)), atol=1e-6)

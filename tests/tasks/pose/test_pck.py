@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -8,8 +7,7 @@ import pytest
 import torch
 
 from lloss.annotations.joint_names import COCO, MPII
-from lloss.tasks.pose.heatmaps import render
-from lloss.tasks.pose.joint_targets import PersonTarget, mirror_order
+from lloss.tasks.pose.joint_targets import PersonTarget
 from lloss.tasks.pose.pck import Pck, group_of
 
 NAMES = ("r-ankle", "l-ankle", "pelvis", "thorax", "head-top")
@@ -75,32 +73,6 @@ def test_without_head_sizes_it_is_not_called_pckh() -> None:
     assert "pckh" not in figures
     assert "PCK@0.05" in meter.notes()[0]
     assert "not PCKh" in meter.notes()[0]
-
-
-def test_flip_averaging_turns_the_mirrored_heatmaps_back_and_is_named() -> None:
-    target = person([1, 1, 1, 1, 1], 4, (1.0, 1.0))
-    places = torch.tensor([[3.5, 4.5], [12.5, 8.5], [6.5, 9.5], [10.5, 2.5], [1.5, 13.5]])
-    target = dataclasses.replace(target, joints=places * 4)
-    order = list(mirror_order(NAMES))
-    mirrored = places[order].clone()
-    mirrored[:, 0] = 16 - mirrored[:, 0]
-    meter = Pck(NAMES, True, mirrored=True)
-    # Alone, the upright heatmaps see nothing: only what is turned back rightly is right.
-    nothing = torch.zeros(1, 1, 5, 16, 16)
-    meter.update(nothing, [target], render(mirrored, (16, 16))[None, None])
-    assert meter.figures()["pckh"] == 1
-    assert meter.notes()[1] == "flip averaging: on"
-    assert Pck(NAMES, True).notes()[1] == "flip averaging: off"
-
-
-def test_a_joint_without_its_other_side_is_not_averaged_with_the_mirror() -> None:
-    """There, its heatmap is of what the network takes the other side for."""
-    place = torch.tensor([[3.5, 4.5]])
-    target = dataclasses.replace(person([1], 4, (1.0, 1.0)), names=("l-wrist",), joints=place * 4)
-    meter = Pck(("l-wrist",), True, mirrored=True)
-    elsewhere = 3 * render(torch.tensor([[3.5, 12.5]]), (16, 16))[None, None]
-    meter.update(render(place, (16, 16))[None, None], [target], elsewhere)
-    assert meter.figures()["pckh"] == 1
 
 
 @pytest.mark.parametrize("names", [MPII, COCO])

@@ -116,10 +116,8 @@ def test_a_person_goes_from_file_to_loss(people: Path) -> None:
         gathered = TASK.collate(moved).to(torch.device("cpu"))
         heatmaps = render(torch.stack([one.joints for one in moved]) / 4, (32, 32))[:, None]
         assert OBJECTIVE.loss_per_image(heatmaps, gathered).tolist() == pytest.approx([0] * 4)
-        assert OBJECTIVE.hits(heatmaps, gathered).tolist() == [1.0] * 4
         away = heatmaps.roll(9, -1)
         assert (OBJECTIVE.loss_per_image(away, gathered) > 1e-3).all()
-        assert OBJECTIVE.hits(away, gathered).sum() == 0
     meter = TASK.objective(chosen, classes).meter(labeled.labels)
     meter.update(heatmaps, moved)
     assert meter.figures()["pckh"] == 1  # heads are as long as neck and top are apart
@@ -167,10 +165,9 @@ def test_a_skeleton_joins_the_joints_that_are_found() -> None:
 
 
 def test_the_meter_is_pckh_only_where_all_heads_are_known() -> None:
-    chosen, nan = settings(flip_test=True), math.nan
+    chosen, nan = settings(), math.nan
     meter = TASK.objective(chosen, JOINTS).meter([label(1, 1, 1, 1)])
-    assert isinstance(meter, Pck)
-    assert (meter.by_head, meter.mirrored) == (True, True)
+    assert isinstance(meter, Pck) and meter.by_head
     # A person without a joint of the network's does not matter.
     others = [label(1, 1, 1, 1), label(0, 0, 1, 1, head=nan)]
     assert TASK.objective(chosen, JOINTS[:2]).meter(others).by_head

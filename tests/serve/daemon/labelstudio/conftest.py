@@ -22,7 +22,7 @@ class Daemon(StubDaemon):
     """A daemon with a classifier; only the model is a stub."""
 
     def __init__(self, folder: Path) -> None:
-        manifest = SimpleNamespace(task="classification", classes=("cat", "dog", "cow"))
+        manifest = SimpleNamespace(outputs={"prediction": ()}, classes=("cat", "dog", "cow"))
         current = SimpleNamespace(manifest=manifest)
         super().__init__(folder, SimpleNamespace(sha256=SHA256, current=current))
 

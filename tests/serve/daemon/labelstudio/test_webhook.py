@@ -108,7 +108,7 @@ def test_an_annotation_without_a_class_labels_nothing(
     assert send(event(1, result=[])) == {"without_class": 1}
     assert daemon.state == {}
     assert "1 annotations without a class" in caplog.text
-    daemon.models.current.manifest.task = "detection"
+    daemon.models.current.manifest.outputs = {}
     assert send(event(1, result=[])) == {"labeled": 1}
     assert daemon.state == {"0.png": "label:"}, "boxes are in the export"
 

@@ -101,7 +101,7 @@ class Bench:
         self.catalog = Catalog(self.settings.data_dir)
         self.images = self.catalog.images
         self.pools = PoolRegistry(self.settings, self.catalog)
-        manifest = SimpleNamespace(task="detection", classes=())  # accepts all labels
+        manifest = SimpleNamespace(outputs={}, classes=())  # accepts all labels
         model: Any = SimpleNamespace(sha256="x", current=SimpleNamespace(manifest=manifest))
         classes = Classes(model, self.images)
         self.labels = Labels(self.catalog, self.pools, self.metrics, classes)

@@ -34,7 +34,7 @@ def test_labels_replace_each_other_and_are_removed(bench: Any) -> None:
     done = bench.labels.label("p", {best: "", other: ""})
     assert (done.images, done.kept) == (2, 1)
     assert bench.stored == {best: "dog", other: "", "broken.png": ""}
-    assert bench.labels.unlabel("p", [best, best, "none"]) == 1
+    assert bench.images.unlabel("p", [best, best, "none"]) == 1
     assert bench.take(1) == [best]
 
 

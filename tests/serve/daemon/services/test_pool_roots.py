@@ -74,7 +74,7 @@ def test_neither_an_absolute_path_nor_a_url(roots: PoolRoots, root: Path, uri: s
 
 def test_patterns_of_too_many_files(roots: PoolRoots, root: Path) -> None:
     message = refused(lambda: roots.check(f"{root}/{{000000..999999}}.npy"), 422)
-    assert "more than 10,000 files" in message
+    assert "10,000 files" in message
 
 
 def test_no_root() -> None:

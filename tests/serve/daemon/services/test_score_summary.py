@@ -1,56 +1,47 @@
+"""What pages show of scores: the best images, other rows, and what is handed out next."""
+
 from __future__ import annotations
 
 import math
-import os
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from lloss.serve.daemon.services import score_summary as module
-from lloss.serve.daemon.services.score_summary import ScoredImage, ScoreSummary, score_summary
+from lloss.serve.daemon.services.score_summary import ScoredImage, ScoreSummary
 
 from lloss.errors import ScoresError
-from lloss.scores.scores_folder import RUN, ScoresFolder, scores_table
+from lloss.scores.scores_folder import ScoresFolder, scores_table
 from lloss.statistics.charts import Spread, histogram
 
 from ..scores import write_scores
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> ScoresFolder:
-    """9,000 rows in three parts, the loss a permutation of 0 to 8,999."""
-    losses = np.random.default_rng(0).permutation(9000).astype(np.float32)
-    columns = {"loss": losses, "prediction": losses % 10, "confidence": losses / 9000}
-    ids = [f"id {int(loss)}" for loss in losses]
-    return write_scores(tmp_path / "scores", ids, columns, part=3000)
+def shown(bench: Any, k: int) -> list[str]:
+    images = bench.selections.preview("p", k)
+    assert [image.rank for image in images] == list(range(1, len(images) + 1))
+    return [image.id for image in images]
 
 
 def test_the_best_images_are_kept_and_others_are_found(
-    folder: ScoresFolder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    losses = np.random.default_rng(0).permutation(9000).astype(np.float32)
+    columns = {"loss": losses, "prediction": losses % 10, "confidence": losses / 9000}
+    ids = [f"id {int(loss)}" for loss in losses]
+    folder = write_scores(tmp_path / "scores", ids, columns, part=3000)
     monkeypatch.setattr(module, "BEST", 10)
     monkeypatch.setattr(module, "_OTHERS", 5)
     summary = ScoreSummary(folder)
     assert summary.spread is not None and summary.spread.size == 9000
-    with monkeypatch.context() as patch:
-        patch.setattr(ScoresFolder, "scan", None)  # nothing can be read
-        best = summary.images(["id 8999", "id 8990"])
-        assert best["id 8999"] == ScoredImage(8999, 9, pytest.approx(8999 / 9000))
     found = summary.images(["id 8999", "id 17", "none"])
     assert found["id 17"].prediction == 7 and math.isnan(found["none"].loss)
-    for number in range(20):
-        summary.images(["id 8999", f"id {number}"])
-    monkeypatch.setattr(ScoresFolder, "scan", None)
-    assert set(summary.images(["id 8999", "id 19", "id 16"])) == {"id 8999", "id 19", "id 16"}
-    with pytest.raises(TypeError):
-        summary.images(["id 0"])  # the least recently used one was dropped
-
-
-def test_a_folder_is_read_once_until_it_changes(folder: ScoresFolder) -> None:
-    first = score_summary(folder)
-    assert score_summary(ScoresFolder(folder.path)) is first
-    os.utime(folder.path / RUN, ns=(1, 1))
-    assert score_summary(folder) is not first
+    monkeypatch.setattr(ScoresFolder, "scan", None)  # nothing can be read
+    assert summary.images(["id 17", "none"]).keys() == {"id 17", "none"}
+    best = summary.images(["id 8999", "id 8990"])
+    assert best["id 8999"] == ScoredImage(8999, 9, pytest.approx(8999 / 9000))
 
 
 def test_scores_without_numbers_or_predictions_have_a_summary(tmp_path: Path) -> None:
@@ -62,6 +53,36 @@ def test_scores_without_numbers_or_predictions_have_a_summary(tmp_path: Path) ->
     (tmp_path / "part-00000.parquet").write_bytes(b"broken")
     with pytest.raises(ScoresError):
         ScoreSummary(folder)
+
+
+@pytest.mark.parametrize("kept", [5000, 30, 5])
+def test_the_next_images_are_what_select_would_give(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(module, "BEST", kept)
+    monkeypatch.setattr(module, "_AT_ONCE", 7)
+    draw = random.Random(1)
+    for _ in range(8):
+        free = bench.ranked(bench.images.taken("p"))
+        assert shown(bench, 6) == free[:6]
+        draw.choice([bench.labels.label, bench.labels.skip])("p", {free[0]: "cat"})
+        bench.select(1)
+        bench.labels.give_back("p", draw.sample(bench.ids, 10))
+    bench.images.label("p", dict.fromkeys(bench.ids, "cat"))
+    assert shown(bench, 6) == []
+
+
+def test_scores_are_scanned_once_until_they_change(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, select = list[int](), module.select
+    monkeypatch.setattr(module, "select", lambda *args: scans.append(1) or select(*args))  # type: ignore[func-returns-value]
+    for id in bench.ranked()[:5]:
+        shown(bench, 3)
+        bench.labels.label("p", {id: "cat"})
+    assert len(scans) == 1
+    bench.write(bench.scores, -np.array(list(bench.loss.values()), np.float32))  # in its place
+    assert shown(bench, 1) == bench.ranked()[-1:]
 
 
 def test_a_spread_draws_the_histogram_of_its_values() -> None:

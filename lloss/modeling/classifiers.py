@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 from torchvision import models as torchvision_models
@@ -18,9 +18,9 @@ OWN = {
     "resnet10-cifar-narrow": resnet_cifar.resnet10_narrow,
 }
 
-
-NORMALIZED = ("googlenet", "inception_v3")
-"""Their ImageNet weights are of images scaled to -1..1, which they do with ``transform_input``."""
+HALVES = (0.5, 0.5, 0.5)
+SCALED = ("googlenet", "inception_v3")
+"""Their ImageNet weights are of images scaled to -1..1: mean and deviation are :data:`HALVES`."""
 
 MOMENTUM = 0.1
 """Of batch norm's running statistics, at least: with the .0003 of MNASNet or the .01 of large
@@ -54,24 +54,15 @@ def build_classifier(name: str, classes: int, weights: str = "none", size: int =
     if name in OWN:
         network = OWN[name](classes)
     elif name in torchvision_models.list_models(module=torchvision_models):
-        network = _torchvisions(name, classes, size, weights)
+        network = _torchvisions(name, classes, size)
     else:
         known = ", ".join([*OWN, "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16"])
         raise SettingsError(f"model {name!r}: unknown; choose {known} or another of torchvision's")
     if weights != "none":
-        _load_weights(network, name, weights)
+        state = _imagenet(name) if weights == "imagenet" else read_state_dict(weights)
+        last = next(reversed(network.state_dict())).rpartition(".")[0]
+        start_from(network, state, weights, name, {last})
     return network
-
-
-def transforms_input(network: nn.Module) -> bool:
-    """Return whether the network rescales normalised images for its weights."""
-    return bool(getattr(network, "transform_input", False))
-
-
-def set_transform_input(network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Restore the flag from a checkpoint: the state dict lacks it."""
-    if hasattr(network, "transform_input"):
-        setattr(network, "transform_input", bool(state.get("transform_input", False)))  # noqa: B010
 
 
 def default_size(name: str) -> int:
@@ -80,23 +71,25 @@ def default_size(name: str) -> int:
 
 
 def weights_notes(name: str, size: int, mean: Sequence[float], std: Sequence[float]) -> list[str]:
-    """Return lines on differences from the images that the ImageNet weights were trained on."""
+    """Return a line on differences from the images that the ImageNet weights were trained on."""
     wants = _preparation(name)
     if not wants:
         return []
-    found = []
-    if size != wants["crop_size"]:
-        found.append(
-            f"note: the ImageNet weights of {name} are of images of {wants['crop_size']} pixels, "
-            f"and size is {size}: leave --size out, or train for longer"
-        )
-    wanted = {"mean": wants.get("mean", IMAGENET_MEAN), "std": wants.get("std", IMAGENET_STD)}
-    if (tuple(mean), tuple(std)) != tuple(wanted.values()):
-        how = " ".join(f"--{key} {','.join(map(str, value))}" for key, value in wanted.items())
-        found.append(
-            f"note: the ImageNet weights of {name} are of images normalised otherwise: give {how}"
-        )
-    return found
+    usual = (HALVES, HALVES) if name in SCALED else (IMAGENET_MEAN, IMAGENET_STD)
+    wanted = {
+        "size": (wants["crop_size"],),
+        "mean": wants.get("mean", usual[0]),
+        "std": wants.get("std", usual[1]),
+    }
+    given = {"size": (size,), "mean": tuple(mean), "std": tuple(std)}
+    other = [
+        f"--{key} {','.join(map(str, value))}"
+        for key, value in wanted.items()
+        if given[key] != value
+    ]
+    if not other:
+        return []
+    return [f"note: the ImageNet weights of {name} are of images prepared by {' '.join(other)}"]
 
 
 def _preparation(name: str) -> dict[str, Any]:
@@ -107,20 +100,16 @@ def _preparation(name: str) -> dict[str, Any]:
     return dict(transforms.keywords)
 
 
-def _torchvisions(name: str, classes: int, size: int, weights: str) -> nn.Module:
+def _torchvisions(name: str, classes: int, size: int) -> nn.Module:
     # Auxiliary classifiers would turn the output of training into a tuple.
-    extra: dict[str, Any] = {"aux_logits": False} if name in NORMALIZED else {}
+    extra: dict[str, Any] = {"aux_logits": False} if name in SCALED else {}
     side = next((side for prefix, side in SIDED.items() if name.startswith(prefix)), None)
     if side and size:
-        wanted = default_size(name)
-        if weights == "imagenet" and size != wanted:
-            raise SettingsError(
-                f"size = {size}: the ImageNet weights of {name} are of images of {wanted} pixels "
-                f"alone; use --size {wanted}, or --weights none"
-            )
         extra = side(size)
     try:
-        network = torchvision_models.get_model(name, weights=None, num_classes=classes, **extra)
+        network: nn.Module = torchvision_models.get_model(
+            name, weights=None, num_classes=classes, **extra
+        )
     except (ValueError, AssertionError) as error:
         why = str(error).partition("\n")[0]
         raise SettingsError(f"size = {size}: {name} cannot be made for it: {why}") from error
@@ -130,21 +119,14 @@ def _torchvisions(name: str, classes: int, size: int, weights: str) -> nn.Module
     if name.startswith(WIDE_START):
         *_, last = (module for module in network.modules() if isinstance(module, nn.Linear))
         nn.init.normal_(last.weight, std=CLASSIFIER_STD)
-    return cast(nn.Module, network)
+    return network
 
 
-def _load_weights(network: nn.Module, name: str, weights: str) -> None:
-    if weights == "imagenet":
-        if name in OWN:
-            raise SettingsError(f"model {name!r}: has no ImageNet weights; use --weights none")
-        try:
-            best = torchvision_models.get_model_weights(name).DEFAULT
-            state = best.get_state_dict(progress=False, check_hash=True)
-        except (OSError, RuntimeError) as error:
-            raise SettingsError(f"weights of {name}: cannot be downloaded: {error}") from error
-        if name in NORMALIZED:
-            set_transform_input(network, {"transform_input": True})
-    else:
-        state = read_state_dict(weights)
-    last = next(reversed(network.state_dict())).rpartition(".")[0]
-    start_from(network, state, weights, name, {last})
+def _imagenet(name: str) -> dict[str, Any]:
+    if name in OWN:
+        raise SettingsError(f"model {name!r}: has no ImageNet weights; use --weights none")
+    try:
+        best = torchvision_models.get_model_weights(name).DEFAULT
+        return dict(best.get_state_dict(progress=False, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise SettingsError(f"weights of {name}: cannot be downloaded: {error}") from error

@@ -3,22 +3,26 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision import models as torchvision_models
 from torchvision.models.resnet import BasicBlock
 
-from lloss.errors import SettingsError
+from lloss.errors import CheckpointError, SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
+from lloss.modeling.classifiers import (
+    HALVES,
+    SCALED,
+    build_classifier,
+    default_size,
+    weights_notes,
+)
+from lloss.modeling.network import Normalize
 from lloss.modeling.networks.resnet_cifar import resnet18
-from lloss.modeling.registry import build_classifier, default_size, transforms_input, weights_notes
 from lloss.tasks.classification import TASK as CLASSIFICATION
-from lloss.tasks.train_settings import TrainSettings
-from lloss.training.checkpoint import Checkpoint, load_checkpoint
-from lloss.training.trainer import Trainer
-from lloss.training.training_data import TrainingData
+from lloss.tasks.presets import resolve_settings
+from lloss.training.checkpoint import load_checkpoint
 
 NARROW = "resnet10-cifar-narrow"
 
@@ -82,76 +86,42 @@ def test_weights_that_do_not_fit_or_do_not_exist_are_refused(tmp_path: Path) -> 
 def test_images_unlike_those_of_the_weights_are_reported() -> None:
     sizes = {"inception_v3": 299, "googlenet": 224, "swin_v2_t": 256, "vit_h_14": 518}
     assert {name: default_size(name) for name in sizes} == sizes
-    usual = (IMAGENET_MEAN, IMAGENET_STD)
-    assert weights_notes("inception_v3", 299, *usual) == []
-    (line,) = weights_notes("inception_v3", 224, *usual)
-    assert "of images of 299 pixels, and size is 224" in line
-    (line,) = weights_notes("efficientnet_v2_l", 480, *usual)
-    assert line.endswith("give --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5")
-    assert weights_notes("efficientnet_v2_l", 480, (0.5,) * 3, (0.5,) * 3) == []
-    assert len(weights_notes("resnet18", 64, (0.5,) * 3, (0.5,) * 3)) == 2
-    assert weights_notes(NARROW, 64, *usual) == []
+    for name in ("inception_v3", "resnet18"):
+        usual = resolve_settings("default", model=name, weights="imagenet")
+        assert CLASSIFICATION.notes(usual) == []
+        (line,) = CLASSIFICATION.notes(replace(usual, size=128))
+        assert line.endswith(f"{name} are of images prepared by --size {usual.size}")
+        assert CLASSIFICATION.notes(replace(usual, size=128, weights="none")) == []
+    (line,) = weights_notes("efficientnet_v2_l", 64, IMAGENET_MEAN, IMAGENET_STD)
+    assert line.endswith("by --size 480 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5")
+    assert weights_notes("efficientnet_v2_l", 480, HALVES, HALVES) == []
+    assert weights_notes(NARROW, 64, IMAGENET_MEAN, IMAGENET_STD) == []
 
 
-def test_a_run_reports_of_images_unlike_those_of_its_weights() -> None:
-    settings = TrainSettings(model="inception_v3", weights="imagenet", size=128)
-    assert len(CLASSIFICATION.notes(settings)) == 1
-    assert CLASSIFICATION.notes(replace(settings, weights="none")) == []
+@pytest.mark.parametrize("name", SCALED)
+def test_imagenet_weights_see_images_as_torchvision_scales_them(name: str) -> None:
+    settings = resolve_settings("default", model=name)
+    images = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    theirs = torchvision_models.get_model(name, transform_input=True, init_weights=False)
+    wanted = theirs._transform_input(Normalize(IMAGENET_MEAN, IMAGENET_STD)(images))
+    found = Normalize(settings.mean, settings.std)(images)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
-def published(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the network's ImageNet weights without a download: random ones, in their shapes."""
-    kind = torchvision_models.get_model_weights(name)
-
-    def state(self: object, **_: object) -> dict[str, torch.Tensor]:
-        extra = {"aux_logits": True, "init_weights": False}
-        made = torchvision_models.get_model(name, weights=None, **extra)
-        return made.state_dict()  # type: ignore[no-any-return]
-
-    monkeypatch.setattr(kind, "get_state_dict", state)
-
-
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_imagenet_weights_scale_their_input_as_torchvision_does(
-    name: str, monkeypatch: pytest.MonkeyPatch
+def test_a_checkpoint_of_an_earlier_version_scales_its_input_as_before(
+    trained: Path, tmp_path: Path
 ) -> None:
-    published(name, monkeypatch)
-    ours = build_classifier(name, 1000, "imagenet").eval()
-    images = torch.rand(2, 3, 8, 8)  # normalised by ImageNet's mean and deviation
-    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    wanted = (images * deviation + mean - 0.5) / 0.5
-    torch.testing.assert_close(ours._transform_input(images), wanted)  # type: ignore[operator]
-    assert transforms_input(ours) and not transforms_input(build_classifier(name, 2))
-
-
-def test_a_checkpoint_keeps_how_its_network_scales_its_input(tmp_path: Path) -> None:
-    data = TrainingData(
-        np.random.default_rng(0).integers(0, 256, (4, 75, 75, 3), np.uint8),
-        np.array([0, 1, 0, 1]),
-        ("a", "b"),
-    )
-    settings = TrainSettings(
-        model="googlenet", size=75, batch_size=2, epochs=1, amp="off", taps=("conv1", "conv3")
-    )
-    trainer = Trainer(settings, data, "cpu")
-    network = trainer.model.network
-    network.transform_input = True  # as ImageNet weights leave it
-    Checkpoint(settings, ("a", "b"), 4, "", data.images, trainer.state()).save(tmp_path / "c.pt")
-    checkpoint = load_checkpoint(tmp_path / "c.pt")
-    again = checkpoint.network()
-    assert transforms_input(again.network)
-    images = torch.rand(2, 3, 75, 75)
-    with torch.no_grad():
-        wanted = trainer.model.eval()(images).embedding
-        torch.testing.assert_close(again(images).embedding, wanted)
-        again.network.transform_input = False
-        with pytest.raises(AssertionError):
-            torch.testing.assert_close(again(images).embedding, wanted)
-    network.transform_input = False
-    trainer.load_state(checkpoint.state)
-    assert transforms_input(network), "a resumed training goes on with it"
-    older = {k: v for k, v in checkpoint.state.items() if k != "transform_input"}
-    assert not transforms_input(replace(checkpoint, state=older).network().network)
+    content = torch.load(trained / "checkpoint.pt", weights_only=True)
+    content["settings"]["flip_test"] = True
+    content["state"]["totals"]["hits"] = 3.0
+    for scaled, mean in ((False, IMAGENET_MEAN), (True, HALVES)):
+        content["state"]["transform_input"] = scaled
+        torch.save(content, tmp_path / "checkpoint.pt")
+        assert load_checkpoint(tmp_path).settings.mean == mean
+    content["settings"]["mean"] = [0.1, 0.1, 0.1]
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: .*train again"):
+        load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "size"), [("vit_b_32", 64), ("maxvit_t", 448)])
@@ -161,14 +131,15 @@ def test_a_network_made_for_one_size_is_made_for_the_size_asked_for(name: str, s
         assert network(torch.zeros(2, 3, size, size)).shape == (2, 3)
 
 
-def test_a_size_that_a_network_cannot_be_made_for_is_refused() -> None:
+def test_a_size_that_a_network_cannot_be_made_for_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="size = 50: vit_b_32 cannot be made for it"):
         build_classifier("vit_b_32", 3, size=50)
     with pytest.raises(SettingsError, match="size = 64: maxvit_t cannot be made for it") as found:
         build_classifier("maxvit_t", 3, size=64)
     assert "\n" not in str(found.value)
-    with pytest.raises(SettingsError, match="size = 64: the ImageNet weights of vit_b_32 .* 224"):
-        build_classifier("vit_b_32", 3, "imagenet", size=64)
+    torch.save(build_classifier("vit_b_32", 3, size=64).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(SettingsError, match=r"w\.pt: do not fit vit_b_32 .*'encoder'"):
+        build_classifier("vit_b_32", 3, str(tmp_path / "w.pt"), size=96)
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "efficientnet_b0"])
