@@ -70,9 +70,6 @@ class JobProgress:
         if now - self._written > _WRITE_SECONDS:
             self._write()
 
-    def end(self) -> None:
-        """See :class:`.score_pool.Progress`."""
-
     def update(self, row: JobRow) -> JobRow:
         """The row with the progress and the rate of now."""
         with self._lock:
