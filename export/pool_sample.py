@@ -42,19 +42,9 @@ class PoolSample:
 def draw_sample(pool: Pool, held_out: int, calibration: int, seed: int = 0) -> PoolSample:
     """Draw images by a hash of their ids and the seed, whatever their order.
 
-    With a calibration, there are as many tuning as held-out images. A pool too small for all is
-    divided in proportion to the numbers asked for, but neither of these two parts gets fewer than
-    200 images; the calibration gets the rest.
-
-    Args:
-        pool: any.
-        held_out: number of images to judge on, at least 200.
-        calibration: number of images to calibrate on; 0 for none.
-        seed: of the draw.
-
-    Raises:
-        SettingsError: fewer than 200 held-out images.
-        PoolError: the pool is too small.
+    With images to calibrate on, there are as many tuning as held-out images. A pool too small for
+    all is divided in proportion to the numbers asked for, but neither of these two parts gets
+    fewer than 200 images; the calibration gets the rest.
     """
     if held_out < MIN_HELD_OUT:
         raise SettingsError(
@@ -100,27 +90,16 @@ def batches(
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSample:
-    """Images whose predicted losses an artifact's live traffic is compared with.
-
-    Attributes:
-        pool: images as they will be scored.
-        exclude: ids to leave out, such as those of training, whose losses are lower.
-        images: maximum number.
-        required: whether a pool with too few images is an error; else there is no reference.
-    """
+    """Images whose predicted losses an artifact's live traffic is compared with."""
 
     pool: Pool
-    exclude: Set[str] = frozenset()
-    images: int = REFERENCE_IMAGES
-    required: bool = True
+    exclude: Set[str] = frozenset()  # ids, such as those of training, whose losses are lower
+    images: int = REFERENCE_IMAGES  # at most
+    required: bool = True  # else a pool with too few images gives no reference, and no error
 
     @cached_property
     def items(self) -> Sequence[Item]:
-        """The images, drawn by a hash of their ids.
-
-        Raises:
-            PoolError: there are too few, and a reference is required.
-        """
+        """The images, drawn by a hash of their ids."""
         ids = draw_ids((id for id in self.pool.ids() if id not in self.exclude), self.images, 0)
         if self.required and len(ids) < MIN_IMAGES:
             raise PoolError(
@@ -130,11 +109,7 @@ class ReferenceSample:
         return self.pool.find(ids)
 
     def measure(self, path: Path, spec: ImageSpec) -> LossReference | None:
-        """Score the images with an exported graph, on the CPU.
-
-        Raises:
-            PoolError: too few images can be scored, and a reference is required.
-        """
+        """Score the images with an exported graph, on the CPU."""
         if len(self.items) < MIN_IMAGES:
             return None
         predicted = predict(path, batches(self.items, spec, "score the reference"))

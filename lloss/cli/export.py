@@ -159,7 +159,7 @@ def _reduction(
         precision=precision,
         pool=open_pool(calibrate),
         limits=FidelityLimits(min_spearman=min_spearman, min_overlap=min_overlap),
-        weight_bits={None: 0, False: 8, True: 7}[reduce_range],
+        reduce_range=reduce_range,
         **numbers,
     )
 

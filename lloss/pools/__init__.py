@@ -9,7 +9,7 @@ too, and one line in ``open``.
 from __future__ import annotations
 
 from lloss.pools.array_pool import ArrayPool, load_array, open_array
-from lloss.pools.duplicate_ids import checked_ids
+from lloss.pools.duplicate_ids import refuse_duplicates
 from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.folder_pool import FolderPool
 from lloss.pools.open import open_pool
@@ -26,8 +26,8 @@ __all__ = [
     "PathListPool",
     "Pool",
     "SubsetPool",
-    "checked_ids",
     "load_array",
     "open_array",
     "open_pool",
+    "refuse_duplicates",
 ]

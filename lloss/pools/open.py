@@ -75,8 +75,7 @@ def open_pool(
     Args:
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
-            a member of shards or the folder of the images of persons, ``split`` one of a saved
-            dict of data sets.
+            a member of shards or the folder of the images of persons.
         within: what everything that is read must be in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
         leave_out: folders of this machine whose images are not of a folder's pool; see

@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl
 
 from lloss.errors import PoolError
 
-OPTIONS = ("id", "image", "split")
-"""Options after ``?``: the column of ids; the column, member or folder of images; the split."""
+OPTIONS = ("id", "image")
+"""Options after ``?``: the column of ids; the column, member or folder of images."""
 
 _MOST = 1_000_000
 """Files that braces may stand for; more is a typing error."""
@@ -111,8 +111,7 @@ def without_secrets(text: str) -> str:
 def expanded(pattern: str, most: int = _MOST) -> list[str]:
     """Write out braces as a shell does: ``{000..123}`` counts up, ``{a,b}`` lists.
 
-    Raises:
-        PoolError: a brace is unbalanced, nested or empty, or there are more names than ``most``.
+    PoolError where one is unbalanced, nested or empty, or there are more names than ``most``.
     """
     parts = _BRACES.split(pattern)  # text and inside of braces in turn
     if any(brace in text for text in parts[::2] for brace in "{}"):

@@ -68,16 +68,12 @@ def test_a_shuffled_and_filtered_data_set_keeps_its_order(hf: Any, tmp_path: Pat
     assert [item.read() for item in pool] == [_png(int(id[1:])) for id in pool.ids()]
 
 
-def test_a_dict_of_data_sets_needs_a_split(hf: Any, tmp_path: Path) -> None:
+def test_of_a_dict_of_data_sets_one_is_given(hf: Any, tmp_path: Path) -> None:
     data = hf.DatasetDict({"train": _dataset(hf, 4), "test": _dataset(hf, 2, 4)})
     data.save_to_disk(tmp_path / "d")
-    with pytest.raises(PoolError, match=r"choose with \?split= one of train, test"):
+    with pytest.raises(PoolError, match="several data sets; give one of .*/d/train, .*/d/test"):
         open_pool(tmp_path / "d")
-    with pytest.raises(PoolError, match="has no split 'valid'"):
-        open_pool(f"{tmp_path / 'd'}?split=valid")
-    assert list(open_pool(f"{tmp_path / 'd'}?split=test&id=name").ids()) == ["n4", "n5"]
-    with pytest.raises(PoolError, match="without splits"):
-        open_pool(f"{tmp_path / 'd' / 'test'}?split=test")
+    assert list(open_pool(f"{tmp_path / 'd/test'}?id=name").ids()) == ["n4", "n5"]
 
 
 @pytest.mark.parametrize(

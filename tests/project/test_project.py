@@ -230,7 +230,7 @@ def test_a_duplicate_id_is_refused_before_the_project_exists(tmp_path: Path) -> 
     pq.write_table(table, tmp_path / "data.parquet")
     labels = write_labels(tmp_path / "labels.csv", ["b", "c"])
     values = {"pool": str(tmp_path / "data.parquet"), "labels": str(labels), "k": 1}
-    with pytest.raises(PoolError, match="the id 'a' is that of image 1 and of image 4"):
+    with pytest.raises(PoolError, match="the id 'a' comes twice"):
         create_project(tmp_path / "p", values, {"batch_size": 2})
     assert not (tmp_path / "p").exists()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
 from lloss.serve.daemon.services.batcher import Batcher, ClosedError
-from lloss.serve.daemon.services.model_check import check_device, check_outputs
+from lloss.serve.daemon.services.model_check import check_model
 from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from lloss.serve.daemon.settings import ServeSettings
@@ -21,16 +21,14 @@ from lloss.serve.scoring.scorer import Scorer
 from lloss.errors import ArtifactError, EngineError, LlossError
 
 
-@dataclass(frozen=True)
-class Reloaded:
+class Reloaded(NamedTuple):
     """The SHA-256 of the model that served before a reload, and of the one that serves now."""
 
     before: str
     now: str
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """An answer, and the model that gave it."""
 
     answer: Answer
@@ -52,10 +50,7 @@ class LoadedModel:
         self.users = 1
 
 
-@dataclass(frozen=True)
-class _Serving:
-    """The serving model and its queue."""
-
+class _Serving(NamedTuple):
     model: LoadedModel
     batcher: Batcher
 
@@ -76,7 +71,7 @@ class ModelManager:
     def load(self) -> None:
         """Load ``settings.model``, the first time. Blocks. Raises as :meth:`reload`."""
         with self._loading:
-            self._serve(self._load_checked(*self._copies.copy(self._settings.model)))
+            self._serve(self._load_checked(self._copies.copy(self._settings.model)))
         memory_trim.trim()
 
     def reload(self) -> Reloaded:
@@ -91,9 +86,9 @@ class ModelManager:
         with self._loading:
             before = self._require().model.sha256
             try:
-                sha256, is_new = self._copies.copy(self._settings.model)
+                sha256 = self._copies.copy(self._settings.model)
                 if sha256 != before:
-                    self._serve(self._load_checked(sha256, is_new))
+                    self._serve(self._load_checked(sha256))
             except BaseException:
                 self._metrics.reloaded("refused")
                 raise
@@ -185,18 +180,13 @@ class ModelManager:
                 self._serving = new
             self._release(old.model)
 
-    def _load_checked(self, sha256: str, is_new: bool) -> LoadedModel:
-        """Borrow a model for serving; errors name ``settings.model``, and remove a new copy."""
+    def _load_checked(self, sha256: str) -> LoadedModel:
+        """Borrow a model for serving; errors name ``settings.model`` instead of the copy."""
         try:
             return self._borrow(sha256) or self._open(sha256)
         except LlossError as error:
-            copy = self._copies.path(sha256)
-            if is_new:
-                with contextlib.suppress(OSError):
-                    copy.unlink()
-            message = str(error)
-            for path in (copy.absolute(), copy):
-                message = message.replace(str(path), str(self._settings.model))
+            copy, model = self._copies.path(sha256), str(self._settings.model)
+            message = str(error).replace(str(copy.absolute()), model).replace(str(copy), model)
             kind = ArtifactError if isinstance(error, ArtifactError) else EngineError
             raise kind(message) from error
 
@@ -211,8 +201,7 @@ class ModelManager:
             slots=self._slots,
         )
         try:
-            check_device(scorer, self._serving.model.scorer if self._serving else None, path)
-            check_outputs(scorer, path)
+            check_model(scorer, self._serving.model.scorer if self._serving else None, path)
         except BaseException:
             scorer.close()
             raise

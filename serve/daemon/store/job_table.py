@@ -101,13 +101,12 @@ class JobTable:
         """Queue jobs that were running when the process ended."""
         self._update("state = 'queued' WHERE state = 'running'")
 
-    def begin(self, id: str, batch_size: int, provider: str = "") -> bool:
-        """Set a job running; a resumed one keeps its own settings. False if it was cancelled."""
+    def begin(self, id: str, batch_size: int) -> bool:
+        """Set a job running; a resumed one keeps its batch size. False if it was cancelled."""
         return self._update(
             "state = 'running', started = coalesce(started, ?), "
-            "batch_size = iif(started IS NULL, ?, batch_size), "
-            "provider = iif(started IS NULL, ?, provider) WHERE id = ? AND state = 'queued'",
-            [time.time(), batch_size, provider, id],
+            "batch_size = iif(started IS NULL, ?, batch_size) WHERE id = ? AND state = 'queued'",
+            [time.time(), batch_size, id],
         )
 
     def progress(self, id: str, scored: int, skipped: int, total: int | None) -> None:

@@ -27,7 +27,7 @@ from lloss.errors import (
     SettingsError,
 )
 from lloss.files import locked, sweep, write_error
-from lloss.pools import Pool, SubsetPool, checked_ids
+from lloss.pools import Pool, SubsetPool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
@@ -152,9 +152,8 @@ class _Run:
         sweep(path)
         if before is None and any(path.iterdir()):
             raise ScoresError(f"{path}: is not empty and holds no scores; choose another -o")
-        if not (self.pool.unique or self.pool.streamed):
-            for _ in checked_ids(self.pool):
-                pass
+        if not self.pool.streamed:
+            refuse_duplicates(self.pool)
         self.folder.write_run({"state": "running", **settings})
         try:
             report = self._score_missing_parts()
