@@ -219,7 +219,7 @@ def test_notes_say_what_was_left_out_and_what_ties(bench: Any) -> None:
     losses[0] = np.inf
     bench.write(bench.scores, losses)
     infinite, tied = bench.select(3, "key").notes
-    assert infinite == "1 with an infinite score left out"
+    assert infinite == "1 without a finite score"
     assert tied.startswith("all 3 selected images have the same loss")
     assert bench.select(3, "key").notes == [infinite, tied]
 
