@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from lloss.export import torch_parity as parity
 from lloss.export.graph import ScoringGraph
-from lloss.export.torch_parity import check_parity
+from lloss.export.torch_parity import check_batches, check_parity
 
 from lloss.errors import ParityError
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
@@ -51,6 +51,8 @@ def test_a_difference_at_one_batch_size_is_found(
     monkeypatch.setattr(ort, "InferenceSession", WrongForThree)
     with pytest.raises(ParityError, match="output 'loss' by 1 at batch 3"):
         check_parity(artifact, graph, checkpoint.sample)
+    with pytest.raises(ParityError, match="another 'loss' at batch 3 than at 64"):
+        check_batches(artifact, checkpoint.sample)
 
 
 def test_nan_is_no_parity(
