@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from lloss.serve.daemon.services import hand_out
 from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest
 
-from lloss.errors import LlossError, SelectionError
+from lloss.errors import SelectionError
 from lloss.selection import SelectionSettings
 
 from .conftest import refused
@@ -205,7 +206,7 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> Non
     full = "CREATE TRIGGER full BEFORE INSERT ON answers BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
     with bench.catalog.writing() as db:
         db.execute(full)
-    with pytest.raises(LlossError):
+    with pytest.raises(sqlite3.IntegrityError):
         bench.select(5, "key")
     assert bench.counts == (0, 0, 0)
     with bench.catalog.writing() as db:
