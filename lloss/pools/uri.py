@@ -111,8 +111,7 @@ def without_secrets(text: str) -> str:
 def expanded(pattern: str, most: int = _MOST) -> list[str]:
     """Write out braces as a shell does: ``{000..123}`` counts up, ``{a,b}`` lists.
 
-    Raises:
-        PoolError: a brace is unbalanced, nested or empty, or there are more names than ``most``.
+    PoolError where one is unbalanced, nested or empty, or there are more names than ``most``.
     """
     parts = _BRACES.split(pattern)  # text and inside of braces in turn
     if any(brace in text for text in parts[::2] for brace in "{}"):
