@@ -166,7 +166,7 @@ class PageData:
         """A page of the images of a state, and whether there is another."""
         start = (page - 1) * IMAGES_PER_PAGE
         rows = self.daemon.catalog.images.listed(pool.name, state, start, IMAGES_PER_PAGE + 1)
-        images = [Ranked(id, math.nan, 0) for id, _ in rows[:IMAGES_PER_PAGE]]
+        images = [Ranked(id, math.nan, 0) for id in rows[:IMAGES_PER_PAGE]]
         return images, len(rows) > IMAGES_PER_PAGE
 
     def tiles(self, pool: PoolSummary, images: Sequence[Ranked], own: str = "") -> list[Tile]:
