@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,12 @@ def test_rows_of_another_shape_are_left_to_the_caller(tmp_path: Path) -> None:
     assert not encoded.read_rows(np.zeros((1, 5, 6, 3), np.uint8))
 
 
-def test_rows_are_read_by_many_threads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preadv", [True, False])
+def test_rows_are_read_by_many_threads(
+    tmp_path: Path, preadv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not preadv:
+        monkeypatch.delattr(os, "preadv")  # as on Windows
     images = random_images(2000)
     pool = _saved(tmp_path, images, "npy")
     out = np.zeros_like(images)

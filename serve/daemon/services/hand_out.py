@@ -128,10 +128,7 @@ class Selections:
     def hand_out(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Select K images of a scored pool and set them pending.
 
-        Args:
-            pool: its name.
-            request: settings and exclusions.
-            key: idempotency key: for a week the same key gives the same reply.
+        For a week the same idempotency ``key`` gives the same reply.
 
         Raises:
             RequestError: 404, 409; 422 the key was used for another request, or a name to exclude

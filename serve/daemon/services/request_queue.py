@@ -112,19 +112,10 @@ class Part:
         """This part's images."""
         return self.request.images[self.start : self.start + self.count]
 
-    def items(self) -> Iterator[Item]:
-        """The images for the scoring pipeline, decoded there; ids are rows."""
-        for number, image in enumerate(self.images, self.row):
-            yield Item(str(number), partial(_given, image))
-
-
-def _given(image: Raw) -> Raw:
-    return image
-
 
 @dataclass(frozen=True)
 class RequestBatch(Chunk):
-    """Parts of requests. Images of ``shape`` are copied instead of decoded."""
+    """Parts of requests, whose ids are rows. Images of ``shape`` are copied, others decoded."""
 
     parts: Sequence[Part]
     shape: tuple[int, ...]
@@ -132,7 +123,9 @@ class RequestBatch(Chunk):
     @classmethod
     def of(cls, parts: Sequence[Part], shape: tuple[int, ...]) -> RequestBatch:
         """A batch of these parts."""
-        return cls(0, [item for part in parts for item in part.items()], parts, shape)
+        images = [image for part in parts for image in part.images]
+        items = [Item(str(row), partial(_given, image)) for row, image in enumerate(images)]
+        return cls(0, items, parts, shape)
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
         """Copy pixels that have the model's size; see :meth:`lloss.pools.Chunk.read_rows`."""
@@ -201,6 +194,10 @@ class RequestQueue:
 
     def _of(self, request: ScoringRequest) -> OrderedDict[ScoringRequest, None]:
         return self._small if request.count <= self._batch_size else self._large
+
+
+def _given(image: Raw) -> Raw:
+    return image
 
 
 def settle(requests: Sequence[ScoringRequest]) -> None:

@@ -163,7 +163,7 @@ class RouteServer:
         @app.get("/v1/pools/{name}/images")
         @app.get("/")
         async def plain(request: Request) -> dict[str, Any]:
-            return {"id": request.query_params.get("id"), "path": request.url.path}
+            return {"id": request.query_params.get("id"), "cookies": request.cookies}
 
     def _add_slow(self, app: FastAPI) -> None:
         @app.post("/slow")
@@ -307,7 +307,7 @@ class Served:
         """All lanes are busy while the block runs."""
         serving = self.models._serving
         assert serving is not None
-        with hold_all(serving.model.scorer._started().slots.cores):
+        with hold_all(serving.scorer._started().slots.cores):
             yield
 
     def close(self) -> None:

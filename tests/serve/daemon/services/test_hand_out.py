@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from lloss.serve.daemon.services import hand_out
 from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest
 
-from lloss.errors import LlossError, SelectionError
+from lloss.errors import SelectionError
 from lloss.selection import SelectionSettings
 
 from .conftest import refused
@@ -205,7 +206,7 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> Non
     full = "CREATE TRIGGER full BEFORE INSERT ON answers BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
     with bench.catalog.writing() as db:
         db.execute(full)
-    with pytest.raises(LlossError):
+    with pytest.raises(sqlite3.IntegrityError):
         bench.select(5, "key")
     assert bench.counts == (0, 0, 0)
     with bench.catalog.writing() as db:
@@ -214,12 +215,12 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> Non
 
 
 def test_notes_say_what_was_left_out_and_what_ties(bench: Any) -> None:
-    assert bench.select(3).notes == ["1 without a score"]
+    assert bench.select(3).notes == ["1 without a finite score"]
     losses = np.full(len(bench.ids), 2, np.float32)
     losses[0] = np.inf
     bench.write(bench.scores, losses)
     infinite, tied = bench.select(3, "key").notes
-    assert infinite == "1 with an infinite score left out"
+    assert infinite == "1 without a finite score"
     assert tied.startswith("all 3 selected images have the same loss")
     assert bench.select(3, "key").notes == [infinite, tied]
 

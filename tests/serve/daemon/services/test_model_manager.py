@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.model_manager import ModelManager, Reloaded
+from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.settings import Limits, ServeSettings
 from lloss.serve.scoring.engine import engine as engine_module
 from onnx import numpy_helper
@@ -138,7 +138,7 @@ def test_nothing_is_scored_before_a_load_or_after_the_end(make: Callable[[], Mod
 def test_a_reload_swaps_and_frees_the_old_model(models: ModelManager, model: Path) -> None:
     old, before, scorer = models.sha256, losses(models), serving(models)
     new = change(model, 1.1)
-    assert models.reload() == Reloaded(old, new) and models.sha256 == new
+    assert models.reload() == (old, new) and models.sha256 == new
     assert not np.array_equal(losses(models), before)
     assert scorer._closed
     in_threads(lambda _: models.reload(), 3)
@@ -192,7 +192,7 @@ def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
             await asyncio.sleep(0.001)
         cores.close()
         done = await reloading
-        assert {scored.model.sha256 for scored in await asyncio.gather(*asked)} == {done.before}
+        assert {scored.model.sha256 for scored in await asyncio.gather(*asked)} == {done[0]}
 
     asyncio.run(asyncio.wait_for(work(), 30))
     assert drift.images == 0
@@ -243,7 +243,7 @@ def test_a_job_keeps_the_model_that_it_began_with(
         assert np.allclose(scorer.score(pictures(3)).loss, before, atol=1e-5)
         assert named(models) == models.sha256
         model.write_bytes(original)
-        assert models.reload().now == old and serving(models) is scorer
+        assert models.reload()[1] == old and serving(models) is scorer
     assert np.isfinite(losses(models)).all() and not scorer._closed
 
 
@@ -307,7 +307,7 @@ def test_the_cpu_does_not_replace_a_gpu(
         engine_module, "read_manifest", lambda path: replace(read(path), precision=precision)
     )
     if precision == "int8":  # which is for CPUs
-        assert models.reload().now == new
+        assert models.reload()[1] == new
         return
     with pytest.raises(EngineError, match=r"model\.onnx: would run on the CPU, .* on cuda:0"):
         models.reload()

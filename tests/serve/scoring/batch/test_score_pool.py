@@ -20,7 +20,7 @@ from lloss.serve.scoring.batch.score_pool import score_pool
 
 from lloss import Scorer
 from lloss.cli.main import main
-from lloss.errors import ImageError, InterruptedRunError, ScoresError, SettingsError
+from lloss.errors import InterruptedRunError, ScoresError, SettingsError
 from lloss.files import locked
 from lloss.pools import open_pool
 from lloss.scores.scores_folder import ScoresFolder
@@ -74,7 +74,7 @@ def test_every_image_is_a_row_or_a_reason(scorer: Scorer, pool: Path, tmp_path: 
     report = score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=25)
     folder = ScoresFolder(tmp_path / "s").opened()
     assert (report.scored, report.skipped, len(folder.parts())) == (59, 2, 3)
-    table = pa.Table.from_batches(folder.batches(["id", "loss"]))
+    table = pa.Table.from_batches(folder.scan(["id", "loss"]))
     losses, reasons = dict(zip(*table.to_pydict().values())), dict(folder.skipped())
     assert sorted([*losses, *reasons]) == sorted(item.id for item in open_pool(pool))
     assert reasons["bright/000.png"] == "an empty file"
@@ -168,14 +168,6 @@ def test_a_pool_that_changed_is_refused(scorer: Scorer, pool: Path, tmp_path: Pa
     refused("full", 61, r"'dark/004\.png' is gone")
 
 
-def test_fail_fast_stops_at_the_first_broken_image(
-    scorer: Scorer, pool: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ImageError, match=r"'bright/000\.png': an empty file"):
-        score_pool(scorer, open_pool(pool), tmp_path / "s", fail_fast=True)
-    assert not list((tmp_path / "s").glob("part-*"))
-
-
 def test_a_pool_without_a_readable_image_fails_each_time(scorer: Scorer, tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     for name in ("a.png", "b.jpg"):
@@ -255,7 +247,7 @@ def test_a_change_of_a_setting_that_decides_the_bytes_is_refused(
     assert contents(out) == kept
     (tmp_path / "link").symlink_to(pool)
     assert score_pool(scorer, open_pool(tmp_path / "link"), out, **usual).resumed == 30
-    ids = {id for b in ScoresFolder(out).batches(["id"]) for id in b["id"].to_pylist()}
+    ids = {id for b in ScoresFolder(out).scan(["id"]) for id in b["id"].to_pylist()}
     assert len(ids) == 58 and "dark/001.png" not in ids
 
 
@@ -270,20 +262,11 @@ def test_another_array_under_the_same_path_is_refused(scorer: Scorer, tmp_path: 
     assert score_pool(scorer, open_pool(tmp_path / "a.npy"), tmp_path / "s", part_size=10).resumed
 
 
-def test_the_number_of_threads_may_change(
-    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path, whole: dict[str, bytes]
-) -> None:
-    begun(scorer, pool, tmp_path / "s")
-    with Scorer(artifact, device="cpu", batch_size=8, threads=5, readers=3) as other:
-        score_pool(other, open_pool(pool), tmp_path / "s", part_size=10)
-    assert contents(tmp_path / "s") == whole
-
-
 def test_a_smaller_batch_is_as_a_scorer_of_that_size(
     scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
 ) -> None:
     score_pool(scorer, open_pool(pool), tmp_path / "s", batch_size=3)
-    with Scorer(artifact, device="cpu", batch_size=3) as small:
+    with Scorer(artifact, device="cpu", batch_size=3, threads=5) as small:
         score_pool(small, open_pool(pool), tmp_path / "small")
     assert contents(tmp_path / "s") == contents(tmp_path / "small")
     for size in (-1, 9):
@@ -306,9 +289,6 @@ class Follower:
         if len(self.calls) == self.stop_at:
             raise InterruptedRunError("enough")
 
-    def end(self) -> None:
-        self.calls.append("end")
-
 
 def test_progress_follows_a_run_and_can_end_it(
     scorer: Scorer, pool: Path, tmp_path: Path, whole: dict[str, bytes]
@@ -316,12 +296,12 @@ def test_progress_follows_a_run_and_can_end_it(
     follower = Follower(stop_at=6)
     with pytest.raises(InterruptedRunError, match="enough"):
         score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10, progress=follower)
-    assert follower.calls[0] == ("begin", 0, 61) and follower.calls[-1] == "end"
+    assert follower.calls[0] == ("begin", 0, 61)
     assert not (tmp_path / "s/skipped.parquet").exists()
     follower = Follower()
     report = score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=10, progress=follower)
     assert follower.calls[0] == ("begin", report.resumed, 61) and report.resumed > 0
-    seen = follower.calls[1:-1]
+    seen = follower.calls[1:]
     assert sum(seen) + report.resumed == 61 and max(seen) <= scorer.batch_size
     assert contents(tmp_path / "s") == whole
 
