@@ -65,19 +65,12 @@ if TYPE_CHECKING:
 )
 @click.option("--tensorrt", is_flag=True, help="Also build the TensorRT engine for this GPU.")
 @automatic_option("--batch-size", "that of lloss score", "Batch size of the TensorRT engine.")
-@click.option(
-    "--device-id",
-    type=click.IntRange(0),
-    default=0,
-    help="GPU for the engine, counted from 0.",
-)
 def command(
     run: Path,
     out: Path | None,
     precision: str,
     tensorrt: bool,
     batch_size: int,
-    device_id: int,
     reference: str | None,
     **reduction: Any,
 ) -> None:
@@ -88,15 +81,13 @@ def command(
     does not need torch.
     """
     exported = tensorrt and out is None and run.suffix == ".onnx"
-    if exported and (precision != "fp32" or reduction["calibrate"] is not None):
-        raise SettingsError(f"{run}: already exported; choose the precision when exporting a RUN")
-    if exported and reference is not None:
-        raise SettingsError(f"{run}: already exported; give --reference when exporting a RUN")
-    if device_id and not tensorrt:
-        raise SettingsError(f"--device-id {device_id}: applies to --tensorrt only; leave it out")
+    if exported and (precision != "fp32" or reduction["calibrate"] or reference):
+        raise SettingsError(
+            f"{run}: already exported; give precision, pool and reference when exporting a RUN"
+        )
     if tensorrt:
         tf32.forbid()  # before torch loads the CUDA libraries
-        if problem := why_unavailable("tensorrt", device_id):  # before minutes of export
+        if problem := why_unavailable("tensorrt"):  # before minutes of export
             raise EngineError(f"no TensorRT engine can be built here: {problem}")
     if exported:
         out = run
@@ -105,7 +96,7 @@ def command(
     else:
         _export(run, out, reference, _reduction(precision, **reduction))
     if tensorrt:
-        _build(out, batch_size, device_id)
+        _build(out, batch_size)
 
 
 def _export(run: Path, out: Path, pool: str | None, reduction: Reduction | None) -> None:
@@ -173,12 +164,12 @@ def _summary(manifest: Manifest) -> str:
     return f"{manifest.precision}{cpus} {fidelity}{speed}"
 
 
-def _build(path: Path, batch_size: int, device_id: int) -> None:
+def _build(path: Path, batch_size: int) -> None:
     """Start the engine of a scorer, which builds the TensorRT engine and keeps it on disk."""
     from lloss.serve.scoring.engine.engine import Engine  # needs onnxruntime
 
     begun = time.monotonic()
-    engine = Engine(path, f"tensorrt:{device_id}", batch_size=batch_size)
+    engine = Engine(path, "tensorrt", batch_size=batch_size)
     engine.close()
     seconds = time.monotonic() - begun
     click.echo(

@@ -34,9 +34,8 @@ def test_without_a_gpu_or_torch_it_is_one_line(artifact: Path) -> None:
     ("options", "error"),
     [
         ("run", "name the file to write"),
-        ("run -o model.onnx --device-id=1", "--device-id 1: applies to --tensorrt"),
-        ("m.onnx --tensorrt --precision=int8 --calibrate=pool", "choose the precision when"),
-        ("m.onnx --tensorrt --reference=pool", "give --reference when exporting a RUN"),
+        ("m.onnx --tensorrt --precision=int8 --calibrate=pool", "already exported"),
+        ("m.onnx --tensorrt --reference=pool", "already exported"),
         ("run -o m.onnx --precision=int8", "add --calibrate POOL"),
         ("run -o m.onnx --calibrate=pool", "--calibrate: fp32 needs none"),
         ("run -o m.onnx --no-reduce-range", "applies to --precision int8, not to fp32"),
@@ -77,8 +76,8 @@ def test_the_scorers_engine_is_started(
 
     monkeypatch.setattr(export, "why_unavailable", lambda *_: "")
     monkeypatch.setattr(engine_module, "Engine", engine)
-    main(["export", "model.onnx", "--tensorrt", "--batch-size=32", "--device-id=1"])
-    assert started == [(Path("model.onnx"), "tensorrt:1", {"batch_size": 32}), "closed"]
+    main(["export", "model.onnx", "--tensorrt", "--batch-size=32"])
+    assert started == [(Path("model.onnx"), "tensorrt", {"batch_size": 32}), "closed"]
     assert "model.onnx: TensorRT engine for batches of 1 to 32, ready in" in capsys.readouterr().out
 
 
