@@ -43,11 +43,8 @@ def export_artifact(
         CheckpointError: the checkpoint cannot be exported.
         PoolError: the pool of the reduction or of the reference is too small.
     """
-    # A pool that is too small raises here, before minutes of export.
     if reduction:
-        _ = reduction.sample
-    if reference:
-        _ = reference.items
+        _ = reduction.sample  # a pool that is too small raises here, before minutes of export
     settings = checkpoint.settings
     spec = settings.image_spec()
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()

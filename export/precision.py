@@ -40,7 +40,6 @@ class Reduction:
         held_out: number of other images to compare with fp32 on in the end, at least 200. For
             ``int8``, as many again choose the recipe.
         limits: that the graph must reach on the held-out images.
-        seed: of the draw of all.
         reduce_range: for ``int8``, weights of 7 bits for processors without VNNI, which compute
             products of 8 bits slowly or wrongly (:mod:`lloss.runtime.int8_support`); None for what
             this machine's CPU needs.
@@ -54,7 +53,6 @@ class Reduction:
     calibration_images: int = 512
     held_out: int = 2000
     limits: FidelityLimits = field(default_factory=FidelityLimits)
-    seed: int = 0
     reduce_range: bool | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +74,7 @@ class Reduction:
     def sample(self) -> PoolSample:
         """The images, drawn on first use; see :func:`.pool_sample.draw_sample`."""
         calibration = self.calibration_images if self.precision == "int8" else 0
-        return draw_sample(self.pool, self.held_out, calibration, self.seed)
+        return draw_sample(self.pool, self.held_out, calibration)
 
     def run(self, path: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log) -> Manifest:
         """Replace the fp32 graph in ``path`` by the reduced one; return the measured manifest.

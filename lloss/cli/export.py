@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     default=FidelityLimits().min_overlap,
     help="Refuse the export below this overlap with the top 10% of fp32.",
 )
-@click.option("--seed", type=int, default=0, help="Random seed for drawing images.")
 @click.option(
     "--reference",
     show_default="the pool of --calibrate",

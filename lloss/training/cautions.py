@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lloss.selection import Selection
-from lloss.selection.strategies.diverse import CANDIDATES
+from lloss.selection.selection import CANDIDATES
 from lloss.statistics.confidence_intervals import (
     Interval,
     in_percent,
@@ -127,8 +127,7 @@ def ties(losses: NDArray[np.floating], selection: Selection) -> str:
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     """Say in one sentence how the picks were chosen, by :func:`ties` and :func:`ranked`."""
     settings = selection.settings
-    size = f"{settings.subset:g} images" if settings.subset >= 1 else f"{settings.subset:.0%}"
-    among = f" of a random {size}" if settings.subset else ""
+    among = f" of {settings.subset} random images" if settings.subset else ""
     spread = settings.strategy == "diverse"
     if tied:
         also = " and spread by k-center greedy" if spread else ""

@@ -13,7 +13,7 @@ import numpy as np
 from lloss.serve.scoring.batch.pipeline import READERS, Pipeline, Take
 from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.engine.engine import Engine
-from lloss.serve.scoring.in_memory_pool import Images, column_images, pool_of
+from lloss.serve.scoring.in_memory_pool import Images, pool_of
 from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
@@ -160,7 +160,7 @@ class Scorer:
             raise PoolError(
                 f"a batch with {sorted(batch)}: put the images under 'image' or 'images'"
             )
-        scores = self.score(column_images(batch[key]))
+        scores = self.score(batch[key])
         if scores.skipped:
             row, reason = scores.skipped[0]
             raise PoolError(f"image {row} of the batch: {reason}; leave such rows out before")

@@ -35,7 +35,7 @@ def figures(
 
 
 def selection(
-    scores: list[float], strategy: str = "top", subset: float = 0, pool: int = 100
+    scores: list[float], strategy: str = "top", subset: int = 0, pool: int = 100
 ) -> Selection:
     settings = SelectionSettings(k=len(scores), strategy=strategy, subset=subset)
     ids = [f"{n}.png" for n in range(len(scores))]
@@ -139,19 +139,19 @@ def test_picks_that_are_spread_tie_where_their_candidates_do() -> None:
     )
     assert not ties(np.array([2.0] + [1.0] * 11), most)  # all of them are
     assert not ties(np.arange(21.0), selection([20.0, 9.0, 9.0], "diverse"))
-    assert not ties(np.array([1.0] * 13 + [0.0]), selection([1.0] * 3, "diverse", 0.5))
-    assert ties(np.array([1.0] * 13), selection([1.0] * 3, "diverse", 0.5))
+    assert not ties(np.array([1.0] * 13 + [0.0]), selection([1.0] * 3, "diverse", 50))
+    assert ties(np.array([1.0] * 13), selection([1.0] * 3, "diverse", 50))
 
 
 def test_picks_are_called_ranked_only_where_they_are() -> None:
-    top, diverse = selection([3.0, 2.0]), selection([3.0, 2.0], "diverse", 0.5)
+    top, diverse = selection([3.0, 2.0]), selection([3.0, 2.0], "diverse", 50)
     assert how_picked(top, "", True) == "The highest predicted losses."
     assert how_picked(top, "", None) == "The highest predicted losses."
     assert how_picked(top, "", False) == (
         "The highest predicted losses. They are not shown to rank images better than chance."
     )
     assert how_picked(diverse, "", True) == (
-        "Spread by k-center greedy over the 8 highest predicted losses of a random 50%, in the "
+        "Spread by k-center greedy over the 8 highest predicted losses of 50 random images, in the "
         "order picked."
     )
     small = how_picked(selection([3.0, 2.0], "diverse", pool=5), "", True)

@@ -75,9 +75,6 @@ class JobProgress:
         if time.monotonic() - self._written > _WRITE_SECONDS:
             self._write()
 
-    def end(self) -> None:
-        """See :class:`.score_pool.Progress`."""
-
     def update(self, row: JobRow) -> JobRow:
         """The row with the progress of now, and the rate since the job began or went on."""
         done = self._scored + self._skipped - self._resumed

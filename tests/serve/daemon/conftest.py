@@ -163,7 +163,7 @@ class RouteServer:
         @app.get("/v1/pools/{name}/images")
         @app.get("/")
         async def plain(request: Request) -> dict[str, Any]:
-            return {"id": request.query_params.get("id"), "path": request.url.path}
+            return {"id": request.query_params.get("id"), "cookies": request.cookies}
 
     def _add_slow(self, app: FastAPI) -> None:
         @app.post("/slow")

@@ -208,12 +208,12 @@ def test_a_selection_that_cannot_be_written_hands_nothing_out(bench: Any) -> Non
 
 
 def test_notes_say_what_was_left_out_and_what_ties(bench: Any) -> None:
-    assert bench.select(3).notes == ["1 without a score"]
+    assert bench.select(3).notes == ["1 without a finite score"]
     losses = np.full(len(bench.ids), 2, np.float32)
     losses[0] = np.inf
     bench.write(bench.scores, losses)
     infinite, tied = bench.select(3, "key").notes
-    assert infinite == "1 with an infinite score left out"
+    assert infinite == "1 without a finite score"
     assert tied.startswith("all 3 selected images have the same loss")
     assert bench.select(3, "key").notes == [infinite, tied]
 
