@@ -86,7 +86,7 @@ def _scored_guesses(
     ids = pa.array(selection.ids, pa.string())
     return {
         row["id"]: (manifest.classes[int(row["prediction"])], row["confidence"])
-        for batch in scores.batches(["id", "prediction", "confidence"])
+        for batch in scores.scan(["id", "prediction", "confidence"])
         for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist()
     }
 

@@ -105,7 +105,7 @@ def test_scores_of_the_command_line_are_adopted(pools: PoolRegistry, root: Path,
     row = pools.put("cats", uri, str(folder))
     assert row.scores == PoolScores(folder, "ab" * 32, 2, 1)
     with pools.reading("cats") as (again, scores):
-        assert again == row.scores and len(list(scores.batches(["id"]))) == 1
+        assert again == row.scores and len(list(scores.scan(["id"]))) == 1
     pools.remove("cats")
     assert (folder / "run.json").exists(), "it is not the daemon's"
 
