@@ -22,12 +22,12 @@ from lloss.export.fidelity import FidelityLimits
 from lloss.export.graph import ScoringGraph
 from lloss.export.pool_sample import batches
 from lloss.export.precision import Reduction
-from lloss.export.torch_parity import open_session
 from numpy.typing import NDArray
 
 from lloss.errors import FidelityError
 from lloss.manifest import INPUT, Manifest, read_manifest
 from lloss.pools import open_pool
+from lloss.runtime.int8_support import open_cpu_session
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -93,7 +93,7 @@ def runners(
 
     made: dict[str, Callable[[], object]] = {"torch eager": eager}
     for precision, path in files.items():
-        session = open_session(path)
+        session = open_cpu_session(str(path))
         made[precision] = lambda session=session: session.run(None, {INPUT: images})  # type: ignore[misc]
     return made
 

@@ -31,14 +31,10 @@ def export_artifact(
     Args:
         checkpoint: of a run with a head; its sample images are those of the check.
         path: of the file; only a file that passed replaces an existing one.
-        reduction: a precision below fp32; the fp32 graph is checked first, then this one against
-            it.
+        reduction: a precision below fp32, which is then compared with the checked fp32 graph.
         log: receives a line on each attempt at a reduced precision, and on the judgement.
         reference: images whose predicted losses go into the manifest, to measure drift against;
             by default those that a reduction was judged on.
-
-    Returns:
-        The manifest in the file.
 
     Raises:
         DivergedError: the network's weights or outputs are not finite, or exploded.
@@ -47,11 +43,8 @@ def export_artifact(
         CheckpointError: the checkpoint cannot be exported.
         PoolError: the pool of the reduction or of the reference is too small.
     """
-    # A pool that is too small raises here, before minutes of export.
     if reduction:
-        _ = reduction.sample
-    if reference:
-        _ = reference.items
+        _ = reduction.sample  # a pool that is too small raises here, before minutes of export
     settings = checkpoint.settings
     spec = settings.image_spec()
     graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std).eval()

@@ -1,7 +1,6 @@
-"""Measure whether a graph of reduced precision ranks a pool as the fp32 graph does.
+"""Measure in ranks how near a graph of reduced precision is to the fp32 graph.
 
-An artifact is used for its order: people label the K images with the highest predicted loss. So
-fidelity is measured in ranks, on images that the graph was not calibrated on.
+An artifact is used for its order: people label the K images with the highest predicted loss.
 """
 
 from __future__ import annotations
@@ -38,30 +37,13 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """A graph compared with the fp32 graph on N images.
+    """A graph compared with the fp32 graph; NaN where one side is constant or not finite."""
 
-    Attributes:
-        spearman: rank correlation of the predicted losses, ties by their mean rank; NaN where
-            one side is constant or not finite.
-        top_decile_overlap: share of the fp32 graph's tenth with the highest predicted loss, in
-            the order (-loss, id), that is in the other's tenth too.
-        max_abs_difference: largest difference of a predicted loss, in its own scale.
-        images: N.
-        broken: number of images for which an output is NaN or infinite.
-    """
-
-    spearman: float
-    top_decile_overlap: float
-    max_abs_difference: float
+    spearman: float  # of the predicted losses, ties by their mean rank
+    top_decile_overlap: float  # see top_overlap
+    max_abs_difference: float  # of a predicted loss
     images: int
-    broken: int = 0
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Sort key: higher is better, NaN is the worst."""
-        return tuple(
-            np.nan_to_num(value, nan=-2.0) for value in (self.spearman, self.top_decile_overlap)
-        )
+    broken: int = 0  # images for which an output is NaN or infinite
 
     def as_dict(self) -> dict[str, Any]:
         """The fields for JSON, with None for NaN."""
@@ -78,11 +60,7 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityLimits:
-    """What a reduced precision must reach: two thresholds from 0 to 1.
-
-    Raises:
-        SettingsError: a threshold out of range.
-    """
+    """What a reduced precision must reach: two thresholds from 0 to 1."""
 
     min_spearman: float = 0.999
     min_overlap: float = 0.97
@@ -97,9 +75,7 @@ class FidelityLimits:
     def passes(self, fidelity: Fidelity, margin: float = 0.0) -> bool:
         """Whether it reaches both thresholds without a broken image; NaN reaches none.
 
-        Args:
-            fidelity: the figures.
-            margin: share of the way from a threshold to 1 that must be reached beyond it.
+        ``margin`` is the share of the way from a threshold to 1 that it must go beyond it.
         """
         return (
             not fidelity.broken

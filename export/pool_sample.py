@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from lloss.errors import ImageError, PoolError, SettingsError
 from lloss.images.decode import ImageSpec, Pixels
 from lloss.pools import Item, Pool
 from lloss.selection.hashing import draw_ids
-from lloss.statistics.loss_distribution import MIN_IMAGES, LossReference
+from lloss.statistics.loss_distribution import LossReference
 
 MIN_HELD_OUT = 200
 """Below it the top tenth is under 20 images, and one image moves its overlap by over 5 %."""
@@ -39,22 +38,12 @@ class PoolSample:
     calibration: Sequence[Item] = ()
 
 
-def draw_sample(pool: Pool, held_out: int, calibration: int, seed: int = 0) -> PoolSample:
-    """Draw images by a hash of their ids and the seed, whatever their order.
+def draw_sample(pool: Pool, held_out: int, calibration: int) -> PoolSample:
+    """Draw images by a hash of their ids, whatever their order.
 
-    With a calibration, there are as many tuning as held-out images. A pool too small for all is
-    divided in proportion to the numbers asked for, but neither of these two parts gets fewer than
-    200 images; the calibration gets the rest.
-
-    Args:
-        pool: any.
-        held_out: number of images to judge on, at least 200.
-        calibration: number of images to calibrate on; 0 for none.
-        seed: of the draw.
-
-    Raises:
-        SettingsError: fewer than 200 held-out images.
-        PoolError: the pool is too small.
+    With images to calibrate on, there are as many tuning as held-out images. A pool too small for
+    all is divided in proportion to the numbers asked for, but neither of these two parts gets
+    fewer than 200 images; the calibration gets the rest.
     """
     if held_out < MIN_HELD_OUT:
         raise SettingsError(
@@ -63,7 +52,7 @@ def draw_sample(pool: Pool, held_out: int, calibration: int, seed: int = 0) -> P
         )
     judged = 2 if calibration else 1
     asked = judged * held_out + calibration
-    ids = draw_ids((item.id for item in pool), asked, seed)
+    ids = draw_ids((item.id for item in pool), asked, 0)
     size = max(MIN_HELD_OUT, held_out * min(len(ids), asked) // asked)
     if len(ids) < judged * size + min(calibration, 1):
         others = f", {MIN_HELD_OUT} others to tune on, and more to calibrate on"
@@ -100,44 +89,17 @@ def batches(
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSample:
-    """Images whose predicted losses an artifact's live traffic is compared with.
-
-    Attributes:
-        pool: images as they will be scored.
-        exclude: ids to leave out, such as those of training, whose losses are lower.
-        images: maximum number.
-        required: whether a pool with too few images is an error; else there is no reference.
-    """
+    """Images whose predicted losses an artifact's live traffic is compared with."""
 
     pool: Pool
-    exclude: Set[str] = frozenset()
-    images: int = REFERENCE_IMAGES
-    required: bool = True
-
-    @cached_property
-    def items(self) -> Sequence[Item]:
-        """The images, drawn by a hash of their ids.
-
-        Raises:
-            PoolError: there are too few, and a reference is required.
-        """
-        ids = draw_ids((id for id in self.pool.ids() if id not in self.exclude), self.images, 0)
-        if self.required and len(ids) < MIN_IMAGES:
-            raise PoolError(
-                f"{self.pool.uri}: has {len(ids)} images; a reference needs {MIN_IMAGES}: give a "
-                "larger pool to --reference, or leave it out"
-            )
-        return self.pool.find(ids)
+    exclude: Set[str] = frozenset()  # ids, such as those of training, whose losses are lower
+    required: bool = True  # else a pool with too few images gives no reference, and no error
 
     def measure(self, path: Path, spec: ImageSpec) -> LossReference | None:
-        """Score the images with an exported graph, on the CPU.
-
-        Raises:
-            PoolError: too few images can be scored, and a reference is required.
-        """
-        if len(self.items) < MIN_IMAGES:
-            return None
-        predicted = predict(path, batches(self.items, spec, "score the reference"))
+        """Score images, drawn by a hash of their ids, with an exported graph on the CPU."""
+        ids = (id for id in self.pool.ids() if id not in self.exclude)
+        items = self.pool.find(draw_ids(ids, REFERENCE_IMAGES, 0))
+        predicted = predict(path, batches(items, spec, "score the reference"))
         try:
             return LossReference.of(predicted.loss, self.pool.uri)
         except PoolError:

@@ -40,10 +40,9 @@ class Reduction:
         held_out: number of other images to compare with fp32 on in the end, at least 200. For
             ``int8``, as many again choose the recipe.
         limits: that the graph must reach on the held-out images.
-        seed: of the draw of all.
-        weight_bits: of ``int8``: 8, or 7 for processors without VNNI, which compute products of
-            8 bits slowly or wrongly (:mod:`lloss.runtime.int8_support`); 0 for what this machine's
-            CPU needs.
+        reduce_range: for ``int8``, weights of 7 bits for processors without VNNI, which compute
+            products of 8 bits slowly or wrongly (:mod:`lloss.runtime.int8_support`); None for what
+            this machine's CPU needs.
 
     Raises:
         SettingsError: a number out of range.
@@ -54,38 +53,33 @@ class Reduction:
     calibration_images: int = 512
     held_out: int = 2000
     limits: FidelityLimits = field(default_factory=FidelityLimits)
-    seed: int = 0
-    weight_bits: int = 0
+    reduce_range: bool | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[1:]:
             choices = " or ".join(PRECISIONS[1:])
             raise SettingsError(f"a reduction to {self.precision!r}: choose {choices}")
-        if self.weight_bits not in (0, 7, 8):
-            raise SettingsError(f"weights of {self.weight_bits} bits: give 7 or 8")
         if self.calibration_images < 1:
             raise SettingsError(
                 f"--calibration-images {self.calibration_images}: give a positive number"
             )
 
     @property
-    def bits(self) -> int:
-        """Bits of the weights: as asked, or as this machine's CPU needs."""
-        return self.weight_bits or (7 if saturates() else 8)
+    def weight_bits(self) -> int:
+        """Bits of int8 weights: as asked, or as this machine's CPU needs."""
+        reduced = saturates() if self.reduce_range is None else self.reduce_range
+        return 7 if reduced else 8
 
     @cached_property
     def sample(self) -> PoolSample:
         """The images, drawn on first use; see :func:`.pool_sample.draw_sample`."""
         calibration = self.calibration_images if self.precision == "int8" else 0
-        return draw_sample(self.pool, self.held_out, calibration, self.seed)
+        return draw_sample(self.pool, self.held_out, calibration)
 
     def run(self, path: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log) -> Manifest:
-        """Replace the fp32 graph in ``path`` by the reduced one.
+        """Replace the fp32 graph in ``path`` by the reduced one; return the measured manifest.
 
         Only the finished graph is run on the held-out images.
-
-        Returns:
-            The manifest with all measurements.
 
         Raises:
             FidelityError: the graph does not reach the limits.
@@ -96,9 +90,8 @@ class Reduction:
         with tempfile.TemporaryDirectory(prefix="lloss-export-") as folder:
             fp32, out = Path(folder) / "fp32.onnx", Path(folder) / "reduced.onnx"
             shutil.copyfile(path, fp32)
-            recipe, on_tuning_images = write(fp32, out, manifest, checkpoint, log)
-            reached, predicted = self._judge(fp32, out, manifest, on_tuning_images, log)
-            speed = self._measure_speed(fp32, out, manifest, checkpoint, log)
+            recipe, speed = write(fp32, out, manifest, checkpoint, log)
+            reached, predicted = self._judge(fp32, out, manifest, log)
             shutil.copyfile(out, path)
         measured = {**reached.as_dict(), "pool": self.sample.uri, "provider": PROVIDER}
         return dataclasses.replace(
@@ -112,7 +105,7 @@ class Reduction:
 
     def _write_fp16(
         self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
-    ) -> tuple[dict[str, Any], str]:
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         settings, sample = checkpoint.settings, checkpoint.sample
         graph = ScoringGraph(checkpoint.network(), settings.mean, settings.std, half=True).eval()
         # onnxruntime computes float16 in float32 on a CPU and would hide an overflow; torch does
@@ -126,37 +119,34 @@ class Reduction:
             )
         write_onnx(graph, manifest, out)
         check_parity(out, graph, sample)
-        return {}, ""
+        return {}, {}  # fp16 is for GPUs: a CPU's speed says nothing
 
     def _write_int8(
         self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
-    ) -> tuple[dict[str, Any], str]:
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         # onnxruntime's tools are imported where they are used: an extra installs onnxruntime.
         from lloss.export.int8_search import Int8Search
         from lloss.export.quantize import Int8Quantizer
 
-        bits = self.bits
-        log(_describe_bits(bits, chosen_here=self.weight_bits == 0))
-        reference = self._reference(fp32, self.sample.tuning, manifest)
-        search = Int8Search(
-            Int8Quantizer(fp32, out.parent), self.sample, manifest.image, reference,
-            self.limits, out, bits, log,
-        )  # fmt: skip
-        chosen = search.run()
-        check_batches(out, checkpoint.sample)
-        tuning = chosen.reached
-        recipe = {
-            **chosen.recipe.as_dict(),
-            "instructions": MADE_FOR[bits],
-            "tuning": tuning.as_dict(),
-        }
-        return recipe, (
-            f"the recipe chosen ({chosen.recipe}) reached {tuning} on {tuning.images} tuning "
-            "images, but "
+        bits = self.weight_bits
+        log(
+            f"int8 weights of {bits} bits, for CPUs with {MADE_FOR[bits]}; --no-reduce-range gives "
+            "8 bits for VNNI, --reduce-range 7 bits for CPUs without it"
         )
+        quantizer = Int8Quantizer(fp32, out.parent)
+        search = Int8Search(quantizer, self.sample, manifest.image, self.limits, bits, log)
+        recipe = search.run(self._reference(fp32, self.sample.tuning, manifest), out)
+        check_batches(out, checkpoint.sample)
+        speed = measure_speed(fp32, out, manifest.image, checkpoint.sample, bits)
+        if speed["times_fp32"] <= 1:
+            log(
+                f"note: int8 is no faster than fp32 on this CPU ({speed['times_fp32']:.2g}×): "
+                "here --precision fp32 is the better artifact"
+            )
+        return {**recipe, "instructions": MADE_FOR[bits]}, speed
 
     def _judge(
-        self, fp32: Path, out: Path, manifest: Manifest, on_tuning_images: str, log: Log
+        self, fp32: Path, out: Path, manifest: Manifest, log: Log
     ) -> tuple[Fidelity, Predicted]:
         precision, items = self.precision, self.sample.held_out
         reference = self._reference(fp32, items, manifest)
@@ -166,9 +156,9 @@ class Reduction:
         if self.limits.passes(reached):
             return reached, predicted
         raise FidelityError(
-            f"{precision} does not rank images as fp32 does: {on_tuning_images}it reached {reached}"
-            f" on {reached.images} held-out images, and the limits are {self.limits}; nothing "
-            f"was written. {_REMEDIES[precision]}, or lower --min-spearman and --min-overlap"
+            f"{precision} does not rank images as fp32 does: it reached {reached} on "
+            f"{reached.images} held-out images, and the limits are {self.limits}; nothing was "
+            f"written. {_REMEDIES[precision]}, or lower --min-spearman and --min-overlap"
         )
 
     def _reference(self, fp32: Path, items: Sequence[Item], manifest: Manifest) -> Predicted:
@@ -186,34 +176,8 @@ class Reduction:
             )
         return reference
 
-    def _measure_speed(
-        self, fp32: Path, out: Path, manifest: Manifest, checkpoint: Checkpoint, log: Log
-    ) -> dict[str, Any]:
-        if self.precision != "int8":
-            return {}  # fp16 is for GPUs: a CPU's speed says nothing
-        speed = measure_speed(fp32, out, manifest.image, checkpoint.sample, self.bits)
-        if speed.times_fp32 <= 1:
-            log(
-                f"note: int8 is no faster than fp32 on this CPU ({speed.times_fp32:.2g}×): "
-                "here --precision fp32 is the better artifact"
-            )
-        return dataclasses.asdict(speed)
-
 
 _REMEDIES = {
     "fp16": "Use --precision fp32",
     "int8": "Give more --calibration-images or a larger --held-out, or --precision fp16 or fp32",
 }
-
-
-_CPUS = {7: "without VNNI", 8: "with VNNI"}
-_FLAGS = {7: "--reduce-range", 8: "--no-reduce-range"}
-
-
-def _describe_bits(bits: int, chosen_here: bool) -> str:
-    if chosen_here:
-        other = 15 - bits
-        reason = f"such as this one; for those {_CPUS[other]}: {_FLAGS[other]}"
-    else:
-        reason = f"as {_FLAGS[bits]} asks; this CPU is {_CPUS[7 if saturates() else 8]}"
-    return f"int8 weights of {bits} bits, for CPUs {_CPUS[bits]} ({reason})"

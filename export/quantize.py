@@ -11,7 +11,7 @@ import contextlib
 import io
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,15 +22,6 @@ from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
 from lloss.errors import ArtifactError
 from lloss.manifest import INPUT
-
-Calibration = Literal["min-max", "percentile", "entropy"]
-
-_METHODS: dict[Calibration, tuple[quantization.CalibrationMethod, dict[str, Any]]] = {
-    "min-max": (quantization.CalibrationMethod.MinMax, {}),
-    # The default is symmetric: half of a uint8 for values that no ReLU gives.
-    "percentile": (quantization.CalibrationMethod.Percentile, {"symmetric": False}),
-    "entropy": (quantization.CalibrationMethod.Entropy, {}),
-}
 
 WEIGHTED = ("Conv", "MatMul", "Gemm")
 """Operators that take most of the time."""
@@ -69,16 +60,17 @@ class Int8Quantizer:
                 "export it with --precision fp32 or fp16"
             )
 
-    def calibrate(self, method: Calibration, batches: Iterable[NDArray[np.uint8]]) -> TensorsData:
-        """Find the range of every tensor, on batches of images, uint8 [B, H, W, 3]."""
-        kind, extra = _METHODS[method]
+    def calibrate(self, batches: Iterable[NDArray[np.uint8]]) -> TensorsData:
+        """Find the range of every tensor that loses the least entropy, which cuts outliers.
+
+        ``batches`` are images, uint8 [B, H, W, 3].
+        """
         with _quantizing():
             calibrator = create_calibrator(
                 self.prepared,
                 [*WEIGHTED, *FOLLOWING],
                 augmented_model_path=str(self.scratch / "augmented.onnx"),
-                calibrate_method=kind,
-                extra_options=extra,
+                calibrate_method=quantization.CalibrationMethod.Entropy,
             )
         for images in batches:
             # One reader for all batches would hold the activations of all images.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,6 @@ SECONDS = 2.0
 """Of runs, both graphs together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """A graph's speed beside that of the fp32 graph, on one core of this machine.
-
-    Attributes:
-        times_fp32: images a second of the graph over those of fp32; below 1 it is slower.
-        images_per_second: of the graph, by the CPU time of its thread.
-        batch: images a run.
-        cpu: the processor's name.
-    """
-
-    times_fp32: float
-    images_per_second: float
-    batch: int
-    cpu: str
-
-
 def measure_speed(
     fp32: Path,
     reduced: Path,
@@ -45,18 +27,16 @@ def measure_speed(
     images: NDArray[np.uint8],
     weight_bits: int = 8,
     seconds: float = SECONDS,
-) -> Speed:
+) -> dict[str, Any]:
     """Run two graphs in turns, in one thread, with the batch of a scorer on the CPU.
 
-    It compares the medians of the thread's CPU time, which other processes hardly lengthen.
+    It compares the medians of the thread's CPU time, which other processes hardly lengthen. The
+    ``images``, uint8 [B, H, W, 3], are repeated to fill a batch; each graph runs twice at least.
 
-    Args:
-        fp32: an ONNX file.
-        reduced: another one.
-        spec: their input.
-        images: at least one real one, uint8 [B, H, W, 3]; repeated to fill a batch.
-        weight_bits: of the second.
-        seconds: of wall time; each graph runs twice at least.
+    Returns:
+        ``times_fp32``: images a second of the second graph over those of fp32; below 1 it is
+        slower. ``images_per_second`` of the second graph, images a run (``batch``), and the
+        processor's name (``cpu``).
     """
     sessions = [open_cpu_session(str(fp32), 1), open_cpu_session(str(reduced), 1, weight_bits)]
     batch = host_batch(spec)
@@ -69,12 +49,12 @@ def measure_speed(
         for session, measured in zip(sessions, costs):
             measured.append(_run(session, filled))
     exact, other = (float(np.median(measured)) for measured in costs)
-    return Speed(
-        times_fp32=exact / other,
-        images_per_second=batch / other,
-        batch=batch,
-        cpu=cpu_name(),
-    )
+    return {
+        "times_fp32": exact / other,
+        "images_per_second": batch / other,
+        "batch": batch,
+        "cpu": cpu_name(),
+    }
 
 
 def cpu_name() -> str:

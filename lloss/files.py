@@ -49,9 +49,7 @@ def sweep(folder: Path) -> None:
 def locked(folder: Path, busy: LlossError | None = None) -> Iterator[None]:
     """Lock an existing folder for this process, where the system supports it; no file is made.
 
-    Args:
-        folder: to lock.
-        busy: raised when another process holds the lock; None to wait for it.
+    ``busy`` is raised when another process holds the lock; None waits for it.
     """
     try:
         import fcntl

@@ -28,37 +28,26 @@ class Manifest:
 
     The graph's input is ``images``, uint8 [N, H, W, 3] with any N; normalisation is inside. Its
     outputs are float32 with a leading N.
-
-    Attributes:
-        task: such as ``classification``.
-        model: the network's name.
-        classes: class names; ``prediction`` is an index into them.
-        image: how an image becomes the input.
-        mean: of the normalisation inside, for the record; as ``std``.
-        outputs: each output's shape after N; ``loss`` is always among them.
-        precision: of the network: ``fp32``, ``fp16`` or ``int8``; head and outputs are fp32.
-        fidelity: ``torch_parity``, the largest differences of the fp32 graph from torch; ``fp32``,
-            how a reduced graph differs from that, on the ``provider`` named there.
-        recipe: of ``int8``: the calibration, the layers left in fp32, and what that reached on the
-            ``tuning`` images.
-        speed: of ``int8``: images a second beside the fp32 graph's, and on which processor.
-        provenance: sha256 of the checkpoint, training settings, labels, versions.
-        reference: the distribution of predicted loss on a pool given at export.
     """
 
     task: str
-    model: str
-    classes: tuple[str, ...]
+    model: str  # the network's name
+    classes: tuple[str, ...]  # their names; ``prediction`` is an index into them
     image: ImageSpec
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # of the normalisation inside, for the record
     std: tuple[float, ...]
-    outputs: Mapping[str, tuple[int, ...]]
-    precision: str = "fp32"
+    outputs: Mapping[str, tuple[int, ...]]  # each one's shape after N; ``loss`` is among them
+    precision: str = "fp32"  # of the network; head and outputs are fp32
+    # Largest differences of the fp32 graph from torch (``torch_parity``), and of a reduced graph
+    # from that (``fp32``), on the ``provider`` named there
     fidelity: Mapping[str, Any] = field(default_factory=dict)
+    # Of int8: the calibration, the layers left in fp32, and what that reached on ``tuning`` images
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    # Of int8: images a second beside the fp32 graph's, and on which processor
     speed: Mapping[str, Any] = field(default_factory=dict)
+    # sha256 of the checkpoint, training settings, labels, versions
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    reference: LossReference | None = None
+    reference: LossReference | None = None  # predicted loss on a pool given at export
 
     def to_json(self) -> str:
         """One JSON object, for the file's metadata."""
@@ -90,9 +79,7 @@ def class_name(classes: Sequence[str], prediction: float | None) -> str:
 def read_manifest(path: str | Path) -> Manifest:
     """Read the manifest of an artifact, and check that the file is whole and self-contained.
 
-    Raises:
-        ArtifactError: no file, no ONNX, no manifest, weights in other files, or a graph that is
-            not the manifest's.
+    ArtifactError for any other file, and for a graph that is not the manifest's.
     """
     import onnx  # half a second, and not everybody who imports this reads a model
 

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     default=FidelityLimits().min_overlap,
     help="Refuse the export below this overlap with the top 10% of fp32.",
 )
-@click.option("--seed", type=int, default=0, help="Random seed for drawing images.")
 @click.option(
     "--reference",
     show_default="the pool of --calibrate",
@@ -159,7 +158,7 @@ def _reduction(
         precision=precision,
         pool=open_pool(calibrate),
         limits=FidelityLimits(min_spearman=min_spearman, min_overlap=min_overlap),
-        weight_bits={None: 0, False: 8, True: 7}[reduce_range],
+        reduce_range=reduce_range,
         **numbers,
     )
 

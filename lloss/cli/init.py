@@ -11,10 +11,10 @@ import click
 from lloss.annotations import Problems
 from lloss.cli.options import (
     PATH,
-    Subset,
     empty_option,
     print_notes,
     skip_bad_option,
+    subset_option,
     training_settings,
 )
 from lloss.project.create import create_project
@@ -29,7 +29,7 @@ from lloss.project.project import Strategy
 )
 @click.option("-k", "k", type=int, required=True, help="Images to select per cycle.")
 @click.option("--strategy", type=click.Choice(get_args(Strategy)), default="diverse")
-@click.option("--subset", type=Subset(), default="0", help="Select from a random M or M% only.")
+@subset_option
 @click.option(
     "--holdout", type=float, show_default="0.1", help="Share of the labels kept for measuring."
 )
@@ -43,7 +43,6 @@ from lloss.project.project import Strategy
 @training_settings
 def command(
     project: Path,
-    subset: float,
     holdout: float | None,
     test: str,
     test_labels: str,
@@ -56,7 +55,6 @@ def command(
     """Start a PROJECT: check the labels against the pool and write PROJECT/lloss.toml."""
     if holdout is not None and (test or test_labels):
         raise click.UsageError("give --holdout or a test set, not both")
-    values["subset"] = int(subset) if subset.is_integer() else subset
     values["seed"] = train.get("seed", 0)
     if test or test_labels:
         measured_on: dict[str, Any] = {"test": test, "test_labels": test_labels}

@@ -9,8 +9,6 @@ import click
 from lloss.cli.options import PATH, print_notes
 from lloss.errors import SettingsError
 from lloss.scores.merge import merge_shards
-from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection.ties import constant_note
 
 
 @click.command("merge")
@@ -26,5 +24,4 @@ def command(shards: tuple[Path, ...], out: Path) -> None:
         raise SettingsError(f"-o {out}: is one of the shards; choose a new folder")
     counts = merge_shards(shards, out)
     skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
-    scores = ScoresFolder(out).opened().scan(["loss"])
-    print_notes(f"{out}: {counts['scored']} images scored{skipped}", constant_note(scores, "loss"))
+    print_notes(f"{out}: {counts['scored']} images scored{skipped}")

@@ -13,7 +13,6 @@ import click
 
 from lloss.data.class_labels import DATA_ROOT
 from lloss.data.empty_labels import EMPTY
-from lloss.errors import EngineError, SettingsError
 from lloss.runtime.providers import parse_device
 from lloss.tasks.presets import PRESETS
 from lloss.tasks.train_settings import TrainSettings
@@ -29,37 +28,6 @@ def print_notes(*lines: str) -> None:
     for line in lines:
         if line:
             click.echo(line, err=True)
-
-
-class Device(click.ParamType[str]):
-    """A provider, optionally with the number of a GPU: ``auto``, ``cuda``, ``cuda:1``, ``cpu``."""
-
-    name = "auto|tensorrt|cuda|cpu"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        """Return the text unchanged if it names a device."""
-        try:
-            parse_device(value)
-        except EngineError as error:
-            self.fail(str(error), param, ctx)
-        return str(value)
-
-
-class Subset(click.ParamType[float]):
-    """A number of images, or a share: ``50%`` or ``0.5``."""
-
-    name = "M"
-
-    def convert(self, value: object, param: object, ctx: object) -> float:
-        """Return 0 for all images, a share below 1, or a number of images."""
-        text = str(value)
-        try:
-            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            raise SettingsError(f"--subset {text}: give a number, or a share: 50%") from None
-        if text.endswith("%") and not 0 < share <= 1:
-            raise SettingsError(f"--subset {text}: a share is above 0% and at most 100%")
-        return 0.0 if text.endswith("%") and share == 1 else share
 
 
 class _List(click.ParamType[tuple[Any, ...]]):
@@ -82,9 +50,14 @@ def automatic_option(name: str, automatic: str, help: str) -> Callable[[F], F]:
     return click.option(name, type=click.IntRange(0), default=0, show_default=automatic, help=help)
 
 
+def _checked_device(context: Any, option: Any, value: str) -> str:
+    parse_device(value)
+    return value
+
+
 provider_option = click.option(
     "--provider",
-    type=Device(),
+    callback=_checked_device,
     metavar="[auto|tensorrt|cuda|cpu|cuda:N]",
     default="auto",
     help="Where to compute; auto takes the first that works of tensorrt, cuda, cpu. cuda:1 and "
@@ -105,6 +78,10 @@ empty_option = click.option(
     callback=lambda context, option, value: value or "",
     show_default=EMPTY[0],
     help="What a label without objects means: the image shows background, or is not labeled yet.",
+)
+
+subset_option = click.option(
+    "--subset", type=click.IntRange(0), default=0, help="Select from M random images only; 0: all."
 )
 
 exclude_option = click.option(

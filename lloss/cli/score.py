@@ -27,7 +27,6 @@ from lloss.runtime.onnx_runtime import import_onnxruntime
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.scores.shard_spec import Shard
 from lloss.selection.exclusions import find_excluded, read_excluded
-from lloss.selection.ties import constant_note
 from lloss.serve.scoring.batch.pipeline import READERS
 from lloss.serve.scoring.batch.profile import Profiler
 from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
@@ -61,7 +60,6 @@ from lloss.serve.scoring.telemetry import serve_metrics
     help="Threads that fetch images from remote storage.",
 )
 @click.option("--shard", metavar="i/n", default="1/1", help="Score the i-th of n shards of POOL.")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first unreadable image.")
 @click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1."
 )
@@ -78,7 +76,6 @@ def command(
     threads: int,
     readers: int,
     shard: str,
-    fail_fast: bool,
     metrics_port: int | None,
     profile: bool,
 ) -> None:
@@ -106,12 +103,11 @@ def command(
                 out,
                 exclude=excluded,
                 part_size=part_size,
-                fail_fast=fail_fast,
                 shard=part,
             )
-            stages = profiler.profile(images.remote)  # before the metrics server shuts down
+            stages = profiler.text(images.remote)  # before the metrics server shuts down
         if profile:
-            print_notes(stages.text())
+            print_notes(stages)
     if images.remark() != remark:  # a remote pool has one only after it was read
         print_notes(images.remark())
     print_notes(_summary(report, out))
@@ -120,7 +116,6 @@ def command(
     if report.resumed:
         pending = SubsetPool(images, excluded) if excluded else images
         print_notes(_newer_files(itertools.islice(pending, report.resumed), last_written))
-    print_notes(constant_note(ScoresFolder(out).opened().scan(["loss"]), "loss"))
 
 
 def _open(uri: str, exclude: tuple[Path, ...], empty: str, out: Path) -> tuple[Pool, set[str]]:

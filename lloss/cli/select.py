@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lloss.annotations import Problems
-from lloss.cli.options import PATH, Subset, empty_option, exclude_option, print_notes
+from lloss.cli.options import PATH, empty_option, exclude_option, print_notes, subset_option
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import STRATEGIES, SelectionSettings
 from lloss.selection.exclusions import read_excluded, select_without
@@ -35,7 +35,7 @@ from lloss.selection.ties import tie_note
 @click.option("--lowest", is_flag=True, help="Take the lowest of --by first.")
 @exclude_option
 @empty_option
-@click.option("--subset", type=Subset(), default="0", help="Select from a random M or M% only.")
+@subset_option
 @click.option("--seed", type=int, default=0, help="Random seed of --subset and of random.")
 @click.option("--at-most", is_flag=True, help="If fewer than K images are left, select them all.")
 @click.option("-o", "--out", type=PATH, show_default="stdout", help="Output file.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lloss.annotations.problems import AnnotationError, Problems
 from lloss.data.annotation_folders import holds_xml
 from lloss.data.id_matching import Matches, differs
 from lloss.errors import LabelError
-from lloss.pools import FolderPool, Item, Pool, checked_ids, open_pool
+from lloss.pools import FolderPool, Item, Pool, open_pool, refuse_duplicates
 from lloss.pools.uri import PoolUri
 
 
@@ -65,7 +64,8 @@ def match_labels(
     names = {key: image_names(key, label) for key, label in labels.items()}
     unusable = problems.unusable.get(origin, set())
     every = {name for several in names.values() for name in several} | unusable
-    matches = Matches(partial(checked_ids, pool), every, own_suffix)
+    refuse_duplicates(pool)
+    matches = Matches(pool.ids, every, own_suffix)
     keys: dict[str, list[str]] = {}
     for key, several in names.items():
         with problems.skipping():

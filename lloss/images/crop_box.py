@@ -11,13 +11,7 @@ from lloss.images.decode import Pixels
 
 @dataclass(frozen=True, slots=True)
 class CropBox:
-    """A square of whole pixels, which may reach over the image's edges.
-
-    Attributes:
-        left: column of its first pixel.
-        top: row of its first pixel.
-        side: in pixels, at least 1.
-    """
+    """A square of whole pixels, which may reach over the image's edges."""
 
     left: int
     top: int

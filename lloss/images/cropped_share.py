@@ -16,24 +16,17 @@ _LEAST = 0.005
 
 @dataclass
 class CroppedShare:
-    """Counts the pixels of images, and the objects or joints on them, that the input cuts off.
-
-    Attributes:
-        spec: of the network's input.
-        unit: what is labeled on an image, in the plural; "" where it is the image as a whole.
-        images: pixels, seen pixels, hidden and all objects of each image; several threads append.
-    """
+    """Counts the pixels of images, and the objects or joints on them, that the input cuts off."""
 
     spec: ImageSpec
-    unit: str = ""
+    unit: str = ""  # what is labeled on an image, in the plural; "" for the image as a whole
+    # Pixels, seen pixels, hidden and all objects of each image; several threads append
     images: list[tuple[float, float, int, int]] = field(default_factory=list, repr=False)
 
     def add(self, size: tuple[int, int], points: NDArray[Any] | None = None) -> None:
-        """Count an image.
+        """Count an image of this height and width.
 
-        Args:
-            size: its height and width.
-            points: x, y of the centre of each object, or of each joint, in its pixels: [M, 2].
+        ``points`` are x, y of the centre of each object, or of each joint, in its pixels: [M, 2].
         """
         frame = Frame.of(size, self.spec)
         scale, offset = np.array(frame.scale), np.array(frame.offset)
@@ -56,9 +49,7 @@ class CroppedShare:
     def line(self, what: str, effect: str) -> str:
         """One line for the user; "" where nothing was cut off.
 
-        Args:
-            what: the images are, such as ``held-out``.
-            effect: of being cut off, such as ``counts as missed``.
+        The images are such as ``what``, ``held-out``; being cut off has the ``effect``.
         """
         share, hidden, total = self._totals()
         if share < _LEAST and not hidden:

@@ -36,7 +36,6 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 178_956_970
 """Images that declare more are refused before they are decoded (Pillow's own bomb limit)."""
 
-
 Image.preinit()  # the other formats
 _READERS = tuple(Image.OPEN[kind] for kind in FORMATS)
 """Tried in turn as ``Image.open`` does, but without its bomb check, which warns through state of
@@ -76,18 +75,14 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
     """Turn one encoded image or array into the model's input.
 
     Args:
-        raw: the bytes of an image file, or an array ``uint8 [H, W]``, ``[H, W, 1]`` or
-            ``[H, W, 3]``.
+        raw: an image file, or an array ``uint8 [H, W]``, ``[H, W, 1]`` or ``[H, W, 3]``.
         spec: of the model's input.
 
     Returns:
         ``uint8 [spec.height, spec.width, 3]``, RGB, upright by its EXIF orientation. Grey becomes
         RGB, more than 8 bits become 8 (:mod:`lloss.images.bit_depth`), transparency is dropped, an
-        animation gives its first frame. An array of that size and three colours is returned as it
-        is, not copied.
-
-    Raises:
-        ImageError: the image cannot be decoded, or is of a kind that cannot be resized.
+        animation gives its first frame. An array of that size is not copied if it has colours.
+        ImageError where it cannot be decoded.
     """
     if isinstance(raw, np.ndarray) and raw.shape[:2] == (spec.height, spec.width):
         return _rgb(raw)
@@ -97,13 +92,9 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
 
 
 def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PIXELS) -> None:
-    """:func:`decode` into an existing array, such as a row of a batch.
+    """:func:`decode` into ``out``, ``uint8 [spec.height, spec.width, 3]``, as a row of a batch.
 
-    Args:
-        raw: an encoded image or an array.
-        spec: of the model's input.
-        out: ``uint8 [spec.height, spec.width, 3]``; after an error it may hold anything.
-        max_pixels: that an encoded image may declare.
+    After an error it may hold anything. ``max_pixels`` are those that a file may declare.
     """
     shape = (spec.height, spec.width, 3)
     if out.shape != shape or out.dtype != np.uint8:
@@ -116,10 +107,7 @@ def decode_into(raw: Raw, spec: ImageSpec, out: Pixels, max_pixels: int = MAX_PI
         image = _fitted(Image.fromarray(_rgb(array)), spec)
     else:
         image = _decoded(raw, lambda i: _fitted(_loaded(i, spec.white), spec), max_pixels)
-    if out.flags.c_contiguous:
-        out.data.cast("B")[:] = image.tobytes()  # spares np.asarray's detour
-    else:
-        out[...] = np.asarray(image)
+    out[...] = np.asarray(image)
 
 
 def decode_whole(raw: Raw) -> Pixels:
@@ -130,8 +118,7 @@ def decode_whole(raw: Raw) -> Pixels:
 def decode_mask(raw: bytes) -> NDArray[np.uint8]:
     """Decode a PNG whose pixels are numbers of classes to ``uint8 [H, W]``, upright.
 
-    The numbers are a palette's indices, grey values, or 0 and 1 of one bit. Any other format,
-    colours and more than 8 bits are an ImageError.
+    They are a palette's indices, grey values of 8 bits or one bit; ImageError for other images.
     """
     return np.asarray(_decoded(raw, _mask_values)).astype(np.uint8)
 
@@ -214,10 +201,6 @@ def _decoder_errors(raw: bytes) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except MemoryError as error:
-        raise ImageError("cannot be decoded: there is not enough memory for it") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"declares more pixels than Pillow allows: {error}") from error
     except Exception as error:  # decoders raise nearly anything on a broken file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot be decoded: {reason}") from error

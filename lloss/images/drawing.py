@@ -13,34 +13,21 @@ from lloss.images.decode import Frame, ImageSpec
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A box or a line.
-
-    Attributes:
-        kind: which.
-        points: x0, y0, x1, y1 as shares of the input's width and height.
-        color: a number, the same for the same class or limb.
-        text: the class; "" for none.
-    """
+    """A box or a line."""
 
     kind: Literal["box", "line"]
-    points: tuple[float, float, float, float]
-    color: int
-    text: str = ""
+    points: tuple[float, float, float, float]  # x0, y0, x1, y1; shares of the input's sides
+    color: int  # the same for the same class or limb
+    text: str = ""  # the class
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """All of one image.
+    """All of one image."""
 
-    Attributes:
-        shapes: later ones are drawn over earlier ones.
-        guess: in words, such as ``12 RBC, 1 WBC``.
-        confidence: of the guess, 0 to 1; NaN if unknown.
-    """
-
-    shapes: tuple[Shape, ...]
-    guess: str
-    confidence: float = math.nan
+    shapes: tuple[Shape, ...]  # later ones are drawn over earlier ones
+    guess: str  # in words, such as "12 RBC, 1 WBC"
+    confidence: float = math.nan  # of the guess, 0 to 1; NaN if unknown
 
     def on_image(self, size: tuple[int, int], spec: ImageSpec) -> Drawing:
         """The same in shares of an image of this height and width, and not of the input."""

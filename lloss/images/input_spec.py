@@ -15,18 +15,14 @@ Fit = Literal["crop", "pad", "stretch"]
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """How any image becomes the model's input.
+    """How any image becomes the model's input of ``height`` × ``width`` pixels.
 
     Attributes:
-        height: of the model's input, in pixels.
-        width: of the model's input, in pixels.
         fit: ``crop`` scales until the input is covered and cuts the middle out; ``pad`` scales
             until the image fits and fills with black; ``stretch`` ignores the aspect ratio.
-        white: the value that is white in grey images of more than 8 bits; 0 for the rule of
-            :func:`lloss.images.bit_depth.to_eight_bits`.
+        white: the value that is white in grey images of more than 8 bits; 0 for 65535 of 16 bits.
 
-    Scaling is Pillow's antialiased bilinear filter. An image that has the input's size already is
-    never resampled.
+    Scaling is Pillow's antialiased bilinear filter; an image of the input's size is not resampled.
     """
 
     height: int
@@ -47,17 +43,11 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Position of an image in the model's input: ``input = image * scale + offset``, in pixels.
+    """Position of an image in the model's input: ``input = image * scale + offset``, in pixels."""
 
-    Attributes:
-        size: height and width of the upright image.
-        scale: along x and y.
-        offset: of the image's left and upper edge, along x and y; negative where it is cut.
-    """
-
-    size: tuple[int, int]
-    scale: tuple[float, float]
-    offset: tuple[float, float]
+    size: tuple[int, int]  # height and width of the upright image
+    scale: tuple[float, float]  # along x and y
+    offset: tuple[float, float]  # of its left and upper edge; negative where it is cut
 
     @classmethod
     def of(cls, size: tuple[int, int], spec: ImageSpec) -> Frame:
@@ -73,14 +63,9 @@ class Frame:
         return cls(size, (inner[0] / width, inner[1] / height), (left, top))
 
     def resampled(self, values: NDArray[Any], spec: ImageSpec) -> NDArray[Any]:
-        """Resample values of the image's pixels for the input's, by the nearest one.
+        """Resample ``values [H, W]`` of the image's pixels for the input's, by the nearest one.
 
-        Args:
-            values: ``[H, W]``, of the image's size.
-            spec: that the frame is of.
-
-        Returns:
-            ``[spec.height, spec.width]``; 0 where the input shows nothing of the image.
+        The result is ``[spec.height, spec.width]``; 0 where the input shows nothing of the image.
         """
         at = [
             np.floor((np.arange(count) + 0.5 - self.offset[axis]) / self.scale[axis]).astype(int)

@@ -16,12 +16,7 @@ OUTSIDE = "leads outside of the allowed pool folders"
 
 
 class Confinement:
-    """Folders and URL prefixes that all files of a pool must be below.
-
-    Args:
-        folders: of this machine; links in them are resolved now.
-        urls: such as ``s3://bucket/pools``.
-    """
+    """Folders, whose links are resolved now, and URLs that all files of a pool must be below."""
 
     def __init__(self, folders: Iterable[str | Path], urls: Iterable[str] = ()) -> None:
         self.folders = tuple(os.path.realpath(folder) for folder in folders)
@@ -36,12 +31,7 @@ class Confinement:
             return False
 
     def holds_file(self, file: int, path: str | bytes | Path) -> bool:
-        """Whether an open file is below one of the folders.
-
-        Args:
-            file: its descriptor.
-            path: it was opened by.
-        """
+        """Whether an open file, by its descriptor and path, is below one of the folders."""
         try:
             return self._holds(os.readlink(f"/proc/self/fd/{file}"))  # noqa: PTH115  for speed
         except OSError:  # no such file system here

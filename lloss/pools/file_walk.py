@@ -1,7 +1,6 @@
 """Walk over folders of files: which names are images, which are passed over and counted.
 
-Pools, class trees, shards and folders of annotations go through it, so that all of them agree on
-what a file is by its name, leave out the same hidden and system files, and count the rest.
+Pools, class trees, shards and folders of annotations all follow this one rule.
 """
 
 from __future__ import annotations
@@ -61,20 +60,13 @@ def has_image_suffix(name: str) -> bool:
 
 @dataclass
 class PassedOver:
-    """What a walk did not take.
+    """What a walk did not take."""
 
-    Attributes:
-        files: how many files of each suffix; "" of those without one.
-        hidden: how many hidden files and folders.
-        containers: the path of each file of many images.
-    """
-
-    files: Counter[str] = field(default_factory=Counter)
+    files: Counter[str] = field(default_factory=Counter)  # by suffix
     hidden: int = 0
-    containers: list[str] = field(default_factory=list)
+    containers: list[str] = field(default_factory=list)  # paths of files of many images
 
     def add(self, path: str, suffix: str | None = None) -> None:
-        """Count a file."""
         suffix = suffix_of(path.rpartition("/")[2]) if suffix is None else suffix
         if suffix in CONTAINERS:
             self.containers.append(path)
@@ -117,8 +109,7 @@ def walk(
         takes: whether a file of this name is wanted.
         passed: counts what is not; complete when the walk is.
         leave_out: identities of folders not to enter.
-        prefix: of the paths.
-        above: identities of the folders above, so that no link leads back up.
+        prefix: of the paths, for the recursion; as ``above``, the folders that a link may lead to.
     """
     identity = folder.identity()
     if identity is not None and (identity in above or identity in leave_out):

@@ -12,23 +12,14 @@ from lloss.pools.table_pool import TablePool
 
 
 def open_saved(folder: StoragePath, uri: str, options: dict[str, str]) -> Pool | None:
-    """Open a ``save_to_disk`` folder of a data set, or of a dict of them; None for another folder.
-
-    Of the ``options``, ``split`` chooses from a dict; ``id`` and ``image`` name columns.
-    """
-    splits = _json(folder, "dataset_dict.json").get("splits")
-    if splits is not None:
-        options = dict(options)
-        split = options.pop("split", "")
-        if split not in splits:
-            found = f"has no split {split!r}" if split else "holds several data sets"
-            raise PoolError(f"{uri}: {found}; choose with ?split= one of {', '.join(splits)}")
-        return open_saved(folder.at(split), uri, options)
+    """Open a ``save_to_disk`` folder of a data set; None for another folder."""
+    splits = _json(folder, "dataset_dict.json").get("splits", ())
+    if splits:
+        folders = ", ".join(f"{uri.partition('?')[0]}/{split}" for split in splits)
+        raise PoolError(f"{uri}: holds several data sets; give one of {folders}")
     state = _json(folder, "state.json")
     if "_data_files" not in state:
         return None
-    if "split" in options:
-        raise PoolError(f"{uri}: is one data set without splits; leave ?split= out")
     files = [folder.at(file["filename"]) for file in state["_data_files"]]
     if not files or state.get("_indices_data_files"):
         raise PoolError(

@@ -12,8 +12,7 @@ from lloss.errors import ImageError, LlossError, PoolError
 from lloss.pools.confinement import OUTSIDE, Confinement
 
 MAX_ENCODED = 1 << 30
-"""Bytes of an encoded image; a larger one is refused before it is read. Twice what the most
-pixels that are decoded take as plain RGB."""
+"""Bytes of an encoded image; a larger one is refused before it is read."""
 
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Not blocking: nobody may ever write to a pipe by an image's name."""
@@ -28,28 +27,25 @@ _RESUME = "repair it and run the same command again to continue"
 class ImageRoot:
     """The folder that images are read below; it distinguishes a missing image from a missing pool.
 
-    Args:
-        path: of the folder. Its device is noted now: where a disk was taken away, the mount
-            point is still there, and empty. (Network mounts change inode numbers.)
-        within: what its files must be in; None for anywhere.
+    Its device is noted now: where a disk was taken away, the mount point is still there, and
+    empty. (Network mounts change inode numbers.) ``within`` is what its files must be in.
     """
 
     def __init__(self, path: str | bytes | Path, within: Confinement | None = None) -> None:
-        self.path = path
-        self.within = within
-        self._device = self._current_device()
-
-    def _current_device(self) -> int | None:
-        try:
-            return os.stat(self.path).st_dev  # noqa: PTH116  Path knows no bytes
-        except (OSError, ValueError):
-            return None
+        self.path, self.within, self._device = path, within, _device(path)
 
     @property
     def gone(self) -> bool:
         """Whether the folder disappeared, or is on another device now."""
-        device = self._current_device()
+        device = _device(self.path)
         return device is None or device != self._device
+
+
+def _device(path: str | bytes | Path) -> int | None:
+    try:
+        return os.stat(path).st_dev  # noqa: PTH116  Path knows no bytes
+    except (OSError, ValueError):
+        return None
 
 
 def check_encoded(size: int) -> None:
@@ -71,10 +67,9 @@ def read_file(path: str | bytes | Path, root: ImageRoot | None = None) -> bytes:
     """Read a regular file, of the pool in ``root``.
 
     Raises:
-        ImageError: it cannot be read, is over :data:`MAX_ENCODED`, is not a regular file, or is
-            outside of ``root.within``.
-        PoolError: no other file could be read either: a disk or a network fails, or ``root`` is
-            gone.
+        ImageError: it cannot be read, is too large, not a regular file, or outside of
+            ``root.within``.
+        PoolError: no other file could be read either.
     """
     try:
         file = os.open(path, _OPEN)

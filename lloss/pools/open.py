@@ -25,7 +25,7 @@ from lloss.pools.folder_pool import FolderPool
 from lloss.pools.path_list_pool import PathListPool
 from lloss.pools.pool import Pool
 from lloss.pools.storage import StoragePath, storage_path
-from lloss.pools.uri import PoolUri
+from lloss.pools.uri import PoolUri, is_url
 from lloss.pools.webdataset_pool import WebDatasetPool
 
 
@@ -75,8 +75,7 @@ def open_pool(
     Args:
         uri: a path or a URL. ``{000..123}``, ``{a,b}`` and, in its last part, ``*`` make it many
             files. Options follow a ``?``: ``id`` and ``image`` name columns of a table, ``image``
-            a member of shards or the folder of the images of persons, ``split`` one of a saved
-            dict of data sets.
+            a member of shards or the folder of the images of persons.
         within: what everything that is read must be in, whatever links and lists lead to: an
             image elsewhere is a bad image, any other file a :class:`PoolError`. None for anywhere.
         leave_out: folders of this machine whose images are not of a folder's pool; see
@@ -124,7 +123,7 @@ def _file(name: str, within: Confinement | None) -> StoragePath:
 
 def _matching(uri: PoolUri, within: Confinement | None) -> Sequence[StoragePath]:
     head, slash, pattern = uri.path.rpartition("/")
-    folder = storage_path(head if uri.remote else head + slash, within)
+    folder = storage_path(head if is_url(head) else head + slash, within)
     if "*" in head or folder.kind() != "folder":
         raise PoolError(f"{uri}: no such folder; only the last part may hold a *")
     entries = folder.entries(lambda name, _: pattern.startswith(".") or not is_hidden(name))

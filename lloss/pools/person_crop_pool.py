@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,34 +23,26 @@ from lloss.pools.storage import StoragePath, image_folder
 from lloss.pools.uri import PoolUri
 
 _KEPT = 8
-"""Decoded images kept for the next person of each."""
-
+"""Decoded images kept for the next person of each, of at most so many bytes."""
 _KEPT_BYTES = 32 << 20
-"""Larger decoded images are not kept."""
 
 
 class PersonCrop(NamedTuple):
-    """A person of a pool; ``region`` is the reason where there is no square.
-
-    ``size`` is the height and width of the image on which the region was drawn, where it is known.
-    """
+    """A person of a pool."""
 
     id: str
     image: str
-    region: CropBox | str
-    size: tuple[int, int] | None = None
+    region: CropBox | str  # or the reason why there is no square
+    size: tuple[int, int] | None = None  # height and width of the image it was drawn on, if known
 
 
 @dataclass(frozen=True, slots=True)
 class CropItem(Item):
-    """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``.
-
-    ``decoded`` gives the pixels of the whole ``image``.
-    """
+    """A square of an image of a pool; reading it gives ``uint8 [side, side, 3]``."""
 
     image: Item
     region: CropBox
-    decoded: Callable[[], Pixels]
+    decoded: Callable[[], Pixels]  # the whole image
 
     @classmethod
     def of(
@@ -74,15 +65,8 @@ class PersonCropPool(Pool):
     Ids are ``image@cx,cy,scale`` or ``image@x,y,w,h``, in the JSON's own numbers. Persons of one
     image stand together, in the order in which images first come, so that an image is decoded once
     for all of them where possible. A person whose region has no size, or is beside the image, is
-    a bad image. The images are looked for in the JSON's folder, in ``images`` below it and in
-    ``images`` beside it.
-
-    Args:
-        listing: the JSON.
-        uri: of the pool. Option: ``image``, the folder of the images, relative to the JSON's.
-
-    Raises:
-        PoolError: it cannot be read, an entry has no image or no place, or two are the same.
+    a bad image. The option ``image`` names the folder of the images, relative to the JSON's; see
+    :func:`.image_folder`. PoolError where an entry has no image or place, or two are the same.
     """
 
     unique = True
@@ -116,18 +100,13 @@ class PersonCropPool(Pool):
 
 def crop_items(crops: Iterable[PersonCrop], folder: StoragePath) -> Iterator[Item]:
     """The items of persons, whose images have names relative to ``folder``."""
-    crops = list(crops)
-    shared = {name for name, count in Counter(o.image for o in crops).items() if count > 1}
     kept = functools.lru_cache(_KEPT)(lambda name: _SharedImage(folder.image(name)))
     for id, name, region, size in crops:
         if isinstance(region, str):
             yield Item(id, failing_read(ImageError(region)))
             continue
         image = folder.image(name)
-        plain = functools.partial(_decode, image)
-        decoded = (lambda name=name: kept(name).decoded()) if name in shared else plain
-        if size is not None:
-            decoded = functools.partial(_of_size, decoded, size)
+        decoded = functools.partial(_kept_pixels, kept, name, size)
         yield CropItem.of(id, image, region, decoded)
 
 
@@ -176,10 +155,12 @@ def _decode(image: Item) -> Pixels:
     return decode_whole(image.read())
 
 
-def _of_size(decoded: Callable[[], Pixels], size: tuple[int, int]) -> Pixels:
+def _kept_pixels(
+    kept: Callable[[str], _SharedImage], name: str, size: tuple[int, int] | None
+) -> Pixels:
     """The pixels, if the image is as large as the one that the person was drawn on."""
-    pixels = decoded()
-    if pixels.shape[:2] != size:
+    pixels = kept(name).decoded()
+    if size is not None and pixels.shape[:2] != size:
         raise ImageError(
             f"is an image of {pixels.shape[1]}×{pixels.shape[0]} pixels, the person was drawn on "
             f"{size[1]}×{size[0]} (width×height)"

@@ -21,8 +21,8 @@ class Item:
 
     Attributes:
         id: the pool's own name for it; comes back unchanged everywhere.
-        read: returns the encoded bytes or the array; raises ImageError when it cannot, and
-            PoolError when no other image could be read either.
+        read: returns the encoded bytes or the array; ImageError when it cannot, PoolError when no
+            other image could be read either.
         file: the image's own file, a local path as bytes or a URL; None within a larger file.
     """
 
@@ -53,11 +53,8 @@ class Chunk:
             out: C-contiguous uint8 [M, H, W, 3] or [M, H, W], M at least ``len(self)``.
 
         Returns:
-            Whether ``out[:len(self)]`` now holds the images. False, with nothing read, where they
-            are encoded or of another shape.
-
-        Raises:
-            PoolError: the file shrank or cannot be read any more.
+            Whether ``out[:len(self)]`` now holds the images; False where they are encoded or of
+            another shape. PoolError where the file shrank or cannot be read any more.
         """
         return False
 
@@ -103,7 +100,7 @@ class Pool(ABC):
         return self.beside
 
     def remark(self) -> str:
-        """Say in one line what :meth:`passed_over` counts; "" where that is nothing."""
+        """One line on what :meth:`passed_over` counts; "" where that is nothing."""
         passed = self.passed_over()
         text = passed.text() if passed else ""
         return f"{self.uri}: {text}" if text else ""
@@ -111,8 +108,7 @@ class Pool(ABC):
     def fingerprint(self) -> str:
         """A digest that changes when the images do although their ids do not; "" without one.
 
-        It is the same for a copy elsewhere. It does not cover the content of image files in
-        folders or named by lists and tables.
+        It is the same for a copy elsewhere. It does not cover files that lists and tables name.
         """
         return ""
 

@@ -24,9 +24,7 @@ _TAGS = (
 def remote_path(uri: str, within: Confinement | None = None) -> StoragePath:
     """The path of a URL; nothing is asked of the server yet.
 
-    Raises:
-        MissingExtraError: fsspec, or what it needs for such URLs, is not installed.
-        PoolError: fsspec knows no such URLs.
+    MissingExtraError where fsspec, or what it needs for such URLs, is not installed.
     """
     what = f"reading {without_secrets(uri)}"
     try:

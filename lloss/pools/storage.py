@@ -10,12 +10,13 @@ import functools
 import hashlib
 import os
 import stat
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Literal, Protocol, TypeAlias
+from typing import IO, Any, Literal, Protocol, TypeAlias
 
 from lloss.errors import PoolError
 from lloss.pools.confinement import OUTSIDE, Confinement
@@ -201,13 +202,6 @@ class LocalPath(StoragePath):
             raise PoolError(f"{self.path}: {OUTSIDE}")
         return file
 
-    def path_of(self, file: IO[bytes]) -> str:
-        """A path to open an open file once more; of a confined one, that very file."""
-        if self.within is None:
-            return str(self.path)
-        again = f"/proc/self/fd/{file.fileno()}"
-        return again if os.path.exists(again) else str(self.path)  # noqa: PTH110
-
     def open_random(self) -> RandomFile:
         return _LocalFile(self)
 
@@ -240,17 +234,25 @@ class _LocalFile:
 
     def __init__(self, path: LocalPath) -> None:
         self.path = path.path
-        self._file = path.opened()
+        self._file: Any = path.opened()
+        self._lock = threading.Lock()
         weakref.finalize(self, self._file.close)
 
     def read_into(self, offset: int, out: memoryview) -> int:
         out, done = out.cast("B") if out.format != "B" or out.ndim != 1 else out, 0
         try:
-            while count := os.preadv(self._file.fileno(), [out[done:]], offset + done):
+            while count := self._read_some(offset + done, out[done:]):
                 done += count
         except OSError as error:
             raise read_error(error, self.path) from error
         return done
+
+    def _read_some(self, offset: int, out: memoryview) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file.fileno(), [out], offset)
+        with self._lock:  # Windows has no such call
+            self._file.seek(offset)
+            return int(self._file.readinto(out))
 
 
 def storage_path(path: str, within: Confinement | None = None) -> StoragePath:

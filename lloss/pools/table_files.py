@@ -121,7 +121,8 @@ class _ArrowStream(TableFile):
             file.seek(max(file.seek(0, os.SEEK_END) - len(_STREAM_END), 0))
             if file.read() != _STREAM_END:
                 raise ValueError("it does not end as an Arrow stream does; save it as Parquet")
-            with pa.memory_map(path.path_of(file)) as mapped:
+            same = f"/proc/self/fd/{file.fileno()}"  # a path may lead elsewhere by now
+            with pa.memory_map(same if os.path.exists(same) else str(path)) as mapped:  # noqa: PTH110
                 table = pa.ipc.open_stream(mapped).read_all()
         self.schema, self._blocks = table.schema, table.to_batches()
         self.starts = list(itertools.accumulate(map(len, self._blocks), initial=0))

@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl
 
 from lloss.errors import PoolError
 
-OPTIONS = ("id", "image", "split")
-"""Options after ``?``: the column of ids; the column, member or folder of images; the split."""
+OPTIONS = ("id", "image")
+"""Options after ``?``: the column of ids; the column, member or folder of images."""
 
 _MOST = 1_000_000
 """Files that braces may stand for; more is a typing error."""
@@ -36,28 +36,18 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True)
 class PoolUri:
-    """A parsed pool string; ``str`` gives the whole without credentials.
+    """A parsed pool string; ``str`` gives the whole without credentials."""
 
-    Attributes:
-        text: the whole, as given.
-        path: a path of this machine or a URL, without the options.
-        options: by name, of :data:`OPTIONS`.
-    """
-
-    text: str
-    path: str
-    options: dict[str, str]
+    text: str  # the whole, as given
+    path: str  # of this machine, or a URL, without the options
+    options: dict[str, str]  # by name, of OPTIONS
 
     @classmethod
     def parse(cls, uri: str | Path | PoolUri, folder: Path | None = None) -> PoolUri:
         """Split off the options. An existing file of the whole name wins over options.
 
-        Args:
-            uri: a parsed one is returned as it is.
-            folder: that a path is relative to, with ``~`` for the user's; None to take it as it is.
-
-        Raises:
-            PoolError: an unknown option, or one without a value.
+        A path is relative to ``folder`` if that is given, with ``~`` for the user's. PoolError for
+        an unknown option, or one without a value.
         """
         if isinstance(uri, PoolUri):
             return uri
@@ -90,14 +80,9 @@ class PoolUri:
             return self.text
         return os.path.relpath(self.path, folder) + self.text[len(self.path) :]
 
-    @property
-    def remote(self) -> bool:
-        """Whether the path is a URL of a store."""
-        return is_url(self.path)
-
     def has_pattern(self, letters: str) -> bool:
         """Whether the path is a pattern with one of these letters, and not such a file's name."""
-        literal = not self.remote and os.path.lexists(self.path)
+        literal = not is_url(self.path) and os.path.lexists(self.path)
         return not literal and any(letter in self.path for letter in letters)
 
     def paths(self, most: int = _MOST) -> list[str]:
@@ -126,8 +111,7 @@ def without_secrets(text: str) -> str:
 def expanded(pattern: str, most: int = _MOST) -> list[str]:
     """Write out braces as a shell does: ``{000..123}`` counts up, ``{a,b}`` lists.
 
-    Raises:
-        PoolError: a brace is unbalanced, nested or empty, or there are more names than ``most``.
+    PoolError where one is unbalanced, nested or empty, or there are more names than ``most``.
     """
     parts = _BRACES.split(pattern)  # text and inside of braces in turn
     if any(brace in text for text in parts[::2] for brace in "{}"):

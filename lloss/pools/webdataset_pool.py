@@ -31,13 +31,12 @@ class WebDatasetPool(Pool):
     """The images in tar files of the WebDataset kind; the id is the key.
 
     The key is a member's path up to the first dot of its last part; members of one key stand one
-    after another. Names are only names: nothing is extracted. Hidden members, links, devices and
-    the members of keys without an image are passed over. Concatenated archives are all read.
+    after another. Nothing is extracted. Hidden members, links, devices and the members of keys
+    without an image are passed over. Concatenated archives are all read.
 
     A plain tar of this machine is walked by its headers, and its images are read later by any
     thread. A remote or a compressed one is read from front to back, and its items carry the bytes.
-    The option ``image`` names the member that is the image (``jpg``, ``left.png``); by default it
-    is the one with an image's suffix.
+    The option ``image`` names the member that is the image (``jpg``, ``left.png``).
     """
 
     def __init__(self, shards: Sequence[StoragePath], uri: PoolUri) -> None:
@@ -167,7 +166,7 @@ def _tar_errors(shard: StoragePath) -> Iterator[None]:
 def _headers(tar: Any, passed: PassedOver) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """Key, extension and header of all plain visible files up to the end of the file."""
     end = 0  # of the last member
-    while (info := _next(tar, end)) is not None:
+    while (info := tar.next()) is not None:
         tar.members.clear()  # the library would keep all that it has seen
         end = tar.offset
         if not info.isreg() or info.issparse():
@@ -184,14 +183,6 @@ def _headers(tar: Any, passed: PassedOver) -> Iterator[tuple[str, str, tarfile.T
             yield parts[1], parts[2], info
     if tar.offset <= end:
         raise tarfile.ReadError("it ends without an end-of-archive marker; was it cut off?")
-
-
-def _next(tar: Any, end: int) -> tarfile.TarInfo | None:
-    try:
-        found: tarfile.TarInfo | None = tar.next()
-    except tarfile.ReadError as error:
-        raise tarfile.ReadError(f"{error} (behind byte {end})") from error
-    return found
 
 
 def _read(shard: StoragePath, file: RandomFile, offset: int, size: int) -> bytes:

@@ -57,9 +57,7 @@ class Project:
     strategy: Strategy = _key(
         "diverse: spread over the best 4k; top: the k highest predicted losses", "diverse"
     )
-    subset: float = _key(
-        "select from a random sub-pool only: a number of images, or a share; 0: all", 0
-    )
+    subset: int = _key("select from so many random images only; 0: all", 0)
     seed: int = _key("random seed of sub-pool and hold-out", 0)
     holdout: float = _key("share of the first labels kept for measuring, if there is no test", 0.1)
     test: str = _key("labeled images to measure on", "")

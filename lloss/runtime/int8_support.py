@@ -42,12 +42,8 @@ def saturates() -> bool:
 def session_options(threads: int = 0, weight_bits: int = 8) -> Any:
     """Session options that make int8 weights compute the same on every CPU.
 
-    Where products saturate, onnxruntime then takes slower kernels that do not.
-
-    Args:
-        threads: of a run; 0 for one a core.
-        weight_bits: 8 is right for every graph; 7, and 0 for one without int8 weights, skip the
-            check of the CPU.
+    Where products of 8 bits saturate, onnxruntime then takes slower kernels that do not.
+    ``weight_bits`` of 8 are right for every graph; 0 ``threads`` are one a core.
     """
     options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3  # errors; callers check everything else

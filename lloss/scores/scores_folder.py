@@ -213,7 +213,7 @@ class ScoresFolder:
         duplicate = first_duplicate(self.ids)
         if duplicate is not None:
             raise ScoresError(
-                f"{self.path}: the id {duplicate[0]!r} comes twice in the pool; ids are unique in "
+                f"{self.path}: the id {duplicate!r} comes twice in the pool; ids are unique in "
                 "a pool: rename one of the two images and score again"
             )
 

@@ -1,9 +1,8 @@
-"""Choose the K images to label next. The strategies are in :mod:`lloss.selection.strategies`."""
+"""Choose the K images to label next."""
 
 from __future__ import annotations
 
 from lloss.selection.select import select
-from lloss.selection.selection import Selection, SelectionSettings
-from lloss.selection.strategies import STRATEGIES
+from lloss.selection.selection import STRATEGIES, Selection, SelectionSettings, Strategy
 
-__all__ = ["STRATEGIES", "Selection", "SelectionSettings", "select"]
+__all__ = ["STRATEGIES", "Selection", "SelectionSettings", "Strategy", "select"]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from lloss.errors import SelectionError, SettingsError
 from lloss.scores.score_source import ScoreSource
+from lloss.selection.diverse import spread
 from lloss.selection.hashing import draw_hashes
 from lloss.selection.selection import ORDER_OF, Selection, SelectionSettings
-from lloss.selection.strategies import STRATEGIES
 
 _SPARE_ROWS = 256
 """Rows beyond twice the limit at which the worst are dropped."""
@@ -39,81 +39,69 @@ def select(
         ScoresError: the source cannot be read or lacks a column.
         SettingsError: the column holds no numbers, or nothing says which end of it is the best.
     """
-    strategy = STRATEGIES[settings.strategy]
     best = _BestRows(settings, exclude)
     for batch in source.scan(["id", settings.by]):
         best.add(batch)
     _check_enough(settings, best)
-    candidates = best.candidates().slice(0, strategy.candidates(settings.k))
-    rows, unusable = strategy.choose(source, candidates, settings.k, settings.at_most)
+    rows, unspread = best.candidates().slice(0, settings.candidates), 0
+    if settings.strategy == "diverse":
+        rows, unspread = spread(source, rows, settings.k, settings.at_most)
     return Selection(
         rows["id"].to_pylist(),
         rows["score"].to_numpy(),
         best.rows,
         best.excluded,
-        best.nan,
+        best.unscored,
         best.eligible,
         settings,
-        best.infinite,
-        unusable,
+        unspread,
     )
 
 
 class _BestRows:
-    """Counts the rows of a stream, and keeps the best of those that may be selected.
+    """The best rows so far, of those that may be selected.
 
     Each row has a key, the score or a random draw: the smallest keys are the best, and the smaller
     id where two are equal. ``bound`` is the key above which no row can be among the best.
     """
 
     def __init__(self, settings: SelectionSettings, exclude: Collection[str]) -> None:
-        strategy = STRATEGIES[settings.strategy]
         self._settings, self._exclude = settings, frozenset(exclude)
         self._lowest = settings.direction == "lowest"
-        self._directed = bool(settings.direction) or not strategy.by_score
-        self._by_score = strategy.by_score and settings.subset < 1
-        self._rank_subset = strategy.by_score and settings.subset >= 1
-        self._share = int(settings.subset * 2**64) if 0 < settings.subset < 1 else None
-        wanted = strategy.candidates(settings.k)
-        self._limit = int(settings.subset) if settings.subset >= 1 else wanted
+        self._drawn = settings.strategy == "random" or bool(settings.subset)
+        self._limit = int(settings.subset) or settings.candidates
         self._kept: list[pa.Table] = []
-        self._bound: float | int = np.inf if self._by_score else 2**64 - 1
-        self.rows = self.excluded = self.nan = self.infinite = self._usable = 0
+        self._bound: float | int = 2**64 - 1 if self._drawn else np.inf
+        self.rows = self.excluded = self.unscored = self._usable = 0
 
     @property
     def eligible(self) -> int:
         """Rows to choose from, after the sub-pool was drawn."""
-        subset = self._settings.subset
-        return min(self._usable, int(subset)) if subset >= 1 else self._usable
+        return min(self._usable, int(self._settings.subset) or self._usable)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count these rows, and keep those that are among the best so far."""
         ids, scores = _ids(batch["id"]), self._scores(batch[self._settings.by])
-        usable = np.isfinite(scores)
         excluded = self._excluded(ids)
+        usable = np.isfinite(scores) & ~excluded
+        rows = np.flatnonzero(usable)
         self.rows += len(scores)
         self.excluded += int(np.count_nonzero(excluded))
-        if not usable.all():
-            missing = int(np.count_nonzero(np.isnan(scores) & ~excluded))
-            self.nan += missing
-            self.infinite += int(np.count_nonzero(~usable & ~excluded)) - missing
-        rows = np.flatnonzero(usable & ~excluded)
-        keys: NDArray[Any] = scores[rows] if self._lowest else -scores[rows]
-        keys += 0.0  # -0.0 ties with 0.0
-        if not self._by_score or self._share is not None:
-            hashes = draw_hashes(ids.take(pa.array(rows)), self._settings.seed)
-            if self._share is not None:
-                drawn = hashes < np.uint64(self._share)
-                rows, keys, hashes = rows[drawn], keys[drawn], hashes[drawn]
-            keys = keys if self._by_score else hashes
+        self.unscored += int(np.count_nonzero(~usable & ~excluded))
         self._usable += len(rows)
+        keys: NDArray[Any]
+        if self._drawn:
+            keys = draw_hashes(ids.take(pa.array(rows)), self._settings.seed)
+        else:
+            keys = scores[rows] if self._lowest else -scores[rows]
+            keys += 0.0  # -0.0 ties with 0.0
         near = keys <= self._bound
         self._keep(keys[near], ids.take(pa.array(rows[near])), scores[rows[near]])
 
     def candidates(self) -> pa.Table:
         """The best rows, best first: ``key``, ``id`` and ``score``."""
         best = self._prune()
-        if not self._rank_subset:
+        if not self._drawn or self._settings.strategy == "random":
             return best
         first = "ascending" if self._lowest else "descending"
         return best.sort_by([("score", first), ("id", "ascending")])
@@ -143,22 +131,15 @@ class _BestRows:
     def _scores(self, column: pa.Array) -> NDArray[np.float64]:
         """The scores, NaN where one is missing."""
         by = self._settings.by
-        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-            raise SettingsError(f"the column {by!r} holds no numbers to select by")
-        if not self._directed:
+        if not pa.types.is_floating(column.type):
+            raise SettingsError(f"the column {by!r} holds no floating-point numbers to select by")
+        if not (self._settings.direction or self._settings.strategy == "random"):
             directions = "; ".join(f"{name} {order} first" for name, order in ORDER_OF.items())
             raise SettingsError(
                 f"by {by!r}: which end of it to label first is not known (known: {directions}); "
                 'pass --highest or --lowest (order "highest" or "lowest" in Python and JSON)'
             )
-        try:
-            column = column.cast(pa.float64())
-        except pa.ArrowInvalid as error:
-            raise SettingsError(
-                f"the column {by!r} holds whole numbers beyond 2**53, which would be rounded; "
-                "select by another column"
-            ) from error
-        values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False)
+        values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
         return values
 
 
@@ -173,12 +154,11 @@ def _check_enough(settings: SelectionSettings, best: _BestRows) -> None:
         return
     counts = {
         "are excluded": best.excluded,
-        "have no score": best.nan,
-        "have an infinite score": best.infinite,
+        "have no finite score": best.unscored,
     }
     why = [f"{count} {what}" for what, count in counts.items() if count]
     if settings.subset:
-        why.append(f"the sub-pool is {settings.subset:g}")
+        why.append(f"the sub-pool is {settings.subset}")
     reason = f" ({best.rows} scored; {', '.join(why)})" if why else ""
     remedy = (
         "lower k, or pass --at-most to take what is left" if best.eligible else "score more images"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from lloss.errors import SettingsError
-from lloss.selection.strategies import STRATEGIES
+
+Strategy = Literal["top", "diverse", "random"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+CANDIDATES = 4
+"""``diverse`` spreads K images over the best 4K."""
 
 ORDERS = ("highest", "lowest")
 ORDER_OF = {"loss": "highest", "entropy": "highest", "confidence": "lowest", "margin": "lowest"}
@@ -29,8 +34,7 @@ class SelectionSettings:
         by: the column that is the score.
         order: which scores are the best: ``highest`` or ``lowest``; "" for the column's own, see
             :data:`ORDER_OF`.
-        subset: choose from a random sub-pool alone: a number of images (the paper's habit), or a
-            share below 1; 0 for all.
+        subset: choose from so many random images alone (the paper's habit); 0 for all.
         seed: of the sub-pool and of ``random``; an image is drawn by a hash of its id and this.
         at_most: take fewer where fewer than K are left.
     """
@@ -39,7 +43,7 @@ class SelectionSettings:
     strategy: str = "top"
     by: str = "loss"
     order: str = ""
-    subset: float = 0
+    subset: int = 0
     seed: int = 0
     at_most: bool = False
 
@@ -53,11 +57,13 @@ class SelectionSettings:
             raise SettingsError(f"order {self.order!r}: choose one of {', '.join(ORDERS)}")
         if self.by == "id":
             raise SettingsError(f"by {self.by!r}: select by a column of numbers, such as loss")
-        whole = self.subset < 1 or float(self.subset).is_integer()
-        if not (0 <= self.subset < math.inf and whole):
-            raise SettingsError(
-                f"subset {self.subset}: give a number of images, or a share between 0 and 1"
-            )
+        if self.subset < 0 or not float(self.subset).is_integer():
+            raise SettingsError(f"subset {self.subset}: give a number of images")
+
+    @property
+    def candidates(self) -> int:
+        """How many images the strategy chooses from, at most."""
+        return CANDIDATES * self.k if self.strategy == "diverse" else self.k
 
     @property
     def direction(self) -> str:
@@ -79,10 +85,9 @@ class Selection:
         scores: of each, float64 [K].
         pool: rows that were read.
         excluded: rows left out because the caller named them.
-        nan: rows without a score; never selected.
+        unscored: rows without a finite score; never selected.
         eligible: rows the choice was made from, after the sub-pool was drawn.
         settings: that it was made with.
-        infinite: rows whose score is infinite; never selected.
         unspread: candidates of ``diverse`` left out because no distance to them can be measured.
     """
 
@@ -90,10 +95,9 @@ class Selection:
     scores: NDArray[np.float64]
     pool: int
     excluded: int
-    nan: int
+    unscored: int
     eligible: int
     settings: SelectionSettings
-    infinite: int = 0
     unspread: int = 0
 
     def __len__(self) -> int:
@@ -110,8 +114,7 @@ class Selection:
     def unusable(self) -> list[str]:
         """How many images could not be chosen for what their scores are, in words."""
         counts = {
-            "without a score": self.nan,
-            "with an infinite score left out": self.infinite,
+            "without a finite score": self.unscored,
             "with an infinite or extreme embedding left out": self.unspread,
         }
         return [f"{count} {what}" for what, count in counts.items() if count]

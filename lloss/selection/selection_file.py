@@ -1,9 +1,7 @@
-"""A selection as plain ids, CSV, JSON lines or Parquet."""
+"""A selection as plain ids, CSV or Parquet."""
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,8 +11,8 @@ from lloss.files import atomic_write, write_text
 from lloss.selection import Selection
 from lloss.text.csv_table import csv_text
 
-FORMATS = ("ids", "csv", "jsonl", "parquet")
-_SUFFIXES = {".txt": "ids", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+FORMATS = ("ids", "csv", "parquet")
+_SUFFIXES = {".txt": "ids", ".csv": "csv", ".parquet": "parquet"}
 
 
 def format_of(out: Path | None) -> str:
@@ -28,27 +26,20 @@ def format_of(out: Path | None) -> str:
 
 
 def formatted(selection: Selection, kind: str, place: str = "rank") -> str:
-    """The selection as text: ``ids`` (an id a line), ``csv`` or ``jsonl`` (id, score, rank).
+    """The selection as text: ``ids`` (an id a line) or ``csv`` (id, score, rank).
 
     ``place`` names the last column, where the order of the picks is not a ranking.
     """
-    rows = zip(selection.ids, selection.scores.tolist(), range(1, len(selection) + 1))
-    text = io.StringIO()
-    if kind == "ids":
-        broken = next((id for id in selection.ids if len(id.splitlines()) != 1), None)
-        if broken is not None:
-            raise SettingsError(
-                f"the id {broken!r} has a line break in it, so a list of ids would be wrong: "
-                "choose the format jsonl or parquet"
-            )
-        text.writelines(f"{id}\n" for id in selection.ids)
-    elif kind == "csv":
-        text.write(csv_text(("id", "score", place), rows))
-    else:
-        for id, score, rank in rows:
-            row = {"id": id, "score": score, place: rank}
-            text.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return text.getvalue()
+    if kind == "csv":
+        rows = zip(selection.ids, selection.scores.tolist(), range(1, len(selection) + 1))
+        return csv_text(("id", "score", place), rows)
+    broken = next((id for id in selection.ids if len(id.splitlines()) != 1), None)
+    if broken is not None:
+        raise SettingsError(
+            f"the id {broken!r} has a line break in it, so a list of ids would be wrong: "
+            "choose the format parquet"
+        )
+    return "".join(f"{id}\n" for id in selection.ids)
 
 
 def write_selection(selection: Selection, path: Path, kind: str = "", place: str = "rank") -> None:

@@ -1,8 +1,7 @@
-"""Warnings about equal scores: the order of ids decides between them, which ranks nothing."""
+"""A warning about equal scores: the order of ids decides between them, which ranks nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -35,21 +34,6 @@ def tie_note(source: ScoreSource, selection: Selection) -> str:
         f"the scores have: {'' if all_tie else 'among these '}the order of ids decided, this is "
         "not a ranking"
     )
-
-
-def constant_note(batches: Iterable[pa.RecordBatch], column: str) -> str:
-    """Warn where all images have the same score; "" as soon as two differ."""
-    count, values = 0, set[float]()
-    for batch in batches:
-        scores = _values(batch, column)
-        scores = scores[~np.isnan(scores)]
-        count += len(scores)
-        values.update(np.unique(scores).tolist())
-        if len(values) > 1:
-            return ""
-    if count < 2:
-        return ""
-    return f"warning: all {count:,} images have the same {column}: that ranks nothing"
 
 
 def _values(batch: pa.RecordBatch, column: str) -> NDArray[Any]:

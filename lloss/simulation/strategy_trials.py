@@ -112,7 +112,7 @@ def _pick(
         k=experiment.k,
         strategy=strategy.how,
         by=strategy.by,
-        subset=strategy.subset,
+        subset=round(strategy.subset * len(rest)),
         seed=seed,
     )
     return select(TableScores(table), how).ids

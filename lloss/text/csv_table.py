@@ -59,10 +59,7 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
     """Yield the lines of a UTF-8 text with their numbers from 1, without their ends.
 
     Lines end in LF, CRLF or CR alone: other separators of ``str.splitlines`` may stand in names. A
-    byte order mark at the beginning is dropped.
-
-    Raises:
-        LlossError: of the kind ``error``, naming ``origin``: it is not UTF-8, or has a NUL in it.
+    byte order mark at the beginning is dropped. ``error`` where it is not UTF-8, or has a NUL.
     """
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
     for number, line in enumerate(text, 1):
@@ -85,11 +82,8 @@ def text_lines(file: IO[bytes], origin: str, error: type[LlossError]) -> Iterato
 class Table:
     """A CSV with a header; iterating gives the line number and the fields of each row.
 
-    ``header`` holds the stripped names of the columns.
-
-    Raises:
-        LlossError: of the kind ``error``, naming the line: see the module's grammar. A repeated
-            header is refused too.
+    ``header`` holds the stripped names of the columns. ``error``, with the line, for what the
+    module's grammar does not have, and for a repeated header.
     """
 
     def __init__(self, file: IO[bytes], origin: str, error: type[LlossError]) -> None:

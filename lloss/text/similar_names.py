@@ -38,10 +38,7 @@ def similar_note(
 ) -> str:
     """One line on names that differ only in case, spaces or how a number is written; "" for none.
 
-    Args:
-        counts: how often each name occurs.
-        what: the names are of.
-        known: names that an earlier line covered.
+    ``counts`` says how often each name occurs; an earlier line covered those of ``known``.
     """
     groups: dict[str, list[str]] = {}
     for name in counts:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lloss.selection import Selection
-from lloss.selection.strategies.diverse import CANDIDATES
+from lloss.selection.selection import CANDIDATES
 from lloss.statistics.confidence_intervals import (
     Interval,
     in_percent,
@@ -97,8 +97,7 @@ def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
     ``tied`` is :func:`.tie_note`, ``better`` :func:`ranked`.
     """
     settings = selection.settings
-    size = f"{settings.subset:g} images" if settings.subset >= 1 else f"{settings.subset:.0%}"
-    among = f" of a random {size}" if settings.subset else ""
+    among = f" of {settings.subset} random images" if settings.subset else ""
     spread = settings.strategy == "diverse"
     if tied:
         also = " and spread by k-center greedy" if spread else ""

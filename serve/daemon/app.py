@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -39,22 +38,15 @@ def create_app(daemon: Daemon) -> FastAPI:
     )
     app.state.daemon, app.state.page_data = daemon, PageData(daemon)
     answer_failures(app)
-    app.state.routes = []
     api = (health, model, inference, score_images, pools, jobs)
     for module in (*api, labelstudio, page_routes):
         app.include_router(module.router)
-        app.state.routes += [route for route in module.router.routes if isinstance(route, Route)]
-    document: dict[str, Any] = {}
-    making = threading.Lock()
-
-    def openapi() -> JSONResponse:
-        with making:
-            if not document:
-                document.update(_complete(app.openapi(), daemon))
-        return JSONResponse(document)
 
     # A route like all others, so that it is counted by its name.
-    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:
+        return JSONResponse(_complete(app.openapi(), daemon))
+
     return app
 
 
@@ -105,7 +97,7 @@ def _complete(schema: dict[str, Any], daemon: Daemon) -> dict[str, Any]:
                 if status.startswith(("4", "5")):
                     replies[status] = {**reply, "content": content}
             replies["default"] = {"description": "An error.", "content": content}
-    if daemon.access.needs_token:
+    if daemon.settings.token:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}]
     return schema

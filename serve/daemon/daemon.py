@@ -19,16 +19,6 @@ class Daemon:
     """The served model and the pools it scores.
 
     Attributes:
-        settings: as given.
-        access: who may send requests.
-        metrics: for Prometheus.
-        models: the model that serves, and its replacement.
-        catalog: pools, jobs, labels and pending images, on disk.
-        pools: open pools and their scores.
-        jobs: pools being scored.
-        classes: which labels a pool accepts.
-        selections: which K images are next.
-        labels: marks images labeled, skipped or free.
         draining: whether it is shutting down: accepted requests are answered, others refused.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -35,16 +34,7 @@ async def reject_unknown_parameters(request: Request) -> None:
     Raises:
         RequestError: 422.
     """
-    route = request.scope["route"]
-    check_parameters(request, [field.alias for field in route.dependant.query_params])
-
-
-def check_parameters(request: Request, known: Sequence[str]) -> None:
-    """Refuse a query parameter that is not among those known.
-
-    Raises:
-        RequestError: 422.
-    """
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
     unknown = next((name for name in request.query_params if name not in known), None)
     if unknown is not None:
         listed = ", ".join(known) or "none"

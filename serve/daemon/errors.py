@@ -13,7 +13,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from lloss.serve.daemon.observability import logs
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from lloss.errors import (
     EngineError,
@@ -122,24 +121,12 @@ def validation_problem(problem: Mapping[str, Any]) -> str:
 
 
 async def _answer_http(request: Request, error: HTTPException) -> Response:
-    message, headers = str(error.detail), dict(error.headers or {})
+    message = str(error.detail)
     if error.status_code == 404 and message == "Not Found":
         message = f"nothing at {request.url.path}"
     if error.status_code == 405:
         message = f"{request.url.path} does not accept {request.method}"
-        if allowed := _allowed_methods(request):
-            headers["Allow"] = ", ".join(sorted(allowed))
-    return _reply(error.status_code, message, headers)
-
-
-def _allowed_methods(request: Request) -> set[str]:
-    """Return the methods of all routes of a path; the framework names the first one's alone."""
-    return {
-        method
-        for route in getattr(request.app.state, "routes", ())
-        if route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
+    return _reply(error.status_code, message, dict(error.headers or {}))
 
 
 async def _answer_unexpected(request: Request, _: Exception) -> Response:

@@ -30,26 +30,17 @@ _OPTIONS = {
 class Limits:
     """What clients may send.
 
-    Attributes:
-        body_bytes: of a request's body.
-        in_flight_bytes: of all bodies at once.
-        body_seconds: within which a body must arrive.
-        request_seconds: within which a request is answered, unless it asks for less.
-        connections: open at once.
-        queue_images: that may wait for the engine.
-        image_pixels: that an encoded image may declare.
-
     Raises:
         SettingsError: a limit that is not above 0.
     """
 
     body_bytes: int = 64 << 20
-    in_flight_bytes: int = 1 << 30
-    body_seconds: float = 30.0
-    request_seconds: float = 30.0
+    in_flight_bytes: int = 1 << 30  # of all bodies at once
+    body_seconds: float = 30.0  # within which a body must arrive
+    request_seconds: float = 30.0  # within which a request is answered, unless it asks for less
     connections: int = 1024
-    queue_images: int = 1024
-    image_pixels: int = 50_000_000
+    queue_images: int = 1024  # that may wait for the engine
+    image_pixels: int = 50_000_000  # that an encoded image may declare
 
     def __post_init__(self) -> None:
         for limit in dataclasses.fields(self):
@@ -62,45 +53,25 @@ class Limits:
 class ServeSettings:
     """How a daemon runs; paths become absolute.
 
-    Attributes:
-        model: path of the artifact; a reload reads it again.
-        data_dir: of catalog, models and scores; one daemon uses it.
-        host: address to listen on; other than loopback needs a token.
-        port: 0 takes a free one.
-        token: that every request must bear; "" for none.
-        pool_roots: absolute folders or URL prefixes that pools must be under.
-        allowed_hosts: names that a ``Host`` header may give beside the address itself.
-        public_url: by which clients reach the daemon behind a proxy; "" for that of each request.
-            Its host is one of ``allowed_hosts``.
-        provider: as of ``lloss score``.
-        batch_size: images a run of the engine; 0 for the fastest measured.
-        job_batch_size: of background scoring; 0 for what keeps requests fast.
-        threads: as of ``lloss score``.
-        pending_seconds: for which a handed-out image is withheld from others.
-        image_url: by which a labeling tool fetches an image, with ``{pool}`` and ``{id}``; "" for
-            the daemon's own address.
-        drain_seconds: that running requests get after SIGTERM.
-        limits: what clients may send.
-
     Raises:
         SettingsError: an invalid value.
     """
 
-    model: Path
-    data_dir: Path
-    host: str = "127.0.0.1"
-    port: int = 8000
-    token: str = field(default="", repr=False)
-    pool_roots: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    public_url: str = ""
+    model: Path  # a reload reads it again
+    data_dir: Path  # of catalog, models and scores; one daemon uses it
+    host: str = "127.0.0.1"  # other than loopback needs a token
+    port: int = 8000  # 0 takes a free one
+    token: str = field(default="", repr=False)  # that every request must send; "" for none
+    pool_roots: tuple[str, ...] = ()  # folders or URL prefixes that pools must be under
+    allowed_hosts: tuple[str, ...] = ()  # names for ``Host`` beside the address itself
+    public_url: str = ""  # of the proxy before it; its host is one of ``allowed_hosts``
     provider: str = "auto"
-    batch_size: int = 0
-    job_batch_size: int = 0
+    batch_size: int = 0  # 0 for the fastest measured
+    job_batch_size: int = 0  # of background scoring; 0 for what keeps requests fast
     threads: int = 0
-    pending_seconds: float = 24 * 3600.0
-    image_url: str = ""
-    drain_seconds: float = 30.0
+    pending_seconds: float = 24 * 3600.0  # for which others do not get a handed-out image
+    image_url: str = ""  # for labeling tools, with {pool} and {id}; "" for the daemon's own
+    drain_seconds: float = 30.0  # that running requests get after SIGTERM
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

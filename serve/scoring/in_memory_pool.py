@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lloss.errors import PoolError
 from lloss.pools import ArrayPool, Item, Pool
@@ -60,7 +59,7 @@ def pool_of(images: Any) -> Pool:
     """
     if isinstance(images, Pool):
         return images
-    if isinstance(images, np.ndarray):
+    if isinstance(images, np.ndarray) and images.dtype != object:
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
             raise PoolError(
                 f"images of {images.dtype} {list(images.shape)}: give uint8 [N, H, W, 3]"
@@ -74,28 +73,6 @@ def pool_of(images: Any) -> Pool:
         raise PoolError(
             f"one {type(images).__name__}: give a list of images, or use stream() for a pool"
         )
-    return _ListPool(_as_list(images))
-
-
-def column_images(column: Any) -> Any:
-    """Turn the column of a data frame or data set into :data:`Images`.
-
-    Object arrays (of several shapes, or of bytes) become lists; other array-likes become arrays.
-    """
-    if isinstance(column, np.ndarray):
-        return column if column.dtype != object else list(column)
-    images = _as_list(column)
-    # Pillow's images would become arrays too, those with a palette of its indexes.
-    if not images or isinstance(images[0], (bytes, str, Path, Image.Image)):
-        return images
-    try:
-        array = np.asarray(column)
-    except ValueError:  # of several shapes
-        return images
-    return array if array.dtype != object else images
-
-
-def _as_list(images: Any) -> list[Any]:
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
         raise PoolError(f"a {type(images).__name__}: give an array, a list of images, or a pool")
-    return list(images)
+    return _ListPool(list(images))

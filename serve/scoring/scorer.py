@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from lloss.serve.scoring.batch.pipeline import READERS, Pipeline, Take
-from lloss.serve.scoring.batch.priority_threads import WorkerPools
+from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.engine.engine import Engine
-from lloss.serve.scoring.in_memory_pool import Images, column_images, pool_of
+from lloss.serve.scoring.in_memory_pool import Images, pool_of
 from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Scorer:
         readers: number of threads that fetch images from remote pools.
         telemetry: metrics that several scorers share; by default new ones. The program that
             shares them names the model in them.
-        workers: threads that several scorers share; by default new ones.
+        slots: cores and GPU that several scorers share; by default its own.
 
     Attributes:
         engine: the artifact on its provider.
@@ -68,7 +68,7 @@ class Scorer:
         threads: int = 0,
         readers: int = READERS,
         telemetry: Telemetry | None = None,
-        workers: WorkerPools | None = None,
+        slots: ComputeSlots | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 0),
@@ -84,7 +84,7 @@ class Scorer:
             self.telemetry.model(self.engine.sha256, self.engine.device, self.manifest.precision)
         self.threads = threads or usable_cores()
         self.readers = readers
-        self._workers = workers
+        self._slots = slots
         self._pipeline: Pipeline | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -160,7 +160,7 @@ class Scorer:
             raise PoolError(
                 f"a batch with {sorted(batch)}: put the images under 'image' or 'images'"
             )
-        scores = self.score(column_images(batch[key]))
+        scores = self.score(batch[key])
         if scores.skipped:
             row, reason = scores.skipped[0]
             raise PoolError(f"image {row} of the batch: {reason}; leave such rows out before")
@@ -202,7 +202,7 @@ class Scorer:
             self._check_open()
             if self._pipeline is None:
                 self._pipeline = Pipeline(
-                    self.engine, self.telemetry, self.threads, self.readers, self._workers
+                    self.engine, self.telemetry, self.threads, self.readers, self._slots
                 )
             return self._pipeline
 

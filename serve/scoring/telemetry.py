@@ -56,7 +56,7 @@ class Telemetry:
             "lloss_batch_size", "Images a run.", buckets=_COUNTS, registry=registry
         )
         self._queue = Gauge(
-            "lloss_queue_size", "Batches begun and not yet handed over.", registry=registry
+            "lloss_queue_size", "Batches begun and not scored yet.", registry=registry
         )
         self._halvings = Counter(
             "lloss_batch_halvings",
@@ -114,8 +114,8 @@ class Telemetry:
         self._halvings.inc()
 
     def queued(self, batches: int) -> None:
-        """Set the number of batches under way."""
-        self._queue.set(batches)
+        """Add to the number of batches begun and not scored yet."""
+        self._queue.inc(batches)
 
     def total_seconds(self, stage: str) -> float:
         """Seconds that all threads together have spent in a stage."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 from lloss.annotations.joint_names import COCO, MPII, flip_pairs, skeleton, without_mirror
 
 
-def test_flip_pairs_of_mpii() -> None:
+def test_flip_pairs_of_mpii_and_coco() -> None:
     # As in Newell's data set: 0-5, 1-4, 2-3 of the legs, 10-15, 11-14, 12-13 of the arms.
     assert flip_pairs(MPII) == ((0, 5), (1, 4), (2, 3), (10, 15), (11, 14), (12, 13))
-
-
-def test_flip_pairs_of_coco() -> None:
     assert flip_pairs(COCO) == tuple((n, n + 1) for n in range(1, 17, 2))
 
 

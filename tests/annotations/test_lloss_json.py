@@ -7,8 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lloss.annotations import ObjectLabel
 from lloss.annotations.lloss_json import parse_archive, write_labels
 from lloss.annotations.problems import Problems
 from lloss.data.object_labels import open_objects, read_objects
@@ -49,14 +51,10 @@ def test_persons_come_back_and_join_their_pool(
     assert [item.id for item in found.items] == list(labels)
     with pytest.raises(LabelError, match="holds labels of persons, not of objects"):
         read_objects(path, Problems())
-    with pytest.raises(LabelError, match="of two kinds|of objects and of persons"):
-        write_labels({**labels, "b": object_label(tmp_path, as_json)}, tmp_path / "mixed.json")
+    objects = ObjectLabel((), np.zeros((0, 4), np.float32), np.zeros(0, bool), np.zeros(0, bool))
+    with pytest.raises(LabelError, match="of objects and of persons"):
+        write_labels({**labels, "b": objects}, tmp_path / "mixed.json")
     assert not (tmp_path / "mixed.json").exists()
-
-
-def object_label(folder: Path, as_json: Any) -> Any:
-    document = {"images": [{"id": 1, "file_name": "b"}], "annotations": [], "categories": []}
-    return read_objects(as_json(folder / "o.json", document), Problems())["b"]
 
 
 def test_none_at_all(tmp_path: Path) -> None:
@@ -81,16 +79,10 @@ OBJECTS = {
 }
 DAMAGED_OBJECTS: list[tuple[dict[str, Any], str]] = [
     ({"boxes": [[0, 0, 9, 9], [1, math.nan, 3, 4]]}, r"boxes\[1\]\[1\]: nan: expected float"),
-    ({"boxes": [[-500, 0, 9, 9]] * 2, "size": None}, r"boxes\[0\]: .* outside the image"),
     ({"boxes": [[0, 0, 99, 9]] * 2}, r"boxes\[0\]: .* outside the image of 40×30"),
-    ({"boxes": [[0, 0, 9, 9], [3, 2, 1, 4]]}, r"boxes\[1\]: .* no area"),
     ({"boxes": [[0, 0, 9, 9]]}, "boxes: 1 values, but 2 names"),
-    ({"difficult": []}, r"difficult: 0 values, but 2 names"),
-    ({"crowd": [0, 1]}, "crowd\\[0\\]: 0: expected bool"),
-    ({"names": ["cat", " "]}, r"names\[1\]: ' ': not a name"),
     ({"size": [30, 0]}, r"size\[1\]: 0: expected int >= 1"),
     ({"size": ...}, "lacks the key 'size'"),
-    (dict.fromkeys(("names", "boxes", "difficult", "crowd", "size"), ...), "lacks the key 'names'"),
 ]
 PERSON = {
     "image": "a.jpg",
@@ -102,10 +94,8 @@ PERSON = {
 }
 DAMAGED_PERSONS: list[tuple[dict[str, Any], str]] = [
     ({"joints": [[1, math.inf], [3, 4]]}, r"joints\[0\]\[1\]: inf: expected float"),
-    ({"joints": [[1, 2]]}, "joints: 1 values, but 2 names"),
     ({"names": ["nose", "nose"]}, "names: two joints have one name"),
     ({"region": [1, 2, 0]}, r"region\[2\]: 0: expected int >= 1"),
-    ({"region": [1, 2.5, 3]}, r"region\[1\]: 2.5: expected int"),
     ({"head": 0}, "head: 0: expected float > 0"),
 ]
 

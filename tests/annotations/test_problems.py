@@ -34,7 +34,3 @@ def test_an_error_is_explained_once_or_not_at_all() -> None:
         problems.report("a", "broken")
         raise LabelError(f"l.csv: {problems.summary()}; no image is left")
     assert str(raised.value).count("a: broken") == 1
-    stopping = Problems()
-    with pytest.raises(LabelError) as raised, stopping.explaining():
-        stopping.report("a", "broken")
-    assert str(raised.value).count("a: broken") == 1

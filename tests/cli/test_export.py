@@ -1,7 +1,8 @@
-"""``lloss export --tensorrt``; without a GPU, one line."""
+"""``lloss export``: its refusals, and TensorRT engines."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,20 +33,37 @@ def test_without_a_gpu_or_torch_it_is_one_line(artifact: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (["run"], "name the file to write"),
-        (["run", "-o", "model.onnx", "--device-id=1"], "--device-id 1: applies to --tensorrt"),
-        (["model.onnx", "--tensorrt", "--precision=int8", "--calibrate=pool"],
-         "already exported; choose the precision"),
-        (["model.onnx", "--tensorrt", "--reference=pool"], "give --reference when exporting a RUN"),
+        ("run", "name the file to write"),
+        ("run -o model.onnx --device-id=1", "--device-id 1: applies to --tensorrt"),
+        ("m.onnx --tensorrt --precision=int8 --calibrate=pool", "choose the precision when"),
+        ("m.onnx --tensorrt --reference=pool", "give --reference when exporting a RUN"),
+        ("run -o m.onnx --precision=int8", "add --calibrate POOL"),
+        ("run -o m.onnx --calibrate=pool", "--calibrate: fp32 needs none"),
+        ("run -o m.onnx --no-reduce-range", "applies to --precision int8, not to fp32"),
+        ("run -o m.onnx --precision=fp16 --reduce-range", "applies to --precision int8"),
+        ("run -o m.onnx --precision=fp16 --calibrate=nowhere", "nowhere"),
+        ("run -o m.onnx --reference=nowhere", "nowhere"),
     ],
-)  # fmt: skip
-def test_wrong_options_are_one_line(
-    options: list[str], error: str, capsys: pytest.CaptureFixture[str]
+)
+def test_mistakes_are_one_line(
+    options: str, error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        main(["export", *options])
+    with pytest.raises(SystemExit) as left:
+        main(["export", *options.split()])
     line = capsys.readouterr().err
-    assert error in line and line.count("\n") == 1
+    assert left.value.code == 2 and error in line and line.count("\n") == 1
+
+
+def test_a_checkpoint_is_not_overwritten_by_its_artifact(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = (run / "checkpoint.pt").read_bytes()
+    for given in (run, run / "checkpoint.pt"):
+        with pytest.raises(SystemExit):
+            main(["export", str(given), "-o", str(run / "checkpoint.pt")])
+        assert "checkpoint.pt: is the checkpoint itself" in capsys.readouterr().err
+    assert (run / "checkpoint.pt").read_bytes() == before
 
 
 def test_the_scorers_engine_is_started(

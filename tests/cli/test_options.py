@@ -7,13 +7,7 @@ from pathlib import Path
 import pytest
 
 from lloss.cli.main import main
-from lloss.cli.options import Device
 from lloss.runtime import tf32
-
-
-@pytest.mark.parametrize("text", ["auto", "cpu", "cuda", "cuda:0", "tensorrt:3"])
-def test_devices_are_handed_on_as_they_are(text: str) -> None:
-    assert Device().convert(text, None, None) == text
 
 
 @pytest.mark.parametrize("command", ["score", "serve"])

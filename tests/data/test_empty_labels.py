@@ -51,14 +51,11 @@ def test_labels_that_show_nothing_are_counted(labels: dict[str, Any], what: str)
         assert problems.notes == [note]
 
 
-@pytest.mark.parametrize("empty", EMPTY)
 @pytest.mark.parametrize("labels", [{"a": "", "b": "cat"}, {"a": _objects("cat")}, {}])
-def test_labels_that_all_show_something_are_passed_on(labels: dict[str, Any], empty: str) -> None:
+def test_labels_that_all_show_something_are_passed_on(labels: dict[str, Any]) -> None:
     problems = Problems()
-    assert len(drop_empty(_set(labels), empty, problems)) == len(
-        drop_empty_labels(labels, empty, problems)
-    )
-    assert len(drop_empty_labels(labels, empty, problems)) == len(labels) and not problems.lines()
+    assert len(drop_empty(_set(labels), "unlabeled", problems)) == len(labels)
+    assert not problems.lines()
 
 
 def test_a_set_of_which_nothing_is_labeled_is_refused() -> None:

@@ -93,7 +93,7 @@ def test_an_id_of_two_images_is_refused_before_training(tmp_path: Path, picture:
         table = pa.table({"id": list(ids), "image": [data] * 2})
         pq.write_table(table, tmp_path / "pool" / f"{number}.parquet")
     pool = open_pool(tmp_path / "pool")
-    what = "the id 'b' is that of image 2 and of image 4; ids are unique in a pool: rename"
+    what = "the id 'b' comes twice; ids are unique in a pool: rename"
     with pytest.raises(PoolError, match=what):
         match_labels(pool, {"a": "cat"}, "labels", Problems(skip=True))
 

@@ -23,11 +23,8 @@ def test_the_digest_depends_on_ids_and_labels_but_not_on_their_order() -> None:
         _set(("a", "cat")),
         _set(("a", "cat"), ("b", "dog"), ("b", "dog")),
         _set(("aca", "t"), ("b", "dog")),
-        _set(("a\0cat\nb", "dog")),
         _set(("a", "cat\nb\0dog")),
-        _set(("a\0", "cat"), ("b", "dog")),
         _set(("a", "cat "), ("b", "dog")),
-        _set(("a", "cat"), ("b", "dog"), ("", "")),
         _set(("\udcff", "cat")),
         _set(("\udcfe", "cat")),
     ]

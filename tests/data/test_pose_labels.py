@@ -131,7 +131,7 @@ def test_an_image_that_cannot_be_read_is_reported_when_it_is_decoded(
 def test_data_that_is_not_there(tmp_path: Path, picture: Any, as_json: Any, person: Any) -> None:
     with pytest.raises(PoolError, match="no such labeled data"):
         opened(tmp_path / "none.json")
-    with pytest.raises(PoolError, match="takes no option 'split'"):
+    with pytest.raises(PoolError, match="no such option 'split'"):
         opened(f"{as_json(tmp_path / 'a.json', [person()])}?split=train")
     picture(tmp_path / "pool" / "a.jpg")
     with pytest.raises(LabelError, match="add --labels"):

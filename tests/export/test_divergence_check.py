@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +9,8 @@ import torch
 from lloss.export.export_model import export_artifact
 
 from lloss.errors import DivergedError
-from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
-Change = Callable[[dict[str, torch.Tensor]], None]
-
-
-def changed(run: Path, change: Change) -> Checkpoint:
-    checkpoint = load_checkpoint(run)
-    weights = {name: value.clone() for name, value in checkpoint.state["model"].items()}
-    change(weights)
-    return dataclasses.replace(checkpoint, state={**checkpoint.state, "model": weights})
+from .changed_weights import Change, changed_run
 
 
 def nan(weights: dict[str, torch.Tensor]) -> None:
@@ -55,7 +45,7 @@ def test_a_network_that_diverged_is_refused(
     change: Change, wanted: str, trained: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DivergedError, match=wanted) as refused:
-        export_artifact(changed(trained, change), tmp_path / "model.onnx")
+        export_artifact(changed_run(trained, change), tmp_path / "model.onnx")
     message = str(refused.value)
     assert "nothing was written. Train again: lower --lr (it is 0.05" in message
     assert "\n" not in message and list(tmp_path.iterdir()) == []

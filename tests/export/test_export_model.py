@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from lloss.export import export_model
@@ -19,15 +17,18 @@ from lloss.data.class_labels import open_labeled
 from lloss.errors import CheckpointError, ParityError
 from lloss.manifest import read_manifest
 from lloss.modeling.network import Normalize
+from lloss.runtime.int8_support import open_cpu_session
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 from lloss.training.run import train
 from lloss.training.trainer import Trainer
 from lloss.training.training_data import TrainingData
 
+from .changed_weights import changed_graph
+
 
 def run(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = open_cpu_session(str(path))
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, {"images": images})))
 
@@ -72,30 +73,16 @@ def test_the_file_is_one_and_carries_its_manifest(artifact: Path, trained: Path)
     assert manifest.provenance["epochs"] == "2/2"
     assert manifest.fidelity["torch_parity"]["batches"] == [1, 2, 3, 64]
     onnx.checker.check_model(str(artifact), full_check=True)
-
-
-def test_input_is_uint8_images_of_any_number(artifact: Path) -> None:
-    graph_input = ort.InferenceSession(
-        str(artifact), providers=["CPUExecutionProvider"]
-    ).get_inputs()[0]
-    assert (graph_input.name, graph_input.type) == ("images", "tensor(uint8)")
-    assert graph_input.shape[1:] == [8, 8, 3] and isinstance(graph_input.shape[0], str)
+    (images,) = open_cpu_session(str(artifact)).get_inputs()
+    assert (images.name, images.type) == ("images", "tensor(uint8)")
+    assert images.shape[1:] == [8, 8, 3] and isinstance(images.shape[0], str)
 
 
 def test_a_wrong_graph_leaves_no_file_and_says_where_it_differs(
-    trained: Path,
-    ready: Callable[[object, object, Path], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    artifact: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoiled(graph: object, manifest: object, path: Path) -> None:
-        ready(graph, manifest, path)
-        model = onnx.load(str(path))
-        for weight in model.graph.initializer:
-            if weight.name.endswith("head.output.bias"):
-                values = onnx.numpy_helper.to_array(weight) + np.float32([0.5])
-                weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-        onnx.save(model, str(path))
+        changed_graph(artifact, path, "head.output.bias", 0, 0.5)
 
     monkeypatch.setattr(export_model, "write_onnx", spoiled)
     with pytest.raises(ParityError, match="output '.*' by .* at batch .*nothing was written"):

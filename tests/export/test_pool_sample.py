@@ -7,22 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lloss.export import export_model, precision
-from lloss.export.export_model import export_artifact
+from lloss.export import pool_sample
+from lloss.export.fidelity import Predicted
 from lloss.export.pool_sample import ReferenceSample, batches, draw_sample
-from lloss.export.precision import Reduction
 
 from lloss import Scorer
-from lloss.cli.main import main
 from lloss.errors import PoolError, SettingsError
 from lloss.images.decode import ImageSpec, decode
-from lloss.manifest import read_manifest
-from lloss.pools import Item, SubsetPool
+from lloss.pools import Item
 from lloss.pools.array_pool import ArrayPool
+from lloss.selection.hashing import draw_ids
 from lloss.statistics.loss_distribution import LossReference
-from lloss.training.checkpoint import load_checkpoint
-
-from .conftest import Writer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (600, 8, 8, 3), np.uint8)
 SPEC = ImageSpec(8, 8)
@@ -36,14 +31,11 @@ def ids(items: Sequence[Item]) -> list[str]:
     return [item.id for item in items]
 
 
-def test_parts_are_disjoint_and_depend_on_the_seed() -> None:
-    sample = draw_sample(pool(), held_out=250, calibration=50, seed=3)
+def test_parts_are_disjoint() -> None:
+    sample = draw_sample(pool(), held_out=250, calibration=50)
     parts = [ids(p) for p in (sample.held_out, sample.tuning, sample.calibration)]
     assert [len(part) for part in parts] == [250, 250, 50]
     assert len({id for part in parts for id in part}) == 550
-    again = draw_sample(pool(), held_out=250, calibration=50, seed=3)
-    other = draw_sample(pool(), held_out=250, calibration=50, seed=4)
-    assert ids(again.held_out) == parts[0] != ids(other.held_out)
 
 
 @pytest.mark.parametrize(
@@ -87,85 +79,29 @@ def test_batches_leave_out_undecodable_images() -> None:
 # A reference
 
 
-def test_a_reference_has_the_scorers_predictions(artifact: Path) -> None:
-    found = ReferenceSample(pool=pool()).measure(artifact, SPEC)
-    with Scorer(artifact, "cpu") as scorer:
-        wanted = LossReference.of(scorer.score(IMAGES).loss, "images.npy")
-    assert found is not None and (found.images, found.pool) == (600, "images.npy")
-    np.testing.assert_allclose(found.quantiles, wanted.quantiles, atol=1e-4)
-
-
-def test_a_reference_is_bounded_and_leaves_out_ids(artifact: Path) -> None:
+def test_a_reference_is_bounded_and_leaves_out_ids(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     excluded = {str(row) for row in range(0, 600, 2)}
-    sample = ReferenceSample(pool=pool(), exclude=excluded, images=250)
-    drawn = set(ids(sample.items))
-    assert len(drawn) == 250 and not drawn & excluded
-    found = sample.measure(artifact, SPEC)
+    monkeypatch.setattr(pool_sample, "REFERENCE_IMAGES", 250)
+    drawn = draw_ids((str(row) for row in range(1, 600, 2)), 250, 0)
+    with Scorer(artifact, "cpu") as scorer:
+        losses = scorer.score(IMAGES[[int(id) for id in drawn]]).loss
+    found = ReferenceSample(pool=pool(), exclude=excluded).measure(artifact, SPEC)
     assert found is not None and found.images == 250
+    wanted = LossReference.of(losses, "images.npy").quantiles
+    np.testing.assert_allclose(found.quantiles, wanted, atol=1e-4)
 
 
-class PartlyBroken(ArrayPool):
-    """Rows of which the first ones cannot be read."""
+def test_unreadable_images_do_not_count(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def readable(count: int) -> None:
+        predicted = Predicted([], np.arange(count, dtype=np.float32), 0)
+        monkeypatch.setattr(pool_sample, "predict", lambda *_: predicted)
 
-    def __init__(self, count: int, broken: int) -> None:
-        super().__init__(IMAGES[:count], "broken.npy")
-        self.broken = {str(row) for row in range(broken)}
-
-    def find(self, ids: object) -> list[Item]:
-        items = super().find(ids)  # type: ignore[arg-type]
-        return [Item(i.id, lambda: b"") if i.id in self.broken else i for i in items]
-
-
-def test_unreadable_images_do_not_count(artifact: Path) -> None:
-    found = ReferenceSample(pool=PartlyBroken(240, 30)).measure(artifact, SPEC)
+    readable(210)
+    found = ReferenceSample(pool=pool(240)).measure(artifact, SPEC)
     assert found is not None and found.images == 210
-    few = PartlyBroken(240, 50)
+    readable(190)
     with pytest.raises(PoolError, match="only 190 of its images have a predicted loss"):
-        ReferenceSample(pool=few).measure(artifact, SPEC)
-    assert ReferenceSample(pool=few, required=False).measure(artifact, SPEC) is None
-    small = SubsetPool(pool(), {str(row) for row in range(500)})
-    assert ReferenceSample(pool=small, required=False).measure(artifact, SPEC) is None
-
-
-def test_a_small_pool_is_refused_before_the_export(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export_model, "ScoringGraph", None)
-    few = ReferenceSample(pool=pool(150, "few.npy"))
-    with pytest.raises(PoolError, match=r"few.npy: has 150 images; a reference needs 200"):
-        export_artifact(load_checkpoint(trained), tmp_path / "m.onnx", reference=few)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.usefixtures("quick_export")
-def test_the_command_line(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    np.save(tmp_path / "pool.npy", IMAGES)
-    model = tmp_path / "model.onnx"
-    main(["export", str(trained), "-o", str(model), "--reference", str(tmp_path / "pool.npy")])
-    reference = read_manifest(model).reference
-    assert reference is not None and reference.images == 600
-    assert f"reference: {reference}" in capsys.readouterr().out
-    main(["info", str(model)])
-    assert str(reference) in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["export", str(model), "--tensorrt", "--reference", str(tmp_path)])
-    assert "give --reference when exporting a RUN" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("quick_export")
-def test_a_given_reference_replaces_the_held_out_images(
-    trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(precision, "write_onnx", ready)
-    monkeypatch.setattr(precision, "check_parity", lambda *_: {})
-    manifest = export_artifact(
-        load_checkpoint(trained),
-        tmp_path / "m.onnx",
-        Reduction(precision="fp16", pool=pool(), held_out=200),
-        reference=ReferenceSample(pool=pool(300, "other.npy")),
-    )
-    assert manifest.reference is not None
-    assert (manifest.reference.pool, manifest.reference.images) == ("other.npy", 300)
-    assert read_manifest(tmp_path / "m.onnx") == manifest
+        ReferenceSample(pool=pool(240)).measure(artifact, SPEC)
+    assert ReferenceSample(pool=pool(240), required=False).measure(artifact, SPEC) is None

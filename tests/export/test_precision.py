@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import pytest
+import torch
 from lloss.export import export_model, precision
 from lloss.export.export_model import export_artifact
 from lloss.export.fidelity import Fidelity, FidelityLimits
 from lloss.export.precision import Reduction
-from lloss.export.speed_check import Speed, measure_speed
+from lloss.export.speed_check import measure_speed
 from onnx import TensorProto
 
 from lloss.cli.main import main
@@ -29,6 +30,7 @@ from lloss.statistics.loss_distribution import LossReference
 from lloss.statistics.ranking_metrics import spearman
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
 
+from .changed_weights import changed_graph, changed_run
 from .conftest import Writer
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (500, 8, 8, 3), np.uint8)
@@ -38,8 +40,8 @@ LOOSE = FidelityLimits(min_spearman=0.99, min_overlap=0.85)
 
 def reduction(name: str, **given: object) -> Reduction:
     options = {
-        "pool": POOL, "held_out": 200, "calibration_images": 64, "limits": LOOSE, "weight_bits": 8,
-        **given,
+        "pool": POOL, "held_out": 200, "calibration_images": 64, "limits": LOOSE,
+        "reduce_range": False, **given,
     }  # fmt: skip
     return Reduction(precision=name, **options)  # type: ignore[arg-type]
 
@@ -85,8 +87,8 @@ def test_the_manifest_has_what_the_file_computes(
     measured = manifest.fidelity["fp32"]
     assert measured["provider"] == "cpu" and measured["broken"] == 0
     assert measured["images"] == 200 and measured["pool"] == "images.npy"
-    judged = [line for line in exported[name].lines if "held-out" in line]
-    assert len(judged) == 1 and f"{measured['spearman']:.5f}" in judged[0]
+    (judged,) = (line for line in exported[name].lines if "held-out" in line)
+    assert f"{measured['spearman']:.5f}" in judged
 
     images = np.stack([IMAGES[int(item.id)] for item in reduction(name).sample.held_out])
     a, b = (open_cpu_session(str(p)).run(["loss"], {"images": images})[0] for p in (artifact, path))
@@ -117,71 +119,60 @@ def test_int8_keeps_the_head_and_has_its_recipe_and_speed(exported: dict[str, Ex
     assert sizes[TensorProto.INT8] > 10 * sizes[TensorProto.FLOAT]
     manifest = exported["int8"].manifest
     tuning = manifest.recipe["tuning"]
-    wanted = {"calibration": "min-max", "images": 64, "weight_bits": 8, "kept": []}
+    wanted = {"calibration": "entropy", "images": 64, "weight_bits": 8, "kept": []}
     assert manifest.recipe == {**wanted, "instructions": "VNNI", "tuning": tuning}
     assert tuning["images"] == 200 and tuning != manifest.fidelity["fp32"]
     fields = {"times_fp32", "images_per_second", "batch", "cpu"}
     assert set(manifest.speed) == fields and manifest.speed["times_fp32"] > 0
 
 
-class Closed(FidelityLimits):
-    """Limits for a network so small that it may be perfect in float16."""
+class Scripted(FidelityLimits):
+    """Passes the first ``passing`` figures, and none after."""
 
-    def passes(self, fidelity: object, margin: float = 0.0) -> bool:
-        return False
-
-
-@pytest.mark.usefixtures("quick_export")
-def test_below_the_limits_nothing_is_left(
-    trained: Path, ready: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"an older one")
-    monkeypatch.setattr(precision, "write_onnx", ready)
-    monkeypatch.setattr(precision, "check_parity", lambda *_: {})
-    strict = reduction("fp16", limits=Closed())
-    with pytest.raises(
-        FidelityError, match=r"fp16 does not rank .* it reached Spearman .* nothing"
-    ):
-        export_artifact(load_checkpoint(trained), path, strict)
-    assert path.read_bytes() == b"an older one"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-class Lucky(FidelityLimits):
-    """Passes the first figures, and none after."""
-
+    passing: ClassVar[int] = 0
     shown: ClassVar[list[Fidelity]] = []
 
     def passes(self, fidelity: Fidelity, margin: float = 0.0) -> bool:
         self.shown.append(fidelity)
-        return len(self.shown) == 1
+        return len(self.shown) <= self.passing
 
 
-def test_a_recipe_that_was_lucky_on_the_tuning_images_is_refused(trained: Path, copy: Path) -> None:
-    Lucky.shown.clear()
+@pytest.mark.parametrize(("name", "passing"), [("fp16", 0), ("int8", 1)])
+def test_a_graph_below_the_limits_leaves_nothing(
+    trained: Path,
+    ready: Writer,
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    passing: int,
+) -> None:
+    """int8 was lucky on the tuning images."""
+    monkeypatch.setattr(export_model, "write_onnx", ready)
+    monkeypatch.setattr(precision, "write_onnx", ready)
+    monkeypatch.setattr(precision, "check_parity", lambda *_: {})
+    monkeypatch.setattr(precision, "measure_speed", QUICK)
+    monkeypatch.setattr(Scripted, "passing", passing)
+    Scripted.shown.clear()
     before = copy.read_bytes()
     with pytest.raises(FidelityError) as refused:
-        reduce(reduction("int8", limits=Lucky()), load_checkpoint(trained), copy)
-    tuned, judged = Lucky.shown
+        export_artifact(load_checkpoint(trained), copy, reduction(name, limits=Scripted()))
     message = str(refused.value)
-    assert f"(min-max on 64 images) reached {tuned} on 200 tuning images" in message
-    assert f"but it reached {judged} on 200 held-out images" in message
-    assert "--calibration-images" in message and "--precision fp16 or fp32" in message
-    assert "\n" not in message and copy.read_bytes() == before
+    assert f"{name} does not rank images" in message and "--precision fp" in message
+    assert f"it reached {Scripted.shown[-1]} on 200 held-out images" in message
+    assert "\n" not in message and len(Scripted.shown) == passing + 1
+    assert copy.read_bytes() == before and list(copy.parent.iterdir()) == [copy]
 
 
 @pytest.mark.parametrize(("times", "noted"), [(0.8, True), (3.4, False)])
 def test_a_slower_graph_is_logged(
     times: float, noted: bool, trained: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speed = Speed(times_fp32=times, images_per_second=100.0, batch=4, cpu="a processor")
+    speed = {"times_fp32": times, "images_per_second": 100.0, "batch": 4, "cpu": "a processor"}
     monkeypatch.setattr(precision, "measure_speed", lambda *_: speed)
     lines: list[str] = []
     manifest = reduce(reduction("int8"), load_checkpoint(trained), copy, lines.append)
-    assert manifest.speed == dataclasses.asdict(speed)
-    assert ("int8 is no faster than fp32 on this CPU (0.8×)" in lines[-1]) is noted
-    assert ("--precision fp32" in lines[-1]) is noted
+    assert manifest.speed == speed
+    assert ("int8 is no faster than fp32 on this CPU (0.8×)" in "".join(lines)) is noted
 
 
 @pytest.fixture
@@ -199,34 +190,23 @@ def reduce(
 
 
 def test_an_overflow_that_a_cpu_would_hide_is_refused(trained: Path, artifact: Path) -> None:
-    checkpoint = load_checkpoint(trained)
-    weights = dict(checkpoint.state["model"])
-    # Folded into one convolution these cancel; as torch and a GPU compute it, 65,504 is passed.
-    name = "network.stages.0.0"
-    weights[f"{name}.conv1.weight"] = weights[f"{name}.conv1.weight"] * 1e6
-    weights[f"{name}.bn1.running_var"] = weights[f"{name}.bn1.running_var"] * 1e12
-    weights[f"{name}.bn1.running_mean"] = weights[f"{name}.bn1.running_mean"] * 1e6
-    loud = dataclasses.replace(checkpoint, state={**checkpoint.state, "model": weights})
+    def overflow(weights: dict[str, torch.Tensor]) -> None:
+        """Folded into one convolution these cancel; torch and a GPU compute more than 65,504."""
+        weights["network.stages.0.0.conv1.weight"] *= 1e6
+        weights["network.stages.0.0.bn1.running_var"] *= 1e12
+        weights["network.stages.0.0.bn1.running_mean"] *= 1e6
+
     with pytest.raises(FidelityError, match="overflows in float16"):
-        reduce(reduction("fp16"), loud, artifact)
+        reduce(reduction("fp16"), changed_run(trained, overflow), artifact)
 
 
 def test_a_network_that_gives_nan_is_refused(trained: Path, artifact: Path, tmp_path: Path) -> None:
-    model = onnx.load(str(artifact))
-    for tensor in model.graph.initializer:
-        if tensor.name == "model.head.output.bias":
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32([np.nan]), tensor.name))
-    onnx.save(model, str(tmp_path / "nan.onnx"))
+    path = changed_graph(artifact, tmp_path / "nan.onnx", "model.head.output.bias", 0, np.nan)
     with pytest.raises(FidelityError, match="in fp32, gives NaN .* for 200 of 200 images"):
-        reduce(reduction("int8"), load_checkpoint(trained), tmp_path / "nan.onnx")
+        reduce(reduction("int8"), load_checkpoint(trained), path)
 
 
-def test_a_pool_of_few_or_broken_images_is_refused(
-    trained: Path, artifact: Path, tmp_path: Path
-) -> None:
-    few = ArrayPool(IMAGES[:150], "few.npy")
-    with pytest.raises(PoolError, match=r"few.npy: has 150 images, .* at least 200"):
-        export_artifact(load_checkpoint(trained), tmp_path / "m.onnx", reduction("fp16", pool=few))
+def test_a_pool_of_broken_images_is_refused(trained: Path, artifact: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     for number in range(401):
@@ -237,20 +217,20 @@ def test_a_pool_of_few_or_broken_images_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("asked", "saturating", "bits"), [(0, True, 7), (0, False, 8), (8, True, 8)]
+    ("asked", "saturating", "bits"), [(None, True, 7), (None, False, 8), (False, True, 8)]
 )
 def test_weights_are_of_the_bits_that_this_cpu_needs_or_as_asked(
-    asked: int, saturating: bool, bits: int, monkeypatch: pytest.MonkeyPatch
+    asked: bool | None, saturating: bool, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "saturates", lambda: saturating)
-    assert reduction("int8", weight_bits=asked).bits == bits
+    assert reduction("int8", reduce_range=asked).weight_bits == bits
 
 
 def test_settings_out_of_range() -> None:
     with pytest.raises(SettingsError, match="--calibration-images 0"):
         reduction("int8", calibration_images=0)
-    with pytest.raises(SettingsError, match="7 or 8"):
-        reduction("int8", weight_bits=4)
+    with pytest.raises(SettingsError, match="a reduction to 'int4': choose fp16 or int8"):
+        reduction("int4")
 
 
 @pytest.mark.usefixtures("quick_export")
@@ -261,67 +241,28 @@ def test_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(precision, "measure_speed", QUICK)
-    np.save(tmp_path / "pool.npy", IMAGES)
-    model = tmp_path / "model.onnx"
+    pool, other, model = (tmp_path / name for name in ("pool.npy", "other.npy", "model.onnx"))
+    np.save(pool, IMAGES)
+    np.save(other, IMAGES[:300])
     main(
-        ["export", str(trained), "-o", str(model), "--precision=int8",
-         "--calibrate", str(tmp_path / "pool.npy"), "--held-out=200", "--calibration-images=64",
-         "--min-spearman=.99", "--min-overlap=.85", "--no-reduce-range"]
+        ["export", str(trained), "-o", str(model), "--precision=int8", "--calibrate", str(pool),
+         "--held-out=200", "--calibration-images=64", "--min-spearman=.99", "--min-overlap=.85",
+         "--no-reduce-range", "--reference", str(other)]
     )  # fmt: skip
-    done = capsys.readouterr()
-    assert "int8 by min-max on 64 images: Spearman 0.9" in done.err
+    done, manifest = capsys.readouterr(), read_manifest(model)
+    assert "int8, calibrated on 64 images: Spearman 0.9" in done.err
     assert "int8 on 200 held-out images: Spearman 0.9" in done.err
-    assert "int8 weights of 8 bits, for CPUs with VNNI (as --no-reduce-range asks; " in done.err
+    assert "int8 weights of 8 bits, for CPUs with VNNI; " in done.err
     assert (
-        f"int8 for CPUs with VNNI against fp32 on 200 images of {tmp_path / 'pool.npy'}, "
-        "computed on cpu: Spearman 0.9"
+        f"int8 for CPUs with VNNI against fp32 on 200 images of {pool}, computed on cpu: "
+        "Spearman 0.9"
     ) in done.out
-    assert done.out.endswith("× fp32 on this CPU\n")
+    assert "× fp32 on this CPU\n" in done.out
+    reference = manifest.reference
+    assert reference is not None and (reference.pool, reference.images) == (str(other), 300)
+    assert done.out.endswith(f"reference: {reference}\n")
     main(["info", str(model)])
     info = capsys.readouterr().out
-    assert "int8, calibrated by min-max on 64 images" in info and "top-10% overlap" in info
-    assert "weights of 8 bits for CPUs with VNNI" in info
-    assert f"× fp32 on {read_manifest(model).speed['cpu']}" in info
-
-
-@pytest.mark.parametrize(
-    ("options", "wanted"),
-    [
-        (["--precision=int8"], "add --calibrate POOL"),
-        (["--calibrate=pool"], "--calibrate: fp32 needs none"),
-        (["--no-reduce-range"], "--reduce-range: applies to --precision int8, not to fp32"),
-        (["--precision=fp16", "--reduce-range"], "--reduce-range: applies to --precision int8"),
-        (["--reference=nowhere"], "nowhere"),
-        (["--precision=fp16", "--calibrate=nowhere"], "nowhere"),
-        (["--precision=fp16", "--calibrate={pool}", "--min-overlap=97"], "--min-overlap 97"),
-    ],
-)
-def test_mistakes_are_one_line(
-    options: list[str],
-    wanted: str,
-    trained: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    np.save(tmp_path / "pool.npy", IMAGES)
-    options = [option.replace("{pool}", str(tmp_path / "pool.npy")) for option in options]
-    with pytest.raises(SystemExit) as left:
-        main(["export", str(trained), "-o", str(tmp_path / "m.onnx"), *options])
-    error = capsys.readouterr().err
-    assert left.value.code == 2 and wanted in error
-    assert error.count("\n") == 1, error
-    assert not (tmp_path / "m.onnx").exists()
-
-
-def test_a_checkpoint_is_not_overwritten_by_its_artifact(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    before = (run / "checkpoint.pt").read_bytes()
-    for given in (run, run / "checkpoint.pt"):
-        with pytest.raises(SystemExit) as ended:
-            main(["export", str(given), "-o", str(run / "checkpoint.pt")])
-        assert ended.value.code == 2
-        assert "checkpoint.pt: is the checkpoint itself" in capsys.readouterr().err
-    assert (run / "checkpoint.pt").read_bytes() == before
+    assert "int8, calibrated by entropy on 64 images" in info and "top-10% overlap" in info
+    assert "weights of 8 bits for CPUs with VNNI" in info and str(reference) in info
+    assert f"× fp32 on {manifest.speed['cpu']}" in info

@@ -13,11 +13,10 @@ import onnxruntime as ort
 import pytest
 from lloss.export.quantize import Int8Quantizer, layer_names, quantizable
 from onnx import TensorProto, helper, numpy_helper, parser
-from onnxruntime import quantization
-from onnxruntime.quantization import calibrate
 
 from lloss.errors import ArtifactError
-from lloss.runtime.int8_support import open_cpu_session
+
+from .changed_weights import changed_graph
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), np.uint8)
 
@@ -29,7 +28,7 @@ def quantizer(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Int8Q
 
 @pytest.fixture(scope="module")
 def ranges(quantizer: Int8Quantizer) -> Any:
-    return quantizer.calibrate("min-max", np.split(IMAGES, 3))
+    return quantizer.calibrate(np.split(IMAGES, 3))
 
 
 @pytest.fixture
@@ -72,25 +71,16 @@ def test_the_runtime_fuses_all_of_the_backbone(
     assert found["QLinearMatMul"] == found["QGemm"] == 0  # the head
 
 
-def test_ranges_are_the_extremes_of_every_batch(quantizer: Int8Quantizer, ranges: Any) -> None:
+def test_ranges_are_of_every_batch_and_waste_no_side(quantizer: Int8Quantizer, ranges: Any) -> None:
     model = onnx.load(str(quantizer.prepared))
     node = next(n for n in model.graph.node if n.op_type == "Relu")
     (tensor,) = node.output
     model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (values,) = session.run([tensor], {"images": IMAGES})
-    low, high = ranges[tensor].range_value
-    assert float(np.ravel(high)[0]) == pytest.approx(float(values.max()), rel=1e-5)
-    assert float(np.ravel(low)[0]) == pytest.approx(float(values.min()), abs=1e-6)
-
-
-def test_a_percentile_cuts_a_side_without_wasting_the_other(quantizer: Int8Quantizer) -> None:
-    cut = quantizer.calibrate("percentile", [IMAGES])
-    model = onnx.load(str(quantizer.prepared))
-    tensor = next(n for n in model.graph.node if n.op_type == "Relu").output[0]
-    low, high = cut[tensor].range_value
-    low, high = np.ravel(low)[0], np.ravel(high)[0]
-    assert high > 0 and abs(low) < 0.01 * high, "a ReLU's range starts at 0"
+    low, high = (float(np.ravel(end)[0]) for end in ranges[tensor].range_value)
+    assert 0.3 * values.max() < high <= values.max() * 1.01
+    assert abs(low) < 0.01 * high, "a ReLU's range starts at 0"
 
 
 def test_kept_layers_stay_as_they_are(
@@ -107,14 +97,6 @@ def test_weights_of_7_bits_cannot_saturate_16(written: Callable[..., Path]) -> N
     largest = [int(np.abs(w.astype(int)).max()) for w in weights if w.dtype == np.int8]
     # Two products of uint8 and int8 are added in 16 bits.
     assert largest and max(largest) * 255 * 2 <= 2**15
-
-
-def test_the_graph_takes_any_number_of_images(written: Callable[..., Path]) -> None:
-    session = open_cpu_session(str(written()))
-    whole = session.run(["loss"], {"images": IMAGES})[0]
-    for row in (0, 17):
-        one = session.run(["loss"], {"images": IMAGES[row : row + 1]})[0]
-        np.testing.assert_allclose(one[0], whole[row], atol=1e-5)
 
 
 def graph(nodes: str, weights: str = "") -> onnx.ModelProto:
@@ -150,35 +132,10 @@ def test_a_network_with_nothing_to_quantize_is_refused(tmp_path: Path) -> None:
         Int8Quantizer(tmp_path / "m.onnx", tmp_path)
 
 
-@pytest.mark.parametrize("step", ["quantize_model", "collect_data", "compute_data"])
-def test_a_failure_of_the_runtimes_tools_is_one_line(
-    quantizer: Int8Quantizer,
-    ranges: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    step: str,
-) -> None:
-    def die(*_: object, **__: object) -> None:
-        raise AssertionError("scale issue\nin line 2")
-
-    owner = quantization.QDQQuantizer if step == "quantize_model" else calibrate.MinMaxCalibrater
-    monkeypatch.setattr(owner, step, die)
-    what = r"^ONNX Runtime cannot quantize the network \(AssertionError: scale issue in line 2\)"
-    with pytest.raises(ArtifactError, match=what) as refused:
-        if step == "quantize_model":
-            quantizer.write(tmp_path / "q.onnx", ranges)
-        else:
-            quantizer.calibrate("min-max", iter([IMAGES]))
-    assert "\n" not in str(refused.value)
-
-
 def test_weights_with_nan_are_refused_in_one_line(artifact: Path, tmp_path: Path) -> None:
-    model = onnx.load(str(artifact))
-    (weight,) = (t for t in model.graph.initializer if t.name.endswith("stages.1.0.conv2.weight"))
-    values = numpy_helper.to_array(weight).copy()
-    values[0, 0] = np.nan
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    onnx.save(model, str(tmp_path / "nan.onnx"))
-    quantizer = Int8Quantizer(tmp_path / "nan.onnx", tmp_path)
-    with pytest.raises(ArtifactError, match="ONNX Runtime cannot quantize .* may contain NaN"):
-        quantizer.write(tmp_path / "q.onnx", quantizer.calibrate("min-max", iter([IMAGES])))
+    path = tmp_path / "nan.onnx"
+    changed_graph(artifact, path, "stages.1.0.conv2.weight", (0, 0), np.nan)
+    quantizer = Int8Quantizer(path, tmp_path)
+    with pytest.raises(ArtifactError, match="ONNX Runtime cannot quantize .* may contain NaN") as e:
+        quantizer.write(tmp_path / "q.onnx", quantizer.calibrate([IMAGES]))
+    assert "\n" not in str(e.value)

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 from lloss.export import torch_parity as parity
 from lloss.export.graph import ScoringGraph
-from lloss.export.torch_parity import check_parity
+from lloss.export.torch_parity import check_batches, check_parity
 
 from lloss.errors import ParityError
 from lloss.training.checkpoint import Checkpoint, load_checkpoint
@@ -51,6 +51,8 @@ def test_a_difference_at_one_batch_size_is_found(
     monkeypatch.setattr(ort, "InferenceSession", WrongForThree)
     with pytest.raises(ParityError, match="output 'loss' by 1 at batch 3"):
         check_parity(artifact, graph, checkpoint.sample)
+    with pytest.raises(ParityError, match="another 'loss' at batch 3 than at 64"):
+        check_batches(artifact, checkpoint.sample)
 
 
 def test_nan_is_no_parity(
@@ -86,9 +88,7 @@ def test_ties_and_rounding_do_not_change_ranks() -> None:
     assert 0 < correlation(swapped, wanted) < parity.MIN_SPEARMAN  # type: ignore[operator]
 
 
-def test_exploded_outputs_are_allowed_no_more_and_named() -> None:
+def test_exploded_outputs_are_allowed_no_more() -> None:
     values = np.float32([1, -5])
     assert parity._limit(values, 1e-3, 1e-3) == pytest.approx(6e-3)
     assert parity._limit(values * 1e9, 1e-3, 1e-3) == pytest.approx(1.001)
-    assert "Report the model's name" in parity._reason(np.float32([-900, 1]))
-    assert "exploded (up to 5e+04)" in parity._reason(np.float32([-5e4, 1]))

@@ -27,9 +27,11 @@ def _tiff(encoded: Encode, values: NDArray[np.generic]) -> bytes:
     return encoded(Image.fromarray(values), "TIFF")
 
 
-def test_16_bits_keep_their_upper_8(encoded: Encode) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_keep_their_upper_8(encoded: Encode, kind: str) -> None:
     values = _ramp(65535, np.uint16)
-    assert np.array_equal(decode_whole(_tiff(encoded, values))[:, :, 0], values >> 8)  # type: ignore[operator]
+    raw = encoded(Image.fromarray(values), kind)
+    assert np.array_equal(decode_whole(raw)[:, :, 0], values >> 8)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def persons_pool(root: Path) -> str:
 KINDS = {
     # maker: unique, streamed, indexed
     folder_pool: (True, False, True),
-    list_pool: (True, False, False),
+    list_pool: (False, False, False),
     npy_pool: (True, False, True),
     npz_pool: (True, False, True),
     tar_pool: (False, False, False),

@@ -124,7 +124,6 @@ def test_options(folder: Path) -> None:
     assert isinstance(next(iter(open_pool(f"{uri}?image=photos"))).read(), np.ndarray)
     for wrong, reason in (
         (f"{uri}?id=name", "takes no option 'id' [(]but image[)]"),
-        (f"{uri}?split=train", "takes no option 'split'"),
         (f"{folder}/{{people,people}}.json", "of this kind a pool is one file"),
     ):
         with pytest.raises(PoolError, match=reason):

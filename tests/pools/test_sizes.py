@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,24 +66,12 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
         item.read()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs sparse files and a limit of memory")
 def test_two_hundred_gigabytes_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "huge.jpg").touch()
     try:
         os.truncate(tmp_path / "huge.jpg", 200 << 30)
     except OSError:
         pytest.skip("the file system has no files of that size")
-    code = f"""
-import resource
-from lloss.errors import ImageError
-from lloss.pools import open_pool
-(item,) = open_pool({str(tmp_path)!r})
-resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-try:
-    item.read()
-except ImageError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    wanted = "has 214748364800 bytes, over the limit of 1073741824 for an encoded image\n"
-    assert done.stdout == wanted, done.stderr
+    (item,) = open_pool(tmp_path)
+    with pytest.raises(ImageError, match="has 214748364800 bytes, over the limit"):
+        item.read()

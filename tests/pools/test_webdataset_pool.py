@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lloss.errors import PoolError
-from lloss.pools import checked_ids, open_pool
+from lloss.pools import open_pool, refuse_duplicates
 
 from .pool_files import ids_of, write, write_tar
 
@@ -41,8 +41,8 @@ def test_two_images_of_a_key_need_a_choice(tmp_path: Path) -> None:
 
 def test_a_key_that_comes_again_is_found_with_the_ids(tmp_path: Path) -> None:
     pool = open_pool(write_tar(tmp_path / "s.tar", ["1.jpg", "2.jpg", "1.png"]))
-    with pytest.raises(PoolError, match="the id '1' is that of image 1 and of image 3"):
-        list(checked_ids(pool))
+    with pytest.raises(PoolError, match="the id '1' comes twice"):
+        refuse_duplicates(pool)
 
 
 def test_names_are_only_names(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from onnx import parser
 
-from lloss.runtime import int8_support
-from lloss.runtime.int8_support import open_cpu_session, session_options
+from lloss.runtime.int8_support import open_cpu_session
 
 
 def product(weights: np.ndarray) -> bytes:
@@ -29,17 +27,3 @@ def test_products_are_exact_on_this_cpu() -> None:
     session = open_cpu_session(product(weights))
     x = np.full((3, 8), 255, np.float32)
     np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ weights, rtol=1e-6)
-
-
-@pytest.mark.parametrize(("bits", "saturating", "slower"), [(8, True, True), (8, False, False),
-                                                            (7, True, False)])  # fmt: skip
-def test_slower_kernels_run_where_products_saturate(
-    bits: int, saturating: bool, slower: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(int8_support, "saturates", lambda: saturating)
-    options = session_options(1, bits)
-    if slower:
-        assert options.get_session_config_entry("session.x64quantprecision") == "1"
-    else:
-        with pytest.raises(RuntimeError, match="does not have configuration"):
-            options.get_session_config_entry("session.x64quantprecision")

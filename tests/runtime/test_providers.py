@@ -161,16 +161,11 @@ def setup(artifact: Path) -> SessionSetup:
     return SessionSetup(read_manifest(artifact), "cpu", 16)
 
 
-def test_a_session_on_the_cpu(artifact: Path, setup: SessionSetup) -> None:
+def test_a_session_on_the_cpu(artifact: Path, setup: SessionSetup, tmp_path: Path) -> None:
     session = open_session(artifact, setup, "")
     nodes = providers.count_nodes(session)
     assert set(nodes) == {"CPUExecutionProvider"} and nodes["CPUExecutionProvider"] > 10
     assert session.get_session_options().intra_op_num_threads == 1
-
-
-def test_a_file_that_the_runtime_cannot_load_is_one_line(
-    tmp_path: Path, setup: SessionSetup
-) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"no graph")
     with pytest.raises(EngineError, match=r"bad\.onnx: ") as raised:
@@ -178,7 +173,7 @@ def test_a_file_that_the_runtime_cannot_load_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_silent_fall_back_is_an_error(
+def test_another_provider_than_was_asked_for_is_an_error(
     artifact: Path, setup: SessionSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
@@ -190,11 +185,6 @@ def test_a_silent_fall_back_is_an_error(
     monkeypatch.setattr(ort, "InferenceSession", session)
     with pytest.raises(EngineError, match="cuda could not be started, CPUExecutionProvider ran"):
         open_session(artifact, replace(setup, provider="cuda"), "")
-
-
-def test_a_provider_without_nodes_does_not_run(
-    artifact: Path, setup: SessionSetup, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(providers, "count_nodes", lambda session: {"CUDAExecutionProvider": 3})
     with pytest.raises(EngineError, match="cpu took none of its nodes"):
         open_session(artifact, setup, "")

@@ -326,7 +326,7 @@ def test_duplicate_ids_are_an_error_before_scoring(
         _tar(photos, tmp_path, names=lambda n: f"key{n % 59}"): "key0",
     }
     for pool, id in pools.items():
-        wanted = f"the id '{id}' is that of image .* and of image .*; ids are unique in a pool"
+        wanted = f"the id '{id}' comes twice; ids are unique in a pool"
         for shard in (Shard(), Shard(2, 3)):
             with pytest.raises(PoolError, match=wanted):
                 score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=7, shard=shard)

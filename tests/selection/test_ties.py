@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from lloss.scores.score_source import TableScores
 from lloss.selection import SelectionSettings, select
-from lloss.selection.ties import constant_note, tie_note
+from lloss.selection.ties import tie_note
 
 
 class _Scores(TableScores):
@@ -58,19 +57,3 @@ def test_a_random_selection_has_no_ranking_to_lose() -> None:
     source = _scores([1.0] * 5)
     chosen = select(source, SelectionSettings(k=3, strategy="random"))
     assert tie_note(source, chosen) == ""
-
-
-def test_scores_that_are_all_equal_rank_nothing() -> None:
-    for values, count in (([2.0] * 5, 5), ([2.0, None, 2.0], 2), ([2.0], 0), ([], 0), ([None], 0)):
-        note = constant_note(_scores(values).scan(["loss"]), "loss")
-        expected = f"warning: all {count} images have the same loss: that ranks nothing"
-        assert note == (expected if count else "")
-    assert constant_note(_scores([2.0] * 4 + [2.5]).scan(["loss"]), "loss") == ""
-
-
-def test_it_reads_no_further_than_to_the_first_score_that_differs() -> None:
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield pa.record_batch({"loss": np.array([1.0, 2.0], np.float32)})
-        raise AssertionError("read on")
-
-    assert constant_note(batches(), "loss") == ""

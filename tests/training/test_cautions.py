@@ -33,7 +33,7 @@ def figures(
     }
 
 
-def selection(strategy: str = "top", subset: float = 0, pool: int = 100) -> Selection:
+def selection(strategy: str = "top", subset: int = 0, pool: int = 100) -> Selection:
     settings = SelectionSettings(k=2, strategy=strategy, subset=subset)
     return Selection(["a.png", "b.png"], np.array([3.0, 2.0]), pool, 0, 0, pool, settings)
 
@@ -87,13 +87,13 @@ def test_the_line_of_the_terminal_has_an_interval_to_each_figure() -> None:
 
 
 def test_picks_are_called_ranked_only_where_they_are() -> None:
-    top, diverse = selection(), selection("diverse", 0.5)
+    top, diverse = selection(), selection("diverse", 50)
     assert how_picked(top, "", True) == how_picked(top, "", None) == "The highest predicted losses."
     assert how_picked(top, "", False) == (
         "The highest predicted losses. They are not shown to rank images better than chance."
     )
     assert how_picked(diverse, "", True) == (
-        "Spread by k-center greedy over the 8 highest predicted losses of a random 50%, in the "
+        "Spread by k-center greedy over the 8 highest predicted losses of 50 random images, in the "
         "order picked."
     )
     small = how_picked(selection("diverse", pool=5), "", True)

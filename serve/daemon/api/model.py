@@ -52,14 +52,14 @@ def reload_model(daemon: Daemon) -> dict[str, Any]:
     if not before:
         raise RequestError(503, "the first model is still being loaded; try again", 5)
     try:
-        done = daemon.models.reload()
+        before, now = daemon.models.reload()
     except LlossError as error:
         daemon.jobs.prune()
         logs.event("model_refused", logging.ERROR, reason=str(error), now=before)
         raise RequestError(409, f"{error}; {before[:12]} goes on serving") from error
     daemon.jobs.prune()
-    changed, note = done.before != done.now, daemon.models.current.note
+    changed, note = before != now, daemon.models.current.note
     name = "model_reloaded" if changed else "model_unchanged"
     level = logging.WARNING if note else logging.INFO
-    logs.event(name, level, before=done.before, now=done.now, note=note)
-    return {"before": done.before, "now": done.now, "changed": changed}
+    logs.event(name, level, before=before, now=now, note=note)
+    return {"before": before, "now": now, "changed": changed}

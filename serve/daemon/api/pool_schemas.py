@@ -13,15 +13,13 @@ from lloss.serve.daemon.services.image_labels import Labeled
 from lloss.serve.daemon.store.records import Counts, JobRow, PoolScores
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from lloss.selection import STRATEGIES, SelectionSettings
+from lloss.selection import SelectionSettings, Strategy
 
 MAX_IDS = 1_000_000
 """Ids in a request; the size of its body is limited as well."""
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 Label = Annotated[str, StringConstraints(max_length=8192)]
-Strategy = Literal["top", "diverse", "random"]
-assert set(STRATEGIES) == {"top", "diverse", "random"}
 
 
 class StrictBody(BaseModel):
@@ -56,9 +54,7 @@ class SelectBody(StrictBody):
     order: Literal["", "highest", "lowest"] = Field(
         "", description='Which end of it; "" for that of loss, entropy, confidence or margin.'
     )
-    subset: float = Field(
-        0, ge=0, le=1e12, allow_inf_nan=False, description="A random sub-pool: a number or share."
-    )
+    subset: int = Field(0, ge=0, le=10**12, description="Images of a random sub-pool; 0: all.")
     seed: int = Field(0, ge=-(2**63), le=2**63 - 1, description="Of subset and random.")
     at_most: bool = Field(False, description="Take what is left when fewer than k are.")
     exclude: list[Id] = Field(

@@ -29,16 +29,10 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Access:
-    """Decides who may send requests.
-
-    Attributes:
-        needs_token: whether a token was set.
-        links: to images, which need no token.
-    """
+    """Decides who may send requests."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._token = settings.token.encode()
-        self.needs_token = bool(self._token)
         self.links = ImageLinks(settings.data_dir)
         self._hosts = frozenset(
             {*settings.allowed_hosts, settings.host.lower()}

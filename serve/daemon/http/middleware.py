@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import anyio
 from lloss.serve.daemon.daemon import Daemon
@@ -25,9 +26,6 @@ from lloss.serve.daemon.http.request_body import RequestBodies
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD_BYTES = 64 << 10
-COOKIE_BYTES = 4 << 10
-"""Checked before anybody is authenticated: Python takes seconds to parse 64 KiB of odd cookies."""
-
 _UNIQUE = frozenset(
     {
         b"host",
@@ -122,6 +120,8 @@ class RequestMiddleware:
         access = self.daemon.access
         access.check_origin(scope, headers)
         scope["state"]["admitted"] = admitted = access.admits(headers)
+        if not admitted:  # Python takes seconds to parse 64 KiB of odd cookies
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
         linked = access.links.valid(scope)
         if linked:
             reply.extra = _LINK_HEADERS
@@ -138,53 +138,42 @@ class RequestMiddleware:
         A thread that it runs goes on to its end and keeps its slot: otherwise clients that ask and
         go could start any number of threads.
         """
+        working = anyio.CancelScope()
+
+        async def read() -> Message:
+            while not parts:
+                await anyio.sleep_forever()
+            return {"type": "http.request", "body": parts.pop(), "more_body": False}
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            if not reply.complete:
+                working.cancel()
+
         inner = scope
         if scope["method"] == "HEAD":
             # Answered as GET. Not in the server's own scope, by which it leaves the body out.
             inner = {**scope, "method": "GET"}
-        client = _Client(parts, receive, reply)
-        with client.watched(), client.working:
-            await self.app(inner, client.receive, reply.send)
+        with _beside(watch), working:
+            await self.app(inner, read, reply.send)
         if "route" in inner:
             scope["route"] = inner["route"]
 
 
-class _Client:
-    """Gives the application its request, and cancels it when the client goes away."""
-
-    def __init__(self, parts: list[bytes], receive: Receive, reply: Reply) -> None:
-        self.working = anyio.CancelScope()
-        self._parts, self._receive, self._reply = parts, receive, reply
-        self._gone = asyncio.Event()
-        self._watcher: asyncio.Task[None] | None = None
-
-    async def receive(self) -> Message:
-        """Return the whole body, then wait for the client to go."""
-        if self._parts:
-            return {"type": "http.request", "body": self._parts.pop(), "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Watch for a disconnect, but not from the start: short requests would pay for a task."""
-        timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_SECONDS, self._start_watching)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            if self._watcher is not None:
-                self._watcher.cancel()
-
-    def _start_watching(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self._reply.complete:
-            self._gone.set()
-            self.working.cancel()
+@contextlib.contextmanager
+def _beside(work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """Run a task beside the block, but not from the start: short requests would pay for it."""
+    tasks: list[asyncio.Task[None]] = []
+    timer = asyncio.get_running_loop().call_later(
+        _WATCH_AFTER_SECONDS, lambda: tasks.append(asyncio.create_task(work()))
+    )
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 def _check_headers(scope: Scope, headers: Headers) -> None:
@@ -198,11 +187,6 @@ def _check_headers(scope: Scope, headers: Headers) -> None:
         for name in _UNIQUE:
             if names.count(name) > 1:
                 raise RequestError(400, f"the header {name.decode('latin-1')} is given twice")
-    if b"cookie" in headers:
-        size = sum(len(value) for name, value in pairs if name == b"cookie")
-        if size > COOKIE_BYTES:
-            message = f"{size} bytes of cookies, at most {COOKIE_BYTES} are allowed"
-            raise RequestError(431, f"{message}: clear those of this host")
 
 
 def _unauthorized(headers: Headers, reply: Reply) -> RequestError:

@@ -110,12 +110,9 @@ class Reply:
         return headers
 
     async def refuse(self, error: RequestError, receive: Receive | None = None) -> None:
-        """Reply with an error.
+        """Reply with an error, and discard what the client is still sending to ``receive``.
 
-        Args:
-            error: with its status.
-            receive: gives what the client is still sending. A connection that closes on unread
-                bytes is reset, and the client may never see why.
+        A connection that closes on unread bytes is reset, and the client may never see why.
         """
         body = json.dumps({"error": str(error)}).encode()
         headers = [

@@ -32,15 +32,11 @@ _INFER = re.compile(r"/v2/models/.*/infer", re.DOTALL)
 
 
 class RequestBodies:
-    """Reads bodies and bounds the bytes that all of them occupy together.
-
-    Attributes:
-        size: bytes occupied now.
-    """
+    """Bounds the bytes that all bodies occupy together."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.size = 0
+        self.size = 0  # bytes occupied now
 
     @contextmanager
     def open(self) -> Iterator[RequestBody]:
@@ -121,11 +117,6 @@ class RequestBody:
 def parsed_bytes(body: bytes, headers: Mapping[bytes, bytes], path: str) -> int:
     """Estimate the bytes that a body's JSON occupies once it is parsed; 0 for other bodies.
 
-    Args:
-        body: all of it.
-        headers: of the request.
-        path: of the request: on an ``infer`` route, binary tensors follow the JSON.
-
     Raises:
         RequestError: 413 too many JSON values or form fields.
     """
@@ -135,6 +126,7 @@ def parsed_bytes(body: bytes, headers: Mapping[bytes, bytes], path: str) -> int:
     if not _JSON.match(body):
         return 0
     end = len(body)
+    # On an infer route, binary tensors follow the JSON.
     length = headers.get(b"inference-header-content-length", b"").strip()
     if _INFER.fullmatch(path) and length.isdigit() and len(length) < 20:
         end = min(int(length), end)

@@ -39,14 +39,7 @@ def configure(file: int = _STDERR) -> None:
 def event(
     name: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any
 ) -> None:
-    """Log an event.
-
-    Args:
-        name: fixed, in snake_case; what varies goes into the fields.
-        level: of the standard library.
-        error: whose traceback the line gets.
-        fields: JSON values.
-    """
+    """Log an event with a fixed name in snake_case; what varies goes into the fields."""
     LOG.log(level, name, exc_info=error, extra={_FIELDS: fields})
 
 

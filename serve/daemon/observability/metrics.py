@@ -38,13 +38,7 @@ log = logging.getLogger(__name__)
 class DaemonMetrics:
     """Metrics of requests, queue, jobs, selections and drift, in one registry with the scorers'.
 
-    Args:
-        limits: of the daemon; ``lloss_queue_limit_images`` is from here.
-
-    Attributes:
-        telemetry: of all scorers of this daemon, so that a reload resets no counter.
-        registry: that of ``telemetry``.
-        drift: of predicted losses, of requests and of jobs.
+    One ``telemetry`` is for all scorers of a daemon, so that a reload resets no counter.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -118,13 +112,7 @@ class DaemonMetrics:
         return lambda value, count=1: counter.labels(value).inc(count)
 
     def request(self, route: str, code: int, seconds: float) -> None:
-        """Count an answered request.
-
-        Args:
-            route: the route's pattern, never the path.
-            code: status of the reply; 499 where the client left before it.
-            seconds: that it took.
-        """
+        """Count a request by its route's pattern; code 499 if the client left before the reply."""
         self._requests.labels(route, code).inc()
         self._seconds.labels(route).observe(seconds)
 

@@ -3,7 +3,7 @@
 A lane takes what waits, up to a batch, as soon as it is free; no request waits for more to come::
 
     event loop   score() ─▶ queue ─▶ …                          ─▶ answers, once a batch
-    lane                       └▶ take() ─▶ decode, compute ─▶ done()
+    lane                       └▶ _take() ─▶ decode, compute ─▶ _done()
 
 A request that is cancelled or expires leaves the queue.
 """
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
@@ -125,49 +126,56 @@ class Batcher:
         if not self._queue or self._requested >= self._lanes:
             return
         self._requested += 1
-        turn = _Turn(self, self._shape)
+        turn = _Turn()
         try:
-            future = self._scorer.when_free(turn.take, self._limits.image_pixels)
+            future = self._scorer.when_free(lambda: self._take(turn), self._limits.image_pixels)
         except LlossError as error:
             future = Future()
             future.set_exception(error)
-        future.add_done_callback(turn.done)
+        future.add_done_callback(lambda future: self._done(turn, future))
 
-    def take(self) -> list[Part]:
-        """Images for a lane that is free now; may be none.
+    def _take(self, turn: _Turn) -> Chunk | None:
+        """Images for a lane that is free now; None if none waits any more.
 
         On a CPU a batch takes about as long as its images one by one: a lane that took all would
         delay the first until the last, and leave nothing to lanes that are free a moment later
         (``benchmarks/queueing.py``). On a GPU a large batch costs little more than a small one.
         """
         with self._changed:
+            turn.began = now = time.perf_counter()
             self._requested -= 1
             lanes = self._lanes if self._on_host else 1
             share = max(-(-self._queue.images // lanes), math.ceil(self._rate * _MIN_SHARE_SECONDS))
-            now = time.perf_counter()
             # Requests that expired are refused by their timers, which may be late.
-            parts = self._queue.take(min(self._scorer.batch_size, share), now)
+            turn.parts = self._queue.take(min(self._scorer.batch_size, share), now)
             self._metrics.queued(self._queue.images)
-            if parts:
+            if turn.parts:
                 self._running += 1
                 self._request_lane()
             else:
                 self._changed.notify_all()
-        for part in parts:
+        for part in turn.parts:
             if not part.start:
                 self._metrics.waited(now - part.request.arrived)
-        return parts
+        return RequestBatch.of(turn.parts, self._shape) if turn.parts else None
 
-    def done(self, parts: Sequence[Part], scores: Scores | BaseException, seconds: float) -> None:
-        """Return the rows of a batch to their requests; in a lane's thread."""
-        if isinstance(scores, Scores):
-            self._count(scores, seconds)
+    def _done(self, turn: _Turn, future: Future[Scores]) -> None:
+        """Return the rows of a batch to their requests, or its error; in a lane's thread."""
+        error = future.exception()
+        if not turn.began:
+            self._fail_all(error or EngineError("no batch was requested"))
+            return
+        if not turn.parts:
+            return
+        if error is None:
+            scores = future.result()
+            self._count(scores, time.perf_counter() - turn.began)
             answer = Answer.of(scores)
-            ended = [part.request for part in parts if part.request.fill(part, answer)]
+            ended = [part.request for part in turn.parts if part.request.fill(part, answer)]
         else:
-            ended = [part.request for part in parts]
+            ended = [part.request for part in turn.parts]
             for request in ended:
-                request.fail(scores)
+                request.fail(error)
                 self._drop(request)
         settle(ended)
         with self._changed:
@@ -180,7 +188,7 @@ class Batcher:
         if len(scores):
             self._metrics.served(scores.loss, self._scorer.engine.sha256)
 
-    def fail_all(self, error: BaseException) -> None:
+    def _fail_all(self, error: BaseException) -> None:
         """Fail all requests that wait, because no lane will come."""
         with self._changed:
             self._requested -= 1
@@ -208,25 +216,9 @@ class Batcher:
                 self._changed.notify_all()
 
 
+@dataclass
 class _Turn:
-    """A lane that was requested, and the parts that it took."""
+    """A lane that was requested: when it came, and what it took."""
 
-    def __init__(self, batcher: Batcher, shape: tuple[int, ...]) -> None:
-        self._batcher, self._shape = batcher, shape
-        self._began: float | None = None
-        self._parts: Sequence[Part] = ()
-
-    def take(self) -> Chunk | None:
-        """See :meth:`.Scorer.when_free`."""
-        self._began = time.perf_counter()
-        self._parts = self._batcher.take()
-        return RequestBatch.of(self._parts, self._shape) if self._parts else None
-
-    def done(self, future: Future[Scores]) -> None:
-        """Handle the lane's result."""
-        error = future.exception()
-        if self._began is None:
-            self._batcher.fail_all(error or EngineError("no batch was requested"))
-        elif self._parts:
-            seconds = time.perf_counter() - self._began
-            self._batcher.done(self._parts, error or future.result(), seconds)
+    began: float = 0.0
+    parts: Sequence[Part] = ()

@@ -23,10 +23,8 @@ from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
 from lloss.serve.daemon.store.image_table import TakenError
 from lloss.serve.daemon.store.records import StoredReply
-from starlette.concurrency import run_in_threadpool
 
-from lloss.errors import ScoresError, SelectionError, SettingsError
-from lloss.scores.part_file import check_columns, opened_part
+from lloss.errors import SelectionError, SettingsError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
@@ -121,10 +119,7 @@ class Selections:
         self._images.limit_expiry(time.time() + settings.pending_seconds)
 
     async def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
-        """Run :meth:`hand_out` in a thread; a request that is sent again waits for no other."""
-        earlier = await run_in_threadpool(self.replayed, pool, request, key) if key else None
-        if earlier is not None:
-            return await run_in_threadpool(self.hand_out, pool, request, key)
+        """Run :meth:`hand_out` in a thread, as soon as no other selection of the pool runs."""
         async with self._locks.setdefault(pool, asyncio.Lock()):
             return await anyio.to_thread.run_sync(
                 self.hand_out, pool, request, key, limiter=self._limiter
@@ -133,10 +128,7 @@ class Selections:
     def hand_out(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
         """Select K images of a scored pool and set them pending.
 
-        Args:
-            pool: its name.
-            request: settings and exclusions.
-            key: idempotency key: for a week the same key gives the same reply.
+        For a week the same idempotency ``key`` gives the same reply.
 
         Raises:
             RequestError: 404, 409; 422 the key was used for another request, or a name to exclude
@@ -156,8 +148,12 @@ class Selections:
                 422, f"the Idempotency-Key: give at most {_MAX_KEY} characters of text"
             )
         self._catalog.pools.row(pool)
-        if earlier := self.replayed(pool, request, key):
-            return earlier
+        if key and (reply := self._images.reply(pool, key)):
+            if reply.request != request.fingerprint():
+                raise RequestError(
+                    422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
+                )
+            return HandedOut.replay(reply.content)
         for _ in range(_ATTEMPTS):
             handed = self._selected(pool, request)
             reply = StoredReply(request.fingerprint(), handed.to_bytes()) if key else None
@@ -170,17 +166,6 @@ class Selections:
             return handed
         raise RequestError(503, f"the pool {pool!r} changes too fast to choose from; try again", 1)
 
-    def replayed(self, pool: str, request: SelectionRequest, key: str) -> HandedOut | None:
-        """The reply to an earlier request with this key, if one is stored. Does not wait."""
-        reply = self._images.reply(pool, key) if key else None
-        if reply is None:
-            return None
-        if reply.request != request.fingerprint():
-            raise RequestError(
-                422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
-            )
-        return HandedOut.replay(reply.content)
-
     def preview(self, pool: str, k: int) -> list[Ranked]:
         """The best K images that ``select`` would give now (or fewer); cheap if repeated."""
         with self._pools.reading(pool) as (_, folder):
@@ -188,7 +173,6 @@ class Selections:
 
     def _selected(self, pool: str, request: SelectionRequest) -> HandedOut:
         with self._pools.reading(pool) as (scores, folder):
-            _check_columns(folder, request.settings)
             exclusion = match_exclusion(folder, request.exclude)
             taken = self._images.taken(pool).union(exclusion.ids)
             chosen = _select(folder, request.settings, taken)
@@ -213,16 +197,6 @@ def _select(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]
         message = str(error).replace("pass --at-most", "ask with at_most").replace("-k", "k")
         message = message.replace("choose --strategy", "ask with strategy")
         raise SelectionError(message) from error
-
-
-def _check_columns(folder: ScoresFolder, settings: SelectionSettings) -> None:
-    columns = [settings.by, *(["embedding"] if settings.strategy == "diverse" else [])]
-    for part in folder.parts()[:1]:
-        with opened_part(part) as file:
-            try:
-                check_columns(part, file.schema_arrow, columns)
-            except ScoresError as error:
-                raise RequestError(422, str(error)) from error
 
 
 def _ranked(images: Iterable[tuple[str, float]]) -> list[Ranked]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
-from lloss.serve.daemon.services.job_progress import CancelledRunError, JobProgress
+from lloss.serve.daemon.services.job_progress import JobProgress
 from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
@@ -169,17 +169,10 @@ class JobRunner:
                 self.prune()
 
     def _score(self, row: JobRow, scorer: Scorer, progress: JobProgress) -> ScoreReport:
-        provider = scorer.engine.provider
-        if row.provider not in ("", provider):
-            raise OtherRunError(
-                f"it began with provider = {row.provider!r}, now it is {provider!r}; "
-            )
         pool = self._pools.reopen(row.pool)
-        size = row.batch_size or scorer.batch_size
-        if row.started is None:
-            size = min(size, scorer.batch_size)
-        if not self._retry(lambda: self._table.begin(row.id, size, provider)):
-            raise CancelledRunError(f"job {row.id} was cancelled")
+        size = min(row.batch_size or scorer.batch_size, scorer.batch_size)
+        if not self._retry(lambda: self._table.begin(row.id, size)):
+            raise InterruptedRunError(f"job {row.id} was cancelled")
         report = score_pool(
             scorer,
             pool,

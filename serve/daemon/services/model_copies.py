@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from pathlib import Path
 
 from lloss.errors import ArtifactError
@@ -23,32 +22,23 @@ class ModelCopies:
         """The path of a copy, whether it exists or not."""
         return self.folder / f"{sha256}.onnx"
 
-    def copy(self, model: Path) -> tuple[str, bool]:
-        """Copy a file, unless an intact copy exists; returns its SHA-256 and whether it is new.
+    def copy(self, model: Path) -> str:
+        """Copy a file, unless an intact copy exists; returns its SHA-256.
 
         Raises:
-            ArtifactError: the file cannot be read, or is being written.
+            ArtifactError: the file cannot be read.
         """
+        if not model.is_file():
+            raise ArtifactError(f"{model}: no such file; make it with lloss export RUN -o {model}")
         try:
-            before = model.stat()
-            if not stat.S_ISREG(before.st_mode):
-                raise ArtifactError(f"{model}: is not a file; give the one that lloss export wrote")
             content = model.read_bytes()
-            after = model.stat()
-        except FileNotFoundError as error:
-            raise ArtifactError(
-                f"{model}: no such file; make it with lloss export RUN -o {model}"
-            ) from error
         except OSError as error:
             raise ArtifactError(f"{model}: cannot be read: {error.strerror or error}") from error
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise ArtifactError(f"{model}: is being written; load it when that is done")
         sha256 = hashlib.sha256(content).hexdigest()
-        if self._is_intact(sha256):
-            return sha256, False
-        with atomic_write(self.path(sha256)) as aside:
-            aside.write_bytes(content)
-        return sha256, True
+        if not self._is_intact(sha256):
+            with atomic_write(self.path(sha256)) as aside:
+                aside.write_bytes(content)
+        return sha256
 
     def intact(self, sha256: str) -> Path:
         """The path of a copy. Raises ArtifactError: it is missing or its bytes are others."""

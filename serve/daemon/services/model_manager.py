@@ -5,32 +5,23 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
 from lloss.serve.daemon.services.batcher import Batcher, ClosedError
-from lloss.serve.daemon.services.model_check import check_device, check_outputs
+from lloss.serve.daemon.services.model_check import check_model
 from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from lloss.serve.daemon.settings import ServeSettings
-from lloss.serve.scoring.batch.priority_threads import WorkerPools
+from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError
 
 
-@dataclass(frozen=True)
-class Reloaded:
-    """The SHA-256 of the model that served before a reload, and of the one that serves now."""
-
-    before: str
-    now: str
-
-
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """An answer, and the model that gave it."""
 
     answer: Answer
@@ -38,12 +29,12 @@ class Scored:
 
 
 class LoadedModel:
-    """A model in memory; ``users`` are the server and the jobs that borrow it.
+    """A model in memory; ``users`` are the server, through ``batcher``, and jobs that borrow it.
 
-    Attributes:
-        provider: its execution provider.
-        note: a remark on how it runs, such as why not on a GPU; or "".
+    ``note`` is a remark on how it runs, such as why not on a GPU; or "".
     """
+
+    batcher: Batcher
 
     def __init__(self, sha256: str, scorer: Scorer) -> None:
         self.sha256, self.scorer = sha256, scorer
@@ -52,36 +43,29 @@ class LoadedModel:
         self.users = 1
 
 
-@dataclass(frozen=True)
-class _Serving:
-    """The serving model and its queue."""
-
-    model: LoadedModel
-    batcher: Batcher
-
-
 class ModelManager:
     """Serves one model, and keeps copies in ``data_dir/models`` for jobs that began with others."""
 
     def __init__(self, settings: ServeSettings, metrics: DaemonMetrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._copies = ModelCopies(settings.data_dir / "models")
-        self._serving: _Serving | None = None
+        self._serving: LoadedModel | None = None
         self._loaded: dict[str, LoadedModel] = {}
-        self._lock = threading.Lock()  # of _serving and _loaded; held briefly
+        self._lock = threading.Lock()  # of _loaded; held briefly
         self._loading = threading.Lock()  # one load at a time, for as long as it takes
         self._closed = False
-        self._workers = WorkerPools()
+        self._slots = ComputeSlots(settings.threads)
 
     def load(self) -> None:
         """Load ``settings.model``, the first time. Blocks. Raises as :meth:`reload`."""
         with self._loading:
-            self._serve(self._load_checked(*self._copies.copy(self._settings.model)))
+            self._serve(self._load_checked(self._copies.copy(self._settings.model)))
         memory_trim.trim()
 
-    def reload(self) -> Reloaded:
+    def reload(self) -> tuple[str, str]:
         """Load ``settings.model`` again beside the serving model, check it, and swap. Blocks.
 
+        Returns the SHA-256 of the model that served before, and of the one that serves now.
         No request fails: those in progress finish with the earlier model. Concurrent calls wait.
 
         Raises:
@@ -89,48 +73,50 @@ class ModelManager:
             EngineError: the provider cannot run it, or its outputs are invalid; likewise.
         """
         with self._loading:
-            before = self._require().model.sha256
+            before = self.current.sha256
             try:
-                sha256, is_new = self._copies.copy(self._settings.model)
+                sha256 = self._copies.copy(self._settings.model)
                 if sha256 != before:
-                    self._serve(self._load_checked(sha256, is_new))
+                    self._serve(self._load_checked(sha256))
             except BaseException:
                 self._metrics.reloaded("refused")
                 raise
             self._metrics.reloaded("unchanged" if sha256 == before else "swapped")
             memory_trim.trim()  # of the earlier one, unless a job uses it
-            return Reloaded(before, sha256)
+            return before, sha256
 
     def not_ready(self) -> str:
         """Why nothing can be scored, such as a lost GPU; or ""."""
         if self._closed:
             return "the model was unloaded: the server is shutting down"
         serving = self._serving
-        return serving.model.scorer.engine.failure() if serving else "the model is not loaded yet"
+        return serving.scorer.engine.failure() if serving else "the model is not loaded yet"
 
     @property
     def sha256(self) -> str:
         """Of the serving model; "" before one is loaded."""
         serving = self._serving
-        return serving.model.sha256 if serving else ""
+        return serving.sha256 if serving else ""
 
     @property
     def current(self) -> LoadedModel:
         """The serving model. Raises RequestError: 503 none is loaded yet."""
-        return self._require().model
+        serving = self._serving
+        if serving is None:
+            raise RequestError(503, self.not_ready(), 1.0)
+        return serving
 
     async def score(self, images: Images, seconds: float) -> Scored:
         """Score with the serving model; see :meth:`.batcher.Batcher.score`."""
         while True:
-            serving = self._require()
+            serving = self.current
+            batcher = serving.batcher
             try:
-                answer = await serving.batcher.score(images, seconds)
-            except ClosedError:
-                if serving is self._serving:
+                return Scored(await batcher.score(images, seconds), serving)
+            except ClosedError:  # it may have been replaced at this moment
+                if batcher is self.current.batcher:
                     self._metrics.refused("draining", len(images))
                     raise
-                continue  # it was replaced at this moment
-            return Scored(answer, serving.model)
 
     @contextlib.contextmanager
     def borrowed(self, sha256: str) -> Iterator[Scorer]:
@@ -158,46 +144,33 @@ class ModelManager:
         with self._loading:
             self._closed = True
             self._replace(None)
-            self._workers.close()
-
-    def _require(self) -> _Serving:
-        serving = self._serving
-        if serving is None:
-            raise RequestError(503, self.not_ready(), 1.0)
-        return serving
 
     def _serve(self, loaded: LoadedModel) -> None:
         """Serve a model that was borrowed for it."""
         if self._closed:
             self._release(loaded)
             raise ClosedError
-        batcher = Batcher(loaded.scorer, self._settings.limits, self._metrics)
+        loaded.batcher = Batcher(loaded.scorer, self._settings.limits, self._metrics)
         self._metrics.model(loaded.manifest, loaded.sha256, loaded.scorer.engine.device)
-        self._replace(_Serving(loaded, batcher))
+        self._replace(loaded)
 
-    def _replace(self, new: _Serving | None) -> None:
+    def _replace(self, new: LoadedModel | None) -> None:
         """Serve another model or none; the earlier one is freed when its requests are done."""
         old = self._serving
         if new is not None:
             self._serving = new
         if old is not None:
             old.batcher.close()
-            with self._lock:
-                self._serving = new
-            self._release(old.model)
+            self._serving = new
+            self._release(old)
 
-    def _load_checked(self, sha256: str, is_new: bool) -> LoadedModel:
-        """Borrow a model for serving; errors name ``settings.model``, and remove a new copy."""
+    def _load_checked(self, sha256: str) -> LoadedModel:
+        """Borrow a model for serving; errors name ``settings.model`` instead of the copy."""
         try:
             return self._borrow(sha256) or self._open(sha256)
         except LlossError as error:
-            copy = self._copies.path(sha256)
-            if is_new:
-                with contextlib.suppress(OSError):
-                    copy.unlink()
-            message = str(error)
-            for path in (copy.absolute(), copy):
-                message = message.replace(str(path), str(self._settings.model))
+            copy, model = self._copies.path(sha256), str(self._settings.model)
+            message = str(error).replace(str(copy.absolute()), model).replace(str(copy), model)
             kind = ArtifactError if isinstance(error, ArtifactError) else EngineError
             raise kind(message) from error
 
@@ -209,11 +182,10 @@ class ModelManager:
             settings.batch_size,
             settings.threads,
             telemetry=self._metrics.telemetry,
-            workers=self._workers,
+            slots=self._slots,
         )
         try:
-            check_device(scorer, self._serving.model.scorer if self._serving else None, path)
-            check_outputs(scorer, path)
+            check_model(scorer, self._serving.scorer if self._serving else None, path)
         except BaseException:
             scorer.close()
             raise

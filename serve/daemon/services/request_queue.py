@@ -15,7 +15,6 @@ import numpy as np
 from lloss.serve.scoring.result import Scores
 from numpy.typing import NDArray
 
-from lloss.errors import EngineError, ImageError
 from lloss.images.decode import Raw
 from lloss.pools import Chunk, Item
 
@@ -53,10 +52,8 @@ class ScoringRequest:
     def __init__(self, images: Images, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         self.images, self.count, self.deadline = images, len(images), deadline
         self.arrived = time.perf_counter()
-        self.loop = loop
         self.future: asyncio.Future[Answer] = loop.create_future()
-        self.waiting = self.count
-        self._missing = self.count
+        self.waiting = self._missing = self.count
         self._outcome: Answer | BaseException | None = None
         self._lock = threading.Lock()  # two lanes may each score a part
         self._columns: dict[str, NDArray[np.float32]] = {}
@@ -69,39 +66,27 @@ class ScoringRequest:
         self.waiting -= count
         return Part(self, start, count, row)
 
-    def image(self, number: int) -> Raw:
-        """An image to decode. Raises ImageError: nobody waits for it any more."""
-        if self.future.done():
-            raise ImageError("its request was cancelled or has expired")
-        return self.images[number]
-
     def fill(self, part: Part, batch: Answer) -> bool:
         """Copy a part's rows from a batch; returns whether the request is complete."""
         rows = range(part.row, part.row + part.count)
-        inside = slice(rows.start, rows.stop)
-        shift = part.start - part.row
-        errors = {row + shift: error for row, error in batch.errors.items() if row in rows}
-        if part.count == self.count:  # usually: nothing to merge
-            columns = {name: values[inside] for name, values in batch.columns.items()}
-            self._outcome = self._outcome or Answer(columns, errors)
-            return True
         with self._lock:
             for name, values in batch.columns.items():
                 if name not in self._columns:
                     self._columns[name] = np.empty((self.count, *values.shape[1:]), np.float32)
-                self._columns[name][part.start : part.start + part.count] = values[inside]
-            self._errors.update(errors)
+                own = self._columns[name][part.start : part.start + part.count]
+                own[:] = values[rows.start : rows.stop]
+            for row in rows:
+                if row in batch.errors:
+                    self._errors[part.start + row - part.row] = batch.errors[row]
             self._missing -= part.count
-            if self._missing or self._outcome is not None:
-                return False
-            self._outcome = Answer(self._columns, dict(sorted(self._errors.items())))
-            return True
+            if not self._missing:
+                answer = Answer(self._columns, dict(sorted(self._errors.items())))
+                self._outcome = self._outcome or answer
+            return not self._missing
 
     def fail(self, error: BaseException) -> None:
         """End with this error, unless it has ended."""
-        # A copy for each request: an exception collects the frames that raise it.
-        own = EngineError(str(error)) if isinstance(error, EngineError) else error
-        self._outcome = self._outcome or own
+        self._outcome = self._outcome or error
 
     def settle(self) -> None:
         """Set the future; in the event loop."""
@@ -127,16 +112,10 @@ class Part:
         """This part's images."""
         return self.request.images[self.start : self.start + self.count]
 
-    def items(self) -> Iterator[Item]:
-        """The images for the scoring pipeline, decoded there; ids are rows."""
-        for number in range(self.count):
-            read = partial(self.request.image, self.start + number)
-            yield Item(str(self.row + number), read)
-
 
 @dataclass(frozen=True)
 class RequestBatch(Chunk):
-    """Parts of requests. Images of ``shape`` are copied instead of decoded."""
+    """Parts of requests, whose ids are rows. Images of ``shape`` are copied, others decoded."""
 
     parts: Sequence[Part]
     shape: tuple[int, ...]
@@ -144,7 +123,9 @@ class RequestBatch(Chunk):
     @classmethod
     def of(cls, parts: Sequence[Part], shape: tuple[int, ...]) -> RequestBatch:
         """A batch of these parts."""
-        return cls(0, [item for part in parts for item in part.items()], parts, shape)
+        images = [image for part in parts for image in part.images]
+        items = [Item(str(row), partial(_given, image)) for row, image in enumerate(images)]
+        return cls(0, items, parts, shape)
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
         """Copy pixels that have the model's size; see :meth:`lloss.pools.Chunk.read_rows`."""
@@ -215,6 +196,10 @@ class RequestQueue:
         return self._small if request.count <= self._batch_size else self._large
 
 
+def _given(image: Raw) -> Raw:
+    return image
+
+
 def settle(requests: Sequence[ScoringRequest]) -> None:
     """Settle requests of one event loop from another thread, and wake the loop once."""
 
@@ -224,4 +209,4 @@ def settle(requests: Sequence[ScoringRequest]) -> None:
 
     if requests:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-            requests[0].loop.call_soon_threadsafe(settle_all)
+            requests[0].future.get_loop().call_soon_threadsafe(settle_all)

@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.store.database import Database
 from lloss.serve.daemon.store.pool_table import PoolTable
 from lloss.serve.daemon.store.records import Counts, ImageRow, ImageState, Pending, StoredReply
@@ -88,16 +87,14 @@ class ImageTable:
                     states[id] = ImageRow(*row[1:])
         return states
 
-    def listed(
-        self, pool: str, state: ImageState, offset: int, limit: int
-    ) -> list[tuple[str, ImageRow]]:
-        """Images that are labeled, pending or skipped, by id."""
+    def listed(self, pool: str, state: ImageState, offset: int, limit: int) -> list[str]:
+        """The ids of images that are labeled, pending or skipped, in order."""
         query = (
-            f"{_SELECT} AND images.state = :state AND {_TAKEN} "
+            f"SELECT id FROM images WHERE pool = :pool AND state = :state AND {_TAKEN} "
             "ORDER BY id LIMIT :limit OFFSET :offset"
         )
         rows = self._rows(pool, query, state=state, limit=limit, offset=offset)
-        return [(id, ImageRow(*fields)) for id, *fields in rows]
+        return [row["id"] for row in rows]
 
     def labels(self, pool: str) -> dict[str, str]:
         """All labels by id, in the order of ids."""
@@ -156,32 +153,22 @@ class ImageTable:
         expires: float,
         key: str = "",
         reply: StoredReply | None = None,
-        rank: int = 1,
     ) -> None:
-        """Set images (ids and scores, ranked from ``rank``) pending and keep the reply, or neither.
+        """Set images (ids and scores, best first) pending and keep the reply, or neither.
 
-        Raises:
-            TakenError: one of them is not free any more.
-            RequestError: 409 a concurrent request used the key.
+        Raises TakenError: one of them is not free any more.
         """
         with self._db.writing() as db:
             number, now = PoolTable.number(db, pool), time.time()
             rows = (
                 (number, id, now, expires, selection, score, place)
-                for place, (id, score) in enumerate(images, rank)
+                for place, (id, score) in enumerate(images, 1)
             )
             if images and db.executemany(_HAND_OUT, rows).rowcount != len(images):
                 raise TakenError
             db.execute("DELETE FROM answers WHERE created < ?", [now - _REPLY_SECONDS])
             if reply is not None:
-                try:
-                    db.execute(
-                        "INSERT INTO answers VALUES (?, ?, ?, ?, ?)", [number, key, *reply, now]
-                    )
-                except sqlite3.IntegrityError as error:
-                    raise RequestError(
-                        409, f"the key {key!r} is in use just now; try again", 1
-                    ) from error
+                db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", [number, key, *reply, now])
 
     def _rows(self, pool: str, query: str, **parameters: str | float) -> list[sqlite3.Row]:
         with self._db.reading() as db:

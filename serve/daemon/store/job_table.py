@@ -14,9 +14,6 @@ from lloss.serve.daemon.store.records import JobRow, PoolScores
 
 from lloss.text.clean_names import is_text
 
-_HISTORY = 100
-"""Ended jobs that are kept per pool."""
-
 _SELECT = "SELECT jobs.*, pools.name AS pool_name FROM jobs JOIN pools ON pools.number = jobs.pool "
 _ACTIVE = "state IN ('queued', 'running')"
 
@@ -88,7 +85,9 @@ class JobTable:
                 )
             else:
                 id = secrets.token_hex(8)
-                self._discard_failed(db, number)
+                failed = "SELECT folder FROM jobs WHERE pool = ? AND resumable = 1"
+                self._pools.add_trash(db, failed, number)
+                db.execute("UPDATE jobs SET resumable = 0 WHERE pool = ?", [number])
                 db.execute(
                     "INSERT INTO jobs (id, pool, state, model_sha256, batch_size, created, folder) "
                     "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
@@ -101,13 +100,12 @@ class JobTable:
         """Queue jobs that were running when the process ended."""
         self._update("state = 'queued' WHERE state = 'running'")
 
-    def begin(self, id: str, batch_size: int, provider: str = "") -> bool:
-        """Set a job running; a resumed one keeps its own settings. False if it was cancelled."""
+    def begin(self, id: str, batch_size: int) -> bool:
+        """Set a job running; a resumed one keeps its batch size. False if it was cancelled."""
         return self._update(
             "state = 'running', started = coalesce(started, ?), "
-            "batch_size = iif(started IS NULL, ?, batch_size), "
-            "provider = iif(started IS NULL, ?, provider) WHERE id = ? AND state = 'queued'",
-            [time.time(), batch_size, provider, id],
+            "batch_size = iif(started IS NULL, ?, batch_size) WHERE id = ? AND state = 'queued'",
+            [time.time(), batch_size, id],
         )
 
     def progress(self, id: str, scored: int, skipped: int, total: int | None) -> None:
@@ -167,18 +165,6 @@ class JobTable:
 
     def _first(self, where: str, parameters: Sequence[str] = ()) -> JobRow | None:
         return next(iter(self._rows(where, parameters)), None)
-
-    def _discard_failed(self, db: sqlite3.Connection, pool: int) -> None:
-        """Discard what failed jobs of a pool left, and its oldest jobs."""
-        failed = "SELECT folder FROM jobs WHERE pool = ? AND resumable = 1"
-        self._pools.add_trash(db, failed, pool)
-        db.execute("UPDATE jobs SET resumable = 0 WHERE pool = ?", [pool])
-        db.execute(
-            f"DELETE FROM jobs WHERE pool = ?1 AND NOT {_ACTIVE} AND number < (SELECT number FROM "
-            "jobs WHERE pool = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2) "
-            "AND folder NOT IN (SELECT scores FROM pools WHERE scores IS NOT NULL)",
-            [pool, _HISTORY],
-        )
 
     def _record(self, row: sqlite3.Row) -> JobRow:
         fields = {**row, "pool": row["pool_name"], "resumable": bool(row["resumable"])}

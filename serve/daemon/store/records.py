@@ -45,7 +45,6 @@ class JobRow:
         error: why it failed, or "".
         folder: of its scores.
         batch_size: images per inference; 0 until the engine's own is known.
-        provider: execution provider that it began with; "" before that.
     """
 
     id: str
@@ -66,7 +65,6 @@ class JobRow:
     resumable: Annotated[
         bool, Field(description="Whether it continues, submitted again, where it failed.")
     ] = False
-    provider: Annotated[str, Field(exclude=True)] = ""
     rate: Annotated[float | None, Field(description="Images a second, while the job runs.")] = None
 
     @computed_field  # type: ignore[prop-decorator]

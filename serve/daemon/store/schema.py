@@ -56,8 +56,6 @@ CREATE TABLE trash (folder TEXT PRIMARY KEY) STRICT;
 """
 
 _VERSION_2 = """
--- The execution provider that a job began with; "" if it began in version 1.
-ALTER TABLE jobs ADD COLUMN provider TEXT NOT NULL DEFAULT '';
 CREATE INDEX labels_of_pool ON images (pool, label) WHERE state = 'labeled';
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import quote
 
@@ -19,7 +20,6 @@ router = APIRouter()
 
 Id = Annotated[str, Query(description="The image's id, as the pool gives it.")]
 
-_CACHE = "private, max-age=60"
 _FORMATS: dict[str, dict[str, str]] = {
     f"image/{name}": {} for name in ("png", "jpeg", "gif", "webp")
 }
@@ -39,11 +39,7 @@ _GUARD = {
 async def image(request: Request, data: PageDataDep, name: str, id: Id) -> Response:
     """An image of a pool: its own bytes where browsers know the format, else PNG."""
     pixels = data.daemon.settings.limits.image_pixels
-
-    def read() -> Picture:
-        return whole_picture(_item(data, name, id), pixels)
-
-    return _reply(request, await anyio.to_thread.run_sync(read, limiter=data.image_limiter))
+    return await _reply(request, data, lambda: whole_picture(_item(data, name, id), pixels))
 
 
 @router.get("/pools/{name}/thumb", include_in_schema=False)
@@ -51,16 +47,14 @@ async def thumb(request: Request, data: PageDataDep, name: str, id: Id) -> Respo
     """A thumbnail; a placeholder, and the reason in a header, if there is no image."""
 
     def read() -> Picture:
-        key = data.thumbnail_key(data.daemon.catalog.pools.row(name))
-        return data.thumbnails.get(key, _item(data, name, id))
+        return data.thumbnails.get(data.daemon.catalog.pools.row(name), _item(data, name, id))
 
     try:
-        picture = await anyio.to_thread.run_sync(read, limiter=data.image_limiter)
+        return await _reply(request, data, read)
     except (ImageError, PoolError) as error:
         reason = quote(str(error)[:500], safe=" ,:()")
         headers = {"X-Lloss-Error": reason, "Cache-Control": "no-store", **_GUARD}
         return Response(PLACEHOLDER.content, 200, headers, PLACEHOLDER.media_type)
-    return _reply(request, picture)
 
 
 def _item(data: PageData, name: str, id: str) -> Item:
@@ -70,10 +64,9 @@ def _item(data: PageData, name: str, id: str) -> Item:
     return item
 
 
-def _reply(request: Request, picture: Picture) -> Response:
-    headers = {"ETag": picture.etag, "Cache-Control": _CACHE, **_GUARD}
-    tags = request.headers.get("if-none-match", "").split(",")
-    known = {tag.strip().removeprefix("W/") for tag in tags}
-    if picture.etag in known or "*" in known:
+async def _reply(request: Request, data: PageData, read: Callable[[], Picture]) -> Response:
+    picture = await anyio.to_thread.run_sync(read, limiter=data.image_limiter)
+    headers = {"ETag": picture.etag, "Cache-Control": "private, max-age=60", **_GUARD}
+    if picture.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(picture.content, 200, headers, picture.media_type)

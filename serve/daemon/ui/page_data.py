@@ -14,21 +14,19 @@ from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.score_summary import ScoredImage, score_summary
 from lloss.serve.daemon.store.records import Counts, ImageState, JobRow, PoolRow
-from lloss.serve.daemon.ui.request_rate import Rate
-from lloss.serve.daemon.ui.taken_images import Batches, Mark
+from lloss.serve.daemon.ui.taken_images import Mark, marks
 from lloss.serve.daemon.ui.templates import duration, rate
-from lloss.serve.daemon.ui.thumbnails import Thumbnails, file_stamp
+from lloss.serve.daemon.ui.thumbnails import Thumbnails
 
 from lloss.errors import LlossError
 from lloss.manifest import class_name
-from lloss.pools.uri import PoolUri, without_secrets
+from lloss.pools.uri import without_secrets
 from lloss.statistics.charts import histogram
 
 IMAGES_PER_PAGE = 60
 MAX_PAGES = 50
 """Pages of the next images: each costs what all pages before it cost."""
 
-POOLS_PER_PAGE = 100
 MAX_LISTED_CLASSES = 30
 """Classes in a list to choose from; of more, people type the name."""
 
@@ -38,56 +36,77 @@ IMAGES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Progress:
-    """A queued or running job."""
+    """A queued or running job; ``total`` is None when unknown."""
 
     id: str
     done: int
-    total: int | None  # None when unknown
+    total: int | None
     text: str
 
 
 @dataclass(frozen=True)
 class PoolSummary:
-    """A pool at a glance."""
+    """A pool at a glance.
+
+    Attributes:
+        uri: without credentials.
+        images: None before they were counted.
+        job: queued or running.
+        failure: of the newest job; "" if it did not fail.
+        resumable: whether that job continues where it failed.
+        outdated: whether another model made the scores.
+    """
 
     name: str
-    uri: str  # without credentials
-    images: int | None  # None before they were counted
+    uri: str
+    images: int | None
     counts: Counts
     row: PoolRow
-    job: Progress | None  # queued or running
-    failure: str  # of the newest job; "" if it did not fail
-    resumable: bool  # whether that job continues where it failed
-    outdated: bool  # whether another model made the scores
+    job: Progress | None
+    failure: str
+    resumable: bool
+    outdated: bool
     scored: bool
-    version: str  # changes with the pool and with its scores
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image on a page."""
+    """An image on a page.
+
+    Attributes:
+        place: on the page, from 1.
+        rank: by predicted loss, from 1; 0 when unknown.
+        score: predicted loss; NaN when unknown.
+        guess: predicted class; "" for none.
+        confidence: of the guess, 0 to 1; NaN for none.
+    """
 
     id: str
-    place: int  # on the page, from 1
-    rank: int  # by predicted loss, from 1; 0 when unknown
-    score: float  # predicted loss; NaN when unknown
-    guess: str  # predicted class; "" for none
-    confidence: float  # of the guess, 0 to 1; NaN for none
+    place: int
+    rank: int
+    score: float
+    guess: str
+    confidence: float
     mark: Mark
-    failure: str  # why it cannot be shown, when that is known
 
 
 @dataclass(frozen=True)
 class LabelInput:
-    """How people give a label."""
+    """How people give a label.
 
-    classes: tuple[str, ...]  # empty when labels are not class names
-    listed: bool  # whether the classes are in a list to choose from
-    required: bool  # whether a label needs a class
+    Attributes:
+        classes: empty when labels are not class names.
+        listed: whether the classes are in a list to choose from.
+        required: whether a label needs a class.
+    """
+
+    classes: tuple[str, ...]
+    listed: bool
+    required: bool
 
 
 class PageData:
-    """Collects what the pages of a daemon show, and keeps what is slow to compute.
+    """Collects what the pages of a daemon show.
 
     Attributes:
         image_limiter: of the threads that read and decode images for pages.
@@ -95,22 +114,14 @@ class PageData:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        self.batches = Batches(daemon)
         self.thumbnails = Thumbnails(daemon.settings.limits.image_pixels)
         self.image_limiter = anyio.CapacityLimiter(IMAGES_AT_ONCE)
-        self._rate = Rate()
 
     def status(self) -> dict[str, Any]:
         """The figures that change from second to second."""
-        metrics = self.daemon.metrics
-        queue = int(metrics.registry.get_sample_value("lloss_queue_images") or 0)
+        queue = self.daemon.metrics.registry.get_sample_value("lloss_queue_images")
         jobs = {job.pool: vars(self._progress(job)) for job in self.daemon.catalog.jobs.active()}
-        return {
-            "problem": self.daemon.not_ready(),
-            "rate": rate(self._rate.sample(metrics.telemetry.images)),
-            "queue": f"{queue:,}",
-            "jobs": jobs,
-        }
+        return {"problem": self.daemon.not_ready(), "queue": f"{int(queue or 0):,}", "jobs": jobs}
 
     def model(self) -> dict[str, str]:
         """The model's facts by heading; empty before it is loaded."""
@@ -129,10 +140,9 @@ class PageData:
             "sha256": model.sha256,
         }
 
-    def pools(self, page: int = 1) -> list[PoolSummary]:
-        """A page of pools, by name."""
-        shown = slice((page - 1) * POOLS_PER_PAGE, page * POOLS_PER_PAGE)
-        return self.daemon.catalog.pools.each(self._summary, shown)
+    def pools(self) -> list[PoolSummary]:
+        """All pools, by name."""
+        return self.daemon.catalog.pools.each(self._summary)
 
     def pool(self, name: str) -> PoolSummary:
         """A pool; raises :class:`RequestError` 404."""
@@ -146,7 +156,7 @@ class PageData:
 
     def ranked(self, pool: PoolSummary, page: int) -> tuple[list[Ranked], bool]:
         """A page of the next images, and whether there is another, up to :data:`MAX_PAGES`."""
-        if page > MAX_PAGES:
+        if page > MAX_PAGES or not pool.scored:
             return [], False
         end = page * IMAGES_PER_PAGE
         images = self.daemon.selections.preview(pool.name, end + 1)
@@ -156,7 +166,7 @@ class PageData:
         """A page of the images of a state, and whether there is another."""
         start = (page - 1) * IMAGES_PER_PAGE
         rows = self.daemon.catalog.images.listed(pool.name, state, start, IMAGES_PER_PAGE + 1)
-        images = [Ranked(id, math.nan, 0) for id, _ in rows[:IMAGES_PER_PAGE]]
+        images = [Ranked(id, math.nan, 0) for id in rows[:IMAGES_PER_PAGE]]
         return images, len(rows) > IMAGES_PER_PAGE
 
     def tiles(self, pool: PoolSummary, images: Sequence[Ranked], own: str = "") -> list[Tile]:
@@ -168,22 +178,13 @@ class PageData:
         if pool.scored:
             with self.daemon.pools.reading(pool.name) as (_, folder):
                 rows = score_summary(folder).images(ids)
-        marks = self.batches.marks(pool.name, ids, own)
-        key = self.thumbnail_key(pool.row)
+        marked = marks(self.daemon.catalog.images, pool.name, ids, own)
         names = () if pool.outdated else self.label_input().classes
 
         def tile(place: int, image: Ranked) -> Tile:
             row = rows.get(image.id, ScoredImage())
-            return Tile(
-                image.id,
-                place,
-                image.rank,
-                image.score,
-                class_name(names, row.prediction),
-                row.confidence,
-                marks[image.id],
-                self.thumbnails.failure(key, image.id),
-            )
+            guess, mark = class_name(names, row.prediction), marked[image.id]
+            return Tile(image.id, place, image.rank, image.score, guess, row.confidence, mark)
 
         return [tile(place, image) for place, image in enumerate(images, 1)]
 
@@ -195,32 +196,23 @@ class PageData:
             spread = score_summary(folder).spread
         return histogram(spread, list(shown)) if spread else ""
 
-    @staticmethod
-    def thumbnail_key(row: PoolRow) -> str:
-        """Identifies a pool's thumbnails until it is scored again or its file changes."""
-        file = file_stamp(PoolUri.parse(row.uri).path)
-        return f"{row.name} {row.uri} {row.created} {row.scores and row.scores.folder} {file}"
-
     def _summary(self, row: PoolRow) -> PoolSummary:
-        catalog = self.daemon.catalog
-        job = catalog.jobs.newest(row.name)
+        job, scores = self.daemon.catalog.jobs.newest(row.name), row.scores
         active = job is not None and job.state in ("queued", "running")
         progress = self._progress(job) if job and active else None
         counted = progress.total if progress else (job.total if job else None)
         sha256 = self.daemon.models.sha256
-        scores = row.scores
         return PoolSummary(
             name=row.name,
             uri=without_secrets(row.uri),
             images=scores.scored + scores.skipped if scores else counted,
-            counts=catalog.images.counts(row.name),
+            counts=self.daemon.catalog.images.counts(row.name),
             row=row,
             job=progress,
             failure=job.error if job and job.state == "failed" else "",
             resumable=bool(job and job.resumable),
             outdated=bool(scores and sha256 and scores.model_sha256 != sha256),
             scored=scores is not None,
-            version=f"{int(row.created * 1000)}-{scores.folder.name if scores else ''}",
         )
 
     def _progress(self, job: JobRow) -> Progress:

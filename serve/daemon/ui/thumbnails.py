@@ -7,12 +7,12 @@ import io
 import os
 import stat
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from lloss.serve.daemon.store.records import PoolRow
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -20,18 +20,13 @@ from lloss.errors import ImageError
 from lloss.images.decode import Raw, decode_whole, size_of
 from lloss.images.thumbnail import thumbnail
 from lloss.pools import Item
+from lloss.pools.uri import PoolUri
 
 SIDE = 256
 """Pixels of a thumbnail's longer edge, which is never 128 or less: a smaller image is enlarged."""
 
-CACHE_BYTES = 64 << 20
-"""Encoded thumbnails that are kept: some thousands."""
-
-_RETRY_SECONDS = 60.0
-"""Until an image that could not be shown is read again."""
-
-_OVERHEAD = 512
-"""Bytes that an entry costs beside the picture and its id."""
+CACHED = 1024
+"""Thumbnails that are kept, of some 20 kB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +41,6 @@ class Picture:
     def of(cls, content: bytes, media_type: str) -> Picture:
         """With its tag."""
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    picture: Picture | None
-    reason: str  # why there is no picture
-    stamp: str
-    time: float
-
-    def cost(self, key: tuple[str, str]) -> int:
-        size = len(self.picture.content) if self.picture else len(self.reason)
-        return size + 4 * sum(map(len, key)) + _OVERHEAD
-
-
-def file_stamp(file: bytes | str) -> str:
-    """A text that changes when a local file is replaced or rewritten; "" without a file."""
-    try:
-        status = Path(os.fsdecode(file)).stat()
-    except (OSError, ValueError):
-        return ""
-    if not stat.S_ISREG(status.st_mode):
-        return ""
-    return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
 def media_type_of(raw: bytes) -> str:
@@ -91,8 +63,12 @@ def whole_picture(item: Item, max_pixels: int) -> Picture:
     raw = item.read()
     if isinstance(raw, bytes) and (kind := media_type_of(raw)):
         return Picture.of(raw, kind)
+    return _png(Image.fromarray(_decode(raw, max_pixels)))
+
+
+def _png(image: Image.Image) -> Picture:
     encoded = io.BytesIO()
-    Image.fromarray(_decode(raw, max_pixels)).save(encoded, "PNG", compress_level=1)
+    image.save(encoded, "PNG", compress_level=1)
     return Picture.of(encoded.getvalue(), "image/png")
 
 
@@ -104,68 +80,44 @@ def _decode(raw: Raw, max_pixels: int) -> NDArray[np.uint8]:
 
 
 class Thumbnails:
-    """A cache of thumbnails, which are made again when the image's own file changed.
+    """Thumbnails of images of at most ``max_pixels``; the latest are kept."""
 
-    Args:
-        max_pixels: that an image may declare.
-        capacity: bytes that are kept, the least recently used dropped first.
-    """
-
-    def __init__(self, max_pixels: int, capacity: int = CACHE_BYTES) -> None:
-        self._max_pixels, self._capacity = max_pixels, capacity
-        self.size = 0
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._latest: OrderedDict[tuple[PoolRow, str, str], Picture] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, pool: str, item: Item) -> Picture:
-        """The thumbnail of an image.
-
-        Args:
-            pool: identifies the pool, and changes when a file with all its images does.
-            item: of the pool.
+    def get(self, pool: PoolRow, item: Item) -> Picture:
+        """The thumbnail of a pool's image, made again when its file changes.
 
         Raises:
             ImageError: it cannot be read or decoded.
         """
         # Before it is read: a file that changes during that is read again the next time.
-        stamp = file_stamp(item.file) if isinstance(item.file, bytes) else ""
-        entry = self._find((pool, item.id))
-        if entry is None or entry.stamp != stamp:
-            entry = self._make(item, stamp)
-            self._store((pool, item.id), entry)
-        if entry.picture is None:
-            raise ImageError(entry.reason)
-        return entry.picture
-
-    def failure(self, pool: str, id: str) -> str:
-        """Why an image could not be shown lately; "" when it could, or nobody tried."""
-        entry = self._find((pool, id))
-        return entry.reason if entry else ""
-
-    def _find(self, key: tuple[str, str]) -> _Entry | None:
+        file = item.file if isinstance(item.file, bytes) else PoolUri.parse(pool.uri).path
+        key = pool, item.id, _file_stamp(file)
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None or (entry.reason and time.monotonic() - entry.time > _RETRY_SECONDS):
-                return None
-            self._entries.move_to_end(key)
-            return entry
-
-    def _make(self, item: Item, stamp: str) -> _Entry:
-        try:
-            small = thumbnail(_decode(item.read(), self._max_pixels), side=SIDE)
-        except ImageError as error:
-            return _Entry(None, str(error), stamp, time.monotonic())
-        return _Entry(Picture.of(small, media_type_of(small)), "", stamp, 0)
-
-    def _store(self, key: tuple[str, str], entry: _Entry) -> None:
+            if key in self._latest:
+                self._latest.move_to_end(key)
+                return self._latest[key]
+        small = thumbnail(_decode(item.read(), self._max_pixels), side=SIDE)
+        picture = Picture.of(small, media_type_of(small))
         with self._lock:
-            if key in self._entries:
-                self.size -= self._entries.pop(key).cost(key)
-            self._entries[key] = entry
-            self.size += entry.cost(key)
-            while self.size > self._capacity and self._entries:
-                oldest, dropped = self._entries.popitem(last=False)
-                self.size -= dropped.cost(oldest)
+            self._latest[key] = picture
+            if len(self._latest) > CACHED:
+                self._latest.popitem(last=False)
+        return picture
+
+
+def _file_stamp(file: bytes | str) -> str:
+    """A text that changes when a local file is replaced or rewritten; "" without a file."""
+    try:
+        status = Path(os.fsdecode(file)).stat()
+    except (OSError, ValueError):
+        return ""
+    if not stat.S_ISREG(status.st_mode):
+        return ""
+    return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
 def _placeholder() -> Picture:
@@ -174,9 +126,7 @@ def _placeholder() -> Picture:
     pen, grey = ImageDraw.Draw(image), (140, 134, 126, 255)
     pen.rounded_rectangle((22, 28, 74, 68), 4, outline=grey, width=3)
     pen.line((16, 76, 80, 20), fill=grey, width=3)
-    encoded = io.BytesIO()
-    image.save(encoded, "PNG")
-    return Picture.of(encoded.getvalue(), "image/png")
+    return _png(image)
 
 
 PLACEHOLDER = _placeholder()

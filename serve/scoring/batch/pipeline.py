@@ -1,44 +1,50 @@
 """Read, decode and score images in threads: in order, in bounded memory.
 
-::
+A chunk of images stays with one thread, its lane, until it is scored::
 
-    chunks ─▶ feeder ─▶ [readers: fetch] ─▶ workers: decode into a buffer ─▶ run ─▶ scores
+    chunks ─▶ [readers: fetch] ─▶ lane: take a buffer ─ decode into it ─ run ─▶ scores
 
-On the CPU, a worker decodes a batch and runs it itself: no batch is handed over, and no core waits
-for another one. For a GPU, workers decode pieces of a batch, and device threads run the complete
-batches. Readers fetch from remote pools ahead of the decoding.
+On the CPU a lane holds a core from the first step to the last: no batch is handed over, and no core
+waits for another one. For a GPU a lane lets several threads decode pieces of its batch. Readers
+fetch from remote pools ahead of the decoding.
 
-Live requests (:meth:`Pipeline.when_free`) go before every pool at each stage.
+Live requests (:meth:`Pipeline.when_free`) have lanes of their own, and get each core, buffer and
+turn on the GPU before any pool.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from lloss.serve.scoring.batch.chunk_job import ChunkJob
-from lloss.serve.scoring.batch.ordered_results import PoolRun, RunLimits
-from lloss.serve.scoring.batch.priority_threads import WorkerPool, WorkerPools
+from lloss.serve.scoring.batch.slots import LIVE, POOL, ComputeSlots
 from lloss.serve.scoring.engine.engine import Engine
+from lloss.serve.scoring.engine.executor import Buffer
 from lloss.serve.scoring.result import Scores, no_columns
 from lloss.serve.scoring.telemetry import Telemetry
 from numpy.typing import NDArray
 
 from lloss.errors import EngineError, ImageError
 from lloss.images.decode import MAX_PIXELS, Raw, decode_into
-from lloss.pools import Chunk
+from lloss.pools import Chunk, Item
+
+T = TypeVar("T")
 
 READERS = 32
 """Threads that fetch from a store; each of them mostly waits."""
 
 _AHEAD = 4
-"""Batches that may be begun beyond those in work."""
+"""Batches that may be under way beyond two for each lane."""
 
-_BYTES_PER_WORKER = 128 << 20
+_BYTES_PER_LANE = 128 << 20
+"""Of raw images that chunks under way may hold, beyond the fewest chunks that keep lanes busy."""
 
 _PIECE = 16
 """Images that one thread decodes in a row for a GPU's batch."""
@@ -47,11 +53,54 @@ Take = Callable[[], Chunk | None]
 """Returns the images to score now, or None."""
 
 
+Fetched: TypeAlias = "NDArray[np.uint8] | list[Future[Raw]] | None"
+"""What readers fetched of a chunk: all rows, one image each, or nothing."""
+
+
+class _Run:
+    """One pass over a pool."""
+
+    def __init__(self, remote: bool = False) -> None:
+        self.remote = remote
+        self.left = False  # by its consumer
+        self._bytes = self._chunks = 0  # scored so far
+        self._lock = threading.Lock()
+
+    def scored(self, size: int) -> None:
+        """Note how many bytes the raw images of a chunk had."""
+        with self._lock:
+            self._bytes += size
+            self._chunks += 1
+
+    def expected_bytes(self, chunks: int) -> float:
+        """Bytes of so many chunks, if they are like those before; the first is unknown."""
+        return chunks * self._bytes / self._chunks if self._chunks else math.inf
+
+
+class _Job:
+    """A chunk on its way."""
+
+    def __init__(self, chunk: Chunk, run: _Run, priority: int, max_pixels: int) -> None:
+        self.chunk, self.run, self.priority, self.max_pixels = chunk, run, priority, max_pixels
+        self.begun = time.perf_counter()
+        self.errors: dict[int, ImageError] = {}  # why an image is skipped, by row
+        self.size = 0  # bytes of the raw images
+        self.seconds = {"read": 0.0, "decode": 0.0}  # thread time
+        self._lock = threading.Lock()
+
+    def spent(self, reading: float, decoding: float = 0.0, size: int = 0) -> None:
+        """Add thread time, and the bytes that were read in it."""
+        with self._lock:
+            self.seconds["read"] += reading
+            self.seconds["decode"] += decoding
+            self.size += size
+
+
 class Pipeline:
     """Scores chunks of images with an engine.
 
     The threads start when they are first needed, serve any number of runs at a time, and end with
-    :meth:`close`; ``shared`` ones decode and compute for several scorers.
+    :meth:`close` or when this object is garbage-collected. Scorers may share ``slots``.
     """
 
     def __init__(
@@ -60,28 +109,22 @@ class Pipeline:
         telemetry: Telemetry,
         threads: int,
         readers: int = READERS,
-        shared: WorkerPools | None = None,
+        slots: ComputeSlots | None = None,
     ) -> None:
         self.engine, self.telemetry = engine, telemetry
-        self._spec, self._executor = engine.manifest.image, engine.executor
-        self._own = WorkerPools()
-        pools = shared or self._own
-        count = engine.concurrency if engine.on_host else threads
-        self.workers = pools.get(count, "lloss-decode")
-        self._device = None if engine.on_host else pools.get(engine.concurrency, "lloss-device")
-        self._readers = self._own.get(readers, "lloss-read")
-        self._intake = self._own.get(1, "lloss-intake")
-        self._live_slots = threading.Semaphore(engine.concurrency)
-        size = _BYTES_PER_WORKER * max(4, count)
-        window = 2 * max(count, engine.concurrency) + _AHEAD
+        self._spec = engine.manifest.image
+        self._executor = engine.executor
+        self.slots = slots or ComputeSlots(threads)
+        # While two batches run on a GPU, a third one is decoded.
+        lanes = engine.concurrency + (0 if engine.on_host else 1)
+        self._pool_lanes = ThreadPoolExecutor(lanes, "lloss-pool")
+        self._live_lanes = ThreadPoolExecutor(engine.concurrency, "lloss-live")
+        self._decoders = [ThreadPoolExecutor(threads, "lloss-decode") for _ in (LIVE, POOL)]
+        self._readers = ThreadPoolExecutor(readers, "lloss-read")
+        self._bytes = _BYTES_PER_LANE * max(4, lanes)
+        self._least = {False: lanes + 1, True: 2}  # by whether the pool is remote
         # Few small batches would leave most readers idle.
-        remote_window = max(window, -(-2 * readers // engine.batch_size))
-        self.limits = {
-            False: RunLimits(window, count + 1, size),
-            True: RunLimits(remote_window, 2, size),
-        }
-        self._changed = threading.Condition()
-        self._unfinished = 0
+        self.window = max(2 * max(lanes, threads) + _AHEAD, -(-2 * readers // engine.batch_size))
         self._closed = False
 
     def run(self, chunks: Iterable[Chunk], remote: bool = False) -> Iterator[Scores]:
@@ -89,8 +132,19 @@ class Pipeline:
 
         With ``remote``, readers fetch the images ahead.
         """
-        begin = self._begin_remote if remote else self._begin_local
-        return PoolRun(begin, self.limits[remote], self.telemetry.queued).scores(chunks)
+        run = _Run(remote)
+        under_way: deque[Future[Scores]] = deque()
+        try:
+            for scores in self._begun(chunks, run):
+                under_way.append(scores)
+                while self._is_full(run, len(under_way)):
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            # The garbage collector may run this in any thread, whatever locks that thread holds:
+            # so it takes no lock and waits for nothing. All others look at this flag.
+            run.left = True
 
     def when_free(self, take: Take, max_pixels: int = MAX_PIXELS) -> Future[Scores]:
         """Score a batch that is formed when the engine is free for it, before any pool's batch.
@@ -105,224 +159,173 @@ class Pipeline:
             A future of the chunk's scores, empty for None. Its exception is that of ``take``, or an
             :class:`EngineError`.
         """
-        job = self._new_job(None, None, max_pixels)
-        if self._device is None:
-            self._submit(self.workers, job, self._score_live, take)
-        else:
-            self._submit(self._intake, job, self._begin_live, take)
-        return job.result
+        return self._submit(self._live_lanes, self._score_live, take, max_pixels)
 
     def close(self) -> None:
         """End the threads; unfinished jobs fail with an :class:`EngineError`."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: not self._unfinished)
-        self._own.close()
+        self._closed = True
+        for executor in (self._pool_lanes, self._live_lanes, *self._decoders, self._readers):
+            executor.shutdown()
 
-    # Jobs
+    # Runs
 
-    def _new_job(self, run: PoolRun | None, chunk: Chunk | None, max_pixels: int) -> ChunkJob:
-        job = ChunkJob(run, chunk, max_pixels)
-        with self._changed:
-            if self._closed:
-                raise _closed_error()
-            self._unfinished += 1
-        job.result.add_done_callback(self._one_done)
-        return job
+    def _begun(self, chunks: Iterable[Chunk], run: _Run) -> Iterator[Future[Scores]]:
+        """Begin the chunks one by one; an error of their listing comes after the last one."""
+        try:
+            for chunk in chunks:
+                job, fetched = _Job(chunk, run, POOL, MAX_PIXELS), None
+                if run.remote:
+                    fetched = self._submit(self._readers, self._fetch, job)
+                scores = self._submit(self._pool_lanes, self._score_chunk, job, fetched)
+                self.telemetry.queued(1)
+                yield scores
+        except Exception as error:
+            failed: Future[Scores] = Future()
+            failed.set_exception(error)
+            yield failed
 
-    def _one_done(self, _: Future[Scores]) -> None:
-        with self._changed:
-            self._unfinished -= 1
-            self._changed.notify_all()
+    def _is_full(self, run: _Run, under_way: int) -> bool:
+        """Whether no further chunk may begin."""
+        if under_way < self._least[run.remote]:
+            return False
+        return under_way >= self.window or run.expected_bytes(under_way + 1) > self._bytes
 
     def _submit(
-        self, pool: WorkerPool, job: ChunkJob, stage: Callable[..., None], *arguments: Any
-    ) -> None:
-        """Run a stage of a job in a pool of threads."""
+        self, executor: ThreadPoolExecutor, task: Callable[..., T], *arguments: Any
+    ) -> Future[T]:
         try:
-            pool.submit(lambda: self._run_stage(job, stage, *arguments), job.priority)
+            return executor.submit(task, *arguments)
         except RuntimeError as error:
             reason = _closed_error() if self._closed else EngineError(f"cannot start: {error}")
-            self._finish(job, reason)
+            raise reason from error
 
-    def _run_stage(self, job: ChunkJob, stage: Callable[..., None], *arguments: Any) -> None:
-        """Run a stage of a job in this thread; an exception becomes the job's result."""
-        try:
-            if self._closed:
-                job.failure = job.failure or _closed_error()
-            stage(job, *arguments)
-        except BaseException as error:
-            self._finish(job, error)
+    def _check_wanted(self, run: _Run) -> None:
+        """Raise an EngineError where nobody waits for the scores any more."""
+        if self._closed or run.left:
+            raise _closed_error()
 
-    def _finish(self, job: ChunkJob, outcome: Scores | BaseException) -> None:
-        """Release the buffer, then set the result; the first outcome of several counts."""
-        with job.lock:
-            if job.finished:
-                return
-            job.finished = True
-        if job.buffer is not None:
-            self._executor.release(job.buffer)
-        if isinstance(outcome, BaseException):
-            job.result.set_exception(outcome)
-        else:
-            job.result.set_result(outcome)
+    # Readers
 
-    # Where jobs begin
-
-    def _begin_local(self, run: PoolRun, chunk: Chunk) -> Future[Scores]:
-        job = self._new_job(run, chunk, MAX_PIXELS)
-        self._run_stage(job, self._decode)
-        return job.result
-
-    def _begin_remote(self, run: PoolRun, chunk: Chunk) -> Future[Scores]:
-        job = self._new_job(run, chunk, MAX_PIXELS)
-        self._submit(self._readers, job, self._fetch)
-        return job.result
-
-    def _score_live(self, job: ChunkJob, take: Take) -> None:
-        if self._take(job, take):
-            self._decode_and_compute(job)
-
-    def _begin_live(self, job: ChunkJob, take: Take) -> None:
-        """Wait for a free slot of the device, in a thread of its own.
-
-        One batch runs while the next one is decoded and copied. Images that arrive during that
-        time are better added to the batch after that than begun as a third one.
-        """
-        self._live_slots.acquire()
-        job.result.add_done_callback(lambda _: self._live_slots.release())
-        job.buffer = self._executor.buffer(urgent=True)
-        if self._take(job, take):
-            self._submit(self.workers, job, self._decode_pieces)
-
-    def _take(self, job: ChunkJob, take: Take) -> bool:
-        if job.failure is not None:
-            raise job.failure
-        chunk = take()
-        if chunk is None or not len(chunk):
-            self._finish(job, Scores([], no_columns(self.engine.manifest)))
-            return False
-        job.chunk = chunk
-        return True
-
-    # Stages
-
-    def _fetch(self, job: ChunkJob) -> None:
+    def _fetch(self, job: _Job) -> Fetched:
         """Fetch the rows of an array in one request, and separate files beside each other."""
-        rows = np.empty((len(job), self._spec.height, self._spec.width, 3), np.uint8)
+        self._check_wanted(job.run)
+        rows = np.empty((len(job.chunk), self._spec.height, self._spec.width, 3), np.uint8)
         if self._read_rows(job, rows):
-            job.rows = rows
-            job.observe_size(rows.nbytes, len(rows))
-            self._decode(job)
-            return
-        job.prefetched = True
-        job.split(len(job))
-        for row in range(len(job)):
-            self._submit(self._readers, job, self._fetch_item, row)
+            return rows
+        items = job.chunk.items
+        return [self._submit(self._readers, self._fetch_item, job, item) for item in items]
 
-    def _fetch_item(self, job: ChunkJob, row: int) -> None:
-        with job.part(then=lambda: self._decode(job)):
-            if job.abandoned:
-                return
-            begun = time.perf_counter()
-            try:
-                raw = job.chunk.items[row].read()
-                job.fetched[row] = raw
-                job.observe_size(_size(raw), 1)
-            except ImageError as error:
-                job.fetched[row] = error
-            job.spent("read", time.perf_counter() - begun)
-
-    def _decode(self, job: ChunkJob) -> None:
-        """Hand the job to the threads that decode."""
-        if job.failure is not None:
-            self._finish(job, job.failure)
-        elif self._device is None:
-            self._submit(self.workers, job, self._decode_and_compute)
-        else:
-            job.buffer = self._executor.buffer()
-            self._submit(self.workers, job, self._decode_pieces)
-
-    def _decode_and_compute(self, job: ChunkJob) -> None:
-        self.telemetry.spent("queue", time.perf_counter() - job.begun)
-        job.buffer = self._executor.buffer()
-        if not self._copy_rows(job):
-            self._fill(job, range(len(job)))
-        self._compute(job)
-
-    def _decode_pieces(self, job: ChunkJob) -> None:
-        assert self._device is not None, "pieces are for a device"
-        self.telemetry.spent("queue", time.perf_counter() - job.begun)
-        if self._copy_rows(job):
-            self._submit(self._device, job, self._compute)
-            return
-        rows = range(len(job))
-        pieces = [rows[start : start + _PIECE] for start in range(0, len(rows), _PIECE)]
-        job.split(len(pieces))
-        for piece in pieces:
-            self._submit(self.workers, job, self._decode_piece, piece)
-
-    def _decode_piece(self, job: ChunkJob, rows: Sequence[int]) -> None:
-        assert self._device is not None, "pieces are for a device"
-        device = self._device
-        with job.part(then=lambda: self._submit(device, job, self._compute)):
-            self._fill(job, rows)
-
-    def _copy_rows(self, job: ChunkJob) -> bool:
-        """Fill the buffer at once, where the chunk is rows of an array."""
-        if job.rows is not None:
-            job.buffer.pixels[: len(job.rows)] = job.rows
-            return True
-        return not job.prefetched and self._read_rows(job, job.buffer.pixels)
-
-    def _read_rows(self, job: ChunkJob, out: NDArray[np.uint8]) -> bool:
+    def _fetch_item(self, job: _Job, item: Item) -> Raw:
+        self._check_wanted(job.run)
         begun = time.perf_counter()
         try:
-            return job.chunk.read_rows(out)
+            return item.read()
         finally:
-            job.spent("read", time.perf_counter() - begun)
+            job.spent(time.perf_counter() - begun)
 
-    def _fill(self, job: ChunkJob, rows: Sequence[int]) -> None:
-        """Read and decode some rows into the buffer, and note the images that fail."""
-        pixels, spec, clock = job.buffer.pixels, self._spec, time.perf_counter
-        reading = decoding = 0.0
-        size = 0
-        for row in rows:
-            if job.abandoned:
-                return
-            begun = clock()
+    def _read_rows(self, job: _Job, out: NDArray[np.uint8]) -> bool:
+        begun = time.perf_counter()
+        done = job.chunk.read_rows(out)
+        job.spent(time.perf_counter() - begun, size=out.nbytes if done else 0)
+        return done
+
+    # Lanes
+
+    def _score_chunk(self, job: _Job, fetching: Future[Fetched] | None) -> Scores:
+        try:
+            self._check_wanted(job.run)
+            fetched = fetching.result() if fetching else None
+            if isinstance(fetched, list):
+                wait(fetched)  # before a core is taken
+            with self._buffer(POOL) as buffer:
+                scores = self._score(job, buffer, fetched)
+            job.run.scored(job.size)
+            return scores
+        finally:
+            self.telemetry.queued(-1)
+
+    def _score_live(self, take: Take, max_pixels: int) -> Scores:
+        run = _Run()
+        with self._buffer(LIVE) as buffer:
+            self._check_wanted(run)
+            chunk = take()
+            if chunk is None or not len(chunk):
+                return Scores([], no_columns(self.engine.manifest))
+            return self._score(_Job(chunk, run, LIVE, max_pixels), buffer)
+
+    @contextlib.contextmanager
+    def _buffer(self, priority: int) -> Iterator[Buffer]:
+        """Hold a buffer, and on the CPU a core."""
+        core = self.slots.cores.held(priority)
+        with core if self.engine.on_host else contextlib.nullcontext():
+            urgent = priority == LIVE and not self.engine.on_host
+            buffer = self._executor.buffer(urgent)
             try:
-                raw = job.raw(row)
-                read = clock()
-                size += _size(raw)
-                decode_into(raw, spec, pixels[row], job.max_pixels)
-                decoding += clock() - read
-                reading += read - begun
-            except ImageError as error:
-                reading += clock() - begun
-                job.errors[row] = error
-            except MemoryError:
-                job.errors[row] = ImageError("there is not enough memory to read it")
-        if not job.prefetched:
-            job.observe_size(size, len(rows))
-        job.spent("read", reading)
-        job.spent("decode", decoding)
+                yield buffer
+            finally:
+                self._executor.release(buffer)
 
-    def _compute(self, job: ChunkJob) -> None:
-        if job.abandoned:
-            self._finish(job, job.failure or _closed_error())
-            return
+    def _score(self, job: _Job, buffer: Buffer, fetched: Fetched = None) -> Scores:
+        """Decode a chunk into a buffer, and run it."""
+        self.telemetry.spent("queue", time.perf_counter() - job.begun)
+        self._decode(job, buffer.pixels, fetched)
+        self._check_wanted(job.run)
         for stage, seconds in job.seconds.items():
             self.telemetry.spent(stage, seconds)
         ids = job.chunk.ids
         skipped = [(ids[row], str(job.errors[row])) for row in sorted(job.errors)]
-        columns = self._columns(job, len(ids))
+        columns = self._columns(job, buffer, len(ids))
         if skipped:
             ids = [id for row, id in enumerate(ids) if row not in job.errors]
         self.telemetry.ran(columns["loss"], len(skipped))
-        self._finish(job, Scores(ids, columns, skipped, job.chunk.start))
+        return Scores(ids, columns, skipped, job.chunk.start)
 
-    def _columns(self, job: ChunkJob, count: int) -> dict[str, NDArray[np.float32]]:
+    def _decode(self, job: _Job, pixels: NDArray[np.uint8], fetched: Fetched) -> None:
+        count = len(job.chunk)
+        if isinstance(fetched, np.ndarray):
+            pixels[:count] = fetched
+        elif fetched is None and self._read_rows(job, pixels):
+            return
+        elif self.engine.on_host:
+            self._fill(job, pixels, range(count), fetched)
+        else:
+            pieces = [
+                self._submit(self._decoders[job.priority], self._fill_piece, job, pixels, rows,
+                             fetched)
+                for rows in (range(at, min(at + _PIECE, count)) for at in range(0, count, _PIECE))
+            ]  # fmt: skip
+            wait(pieces)  # also after a failure: all write to the same buffer
+            for piece in pieces:
+                piece.result()
+
+    def _fill_piece(self, job: _Job, *arguments: Any) -> None:
+        with self.slots.cores.held(job.priority):
+            self._fill(job, *arguments)
+
+    def _fill(
+        self, job: _Job, pixels: NDArray[np.uint8], rows: range, fetched: list[Future[Raw]] | None
+    ) -> None:
+        """Read and decode some rows into the buffer, and note the images that fail."""
+        clock = time.perf_counter
+        reading = decoding = 0.0
+        size = 0
+        for row in rows:
+            self._check_wanted(job.run)
+            begun = read = clock()
+            try:
+                raw = fetched[row].result() if fetched else job.chunk.items[row].read()
+                read = clock()
+                size += len(raw) if isinstance(raw, bytes) else raw.nbytes
+                decode_into(raw, self._spec, pixels[row], job.max_pixels)
+            except ImageError as error:
+                job.errors[row] = error
+            except MemoryError:
+                job.errors[row] = ImageError("there is not enough memory to read it")
+            reading += read - begun
+            decoding += clock() - read
+        job.spent(reading, decoding, size)
+
+    def _columns(self, job: _Job, buffer: Buffer, count: int) -> dict[str, NDArray[np.float32]]:
         """Compute the outputs of the decoded rows.
 
         Rows that failed are run as black images and left out afterwards: the last bit of what a
@@ -332,9 +335,11 @@ class Pipeline:
         if len(job.errors) == count:
             return no_columns(self.engine.manifest)
         if job.errors:
-            job.buffer.pixels[list(job.errors)] = 0
-        with self.telemetry.timed("infer"):
-            columns = self._executor.run(job.buffer, count)
+            buffer.pixels[list(job.errors)] = 0
+        device = self.slots.device.held(job.priority)
+        turn = contextlib.nullcontext() if self.engine.on_host else device
+        with turn, self.telemetry.timed("infer"):
+            columns = self._executor.run(buffer, count)
         if not job.errors:
             return columns
         good = [row for row in range(count) if row not in job.errors]
@@ -343,7 +348,3 @@ class Pipeline:
 
 def _closed_error() -> EngineError:
     return EngineError("the scorer was closed")
-
-
-def _size(raw: Raw) -> int:
-    return len(raw) if isinstance(raw, bytes) else raw.nbytes

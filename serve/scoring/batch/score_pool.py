@@ -20,7 +20,6 @@ from lloss.serve.scoring.scorer import Scorer
 from tqdm import tqdm
 
 from lloss.errors import (
-    ImageError,
     InterruptedRunError,
     LlossError,
     OtherRunError,
@@ -28,7 +27,7 @@ from lloss.errors import (
     SettingsError,
 )
 from lloss.files import locked, sweep, write_error
-from lloss.pools import Pool, SubsetPool, checked_ids
+from lloss.pools import Pool, SubsetPool, refuse_duplicates
 from lloss.scores.scores_folder import POOL_IDS, ScoresFolder
 from lloss.scores.shard_spec import Shard
 
@@ -57,9 +56,6 @@ class Progress(Protocol):
     def batch(self, scores: Scores) -> None:
         """Receive a scored batch; raise InterruptedRunError to end the run here."""
 
-    def end(self) -> None:
-        """Stop: no further batch comes, for whatever reason."""
-
 
 def score_pool(
     scorer: Scorer,
@@ -68,7 +64,6 @@ def score_pool(
     *,
     exclude: Collection[str] = (),
     part_size: int = PART,
-    fail_fast: bool = False,
     shard: Shard = Shard(),  # noqa: B008  frozen
     batch_size: int = 0,
     progress: Progress | None = None,
@@ -84,7 +79,6 @@ def score_pool(
         out: the scores folder.
         exclude: ids to leave out.
         part_size: items a part.
-        fail_fast: whether to stop at the first image that cannot be read.
         shard: of the pool.
         batch_size: images a run of the engine, at most the scorer's; 0 for the scorer's.
         progress: follows the run; by default a bar, in a terminal.
@@ -94,18 +88,14 @@ def score_pool(
         ScoresError: the folder holds another run, or the pool changed under it, or no image at
             all could be read.
         PoolError: the pool cannot be read to its end, or contains an id twice.
-        ImageError: an image cannot be read and ``fail_fast`` is on.
         InterruptedRunError: Ctrl-C; the finished parts stay.
     """
-    folder = ScoresFolder(out)
     batch_size = batch_size or scorer.batch_size
     if not 0 < batch_size <= scorer.batch_size:
         raise SettingsError(f"batch_size = {batch_size}: give 1 to {scorer.batch_size}")
-    settings = _settings(scorer, pool, exclude, part_size, batch_size, shard)
+    folder = ScoresFolder(out)
     images = SubsetPool(pool, exclude) if exclude else pool
-    run = _Run(
-        scorer, images, folder, part_size, batch_size, shard, fail_fast, progress or _ProgressBar()
-    )
+    run = _Run(scorer, images, exclude, folder, part_size, batch_size, shard, progress)
     folder.run()  # raises where the folder is damaged, before anything is made
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -114,50 +104,11 @@ def score_pool(
     busy = ScoresError(f"{out}: another lloss score is at work in this folder; wait for it")
     try:
         with locked(out, busy):
-            return run.score(settings)
+            return run.score()
     except LlossError:
         with contextlib.suppress(OSError):
             out.rmdir()  # where it stayed empty
         raise
-
-
-def _settings(
-    scorer: Scorer,
-    pool: Pool,
-    exclude: Collection[str],
-    part_size: int,
-    batch_size: int,
-    shard: Shard,
-) -> dict[str, Any]:
-    """All that decides the bytes of the parts."""
-    excluded = hashlib.sha256(json.dumps(sorted(exclude)).encode())
-    return {
-        "model_sha256": scorer.engine.sha256,
-        "pool": pool.uri,
-        "pool_fingerprint": pool.fingerprint(),
-        "excluded": len(exclude),
-        "excluded_sha256": excluded.hexdigest(),
-        **scorer.engine.identity(),
-        "precision": scorer.manifest.precision,
-        "batch_size": batch_size,
-        "part_size": part_size,
-        **_versions(),
-        **({"shard": str(shard)} if shard.count > 1 else {}),
-    }
-
-
-def _check_same(folder: ScoresFolder, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name in dict.fromkeys((*now, "shard")):
-        old, value = before.get(name), now.get(name)
-        if name == "pool" and os.path.realpath(str(old)) == os.path.realpath(str(value)):
-            continue  # the same pool by another path
-        if name == "pool_fingerprint" and old != value:
-            raise _changed(folder, "its images are others than before")
-        if old != value:
-            raise OtherRunError(
-                f"{folder.path}: was begun with {name} = {old!r}, now it is "
-                f"{value!r}; score into another folder, or go back to the old value"
-            )
 
 
 def _changed(folder: ScoresFolder, what: str) -> ScoresError:
@@ -178,31 +129,31 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of :func:`score_pool`."""
+    """One call of :func:`score_pool`; ``pool`` is without the excluded images."""
 
     scorer: Scorer
     pool: Pool
+    exclude: Collection[str]
     folder: ScoresFolder
     part_size: int
     batch_size: int
     shard: Shard
-    fail_fast: bool
-    progress: Progress
+    progress: Progress | None
 
-    def score(self, settings: dict[str, Any]) -> ScoreReport:
+    def score(self) -> ScoreReport:
         """Fill the folder, or finish or verify its contents."""
+        settings = self._settings()
         before = self.folder.run()
         if before is not None:
-            _check_same(self.folder, before, settings)
+            self._check_same(before, settings)
             if before["state"] == "complete":
                 return self._checked(self._verified(complete=True))
         path = self.folder.path
         sweep(path)
         if before is None and any(path.iterdir()):
             raise ScoresError(f"{path}: is not empty and holds no scores; choose another -o")
-        if not (self.pool.unique or self.pool.streamed):
-            for _ in checked_ids(self.pool):
-                pass
+        if not self.pool.streamed:
+            refuse_duplicates(self.pool)
         self.folder.write_run({"state": "running", **settings})
         try:
             report = self._score_missing_parts()
@@ -222,6 +173,36 @@ class _Run:
             counts[POOL_IDS] = self._ids_digest()
         self.folder.write_run({"state": "complete", **settings, **counts})
         return self._checked(report)
+
+    def _settings(self) -> dict[str, Any]:
+        """All that decides the bytes of the parts."""
+        excluded = hashlib.sha256(json.dumps(sorted(self.exclude)).encode())
+        return {
+            "model_sha256": self.scorer.engine.sha256,
+            "pool": self.pool.uri,
+            "pool_fingerprint": self.pool.fingerprint(),
+            "excluded": len(self.exclude),
+            "excluded_sha256": excluded.hexdigest(),
+            **self.scorer.engine.identity(),
+            "precision": self.scorer.manifest.precision,
+            "batch_size": self.batch_size,
+            "part_size": self.part_size,
+            **_versions(),
+            **({"shard": str(self.shard)} if self.shard.count > 1 else {}),
+        }
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        for name in dict.fromkeys((*now, "shard")):
+            old, value = before.get(name), now.get(name)
+            if name == "pool" and os.path.realpath(str(old)) == os.path.realpath(str(value)):
+                continue  # the same pool by another path
+            if name == "pool_fingerprint" and old != value:
+                raise _changed(self.folder, "its images are others than before")
+            if old != value:
+                raise OtherRunError(
+                    f"{self.folder.path}: was begun with {name} = {old!r}, now it is "
+                    f"{value!r}; score into another folder, or go back to the old value"
+                )
 
     def _ids_digest(self) -> str:
         """A digest of the pool's ids in their order, the same in every shard of the pool."""
@@ -271,37 +252,42 @@ class _Run:
         before = self._verified()
         scored, skipped = before.scored, before.skipped
         writing: Future[None] | None = None
-        self.progress.begin(before, self._total)
-        try:
-            with (
-                ThreadPoolExecutor(1, "lloss-write") as writer,
-                contextlib.closing(self._batches(len(self.folder.part_numbers()))) as batches,
-            ):
-                by_part = itertools.groupby(batches, lambda batch: batch.start // self.part_size)
-                for number, group in by_part:
-                    part = list(group)
-                    scored += sum(len(batch) for batch in part)
-                    skipped += sum(len(batch.skipped) for batch in part)
-                    if writing is not None:
-                        writing.result()
-                    writing = writer.submit(self._write, number, part)
+        with (
+            ThreadPoolExecutor(1, "lloss-write") as writer,
+            contextlib.closing(self._batches(before)) as batches,
+        ):
+            by_part = itertools.groupby(batches, lambda batch: batch.start // self.part_size)
+            for number, group in by_part:
+                part = list(group)
+                scored += sum(len(batch) for batch in part)
+                skipped += sum(len(batch.skipped) for batch in part)
                 if writing is not None:
                     writing.result()
-        finally:
-            self.progress.end()
+                writing = writer.submit(self._write, number, part)
+            if writing is not None:
+                writing.result()
         return ScoreReport(scored, skipped, before.resumed)
 
     def _total(self) -> int | None:
         return self.shard.items(self.pool.count(), self.part_size) if self.pool.counted else None
 
-    def _batches(self, done: int) -> Generator[Scores]:
-        ranges = self._ranges(self.shard.parts(done))
-        with contextlib.closing(self.scorer.ranges(self.pool, ranges)) as batches:
+    def _batches(self, before: ScoreReport) -> Generator[Scores]:
+        """Score the missing parts, and report the progress, by default as a bar in a terminal."""
+        silent = True if self.progress else None  # None: silent without a terminal
+        total = self._total() if sys.stderr.isatty() and not silent else None
+        if self.progress:
+            self.progress.begin(before, self._total)
+        ranges = self._ranges(self.shard.parts(len(self.folder.part_numbers())))
+        with (
+            tqdm(
+                total=total, initial=before.resumed, unit="img", desc="score", disable=silent
+            ) as bar,
+            contextlib.closing(self.scorer.ranges(self.pool, ranges)) as batches,
+        ):
             for batch in batches:
-                if self.fail_fast and batch.skipped:
-                    id, reason = batch.skipped[0]
-                    raise ImageError(f"{id!r}: {reason}; without --fail-fast it would be skipped")
-                self.progress.batch(batch)
+                if self.progress:
+                    self.progress.batch(batch)
+                bar.update(batch.seen)
                 yield batch
 
     def _ranges(self, parts: Iterable[int]) -> Iterator[range]:
@@ -318,17 +304,3 @@ class _Run:
             part = concatenate(batches, self.scorer.manifest)
             batches.clear()
             self.folder.write_part(number, part.table(), part.skipped)
-
-
-class _ProgressBar:
-    """A bar in a terminal; elsewhere nothing."""
-
-    def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
-        shown = total() if sys.stderr.isatty() else None
-        self._bar = tqdm(total=shown, initial=done.resumed, unit="img", desc="score", disable=None)
-
-    def batch(self, scores: Scores) -> None:
-        self._bar.update(scores.seen)
-
-    def end(self) -> None:
-        self._bar.close()

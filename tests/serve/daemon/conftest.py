@@ -32,6 +32,7 @@ from starlette.testclient import TestClient
 
 from lloss.errors import EngineError, SettingsError
 
+from ..scoring.fakes import hold_all
 from .disks import Disk, mounted
 from .processes import Process
 from .running_server import RunningServer
@@ -162,7 +163,7 @@ class RouteServer:
         @app.get("/v1/pools/{name}/images")
         @app.get("/")
         async def plain(request: Request) -> dict[str, Any]:
-            return {"id": request.query_params.get("id"), "path": request.url.path}
+            return {"id": request.query_params.get("id"), "cookies": request.cookies}
 
     def _add_slow(self, app: FastAPI) -> None:
         @app.post("/slow")
@@ -306,15 +307,8 @@ class Served:
         """All lanes are busy while the block runs."""
         serving = self.models._serving
         assert serving is not None
-        free = threading.Event()
-        workers = serving.model.scorer._started().workers
-        for _ in range(workers.count):
-            workers.submit(lambda: free.wait(PATIENCE), -1)
-        try:
-            until(lambda: not workers.idle)
+        with hold_all(serving.model.scorer._started().slots.cores):
             yield
-        finally:
-            free.set()
 
     def close(self) -> None:
         self.running.close()

@@ -8,11 +8,10 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ class Process:
         options: of the command line.
         model: that it serves.
         data: its data dir.
-        token: that it asks for, and that requests bear.
-        files: that it may have open, if above 0.
+        token: that it asks for, and that requests send.
+        program: Python's arguments before those of the command line.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Process:
         model: Path | None = None,
         data: Path | None = None,
         token: str = "",
-        files: int = 0,
+        program: Sequence[str] = ("-m", "lloss"),
     ) -> None:
         self.model, self.data = model or folder / "model.onnx", data or folder / "data"
         self.headers = {"Content-Type": "application/json"}
@@ -48,15 +47,11 @@ class Process:
             environment["LLOSS_TOKEN"] = token
         self._log = folder / "log"
 
-        def limit() -> None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lloss", "serve", str(self.model), "--port=0",
+                [sys.executable, *program, "serve", str(self.model), "--port=0",
                  f"--data-dir={self.data}", f"--pool-root={folder}", "--provider=cpu", *options],
                 stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
-                preexec_fn=limit if files else None,
             )  # fmt: skip
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()

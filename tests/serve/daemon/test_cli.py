@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from lloss.serve.daemon.settings import Limits, ServeSettings
 
 from lloss.cli import serve as cli
+from lloss.errors import SettingsError
 
 TOKEN = "0123456789abcdef"
 
@@ -82,20 +83,15 @@ def test_the_token_comes_from_a_file_or_the_environment(
     ("options", "message"),
     [
         (["--host=0.0.0.0"], "requests need a token"),
-        (["--host=::"], "requests need a token"),
-        (["--host=192.168.0.1"], "requests need a token"),
         (["--host=example.org"], "requests need a token"),
         (["--token-file=short"], "at least 16"),
         (["--token-file=empty"], "is empty"),
-        (["--token-file=spaced"], "spaces"),
+        (["--token-file=spaced"], "use letters and digits, such as `openssl rand"),
         (["--token-file=binary"], "cannot be read"),
         (["--token-file=none"], "cannot be read: No such file"),
-        (["--pool-root=none"], "is not a folder"),
         (["--pool-root=short"], "is not a folder"),
-        (["--allowed-host=a:80"], "without a port"),
         (["--allowed-host=http://a"], "without a port"),
         (["--public-url=scores.example"], "give https://NAME"),
-        (["--public-url=ftp://scores.example"], "give https://NAME"),
         (["--public-url=https://"], "give https://NAME"),
         (["--public-url=https://a b"], "give https://NAME"),
         (["--public-url=https://me@a"], "give https://NAME"),
@@ -103,12 +99,11 @@ def test_the_token_comes_from_a_file_or_the_environment(
         (["--public-url=https://scores.example/lloss"], "without a path"),
         (["--image-url=ftp://{pool}/{id}"], "must begin with http"),
         (["--image-url=http://x/{id}"], "must contain {pool}"),
-        (["--pending=0"], "must be above 0"),
+        (["--pending=0"], "--pending 0: must be above 0"),
         (["--pending=soon"], "give a duration"),
-        (["--pending=-1h"], "give a duration"),
         (["--max-body=lots"], "give a size"),
-        (["--max-body=0"], "must be above 0"),
-        (["--timeout=0s"], "must be above 0"),
+        (["--max-body=0"], "--max-body 0: must be above 0"),
+        (["--timeout=0s"], "--timeout 0: must be above 0"),
         (["--token=abc"], "No such option"),
         (["--port=65536"], "is not in the range"),
     ],
@@ -130,11 +125,23 @@ def test_what_cannot_be_is_one_line(
     assert not (tmp_path / "data").exists()
 
 
+def settings(**given: Any) -> ServeSettings:
+    return ServeSettings(model=Path("m"), data_dir=Path("d"), **given)
+
+
 def test_loopback_needs_no_token() -> None:
     for host in ("localhost", "127.0.0.1", "127.8.9.1", "::1"):
-        assert ServeSettings(model=Path("m"), data_dir=Path("d"), host=host).loopback
-    settings = ServeSettings(model=Path("m"), data_dir=Path("d"), host="::1", port=80)
-    assert settings.url == "http://[::1]:80"
+        assert settings(host=host).loopback
+    assert settings(host="::1", port=80).url == "http://[::1]:80"
+
+
+def test_settings_from_python_are_checked_too() -> None:
+    with pytest.raises(SettingsError, match="limit body_seconds nan: must be above 0"):
+        Limits(body_seconds=float("nan"))
+    with pytest.raises(SettingsError, match="--threads -1: must not be below 0"):
+        settings(threads=-1)
+    with pytest.raises(SettingsError, match="--port 65536: give one of 0 to 65535"):
+        settings(port=1 << 16)
 
 
 @pytest.mark.parametrize(

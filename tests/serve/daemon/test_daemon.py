@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
 import onnx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from PIL import Image
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -25,7 +21,6 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ...waiting import PATIENCE
 from .processes import Process
 
 DOCUMENTED = [content_type_conformance, response_headers_conformance, response_schema_conformance,
@@ -46,39 +41,6 @@ def shared(
         Process(folder, f"--pool-root={photos}", model=artifact, token=TOKEN)
     ) as daemon:
         yield daemon.ready()
-
-
-class Load:
-    """Clients that send one image after the other until ``end``."""
-
-    def __init__(self, port: int, clients: int = 4) -> None:
-        self.answers: list[Any] = []
-        self._port, self._stop = port, threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
-        for thread in self._threads:
-            thread.start()
-
-    def _ask(self) -> None:
-        picture = io.BytesIO()
-        Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(picture, "PNG")
-        with httpx.Client(headers=BEARER, timeout=PATIENCE) as client:
-            while not self._stop.is_set():
-                url = f"http://127.0.0.1:{self._port}/v1/score"
-                try:
-                    reply = client.post(url, files={"images": ("a.png", picture.getvalue())})
-                    self.answers.append((reply.status_code, reply.headers["x-lloss-model"]))
-                except Exception as error:
-                    self.answers.append((repr(error), None))
-                    return
-
-    def after(self, sha256: str) -> bool:
-        """Whether some requests were answered by a model."""
-        return sum(model == sha256 for _, model in self.answers) > 20
-
-    def end(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_a_pool_is_scored_and_chosen_from_across_a_restart(start: Start, folder: Path) -> None:
@@ -112,26 +74,33 @@ def test_plain_routes_are_counted_by_name(shared: Process) -> None:
 def test_models_are_replaced_under_load_without_a_failed_request(start: Start) -> None:
     daemon = start(token=TOKEN).ready()
     before = daemon.ask("GET", "/v1/model")[1]["sha256"]
-    load = Load(daemon.port)
-    daemon.until(lambda: load.after(before))
-    daemon.model.write_bytes(b"damaged")
-    daemon.process.send_signal(signal.SIGHUP)
-    daemon.until(lambda: "model_refused" in daemon.log_text())
-    status, refused = daemon.ask("POST", "/v1/model/reload")
-    assert status == 409 and before[:12] in refused["error"]
-    shutil.copy(daemon.data / "models" / f"{before}.onnx", daemon.model)
-    graph = onnx.load(daemon.model)
-    graph.doc_string = "the same, and another file"
-    onnx.save(graph, daemon.model)
-    status, done = daemon.ask("POST", "/v1/model/reload")
-    assert status == 200 and done["before"] == before != done["now"]
+    answers: list[int] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        while not enough.is_set():
+            answers.append(daemon.infer()[0])
+
+    with ThreadPoolExecutor(4) as clients:
+        asking = [clients.submit(ask) for _ in range(4)]
+        daemon.until(lambda: len(answers) > 20)
+        daemon.model.write_bytes(b"damaged")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until(lambda: "model_refused" in daemon.log_text())
+        status, refused = daemon.ask("POST", "/v1/model/reload")
+        assert status == 409 and before[:12] in refused["error"]
+        graph = onnx.load(daemon.data / "models" / f"{before}.onnx")
+        graph.doc_string = "the same, and another file"
+        onnx.save(graph, daemon.model)
+        status, done = daemon.ask("POST", "/v1/model/reload")
+        assert status == 200 and done["before"] == before != done["now"]
+        answered = len(answers)
+        daemon.until(lambda: len(answers) > answered + 20)
+        enough.set()
+    assert set(answers) == {200} and not any(each.exception() for each in asking)
     assert [copy.stem for copy in (daemon.data / "models").glob("*.onnx")] == [done["now"]]
-    daemon.until(lambda: load.after(done["now"]))
-    load.end()
-    assert {status for status, _ in load.answers} == {200}
-    assert {sha256 for _, sha256 in load.answers} == {before, done["now"]}
-    scored = 'lloss_requests_total{code="200",route="/v1/score"}'
-    daemon.until(lambda: daemon.metric(scored) == len(load.answers))
+    counted = 'lloss_requests_total{code="200",route="/v2/models/lloss/infer"}'
+    daemon.until(lambda: daemon.metric(counted) == len(answers))
     assert done["now"].encode() in daemon.ask("GET", "/metrics")[1]
 
 

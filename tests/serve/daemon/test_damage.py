@@ -44,47 +44,22 @@ def test_a_damaged_journal_loses_its_own_content_only(start: Start, folder: Path
     assert again.end() == 0
 
 
-def test_a_catalog_removed_while_it_runs(start: Start, folder: Path) -> None:
-    daemon = start().ready()
-    assert daemon.scored("p", folder / "photos")["state"] == "done"
-    path = daemon.data / "catalog.sqlite"
-    path.rename(folder / "aside")
-    for method, route, body in [
-        ("POST", "/v1/pools/p/select", {"k": 1}),
-        ("GET", "/v1/pools", None),
-        ("GET", "/v1/pools/p/preview", None),
-    ]:
-        status, reply = daemon.ask(method, route, body)
-        assert status == 503
-        assert "was removed or replaced" in reply["error"]
-    assert daemon.ask("GET", "/pools/p")[0] == 503
-    status, reply = daemon.ask("GET", "/readyz")
-    assert status == 503 and "was removed" in reply["error"]
-    assert daemon.infer()[0] == 200 and daemon.ask("GET", "/metrics")[0] == 200
-    assert not path.exists()
-    (folder / "aside").rename(path)
-    assert daemon.ready().ask("POST", "/v1/pools/p/select", {"k": 1})[0] == 200
-    assert daemon.end() == 0
-
-
 def test_a_damaged_part_is_one_line_and_the_pool_can_be_scored_again(
     start: Start, folder: Path
 ) -> None:
     daemon = start().ready()
     job = daemon.scored("p", folder / "photos")["id"]
-    for where in ("scores", "ids", "footer", "cut off", "empty", "gone"):
+    for damage in (flip_a_bit, cut_off, Path.unlink):
         (part,) = (daemon.data / "pools/p/scores" / job).glob("part-*")
-        damage(part, where)
+        damage(part)
         for method, route, body in [
             ("POST", "/v1/pools/p/select", {"k": 3}),
-            ("POST", "/v1/pools/p/select", {"k": 3, "strategy": "diverse"}),
             ("GET", "/v1/pools/p/preview", None),
         ]:
             status, reply = daemon.ask(method, route, body)
             assert status == 409 and "\n" not in reply["error"] and job in reply["error"], reply
         status, reply = daemon.ask("GET", "/pools/p")
         assert status in (200, 409) and b"<html" in reply
-        assert daemon.ask("GET", "/")[0] == 200
         assert daemon.ask("GET", "/v1/pools/p/pending")[1]["total"] == 0
         again = daemon.ended(daemon.ask("POST", "/v1/pools/p/score")[1]["id"])
         assert again["state"] == "done" and again["id"] != job
@@ -93,18 +68,14 @@ def test_a_damaged_part_is_one_line_and_the_pool_can_be_scored_again(
     assert daemon.end() == 0 and "Traceback" not in daemon.log_text()
 
 
-def damage(part: Path, where: str) -> None:
-    metadata = pq.read_metadata(part)
-    whole = bytearray(part.read_bytes())
-    if where in ("scores", "ids"):
-        names = [metadata.schema.column(n).name for n in range(metadata.num_columns)]
-        column = metadata.row_group(0).column(names.index("loss" if where == "scores" else "id"))
-        whole[column.data_page_offset + column.total_compressed_size - 9] ^= 64
-    elif where == "footer":
-        length = int.from_bytes(whole[-8:-4], "little")
-        whole[-8 - length : -8 - length // 2] = random.Random(0).randbytes(length - length // 2)
-    else:
-        whole = whole[:-100] if where == "cut off" else bytearray()
+def flip_a_bit(part: Path) -> None:
+    """In the scores' column."""
+    metadata, whole = pq.read_metadata(part), bytearray(part.read_bytes())
+    names = [metadata.schema.column(n).name for n in range(metadata.num_columns)]
+    column = metadata.row_group(0).column(names.index("loss"))
+    whole[column.data_page_offset + column.total_compressed_size - 9] ^= 64
     part.write_bytes(whole)
-    if where == "gone":
-        part.unlink()
+
+
+def cut_off(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:-100])

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ...waiting import PATIENCE, until
+from .processes import Process
 
 PROGRAM = """
 import asyncio, sys, time
@@ -52,8 +50,6 @@ class FakeModels(daemon.ModelManager):
         self.sha256, self.provider = "ab" * 32, "cpu"
 
     def reload(self):
-        if how == "refused":
-            raise ArtifactError("model.onnx: is not an artifact")
         self.reloads += 1
         self.wait()
         before, self.sha256 = self.sha256, "cd" * 32
@@ -98,235 +94,159 @@ def create_app_with_slow_routes(daemon):
 
 daemon.ModelManager, daemon_main.create_app = FakeModels, create_app_with_slow_routes
 daemon_main._CLOSE_SECONDS = 0.1 if how == "stuck" else 20
-main(["serve", *sys.argv[2:]])
+main(sys.argv[2:])
 """
 
 
-class Process:
+class FakeDaemon(Process):
     """The daemon; requests to ``/wait`` last as long as its file ``hold`` exists."""
 
     def __init__(self, folder: Path, *options: str, how: str = "") -> None:
-        folder.mkdir()
+        (folder / "data").mkdir(parents=True)
         self.hold, self.waiting, self.closed = (
-            folder / name for name in ("hold", "waiting", "closed")
+            folder / "data" / name for name in ("hold", "waiting", "closed")
         )
         if how == "loading":
             self.hold.touch()
-        self.log = folder / "log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, how,
-                 "m.onnx", "--port=0", f"--data-dir={folder}", *options],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )  # fmt: skip
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline().strip().rpartition(":")[2] or 0)
+        super().__init__(folder, *options, program=["-c", PROGRAM, how])
 
-    def ask(self, method: str, path: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        with contextlib.closing(connection):
-            connection.request(method, path)
-            reply = connection.getresponse()
-            return reply.status, json.loads(reply.read() or b"null")
-
-    def ready(self) -> Process:
-        self.until(lambda: self.ask("GET", "/readyz")[0] == 200)
-        return self
-
-    def until(self, done: Callable[[], bool]) -> None:
-        until(done, describe=self.log.read_text)
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log_text().splitlines()]
 
     def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
+        return [line["event"] for line in self.lines()]
 
-    def logged(self, event: str) -> Process:
-        self.until(lambda: event in self.events())
+    def logged(self, event: str) -> FakeDaemon:
+        until(lambda: event in self.events(), describe=self.log_text)
         return self
 
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def ended(self) -> int:
-        return self.process.wait(PATIENCE)
+    def connected(self, head: str) -> socket.socket:
+        """A connection that has sent a request without a body."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        sock.sendall(f"{head} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return sock
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    made: list[Process] = []
+def started(tmp_path: Path) -> Iterator[Callable[..., FakeDaemon]]:
+    made: list[FakeDaemon] = []
 
-    def start(*options: str, **given: Any) -> Process:
-        made.append(Process(tmp_path / f"data{len(made)}", *options, **given))
+    def start(*options: str, **given: Any) -> FakeDaemon:
+        made.append(FakeDaemon(tmp_path / str(len(made)), *options, **given))
         return made[-1]
 
     yield start
     for process in made:
-        process.process.kill()
-        process.process.wait()
-        assert process.process.stdout is not None
-        process.process.stdout.close()
+        process.close()
 
 
-Start = Callable[..., Process]
+Start = Callable[..., FakeDaemon]
 
 
 def test_it_answers_while_its_model_loads(started: Start) -> None:
-    process = started(how="loading")
-    assert process.ask("GET", "/healthz")[0] == 200
-    process.signal(signal.SIGHUP)  # nothing to reload yet
-    process.logged("model_refused")
-    assert process.ask("GET", "/readyz") == (503, {"ready": False, "error": "loading the model"})
-    process.hold.unlink()
-    assert process.ready().ask("GET", "/readyz")[1] == {"ready": True}
-    process.logged("ready")
-    assert process.events()[0] == "listening"
-    line = json.loads(process.log.read_text().splitlines()[process.events().index("ready")])
+    daemon = started(how="loading")
+    assert daemon.ask("GET", "/healthz")[0] == 200
+    daemon.process.send_signal(signal.SIGHUP)  # nothing to reload yet
+    daemon.logged("model_refused")
+    assert daemon.ask("GET", "/readyz") == (503, {"ready": False, "error": "loading the model"})
+    daemon.hold.unlink()
+    daemon.ready()
+    assert daemon.logged("ready").events()[0] == "listening"
+    (line,) = [line for line in daemon.lines() if line["event"] == "ready"]
     assert (line["level"], line["note"]) == ("warning", "cuda: the driver is too old")
 
 
 def test_it_can_be_stopped_while_its_model_loads(started: Start) -> None:
-    process = started(how="loading")
-    process.signal()
-    assert process.ended() == 0
+    assert started(how="loading").end() == 0
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(started: Start) -> None:
-    process = started(how="broken")
-    assert process.ended() == 2
-    assert process.log.read_text().splitlines()[-1] == "lloss: model.onnx: is not an artifact"
-    assert "Traceback" not in process.log.read_text()
+    daemon = started(how="broken")
+    assert daemon.process.wait(PATIENCE) == 2
+    assert daemon.log_text().splitlines()[-1] == "lloss: model.onnx: is not an artifact"
+    assert "Traceback" not in daemon.log_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_answers_what_it_accepted(started: Start, number: int) -> None:
-    process = started().ready()
-    process.hold.touch()
-    replies: list[Any] = []
-    clients = [
-        threading.Thread(target=lambda: replies.append(process.ask("POST", "/wait")))
-        for _ in range(4)
-    ]
-    with socket.create_connection(("127.0.0.1", process.port)) as idle:
-        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        idle.recv(1 << 16)
-        for thread in clients:
-            thread.start()
-        process.until(lambda: process.waiting.exists() and process.waiting.read_text() == "xxxx")
-        process.signal(number)
-        process.logged("shutting_down")
-        assert process.ask("GET", "/readyz")[1] == {"ready": False, "error": "shutting down"}
-        assert process.ask("POST", "/wait")[0] == 503
-        process.hold.unlink()
-        for thread in clients:
-            thread.join()
-        assert process.ended() == 0
-    assert replies == [(200, "done")] * 4
-    assert process.closed.exists() and process.events()[-1] == "stopped"
-    assert "drain_expired" not in process.events()
-
-
-def test_under_load_no_accepted_request_is_lost(started: Start) -> None:
-    """Each request is answered or refused; only a connection that the socket had not accepted when
-    it closed may be reset."""
-    process = started().ready()
-    outcomes: list[Any] = []
-
-    def ask() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=PATIENCE)
-        while True:
-            accepted = connection.sock is not None
-            try:
-                connection.request("POST", "/wait")
-                reply = connection.getresponse()
-                outcomes.append((reply.status, len(reply.read())))
-            except (OSError, http.client.HTTPException) as error:
-                if accepted or not isinstance(error, ConnectionError):
-                    outcomes.append((repr(error), 0))
-                return
-
-    clients = [threading.Thread(target=ask) for _ in range(16)]
-    for client in clients:
-        client.start()
-    process.until(lambda: outcomes.count((200, 6)) > 100)
-    process.signal()
-    assert process.ended() == 0
-    for client in clients:
-        client.join()
-    assert {kind for kind, _ in outcomes} == {200, 503}
+    daemon = started()
+    daemon.ready()
+    daemon.hold.touch()
+    with daemon.connected("GET /healthz"), ThreadPoolExecutor(4) as clients:  # one is idle
+        replies = [clients.submit(daemon.ask, "POST", "/wait") for _ in range(4)]
+        daemon.until(lambda: daemon.waiting.exists() and daemon.waiting.read_text() == "xxxx")
+        daemon.process.send_signal(number)
+        daemon.logged("shutting_down")
+        assert daemon.ask("GET", "/readyz")[1] == {"ready": False, "error": "shutting down"}
+        assert daemon.ask("POST", "/wait")[0] == 503
+        daemon.hold.unlink()
+        assert [reply.result() for reply in replies] == [(200, "done")] * 4
+        assert daemon.process.wait(PATIENCE) == 0
+    assert daemon.closed.exists() and daemon.events()[-1] == "stopped"
+    assert "drain_expired" not in daemon.events()
 
 
 @pytest.mark.parametrize("path", ["/wait", "/hang"])
 def test_requests_are_cancelled_after_the_grace_period(started: Start, path: str) -> None:
-    process = started("--drain=0.1s").ready()
-    process.hold.touch()
-    with socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE) as sock:
-        sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        process.until(process.waiting.exists)
-        process.signal()
-        assert process.ended() == 0
+    daemon = started("--drain=0.1s")
+    daemon.ready()
+    daemon.hold.touch()
+    with daemon.connected(f"POST {path}") as sock:
+        daemon.until(daemon.waiting.exists)
+        assert daemon.end() == 0
         head, _, body = sock.recv(1 << 16).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in head
     assert "--drain" in json.loads(body)["error"]
-    assert "drain_expired" in process.events()
-    assert "Traceback" not in process.log.read_text()
+    assert "drain_expired" in daemon.events()
+    assert "Traceback" not in daemon.log_text()
 
 
 def test_a_slow_client_gets_its_whole_reply(started: Start) -> None:
-    process = started().ready()
-    with socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE) as sock:
-        sock.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    daemon = started()
+    daemon.ready()
+    with daemon.connected("GET /large") as sock:
         size = len(sock.recv(1 << 16))
-        process.signal()
+        daemon.process.send_signal(signal.SIGTERM)
 
         def closed() -> bool:
-            with contextlib.suppress(OSError), socket.create_connection(("", process.port)):
+            with contextlib.suppress(OSError), socket.create_connection(("", daemon.port)):
                 return False
             return True
 
-        process.until(closed)
-        assert process.process.poll() is None
+        daemon.until(closed)
         while part := sock.recv(1 << 20):
             size += len(part)
     assert size > 50 << 20
-    assert process.ended() == 0 and process.events()[-1] == "stopped"
+    assert daemon.process.wait(PATIENCE) == 0 and daemon.events()[-1] == "stopped"
 
 
 def test_a_daemon_that_does_not_close_still_ends(started: Start) -> None:
-    process = started(how="stuck").ready()
-    process.signal()
-    assert process.ended() == 0
-    last = json.loads(process.log.read_text().splitlines()[-1])
+    daemon = started(how="stuck")
+    daemon.ready()
+    assert daemon.end() == 0
+    last = daemon.lines()[-1]
     assert last["event"] == "stopped" and "did not close" in last["reason"]
 
 
 def test_a_second_signal_ends_it_at_once(started: Start) -> None:
-    process = started().ready()
-    process.hold.touch()
-    with socket.create_connection(("127.0.0.1", process.port)) as sock:
-        sock.sendall(b"POST /wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        process.until(process.waiting.exists)
-        process.signal()
-        process.logged("shutting_down").signal()
-        assert process.ended() == 128 + signal.SIGTERM
+    daemon = started()
+    daemon.ready()
+    daemon.hold.touch()
+    with daemon.connected("POST /wait"):
+        daemon.until(daemon.waiting.exists)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.logged("shutting_down").end() == 128 + signal.SIGTERM
 
 
-def test_sighup_reloads_and_never_ends_it(started: Start) -> None:
-    refusing = started(how="refused").ready()
-    refusing.signal(signal.SIGHUP)
-    refusing.logged("model_refused")
-    status, reply = refusing.ask("POST", "/v1/model/reload")
-    assert status == 409 and "not an artifact" in reply["error"] and "abababababab" in str(reply)
-    assert refusing.ask("GET", "/readyz")[0] == 200
-    process = started().ready()
-    process.hold.touch()
-    process.signal(signal.SIGHUP)
-    process.until(lambda: process.ask("GET", "/reloads")[1] == 1)
+def test_sighup_reloads_once_for_many_signals(started: Start) -> None:
+    daemon = started()
+    daemon.ready()
+    daemon.hold.touch()
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(lambda: daemon.ask("GET", "/reloads")[1] == 1)
     for _ in range(100):
-        process.signal(signal.SIGHUP)
-    assert process.ask("GET", "/reloads")[1] == 1
-    process.hold.unlink()
-    process.logged("model_reloaded")
-    process.until(lambda: process.ask("GET", "/reloads")[1] == 2)
-    process.signal(signal.SIGHUP)
-    process.until(lambda: process.ask("GET", "/reloads")[1] == 3)
+        daemon.process.send_signal(signal.SIGHUP)
+    assert daemon.ask("GET", "/reloads")[1] == 1
+    daemon.hold.unlink()
+    daemon.logged("model_reloaded")
+    daemon.until(lambda: daemon.ask("GET", "/reloads")[1] == 2)

@@ -1,16 +1,26 @@
-"""A session that behaves as one on a GPU does."""
+"""A session that behaves as one on a GPU does, pictures, and cores that a test holds."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from lloss.serve.scoring.batch.slots import Slots
 
 
 def pictures(count: int, seed: int = 0, size: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def hold_all(slots: Slots, count: int = 0) -> contextlib.ExitStack:
+    """Hold some or all slots, before every other waiter, until the stack is closed."""
+    held = contextlib.ExitStack()
+    for _ in range(count or slots.count):
+        held.enter_context(slots.held(-1))
+    return held
 
 
 class FakeGpuSession:

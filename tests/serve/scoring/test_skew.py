@@ -26,7 +26,7 @@ def _files(folder: Path) -> Path:
     for number, (kind, mode) in enumerate(
         [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA"),
          ("PNG", "P"), ("PNG", "LA"), ("PNG", "1"), ("PNG", "I;16"), ("TIFF", "RGB"),
-         ("TIFF", "F"), ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB")] * 3
+         ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB")] * 3
     ):  # fmt: skip
         shape = [(8, 8, 3), (50, 31, 3), (5, 90, 3)][number % 3]
         if mode == "I;16":
@@ -76,7 +76,7 @@ def test_the_scorer_feeds_the_engine_what_training_sees(
     items = list(open_pool(_files(tmp_path / "pool")))
     scorer = Scorer(artifact, device="cpu", batch_size=8, threads=1)  # so that batches keep order
     trained_on = _trained_on(items, scorer)
-    assert len(items) == 42 and trained_on.std() > 30  # pictures, not blanks
+    assert len(items) == 39 and trained_on.std() > 30  # pictures, not blanks
     assert np.array_equal(_fed(scorer, tmp_path / "pool", monkeypatch), trained_on)
 
 

@@ -1,7 +1,7 @@
 "use strict";
 
-// The pages work without this script. It sends forms in place, presses buttons by keys, and updates
-// figures every two seconds.
+// Sends the forms of tiles in place, presses their buttons by keys, and updates figures every two
+// seconds.
 
 const POLL = 2000;
 const VERDICTS = { labeled: "labeled", skipped: "skipped", taken: "somebody else has it now" };
@@ -249,7 +249,6 @@ async function update() {
   if (answer.redirected || answer.status === 401) return location.reload();
   if (!answer.ok) return;
   const status = await answer.json();
-  put("[data-rate]", status.rate);
   put("[data-queue]", status.queue);
   put("[data-jobs]", Object.keys(status.jobs).length.toLocaleString("en"));
   const shown = new Set();

@@ -107,11 +107,6 @@ def test_all_outputs_are_the_default(client: Any, scorer: Scorer, served: Any) -
     assert result.as_numpy("error").tolist() == [b""] * 3
 
 
-def test_image_files(client: Any, scorer: Scorer, photos: Any) -> None:
-    contents = [path.read_bytes() for path in sorted(photos.rglob("*.png"))][:20]
-    assert_same(client.infer(MODEL, [files(contents)]), scorer.score(contents), ["loss"])
-
-
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_bad_image_fails_alone(
     client: Any, scorer: Scorer, encoded: Callable[..., bytes], binary: bool

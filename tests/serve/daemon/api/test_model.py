@@ -17,7 +17,7 @@ class Models:
     manifest = SimpleNamespace(to_json=lambda: '{"task": "t"}')
 
     def reload(self) -> Any:
-        return SimpleNamespace(before=self.sha256, now="cd" * 32)
+        return self.sha256, "cd" * 32
 
 
 @pytest.fixture

@@ -143,8 +143,6 @@ def test_unusual_paths_match_no_route(make_server: Make, path: str) -> None:
     [
         ([b"X: " + b"a" * HEAD_BYTES], 431),
         ([b"X: y"] * 20_000, 431),
-        ([b'Cookie: a="' + b"\\" * 4096], 431),
-        ([b'Cookie: a="' + b"\\" * 2500] * 2, 431),
         ([b"Content-Type: 14", b"Content-Type: 0"], 400),
         ([b"Inference-Header-Content-Length: 14", b"Inference-Header-Content-Length: 0"], 400),
         ([b"Authorization: Bearer a", b"Authorization: Bearer b"], 400),

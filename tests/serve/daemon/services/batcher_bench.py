@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from lloss import Scorer
 from lloss.errors import EngineError
 
 from ....waiting import PATIENCE
+from ...scoring.fakes import hold_all
 
 BATCH = 8
 
@@ -67,16 +67,8 @@ class Bench:
     @contextlib.contextmanager
     def busy(self, lanes: int = 0) -> Iterator[None]:
         """Some or all lanes are busy while the block runs."""
-        free, workers = threading.Event(), self.scorer._started().workers
-        lanes = lanes or workers.count
-        for _ in range(lanes):
-            workers.submit(lambda: free.wait(PATIENCE), -1)
-        while workers.idle > workers.count - lanes:
-            time.sleep(0.001)
-        try:
+        with hold_all(self.scorer._started().slots.cores, lanes):
             yield
-        finally:
-            free.set()
 
     def score(self, images: Any, seconds: float = PATIENCE) -> asyncio.Task[Answer]:
         return asyncio.ensure_future(self.batcher.score(images, seconds))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +62,3 @@ class Bench:
         daemon.close()
         self.pause = 0.0
         return job
-
-    def sql(self, statement: str) -> None:
-        with closing(sqlite3.connect(self.folder / "data/catalog.sqlite")) as db, db:
-            db.execute(statement)

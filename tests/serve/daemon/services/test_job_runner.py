@@ -263,28 +263,24 @@ def test_a_failed_job_can_be_cancelled_or_replaced(
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("provider", "began with provider = 'cuda', now it is 'cpu'"),  # the GPU is lost
-        ("library", "onnxruntime.*, now it is '99.0'"),
-    ],
+    ("setting", "value"),
+    [("provider", "cuda"), ("onnxruntime", "1.0"), ("batch_size", 10_000)],
 )
 def test_a_job_waits_for_what_it_began_with(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, change: str, message: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, setting: str, value: object
 ) -> None:
+    """Such as a GPU that is lost, or another version of a library."""
     job = bench.interrupted("array.npy")
-    before, versions = contents(job.folder), engine._versions()
-    with monkeypatch.context() as patch:
-        if change == "provider":
-            bench.sql("UPDATE jobs SET provider = 'cuda', batch_size = 10000")
-        else:
-            patch.setattr(engine, "_versions", lambda: {**versions, "onnxruntime": "99.0"})
-        bench.start()
-        for failed in (bench.until(job), bench.score("array.npy")):
-            assert (failed.id, failed.state, failed.resumable) == (job.id, "failed", True)
-            assert re.search(f"{message}; what was scored is kept", failed.error)
-            assert "anew=true" in failed.error and contents(job.folder) == before
-    bench.sql("UPDATE jobs SET provider = 'cpu', batch_size = 8")
+    run = job.folder / "run.json"
+    settings = json.loads(run.read_text())
+    run.write_text(json.dumps({**settings, setting: value}))
+    before = contents(job.folder)
+    bench.start()
+    for failed in (bench.until(job), bench.score("array.npy")):
+        assert (failed.id, failed.state, failed.resumable) == (job.id, "failed", True)
+        assert re.search(f"begun with {setting} = {value!r}, .*what was scored is", failed.error)
+        assert "anew=true" in failed.error and contents(job.folder) == before
+    run.write_text(json.dumps(settings))
     with monkeypatch.context() as patch:
         break_parts(patch, LlossError("a broken disk"), after=6)
         assert bench.score("array.npy").id == job.id

@@ -13,12 +13,12 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from lloss.serve.daemon.ui.page_data import IMAGES_AT_ONCE, PageData
+from lloss.serve.daemon.ui import thumbnails
+from lloss.serve.daemon.ui.page_data import IMAGES_AT_ONCE
 from lloss.serve.daemon.ui.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type_of
 from PIL import Image, ImageColor
 from starlette.testclient import TestClient
 
-from lloss.errors import ImageError
 from lloss.pools import Item
 
 from .conftest import encoded
@@ -105,19 +105,11 @@ def test_a_thumbnail_is_small_whatever_the_image_is(world: Any, client: TestClie
     assert np.array_equal(shown, pixels.repeat(SIDE // 8, 0).repeat(SIDE // 8, 1))
 
 
-def test_thumbnails_follow_the_exif_orientation(world: Any, client: TestClient) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    world.table_pool("photos", {"a": encoded(picture(300, 600), "JPEG", exif=exif)})
-    answer = client.get("/pools/photos/thumb", params={"id": "a"})
-    assert Image.open(io.BytesIO(answer.content)).size == (SIDE // 2, SIDE)
-
-
 def test_an_unchanged_image_is_not_sent_again(world: Any, client: TestClient) -> None:
     world.table_pool("photos", {"a": encoded(picture(), "PNG")})
     for path in ("/pools/photos/thumb", "/v1/pools/photos/images"):
         first = client.get(path, params={"id": "a"})
-        for tags in (first.headers["etag"], f'"x", W/{first.headers["etag"]}', "*"):
+        for tags in (first.headers["etag"], f'"x", W/{first.headers["etag"]}'):
             again = client.get(path, params={"id": "a"}, headers={"If-None-Match": tags})
             assert again.status_code == 304 and again.content == b""
             assert again.headers["etag"] == first.headers["etag"]
@@ -147,8 +139,6 @@ def test_an_image_of_too_many_pixels_is_refused(make_world: Any) -> None:
         assert answer.status_code == 422 and "101×100 pixels" in answer.json()["error"]
         answer = client.get("/pools/photos/thumb", params={"id": "bomb"})
         assert "101×100 pixels" in unquote(answer.headers["x-lloss-error"])
-        page = client.get("/pools/photos").text
-        assert "cannot be shown: declares 101×100 pixels" in page, "known from then on"
         assert client.get("/pools/photos/thumb", params={"id": "web"}).status_code == 200
 
 
@@ -163,13 +153,6 @@ def test_a_replaced_file_has_a_new_thumbnail(world: Any, client: TestClient) -> 
     for colour in ("red", "lime", "blue"):
         file.write_bytes(encoded(Image.new("RGB", (9, 9), colour), "PNG"))
         assert thumb_of(client, "photos", ids[0])[0, 0].tolist() == list(ImageColor.getrgb(colour))
-    row = world.catalog.pools.row("photos")
-    keys = [
-        row,
-        replace(row, created=6.0),
-        replace(row, scores=replace(row.scores, folder=world.folder)),
-    ]
-    assert len({PageData.thumbnail_key(one) for one in keys}) == 3, "nor are those of another pool"
 
 
 def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) -> None:
@@ -184,16 +167,6 @@ def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) ->
     assert thumb_of(client, "digits", "2").min() == 200
 
 
-def test_a_signed_link_needs_no_token_and_shows_one_image(make_world: Any) -> None:
-    world = make_world(token="a-token-of-some-length")
-    ids = world.pool("photos", 2)
-    client, path = world.browser(), "/v1/pools/photos/images"
-    assert client.get(f"{path}?id={ids[0]}").status_code == 401
-    link = world.access.links.signed_query("photos", ids[0])
-    assert client.get(f"{path}?{link}").headers["content-type"] == "image/png"
-    assert client.get(f"{path}?{link.replace(ids[0], ids[1])}").status_code == 401
-
-
 def item(id: str, raw: bytes, read: list[str]) -> Item:
     def reading() -> bytes:
         read.append(id)
@@ -202,32 +175,21 @@ def item(id: str, raw: bytes, read: list[str]) -> Item:
     return Item(id, reading)
 
 
-def test_the_cache_of_thumbnails_is_bounded() -> None:
+def test_the_latest_thumbnails_are_kept(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thumbnails, "CACHED", 30)
     read: list[str] = []
-    raw = encoded(picture(256, 256), "JPEG")
-    thumbnails = Thumbnails(10**6, capacity=400_000)
+    raw, made = encoded(picture(9, 9)), Thumbnails(10**6)
+    world.array_pool("photos", np.zeros((1, 9, 9, 3), np.uint8))
+    row = world.catalog.pools.row("photos")
     for number in range(40):
-        thumbnails.get("pool", item(str(number), raw, read))
-        assert thumbnails.size <= 400_000
-    thumbnails.get("pool", item("39", raw, read))
+        made.get(row, item(str(number), raw, read))
+    made.get(row, item("39", raw, read))
     assert len(read) == 40, "the latest is kept"
-    thumbnails.get("pool", item("0", raw, read))
+    made.get(row, item("0", raw, read))
     assert len(read) == 41, "the oldest is not"
-    thumbnails.get("other", item("39", raw, read))
-    assert len(read) == 42, "of another pool"
-
-
-def test_a_failure_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    thumbnails = Thumbnails(10**6)
-    now = time.monotonic()
-    for _ in range(2):
-        with pytest.raises(ImageError):
-            thumbnails.get("pool", item("a", b"broken", read))
-    assert len(read) == 1 and thumbnails.failure("pool", "a")
-    monkeypatch.setattr(time, "monotonic", lambda: now + 120)
-    assert thumbnails.failure("pool", "a") == ""
-    assert thumbnails.get("pool", item("a", encoded(picture(), "PNG"), read)).content
+    for other in (replace(row, created=6.0), replace(row, name="other")):
+        made.get(other, item("39", raw, read))
+    assert len(read) == 43, "of other pools"
 
 
 def test_few_images_are_decoded_at_once(
@@ -235,7 +197,7 @@ def test_few_images_are_decoded_at_once(
 ) -> None:
     ids = world.pool("photos", 20)
     busy, most, lock = 0, 0, threading.Lock()
-    plain = Thumbnails._make
+    plain = Thumbnails.get
 
     def slow(self: Thumbnails, *wanted: Any) -> Any:
         nonlocal busy, most
@@ -247,7 +209,7 @@ def test_few_images_are_decoded_at_once(
             busy -= 1
         return plain(self, *wanted)
 
-    monkeypatch.setattr(Thumbnails, "_make", slow)
+    monkeypatch.setattr(Thumbnails, "get", slow)
     with client, ThreadPoolExecutor(20) as threads:  # one event loop
         list(threads.map(lambda id: client.get(f"/pools/photos/thumb?id={id}"), ids))
     assert most == IMAGES_AT_ONCE

@@ -7,14 +7,11 @@ The browser comes by a name over plain HTTP, which it trusts less than loopback:
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.lib.format import open_memmap
 
 from ..processes import Process
 from ..waiting import until
@@ -23,34 +20,22 @@ TOKEN = "a-token-of-some-length"
 NAME = "scores.example"
 
 
-@pytest.fixture(scope="module")
-def daemon(
-    artifact: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Process]:
-    """With a pool that is scored at once and one that takes long."""
-    folder = tmp_path_factory.mktemp("real")
-    shape = (1_000_000, 8, 8, 3)  # a file with a hole: it takes no disk space
-    open_memmap(folder / "long.npy", "w+", np.uint8, shape)
+@pytest.fixture
+def daemon(artifact: Path, photos: Path, tmp_path: Path) -> Iterator[Process]:
+    """With a pool."""
     options = (f"--allowed-host={NAME}", f"--pool-root={photos}")
-    with contextlib.closing(Process(folder, *options, model=artifact, token=TOKEN)) as daemon:
+    with contextlib.closing(Process(tmp_path, *options, model=artifact, token=TOKEN)) as daemon:
         daemon.ready()
-        for name, uri in (("photos", photos), ("long", folder / "long.npy")):
-            assert daemon.ask("PUT", f"/v1/pools/{name}", {"uri": str(uri)})[0] == 200
+        assert daemon.ask("PUT", "/v1/pools/photos", {"uri": str(photos)})[0] == 200
         yield daemon
 
 
-@pytest.fixture(scope="module")
-def site(daemon: Process) -> str:
-    """Where the browser finds it."""
-    return f"http://{NAME}:{daemon.port}"
-
-
 @pytest.fixture
-def browser(chromium: Any, site: str) -> Iterator[Any]:
+def browser(chromium: Any, daemon: Process) -> Iterator[Any]:
     """With the token as its password, and no complaint on its console when the test ends."""
-    chromium.get(site.replace("//", f"//any:{TOKEN}@"))
+    chromium.get(f"http://any:{TOKEN}@{NAME}:{daemon.port}")
     chromium.get_log("browser")
-    chromium.get(f"{site}/pools/photos")
+    chromium.get(f"http://{NAME}:{daemon.port}/pools/photos")
     yield chromium
     complaints = [entry["message"] for entry in chromium.get_log("browser")]
     chromium.delete_all_cookies()
@@ -91,17 +76,3 @@ def test_a_pool_is_scored_labeled_and_handed_out(browser: Any, daemon: Process) 
     daemon.until(lambda: '"/v1/pools/photos/pending"' in daemon.log_text())  # and all before it
     for part in ("/static/", "/thumb", "/page/status"):
         assert part not in daemon.log_text()
-
-
-def test_the_progress_of_a_job_is_live(browser: Any, daemon: Process, site: str) -> None:
-    browser.get(f"{site}/pools/long")
-    one(browser, "#job button").click()
-    progress = re.compile(r"[\d,]+ of 1,000,000 images · [\d,]+ a second · \d+ (s|min) left")
-    first = until(lambda: progress.fullmatch(text(browser, "[data-text]").strip()))
-    until(lambda: text(browser, "[data-text]").strip() != first[0])
-    browser.get(f"{site}/")
-    until(lambda: text(browser, "[data-rate]") not in ("", "–", "0"))
-    browser.get(f"{site}/pools/long")
-    one(browser, "form[action$=cancel] button").click()
-    until(lambda: text(browser, "h1") == "Not scored yet")
-    assert daemon.ask("GET", "/v1/jobs")[1]["jobs"][0]["state"] == "cancelled"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from lloss.serve.daemon.ui.taken_images import Batch
 from lloss.serve.daemon.ui.templates import duration, quoted, rate
 
 
@@ -20,9 +19,3 @@ def test_rates_are_short() -> None:
 def test_ids_in_forms_are_ascii_without_line_ends() -> None:
     for id in ("a\r\nb\n", "\udc80", "é+& %2f", "\0"):
         assert quoted(id).isascii() and quoted(id).isprintable()
-
-
-def test_the_name_of_a_batch_is_parsed_back() -> None:
-    assert Batch.parse(str(Batch(24, "a.key"))) == Batch(24, "a.key")
-    for broken in ("", "24", "24.", "x.y", "-1.y", "99999.y", "²4.y", f"1.{'y' * 101}"):
-        assert Batch.parse(broken) is None

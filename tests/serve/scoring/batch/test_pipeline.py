@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -26,7 +27,7 @@ from lloss.pools.array_pool import Rows
 from lloss.runtime.providers import SessionSetup, open_session
 
 from ....waiting import PATIENCE, until
-from ..fakes import pictures
+from ..fakes import hold_all, pictures
 
 BATCH = 8
 REMOTE = pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
@@ -125,11 +126,11 @@ def assert_losses(batches: list[Scores], plain: Engine, images: np.ndarray) -> N
 
 
 def is_idle(scorer: Scorer) -> bool:
-    """Whether every buffer is back, and no feeder runs."""
+    """Whether every buffer is back."""
     executor: Any = scorer.engine.executor
     count = executor._free.qsize() + executor._urgent.qsize()
     all_buffers = scorer.engine.concurrency if scorer.engine.on_host else 5
-    return count == all_buffers and "lloss-feed" not in [t.name for t in threading.enumerate()]
+    return count == all_buffers
 
 
 def assert_sound(scorer: Scorer, plain: Engine) -> None:
@@ -166,14 +167,14 @@ def test_a_slow_consumer_holds_the_pool_back(make: Make, remote: bool) -> None:
     while before != pool.begun:
         before = pool.begun
         time.sleep(0.1)
-    window = scorer._started().limits[remote].results
+    window = scorer._started().window
     assert BATCH < pool.begun <= (window + 2) * BATCH < 200
     batches.close()  # type: ignore[attr-defined]
     until(lambda: is_idle(scorer))
 
 
 def test_bytes_under_way_are_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_BYTES_PER_WORKER", 4 << 20)  # 16 MB in all
+    monkeypatch.setattr(pipeline, "_BYTES_PER_LANE", 4 << 20)  # 16 MB in all
     alive = most = 0
     lock = threading.Lock()
 
@@ -298,7 +299,7 @@ def test_a_stream_is_left_without_waiting_for_any_lock(artifact: Path, plain: En
         next(stream)
 
         def leave() -> None:
-            with scorer._started().workers._queue.changed:
+            with scorer._started().slots.cores._lock:
                 stream.close()  # type: ignore[attr-defined]
 
         within(leave)
@@ -388,13 +389,9 @@ class Live:
         return self.future.result(PATIENCE)
 
 
-def occupy(scorer: Scorer) -> threading.Event:
-    """Keep every thread that decodes busy until the event is set."""
-    free, workers = threading.Event(), scorer._started().workers
-    for _ in range(workers.count):
-        workers.submit(lambda: free.wait(PATIENCE), -1)
-    until(lambda: not workers.idle)
-    return free
+def occupy(scorer: Scorer) -> contextlib.ExitStack:
+    """Hold every core until the stack is closed."""
+    return hold_all(scorer._started().slots.cores)
 
 
 def test_a_live_batch(make: Make, plain: Engine, encoded: Callable[..., bytes]) -> None:
@@ -436,7 +433,7 @@ def test_live_batches_are_taken_late_and_go_before_a_pool(make: Make, plain: Eng
         assert not any(one.taken.is_set() for one in live)
     for one in live:
         one.future.add_done_callback(lambda _: order.append("live"))
-    free.set()
+    free.close()
     for one in live:
         one.scores()
     # Before them come only batches in work; on a GPU also those that are decoded.
@@ -475,7 +472,7 @@ def test_after_closing_nothing_is_taken(make: Make) -> None:
     live = [Live(scorer, pictures(1)) for _ in range(4)]
     closing = in_thread(scorer.close)
     until(lambda: scorer._closed)
-    free.set()
+    free.close()
     closing.result(PATIENCE)
     for one in live:
         with pytest.raises(EngineError, match="closed"):

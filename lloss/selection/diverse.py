@@ -1,4 +1,4 @@
-"""K images that cover the best: k-center greedy on the embeddings of the 4K best scores."""
+"""The strategy ``diverse``: k-center greedy on the embeddings of the best scores."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from numpy.typing import NDArray
 from lloss.errors import SelectionError
 from lloss.scores.score_source import ScoreSource
 from lloss.selection.kcenter import k_center, spreadable
-from lloss.selection.strategies.strategy import Strategy
-
-CANDIDATES = 4
-"""K images are spread over the best 4K."""
 
 
-class Diverse(Strategy):
-    """Spread K images over the 4K best scores, the first being the best score."""
+def spread(
+    source: ScoreSource, candidates: pa.Table, k: int, at_most: bool
+) -> tuple[pa.Table, int]:
+    """Choose K candidates, the first being the best; or all where there are fewer.
 
-    def candidates(self, k: int) -> int:
-        """See :class:`.Strategy`."""
-        return CANDIDATES * k
+    Args:
+        source: of the embeddings.
+        candidates: ``id`` and further columns, best first.
+        k: how many to choose.
+        at_most: whether fewer than K will do where embeddings cannot be used.
 
-    def choose(
-        self, source: ScoreSource, candidates: pa.Table, k: int, at_most: bool
-    ) -> tuple[pa.Table, int]:
-        """See :class:`.Strategy`."""
-        if len(candidates) <= k:
-            return candidates, 0
-        embeddings = read_embeddings(source, candidates["id"].to_pylist())
-        usable = np.flatnonzero(spreadable(embeddings))
-        unusable = len(candidates) - len(usable)
-        if len(usable) < k and not (at_most and len(usable)):
-            raise SelectionError(
-                f"{unusable} of the {len(candidates)} candidates have an infinite or extreme "
-                f"embedding, and k = {k} cannot be spread over the others; choose --strategy top"
-            )
-        if len(usable) > k:
-            usable = usable[k_center(embeddings[usable], k)]
-        return candidates.take(pa.array(usable)), unusable
+    Returns:
+        The chosen rows in the order picked, and how many candidates have an unusable embedding.
+
+    Raises:
+        SelectionError: too few can be used.
+    """
+    if len(candidates) <= k:
+        return candidates, 0
+    embeddings = read_embeddings(source, candidates["id"].to_pylist())
+    usable = np.flatnonzero(spreadable(embeddings))
+    unusable = len(candidates) - len(usable)
+    if len(usable) < k and not (at_most and len(usable)):
+        raise SelectionError(
+            f"{unusable} of the {len(candidates)} candidates have an infinite or extreme "
+            f"embedding, and k = {k} cannot be spread over the others; choose --strategy top"
+        )
+    if len(usable) > k:
+        usable = usable[k_center(embeddings[usable], k)]
+    return candidates.take(pa.array(usable)), unusable
 
 
 def read_embeddings(source: ScoreSource, ids: Sequence[str]) -> NDArray[np.float32]:

@@ -11,10 +11,10 @@ import pytest
 from lloss.errors import SelectionError
 from lloss.scores.score_source import TableScores
 from lloss.scores.scores_folder import ScoresFolder, scores_table
+from lloss.selection.diverse import read_embeddings
 from lloss.selection.kcenter import k_center
-from lloss.selection.strategies.diverse import read_embeddings
 
-from ..score_tables import best_ids, score_table, select_from
+from .score_tables import best_ids, score_table, select_from
 
 
 def test_picks_spread_over_clusters_where_top_does_not() -> None:
