@@ -153,7 +153,7 @@ def load_examples(
 def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> str:
     """Note images of 16 bits that are nearly black, as those of a 12-bit sensor are.
 
-    Where another uses its 16 bits there is none: such a sensor has dark images too.
+    Not where another uses its 16 bits: such a sensor has dark images too.
     """
     if settings.white:
         return ""
