@@ -23,11 +23,7 @@ class ModelCopies:
         return self.folder / f"{sha256}.onnx"
 
     def copy(self, model: Path) -> str:
-        """Copy a file, unless an intact copy exists; returns its SHA-256.
-
-        Raises:
-            ArtifactError: the file cannot be read.
-        """
+        """Copy a file, unless an intact copy exists; returns its SHA-256."""
         if not model.is_file():
             raise ArtifactError(f"{model}: no such file; make it with lloss export RUN -o {model}")
         try:

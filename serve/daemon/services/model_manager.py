@@ -67,10 +67,7 @@ class ModelManager:
 
         Returns the SHA-256 of the model that served before, and of the one that serves now.
         No request fails: those in progress finish with the earlier model. Concurrent calls wait.
-
-        Raises:
-            ArtifactError: the file is not a model, or cannot be read; the earlier one serves on.
-            EngineError: the provider cannot run it, or its outputs are invalid; likewise.
+        After an ArtifactError or EngineError the earlier one serves on.
         """
         with self._loading:
             before = self.current.sha256
