@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from lloss.annotations.boxes import BoxedObject, ObjectList, check_box
-from lloss.annotations.json_fields import Box, FileName, Flag, Name, PixelCount, convert, image_size
+from lloss.annotations.json_fields import Box, FileName, Flag, Name, PixelCount, convert
 from lloss.annotations.problems import AnnotationError, Problems
 from lloss.errors import LabelError
 from lloss.text.image_paths import image_path
@@ -43,9 +43,14 @@ class _Image(msgspec.Struct):
     height: PixelCount | None = None
     width: PixelCount | None = None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        return (int(self.height), int(self.width)) if self.height and self.width else None
+
 
 R = TypeVar("R", bound="Category | _Image")
 C = TypeVar("C", bound=Category)
+F = TypeVar("F")
 
 
 @dataclass(slots=True)
@@ -67,15 +72,17 @@ class CocoFile(Generic[C]):
 
     def find_image(self, id: int, where: str) -> CocoImage:
         """The image of an annotation."""
-        if id not in self.images:
-            raise AnnotationError(f"{where}.image_id", f"no image has the id {id}")
-        return self.images[id]
+        return _find(self.images, id, f"{where}.image_id", "image")
 
     def find_category(self, id: int, where: str) -> C:
         """The category of an annotation."""
-        if id not in self.categories:
-            raise AnnotationError(f"{where}.category_id", f"no category has the id {id}")
-        return self.categories[id]
+        return _find(self.categories, id, f"{where}.category_id", "category")
+
+
+def _find(known: Mapping[int, F], id: int, where: str, noun: str) -> F:
+    if id not in known:
+        raise AnnotationError(where, f"no {noun} has the id {id}")
+    return known[id]
 
 
 def is_coco(document: Any) -> bool:
@@ -110,10 +117,7 @@ def open_coco(document: Any, name: str, kind: type[C]) -> CocoFile[C]:
         named = _by_id(entries(document, "categories", name), kind, f"{name}: categories")
     except AnnotationError as error:
         raise LabelError(f"{error}; correct the file") from error
-    images = {
-        id: CocoImage(place, record.file_name, image_size(record.height, record.width))
-        for id, (place, record) in records.items()
-    }
+    images = {id: CocoImage(at, one.file_name, one.size) for id, (at, one) in records.items()}
     return CocoFile(images, {id: category for id, (_, category) in named.items()})
 
 

@@ -34,7 +34,6 @@ class _Category(Category):
 
 class _Keypoints(msgspec.Struct):
     keypoints: list[Coordinate]
-    num_keypoints: Coordinate | None = None
 
 
 def parse_keypoints(document: Any, name: str, problems: Problems) -> Iterator[Person]:
@@ -75,10 +74,7 @@ def _label(
 ) -> PersonLabel | None:
     if not names or "keypoints" not in entry:
         return None
-    record = convert(entry, _Keypoints, where)
-    if record.num_keypoints == 0:
-        return None
-    place, values = f"{where}.keypoints", record.keypoints
+    place, values = f"{where}.keypoints", convert(entry, _Keypoints, where).keypoints
     if len(values) != 3 * len(names):
         what = f"{len(values)} numbers; {len(names)} joints take {3 * len(names)}"
         raise AnnotationError(place, what)

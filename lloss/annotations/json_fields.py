@@ -17,8 +17,7 @@ from lloss.text.clean_names import clean_name, is_text
 
 T = TypeVar("T")
 
-FARTHEST = 1e9
-"""A coordinate beyond this many pixels is outside of any image."""
+FARTHEST = 1e9  # A coordinate beyond this many pixels is outside of any image
 
 Coordinate = Annotated[float, msgspec.Meta(ge=-FARTHEST, le=FARTHEST)]
 Point = tuple[Coordinate, Coordinate]
@@ -52,11 +51,6 @@ def _to_name(kind: type[Any], value: Any) -> Name:
     if kind is not Name or not name or not is_text(name):
         raise ValueError("not a name")
     return Name(name)
-
-
-def image_size(height: float | None, width: float | None) -> tuple[int, int] | None:
-    """Height and width of an image; None where one of them is missing or 0."""
-    return (int(height), int(width)) if height and width else None
 
 
 def load_json(path: Path) -> Any:

@@ -12,27 +12,23 @@ from numpy.typing import NDArray
 
 from lloss.images.crop_box import CropBox
 
-DECIMALS = 3
-"""Of a pixel, that JSON keeps."""
+DECIMALS = 3  # Of a pixel, that JSON keeps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectLabel:
     """The objects of an image, possibly none.
 
-    Attributes:
-        names: the class of each.
-        boxes: ``float32 [M, 4]``: x0, y0, x1, y1 in pixels of the upright image, as edges (a box
-            over the first pixel alone is 0, 0, 1, 1).
-        difficult: ``bool [M]``: neither counts nor hurts when detections are judged.
-        crowd: ``bool [M]``: a region of many objects; judged like a difficult one, not trained on.
-        size: height and width that the boxes were drawn on; None where the format lacks it.
+    Boxes are x0, y0, x1, y1 in pixels of the upright image, as edges (a box over the first pixel
+    alone is 0, 0, 1, 1).
     """
 
-    names: tuple[str, ...]
-    boxes: NDArray[np.float32]
-    difficult: NDArray[np.bool_]
+    names: tuple[str, ...]  # the class of each
+    boxes: NDArray[np.float32]  # [M, 4]
+    difficult: NDArray[np.bool_]  # [M]: neither counts nor hurts when detections are judged
+    # [M]: a region of many objects; judged like a difficult one, not trained on
     crowd: NDArray[np.bool_]
+    # Height and width that the boxes were drawn on; None where the format lacks it
     size: tuple[int, int] | None = None
     marks: ClassVar[str] = "object"
     """What the label marks, in words."""
@@ -60,22 +56,17 @@ class ObjectLabel:
 class PersonLabel:
     """The joints of one person.
 
-    Attributes:
-        image: the id of the image that shows the person.
-        region: the square of the image that the network is to see; None for the whole image.
-        names: of the joints, the same for all labels of a set.
-        joints: ``float32 [J, 2]``: x, y in pixels of the upright image, the centre of the first
-            pixel being 0.5, 0.5; of a joint that is not annotated anything finite.
-        annotated: ``bool [J]``: which joints are.
-        head: the head's size in pixels that PCKh divides by (0.6 of the head box's diagonal, or
-            an estimate of it); NaN where it is not known.
+    Joints are x, y in pixels of the upright image, the centre of the first pixel being 0.5, 0.5; of
+    a joint that is not annotated anything finite.
     """
 
-    image: str
-    region: CropBox | None
-    names: tuple[str, ...]
-    joints: NDArray[np.float32]
-    annotated: NDArray[np.bool_]
+    image: str  # the id of the image that shows the person
+    region: CropBox | None  # the square that the network is to see; None for the whole image
+    names: tuple[str, ...]  # of the joints, the same for all labels of a set
+    joints: NDArray[np.float32]  # [J, 2]
+    annotated: NDArray[np.bool_]  # [J]
+    # The head's size in pixels that PCKh divides by (0.6 of the head box's diagonal, or an
+    # estimate of it); NaN where it is not known
     head: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:

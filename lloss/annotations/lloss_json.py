@@ -69,33 +69,24 @@ class _Person(msgspec.Struct):
 _RECORDS: dict[str, type[_Objects | _Person]] = {"objects": _Objects, "persons": _Person}
 
 
-def archive_text(labels: Mapping[str, Label]) -> str:
-    """Labels by id as JSON, one a line; all of one kind, objects where there are none."""
+def write_labels(labels: Mapping[str, Label], path: Path) -> None:
+    """Write labels by id as JSON, one a line; all of one kind, objects where there are none."""
     kinds = {"objects" if isinstance(one, ObjectLabel) else "persons" for one in labels.values()}
     if len(kinds) > 1:
         raise LabelError("labels of objects and of persons: a file holds one kind")
     kind = next(iter(kinds), "objects")
-    lines = [
-        f"{json.dumps(id, ensure_ascii=False)}: {json.dumps(label.as_dict(), ensure_ascii=False)}"
-        for id, label in labels.items()
-    ]
+    lines = [f"{json.dumps(id, ensure_ascii=False)}: {label}" for id, label in labels.items()]
     inner = "\n" + ",\n".join(lines) + "\n" if lines else ""
-    return f'{{"lloss": "labels", "kind": "{kind}", "labels": {{{inner}}}}}\n'
+    write_text(path, f'{{"lloss": "labels", "kind": "{kind}", "labels": {{{inner}}}}}\n')
 
 
-def write_labels(labels: Mapping[str, Label], path: Path) -> None:
-    """Write labels of one kind by id, whole or not at all."""
-    write_text(path, archive_text(labels))
-
-
-def is_archive(document: Any) -> bool:
-    """Whether a JSON that was loaded already is of :func:`write_labels`."""
+def _is_archive(document: Any) -> bool:
     return isinstance(document, Mapping) and document.get("lloss") == "labels"
 
 
 def parse_archive(document: Any, name: str, kind: str | None = None) -> dict[str, Any] | None:
     """The labels of a loaded JSON, checked; None for other JSON. Refuse another ``kind``."""
-    if not is_archive(document):
+    if not _is_archive(document):
         return None
     given, entries = document.get("kind"), document.get("labels")
     if given not in _RECORDS or not isinstance(entries, Mapping):
@@ -115,7 +106,7 @@ def parse_archive(document: Any, name: str, kind: str | None = None) -> dict[str
 def load_annotations(path: Path) -> Any:
     """Load a JSON of images and their annotations; refuse an archive, which lacks the images."""
     document = load_json(path)
-    if is_archive(document):
+    if _is_archive(document):
         raise LabelError(f"{path}: holds labels without images; give the pool, and it as --labels")
     return document
 

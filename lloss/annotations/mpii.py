@@ -34,11 +34,9 @@ from lloss.images.crop_box import CropBox
 SHIFT = 0.5 - 1.0
 """From MPII's coordinates to those here: MPII calls the centre of the first pixel 1."""
 
-HEIGHT = 200.0
-"""Pixels of a person of scale 1."""
+HEIGHT = 200.0  # Pixels of a person of scale 1
 
-HEAD_SHARE = 0.6
-"""Of the diagonal of the head's box: the head's size (MPII's ``SC_BIAS``)."""
+HEAD_SHARE = 0.6  # Of the diagonal of the head's box: the head's size (MPII's `SC_BIAS`)
 
 NECK, HEAD = MPII.index("upper-neck"), MPII.index("head-top")
 

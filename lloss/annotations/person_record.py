@@ -24,25 +24,15 @@ BOX_SCALE = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person of a file.
+    """A person of a file; ``region`` and ``label`` raise :class:`AnnotationError`."""
 
-    Attributes:
-        where: its entry: ``train.json: [12]``.
-        image_where: the place of the image's name.
-        image: the image's name.
-        id: image and place in the file's own numbers: ``image@cx,cy,scale`` or ``image@x,y,w,h``.
-        region: gives the square of the image to look at; raises :class:`AnnotationError`.
-        label: gives the joints, None where none is annotated; raises likewise.
-        size: height and width of the image, where the file has them.
-    """
-
-    where: str
-    image_where: str
+    where: str  # its entry: `train.json: [12]`
+    image_where: str  # the place of the image's name
     image: str
-    id: str
-    region: Callable[[], CropBox]
-    label: Callable[[], PersonLabel | None]
-    size: tuple[int, int] | None = None
+    id: str  # image and place in the file's numbers: `image@cx,cy,scale` or `image@x,y,w,h`
+    region: Callable[[], CropBox]  # gives the square of the image to look at
+    label: Callable[[], PersonLabel | None]  # gives the joints; None where none is annotated
+    size: tuple[int, int] | None = None  # height and width of the image, if the file has them
 
 
 def person_id(image: str, *numbers: float) -> str:

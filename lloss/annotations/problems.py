@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 from lloss.errors import LabelError
 
-SHOWN = 3
-"""Broken annotations that a summary names."""
+SHOWN = 3  # Broken annotations that a summary names
 
 
 class AnnotationError(Exception):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -37,6 +35,12 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         name + (f" [{', '.join(map(str, shape))}]" if shape else "")
         for name, shape in manifest.outputs.items()
     )
+    recipe, calibrated = manifest.recipe, ""
+    if recipe:
+        calibrated = (
+            f", calibrated by {recipe.get('calibration')} on {recipe.get('images')} images, "
+            f"weights of {recipe.get('weight_bits')} bits"
+        )
     rows: dict[str, object] = {
         "task": manifest.task,
         "model": manifest.model,
@@ -44,12 +48,7 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         f"white of 16-bit images: {image.white or WHITE_16}",
         "outputs": f"{outputs}; float32 [N, …]",
         "classes": f"{len(manifest.classes)}: {first_names(manifest.classes, 12)}",
-    }
-    if manifest.task == "detection":
-        norm = provenance.get("settings", {}).get("loss_norm")
-        rows["loss_norm"] = f"{norm}: {_LOSS_NORMS.get(norm, 'unknown')}"
-    rows |= {
-        "precision": manifest.precision + _recipe(manifest.recipe),
+        "precision": manifest.precision + calibrated,
         "fidelity": fidelity_text(manifest),
         "reference": str(manifest.reference or "none: lloss serve measures no drift"),
         "trained on": f"{provenance.get('labeled_images')} images, "
@@ -58,27 +57,8 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         "versions": ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items()),
     }
     if speed := manifest.speed:
-        cpu = speed["cpu"] + (f" ({speed['instructions']})" if speed.get("instructions") else "")
-        rows["speed"] = f"{speed['times_fp32']:.2g}× fp32 on {cpu}"
+        rows["speed"] = f"{speed['times_fp32']:.2g}× fp32 on {speed['cpu']}"
     return rows
-
-
-_LOSS_NORMS = {
-    "positives": "an image's loss is divided by its positive anchors",
-    "none": "an image's loss is not divided: it grows with the objects",
-}
-
-
-def _recipe(recipe: Mapping[str, Any]) -> str:
-    if not recipe:
-        return ""
-    cpus = f" for CPUs with {recipe['instructions']}" if recipe.get("instructions") else ""
-    kept = recipe.get("kept")
-    layers = f", in fp32: {', '.join(kept)}" if kept else ""
-    return (
-        f", calibrated by {recipe.get('calibration')} on {recipe.get('images')} images, "
-        f"weights of {recipe.get('weight_bits')} bits{cpus}{layers}"
-    )
 
 
 def fidelity_text(manifest: Manifest) -> str:

@@ -14,8 +14,7 @@ from lloss.pools import ArrayPool, load_array, open_array
 from lloss.pools.storage import LocalPath
 from lloss.text.clean_names import clean_name
 
-DATA_ROOT = Path("~/.cache/lloss")
-"""Where torchvision's sets are, or are downloaded to."""
+DATA_ROOT = Path("~/.cache/lloss")  # Where torchvision's sets are, or are downloaded to
 
 DATASETS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """Names of data sets, and torchvision's classes that download them."""

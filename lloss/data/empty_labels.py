@@ -14,8 +14,8 @@ from lloss.errors import LabelError
 
 K = TypeVar("K")
 
-BACKGROUND, UNLABELED = "background", "unlabeled"
-EMPTY = (BACKGROUND, UNLABELED)
+UNLABELED = "unlabeled"
+EMPTY = ("background", UNLABELED)
 """What such a label means: the image is labeled and shows nothing, or it is not labeled yet."""
 
 

@@ -24,8 +24,7 @@ from lloss.text.image_paths import image_path, path_parts
 
 _Path = tuple[str, ...]
 
-_KEPT = 2
-"""Ids of one suffix that are kept for a name: two are enough to make it ambiguous."""
+_KEPT = 2  # Ids of one suffix that are kept for a name: two are enough to make it ambiguous
 
 
 class Matches:

@@ -19,8 +19,7 @@ from lloss.errors import ImageError
 from lloss.pools import Item, Pool
 from lloss.pools.image_files import read_file
 
-_SAMPLE = 4096
-"""Bytes in the middle of an image that are compared before all of it is."""
+_SAMPLE = 4096  # Bytes in the middle of an image that are compared before all of it is
 
 _Sample: TypeAlias = tuple[int | tuple[int, ...], bytes]
 """A file's length or an array's shape, and the bytes in the middle; of a remote object its URL."""

@@ -16,7 +16,6 @@ from lloss.data.label_joining import match_labels
 from lloss.data.labeled_set import LabeledSet, usable_set
 from lloss.data.voc_folders import (
     DEFAULT_SPLIT,
-    labeled_split,
     read_split,
     read_voc_folder,
     years_of,
@@ -87,7 +86,7 @@ def open_objects(data: str, problems: Problems) -> LabeledSet:
     if Path(asked.path).is_file():
         return _coco_set(Path(asked.path), asked.options.get("image", ""), problems)
     if years := years_of(path):
-        found = labeled_split(read_split(years, split), problems)
+        found = read_split(years, split, problems)
         return usable_set(found, _sized(problems), data, "image", problems)
     if path.exists():
         raise LabelError(f"{data}: carries no labels of its own; add --labels")

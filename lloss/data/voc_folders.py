@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from lloss.annotations.label_types import ObjectLabel
@@ -26,20 +25,6 @@ from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.image_files import ImageRoot, read_file
 
 DEFAULT_SPLIT = "trainval"
-
-
-@dataclass(frozen=True, slots=True)
-class SplitRow:
-    """An image of a split: its line in the split's file, its id, and its files, which may be
-    missing.
-
-    The id is its path below ``JPEGImages``, with the year before it where there are several.
-    """
-
-    where: str
-    id: str
-    image: Path
-    annotation: Path
 
 
 def read_voc_folder(folder: Path, problems: Problems) -> dict[str, ObjectLabel]:
@@ -78,24 +63,6 @@ def _read_xml(path: Path, problems: Problems) -> tuple[str, ObjectLabel | None]:
         raise AnnotationError(str(path), str(error)) from error
 
 
-def labeled_split(rows: list[SplitRow], problems: Problems) -> Iterator[tuple[Item, ObjectLabel]]:
-    """Read the images of a split with their labels."""
-    roots = {folder: ImageRoot(folder) for folder in {row.image.parent for row in rows}}
-    seen = set[str]()
-    for row in rows:
-        with problems.skipping():
-            if row.id in seen:
-                raise AnnotationError(row.where, f"the image {row.id!r} is listed twice")
-            seen.add(row.id)
-            for file in (row.image, row.annotation):
-                if not file.is_file():
-                    raise AnnotationError(row.where, f"the file {file} is missing")
-            _, label = _read_xml(row.annotation, problems)
-            if label is not None:
-                read = functools.partial(read_file, row.image, roots[row.image.parent])
-                yield Item(row.id, read, file=os.fsencode(row.image)), label
-
-
 def years_of(path: Path) -> list[Path]:
     """The folders ``VOC20xx`` that a path means: itself, below it, or below its ``VOCdevkit``."""
     if (path / "JPEGImages").is_dir() and (path / "Annotations").is_dir():
@@ -107,29 +74,47 @@ def years_of(path: Path) -> list[Path]:
     return sorted(years)
 
 
-def read_split(years: list[Path], split: str) -> list[SplitRow]:
-    """The rows of a split in every year that has it."""
-    listings = [(year, year / "ImageSets" / "Main" / f"{split}.txt") for year in years]
-    present = [(year, listing) for year, listing in listings if listing.is_file()]
+def read_split(
+    years: list[Path], split: str, problems: Problems
+) -> Iterator[tuple[Item, ObjectLabel]]:
+    """Read the images of a split with their labels, in every year that has it.
+
+    Ids are paths below ``JPEGImages``, with the year before them where there are several.
+    """
+    listings = {year: year / "ImageSets" / "Main" / f"{split}.txt" for year in years}
+    present = [year for year, listing in listings.items() if listing.is_file()]
     if not present:
         raise PoolError(
-            f"{listings[0][1]}: no such split; choose another, or give JPEGImages as the data and "
-            "the annotations with --labels"
+            f"{listings[years[0]]}: no such split; choose another, or give JPEGImages as the data "
+            "and the annotations with --labels"
         )
-    rows = []
-    for year, listing in present:
-        prefix = f"{year.name}/" if len(present) > 1 else ""
-        try:
-            lines = listing.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise PoolError(f"{listing}: cannot be read: {error}") from error
-        for number, name in enumerate(map(str.strip, lines), 1):
-            if name:
-                image = _image(year / "JPEGImages", name)
-                id = prefix + image.relative_to(year / "JPEGImages").as_posix()
-                annotation = year / "Annotations" / f"{name}.xml"
-                rows.append(SplitRow(f"{listing}, line {number}", id, image, annotation))
-    return rows
+    for year in present:
+        images, seen = year / "JPEGImages", set[str]()
+        root, prefix = ImageRoot(images), f"{year.name}/" if len(present) > 1 else ""
+        for number, name in enumerate(_lines(listings[year]), 1):
+            where = f"{listings[year]}, line {number}"
+            with problems.skipping():
+                if not name:
+                    continue
+                if name in seen:
+                    raise AnnotationError(where, f"the image {name!r} is listed twice")
+                seen.add(name)
+                image, annotation = _image(images, name), year / "Annotations" / f"{name}.xml"
+                for file in (image, annotation):
+                    if not file.is_file():
+                        raise AnnotationError(where, f"the file {file} is missing")
+                _, label = _read_xml(annotation, problems)
+                if label is not None:
+                    id = prefix + image.relative_to(images).as_posix()
+                    read = functools.partial(read_file, image, root)
+                    yield Item(id, read, file=os.fsencode(image)), label
+
+
+def _lines(listing: Path) -> list[str]:
+    try:
+        return [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise PoolError(f"{listing}: cannot be read: {error}") from error
 
 
 def _image(folder: Path, name: str) -> Path:

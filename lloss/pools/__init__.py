@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from lloss.pools.array_pool import ArrayPool, load_array, open_array
 from lloss.pools.duplicate_ids import refuse_duplicates
-from lloss.pools.file_walk import SUFFIXES
 from lloss.pools.folder_pool import FolderPool
 from lloss.pools.open import open_pool
-from lloss.pools.path_list_pool import PathListPool
 from lloss.pools.pool import Chunk, Item, Pool
 from lloss.pools.subset_pool import SubsetPool
 
 __all__ = [
-    "SUFFIXES",
     "ArrayPool",
     "Chunk",
     "FolderPool",
     "Item",
-    "PathListPool",
     "Pool",
     "SubsetPool",
     "load_array",

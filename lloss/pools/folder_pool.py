@@ -14,8 +14,6 @@ from lloss.pools.storage import FileName, LocalPath, StoragePath
 class FolderPool(Pool):
     """Every image file below a folder; the id is the path relative to it, with ``/``.
 
-    Folders are listed one after another, so that only one folder's names are held at a time.
-
     Args:
         root: the folder. Where its ``within`` is set, a link to an image elsewhere is a bad image;
             with a link to a folder elsewhere the pool cannot be listed.
@@ -58,35 +56,27 @@ class FolderPool(Pool):
         return [self.root.image(id) for id in wanted]
 
     def _walk(self) -> Iterator[tuple[str, FileName]]:
-        passed = PassedOver()
-        images = walk(self.root, has_image_suffix, passed, self._left_out())
-        yield from _without_containers(self.uri, images, passed)
+        passed, first = PassedOver(), ""
+        for id, file in walk(self.root, has_image_suffix, passed, self._left_out()):
+            first = first or id
+            if passed.containers:
+                break
+            yield id, file
+        if first and passed.containers:
+            other = passed.containers[0]
+            folder, _, name = f"{self.uri}/{other}".rpartition("/")
+            end = name[-len(suffix_of(name)) :]
+            raise PoolError(
+                f"{self.uri}: holds images (such as {first!r}) and shards or tables (such as "
+                f"{other!r}), and a pool is of one kind; give '{folder}/*{end}', or move those "
+                "files elsewhere"
+            )
         self._passed = passed
 
     def _left_out(self) -> frozenset[tuple[int, int] | None]:
         """The identities of the folders to leave out that exist by now."""
         found = {folder.identity() for folder in self._leave_out}
         return frozenset(found - {None, self.root.identity()})
-
-
-def _without_containers(
-    root: str, images: Iterable[tuple[str, FileName]], passed: PassedOver
-) -> Iterator[tuple[str, FileName]]:
-    """The images of a walk; raise PoolError where shards or tables are among them."""
-    first = ""
-    for id, file in images:
-        first = first or id
-        if passed.containers:
-            break
-        yield id, file
-    if first and passed.containers:
-        other = passed.containers[0]
-        folder, _, name = f"{root}/{other}".rpartition("/")
-        end = name[-len(suffix_of(name)) :]
-        raise PoolError(
-            f"{root}: holds images (such as {first!r}) and shards or tables (such as {other!r}), "
-            f"and a pool is of one kind; give '{folder}/*{end}', or move those files elsewhere"
-        )
 
 
 def _is_image_path(id: str) -> bool:

@@ -23,8 +23,7 @@ from lloss.statistics.charts import Spread, figure, histogram, lines
 from lloss.statistics.confidence_intervals import decimals, in_percent, range_in_percent
 from lloss.text.markup import loss, text
 
-SHOWN_PICKS = 200
-"""More would make the page heavy; ``selected.csv`` lists all."""
+SHOWN_PICKS = 200  # More would make the page heavy; `selected.csv` lists all
 
 SHOWN_CLASSES = 30
 

@@ -28,17 +28,11 @@ THUMBNAILS = 60
 
 @dataclass(frozen=True)
 class _Picture:
-    """An image no larger than its thumbnail needs.
+    """An image no larger than its thumbnail needs."""
 
-    Attributes:
-        pixels: uint8 [h, w, 3].
-        size: height and width of the original.
-        input: the image as the network sees it, if its output is to be drawn.
-    """
-
-    pixels: Pixels
-    size: tuple[int, int]
-    input: Pixels | None
+    pixels: Pixels  # uint8 [h, w, 3]
+    size: tuple[int, int]  # height and width of the original
+    input: Pixels | None  # as the network sees it, if its output is to be drawn
 
     def thumbnail(self, drawing: Drawing | None, spec: ImageSpec) -> bytes:
         """Encode it, with the drawing at its place in the original."""
@@ -86,7 +80,7 @@ def _scored_guesses(
     ids = pa.array(selection.ids, pa.string())
     return {
         row["id"]: (manifest.classes[int(row["prediction"])], row["confidence"])
-        for batch in scores.batches(["id", "prediction", "confidence"])
+        for batch in scores.scan(["id", "prediction", "confidence"])
         for row in batch.filter(pc.is_in(batch["id"], value_set=ids)).to_pylist()
     }
 

@@ -40,19 +40,18 @@ def merge_shards(shards: Sequence[Path], out: Path) -> dict[str, int]:
     for folder in folders:
         folder.check_whole()
     common = {key: value for key, value in runs[0].items() if key not in _OWN}
-    target = ScoresFolder(out)
+    counts = {key: sum(int(run[key]) for run in runs) for key in ("scored", "skipped")}
+    target, merging = ScoresFolder(out), {**common, "state": "merging"}
     sweep(out)
     before = target.run()
-    if before is None and out.exists() and any(out.iterdir()):
-        raise ScoresError(f"{out}: is not empty and holds no scores; choose another -o")
-    counts = {key: sum(int(run[key]) for run in runs) for key in ("scored", "skipped")}
-    if before is not None and before != {**common, "state": "merging"}:
-        if before == {**common, **counts}:
-            return counts
-        raise ScoresError(f"{out}: holds other scores; choose another -o")
-    target.write_run({**common, "state": "merging"})
-    for number, source in sorted(_parts(folders).items()):
-        _link_or_copy(source, target.part_path(number))
+    if before == {**common, **counts}:
+        return counts
+    if before != merging and out.exists() and any(out.iterdir()):
+        raise ScoresError(f"{out}: is not empty; choose another -o")
+    target.write_run(merging)
+    parts = {n: folder.part_path(n) for folder in folders for n in folder.part_numbers()}
+    for number in sorted(parts):
+        _link_or_copy(parts[number], target.part_path(number))
     target.check_unique()
     target.write_skipped()
     target.write_run({**common, **counts})
@@ -104,17 +103,6 @@ def _check_complete(folders: Sequence[ScoresFolder], runs: Sequence[dict[str, An
     missing = [str(Shard(index, count)) for index in range(1, count + 1) if index not in by_index]
     if missing:
         raise ScoresError(f"shard {', '.join(missing)} is missing: give the folders of all {count}")
-    numbers = sorted(_parts(folders))
-    if numbers != list(range(len(numbers))):
-        gap = next(place for place, number in enumerate(numbers) if place != number)
-        holder = by_index[gap % count + 1].path
-        raise ScoresError(f"{holder}: part {gap} is missing; score that shard again")
-
-
-def _parts(folders: Sequence[ScoresFolder]) -> dict[int, Path]:
-    return {
-        number: folder.part_path(number) for folder in folders for number in folder.part_numbers()
-    }
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -149,7 +149,7 @@ class ScoresFolder:
     def scan(
         self, columns: Sequence[str], ids: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Read columns of all rows, or of the rows of some ids, decoded by pyarrow's own threads.
+        """Read columns of all rows in their order, or of the rows of some ids.
 
         Parts whose statistics exclude the ids are not read; ScoresError for a damaged one.
         """
@@ -166,16 +166,9 @@ class ScoresFolder:
                 columns=list(columns), filter=rows, fragment_scan_options=local
             ).to_batches()
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of all parts in order, with these columns; ScoresError for a damaged part."""
-        for part in self.parts():
-            with opened_part(part) as file, part_errors(part):
-                check_columns(part, file.schema_arrow, columns)
-                yield from file.iter_batches(columns=list(columns))
-
     def column(self, name: str) -> NDArray[np.float32]:
         """One scalar column of all rows, float32 [N]."""
-        parts = [batch[name].to_numpy(zero_copy_only=False) for batch in self.batches([name])]
+        parts = [batch[name].to_numpy(zero_copy_only=False) for batch in self.scan([name])]
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     def skipped(self) -> list[tuple[str, str]]:

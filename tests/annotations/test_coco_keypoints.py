@@ -58,8 +58,7 @@ def test_joints_and_a_hand_worked_region(tmp_path: Path, as_json: Write) -> None
 
 def test_who_is_no_labeled_person(tmp_path: Path, as_json: Write) -> None:
     others = [
-        annotation(bbox=[1, 1, 5, 5], num_keypoints=0),
-        annotation(bbox=[2, 1, 5, 5], keypoints=[0] * 51, num_keypoints=...),
+        annotation(bbox=[2, 1, 5, 5], keypoints=[0] * 51),
         annotation(bbox=[3, 1, 5, 5], keypoints=...),
         annotation(bbox=[4, 1, 5, 5], iscrowd=1),
         annotation(bbox=[5, 1, 5, 5], category_id=2, keypoints=...),

@@ -8,55 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from lloss.annotations import Problems
 from lloss.cli.main import COMMANDS, main
-from lloss.data.labeled_set import LabeledSet
-from lloss.errors import LlossError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.statistics.confidence_intervals import decimals
 
 from ..command_line import call, lloss
-
-
-@pytest.mark.parametrize("task", ["classification", "detection"])
-def test_train_names_a_class_of_one_image(
-    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["cat", "cat", "dog", "dog", "kat"]
-    for number in range(5):
-        Image.new("RGB", (16, 16)).save(tmp_path / f"{number}.png")
-    labels = tmp_path.parent / f"{tmp_path.name}-labels"
-    if task == "classification":
-        labels = labels.with_suffix(".csv")
-        rows = [f"{number}.png,{name}" for number, name in enumerate(names)]
-        labels.write_text("\n".join(["id,label", *rows]))
-    else:
-        labels = labels.with_suffix(".json")
-        images = [{"id": n, "file_name": f"{n}.png", "width": 16, "height": 16} for n in range(5)]
-        boxes = [
-            {"id": 2 * n + m, "image_id": n, "category_id": names.index(name), "bbox": [2, 2, 9, 9]}
-            for n, name in enumerate(names)
-            for m in range(2)  # a class has more objects than images
-        ]
-        kinds = [{"id": names.index(name), "name": name} for name in dict.fromkeys(names)]
-        labels.write_text(json.dumps({"images": images, "annotations": boxes, "categories": kinds}))
-    found: list[str] = []
-
-    def training(*given: object, problems: Problems, **named: object) -> None:
-        found.extend(problems.notes)
-        raise LlossError("enough")
-
-    monkeypatch.setattr("lloss.training.run.train", training)
-    words = ["train", tmp_path, "--labels", labels, "-o", tmp_path / "run", "--task", task]
-    assert "enough" in call(capsys, *words).err
-    assert [line for line in found if line.startswith("the new class 'kat' ('cat'?) has one image")]
 
 
 def test_every_step_by_hand(
@@ -129,31 +90,6 @@ def test_select_excludes_what_a_csv_names_labels_or_not(
     assert result.out.splitlines()[0] == best[2] and "2 excluded" in result.err
 
 
-def test_select_excludes_what_a_json_of_labels_names(
-    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    best = call(capsys, "select", scores, "-k", 3).out.splitlines()
-    document = {
-        "images": [{"id": n, "file_name": name} for n, name in enumerate(best[:2])],
-        "annotations": [],
-        "categories": [],
-    }
-    (tmp_path / "labels.json").write_text(json.dumps(document))
-    result = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "labels.json")
-    assert result.out.splitlines()[0] == best[2] and "2 excluded" in result.err
-
-
-@pytest.mark.parametrize("name", ["odd.json", "odd.csv"])
-def test_a_file_without_ids_is_one_short_line_with_a_remedy(
-    name: str, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    keys = {f"key {n}": "value" * 30 for n in range(500)}
-    (tmp_path / name).write_text(json.dumps(keys) if name == "odd.json" else ",".join(keys))
-    result = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / name)
-    assert result.code == 2 and result.err.count("\n") == 1
-    assert "give a CSV with" in result.err and len(result.err) < 300 + len(str(tmp_path))
-
-
 def test_select_asks_for_no_more_than_there_is(
     scores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,39 +142,6 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in listed
         result = call(capsys, name, "--help")
         assert result.code == 0 and "Usage: lloss " + name in result.out
-
-
-@pytest.mark.parametrize(
-    ("command", "options"),
-    [
-        ("score", "--out --provider --exclude --batch-size --part-size --threads --readers --shard "
-         "--metrics-port --profile"),
-        ("merge", "--out"),
-    ],
-)  # fmt: skip
-def test_help_lists_the_options(
-    command: str, options: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    result = call(capsys, command, "--help").out
-    for option in options.split():
-        (line,) = [
-            line for line in result.splitlines() if f"{option} " in line or line.endswith(option)
-        ]
-        assert line.strip().startswith("-"), line
-    assert "the same command resumes" in " ".join(result.split()) or command == "merge"
-
-
-def test_a_shard_that_cannot_be_is_one_line(
-    artifact: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    for expected, words in {
-        "shard '3': give i/n": ["--shard", "3"],
-        "shard 4/3: give i/n": ["--shard", "4/3"],
-    }.items():
-        result = call(capsys, "score", artifact, photos, "-o", out, *words)
-        assert result.code == 2 and result.err.count("\n") == 1, result.err
-        assert expected in result.err and not out.exists()
 
 
 @pytest.fixture
@@ -306,7 +209,11 @@ def mistakes(
          ["train", photos, "-o", tmp / "afile", *small, "--batch-size=8"]),
         ("choose cpu or cuda",
          ["train", photos, "-o", run, *small, "--batch-size=8", "--device=tpu"]),
+        ("is for detection and segmentation",
+         ["train", photos, "-o", run, "--task=pose", "--empty=background"]),
         ("k = 0: select at least 1", ["select", scores, "-k", 0]),
+        ("give a CSV with", ["select", scores, "-k", 1, "--exclude", tmp / "header.csv"]),
+        ("shard '3': give i/n", ["score", artifact, photos, "-o", out, "--shard", 3]),
         ("choose one of .txt", ["select", scores, "-k", 1, "-o", tmp / "ids.xlsx"]),
         ("contains no lloss.toml", ["next", tmp / "empty"]),
         ("not empty", ["demo", tmp]),
@@ -326,14 +233,6 @@ def test_each_mistake_is_one_line_and_leaves_nothing(
         assert not (tmp_path / "run" / "checkpoint.pt").exists(), shown
 
 
-def test_exclusions_that_match_nothing_are_reported(
-    scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "other.csv").write_text("id\n1\n2\n2\n")
-    result = call(capsys, "select", scores, "-k", 3, "--exclude", tmp_path / "other.csv")
-    assert "none of the 2 ids to exclude is in the scores" in result.err
-
-
 def test_a_real_process_shows_the_same_one_line(tmp_path: Path) -> None:
     done = lloss("select", tmp_path, "-k", 1, code=2)
     assert done.stdout == "" and done.stderr.count("\n") == 1
@@ -343,47 +242,3 @@ def test_a_head_of_ids_does_not_break_the_pipe(scores: Path) -> None:
     command = f"{sys.executable} -m lloss select {scores} -k 60 | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
-
-
-def test_images_without_an_object_are_reported_by_train_and_evaluate(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "pool").mkdir()
-    names = [f"n{number}.png" for number in range(5)]
-    for name in names:
-        Image.new("RGB", (64, 48)).save(tmp_path / "pool" / name)
-    images = [
-        {"id": n, "file_name": name, "width": 64, "height": 48} for n, name in enumerate(names)
-    ]
-    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 9, 9]} for n in range(3)]
-    document = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "export.json").write_text(json.dumps(document))
-    used: list[tuple[int, list[str]]] = []
-
-    def stop(labeled: LabeledSet, problems: Problems) -> None:
-        used.append((len(labeled), problems.lines()))
-        raise LlossError("that is enough")
-
-    monkeypatch.setattr(
-        "lloss.training.run.train", lambda labeled, *_, problems, **__: stop(labeled, problems)
-    )
-    run = SimpleNamespace(settings=SimpleNamespace(task="detection"))
-    monkeypatch.setattr("lloss.cli.evaluate.load_checkpoint", lambda _: run)
-    monkeypatch.setattr(
-        "lloss.cli.evaluate.evaluate_checkpoint",
-        lambda checkpoint, labeled, problems, device: stop(labeled, problems),
-    )
-    data = [tmp_path / "pool", "--labels", tmp_path / "export.json"]
-    for command in (
-        ["train", *data, "-o", tmp_path / "run", "--task", "detection"],
-        ["evaluate", tmp_path / "run", *data],
-    ):
-        for flags in ([], ["--empty", "background"], ["--empty", "unlabeled"]):
-            assert "that is enough" in call(capsys, *command, *flags).err
-            labeled, (note,) = used.pop()
-            assert labeled == (3 if "unlabeled" in flags else 5)
-            assert note.startswith("2 of 5 labeled images show no object: taken as ")
-    pose = call(
-        capsys, "train", *data, "-o", tmp_path / "r", "--task", "pose", "--empty", "background"
-    )
-    assert pose.code == 2 and "is for detection and segmentation" in pose.err

@@ -6,7 +6,7 @@ import pytest
 
 from lloss.annotations import Problems
 from lloss.data.class_folders import class_folders
-from lloss.errors import LabelError
+from lloss.errors import LabelError, PoolError
 
 
 def _tree(root: Path, *ids: str) -> Path:
@@ -77,3 +77,10 @@ def test_folders_of_one_name_are_one_class_and_are_named(tmp_path: Path) -> None
 def test_a_class_folder_without_a_visible_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(LabelError, match="has no visible name"):
         _read(_tree(tmp_path, f"{name}/1.png", "cat/1.png"))
+
+
+def test_an_image_outside_of_class_folders_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match="no image"):
+        _read(tmp_path)
+    with pytest.raises(LabelError, match=r"'stray\.jpg' is not in a class folder"):
+        _read(_tree(tmp_path, "cat/2.jpg", "stray.jpg"))

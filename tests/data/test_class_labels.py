@@ -45,11 +45,6 @@ def test_class_folders_label_their_images(tmp_path: Path) -> None:
     data = open_labeled(str(_pool(tmp_path / "a", "dog/deep/1.jpg", "cat/2.jpg", "cat/notes.txt")))
     assert [item.id for item in data.items] == ["cat/2.jpg", "dog/deep/1.jpg"]
     assert list(data.labels) == ["cat", "dog"]
-    with pytest.raises(LabelError, match=r"'stray\.jpg' is not in a class folder"):
-        open_labeled(str(_pool(tmp_path / "b", "cat/2.jpg", "stray.jpg")))
-    (tmp_path / "c" / "cat").mkdir(parents=True)
-    with pytest.raises(PoolError, match="no image"):
-        open_labeled(str(tmp_path / "c"))
 
 
 @pytest.mark.parametrize("labels", [[3, 10, 3], ["cat", "dog", "cat"]])
@@ -63,20 +58,20 @@ def test_an_npz_carries_its_labels(tmp_path: Path, labels: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "error", "message"),
+    ("labels", "message"),
     [
-        (np.arange(2), LabelError, "3 images, but labels of shape"),
-        (np.array([0.5, 1, 2]), LabelError, "float64"),
-        (np.array(["cat", "", "dog"]), LabelError, "the label of image 1 is empty"),
-        (None, PoolError, "no array 'labels'"),
+        (np.arange(2), "3 images, but labels of shape"),
+        (np.array([0.5, 1, 2]), "float64"),
+        (np.array(["cat", "", "dog"]), "the label of image 1 is empty"),
+        (None, "no array 'labels'"),
     ],
 )
 def test_an_npz_without_a_label_an_image_is_refused(
-    tmp_path: Path, labels: Any, error: type[LlossError], message: str
+    tmp_path: Path, labels: Any, message: str
 ) -> None:
-    arrays = {"images": np.zeros((3, 4, 4, 3), np.uint8)}
-    np.savez(tmp_path / "d.npz", **(arrays if labels is None else {**arrays, "labels": labels}))
-    with pytest.raises(error, match=message):
+    arrays = {"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": labels}
+    np.savez(tmp_path / "d.npz", **{n: one for n, one in arrays.items() if one is not None})
+    with pytest.raises(LlossError, match=message):
         open_labeled(str(tmp_path / "d.npz"))
 
 

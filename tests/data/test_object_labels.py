@@ -90,7 +90,7 @@ def test_a_missing_file_is_named_or_left_out(devkit: Path, folder: str) -> None:
 def test_an_image_that_a_split_lists_twice(devkit: Path) -> None:
     year = devkit / "VOC2007"
     (year / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n\n000005\n")
-    what = "trainval.txt, line 3: the image '000005.jpg' is listed twice"
+    what = "trainval.txt, line 3: the image '000005' is listed twice"
     check_broken(partial(opened_ids, year, None), what, ["000005.jpg"])
 
 
@@ -103,7 +103,7 @@ def test_splits_and_data_that_are_not_there(devkit: Path, tmp_path: Path) -> Non
         opened(devkit / "VOC2007" / "JPEGImages")
 
 
-@pytest.mark.parametrize("folder", ["", "images", "../images", "photos"])
+@pytest.mark.parametrize("folder", ["", "images", "photos"])
 def test_the_images_of_a_coco_file_are_found(
     tmp_path: Path, folder: str, picture: Any, as_json: Any, coco: Any
 ) -> None:

@@ -137,12 +137,12 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path, voc_xml: Xml) -> None
         read_objects(tmp_path, Problems(skip=True))
 
 
-def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path) -> None:
-    year = tmp_path / "VOC2007"
-    (year / "JPEGImages").mkdir(parents=True)
-    (year / "ImageSets" / "Main").mkdir(parents=True)
-    names = ["a.JPG", "b.PNG", "c.jfif", "d.jpg"]
+def test_an_image_of_a_split_may_have_any_image_suffix(tmp_path: Path, voc_xml: Xml) -> None:
+    year, names = tmp_path / "VOC2007", ["a.JPG", "b.PNG", "c.jfif", "d.jpg"]
+    for folder in ("JPEGImages", "ImageSets/Main"):
+        (year / folder).mkdir(parents=True)
     for name in names:
         (year / "JPEGImages" / name).write_bytes(b"x")
+        voc_xml(year / "Annotations" / f"{name[0]}.xml")
     (year / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\nd\n")
-    assert [row.id for row in read_split([year], "train")] == names
+    assert [item.id for item, _ in read_split([year], "train", Problems())] == names

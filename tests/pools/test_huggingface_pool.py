@@ -44,28 +44,20 @@ def _dataset(hf: Any, count: int = 10, start: int = 0) -> Any:
     return hf.Dataset.from_dict(columns, features=features)
 
 
-def test_a_saved_data_set_is_read_as_it_was_without_the_package(hf: Any, tmp_path: Path) -> None:
-    _dataset(hf).save_to_disk(tmp_path / "d", num_shards=3)
+def test_a_saved_data_set_is_read_without_the_package(hf: Any, tmp_path: Path) -> None:
+    data = _dataset(hf).shuffle(seed=1).select(range(6))  # keeps its order
+    data.save_to_disk(tmp_path / "d", num_shards=3)
     pool = open_pool(tmp_path / "d")
-    assert [item.id for item in pool] == list(pool.ids()) == list(map(str, range(10)))
-    assert [item.read() for item in pool] == [_png(n) for n in range(10)]
+    assert [item.id for item in pool] == list(pool.ids()) == list(map(str, range(6)))
     named = open_pool(f"{tmp_path / 'd'}?id=name&image=image")
-    assert list(named.ids()) == [f"n{n}" for n in range(10)]
-    assert named.find(["n7"])[0].read() == _png(7)
+    assert list(named.ids()) == data["name"][:]
+    assert [item.read() for item in named] == [_png(int(id[1:])) for id in named.ids()]
     code = (
         "import sys; sys.modules['datasets'] = sys.modules['torch'] = None\n"
         "from lloss.pools import open_pool\n"
-        f"assert open_pool({str(tmp_path / 'd')!r}).count() == 10"
+        f"assert open_pool({str(tmp_path / 'd')!r}).count() == 6"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_shuffled_and_filtered_data_set_keeps_its_order(hf: Any, tmp_path: Path) -> None:
-    data = _dataset(hf).shuffle(seed=1).select(range(6))
-    data.save_to_disk(tmp_path / "d")
-    pool = open_pool(f"{tmp_path / 'd'}?id=name")
-    assert list(pool.ids()) == data["name"][:]
-    assert [item.read() for item in pool] == [_png(int(id[1:])) for id in pool.ids()]
 
 
 def test_of_a_dict_of_data_sets_one_is_given(hf: Any, tmp_path: Path) -> None:

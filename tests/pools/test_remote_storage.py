@@ -5,11 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,6 @@ import pytest
 from lloss.errors import ImageError, MissingExtraError, PoolError
 from lloss.pools import ArrayPool, image_files, open_pool
 
-from ..waiting import PATIENCE
 from .pool_files import (
     COUNT,
     KINDS,
@@ -43,44 +38,23 @@ QUICK = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1",
 NAMES = ["B.jpg", "a/10.jpg", "a/9.jpg", "a/b/1.PNG", "b.jpg", "two words+%.jpg", "ä.jpg"]
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """A bucket's URL on a server process."""
-    for package in ("s3fs", "moto", "flask", "flask_cors"):
-        pytest.importorskip(package)
-    port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """A bucket's URL on a server."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
     patch = pytest.MonkeyPatch()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         patch.delenv(name)
     settings = {**KEYS, **QUICK, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
     for name, value in settings.items():
         patch.setenv(name, value)
-    try:
-        _wait_for(port, server)
-        fsspec.filesystem("s3").mkdir("bucket")
-        yield "s3://bucket"
-    finally:
-        patch.undo()
-        server.send_signal(signal.SIGTERM)
-        server.wait(PATIENCE)
-
-
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until and server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    pytest.fail("the S3 server did not start")
+    fsspec.filesystem("s3").mkdir("bucket")
+    yield "s3://bucket"
+    patch.undo()
+    server.stop()
 
 
 def _new_folder(request: pytest.FixtureRequest, bucket: str) -> Iterator[str]:
@@ -238,7 +212,7 @@ def test_no_bucket_no_credentials_and_no_server_are_one_line(
         for name in KEYS:
             patch.delenv(name)
         assert "AWS_ACCESS_KEY_ID" in _error(f"{s3}/pool")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{_free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     assert "cannot be read" in _error(f"{s3}/pool")
 
 

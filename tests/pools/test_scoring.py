@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ from PIL import Image
 
 from lloss import Scorer
 from lloss.cli.score import command as score
-from lloss.errors import PoolError, ScoresError
+from lloss.errors import ScoresError
 from lloss.pools import open_pool
 
 from .pool_files import write, write_table, write_tar
@@ -60,18 +57,12 @@ def test_what_was_passed_over_is_kept_with_the_scores(
     assert run["passed_over"] == {".heic": 1, ".json": 1, "hidden": 1}
 
 
-@pytest.mark.parametrize("where", ["local", "remote"])
-def test_what_was_passed_over_is_said_once(
-    tmp_path: Path, photos: Path, artifact: Path, where: str
-) -> None:
-    files = pytest.importorskip("fsspec").filesystem("memory")
+def test_what_was_passed_over_is_said_once(tmp_path: Path, photos: Path, artifact: Path) -> None:
     image = bytes(next(iter(open_pool(photos))).read())
     for name, content in (("a.png", image), ("b.HEIC", b"x"), ("c.txt", b"x")):
         write(tmp_path / "pool" / name, content)
-        files.pipe(f"/said/{name}", content)
-    pool = str(tmp_path / "pool") if where == "local" else "memory://said"
+    pool = str(tmp_path / "pool")
     done = CliRunner().invoke(score, [str(artifact), pool, "-o", str(tmp_path / "scores")])
-    files.rm("/said", recursive=True)
     assert done.exit_code == 0, done.output
     (line,) = [line for line in done.output.splitlines() if "passed over" in line]
     assert line == f"{pool}: passed over 2 other files (1 .heic, 1 .txt)"
@@ -87,27 +78,3 @@ def test_a_table_replaced_under_its_name_is_not_scored_on(
     write_table(tmp_path / "t.parquet", {"png": images[::-1]})
     with pytest.raises(ScoresError, match="its images are others than before"):
         score_pool(scorer, open_pool(tmp_path / "t.parquet"), tmp_path / "scores")
-
-
-def test_a_pool_that_vanishes_stops_the_run_and_comes_back(
-    tmp_path: Path, photos: Path, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "pool").mkdir()  # flat: what it holds is listed before it goes
-    for path in photos.rglob("*.png"):
-        shutil.copy(path, tmp_path / "pool" / f"{path.parent.name}-{path.name}")
-    pool = open_pool(tmp_path / "pool")
-    scorer = Scorer(artifact, device="cpu", batch_size=4)
-    read, left = os.open, itertools.count()
-
-    def vanishing(path: object, *rest: int) -> int:
-        if str(path).endswith((".png", ".png'")) and next(left) == 30:
-            (tmp_path / "pool").rename(tmp_path / "away")
-        return read(path, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(os, "open", vanishing)
-    with pytest.raises(PoolError, match="the pool is gone"):
-        score_pool(scorer, pool, tmp_path / "scores", part_size=8)
-    monkeypatch.undo()
-    (tmp_path / "away").rename(tmp_path / "pool")
-    report = score_pool(scorer, pool, tmp_path / "scores", part_size=8)
-    assert (report.scored, report.skipped) == (pool.count(), 0)

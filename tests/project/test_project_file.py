@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lloss.annotations.label_csv import labels_text, read_labels
+from lloss.annotations.label_csv import read_labels
 from lloss.errors import LabelError, ProjectError, SettingsError
 from lloss.project.create import create_project
 from lloss.project.project import Project, load_project
@@ -32,11 +32,9 @@ def test_the_file_is_readable_and_has_relative_paths(project: Project, labels: P
     [
         ("k = 5", "k = 0", "k = 0: select at least 1"),
         ("k = 5", 'k = "5"', "k = '5': must be int"),
-        ("k = 5", "k = true", "k = True: must be int"),
         ("k = 5", "kk = 5", "unknown setting 'kk'"),
         ("k = 5", "k = = 5", "cannot be read"),
         ("lr = 0.05", "rl = 0.05", r"\[train\]: unknown setting 'rl'"),
-        ("lr = 0.05", 'lr = "high"', "lr = 'high'"),
         ("lr = 0.05", "head = false", "predicts no loss"),
         ("holdout = 0.2", "holdout = 2", "holdout = 2"),
         ("holdout = 0.2", 'strategy = "best"', "strategy = 'best': choose one of diverse, top"),
@@ -77,10 +75,3 @@ def test_few_labels_are_held_out_by_the_largest_remainder(
     none = create_project(tmp_path / "q", values | {"holdout": 0.05}, TRAIN)
     assert not (none.root / "holdout.csv").exists()
     assert none.split(none.open_labels())[1] is None
-
-
-def test_ids_with_unusual_characters_survive_csv(tmp_path: Path) -> None:
-    unusual = {" c\u2028r.png": "a", 'q"uote.png': "b,c", "l\x0bf.png": "d", "ü😀.png": "e"}
-    path = tmp_path / "labels.csv"
-    path.write_text(labels_text(unusual), newline="")
-    assert read_labels(path) == unusual

@@ -31,23 +31,6 @@ def test_a_part_holds_what_was_written(tmp_path: Path) -> None:
     assert back["loss"].to_numpy().tobytes() == table["loss"].to_numpy().tobytes()
 
 
-def test_a_part_is_written_for_fast_reading(tmp_path: Path) -> None:
-    write_part(_table(40_000), tmp_path / "a.parquet")
-    metadata = pq.read_metadata(tmp_path / "a.parquet")
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    assert [group.num_rows for group in groups] == [16_384, 16_384, 7232]
-    columns = {c.path_in_schema: c for c in (groups[0].column(n) for n in range(3))}
-    compression = {name: column.compression for name, column in columns.items()}
-    assert compression == {
-        "id": "ZSTD",
-        "loss": "UNCOMPRESSED",
-        "embedding.list.element": "ZSTD",
-    }
-    assert not any(column.has_dictionary_page for column in columns.values())
-    assert columns["loss"].statistics.has_min_max
-    assert columns["embedding.list.element"].statistics is None
-
-
 def _scan(path: Path, *columns: str) -> pa.Table:
     """Read a file that stands in a scores folder as its only part."""
     path.rename(path.with_name("part-00000.parquet"))
@@ -76,11 +59,3 @@ def test_a_bit_that_turned_over_is_found(tmp_path: Path, column: int) -> None:
     name = ("id", "loss", "embedding")[column]
     with pytest.raises(ScoresError, match=r"cannot be read: .*CRC"):
         _scan(path, name)
-
-
-def test_names_that_are_no_text_are_damage(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    write_part(_table(10), path)
-    path.write_bytes(path.read_bytes().replace(b"loss", b"lo\xffs"))
-    with pytest.raises(ScoresError, match=r"cannot be read: .*utf-8"):
-        _scan(path, "loss")

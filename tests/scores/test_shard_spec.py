@@ -36,13 +36,7 @@ def test_a_shard_is_written_as_it_is_read() -> None:
     assert str(Shard.parse("3/12")) == "3/12" and Shard() == Shard.parse("1/1")
 
 
-@pytest.mark.parametrize("text", ["", "3", "1/2/3", "a/b", "-1/3", "1 / 2", "1/9999999999", "١/٢"])
-def test_what_is_no_shard_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match="give i/n, such as 1/4"):
-        Shard.parse(text)
-
-
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "0/0"])
-def test_a_shard_beyond_the_last_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match=f"shard {text}: .*i from 1 to n"):
+@pytest.mark.parametrize("text", ["", "3", "1/2/3", "a/b", "1 / 2", "1/9999999999", "0/3", "4/3"])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"shard '?{text}'?: give i/n"):
         Shard.parse(text)

@@ -135,15 +135,6 @@ def test_a_sub_pool_of_a_number_is_the_images_of_the_smallest_hashes(count: int)
     assert (chosen.eligible, chosen.pool) == (40, count)
 
 
-def test_a_sub_pool_holds_no_excluded_and_no_unscored_image() -> None:
-    scores = np.where(np.arange(100) % 3 == 0, np.nan, 1.0)
-    exclude = [f"{row:04d}.jpg" for row in range(0, 100, 2)]
-    chosen = select_from(score_table(scores), exclude, k=30, subset=30)
-    rows = [int(id[:4]) for id in chosen.ids]
-    assert len(rows) == chosen.eligible == 30
-    assert all(row % 2 and row % 3 for row in rows)
-
-
 def test_the_size_of_a_sub_pool() -> None:
     table = tied_table(50)
     larger = select_from(table, k=5, subset=1000)
@@ -243,12 +234,4 @@ def test_scores_that_cannot_be_used_are_one_line(
             select(folder, SelectionSettings(k=1, by=by))
         else:
             select_from(table, k=1, by=by)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_damaged_part_stops_a_selection_with_one_line(tmp_path: Path) -> None:
-    folder = write_parts(tmp_path, tied_table(100), np.random.default_rng(1))
-    (tmp_path / "part-00002.parquet").write_bytes(b"PAR1 but not really PAR1")
-    with pytest.raises(ScoresError, match=r"cannot be read: .*part-00002\.parquet") as raised:
-        select(folder, SelectionSettings(k=3))
     assert "\n" not in str(raised.value)

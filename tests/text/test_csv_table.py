@@ -45,49 +45,6 @@ def test_what_pythons_csv_writes_is_read_as_python_reads_it(
         assert _rows(text.getvalue()) == [[row["id"], row["label"]] for row in expected] == rows
 
 
-def _by_grammar(line: str) -> list[str] | None:
-    """The fields of a line, one character after the other; None for what the grammar has not."""
-    fields, at = [], 0
-    while True:
-        value = ""
-        if line[at : at + 1] == '"':
-            at += 1
-            while True:
-                if at >= len(line):
-                    return None
-                if line[at] != '"':
-                    value, at = value + line[at], at + 1
-                elif line[at : at + 2] == '""':
-                    value, at = value + '"', at + 2
-                else:
-                    at += 1
-                    break
-        else:
-            while at < len(line) and line[at] != ",":
-                if line[at] == '"':
-                    return None
-                value, at = value + line[at], at + 1
-        fields.append(value)
-        if at == len(line):
-            return fields
-        if line[at] != ",":
-            return None
-        at += 1
-
-
-@given(st.lists(st.text('a", b', max_size=12), max_size=4))
-def test_the_reader_takes_the_grammar_and_nothing_else(lines: list[str]) -> None:
-    filled = [line for line in lines if line.strip()]
-    parsed = [_by_grammar(line) for line in filled]
-    text = "\n".join(["id,label", *lines])
-    if all(row is not None and len(row) == 2 for row in parsed):
-        assert _rows(text) == parsed
-    else:
-        wrong = next(n for n, row in enumerate(parsed) if row is None or len(row) != 2)
-        number = [n for n, line in enumerate(lines, 2) if line.strip()][wrong]
-        assert _refused(text).startswith(f"l.csv, line {number}: ")
-
-
 @given(st.lists(st.tuples(_values, _values), max_size=6))
 def test_what_is_written_reads_back(rows: list[tuple[str, str]]) -> None:
     text = csv_text(("name", "value"), rows)

@@ -6,65 +6,40 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from lloss.serve.daemon.api.pool_schemas import MAX_IDS, LabelsBody
+from lloss.serve.daemon.api.pool_schemas import LabelsBody
 from lloss.serve.daemon.errors import RequestError, validation_problem
-from lloss.serve.daemon.labelstudio.json_export import read_labels
+from lloss.serve.daemon.labelstudio.json_export import ExportedLabels, read_labels
 from pydantic import ValidationError
 
 from lloss.annotations.label_csv import parse_labels
 from lloss.errors import LabelError
 
 
-@dataclass(frozen=True)
-class RequestLabels:
-    """Labels by id.
-
-    Attributes:
-        labels: by id or name.
-        disputed: images with annotations of different classes.
-    """
-
-    labels: Mapping[str, str]
-    disputed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.labels:
-            raise LabelError("the request holds no label")
-        if len(self.labels) > MAX_IDS:
-            raise RequestError(
-                422, f"{len(self.labels)} labels: give at most {MAX_IDS} in a request"
-            )
-
-
-def labels_of_export(body: bytes, pool: str, control: str | None) -> RequestLabels:
+def labels_of_export(body: bytes, pool: str, control: str | None) -> ExportedLabels:
     """Read the labels of a pool in an export of Label Studio; see :func:`.json_export.read_labels`.
 
     Raises:
-        RequestError: 422 it is not JSON, or has too many labels.
-        LabelError: it is not such an export, or has no label.
+        RequestError: 422 it is not JSON.
+        LabelError: it is not such an export.
     """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RequestError(422, f"the body is not JSON: {error}") from error
-    exported = read_labels(document, pool, control)
-    return RequestLabels(exported.labels, disputed=exported.disputed)
+    return read_labels(document, pool, control)
 
 
-def labels_of_request(body: bytes, media_type: str, without: bool) -> RequestLabels:
+def labels_of_request(body: bytes, media_type: str, without: bool) -> Mapping[str, str]:
     """Read the labels of a body of JSON or CSV, which has empty ones only ``without`` classes.
 
     Raises:
         RequestError: 415 the content type, 422 the body cannot be read.
-        LabelError: no label, an empty or doubled id, or an empty label in a column of labels.
+        LabelError: an empty or doubled id, or an empty label in a column of labels.
     """
     media_type = media_type.partition(";")[0].strip().lower()
     if media_type in ("text/csv", "application/csv"):
-        return RequestLabels(
-            parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without)
-        )
+        return parse_labels(io.BytesIO(body), "the CSV", needs_label=None, blank=without)
     if media_type != "application/json":
         raise RequestError(
             415, f"Content-Type {media_type[:100]!r}: give labels as application/json or text/csv"
@@ -77,7 +52,7 @@ def labels_of_request(body: bytes, media_type: str, without: bool) -> RequestLab
     # Readers of JSON keep the last of two equal keys, and do not complain.
     json.loads(body, object_pairs_hook=lambda pairs: _check_once("key", [key for key, _ in pairs]))
     _check_once("id", [one.id for one in given.labels])
-    return RequestLabels({one.id: one.label for one in given.labels})
+    return {one.id: one.label for one in given.labels}
 
 
 def _check_once(what: str, texts: list[str]) -> None:

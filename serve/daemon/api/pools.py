@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from lloss.serve.daemon.api.label_requests import labels_of_export, labels_of_request
 from lloss.serve.daemon.api.pool_schemas import (
+    MAX_IDS,
     Id,
     IdsBody,
     LabeledView,
@@ -19,6 +20,7 @@ from lloss.serve.daemon.api.pool_schemas import (
 )
 from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.deps import DaemonDep, reject_unknown_parameters
+from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.labelstudio.import_tasks import tasks_of
 from lloss.serve.daemon.services.hand_out import HandedOut, Ranked
 from lloss.serve.daemon.services.image_labels import Returned
@@ -28,6 +30,7 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from lloss.annotations.label_csv import labels_text
+from lloss.errors import LabelError
 from lloss.pools.uri import without_secrets
 from lloss.text.csv_table import csv_text
 
@@ -211,16 +214,20 @@ async def label(
     body, media_type = await request.body(), request.headers.get("content-type", "")
 
     def store() -> LabeledView:
+        disputed = without_class = 0
         if format == "label-studio":
-            given = labels_of_export(body, name, control)
+            labels, disputed = labels_of_export(body, name, control)
+            if daemon.classes.required and not without:
+                without_class = sum(not label for label in labels.values())
+                labels = {id: label for id, label in labels.items() if label}
         else:
-            given = labels_of_request(body, media_type, without)
-        labels = dict(given.labels)
-        if format == "label-studio" and daemon.classes.required and not without:
-            labels = {id: label for id, label in labels.items() if label}
+            labels = labels_of_request(body, media_type, without)
+        if not labels and not without_class:
+            raise LabelError("the request holds no label")
+        if len(labels) > MAX_IDS:
+            raise RequestError(422, f"{len(labels)} labels: give at most {MAX_IDS} in a request")
         done = daemon.labels.label(name, labels, allow_new_classes, without)
-        without_class = len(given.labels) - len(labels)
-        return LabeledView(**vars(done), without_class=without_class, disputed=given.disputed)
+        return LabeledView(**vars(done), without_class=without_class, disputed=disputed)
 
     return await run_in_threadpool(store)
 

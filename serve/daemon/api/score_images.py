@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -82,24 +81,15 @@ async def _files(request: Request) -> tuple[list[str], list[bytes]]:
         )
     try:
         async with request.form(max_files=MAX_FILES, max_fields=0) as form:
-            return await _form_files(form.multi_items())
+            files = [file for _, file in form.multi_items() if isinstance(file, UploadFile)]
+            if not files:
+                raise RequestError(400, "the form has no file: -F image=@FILE")
+            return [file.filename or "" for file in files], [await file.read() for file in files]
     except HTTPException as error:
         status = 413 if "Too many files" in str(error.detail) else 400
         remedy = f"give at most {MAX_FILES} files, each as -F image=@FILE, and no other field"
         message = f"the form cannot be read: {error.detail}; {remedy}"
         raise RequestError(status, message) from error
-
-
-async def _form_files(entries: Sequence[tuple[str, Any]]) -> tuple[list[str], list[bytes]]:
-    names, files = [], []
-    for field, entry in entries:
-        if not isinstance(entry, UploadFile) or field not in ("image", "images", "file"):
-            raise RequestError(400, f"the form has {field[:40]!r}: give files, as image")
-        names.append(entry.filename or field)
-        files.append(await entry.read())
-    if not files:
-        raise RequestError(400, "the form has no file: -F image=@FILE")
-    return names, files
 
 
 def _row(scored: Scored, row: int, name: str) -> dict[str, Any]:

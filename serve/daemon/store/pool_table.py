@@ -34,10 +34,10 @@ class PoolTable:
         with self._db.reading() as db:
             return self._record(_pool(db, name))
 
-    def each(self, view: Callable[[PoolRow], T], page: slice = slice(None)) -> list[T]:
-        """``view`` of each pool of a page, by name, without pools that it finds removed (404)."""
+    def each(self, view: Callable[[PoolRow], T]) -> list[T]:
+        """``view`` of each pool, by name, without pools that it finds removed (404)."""
         views = []
-        for row in self.rows()[page]:
+        for row in self.rows():
             try:
                 views.append(view(row))
             except RequestError as error:

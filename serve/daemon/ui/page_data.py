@@ -35,23 +35,13 @@ IMAGES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A queued or running job; ``total`` is None when unknown."""
-
-    id: str
-    done: int
-    total: int | None
-    text: str
-
-
-@dataclass(frozen=True)
 class PoolSummary:
     """A pool at a glance.
 
     Attributes:
         uri: without credentials.
         images: None before they were counted.
-        job: queued or running.
+        job: queued or running: its "id", "done", "total" (None when unknown) and a "text".
         failure: of the newest job; "" if it did not fail.
         resumable: whether that job continues where it failed.
         outdated: whether another model made the scores.
@@ -62,7 +52,7 @@ class PoolSummary:
     images: int | None
     counts: Counts
     row: PoolRow
-    job: Progress | None
+    job: dict[str, Any] | None
     failure: str
     resumable: bool
     outdated: bool
@@ -120,7 +110,7 @@ class PageData:
     def status(self) -> dict[str, Any]:
         """The figures that change from second to second."""
         queue = self.daemon.metrics.registry.get_sample_value("lloss_queue_images")
-        jobs = {job.pool: vars(self._progress(job)) for job in self.daemon.catalog.jobs.active()}
+        jobs = {job.pool: self._progress(job) for job in self.daemon.catalog.jobs.active()}
         return {"problem": self.daemon.not_ready(), "queue": f"{int(queue or 0):,}", "jobs": jobs}
 
     def model(self) -> dict[str, str]:
@@ -200,7 +190,7 @@ class PageData:
         job, scores = self.daemon.catalog.jobs.newest(row.name), row.scores
         active = job is not None and job.state in ("queued", "running")
         progress = self._progress(job) if job and active else None
-        counted = progress.total if progress else (job.total if job else None)
+        counted = progress["total"] if progress else (job.total if job else None)
         sha256 = self.daemon.models.sha256
         return PoolSummary(
             name=row.name,
@@ -215,17 +205,15 @@ class PageData:
             scored=scores is not None,
         )
 
-    def _progress(self, job: JobRow) -> Progress:
+    def _progress(self, job: JobRow) -> dict[str, Any]:
         now = self.daemon.jobs.live(job)
-        if now.state == "queued":
-            return Progress(now.id, now.done, now.total, "waits for its turn")
-        total = "" if now.total is None else f" of {now.total:,}"
-        words = [f"{now.done:,}{total} images"]
+        words = [f"{now.done:,}" + ("" if now.total is None else f" of {now.total:,}") + " images"]
         if now.rate:
             words.append(f"{rate(now.rate)} a second")
             if now.total is not None:
                 words.append(f"{duration((now.total - now.done) / now.rate)} left")
-        return Progress(now.id, now.done, now.total, " · ".join(words))
+        text = "waits for its turn" if now.state == "queued" else " · ".join(words)
+        return {"id": now.id, "done": now.done, "total": now.total, "text": text}
 
 
 async def _page_data(request: Request) -> PageData:

@@ -40,11 +40,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def rate(value: float | None) -> str:
-    """Write images a second shortly; a dash when unknown."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
+def rate(value: float) -> str:
+    """Write images a second shortly."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 @cache

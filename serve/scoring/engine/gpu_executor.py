@@ -64,7 +64,7 @@ class GpuExecutor(Executor):
         try:
             buffer = self.buffer()
             for size in reversed(self._sizes):
-                self.run(buffer, size)
+                self._run_in_pieces(buffer.pixels[:size])
             self.release(buffer)
         except EngineError:
             self.close()
@@ -74,21 +74,12 @@ class GpuExecutor(Executor):
         """Compute all outputs, float32 [count, ...], of a buffer's first rows, as new arrays."""
         if self._lost:
             raise DeviceLostError(self._lost)
-        parts: list[Outputs] = []
-        start = 0
-        while start < count:
-            images = buffer.pixels[start : min(start + self.limit, count)]
-            try:
-                parts.append(self._run_padded(images))
-            except EngineError as error:
-                if isinstance(error, DeviceMemoryError) and self._halve(len(images)):
-                    continue
-                raise self._noted(error, images) from error
-            start += len(images)
+        try:
+            outputs = self._run_in_pieces(buffer.pixels[:count])
+        except EngineError as error:
+            raise self._noted(error, buffer.pixels[:1]) from error
         self._failure = ("", 0.0)
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return outputs
 
     def failure(self) -> str:
         """Return why the GPU is unreliable now: it was lost, or its last run failed; or ""."""
@@ -101,6 +92,20 @@ class GpuExecutor(Executor):
             self._closed = True
             self._runners.submit(super().close)
             self._runners.shutdown()
+
+    def _run_in_pieces(self, images: NDArray[np.uint8]) -> Outputs:
+        parts: list[Outputs] = []
+        while len(images):
+            piece = images[: self.limit]
+            try:
+                parts.append(self._run_padded(piece))
+                images = images[len(piece) :]
+            except DeviceMemoryError:
+                if not self._halve(len(piece)):
+                    raise
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _run_padded(self, images: NDArray[np.uint8]) -> Outputs:
         count = len(images)
@@ -125,13 +130,13 @@ class GpuExecutor(Executor):
                 self._on_halving(size, smaller)
         return True
 
-    def _noted(self, error: EngineError, images: NDArray[np.uint8]) -> EngineError:
+    def _noted(self, error: EngineError, image: NDArray[np.uint8]) -> EngineError:
         """Note a failure; where not even one image runs after it, the GPU is lost."""
         self._failure = (str(error), time.monotonic())
         if isinstance(error, DeviceMemoryError) or self._closed:
             return error
         try:
-            self._run_padded(images[:1])
+            self._run_padded(image)
         except DeviceMemoryError:
             return error
         except EngineError:

@@ -286,7 +286,7 @@ class Served:
         """All lanes are busy while the block runs."""
         serving = self.models._serving
         assert serving is not None
-        with hold_all(serving.model.scorer._started().slots.cores):
+        with hold_all(serving.scorer._started().slots.cores):
             yield
 
     def close(self) -> None:

@@ -31,14 +31,14 @@ class FakeGpuSession:
         self.most: int | None = None  # images that its memory holds
         self.sizes: list[int] = []
         self.threads: set[int] = set()
-        self.error: Exception | None = None
+        self.errors: list[Exception] = []  # of the next runs
         self.before: Callable[[], object] = lambda: None
 
     def run(self, names: list[str], feed: dict[str, np.ndarray]) -> Any:
         self.threads.add(threading.get_ident())
         self.before()
-        if self.error is not None:
-            raise self.error
+        if self.errors:
+            raise self.errors.pop(0)
         size = len(feed["images"])
         if self.most is not None and size > self.most:
             raise RuntimeError("bfc_arena.cc:376 Failed to allocate memory for requested buffer")

@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -78,28 +77,6 @@ def test_seconds_are_measured() -> None:
     assert found["lloss_write_duration_seconds_count",] == 1
     assert found["lloss_read_duration_seconds_bucket", "0.005"] == 1
     assert telemetry.total_seconds("read") == pytest.approx(0.044)
-
-
-def test_one_model_is_named_at_a_time() -> None:
-    telemetry = Telemetry()
-    for sha256 in ("aa", "bb", "bb", "ab12"):
-        telemetry.model(sha256, "cuda:1", "fp16")
-    named = [key for key in samples(telemetry) if key[0] == "lloss_model_info"]
-    assert named == [("lloss_model_info", "cuda:1", "fp16", "cuda", "ab12")]
-
-
-def test_threads_lose_no_count() -> None:
-    telemetry = Telemetry()
-
-    def work(_: int) -> None:
-        for _ in range(200):
-            telemetry.ran(np.ones(3, np.float32), 1)
-            telemetry.spent("infer", 1.0)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
-    assert telemetry.images == 3200 and telemetry.total_seconds("infer") == 800
-    assert samples(telemetry)["lloss_predicted_loss_bucket", "+Inf"] == 2400
 
 
 class SomePool(Pool):

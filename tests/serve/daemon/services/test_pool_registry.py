@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def test_scores_of_the_command_line_are_adopted(pools: PoolRegistry, root: Path,
     row = pools.put("cats", uri, str(folder))
     assert row.scores == PoolScores(folder, "ab" * 32, 2, 1)
     with pools.reading("cats") as (again, scores):
-        assert again == row.scores and len(list(scores.batches(["id"]))) == 1
+        assert again == row.scores and len(list(scores.scan(["id"]))) == 1
     pools.remove("cats")
     assert (folder / "run.json").exists(), "it is not the daemon's"
 
@@ -172,17 +171,6 @@ def test_scores_stay_until_the_last_reader_is_done(
     cats.remove("cats")
     assert not (catalog.data_dir / "pools/cats").exists()
     refused(lambda: cats.reading("cats").__enter__(), 404)
-
-
-def test_scores_that_are_replaced_before_they_are_read(
-    cats: PoolRegistry, catalog: Catalog, root: Path, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    new = write(root / "new", uri)
-    row = catalog.pools.put("cats", uri, PoolScores(new, "m", 2, 1))
-    rows = iter([replace(row, scores=PoolScores(root / "old", "m", 2, 1)), row, row, row])
-    monkeypatch.setattr(catalog.pools, "row", lambda name: next(rows))
-    with cats.reading("cats") as (_, scores):
-        assert scores.path == new
 
 
 def test_an_active_job_keeps_its_pool(cats: PoolRegistry, catalog: Catalog) -> None:

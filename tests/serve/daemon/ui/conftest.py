@@ -11,11 +11,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lloss.serve.daemon.app import create_app
 from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.store.records import JobRow, PoolScores
-from PIL import Image, ImageDraw
+from PIL import Image
 from starlette.testclient import TestClient
 
 from lloss.images.decode import ImageSpec
@@ -65,7 +67,7 @@ class World(StubDaemon):
         models = SimpleNamespace(sha256=SHA256, current=model)
         super().__init__(folder, models, **settings)
         self.jobs: Any = SimpleNamespace(
-            submit=self._submit, cancel=self._cancel,
+            submit=self._submit, cancel=self.catalog.jobs.cancel,
             live=lambda row: replace(row, rate=row.done / 2 or None),
         )  # fmt: skip
         self.app = create_app(cast(Any, self))
@@ -89,9 +91,6 @@ class World(StubDaemon):
 
     def table_pool(self, name: str, images: dict[str, bytes]) -> None:
         """Encoded images under any ids, scored in the order given."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         path = self.folder / f"{name}.parquet"
         table = pa.table({"id": list(images), "image": pa.array(images.values(), pa.binary())})
         pq.write_table(table, path)
@@ -114,9 +113,6 @@ class World(StubDaemon):
     def _submit(self, name: str, anew: bool = False) -> JobRow:
         return self.catalog.jobs.submit(name, SHA256, 8, anew)
 
-    def _cancel(self, id: str) -> None:
-        self.catalog.jobs.cancel(id)
-
     def run_job(self, name: str, done: int, total: int | None) -> JobRow:
         """A job that is under way, though nobody works on it."""
         job = self._submit(name)
@@ -130,29 +126,10 @@ class World(StubDaemon):
         return TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False)
 
 
-def drawn(number: int, size: int = 64) -> Image.Image:
+def drawn(number: int) -> Image.Image:
     """A picture that differs from others."""
-    random = np.random.default_rng(number)
-    image = Image.new("RGB", (size, size), tuple(random.integers(120, 256, 3).tolist()))
-    pen = ImageDraw.Draw(image)
-    for _ in range(3):
-        x, y, r = random.integers(0, size, 3).tolist()
-        r = r // 3 + 4
-        color = tuple(random.integers(0, 200, 3).tolist())
-        (pen.ellipse, pen.rectangle)[number % 2]((x - r, y - r, x + r, y + r), fill=color)
-    return image
-
-
-class Served:
-    """A world that listens on loopback."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.server = RunningServer(RequestMiddleware(world.app, cast(Any, world)), world.settings)
-        self.url = f"http://127.0.0.1:{self.server.port}"
-
-    def close(self) -> None:
-        self.server.close()
+    pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+    return Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
 
 
 @pytest.fixture
@@ -180,11 +157,11 @@ def client(world: World) -> TestClient:
 
 
 @pytest.fixture
-def served(world: World) -> Iterator[Served]:
-    """A world that listens."""
-    served = Served(world)
-    yield served
-    served.close()
+def served(world: World) -> Iterator[SimpleNamespace]:
+    """A world that listens on loopback."""
+    server = RunningServer(RequestMiddleware(world.app, cast(Any, world)), world.settings)
+    yield SimpleNamespace(world=world, url=f"http://127.0.0.1:{server.port}")
+    server.close()
 
 
 @pytest.fixture

@@ -105,14 +105,6 @@ def test_a_thumbnail_is_small_whatever_the_image_is(world: Any, client: TestClie
     assert np.array_equal(shown, pixels.repeat(SIDE // 8, 0).repeat(SIDE // 8, 1))
 
 
-def test_thumbnails_follow_the_exif_orientation(world: Any, client: TestClient) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    world.table_pool("photos", {"a": encoded(picture(300, 600), "JPEG", exif=exif)})
-    answer = client.get("/pools/photos/thumb", params={"id": "a"})
-    assert Image.open(io.BytesIO(answer.content)).size == (SIDE // 2, SIDE)
-
-
 def test_an_unchanged_image_is_not_sent_again(world: Any, client: TestClient) -> None:
     world.table_pool("photos", {"a": encoded(picture(), "PNG")})
     for path in ("/pools/photos/thumb", "/v1/pools/photos/images"):
@@ -173,16 +165,6 @@ def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) ->
         opened.write(bytes([200]) * pixels.nbytes)
     os.utime(file, ns=(1, 1))
     assert thumb_of(client, "digits", "2").min() == 200
-
-
-def test_a_signed_link_needs_no_token_and_shows_one_image(make_world: Any) -> None:
-    world = make_world(token="a-token-of-some-length")
-    ids = world.pool("photos", 2)
-    client, path = world.browser(), "/v1/pools/photos/images"
-    assert client.get(f"{path}?id={ids[0]}").status_code == 401
-    link = world.access.links.signed_query("photos", ids[0])
-    assert client.get(f"{path}?{link}").headers["content-type"] == "image/png"
-    assert client.get(f"{path}?{link.replace(ids[0], ids[1])}").status_code == 401
 
 
 def item(id: str, raw: bytes, read: list[str]) -> Item:

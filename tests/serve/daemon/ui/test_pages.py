@@ -234,19 +234,6 @@ def test_a_new_class_is_confirmed_first(world: Any, page: Any, client: TestClien
     assert world.catalog.images.labels("photos") == {ids[0]: "kat", ids[1]: "kat"}
 
 
-def test_get_requests_change_nothing(world: Any, page: Any, client: TestClient) -> None:
-    ids = world.pool("photos", 5)
-    for path in ("/", "/page/status", "/pools/photos", "/pools/photos/pending",
-                 f"/pools/photos/thumb?id={ids[0]}", f"/v1/pools/photos/images?id={ids[0]}",
-                 "/pools/photos/labeled"):  # fmt: skip
-        assert client.get(path).status_code == 200
-    page("/pools/photos/batch?key=never-taken", 404)
-    for action in ("mark", "take", "return", "score", "cancel"):
-        assert client.get(f"/pools/photos/{action}").status_code in (404, 405)
-    assert world.catalog.images.states("photos", ids) == {}
-    assert world.catalog.jobs.rows() == []
-
-
 def test_broken_forms_get_an_error_page(world: Any, client: TestClient) -> None:
     world.pool("photos", 3)
     marks = [
@@ -269,8 +256,9 @@ def test_missing_things_get_an_error_page(world: Any, page: Any) -> None:
     assert "no pool 'none'" in page("/pools/none", 404).text
     page("/pools/none/labeled", 404)
     page("/pools/none/batch?key=x", 404)
-    page("/pools/none?page=0", 422)
     world.pool("photos", 3)
+    page("/pools/photos/batch?key=never-taken", 404)
+    page("/pools/none?page=0", 422)
     assert "There is no page 7" in page("/pools/photos?page=7").text
 
 
@@ -318,27 +306,12 @@ def test_hostile_class_names_are_escaped(make_world: Any) -> None:
         press(client, found.form("0001.png"), "label", 422, label=classes[3])  # too long
 
 
-def test_of_many_classes_names_are_typed(make_world: Any) -> None:
-    world = make_world(classes=tuple(f"class {number}" for number in range(200)))
+def test_pages_are_not_cached_and_guarded(world: Any, client: TestClient) -> None:
     world.pool("photos", 3)
-    found = Page(world.browser().get("/pools/photos").text)
-    assert len(found.all("input", list="classes")) == 3 and len(found.all("option")) == 200
-
-
-def test_pages_hold_no_script_or_style_of_their_own(world: Any, client: TestClient) -> None:
-    world.pool("photos", 70)
-    world.run_job("photos", 10, 70)
-    for path in ("/", "/pools/photos", "/pools/photos/labeled", "/pools/none"):
+    for path in ("/", "/pools/photos", "/pools/none", "/page/status"):
         answer = client.get(path)
-        found = Page(answer.text)
-        assert found.all("style") == []
-        assert [given["src"] for given in found.all("script")] == ["/static/page.js"]
-        assert not any("style" in given for _, given in found.elements)
         assert "default-src 'self'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"
-        for _, given in found.elements:
-            for name in ("src", "href", "action"):
-                assert given.get(name, "/").startswith(("/", "#")), given
 
 
 def test_controls_have_accessible_names(world: Any, page: Any) -> None:
@@ -363,15 +336,13 @@ def test_static_files_are_sent_again_when_they_changed(client: TestClient) -> No
         assert client.get(f"/static/{wrong}").status_code in (400, 404)
 
 
-def test_the_status_is_not_cached(world: Any, client: TestClient) -> None:
+def test_the_status_has_the_live_figures(world: Any, client: TestClient) -> None:
     world.pool("photos", 3, scored=False)
     world.run_job("photos", 1, None)
     world.metrics.queued(5)
-    answer = client.get("/page/status")
-    status = answer.json()
+    status = client.get("/page/status").json()
     assert status["problem"] == "" and status["queue"] == "5"
     assert status["jobs"]["photos"]["done"] == 1 and status["jobs"]["photos"]["total"] is None
-    assert answer.headers["cache-control"] == "no-store"
 
 
 def test_pages_need_the_token_and_never_show_it(make_world: Any) -> None:

@@ -74,7 +74,7 @@ def test_every_image_is_a_row_or_a_reason(scorer: Scorer, pool: Path, tmp_path: 
     report = score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=25)
     folder = ScoresFolder(tmp_path / "s").opened()
     assert (report.scored, report.skipped, len(folder.parts())) == (59, 2, 3)
-    table = pa.Table.from_batches(folder.batches(["id", "loss"]))
+    table = pa.Table.from_batches(folder.scan(["id", "loss"]))
     losses, reasons = dict(zip(*table.to_pydict().values())), dict(folder.skipped())
     assert sorted([*losses, *reasons]) == sorted(item.id for item in open_pool(pool))
     assert reasons["bright/000.png"] == "an empty file"
@@ -247,7 +247,7 @@ def test_a_change_of_a_setting_that_decides_the_bytes_is_refused(
     assert contents(out) == kept
     (tmp_path / "link").symlink_to(pool)
     assert score_pool(scorer, open_pool(tmp_path / "link"), out, **usual).resumed == 30
-    ids = {id for b in ScoresFolder(out).batches(["id"]) for id in b["id"].to_pylist()}
+    ids = {id for b in ScoresFolder(out).scan(["id"]) for id in b["id"].to_pylist()}
     assert len(ids) == 58 and "dark/001.png" not in ids
 
 
@@ -262,20 +262,11 @@ def test_another_array_under_the_same_path_is_refused(scorer: Scorer, tmp_path: 
     assert score_pool(scorer, open_pool(tmp_path / "a.npy"), tmp_path / "s", part_size=10).resumed
 
 
-def test_the_number_of_threads_may_change(
-    scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path, whole: dict[str, bytes]
-) -> None:
-    begun(scorer, pool, tmp_path / "s")
-    with Scorer(artifact, device="cpu", batch_size=8, threads=5, readers=3) as other:
-        score_pool(other, open_pool(pool), tmp_path / "s", part_size=10)
-    assert contents(tmp_path / "s") == whole
-
-
 def test_a_smaller_batch_is_as_a_scorer_of_that_size(
     scorer: Scorer, artifact: Path, pool: Path, tmp_path: Path
 ) -> None:
     score_pool(scorer, open_pool(pool), tmp_path / "s", batch_size=3)
-    with Scorer(artifact, device="cpu", batch_size=3) as small:
+    with Scorer(artifact, device="cpu", batch_size=3, threads=5) as small:
         score_pool(small, open_pool(pool), tmp_path / "small")
     assert contents(tmp_path / "s") == contents(tmp_path / "small")
     for size in (-1, 9):

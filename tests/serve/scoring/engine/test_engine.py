@@ -123,13 +123,8 @@ def test_a_run_whose_gpu_is_lost_stops_and_keeps_its_parts(
 ) -> None:
     with Scorer(artifact, "auto", batch_size=8) as scorer:
         (session,) = machine.sessions
-        started = len(session.sizes)
-
-        def lose() -> None:
-            if len(session.sizes) - started >= 4:
-                session.error = RuntimeError("CUDA failure 719: unspecified launch failure")
-
-        session.before = lose
+        enough, lost = len(session.sizes) + 4, RuntimeError("CUDA failure 719: launch failure")
+        session.before = lambda: len(session.sizes) >= enough and session.errors.append(lost)
         pool = ArrayPool(pictures(64), "made up")
         with pytest.raises(DeviceLostError, match=r"^cuda:0 was lost \("):
             score_pool(scorer, pool, tmp_path / "scores", part_size=8)

@@ -169,15 +169,20 @@ def test_threads_that_run_out_of_memory_together_halve_once(
     assert executor.limit == 16 and halvings == [(32, 16)]
 
 
+def test_a_session_that_never_ran_has_lost_no_gpu(make: Make, gpu: FakeGpuSession) -> None:
+    gpu.errors = [RuntimeError("no kernel image\nat cuda.cc")] * 9
+    with pytest.raises(EngineError, match="^failed on cuda:0: no kernel image$"):
+        make()
+
+
 def test_nothing_runs_on_a_lost_gpu(executor: GpuExecutor, gpu: FakeGpuSession) -> None:
     assert not executor.failure()
-    gpu.error = RuntimeError("CUDA failure 700: illegal memory access\nat cuda.cc")
+    gpu.errors = [RuntimeError("CUDA failure 700: illegal memory access\nat cuda.cc")] * 2
     with pytest.raises(DeviceLostError) as raised:
         scored(executor, pictures(3))
-    reason = str(raised.value)
+    reason, runs = str(raised.value), len(gpu.sizes)
     assert reason.startswith("cuda:0 was lost (failed on cuda:0: CUDA failure 700: illegal memory")
     assert "\n" not in reason
-    gpu.error, runs = None, len(gpu.sizes)
     with pytest.raises(DeviceLostError):
         scored(executor, pictures(3))
     assert len(gpu.sizes) == runs and executor.failure() == reason
@@ -188,17 +193,11 @@ def test_a_failed_run_counts_until_one_succeeds_or_time_passes(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(gpu_executor.time, "monotonic", lambda: now[0])
-    calls: list[int] = []
-
-    def fail_every_other_call() -> None:
-        calls.append(1)
-        gpu.error = RuntimeError("CUDNN_STATUS_INTERNAL\nmore") if len(calls) % 2 else None
 
     def fail() -> None:
-        gpu.before = fail_every_other_call
+        gpu.errors = [RuntimeError("CUDNN_STATUS_INTERNAL\nmore")]
         with pytest.raises(EngineError, match="^failed on cuda:0: CUDNN_STATUS_INTERNAL$"):
             scored(executor, pictures(3))
-        gpu.before = lambda: None
         assert executor.failure() == "failed on cuda:0: CUDNN_STATUS_INTERNAL"
 
     fail()
