@@ -101,13 +101,25 @@ class PersonCropPool(Pool):
 def crop_items(crops: Iterable[PersonCrop], folder: StoragePath) -> Iterator[Item]:
     """The items of persons, whose images have names relative to ``folder``."""
     kept = functools.lru_cache(_KEPT)(lambda name: _SharedImage(folder.image(name)))
+    lock = threading.Lock()
+
+    def decoded(name: str, size: tuple[int, int] | None) -> Pixels:
+        with lock:
+            image = kept(name)
+        pixels = image.decoded()
+        if size is not None and pixels.shape[:2] != size:
+            raise ImageError(
+                f"is an image of {pixels.shape[1]}×{pixels.shape[0]} pixels, the person was drawn "
+                f"on {size[1]}×{size[0]} (width×height)"
+            )
+        return pixels
+
     for id, name, region, size in crops:
         if isinstance(region, str):
             yield Item(id, failing_read(ImageError(region)))
-            continue
-        image = folder.image(name)
-        decoded = functools.partial(_kept_pixels, kept, name, size)
-        yield CropItem.of(id, image, region, decoded)
+        else:
+            pixels = functools.partial(decoded, name, size)
+            yield CropItem.of(id, folder.image(name), region, pixels)
 
 
 class _Refusing(Problems):
@@ -153,19 +165,6 @@ def _crop_of(person: Person) -> PersonCrop:
 
 def _decode(image: Item) -> Pixels:
     return decode_whole(image.read())
-
-
-def _kept_pixels(
-    kept: Callable[[str], _SharedImage], name: str, size: tuple[int, int] | None
-) -> Pixels:
-    """The pixels, if the image is as large as the one that the person was drawn on."""
-    pixels = kept(name).decoded()
-    if size is not None and pixels.shape[:2] != size:
-        raise ImageError(
-            f"is an image of {pixels.shape[1]}×{pixels.shape[0]} pixels, the person was drawn on "
-            f"{size[1]}×{size[0]} (width×height)"
-        )
-    return pixels
 
 
 def _cut(decoded: Callable[[], Pixels], region: CropBox) -> Pixels:

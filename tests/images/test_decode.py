@@ -21,7 +21,7 @@ from lloss.images.decode import Fit, ImageSpec, decode, decode_mask, decode_whol
 from lloss.images.memory_budget import ByteBudget
 
 from ..waiting import PATIENCE
-from .pixels import exif, png, png_chunk, png_of_16_bits, random_pixels, smooth_pixels
+from .pixels import exif, png, png_chunk, random_pixels, smooth_pixels
 
 Encode = Callable[..., bytes]
 EIGHT = ImageSpec(8, 8)
@@ -57,13 +57,6 @@ def test_pixels_are_those_of_pillows_own_calls(encoded: Encode, mode: str, fit: 
             assert np.array_equal(decode(raw, spec), _pillow(raw, spec)), (kind, orientation)
             written += 1
     assert written
-
-
-def test_cmyk_and_16_bit_colours_become_rgb(encoded: Encode) -> None:
-    raw = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
-    assert np.abs(decode(raw, EIGHT)[4, 4].astype(int) - [255, 0, 0]).max() <= 4
-    values = np.random.default_rng(0).integers(0, 65536, (8, 8, 3), dtype=np.uint16)
-    assert np.array_equal(decode(png_of_16_bits(values), EIGHT), values >> 8)
 
 
 def test_an_animation_gives_its_first_frame(encoded: Encode) -> None:
@@ -248,15 +241,6 @@ def test_damage_is_nothing_but_an_image_error(encoded: Encode, kind: str) -> Non
         damaged[random.integers(0, len(damaged), 8)] = random.integers(0, 256, 8)
         with contextlib.suppress(ImageError):
             assert decode(damaged.tobytes(), EIGHT).shape == (8, 8, 3)
-
-
-def test_the_processs_warning_filters_are_left_alone(
-    encoded: Encode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``warnings.catch_warnings`` is process-wide: threads that use it undo each other's."""
-    monkeypatch.setattr(warnings, "catch_warnings", None)
-    for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"):
-        decode(encoded(random_pixels(9, 9, 3), kind), EIGHT)
 
 
 def test_bombs_are_refused_whatever_pillows_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:

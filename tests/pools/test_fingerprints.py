@@ -76,11 +76,19 @@ def test_the_whole_of_a_long_parquet_footer_counts(tmp_path: Path) -> None:
     assert files[0][-(1 << 16) :] == files[1][-(1 << 16) :]
 
 
-def test_a_list_has_one_by_its_text_and_a_folder_none(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.jpg"):
-        write(tmp_path / name)
-    before = open_pool(write(tmp_path / "l.csv", b"id,path\n1,a.jpg\n")).fingerprint()
-    shutil.copy(tmp_path / "l.csv", tmp_path / "m.csv")
-    assert open_pool(tmp_path / "m.csv").fingerprint() == before != ""
-    assert open_pool(write(tmp_path / "l.csv", b"id,path\n1,b.jpg\n")).fingerprint() != before
-    assert open_pool(tmp_path).fingerprint() == ""
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("l.csv", b"id,path\n1,a.jpg\n", b"id,path\n1,b.jpg\n"),
+        ("l.json", b'[{"image": "a.jpg", "box": [0, 0, 8, 8]}]',
+         b'[{"image": "a.jpg", "box": [0, 0, 8, 8]}] '),
+    ],
+)  # fmt: skip
+def test_a_list_has_one_by_its_text_and_a_folder_none(
+    tmp_path: Path, name: str, one: bytes, other: bytes
+) -> None:
+    write(tmp_path / "pool/a.jpg")
+    before = open_pool(write(tmp_path / name, one)).fingerprint()
+    assert open_pool(write(tmp_path / f"copy of {name}", one)).fingerprint() == before != ""
+    assert open_pool(write(tmp_path / name, other)).fingerprint() != before
+    assert open_pool(tmp_path / "pool").fingerprint() == ""

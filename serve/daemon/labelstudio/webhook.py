@@ -23,14 +23,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Outcome:
-    """How many annotations of an event changed an image.
+    """How many images an event changed.
 
     Attributes:
         labeled: images with a label now.
         relabeled: of them, images that had another label.
         skipped: images that are not handed out any more.
-        without_class: annotations that do not choose exactly one class; they change nothing.
-        ignored: annotations of no image of a pool here, or malformed.
+        without_class: unchanged: their annotation does not choose exactly one class.
+        ignored: images of no pool here, and malformed annotations.
         deleted: deleted annotations; they change nothing.
         new_classes: accepted, since Label Studio sends an event once.
     """
@@ -68,12 +68,12 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
             outcome.deleted,
         )
         return outcome
-    pools: defaultdict[str, dict[str, list[Annotation]]] = defaultdict(lambda: defaultdict(list))
-    for image, annotation in _annotations(event):
-        if image is None or annotation is None:
-            outcome.ignored += 1
-        else:
-            pools[image.lloss_pool][image.lloss_id].append(annotation)
+    pools: defaultdict[str, dict[str, Annotation]] = defaultdict(dict)
+    # The last of an image stays: the newest that is not a skip.
+    for image, one in sorted(
+        _annotations(event, outcome), key=lambda pair: (not pair[1].was_cancelled, pair[1].age)
+    ):
+        pools[image.lloss_pool][image.lloss_id] = one
     for pool, images in pools.items():
         _mark(daemon, pool, images, control, outcome)
     if outcome.without_class or outcome.new_classes or outcome.relabeled:
@@ -86,9 +86,8 @@ def apply_event(daemon: Daemon, event: Mapping[str, Any], control: str | None = 
 
 
 def _annotations(
-    event: Mapping[str, Any],
-) -> Iterator[tuple[PoolImage | None, Annotation | None]]:
-    """The annotations of an event with their images; None for malformed ones."""
+    event: Mapping[str, Any], outcome: Outcome
+) -> Iterator[tuple[PoolImage, Annotation]]:
     annotations, tasks = event.get("annotation"), event.get("task")
     if not isinstance(annotations, list) or not isinstance(tasks, list):
         annotations, tasks = [annotations], [tasks]
@@ -97,13 +96,13 @@ def _annotations(
         try:
             yield PoolImage.model_validate(data), Annotation.model_validate(fields)
         except ValidationError:
-            yield None, None
+            outcome.ignored += 1
 
 
 def _mark(
     daemon: Daemon,
     pool: str,
-    images: Mapping[str, list[Annotation]],
+    images: Mapping[str, Annotation],
     control: str | None,
     outcome: Outcome,
 ) -> None:
@@ -114,20 +113,14 @@ def _mark(
         if error.status != 404:
             raise
         _log.warning("label studio: ignored annotations of %d images: %s", len(images), error)
-        outcome.ignored += sum(map(len, images.values()))
+        outcome.ignored += len(images)
         return
-    outcome.ignored += sum(len(some) for id, some in images.items() if id not in present)
-    labels, skips = {}, []
-    for id in present:
-        written = [one for one in images[id] if not one.was_cancelled]
-        if not written:
-            skips.append(id)
-            continue
-        label = max(written, key=lambda one: one.age).choice(control)
-        if label or not daemon.classes.required:
-            labels[id] = label
-        else:
-            outcome.without_class += 1
+    outcome.ignored += len(images) - len(present)
+    skips = [id for id in present if images[id].was_cancelled]
+    labels = {id: images[id].choice(control) for id in present.difference(skips)}
+    if daemon.classes.required:
+        outcome.without_class += sum(not label for label in labels.values())
+        labels = {id: label for id, label in labels.items() if label}
     before = daemon.catalog.images.states(pool, labels)
     outcome.relabeled += sum(
         bool(labels[id]) and row.label not in ("", labels[id]) for id, row in before.items()

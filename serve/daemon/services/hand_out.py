@@ -70,12 +70,10 @@ class HandedOut:
     """A selection that was handed out, or replayed for the same idempotency key.
 
     Attributes:
-        images: best first.
         expires: when images that are still pending become free again, Unix seconds.
         eligible: images to choose from.
         unknown: names to exclude that match no scored image.
         by_name: names to exclude that match one but are not its id.
-        notes: remarks on the selection, such as tied scores.
     """
 
     id: str
@@ -90,7 +88,7 @@ class HandedOut:
     notes: Sequence[str] = ()
 
     def to_bytes(self) -> bytes:
-        """Compressed JSON."""
+        """Compressed JSON, for :meth:`replay`."""
         fields = {**vars(self), "images": [(image.id, image.score) for image in self.images]}
         return zlib.compress(json.dumps(fields).encode(), 1)
 

@@ -91,11 +91,7 @@ class Labels:
         return Labeled(marked, kept, by_name, tuple(new))
 
     def skip(self, pool: str, ids: Sequence[str]) -> int:
-        """Never hand these out; labeled ones stay labeled. Returns how many changed.
-
-        Raises:
-            RequestError: 422 an id is not in the pool; then none is marked.
-        """
+        """Never hand these out; labeled ones stay labeled. Returns how many changed."""
         present = self.present(pool, ids)
         if unknown := [id for id in dict.fromkeys(ids) if id not in present]:
             raise unknown_ids(pool, unknown)

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
-from lloss.serve.daemon.services.job_progress import JobProgress
 from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.daemon.store.catalog import Catalog
+from lloss.serve.daemon.store.job_table import JobTable
 from lloss.serve.daemon.store.records import JobRow
 from lloss.serve.scoring.batch.score_pool import PART, ScoreReport, score_pool
+from lloss.serve.scoring.result import Scores
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import InterruptedRunError, LlossError, OtherRunError, ScoresError
 
 HOST_BATCH = 8
 """Images a batch on a CPU: a new request waits for one such batch at most."""
+
+_WRITE_SECONDS = 2.0
+"""Between two writes of a job's progress."""
 
 _RETRY_SECONDS = 2.0
 """Between two attempts to write to the catalog, such as on a full disk."""
@@ -38,6 +44,55 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class JobProgress:
+    """The progress of a running job, which ends early if ``cancelled`` is set; sets ``ended``."""
+
+    def __init__(
+        self, table: JobTable, row: JobRow, closing: threading.Event, metrics: DaemonMetrics
+    ) -> None:
+        self.id, self._model, self._metrics = row.id, row.model_sha256, metrics
+        self.cancelled, self.ended = threading.Event(), threading.Event()
+        self._table, self._closing = table, closing
+        # Of a resumed job, until its parts are counted.
+        self._scored, self._skipped, self._total = row.scored, row.skipped, row.total
+        self._began, self._resumed = 0.0, 0
+        self._written = 0.0
+
+    def begin(self, done: ScoreReport, total: Callable[[], int | None]) -> None:
+        """See :class:`.score_pool.Progress`."""
+        self._scored, self._skipped, self._total = done.scored, done.skipped, total()
+        self._began, self._resumed = time.monotonic(), done.resumed
+        self._write()
+
+    def batch(self, scores: Scores) -> None:
+        """See :class:`.score_pool.Progress`; raises InterruptedRunError to stop the job."""
+        if len(scores):
+            self._metrics.drift.add(scores.loss, self._model)
+        self._scored += len(scores)
+        self._skipped += len(scores.skipped)
+        if self.cancelled.is_set() or self._closing.is_set():
+            raise InterruptedRunError(f"job {self.id} was cancelled, or the daemon shuts down")
+        if time.monotonic() - self._written > _WRITE_SECONDS:
+            self._write()
+
+    def update(self, row: JobRow) -> JobRow:
+        """The row with the progress of now, and the rate since the job began or went on."""
+        done = self._scored + self._skipped - self._resumed
+        seconds = time.monotonic() - self._began
+        return dataclasses.replace(
+            row,
+            scored=self._scored,
+            skipped=self._skipped,
+            total=self._total,
+            rate=done / seconds if self._began and seconds > 0.1 else None,
+        )
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        with contextlib.suppress(LlossError):  # the job continues without
+            self._table.progress(self.id, self._scored, self._skipped, self._total)
+
+
 class JobRunner:
     """A thread that scores pools, and continues jobs of a process that was killed.
 
@@ -46,9 +101,6 @@ class JobRunner:
     failure that can pass (full disk, unreachable store, engine error, another provider or library
     version) a job keeps its parts, and continues when the pool is submitted again with the same
     model; after a change of the pool it keeps none.
-
-    Attributes:
-        part_size: images a Parquet part, at most twice which a killed process scores again.
     """
 
     part_size = PART
@@ -76,12 +128,7 @@ class JobRunner:
         self._thread.start()
 
     def submit(self, pool: str, restart: bool = False) -> JobRow:
-        """Score a pool with the serving model; ``restart`` discards what a failed job scored.
-
-        Raises:
-            RequestError: 404 no such pool; 403 it is outside the roots now; 503 no model.
-            PoolError: it cannot be opened.
-        """
+        """Score a pool with the serving model; ``restart`` discards what a failed job scored."""
         self._pools.get(pool).open()
         with self._submitting:
             model = self._models.current

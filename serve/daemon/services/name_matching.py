@@ -39,10 +39,8 @@ def match_labels(
 ) -> dict[str, str]:
     """The names by the ids of the images that they mean.
 
-    ``present`` are the names that are ids; the pool is walked only for others.
-
-    Raises:
-        RequestError: 422 a name matches no image, or several, or two match the same one.
+    ``present`` are the names that are ids; the pool is walked only for others. A name that matches
+    no image, or several, is refused, and two that match the same one.
     """
     matched = {name: name for name in names if name in present}
     others = [name for name in names if name not in present]

@@ -49,11 +49,6 @@ class PoolRegistry:
 
         ``scores`` is a complete scores folder of it that ``lloss score`` made, inside a root too,
         which the daemon never removes.
-
-        Raises:
-            RequestError: 403 outside the roots; 409 the name is taken; 422 a bad name, or scores of
-                another pool.
-            PoolError: it cannot be opened.
         """
         if not re.fullmatch(NAME, name, re.ASCII):
             raise RequestError(
@@ -95,9 +90,7 @@ class PoolRegistry:
     def reading(self, name: str) -> Iterator[tuple[PoolScores, ScoresFolder]]:
         """The newest complete scores, which are not removed during the block.
 
-        Raises:
-            RequestError: 404 no such pool; 409 it is not scored yet.
-            ScoresError: they are missing or damaged.
+        Raises RequestError: 404 no such pool; 409 it is not scored yet.
         """
         while True:
             scores = self._catalog.pools.row(name).scores

@@ -14,7 +14,6 @@ from lloss.pools.confinement import Confinement
 from lloss.pools.uri import PoolUri, is_url, without_secrets
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-_LOCAL = ("file", "local")
 _FILES = 10_000
 """That a pattern with braces may match: each is checked while the client waits."""
 
@@ -26,17 +25,14 @@ class PoolRoots:
 
     def __init__(self, roots: Iterable[str]) -> None:
         self._roots = tuple(roots)
-        self._urls = tuple(root.rstrip("/") for root in self._roots if _is_remote(root))
-        folders = [_local(root) for root in self._roots if not _is_remote(root)]
-        self.confinement = Confinement(folders, self._urls)
+        paths = [PoolUri.parse(root).path for root in self._roots]
+        urls = [path for path in paths if is_url(path)]
+        self.confinement = Confinement([path for path in paths if not is_url(path)], urls)
 
     def check(self, uri: str) -> PoolUri:
         """Parse a pool's URI, and check that everything it may mean is inside a root.
 
-        Raises:
-            RequestError: 403 it is not, or no root is configured; 422 neither an absolute path nor
-                a URL.
-            PoolError: its braces or options are malformed.
+        Raises RequestError: 403 it is not; 422 neither an absolute path nor a URL.
         """
         if not self._roots:
             raise RequestError(
@@ -51,16 +47,16 @@ class PoolRoots:
 
     def check_path(self, path: str) -> Path:
         """Resolve a path of this machine that is inside a root; RequestError 403 or 422."""
-        self.check(path)
-        if _is_remote(path):
+        parsed = self.check(path)
+        if is_url(parsed.path):
             raise RequestError(422, f"{path}: is a URL; give a path of the daemon's machine")
-        return Path(os.path.realpath(_local(path)))
+        return Path(os.path.realpath(parsed.path))
 
     def _check_name(self, name: str, image: str) -> None:
-        if _is_remote(name):
+        if is_url(name):
             self._check_url(name, image)
             return
-        path = _local(name)
+        path = Path(name)
         if not path.is_absolute():
             raise RequestError(
                 422,
@@ -82,7 +78,8 @@ class PoolRoots:
         plain = unquote(f"{rest}/{image}")
         if {".", ".."} & set(plain.split("/")) or "\\" in plain or "#" in rest:
             raise RequestError(403, f"{shown}: has a . or .. or # in it; give the plain URL")
-        if not any(url == root or url.startswith((f"{root}/", f"{root}?")) for root in self._urls):
+        urls = self.confinement.urls
+        if not any(url == root or url.startswith((f"{root}/", f"{root}?")) for root in urls):
             raise self._outside(shown)
 
     def _outside(self, shown: str) -> RequestError:
@@ -92,13 +89,3 @@ class PoolRoots:
             f"({', '.join(map(without_secrets, self._roots))}); move it there, "
             "or start the daemon with --pool-root of its folder",
         )
-
-
-def _is_remote(uri: str) -> bool:
-    return is_url(uri) and uri.partition("://")[0] not in _LOCAL
-
-
-def _local(name: str) -> Path:
-    """The path of a local URI."""
-    scheme, mark, rest = name.partition("://")
-    return Path(rest) if mark and scheme in _LOCAL else Path(name)

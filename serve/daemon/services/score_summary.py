@@ -29,28 +29,17 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class ScoredImage:
-    """The row of an image in its scores.
-
-    Attributes:
-        loss: predicted; NaN without a score.
-        prediction: index of the predicted class; -1 without one.
-        confidence: of the prediction, 0 to 1; NaN without one.
-    """
+    """The row of an image in its scores, with what it has."""
 
     loss: float = math.nan
-    prediction: int = -1
+    prediction: int = -1  # index of a class
     confidence: float = math.nan
 
 
 class ScoreSummary:
-    """A complete scores folder.
-
-    Attributes:
-        spread: the distribution of the predicted losses; None when no image has one.
-    """
+    """A complete scores folder; ``spread`` is None if no image has a predicted loss."""
 
     def __init__(self, folder: ScoresFolder) -> None:
-        """Read it; raises :class:`ScoresError` when it is damaged."""
         self._folder = folder
         self.spread = Spread.of(folder.column("loss"))
         self._best = self._ranked(BEST)
@@ -58,11 +47,7 @@ class ScoreSummary:
         self._others: dict[str, ScoredImage] = {}
 
     def images(self, ids: Sequence[str]) -> dict[str, ScoredImage]:
-        """Look images up; those without a score have a row of defaults.
-
-        Raises:
-            ScoresError: the folder is damaged or was removed.
-        """
+        """Look images up; those without a score have a row of defaults."""
         others = self._others
         known = {id: row for id in ids if (row := self._images.get(id) or others.get(id))}
         missing = [id for id in ids if id not in known]

@@ -38,13 +38,7 @@ class PoolRow:
 class JobRow:
     """A job that scores a pool, as the catalog and the API have it.
 
-    Attributes:
-        pool: name of the pool.
-        scored: images so far.
-        skipped: images so far that could not be read.
-        error: why it failed, or "".
-        folder: of its scores.
-        batch_size: images per inference; 0 until the engine's own is known.
+    ``batch_size`` is 0 until the engine's own is known.
     """
 
     id: str

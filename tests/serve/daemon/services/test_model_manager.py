@@ -23,7 +23,6 @@ from onnx import numpy_helper
 
 from lloss.errors import ArtifactError, EngineError, LlossError
 
-from ...scoring.fakes import hold_all
 from .conftest import in_threads, refused
 
 
@@ -173,31 +172,6 @@ def test_no_request_fails_during_reloads(models: ModelManager, model: Path) -> N
 
     asyncio.run(work())
     assert len(seen) > 50 and set(seen) == set(expected)
-
-
-def test_predictions_of_the_old_model_are_no_drift_of_the_new_one(
-    models: ModelManager, model: Path
-) -> None:
-    drift, old = models._metrics.drift, models.sha256
-    losses(models)
-    assert drift.images == 3
-    cores = hold_all(serving(models)._started().slots.cores)
-    change(model, 1.7)
-
-    async def work() -> None:
-        asked = [asyncio.ensure_future(models.score(pictures(8), 20)) for _ in range(4)]
-        await asyncio.sleep(0)
-        reloading = asyncio.get_running_loop().run_in_executor(None, models.reload)
-        while named(models) in (old, ""):
-            await asyncio.sleep(0.001)
-        cores.close()
-        done = await reloading
-        assert {scored.model.sha256 for scored in await asyncio.gather(*asked)} == {done[0]}
-
-    asyncio.run(asyncio.wait_for(work(), 30))
-    assert drift.images == 0
-    losses(models)
-    assert drift.images == 3
 
 
 @pytest.mark.parametrize(

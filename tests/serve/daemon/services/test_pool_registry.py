@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +171,6 @@ def test_scores_stay_until_the_last_reader_is_done(
     cats.remove("cats")
     assert not (catalog.data_dir / "pools/cats").exists()
     refused(lambda: cats.reading("cats").__enter__(), 404)
-
-
-def test_scores_that_are_replaced_before_they_are_read(
-    cats: PoolRegistry, catalog: Catalog, root: Path, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    new = write(root / "new", uri)
-    row = catalog.pools.put("cats", uri, PoolScores(new, "m", 2, 1))
-    rows = iter([replace(row, scores=PoolScores(root / "old", "m", 2, 1)), row, row, row])
-    monkeypatch.setattr(catalog.pools, "row", lambda name: next(rows))
-    with cats.reading("cats") as (_, scores):
-        assert scores.path == new
 
 
 def test_an_active_job_keeps_its_pool(cats: PoolRegistry, catalog: Catalog) -> None:
