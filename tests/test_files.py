@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lloss.errors import ImageError, LlossError
-from lloss.files import atomic_write, locked, sha256_of, sweep, write_error, write_json, write_text
+from lloss.files import atomic_write, locked, sweep, write_error, write_json, write_text
 
 from .waiting import PATIENCE
 
@@ -98,12 +97,6 @@ def test_text_is_utf8_with_unix_line_ends_and_json_is_readable(tmp_path: Path) -
     assert json.loads(text) == {"name": "é", "list": [1, 2]}
     assert '  "name": "é"' in text
     assert text.endswith("}\n")
-
-
-def test_the_digest_is_hashlibs(tmp_path: Path) -> None:
-    content = os.urandom((1 << 20) + 7)  # more than one chunk
-    (tmp_path / "a").write_bytes(content)
-    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
 
 
 def test_sweep_removes_what_a_killed_process_left_and_nothing_else(tmp_path: Path) -> None:

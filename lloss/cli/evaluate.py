@@ -47,7 +47,7 @@ def command(
     """Measure a RUN on held-out labeled DATA.
 
     Prints the task's metric and how well the predicted loss ranks the true one, beside the entropy
-    of the same network, each with its 95 % interval; writes evaluation.json.
+    of the same network, with 95 % intervals; writes evaluation.json.
     """
     out = out or (run if run.is_dir() else run.parent)
     checkpoint = load_checkpoint(run)  # fails before the images are read

@@ -19,7 +19,7 @@ from lloss.cli.options import (
     training_settings,
 )
 from lloss.data.empty_labels import drop_empty
-from lloss.tasks.presets import EXPERIMENTS, resolve_settings
+from lloss.tasks.presets import resolve_settings
 
 
 @click.command("train")
@@ -57,10 +57,7 @@ def command(
     """
     settings = resolve_settings(preset, **train)
     if show:
-        shown = settings.as_dict()
-        if preset in EXPERIMENTS:
-            shown["experiment"] = EXPERIMENTS[preset]
-        click.echo(json.dumps(shown, indent=2))
+        click.echo(json.dumps(settings.as_dict(), indent=2))
         return
     if data is None or out is None:
         raise click.UsageError("give labeled images and the run's folder: lloss train DATA -o RUN")

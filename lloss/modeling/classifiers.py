@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -31,30 +30,19 @@ WIDE_START = ("efficientnet_", "mnasnet")
 
 CLASSIFIER_STD = 0.01  # Of their last layer's weights instead, as of MobileNet's and RegNet's
 
-SIDED: dict[str, Callable[[int], dict[str, Any]]] = {
-    "vit_": lambda side: {"image_size": side},
-    "maxvit_": lambda side: {"input_size": (side, side)},
-}
-"""Networks that are built for one size, and their arguments for it."""
 
+def build_classifier(name: str, classes: int, weights: str = "none") -> nn.Module:
+    """Build a network of :data:`OWN` or torchvision: float [N, 3, H, W] to logits [N, classes].
 
-def build_classifier(name: str, classes: int, weights: str = "none", size: int = 0) -> nn.Module:
-    """Build a classification network: float [N, 3, H, W] to logits [N, classes].
-
-    Args:
-        name: one of :data:`OWN`, or any classification network of torchvision.
-        classes: the number of classes.
-        weights: ``none``; ``imagenet`` for torchvision's default weights (downloaded once); or the
-            path of a state dict. A last layer for another number of classes stays fresh.
-        size: side of the images in pixels, for networks that are built for one; 0 for their own.
-
-    Raises ``SettingsError`` for an unknown network, or weights or a size that do not fit it.
+    ``weights`` are ``none``, ``imagenet`` (torchvision's default ones, downloaded once) or the path
+    of a state dict; a last layer for another number of classes stays fresh. Raises
+    ``SettingsError`` for an unknown network, or weights that do not fit it.
     """
     network: nn.Module
     if name in OWN:
         network = OWN[name](classes)
     elif name in torchvision_models.list_models(module=torchvision_models):
-        network = _torchvisions(name, classes, size)
+        network = _torchvisions(name, classes)
     else:
         known = ", ".join([*OWN, "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16"])
         raise SettingsError(f"model {name!r}: unknown; choose {known} or another of torchvision's")
@@ -65,54 +53,28 @@ def build_classifier(name: str, classes: int, weights: str = "none", size: int =
     return network
 
 
-def default_size(name: str) -> int:
-    """Return the input's side in pixels that a network is usually trained at."""
-    return 32 if name in OWN else _preparation(name).get("crop_size", 224)
+def preparation(name: str) -> dict[str, Any]:
+    """Return ``size``, ``mean`` and ``std`` of the images of torchvision's default weights.
 
-
-def weights_notes(name: str, size: int, mean: Sequence[float], std: Sequence[float]) -> list[str]:
-    """Return a line on differences from the images that the ImageNet weights were trained on."""
-    wants = _preparation(name)
-    if not wants:
-        return []
-    usual = (HALVES, HALVES) if name in SCALED else (IMAGENET_MEAN, IMAGENET_STD)
-    wanted = {
-        "size": (wants["crop_size"],),
-        "mean": wants.get("mean", usual[0]),
-        "std": wants.get("std", usual[1]),
-    }
-    given = {"size": (size,), "mean": tuple(mean), "std": tuple(std)}
-    other = [
-        f"--{key} {','.join(map(str, value))}"
-        for key, value in wanted.items()
-        if given[key] != value
-    ]
-    if not other:
-        return []
-    return [f"note: the ImageNet weights of {name} are of images prepared by {' '.join(other)}"]
-
-
-def _preparation(name: str) -> dict[str, Any]:
-    """How images were prepared for torchvision's default weights; {} without such weights."""
+    For a network without such weights it is the size that it is usually trained at.
+    """
     if name not in torchvision_models.list_models(module=torchvision_models):
-        return {}
-    transforms = torchvision_models.get_model_weights(name).DEFAULT.transforms
-    return dict(transforms.keywords)
+        return {"size": 32 if name in OWN else 224}
+    found = torchvision_models.get_model_weights(name).DEFAULT.transforms.keywords
+    mean, std = (HALVES, HALVES) if name in SCALED else (IMAGENET_MEAN, IMAGENET_STD)
+    return {
+        "size": found["crop_size"],
+        "mean": found.get("mean", mean),
+        "std": found.get("std", std),
+    }
 
 
-def _torchvisions(name: str, classes: int, size: int) -> nn.Module:
+def _torchvisions(name: str, classes: int) -> nn.Module:
     # Auxiliary classifiers would turn the output of training into a tuple.
     extra: dict[str, Any] = {"aux_logits": False} if name in SCALED else {}
-    side = next((side for prefix, side in SIDED.items() if name.startswith(prefix)), None)
-    if side and size:
-        extra = side(size)
-    try:
-        network: nn.Module = torchvision_models.get_model(
-            name, weights=None, num_classes=classes, **extra
-        )
-    except (ValueError, AssertionError) as error:
-        why = str(error).partition("\n")[0]
-        raise SettingsError(f"size = {size}: {name} cannot be made for it: {why}") from error
+    network: nn.Module = torchvision_models.get_model(
+        name, weights=None, num_classes=classes, **extra
+    )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum:
             module.momentum = max(module.momentum, MOMENTUM)

@@ -36,19 +36,6 @@ def margin(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
     return F.relu(xi - sign * (p[:half] - p[partner])).mean() if len(p) > 1 else p.sum() * 0.0
 
 
-def ranknet(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
-    r"""RankNet over all pairs (Burges et al. 2005): ``log(1 + exp(-(p_i - p_j)))`` where l_i > l_j.
-
-    Pairs of equal true loss have no order and are left out. ``xi`` is unused.
-    """
-    p, l = _checked(predicted, target)
-    i, j = _all_pairs(p)
-    sign = torch.sign(l[i] - l[j])
-    ordered = sign != 0
-    each = F.softplus(-sign * (p[i] - p[j])) * ordered
-    return each.sum() / ordered.sum().clamp(min=1)
-
-
 def soft_pairs(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
     r"""All pairs with soft targets: how much larger a loss is counts, not only that it is.
 
@@ -73,7 +60,6 @@ def mse(predicted: Tensor, target: Tensor, xi: float = 1.0) -> Tensor:
 
 HEAD_LOSSES: dict[str, HeadLoss] = {
     "margin": margin,
-    "ranknet": ranknet,
     "soft-pairs": soft_pairs,
     "mse": mse,
 }

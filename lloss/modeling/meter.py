@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from lloss.statistics.confidence_intervals import Floats, Interval, bootstrap
-from lloss.text.first_names import first_names
 
 
 class Meter(ABC):
@@ -28,10 +27,6 @@ class Meter(ABC):
         ``weights``, float64 [R, images], are how often each of R draws has each image.
         """
 
-    def support(self) -> dict[str, int]:
-        """Count the images that say something of each figure."""
-        return {}
-
     def figures(self) -> dict[str, float]:
         """Compute the task's metric first, 0 to 1, then the other figures."""
         figures = self.resampled(np.ones((1, self.images)))
@@ -39,25 +34,8 @@ class Meter(ABC):
 
     def intervals(self) -> dict[str, Interval]:
         """Compute the 95 % intervals of the figures, by the bootstrap over images."""
-        return bootstrap(self.images, self.resampled, self.support())
+        return bootstrap(self.images, self.resampled)
 
     def notes(self) -> list[str]:
         """Name conditions that a printed result must name."""
         return []
-
-    def missed(self) -> list[str]:
-        """Name, in lines, what of the labels counts as missed whatever the network answers."""
-        return []
-
-
-def unknown_classes_note(
-    unknown: Sequence[str], classes: Sequence[str], effect: str, noun: str = "classes"
-) -> list[str]:
-    """Return a line on classes of the labels that the network lacks; none without any."""
-    if not unknown:
-        return []
-    count = len(unknown) + len(classes)
-    return [
-        f"the network does not know {len(unknown)} of the {count} {noun} "
-        f"({first_names(unknown)}): {effect}"
-    ]

@@ -39,9 +39,7 @@ def find_taps(
     Without ``names``: the last feature map of each resolution, the four deepest, taken from the
     outermost level of modules that has them (a network's stages, not the layers inside a block);
     for a network of token maps (a vision transformer), the last block of each quarter of its depth.
-
-    Raises:
-        SettingsError: a name is not a module, or its output is not a feature map.
+    Raises ``SettingsError`` for a name that is not a module with a feature map.
     """
     try:
         maps = _feature_maps(network, image)

@@ -39,10 +39,11 @@ from lloss.project.summary import SUMMARY, Summary, read_summaries
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, select
 from lloss.selection.selection_file import write_selection
+from lloss.selection.ties import tie_note
 from lloss.serve.scoring.batch.score_pool import score_pool
 from lloss.serve.scoring.scorer import Scorer
 from lloss.tasks.train_settings import TrainSettings
-from lloss.training.cautions import cautions, how_picked, measured, ranked, ties
+from lloss.training.cautions import cautions, how_picked, measured, ranked
 from lloss.training.checkpoint import FILE as CHECKPOINT
 from lloss.training.checkpoint import Checkpoint
 from lloss.training.evaluation import evaluate_checkpoint
@@ -183,7 +184,7 @@ class _Cycle:
         self._export(checkpoint, pool, excluded)
         counts = self._score(pool, excluded)
         selection = self._select(at_most)
-        tied = ties(self.scores.column("loss"), selection)
+        tied = tie_note(self.scores.opened(), selection).removeprefix("warning: ")
         better = False if tied else ranked(evaluation)
         column = "number" if better is False else "rank"
         write_selection(selection, self.folder / SELECTED, place=column)
@@ -296,7 +297,7 @@ class _Cycle:
     ) -> list[str]:
         warnings = cautions(evaluation, self.task.metric) if evaluation else []
         if tied:
-            warnings.append(f"{tied}: the picks are in the order of ids, not ranked")
+            warnings.append(tied)
         if unusable := selection.unusable():
             warnings.append(f"images that could not be selected: {', '.join(unusable)}")
         for line in warnings:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from lloss.scores.score_source import TableScores
 from lloss.selection import SelectionSettings, select
 from lloss.selection.hashing import draw_ids
-from lloss.selection.kcenter import k_center
 from lloss.statistics.ranking_metrics import RankingFigures
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.evaluation import measure
@@ -30,16 +29,13 @@ class Strategy:
 
     name: str  # for tables and plots
     train: dict[str, object]  # changes to the training settings; a baseline trains without the head
-    # `top`, `diverse`, `random`, or `coreset` (k-center greedy over the whole pool from the labeled
-    # set on, by the embedding alone)
-    how: str = "top"
+    how: str = "top"  # `top`, `diverse` or `random`
     by: str = "loss"  # `loss` or `entropy`
     subset: float = 0  # share of the rest to choose from; 0 for all
 
 
 RANDOM = Strategy("random", {"head": False}, "random", "entropy")
 ENTROPY = Strategy("entropy", {"head": False}, "top", "entropy")
-CORESET = Strategy("core-set", {"head": False}, "coreset", "entropy")
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,6 @@ def _pick(
     rest = [row for row in range(len(experiment.pool.images)) if str(row) not in taken]
     if strategy.how == "random":
         return draw_ids(map(str, rest), experiment.k, seed)
-    if strategy.how == "coreset":
-        given = sorted(map(int, labeled))
-        embeddings = scores_of(trainer, experiment.scored[[*given, *rest]])["embedding"]
-        picks = k_center(embeddings, experiment.k, given=len(given)) - len(given)
-        return [str(rest[pick]) for pick in picks]
     columns = scores_of(trainer, experiment.scored[rest])
     embedding = columns["embedding"]
     vectors = pa.FixedSizeListArray.from_arrays(embedding.ravel(), embedding.shape[1])

@@ -22,15 +22,13 @@ was drawn."""
 
 CONFIDENCE = 0.95
 
-_NORMAL = NormalDist()
-Z = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2)
+Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 _DRAWS, _FEWEST_DRAWS = 1000, 200
-_WORK = 50_000_000
-"""Numbers that one bootstrap computes with: large sets, of narrow intervals, get fewer draws."""
+_LARGE = 500_000  # Draws times images: large sets, of narrow intervals, get fewer draws
+_AT_A_TIME = 20_000  # Images that are drawn at a time; figures may need 200 numbers for each
 
-_ROUNDING = 1e-9  # Draws of a share that differ by less are the same
-_IN_MEMORY = 4_000_000  # Numbers in memory at a time
+_ROUNDING = 1e-9  # Draws that differ by less are the same
 
 
 def wilson(hits: float, count: float) -> Interval:
@@ -45,83 +43,31 @@ def wilson(hits: float, count: float) -> Interval:
     return max((middle - reach) / shrink, 0.0), min((middle + reach) / shrink, 1.0)
 
 
-def fisher(correlation: float, count: int) -> Interval:
-    """Of Spearman's rank correlation, by Fisher's z with the variance of Bonett & Wright (2000).
+def bootstrap(count: int, figures: Resampled) -> dict[str, Interval]:
+    """Compute percentile intervals of the figures of N images.
 
-    A correlation of 1 is taken as half a step below it: on few images it happens by chance.
+    NaN, NaN for a figure that no draw has, or that is the same in all: that none of few images
+    differs is not a certainty.
     """
-    if math.isnan(correlation) or count < 4:
-        return -1.0, 1.0
-    most = 1 - 6 / (count * (count**2 - 1))
-    inner = max(-most, min(correlation, most))
-    reach = Z * math.sqrt((1 + inner**2 / 2) / (count - 3))
-    z = math.atanh(inner)
-    low, high = math.tanh(z - reach), math.tanh(z + reach)
-    return (
-        (low, 1.0) if correlation > most else (-1.0, high) if correlation < -most else (low, high)
-    )
-
-
-def bootstrap(
-    count: int,
-    figures: Resampled,
-    support: Mapping[str, int] | None = None,
-    work: int = 0,
-) -> dict[str, Interval]:
-    """Percentile intervals, widened for few images (Hesterberg 2015, "expanded percentiles").
-
-    Args:
-        count: N images.
-        figures: computes them.
-        support: of figures that are 0 to 1, how many images each says something of. Where all
-            draws give the same, such a figure gets Wilson's interval on them: that none of few
-            images differs is not a certainty.
-        work: numbers that a draw goes through; N where it is not given.
-
-    Returns NaN, NaN for a figure that no draw has.
-    """
-    support = support or {}
     drawn: dict[str, list[Floats]] = {}
     random = np.random.default_rng([count, 95])
-    left = min(_DRAWS, max(_FEWEST_DRAWS, _WORK // max(work, count, 1))) if count else 0
+    left = min(_DRAWS, max(_FEWEST_DRAWS, _LARGE // count)) if count else 0
     while left > 0:
-        some = min(left, max(1, _IN_MEMORY // max(work, count)))
+        some = min(left, max(1, _AT_A_TIME // count))
         rows = random.integers(count, size=(some, count)) + count * np.arange(some)[:, None]
         weights = np.bincount(rows.ravel(), minlength=some * count).reshape(some, count)
         for name, values in figures(weights.astype(np.float64)).items():
             drawn.setdefault(name, []).append(values)
         left -= some
-    return {
-        name: _percentiles(np.concatenate(parts), support.get(name), count)
-        for name, parts in drawn.items()
-    }
+    return {name: _percentiles(np.concatenate(parts)) for name, parts in drawn.items()}
 
 
-def _percentiles(values: Floats, support: int | None, count: int) -> Interval:
+def _percentiles(values: Floats) -> Interval:
     known = values[np.isfinite(values)]
-    if not len(known):
+    if not len(known) or np.ptp(known) < _ROUNDING:
         return math.nan, math.nan
-    images = count if support is None else support
-    if support is not None and np.ptp(known) < _ROUNDING:
-        return wilson(float(known[0]) * images, images)
-    tail = (
-        _NORMAL.cdf(-math.sqrt(images / (images - 1)) * _student(images - 1)) if images > 1 else 0
-    )
-    low, high = np.quantile(known, (tail, 1 - tail))
+    low, high = np.quantile(known, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
     return float(low), float(high)
-
-
-def _student(freedom: int) -> float:
-    """The 97.5 % point of Student's t: Cornish and Fisher's expansion, good from 3 degrees on."""
-    if freedom < 3:
-        return (12.706, 4.303)[freedom - 1]
-    z = Z
-    return (
-        z
-        + (z**3 + z) / (4 * freedom)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    )
 
 
 def decimals(interval: Interval | None) -> int:

@@ -12,7 +12,6 @@ from lloss.statistics.confidence_intervals import (
     Interval,
     Resampled,
     bootstrap,
-    fisher,
     wilson,
 )
 
@@ -43,10 +42,9 @@ def ranking_figures(score: Floats, loss: Floats, share: float = 0.1) -> RankingF
 
 
 def ranking_intervals(score: Floats, loss: Floats, share: float = 0.1) -> dict[str, Interval]:
-    """The 95 % intervals of :func:`ranking_figures`, by name."""
+    """The 95 % intervals of ranking accuracy and lift, by name."""
     return {
         "ranking_accuracy": _accuracy_interval(score, loss),
-        "spearman": fisher(spearman(score, loss), len(loss)),
         **bootstrap(len(loss), _lifts(score, loss, share)),
     }
 
@@ -76,25 +74,17 @@ def _lifts(score: Floats, loss: Floats, share: float) -> Resampled:
 
 
 def _accuracy_interval(score: Floats, loss: Floats) -> Interval:
-    """Wilson's interval on so many independent pairs as make the variance that is there.
+    """Wilson's interval on so many independent pairs as make the variance that chance has.
 
-    That is the variance of a U-statistic (infinitesimal jackknife over images), but never less than
-    that of a random score: few images in the right order are no certainty, and the
-    interval holds 50 % exactly where Kendall's test does not refuse chance.
+    It holds 50 % exactly where Kendall's test does not refuse chance.
     """
-    right, of = _pairs_of_each(score, loss)
-    pairs, count = float(of.sum()) / 2, len(of)
+    right, pairs = pair_counts(score, loss)
     if not pairs:
         return 0.0, 1.0
-    accuracy = float(right.sum()) / 2 / pairs
-    influence = (right - accuracy * of) / pairs
-    spread = float((influence**2).sum()) * count / max(count - 1, 1)
-    own = accuracy * (1 - accuracy) / spread if spread else float("inf")
     chance = _kendall_variance(score, loss) / (4 * pairs**2)
-    effective = min(own, 0.25 / chance if chance else float("inf"))
-    if effective == float("inf"):
-        return accuracy, accuracy
-    return wilson(accuracy * effective, effective)
+    if not chance:
+        return right / pairs, right / pairs
+    return wilson(right / pairs * 0.25 / chance, 0.25 / chance)
 
 
 def _kendall_variance(a: Floats, b: Floats) -> float:
@@ -120,24 +110,16 @@ def _kendall_variance(a: Floats, b: Floats) -> float:
 
 def pair_counts(score: Floats, loss: Floats) -> tuple[float, int]:
     """Count pairs ordered right (ties of scores as halves), and pairs of unequal loss at all."""
-    right, of = _pairs_of_each(score, loss)
-    return float(right.sum()) / 2, int(of.sum()) // 2
-
-
-def _pairs_of_each(score: Floats, loss: Floats) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """For each image its pairs that are ordered right, and its pairs of unequal loss at all."""
     s, l = np.asarray(score), np.asarray(loss)
-    right, of = np.zeros(len(s)), np.zeros(len(s), np.int64)
+    right, pairs = 0.0, 0
     for start in range(0, len(s), _ROWS):
         rows = slice(start, start + _ROWS)
         larger = l[rows, None] > l[None, :]
+        pairs += int(np.count_nonzero(larger))
         # In halves: 2 where the score orders the pair as the loss does, 1 where it ties.
         halves = larger * ((s[rows, None] > s).astype(np.int8) + (s[rows, None] >= s))
-        of[rows] += np.count_nonzero(larger, 1)
-        of += np.count_nonzero(larger, 0)
-        right[rows] += halves.sum(1) / 2
-        right += halves.sum(0) / 2
-    return right, of
+        right += float(halves.sum()) / 2
+    return right, pairs
 
 
 def spearman(a: Floats, b: Floats) -> float:

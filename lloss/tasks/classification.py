@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,9 @@ from lloss.errors import LabelError
 from lloss.files import write_text
 from lloss.images.cropped_share import CroppedShare
 from lloss.images.decode import ImageSpec, Pixels, decode_into, size_of
-from lloss.modeling.classifiers import (
-    HALVES,
-    SCALED,
-    build_classifier,
-    default_size,
-    weights_notes,
-)
+from lloss.modeling.classifiers import build_classifier, preparation
 from lloss.modeling.head import LOG_FLOOR
-from lloss.modeling.meter import Meter, unknown_classes_note
+from lloss.modeling.meter import Meter
 from lloss.modeling.objective import Objective
 from lloss.pools import Item
 from lloss.statistics.confidence_intervals import Floats, Interval, wilson
@@ -46,7 +39,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "maxvit": _ADAM,
     "swin": {**_ADAM, "lr": 3e-4},
     "vit": {**_ADAM, "lr": 3e-4},
-    **{name: {"mean": HALVES, "std": HALVES} for name in SCALED},
 }
 """Settings by the start of a network's name; most networks diverge at the CIFAR networks' rate."""
 
@@ -81,14 +73,13 @@ class ClassificationObjective(Objective):
 
     def meter(self, labels: Sequence[str]) -> Accuracy:
         """Images of classes that the network does not have are misses."""
-        return Accuracy(self.classes, Counter(x for x in labels if x not in set(self.classes)))
+        return Accuracy()
 
 
 class Accuracy(Meter):
     """Share of the images whose largest logit is the target's, with Wilson's interval."""
 
-    def __init__(self, classes: tuple[str, ...], unknown: Mapping[str, int]) -> None:
-        self.classes, self.unknown = classes, unknown
+    def __init__(self) -> None:
         self.right: list[bool] = []
 
     def update(self, output: Tensor, targets: Sequence[int]) -> None:
@@ -101,10 +92,6 @@ class Accuracy(Meter):
     def intervals(self) -> dict[str, Interval]:
         return {"accuracy": wilson(sum(self.right), self.images)}
 
-    def missed(self) -> list[str]:
-        effect = f"their {sum(self.unknown.values()):,} images count as wrong"
-        return unknown_classes_note(sorted(self.unknown), self.classes, effect)
-
 
 class _Classification(Task):
     """A label is a class name, a target its index; -1 for a class that the network lacks."""
@@ -116,18 +103,13 @@ class _Classification(Task):
     cut_effect = "is not looked at"
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """The size that the network is usually trained at, and its recipe."""
+        """How images were prepared for the network's ImageNet weights, and its recipe."""
         model = model or TrainSettings.model
         recipe = next((r for start, r in RECIPES.items() if model.startswith(start)), {})
-        return {"model": model, "size": default_size(model), **recipe}
+        return {"model": model, **preparation(model), **recipe}
 
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
-        return build_classifier(settings.model, len(classes), settings.weights, settings.size)
-
-    def notes(self, settings: TrainSettings) -> list[str]:
-        if settings.weights != "imagenet":
-            return []
-        return weights_notes(settings.model, settings.size, settings.mean, settings.std)
+        return build_classifier(settings.model, len(classes), settings.weights)
 
     def class_layers(self, names: Sequence[str]) -> tuple[str, ...]:
         last = names[-1].rpartition(".")[0] + "."

@@ -83,23 +83,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Named settings; options given beside ``--preset`` win over its values."""
 
-EXPERIMENTS: dict[str, dict[str, int]] = {
-    "paper-cifar10": {"initial": 1000, "k": 1000, "cycles": 10, "subset": 10000, "trials": 5},
-    "paper-voc": {"initial": 1000, "k": 1000, "cycles": 10, "subset": 0, "trials": 3},
-    "paper-mpii": {"initial": 1000, "k": 1000, "cycles": 10, "subset": 5000, "trials": 3},
-}
-"""How the paper used each: first labeled images, images added a cycle, trainings, size of the
-random sub-pool that each cycle chooses from (0: the whole pool), repetitions."""
-
 
 def resolve_settings(preset: str, where: str = "settings", **given: Any) -> TrainSettings:
     """Return the task's defaults, a preset's settings over them, and over both what is given.
 
-    None counts as not given; ``where`` names the source of what is given in messages.
-
-    Raises:
-        SettingsError: no such preset or task, a preset with another task, or with another model
-            than the one that its taps are of, or a value that the task cannot use.
+    None counts as not given; ``where`` names the source of what is given in messages. Raises
+    ``SettingsError`` for an unknown preset or task, a preset of another task or (where it has taps)
+    another model, or a value that the task cannot use.
     """
     if preset not in PRESETS:
         raise SettingsError(f"preset {preset!r}: choose one of {', '.join(PRESETS)}")

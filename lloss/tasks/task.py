@@ -79,10 +79,6 @@ class Task(ABC):
                 f"loss_norm = {settings.loss_norm!r}: is for detection alone; leave it out"
             )
 
-    def notes(self, settings: TrainSettings) -> list[str]:
-        """Return lines on settings that can be trained with, but hardly are meant."""
-        return []
-
     @abstractmethod
     def build(self, settings: TrainSettings, classes: Sequence[str]) -> nn.Module:
         """Build the network without head: float [N, 3, H, W] to its output."""
@@ -102,8 +98,7 @@ class Task(ABC):
     def network(self, settings: TrainSettings, classes: Sequence[str]) -> TappedNetwork:
         """Build a fresh network with head, for settings whose ``size`` is not 0.
 
-        Weights are drawn from torch's global generator; the network's come first, so that a run
-        without a head starts from the same network.
+        The network's weights are drawn before the head's: without one it starts as the same.
         """
         self.check_settings(settings)
         network, objective = self.build(settings, classes), self.objective(settings, classes)
@@ -122,9 +117,7 @@ class Task(ABC):
     ) -> LabeledSet:
         """Open labeled data; ``labels`` where ``data`` is a pool.
 
-        Raises:
-            LabelError: the labels are missing or broken.
-            PoolError: the images cannot be found.
+        Raises ``LabelError`` for missing or broken labels, ``PoolError`` for missing images.
         """
         if labels is None:
             return self.open_labeled(data, data_root, problems)
@@ -148,8 +141,7 @@ class Task(ABC):
     ) -> LabeledSet:
         """Find the pool's items that labels are of, by :mod:`lloss.data.id_matching`.
 
-        Raises:
-            LabelError: no label at all, one that matches no image, or two that match one image.
+        Raises ``LabelError`` where none is, or two match one image.
         """
         if not labels and not problems.broken:
             raise LabelError(f"{origin}: holds no label yet; label some images first")
@@ -226,17 +218,10 @@ class Task(ABC):
         out: Pixels,
         cut: CroppedShare | None = None,
     ) -> Any:
-        """Decode a labeled image and make its target; called from several threads.
+        """Decode a labeled image into ``out`` and make its target; called from several threads.
 
-        Args:
-            item: of the pool.
-            label: its label.
-            classes: of the network; other classes are left out where that can be.
-            spec: of ``out``.
-            for_training: whether ``spec`` is :meth:`training_spec`'s, or that of a scorer.
-            out: uint8 [spec.height, spec.width, 3].
-            cut: counts what the network's input cuts off.
-
+        ``spec``, of ``out``, is :meth:`training_spec`'s or that of a scorer. Classes that the
+        network lacks are left out where that can be; ``cut`` counts what the input cuts off.
         Raises ``ImageError``, or ``LabelError`` where the label does not fit the image.
         """
 

@@ -12,7 +12,7 @@ from lloss.errors import SettingsError
 from lloss.images.decode import Fit, ImageSpec
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
 
-HeadLossName = Literal["margin", "ranknet", "soft-pairs", "mse"]
+HeadLossName = Literal["margin", "soft-pairs", "mse"]
 Augment = Literal["none", "flip", "crop", "flip-crop", "ssd", "pose"]
 Optimizer = Literal["sgd", "rmsprop", "adam"]
 LossNorm = Literal["positives", "none"]
@@ -91,20 +91,15 @@ class TrainSettings:
         at_least = {
             "epochs": 1, "batch_size": 2, "hidden": 1, "size": 0, "seed": 0,
             "gradient_stop": -1, "crop_padding": -1, "white": 0,
+            "momentum": 0, "weight_decay": 0, "head_weight": 0, "xi": 0,
         }  # fmt: skip
         for name, low in at_least.items():
-            if getattr(self, name) < low:
-                raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
-        for name in ("momentum", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SettingsError(f"{name} = {getattr(self, name)}: must be 0 or more")
+            if not low <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} = {getattr(self, name)}: must be {low} or more")
         if min(self.milestones, default=0) < 0:
             raise SettingsError(f"milestones = {self.milestones}: epochs are counted from 0")
-        if not (0 < self.lr < math.inf and self.head_weight >= 0 and self.xi >= 0):
-            raise SettingsError(
-                f"lr = {self.lr}, head_weight = {self.head_weight}, xi = {self.xi}: "
-                "lr must be above 0, the others not below"
-            )
+        if not 0 < self.lr < math.inf:
+            raise SettingsError(f"lr = {self.lr}: must be above 0")
         if not all(0 < value < math.inf for value in self.std):
             raise SettingsError(f"std = {self.std}: must be above 0")
 
@@ -124,10 +119,7 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "settings") -> TrainSettings:
-        """Reverse :meth:`as_dict`; keys left out take their defaults.
-
-        Raises ``SettingsError`` for an unknown key or an unusable value.
-        """
+        """Reverse :meth:`as_dict`; ``SettingsError`` for an unknown key or an unusable value."""
         values = {key: value for key, value in values.items() if (key, value) not in ENDED}
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - known)

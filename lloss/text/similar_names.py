@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
-from lloss.text.clean_names import UNSEEN, visible
+from lloss.text.clean_names import visible
 
 COMPARED = 100
 """Characters of a name that are compared with others."""
@@ -47,8 +47,7 @@ def similar_note(
     if not similar:
         return ""
     shown = "; ".join(
-        " and ".join(f"{_shown(name)} ({counts[name]})" for name in names)
-        for names in similar[:_SHOWN]
+        " and ".join(f"{name!r} ({counts[name]})" for name in names) for names in similar[:_SHOWN]
     )
     rest = f"; and {len(similar) - _SHOWN} more such groups" if len(similar) > _SHOWN else ""
     return (
@@ -64,22 +63,12 @@ def lone_classes(images: Mapping[str, int], known: Collection[str] = ()) -> str:
         return ""
     shown = ", ".join(_with_suggestion(name, set(images) - {name}) for name in names[:_SHOWN])
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    what = "the new class" if len(names) == 1 else f"{len(names)} new classes:"
-    have = "has" if len(names) == 1 else "have"
-    return f"{what} {shown}{rest} {have} one image; check the spelling, or label more of it"
+    return f"new classes of one image: {shown}{rest}; check the spelling, or label more of them"
 
 
 def _with_suggestion(name: str, others: Collection[str]) -> str:
     meant = nearest(name, others, _RESEMBLES)
     return f"{name[:COMPARED]!r}" + (f" ({meant!r}?)" if meant else "")
-
-
-def _shown(name: str) -> str:
-    """The name in quotes; what looks like a space or like nothing stands as an escape."""
-    return "".join(
-        f"\\u{ord(char):04x}" if char in UNSEEN or (char != " " and char.isspace()) else char
-        for char in repr(name)
-    )
 
 
 def _loose(name: str) -> str:

@@ -1,16 +1,12 @@
 """Whether measured figures can be relied on: for the terminal, the report and ``summary.json``.
 
-Figures are those of ``evaluation.json``, see :meth:`.Evaluation.as_dict`; files of
-earlier versions have no intervals.
+Figures are those of ``evaluation.json``, see :meth:`.Evaluation.as_dict`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lloss.selection import Selection
 from lloss.selection.selection import CANDIDATES
@@ -28,7 +24,7 @@ ENOUGH = 100  # Held-out images that place a share within about 0.1 of the truth
 
 
 def interval_of(figures: Mapping[str, Any], *path: str) -> Interval | None:
-    """Return the interval of a figure, if any: ``"accuracy"``, or ``"head", "lift"``."""
+    """Return the interval of a figure, such as ``"accuracy"``, or ``"head", "lift"``."""
     found: Any = figures.get("intervals") or {}
     for name in path:
         found = found.get(name) or {}
@@ -60,11 +56,10 @@ def cautions(figures: Mapping[str, Any], metric: str) -> list[str]:
     elif ranked(figures) is False:
         says = "is not shown to" if head["ranking_accuracy"] > 0.5 else "does not"
         interval = interval_of(figures, "head", "ranking_accuracy")
-        within = f"95 % interval {range_in_percent(interval)}, " if interval else ""
         lines.append(
             f"the predicted loss {says} rank better than chance: it orders "
             f"{in_percent(head['ranking_accuracy'], interval)} of the pairs of held-out images "
-            f"right ({within}chance 50%)"
+            f"right (95 % interval {range_in_percent(interval)}, chance 50%)"
         )
     return lines
 
@@ -77,9 +72,8 @@ def ranked(figures: Mapping[str, Any] | None) -> bool | None:
     if not figures or not figures.get("head"):
         return None
     interval = interval_of(figures, "head", "ranking_accuracy")
-    if interval is None:
-        return False if "intervals" in figures else None
-    return bool(figures["head"]["ranking_accuracy"] is not None and interval[0] > 0.5)
+    known = figures["head"]["ranking_accuracy"] is not None
+    return bool(known and interval and interval[0] > 0.5)
 
 
 def measured(figures: Mapping[str, Any], metric: str) -> str:
@@ -87,51 +81,27 @@ def measured(figures: Mapping[str, Any], metric: str) -> str:
     unseen = f" ({figures['unseen']} of unknown classes)" if figures["unseen"] else ""
     value = in_words(figures[metric], interval_of(figures, metric), figures["images"])
     shares, within = {}, {}
-    for name, before in (("head", ", 95 % interval "), ("entropy", ", ")):
+    for name in ("head", "entropy"):
         interval = interval_of(figures, name, "ranking_accuracy")
         shares[name] = in_percent(figures[name]["ranking_accuracy"], interval)
-        within[name] = f"{before}{range_in_percent(interval)}" if interval else ""
+        within[name] = range_in_percent(interval)
     return (
-        f"{metric} {value}{unseen}; the head orders {shares['head']} of pairs right"
-        f"{within['head']} (entropy {shares['entropy']}{within['entropy']}; chance 50%)"
-    )
-
-
-def ties(losses: NDArray[np.floating], selection: Selection) -> str:
-    """Say where most picks have a predicted loss that more images have than are taken.
-
-    ``losses`` are those of all images that were scored; may hold NaN. "" where they decided.
-    """
-    finite, scores, settings = losses[np.isfinite(losses)], selection.scores, selection.settings
-    if len(scores) < 2:
-        return ""
-    if len(finite) > 1 and finite.min() == finite.max():
-        return f"all {len(finite):,} predicted losses are equal"
-    diverse = settings.strategy == "diverse"
-    if diverse and settings.subset:
-        return ""  # the sub-pool's losses are not known here
-    among = min(CANDIDATES * settings.k if diverse else len(scores), len(finite))
-    # The loss of the last that is taken: the order of ids decides between images that have it.
-    last = np.sort(finite)[len(finite) - among] if diverse else scores.min()
-    picked, same = int((scores == last).sum()), int((finite == last).sum())
-    taken = among - int((finite > last).sum()) if diverse else picked
-    if same <= taken or 2 * picked <= len(scores):
-        return ""
-    some = "all" if picked == len(scores) else f"{picked:,} of {len(scores):,}"
-    return (
-        f"{same:,} images have the same predicted loss as {some} picks, more than the {taken:,} "
-        f"that {'are candidates' if diverse else 'are taken'}"
+        f"{metric} {value}{unseen}; the head orders {shares['head']} of pairs right, 95 % interval "
+        f"{within['head']} (entropy {shares['entropy']}, {within['entropy']}; chance 50%)"
     )
 
 
 def how_picked(selection: Selection, tied: str, better: bool | None) -> str:
-    """Say in one sentence how the picks were chosen, by :func:`ties` and :func:`ranked`."""
+    """Say in one sentence how the picks were chosen.
+
+    ``tied`` is :func:`.tie_note`, ``better`` :func:`ranked`.
+    """
     settings = selection.settings
     among = f" of {settings.subset} random images" if settings.subset else ""
     spread = settings.strategy == "diverse"
     if tied:
         also = " and spread by k-center greedy" if spread else ""
-        return f"Picked in the order of ids{among}{also}: {tied}, so this is not a ranking."
+        return f"Picked in the order of ids{among}{also}: {tied}."
     how = f"The highest predicted losses{among}."
     if spread:
         candidates = min(CANDIDATES * settings.k, selection.eligible)

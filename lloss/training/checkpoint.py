@@ -61,17 +61,14 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
         content = {
+            **vars(self),
             "format": FORMAT,
             "settings": self.settings.as_dict(),
             "classes": list(self.classes),
-            "labeled": self.labeled,
-            "labels_sha256": self.labels_sha256,
-            "images_sha256": self.images_sha256,
-            "start_sha256": self.start_sha256,
             "traces": torch.from_numpy(np.array(self.traces)),
             "sample": torch.from_numpy(self.sample),
-            "state": self.state,
         }
+        del content["path"]
         with atomic_write(path) as aside, aside.open("wb") as file:
             try:
                 torch.save(content, file)
@@ -130,6 +127,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def _settings(values: dict[str, Any], state: dict[str, Any], path: Path) -> TrainSettings:
     """Read settings; those of earlier versions may leave the normalisation to the network."""
     values.pop("flip_test", None)
+    if values["head_loss"] == "ranknet":  # it decides nothing any more but for a resume
+        values["head_loss"] = TrainSettings.head_loss
     settings = TrainSettings.from_dict(values, str(path))
     if not state.pop("transform_input", False):
         return settings

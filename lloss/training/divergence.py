@@ -27,10 +27,7 @@ def remedy(settings: TrainSettings) -> str:
 
 
 def doubts(settings: TrainSettings, metrics: Path) -> list[str]:
-    """Return lines on why not to rely on a trained network; usually none.
-
-    ``metrics`` are the figures of the epochs.
-    """
+    """Return lines on why not to rely on a trained network, by its epochs' figures."""
     epochs = [json.loads(line)["loss"] for line in metrics.read_text("utf-8").splitlines()]
     if not epochs or epochs[-1] <= ROSE * epochs[0]:
         return []

@@ -19,6 +19,7 @@ from lloss.statistics.confidence_intervals import CONFIDENCE, bootstrap
 from lloss.statistics.ranking_metrics import RankingFigures, ranking_figures, ranking_intervals
 from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
+from lloss.text.first_names import first_names
 from lloss.text.similar_names import similar_note
 from lloss.training.cautions import cautions, ranked
 from lloss.training.checkpoint import Checkpoint
@@ -129,9 +130,20 @@ def measure(
             **({} if predicted is None else {"head": ranking_intervals(predicted, true_loss)}),
             "entropy": ranking_intervals(entropy, true_loss),
         },
-        missed=[*filter(None, [cut]), *meter.missed()],
+        missed=[*filter(None, [cut]), *_unknown(task.classes(labels), data.classes)],
         cut_off=data.cut.as_dict() if data.cut else {},
     )
+
+
+def _unknown(shown: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return a line on classes of the labels that the network lacks; none without any."""
+    unknown = [name for name in shown if name not in classes]
+    if not unknown:
+        return []
+    return [
+        f"the network does not know {len(unknown)} of the {len({*shown, *classes})} classes "
+        f"({first_names(unknown)}): they count as missed"
+    ]
 
 
 def evaluate_checkpoint(
@@ -142,8 +154,7 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate a run, finished or not, on labeled images; ``problems`` gets unusable ones.
 
-    Raises:
-        LabelError: no label of a class of the model, or an image that cannot be read.
+    Raises ``LabelError`` for no label of a class of the model, or an unreadable image.
     """
     settings, task, on = checkpoint.settings, get_task(checkpoint.settings.task), device_of(device)
     classes = checkpoint.classes

@@ -34,8 +34,7 @@ def draw_holdout(task: Task, labeled: LabeledSet, share: float, seed: int) -> di
 def draw_strata(strata: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
     """Draw a share of the ids, spread over the strata; each stratum keeps one to train on.
 
-    What rounding leaves over goes to the strata that lose the most by it. Fewer than two images
-    measure nothing: then the answer is empty.
+    What rounding leaves over goes to the strata that lose the most by it. Fewer than two: none.
     """
     total = round(len(strata) * share)
     members: dict[str, list[str]] = {name: [] for name in class_names(strata.values())}
@@ -53,15 +52,10 @@ def draw_strata(strata: Mapping[str, str], share: float, seed: int) -> dict[str,
 def holdout_ids(
     path: Path, labeled: LabeledSet, open_pool: Callable[[], Pool], problems: Problems
 ) -> set[str]:
-    """Return the held-out images by their ids in the pool as it is now.
+    """Return the held-out images, of the CSV ``path``, by their ids in the pool as it is now.
 
-    Args:
-        path: a CSV of the ids that they had when they were drawn.
-        labeled: what is labeled now.
-        open_pool: called only if some of them are not labeled under those ids.
-        problems: receives a note of those that are gone.
-
-    Raises ``LabelError`` where an id matches several images.
+    The pool is opened only if some of them are not labeled under the ids that they were drawn by.
+    Raises ``LabelError`` where an id matches several images; ``problems`` notes those gone.
     """
     names = read_labels(path, needs_label=False)
     ids = {item.id for item in labeled.items if item.id in names}

@@ -39,8 +39,7 @@ SAMPLE = 64
 
 SAMPLE_BYTES = 4 << 20  # They take no more: a checkpoint is written often
 
-CHECKPOINT_SECONDS = 20.0
-WRITING_SHARE = 0.05  # Of the time of a run, at most: for writing checkpoints where they are large
+CHECKPOINT_SECONDS = 60.0  # between two: a large one takes seconds to write
 
 
 def train(
@@ -56,21 +55,12 @@ def train(
 ) -> Checkpoint:
     """Train on a labeled set and leave ``checkpoint.pt`` and ``metrics.jsonl`` in ``run``.
 
-    Args:
-        labeled: what to train on.
-        settings: how.
-        run: the folder; created if missing.
-        resume: continue the run in the folder (which may be finished, or not begun).
-        warm_start: a run whose weights to start from; by default they are fresh.
-        device: ``cpu``, ``cuda``, or empty for CUDA where available.
-        problems: of the labels and images, and doubts about the network.
-        say: receives a line on each thing that was left out.
+    ``resume`` continues the run in the folder, which may be finished, or not begun; ``warm_start``
+    is a run whose weights to start from instead of fresh ones. ``problems`` are of labels and
+    images, and doubts about the network; ``say`` receives a line on each thing left out.
 
-    Raises:
-        CheckpointError: a run is there and ``resume`` is off, or it is one of other settings.
-        LabelError: the labels cannot be trained on.
-        DivergedError: loss or weights became infinite or NaN; the checkpoint before it stays.
-        InterruptedRunError: Ctrl-C or SIGTERM; the checkpoint holds the last finished step.
+    Raises ``CheckpointError`` for a run that is there or of other settings, ``LabelError``,
+    ``DivergedError`` (the checkpoint before stays), or ``InterruptedRunError`` on Ctrl-C.
     """
     task, problems = get_task(settings.task), problems or Problems()
     settings = task.sized(settings)
@@ -78,7 +68,7 @@ def train(
     start = load_checkpoint(warm_start) if warm_start else None
     before = _earlier_run(run, labeled, settings, resume, start)
     data, sample = _decoded(task, labeled, settings, run, problems)
-    for line in [*problems.lines(), *task.notes(settings)]:
+    for line in problems.lines():
         say(line)
 
     images = _pixels_sha256(data.images)
@@ -234,21 +224,16 @@ class RunWriter:
 
     def __init__(self, run: Path, trainer: Trainer, checkpoint: Checkpoint) -> None:
         self.run, self.trainer, self.checkpoint = run, trainer, checkpoint
-        self.saved, self.took = time.monotonic(), 0.0
+        self.saved = time.monotonic()
 
     def save(self) -> None:
         """Write the checkpoint of this very step."""
-        began = time.monotonic()
         dataclasses.replace(self.checkpoint, state=self.trainer.state()).save(self.run / FILE)
         self.saved = time.monotonic()
-        self.took = self.saved - began
 
     def save_if_due(self) -> None:
-        """Write it when the last one is old, so that a killed run loses little.
-
-        A large checkpoint is written less often: training must not wait for the disk.
-        """
-        if time.monotonic() - self.saved > max(CHECKPOINT_SECONDS, self.took / WRITING_SHARE):
+        """Write it when the last one is old, so that a killed run loses little."""
+        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
             self.save()
 
     def log(self, figures: dict[str, float]) -> None:
@@ -263,7 +248,7 @@ class RunWriter:
 
 def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> None:
     epochs, images = trainer.settings.epochs, len(trainer.data.images)
-    done = trainer.epoch * images + trainer.totals.images
+    done = trainer.epoch * images + trainer.totals["images"]
     with tqdm(total=epochs * images, initial=done, unit="img", disable=None, desc="train") as bar:
         while not trainer.finished:
             figures = trainer.advance()
@@ -272,7 +257,7 @@ def _loop(trainer: Trainer, writer: RunWriter, interrupted: threading.Event) -> 
                 names = [n for n in ("loss", "ranking_accuracy") if n in figures]
                 bar.set_description(f"train {trainer.epoch}/{epochs}", refresh=False)
                 bar.set_postfix({name: figures[name] for name in names}, refresh=False)
-            bar.update(trainer.epoch * images + trainer.totals.images - bar.n)
+            bar.update(trainer.epoch * images + trainer.totals["images"] - bar.n)
             if interrupted.is_set():
                 writer.save()
                 raise InterruptedRunError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,38 +31,16 @@ _PIXELS = 256 * 64 * 64
 """Of a batch that is only predicted: its feature maps are to fit a small memory."""
 
 
-@dataclass
-class Totals:
-    """Sums over the images of an epoch so far."""
-
-    images: int = 0
-    loss: float = 0.0
-    head_loss: float = 0.0
-    pairs: int = 0
-    ordered: float = 0.0
-    seconds: float = 0.0
-
-    def means(self) -> dict[str, float]:
-        """Return what the progress bar and ``metrics.jsonl`` show."""
-        count = max(self.images, 1)
-        shown = {"loss": self.loss / count}
-        if self.pairs:
-            shown["head_loss"] = self.head_loss / count
-            shown["ranking_accuracy"] = self.ordered / self.pairs
-        return shown
+SUMS = ("images", "loss", "head_loss", "pairs", "ordered", "seconds")
+"""What is summed up over an epoch, for its figures."""
 
 
 @dataclass
 class Trainer:
-    """Trains one network on one labeled set.
+    """Trains one network on one labeled set, of images of ``settings.size``.
 
-    Args:
-        settings: with a ``size`` that is not 0.
-        data: its images are of that size.
-        device: ``cpu``, ``cuda``, or empty for CUDA where available.
-
-    Raises:
-        LabelError: fewer images than a batch.
+    ``device`` is ``cpu``, ``cuda``, or empty for CUDA where available. Raises ``LabelError`` for
+    fewer images than a batch.
     """
 
     settings: TrainSettings
@@ -70,7 +48,7 @@ class Trainer:
     device: str = ""
     epoch: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
-    totals: Totals = field(default_factory=Totals, init=False)
+    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0), init=False)
 
     def __post_init__(self) -> None:
         settings, count = self.settings, len(self.data.images)
@@ -114,20 +92,20 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]  # _learn sets the next step's
         with _seeded(self._device, self.settings.seed, 1, self.epoch, self.step):
             self._learn(images.to(self._device, non_blocking=True), targets.to(self._device))
-        self.totals.seconds += time.perf_counter() - began
+        self.totals["seconds"] += time.perf_counter() - began
         self.step += 1
         return self._close_epoch(rate) if self.step == self.steps else None
 
     def _close_epoch(self, rate: float) -> dict[str, float]:
         self.check_finite()
-        seconds = max(self.totals.seconds, 1e-9)
-        figures = {
-            "epoch": self.epoch + 1,
-            **self.totals.means(),
-            "lr": rate,
-            "images_per_second": round(self.totals.images / seconds, 1),
-        }
-        self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
+        totals, count = self.totals, max(self.totals["images"], 1)
+        figures = {"epoch": self.epoch + 1, "loss": totals["loss"] / count}
+        if totals["pairs"]:
+            figures["head_loss"] = totals["head_loss"] / count
+            figures["ranking_accuracy"] = totals["ordered"] / totals["pairs"]
+        figures["lr"] = rate
+        figures["images_per_second"] = round(totals["images"] / max(totals["seconds"], 1e-9), 1)
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, dict.fromkeys(SUMS, 0)
         return figures
 
     def _learn(self, images: Tensor, targets: Any) -> None:
@@ -169,15 +147,16 @@ class Trainer:
         return DivergedError(f"training diverged: {what} at {where}; {remedy(self.settings)}")
 
     def _count(self, forward: Forward, losses: Tensor, head_loss: float) -> None:
-        totals, count = self.totals, len(losses)
-        totals.images += count
-        totals.loss += float(losses.sum())
-        totals.head_loss += head_loss * count
+        found: dict[str, float] = {
+            "images": len(losses),
+            "loss": float(losses.sum()),
+            "head_loss": head_loss * len(losses),
+        }
         if forward.loss is not None:
             predicted = forward.loss.detach().float().cpu().numpy()
-            ordered, pairs = pair_counts(predicted, losses.cpu().numpy())
-            totals.ordered += ordered
-            totals.pairs += pairs
+            found["ordered"], found["pairs"] = pair_counts(predicted, losses.cpu().numpy())
+        for name, value in found.items():
+            self.totals[name] += value
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         wanted = self.settings.amp
@@ -190,7 +169,7 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "totals": asdict(self.totals),
+            "totals": dict(self.totals),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -205,8 +184,7 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit the network: {error}") from error
         self.epoch, self.step = int(state["epoch"]), int(state["step"])
-        names = {known.name for known in fields(Totals)}  # earlier versions had one more
-        self.totals = Totals(**{k: v for k, v in state["totals"].items() if k in names})
+        self.totals = dict(state["totals"])
         self._stream = None
 
 

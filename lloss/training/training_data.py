@@ -83,11 +83,7 @@ class Batches(Dataset[tuple[torch.Tensor, Any]]):
     def stream(
         self, epoch: int, step: int, *, workers: int = 0, pinned: bool = False
     ) -> Iterator[tuple[torch.Tensor, Any]]:
-        """Yield the batches from this epoch and step to the end of the run.
-
-        ``workers`` processes augment ahead; 0 augments in this one. ``pinned`` puts images into
-        page-locked memory.
-        """
+        """Yield the batches from this epoch and step on; ``workers`` processes augment ahead."""
         places = [divmod(at, self.steps) for at in range(self.settings.epochs * self.steps)]
         loader: DataLoader[Any] = DataLoader(
             self,
@@ -120,14 +116,8 @@ def load_examples(
 ) -> tuple[TrainingData, list[int]]:
     """Decode labeled images and make their targets.
 
-    Args:
-        labeled: the images, each with its label.
-        classes: of the network.
-        settings: with a ``size`` that is not 0.
-        problems: of images that cannot be decoded, and labels that do not fit theirs.
-        for_training: as the task keeps them to augment; otherwise as a scorer decodes them.
-        scratch: a folder for what does not fit into memory.
-        what: the images are, for the progress bar.
+    ``for_training`` they are as the task keeps them to augment, otherwise as a scorer decodes them.
+    ``scratch`` is a folder for what does not fit into memory.
 
     Returns the data, and the rows of ``labeled`` that they are of. Raises ``LabelError`` where one
     cannot be used and is not to be left out, or none can.
@@ -161,32 +151,20 @@ def load_examples(
 
 
 def _note_dark(labeled: LabeledSet, images: Pixels, settings: TrainSettings) -> str:
-    """Note images that are nearly black, as those of a 12-bit sensor in 16 bits are.
+    """Note images of 16 bits that are nearly black, as those of a 12-bit sensor are.
 
-    Where only some are, the others must be of 8 bits: a sensor of 16 bits has dark images too.
+    Not where another uses its 16 bits: such a sensor has dark images too.
     """
     if settings.white:
         return ""
     rows = range(0, len(labeled), max(1, len(labeled) // CHECKED))
-    largest = {row: int(images[row].max()) for row in rows}
-    black = [row for row in rows if largest[row] <= DARK]
-    deep = [value for row in black if (value := _largest_of_16_bits(labeled, row))]
-    bright = [row for row in rows if largest[row] > DARK]
-    if bright and (not deep or any(_largest_of_16_bits(labeled, row) for row in bright)):
+    largest = {row: largest_of_16_bits(labeled.items[row].read()) for row in rows}
+    black = [row for row in rows if images[row].max() <= DARK and largest[row]]
+    deep = [value for value in largest.values() if value]
+    if not black or len(black) < len(deep):
         return ""
-    dark = (
-        f"{labeled.origin}: {'some' if bright else 'the'} images look nearly black: of {len(rows)} "
-        "that were checked "
-    )
-    if not deep:
-        brightest = max(largest.values())
-        return f"{dark}none has a value above {brightest} of 255; check how they were saved"
     white = 2 ** max(deep).bit_length() - 1
     return (
-        f"{dark}{len(deep)} have 16 bits and no value above {max(deep)}; if {white} is white, "
-        f"pass --white {white}"
+        f"{labeled.origin}: images look nearly black: of {len(rows)} that were checked {len(deep)} "
+        f"have 16 bits and no value above {max(deep)}; if {white} is white, pass --white {white}"
     )
-
-
-def _largest_of_16_bits(labeled: LabeledSet, row: int) -> int | None:
-    return largest_of_16_bits(labeled.items[row].read())

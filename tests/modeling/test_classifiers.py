@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,9 @@ from torchvision.models.resnet import BasicBlock
 
 from lloss.errors import CheckpointError, SettingsError
 from lloss.modeling import IMAGENET_MEAN, IMAGENET_STD
-from lloss.modeling.classifiers import (
-    HALVES,
-    SCALED,
-    build_classifier,
-    default_size,
-    weights_notes,
-)
+from lloss.modeling.classifiers import HALVES, SCALED, build_classifier
 from lloss.modeling.network import Normalize
 from lloss.modeling.networks.resnet_cifar import resnet18
-from lloss.tasks.classification import TASK as CLASSIFICATION
 from lloss.tasks.presets import resolve_settings
 from lloss.training.checkpoint import load_checkpoint
 
@@ -83,19 +75,12 @@ def test_weights_that_do_not_fit_or_do_not_exist_are_refused(tmp_path: Path) -> 
         build_classifier(NARROW, 3, "imagenet")
 
 
-def test_images_unlike_those_of_the_weights_are_reported() -> None:
-    sizes = {"inception_v3": 299, "googlenet": 224, "swin_v2_t": 256, "vit_h_14": 518}
-    assert {name: default_size(name) for name in sizes} == sizes
-    for name in ("inception_v3", "resnet18"):
-        usual = resolve_settings("default", model=name, weights="imagenet")
-        assert CLASSIFICATION.notes(usual) == []
-        (line,) = CLASSIFICATION.notes(replace(usual, size=128))
-        assert line.endswith(f"{name} are of images prepared by --size {usual.size}")
-        assert CLASSIFICATION.notes(replace(usual, size=128, weights="none")) == []
-    (line,) = weights_notes("efficientnet_v2_l", 64, IMAGENET_MEAN, IMAGENET_STD)
-    assert line.endswith("by --size 480 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5")
-    assert weights_notes("efficientnet_v2_l", 480, HALVES, HALVES) == []
-    assert weights_notes(NARROW, 64, IMAGENET_MEAN, IMAGENET_STD) == []
+def test_images_are_prepared_as_those_of_the_weights() -> None:
+    sizes = {"inception_v3": 299, "googlenet": 224, "swin_v2_t": 256, "vit_h_14": 518, NARROW: 32}
+    assert {name: resolve_settings("default", model=name).size for name in sizes} == sizes
+    large = resolve_settings("default", model="efficientnet_v2_l")
+    assert (large.size, large.mean, large.std) == (480, HALVES, HALVES)
+    assert resolve_settings("default", model="resnet18").mean == IMAGENET_MEAN
 
 
 @pytest.mark.parametrize("name", SCALED)
@@ -112,7 +97,7 @@ def test_a_checkpoint_of_an_earlier_version_scales_its_input_as_before(
     trained: Path, tmp_path: Path
 ) -> None:
     content = torch.load(trained / "checkpoint.pt", weights_only=True)
-    content["settings"]["flip_test"] = True
+    content["settings"] |= {"flip_test": True, "head_loss": "ranknet"}
     content["state"]["totals"]["hits"] = 3.0
     for scaled, mean in ((False, IMAGENET_MEAN), (True, HALVES)):
         content["state"]["transform_input"] = scaled
@@ -122,24 +107,6 @@ def test_a_checkpoint_of_an_earlier_version_scales_its_input_as_before(
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: .*train again"):
         load_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize(("name", "size"), [("vit_b_32", 64), ("maxvit_t", 448)])
-def test_a_network_made_for_one_size_is_made_for_the_size_asked_for(name: str, size: int) -> None:
-    with torch.device("meta"):
-        network = build_classifier(name, 3, size=size).eval()
-        assert network(torch.zeros(2, 3, size, size)).shape == (2, 3)
-
-
-def test_a_size_that_a_network_cannot_be_made_for_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="size = 50: vit_b_32 cannot be made for it"):
-        build_classifier("vit_b_32", 3, size=50)
-    with pytest.raises(SettingsError, match="size = 64: maxvit_t cannot be made for it") as found:
-        build_classifier("maxvit_t", 3, size=64)
-    assert "\n" not in str(found.value)
-    torch.save(build_classifier("vit_b_32", 3, size=64).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(SettingsError, match=r"w\.pt: do not fit vit_b_32 .*'encoder'"):
-        build_classifier("vit_b_32", 3, str(tmp_path / "w.pt"), size=96)
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "efficientnet_b0"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lloss.modeling.head_losses import HEAD_LOSSES, HeadLoss, margin, mse, ranknet, soft_pairs
+from lloss.modeling.head_losses import HEAD_LOSSES, HeadLoss, margin, mse, soft_pairs
 
 NAMES = sorted(HEAD_LOSSES)
 
@@ -65,20 +65,6 @@ def test_shapes_that_would_broadcast_are_refused(
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
-def test_ranknet_is_its_formula_over_all_ordered_pairs(size: int) -> None:
-    predicted, target = _batch(size)
-    target[-1] = target[0]  # one pair without an order
-    p, l = predicted.tolist(), target.tolist()
-    terms = []
-    for i in range(size):
-        for j in range(size):
-            if l[i] > l[j]:
-                terms.append(math.log(1 + math.exp(-(p[i] - p[j]))))
-    expected = sum(terms) / max(len(terms), 1)
-    assert ranknet(predicted, target).item() == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("size", [2, 3, 8])
 def test_soft_pairs_is_its_formula_over_all_pairs(size: int) -> None:
     predicted, target = _batch(size)
     p, l = predicted.tolist(), target.tolist()
@@ -90,19 +76,8 @@ def test_soft_pairs_is_its_formula_over_all_pairs(size: int) -> None:
             terms.append(-share * math.log(chance) - (1 - share) * math.log(1 - chance))
     expected = sum(terms) / len(terms)
     assert soft_pairs(predicted, target).item() == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("constant", [0.0, -7.0, 3.5])
-def test_soft_pairs_has_its_minimum_at_the_logarithm_of_the_loss(constant: float) -> None:
-    _, target = _batch(7)
-    best = (target.log() + constant).requires_grad_()
-    lowest = soft_pairs(best, target)
-    lowest.backward()  # type: ignore[no-untyped-call]
-    assert best.grad is not None
-    assert best.grad.abs().max() < 1e-6
-    for seed in range(5):
-        step = torch.randn(7, generator=torch.Generator().manual_seed(seed)) * 0.1
-        assert soft_pairs(best.detach() + step, target) > lowest
+    squares = [(one - other) ** 2 for one, other in zip(p, l)]
+    assert mse(predicted, target).item() == pytest.approx(sum(squares) / size, rel=1e-5)
 
 
 @pytest.mark.parametrize("tiny", [0.0, 1e-45, 1e-38, 1e-20])
@@ -115,13 +90,7 @@ def test_soft_pairs_stays_finite_for_vanishing_losses(tiny: float) -> None:
     assert predicted.grad.isfinite().all()
 
 
-def test_mse_is_its_formula() -> None:
-    predicted, target = _batch(5)
-    terms = [(p - l) ** 2 for p, l in zip(predicted.tolist(), target.tolist(), strict=True)]
-    assert mse(predicted, target).item() == pytest.approx(sum(terms) / 5, rel=1e-5)
-
-
-@pytest.mark.parametrize("loss", [margin, ranknet, soft_pairs])
+@pytest.mark.parametrize("loss", [margin, soft_pairs])
 def test_a_batch_of_one_has_no_pair_and_costs_nothing(loss: HeadLoss) -> None:
     predicted = torch.tensor([2.0], requires_grad=True)
     value = loss(predicted, torch.tensor([1.0]))

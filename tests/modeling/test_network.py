@@ -46,11 +46,6 @@ def test_the_head_sees_the_mean_of_each_tapped_map(tiny: TrainSettings) -> None:
     assert torch.allclose(forward.embedding, pooled[-1], atol=1e-6)
 
 
-def test_the_output_is_that_of_the_network_alone(tiny: TrainSettings) -> None:
-    model = _built(tiny).eval()
-    assert torch.equal(model(_images()).output, model.network(_images()))
-
-
 @pytest.mark.parametrize("summary", [False, True])
 def test_a_stopped_gradient_reaches_nothing_but_the_head(
     tiny: TrainSettings, summary: bool
@@ -60,16 +55,6 @@ def test_a_stopped_gradient_reaches_nothing_but_the_head(
     assert model.head is not None
     assert not any(_gradients(model.network))
     assert any(_gradients(model.head))
-
-
-def test_a_stopped_gradient_leaves_that_of_the_output_alone(tiny: TrainSettings) -> None:
-    grads = []
-    for stop in (True, False):
-        model = _built(tiny)
-        forward = model(_images(), stop_gradient=stop)
-        forward.output.logsumexp(1).sum().backward()
-        grads.append([p.grad for p in model.network.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
 
 
 def test_the_summary_is_detached(tiny: TrainSettings) -> None:

@@ -71,18 +71,6 @@ def test_a_convolutional_network_is_tapped_at_the_last_map_of_its_four_smallest_
         assert [name for name in siblings if outputs[name].shape[2:] == (side, side)] == []
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("mobilenet_v3_small", 64), ("convnext_tiny", 64), ("squeezenet1_1", 64), ("maxvit_t", 224)],
-)
-def test_no_tap_is_a_gate_or_the_global_pooling(name: str, size: int) -> None:
-    """Their 1×1 maps would be one more resolution, but are no stage."""
-    network = _shapeless(name)
-    outputs = _outputs(network, size)
-    taps = find_taps(network, (size, size))
-    assert [tap.module for tap in taps if outputs[tap.module].shape[-1] == 1] == []
-
-
 def test_a_vision_transformer_is_tapped_at_the_last_block_of_each_quarter() -> None:
     taps = find_taps(_shapeless("vit_b_16"), (224, 224))
     stem = "encoder.layers.encoder_layer_"

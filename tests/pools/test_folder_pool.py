@@ -78,14 +78,6 @@ def test_find_refuses_what_the_listing_does_not_give(tmp_path: Path, id: str) ->
         open_pool(tmp_path / "pool").find([id])
 
 
-def test_find_keeps_the_order_given(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b/c.jpg", "d.jpg"):
-        write(tmp_path / name, name.encode())
-    wanted = ["d.jpg", "a.jpg", "b/c.jpg"]
-    found = open_pool(tmp_path).find(wanted)
-    assert [(item.id, item.read()) for item in found] == [(id, id.encode()) for id in wanted]
-
-
 def test_listing_reads_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a.jpg")
     monkeypatch.setattr("builtins.open", lambda path, *_, **__: pytest.fail(f"read {path}"))

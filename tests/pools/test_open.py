@@ -62,12 +62,3 @@ def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     pool = open_pool(f"file://{tmp_path}")
     assert not pool.remote
     assert [item.read() for item in pool] == [b"a"]
-
-
-def test_an_unknown_id_is_named_beside_an_example(tmp_path: Path) -> None:
-    write(tmp_path / "real.jpg")
-    write(tmp_path / "list.txt", b"real.jpg\n")
-    np.save(tmp_path / "array.npy", random_images(4))
-    for uri, example in (("", "real.jpg"), ("list.txt", "real.jpg"), ("array.npy", "0")):
-        with pytest.raises(PoolError, match=f"'unreal.jpg'.*ids look like '{example}'"):
-            open_pool(tmp_path / uri).find(["unreal.jpg"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +126,6 @@ def test_damage_is_one_error_wherever_it_is(tmp_path: Path, suffix: str, damage:
     with pytest.raises(PoolError, match=rf"s\{suffix}: {DAMAGED}") as caught:
         list(open_pool(path))
     assert "\n" not in str(caught.value)
-
-
-def test_members_are_read_by_many_threads(tmp_path: Path) -> None:
-    names = [f"{number}.jpg" for number in range(500)]
-    items = list(open_pool(write_tar(tmp_path / "s.tar", names)))
-    with ThreadPoolExecutor(8) as threads:
-        read = list(threads.map(lambda item: item.read(), items))
-    assert read == [f"in {name}".encode() for name in names]
 
 
 def test_a_tar_cut_while_it_is_read_stops_the_run(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_picks_are_called_ranked_only_if_they_are(
 ) -> None:
     undo(done, "select")
     monkeypatch.setattr(cycle_module, "ranked", lambda _: better)
-    monkeypatch.setattr(cycle_module, "ties", lambda *_: "")
+    monkeypatch.setattr(cycle_module, "tie_note", lambda *_: "")
     outcome = next_cycle(done)
     with (outcome.folder / "selected.csv").open() as file:
         assert [row[column] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]

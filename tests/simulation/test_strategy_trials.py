@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lloss.annotations import ObjectLabel, Problems
-from lloss.data.labeled_set import LabeledSet
-from lloss.pools import Item
 from lloss.simulation import strategy_trials
 from lloss.simulation.strategy_trials import (
-    CORESET,
     ENTROPY,
     RANDOM,
     Experiment,
@@ -22,10 +17,9 @@ from lloss.simulation.strategy_trials import (
     scores_of,
     simulate,
 )
-from lloss.tasks.presets import resolve_settings
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.trainer import Trainer
-from lloss.training.training_data import TrainingData, load_examples
+from lloss.training.training_data import TrainingData
 
 MakeData = Callable[..., TrainingData]
 
@@ -59,9 +53,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-@pytest.mark.parametrize(
-    "strategy", [LEARNED, DIVERSE, RANDOM, ENTROPY, CORESET], ids=lambda s: s.name
-)
+@pytest.mark.parametrize("strategy", [LEARNED, DIVERSE, RANDOM, ENTROPY], ids=lambda s: s.name)
 def test_each_cycle_adds_k_images_and_trains_from_scratch(
     tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
 ) -> None:
@@ -79,16 +71,6 @@ def test_each_cycle_adds_k_images_and_trains_from_scratch(
     assert [made.model.head is not None for made in seen.trainers] == [with_head] * 3
     assert [result.head is not None for result in results] == [with_head] * 3
     assert all(0 <= result.metric <= 1 for result in results)
-
-
-def test_all_strategies_of_a_trial_start_from_one_labeled_set(
-    tiny: TrainSettings, make_data: MakeData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = _Seen(monkeypatch)
-    for strategy in (LEARNED, RANDOM, ENTROPY):
-        simulate(_experiment(make_data, 1), tiny, strategy)
-    one, two, three = seen.labeled()
-    assert one == two == three
 
 
 @pytest.mark.parametrize("strategy", [DIVERSE, RANDOM], ids=lambda s: s.name)
@@ -132,48 +114,3 @@ def test_the_images_added_are_those_the_trained_head_scores_highest(
     scores = scores_of(seen.trainers[0], np.stack(rest))["loss"]
     best = sorted(range(len(rest)), key=lambda row: -scores[row])[:5]
     assert after - before == {rest[row].tobytes() for row in best}
-
-
-def test_scores_are_those_the_graph_would_give(tiny: TrainSettings, make_data: MakeData) -> None:
-    data = make_data(30)
-    headed = scores_of(Trainer(tiny, data, "cpu"), data.images)
-    bare = scores_of(Trainer(replace(tiny, head=False), data, "cpu"), data.images)
-    assert {name: values.shape for name, values in headed.items()} == {
-        "loss": (30,),
-        "entropy": (30,),
-        "embedding": (30, 128),
-    }
-    assert bare.keys() == {"entropy", "embedding"}
-    assert np.array_equal(headed["entropy"], bare["entropy"])
-    assert (headed["entropy"] >= 0).all()
-    assert (headed["entropy"] <= np.log(3) + 1e-6).all()
-
-
-@pytest.mark.parametrize("strategy", [LEARNED, CORESET], ids=lambda s: s.name)
-def test_detection_has_the_same_baselines(strategy: Strategy) -> None:
-    settings = resolve_settings(
-        "default", task="detection", size=64, epochs=1, batch_size=4, hidden=8, amp="off"
-    )
-    labeled, test = _discs(12, 0), _discs(4, 1)
-    pool, _ = load_examples(labeled, ("disc",), settings, Problems(), for_training=True)
-    plain, _ = load_examples(labeled, ("disc",), settings, Problems())
-    held_out, _ = load_examples(test, ("disc",), settings, Problems())
-    assert pool.images.shape != plain.images.shape  # padding to crop
-    experiment = Experiment(pool, held_out, 5, 3, 2, inputs=plain.images)
-    results = simulate(experiment, settings, strategy)
-    assert [result.labeled for result in results] == [5, 8]
-    assert all(0 <= result.metric <= 1 for result in results)
-    assert (results[0].head is None) == (strategy is not LEARNED)
-
-
-def _discs(count: int, seed: int) -> LabeledSet:
-    random = np.random.default_rng(seed)
-    items, labels = [], []
-    for row in range(count):
-        pixels = random.integers(60, 110, (60, 80, 3)).astype(np.uint8)
-        x, y = (int(v) for v in random.integers(0, 30, 2))
-        pixels[y : y + 28, x : x + 28] = 230
-        items.append(Item(str(row), lambda pixels=pixels: pixels))
-        box = np.array([[x, y, x + 28, y + 28]], np.float32)
-        labels.append(ObjectLabel(("disc",), box, np.zeros(1, bool), np.zeros(1, bool)))
-    return LabeledSet(items, labels, "discs")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -79,7 +77,6 @@ def _cut(labeled: LabeledSet, settings: TrainSettings, run: Path, **options: Any
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "advance", stopped)
         patch.setattr(runs, "CHECKPOINT_SECONDS", -1.0)
-        patch.setattr(runs, "WRITING_SHARE", math.inf)
         with pytest.raises(_StopError):
             train(labeled, settings, run, **options)
     assert load_checkpoint(run).epoch == 1
@@ -185,37 +182,12 @@ def test_images_without_a_loss_are_noted_and_not_trained_on() -> None:
     assert runs._with_loss(get_task("classification"), named, Problems()) is named
 
 
-@pytest.mark.parametrize(("took", "waits"), [(0.0, 20.0), (1.0, 20.0), (6.0, 120.0)])
-def test_what_takes_long_to_write_is_written_less_often(
-    took: float, waits: float, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At most a twentieth of the time goes into writing."""
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(runs.time, "monotonic", lambda: clock.now)
-    blank = dataclasses.replace(load_checkpoint(trained), state={})
-    writer = runs.RunWriter(tmp_path, SimpleNamespace(state=dict), blank)  # type: ignore[arg-type]
-    saved: list[float] = []
-
-    def slow(checkpoint: object, path: Path) -> None:
-        clock.now += took
-        saved.append(clock.now)
-
-    monkeypatch.setattr(runs.Checkpoint, "save", slow)
-    writer.save()
-    for _ in range(20_000):
-        clock.now += 0.1
-        writer.save_if_due()
-        if len(saved) > 1:
-            break
-    assert saved[1] - saved[0] - took == pytest.approx(waits, abs=0.11)
-
-
 def test_a_killed_run_goes_on_from_its_last_checkpoint(photos: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import lloss.training.run as runs\n"
         "from lloss.data.class_labels import open_labeled\n"
         "from lloss.tasks.train_settings import TrainSettings\n"
-        "runs.CHECKPOINT_SECONDS, runs.WRITING_SHARE = 0.0, float('inf')\n"
+        "runs.CHECKPOINT_SECONDS = 0.0\n"
         "settings = TrainSettings(model='resnet10-cifar-narrow', size=8, hidden=8, epochs=400,"
         " batch_size=8, amp='off')\n"
         f"runs.train(open_labeled({str(photos)!r}), settings, Path(sys.argv[1]), resume=True)"

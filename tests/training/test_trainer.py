@@ -191,20 +191,6 @@ def test_training_neither_reads_nor_moves_the_global_generators(make: Make) -> N
     assert _equal(_weights(one.model), _weights(other.model))
 
 
-def test_training_on_the_cpu_does_not_seed_a_gpu(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another part of the program may use it."""
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("the GPU's generators were touched")
-
-    for name in ("manual_seed", "manual_seed_all", "get_rng_state", "set_rng_state"):
-        monkeypatch.setattr(torch.cuda, name, refuse)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    _run(make(epochs=1), 2)
-
-
 def test_with_and_without_head_start_from_one_network_and_see_the_same_batches(make: Make) -> None:
     """A head whose gradient never reaches the network leaves no trace in it."""
     headed = make(25, gradient_stop=0)
@@ -291,16 +277,6 @@ def test_a_gradient_that_is_no_number_reaches_no_weight(make: Make) -> None:
     assert "\n" not in str(refused.value)
     assert trainer.epoch == 0
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
-
-
-def test_statistics_that_are_no_numbers_end_the_epoch_that_made_them(make: Make) -> None:
-    trainer = make(epochs=2)
-    _run(trainer, trainer.steps - 1)
-    name, buffer = next(iter(trainer.model.named_buffers()))
-    buffer.fill_(float("inf"))
-    with pytest.raises(DivergedError, match=f"the weights '{name}' became infinite or NaN at"):
-        trainer.advance()
-    assert trainer.epoch == 0
 
 
 def test_too_few_images_and_the_state_of_another_network_are_refused(

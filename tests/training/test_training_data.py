@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,73 +15,36 @@ from lloss.tasks import get_task
 from lloss.tasks.train_settings import TrainSettings
 from lloss.training.training_data import Batches, TrainingData, load_examples
 
-CLASSES = ("a", "b")
+_8_BITS = ("bright", "dark")
 
 
-@pytest.fixture
-def sensor(encoded: Callable[..., bytes]) -> LabeledSet:
-    """Images of 12 bits in files of 16."""
-    items = []
-    for number in range(4):
-        values = np.random.default_rng(number).integers(0, 4096, (8, 8), dtype=np.uint16)
-        values[0, 0] = 4095
-        raw = encoded(Image.fromarray(values))
-        items.append(Item(f"{number}.png", lambda raw=raw: raw))
-    return LabeledSet(items, ["a", "b", "a", "b"], "labels.csv")
-
-
+@pytest.mark.parametrize(
+    ("values", "noted"),
+    [
+        ([4095] * 4, 4),
+        ([4095, 4095, "bright", "dark"], 2),
+        ([4095] * 3 + [40000], 0),  # such a sensor has dark images too
+        (["bright", "dark"] * 2, 0),
+    ],
+)
 def test_images_that_use_few_of_their_16_bits_are_noted(
-    sensor: LabeledSet, tiny: TrainSettings
+    values: list[Any], noted: int, tiny: TrainSettings, encoded: Callable[..., bytes]
 ) -> None:
-    problems = Problems()
-    dark, _ = load_examples(sensor, CLASSES, tiny, problems)
-    (note,) = problems.notes
-    assert "of 4 that were checked 4 have 16 bits and no value above 4095; if 4095 is white" in note
-    assert note.endswith("pass --white 4095")
-    assert dark.images.max() == 15
-
-    problems = Problems()
-    bright, _ = load_examples(sensor, CLASSES, dataclasses.replace(tiny, white=4095), problems)
-    assert not problems.notes
-    assert bright.images.max() == 255
-
-
-def test_images_of_16_bits_are_not_noted(
-    sensor: LabeledSet, tiny: TrainSettings, encoded: Callable[..., bytes]
-) -> None:
-    bright = encoded(Image.fromarray(np.full((8, 8), 40000, np.uint16)))
-    items = [*sensor.items[:3], Item("3.png", lambda: bright)]
-    problems = Problems()
-    load_examples(dataclasses.replace(sensor, items=items), CLASSES, tiny, problems)
-    assert not problems.notes
-
-
-def test_images_of_few_of_their_16_bits_are_noted_among_others_of_8(
-    sensor: LabeledSet, tiny: TrainSettings, encoded: Callable[..., bytes]
-) -> None:
-    plain, black = (encoded(Image.fromarray(np.full((8, 8), v, np.uint8))) for v in (200, 9))
-    others = [Item("2.png", lambda: plain), Item("3.png", lambda: black)]
-    problems = Problems()
-    mixed = dataclasses.replace(sensor, items=[*sensor.items[:2], *others])
-    load_examples(mixed, CLASSES, tiny, problems)
-    (note,) = problems.notes
-    assert "some images look nearly black: of 4 that were checked 2 have 16 bits and no" in note
-    assert note.endswith("pass --white 4095")
-
-    problems = Problems()
-    load_examples(dataclasses.replace(sensor, items=others * 2), CLASSES, tiny, problems)
-    assert not problems.notes
-
-
-def test_dark_images_of_colours_are_noted(
-    sensor: LabeledSet, tiny: TrainSettings, encoded: Callable[..., bytes]
-) -> None:
-    raw = encoded(Image.fromarray(np.full((8, 8, 3), 15, np.uint8)))
-    items = [Item(item.id, lambda: raw) for item in sensor.items]
-    problems = Problems()
-    load_examples(dataclasses.replace(sensor, items=items), CLASSES, tiny, problems)
-    (note,) = problems.notes
-    assert "none has a value above 15 of 255" in note
+    items = []
+    for row, value in enumerate(values):
+        pixels = np.full((8, 8), {"bright": 200, "dark": 9}.get(value, value))
+        raw = encoded(Image.fromarray(pixels.astype(np.uint8 if value in _8_BITS else np.uint16)))
+        items.append(Item(f"{row}.png", lambda raw=raw: raw))
+    labeled, problems = LabeledSet(items, ["a", "b", "a", "b"], "labels.csv"), Problems()
+    data, _ = load_examples(labeled, ("a", "b"), tiny, problems)
+    assert len(problems.notes) == (noted > 0)
+    for note in problems.notes:
+        assert f"of 4 that were checked {noted} have 16 bits and no value above 4095" in note
+        assert note.endswith("if 4095 is white, pass --white 4095")
+        assert data.images[0].max() == 15
+        plain = Problems()
+        data, _ = load_examples(labeled, ("a", "b"), dataclasses.replace(tiny, white=4095), plain)
+        assert not plain.notes and data.images[0].max() == 255
 
 
 def test_worker_processes_give_the_same_batches_from_any_step_on(

@@ -74,10 +74,7 @@ class StackedHourglass(nn.Module):
     back to ``width`` channels by 1×1 convolutions. The module ``maps.K`` gives the map of the K-th
     stack, float [N, width, S/4, S/4].
 
-    Args:
-        joints: heatmaps of each stack.
-        stacks: 1 to 8.
-        width: channels; 256 in the paper. The stem starts with a quarter of them.
+    The stem starts with a quarter of the channels.
     """
 
     def __init__(self, joints: int, stacks: int = 2, width: int = 256) -> None:

@@ -11,10 +11,7 @@ from torchvision.models.resnet import BasicBlock
 class CifarResNet(nn.Module):
     """A 3×3 stem, four stages that halve the resolution but for the first, and a linear classifier.
 
-    Args:
-        classes: the number of classes.
-        widths: channels of each stage.
-        blocks: residual blocks of each stage.
+    ``widths`` are the channels of each stage, ``blocks`` its number of residual blocks.
     """
 
     def __init__(self, classes: int, widths: Sequence[int], blocks: Sequence[int]) -> None:

@@ -53,10 +53,7 @@ class SsdNetwork(nn.Module):
     """A detector of torchvision for inputs of one size: float [N, 3, S, S] to :class:`SsdOutput`.
 
     The source maps pass through ``sources.0`` to ``sources.5``, where a hook can read them.
-
-    Args:
-        ssd: the detector.
-        anchors: its anchors for this size, float32 [A, 4].
+    ``anchors`` are those for this size, float32 [A, 4].
     """
 
     anchors: Tensor
@@ -115,15 +112,11 @@ class SsdNetwork(nn.Module):
 def build_detector(model: str, classes: int, weights: str = "none", size: int = 0) -> SsdNetwork:
     """Build one of :data:`MODELS` for so many classes, without the background.
 
-    Args:
-        weights: ``none``; ``imagenet`` for torchvision's weights of the backbone; ``coco`` for its
-            weights of the whole detector; or the path of a state dict of torchvision's detector or
-            of :class:`SsdNetwork`. A class head for other classes stays fresh, and so do the narrow
-            last blocks of SSDLite, which have no ImageNet weights.
-        size: side of the input in pixels; 0 for the model's own.
-
-    Raises:
-        SettingsError: no such model, a size that it cannot take, or weights that do not fit it.
+    ``weights`` are ``none``; ``imagenet`` for torchvision's weights of the backbone; ``coco`` for
+    its weights of the whole detector; or the path of a state dict of torchvision's detector or of
+    :class:`SsdNetwork`. A class head for other classes stays fresh, and so do the narrow last
+    blocks of SSDLite, which have no ImageNet weights. Raises ``SettingsError`` for an unknown
+    model, a size (0: its own) that it cannot take, or weights that do not fit it.
     """
     anchors = anchors_of(model, size or own_size(model))
     ssd = _fresh(model, classes)
@@ -150,10 +143,7 @@ def own_size(model: str) -> int:
 
 
 def anchors_of(model: str, size: int) -> Tensor:
-    """The anchors for inputs of a size: float32 [A, 4], x0, y0, x1, y1 in pixels.
-
-    Raises ``SettingsError`` where the model cannot take this size.
-    """
+    """The anchors, float32 [A, 4], for inputs of a size; ``SettingsError`` for one it lacks."""
     ssd, own = reference(model), own_size(model)
     if ssd.anchor_generator.steps is not None and size != own:
         # Its anchors are at steps in pixels that fit one size.

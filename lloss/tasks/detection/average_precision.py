@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lloss.annotations import ObjectLabel
-from lloss.modeling.meter import Meter, unknown_classes_note
+from lloss.modeling.meter import Meter
 from lloss.modeling.networks.ssd import SsdOutput, reference
 from lloss.statistics.confidence_intervals import Floats
-from lloss.tasks.detection.box_targets import Objects, Truth
+from lloss.tasks.detection.box_targets import Objects
 
 LEVELS = np.arange(11) / 10  # Recalls at which VOC 2007 reads precision
 
@@ -27,31 +27,29 @@ TRUE, IGNORED, FALSE = 1, 0, -1
 """Verdicts: a detection that counts for, that does not count, that counts against."""
 
 
-def judge(boxes: Floats, scores: Floats, labels: Floats, truth: Truth) -> NDArray[np.int8]:
+def judge(boxes: Floats, scores: Floats, labels: Floats, truth: Objects) -> NDArray[np.int8]:
     """Judge each detection of an image, by boxes [D, 4] (x0, y0, x1, y1), scores and labels [D].
 
     A detection is of the object of its class that it overlaps most. If that is by more than
     :data:`IOU`: of a difficult object it is ignored; of another it is true, if no detection of a
     higher score is of the same object. All others are false, but those inside a crowd of their
     class, by more than that share of their own area, are ignored.
-
-    Returns:
-        int8 [D]: :data:`TRUE`, :data:`IGNORED` or :data:`FALSE`.
     """
     verdicts = np.full(len(labels), FALSE, np.int8)
     if not len(truth.labels) or not len(verdicts):
         return verdicts
-    same = labels[:, None] == truth.labels
-    low = np.maximum(boxes[:, None, :2], truth.boxes[:, :2]).astype(np.float64)
-    high = np.minimum(boxes[:, None, 2:], truth.boxes[:, 2:]).astype(np.float64)
+    theirs, crowd = truth.boxes.numpy(), truth.crowd.numpy()
+    same = labels[:, None] == truth.labels.numpy()
+    low = np.maximum(boxes[:, None, :2], theirs[:, :2]).astype(np.float64)
+    high = np.minimum(boxes[:, None, 2:], theirs[:, 2:]).astype(np.float64)
     shared = (high - low).clip(min=0).prod(2)
-    own, their = _area(boxes)[:, None], _area(truth.boxes)
+    own, their = _area(boxes)[:, None], _area(theirs)
     with np.errstate(invalid="ignore", divide="ignore"):  # a box without area finds nothing
-        overlap = np.where(same & ~truth.crowd, shared / (own + their - shared), -1.0)
-        inside = np.where(same & truth.crowd, shared / own, -1.0)
+        overlap = np.where(same & ~crowd, shared / (own + their - shared), -1.0)
+        inside = np.where(same & crowd, shared / own, -1.0)
     best = overlap.argmax(1)
     finds = overlap.max(1) > IOU
-    ignored = finds & truth.difficult[best]
+    ignored = finds & truth.difficult.numpy()[best]
     verdicts[ignored | (inside.max(1) > IOU)] = IGNORED
     by_score = np.argsort(-scores, kind="stable")
     candidates = by_score[(finds & ~ignored)[by_score]]
@@ -86,11 +84,7 @@ def detect(output: SsdOutput, model: str, size: int) -> list[dict[str, Tensor]]:
 class DetectionMeter(Meter):
     """Average precisions at IoU .5 of whole images: objects that the input cuts off are missed.
 
-    Args:
-        labels: of the images; a class of them that the network lacks has an average precision of 0.
-        classes: of the network.
-        model: its name.
-        size: side of its input.
+    A class of the images' ``labels`` that the network lacks has an average precision of 0.
     """
 
     def __init__(
@@ -112,24 +106,22 @@ class DetectionMeter(Meter):
             boxes, scores, labels = (
                 found[name].cpu().numpy() for name in ("boxes", "scores", "labels")
             )
-            self.add(boxes, scores, labels, objects.truth or objects.as_truth())
+            truth = objects if objects.truth is None else objects.truth
+            self.add(boxes, scores, labels, truth)
 
-    def add(self, boxes: Floats, scores: Floats, labels: Floats, truth: Truth) -> None:
+    def add(self, boxes: Floats, scores: Floats, labels: Floats, truth: Objects) -> None:
         """Judge the detections of one more image, see :func:`judge`."""
         self.images += 1
         verdicts = judge(boxes, scores, labels, truth)
         self._judged.append(np.stack([labels, scores, verdicts]).astype(np.float64))
-        self._positives.append(truth.labels[~(truth.difficult | truth.crowd)])
+        self._positives.append(truth.labels[~(truth.difficult | truth.crowd)].numpy())
 
     def of_class(self, label: int, weights: Floats) -> tuple[Floats, Floats]:
         """Compute a class's average precisions, of R draws of the N images: ``weights`` [R, N].
 
-        Of equal scores, the image that was added first comes first.
-
-        Returns:
-            The area under the falling envelope of the curve (VOC 2010 and later), and the mean
-            over :data:`LEVELS` of the best precision at that recall or a higher one: float64 [R]
-            each, NaN where no object counts.
+        Returns the area under the falling envelope of the curve (VOC 2010 and later), and the mean
+        over :data:`LEVELS` of the best precision at that recall or a higher one: float64 [R] each,
+        NaN where no object counts.
         """
         positives = weights @ np.array([(labels == label).sum() for labels in self._positives])
         judged = np.concatenate(self._judged, 1) if self._judged else np.empty((3, 0))
@@ -163,17 +155,6 @@ class DetectionMeter(Meter):
         )
         single = {f"AP {n}": value for n, value in area.items() if not np.isnan(value).all()}
         return {"map": _mean(area) + zeros, "map_11point": _mean(points) + zeros, **single}
-
-    def support(self) -> dict[str, int]:
-        """Images that show an object of the class."""
-        each = {
-            f"AP {name}": sum(bool((labels == at).any()) for labels in self._positives)
-            for at, name in enumerate(self.classes, 1)
-        }
-        return {"map": self.images, "map_11point": self.images, **each}
-
-    def missed(self) -> list[str]:
-        return unknown_classes_note(self.unknown, self.classes, "AP 0")
 
     def notes(self) -> list[str]:
         return ["AP at IoU > 0.5: map by the area under the curve, map_11point by VOC 2007"]

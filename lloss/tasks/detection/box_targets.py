@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -17,29 +16,19 @@ from lloss.images.decode import Frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Truth:
-    """The objects that detections are judged by."""
-
-    boxes: NDArray[np.floating]  # float [M, 4]
-    labels: NDArray[np.integer]  # int [M]
-    difficult: NDArray[np.bool_]  # bool [M]: to find it neither helps nor hurts
-    # Bool [M]: a region of many; detections inside that find nothing else are ignored
-    crowd: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Objects:
     """The objects of one image."""
 
     boxes: Tensor  # float32 [M, 4]: x0, y0, x1, y1 in pixels
     labels: Tensor  # int64 [M], from 1: 0 is the background
-    difficult: Tensor  # bool [M]: trained on, but neither counted nor held against a detection
-    crowd: Tensor  # bool [M]: likewise, and not trained on
+    difficult: Tensor  # bool [M]: trained on, but to find it neither helps nor hurts
+    # Bool [M]: a region of many, not trained on; detections inside are no mistakes
+    crowd: Tensor
     # x0, y0, x1, y1 in whole pixels of the image itself; around it is padding
     frame: tuple[int, int, int, int]
     # All objects of the image, those that the input cuts off too, with their boxes as far as the
     # image goes: what detections in the unchanged input are measured by
-    truth: Truth | None = None
+    truth: Objects | None = None
 
     @classmethod
     def of(
@@ -64,12 +53,7 @@ class Objects:
             pixels,
         ).take(labels > 0)
         whole = objects.within(x0, y0, x1, y1)  # of the image, shown or not
-        return dataclasses.replace(objects.within(*pixels), truth=whole.as_truth())
-
-    def as_truth(self) -> Truth:
-        """Return the objects as detections are judged by."""
-        boxes, labels = self.boxes.numpy(), self.labels.numpy()
-        return Truth(boxes, labels, self.difficult.numpy(), self.crowd.numpy())
+        return dataclasses.replace(objects.within(*pixels), truth=whole)
 
     def __len__(self) -> int:
         return len(self.labels)

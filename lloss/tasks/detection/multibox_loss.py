@@ -20,11 +20,8 @@ def multibox_loss(
     The others are the image's negatives with the largest cross entropy. What is positive, and what
     its offsets should be, torchvision's ``ssd`` decides. An image without objects has no positives,
     so no negatives either: its loss is 0.
-
-    Returns:
-        float32 [N]. ``divided`` by the image's number of positives (or 1), each is torchvision's
-        ``SSD.compute_loss`` on that image alone; undivided, crowded images rank higher, and their
-        sum over the sum of positives is that of the batch.
+    Returns float32 [N]. ``divided`` by the image's number of positives (or 1), each is
+    torchvision's ``SSD.compute_loss`` on that image alone; undivided, crowded images rank higher.
     """
     matched = match(output.anchors, targets, ssd)
     positive = matched >= 0

@@ -60,11 +60,8 @@ def heatmap_loss(heatmaps: Tensor, joints: Tensor, annotated: Tensor) -> Tensor:
     ``sum over stacks of the mean over annotated joints and pixels of (heatmap - Gaussian)²``.
     A joint that is not annotated adds nothing and is not counted, so that images with few
     annotated joints compare with those with many. An image without any has the loss 0.
-
-    Args:
-        heatmaps: float [N, stacks, J, H, W].
-        joints: x, y in pixels of the heatmaps, float [N, J, 2]; anything where not annotated.
-        annotated: bool [N, J].
+    Takes heatmaps float [N, stacks, J, H, W], joints x, y in their pixels float [N, J, 2] (anything
+    where not annotated), and bool [N, J].
     """
     size = heatmaps.shape[-2], heatmaps.shape[-1]
     places = torch.where(annotated[..., None], joints.float(), 0.0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lloss.annotations import PersonLabel
-from lloss.modeling.meter import Meter, unknown_classes_note
+from lloss.modeling.meter import Meter
 from lloss.statistics.confidence_intervals import Floats
 from lloss.tasks.pose.heatmaps import decode
 from lloss.tasks.pose.joint_targets import PersonTarget
@@ -31,8 +31,7 @@ HEAD = ("head-top", "upper-neck", "head", "neck", "nose", "eye", "ear")
 MEASURES = {
     True: (
         "PCKh@0.5: an error of at most half the head size, which is 0.6 × the head box's diagonal "
-        "or, where the labels have no box, the distance from upper neck to head top in its place, "
-        "with which figures compare only where the two are equal"
+        "or, without a box, the distance from upper neck to head top"
     ),
     False: (
         f"PCK@{SIDE_SHARE}, not PCKh: head sizes are not known; an error of at most {SIDE_SHARE} "
@@ -69,16 +68,12 @@ class Pck(Meter):
     network does not have as well, pelvis and thorax do not; the mean is over joints, not over
     groups or persons.
 
-    Args:
-        names: of the joints.
-        by_head: whether errors are divided by head sizes. Else it is by the side of what the
-            network sees, for all persons, and nothing is called PCKh.
-        unknown: of each person, in the order of the updates, the annotated joints that the network
-            does not have: they are missed.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the joints
+    # Whether errors are divided by head sizes; else by the side of what the network sees
     by_head: bool
+    # Of each person, in the order of the updates, the annotated joints that the network lacks
     unknown: Sequence[Collection[str]] = ()
     right: list[Tensor] = field(default_factory=list, init=False)
     total: list[Tensor] = field(default_factory=list, init=False)
@@ -106,11 +101,6 @@ class Pck(Meter):
             each = {f"PCK {name}": right[name] / total[name] for name in groups}
         return {"pck": mean, **({"pckh": mean} if self.by_head else {}), **each}
 
-    def support(self) -> dict[str, int]:
-        """Persons with an annotated joint of the group."""
-        each = {f"PCK {n}": int((total > 0).sum()) for n, (_, total) in self._groups().items()}
-        return {"pck": self.images, "pckh": self.images, **each}
-
     def _groups(self) -> dict[str, tuple[Floats, Floats]]:
         """Joints that are right and joints that count of each person, float64 [N], by group."""
         shape = (self.images, len(self.names))
@@ -131,13 +121,6 @@ class Pck(Meter):
 
     def _unknown_names(self) -> list[str]:
         return sorted({name for names in self.unknown for name in names})
-
-    def missed(self) -> list[str]:
-        unknown, names = (
-            [name for name in names if group_of(name) not in LEFT_OUT]
-            for names in (self._unknown_names(), self.names)
-        )
-        return unknown_classes_note(unknown, names, "they count as missed", "joints")
 
     def notes(self) -> list[str]:
         return [f"pck is {MEASURES[self.by_head]}; without pelvis and thorax, no flip averaging"]

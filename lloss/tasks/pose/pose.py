@@ -26,7 +26,7 @@ from lloss.tasks.pose.heatmaps import decode, heatmap_loss
 from lloss.tasks.pose.joint_targets import PersonTarget, PoseTargets
 from lloss.tasks.pose.pck import LEFT_OUT, Pck, annotated_names, group_of, heads_known
 from lloss.tasks.pose.person_examples import read_person
-from lloss.tasks.pose.pose_augmentation import STORED_SCALE, draw_views, show
+from lloss.tasks.pose.pose_augmentation import STORED_SCALE, View, draw_views, show
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import STATE_DICT, TrainSettings
 
@@ -60,10 +60,7 @@ class PoseObjective(Objective):
         return torch.cat([last.amax(2), energy, moved / ENERGY], 1)
 
     def outputs(self, output: Tensor) -> dict[str, Tensor]:
-        """Compute ``entropy`` (of a softmax over pixels, in nats) and ``confidence`` (the peak).
-
-        Both are means over the joints of the last stack.
-        """
+        """Mean ``entropy`` (softmax over pixels, nats) and ``confidence`` (peak) of the joints."""
         last = output[:, -1].float().flatten(2)
         log_probabilities = last.log_softmax(2)
         entropy = -(log_probabilities.exp() * log_probabilities).sum(2)
@@ -86,10 +83,9 @@ class PoseObjective(Objective):
 
 
 class _Pose(Task):
-    """A label is a :class:`lloss.annotations.PersonLabel`, a target a :class:`.PersonTarget`.
+    """A label is a :class:`.PersonLabel`, a target a :class:`.PersonTarget`; classes are joints.
 
-    The classes are the joints. The metric is called ``pck``, since it is PCKh only where all head
-    sizes are known: then it is among the figures under ``pckh`` as well.
+    The metric is ``pck``; where all head sizes are known the figures have it as ``pckh`` too.
     """
 
     name = "pose"
@@ -108,11 +104,7 @@ class _Pose(Task):
     collate = staticmethod(PoseTargets.of)
 
     def defaults(self, model: str) -> dict[str, Any]:
-        """What learns from few persons; ``paper-mpii`` has the values of the paper.
-
-        A narrow network gets half the size, a quarter of the work: from 150 persons it learns as
-        much. It takes the paper's optimizer, at a higher rate.
-        """
+        """What learns from few persons; a narrow network does from images of half the size."""
         model = model or "hourglass2"
         hourglass.stacks_of(model)
         narrow = model.endswith("-narrow")
@@ -154,10 +146,7 @@ class _Pose(Task):
         return open_persons(data, problems)
 
     def classes(self, labels: Sequence[PersonLabel]) -> tuple[str, ...]:
-        """The joints that are annotated on at least one person, in the labels' order.
-
-        A heatmap of any other joint would be noise in the entropy and the summary.
-        """
+        """Joints annotated on a person, in the labels' order; of others heatmaps are noise."""
         return tuple(self.summarize(labels))
 
     def summarize(self, labels: Sequence[PersonLabel]) -> dict[str, int]:
@@ -189,7 +178,7 @@ class _Pose(Task):
         generator: Generator,
     ) -> tuple[Tensor, list[PersonTarget]]:
         count = len(images)
-        views = draw_views(count, generator) if settings.augment == "pose" else [None] * count
+        views = draw_views(count, generator) if settings.augment == "pose" else [View()] * count
         return show(images, targets, views, settings.size)
 
 

@@ -70,26 +70,18 @@ def _factor(draw: float) -> float:
 
 
 def show(
-    images: Tensor, targets: Sequence[PersonTarget], views: Sequence[View | None], size: int
+    images: Tensor, targets: Sequence[PersonTarget], views: Sequence[View], size: int
 ) -> tuple[Tensor, list[PersonTarget]]:
-    """Show each stored image, uint8 [B, stored, stored, 3], by its view; None is the plain cut.
+    """Show each stored image, uint8 [B, stored, stored, 3], by its view.
 
     Returns uint8 [B, size, size, 3], and the targets in its pixels; a joint outside is not
     annotated.
     """
+    seen = zip(images.numpy(), views)
+    shown = np.stack([_warped(pixels, view, size) for pixels, view in seen])
     stored = images.shape[1]
-    inputs = np.empty((len(images), size, size, 3), np.uint8)
-    shown = []
-    for row, (target, view) in enumerate(zip(targets, views)):
-        pixels = images[row].numpy()
-        inputs[row] = _cut(pixels, size) if view is None else _warped(pixels, view, size)
-        shown.append(_moved(target, view or View(), size, stored))
-    return torch.from_numpy(inputs), shown
-
-
-def _cut(pixels: Pixels, size: int) -> Pixels:
-    start = (len(pixels) - size) // 2
-    return pixels[start : start + size, start : start + size]
+    moved = [_moved(target, view, size, stored) for target, view in zip(targets, views)]
+    return torch.from_numpy(shown), moved
 
 
 def _warped(pixels: Pixels, view: View, size: int) -> Pixels:

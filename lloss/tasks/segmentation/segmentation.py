@@ -123,7 +123,6 @@ class _Segmentation(Task):
         return {"model": model or MODELS[0], **own}
 
     def build(self, settings: TrainSettings, classes: Names) -> nn.Module:
-        """A network of torchvision's; ``imagenet`` weights are its backbone's."""
         backbone = "DEFAULT" if settings.weights == "imagenet" else None
         try:
             made = get_model(settings.model, weights_backbone=backbone, num_classes=len(classes))
@@ -167,10 +166,7 @@ class _Segmentation(Task):
 
     def check(self, labels: Sequence[MaskLabel], classes: Names) -> None:
         if len(classes) < 2:
-            raise LabelError(
-                f"all pixels are of one class, {list(classes)}: label another first"
-                + "".join(f" ({note})" for note in [_ignored_note(labels)] if note)
-            )
+            raise LabelError(f"all pixels are of one class, {list(classes)}: label another first")
 
     def example(
         self,
@@ -217,7 +213,6 @@ class _Segmentation(Task):
 
 
 def _ignored_note(labels: Collection[MaskLabel]) -> str:
-    """What to know of pixels of no class; "" where there are none."""
     having = [label.ignored for label in labels if label.ignored]
     if not having:
         return ""
@@ -249,17 +244,16 @@ def _mask(path: Path) -> Mask:
 
 
 def _unchanged(label: MaskLabel) -> Mask:
-    why = "its pixels are others"
     try:
         mask = _mask(Path(label.path))
-        if hashlib.sha256(mask.tobytes()).hexdigest() == label.sha256:
-            return mask
     except AnnotationError as error:
-        why = error.what
-    raise LabelError(
-        f"the mask {label.path} changed since the cycle was begun: {why}; "
-        "restore it, or remove the cycle's folder to start it again"
-    )
+        raise LabelError(f"{label.path}: {error.what}") from error
+    if hashlib.sha256(mask.tobytes()).hexdigest() != label.sha256:
+        raise LabelError(
+            f"the mask {label.path} changed since the cycle was begun; "
+            "restore it, or remove the cycle's folder to start it again"
+        )
+    return mask
 
 
 TASK: Task = _Segmentation()

@@ -22,7 +22,7 @@ from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError, internal_error
 from lloss.serve.daemon.http.authentication import PROBES, Headers
 from lloss.serve.daemon.http.reply import ClientGoneError, Reply
-from lloss.serve.daemon.http.request_body import RequestBodies
+from lloss.serve.daemon.http.request_body import RequestBodies, RequestBody
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD_BYTES = 64 << 10
@@ -96,7 +96,7 @@ class RequestMiddleware:
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, reply: Reply) -> None:
         has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
-        with self.bodies.open() as body:
+        with RequestBody(self.bodies) as body:
             try:
                 self._check_head(scope, headers, has_body, reply)
                 # In this list alone, so that the application can free it.

@@ -76,41 +76,11 @@ def test_a_divided_loss_is_torchvisions_on_that_image_alone(batch: Batch) -> Non
     losses = _ours(output, targets)
     expected = [_torchvision(_image(output, n), [targets[n]])[0] for n in range(5)]
     assert losses.tolist() == pytest.approx(expected, rel=1e-5)
-    assert float(losses.mean()) == pytest.approx(sum(expected) / 5, rel=1e-5)
-
-
-def test_images_without_objects_have_a_finite_loss_and_gradient(batch: Batch) -> None:
-    output = _image(batch[0], 1)
-    logits, offsets = (x.clone().requires_grad_() for x in output[:2])
-    losses = _ours(SsdOutput(logits, offsets, output.anchors), [batch[1][1]])
-    assert losses.tolist() == [0]
-    losses.sum().backward()
-    assert logits.grad is not None and offsets.grad is not None
-    assert logits.grad.isfinite().all() and offsets.grad.isfinite().all()
-
-
-def test_the_gradient_is_torchvisions(batch: Batch) -> None:
-    output, targets = _image(batch[0], 2), [batch[1][2]]
-    grads = []
-    for ours in (True, False):
-        logits, offsets = (x.clone().requires_grad_() for x in output[:2])
-        made = SsdOutput(logits, offsets, output.anchors)
-        ssd = reference(MODEL)
-        if ours:
-            loss = _ours(made, targets).sum()
-        else:
-            objects = targets[0]
-            losses = ssd.compute_loss(
-                [{"boxes": objects.boxes, "labels": objects.labels}],
-                {"cls_logits": logits, "bbox_regression": offsets},
-                [output.anchors],
-                [ssd.proposal_matcher(box_iou(objects.boxes, output.anchors))],
-            )
-            loss = losses["bbox_regression"] + losses["classification"]
-        loss.backward()
-        grads.append((logits.grad, offsets.grad))
-    for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b)
+    assert losses[1] == 0  # without objects
+    half = SsdOutput(output.logits.bfloat16(), output.offsets.bfloat16(), output.anchors)
+    rough = _ours(half, targets)
+    assert rough.dtype == torch.float32
+    assert rough.tolist() == pytest.approx(expected, rel=0.02)
 
 
 def test_crowds_are_not_trained_on_and_difficult_objects_are() -> None:
@@ -150,11 +120,3 @@ def test_an_anchor_of_an_object_is_never_a_negative_too() -> None:
     expected = float(boxes[matched[0] >= 0].sum()) + 6 * float(torch.tensor(2.0).log())
     assert count >= 4
     assert float(losses) == pytest.approx(expected, rel=1e-5)
-
-
-def test_half_precision_outputs_are_computed_in_single(batch: Batch) -> None:
-    output, targets = batch
-    made = SsdOutput(output.logits.bfloat16(), output.offsets.bfloat16(), output.anchors)
-    losses = _ours(made, targets)
-    assert losses.dtype == torch.float32
-    assert losses.tolist() == pytest.approx(_ours(*batch).tolist(), rel=0.02)

@@ -107,14 +107,6 @@ def test_joints_come_in_the_order_of_the_network(image: Item) -> None:
     assert target.joints[[3, 1]].tolist() == [[40.5, 40.5], [60.5, 60.5]]  # 10 rows of padding
 
 
-def test_a_joint_outside_is_annotated_but_not_inside(image: Item) -> None:
-    """The metric counts it; the loss does not."""
-    item = CropItem.of("a@1", image, CropBox(35, 25, 20))
-    target = read_person(item, label(), NAMES, ImageSpec(64, 64, "pad"), False, _out(64))
-    assert target.annotated.tolist() == [True, True, False]
-    assert target.inside.tolist()[:2] == [True, False]
-
-
 def test_two_joints_of_one_name_are_refused(image: Item) -> None:
     doubled = label(("nose", "nose"))
     with pytest.raises(LabelError, match=r"'a\.png': two joints of one name"):

@@ -63,18 +63,6 @@ def people(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_defaults_are_those_that_were_seen_to_learn() -> None:
-    chosen = resolve_settings("default", task="pose")
-    assert (chosen.model, chosen.size, chosen.fit, chosen.augment) == (
-        "hourglass2", 256, "pad", "pose",
-    )  # fmt: skip
-    assert (chosen.optimizer, chosen.lr, chosen.weight_decay) == ("adam", 1e-3, 0.0)
-    narrow = resolve_settings("default", task="pose", model="hourglass2-narrow")
-    assert (narrow.size, narrow.optimizer, narrow.lr) == (128, "rmsprop", 1e-3)
-    paper = resolve_settings("paper-mpii")
-    assert paper.taps == TASK.taps(paper)
-
-
 def test_the_layers_of_the_joints_alone_start_new(tmp_path: Path) -> None:
     two = settings(model="hourglass2-narrow")
     saved = TASK.build(two, JOINTS).state_dict()

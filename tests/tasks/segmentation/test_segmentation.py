@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from PIL import Image, ImageDraw
 from lloss.annotations import Problems
 from lloss.cli.main import cli
 from lloss.errors import LabelError
-from lloss.images.decode import Frame, ImageSpec, decode
+from lloss.images.decode import ImageSpec
 from lloss.pools import open_pool
 from lloss.tasks import get_task
 from lloss.tasks.presets import resolve_settings
@@ -79,18 +77,6 @@ def test_a_class_that_the_network_has_not_is_never_found() -> None:
     assert figures["miou"] == pytest.approx(1.5 / 3)
     together = TASK.collate([MaskTarget(target)])
     assert together.tolist() == [[[0, 0], [1, -1]]]
-
-
-def test_a_mask_goes_where_its_image_goes() -> None:
-    for fit in ("crop", "pad", "stretch"):
-        spec = ImageSpec(32, 48, fit)
-        for size in ((64, 48), (31, 90), (32, 48), (200, 150)):
-            pixels = np.zeros((*size, 3), np.uint8)
-            pixels[size[0] // 3 : 2 * size[0] // 3, : size[1] // 2] = 255
-            carried = Frame.of(size, spec).resampled(pixels[..., 0], spec)
-            shown = decode(pixels, spec)[..., 0]
-            differing = (carried > 127) != (shown > 127)
-            assert differing.mean() < 0.02, (fit, size)
 
 
 def test_labels_are_masks_called_as_their_images(scenes: Path) -> None:
@@ -171,20 +157,14 @@ def test_a_mask_of_another_size_is_refused(scenes: Path) -> None:
         )
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG that declares so many pixels and holds none."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = [struct.pack(">I", len(chunk) - 4) + chunk for chunk in (head, b"IDAT", b"IEND")]
-    sums = [struct.pack(">I", zlib.crc32(chunk)) for chunk in (head, b"IDAT", b"IEND")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(c + s for c, s in zip(chunks, sums))
-
-
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (lambda p: Image.new("L", (43, 50), 1).save(p), "its pixels are others"),
+        (
+            lambda p: Image.new("L", (43, 50), 1).save(p),
+            "changed since the cycle was begun",
+        ),
         (lambda p: Image.new("RGB", (43, 50)).save(p), ".*mode RGB"),
-        (lambda p: p.write_bytes(png_of(30000, 30000)), "cannot be read as a mask"),
         (lambda p: p.unlink(), "cannot be read as a mask: .*No such file"),
     ],
 )
@@ -196,28 +176,8 @@ def test_a_mask_that_changed_since_the_labels_were_copied_is_refused(
     found = TASK.open(str(scenes / "pool"), copy, Path(), Problems())
     spoil(scenes / "masks" / "03.png")
     out = np.empty((8, 8, 3), np.uint8)
-    message = rf"the mask .*03\.png changed since the cycle was begun: {why}.*; restore it"
-    with pytest.raises(LabelError, match=message):
+    with pytest.raises(LabelError, match=rf"03\.png:? {why}"):
         TASK.example(found.items[3], found.labels[3], ("disc",), ImageSpec(8, 8), True, out)
-
-
-def test_classes_are_named_by_their_lines(scenes: Path) -> None:
-    names, masks = scenes / "masks" / "classes.txt", scenes / "masks"
-    for written in ("\ufeffground\ndisc\n", "ground\r\n disc \r\n\r\n"):
-        names.write_bytes(written.encode())
-        assert TASK.read_labels(masks, Problems())["00.png"].names == {"0": "ground", "1": "disc"}
-    names.write_text("\ndisc\n")
-    with pytest.raises(LabelError, match=r"classes\.txt, line 1: is blank; name class 0 there"):
-        TASK.read_labels(masks, Problems())
-    names.write_text("disc\nground\nDisc\n disc\n")
-    with pytest.raises(LabelError, match=r"line 4: 'disc' is in line 1 too"):
-        TASK.read_labels(masks, Problems())
-    names.write_text("cafe\u0301\u200b\nlight\u2028blue\n", encoding="utf-8")
-    named = TASK.read_labels(masks, Problems())["00.png"].names
-    assert named == {"0": "caf\u00e9", "1": "light blue"}  # a separator of lines for few programs
-    names.write_bytes(b"\xff\n")
-    with pytest.raises(LabelError, match=r"classes\.txt, line 1: is not UTF-8"):
-        TASK.read_labels(masks, Problems())
 
 
 def test_augmentation_moves_image_and_mask_together() -> None:
