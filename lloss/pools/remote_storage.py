@@ -128,8 +128,6 @@ class RemotePath(StoragePath):
 
     def read_into(self, offset: int, out: memoryview) -> int:
         """Implement :class:`RandomFile` by one request for the range."""
-        if not len(out):
-            return 0
         with store_errors(self):
             data = self.fs.cat_file(self.path, start=offset, end=offset + len(out))
         out[: len(data)] = data
