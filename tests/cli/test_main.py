@@ -109,8 +109,6 @@ def test_show_prints_the_preset_and_needs_nothing(capsys: pytest.CaptureFixture[
     assert (result["epochs"], result["gradient_stop"], result["head_loss"]) == (200, 120, "margin")
     own = call(capsys, "train", "--preset", "paper-cifar10", "--lambda", 0.5, "--show")
     assert json.loads(own.out)["head_weight"] == 0.5
-    detached = call(capsys, "train", "--detach-head", "--show")
-    assert json.loads(detached.out)["gradient_stop"] == 0
 
 
 def test_settings_of_another_task_are_one_line_before_anything_is_done(
