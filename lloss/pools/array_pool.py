@@ -53,7 +53,7 @@ class FileRows(Rows):
         self, path: StoragePath, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> None:
         self.shape, self.dtype = shape, dtype
-        self._path, self._file, self._offset = path, path.open_random(), offset
+        self._file, self._offset = path.open_random(), offset
         self._row_bytes = math.prod(shape[1:])
 
     def row(self, number: int) -> NDArray[Any]:
@@ -62,9 +62,7 @@ class FileRows(Rows):
         return out
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        wanted = out.reshape(-1).data
-        if self._file.read_into(self._offset + start * self._row_bytes, wanted) < len(wanted):
-            raise PoolError(f"{self._path}: the file became shorter while it was read")
+        self._file.read_into(self._offset + start * self._row_bytes, out.reshape(-1).data)
 
 
 class ArrayPool(Pool):

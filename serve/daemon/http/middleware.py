@@ -27,15 +27,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD_BYTES = 64 << 10
 _UNIQUE = frozenset(
-    {
-        b"host",
-        b"origin",
-        b"authorization",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"inference-header-content-length",
-    }
+    b"host origin authorization content-encoding content-length content-type "
+    b"inference-header-content-length".split()
 )
 """Headers that may occur once: of two we would read the last, and the framework the first."""
 
