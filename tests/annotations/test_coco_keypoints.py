@@ -100,15 +100,17 @@ def test_a_broken_person_is_named_or_left_out(
     check_broken(partial(read_persons, path), expected, kept)
 
 
-def test_categories_of_other_joints(tmp_path: Path, as_json: Write) -> None:
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["top", "bottom"], "its categories have different keypoints"),
+        (["top", "end", "top"], "two keypoints of 'ball' have one name"),
+        (["top", " \u200b"], r"categories\[1\]\.keypoints.*not a name"),
+        (3, r"categories\[1\]\.keypoints.*expected"),
+    ],
+)
+def test_categories_of_other_joints(tmp_path: Path, as_json: Write, names: Any, what: str) -> None:
     content = document(annotation())
-    content["categories"][1]["keypoints"] = ["top", "bottom"]
-    with pytest.raises(LabelError, match="categories have different keypoints"):
+    content["categories"][1]["keypoints"] = names
+    with pytest.raises(LabelError, match=f"a.json: {what}"):
         read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
-    content["categories"][1]["keypoints"] = ["top", "end", "top"]
-    with pytest.raises(LabelError, match="a.json: two keypoints of 'ball' have one name"):
-        read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))
-    for nameless in (3, ["top", " \u200b"]):
-        content["categories"][1]["keypoints"] = nameless
-        with pytest.raises(LabelError, match=r"categories\[1\]\.keypoints.*(not a name|expected)"):
-            read_persons(as_json(tmp_path / "a.json", content), Problems(skip=True))

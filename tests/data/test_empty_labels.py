@@ -42,13 +42,10 @@ def test_labels_that_show_nothing_are_counted(labels: dict[str, Any], what: str)
         problems = Problems()
         found = drop_empty(_set(labels), empty, problems)
         assert "".join(item.id for item in found.items) == left
-        assert list(found.labels) == [labels[id] for id in left]
+        assert drop_empty_labels(labels, empty, problems) == {id: labels[id] for id in left}
         (note,) = problems.notes
         assert note.startswith(f"2 of 3 labeled images show no {what}: taken as ")
         assert ("pass --empty unlabeled" in note) == (empty != "unlabeled")
-        problems = Problems()
-        assert drop_empty_labels(labels, empty, problems) == {id: labels[id] for id in left}
-        assert problems.notes == [note]
 
 
 @pytest.mark.parametrize("labels", [{"a": "", "b": "cat"}, {"a": _objects("cat")}, {}])

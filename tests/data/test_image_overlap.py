@@ -113,32 +113,24 @@ def test_objects_of_a_store_are_known_by_their_urls(tmp_path: Path) -> None:
     files.rm("/overlap", recursive=True)
 
 
-def test_labeled_images_of_the_test_set_are_left_out_with_a_note(tmp_path: Path) -> None:
-    test = _test_set(tmp_path / "test", 1, 2)
+def test_images_of_the_test_set_are_left_out_of_labels_and_pool(tmp_path: Path) -> None:
+    test = _test_set(tmp_path / "pool" / "test", 1, 2)
     for seed in (2, 3, 4):
         _write(tmp_path / "pool" / f"{seed}.png", _content(seed))
-    labeled = LabeledSet(list(open_pool(tmp_path / "pool")), ["a", "b", "c"], "labels.csv")
-    problems = Problems()
+    pool, problems = open_pool(tmp_path / "pool"), Problems()
+    labeled = LabeledSet(pool.find(["2.png", "3.png", "4.png"]), ["a", "b", "c"], "labels.csv")
     assert without_test_images(labeled, test, problems).labels == ["b", "c"]
-    assert problems.notes == [
+    assert without_test_images(labeled.take([1, 2]), test, problems).labels == ["b", "c"]
+    own = {"test/t1.png", "test/t2.png"}
+    assert find_test_images(pool, test, set(), problems) == {"2.png", *own}
+    assert find_test_images(pool, test, own, problems) == {"2.png"}
+    labels, every, copies = problems.notes
+    assert labels == (
         "labels.csv: 1 of 3 labeled images are in the test set too "
         "(such as '2.png', there 't2.png'): not trained on"
-    ]
-    assert without_test_images(labeled.take([1, 2]), test, problems).labels == ["b", "c"]
-    assert len(problems.notes) == 1
-
-
-def test_images_of_the_test_set_in_the_pool_are_counted(tmp_path: Path) -> None:
-    test = _test_set(tmp_path / "pool" / "test", 1, 2)
-    _write(tmp_path / "pool" / "a.png", _content(2))
-    pool = open_pool(tmp_path / "pool")
-    problems = Problems()
-    assert find_test_images(pool, test, set(), problems) == {"a.png", "test/t1.png", "test/t2.png"}
-    assert "3 images of the pool are in the test set" in problems.notes[0]
-    own = {"test/t1.png", "test/t2.png"}
-    known = Problems()
-    assert find_test_images(pool, test, own, known) == {"a.png"}
-    assert "1 image is in the test set" in known.notes[0]
+    )
+    assert "3 images of the pool are in the test set" in every
+    assert "1 image is in the test set" in copies
 
 
 def test_images_that_were_trained_on_are_counted_when_measured_on(tmp_path: Path) -> None:
