@@ -113,13 +113,8 @@ class Selections:
     ) -> HandedOut:
         """Select K images of a scored pool, but none of these ids or names, and set them pending.
 
-        For a week the same idempotency ``key`` gives the same reply.
-
-        Raises:
-            RequestError: 404, 409; 422 the key was used for another request, or a name to exclude
-                may mean several images.
-            SettingsError: it costs too much.
-            SelectionError: fewer than K images are left.
+        For a week the same idempotency ``key`` gives the same reply. Raises, besides RequestError,
+        SettingsError for a selection that costs too much, and SelectionError if too few are left.
         """
         if settings.strategy == "diverse" and settings.k > DIVERSE_MOST:
             raise SettingsError(
