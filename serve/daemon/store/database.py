@@ -157,6 +157,8 @@ class Database:
             raise RequestError(status, missing)
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise RequestError(422, f"unpaired surrogate in {error.object[:100]!r}") from error
         except sqlite3.OperationalError as error:
             message = self._unusable(error)
             if _is_busy(error):

@@ -350,5 +350,4 @@ def test_unusable_pools_fail(bench: Bench, root: Path) -> None:
     assert daemon.catalog.pools.row("bad").scores is None
     shutil.rmtree(root / "bad")
     assert "no such pool" in bench.score("bad").error
-    for name in ("none", "\ud800"):
-        refused(lambda name=name: daemon.jobs.submit(name), 404)
+    refused(lambda: daemon.jobs.submit("none"), 404)
