@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ from lloss.modeling.taps import find_taps
 from lloss.pools import Item, Pool
 from lloss.tasks.train_settings import NAMED_WEIGHTS, STATE_DICT, TrainSettings
 from lloss.text.similar_names import lone_classes, similar_note
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How labeled images are decoded."""
+
+    classes: Sequence[str]  # of the network; other classes are left out where that can be
+    spec: ImageSpec  # a scorer's, or `Task.training_spec`
+    for_training: bool = False  # which of them
+    cut: CroppedShare | None = None  # counts what the network's input cuts off
 
 
 class Task(ABC):
@@ -208,20 +219,9 @@ class Task(ABC):
         return settings.image_spec()
 
     @abstractmethod
-    def example(
-        self,
-        item: Item,
-        label: Any,
-        classes: Sequence[str],
-        spec: ImageSpec,
-        for_training: bool,
-        out: Pixels,
-        cut: CroppedShare | None = None,
-    ) -> Any:
+    def example(self, item: Item, label: Any, how: Decoding, out: Pixels) -> Any:
         """Decode a labeled image into ``out`` and make its target; called from several threads.
 
-        ``spec``, of ``out``, is :meth:`training_spec`'s or that of a scorer. Classes that the
-        network lacks are left out where that can be; ``cut`` counts what the input cuts off.
         Raises ``ImageError``, or ``LabelError`` where the label does not fit the image.
         """
 
