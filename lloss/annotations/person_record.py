@@ -88,10 +88,7 @@ def check_joints(
 def check_pixels(
     joints: NDArray[np.floating[Any]], annotated: NDArray[np.bool_], where: str
 ) -> None:
-    """Refuse joints (x, y in pixels, float [J, 2]) that are all within the first pixel.
-
-    Shares of the image do.
-    """
+    """Refuse joints, float [J, 2], that are all within the first pixel, as shares of the image."""
     marked = joints[annotated]
     if len(marked) > 1 and (np.abs(marked) <= 1).all() and np.ptp(marked, axis=0).any():
         raise AnnotationError(

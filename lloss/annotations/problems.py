@@ -30,22 +30,14 @@ class EmptyBoxError(AnnotationError):
 
 @dataclass
 class Problems:
-    """Collects notes, and broken annotations; stops at the first of these unless ``skip``.
-
-    Attributes:
-        skip: leave broken annotations out instead of stopping.
-        broken: each broken annotation so far, with its place.
-        notes: lines for the user where nothing is broken.
-        remedy: the option that leaves broken annotations out.
-        warnings: lines on why not to rely on the network.
-        unusable: by file or folder of labels, the name of each image whose label was left out.
-    """
+    """Collects notes, and broken annotations; stops at the first of these unless ``skip``."""
 
     skip: bool = False
-    broken: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    remedy: str = "--skip-bad"
-    warnings: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # each so far, with its place
+    notes: list[str] = field(default_factory=list)  # lines for the user
+    remedy: str = "--skip-bad"  # the option that leaves broken annotations out
+    warnings: list[str] = field(default_factory=list)  # why not to rely on the network
+    # By file or folder of labels, the name of each image whose label was left out
     unusable: dict[str, set[str]] = field(default_factory=dict)
 
     def mark_unusable(self, origin: str, name: str) -> None:

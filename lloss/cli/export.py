@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lloss.cli.info import fidelity_text
-from lloss.cli.options import PATH, automatic_option, print_notes
-from lloss.errors import EngineError, SettingsError
+from lloss.cli.options import PATH, print_notes
+from lloss.errors import SettingsError
 from lloss.export.fidelity import FidelityLimits
 from lloss.manifest import PRECISIONS, Manifest
 from lloss.pools import open_pool
-from lloss.runtime import tf32
-from lloss.runtime.providers import why_unavailable
 
 if TYPE_CHECKING:
     from lloss.export.precision import Reduction
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.argument("run", type=PATH)
-@click.option("-o", "--out", type=PATH, help="The ONNX file to write: model.onnx.")
+@click.option("-o", "--out", type=PATH, required=True, help="The ONNX file: model.onnx.")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -63,55 +60,19 @@ if TYPE_CHECKING:
     show_default="as this CPU needs",
     help="Quantize int8 weights to 7 bits, for CPUs without VNNI.",
 )
-@click.option("--tensorrt", is_flag=True, help="Also build the TensorRT engine for this GPU.")
-@automatic_option("--batch-size", "that of lloss score", "Batch size of the TensorRT engine.")
-@click.option(
-    "--device-id",
-    type=click.IntRange(0),
-    default=0,
-    help="GPU for the engine, counted from 0.",
-)
-def command(
-    run: Path,
-    out: Path | None,
-    precision: str,
-    tensorrt: bool,
-    batch_size: int,
-    device_id: int,
-    reference: str | None,
-    **reduction: Any,
-) -> None:
+def command(run: Path, out: Path, precision: str, reference: str | None, **reduction: Any) -> None:
     """Write network and head of a RUN as one ONNX file, checked against torch.
 
     Writes nothing if the check fails, or if a reduced precision does not rank images of the pool as
-    fp32 does. With --tensorrt, RUN can also be a model.onnx exported before; building its engine
-    does not need torch.
+    fp32 does.
     """
-    exported = tensorrt and out is None and run.suffix == ".onnx"
-    if exported and (precision != "fp32" or reduction["calibrate"] is not None):
-        raise SettingsError(f"{run}: already exported; choose the precision when exporting a RUN")
-    if exported and reference is not None:
-        raise SettingsError(f"{run}: already exported; give --reference when exporting a RUN")
-    if device_id and not tensorrt:
-        raise SettingsError(f"--device-id {device_id}: applies to --tensorrt only; leave it out")
-    if tensorrt:
-        tf32.forbid()  # before torch loads the CUDA libraries
-        if problem := why_unavailable("tensorrt", device_id):  # before minutes of export
-            raise EngineError(f"no TensorRT engine can be built here: {problem}")
-    if exported:
-        out = run
-    elif out is None:
-        raise SettingsError(f"{run}: name the file to write: -o model.onnx")
-    else:
-        _export(run, out, reference, _reduction(precision, **reduction))
-    if tensorrt:
-        _build(out, batch_size, device_id)
+    _export(run, out, reference, _reduction(precision, **reduction))
 
 
 def _export(run: Path, out: Path, pool: str | None, reduction: Reduction | None) -> None:
     from lloss.export.export_model import export_artifact
     from lloss.export.pool_sample import ReferenceSample
-    from lloss.training.checkpoint import load_checkpoint  # torch: building an engine needs none
+    from lloss.training.checkpoint import load_checkpoint
 
     reference = None if pool is None else ReferenceSample(pool=open_pool(pool))
     checkpoint = load_checkpoint(run)
@@ -171,16 +132,3 @@ def _summary(manifest: Manifest) -> str:
     cpus = f" for CPUs with {instructions}" if instructions else ""
     speed = f"; {times:.2g}× fp32 on this CPU" if times else ""
     return f"{manifest.precision}{cpus} {fidelity}{speed}"
-
-
-def _build(path: Path, batch_size: int, device_id: int) -> None:
-    """Start the engine of a scorer, which builds the TensorRT engine and keeps it on disk."""
-    from lloss.serve.scoring.engine.engine import Engine  # needs onnxruntime
-
-    begun = time.monotonic()
-    engine = Engine(path, f"tensorrt:{device_id}", batch_size=batch_size)
-    engine.close()
-    seconds = time.monotonic() - begun
-    click.echo(
-        f"{path}: TensorRT engine for batches of 1 to {engine.batch_size}, ready in {seconds:.0f} s"
-    )

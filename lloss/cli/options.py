@@ -114,18 +114,13 @@ def training_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     hints = typing.get_type_hints(TrainSettings)
 
     @functools.wraps(command)
-    def collect(*args: Any, detach_head: bool, **values: Any) -> Any:
+    def collect(*args: Any, **values: Any) -> Any:
         train = {field.name: values.pop(field.name) for field in fields}
         train = {name: value for name, value in train.items() if value is not None}
-        if detach_head and train.setdefault("gradient_stop", 0):
-            raise click.UsageError("give --detach-head or --gradient-stop, not both")
         return command(*args, train=train, **values)
 
     for field in reversed(fields):
         collect = _setting_option(field, hints[field.name])(collect)
-    collect = click.option("--detach-head", is_flag=True, help="Same as --gradient-stop 0.")(
-        collect
-    )
     return click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -71,13 +72,11 @@ def command(
     provider: str,
     exclude: tuple[Path, ...],
     empty: str,
-    batch_size: int,
     part_size: int,
-    threads: int,
-    readers: int,
     shard: str,
     metrics_port: int | None,
     profile: bool,
+    **scoring: Any,
 ) -> None:
     """Score every image of POOL with the exported MODEL.
 
@@ -93,7 +92,7 @@ def command(
     remark = images.remark()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as on Ctrl-C
     last_written = _last_written(out)
-    with Scorer(model, provider, batch_size, threads, readers) as scorer:
+    with Scorer(model, provider, **scoring) as scorer:
         print_notes(_announcement(scorer, images.uri, model, part))
         profiler = Profiler(scorer)
         with serve_metrics(scorer.telemetry, metrics_port):

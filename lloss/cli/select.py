@@ -10,8 +10,8 @@ import click
 from lloss.annotations import Problems
 from lloss.cli.options import PATH, empty_option, exclude_option, print_notes, subset_option
 from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection import STRATEGIES, SelectionSettings
-from lloss.selection.exclusions import read_excluded, select_without
+from lloss.selection import STRATEGIES, SelectionSettings, select
+from lloss.selection.exclusions import find_excluded, read_excluded
 from lloss.selection.selection_file import FORMATS, format_of, formatted, write_selection
 from lloss.selection.ties import tie_note
 
@@ -60,11 +60,11 @@ def command(
     if highest and lowest:
         raise click.UsageError("give --highest or --lowest, not both")
     problems = Problems(skip=True)
-    excluded = read_excluded(exclude, problems, empty)
+    named = read_excluded(exclude, problems, empty)
     order = "highest" if highest else "lowest" if lowest else ""
     settings = SelectionSettings(order=order, **values)
     source = ScoresFolder(scores).opened()
-    selection = select_without(source, settings, excluded, problems)
+    selection = select(source, settings, find_excluded(named, source.ids, "the scores", problems))
     if out is None:
         click.echo(formatted(selection, kind), nl=False)
     else:

@@ -22,38 +22,25 @@ from lloss.serve.daemon.settings import Limits, ServeSettings
 
 TOKEN = "LLOSS_TOKEN"
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
+class Amount(click.ParamType[float]):
+    """A number with one of some units."""
 
-class Duration(click.ParamType[float]):
-    """``90s``, ``30m``, ``24h``, ``7d``; a bare number is seconds."""
-
-    name = "duration"
+    def __init__(self, name: str, units: dict[str, int], examples: str) -> None:
+        self.name, self.units, self.examples = name, units, examples
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Return seconds."""
-        if isinstance(value, float | int):
-            return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip().lower())
-        if match is None:
-            self.fail(f"{value!r}: give a duration: 90s, 30m, 24h or 7d", param, ctx)
-        return float(match[1]) * _SECONDS[match[2] or "s"]
+        """Return the number in the unit "", which may be left out."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]?)", str(value).strip().lower())
+        if match is None or match[2] not in self.units:
+            self.fail(f"{value!r}: give a {self.name}: {self.examples}", param, ctx)
+        return float(match[1]) * self.units[match[2]]
 
 
-class Size(click.ParamType[int]):
-    """``500K``, ``64M``, ``1G`` (multiples of 1024); a bare number is bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Return bytes."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:I?B)?", str(value).strip().upper())
-        if match is None:
-            self.fail(f"{value!r}: give a size: 500K, 64M or 1G", param, ctx)
-        return int(match[1]) * _BYTES[match[2]]
+DURATION = Amount(
+    "duration", {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}, "90s, 30m, 24h or 7d"
+)
+SIZE = Amount("size", {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}, "500K, 64M or 1G")
 
 
 @click.command("serve")
@@ -98,7 +85,7 @@ class Size(click.ParamType[int]):
 @click.option(
     "--pending",
     "pending_seconds",
-    type=Duration(),
+    type=DURATION,
     default="24h",
     help="How long a handed-out image is withheld from other labelers.",
 )
@@ -108,24 +95,24 @@ class Size(click.ParamType[int]):
     show_default="this server",
     help="URL from which a labeling tool fetches an image, with {pool} and {id}.",
 )
-@click.option("--max-body", type=Size(), default="64M", help="Largest request body in bytes.")
+@click.option("--max-body", type=SIZE, default="64M", help="Largest request body in bytes.")
 @click.option(
     "--queue",
     type=click.IntRange(1),
     default=Limits().queue_images,
     help="Images that may wait for the engine; further requests get status 429.",
 )
-@click.option("--timeout", type=Duration(), default="30s", help="Deadline of a request.")
+@click.option("--timeout", type=DURATION, default="30s", help="Deadline of a request.")
 @click.option(
     "--drain",
     "drain_seconds",
-    type=Duration(),
+    type=DURATION,
     default="30s",
     help="How long running requests may take to finish after SIGTERM.",
 )
 def command(
     token_file: Path | None,
-    max_body: int,
+    max_body: float,
     queue: int,
     timeout: float,
     **settings: Any,
@@ -137,10 +124,9 @@ def command(
     """
     tf32.forbid()
     token, warning = read_token(token_file)
-    default = Limits()
     limits = Limits(
-        body_bytes=max_body,
-        in_flight_bytes=max(default.in_flight_bytes, 4 * max_body),
+        body_bytes=int(max_body),
+        in_flight_bytes=max(Limits().in_flight_bytes, 4 * int(max_body)),
         queue_images=queue,
         request_seconds=timeout,
     )

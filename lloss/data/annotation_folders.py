@@ -26,27 +26,22 @@ def annotation_files(
 ) -> list[tuple[str, Path]]:
     """Every file of a suffix (in any case) below a folder, with its path relative to the folder.
 
-    Args:
-        folder: of annotations.
-        suffix: of the files, in lower case.
-        wanted: the name of the files in messages, in the plural.
-        problems: gets a note of other files.
-        images_beside: whether images may be in the folder too, without a note.
+    ``wanted`` names the files in messages, in the plural. A note counts other files, but images
+    where they may be beside.
     """
     if not folder.is_dir():
         raise LabelError(f"{folder}: no such folder of {wanted} (*{suffix})")
     passed = PassedOver()
 
     def takes(name: str) -> bool:
-        expected = name == "classes.txt" or (images_beside and has_image_suffix(name))
-        return expected or suffix_of(name) == suffix
+        beside = images_beside and has_image_suffix(name)
+        return beside or name == "classes.txt" or suffix_of(name) == suffix
 
     paths = walk(LocalPath(folder), takes, passed)
     found = [(id, Path(os.fsdecode(path))) for id, path in paths if suffix_of(id) == suffix]
-    text = passed.text()
+    others = passed.text()
     if not found:
-        besides = f"; {text}" if text else ""
-        raise LabelError(f"{folder}: holds no {wanted.removesuffix('s')} (*{suffix}){besides}")
-    if text:
-        problems.note(f"{folder}: {text}")
+        what = f"{folder}: holds no {wanted.removesuffix('s')} (*{suffix})"
+        raise LabelError(f"{what}; {others}" if others else what)
+    problems.note(others and f"{folder}: {others}")
     return found

@@ -54,8 +54,7 @@ def _labeled_array(path: Path) -> LabeledSet:
             "there is one label an image"
         )
     if labels.dtype.kind not in "iuU":
-        hint = "; whole numbers: labels.astype(int)" if labels.dtype.kind == "f" else ""
-        raise LabelError(f"{path}: labels of {labels.dtype}; give integers or strings{hint}")
+        raise LabelError(f"{path}: labels of {labels.dtype}; give integers or strings")
     if not len(labels):
         raise PoolError(f"{path}: holds no image")
     names = [clean_name(str(label)) for label in labels.tolist()]

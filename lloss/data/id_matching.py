@@ -30,11 +30,8 @@ _KEPT = 2  # Ids of one suffix that are kept for a name: two are enough to make 
 class Matches:
     """The ids of a pool that each of some names means.
 
-    Args:
-        ids: gives the pool's ids; called again only to look for near misses.
-        names: to look up.
-        own_suffix: whether the suffix of a name is that of its image, so that ids with the same
-            one come first. A mask's suffix is not.
+    ``ids`` gives the pool's ids; it is called again only to look for near misses. ``own_suffix`` is
+    whether the suffix of a name is that of its image; a mask's is not.
     """
 
     def __init__(

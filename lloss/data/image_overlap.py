@@ -94,8 +94,8 @@ def _example(ids: dict[str, str]) -> str:
 def shared_images(items: Iterable[Item], test: Iterable[Item]) -> dict[str, str]:
     """The items that are images of a test set: the id there by the item's own.
 
-    Links are followed. Only files of equal length are opened, and only those of equal bytes in the
-    middle are read whole. What cannot be read is left out: the step that needs it says why.
+    Only files of equal length are opened, and only those of equal bytes in the middle are read
+    whole. What cannot be read is left out: the step that needs it says why.
     """
     known: defaultdict[_Sample, list[Item]] = defaultdict(list)
     for item in test:

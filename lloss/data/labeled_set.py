@@ -17,10 +17,7 @@ L = TypeVar("L")
 
 @dataclass(frozen=True)
 class LabeledSet:
-    """Items of a pool and the label of each, in the same order.
-
-    A label is a class name, or what else the task calls one; its ``str`` says all of it.
-    """
+    """Items of a pool and the label of each; the ``str`` of a label says all of it."""
 
     items: Sequence[Item]
     labels: Sequence[Any]
@@ -55,11 +52,7 @@ def usable_set(
     what: str,
     problems: Problems,
 ) -> LabeledSet:
-    """Keep the labels that pass a check; refuse to keep none.
-
-    ``check`` gets the place for messages and returns the label, None to leave it out, or raises
-    :class:`.AnnotationError`; ``what`` is what a label is of.
-    """
+    """Keep the labels for which ``check``, which gets their place, returns one; refuse none."""
     items: list[Item] = []
     labels: list[L] = []
     for item, label in found:

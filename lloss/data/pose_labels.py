@@ -13,7 +13,7 @@ from lloss.annotations.json_fields import load_json
 from lloss.annotations.label_types import PersonLabel
 from lloss.annotations.lloss_json import load_annotations, parse_archive
 from lloss.annotations.person_file import labeled_persons, parse_persons
-from lloss.annotations.person_record import Person, check_joints
+from lloss.annotations.person_record import check_joints
 from lloss.annotations.problems import Problems
 from lloss.data.id_matching import agree
 from lloss.data.label_joining import match_labels
@@ -80,26 +80,19 @@ def open_persons(data: str, problems: Problems) -> LabeledSet:
         raise LabelError(f"{data}: carries no labels of its own; add --labels")
     asked.check_options("image")
     persons = list(parse_persons(load_annotations(path), str(path), problems))
-    return _persons_with_images(path, persons, asked.options.get("image", ""), problems)
-
-
-def _persons_with_images(
-    path: Path, persons: list[Person], folder: str, problems: Problems
-) -> LabeledSet:
-    names = dict.fromkeys(person.image for person in persons)
-    place = image_folder(LocalPath(path), list(names), folder)
+    names = list(dict.fromkeys(person.image for person in persons))
+    place = image_folder(LocalPath(path), names, asked.options.get("image", ""))
     present = {name for name in names if place.at(name).kind() == "file"}
-    outlines: list[PersonCrop] = []
-    labels: list[PersonLabel] = []
+    found: list[tuple[PersonCrop, PersonLabel]] = []
     for person, label in labeled_persons(persons, problems):
         with problems.skipping():
             if person.image not in present:
                 raise missing_image(person.image_where, person.image, place)
             assert label.region is not None, "a file of persons says where each is"
-            outlines.append(PersonCrop(person.id, person.image, label.region, person.size))
-            labels.append(label)
-    found = zip(crop_items(outlines, place), labels)
-    return usable_set(found, _check, str(path), "person", problems)
+            found.append((PersonCrop(person.id, person.image, label.region, person.size), label))
+    items = crop_items([crop for crop, _ in found], place)
+    labels = [label for _, label in found]
+    return usable_set(zip(items, labels), _check, str(path), "person", problems)
 
 
 def _check(item: Item, label: PersonLabel, where: str) -> PersonLabel:

@@ -81,11 +81,8 @@ def decode(raw: Raw, spec: ImageSpec) -> Pixels:
     Returns:
         ``uint8 [spec.height, spec.width, 3]``, RGB, upright by its EXIF orientation. Grey becomes
         RGB, more than 8 bits become 8 (:mod:`lloss.images.bit_depth`), transparency is dropped, an
-        animation gives its first frame. An array of that size is not copied if it has colours.
-        ImageError where it cannot be decoded.
+        animation gives its first frame. ImageError where it cannot be decoded.
     """
-    if isinstance(raw, np.ndarray) and raw.shape[:2] == (spec.height, spec.width):
-        return _rgb(raw)
     out = np.empty((spec.height, spec.width, 3), np.uint8)
     decode_into(raw, spec, out)
     return out

@@ -53,7 +53,7 @@ class FileRows(Rows):
         self, path: StoragePath, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> None:
         self.shape, self.dtype = shape, dtype
-        self._path, self._file, self._offset = path, path.open_random(), offset
+        self._file, self._offset = path.open_random(), offset
         self._row_bytes = math.prod(shape[1:])
 
     def row(self, number: int) -> NDArray[Any]:
@@ -62,9 +62,7 @@ class FileRows(Rows):
         return out
 
     def read(self, start: int, out: NDArray[np.uint8]) -> None:
-        wanted = out.reshape(-1).data
-        if self._file.read_into(self._offset + start * self._row_bytes, wanted) < len(wanted):
-            raise PoolError(f"{self._path}: the file became shorter while it was read")
+        self._file.read_into(self._offset + start * self._row_bytes, out.reshape(-1).data)
 
 
 class ArrayPool(Pool):
@@ -119,7 +117,8 @@ class ArrayPool(Pool):
             numbers = kept[wanted.start : wanted.stop]
             if not len(numbers):
                 return
-            yield _RowChunk(wanted.start, list(map(self._item, numbers.tolist())), self.rows)
+            items = [self._item(number) for number in numbers.tolist()]
+            yield _RowChunk(wanted.start, items, self.rows, numbers)
 
     def find(self, ids: Iterable[str]) -> list[Item]:
         wanted = list(ids)
@@ -136,14 +135,14 @@ class ArrayPool(Pool):
 @dataclass(frozen=True)
 class _RowChunk(Chunk):
     rows: Rows
+    numbers: NDArray[np.int64]
 
     def read_rows(self, out: NDArray[np.uint8]) -> bool:
         fits = out.shape[1:] == self.rows.shape[1:] and out.dtype == np.uint8
         if not (fits and out.flags.c_contiguous):
             return False
-        numbers = np.array([int(item.id) for item in self.items])
         done = 0
-        for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):
+        for run in np.split(self.numbers, np.flatnonzero(np.diff(self.numbers) > 1) + 1):
             try:
                 self.rows.read(int(run[0]), out[done : done + len(run)])
             except ImageError as error:  # a disk that fails

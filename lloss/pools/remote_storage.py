@@ -11,7 +11,7 @@ from lloss.errors import ImageError, LlossError, MissingExtraError, PoolError
 from lloss.pools import image_files
 from lloss.pools.confinement import OUTSIDE, Confinement
 from lloss.pools.pool import Item
-from lloss.pools.storage import RandomFile, StoragePath
+from lloss.pools.storage import SHRANK, RandomFile, StoragePath
 from lloss.pools.uri import without_secrets
 
 _TAGS = (
@@ -126,14 +126,13 @@ class RemotePath(StoragePath):
     def open_random(self) -> RandomFile:
         return self
 
-    def read_into(self, offset: int, out: memoryview) -> int:
+    def read_into(self, offset: int, out: memoryview) -> None:
         """Implement :class:`RandomFile` by one request for the range."""
-        if not len(out):
-            return 0
         with store_errors(self):
             data = self.fs.cat_file(self.path, start=offset, end=offset + len(out))
-        out[: len(data)] = data
-        return len(data)
+        if len(data) < len(out):
+            raise PoolError(f"{self}: {SHRANK}")
+        out[:] = data
 
     def fingerprint(self) -> str:
         with store_errors(self):

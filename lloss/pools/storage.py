@@ -33,6 +33,8 @@ _SAMPLE_END = 16 << 10
 """Bytes at its end: tar fills its last 10 KiB up with zeros."""
 _FOOTER_MOST = 64 << 20
 
+SHRANK = "the file became shorter while it was read"
+
 _TRIED = 8
 """Images looked for before a listing's own folder is taken for theirs."""
 
@@ -40,8 +42,8 @@ _TRIED = 8
 class RandomFile(Protocol):
     """A file that many threads read at any offset: there is no shared position."""
 
-    def read_into(self, offset: int, out: memoryview) -> int:
-        """Fill ``out`` (bytes) from ``offset`` on; return how much there was."""
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill ``out`` (bytes) from ``offset`` on; PoolError where the file ends before."""
 
 
 class StoragePath(ABC):
@@ -238,14 +240,15 @@ class _LocalFile:
         self._lock = threading.Lock()
         weakref.finalize(self, self._file.close)
 
-    def read_into(self, offset: int, out: memoryview) -> int:
-        out, done = out.cast("B") if out.format != "B" or out.ndim != 1 else out, 0
-        try:
-            while count := self._read_some(offset + done, out[done:]):
-                done += count
-        except OSError as error:
-            raise read_error(error, self.path) from error
-        return done
+    def read_into(self, offset: int, out: memoryview) -> None:
+        while len(out):
+            try:
+                count = self._read_some(offset, out)
+            except OSError as error:
+                raise read_error(error, self.path) from error
+            if not count:
+                raise PoolError(f"{self.path}: {SHRANK}")
+            offset, out = offset + count, out[count:]
 
     def _read_some(self, offset: int, out: memoryview) -> int:
         if hasattr(os, "preadv"):

@@ -142,7 +142,7 @@ def _walked(shard: StoragePath, passed: PassedOver) -> Iterator[_Member]:
             for key, extension, info in _headers(tar, passed):
                 if info.offset_data + info.size > size:
                     raise tarfile.ReadError(f"it ends in the middle of {info.name!r}")
-                read = functools.partial(_read, shard, images, info.offset_data, info.size)
+                read = functools.partial(_read, images, info.offset_data, info.size)
                 yield _Member(key, extension, lambda read=read: read)  # type: ignore[misc]
 
 
@@ -185,11 +185,10 @@ def _headers(tar: Any, passed: PassedOver) -> Iterator[tuple[str, str, tarfile.T
         raise tarfile.ReadError("it ends without an end-of-archive marker; was it cut off?")
 
 
-def _read(shard: StoragePath, file: RandomFile, offset: int, size: int) -> bytes:
+def _read(file: RandomFile, offset: int, size: int) -> bytes:
     check_encoded(size)
     image = bytearray(size)
-    if file.read_into(offset, memoryview(image)) < size:
-        raise PoolError(f"{shard}: the file became shorter while it was read")
+    file.read_into(offset, memoryview(image))
     return bytes(image)
 
 

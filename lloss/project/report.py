@@ -18,7 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from lloss.files import write_text
-from lloss.project.summary import Measured, Summary
+from lloss.project.summary import Summary
 from lloss.statistics.charts import Spread, figure, histogram, lines
 from lloss.statistics.confidence_intervals import decimals, in_percent, range_in_percent
 from lloss.text.markup import loss, text
@@ -68,7 +68,7 @@ def write_report(report: Report, path: Path) -> None:
         "data_uri": _data_uri,
         "interval": lambda measured: range_in_percent(measured.interval),
         "loss": loss,
-        "percent": _percent,
+        "percent": lambda measured: in_percent(measured.value, measured.interval),
         "sentence": lambda line: Markup(text(f"{line[:1].upper()}{line[1:]}.")),
         "shown": lambda value: Markup(text(value)),
     }
@@ -97,10 +97,6 @@ def write_report(report: Report, path: Path) -> None:
     write_text(path, page)
 
 
-def _percent(measured: Measured) -> str:
-    return in_percent(measured.value, measured.interval)
-
-
 def _data_uri(image: bytes) -> str:
     kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{b64encode(image).decode()}"
@@ -119,16 +115,14 @@ def _change(now: Summary, before: Summary) -> str:
 
 
 def _curves(cycles: Sequence[Summary], title: str) -> str:
-    now = cycles[-1]
     metric = [(cycle.labeled, cycle.metric) for cycle in cycles]
     head, entropy = (
         [(cycle.cycle, cycle.ranking_accuracy(score)) for cycle in cycles]
         for score in ("head", "entropy")
     )
-    bars = " Bars: 95% intervals." if any(measured.interval for _, measured in metric) else ""
     return figure(
         title,
-        f"{_percent(now.metric)} after training on {now.labeled:,} images.{bars}",
+        "Bars: 95% intervals." if any(measured.interval for _, measured in metric) else "",
         lines(
             "images labeled",
             [[(x, measured.value) for x, measured in metric]],
@@ -136,8 +130,7 @@ def _curves(cycles: Sequence[Summary], title: str) -> str:
         ),
     ) + figure(
         "Ranking accuracy",
-        f'<span class="key line"></span>predicted loss {_percent(head[-1][1])} &ensp;'
-        f'<span class="key dash"></span>entropy {_percent(entropy[-1][1])}',
+        '<span class="key line"></span>predicted loss &ensp;<span class="key dash"></span>entropy',
         lines(
             "cycle",
             [[(x, measured.value) for x, measured in curve] for curve in (head, entropy)],

@@ -24,15 +24,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """A complete cycle.
-
-    Attributes:
-        left_out: broken annotations and labeled images that were not used.
-        held_back: labels kept for measuring.
-        ranked: whether the predicted loss ranks images better than chance; None if not measured.
-        warnings: reasons not to rely on the figures or the selection.
-        notes: the warnings and everything else that the user should know.
-    """
+    """A complete cycle."""
 
     cycle: int
     labeled: int
@@ -43,11 +35,12 @@ class Summary:
     labels_sha256: str
     evaluation: dict[str, Any] | None
     metric_name: str
-    left_out: int = 0
-    held_back: int = 0
+    left_out: int = 0  # broken annotations and labeled images that were not used
+    held_back: int = 0  # labels kept for measuring
+    # Whether the predicted loss ranks images better than chance; None if not measured
     ranked: bool | None = None
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # why not to rely on figures or selection
+    notes: list[str] = field(default_factory=list)  # the warnings, and what else to know
 
     @property
     def held_out(self) -> int:

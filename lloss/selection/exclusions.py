@@ -17,9 +17,6 @@ from lloss.data.label_formats import read_any_labels
 from lloss.data.label_joining import image_names, match_names
 from lloss.data.mask_files import MaskFile
 from lloss.errors import LabelError
-from lloss.scores.scores_folder import ScoresFolder
-from lloss.selection.select import select
-from lloss.selection.selection import Selection, SelectionSettings
 
 
 @dataclass(frozen=True)
@@ -91,22 +88,3 @@ def find_excluded(
     if by_name:
         problems.note(f"{len(by_name)} excluded by name (the first: {by_name[0]})")
     return found
-
-
-def select_without(
-    folder: ScoresFolder,
-    settings: SelectionSettings,
-    files: Collection[NamedImages],
-    problems: Problems,
-) -> Selection:
-    """Select images that no file names.
-
-    Names that are ids, the usual ones, cost no more than the selection; only where some are not the
-    ids are gone through once more.
-    """
-    names = {name for file in files for several in file.names.values() for name in several}
-    chosen = select(folder, settings, names)
-    if chosen.excluded == len(names):  # all of them are ids
-        return chosen
-    ids = find_excluded(files, folder.ids, "the scores", problems)
-    return select(folder, settings, ids) if len(ids) > chosen.excluded else chosen

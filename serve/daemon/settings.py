@@ -7,12 +7,8 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from lloss.errors import SettingsError
-
-MIN_TOKEN = 16
-"""Characters: a token can be guessed as fast as the network allows."""
 
 _OPTIONS = {
     "body_bytes": "--max-body",
@@ -154,34 +150,27 @@ def _host_name(given: str) -> str:
 
 
 def _base_url(given: str) -> tuple[str, str]:
-    """Return a URL without its path, and its host."""
-    try:
-        parts = urlsplit(given.strip().lower())
-        plain = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username)
-        _ = parts.port  # raises where it is invalid
-        host = _host_name(parts.hostname or "")
-    except (ValueError, SettingsError):
-        plain = False
-    if not plain or parts.scheme not in ("http", "https"):
+    """Return a URL without a slash at its end, and its host."""
+    url = given.strip().lower()
+    parts = re.fullmatch(r"https?://([\w.-]+|\[[\da-f:.]+\])(:\d+)?/?", url)
+    if parts is None:
         raise SettingsError(
             f"--public-url {given}: give https://NAME or https://NAME:PORT, without a path"
         )
-    return f"{parts.scheme}://{parts.netloc}", host
+    return url.rstrip("/"), _host_name(parts[1])
 
 
 def _check_token(token: str) -> None:
-    if len(token) < MIN_TOKEN:
-        problem = f"has {len(token)} characters: it needs at least {MIN_TOKEN}"
-    elif not re.fullmatch("[!-~]+", token):
-        problem = "has spaces or other than ASCII characters: use letters and digits"
-    else:
-        return
-    raise SettingsError(f"the token {problem}, such as `openssl rand -hex 32` makes")
+    if not re.fullmatch("[!-~]{16,}", token):
+        raise SettingsError(
+            "the token needs at least 16 ASCII characters without spaces: use letters and digits, "
+            "such as `openssl rand -hex 32` makes"
+        )
 
 
 def _check_image_url(url: str) -> None:
-    if not url.startswith(("http://", "https://")):
-        raise SettingsError(f"--image-url {url}: must begin with http:// or https://")
-    for part in ("{pool}", "{id}"):
-        if part not in url:
-            raise SettingsError(f"--image-url {url}: must contain {part}, which is replaced")
+    if not (url.startswith(("http://", "https://")) and "{pool}" in url and "{id}" in url):
+        raise SettingsError(
+            f"--image-url {url}: must begin with http:// or https://, and contain {{pool}} and "
+            "{id}, which are replaced"
+        )

@@ -9,14 +9,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lloss.serve.scoring.batch.pipeline import READERS, Pipeline, Take
 from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.engine.engine import Engine
 from lloss.serve.scoring.in_memory_pool import Images, pool_of
 from lloss.serve.scoring.result import Scores, concatenate
 from lloss.serve.scoring.telemetry import Telemetry
-from numpy.typing import NDArray
 
 from lloss.errors import EngineError, PoolError, SettingsError
 from lloss.images.decode import MAX_PIXELS
@@ -137,8 +135,6 @@ class Scorer:
                 or an image of an unknown type.
             EngineError: the engine failed, or the scorer was closed.
         """
-        if isinstance(images, np.ndarray) and self._is_one_batch(images):
-            return self._score_batch(images)
         return concatenate(list(self.stream(pool_of(images))), self.manifest)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,29 +195,10 @@ class Scorer:
 
     def _started(self) -> Pipeline:
         with self._lock:
-            self._check_open()
+            if self._closed:
+                raise EngineError("the scorer was closed")
             if self._pipeline is None:
                 self._pipeline = Pipeline(
                     self.engine, self.telemetry, self.threads, self.readers, self._slots
                 )
             return self._pipeline
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise EngineError("the scorer was closed")
-
-    def _is_one_batch(self, images: NDArray[Any]) -> bool:
-        image = self.manifest.image
-        return (
-            images.dtype == np.uint8
-            and images.shape[1:] == (image.height, image.width, 3)
-            and 0 < len(images) <= self.batch_size
-        )
-
-    def _score_batch(self, images: NDArray[np.uint8]) -> Scores:
-        """Score in the caller's thread: for a few images a hand-over would cost more time."""
-        self._check_open()
-        with self.telemetry.timed("infer"):
-            columns = self.engine.run(images)
-        self.telemetry.ran(columns["loss"], 0)
-        return Scores([str(row) for row in range(len(images))], columns)

@@ -57,13 +57,10 @@ def test_persons_come_back_and_join_their_pool(
     assert not (tmp_path / "mixed.json").exists()
 
 
-def test_none_at_all(tmp_path: Path) -> None:
+def test_none_at_all_and_files_of_another_kind(tmp_path: Path) -> None:
     write_labels({}, tmp_path / "labels.json")
-    assert read_objects(tmp_path / "labels.json", Problems()) == {}
-    assert read_persons(tmp_path / "labels.json", Problems()) == {}
-
-
-def test_files_of_another_kind(tmp_path: Path, as_json: Any) -> None:
+    for read in (read_objects, read_persons):
+        assert read(tmp_path / "labels.json", Problems()) == {}
     assert parse_archive({"images": []}, "a.json") is None
     assert parse_archive([], "a.json") is None
     with pytest.raises(LabelError, match="holds labels of no known kind"):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lloss.annotations import PersonLabel
 from lloss.annotations.joint_names import MPII
 from lloss.annotations.problems import Problems
 from lloss.data.pose_labels import read_persons
@@ -20,6 +21,18 @@ from lloss.errors import LabelError
 from ..annotation_files import check_broken
 
 Write = Callable[[Path, Any], Path]
+
+
+@pytest.fixture
+def read(tmp_path: Path, as_json: Write, person: Any) -> Callable[..., tuple[str, PersonLabel]]:
+    """The id and the label of an entry with some fields changed."""
+
+    def read(**changed: Any) -> tuple[str, PersonLabel]:
+        path = as_json(tmp_path / "train.json", [person(**changed)])
+        ((id, label),) = read_persons(path, Problems()).items()
+        return id, label
+
+    return read
 
 
 @pytest.mark.parametrize(
@@ -33,63 +46,40 @@ Write = Callable[[Path, Any], Path]
         ([-1, 50], (-52, 0, 100)),
     ],
 )
-def test_a_hand_worked_region(
-    tmp_path: Path, as_json: Write, person: Any, center: list[int], region: tuple[int, ...]
-) -> None:
-    path = as_json(tmp_path / "train.json", [person(center=center)])
-    ((id, label),) = read_persons(path, Problems()).items()
+def test_a_hand_worked_region(read: Any, center: list[int], region: tuple[int, ...]) -> None:
+    id, label = read(center=center)
     assert id == f"a.jpg@{center[0]},50,0.5" and label.image == "a.jpg"
-    assert label.region is not None and label.region.as_tuple() == region
+    assert label.region.as_tuple() == region
 
 
-def test_joints_are_centres_from_half(tmp_path: Path, as_json: Write, person: Any) -> None:
-    entry = person(joints_vis=[1] * 15 + [0])
-    entry["joints"][0] = [1, 1]
-    entry["joints"][15] = [-1, -1]
-    (label,) = read_persons(as_json(tmp_path / "a.json", [entry]), Problems()).values()
-    assert label.names == MPII
-    assert label.joints.dtype == np.float32
+def test_joints_are_centres_from_half(read: Any) -> None:
+    joints = [[1, 1], *([10.0 + n, 20.0 + n / 2] for n in range(1, 15)), [-1, -1]]
+    _, label = read(joints=joints, joints_vis=[1] * 15 + [0])
+    assert label.names == MPII and label.joints.dtype == np.float32
     assert label.joints[:2].tolist() == [[0.5, 0.5], [10.5, 20.0]]
     assert label.annotated.tolist() == [True] * 15 + [False]
-    assert label.head == pytest.approx(math.hypot(1, 0.5))  # from the upper neck to the head's top
 
 
 @pytest.mark.parametrize(
     ("fields", "size"),
     [
         ({"head_box": [10, 10, 40, 50]}, 30),
+        ({}, math.hypot(1, 0.5)),  # from the upper neck to the head's top
         ({"joints_vis": [1] * 9 + [0] * 7}, math.nan),
         ({"joints": [[5, 5]] * 16}, math.nan),
     ],
 )
-def test_the_head_is_an_entrys_own(
-    tmp_path: Path, as_json: Write, person: Any, fields: Any, size: float
-) -> None:
-    path = as_json(tmp_path / "a.json", [person(**fields)])
-    (label,) = read_persons(path, Problems()).values()
-    assert label.head == pytest.approx(size, nan_ok=True)
+def test_the_head_is_an_entrys_own_or_estimated(read: Any, fields: Any, size: float) -> None:
+    assert read(**fields)[1].head == pytest.approx(size, nan_ok=True)
 
 
-def test_ids_do_not_depend_on_how_numbers_are_written(
-    tmp_path: Path, as_json: Write, person: Any
-) -> None:
-    for centre, scale, id in (
-        ([100, 50], 0.5, "a.jpg@100,50,0.5"),
-        ([100.0, 50.0], 0.5, "a.jpg@100,50,0.5"),
-        ([1 / 3, -0.0], 0.1 + 0.2, "a.jpg@0.3333333333,0,0.3"),
-    ):
-        path = as_json(tmp_path / "a.json", [person(center=centre, scale=scale)])
-        assert list(read_persons(path, Problems())) == [id]
-
-
-def joint(number: int, value: Any) -> list[Any]:
-    joints: list[Any] = [[10.0 + n, 20.0] for n in range(16)]
-    joints[number] = value
-    return joints
+def test_ids_do_not_depend_on_how_numbers_are_written(read: Any) -> None:
+    assert read(center=[100.0, 50.0])[0] == "a.jpg@100,50,0.5"
+    assert read(center=[1 / 3, -0.0], scale=0.1 + 0.2)[0] == "a.jpg@0.3333333333,0,0.3"
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
-    "null joint": ({"joints": joint(3, None)}, "[1].joints[3]", "expected array"),
+    "null joint": ({"joints": [[9, 9]] * 3 + [None] * 13}, "[1].joints[3]", "expected array"),
     "shares": ({"joints": [[n / 16, 0.5] for n in range(16)]}, "[1].joints", "give pixels"),
     "few": ({"joints": [[1, 2]] * 14}, "[1].joints", "array of length >= 16"),
     "no flags": ({"joints_vis": ...}, "[1]", "lacks the key 'joints_vis'"),

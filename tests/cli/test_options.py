@@ -23,7 +23,7 @@ def test_other_devices_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["score", "serve", "export"])
+@pytest.mark.parametrize("command", ["score", "serve"])
 def test_tf32_is_forbidden_before_anything_is_loaded(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,7 +38,6 @@ def test_tf32_is_forbidden_before_anything_is_loaded(
     rest = {
         "score": [str(tmp_path), "-o", str(tmp_path / "scores")],
         "serve": ["--data-dir", str(tmp_path / "data")],
-        "export": ["--tensorrt"],
     }
     with pytest.raises(SystemExit) as left:
         main([command, model, *rest[command]])

@@ -62,6 +62,12 @@ def test_ids_are_row_numbers(tmp_path: Path) -> None:
             pool.find([id])
 
 
+def test_the_fingerprint_is_of_the_rows(tmp_path: Path) -> None:
+    one, other = random_images(4), random_images(4, seed=1)
+    assert ArrayPool(one, "a").fingerprint() == _saved(tmp_path, one, "npy").fingerprint()
+    assert ArrayPool(one, "a").fingerprint() != ArrayPool(other, "a").fingerprint()
+
+
 def test_load_array_reads_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=random_images(3), labels=np.arange(3))
     assert load_array(tmp_path / "a.npz", "labels").tolist() == [0, 1, 2]

@@ -173,11 +173,8 @@ def test_any_losses_give_a_page(tmp_path: Path) -> None:
 
 
 def test_no_picks_and_nothing_labeled(tmp_path: Path) -> None:
-    page = HtmlPage(
-        written(replace(DATA, picks=[], cycles=history(3, classes={}), provenance={}), tmp_path)
-    )
-    assert "There is nothing left to label" in page.text
-    assert "No image is labeled" in page.text
+    page = show(tmp_path, picks=[], cycles=history(3, classes={}), provenance={})
+    assert "There is nothing left to label" in page.text and "No image is labeled" in page.text
 
 
 def test_a_pick_without_thumbnail_or_guess_keeps_its_place(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -204,6 +205,18 @@ def test_another_folder_is_not_written_to(shards: list[Path], tmp_path: Path) ->
     assert contents(tmp_path / "thesis") == {"a.tex": b"precious"}
 
 
+def test_parts_are_links_or_else_copies(
+    shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge_shards(shards, tmp_path / "linked")
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(95, "not supported")))
+    merge_shards(shards, tmp_path / "copied")
+    assert contents(tmp_path / "linked") == contents(tmp_path / "copied")
+    part = shards[0] / "part-00000.parquet"
+    assert part.samefile(tmp_path / "linked" / part.name)
+    assert not part.samefile(tmp_path / "copied" / part.name)
+
+
 @pytest.mark.parametrize("after", [0, 3, 8])
 def test_an_interrupted_merge_is_run_again(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
@@ -228,22 +241,6 @@ def test_an_interrupted_merge_is_run_again(
         ScoresFolder(out).opened()
     merge_shards(shards, out)
     assert contents(out) == contents(tmp_path / "whole")
-
-
-def test_parts_are_copied_where_links_are_not_supported(
-    shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    merge_shards(shards, tmp_path / "linked")
-
-    def no_links(*_: object) -> None:
-        raise OSError(95, "not supported")
-
-    monkeypatch.setattr(os, "link", no_links)
-    merge_shards(shards, tmp_path / "copied")
-    assert contents(tmp_path / "linked") == contents(tmp_path / "copied")
-    part = "part-00000.parquet"
-    assert (tmp_path / "linked" / part).samefile(shards[0] / part)
-    assert not (tmp_path / "copied" / part).samefile(shards[0] / part)
 
 
 def test_the_commands_merge_and_refuse(
@@ -278,18 +275,13 @@ def test_a_folder_of_one_shard_is_resumed_as_that_shard_alone(
 def test_duplicate_ids_are_an_error_before_scoring(
     scorer: Scorer, photos: Path, tmp_path: Path
 ) -> None:
-    pools = {
-        _parquet(photos, tmp_path, lambda n: "twice" if n in (4, 55) else f"row {n}"): "twice",
-        _tar(photos, tmp_path, names=lambda n: f"key{n % 59}"): "key0",
-    }
-    for pool, id in pools.items():
-        wanted = f"the id '{id}' comes twice; ids are unique in a pool"
-        for shard in (Shard(), Shard(2, 3)):
-            with pytest.raises(PoolError, match=wanted):
-                score_pool(scorer, open_pool(pool), tmp_path / "s", part_size=7, shard=shard)
-        assert not (tmp_path / "s").exists()
-    # Without one of the two there is no duplicate.
-    report = score_pool(scorer, open_pool(next(iter(pools))), tmp_path / "s", exclude=["twice"])
+    pool = open_pool(_parquet(photos, tmp_path, lambda n: "twice" if n in (4, 55) else f"row {n}"))
+    for shard in (Shard(), Shard(2, 3)):
+        with pytest.raises(PoolError, match="the id 'twice' comes twice"):
+            score_pool(scorer, pool, tmp_path / "s", part_size=7, shard=shard)
+    assert not (tmp_path / "s").exists()
+    # Without them there is no duplicate.
+    report = score_pool(scorer, pool, tmp_path / "s", exclude=["twice"])
     assert report.scored + report.skipped == 58
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from PIL import Image
 
 from lloss.annotations import ObjectLabel, PersonLabel, Problems
 from lloss.annotations.lloss_json import write_labels
-from lloss.errors import LabelError, SelectionError
+from lloss.errors import LabelError
 from lloss.images.crop_box import CropBox
 from lloss.scores.scores_folder import ScoresFolder, scores_table
-from lloss.selection import SelectionSettings, exclusions
-from lloss.selection.exclusions import find_excluded, read_excluded, select_without
+from lloss.selection.exclusions import find_excluded, read_excluded
 
 BOX = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
 KEYPOINTS = {"keypoints": [3, 3, 2], "num_keypoints": 1}
@@ -178,50 +176,17 @@ def test_the_suffix_of_a_mask_is_not_its_images(tmp_path: Path) -> None:
         _found(["x/1.jpg", "y/1.png"], tmp_path / "masks")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> ScoresFolder:
-    """Scores of 0.png … 9.png, the last the highest, and one image that could not be read."""
-    (tmp_path / "scores").mkdir()
-    folder = ScoresFolder(tmp_path / "scores")
-    ids = [f"in/{n}.png" for n in range(10)]
-    table = scores_table(ids, {"loss": np.arange(10, dtype=np.float32)})
+def test_an_image_that_could_not_be_scored_may_be_named(tmp_path: Path) -> None:
+    folder, path, problems = ScoresFolder(tmp_path), tmp_path / "done.csv", Problems()
+    table = scores_table(["in/1.png", "in/2.png"], {"loss": np.zeros(2, np.float32)})
     folder.write_part(0, table, [("in/bad.png", "no image")])
-    folder.write_run({"state": "complete"})
-    return folder
-
-
-def _selected(folder: ScoresFolder, path: Path, problems: Problems) -> list[str]:
-    files = read_excluded([path], problems)
-    return select_without(folder, SelectionSettings(k=2), files, problems).ids
-
-
-def test_a_selection_leaves_out_what_names_mean(
-    folder: ScoresFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, problems = tmp_path / "done.csv", Problems()
-    path.write_text("id\n9.png\nin/7.png\nin/bad.png\nno.png\n")
-    assert _selected(folder, path, problems) == ["in/8.png", "in/6.png"]
+    path.write_text("id\n2.png\nin/bad.png\nno.png\n")
+    found = find_excluded(read_excluded([path], problems), folder.ids, "the scores", problems)
+    assert found == {"in/2.png", "in/bad.png"}
     assert problems.notes == [
-        "1 of the 4 ids to exclude match nothing in the scores (the first: 'no.png')",
-        "1 excluded by name (the first: '9.png' is 'in/9.png')",
+        "1 of the 3 ids to exclude match nothing in the scores (the first: 'no.png')",
+        "1 excluded by name (the first: '2.png' is 'in/2.png')",
     ]
-    path.write_text("id\nin/9.png\nin/7.png\n")
-
-    def never(*given: Any) -> Iterator[str]:
-        raise AssertionError("names that are ids need no second walk")
-
-    monkeypatch.setattr(exclusions, "find_excluded", never)
-    problems = Problems()
-    assert _selected(folder, path, problems) == ["in/8.png", "in/6.png"] and not problems.notes
-
-
-def test_the_error_of_too_few_images_counts_all_excluded(
-    folder: ScoresFolder, tmp_path: Path
-) -> None:
-    path = tmp_path / "done.csv"
-    path.write_text("id\n" + "".join(f"{n}.png\n" for n in range(9)))
-    with pytest.raises(SelectionError, match="1 images are left .*9 are excluded"):
-        _selected(folder, path, Problems())
 
 
 @pytest.mark.parametrize("kind", ["objects", "masks"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lloss.serve.daemon.services.hand_out import DIVERSE_MOST, SelectionRequest
+from lloss.serve.daemon.services.hand_out import DIVERSE_MOST
 from lloss.serve.daemon.services.image_labels import Labeled
 from lloss.serve.daemon.store.records import Counts, JobRow, PoolScores
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -64,10 +64,9 @@ class SelectBody(StrictBody):
         description="Ids, or names that match one id each, as names in labels do.",
     )
 
-    def request(self) -> SelectionRequest:
-        """Convert it; raises :class:`SettingsError` for values that exclude each other."""
-        settings = SelectionSettings(**self.model_dump(exclude={"exclude"}))
-        return SelectionRequest(settings, tuple(self.exclude))
+    def settings(self) -> SelectionSettings:
+        """Convert all but ``exclude``; SettingsError for values that exclude each other."""
+        return SelectionSettings(**self.model_dump(exclude={"exclude"}))
 
 
 class IdsBody(StrictBody):

@@ -118,7 +118,9 @@ async def select(
     has the selection's id, ``Lloss-Unknown`` counts ids to exclude that match nothing,
     ``Lloss-Notes`` has warnings about the scores.
     """
-    handed = await daemon.selections.select(name, body.request(), idempotency_key or "")
+    handed = await daemon.selections.select(
+        name, body.settings(), body.exclude, idempotency_key or ""
+    )
     return await run_in_threadpool(_selection_reply, daemon, handed, format, request)
 
 

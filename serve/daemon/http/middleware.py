@@ -22,20 +22,13 @@ from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError, internal_error
 from lloss.serve.daemon.http.authentication import PROBES, Headers
 from lloss.serve.daemon.http.reply import ClientGoneError, Reply
-from lloss.serve.daemon.http.request_body import RequestBodies
+from lloss.serve.daemon.http.request_body import RequestBodies, RequestBody
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD_BYTES = 64 << 10
 _UNIQUE = frozenset(
-    {
-        b"host",
-        b"origin",
-        b"authorization",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"inference-header-content-length",
-    }
+    b"host origin authorization content-encoding content-length content-type "
+    b"inference-header-content-length".split()
 )
 """Headers that may occur once: of two we would read the last, and the framework the first."""
 
@@ -96,7 +89,7 @@ class RequestMiddleware:
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive, reply: Reply) -> None:
         has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
-        with self.bodies.open() as body:
+        with RequestBody(self.bodies) as body:
             try:
                 self._check_head(scope, headers, has_body, reply)
                 # In this list alone, so that the application can free it.

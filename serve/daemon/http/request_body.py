@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Self
 
 from lloss.serve.daemon.errors import RequestError
 from lloss.serve.daemon.http.reply import ClientGoneError
@@ -38,29 +38,20 @@ class RequestBodies:
         self.limits = limits
         self.size = 0  # bytes occupied now
 
-    @contextmanager
-    def open(self) -> Iterator[RequestBody]:
-        """Yield a body, whose bytes count until the block ends."""
-        body = RequestBody(self)
-        try:
-            yield body
-        finally:
-            self.size -= body.size
-
 
 class RequestBody:
-    """One body while it is read and used.
-
-    Attributes:
-        size: bytes that it occupies, as it came and parsed.
-        received: bytes that came over the network.
-        complete: whether all of it came.
-    """
+    """One body; its bytes count until the ``with`` block ends."""
 
     def __init__(self, bodies: RequestBodies) -> None:
         self._bodies, self._limits = bodies, bodies.limits
-        self.size = self.received = 0
+        self._size = self.received = 0
         self.complete = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.size -= self._size
 
     async def read(self, receive: Receive, headers: Mapping[bytes, bytes], path: str) -> bytes:
         """Receive the whole body.
@@ -107,7 +98,7 @@ class RequestBody:
             message = "the bodies of all requests together are too large; try again"
             raise RequestError(503, message, _RETRY_SECONDS)
         self._bodies.size += count
-        self.size += count
+        self._size += count
 
     def _too_large(self, size: str) -> RequestError:
         most = self._limits.body_bytes

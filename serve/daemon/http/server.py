@@ -54,22 +54,20 @@ def listening(settings: ServeSettings) -> Iterator[socket.socket]:
         SettingsError: the address does not exist or is in use.
     """
     _allow_files(settings.limits.connections + _OTHER_FILES)
-    option = f"--host {settings.host} --port {settings.port}"
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SettingsError(f"{option}: cannot listen: {error.strerror}") from error
-    with sock:
+    with contextlib.ExitStack() as stack:
         try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            sock = stack.enter_context(socket.socket(family, kind, protocol))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
             sock.listen(_BACKLOG)  # here, since bind succeeds while another has bound only
         except OSError as error:
-            message = f"{option}: cannot listen: {error.strerror}; choose another port, or end "
-            raise SettingsError(f"{message}the process that holds it") from error
+            raise SettingsError(
+                f"--host {settings.host} --port {settings.port}: cannot listen: {error.strerror}; "
+                "choose another address or port, or end the process that holds it"
+            ) from error
         yield sock
 
 

@@ -52,20 +52,6 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class SelectionRequest:
-    """The settings of a selection, and ids or names of images to leave out."""
-
-    settings: SelectionSettings
-    exclude: Sequence[str] = ()
-
-    def fingerprint(self) -> str:
-        """Equal for equal requests, whatever the order of ``exclude``."""
-        fields = {**vars(self.settings), "exclude": sorted(set(self.exclude))}
-        fields["subset"] = float(self.settings.subset)
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
 class HandedOut:
     """A selection that was handed out, or replayed for the same idempotency key.
 
@@ -116,15 +102,19 @@ class Selections:
         # Images that were handed out by a clock in the future count as handed out now.
         self._images.limit_expiry(time.time() + settings.pending_seconds)
 
-    async def select(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
+    async def select(
+        self, pool: str, settings: SelectionSettings, exclude: Sequence[str] = (), key: str = ""
+    ) -> HandedOut:
         """Run :meth:`hand_out` in a thread, as soon as no other selection of the pool runs."""
         async with self._locks.setdefault(pool, asyncio.Lock()):
             return await anyio.to_thread.run_sync(
-                self.hand_out, pool, request, key, limiter=self._limiter
+                self.hand_out, pool, settings, exclude, key, limiter=self._limiter
             )
 
-    def hand_out(self, pool: str, request: SelectionRequest, key: str = "") -> HandedOut:
-        """Select K images of a scored pool and set them pending.
+    def hand_out(
+        self, pool: str, settings: SelectionSettings, exclude: Sequence[str] = (), key: str = ""
+    ) -> HandedOut:
+        """Select K images of a scored pool, but none of these ids or names, and set them pending.
 
         For a week the same idempotency ``key`` gives the same reply.
 
@@ -134,27 +124,27 @@ class Selections:
             SettingsError: it costs too much.
             SelectionError: fewer than K images are left.
         """
-        settings = request.settings
         if settings.strategy == "diverse" and settings.k > DIVERSE_MOST:
             raise SettingsError(
                 f"k = {settings.k}: strategy diverse hands out at most {DIVERSE_MOST:,} at a time; "
                 "ask for fewer, or with strategy top"
             )
-        check_texts("id", request.exclude)
+        check_texts("id", exclude)
         if len(key) > _MAX_KEY or not is_text(key):
             raise RequestError(
                 422, f"the Idempotency-Key: give at most {_MAX_KEY} characters of text"
             )
         self._catalog.pools.row(pool)
+        fingerprint = _fingerprint(settings, exclude)
         if key and (reply := self._images.reply(pool, key)):
-            if reply.request != request.fingerprint():
+            if reply.request != fingerprint:
                 raise RequestError(
                     422, f"the Idempotency-Key {key!r} was used for another request; take a new one"
                 )
             return HandedOut.replay(reply.content)
         for _ in range(_ATTEMPTS):
-            handed = self._selected(pool, request)
-            reply = StoredReply(request.fingerprint(), handed.to_bytes()) if key else None
+            handed = self._selected(pool, settings, exclude)
+            reply = StoredReply(fingerprint, handed.to_bytes()) if key else None
             pairs = [(image.id, image.score) for image in handed.images]
             try:
                 self._images.hand_out(pool, handed.id, pairs, handed.expires, key, reply)
@@ -169,11 +159,13 @@ class Selections:
         with self._pools.reading(pool) as (_, folder):
             return _ranked(score_summary(folder).next_free(self._images, pool, k))
 
-    def _selected(self, pool: str, request: SelectionRequest) -> HandedOut:
+    def _selected(
+        self, pool: str, settings: SelectionSettings, exclude: Sequence[str]
+    ) -> HandedOut:
         with self._pools.reading(pool) as (scores, folder):
-            exclusion = match_exclusion(folder, request.exclude)
+            exclusion = match_exclusion(folder, exclude)
             taken = self._images.taken(pool).union(exclusion.ids)
-            chosen = _select(folder, request.settings, taken)
+            chosen = _select(folder, settings, taken)
             tied = tie_note(folder, chosen).removeprefix("warning: ")
         return HandedOut(
             secrets.token_hex(8),
@@ -186,6 +178,12 @@ class Selections:
             by_name=exclusion.by_name,
             notes=[*chosen.unusable(), *filter(None, [tied])],
         )
+
+
+def _fingerprint(settings: SelectionSettings, exclude: Sequence[str]) -> str:
+    """Equal for equal requests, whatever the order of ``exclude``."""
+    fields = {**vars(settings), "subset": float(settings.subset), "exclude": sorted(set(exclude))}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _select(folder: ScoresFolder, settings: SelectionSettings, exclude: set[str]) -> Selection:

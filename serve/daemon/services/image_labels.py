@@ -16,7 +16,6 @@ from lloss.serve.daemon.services.name_matching import (
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
 from lloss.serve.daemon.store.catalog import Catalog
 
-from lloss.errors import LlossError
 from lloss.text.clean_names import is_text
 
 
@@ -38,7 +37,7 @@ class Labeled:
 
 @dataclass(frozen=True)
 class Returned:
-    """How many images are free now, are pending by ``others`` now, or are unknown."""
+    """How many images are free now, are pending by ``others`` now, or never had a state."""
 
     images: int
     others: int
@@ -72,18 +71,13 @@ class Labels:
         """Mark images labeled; "" if the label is kept elsewhere.
 
         ``new_classes`` accepts classes that neither the model nor an earlier label has, ``without``
-        images without a label.
-
-        Raises:
-            RequestError: 422 a name matches no image or several, two match the same one, or a label
-                is not accepted; then none is marked.
+        images without a label. If a name or label is not accepted, none is marked.
         """
         names = match_labels(self._pools, pool, labels, self.present(pool, labels))
         by_name = sum(name != id for id, name in names.items())
         labels = {id: labels[name] for id, name in names.items()}
         check_texts("label", labels.values())
-        labels = self._classes.checked(pool, labels, new_classes, without)
-        new = self._classes.new_in(pool, labels.values())
+        labels, new = self._classes.checked(pool, labels, new_classes, without)
         bare = [id for id, label in labels.items() if not label]
         kept = sum(bool(row.label) for row in self._images.states(pool, bare).values())
         marked = self._images.label(pool, labels)
@@ -99,14 +93,10 @@ class Labels:
 
     def give_back(self, pool: str, ids: Sequence[str], selection: str = "") -> Returned:
         """Free pending (or skipped) images; with ``selection``, only those that it still has."""
+        states = self._images.states(pool, ids)
         others = sum(
             row.state == "pending" and selection not in ("", row.selection)
-            for row in self._images.states(pool, ids).values()
+            for row in states.values()
         )
         freed = self._images.give_back(pool, ids, selection)
-        asked = set(ids)
-        try:
-            present = self.present(pool, asked)
-        except LlossError:  # the pool cannot be read, but the catalog has what it handed out
-            present = set(self._images.states(pool, asked))
-        return Returned(freed, others, len(asked - present))
+        return Returned(freed, others, len(set(ids) - states.keys()))

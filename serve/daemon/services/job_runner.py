@@ -34,9 +34,6 @@ _WRITE_SECONDS = 2.0
 _RETRY_SECONDS = 2.0
 """Between two attempts to write to the catalog, such as on a full disk."""
 
-_CANCEL_SECONDS = 10.0
-"""How long a request waits for a cancelled job to end."""
-
 _CLOSE_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
@@ -45,13 +42,13 @@ T = TypeVar("T")
 
 
 class JobProgress:
-    """The progress of a running job, which ends early if ``cancelled`` is set; sets ``ended``."""
+    """The progress of a running job, which ends early if ``cancelled`` is set."""
 
     def __init__(
         self, table: JobTable, row: JobRow, closing: threading.Event, metrics: DaemonMetrics
     ) -> None:
         self.id, self._model, self._metrics = row.id, row.model_sha256, metrics
-        self.cancelled, self.ended = threading.Event(), threading.Event()
+        self.cancelled = threading.Event()
         self._table, self._closing = table, closing
         # Of a resumed job, until its parts are counted.
         self._scored, self._skipped, self._total = row.scored, row.skipped, row.total
@@ -143,13 +140,12 @@ class JobRunner:
             self._models.prune(self._table.models())
 
     def cancel(self, id: str) -> JobRow:
-        """Stop a job between two batches, and remove its parts; also a failed, resumable one's."""
+        """Stop a job at its next batch, and discard its parts; also a failed, resumable one's."""
         if self._table.cancel(id):
             self._metrics.job("cancelled")
             current = self._current
             if current is not None and current.id == id:
                 current.cancelled.set()
-                current.ended.wait(_CANCEL_SECONDS)
             self._pools.sweep()
         return self._table.row(id)
 
@@ -190,7 +186,6 @@ class JobRunner:
                 self._closing.wait(_RETRY_SECONDS)
             finally:
                 self._current = None
-                progress.ended.set()
             memory_trim.trim()
 
     def _run_job(self, row: JobRow, progress: JobProgress) -> None:

@@ -53,12 +53,10 @@ class Classes:
 
     def checked(
         self, pool: str, labels: Mapping[str, str], new_classes: bool = False, without: bool = False
-    ) -> dict[str, str]:
-        """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`; see ``Labels.label``.
+    ) -> tuple[dict[str, str], list[str]]:
+        """The labels, cleaned by :func:`lloss.text.clean_names.clean_name`, and new classes.
 
-        Raises:
-            RequestError: 422 an image has no class, or one without a visible character.
-            NewClassError: a class is new.
+        Raises RequestError: 422 an image has no class, or a new one; see ``Labels.label``.
         """
         clean = {id: clean_name(label) for id, label in labels.items()}
         blank = next((id for id, label in labels.items() if label and not clean[id]), None)
@@ -70,9 +68,10 @@ class Classes:
             )
         if self.required and not without:
             self._check_labeled(pool, [id for id in clean if not clean[id]])
-        if not new_classes and (new := self.new_in(pool, clean.values())):
+        new = self.new_in(pool, clean.values())
+        if new and not new_classes:
             raise NewClassError(new, self._known(pool))
-        return clean
+        return clean, new
 
     def _check_labeled(self, pool: str, ids: list[str]) -> None:
         states = self._images.states(pool, ids)

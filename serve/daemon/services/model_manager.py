@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from lloss.serve.daemon.errors import RequestError
@@ -12,13 +14,13 @@ from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.services import memory_trim
 from lloss.serve.daemon.services.batcher import Batcher, ClosedError
 from lloss.serve.daemon.services.model_check import check_model
-from lloss.serve.daemon.services.model_copies import ModelCopies
 from lloss.serve.daemon.services.request_queue import Answer, Images
 from lloss.serve.daemon.settings import ServeSettings
 from lloss.serve.scoring.batch.slots import ComputeSlots
 from lloss.serve.scoring.scorer import Scorer
 
 from lloss.errors import ArtifactError, EngineError, LlossError
+from lloss.files import atomic_write, sha256_of, sweep
 
 
 class Scored(NamedTuple):
@@ -48,7 +50,7 @@ class ModelManager:
 
     def __init__(self, settings: ServeSettings, metrics: DaemonMetrics) -> None:
         self._settings, self._metrics = settings, metrics
-        self._copies = ModelCopies(settings.data_dir / "models")
+        self._folder = settings.data_dir / "models"
         self._serving: LoadedModel | None = None
         self._loaded: dict[str, LoadedModel] = {}
         self._lock = threading.Lock()  # of _loaded; held briefly
@@ -59,7 +61,7 @@ class ModelManager:
     def load(self) -> None:
         """Load ``settings.model``, the first time. Blocks. Raises as :meth:`reload`."""
         with self._loading:
-            self._serve(self._load_checked(self._copies.copy(self._settings.model)))
+            self._serve(self._load_checked(self._copy()))
         memory_trim.trim()
 
     def reload(self) -> tuple[str, str]:
@@ -72,7 +74,7 @@ class ModelManager:
         with self._loading:
             before = self.current.sha256
             try:
-                sha256 = self._copies.copy(self._settings.model)
+                sha256 = self._copy()
                 if sha256 != before:
                     self._serve(self._load_checked(sha256))
             except BaseException:
@@ -132,7 +134,12 @@ class ModelManager:
         if self._loading.acquire(blocking=False):
             try:
                 with self._lock:
-                    self._copies.prune(keep | set(self._loaded))
+                    keep = keep | set(self._loaded)
+                if self._folder.is_dir():
+                    sweep(self._folder)
+                for path in self._folder.glob("*.onnx"):
+                    if path.stem not in keep:
+                        path.unlink(missing_ok=True)
             finally:
                 self._loading.release()
 
@@ -161,18 +168,40 @@ class ModelManager:
             self._serving = new
             self._release(old)
 
+    def _path(self, sha256: str) -> Path:
+        return self._folder / f"{sha256}.onnx"
+
+    def _copy(self) -> str:
+        """Copy ``settings.model``, which may be overwritten from then on; returns its SHA-256."""
+        model = self._settings.model
+        if not model.is_file():
+            raise ArtifactError(f"{model}: no such file; make it with lloss export RUN -o {model}")
+        try:
+            content = model.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{model}: cannot be read: {error.strerror or error}") from error
+        sha256 = hashlib.sha256(content).hexdigest()
+        with atomic_write(self._path(sha256)) as aside:
+            aside.write_bytes(content)
+        return sha256
+
     def _load_checked(self, sha256: str) -> LoadedModel:
         """Borrow a model for serving; errors name ``settings.model`` instead of the copy."""
         try:
             return self._borrow(sha256) or self._open(sha256)
         except LlossError as error:
-            copy, model = self._copies.path(sha256), str(self._settings.model)
+            copy, model = self._path(sha256), str(self._settings.model)
             message = str(error).replace(str(copy.absolute()), model).replace(str(copy), model)
             kind = ArtifactError if isinstance(error, ArtifactError) else EngineError
             raise kind(message) from error
 
     def _open(self, sha256: str) -> LoadedModel:
-        path, settings = self._copies.intact(sha256), self._settings
+        path, settings = self._path(sha256), self._settings
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise ArtifactError(
+                f"{path}: the copy of this model is gone or damaged; score the pool again with the "
+                "model that serves now"
+            )
         scorer = Scorer(
             path,
             settings.provider,

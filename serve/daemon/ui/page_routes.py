@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from fastapi.routing import APIRoute
 from lloss.serve.daemon.deps import base_url_of
 from lloss.serve.daemon.errors import RequestError, retry_seconds, status_of
-from lloss.serve.daemon.services.hand_out import Ranked, SelectionRequest
+from lloss.serve.daemon.services.hand_out import Ranked
 from lloss.serve.daemon.services.label_classes import CHOOSE, NewClassError
 from lloss.serve.daemon.ui import image_routes
 from lloss.serve.daemon.ui.page_data import PageData, PageDataDep, PoolSummary
@@ -240,8 +240,7 @@ async def take(
     key: Annotated[str, Form(min_length=8, max_length=100, pattern="^[!-~]+$")],
 ) -> Response:
     """Hand the next K out to this browser; the same form sent twice takes them once."""
-    request = SelectionRequest(SelectionSettings(k=k, at_most=True))
-    await data.daemon.selections.select(name, request, key)
+    await data.daemon.selections.select(name, SelectionSettings(k=k, at_most=True), key=key)
     response = _redirect(f"/pools/{name}/batch?{urlencode({'key': key})}")
     response.set_cookie(
         _COOKIE, key, _COOKIE_SECONDS, path=f"/pools/{name}", httponly=True, samesite="strict"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from lloss.serve.daemon.store.records import PoolRow
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from lloss.errors import ImageError
 from lloss.images.decode import Raw, decode_whole, size_of
@@ -31,7 +31,7 @@ CACHED = 1024
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded image: PNG, JPEG, GIF or WEBP."""
+    """An encoded image of a format that browsers show."""
 
     content: bytes
     media_type: str
@@ -63,12 +63,8 @@ def whole_picture(item: Item, max_pixels: int) -> Picture:
     raw = item.read()
     if isinstance(raw, bytes) and (kind := media_type_of(raw)):
         return Picture.of(raw, kind)
-    return _png(Image.fromarray(_decode(raw, max_pixels)))
-
-
-def _png(image: Image.Image) -> Picture:
     encoded = io.BytesIO()
-    image.save(encoded, "PNG", compress_level=1)
+    Image.fromarray(_decode(raw, max_pixels)).save(encoded, "PNG", compress_level=1)
     return Picture.of(encoded.getvalue(), "image/png")
 
 
@@ -120,14 +116,11 @@ def _file_stamp(file: bytes | str) -> str:
     return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
-def _placeholder() -> Picture:
-    """A crossed-out frame, in a grey that shows on light and on dark."""
-    image = Image.new("RGBA", (96, 96))
-    pen, grey = ImageDraw.Draw(image), (140, 134, 126, 255)
-    pen.rounded_rectangle((22, 28, 74, 68), 4, outline=grey, width=3)
-    pen.line((16, 76, 80, 20), fill=grey, width=3)
-    return _png(image)
+_CROSSED_OUT = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="96" height="96" fill="none" stroke="#8c867e" '
+    b'stroke-width="3"><rect x="22" y="28" width="52" height="40" rx="4"/><path d="M16 76 80 20"/>'
+    b"</svg>"
+)
 
-
-PLACEHOLDER = _placeholder()
-"""For an image that cannot be shown: 96×96, smaller than any thumbnail, so that scripts know it."""
+PLACEHOLDER = Picture.of(_CROSSED_OUT, "image/svg+xml")
+"""For an image that cannot be shown: smaller than any thumbnail, so that scripts know it."""

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -52,29 +53,17 @@ _PIECE = 16
 Take = Callable[[], Chunk | None]
 """Returns the images to score now, or None."""
 
-
 Fetched: TypeAlias = "NDArray[np.uint8] | list[Future[Raw]] | None"
 """What readers fetched of a chunk: all rows, one image each, or nothing."""
 
 
+@dataclass
 class _Run:
     """One pass over a pool."""
 
-    def __init__(self, remote: bool = False) -> None:
-        self.remote = remote
-        self.left = False  # by its consumer
-        self._bytes = self._chunks = 0  # scored so far
-        self._lock = threading.Lock()
-
-    def scored(self, size: int) -> None:
-        """Note how many bytes the raw images of a chunk had."""
-        with self._lock:
-            self._bytes += size
-            self._chunks += 1
-
-    def expected_bytes(self, chunks: int) -> float:
-        """Bytes of so many chunks, if they are like those before; the first is unknown."""
-        return chunks * self._bytes / self._chunks if self._chunks else math.inf
+    remote: bool = False
+    left: bool = False  # by its consumer
+    chunk_bytes: float = math.inf  # of raw images in the newest scored chunk: what others may have
 
 
 class _Job:
@@ -188,7 +177,7 @@ class Pipeline:
         """Whether no further chunk may begin."""
         if under_way < self._least[run.remote]:
             return False
-        return under_way >= self.window or run.expected_bytes(under_way + 1) > self._bytes
+        return under_way >= self.window or (under_way + 1) * run.chunk_bytes > self._bytes
 
     def _submit(
         self, executor: ThreadPoolExecutor, task: Callable[..., T], *arguments: Any
@@ -239,7 +228,7 @@ class Pipeline:
                 wait(fetched)  # before a core is taken
             with self._buffer(POOL) as buffer:
                 scores = self._score(job, buffer, fetched)
-            job.run.scored(job.size)
+            job.run.chunk_bytes = job.size
             return scores
         finally:
             self.telemetry.queued(-1)

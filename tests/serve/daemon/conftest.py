@@ -33,7 +33,6 @@ from starlette.testclient import TestClient
 from lloss.errors import EngineError, SettingsError
 
 from ..scoring.fakes import hold_all
-from .disks import Disk, mounted
 from .processes import Process
 from .running_server import RunningServer
 from .waiting import PATIENCE, until
@@ -191,17 +190,13 @@ class RouteServer:
                 sock.shutdown(socket.SHUT_WR)
             return received(sock)
 
-    rest = staticmethod(received)
-
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> Reply:
-        """Send a request on a socket."""
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        """Send a request on a socket; httpx itself would change odd paths."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
-            connection.request(method, path, body, headers or {})
+            connection.request(method, path, body, headers)
             reply = connection.getresponse()
-            return Reply(reply.status, reply.read(), dict(reply.headers))
+            return httpx.Response(reply.status, headers=reply.getheaders(), content=reply.read())
 
     def lines(self, count: int = 1, event: str = "request") -> list[dict[str, Any]]:
         """Log lines of an event, once there are so many."""
@@ -213,22 +208,6 @@ class RouteServer:
 
         lines: list[dict[str, Any]] = until(chosen, describe=self.log.getvalue)
         return lines
-
-
-class Reply:
-    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.status, self.body = status, body
-        self.headers = {name.lower(): value for name, value in headers.items()}
-
-    @property
-    def error(self) -> str:
-        return self.error_of()
-
-    def error_of(self, *beside: str) -> str:
-        """The one line, in a body that holds nothing but these beside."""
-        found = json.loads(self.body)
-        assert set(found) == {"error", *beside} and "\n" not in found["error"]
-        return str(found["error"])
 
 
 class Written:
@@ -351,9 +330,3 @@ def start(folder: Path) -> Iterator[Callable[..., Process]]:
     yield begin
     for one in made:
         one.close()
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    with mounted(tmp_path / "disk") as disk:
-        yield disk

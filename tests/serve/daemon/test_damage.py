@@ -15,21 +15,9 @@ from .processes import Process
 Start = Callable[..., Process]
 
 
-def test_a_damaged_catalog_is_one_line_and_stays_as_it_is(start: Start) -> None:
-    daemon = start().ready()
-    assert daemon.end() == 0
-    path = daemon.data / "catalog.sqlite"
-    noise = random.Random(0).randbytes(path.stat().st_size - 4096)
-    path.write_bytes(path.read_bytes()[:4096] + noise)
-    before = path.read_bytes()
-    broken = start()
-    assert broken.process.wait(PATIENCE) == 2
-    line = broken.log_text().splitlines()[-1]
-    assert line.startswith("lloss: ") and "catalog.sqlite" in line
-    assert path.read_bytes() == before
-
-
-def test_a_damaged_journal_loses_its_own_content_only(start: Start, folder: Path) -> None:
+def test_a_damaged_journal_loses_its_own_content_and_a_damaged_catalog_is_refused(
+    start: Start, folder: Path
+) -> None:
     daemon = start().ready()
     assert daemon.scored("p", folder / "photos")["state"] == "done"
     assert daemon.end() == 0  # all is in the file itself
@@ -42,6 +30,15 @@ def test_a_damaged_journal_loses_its_own_content_only(start: Start, folder: Path
     assert again.ask("GET", "/v1/pools/p")[1]["scores"]["scored"] == 60
     assert again.ask("POST", "/v1/pools/p/select", {"k": 3})[0] == 200
     assert again.end() == 0
+    path = daemon.data / "catalog.sqlite"
+    noise = random.Random(0).randbytes(path.stat().st_size - 4096)
+    path.write_bytes(path.read_bytes()[:4096] + noise)
+    before = path.read_bytes()
+    broken = start()
+    assert broken.process.wait(PATIENCE) == 2
+    line = broken.log_text().splitlines()[-1]
+    assert line.startswith("lloss: ") and "catalog.sqlite" in line
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_part_is_one_line_and_the_pool_can_be_scored_again(

@@ -155,7 +155,7 @@ def test_a_closed_scorer_refuses_every_use(artifact: Path, images: np.ndarray) -
         scorer.score(images)
         list(scorer.stream(pool))
     for use in (
-        lambda: scorer.score(images),  # one batch, in this thread
+        lambda: scorer.score(images),
         lambda: scorer.score(np.repeat(images, 9, axis=0)),
         lambda: scorer.score([images[0]]),
         lambda: list(scorer.stream(pool)),

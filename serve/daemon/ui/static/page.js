@@ -77,7 +77,7 @@ async function post(form, action, newClass) {
   if (newClass) fields.set("allow_new_classes", "true");
   const headers = { Accept: "application/json" };
   const answer = await fetch(form.action, { method: "POST", body: fields, headers });
-  if (answer.redirected || answer.status === 401) return void location.reload();
+  if (answer.status === 401) return void location.reload();
   const reply = await answer.json();
   if (answer.ok) return reply;
   const error = new Error(reply.error || `the daemon answered ${answer.status}`);
@@ -135,12 +135,12 @@ document.addEventListener("invalid", (event) => {
 async function explain(image) {
   if (!image.complete || image.naturalWidth === 0 || image.closest(".failed")) return;
   if (Math.max(image.naturalWidth, image.naturalHeight) > 128) return;
+  image.parentElement.classList.add("failed");
   const answer = await fetch(image.src);
   const reason = decodeURIComponent(answer.headers.get("X-Lloss-Error") || "");
   if (!reason) return;
   image.alt = `cannot be shown: ${reason}`;
   image.title = reason;
-  image.parentElement.classList.add("failed");
   image.after(element("span", "why", reason));
 }
 
@@ -246,7 +246,7 @@ let outdated = false;
 
 async function update() {
   const answer = await fetch("/page/status", { headers: { Accept: "application/json" } });
-  if (answer.redirected || answer.status === 401) return location.reload();
+  if (answer.status === 401) return location.reload();
   if (!answer.ok) return;
   const status = await answer.json();
   put("[data-queue]", status.queue);

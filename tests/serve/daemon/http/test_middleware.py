@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi import Response
 from lloss.serve.daemon.http.middleware import HEAD_BYTES
 
 Make = Callable[..., Any]
@@ -98,21 +96,6 @@ def test_routes_are_counted_by_pattern_and_probes_not_logged(make_server: Make) 
     assert lines[0]["images"] == 3 and "images" not in lines[1]
 
 
-def test_the_application_owns_the_only_reference_to_the_body(make_server: Make) -> None:
-    """So that it can free the body before what it parses from it grows."""
-    server = make_server()
-    references = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"]
-        references.append(sys.getrefcount(body))
-        await Response(str(len(body)))(scope, receive, send)
-
-    server.middleware.app = app
-    assert server.ask("POST", "/", bytes(1000)).body == b"1000"
-    assert references == [2]  # its own, and the call's
-
-
 def test_while_draining_only_probes_are_answered(make_server: Make) -> None:
     server = make_server()
     server.daemon.draining = True
@@ -129,13 +112,8 @@ def test_while_draining_only_probes_are_answered(make_server: Make) -> None:
 def test_paths_that_could_mean_two_things_are_refused(make_server: Make, path: str) -> None:
     server = make_server()
     reply = server.ask("GET", path)
-    assert reply.status == 400 and "path" in reply.error
+    assert reply.status_code == 400 and "path" in reply.json()["error"]
     assert server.counted() == [("unmatched", 400)]
-
-
-@pytest.mark.parametrize("path", ["//", "//evil.example/", "/%2f%2fetc", "/;x=1"])
-def test_unusual_paths_match_no_route(make_server: Make, path: str) -> None:
-    assert make_server().ask("GET", path).status == 404
 
 
 @pytest.mark.parametrize(
@@ -157,8 +135,3 @@ def test_large_heads_and_doubled_headers_are_refused(
     reply = make_server().send(head + b"\r\n\r\n")
     assert reply.startswith(b"HTTP/1.1 %d" % status)
     assert status == 200 or json.loads(reply.partition(b"\r\n\r\n")[2])["error"]
-
-
-def test_a_long_url_is_a_large_head(make_server: Make) -> None:
-    reply = make_server().ask("GET", "/?" + "a" * (HEAD_BYTES - 1000), headers={"X": "a" * 1000})
-    assert reply.status == 431

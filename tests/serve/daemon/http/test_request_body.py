@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from lloss.serve.daemon.errors import RequestError
-from lloss.serve.daemon.http import request_body
 from lloss.serve.daemon.http.request_body import parsed_bytes
 
 from ..waiting import PATIENCE, until
@@ -37,7 +36,7 @@ def test_a_large_body_is_refused_before_it_is_read(make_server: Make) -> None:
     server = make_server(limits={"body_bytes": 1000})
     reply = server.send(POST + b"Content-Length: 1001\r\n\r\n", half=True)
     assert reply.startswith(b"HTTP/1.1 413") and b"1000 bytes" in reply
-    assert server.ask("POST", "/echo", bytes(1000)).status == 200
+    assert server.ask("POST", "/echo", bytes(1000)).status_code == 200
     chunk = b"190\r\n" + b"a" * 400 + b"\r\n"
     head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
     assert server.send(head + chunk * 2 + b"0\r\n\r\n").endswith(b"a" * 800)
@@ -109,12 +108,6 @@ def test_too_many_json_values_are_refused(value: bytes) -> None:
     with pytest.raises(RequestError, match="more than 4,000,000 JSON values") as error:
         parsed_bytes(b"[" + (value + b",") * 4_000_000 + b"1]", {}, INFER)
     assert error.value.status == 413
-
-
-def test_a_million_labels_are_accepted() -> None:
-    one = b'{"id":"%07d.png","label":"cat"}'
-    body = b'{"labels":[' + b",".join(one % n for n in range(1_000_000)) + b"]}"
-    assert parsed_bytes(body, {}, "/v1/pools/p/labels") < 64 * request_body.MAX_VALUES
 
 
 def test_parsed_json_counts_among_all_bodies(make_server: Make) -> None:

@@ -37,7 +37,6 @@ def test_the_state_is_read_at_each_scrape(catalog: Any, tmp_path: Path) -> None:
     reasons = ["loading the model", ""]
     metrics = DaemonMetrics()
     register_gauges(metrics, catalog, tmp_path, lambda: reasons[0])
-    assert not catalog.jobs.active.called
     sample = metrics.registry.get_sample_value
     assert sample("lloss_ready") == 0
     reasons.pop(0)
@@ -51,9 +50,6 @@ def test_the_state_is_read_at_each_scrape(catalog: Any, tmp_path: Path) -> None:
         assert sample("lloss_pool_images", {"state": state}) == count
     free = shutil.disk_usage(tmp_path).free
     assert sample("lloss_data_free_bytes") == pytest.approx(free, rel=0.2)
-    catalog.jobs.active.reset_mock()
-    metrics.exposition()
-    assert catalog.jobs.active.call_count == 1
 
 
 def test_a_broken_catalog_takes_no_other_metric_along(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
 from lloss.serve.daemon.settings import Limits
 
-import lloss
 from lloss.images.decode import ImageSpec
 from lloss.manifest import Manifest
 from lloss.statistics.loss_distribution import LossReference
@@ -112,12 +109,6 @@ def test_the_model_that_serves_is_named_and_its_drift_measured(metrics: DaemonMe
     metrics.model(manifest(), "bb", "cpu")
     assert value(metrics, "lloss_drift_window_images") == 0
     assert value(metrics, "lloss_model_info", **name) is None
-
-
-def test_process_and_build_metrics(metrics: DaemonMetrics) -> None:
-    assert value(metrics, "process_resident_memory_bytes") > 1e7
-    versions = {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__}
-    assert value(metrics, "lloss_build_info", version=lloss.__version__, **versions) == 1
 
 
 def test_a_gauge_that_cannot_be_read_is_nan(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from lloss.serve.daemon.errors import status_of
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest, Selections
+from lloss.serve.daemon.services.hand_out import HandedOut, Selections
 from lloss.serve.daemon.services.image_labels import Labels
 from lloss.serve.daemon.services.label_classes import Classes
 from lloss.serve.daemon.services.pool_registry import PoolRegistry
@@ -112,8 +112,8 @@ class Bench:
         self.open()
 
     def select(self, k: int, key: str = "", exclude: Any = (), **settings: Any) -> HandedOut:
-        request = SelectionRequest(SelectionSettings(k=k, **settings), exclude)
-        return self.selections.hand_out("p", request, key)
+        given = SelectionSettings(k=k, **settings)
+        return self.selections.hand_out("p", given, exclude, key)
 
     def take(self, k: int, **settings: Any) -> list[str]:
         """The ids of a selection."""

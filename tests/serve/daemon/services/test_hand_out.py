@@ -6,14 +6,14 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from lloss.serve.daemon.services import hand_out
-from lloss.serve.daemon.services.hand_out import HandedOut, SelectionRequest
+from lloss.serve.daemon.services.hand_out import HandedOut
 
 from lloss.errors import SelectionError
 from lloss.selection import SelectionSettings
@@ -23,13 +23,11 @@ from .conftest import refused
 T = TypeVar("T")
 
 
-def request(k: int, exclude: Sequence[str] = (), **settings: Any) -> SelectionRequest:
-    return SelectionRequest(SelectionSettings(k=k, **settings), exclude)
-
-
 async def select(bench: Any, k: int, key: str = "", **settings: Any) -> HandedOut:
     """As the HTTP routes do."""
-    handed: HandedOut = await bench.selections.select("p", request(k, **settings), key)
+    handed: HandedOut = await bench.selections.select(
+        "p", SelectionSettings(k=k, **settings), key=key
+    )
     return handed
 
 
@@ -102,11 +100,11 @@ def test_large_diverse_selections_are_refused_at_once(
 
 
 def test_missing_pools_and_scores_are_reported(bench: Any) -> None:
-    refused(lambda: bench.selections.hand_out("none", request(1)), 404)
+    refused(lambda: bench.selections.hand_out("none", SelectionSettings(k=1)), 404)
     refused(lambda: bench.selections.preview("none", 1), 404)
     refused(lambda: bench.labels.label("\ud800", {"a": "b"}), 404)
     bench.catalog.pools.put("bare", "/bare")
-    message = refused(lambda: bench.selections.hand_out("bare", request(1)), 409)
+    message = refused(lambda: bench.selections.hand_out("bare", SelectionSettings(k=1)), 409)
     assert "POST /v1/pools/bare/score" in message
 
 
@@ -159,7 +157,7 @@ def test_a_key_is_of_one_request_and_one_pool(bench: Any) -> None:
             lambda given=other: bench.select(key="key", **given), 422
         )
     bench.catalog.pools.put("q", "/q", bench.write(bench.scores, np.ones(108, np.float32)))
-    assert not bench.selections.hand_out("q", request(1), "key").replayed
+    assert not bench.selections.hand_out("q", SelectionSettings(k=1), key="key").replayed
 
 
 def test_concurrent_retries_get_one_selection(bench: Any) -> None:

@@ -30,7 +30,7 @@ def test_a_new_class_is_refused_with_the_nearest_known_one(
         classes.checked("p", {"000.png": "cat", "001.png": name})
     assert error.value.name == name and error.value.status == 422
     assert "none was marked" in str(error.value) and "allow_new_classes" in str(error.value)
-    assert classes.checked("p", {"001.png": name}, **NEW) == {"001.png": name}
+    assert classes.checked("p", {"001.png": name}, **NEW) == ({"001.png": name}, [name])
     with pytest.raises(NewClassError, match=r"'a' \(and 2 more\) is new"):
         classes.checked("p", dict(zip("123", "abc")))
 
@@ -47,7 +47,7 @@ def test_earlier_labels_are_known_classes(bench: Any) -> None:
 
 def test_labels_of_another_task_are_not_classes(bench: Any) -> None:
     labels = {"000.png": "seen", "001.png": ""}
-    assert classes_of(bench, "cat", output="boxes").checked("p", labels) == labels
+    assert classes_of(bench, "cat", output="boxes").checked("p", labels) == (labels, [])
 
 
 @pytest.mark.parametrize("sha256", ["x", ""])
@@ -55,9 +55,9 @@ def test_an_image_without_a_class_is_refused(bench: Any, sha256: str) -> None:
     classes = classes_of(bench, "cat", sha256=sha256)
     with pytest.raises(RequestError, match=r"choose a class first \(or skip\): '001.png' has no"):
         classes.checked("p", {"000.png": "cat", "001.png": ""}, **NEW)
-    assert classes.checked("p", {"001.png": ""}, **WITHOUT) == {"001.png": ""}
+    assert classes.checked("p", {"001.png": ""}, **WITHOUT)[0] == {"001.png": ""}
     bench.images.label("p", {"001.png": "cat"})
-    assert classes.checked("p", {"001.png": ""}) == {"001.png": ""}, "it has one"
+    assert classes.checked("p", {"001.png": ""})[0] == {"001.png": ""}, "it has one"
 
 
 @pytest.mark.parametrize("label", [" ", "\t\n", "\u2003", "\u200b"])
@@ -70,4 +70,4 @@ def test_an_invisible_class_is_refused(bench: Any, label: str, output: str) -> N
 
 def test_classes_are_compared_stripped_and_composed(bench: Any) -> None:
     labels = {"a": " cafe\u0301\u200b "}
-    assert classes_of(bench, "caf\u00e9").checked("p", labels) == {"a": "caf\u00e9"}
+    assert classes_of(bench, "caf\u00e9").checked("p", labels)[0] == {"a": "caf\u00e9"}

@@ -112,17 +112,6 @@ def test_a_copy_serves(models: ModelManager, model: Path, tmp_path: Path) -> Non
     assert scored.model is current
 
 
-def test_a_damaged_copy_is_replaced(
-    models: ModelManager, make: Callable[[], ModelManager], tmp_path: Path
-) -> None:
-    models.close()
-    (copy,) = (tmp_path / "data/models").iterdir()
-    content = copy.read_bytes()
-    copy.write_bytes(content[:-1] + b"x")
-    make().load()
-    assert copy.read_bytes() == content
-
-
 def test_nothing_is_scored_before_a_load_or_after_the_end(make: Callable[[], ModelManager]) -> None:
     models = make()
     assert models.sha256 == "" and "not loaded yet" in models.not_ready()
@@ -286,14 +275,3 @@ def test_the_cpu_does_not_replace_a_gpu(
     with pytest.raises(EngineError, match=r"model\.onnx: would run on the CPU, .* on cuda:0"):
         models.reload()
     assert models.sha256 == before
-
-
-def test_closing_finishes_what_waits(models: ModelManager) -> None:
-    async def work() -> None:
-        asked = [asyncio.ensure_future(models.score(pictures(8), 10)) for _ in range(8)]
-        await asyncio.sleep(0)
-        await asyncio.get_running_loop().run_in_executor(None, models.close)
-        for scored in await asyncio.gather(*asked):
-            assert np.isfinite(scored.answer.columns["loss"]).all()
-
-    asyncio.run(work())

@@ -184,20 +184,6 @@ print(repr(catalog.problem()), catalog.images.label("p", {"a": "b"}))
     assert third == "'' 1"
 
 
-def test_a_read_only_file_is_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Catalog(tmp_path).close()
-    connect = sqlite3.connect
-
-    def read_only(path: Path, *args: object, **options: object) -> sqlite3.Connection:
-        return connect(f"file:{path}?mode=ro", *args, uri=True, **options)  # type: ignore
-
-    monkeypatch.setattr(database.sqlite3, "connect", read_only)
-    with pytest.raises(SettingsError, match="cannot be written"):
-        Catalog(tmp_path)
-
-
 def test_a_lock_of_another_process_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,7 @@ def test_images_with_hostile_ids_are_labeled_and_shown(
     why = screen.until(lambda: screen.text(".thumb.failed .why"))
     assert "not an image" in why
     assert screen.one(".thumb img").get_attribute("alt") == f"cannot be shown: {why}"
+    assert len(screen.driver.find_elements("css selector", ".why")) == 1
 
 
 def test_progress_is_live(screen: Screen) -> None:

@@ -453,7 +453,7 @@ def test_every_caller_gets_its_own_scores(make: Make, plain: Engine) -> None:
             batches = [scorer.score(images)]
         elif way == 1:
             batches = list(scorer.stream(ReadPool(images, remote=number % 8 == 1)))
-        elif way == 2:  # one batch, in the caller's thread
+        elif way == 2:
             batches = [scorer.score(part) for part in np.array_split(images, 12)]
         else:
             live = [Live(scorer, part) for part in np.array_split(images, 12)]

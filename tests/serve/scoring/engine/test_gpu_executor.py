@@ -16,6 +16,7 @@ from lloss.serve.scoring.engine.gpu_executor import GpuExecutor
 
 from lloss.errors import DeviceLostError, DeviceMemoryError, EngineError
 from lloss.manifest import read_manifest
+from lloss.runtime import tf32
 from lloss.runtime.providers import SessionSetup, open_session, why_unavailable
 
 from ....waiting import PATIENCE
@@ -208,10 +209,19 @@ def test_a_failed_run_counts_until_one_succeeds_or_time_passes(
     assert not executor.failure()
 
 
-def test_a_real_gpu_scores_as_the_cpu_does(artifact: Path, session: Any) -> None:
-    if problem := why_unavailable("cuda"):
-        pytest.skip(f"needs an NVIDIA GPU: cuda {problem}")
-    engine = Engine(artifact, "cuda", batch_size=BATCH)
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_real_gpu_scores_as_the_cpu_does(
+    provider: str,
+    artifact: Path,
+    session: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(tf32.VARIABLE, "0")
+    if problem := why_unavailable(provider):
+        pytest.skip(f"needs an NVIDIA GPU: {provider} {problem}")
+    engine = Engine(artifact, provider, batch_size=BATCH)
     jobs = [pictures(1 + (seed * 7) % BATCH, seed) for seed in range(60)]
     with ThreadPoolExecutor(4) as threads:
         results = list(threads.map(engine.run, jobs))
