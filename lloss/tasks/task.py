@@ -65,10 +65,7 @@ class Task(ABC):
 
     @abstractmethod
     def defaults(self, model: str) -> dict[str, Any]:
-        """Return the model ("" for the task's usual one), its size, and other settings of its own.
-
-        Raises ``SettingsError`` for an unknown model.
-        """
+        """Return settings for a model ("": the usual one); ``SettingsError`` for an unknown one."""
 
     def sized(self, settings: TrainSettings) -> TrainSettings:
         """Replace a size of 0 by the model's own."""
@@ -195,10 +192,7 @@ class Task(ABC):
     def note_classes(
         self, labels: Sequence[Any], problems: Problems, known: Collection[str] = ()
     ) -> None:
-        """Note classes that may be misspelled: similar ones, and new ones of one image.
-
-        ``known`` are the classes that the labels had before.
-        """
+        """Note classes that may be misspelled: similar ones, and new ones of one image."""
         problems.note(similar_note(self.summarize(labels)))
         if self.unit != "joints":  # a label format has its own names of those
             images = Counter(name for label in labels for name in set(self.classes([label])))
