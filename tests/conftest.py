@@ -68,12 +68,22 @@ def make_data() -> Callable[..., Any]:
     return make
 
 
+TINY: dict[str, Any] = {
+    "model": "resnet10-cifar-narrow", "size": 8, "hidden": 8, "epochs": 2, "batch_size": 8,
+    "lr": 0.05, "amp": "off",
+}  # fmt: skip
+"""Settings that train in a moment."""
+
+
 @pytest.fixture
 def tiny() -> TrainSettings:
-    """Settings that train in a moment."""
-    return TrainSettings(
-        model="resnet10-cifar-narrow", size=8, hidden=8, epochs=2, batch_size=8, lr=0.05, amp="off"
-    )
+    return TrainSettings(**TINY)
+
+
+@pytest.fixture
+def tiny_options() -> list[str]:
+    """The settings of ``tiny`` for the command line."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
 
 
 @pytest.fixture(scope="session")
@@ -90,20 +100,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def tiny_options() -> list[str]:
-    """The settings of ``tiny`` for the command line."""
-    return [
-        "--model=resnet10-cifar-narrow",
-        "--size=8",
-        "--hidden=8",
-        "--epochs=2",
-        "--batch-size=8",
-        "--lr=0.05",
-        "--amp=off",
-    ]
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """The folder of a finished run on ``photos``; not to be written to."""
@@ -111,10 +107,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     from lloss.training.run import train
 
     run = tmp_path_factory.mktemp("trained") / "run"
-    settings = TrainSettings(
-        model="resnet10-cifar-narrow", size=8, hidden=8, epochs=2, batch_size=8, lr=0.05, amp="off"
-    )
-    train(open_labeled(str(photos)), settings, run)
+    train(open_labeled(str(photos)), TrainSettings(**TINY), run)
     return run
 
 

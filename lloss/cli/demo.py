@@ -75,16 +75,11 @@ def _random_accuracies() -> Any:
     data = digits()
     experiment = Experiment(data.pool, data.test, INITIAL, K, CYCLES, first=data.first)
     settings = resolve_settings("default", **SETTINGS)
-    with tqdm(total=TRIALS * CYCLES, desc="random selection", disable=None) as bar:
-        trials = [
-            simulate(experiment, settings, RANDOM, trial, lambda _: _advance(bar))
-            for trial in range(TRIALS)
-        ]
+    trials = [
+        simulate(experiment, settings, RANDOM, trial)
+        for trial in tqdm(range(TRIALS), "random selection", disable=None)
+    ]
     return np.array([[result.metric for result in trial] for trial in trials])
-
-
-def _advance(bar: Any) -> None:
-    bar.update()
 
 
 def _print_results(project: Path, random: Any) -> None:

@@ -137,9 +137,8 @@ def _announcement(scorer: Scorer, pool: str, model: Path, shard: Shard) -> str:
 
 def _last_written(out: Path) -> int:
     """Return when the newest part was written, in nanoseconds; 0 without any part."""
-    folder = ScoresFolder(out)
-    numbers = folder.part_numbers() if out.is_dir() else []
-    return max((folder.part_path(number).stat().st_mtime_ns for number in numbers), default=0)
+    parts = ScoresFolder(out).parts() if out.is_dir() else []
+    return max((part.stat().st_mtime_ns for part in parts), default=0)
 
 
 def _newer_files(scored: Iterable[Item], written: int) -> str:

@@ -37,11 +37,8 @@ def spreadable(embeddings: NDArray[Any]) -> NDArray[np.bool_]:
     return usable
 
 
-def k_center(embeddings: NDArray[Any], k: int, given: int = 0) -> NDArray[np.int64]:
+def k_center(embeddings: NDArray[Any], k: int) -> NDArray[np.int64]:
     """k-center greedy: each pick is the row farthest from all picks before it; the first is row 0.
-
-    With ``given`` it is core-set selection: the first rows are the labeled set, picks cover what
-    that leaves uncovered.
 
     Distances are Euclidean, between embeddings rounded to so few bits that every sum is an exact
     integer in float64. Whatever order a BLAS adds in, the result is the same bytes.
@@ -54,8 +51,7 @@ def k_center(embeddings: NDArray[Any], k: int, given: int = 0) -> NDArray[np.int
     Args:
         embeddings: float [N, D], best candidate first; ties fall to the earlier row. Beside it
             4 N D bytes are needed.
-        k: at most N - ``given``.
-        given: rows from the first that are picked already; they are not among the picks.
+        k: at most N.
 
     Returns:
         Row numbers in the order picked, int64 [k].
@@ -64,11 +60,9 @@ def k_center(embeddings: NDArray[Any], k: int, given: int = 0) -> NDArray[np.int
         SelectionError: an embedding is infinite or NaN.
     """
     distances = _Distances(_as_integers(np.asarray(embeddings)))
-    for row in range(given):
-        distances.pick(row)
     picked = np.empty(k, np.int64)
     for number in range(k):
-        picked[number] = distances.pick(distances.farthest() if given or number else 0)
+        picked[number] = distances.pick(distances.farthest() if number else 0)
     return picked
 
 

@@ -76,7 +76,7 @@ class Batcher:
             EngineError: the engine failed.
         """
         loop = asyncio.get_running_loop()
-        request = ScoringRequest(images, loop, time.perf_counter() + seconds)
+        request = ScoringRequest(images, loop)
         self._enqueue(request)
         timer = loop.call_later(seconds, self._expire, request, seconds)
         try:
@@ -146,8 +146,7 @@ class Batcher:
             self._requested -= 1
             lanes = self._lanes if self._on_host else 1
             share = max(-(-self._queue.images // lanes), math.ceil(self._rate * _MIN_SHARE_SECONDS))
-            # Requests that expired are refused by their timers, which may be late.
-            turn.parts = self._queue.take(min(self._scorer.batch_size, share), now)
+            turn.parts = self._queue.take(min(self._scorer.batch_size, share))
             self._metrics.queued(self._queue.images)
             if turn.parts:
                 self._running += 1

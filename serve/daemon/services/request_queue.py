@@ -49,8 +49,8 @@ class Answer:
 class ScoringRequest:
     """A request in progress. Its future belongs to the event loop, the rest to the lanes."""
 
-    def __init__(self, images: Images, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        self.images, self.count, self.deadline = images, len(images), deadline
+    def __init__(self, images: Images, loop: asyncio.AbstractEventLoop) -> None:
+        self.images, self.count = images, len(images)
         self.arrived = time.perf_counter()
         self.future: asyncio.Future[Answer] = loop.create_future()
         self.waiting = self._missing = self.count
@@ -172,8 +172,8 @@ class RequestQueue:
         self.images -= request.waiting
         return True
 
-    def take(self, most: int, now: float) -> list[Part]:
-        """Images for a batch, ``most`` or fewer; expired requests are removed."""
+    def take(self, most: int) -> list[Part]:
+        """Images for a batch, ``most`` or fewer."""
         parts: list[Part] = []
         count = 0
         queues = (self._large, self._small) if self._large_first else (self._small, self._large)
@@ -182,9 +182,6 @@ class RequestQueue:
         for queue in queues:
             while queue and count < most:
                 request = next(iter(queue))
-                if request.deadline <= now:
-                    self.remove(request)
-                    continue
                 parts.append(part := request.take(most - count, row=count))
                 count += part.count
                 self.images -= part.count

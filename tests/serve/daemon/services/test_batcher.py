@@ -252,28 +252,16 @@ def test_a_full_queue_refuses_with_the_time_to_wait(make: Make) -> None:
 
     bench.run(work)
     assert bench.metrics.refusals == [("queue_full", 3)]
-    bench.batcher._rate, bench.batcher._queue.images = 10.0, 200
-    assert bench.batcher._wait() == pytest.approx(200 / (10 * 2))
-    bench.batcher._queue.images = 10**6
-    assert bench.batcher._wait() == 60
-    bench.batcher._queue.images = 0
 
 
-@pytest.mark.parametrize("loop_is_late", [False, True])
-def test_an_expired_request_is_not_computed(make: Make, loop_is_late: bool) -> None:
+def test_an_expired_request_is_not_computed(make: Make) -> None:
     bench = make(threads=1)
 
     async def work() -> None:
         with bench.busy():
             late, good = bench.score(pictures(5), 0.03), bench.score(pictures(2))
-            await asyncio.sleep(0)
-            if loop_is_late:
-                time.sleep(0.06)
-            else:
-                await asyncio.wait([late])
-                assert bench.metrics.waiting == 2
-        if loop_is_late:
-            time.sleep(0.05)
+            await asyncio.wait([late])
+            assert bench.metrics.waiting == 2
         with pytest.raises(RequestError, match=r"within 0\.03 s") as refused:
             await late
         assert refused.value.status == 504
