@@ -165,7 +165,9 @@ class _Segmentation(Task):
 
     def check(self, labels: Sequence[MaskLabel], classes: Names) -> None:
         if len(classes) < 2:
-            raise LabelError(f"all pixels are of one class, {list(classes)}: label another first")
+            what = f"all pixels are of one class, {list(classes)}: label another first"
+            note = _ignored_note(labels)  # masks of 0 and 255, as many programs write them
+            raise LabelError(f"{what}; {note}" if note else what)
 
     def example(self, item: Item, label: MaskLabel, how: Decoding, out: Pixels) -> MaskTarget:
         """The mask is resized as the image is; the nearest pixel counts."""

@@ -127,6 +127,10 @@ def test_pixels_of_no_class_are_counted(scenes: Path) -> None:
     found = TASK.read_labels(scenes / "masks", problems)
     (note,) = problems.notes
     assert "10 of 10 masks have pixels of value 255" in note
+    with pytest.raises(
+        LabelError, match=r"one class, \['0'\]: label another first; 10 of 10 masks"
+    ):
+        TASK.check(list(found.values()), ["0"])
     share = np.mean([label.ignored for label in found.values()])
     strips = [4 * 50 / ((40 + number) * 50) for number in range(10)]
     assert share == pytest.approx(np.mean(strips))
