@@ -109,7 +109,8 @@ def walk(
         takes: whether a file of this name is wanted.
         passed: counts what is not; complete when the walk is.
         leave_out: identities of folders not to enter.
-        prefix: of the paths, for the recursion; as ``above``, the folders that a link may lead to.
+        prefix: the path so far.
+        above: identities of the folders so far, so that no link leads back up.
     """
     identity = folder.identity()
     if identity is not None and (identity in above or identity in leave_out):

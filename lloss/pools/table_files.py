@@ -108,7 +108,7 @@ def _rows_a_batch(metadata: Any, columns: Sequence[str]) -> int:
 
 
 class _ArrowStream(TableFile):
-    """What Hugging Face ``datasets`` writes; mapped into memory, not read into it."""
+    """What Hugging Face ``datasets`` writes."""
 
     def __init__(self, path: StoragePath) -> None:
         super().__init__(path)
@@ -122,11 +122,17 @@ class _ArrowStream(TableFile):
             if file.read() != _STREAM_END:
                 raise ValueError("it does not end as an Arrow stream does; save it as Parquet")
             same = f"/proc/self/fd/{file.fileno()}"  # a path may lead elsewhere by now
+            # Mapped, since it has to find its blocks; to read images so would risk a bus error.
             with pa.memory_map(same if os.path.exists(same) else str(path)) as mapped:  # noqa: PTH110
-                table = pa.ipc.open_stream(mapped).read_all()
-        self.schema, self._blocks = table.schema, table.to_batches()
-        self.starts = list(itertools.accumulate(map(len, self._blocks), initial=0))
+                stream = pa.ipc.open_stream(mapped)
+                self.schema = stream.schema
+                self.starts = list(itertools.accumulate(map(len, stream), initial=0))
 
     def batches(self, columns: Sequence[str], block: int = 0) -> Iterator[tuple[int, Any]]:
-        for row, batch in zip(self.starts[block:], self._blocks[block:]):
-            yield row, batch.select(list(columns))
+        fields = [self.schema.get_field_index(column) for column in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=fields)
+        with self.path.open() as file, _table_errors(self.path):
+            stream = pa.ipc.open_stream(file, options=options)
+            blocks = itertools.islice(stream, block, None)
+            for row, batch in zip(self.starts[block:-1], blocks, strict=True):
+                yield row, batch.select(list(columns))

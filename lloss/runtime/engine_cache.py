@@ -21,34 +21,23 @@ from lloss.files import write_error, write_json
 KEY = "key.json"
 
 
-def engine_folder(
-    machine: Mapping[str, str], model: Mapping[str, str], root: Path | None = None
-) -> Path:
-    """Find or make the folder for the engine of one model, in one range of shapes.
+def engine_folder(key: Mapping[str, str]) -> Path:
+    """Find or make the folder of the engine of this key, in the user's cache folder."""
+    text = json.dumps(dict(key), sort_keys=True, ensure_ascii=False)
+    root = _root()
+    folder = root / hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+    for path in (root.parent, root, folder):
+        _make_private(path)
+    if not (folder / KEY).is_file():
+        write_json(folder / KEY, dict(key))
+    return folder
 
-    Its parent is the machine's: kernels timed for one model serve the engines of the next ones.
-    """
-    root = root or default_root()
-    for folder in (root.parent, root):
-        _make_private(folder)
-    return _keyed_folder(_keyed_folder(root, machine), model)
 
-
-def default_root() -> Path:
-    """``lloss/tensorrt`` in the user's cache folder."""
+def _root() -> Path:
     home = os.environ.get("XDG_CACHE_HOME", "")
     # XDG base directory specification: ignore a relative path.
     base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
     return base / "lloss" / "tensorrt"
-
-
-def _keyed_folder(parent: Path, key: Mapping[str, str]) -> Path:
-    text = json.dumps(dict(key), sort_keys=True, ensure_ascii=False)
-    folder = parent / hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
-    _make_private(folder)
-    if not (folder / KEY).is_file():
-        write_json(folder / KEY, dict(key))
-    return folder
 
 
 def _make_private(folder: Path) -> None:

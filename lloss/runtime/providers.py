@@ -106,7 +106,7 @@ def open_session(path: Path, setup: SessionSetup, sha256: str) -> Any:
     with ThreadPoolExecutor(1, "lloss-open") as thread:
         engines = _engine_folder(setup, sha256) if setup.provider == "tensorrt" else None
         # TensorRT writes its files in place: two processes would read each other's halves.
-        with locked(engines.parent) if engines else nullcontext():
+        with locked(engines) if engines else nullcontext():
             return thread.submit(_open, path, setup, engines).result()
 
 
@@ -114,7 +114,7 @@ def provider_options(setup: SessionSetup, engines: Path | None = None) -> Option
     """Names and options for ``InferenceSession(providers=…)``: the provider and its fall-backs.
 
     The fall-backs run single nodes that the provider cannot; :func:`open_session` checks that the
-    provider itself runs. ``engines`` is the folder of TensorRT's engines.
+    provider itself runs. ``engines`` is the folder of TensorRT's engine.
     """
     half = setup.manifest.precision == "fp16"
     cuda = {
@@ -139,8 +139,6 @@ def _tensorrt_options(setup: SessionSetup, engines: Path | None = None) -> dict[
     counts = {"min": 1, "opt": setup.batch_size, "max": setup.batch_size}
     options = {
         "device_id": str(setup.device_id),
-        # The graph has the precision (fp16, QDQ); the builder's own switches stay off.
-        "trt_fp16_enable": "0",
         "trt_context_memory_sharing_enable": "1",
         **{
             f"trt_profile_{end}_shapes": f"{INPUT}:{count}x{image.height}x{image.width}x3"
@@ -151,8 +149,6 @@ def _tensorrt_options(setup: SessionSetup, engines: Path | None = None) -> dict[
         options |= {
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": str(engines),
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(engines.parent),
         }
     return options
 
@@ -160,16 +156,17 @@ def _tensorrt_options(setup: SessionSetup, engines: Path | None = None) -> dict[
 def _engine_folder(setup: SessionSetup, sha256: str) -> Path:
     """The folder of an artifact's TensorRT engine on this machine."""
     gpu = cuda_driver.gpu(setup.device_id)
-    machine = {
+    key = {
         "onnxruntime": import_onnxruntime().__version__,
         "tensorrt": libraries.tensorrt_version(),
         "cuda": gpu.cuda,
         "gpu": gpu.name,
         "compute_capability": gpu.compute_capability,
+        "sha256": sha256,
+        **_tensorrt_options(setup),
     }
-    model = {"sha256": sha256, "precision": setup.manifest.precision, **_tensorrt_options(setup)}
-    del model["device_id"]  # an engine serves every GPU of the same model
-    return engine_folder(machine, model)
+    del key["device_id"]  # an engine serves every GPU of the same model
+    return engine_folder(key)
 
 
 def _open(path: Path, setup: SessionSetup, engines: Path | None) -> Any:

@@ -92,6 +92,8 @@ class Table:
         number, self._first = next(self._filled(), (0, ""))
         self._fields = self._parsed(number, self._first) if self._first else []
         self.header = tuple(map(stripped, self._fields))
+        # The first column may hold row numbers, as pandas writes them.
+        self._nameless = [place for place, name in enumerate(self.header) if place and not name]
 
     def column(self, name: str) -> int | None:
         """The place of a column, whose name is written in any case; None without one."""
@@ -122,6 +124,8 @@ class Table:
                 raise self._wrong(
                     number, "repeats the header, as files do that were joined; remove that line"
                 )
+            if any(fields[place].strip() for place in self._nameless):
+                raise self._wrong(number, "has a value in a column without a name; name it")
             yield number, fields
 
     def _filled(self) -> Iterator[tuple[int, str]]:

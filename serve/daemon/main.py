@@ -66,7 +66,6 @@ class _Process:
         self._middleware = RequestMiddleware(InferShortcut(create_app(daemon)), daemon)
         self.server = HttpServer(self._middleware, daemon.settings)
         self._failure: BaseException | None = None
-        self._loader = threading.Thread(target=self._load, name="lloss-load", daemon=True)
         self._reload_wanted = threading.Event()
 
     async def run(self, sock: socket.socket, opened: Callable[[Daemon], None]) -> None:
@@ -78,8 +77,7 @@ class _Process:
         serving = asyncio.create_task(self.server.serve(sockets=[sock]))
         opened(self.daemon)
         logs.event("listening", url=self.daemon.settings.url, pid=os.getpid())
-        self._loader.start()
-        threading.Thread(target=self._reload_forever, name="lloss-reload", daemon=True).start()
+        threading.Thread(target=self._keep_model, name="lloss-model", daemon=True).start()
         await serving
         late = await self._end_late_requests()
         if self._failure is not None:
@@ -90,8 +88,11 @@ class _Process:
         if late:
             logs.leave(0)  # a route's thread may hang still
 
-    def _load(self) -> None:
-        """Load in a thread of its own: the daemon answers, and says that it is not ready."""
+    def _keep_model(self) -> None:
+        """Load the model, then reload it once for all signals since the last reload began.
+
+        Beside the event loop: until then the daemon answers, and says that it is not ready.
+        """
         try:
             self.daemon.start()
         except BaseException as error:
@@ -104,16 +105,12 @@ class _Process:
         model = self.daemon.models.current
         level = logging.WARNING if model.note else logging.INFO
         logs.event("ready", level, model=model.sha256, provider=model.provider, note=model.note)
-
-    def _reload_forever(self) -> None:
-        """Reload once for all signals that arrived since the last reload began."""
         while self._reload_wanted.wait():
             self._reload_wanted.clear()
             try:
                 reload_model(self.daemon)
-            except LlossError as error:
-                if not self.daemon.models.sha256:  # otherwise it was logged
-                    logs.event("model_refused", logging.ERROR, reason=str(error))
+            except LlossError:
+                pass  # it was logged
             except BaseException as error:
                 logs.event("reload_failed", logging.ERROR, error)
 
@@ -138,7 +135,7 @@ class _Process:
         return bool(cancelled)
 
     async def _close(self) -> None:
-        if self._loader.is_alive():
+        if not self.daemon.models.sha256:
             logs.event("stopped", reason="signal while the model was loading")
             logs.leave(0)  # a load cannot be interrupted, and nothing of it is worth waiting for
         try:

@@ -120,7 +120,6 @@ def test_options_of_tensorrt(tmp_path: Path) -> None:
     assert options["trt_profile_opt_shapes"] == "images:256x32x48x3"
     assert options["trt_profile_max_shapes"] == "images:256x32x48x3"
     assert options["trt_engine_cache_path"] == str(tmp_path / "engines")
-    assert options["trt_timing_cache_path"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
@@ -144,16 +143,20 @@ def test_the_key_of_an_engine_has_all_it_depends_on(
     setup = replace(SETUP, provider="tensorrt", manifest=FP16)
     folder = providers._engine_folder(setup, "ab" * 32)
     assert folder.is_relative_to(tmp_path / "lloss" / "tensorrt")
-    assert json.loads((folder.parent / "key.json").read_text()) == {
-        "onnxruntime": ort.__version__,
-        "tensorrt": "101401",
-        "cuda": "13.2",
-        "gpu": "Fake GPU 0",
-        "compute_capability": "9.0",
-    }
     key = json.loads((folder / "key.json").read_text())
-    assert (key["sha256"], key["precision"]) == ("ab" * 32, "fp16")
-    assert key["trt_profile_max_shapes"] == "images:256x32x48x3" and "device_id" not in key
+    assert (
+        key.items()
+        > {
+            "onnxruntime": ort.__version__,
+            "tensorrt": "101401",
+            "cuda": "13.2",
+            "gpu": "Fake GPU 0",
+            "compute_capability": "9.0",
+            "sha256": "ab" * 32,
+            "trt_profile_max_shapes": "images:256x32x48x3",
+        }.items()
+    )
+    assert "device_id" not in key
 
 
 @pytest.fixture
@@ -200,7 +203,7 @@ def test_the_callers_thread_keeps_its_gpu_and_one_process_writes_engines(
 ) -> None:
     """The runtime changes the current GPU of the thread that opens a session."""
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
-    monkeypatch.setattr(providers, "_engine_folder", lambda *_: tmp_path / "engines")
+    monkeypatch.setattr(providers, "_engine_folder", lambda *_: tmp_path)
     threads, locks = [], []
 
     def session(*_: Any, **rest: Any) -> None:

@@ -113,6 +113,12 @@ def test_columns_are_found_by_names_of_any_case_with_spaces_around() -> None:
     assert list(table) == [(3, ["cat", "", "a.png"])]
 
 
+def test_a_column_without_a_name_holds_row_numbers_or_nothing() -> None:
+    assert _rows(",id,label\n0,a,cat\n") == [["0", "a", "cat"]]
+    assert _rows("id,label,,\na,cat,,\n") == [["a", "cat", "", ""]]
+    assert "line 3: has a value in a column without" in _refused("id,label,\na,cat,\nb,cat,dog\n")
+
+
 @pytest.mark.parametrize("code", ["utf-16", "utf-32", "utf-16-le", "utf-16-be"])
 def test_text_that_is_not_utf8_is_refused_with_the_remedy(code: str) -> None:
     assert 'Excel: "CSV UTF-8"' in _refused("id,label\na,b\n".encode(code))

@@ -56,17 +56,7 @@ SECURITY_HEADERS = (
 
 
 class Reply:
-    """Sends the reply to one request; counts and logs it at the end.
-
-    Attributes:
-        id: of the request, also in ``scope["state"]["request_id"]``.
-        status: of the reply; 0 before it begins.
-        complete: whether all of it was sent.
-        received: bytes of the request's body.
-        extra: more headers for this reply.
-        closing: whether the connection closes after it.
-        lost: the status to log where no complete reply was sent.
-    """
+    """Sends the reply to one request; counts and logs it at the end."""
 
     def __init__(self, daemon: Daemon, scope: Scope, headers: Headers, send: Send) -> None:
         self._daemon, self._scope, self._send = daemon, scope, send
@@ -74,10 +64,12 @@ class Reply:
         given = headers.get(b"x-request-id", b"")
         valid = _ID.fullmatch(given) is not None
         self.id = given.decode() if valid else f"{random.getrandbits(64):016x}"
-        self.status = self.received = self._sent = 0
-        self.complete = self.closing = False
-        self.lost = CLIENT_GONE
-        self.extra: tuple[tuple[bytes, bytes], ...] = ()
+        self.status = self._sent = 0  # status 0 before it begins
+        self.received = 0  # bytes of the request's body
+        self.complete = False  # whether all of it was sent
+        self.closing = False  # whether the connection closes after it
+        self.lost = CLIENT_GONE  # the status to log where no complete reply was sent
+        self.extra: tuple[tuple[bytes, bytes], ...] = ()  # more headers
         scope.setdefault("state", {})["request_id"] = self.id
         daemon.metrics.in_flight.inc()
 

@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from lloss.data.id_matching import Matches
 from lloss.errors import PoolError
 from lloss.pools import Item, Pool
 from lloss.pools.table_columns import ImageCell
@@ -61,11 +60,6 @@ class LazyPool:
             if self.open().indexed:
                 return {item.id for item in self._find(list(asked))}
             return asked.intersection(self.open().ids())
-
-    def matches(self, names: Iterable[str]) -> Matches:
-        """The ids that names may mean, by a walk over the pool; one walk at a time."""
-        with self._lock:
-            return Matches(self.open().ids, names)
 
     def _find(self, ids: list[str]) -> list[Item]:
         if not ids:

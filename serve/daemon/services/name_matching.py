@@ -46,7 +46,7 @@ def match_labels(
     others = [name for name in names if name not in present]
     if not others:
         return matched
-    matches = pools.get(pool).matches(others)
+    matches = Matches(pools.get(pool).open().ids, others)
     unknown = []
     for name in others:
         id = _meant(matches, name, "none was marked")

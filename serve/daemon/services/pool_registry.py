@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import shutil
 import threading
 from collections import Counter
@@ -24,7 +23,7 @@ from lloss.pools import Pool, open_pool
 from lloss.scores.scores_folder import ScoresFolder
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-"""Names of pools."""
+"""Names of pools, also of their folders; the API refuses others."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,16 +44,11 @@ class PoolRegistry:
         self._sweeping = threading.Lock()
 
     def put(self, name: str, uri: str, scores: str | None = None) -> PoolRow:
-        """Name a pool; repeating it has no effect.
+        """Name a pool, by a :data:`NAME`; repeating it has no effect.
 
         ``scores`` is a complete scores folder of it that ``lloss score`` made, inside a root too,
         which the daemon never removes.
         """
-        if not re.fullmatch(NAME, name, re.ASCII):
-            raise RequestError(
-                422, f"the name {name[:100]!r}: up to 100 letters, digits, '.', '_' and '-', "
-                "of which the first is a letter or a digit"
-            )  # fmt: skip
         pool = self._open(uri)
         adopted = None if scores is None else self._adopted(scores, pool)
         row = self._catalog.pools.put(name, uri, adopted)

@@ -19,14 +19,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
-from lloss.serve.daemon.api import inference, score_images
-from lloss.serve.daemon.app import InferShortcut
+from lloss.serve.daemon.app import InferShortcut, create_app
+from lloss.serve.daemon.daemon import Daemon
 from lloss.serve.daemon.errors import RequestError, answer_failures
 from lloss.serve.daemon.http.authentication import Access
 from lloss.serve.daemon.http.middleware import RequestMiddleware
 from lloss.serve.daemon.observability import logs
 from lloss.serve.daemon.observability.metrics import DaemonMetrics
-from lloss.serve.daemon.services.model_manager import ModelManager
 from lloss.serve.daemon.settings import Limits, ServeSettings
 from starlette.testclient import TestClient
 
@@ -257,25 +256,12 @@ def make_server(tmp_path: Path, log: Written) -> Iterator[Callable[..., RouteSer
 
 
 class Served:
-    """The routes of scoring behind a server, on a real socket, with a real model."""
+    """A daemon with a real model, on a real socket."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        metrics = DaemonMetrics(settings.limits)
-        self.models = ModelManager(settings, metrics)
-        self.models.load()
-        self.daemon: Any = SimpleNamespace(
-            settings=settings,
-            metrics=metrics,
-            models=self.models,
-            access=Access(settings),
-            draining=False,
-            not_ready=self.models.not_ready,
-        )
-        self.app = FastAPI(redirect_slashes=False)
-        self.app.state.daemon = self.daemon
-        answer_failures(self.app)
-        self.app.include_router(inference.router)
-        self.app.include_router(score_images.router)
+        self.daemon = Daemon(settings)
+        self.daemon.start()
+        self.models, self.app = self.daemon.models, create_app(self.daemon)
         app = RequestMiddleware(InferShortcut(self.app), self.daemon)
         self.running = RunningServer(app, settings)
         self.port = self.running.port
@@ -291,7 +277,7 @@ class Served:
 
     def close(self) -> None:
         self.running.close()
-        self.models.close()
+        self.daemon.close()
 
 
 @pytest.fixture(scope="module")

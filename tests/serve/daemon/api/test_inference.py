@@ -59,6 +59,7 @@ def assert_same(result: Any, wanted: Any, names: list[str]) -> None:
 
 
 def test_the_server_describes_itself_and_its_model(client: Any, served: Any) -> None:
+    assert client.is_server_live() and client.is_server_ready()
     assert client.get_server_metadata()["name"] == "lloss"
     assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
     assert client.is_model_ready(MODEL) and client.is_model_ready(MODEL, "1")

@@ -61,13 +61,6 @@ def test_a_pool_is_opened_once(pools: PoolRegistry, uri: str) -> None:
     assert "choose another name" in message
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "../../etc", "a/b", "-a", ".hidden", "a b", "é", "a" * 101, "a\n", "\0"]
-)
-def test_invalid_names_are_refused(pools: PoolRegistry, uri: str, name: str) -> None:
-    assert "letters, digits" in refused(lambda: pools.put(name, uri), 422)
-
-
 def test_unreadable_pools_are_refused(pools: PoolRegistry, root: Path) -> None:
     (root / "notes.doc").write_text("x")
     for uri in (f"{root}/none", f"{root}/notes.doc", f"{root}/{{a", f"{root}/cats?colour=red"):
