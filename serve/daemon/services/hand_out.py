@@ -28,15 +28,12 @@ from lloss.errors import SelectionError, SettingsError
 from lloss.scores.scores_folder import ScoresFolder
 from lloss.selection import Selection, SelectionSettings, select
 from lloss.selection.ties import tie_note
-from lloss.text.clean_names import is_text
 
 _AT_ONCE = 16
 """Selections that run at once, each of another pool."""
 
 _ATTEMPTS = 5
 """Selections that are repeated because an image was labeled or skipped during one."""
-
-_MAX_KEY = 255
 
 DIVERSE_MOST = 10_000
 """Images of one ``diverse`` selection: its cost is quadratic, and other requests wait."""
@@ -130,10 +127,7 @@ class Selections:
                 "ask for fewer, or with strategy top"
             )
         check_texts("id", exclude)
-        if len(key) > _MAX_KEY or not is_text(key):
-            raise RequestError(
-                422, f"the Idempotency-Key: give at most {_MAX_KEY} characters of text"
-            )
+        check_texts("Idempotency-Key", [key])
         self._catalog.pools.row(pool)
         fingerprint = _fingerprint(settings, exclude)
         if key and (reply := self._images.reply(pool, key)):

@@ -81,7 +81,6 @@ def test_settings_and_exclusions_are_respected(bench: Any) -> None:
         ({"k": 1, "strategy": "diverse"}, 409),
         ({"k": 1, "subset": -1}, 422),
         ({"k": 1, "exclude": ["\ud800"]}, 422),
-        ({"k": 1, "key": "x" * 256}, 422),
         ({"k": 1, "key": "\ud800"}, 422),
         ({"k": 500}, 409),
     ],
