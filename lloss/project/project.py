@@ -33,7 +33,6 @@ from lloss.tasks import get_task
 from lloss.tasks.presets import PRESETS, resolve_settings
 from lloss.tasks.task import Task
 from lloss.tasks.train_settings import TrainSettings, check_kind
-from lloss.text.similar_names import similar_note
 from lloss.training.holdout import draw_holdout, holdout_ids, refuse_unknown, uncovered
 
 FILE = "lloss.toml"
@@ -162,9 +161,6 @@ class Project:
         if test is None:
             training, held_out = self._hold_out(labeled, problems)
         else:
-            known, tested = (self.task.summarize(part.labels) for part in (labeled, test))
-            both = {**tested, **known}
-            problems.note(similar_note(both, "classes to train and to measure on", known))
             training, held_out = without_test_images(labeled, test, problems), test
         if held_out is not None:
             if classes := self.task.classes(training.labels):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from lloss.serve.daemon.store.records import PoolRow
 from lloss.serve.daemon.ui import thumbnails
 from lloss.serve.daemon.ui.page_data import IMAGES_AT_ONCE
 from lloss.serve.daemon.ui.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type_of
@@ -158,36 +158,27 @@ def test_a_rewritten_array_has_new_thumbnails(world: Any, client: TestClient) ->
     pixels = np.zeros((3, 9, 9, 3), np.uint8)
     world.array_pool("digits", pixels)
     assert thumb_of(client, "digits", "2").max() == 0
-    file = world.folder / "digits.npy"
-    with file.open("r+b") as opened:
-        opened.seek(-pixels.nbytes, io.SEEK_END)
-        opened.write(bytes([200]) * pixels.nbytes)
-    os.utime(file, ns=(1, 1))
+    np.save(world.folder / "digits.npy", pixels + 200)
+    os.utime(world.folder / "digits.npy", ns=(1, 1))
     assert thumb_of(client, "digits", "2").min() == 200
 
 
-def item(id: str, raw: bytes, read: list[str]) -> Item:
-    def reading() -> bytes:
-        read.append(id)
-        return raw
-
-    return Item(id, reading)
-
-
-def test_the_latest_thumbnails_are_kept(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_latest_thumbnails_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thumbnails, "CACHED", 30)
+    raw, made, row = encoded(picture(9, 9)), Thumbnails(10**6), PoolRow("p", "/x", 1.0, None)
     read: list[str] = []
-    raw, made = encoded(picture(9, 9)), Thumbnails(10**6)
-    world.array_pool("photos", np.zeros((1, 9, 9, 3), np.uint8))
-    row = world.catalog.pools.row("photos")
+
+    def get(id: str, row: PoolRow = row) -> None:
+        made.get(row, Item(id, lambda: read.append(id) or raw))  # type: ignore[func-returns-value]
+
     for number in range(40):
-        made.get(row, item(str(number), raw, read))
-    made.get(row, item("39", raw, read))
+        get(str(number))
+    get("39")
     assert len(read) == 40, "the latest is kept"
-    made.get(row, item("0", raw, read))
+    get("0")
     assert len(read) == 41, "the oldest is not"
     for other in (replace(row, created=6.0), replace(row, name="other")):
-        made.get(other, item("39", raw, read))
+        get("39", other)
     assert len(read) == 43, "of other pools"
 
 
@@ -195,18 +186,16 @@ def test_few_images_are_decoded_at_once(
     world: Any, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = world.pool("photos", 20)
-    busy, most, lock = 0, 0, threading.Lock()
-    plain = Thumbnails.get
+    busy: list[str] = []
+    most = 0
 
-    def slow(self: Thumbnails, *wanted: Any) -> Any:
-        nonlocal busy, most
-        with lock:
-            busy += 1
-            most = max(most, busy)
+    def slow(self: Thumbnails, row: PoolRow, item: Item) -> Any:
+        nonlocal most
+        busy.append(item.id)
         time.sleep(0.02)
-        with lock:
-            busy -= 1
-        return plain(self, *wanted)
+        most = max(most, len(busy))
+        busy.remove(item.id)
+        return PLACEHOLDER
 
     monkeypatch.setattr(Thumbnails, "get", slow)
     with client, ThreadPoolExecutor(20) as threads:  # one event loop
